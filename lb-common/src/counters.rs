@@ -1,0 +1,59 @@
+//! Counters. All are per CPU and only ever grow; userspace adds the CPUs up.
+
+use crate::{map_type, reason::REASONS};
+
+map_type! {
+    /// What a member got.
+    pub struct MemberCounters [64] {
+        /// Packets sent to it.
+        pub packets: u64,
+        /// Bytes of these, whole frames as they came in.
+        pub bytes: u64,
+        /// New flows: TCP packets with SYN and without ACK, first packets of tracked UDP flows.
+        pub new_flows: u64,
+        /// Packets of clients with RST. Normal: few.
+        pub resets: u64,
+        /// Packets that a tracking entry sent here although the ring names another member.
+        /// Normal: 0, except after a change.
+        pub kept: u64,
+        /// ICMP errors about its flows. Normal: few.
+        pub icmp_errors: u64,
+        /// `nat`: packets that came back.
+        pub reply_packets: u64,
+        /// `nat`: bytes of these.
+        pub reply_bytes: u64,
+    }
+}
+
+map_type! {
+    /// What happened to a VIP's packets besides going to members.
+    pub struct VipCounters [64] {
+        /// Lookups in the tracking table that found the flow. Normal: 0 on a TCP VIP that has not
+        /// changed lately.
+        pub track_hits: u64,
+        /// Lookups that did not.
+        pub track_misses: u64,
+        /// Cells written for flows that had none.
+        pub track_inserts: u64,
+        /// Flows that found no free cell. Normal: 0; if not, the table is too small.
+        pub track_full: u64,
+        /// Packets dropped because no member could take them. Normal: 0.
+        pub no_member: u64,
+        /// `nat`: sessions begun.
+        pub nat_sessions: u64,
+        /// `nat`: new flows dropped because no port was free. Normal: 0.
+        pub nat_no_port: u64,
+        /// Packets dropped by a limit. Normal: 0.
+        pub limited: u64,
+    }
+}
+
+map_type! {
+    /// What happened on the node: one counter for each [`crate::reason::Reason`], in its order.
+    pub struct NodeCounters [512] {
+        /// The counters; those past the last reason stay 0.
+        pub reasons: [u64; 64],
+    }
+}
+
+const _: () = assert!(REASONS.len() <= 64);

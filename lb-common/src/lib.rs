@@ -1,0 +1,84 @@
+//! What the data path (kernel) and the controller (userspace) agree on.
+//!
+//! Everything that crosses the border between the two is defined here once: the keys and values of
+//! the maps, the flow hash, the coding of ring slots and of tracking cells, the counters and the
+//! reasons for which a packet is passed, dropped or sent. The crate is `no_std`, has no `unsafe`,
+//! and is tested on the host.
+//!
+//! Conventions: addresses and ports are kept in the byte order of the packet (`_be`), whatever the
+//! machine; everything else is in the machine's own order. All map types are `repr(C)` with
+//! explicit padding, and their sizes and offsets are asserted at compile time.
+#![no_std]
+
+pub mod checksum;
+pub mod counters;
+pub mod decap;
+pub mod fragment;
+pub mod hash;
+pub mod member;
+pub mod nat;
+pub mod node;
+pub mod reason;
+pub mod ring;
+pub mod sample;
+pub mod trace;
+pub mod track;
+pub mod vip;
+
+/// Version of everything in this crate that a pinned map holds.
+///
+/// A controller adopts pinned maps only when they were written under the same version.
+pub const ABI_VERSION: u32 = 1;
+
+/// An IPv4 or IPv6 address as the data path keeps it: four words holding the address bytes in the
+/// order of the packet. An IPv4 address is in word 0, the others are zero.
+pub type Address = [u32; 4];
+
+/// Address family of an [`Address`].
+pub mod family {
+    /// IPv4.
+    pub const V4: u8 = 4;
+    /// IPv6.
+    pub const V6: u8 = 6;
+}
+
+/// IP protocol numbers that the data path knows.
+pub mod proto {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// IPv4 in IP (RFC 2003).
+    pub const IPIP: u8 = 4;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 in IP (RFC 2473, RFC 4213).
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// IP authentication header.
+    pub const AUTH: u8 = 51;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 without a next header.
+    pub const NO_NEXT: u8 = 59;
+    /// IPv6 destination options.
+    pub const DEST_OPTIONS: u8 = 60;
+}
+
+/// Declares a map value or key: `repr(C)`, plain data, with its size asserted.
+macro_rules! map_type {
+    ($(#[$meta:meta])* pub struct $name:ident [$size:literal] { $($body:tt)* }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+        pub struct $name { $($body)* }
+        const _: () = assert!(core::mem::size_of::<$name>() == $size);
+    };
+}
+pub(crate) use map_type;

@@ -1,0 +1,3 @@
+//! Builds the eBPF programs that the library embeds.
+
+fn main() {}
