@@ -1,26 +1,22 @@
-//! What a node's data path is told when it is loaded.
+//! What a node's data path is told when it is loaded, and its clock.
 
 use crate::map_type;
 
-map_type! {
-    /// Settings that are fixed while a program is loaded; read-only data of the program, so that
-    /// the verifier removes what they switch off.
-    pub struct NodeSettings [32] {
-        /// [`crate::ABI_VERSION`].
-        pub abi: u32,
-        /// Seconds are jiffies shifted right by this (see [`seconds`]).
-        pub jiffies_shift: u32,
-        /// Buckets of the tracking table minus one; they are a power of two.
-        pub track_mask: u32,
-        /// One flow in `sample_mask + 1` is sampled; a power of two minus one.
-        pub sample_mask: u32,
-        /// ICMP messages that the node may send, a second and CPU.
-        pub icmp_rate: u32,
-        /// 1: write a [`crate::trace::Trace`] for every packet.
-        pub trace: u32,
-        /// Unused.
-        pub _pad: [u32; 2],
-    }
+/// Names of the read-only words of the program. They are constants to the verifier, which removes
+/// what they switch off.
+pub mod setting {
+    /// [`crate::ABI_VERSION`] of the object.
+    pub const ABI: &str = "ABI";
+    /// Seconds are jiffies shifted right by this (see [`super::seconds`]).
+    pub const JIFFIES_SHIFT: &str = "JIFFIES_SHIFT";
+    /// Buckets of the tracking table minus one; they are a power of two.
+    pub const TRACK_MASK: &str = "TRACK_MASK";
+    /// One flow in `SAMPLE_MASK + 1` is sampled; a power of two minus one.
+    pub const SAMPLE_MASK: &str = "SAMPLE_MASK";
+    /// ICMP messages that the node may send, a second and CPU.
+    pub const ICMP_RATE: &str = "ICMP_RATE";
+    /// 1: write a [`crate::trace::Trace`] for every packet.
+    pub const TRACING: &str = "TRACING";
 }
 
 /// The data path's seconds: jiffies without their low bits, a power of two of jiffies that is
@@ -32,3 +28,16 @@ map_type! {
 pub const fn seconds(jiffies: u64, shift: u32) -> u64 {
     jiffies >> shift
 }
+
+map_type! {
+    /// How many ICMP messages a CPU has sent in a second.
+    pub struct IcmpBudget [16] {
+        /// The second.
+        pub second: u64,
+        /// Messages sent in it.
+        pub sent: u64,
+    }
+}
+
+/// Default of [`setting::ICMP_RATE`].
+pub const DEFAULT_ICMP_RATE: u32 = 1000;

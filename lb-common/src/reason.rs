@@ -77,3 +77,25 @@ impl Reason {
         &REASONS[self as usize]
     }
 }
+
+/// The first reason to pass: those before it are sent.
+pub const FIRST_PASSED: Reason = Reason::NotIp;
+
+/// The first reason to drop: those from [`FIRST_PASSED`] on and before it are passed.
+pub const FIRST_DROPPED: Reason = Reason::BadHeader;
+
+// The data path reads the fate off the number.
+const _: () = {
+    let mut i = 0;
+    while i < REASONS.len() {
+        let by_number = if i < FIRST_PASSED as usize {
+            Fate::Sent as u8
+        } else if i < FIRST_DROPPED as usize {
+            Fate::Passed as u8
+        } else {
+            Fate::Dropped as u8
+        };
+        assert!(REASONS[i].fate as u8 == by_number);
+        i += 1;
+    }
+};

@@ -1,12 +1,17 @@
-//! lb
+//! `evenkeel_lb`: the balancer.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
-/// floor
+mod maps;
+mod packet;
+
+/// Entry point.
 #[xdp]
 pub fn evenkeel_lb(_ctx: XdpContext) -> u32 {
+    maps::JIFFIES_SHIFT.load();
+    if maps::ABI.load() == 7 { return 1; }
     xdp_action::XDP_TX
 }
 

@@ -1,0 +1,131 @@
+//! The maps of the balancer. `docs/architecture.md` says who writes and who reads each.
+//!
+//! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`, Linux
+//! 5.5): it stores single words in one step, and a lookup here is inlined. Sizes are defaults;
+//! those that depend on the configuration are set when the object is loaded.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    counters::{MemberCounters, NodeCounters, VipCounters},
+    fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
+    member::{Egress, MAX_EGRESS, Member},
+    nat::{
+        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_NAT_SOURCES, NatFlow, NatKey, NatSource,
+    },
+    node::{DEFAULT_ICMP_RATE, IcmpBudget},
+    ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
+    sample::{DEFAULT_SAMPLE_MASK, FlowKey, FlowSample, MAX_SAMPLES},
+    trace::Trace,
+    track::{Bucket, DEFAULT_BUCKETS},
+    vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
+};
+
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
+/// Settings: written before the program is loaded, constants to the verifier. Their names are in
+/// [`lb_common::node::setting`].
+macro_rules! settings {
+    ($($(#[$meta:meta])* $name:ident = $default:expr;)*) => {$(
+        $(#[$meta])*
+        #[unsafe(no_mangle)]
+        pub(crate) static $name: Global<u32> = Global::new($default);
+    )*};
+}
+
+settings! {
+    /// Version of the maps' layout that this object was built for.
+    ABI = lb_common::ABI_VERSION;
+    /// Seconds are jiffies shifted right by this.
+    JIFFIES_SHIFT = 8;
+    /// Buckets of the tracking table minus one.
+    TRACK_MASK = DEFAULT_BUCKETS - 1;
+    /// One flow in this plus one is sampled.
+    SAMPLE_MASK = DEFAULT_SAMPLE_MASK;
+    /// ICMP messages a second and CPU.
+    ICMP_RATE = DEFAULT_ICMP_RATE;
+    /// Write a trace for every packet.
+    TRACING = 0;
+}
+
+/// Which packets are for a VIP: a probe table.
+#[btf_map]
+pub(crate) static VIP_TABLE: Array<VipEntry, { VIP_TABLE_SIZE as usize }, MAPPED> = Array::new();
+
+/// The VIPs.
+#[btf_map]
+pub(crate) static VIPS: Array<Vip, { MAX_VIPS as usize }, MAPPED> = Array::new();
+
+/// Ring images. A VIP names its image, so that a swap is one store.
+#[btf_map]
+pub(crate) static RINGS: ArrayOfMaps<
+    Array<u64, { IMAGE_WORDS as usize }, MAPPED>,
+    { MAX_IMAGES as usize },
+> = ArrayOfMaps::new();
+
+/// The members.
+#[btf_map]
+pub(crate) static MEMBERS: Array<Member, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+
+/// Interfaces that frames leave through.
+#[btf_map]
+pub(crate) static EGRESS: Array<Egress, { MAX_EGRESS as usize }, MAPPED> = Array::new();
+
+/// The same interfaces, by interface index, for `XDP_REDIRECT`.
+#[btf_map]
+pub(crate) static DEVICES: DevMapHash<{ MAX_EGRESS as usize }> = DevMapHash::new();
+
+/// The tracking table.
+#[btf_map]
+pub(crate) static TRACK: Array<Bucket, { DEFAULT_BUCKETS as usize }, MAPPED> = Array::new();
+
+/// Sessions of `nat`, both directions.
+#[btf_map]
+pub(crate) static NAT_FLOWS: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_SESSIONS as usize }> =
+    LruHashMap::new();
+
+/// Sessions of `nat` that have not been answered and followed yet.
+#[btf_map]
+pub(crate) static NAT_NEW: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_EMBRYONIC as usize }> =
+    LruHashMap::new();
+
+/// Addresses that `nat` sends from.
+#[btf_map]
+pub(crate) static NAT_SOURCES: Array<NatSource, { MAX_NAT_SOURCES as usize }, MAPPED> =
+    Array::new();
+
+/// Datagrams in fragments.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentTarget, { MAX_DATAGRAMS as usize }> =
+    LruHashMap::new();
+
+/// Sampled flows.
+#[btf_map]
+pub(crate) static SAMPLES: LruHashMap<FlowKey, FlowSample, { MAX_SAMPLES as usize }> =
+    LruHashMap::new();
+
+/// Counters of the members.
+#[btf_map]
+pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters, { MAX_MEMBERS as usize }> =
+    PerCpuArray::new();
+
+/// Counters of the VIPs.
+#[btf_map]
+pub(crate) static VIP_COUNTS: PerCpuArray<VipCounters, { MAX_VIPS as usize }> =
+    PerCpuArray::new();
+
+/// Counters of the node.
+#[btf_map]
+pub(crate) static NODE_COUNTS: PerCpuArray<NodeCounters, 1> = PerCpuArray::new();
+
+/// ICMP messages that this CPU may still send in this second.
+#[btf_map]
+pub(crate) static ICMP_BUDGET: PerCpuArray<IcmpBudget, 1> = PerCpuArray::new();
+
+/// What was decided about the last packet on this CPU, when settings ask for it.
+#[btf_map]
+pub(crate) static TRACE: PerCpuArray<Trace, 1> = PerCpuArray::new();
