@@ -52,7 +52,7 @@ map_type! {
         /// [`state`] bits.
         pub state: u32,
         /// Replies: the link header of the client's packets, with the addresses swapped.
-        pub link: [u8; 12],
+        pub link: [u32; 3],
         /// Replies: interface that the client's packets come in by.
         pub ifindex: u32,
         /// Port of the node's address that the session uses (packet order).

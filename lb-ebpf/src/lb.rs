@@ -1,18 +1,40 @@
 //! `evenkeel_lb`: the balancer.
+//!
+//! A packet's way: `link` finds the IP header, `ipv4`/`ipv6` the flow, `services` the VIP; then
+//! `forward` asks `select` (and that `tracking`) for the member and sends the packet by `encap` or as
+//! it is. `nat`, `icmp` and `fragments` are side ways. Every packet ends in `verdict`, where it is
+//! counted under its reason.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{macros::xdp, programs::XdpContext};
 
+mod clock;
+mod counters;
+mod encap;
+mod forward;
+mod fragments;
+mod headers;
+mod icmp;
+mod ipv4;
+mod ipv6;
+mod link;
 mod maps;
+mod nat;
 mod packet;
+mod samples;
+mod select;
+mod services;
+mod trace;
+mod tracking;
+mod transport;
+mod verdict;
 
-/// Entry point.
+/// Entry point: takes a frame, returns what becomes of it.
 #[xdp]
-pub fn evenkeel_lb(_ctx: XdpContext) -> u32 {
-    maps::JIFFIES_SHIFT.load();
-    if maps::ABI.load() == 7 { return 1; }
-    xdp_action::XDP_TX
+fn evenkeel_lb(ctx: XdpContext) -> u32 {
+    trace::begin();
+    link::receive(ctx.ctx).finish()
 }
 
 #[cfg(target_arch = "bpf")]

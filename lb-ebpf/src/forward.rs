@@ -1,0 +1,190 @@
+//! A packet for a VIP: member, next hop, and out.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    family, hash,
+    member::{Egress, Member, control},
+    proto,
+    reason::Reason,
+    vip::{Vip, forward},
+};
+
+use crate::{
+    counters::count_member,
+    encap, fragments,
+    headers::{Headers, tcp},
+    icmp,
+    link::{self, Addresses},
+    maps::{EGRESS, MEMBERS, SAMPLE_MASK, VIPS},
+    nat,
+    packet::Packet,
+    samples,
+    select::{Choice, choose, none_serves},
+    trace,
+    verdict::Verdict,
+};
+
+/// Where a member's packets go now.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) member: &'a Member,
+    pub(crate) family: u8,
+    pub(crate) next_hop: u64,
+    pub(crate) egress: &'a Egress,
+}
+
+/// Sends a packet of a VIP on its way.
+#[inline(always)]
+pub(crate) fn forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Verdict {
+    match try_forward(ctx, headers, vip_index) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+#[inline(always)]
+fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Verdict, Reason> {
+    trace::vip(vip_index);
+    let vip = VIPS.get(u32::from(vip_index)).ok_or(Reason::Internal)?;
+    if headers.hops <= 1 {
+        return Ok(icmp::answer(ctx, headers.l3, headers.family, icmp::Answer::TimeExceeded));
+    }
+    if vip.forward == forward::NAT {
+        // A copy: the caller's headers can then stay in registers.
+        let headers = *headers;
+        return Ok(nat::request(ctx, &headers, vip, vip_index));
+    }
+    let choice = choose(vip, vip_index, headers, true)?;
+    let way = way(choice.member, vip_index)?;
+    let bytes = Packet::of(ctx).len();
+    let verdict = send(ctx, headers, vip, &way, choice.flow_hash)?;
+    if let Sending::Answered(verdict) = verdict {
+        return Ok(verdict);
+    }
+    note(headers, vip_index, &choice, bytes);
+    match verdict {
+        Sending::Sent(action) => Ok(Verdict::sent(Reason::Forwarded, action)),
+        Sending::Answered(verdict) => Ok(verdict),
+    }
+}
+
+/// What became of a packet that was to be sent to a member.
+pub(crate) enum Sending {
+    /// It goes, by this action.
+    Sent(u32),
+    /// It does not fit, and its sender was told so (or not, where that is not allowed).
+    Answered(Verdict),
+}
+
+/// The way to a member, if it takes packets and its next hop is known.
+#[inline(always)]
+pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
+    if member == lb_common::ring::NO_MEMBER {
+        return Err(none_serves(vip_index));
+    }
+    trace::member_found(member);
+    let entry = MEMBERS.get_ptr(u32::from(member)).ok_or(Reason::Internal)?;
+    // SAFETY: an entry of a mapped array: two words that the controller replaces in one step, the
+    // rest constant while a ring names the member.
+    let (word, next_hop, entry) = unsafe {
+        (
+            (&raw const (*entry).control).read_volatile(),
+            (&raw const (*entry).next_hop).read_volatile(),
+            &*entry,
+        )
+    };
+    if control::state(word) != control::SERVING {
+        return Err(Reason::MemberDown);
+    }
+    let egress = EGRESS.get((next_hop >> 48) as u32).ok_or(Reason::Internal)?;
+    if next_hop == 0 {
+        return Err(Reason::NoNextHop);
+    }
+    Ok(Way { member: entry, family: control::family(word), next_hop, egress })
+}
+
+/// Sends the packet to the member as the VIP says (`l2`, `ipip`).
+#[inline(always)]
+pub(crate) fn send(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    vip: &Vip,
+    way: &Way<'_>,
+    flow_hash: u64,
+) -> Result<Sending, Reason> {
+    let overhead = if vip.forward == forward::IPIP { encap::overhead(way.family) } else { 0 };
+    if headers.length + overhead > way.egress.mtu {
+        let answer = icmp::Answer::TooBig(way.egress.mtu - overhead);
+        return Ok(Sending::Answered(icmp::answer(ctx, headers.l3, headers.family, answer)));
+    }
+    let packet = Packet::of(ctx);
+    let l3 = headers.l3();
+    pass_hop(packet, l3, headers.family)?;
+    if vip.forward == forward::IPIP {
+        encap::encapsulate(ctx, headers, way, flow_hash)?;
+    } else {
+        Addresses::new(way.next_hop, way.egress).write(ctx)?;
+    }
+    Ok(Sending::Sent(link::leave_by(ctx, way.egress.ifindex)?))
+}
+
+/// Takes one hop off the packet's count, as every router does.
+#[inline(always)]
+pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
+    if family == family::V4 {
+        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+        let old = ip.get::<u16>(8);
+        let new = u16::from_le_bytes([old.to_le_bytes()[0].wrapping_sub(1), old.to_le_bytes()[1]]);
+        ip.set(8, new);
+        let delta = lb_common::checksum::replace_u16(old, new);
+        ip.set(10, lb_common::checksum::update(ip.get(10), delta));
+    } else {
+        let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
+        ip.set(7, ip.get::<u8>(7).wrapping_sub(1));
+    }
+    Ok(())
+}
+
+/// Counts a packet that was sent to a member, and writes down what later ones will ask for.
+#[inline(always)]
+fn note(headers: &Headers, vip_index: u16, choice: &Choice, bytes: u32) {
+    note_packet(headers, choice.member, choice.new_flow, choice.kept, bytes);
+    if hash::is_sampled(choice.flow_hash, SAMPLE_MASK.load()) {
+        let headers = *headers;
+        samples::sample(&headers, vip_index, choice.member, bytes);
+    }
+    if headers.first_fragment {
+        let headers = *headers;
+        fragments::remember(&headers, vip_index, choice.member, choice.flow_hash);
+    }
+}
+
+/// Counts a packet that was sent to a member.
+#[inline(always)]
+pub(crate) fn note_packet(
+    headers: &Headers,
+    member: u16,
+    new_flow: bool,
+    kept: bool,
+    bytes: u32,
+) {
+    count_member(member, |counters| {
+        counters.packets += 1;
+        counters.bytes += u64::from(bytes);
+        if new_flow {
+            counters.new_flows += 1;
+        }
+        if headers.tcp_flags & tcp::RST != 0 {
+            counters.resets += 1;
+        }
+        if kept {
+            counters.kept += 1;
+        }
+    });
+}
+
+/// The protocol number of a packet of `family` inside an outer header.
+#[inline(always)]
+pub(crate) const fn encapsulated(family: u8) -> u8 {
+    if family == family::V4 { proto::IPIP } else { proto::IPV6 }
+}

@@ -1,0 +1,96 @@
+//! Fragments: the later ones of a datagram go where the first one went.
+//!
+//! A later fragment that comes before the first is dropped: where it belongs is not known yet, and the
+//! sender sends the datagram again.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    fragment::{FragmentTarget, LIFETIME_S},
+    nat::NatKey,
+    reason::Reason,
+    trace::decision,
+    vip::forward,
+};
+
+use crate::{
+    clock,
+    counters::count_member,
+    forward::{Sending, send, way},
+    headers::Headers,
+    ipv4::fragment_key,
+    maps::{FRAGMENTS, VIPS},
+    nat,
+    packet::Packet,
+    trace,
+    verdict::Verdict,
+};
+
+/// Key of no session.
+pub(crate) const NO_SESSION: NatKey =
+    NatKey { address: [0; 4], source_be: 0, dest_be: 0, scope: 0, protocol: 0 };
+
+/// Remembers where a first fragment went.
+#[inline(never)]
+pub(crate) fn remember(headers: &Headers, vip: u16, member: u16, flow_hash: u64) {
+    remember_target(
+        headers,
+        &FragmentTarget { flow_hash, nat: NO_SESSION, vip, member, seen_s: clock::now_s() as u32 },
+    );
+}
+
+/// Remembers that a first fragment belongs to a session.
+#[inline(always)]
+pub(crate) fn remember_session(headers: &Headers, session: &NatKey, vip: u16, member: u16) {
+    let seen_s = clock::now_s() as u32;
+    remember_target(
+        headers,
+        &FragmentTarget { flow_hash: 0, nat: *session, vip, member, seen_s },
+    );
+}
+
+#[inline(always)]
+fn remember_target(headers: &Headers, target: &FragmentTarget) {
+    // The least recently used entry makes room. If it fails all the same, the later fragments are
+    // counted as orphans.
+    let _lost = FRAGMENTS.insert(&fragment_key(headers), target, 0);
+}
+
+/// Sends a later fragment after the first.
+#[inline(never)]
+pub(crate) fn follow(ctx: *mut xdp_md, headers: &Headers) -> Verdict {
+    match try_follow(ctx, headers) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+#[inline(always)]
+fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let target = FRAGMENTS.get_ptr(&fragment_key(headers)).ok_or(Reason::FragmentOrphan)?;
+    // SAFETY: an entry that was just found, copied before anything else happens to the map.
+    let target = unsafe { *target };
+    if (clock::now_s() as u32).wrapping_sub(target.seen_s) > LIFETIME_S {
+        return Err(Reason::FragmentOrphan);
+    }
+    trace::vip(target.vip);
+    trace::member(target.member, decision::FRAGMENT);
+    if headers.hops <= 1 {
+        return Err(Reason::HopLimit);
+    }
+    let vip = VIPS.get(u32::from(target.vip)).ok_or(Reason::Internal)?;
+    if vip.forward == forward::NAT {
+        return nat::follow(ctx, headers, &target.nat);
+    }
+    let bytes = Packet::of(ctx).len();
+    let way = way(target.member, target.vip)?;
+    match send(ctx, headers, vip, &way, target.flow_hash)? {
+        Sending::Answered(verdict) => Ok(verdict),
+        Sending::Sent(action) => {
+            count_member(target.member, |counters| {
+                counters.packets += 1;
+                counters.bytes += u64::from(bytes);
+            });
+            Ok(Verdict::sent(Reason::Forwarded, action))
+        }
+    }
+}

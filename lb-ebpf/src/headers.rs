@@ -1,0 +1,103 @@
+//! What is known of a packet once its headers have been read.
+
+use lb_common::{Address, family, hash, proto, sample::FlowKey, vip::Vip};
+
+/// The headers of a TCP or UDP packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers {
+    /// Offset of the IP header: 14, 18 or 22.
+    pub(crate) l3: u32,
+    /// Offset of the TCP or UDP header.
+    pub(crate) l4: u32,
+    /// Length of the IP packet, as its header says; not more than the frame holds.
+    pub(crate) length: u32,
+    /// Family.
+    pub(crate) family: u8,
+    /// Protocol.
+    pub(crate) protocol: u8,
+    /// TCP flags; 0 for UDP.
+    pub(crate) tcp_flags: u8,
+    /// Hops that the packet may still make (TTL, hop limit).
+    pub(crate) hops: u8,
+    /// Type of service or traffic class.
+    pub(crate) class: u8,
+    /// Set for the first fragment of a datagram: its identification is `fragment_id`.
+    pub(crate) first_fragment: bool,
+    /// Source port (packet order).
+    pub(crate) source_be: u16,
+    /// Destination port (packet order).
+    pub(crate) dest_be: u16,
+    /// Identification of a fragmented datagram (packet order).
+    pub(crate) fragment_id: u32,
+    /// Source address.
+    pub(crate) source: Address,
+    /// Destination address.
+    pub(crate) dest: Address,
+}
+
+/// TCP flags.
+pub(crate) mod tcp {
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
+}
+
+impl Headers {
+    /// Offset of the IP header, with a bound that the verifier sees.
+    #[inline(always)]
+    pub(crate) fn l3(&self) -> usize {
+        (self.l3 & 0x1f) as usize
+    }
+
+    /// Offset of the transport header, likewise.
+    #[inline(always)]
+    pub(crate) fn l4(&self) -> usize {
+        (self.l4 & 0x3ff) as usize
+    }
+
+    /// Whether the packet opens a TCP connection: SYN without ACK.
+    #[inline(always)]
+    pub(crate) fn opens(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.protocol == proto::TCP
+    }
+
+    /// Hash of the whole flow under the VIP's key.
+    #[inline(always)]
+    pub(crate) fn flow_hash(&self, vip: &Vip) -> u64 {
+        self.hash_with(vip, hash::ports_word(self.source_be, self.dest_be))
+    }
+
+    /// Hash of the source address alone.
+    #[inline(always)]
+    pub(crate) fn source_hash(&self, vip: &Vip) -> u64 {
+        self.hash_with(vip, 0)
+    }
+
+    #[inline(always)]
+    fn hash_with(&self, vip: &Vip, ports: u64) -> u64 {
+        if self.family == family::V4 {
+            hash::flow_hash_v4(&vip.hash_key, self.source[0], ports)
+        } else {
+            hash::flow_hash_v6(&vip.hash_key, &self.source, ports)
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn flow_key(&self) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            dest: self.dest,
+            source_be: self.source_be,
+            dest_be: self.dest_be,
+            protocol: self.protocol,
+            family: self.family,
+            _pad: 0,
+        }
+    }
+}

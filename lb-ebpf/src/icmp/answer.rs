@@ -1,0 +1,208 @@
+//! ICMP messages that the node sends itself: too big, and time exceeded.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::{checksum, family, proto, reason::Reason};
+
+use super::{HOPS, LEN};
+use crate::{
+    clock,
+    link::{self, Addresses, ether},
+    maps::{ICMP_BUDGET, ICMP_RATE},
+    packet::{Packet, adjust_head, adjust_tail},
+    verdict::Verdict,
+};
+
+/// What the sender of a packet is told.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// The packet does not fit; the largest IP packet that does, bytes.
+    TooBig(u32),
+    /// The packet has made its last hop.
+    TimeExceeded,
+}
+
+/// Bytes of the packet that are quoted, when it has so many. With the ICMP header, what one helper
+/// call can sum; with the IP header, less than every host must accept (576 bytes, RFC 1812).
+const LONG_QUOTE: usize = 504;
+/// Bytes that are quoted of shorter packets: the IP header and the ports.
+const SHORT_QUOTE_V4: usize = 28;
+const SHORT_QUOTE_V6: usize = 48;
+
+/// The smallest MTU of IPv6 (RFC 8200).
+const MIN_MTU_V6: u32 = 1280;
+
+/// Tells the sender of the packet whose IP header is at `l3`, unless it must not be told or the rate
+/// is used up.
+#[inline(always)]
+pub(crate) fn answer(ctx: *mut xdp_md, l3: u32, packet_family: u8, answer: Answer) -> Verdict {
+    let mtu = match answer {
+        Answer::TooBig(mtu) => mtu,
+        Answer::TimeExceeded => 0,
+    };
+    if packet_family == family::V4 { answer_v4(ctx, l3, mtu) } else { answer_v6(ctx, l3, mtu) }
+}
+
+/// `mtu` 0: time exceeded.
+#[inline(never)]
+fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
+    let silent = if mtu == 0 { Reason::HopLimit } else { Reason::TooBig };
+    let l3 = (l3 & 0x1f) as usize;
+    let packet = Packet::of(ctx);
+    let Some(ip) = packet.view::<20>(l3) else { return Verdict::of(Reason::Internal) };
+    let protocol = ip.get::<u8>(9);
+    let first = ip.get::<u8>(12);
+    // No answer to ICMP, to no single host (RFC 1122 §3.2.2), or with options to quote.
+    if protocol != proto::TCP && protocol != proto::UDP
+        || first == 0
+        || first >= 224
+        || ip.get::<u8>(0) != 0x45
+        || !may_send()
+    {
+        return Verdict::of(silent);
+    }
+    let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(2) as usize >= LONG_QUOTE;
+    let done = if long {
+        write_v4::<LONG_QUOTE, { LONG_QUOTE + LEN }>(ctx, l3, mtu)
+    } else {
+        write_v4::<SHORT_QUOTE_V4, { SHORT_QUOTE_V4 + LEN }>(ctx, l3, mtu)
+    };
+    let sent = if mtu == 0 { Reason::TimeExceeded } else { Reason::FragmentationNeeded };
+    finish(done, sent, silent)
+}
+
+#[inline(always)]
+fn finish(done: Result<(), Reason>, sent: Reason, silent: Reason) -> Verdict {
+    match done {
+        Ok(()) => Verdict::sent(sent, xdp_action::XDP_TX),
+        Err(Reason::TooBig) => Verdict::of(silent),
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+/// Whether this CPU may send another message in this second.
+#[inline(always)]
+fn may_send() -> bool {
+    let Some(budget) = ICMP_BUDGET.get_ptr_mut(0) else { return false };
+    // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+    let budget = unsafe { &mut *budget };
+    let now_s = clock::now_s();
+    if budget.second != now_s {
+        budget.second = now_s;
+        budget.sent = 0;
+    }
+    budget.sent += 1;
+    budget.sent <= u64::from(ICMP_RATE.load())
+}
+
+/// Cuts the packet to what is quoted, and makes `room` in front of it.
+#[inline(always)]
+fn cut(ctx: *mut xdp_md, l3: usize, quote: usize, room: usize) -> Result<(), Reason> {
+    let surplus = Packet::of(ctx).len() as i32 - (l3 + quote) as i32;
+    if surplus < 0 {
+        return Err(Reason::TooBig);
+    }
+    if surplus > 0 && !adjust_tail(ctx, -surplus) {
+        return Err(Reason::NoRoom);
+    }
+    if adjust_head(ctx, -(room as i32)) { Ok(()) } else { Err(Reason::NoRoom) }
+}
+
+#[inline(always)]
+fn write_v4<const QUOTE: usize, const ICMP: usize>(
+    ctx: *mut xdp_md,
+    l3: usize,
+    mtu: u32,
+) -> Result<(), Reason> {
+    let packet = Packet::of(ctx);
+    let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+    let (sender, vip) = (ip.get::<u32>(12), ip.get::<u32>(16));
+    let link = Addresses::read(ctx)?.swapped();
+    let tags = link::tags(ctx, l3);
+    cut(ctx, l3, QUOTE, 20 + LEN)?;
+
+    let packet = Packet::of(ctx);
+    link::write(ctx, l3, link, tags, ether::IPV4)?;
+    let ip = packet.view::<20>(l3).ok_or(Reason::NoRoom)?;
+    let length_be = ((20 + ICMP) as u16).to_be();
+    let first = 0x45 | u32::from(length_be) << 16;
+    let third = u32::from(HOPS) | u32::from(proto::ICMP) << 8;
+    let sum = u64::from(first) + u64::from(third) + u64::from(vip) + u64::from(sender);
+    ip.set(0, first);
+    ip.set(4, 0_u32);
+    ip.set(8, third | u32::from(checksum::finish(sum)) << 16);
+    ip.set(12, vip);
+    ip.set(16, sender);
+    let icmp = packet.view::<ICMP>(l3 + 20).ok_or(Reason::NoRoom)?;
+    // Destination unreachable, fragmentation needed; or time exceeded in transit.
+    let kind: u32 = if mtu == 0 { 11 } else { 3 | 4 << 8 };
+    icmp.set(0, kind);
+    icmp.set(4, mtu.to_be());
+    icmp.set(2, checksum::finish(icmp.sum()));
+    Ok(())
+}
+
+/// `mtu` 0: time exceeded.
+#[inline(never)]
+fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
+    let silent = if mtu == 0 { Reason::HopLimit } else { Reason::TooBig };
+    let l3 = (l3 & 0x1f) as usize;
+    let packet = Packet::of(ctx);
+    let Some(ip) = packet.view::<40>(l3) else { return Verdict::of(Reason::Internal) };
+    let protocol = ip.get::<u8>(6);
+    let first = ip.get::<u32>(8);
+    let is_unspecified = first == 0 && ip.get::<u32>(12) == 0 && ip.get::<u64>(16) == 0;
+    // No answer to ICMPv6 or to no single host (RFC 4443 §2.4).
+    if protocol != proto::TCP && protocol != proto::UDP
+        || ip.get::<u8>(8) == 0xff
+        || is_unspecified
+        || !may_send()
+    {
+        return Verdict::of(silent);
+    }
+    let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(4) as usize + 40 >= LONG_QUOTE;
+    let done = if long {
+        write_v6::<LONG_QUOTE, { LONG_QUOTE + LEN }>(ctx, l3, mtu)
+    } else {
+        write_v6::<SHORT_QUOTE_V6, { SHORT_QUOTE_V6 + LEN }>(ctx, l3, mtu)
+    };
+    let sent = if mtu == 0 { Reason::TimeExceeded } else { Reason::PacketTooBig };
+    finish(done, sent, silent)
+}
+
+#[inline(always)]
+fn write_v6<const QUOTE: usize, const ICMP: usize>(
+    ctx: *mut xdp_md,
+    l3: usize,
+    mtu: u32,
+) -> Result<(), Reason> {
+    let packet = Packet::of(ctx);
+    let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
+    let sender = [ip.get::<u64>(8), ip.get::<u64>(16)];
+    let vip = [ip.get::<u64>(24), ip.get::<u64>(32)];
+    let link = Addresses::read(ctx)?.swapped();
+    let tags = link::tags(ctx, l3);
+    cut(ctx, l3, QUOTE, 40 + LEN)?;
+
+    let packet = Packet::of(ctx);
+    link::write(ctx, l3, link, tags, ether::IPV6)?;
+    let ip = packet.view::<40>(l3).ok_or(Reason::NoRoom)?;
+    let length_be = (ICMP as u16).to_be();
+    ip.set(0, (6_u32 << 28).to_be());
+    ip.set(4, u32::from(length_be) | u32::from(proto::ICMPV6) << 16 | u32::from(HOPS) << 24);
+    ip.set(8, vip[0]);
+    ip.set(16, vip[1]);
+    ip.set(24, sender[0]);
+    ip.set(32, sender[1]);
+    let icmp = packet.view::<ICMP>(l3 + 40).ok_or(Reason::NoRoom)?;
+    // Packet too big, or time exceeded.
+    let kind: u32 = if mtu == 0 { 3 } else { 2 };
+    let mtu = if mtu == 0 { 0 } else { mtu.max(MIN_MTU_V6) };
+    icmp.set(0, kind);
+    icmp.set(4, mtu.to_be());
+    let mut sum = icmp.sum() + u64::from(length_be) + u64::from(u32::from(proto::ICMPV6).to_be());
+    for word in [sender[0], sender[1], vip[0], vip[1]] {
+        sum += (word & 0xffff_ffff) + (word >> 32);
+    }
+    icmp.set(2, checksum::finish(sum));
+    Ok(())
+}

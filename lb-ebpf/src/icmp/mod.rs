@@ -1,0 +1,292 @@
+//! ICMP and ICMPv6: echo requests are answered, errors go to the member that has the flow.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::{
+    checksum, family, nat::REPLY, proto, reason::Reason, vip::forward,
+};
+
+use crate::{
+    counters::count_member,
+    forward::{Sending, send, way},
+    headers::Headers,
+    link::Addresses,
+    maps::VIPS,
+    nat,
+    packet::Packet,
+    select::choose,
+    services::{Service, service},
+    trace,
+    verdict::Verdict,
+};
+
+mod answer;
+
+pub(crate) use answer::{Answer, answer};
+
+/// Hop count of answers.
+const HOPS: u8 = 64;
+/// Length of an ICMP header.
+const LEN: usize = 8;
+
+/// Message types of ICMP (RFC 792).
+mod v4 {
+    pub(super) const ECHO_REPLY: u8 = 0;
+    pub(super) const ECHO_REQUEST: u8 = 8;
+
+    /// Destination unreachable, time exceeded, parameter problem.
+    pub(super) const fn is_error(kind: u8) -> bool {
+        matches!(kind, 3 | 11 | 12)
+    }
+}
+
+/// Message types of ICMPv6 (RFC 4443).
+mod v6 {
+    pub(super) const ECHO_REQUEST: u8 = 128;
+    pub(super) const ECHO_REPLY: u8 = 129;
+
+    /// Destination unreachable, packet too big, time exceeded, parameter problem.
+    pub(super) const fn is_error(kind: u8) -> bool {
+        matches!(kind, 1..=4)
+    }
+}
+
+/// An ICMP packet to one of our addresses.
+#[inline(never)]
+pub(crate) fn receive_v4(ctx: *mut xdp_md, headers: &Headers) -> Verdict {
+    settle(receive(ctx, headers, v4::ECHO_REQUEST, v4::is_error))
+}
+
+/// An ICMPv6 packet to one of our addresses.
+#[inline(never)]
+pub(crate) fn receive_v6(ctx: *mut xdp_md, headers: &Headers) -> Verdict {
+    settle(receive(ctx, headers, v6::ECHO_REQUEST, v6::is_error))
+}
+
+#[inline(always)]
+fn settle(result: Result<Verdict, Reason>) -> Verdict {
+    match result {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+#[inline(always)]
+fn receive(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    echo_request: u8,
+    is_error: impl Fn(u8) -> bool,
+) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let l4 = headers.l4();
+    let room = headers.length - (headers.l4 - headers.l3);
+    if headers.first_fragment {
+        return Err(Reason::IcmpOther);
+    }
+    let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
+    if room < LEN as u32 {
+        return Err(Reason::BadTransport);
+    }
+    let kind = icmp.get::<u8>(0);
+    if kind == echo_request && icmp.get::<u8>(1) == 0 {
+        return echo(ctx, headers, room);
+    }
+    if is_error(kind) {
+        return if headers.family == family::V4 {
+            error_v4(ctx, headers)
+        } else {
+            error_v6(ctx, headers)
+        };
+    }
+    Err(Reason::IcmpOther)
+}
+
+/// Answers an echo request by turning the packet round.
+#[inline(always)]
+fn echo(ctx: *mut xdp_md, headers: &Headers, room: u32) -> Result<Verdict, Reason> {
+    if let Service::NatSource(_) = service(&headers.dest, headers.family, headers.protocol, 0) {
+        // An address of the host as well: the host answers.
+        return Err(Reason::IcmpOther);
+    }
+    let (l3, l4) = (headers.l3(), headers.l4());
+    if room > MAX_ECHO {
+        return Err(Reason::IcmpOther);
+    }
+    let mut sum = match sum_of(ctx, l4 as u32, room) {
+        NO_SUM => return Err(Reason::BadTransport),
+        sum => u64::from(sum),
+    };
+    if headers.family == family::V6 {
+        sum += pseudo_header(headers, room);
+    }
+    if checksum::fold(sum) != 0xffff {
+        return Err(Reason::BadTransport);
+    }
+    // Read anew: pointers from before know how far the sum went, and would make the verifier follow
+    // what comes next once for every length.
+    let packet = Packet::unrelated(ctx);
+    let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
+    let old = icmp.get::<u16>(0);
+    let reply = if headers.family == family::V4 { v4::ECHO_REPLY } else { v6::ECHO_REPLY };
+    let new = u16::from_le_bytes([reply, 0]);
+    icmp.set(0, new);
+    icmp.set(2, checksum::update(icmp.get(2), checksum::replace_u16(old, new)));
+    turn_round(packet, l3, headers)?;
+    let link = Addresses::read(ctx)?;
+    link.swapped().write(ctx)?;
+    Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
+}
+
+/// Exchanges the addresses of the IP header and starts its hop count anew.
+#[inline(always)]
+fn turn_round(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
+    if headers.family == family::V4 {
+        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+        ip.set(12, headers.dest[0]);
+        ip.set(16, headers.source[0]);
+        let old = ip.get::<u16>(8);
+        let new = u16::from_le_bytes([HOPS, proto::ICMP]);
+        ip.set(8, new);
+        ip.set(10, checksum::update(ip.get(10), checksum::replace_u16(old, new)));
+        return Ok(());
+    }
+    let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
+    ip.set(7, HOPS);
+    for word in 0..4 {
+        ip.set(8 + word * 4, headers.dest[word]);
+        ip.set(24 + word * 4, headers.source[word]);
+    }
+    Ok(())
+}
+
+/// Chunks summed by one helper call.
+const CHUNK: usize = 64;
+/// The longest echo request that is answered: what fits a jumbo frame.
+const MAX_ECHO: u32 = 9_216;
+/// [`sum_of`] found less than it was to sum.
+const NO_SUM: u32 = u32::MAX;
+
+/// Folded sum of `room` bytes from `l4` on, at most [`MAX_ECHO`]; [`NO_SUM`] when the frame ends before.
+///
+/// A function of its own because of its loops, as in `ipv4`.
+#[inline(never)]
+fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
+    let l4 = (l4 & 0x3ff) as usize;
+    let (mut sum, mut done) = (0, 0_u32);
+    for _ in 0..MAX_ECHO / CHUNK as u32 {
+        if done + CHUNK as u32 > room {
+            break;
+        }
+        let Some(chunk) = Packet::unrelated(ctx).view::<CHUNK>(l4 + (done & 0x3fff) as usize) else {
+            return NO_SUM;
+        };
+        sum += chunk.sum();
+        done += CHUNK as u32;
+    }
+    for _ in 0..CHUNK / 2 {
+        if done + 2 > room {
+            break;
+        }
+        let Some(word) = Packet::unrelated(ctx).view::<2>(l4 + (done & 0x3fff) as usize) else { return NO_SUM };
+        sum += u64::from(word.get::<u16>(0));
+        done += 2;
+    }
+    if done < room {
+        // The last odd byte counts as the first of a word.
+        let Some(last) = Packet::unrelated(ctx).view::<1>(l4 + (done & 0x3fff) as usize) else { return NO_SUM };
+        sum += u64::from(last.get::<u8>(0));
+    }
+    u32::from(checksum::fold(sum))
+}
+
+/// Sum of the pseudo-header that the ICMPv6 checksum covers.
+#[inline(always)]
+fn pseudo_header(headers: &Headers, length: u32) -> u64 {
+    let mut sum = u64::from(length.to_be()) + u64::from(u32::from(proto::ICMPV6).to_be());
+    for word in 0..4 {
+        sum += u64::from(headers.source[word]) + u64::from(headers.dest[word]);
+    }
+    sum
+}
+
+/// An ICMP error: about a packet that a backend or the node has sent.
+#[inline(always)]
+fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let at = headers.l4() + LEN;
+    let quoted = packet.view::<20>(at).ok_or(Reason::IcmpNoFlow)?;
+    let header_len = usize::from(quoted.get::<u8>(0) & 0xf) * 4;
+    // A quoted later fragment has no ports.
+    let is_later = quoted.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
+    if quoted.get::<u8>(0) >> 4 != 4 || header_len < 20 || is_later {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let ports = packet.view::<8>(at + header_len).ok_or(Reason::IcmpNoFlow)?;
+    let turned = Headers {
+        l4: (at + header_len) as u32,
+        protocol: quoted.get(9),
+        source: [quoted.get(16), 0, 0, 0],
+        dest: [quoted.get(12), 0, 0, 0],
+        source_be: ports.get(2),
+        dest_be: ports.get(0),
+        ..*headers
+    };
+    error(ctx, headers, &turned)
+}
+
+#[inline(always)]
+fn error_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let at = headers.l4() + LEN;
+    let quoted = packet.view::<48>(at).ok_or(Reason::IcmpNoFlow)?;
+    if quoted.get::<u8>(0) >> 4 != 6 {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let turned = Headers {
+        l4: (at + 40) as u32,
+        protocol: quoted.get(6),
+        source: [quoted.get(24), quoted.get(28), quoted.get(32), quoted.get(36)],
+        dest: [quoted.get(8), quoted.get(12), quoted.get(16), quoted.get(20)],
+        source_be: quoted.get(42),
+        dest_be: quoted.get(40),
+        ..*headers
+    };
+    error(ctx, headers, &turned)
+}
+
+/// Sends an error to the member that has the flow. `turned` is the quoted packet turned round: a
+/// packet of the flow as the client sends it.
+#[inline(always)]
+fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict, Reason> {
+    if turned.dest != outer.dest || turned.protocol != proto::TCP && turned.protocol != proto::UDP {
+        return Err(Reason::IcmpNoFlow);
+    }
+    if outer.hops <= 1 {
+        return Err(Reason::HopLimit);
+    }
+    let turned = &Headers { tcp_flags: 0, ..*turned };
+    let vip_index = match service(&turned.dest, turned.family, turned.protocol, turned.dest_be) {
+        Service::Vip(vip) => vip,
+        Service::NatSource(source) => {
+            let key = nat::request_key(turned, source | REPLY);
+            return Ok(nat::error::forward(ctx, outer, turned, &key));
+        }
+        Service::Foreign(_) => return Err(Reason::NoService),
+    };
+    trace::vip(vip_index);
+    let vip = VIPS.get(u32::from(vip_index)).ok_or(Reason::Internal)?;
+    if vip.forward == forward::NAT {
+        let key = nat::request_key(turned, vip_index);
+        return Ok(nat::error::forward(ctx, outer, turned, &key));
+    }
+    let choice = choose(vip, vip_index, turned, false)?;
+    let way = way(choice.member, vip_index)?;
+    match send(ctx, outer, vip, &way, choice.flow_hash)? {
+        // Nothing is said about an error (RFC 1122, RFC 4443).
+        Sending::Answered(verdict) => Ok(verdict),
+        Sending::Sent(action) => {
+            count_member(choice.member, |counters| counters.icmp_errors += 1);
+            Ok(Verdict::sent(Reason::IcmpErrorForwarded, action))
+        }
+    }
+}

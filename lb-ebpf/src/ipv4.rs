@@ -1,0 +1,213 @@
+//! IPv4 packets.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{checksum, family, fragment::FragmentKey, proto, reason::Reason, vip::target};
+use network_types::ip::Ipv4Hdr;
+
+use crate::{
+    forward::forward,
+    fragments,
+    headers::Headers,
+    icmp, nat,
+    packet::{Packet, View},
+    services::{Service, address, service},
+    transport::{self, UDP_LEN},
+    verdict::Verdict,
+};
+
+const LEN: usize = Ipv4Hdr::LEN;
+
+/// Version 4 and a header of five words.
+const PLAIN: u8 = 0x45;
+/// "More fragments" and the fragment offset, as the bytes of the header have them.
+const FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
+const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
+
+/// Takes a packet whose IPv4 header is at `l3`.
+///
+/// TCP and UDP without options and fragments are handled here; all else, which is rare, by
+/// [`uncommon`].
+#[inline(always)]
+pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
+    let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
+        return uncommon(ctx, l3 as u32);
+    };
+    let protocol = ip.get::<u8>(9);
+    if ip.get::<u8>(0) != PLAIN
+        || ip.get::<u16>(6) & FRAGMENT_BITS != 0
+        || protocol != proto::TCP && protocol != proto::UDP
+    {
+        return uncommon(ctx, l3 as u32);
+    }
+    let dest = [ip.get(16), 0, 0, 0];
+    let dest_be = ip.get(22);
+    let found = service(&dest, family::V4, protocol, dest_be);
+    if let Service::Foreign(_) = found {
+        return foreign(&dest);
+    }
+    let headers = Headers {
+        l3: l3 as u32,
+        l4: (l3 + LEN) as u32,
+        length: u32::from(ip.be16(2)),
+        family: family::V4,
+        protocol,
+        tcp_flags: 0,
+        hops: ip.get(8),
+        class: ip.get(1),
+        first_fragment: false,
+        source_be: ip.get(20),
+        dest_be,
+        fragment_id: 0,
+        source: [ip.get(12), 0, 0, 0],
+        dest,
+    };
+    if sum(ip) != 0xffff {
+        return Verdict::of(Reason::BadChecksum);
+    }
+    if headers.length < (LEN + UDP_LEN) as u32 || headers.length + headers.l3 > packet.len() {
+        return Verdict::of(Reason::BadHeader);
+    }
+    let room = headers.length - LEN as u32;
+    let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
+        Ok(tcp_flags) => tcp_flags,
+        Err(reason) => return Verdict::of(reason),
+    };
+    dispatch(ctx, &Headers { tcp_flags, ..headers }, &found)
+}
+
+/// Why a packet for no service is passed: its address is a VIP's, or not even that.
+#[inline(always)]
+fn foreign(dest: &lb_common::Address) -> Verdict {
+    let kind = target::kind(address(dest, family::V4));
+    Verdict::of(if kind == target::ADDRESS { Reason::NoService } else { Reason::NoVip })
+}
+
+/// Hands a TCP or UDP packet to what it is for.
+#[inline(always)]
+pub(crate) fn dispatch(ctx: *mut xdp_md, headers: &Headers, service: &Service) -> Verdict {
+    match *service {
+        Service::Vip(vip) => forward(ctx, headers, vip),
+        Service::NatSource(source) => {
+            let headers = *headers;
+            nat::reply(ctx, &headers, source)
+        }
+        Service::Foreign(reason) => Verdict::of(reason),
+    }
+}
+
+/// Folded sum of the 20 bytes of a plain header; 0xffff when its checksum is right.
+#[inline(always)]
+fn sum<const N: usize>(ip: View<N>) -> u16 {
+    let words = u64::from(ip.get::<u32>(0))
+        + u64::from(ip.get::<u32>(4))
+        + u64::from(ip.get::<u32>(8))
+        + u64::from(ip.get::<u32>(12))
+        + u64::from(ip.get::<u32>(16));
+    checksum::fold(words)
+}
+
+/// Options, fragments, ICMP, and what is too short to tell.
+#[inline(never)]
+fn uncommon(ctx: *mut xdp_md, l3: u32) -> Verdict {
+    match try_uncommon(ctx, (l3 & 0x1f) as usize) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+#[inline(always)]
+fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
+    let dest = [ip.get(16), 0, 0, 0];
+    let kind = target::kind(address(&dest, family::V4));
+    if kind == 0 {
+        return Err(Reason::NoVip);
+    }
+    let first = ip.get::<u8>(0);
+    let header_len = usize::from(first & 0xf) * 4;
+    let length = u32::from(ip.be16(2));
+    if first >> 4 != 4
+        || header_len < LEN
+        || length < header_len as u32
+        || length + l3 as u32 > packet.len()
+    {
+        return Err(Reason::BadHeader);
+    }
+    if sum_with_options(ctx, l3 as u32, header_len as u32) != 0xffff {
+        return Err(Reason::BadChecksum);
+    }
+    let protocol = ip.get::<u8>(9);
+    let fragment = ip.get::<u16>(6) & FRAGMENT_BITS;
+    let later = fragment & OFFSET_BITS != 0;
+    let mut headers = Headers {
+        l3: l3 as u32,
+        l4: (l3 + header_len) as u32,
+        length,
+        family: family::V4,
+        protocol,
+        tcp_flags: 0,
+        hops: ip.get(8),
+        class: ip.get(1),
+        first_fragment: fragment != 0,
+        source_be: 0,
+        dest_be: 0,
+        fragment_id: u32::from(ip.get::<u16>(4)),
+        source: [ip.get(12), 0, 0, 0],
+        dest,
+    };
+    if later {
+        return Ok(fragments::follow(ctx, &headers));
+    }
+    match protocol {
+        proto::TCP | proto::UDP => {}
+        proto::ICMP if kind == target::ADDRESS || kind == target::NAT_SOURCE => {
+            return Ok(icmp::receive_v4(ctx, &headers));
+        }
+        _ => return Err(Reason::NoService),
+    }
+    let room = length - header_len as u32;
+    let fragmented = headers.first_fragment;
+    let transport = transport::read(packet, l3 + header_len, protocol, room, fragmented)
+        .map_err(|reason| if fragmented { Reason::FragmentTiny } else { reason })?;
+    headers.source_be = transport.source_be;
+    headers.dest_be = transport.dest_be;
+    headers.tcp_flags = transport.tcp_flags;
+    Ok(match service(&dest, family::V4, protocol, headers.dest_be) {
+        Service::Foreign(_) => Verdict::of(Reason::NoService),
+        service => dispatch(ctx, &headers, &service),
+    })
+}
+
+/// Folded sum of a header with options; 0 when the frame ends inside it.
+///
+/// Loops are functions of their own: the verifier follows each way out of a loop separately, and
+/// here all of them come back with one number.
+#[inline(never)]
+fn sum_with_options(ctx: *mut xdp_md, l3: u32, header_len: u32) -> u32 {
+    let packet = Packet::of(ctx);
+    let mut total = 0_u64;
+    for word in 0..15_u32 {
+        if word * 4 >= header_len {
+            break;
+        }
+        let Some(view) = packet.view::<4>((l3 & 0x1f) as usize + word as usize * 4) else {
+            return 0;
+        };
+        total += u64::from(view.get::<u32>(0));
+    }
+    u32::from(checksum::fold(total))
+}
+
+/// What the fragments of the packet's datagram have in common.
+#[inline(always)]
+pub(crate) fn fragment_key(headers: &Headers) -> FragmentKey {
+    FragmentKey {
+        source: headers.source,
+        dest: headers.dest,
+        id: headers.fragment_id,
+        protocol: if headers.family == family::V4 { headers.protocol } else { 0 },
+        family: headers.family,
+        _pad: 0,
+    }
+}

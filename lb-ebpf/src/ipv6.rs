@@ -1,0 +1,247 @@
+//! IPv6 packets.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{Address, family, proto, reason::Reason, vip::target};
+use network_types::ip::Ipv6Hdr;
+
+use crate::{
+    fragments,
+    headers::Headers,
+    icmp,
+    ipv4::dispatch,
+    packet::{Packet, View},
+    services::{Service, address, service},
+    transport::{self, UDP_LEN},
+    verdict::Verdict,
+};
+
+const LEN: usize = Ipv6Hdr::LEN;
+
+/// Extension headers followed in one packet. RFC 8200 has six kinds, of which each occurs once, and
+/// destination options twice at most.
+const MAX_EXTENSIONS: usize = 7;
+/// Bytes of extension headers followed in one packet.
+const MAX_EXTENSION_BYTES: u32 = 512;
+/// Offset and "more fragments" of a fragment header, as its bytes have them.
+const FRAGMENT_BITS: u16 = 0xfff9_u16.to_be();
+const OFFSET_BITS: u16 = 0xfff8_u16.to_be();
+
+/// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers and ICMPv6, which are
+/// rare, are handled by [`uncommon`].
+#[inline(always)]
+pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
+    let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
+        return uncommon(ctx, l3 as u32);
+    };
+    let protocol = ip.get::<u8>(6);
+    if ip.get::<u8>(0) >> 4 != 6 || protocol != proto::TCP && protocol != proto::UDP {
+        return uncommon(ctx, l3 as u32);
+    }
+    let dest = dest(ip);
+    let dest_be = ip.get(42);
+    let found = service(&dest, family::V6, protocol, dest_be);
+    if let Service::Foreign(_) = found {
+        let kind = target::kind(address(&dest, family::V6));
+        return Verdict::of(if kind == target::ADDRESS { Reason::NoService } else { Reason::NoVip });
+    }
+    let room = u32::from(ip.be16(4));
+    if room < UDP_LEN as u32 || room + (l3 + LEN) as u32 > packet.len() {
+        return Verdict::of(Reason::BadHeader);
+    }
+    let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
+        Ok(tcp_flags) => tcp_flags,
+        Err(reason) => return Verdict::of(reason),
+    };
+    let headers = Headers {
+        l4: (l3 + LEN) as u32,
+        protocol,
+        tcp_flags,
+        source_be: ip.get(40),
+        dest_be,
+        ..headers(ip, l3)
+    };
+    dispatch(ctx, &headers, &found)
+}
+
+#[inline(always)]
+fn source<const N: usize>(ip: View<N>) -> Address {
+    [ip.get(8), ip.get(12), ip.get(16), ip.get(20)]
+}
+
+#[inline(always)]
+fn dest<const N: usize>(ip: View<N>) -> Address {
+    [ip.get(24), ip.get(28), ip.get(32), ip.get(36)]
+}
+
+/// What the fixed header says.
+#[inline(always)]
+fn headers<const N: usize>(ip: View<N>, l3: usize) -> Headers {
+    Headers {
+        l3: l3 as u32,
+        l4: (l3 + LEN) as u32,
+        length: u32::from(ip.be16(4)) + LEN as u32,
+        family: family::V6,
+        protocol: 0,
+        tcp_flags: 0,
+        hops: ip.get(7),
+        class: (ip.be16(0) >> 4) as u8,
+        first_fragment: false,
+        source_be: 0,
+        dest_be: 0,
+        fragment_id: 0,
+        source: source(ip),
+        dest: dest(ip),
+    }
+}
+
+/// Extension headers, ICMPv6, and what is too short to tell.
+#[inline(never)]
+fn uncommon(ctx: *mut xdp_md, l3: u32) -> Verdict {
+    match try_uncommon(ctx, (l3 & 0x1f) as usize) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+#[inline(always)]
+fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
+    let dest = dest(ip);
+    let kind = target::kind(address(&dest, family::V6));
+    if kind == 0 {
+        return Err(Reason::NoVip);
+    }
+    if ip.get::<u8>(0) >> 4 != 6 {
+        return Err(Reason::BadHeader);
+    }
+    let mut headers = headers(ip, l3);
+    if headers.length + headers.l3 > packet.len() {
+        return Err(Reason::BadHeader);
+    }
+    let chain = follow_chain(ctx, (l3 + LEN) as u32, u32::from(ip.get::<u8>(6)));
+    match chain {
+        Chain::MALFORMED => return Err(Reason::BadHeader),
+        Chain::REFUSED => return Err(Reason::ExtensionHeaders),
+        _ => {}
+    }
+    let (offset, protocol) = (chain.offset(), chain.protocol());
+    headers.l4 = offset as u32;
+    headers.protocol = protocol;
+    headers.first_fragment = chain.has(Chain::MORE);
+    headers.fragment_id = chain.id();
+    if chain.has(Chain::LATER) {
+        return Ok(fragments::follow(ctx, &headers));
+    }
+    let used = offset as u32 - headers.l3;
+    if used > headers.length {
+        return Err(Reason::BadHeader);
+    }
+    match protocol {
+        proto::TCP | proto::UDP => {}
+        proto::ICMPV6 => return Ok(icmp::receive_v6(ctx, &headers)),
+        _ => return Err(Reason::NoService),
+    }
+    let room = headers.length - used;
+    let fragmented = headers.first_fragment;
+    let transport = transport::read(packet, offset, protocol, room, fragmented)
+        .map_err(|reason| if fragmented { Reason::FragmentTiny } else { reason })?;
+    headers.source_be = transport.source_be;
+    headers.dest_be = transport.dest_be;
+    headers.tcp_flags = transport.tcp_flags;
+    Ok(match service(&dest, family::V6, protocol, headers.dest_be) {
+        Service::Foreign(_) => Verdict::of(Reason::NoService),
+        service => dispatch(ctx, &headers, &service),
+    })
+}
+
+/// Where a chain of extension headers leads, in one word: offset of what follows in bits 0–15, its
+/// protocol in 16–23, "more fragments" in bit 24, "not the first fragment" in bit 25, and the
+/// identification of the datagram in 32–63. 0: the chain is malformed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+struct Chain(u64);
+
+impl Chain {
+    const MALFORMED: Self = Self(0);
+    /// More headers than are followed, or a routing header that is not yet at its end.
+    const REFUSED: Self = Self(1);
+    const MORE: u64 = 1 << 24;
+    const LATER: u64 = 1 << 25;
+
+    #[inline(always)]
+    fn new(offset: u32, protocol: u8, fragment: u16, id: u32) -> Self {
+        let more = if fragment & FRAGMENT_BITS != 0 { Self::MORE } else { 0 };
+        let later = if fragment & OFFSET_BITS != 0 { Self::LATER } else { 0 };
+        Self(u64::from(offset) | u64::from(protocol) << 16 | more | later | u64::from(id) << 32)
+    }
+
+    #[inline(always)]
+    fn offset(self) -> usize {
+        (self.0 & 0x3ff) as usize
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    #[inline(always)]
+    fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+
+    #[inline(always)]
+    fn id(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Follows the chain of extension headers that begins at `offset` with a header of kind `protocol`.
+#[inline(never)]
+fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> Chain {
+    let packet = Packet::of(ctx);
+    let (mut offset, mut protocol) = (start & 0x3f, first as u8);
+    let (mut fragment, mut id) = (0_u16, 0_u32);
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(protocol) || fragment & OFFSET_BITS != 0 {
+            // After the header of a later fragment comes the middle of the datagram.
+            return Chain::new(offset, protocol, fragment, id);
+        }
+        let Some(header) = packet.view::<8>((offset & 0x3ff) as usize) else {
+            return Chain::MALFORMED;
+        };
+        let units = u32::from(header.get::<u8>(1));
+        let length = match protocol {
+            proto::FRAGMENT => {
+                fragment = header.get(2);
+                id = header.get(4);
+                8
+            }
+            proto::AUTH => units * 4 + 8,
+            proto::ROUTING if header.get::<u8>(3) != 0 => return Chain::REFUSED,
+            _ => units * 8 + 8,
+        };
+        protocol = header.get(0);
+        offset += length;
+        if offset > MAX_EXTENSION_BYTES {
+            return Chain::REFUSED;
+        }
+    }
+    if is_extension(protocol) {
+        return Chain::REFUSED;
+    }
+    Chain::new(offset, protocol, fragment, id)
+}
+
+/// The protocol numbers that are extension headers, one bit each.
+const EXTENSIONS: u64 = 1 << proto::HOP_BY_HOP
+    | 1 << proto::ROUTING
+    | 1 << proto::FRAGMENT
+    | 1 << proto::AUTH
+    | 1 << proto::DEST_OPTIONS;
+
+#[inline(always)]
+fn is_extension(protocol: u8) -> bool {
+    protocol < 64 && EXTENSIONS >> protocol & 1 == 1
+}

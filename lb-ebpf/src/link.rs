@@ -1,0 +1,168 @@
+//! The link layer: Ethernet with up to two VLAN tags.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::{member::Egress, reason::Reason};
+use network_types::eth::EthHdr;
+
+use crate::{
+    ipv4, ipv6,
+    maps::DEVICES,
+    packet::{Packet, ingress_ifindex},
+    verdict::Verdict,
+};
+
+/// Ether types, in packet order.
+pub(crate) mod ether {
+    pub(crate) const IPV4: u16 = 0x0800_u16.to_be();
+    pub(crate) const IPV6: u16 = 0x86dd_u16.to_be();
+    const VLAN: u16 = 0x8100_u16.to_be();
+    const SERVICE_VLAN: u16 = 0x88a8_u16.to_be();
+
+    #[inline(always)]
+    pub(super) const fn is_vlan(ether_type: u16) -> bool {
+        ether_type == VLAN || ether_type == SERVICE_VLAN
+    }
+}
+
+/// Bytes of a VLAN tag.
+const TAG: usize = 4;
+
+/// Takes a frame: finds its IP header and hands it on.
+#[inline(always)]
+pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
+    let packet = Packet::of(ctx);
+    let Some(ethernet) = packet.view::<{ EthHdr::LEN }>(0) else {
+        return Verdict::of(Reason::Truncated);
+    };
+    let mut ether_type = ethernet.get::<u16>(12);
+    let mut l3 = EthHdr::LEN;
+    if ether::is_vlan(ether_type) {
+        for _ in 0..2 {
+            if !ether::is_vlan(ether_type) {
+                break;
+            }
+            let Some(tag) = packet.view::<TAG>(l3) else {
+                return Verdict::of(Reason::Truncated);
+            };
+            ether_type = tag.get(2);
+            l3 += TAG;
+        }
+    }
+    match ether_type {
+        ether::IPV4 => ipv4::receive(ctx, packet, l3),
+        ether::IPV6 => ipv6::receive(ctx, packet, l3),
+        _ => Verdict::of(Reason::NotIp),
+    }
+}
+
+/// The VLAN tags of a frame whose IP header is at `l3`, as they are between the addresses and the
+/// last ether type.
+#[inline(always)]
+pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
+    if l3 == EthHdr::LEN {
+        return 0;
+    }
+    let packet = Packet::unrelated(ctx);
+    match l3 {
+        18 => packet.view::<18>(0).map_or(0, |frame| u64::from(frame.get::<u32>(12))),
+        22 => packet.view::<22>(0).map_or(0, |frame| frame.get::<u64>(12)),
+        _ => 0,
+    }
+}
+
+/// Writes a link header that ends at `l3`. A frame leaves with the tags that it came with.
+#[inline(always)]
+pub(crate) fn write(
+    ctx: *mut xdp_md,
+    l3: usize,
+    addresses: Addresses,
+    tags: u64,
+    ether_type: u16,
+) -> Result<(), Reason> {
+    addresses.write(ctx)?;
+    let packet = Packet::unrelated(ctx);
+    match l3 {
+        14 => packet.view::<14>(0).ok_or(Reason::NoRoom)?.set(12, ether_type),
+        18 => {
+            let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
+            frame.set(12, tags as u32);
+            frame.set(16, ether_type);
+        }
+        22 => {
+            let frame = packet.view::<22>(0).ok_or(Reason::NoRoom)?;
+            frame.set(12, tags);
+            frame.set(20, ether_type);
+        }
+        _ => return Err(Reason::Internal),
+    }
+    Ok(())
+}
+
+/// Destination and source MAC address of a frame to be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    low: u32,
+    middle: u32,
+    high: u32,
+}
+
+impl Addresses {
+    /// To a next hop (the word of the member table), from the interface's own address.
+    #[inline(always)]
+    pub(crate) fn new(next_hop: u64, egress: &Egress) -> Self {
+        let [a, b, c, d, e, f] = egress.mac;
+        Self {
+            low: next_hop as u32,
+            middle: (next_hop >> 32) as u32 & 0xffff | u32::from_le_bytes([0, 0, a, b]),
+            high: u32::from_le_bytes([c, d, e, f]),
+        }
+    }
+
+    /// The addresses of the frame, as they are.
+    #[inline(always)]
+    pub(crate) fn read(ctx: *mut xdp_md) -> Result<Self, Reason> {
+        let frame = Packet::unrelated(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        Ok(Self { low: frame.get(0), middle: frame.get(4), high: frame.get(8) })
+    }
+
+    /// Destination and source exchanged.
+    #[inline(always)]
+    pub(crate) fn swapped(self) -> Self {
+        Self {
+            low: self.middle >> 16 | self.high << 16,
+            middle: self.high >> 16 | self.low << 16,
+            high: self.low >> 16 | self.middle << 16,
+        }
+    }
+
+    /// The twelve bytes.
+    #[inline(always)]
+    pub(crate) const fn words(self) -> [u32; 3] {
+        [self.low, self.middle, self.high]
+    }
+
+    /// From the twelve bytes.
+    #[inline(always)]
+    pub(crate) const fn from_words([low, middle, high]: [u32; 3]) -> Self {
+        Self { low, middle, high }
+    }
+
+    /// Writes them into the frame.
+    #[inline(always)]
+    pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
+        let frame = Packet::unrelated(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        frame.set(0, self.low);
+        frame.set(4, self.middle);
+        frame.set(8, self.high);
+        Ok(())
+    }
+}
+
+/// The XDP action that sends a frame out of an interface.
+#[inline(always)]
+pub(crate) fn leave_by(ctx: *mut xdp_md, ifindex: u32) -> Result<u32, Reason> {
+    if ifindex == ingress_ifindex(ctx) {
+        return Ok(xdp_action::XDP_TX);
+    }
+    DEVICES.redirect(ifindex, 0).map_err(|_| Reason::NoNextHop)
+}

@@ -1,0 +1,123 @@
+//! ICMP errors about packets of sessions.
+//!
+//! The error quotes a packet as it was sent by the node. It goes to whoever sent the packet that was
+//! rewritten into that, and must quote what that one sent.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    checksum, family,
+    nat::{NatFlow, NatKey, REPLY},
+    proto,
+    reason::Reason,
+};
+
+use super::{
+    rewrite::{address_delta, udp_checksum, write_v6},
+    send_reply,
+    session::find,
+};
+use crate::{
+    counters::count_member,
+    forward::{pass_hop, way},
+    headers::Headers,
+    link::{self, Addresses},
+    packet::Packet,
+    trace,
+    verdict::Verdict,
+};
+
+/// Sends an error on. `outer` are the headers of the error; `quoted` those of the packet that it
+/// quotes, turned round (as a packet of the other direction would be); `key` finds the session's
+/// entry for that other direction.
+#[inline(never)]
+pub(crate) fn forward(
+    ctx: *mut xdp_md,
+    outer: &Headers,
+    quoted: &Headers,
+    key: &NatKey,
+) -> Verdict {
+    match try_forward(ctx, outer, quoted, key) {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
+    }
+}
+
+#[inline(always)]
+fn try_forward(
+    ctx: *mut xdp_md,
+    outer: &Headers,
+    quoted: &Headers,
+    key: &NatKey,
+) -> Result<Verdict, Reason> {
+    let is_reply = key.scope & REPLY != 0;
+    let missing = if is_reply { Reason::NatNoSession } else { Reason::IcmpNoFlow };
+    let found = find(key).ok_or(missing)?;
+    // SAFETY: an entry that was just found; nothing is written to its table below.
+    let flow = unsafe { &*found.flow };
+    trace::vip(flow.vip);
+    trace::member_found(flow.member);
+    let packet = Packet::of(ctx);
+    let bytes = packet.len();
+    rewrite(packet, outer, quoted, flow)?;
+    count_member(flow.member, |counters| counters.icmp_errors += 1);
+    if is_reply {
+        send_reply(ctx, flow, bytes)?;
+        let action = link::leave_by(ctx, flow.ifindex)?;
+        return Ok(Verdict::sent(Reason::IcmpErrorForwarded, action));
+    }
+    let way = way(flow.member, flow.vip)?;
+    Addresses::new(way.next_hop, way.egress).write(ctx)?;
+    let action = link::leave_by(ctx, way.egress.ifindex)?;
+    Ok(Verdict::sent(Reason::IcmpErrorForwarded, action))
+}
+
+/// Rewrites the outer destination and the quoted packet. With `flow` the entry that rewrites packets
+/// of the other direction, the quoted packet becomes `flow.dest` → `flow.source`, and the error goes to
+/// `flow.dest`.
+#[inline(always)]
+fn rewrite(
+    packet: Packet,
+    outer: &Headers,
+    quoted: &Headers,
+    flow: &NatFlow,
+) -> Result<(), Reason> {
+    let (l3, l4) = (outer.l3(), outer.l4());
+    let quoted_l4 = quoted.l4();
+    let addresses = address_delta(&quoted.dest, &flow.dest)
+        + address_delta(&quoted.source, &flow.source);
+    let ports = checksum::replace_u16(quoted.dest_be, flow.dest_be)
+        + checksum::replace_u16(quoted.source_be, flow.source_be);
+
+    let transport = packet.view::<8>(quoted_l4).ok_or(Reason::IcmpNoFlow)?;
+    transport.set(0, flow.dest_be);
+    transport.set(2, flow.source_be);
+    let mut delta = addresses + ports;
+    if quoted.protocol == proto::UDP {
+        let old = transport.get::<u16>(6);
+        let new = udp_checksum(old, u32::from(checksum::fold(addresses + ports)));
+        transport.set(6, new);
+        delta += checksum::replace_u16(old, new);
+    }
+    if outer.family == family::V4 {
+        let inner = packet.view::<20>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
+        inner.set(12, flow.dest[0]);
+        inner.set(16, flow.source[0]);
+        let old = inner.get::<u16>(10);
+        let new = checksum::update(old, u64::from(checksum::fold(addresses)));
+        inner.set(10, new);
+        delta += checksum::replace_u16(old, new);
+        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+        ip.set(16, flow.dest[0]);
+        let header = checksum::replace_u32(outer.dest[0], flow.dest[0]);
+        ip.set(10, checksum::update(ip.get(10), header));
+    } else {
+        let inner = packet.view::<40>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
+        write_v6(inner, 8, &flow.dest, &flow.source);
+        let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
+        write_v6(ip, 8, &outer.source, &flow.dest);
+        delta += address_delta(&outer.dest, &flow.dest);
+    }
+    let icmp = packet.view::<8>(l4).ok_or(Reason::Internal)?;
+    icmp.set(2, checksum::update(icmp.get(2), u64::from(checksum::fold(delta))));
+    pass_hop(packet, l3, outer.family)
+}

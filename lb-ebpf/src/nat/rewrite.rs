@@ -1,0 +1,93 @@
+//! Rewriting addresses and ports, and the checksums that cover them (RFC 1624, RFC 3022).
+
+use lb_common::{checksum, family, nat::NatFlow, proto, reason::Reason};
+
+use crate::{
+    forward::pass_hop,
+    headers::Headers,
+    packet::{Packet, View},
+    transport::{TCP_LEN, UDP_LEN},
+};
+
+/// Offset of the checksum in a TCP header.
+const TCP_CHECKSUM: usize = 16;
+/// Offset of the checksum in a UDP header.
+const UDP_CHECKSUM: usize = 6;
+
+/// Rewrites a packet with its transport header, and takes one hop off.
+#[inline(always)]
+pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<(), Reason> {
+    addresses(packet, headers, flow)?;
+    let l4 = headers.l4();
+    if headers.protocol == proto::TCP {
+        let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
+        ports(tcp, flow.source_be, flow.dest_be);
+        let old = tcp.get(TCP_CHECKSUM);
+        tcp.set(TCP_CHECKSUM, checksum::update(old, u64::from(flow.payload_delta)));
+    } else {
+        let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
+        ports(udp, flow.source_be, flow.dest_be);
+        udp.set(UDP_CHECKSUM, udp_checksum(udp.get(UDP_CHECKSUM), flow.payload_delta));
+    }
+    Ok(())
+}
+
+#[inline(always)]
+pub(super) fn ports<const N: usize>(view: View<N>, source_be: u16, dest_be: u16) {
+    view.set(0, source_be);
+    view.set(2, dest_be);
+}
+
+/// A UDP checksum after a change: 0 says that there is none, and stays; one that becomes 0 is sent as
+/// its other form (RFC 768).
+#[inline(always)]
+pub(super) fn udp_checksum(old: u16, delta: u32) -> u16 {
+    if old == 0 {
+        return 0;
+    }
+    let new = checksum::update(old, u64::from(delta));
+    if new == 0 { 0xffff } else { new }
+}
+
+/// Rewrites the addresses in the IP header, and takes one hop off.
+#[inline(always)]
+pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<(), Reason> {
+    let l3 = headers.l3();
+    if headers.family == family::V4 {
+        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+        ip.set(12, flow.source[0]);
+        ip.set(16, flow.dest[0]);
+        ip.set(10, checksum::update(ip.get(10), u64::from(flow.header_delta)));
+    } else {
+        let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
+        write_v6(ip, 8, &flow.source, &flow.dest);
+    }
+    pass_hop(packet, l3, headers.family)
+}
+
+/// Writes two IPv6 addresses from `offset` on.
+#[inline(always)]
+pub(super) fn write_v6<const N: usize>(
+    view: View<N>,
+    offset: usize,
+    source: &[u32; 4],
+    dest: &[u32; 4],
+) {
+    view.set(offset, source[0]);
+    view.set(offset + 4, source[1]);
+    view.set(offset + 8, source[2]);
+    view.set(offset + 12, source[3]);
+    view.set(offset + 16, dest[0]);
+    view.set(offset + 20, dest[1]);
+    view.set(offset + 24, dest[2]);
+    view.set(offset + 28, dest[3]);
+}
+
+/// What new addresses add to a sum.
+#[inline(always)]
+pub(super) fn address_delta(old: &[u32; 4], new: &[u32; 4]) -> u64 {
+    checksum::replace_u32(old[0], new[0])
+        + checksum::replace_u32(old[1], new[1])
+        + checksum::replace_u32(old[2], new[2])
+        + checksum::replace_u32(old[3], new[3])
+}

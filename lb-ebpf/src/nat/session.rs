@@ -1,0 +1,279 @@
+//! Sessions: found, begun, confirmed, kept.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
+use lb_common::{
+    checksum, family,
+    member::control,
+    nat::{NatFlow, NatKey, NatSource, PORT_TRIES, REPLY, state},
+    reason::Reason,
+    ring::NO_MEMBER,
+    vip::{Vip, affinity},
+};
+
+use super::{closing, rewrite::address_delta};
+use crate::{
+    clock,
+    counters::count_vip,
+    headers::Headers,
+    link::Addresses,
+    maps::{MEMBERS, NAT_FLOWS, NAT_NEW, NAT_SOURCES},
+    packet::ingress_ifindex,
+    select::{none_serves, serves, slot},
+    trace,
+};
+
+/// An entry of a session.
+pub(super) struct Found {
+    pub(super) flow: *mut NatFlow,
+    /// Whether it is in the table of embryonic sessions.
+    pub(super) embryonic: bool,
+}
+
+/// Finds the entry of a session, embryonic or not.
+#[inline(always)]
+pub(super) fn find(key: &NatKey) -> Option<Found> {
+    if let Some(flow) = NAT_FLOWS.get_ptr_mut(key) {
+        return Some(Found { flow, embryonic: false });
+    }
+    NAT_NEW.get_ptr_mut(key).map(|flow| Found { flow, embryonic: true })
+}
+
+/// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
+/// session that is closed or whose member is gone.
+#[inline(always)]
+pub(super) fn of_request(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+) -> Option<NatFlow> {
+    let found = find(key)?;
+    // SAFETY: an entry that was just found; nothing was written to its table since.
+    let flow = unsafe { &mut *found.flow };
+    if !is_current(flow) || headers.opens() && is_over(flow) {
+        return None;
+    }
+    let now_s = clock::now_s() as u32;
+    let before = flow.state;
+    flow.state |= closing(headers);
+    if found.embryonic && !headers.opens() {
+        return Some(confirm(ctx, headers, key, flow, now_s));
+    }
+    if flow.seen_s != now_s || before != flow.state {
+        flow.seen_s = now_s;
+        let flow = *flow;
+        keep_reply(ctx, headers, &flow, found.embryonic);
+        return Some(flow);
+    }
+    Some(*flow)
+}
+
+/// Whether the session's member still is who it was.
+#[inline(always)]
+fn is_current(flow: &NatFlow) -> bool {
+    match MEMBERS.get_ptr(u32::from(flow.member)) {
+        // SAFETY: a word of a mapped array that the controller replaces in one step.
+        Some(member) => {
+            let word = unsafe { (&raw const (*member).control).read_volatile() };
+            control::generation(word) == flow.generation && control::state(word) != control::ABSENT
+        }
+        None => false,
+    }
+}
+
+/// Whether a packet that opens a flow finds the old one closed, or its member gone.
+#[inline(always)]
+fn is_over(flow: &NatFlow) -> bool {
+    flow.state & (state::RST | state::FIN) != 0 || !serves(flow.member)
+}
+
+/// Moves a session that was answered and followed to the table where no flood reaches it.
+#[inline(always)]
+fn confirm(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+    flow: &mut NatFlow,
+    now_s: u32,
+) -> NatFlow {
+    let reply = reply_key(flow, headers);
+    let answered = NAT_NEW
+        .get_ptr(&reply)
+        // SAFETY: an entry that was just found.
+        .is_some_and(|entry| unsafe { (*entry).state } & state::SEEN != 0);
+    flow.seen_s = now_s;
+    let mut request = *flow;
+    if !answered {
+        return request;
+    }
+    request.state |= state::SEEN;
+    let entry = reply_entry(ctx, headers, &request, state::SEEN);
+    if NAT_FLOWS.insert(&reply, &entry, 0).is_err() || NAT_FLOWS.insert(key, &request, 0).is_err() {
+        // It stays embryonic; the next packet tries again.
+        return request;
+    }
+    // Entries that are left behind are found second, and age out.
+    let _gone = NAT_NEW.remove(key);
+    let _gone = NAT_NEW.remove(&reply);
+    request
+}
+
+/// Once a second, the client's packets keep the entry of the replies: its age, and the way back.
+#[inline(always)]
+fn keep_reply(ctx: *mut xdp_md, headers: &Headers, flow: &NatFlow, embryonic: bool) {
+    let key = reply_key(flow, headers);
+    let table = |key: &NatKey| {
+        if embryonic { NAT_NEW.get_ptr(key) } else { NAT_FLOWS.get_ptr(key) }
+    };
+    // SAFETY: an entry that was just found.
+    let bits = table(&key).map_or(0, |entry| unsafe { (*entry).state });
+    let entry = reply_entry(ctx, headers, flow, bits | flow.state & (state::FIN | state::RST));
+    // The entry was there a moment ago or is made anew; if neither works, the next second tries again.
+    let _kept = if embryonic {
+        NAT_NEW.insert(&key, &entry, 0)
+    } else {
+        NAT_FLOWS.insert(&key, &entry, 0)
+    };
+}
+
+/// Once a second, replies keep their entry's age.
+#[inline(always)]
+pub(super) fn touch_reply(flow: &mut NatFlow, now_s: u32) {
+    if flow.seen_s != now_s {
+        flow.seen_s = now_s;
+    }
+}
+
+#[inline(always)]
+fn reply_key(flow: &NatFlow, headers: &Headers) -> NatKey {
+    NatKey {
+        address: flow.dest,
+        source_be: flow.dest_be,
+        dest_be: flow.nat_port_be,
+        scope: flow.nat_source | REPLY,
+        protocol: u16::from(headers.protocol),
+    }
+}
+
+/// The entry of the replies to a client's packet.
+#[inline(always)]
+fn reply_entry(ctx: *mut xdp_md, headers: &Headers, request: &NatFlow, bits: u32) -> NatFlow {
+    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
+    NatFlow {
+        source: headers.dest,
+        dest: headers.source,
+        source_be: headers.dest_be,
+        dest_be: headers.source_be,
+        header_delta: negated(request.header_delta),
+        payload_delta: negated(request.payload_delta),
+        state: bits,
+        link,
+        ifindex: ingress_ifindex(ctx),
+        ..*request
+    }
+}
+
+/// What undoes a folded delta: its complement.
+#[inline(always)]
+const fn negated(delta: u32) -> u32 {
+    !(delta as u16) as u32
+}
+
+/// Begins a session: chooses the member by the ring, and a port that no other session to the same
+/// backend has.
+#[inline(always)]
+pub(super) fn begin(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    vip: &Vip,
+    key: &NatKey,
+) -> Result<NatFlow, Reason> {
+    if headers.is_tcp() && !headers.opens() {
+        return Err(Reason::NatNoFlow);
+    }
+    let flow_hash = headers.flow_hash(vip);
+    let slot_hash =
+        if vip.affinity == affinity::SOURCE { headers.source_hash(vip) } else { flow_hash };
+    let slot = slot(vip, slot_hash)?;
+    trace::slot(slot_hash, flow_hash, slot.slot);
+    if slot.current() == NO_MEMBER {
+        return Err(none_serves(key.scope));
+    }
+    let mut request = request_entry(headers, slot.current(), key.scope)?;
+    let source = NAT_SOURCES.get(u32::from(request.nat_source)).ok_or(Reason::Internal)?;
+    take_port(ctx, headers, source, flow_hash, &mut request).inspect_err(|_| {
+        count_vip(key.scope, |counters| counters.nat_no_port += 1);
+    })?;
+    // The session may have been closed, or its member be gone: nothing of it counts any more.
+    let _gone = NAT_FLOWS.remove(key);
+    if NAT_NEW.insert(key, &request, 0).is_err() {
+        return Err(Reason::NatNoPort);
+    }
+    count_vip(key.scope, |counters| counters.nat_sessions += 1);
+    Ok(request)
+}
+
+/// The entry of the client's packets, but for the port.
+#[inline(always)]
+fn request_entry(headers: &Headers, member: u16, vip: u16) -> Result<NatFlow, Reason> {
+    let entry = MEMBERS.get_ptr(u32::from(member)).ok_or(Reason::Internal)?;
+    // SAFETY: an entry of a mapped array; the control word is replaced in one step, the rest is
+    // constant while a ring names the member.
+    let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
+    Ok(NatFlow {
+        source: entry.source,
+        dest: entry.address,
+        source_be: 0,
+        dest_be: if entry.port_be == 0 { headers.dest_be } else { entry.port_be },
+        header_delta: 0,
+        payload_delta: 0,
+        member,
+        vip,
+        generation: control::generation(word),
+        seen_s: clock::now_s() as u32,
+        state: 0,
+        link: [0; 3],
+        ifindex: 0,
+        nat_port_be: 0,
+        nat_source: entry.nat_source,
+    })
+}
+
+/// Finds a free port, and writes the entry of the replies with it.
+#[inline(always)]
+fn take_port(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    source: &NatSource,
+    flow_hash: u64,
+    request: &mut NatFlow,
+) -> Result<(), Reason> {
+    let ports = u32::from(source.ports);
+    if ports == 0 {
+        return Err(Reason::NatNoPort);
+    }
+    let addresses = address_delta(&headers.source, &request.source)
+        + address_delta(&headers.dest, &request.dest);
+    if headers.family == family::V4 {
+        request.header_delta = u32::from(checksum::fold(addresses));
+    }
+    let stride = (flow_hash >> 48) as u32 | 1;
+    for attempt in 0..PORT_TRIES {
+        let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
+        let port_be = (source.first_port + offset as u16).to_be();
+        request.source_be = port_be;
+        request.nat_port_be = port_be;
+        let delta = addresses
+            + checksum::replace_u16(headers.source_be, port_be)
+            + checksum::replace_u16(headers.dest_be, request.dest_be);
+        request.payload_delta = u32::from(checksum::fold(delta));
+        let key = reply_key(request, headers);
+        if NAT_FLOWS.get_ptr(&key).is_some() {
+            continue;
+        }
+        let entry = reply_entry(ctx, headers, request, 0);
+        if NAT_NEW.insert(&key, &entry, u64::from(BPF_NOEXIST)).is_ok() {
+            return Ok(());
+        }
+    }
+    Err(Reason::NatNoPort)
+}

@@ -1,0 +1,139 @@
+//! Which member gets the packet: the ring, and for slots that changed, the tracking table.
+
+use lb_common::{
+    hash::slot_of,
+    member::control,
+    reason::Reason,
+    ring::{ENTRIES_PER_WORD, LOOK_UP, MemberIndex, NO_MEMBER, SECTION_WORDS, entry},
+    trace::decision,
+    vip::{Vip, affinity, track},
+};
+
+use crate::{
+    counters::count_vip,
+    headers::Headers,
+    maps::{MEMBERS, RINGS},
+    trace, tracking,
+};
+
+/// A member, and how it was found.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    /// The member.
+    pub(crate) member: MemberIndex,
+    /// Whether the packet opens a flow.
+    pub(crate) new_flow: bool,
+    /// Whether the tracking table overruled the ring.
+    pub(crate) kept: bool,
+    /// Hash of the whole flow.
+    pub(crate) flow_hash: u64,
+}
+
+/// What a slot says, read from the ring's image.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotView {
+    pub(crate) image: u32,
+    pub(crate) slot: u32,
+    pub(crate) entry: u16,
+}
+
+impl SlotView {
+    /// The slot's member.
+    #[inline(always)]
+    pub(crate) fn current(self) -> MemberIndex {
+        self.entry & !LOOK_UP
+    }
+
+    /// The slot's member in its last clean state; only of slots with [`LOOK_UP`].
+    #[inline(always)]
+    pub(crate) fn previous(self) -> MemberIndex {
+        match ring_word(self.image, SECTION_WORDS + self.slot / ENTRIES_PER_WORD) {
+            Some(word) => entry(word, self.slot),
+            None => NO_MEMBER,
+        }
+    }
+}
+
+#[inline(always)]
+fn ring_word(image: u32, at: u32) -> Option<u64> {
+    let word = RINGS.get_value_ptr_mut(image, &at)?;
+    // SAFETY: an element of a mapped array; the controller writes images only while none is in use.
+    Some(unsafe { word.read_volatile() })
+}
+
+/// Reads the slot that `hash` falls into.
+#[inline(always)]
+pub(crate) fn slot(vip: &Vip, hash: u64) -> Result<SlotView, Reason> {
+    // SAFETY: a word of a mapped array that the controller replaces in one step; read once, so that
+    // image and size belong together.
+    let ring = unsafe { (&raw const vip.ring).read_volatile() };
+    let (image, size) = (ring as u32, (ring >> 32) as u32);
+    let slot = slot_of(hash, size);
+    if size == 0 {
+        return Err(Reason::NoMember);
+    }
+    let word = ring_word(image, slot / ENTRIES_PER_WORD).ok_or(Reason::Internal)?;
+    Ok(SlotView { image, slot, entry: entry(word, slot) })
+}
+
+/// Chooses the member for a packet of a VIP. `record` is false for packets that only ask (ICMP
+/// errors): they leave no trace in the tracking table.
+#[inline(always)]
+pub(crate) fn choose(
+    vip: &Vip,
+    vip_index: u16,
+    headers: &Headers,
+    record: bool,
+) -> Result<Choice, Reason> {
+    let flow_hash = headers.flow_hash(vip);
+    let slot_hash =
+        if vip.affinity == affinity::SOURCE { headers.source_hash(vip) } else { flow_hash };
+    let slot = slot(vip, slot_hash)?;
+    trace::slot(slot_hash, flow_hash, slot.slot);
+    if slot.entry & LOOK_UP == 0 && vip.track != track::ALWAYS || vip.track == track::NEVER {
+        trace::member(slot.current(), decision::RING);
+        return Ok(Choice {
+            member: slot.current(),
+            new_flow: headers.opens(),
+            kept: false,
+            flow_hash,
+        });
+    }
+    let question = tracking::Question {
+        flow_hash,
+        vip: vip_index,
+        current: slot.current(),
+        previous: if slot.entry & LOOK_UP == 0 { slot.current() } else { slot.previous() },
+        always: vip.track == track::ALWAYS,
+        opens: headers.opens(),
+        unknown_is_new: headers.opens() || vip.track == track::ALWAYS && !headers.is_tcp(),
+        record,
+    };
+    let answer = tracking::ask(&question);
+    Ok(Choice {
+        member: answer.member(),
+        new_flow: answer.new_flow() || headers.opens(),
+        kept: answer.member() != slot.current(),
+        flow_hash,
+    })
+}
+
+/// Whether a member takes the packets of its flows.
+#[inline(always)]
+pub(crate) fn serves(member: MemberIndex) -> bool {
+    match MEMBERS.get_ptr(u32::from(member)) {
+        // SAFETY: a word of a mapped array that the controller replaces in one step.
+        Some(entry) => {
+            let word = unsafe { (&raw const (*entry).control).read_volatile() };
+            control::state(word) == control::SERVING
+        }
+        None => false,
+    }
+}
+
+/// Counts a packet that no member can take.
+#[inline(always)]
+pub(crate) fn none_serves(vip: u16) -> Reason {
+    count_vip(vip, |counters| counters.no_member += 1);
+    Reason::NoMember
+}

@@ -1,0 +1,161 @@
+//! The tracking table: asked for flows in slots that changed, and for every flow of VIPs that
+//! always track. `docs/adr/0001-connection-consistency.md` says why it decides as it does.
+
+use lb_common::{
+    ring::MemberIndex,
+    trace::decision,
+    track::{Bucket, Cell, FREE, Place, WAYS, yields},
+};
+
+use crate::{
+    clock,
+    counters::count_vip,
+    maps::{TRACK, TRACK_MASK},
+    select::serves,
+    trace,
+};
+
+/// What is asked.
+pub(crate) struct Question {
+    pub(crate) flow_hash: u64,
+    pub(crate) vip: u16,
+    /// The slot's member.
+    pub(crate) current: MemberIndex,
+    /// The slot's member in its last clean state.
+    pub(crate) previous: MemberIndex,
+    /// Whether the VIP tracks all its flows.
+    pub(crate) always: bool,
+    /// Whether the packet opens a TCP connection.
+    pub(crate) opens: bool,
+    /// Whether a flow that is not known is a new one: the packet opens it, or it has no other way
+    /// to say so (UDP, where all flows are tracked).
+    pub(crate) unknown_is_new: bool,
+    /// Whether the table may be changed.
+    pub(crate) record: bool,
+}
+
+/// The answer: the member in bits 0–15; bit 16: the flow is new.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Answer(u32);
+
+impl Answer {
+    #[inline(always)]
+    const fn new(member: MemberIndex, new_flow: bool) -> Self {
+        Self(member as u32 | (new_flow as u32) << 16)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn member(self) -> MemberIndex {
+        self.0 as MemberIndex
+    }
+
+    #[inline(always)]
+    pub(crate) const fn new_flow(self) -> bool {
+        self.0 >> 16 != 0
+    }
+}
+
+/// Finds the member of a flow, and remembers it where the ring alone could not tell.
+#[inline(never)]
+pub(crate) fn ask(question: &Question) -> Answer {
+    let place = Place::of(question.flow_hash);
+    let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
+        return Answer::new(question.current, false);
+    };
+    let now_s = clock::now_s() as u16;
+    if let Some((way, cell)) = find(bucket, place.tag) {
+        if serves(cell.member) {
+            count_vip(question.vip, |counters| counters.track_hits += 1);
+            refresh(question, bucket, way, cell, now_s);
+            trace::member(cell.member, decision::TRACKED);
+            return Answer::new(cell.member, false);
+        }
+        // Its member is gone: the flow starts again elsewhere, in the same cell.
+        store(bucket, way, FREE);
+    }
+    count_vip(question.vip, |counters| counters.track_misses += 1);
+    let (member, told_by_ring, how) = decide(question);
+    trace::member(member, how);
+    if question.record && !told_by_ring {
+        let cell = Cell { tag: place.tag, member, confirmed: false, seen_s: now_s };
+        insert(question.vip, bucket, cell);
+    }
+    Answer::new(member, question.unknown_is_new)
+}
+
+/// The member of a flow that the table does not know, whether the next packet would be told the
+/// same without a cell, and why.
+#[inline(always)]
+fn decide(question: &Question) -> (MemberIndex, bool, u32) {
+    let settled = question.current == question.previous;
+    let told_by_ring = settled && !question.always;
+    if question.unknown_is_new {
+        return (question.current, told_by_ring, decision::OPENED);
+    }
+    if serves(question.previous) {
+        (question.previous, told_by_ring, decision::PREVIOUS)
+    } else {
+        (question.current, false, decision::TAKEN_OVER)
+    }
+}
+
+/// Keeps a cell that was hit, or frees it when the ring says the same.
+#[inline(always)]
+fn refresh(question: &Question, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u16) {
+    if !question.record {
+        return;
+    }
+    let redundant = question.current == question.previous && cell.member == question.current;
+    if redundant && !question.always {
+        store(bucket, way, FREE);
+        return;
+    }
+    let confirmed = cell.confirmed || !question.opens;
+    if confirmed != cell.confirmed || now_s != cell.seen_s {
+        store(bucket, way, Cell { confirmed, seen_s: now_s, ..cell }.pack());
+    }
+}
+
+#[inline(always)]
+fn find(bucket: *mut Bucket, tag: u32) -> Option<(usize, Cell)> {
+    for way in 0..WAYS {
+        let word = load(bucket, way);
+        if (word >> 32) as u32 == tag && word != FREE {
+            return Some((way, Cell::unpack(word)));
+        }
+    }
+    None
+}
+
+/// Puts a new cell into the place that yields most readily, if any does.
+#[inline(always)]
+fn insert(vip: u16, bucket: *mut Bucket, cell: Cell) {
+    let (mut best, mut best_way) = (0, 0);
+    for way in 0..WAYS {
+        let yields = yields(load(bucket, way), cell.seen_s);
+        if yields > best {
+            (best, best_way) = (yields, way);
+        }
+    }
+    if best == 0 {
+        count_vip(vip, |counters| counters.track_full += 1);
+        return;
+    }
+    count_vip(vip, |counters| counters.track_inserts += 1);
+    store(bucket, best_way, cell.pack());
+}
+
+/// A cell is one word: it is read and written in one step, whatever other CPUs do.
+#[inline(always)]
+fn load(bucket: *mut Bucket, way: usize) -> u64 {
+    // SAFETY: `way` is below the bucket's length.
+    unsafe { bucket.cast::<u64>().add(way & (WAYS - 1)).read_volatile() }
+}
+
+#[inline(always)]
+fn store(bucket: *mut Bucket, way: usize, word: u64) {
+    // SAFETY: as for `load`.
+    unsafe { bucket.cast::<u64>().add(way & (WAYS - 1)).write_volatile(word) }
+}
+

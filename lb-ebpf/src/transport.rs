@@ -1,0 +1,65 @@
+//! TCP and UDP headers.
+
+use lb_common::{proto, reason::Reason};
+
+use crate::packet::Packet;
+
+/// Length of a TCP header without options.
+pub(crate) const TCP_LEN: usize = 20;
+/// Length of a UDP header.
+pub(crate) const UDP_LEN: usize = 8;
+
+/// What a transport header says.
+pub(crate) struct Transport {
+    pub(crate) source_be: u16,
+    pub(crate) dest_be: u16,
+    pub(crate) tcp_flags: u8,
+}
+
+/// Checks the header at `l4` against the `room` that the IP packet has from there on, and gives the
+/// TCP flags (0 for UDP).
+///
+/// `fragmented`: the rest of the datagram follows in other fragments, so a length may exceed `room`.
+#[inline(always)]
+pub(crate) fn check(
+    packet: Packet,
+    l4: usize,
+    protocol: u8,
+    room: u32,
+    fragmented: bool,
+) -> Result<u8, Reason> {
+    if protocol == proto::TCP {
+        let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
+        let header_len = u32::from(tcp.get::<u8>(12) >> 4) * 4;
+        if header_len < TCP_LEN as u32 || header_len > room && !fragmented {
+            return Err(Reason::BadTransport);
+        }
+        if room < TCP_LEN as u32 {
+            return Err(Reason::BadTransport);
+        }
+        return Ok(tcp.get(13));
+    }
+    let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
+    let length = u32::from(udp.be16(4));
+    if length < UDP_LEN as u32 || room < UDP_LEN as u32 || length > room && !fragmented {
+        return Err(Reason::BadTransport);
+    }
+    Ok(0)
+}
+
+/// Reads and checks a transport header anywhere in the packet.
+#[inline(always)]
+pub(crate) fn read(
+    packet: Packet,
+    l4: usize,
+    protocol: u8,
+    room: u32,
+    fragmented: bool,
+) -> Result<Transport, Reason> {
+    let ports = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
+    Ok(Transport {
+        source_be: ports.get(0),
+        dest_be: ports.get(2),
+        tcp_flags: check(packet, l4, protocol, room, fragmented)?,
+    })
+}
