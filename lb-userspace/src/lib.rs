@@ -1,1 +1,4 @@
 //! Evenkeel.
+
+pub mod ring;
+pub mod transition;
