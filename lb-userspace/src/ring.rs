@@ -44,7 +44,7 @@
 use std::{cmp::Reverse, net::IpAddr};
 
 use lb_common::ring::{MAX_RING_SIZE, MemberIndex, NO_MEMBER};
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::SipHasher24;
 
 /// The number of slots of a ring: a prime, so that every step visits all slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
