@@ -150,9 +150,8 @@ pub fn build(members: &[RingMember], ring_size: RingSize) -> Vec<MemberIndex> {
     let hashes: Vec<(u64, u64)> = members.iter().map(|m| m.identity.hash()).collect();
     let quotas = quotas(&weights, &hashes, ring_size.get());
     let walkers = (members.iter().zip(&hashes).zip(quotas))
-        .enumerate()
-        .filter(|(_, (_, quota))| *quota > 0)
-        .map(|(rank, ((m, hash), quota))| Walker::new(rank, m, *hash, quota, ring_size.get()))
+        .filter(|(_, quota)| *quota > 0)
+        .map(|((m, hash), quota)| Walker::new(m, *hash, quota, ring_size.get()))
         .collect();
     Walk::new(
         ring_size.get(),
@@ -183,10 +182,11 @@ const CLOCK_BITS: u32 = 36;
 /// Bits by which times are finer than `H(r)`, so that dividing by the weight loses nothing.
 const TIME_BITS: u32 = 20;
 
+/// Fixed-point scale of [`Walker::phase`]: two steps of the clock are 2^36 apart at most.
+const PHASE_BITS: u32 = 24;
+
 /// A member on its way through the slots.
 struct Walker {
-    /// Place in the order of identities: decides when two pass a slot at the same time.
-    rank: usize,
     member: MemberIndex,
     weight: u64,
     /// Slots that it may still take.
@@ -196,29 +196,28 @@ struct Walker {
     step: u32,
     /// Slots passed.
     passed: u32,
-    /// Where between two steps of the clock it passes, as a fraction of 2^32: members of equal
+    /// Where between two steps of the clock it passes, in units of 2^-24: members of equal
     /// weight don't walk in lockstep.
     phase: u64,
 }
 
 impl Walker {
-    fn new(rank: usize, m: &RingMember, hash: (u64, u64), quota: u32, ring_size: u32) -> Self {
+    fn new(m: &RingMember, hash: (u64, u64), quota: u32, ring_size: u32) -> Self {
         Self {
-            rank,
             member: m.member,
             weight: u64::from(m.weight),
             left: quota,
             slot: (u64::from(hash.0 as u32) % u64::from(ring_size)) as u32,
             step: (hash.1 % u64::from(ring_size - 1)) as u32 + 1,
             passed: 0,
-            phase: hash.0 >> 32,
+            phase: hash.0 >> (64 - PHASE_BITS),
         }
     }
 
     /// Time on the clock (without the weight) at which the next slot is passed.
     fn clock(&self, clock: &[u64]) -> u64 {
         let (now, next) = (clock[self.passed as usize], clock[self.passed as usize + 1]);
-        now + ((u128::from(next - now) * u128::from(self.phase)) >> 32) as u64
+        now + (((next - now) * self.phase) >> PHASE_BITS)
     }
 
     fn advance(&mut self, ring_size: u32) -> u32 {
@@ -232,8 +231,9 @@ impl Walker {
     }
 }
 
-/// The passing of a free slot by a walker; ordered by time, then by identity.
-type Passing = (u64, usize, u32);
+/// The passing of a free slot by a walker: time, place of the walker in the order of identities
+/// (which decides when two pass a slot at the same time), slot.
+type Passing = (u64, u32, u32);
 
 /// The walk of all members.
 struct Walk {
@@ -272,25 +272,24 @@ impl Walk {
     fn fill(mut self, mut walkers: Vec<Walker>) -> Vec<MemberIndex> {
         let mut passings: Vec<Passing> = Vec::new();
         let mut until = self.lap / u128::from(self.ring_size) + 1;
-        let mut place = vec![0; walkers.iter().map(|w| w.rank + 1).max().unwrap_or(0)];
+        let mut active: Vec<u32> = (0..walkers.len() as u32).collect();
         while self.free > 0 {
             passings.clear();
-            for (i, walker) in walkers.iter_mut().enumerate() {
-                place[walker.rank] = i;
-                self.walk(walker, until, &mut passings);
+            for &i in &active {
+                self.walk(i, &mut walkers[i as usize], until, &mut passings);
             }
             passings.sort_unstable();
-            for &(_, rank, slot) in &passings {
-                self.claim(&mut walkers[place[rank]], slot);
+            for &(_, i, slot) in &passings {
+                self.claim(&mut walkers[i as usize], slot);
             }
-            walkers.retain(|walker| walker.left > 0);
+            active.retain(|&i| walkers[i as usize].left > 0);
             until += (until / 8).max(self.lap / 8) + 1;
         }
         self.slots
     }
 
     /// Walks one member up to the time `until`, noting the free slots it passes.
-    fn walk(&self, walker: &mut Walker, until: u128, passings: &mut Vec<Passing>) {
+    fn walk(&self, i: u32, walker: &mut Walker, until: u128, passings: &mut Vec<Passing>) {
         // time = (clock << TIME_BITS) / weight < until, turned around.
         let limit = (until * u128::from(walker.weight)).div_ceil(1 << TIME_BITS) as u64;
         while walker.passed < self.ring_size {
@@ -300,7 +299,7 @@ impl Walk {
             }
             let slot = walker.advance(self.ring_size);
             if self.slots[slot as usize] == NO_MEMBER {
-                passings.push(((clock << TIME_BITS) / walker.weight, walker.rank, slot));
+                passings.push(((clock << TIME_BITS) / walker.weight, i, slot));
             }
         }
     }
