@@ -129,6 +129,10 @@ mod tests {
         ];
         for (i, a) in keys.iter().enumerate() {
             let words = [a.k0, a.k1, a.k2, a.k3];
+            assert!(
+                a.k0 != a.k3 && a.k1 != a.k2,
+                "each word has its own derivation"
+            );
             for b in &keys[..i] {
                 assert!(
                     ![b.k0, b.k1, b.k2, b.k3]

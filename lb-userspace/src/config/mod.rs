@@ -6,8 +6,8 @@
 //!                      └──────────── problems ────┴─────────────────────┴──► ConfigErrors
 //! ```
 //!
-//! Two stages. [`typed`] reads what was typed: each value by itself, with its place in the file.
-//! [`resolve`] says what it means taken together: defaults filled in, things that don't fit found.
+//! Two stages. `typed` reads what was typed: each value by itself, with its place in the file.
+//! `resolve` says what it means taken together: defaults filled in, things that don't fit found.
 //! Neither stops at the first problem: an operator who corrects a file wants to hear everything at once.
 //!
 //! `docs/configuration.md` has every key; a test compares it with the keys that are read.
