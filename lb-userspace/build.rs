@@ -13,16 +13,26 @@ fn main() -> anyhow::Result<()> {
     println!("cargo:rerun-if-changed=../lb-common/src");
     println!("cargo:rerun-if-env-changed=EVENKEEL_BPF_TOOLCHAIN");
     let toolchain = std::env::var("EVENKEEL_BPF_TOOLCHAIN").unwrap_or_else(|_| {
-        if rustup_knows("evenkeel-bpf") { "evenkeel-bpf".into() } else { "nightly".into() }
+        if rustup_knows("evenkeel-bpf") {
+            "evenkeel-bpf".into()
+        } else {
+            "nightly".into()
+        }
     });
     if std::env::var_os("RUSTC_BOOTSTRAP").is_none() {
         // SAFETY: a build script's main has no other thread.
         unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
     }
-    let package = Package { name: "lb-ebpf", root_dir: "../lb-ebpf", ..Package::default() };
+    let package = Package {
+        name: "lb-ebpf",
+        root_dir: "../lb-ebpf",
+        ..Package::default()
+    };
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain))
         .with_context(|| format!("build the eBPF programs with toolchain `{toolchain}`"))
-        .map_err(|error| anyhow!("{error:?}\n\nRun `cargo xtask setup` to install what is missing."))
+        .map_err(|error| {
+            anyhow!("{error:?}\n\nRun `cargo xtask setup` to install what is missing.")
+        })
 }
 
 /// Whether rustup has a toolchain of this name.

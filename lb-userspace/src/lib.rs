@@ -1,1 +1,5 @@
 //! Evenkeel.
+
+pub mod config;
+pub mod ring;
+pub mod transition;

@@ -1,0 +1,70 @@
+//! Incremental checksums against sums over all bytes.
+
+use lb_common::checksum::{finish, fold, replace_u16, replace_u32, update};
+use proptest::prelude::*;
+
+/// RFC 1071, the slow and obvious way: 16-bit words in memory order.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = 0;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(u16::from_ne_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// The example of RFC 1071, section 3.
+#[test]
+fn the_example_of_the_rfc() {
+    let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+    assert_eq!(checksum(&bytes).to_ne_bytes(), [0x22, 0x0d]);
+}
+
+/// The example of RFC 1624, section 4: equation 3 gives 0x0000 where older ones gave 0xffff.
+#[test]
+fn the_example_of_the_incremental_rfc() {
+    let old = u16::from_ne_bytes([0x55, 0x55]);
+    let new = u16::from_ne_bytes([0x32, 0x85]);
+    let checksum = u16::from_ne_bytes([0xdd, 0x2f]);
+    assert_eq!(update(checksum, replace_u16(old, new)), 0);
+}
+
+/// 0x0000 and 0xffff are the same number in this arithmetic.
+fn same(a: u16, b: u16) -> bool {
+    a == b || (a.is_multiple_of(0xffff) && b.is_multiple_of(0xffff))
+}
+
+proptest! {
+    #[test]
+    fn folding_keeps_the_sum(sum: u64) {
+        prop_assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff);
+        prop_assert_eq!(finish(sum), !fold(sum));
+    }
+
+    #[test]
+    fn an_update_is_the_sum_of_the_new_bytes(
+        mut bytes in prop::collection::vec(any::<u8>(), 40..80),
+        word in 0usize..10,
+        half in 0usize..20,
+        new_word: u32,
+        new_half: u16,
+    ) {
+        let before = checksum(&bytes);
+        let mut delta = 0;
+        let at = word * 4..word * 4 + 4;
+        let old = u32::from_ne_bytes(bytes[at.clone()].try_into().unwrap());
+        delta += replace_u32(old, new_word);
+        bytes[at].copy_from_slice(&new_word.to_ne_bytes());
+        let at = half * 2..half * 2 + 2;
+        let old = u16::from_ne_bytes(bytes[at.clone()].try_into().unwrap());
+        delta += replace_u16(old, new_half);
+        bytes[at].copy_from_slice(&new_half.to_ne_bytes());
+        prop_assert!(same(update(before, delta), checksum(&bytes)));
+    }
+
+    #[test]
+    fn there_and_back_is_nothing(checksum: u16, old: u32, new: u32) {
+        let there = update(checksum, replace_u32(old, new));
+        prop_assert!(same(update(there, replace_u32(new, old)), checksum));
+    }
+}

@@ -1,0 +1,288 @@
+//! One VIP, taken together: defaults, and whether its keys and backends fit.
+
+use std::{net::IpAddr, time::Duration};
+
+use toml::Spanned;
+
+use super::{
+    model::{
+        Affinity, Backend, Forward, Fraction, Guard, Health, HealthKind, Protocol, Track, Via, Vip,
+    },
+    problem::{Problem, Problems},
+    resolve::{Unique, or},
+    section::Typed,
+    typed::{self, Kind},
+    value::show_duration,
+};
+use crate::ring::RingSize;
+
+/// The VIP that was typed; `None` when a part is not known.
+pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip> {
+    check_backends(&typed, problems);
+    check_ring(&typed, problems);
+    let (protocol, forward) = (known(&typed.protocol), known(&typed.forward));
+    check_track(&typed, problems);
+    let port = known(&typed.port);
+    let health = typed
+        .health
+        .map(|health| resolve_health(health, port, problems));
+    let backends: Option<Vec<Backend>> = typed
+        .backends
+        .into_iter()
+        .map(|backend| resolve_backend(backend, port))
+        .collect();
+    Some(Vip {
+        name: typed.name?.into_inner(),
+        address: typed.address?.into_inner(),
+        port: port?,
+        protocol: protocol?,
+        forward: forward?,
+        affinity: or(typed.affinity, Affinity::Flow),
+        track: or(typed.track, default_track(protocol?, forward?)),
+        ring_size: or(typed.ring_size, RingSize::default()),
+        health: match health {
+            Some(health) => Some(health?),
+            None => None,
+        },
+        guard: Guard {
+            max_share: or(typed.guard.max_share, Fraction::ALL),
+            max_moved: or(typed.guard.max_moved, Fraction::ALL),
+            min_backends: or(typed.guard.min_backends, 1),
+        },
+        backends: backends?,
+    })
+}
+
+fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {
+    typed.as_ref().map(|typed| *typed.get_ref())
+}
+
+/// UDP has no SYN to know a new flow by, and `nat` has to remember ports.
+const fn default_track(protocol: Protocol, forward: Forward) -> Track {
+    match (protocol, forward) {
+        (_, Forward::Nat) | (Protocol::Udp, _) => Track::Always,
+        (Protocol::Tcp, _) => Track::OnChange,
+    }
+}
+
+fn check_track(vip: &typed::Vip, problems: &Problems) {
+    let (Some(track), Some(Forward::Nat)) = (&vip.track, known(&vip.forward)) else {
+        return;
+    };
+    if *track.get_ref() != Track::Always {
+        let title = "`vip.track` must be \"always\" with `forward = \"nat\"`";
+        let label = "can't be had with `nat`";
+        let help = "leave `track` out: every session of `nat` is remembered, to translate replies";
+        problems.add(Problem::new(track.span(), title, label, help));
+    }
+}
+
+fn check_ring(vip: &typed::Vip, problems: &Problems) {
+    let slots = known(&vip.ring_size).unwrap_or_default().get();
+    let weighted = |backend: &&typed::Backend| known(&backend.weight) != Some(0);
+    let members = vip.backends.iter().filter(weighted).count();
+    let at = vip.ring_size.as_ref().map_or(vip.at.clone(), Spanned::span);
+    if !vip.has_backends {
+        let problem = Problem::new(
+            vip.at.clone(),
+            "a VIP without backends",
+            "nobody would serve it",
+            "add a table `[[vip.backend]]` with `name` and `address`",
+        );
+        problems.add(Problem {
+            is_missing: true,
+            ..problem
+        });
+    } else if members == 0 && !vip.backends.is_empty() {
+        let title = "all backends of the VIP have the weight 0";
+        let help = "give one of them a weight at least";
+        problems.add(Problem::new(
+            vip.at.clone(),
+            title,
+            "nobody would serve it",
+            help,
+        ));
+    } else if members > slots as usize {
+        let title = "more backends than `vip.ring_size` has slots";
+        let label = format!("{members} backends, {slots} slots");
+        let help = "a hundred slots for each backend make shares exact to a percent: 65537 is right \
+                    for almost everybody";
+        problems.add(Problem::new(at, title, label, help));
+    }
+}
+
+fn check_backends(vip: &typed::Vip, problems: &Problems) {
+    let mut names = Unique::new(problems);
+    let mut addresses = Unique::new(problems);
+    for backend in &vip.backends {
+        if let Some(name) = &backend.name {
+            let title = format!(
+                "two backends of the VIP have the name \"{}\"",
+                name.get_ref()
+            );
+            let help = "every backend of a VIP needs a name of its own";
+            names.add(name.get_ref(), name.span(), &title, help);
+        }
+        if let Some(address) = &backend.address {
+            check_family(vip, address, problems);
+            let port = known(&backend.port).or(known(&vip.port));
+            let title = format!(
+                "two backends of the VIP have the address {}",
+                address.get_ref()
+            );
+            let help = "raise the weight of one of them, and leave the other out";
+            addresses.add((address.get_ref(), port), address.span(), &title, help);
+        }
+        check_port(vip, backend, problems);
+    }
+}
+
+fn check_family(vip: &typed::Vip, backend: &Spanned<IpAddr>, problems: &Problems) {
+    let (Some(address), Some(forward)) = (&vip.address, known(&vip.forward)) else {
+        return;
+    };
+    if forward == Forward::Ipip || address.get_ref().is_ipv4() == backend.get_ref().is_ipv4() {
+        return;
+    }
+    let (mode, fix) = match forward {
+        Forward::L2 => (
+            "l2",
+            "an address of the VIP's family, or `forward = \"ipip\"`",
+        ),
+        _ => ("nat", "an address of the VIP's family"),
+    };
+    let title = format!("with `forward = \"{mode}\"` backends have the family of their VIP");
+    let family = |ip: &IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let problem = Problem::new(backend.span(), title, family(backend.get_ref()), fix);
+    problems.add(problem.related(address.span(), family(address.get_ref())));
+}
+
+fn check_port(vip: &typed::Vip, backend: &typed::Backend, problems: &Problems) {
+    let (Some(port), Some(vip_port), Some(forward)) =
+        (&backend.port, &vip.port, known(&vip.forward))
+    else {
+        return;
+    };
+    let (title, help) = match (forward, *vip_port.get_ref()) {
+        (_, 0) => (
+            "a backend of an any-port VIP can't have a port",
+            "leave it out: packets keep the port that the client chose".to_owned(),
+        ),
+        (Forward::L2 | Forward::Ipip, expected) if expected != *port.get_ref() => (
+            "only `forward = \"nat\"` can change the port",
+            format!("leave it out, or write {expected}, the VIP's port"),
+        ),
+        _ => return,
+    };
+    let problem = Problem::new(port.span(), title, "not the VIP's port", help);
+    problems.add(problem.related(vip_port.span(), "the VIP's port"));
+}
+
+fn resolve_backend(backend: typed::Backend, vip_port: Option<u16>) -> Option<Backend> {
+    Some(Backend {
+        name: backend.name?.into_inner(),
+        address: backend.address?.into_inner(),
+        port: known(&backend.port).or(vip_port)?,
+        weight: or(backend.weight, 100),
+        capacity: known(&backend.capacity),
+        state: or(backend.state, Default::default()),
+    })
+}
+
+fn resolve_health(
+    health: typed::Health,
+    vip_port: Option<u16>,
+    problems: &Problems,
+) -> Option<Health> {
+    check_health_keys(&health, vip_port, problems);
+    let interval = known(&health.interval).unwrap_or(Duration::from_secs(1));
+    let timeout = known(&health.timeout).unwrap_or(Duration::from_millis(500));
+    let typed = health.timeout.as_ref().or(health.interval.as_ref());
+    if let (Some(typed), true) = (typed, timeout >= interval) {
+        let (interval, timeout) = (show_duration(interval), show_duration(timeout));
+        let label = format!("`interval` is {interval}, `timeout` is {timeout}");
+        let help =
+            "`timeout` must be shorter than `interval`: one check ends before the next begins";
+        let title = "`vip.health.timeout` is not shorter than `vip.health.interval`";
+        problems.add(Problem::new(typed.span(), title, label, help));
+    }
+    Some(Health {
+        port: known(&health.port).unwrap_or(0),
+        interval,
+        timeout,
+        rise: or(health.rise, 2),
+        fall: or(health.fall, 3),
+        via: or(health.via, Via::Vip),
+        panic_threshold: or(health.panic_threshold, Fraction::HALF),
+        kind: resolve_kind(health.kind?.into_inner(), health.path, health.command),
+    })
+}
+
+fn resolve_kind(
+    kind: Kind,
+    path: Typed<String>,
+    command: Typed<Vec<Spanned<String>>>,
+) -> HealthKind {
+    let path = or(path, "/".to_owned());
+    match kind {
+        Kind::Tcp => HealthKind::Tcp,
+        Kind::Http => HealthKind::Http { path },
+        Kind::Https => HealthKind::Https { path },
+        Kind::Udp => HealthKind::Udp,
+        Kind::Exec => {
+            let words = or(command, Vec::new());
+            HealthKind::Exec {
+                command: words.into_iter().map(Spanned::into_inner).collect(),
+            }
+        }
+    }
+}
+
+/// Keys that belong to one kind of check only.
+fn check_health_keys(health: &typed::Health, vip_port: Option<u16>, problems: &Problems) {
+    let Some(kind) = known(&health.kind) else {
+        return;
+    };
+    let stray = |span, key: &str, kinds: &str| {
+        let title = format!("`vip.health.{key}` has no meaning with this `kind`");
+        let label = format!("only for {kinds}");
+        let problem = Problem::new(
+            span,
+            title,
+            label,
+            format!("leave `{key}` out, or change `kind`"),
+        );
+        let kind = health
+            .kind
+            .as_ref()
+            .map_or(health.at.clone(), Spanned::span);
+        problems.add(problem.related(kind, "the kind"));
+    };
+    if let (Some(path), false) = (&health.path, matches!(kind, Kind::Http | Kind::Https)) {
+        stray(path.span(), "path", "\"http\" and \"https\"");
+    }
+    match (&health.command, kind) {
+        (Some(command), Kind::Exec) if !command.get_ref().is_empty() => {}
+        (None, Kind::Exec) | (Some(_), Kind::Exec) => {
+            let at = health
+                .command
+                .as_ref()
+                .map_or(health.at.clone(), Spanned::span);
+            let help =
+                "the program and its arguments: `command = [\"/usr/local/bin/check\", \"-q\"]`";
+            let title = "`vip.health.command` is missing";
+            problems.add(Problem::new(at, title, "`kind = \"exec\"` needs it", help));
+        }
+        (Some(command), _) => stray(command.span(), "command", "\"exec\""),
+        (None, _) => {}
+    }
+    if kind != Kind::Exec && vip_port == Some(0) && health.port.is_none() {
+        let title = "`vip.health.port` is missing";
+        let help = "the port that checks go to: `port = 80`";
+        let problem = Problem::new(health.at.clone(), title, "an any-port VIP needs it", help);
+        problems.add(Problem {
+            is_missing: true,
+            ..problem
+        });
+    }
+}
