@@ -169,11 +169,17 @@ impl Chain {
     const MORE: u64 = 1 << 24;
     const LATER: u64 = 1 << 25;
 
+    /// The bits that a fragment header adds.
     #[inline(always)]
-    fn new(offset: u32, protocol: u8, fragment: u16, id: u32) -> Self {
-        let more = if fragment & FRAGMENT_BITS != 0 { Self::MORE } else { 0 };
-        let later = if fragment & OFFSET_BITS != 0 { Self::LATER } else { 0 };
-        Self(u64::from(offset) | u64::from(protocol) << 16 | more | later | u64::from(id) << 32)
+    fn fragment(bits: u16, id: u32) -> u64 {
+        let more = if bits & FRAGMENT_BITS != 0 { Self::MORE } else { 0 };
+        let later = if bits & OFFSET_BITS != 0 { Self::LATER } else { 0 };
+        more | later | u64::from(id) << 32
+    }
+
+    #[inline(always)]
+    fn new(offset: u32, protocol: u8, fragment: u64) -> Self {
+        Self(u64::from(offset) | u64::from(protocol) << 16 | fragment)
     }
 
     #[inline(always)]
@@ -202,11 +208,11 @@ impl Chain {
 fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> Chain {
     let packet = Packet::of(ctx);
     let (mut offset, mut protocol) = (start & 0x3f, first as u8);
-    let (mut fragment, mut id) = (0_u16, 0_u32);
+    let mut fragment = 0_u64;
     for _ in 0..MAX_EXTENSIONS {
-        if !is_extension(protocol) || fragment & OFFSET_BITS != 0 {
+        if !is_extension(protocol) || fragment & Chain::LATER != 0 {
             // After the header of a later fragment comes the middle of the datagram.
-            return Chain::new(offset, protocol, fragment, id);
+            return Chain::new(offset, protocol, fragment);
         }
         let Some(header) = packet.view::<8>((offset & 0x3ff) as usize) else {
             return Chain::MALFORMED;
@@ -214,8 +220,7 @@ fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> Chain {
         let units = u32::from(header.get::<u8>(1));
         let length = match protocol {
             proto::FRAGMENT => {
-                fragment = header.get(2);
-                id = header.get(4);
+                fragment = Chain::fragment(header.get(2), header.get(4));
                 8
             }
             proto::AUTH => units * 4 + 8,
@@ -231,7 +236,7 @@ fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> Chain {
     if is_extension(protocol) {
         return Chain::REFUSED;
     }
-    Chain::new(offset, protocol, fragment, id)
+    Chain::new(offset, protocol, fragment)
 }
 
 /// The protocol numbers that are extension headers, one bit each.

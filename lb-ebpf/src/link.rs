@@ -62,7 +62,7 @@ pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
     if l3 == EthHdr::LEN {
         return 0;
     }
-    let packet = Packet::unrelated(ctx);
+    let packet = Packet::of(ctx);
     match l3 {
         18 => packet.view::<18>(0).map_or(0, |frame| u64::from(frame.get::<u32>(12))),
         22 => packet.view::<22>(0).map_or(0, |frame| frame.get::<u64>(12)),
@@ -80,7 +80,7 @@ pub(crate) fn write(
     ether_type: u16,
 ) -> Result<(), Reason> {
     addresses.write(ctx)?;
-    let packet = Packet::unrelated(ctx);
+    let packet = Packet::of(ctx);
     match l3 {
         14 => packet.view::<14>(0).ok_or(Reason::NoRoom)?.set(12, ether_type),
         18 => {
@@ -121,7 +121,7 @@ impl Addresses {
     /// The addresses of the frame, as they are.
     #[inline(always)]
     pub(crate) fn read(ctx: *mut xdp_md) -> Result<Self, Reason> {
-        let frame = Packet::unrelated(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        let frame = Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?;
         Ok(Self { low: frame.get(0), middle: frame.get(4), high: frame.get(8) })
     }
 
@@ -150,7 +150,7 @@ impl Addresses {
     /// Writes them into the frame.
     #[inline(always)]
     pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
-        let frame = Packet::unrelated(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        let frame = Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?;
         frame.set(0, self.low);
         frame.set(4, self.middle);
         frame.set(8, self.high);

@@ -24,18 +24,13 @@ pub(crate) struct View<const LEN: usize> {
 }
 
 impl Packet {
+    /// Reads the ends of the packet from the context, in a way that the compiler can't relate to what
+    /// was read before. Otherwise it drops checks that follow from earlier ones through a branch on a
+    /// variable offset, and turns a context that is passed to a function into its ends as 32-bit
+    /// numbers; the verifier sees neither and refuses the program.
     #[inline(always)]
     pub(crate) fn of(ctx: *mut xdp_md) -> Self {
         // SAFETY: the kernel passes a valid context to the program.
-        unsafe { Self { start: (*ctx).data as usize, end: (*ctx).data_end as usize } }
-    }
-
-    /// The same packet, read from the context in a way that the compiler can't relate to what was read
-    /// before. Where a branch on a variable offset implies an earlier check, the compiler drops the
-    /// check, and the verifier, which does not see the implication, refuses the program.
-    #[inline(always)]
-    pub(crate) fn unrelated(ctx: *mut xdp_md) -> Self {
-        // SAFETY: as for `of`.
         unsafe {
             Self {
                 start: (&raw const (*ctx).data).read_volatile() as usize,
@@ -65,6 +60,13 @@ impl<const LEN: usize> View<LEN> {
         const { assert!(size_of::<T>() <= 16) };
         // SAFETY: `view` compared the bytes with the end of the packet; the verifier checks it again.
         unsafe { *((self.at + offset) as *const T) }
+    }
+
+    /// Reads a number in one load, however little of it is used.
+    #[inline(always)]
+    pub(crate) fn get_whole<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: as for `get`.
+        unsafe { ((self.at + offset) as *const T).read_volatile() }
     }
 
     /// Writes a number as it is in memory.
