@@ -133,7 +133,10 @@ pub fn binary() -> Result<PathBuf> {
         .take(2)
         .map(|folder| folder.join("evenkeel"))
         .find(|file| file.is_file())
-        .context("no `evenkeel` beside this program: build it (cargo build -p lb-userspace) or name it in EVENKEEL_BIN")
+        .context(
+            "no `evenkeel` beside this program: build it (cargo build -p lb-userspace) \
+             or name it in EVENKEEL_BIN",
+        )
 }
 
 fn state_dir(host: &Host) -> PathBuf {

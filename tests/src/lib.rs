@@ -34,3 +34,4 @@ pub mod table;
 pub mod tool;
 pub mod topology;
 pub mod traffic;
+pub mod xdp_program;

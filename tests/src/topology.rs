@@ -25,7 +25,8 @@ use anyhow::{Context, Result};
 use crate::host::{Host, Port};
 use crate::link::{ip, set_offloads};
 use crate::namespace::Namespace;
-use crate::pass_program::{PassProgram, attach_pass};
+use crate::pass_program::attach_pass;
+use crate::xdp_program::XdpProgram;
 
 /// The network that IPv4 VIPs are in.
 pub const VIP_NETWORK_V4: &str = "192.0.2.0/24";
@@ -154,7 +155,8 @@ pub struct Lab {
     pub backends: Vec<Host>,
     /// The namespace of the bridges.
     pub switch: Namespace,
-    _pass_programs: Vec<PassProgram>,
+    /// What makes the switch's ends of the balancers' cables take frames from XDP.
+    pub pass_programs: Vec<XdpProgram>,
 }
 
 impl Lab {
@@ -184,7 +186,7 @@ impl Lab {
             balancers,
             backends,
             switch,
-            _pass_programs: pass_programs,
+            pass_programs,
         };
         if lab.plan.balancers > 0 {
             lab.route_vips_via(0)?;

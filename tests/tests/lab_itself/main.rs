@@ -9,3 +9,4 @@
 mod guards;
 mod links;
 mod traffic;
+mod xdp;
