@@ -1,8 +1,9 @@
 //! Processes that the lab starts, each inside a namespace and none longer than the harness.
 //!
-//! Every process is started by one thread, the **starter**, and asks the kernel to be killed when its parent dies
-//! (`PR_SET_PDEATHSIG`). The kernel means the parent *thread*: started from a test's thread, a server would die with
-//! that thread, although the lab may have been handed on. The starter ends only with the process.
+//! Every process is started by one thread, the **starter**, and asks the kernel to be killed when its
+//! parent dies (`PR_SET_PDEATHSIG`). The kernel means the parent *thread*: started from a test's thread,
+//! a server would die with that thread, although the lab may have been handed on. The starter ends
+//! only with the process.
 
 use std::fs::File;
 use std::io::{self, Write};

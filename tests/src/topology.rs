@@ -62,7 +62,8 @@ pub struct Plan {
     pub balancers: u8,
     /// Number of backends, `backend-0` and so on.
     pub backends: u8,
-    /// MTU between balancers and backends. Clients have [`CLIENT_MTU`]; the difference is room for an outer header.
+    /// MTU between balancers and backends. Clients have [`CLIENT_MTU`]; the difference is room for an
+    /// outer header.
     pub fabric_mtu: u32,
 }
 

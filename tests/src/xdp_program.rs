@@ -1,7 +1,8 @@
 //! XDP programs of a few instructions, loaded and attached without any library.
 //!
-//! The lab needs programs that are not the balancer: to prepare a cable ([`crate::pass_program`]) and to stand in for
-//! it in the lab's own tests. They are so small that building an object file would cost more than it explains.
+//! The lab needs programs that are not the balancer: to prepare a cable ([`crate::pass_program`]) and
+//! to stand in for it in the lab's own tests. They are so small that building an object file would
+//! cost more than it explains.
 
 use std::ffi::CString;
 use std::io;
@@ -83,7 +84,8 @@ fn attach(interface: &str, instructions: &[Instruction]) -> Result<XdpProgram> {
         attach_type: BPF_XDP,
         flags: XDP_FLAGS_DRV_MODE,
     };
-    // SAFETY: `LinkAttributes` is the start of `union bpf_attr` for this command, has no padding and no pointers.
+    // SAFETY: `LinkAttributes` is the start of `union bpf_attr` for this command, without padding
+    // or pointers.
     let link = unsafe { bpf(BPF_LINK_CREATE, &attributes) }.context("BPF_LINK_CREATE")?;
     Ok(XdpProgram { _link: link })
 }
@@ -105,8 +107,9 @@ fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
         prog_ifindex: 0,
         expected_attach_type: BPF_XDP,
     };
-    // SAFETY: `LoadAttributes` is the start of `union bpf_attr` for this command and has no padding. The kernel only
-    // reads what its pointers name: `insn_cnt` instructions of 8 bytes, and a text that ends with 0.
+    // SAFETY: `LoadAttributes` is the start of `union bpf_attr` for this command, without padding.
+    // The kernel only reads what its pointers name: `insn_cnt` instructions of 8 bytes, and a text
+    // that ends with 0.
     Ok(unsafe { bpf(BPF_PROG_LOAD, &attributes) }?)
 }
 

@@ -319,7 +319,8 @@ fn record(flow: &mut Flow, text: &str, answer: Option<String>) -> Result<(), Fau
     Ok(())
 }
 
-/// `FLOW NUMBER ` and letters that differ with both, so that an old or a foreign text is not taken for this one.
+/// `FLOW NUMBER ` and letters that differ with both, so that an old or a foreign text is not taken
+/// for this one.
 fn text(index: usize, number: u64, bytes: usize) -> String {
     let mut text = format!("{index} {number} ");
     for letter in (b'a'..=b'z')
