@@ -1,0 +1,188 @@
+//! Network namespaces: one is one host of the lab.
+//!
+//! A namespace is made, and entered, by a **thread** that calls `unshare` or `setns`: both change the
+//! calling thread only, and a thread can't be trusted to have come back. So each entry has a thread of
+//! its own, and `ip netns exec`, which would mount a new `/sys` over the old one, is never needed.
+//! A socket belongs to the namespace in which it was made, wherever it is used later.
+//!
+//! Trap: `/proc/net` is that of the process's *main* thread. Inside, read `/proc/thread-self/net`.
+//! `/proc/sys/net` follows the calling thread.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::leftovers;
+use crate::run::Run;
+
+/// Where namespaces get their names, so that `ip -n NAME` and `nsenter --net=` find them.
+pub(crate) const NAMES: &str = "/run/netns";
+
+/// A network namespace. When it is dropped, what still runs in it is killed, and its name is removed.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    entry: Entry,
+}
+
+/// A way into a namespace that does not keep its name; for whatever has to enter it later.
+#[derive(Clone, Debug)]
+pub struct Entry(Arc<OwnedFd>);
+
+impl Namespace {
+    /// Makes one with nothing in it but a loopback interface, which is up.
+    pub fn new(role: &str) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("the lab makes network namespaces and needs root: run it with sudo");
+        }
+        leftovers::sweep_once();
+        let name = Run::current().name(role);
+        let path = Path::new(NAMES).join(&name);
+        let file = thread::spawn({
+            let path = path.clone();
+            move || make(&path)
+        })
+        .join()
+        .unwrap_or_else(|panic| resume_unwind(panic))
+        .with_context(|| format!("making the network namespace {name}"))?;
+        let namespace = Self {
+            name,
+            entry: Entry(Arc::new(file)),
+        };
+        namespace.set_defaults()?;
+        Ok(namespace)
+    }
+
+    /// The name that `ip -n` takes.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A way in, for threads and processes that outlive a borrow.
+    pub fn entry(&self) -> Entry {
+        self.entry.clone()
+    }
+
+    /// Runs a closure inside, in a thread of its own. A panic in it goes on here.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    self.entry.set_thread();
+                    inside()
+                })
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    /// Sets a sysctl, such as `net.ipv4.ip_forward`.
+    pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = PathBuf::from("/proc/sys").join(key.replace('.', "/"));
+        self.enter(|| std::fs::write(&path, value))
+            .with_context(|| format!("sysctl {key} = {value} in {}", self.name))
+    }
+
+    /// The text of a file under `/proc/net`, as it is inside.
+    pub fn read_proc_net(&self, file: &str) -> Result<String> {
+        self.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")))
+            .with_context(|| format!("/proc/net/{file} of {}", self.name))
+    }
+
+    /// What a host of the lab needs before it has its first interface: `default` is copied by each new one.
+    fn set_defaults(&self) -> Result<()> {
+        for (key, value) in [
+            // Addresses are usable at once, and nobody takes a foreign router's word.
+            ("net.ipv6.conf.default.accept_dad", "0"),
+            ("net.ipv6.conf.default.accept_ra", "0"),
+            ("net.ipv6.conf.default.router_solicitations", "0"),
+            // Answers of a direct server return come from where a strict host would not expect them.
+            ("net.ipv4.conf.all.rp_filter", "0"),
+            ("net.ipv4.conf.default.rp_filter", "0"),
+        ] {
+            self.set_sysctl(key, value)?;
+        }
+        crate::link::ip(self, &["link set lo up"])
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let path = Path::new(NAMES).join(&self.name);
+        if let Err(error) = remove(&path) {
+            eprintln!("lab: removing the namespace {}: {error:#}", self.name);
+        }
+    }
+}
+
+impl Entry {
+    /// Moves the calling thread inside, for good. Also safe between `fork` and `exec`: one system call.
+    pub(crate) fn set_current(&self) -> io::Result<()> {
+        Ok(setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)?)
+    }
+
+    fn set_thread(&self) {
+        self.set_current()
+            .expect("setns with a descriptor of a network namespace, as root");
+    }
+
+    /// Starts a thread that lives inside.
+    pub fn spawn(
+        &self,
+        name: &str,
+        inside: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let entry = self.clone();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            entry.set_thread();
+            inside();
+        })
+    }
+}
+
+/// Runs in a thread that ends afterwards: it leaves the namespace of the process.
+fn make(path: &Path) -> Result<OwnedFd> {
+    const THIS: &str = "/proc/thread-self/ns/net";
+    unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
+    std::fs::create_dir_all(NAMES).context(NAMES)?;
+    File::create_new(path).with_context(|| path.display().to_string())?;
+    let mounted = mount(
+        Some(THIS),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    );
+    if let Err(error) = mounted {
+        let _ = std::fs::remove_file(path);
+        return Err(error).context("mounting its name");
+    }
+    Ok(File::open(THIS).context(THIS)?.into())
+}
+
+/// Kills what runs in the namespace with this name and removes the name.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    if let Ok(data) = path.metadata() {
+        leftovers::kill_inside((data.dev(), data.ino()));
+    }
+    // EINVAL: not mounted, by a maker that died between the two steps.
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+        Err(error) => return Err(error).context("unmounting its name"),
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context("removing its name")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,12 @@
+//! Traffic, and what became of it.
+//!
+//! - [`http`]: requests by `curl`, each on a connection of its own.
+//! - [`echo`] and [`flows`]: long-lived TCP connections and UDP flows that carry numbered data all the time,
+//!   so that a break, a move to another backend or a damaged byte shows.
+//! - [`iperf`]: throughput by `iperf3`.
+
+pub mod echo;
+pub mod flows;
+pub mod http;
+pub mod iperf;
+mod runtime;

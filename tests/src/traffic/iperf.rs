@@ -1,0 +1,72 @@
+//! Throughput by `iperf3`.
+//!
+//! A test has two connections, for control and data, that must meet at one server: a VIP in between needs
+//! `affinity = "source"` or a single backend.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::host::Host;
+use crate::process::{Daemon, is_listening, output};
+use crate::tool;
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// An iperf3 server, for any number of tests one after the other. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct IperfServer {
+    _daemon: Daemon,
+}
+
+impl IperfServer {
+    /// Starts one that listens on a port of all addresses of a host.
+    pub fn start(host: &Host, port: u16) -> Result<Self> {
+        let mut command = tool::command("iperf3")?;
+        command.args(["--server", "--port", &port.to_string()]);
+        let name = format!("iperf3 on {}", host.name);
+        let log = host.directory().join(format!("iperf3-{port}.log"));
+        let mut daemon = Daemon::start(&name, &host.ns.entry(), command, &log)?;
+        // It would take a connection that only tests whether it is there for a test that failed.
+        daemon.wait_ready(START_LIMIT, || is_listening(&host.ns, port))?;
+        Ok(Self { _daemon: daemon })
+    }
+}
+
+/// What a TCP test measured.
+#[derive(Clone, Copy, Debug)]
+pub struct IperfReport {
+    /// Bytes that arrived.
+    pub received_bytes: u64,
+    /// Bits that arrived in a second.
+    pub received_bits_per_second: f64,
+    /// Segments that were sent again.
+    pub retransmits: u64,
+}
+
+/// Sends TCP data from a host for a time.
+pub fn measure(host: &Host, to: SocketAddr, seconds: u32) -> Result<IperfReport> {
+    let mut command = tool::command("iperf3")?;
+    let family = match to.ip() {
+        IpAddr::V4(_) => "-4",
+        IpAddr::V6(_) => "-6",
+    };
+    command
+        .args(["--json", family, "--client", &to.ip().to_string()])
+        .args(["--port", &to.port().to_string()])
+        .args(["--time", &seconds.to_string()])
+        .args(["--connect-timeout", "3000"]);
+    let text = output(&host.ns.entry(), command, "")
+        .with_context(|| format!("iperf3 from {} to {to}", host.name))?;
+    let value: serde_json::Value = serde_json::from_str(&text).context("what iperf3 printed")?;
+    let end = &value["end"];
+    let report = || {
+        Some(IperfReport {
+            received_bytes: end["sum_received"]["bytes"].as_u64()?,
+            received_bits_per_second: end["sum_received"]["bits_per_second"].as_f64()?,
+            retransmits: end["sum_sent"]["retransmits"].as_u64()?,
+        })
+    };
+    report().with_context(|| format!("no TCP result from iperf3: {text}"))
+}
