@@ -1,1 +1,3 @@
 //! Evenkeel.
+
+pub mod capture;
