@@ -85,8 +85,15 @@ fn files_that_cannot_be_read_are_named() {
 
 #[test]
 fn nothing_comes_after_an_error() {
-    let whole = classic::sample(ByteOrder::Big);
-    let mut capture = super::open(&whole[..whole.len() - 1]).unwrap();
+    // After the packet that can't be, there are bytes that would pass for a packet.
+    let bytes = [
+        classic::sample(ByteOrder::Big),
+        vec![0xff; 16],
+        vec![0; 160],
+    ]
+    .concat();
+    let mut capture = super::open(&bytes).unwrap();
+    assert!(capture.next().unwrap().is_ok());
     assert!(capture.next().unwrap().is_ok());
     assert!(capture.next().unwrap().is_err());
     assert!(capture.next().is_none());
