@@ -54,21 +54,38 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let Err(error) = run(Arguments::parse().task) else {
-        return ExitCode::SUCCESS;
-    };
-    // The chain of causes, but never a backtrace: what failed is a command, not a line of ours.
-    eprintln!("xtask: {error:#}");
-    ExitCode::FAILURE
+    match run(Arguments::parse().task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // The chain of causes, but never a backtrace: what failed is a command, no line of ours.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn run(task: Task) -> anyhow::Result<()> {
+/// Whether all is well; an error is for what could not even be tried.
+fn run(task: Task) -> anyhow::Result<bool> {
     match task {
-        Task::Setup => setup::run().map(drop),
-        Task::Test(options) => suite::run(&options),
+        Task::Setup => setup::run().map(|_| true),
+        Task::Test(options) => {
+            let outcome = suite::run(&options)?;
+            outcome.print();
+            Ok(outcome.success)
+        }
         Task::Lint => lint::run(),
-        Task::Ci => lint::run().and_then(|()| suite::run(&suite::Options::default())),
-        Task::Demo { arguments } => lab::run("demo", &arguments),
-        Task::Bench { arguments } => lab::run("bench", &arguments),
+        Task::Ci => {
+            // Tests run even if lints fail: one round tells all.
+            let clean = lint::run()?;
+            let outcome = suite::run(&suite::Options::default())?;
+            if !clean {
+                eprintln!("ci: lint was not clean: see above");
+            }
+            outcome.print();
+            Ok(clean && outcome.success)
+        }
+        Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
+        Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
     }
 }
