@@ -1,5 +1,3 @@
 //! Evenkeel.
 
-pub mod config;
-pub mod ring;
-pub mod transition;
+pub mod capture;

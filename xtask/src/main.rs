@@ -1,2 +1,91 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: everything that is done with this repository besides `cargo build`.
+//!
+//! What a subcommand says about its own work goes to stderr, and so does all output of what it calls
+//! on the way; stdout belongs to the result (the JSON of `bench --json`, the last line of `test`).
+
+mod apt;
+mod lab;
+mod linker;
+mod lint;
+mod process;
+mod setup;
+mod suite;
+mod toolchain;
+mod versions;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, tests, lints, demo and benchmark of Evenkeel"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get this machine ready: a rustc that can build for BPF, bpf-linker, test tools.
+    ///
+    /// Takes what is already there and installs only what is missing (that needs root and a Debian).
+    Setup,
+    /// Run the tests, and count them.
+    Test(suite::Options),
+    /// Check format and lints of every crate, the eBPF programs on their own target.
+    Lint,
+    /// Lint, then test: what has to be green before a change is merged.
+    Ci,
+    /// Send real traffic through the balancer, in network namespaces. Needs root.
+    Demo {
+        /// Passed to the demo, such as `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Measure what a packet costs. Needs root.
+    Bench {
+        /// Passed to the benchmark, such as `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // The chain of causes, but never a backtrace: what failed is a command, no line of ours.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is well; an error is for what could not even be tried.
+fn run(task: Task) -> anyhow::Result<bool> {
+    match task {
+        Task::Setup => setup::run().map(|_| true),
+        Task::Test(options) => {
+            let outcome = suite::run(&options)?;
+            outcome.print();
+            Ok(outcome.success)
+        }
+        Task::Lint => lint::run(),
+        Task::Ci => {
+            // Tests run even if lints fail: one round tells all.
+            let clean = lint::run()?;
+            let outcome = suite::run(&suite::Options::default())?;
+            if !clean {
+                eprintln!("ci: lint was not clean: see above");
+            }
+            outcome.print();
+            Ok(clean && outcome.success)
+        }
+        Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
+        Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
+    }
+}

@@ -1,0 +1,125 @@
+//! Debian packages, without questions and without starting services.
+//!
+//! Installing a package with a daemon starts that daemon and enables it for the next boot. Nginx
+//! would take port 80 of a machine that only wanted to run our tests, where it is started by the lab
+//! in namespaces of its own. So a daemon's unit is masked before its package comes (and only if it
+//! was not there: a web server that already runs is none of our business). `policy-rc.d` would do
+//! it too, but would also stop every other package from starting anything if we die half-way.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+
+const UNITS: &str = "/etc/systemd/system";
+
+/// Packages that start a daemon when they come, and the daemon's unit.
+const DAEMONS: &[(&str, &str)] = &[
+    ("nginx-light", "nginx.service"),
+    ("iperf3", "iperf3.service"),
+];
+
+/// Installs packages; knows whether the package lists are fresh.
+#[derive(Default)]
+pub(crate) struct Apt {
+    updated: bool,
+}
+
+impl Apt {
+    /// Installs packages, saying why, and nothing that would remove another.
+    pub(crate) fn install(&mut self, packages: &[&str], why: &str) -> Result<()> {
+        let wanted = packages.join(" ");
+        eprintln!("setup: installing {wanted}: {why}");
+        if process::find("apt-get").is_none() {
+            bail!("there is no apt-get here: install yourself what Debian calls {wanted}");
+        }
+        if !process::is_root() {
+            bail!(
+                "packages are missing and only root can install them: run\n  apt-get install {wanted}\nas root, or `cargo xtask setup` as root"
+            );
+        }
+        if !self.updated {
+            process::run(apt_get().args(["update", "--quiet"])).context(
+                "refresh the package lists: is the network there, and /etc/apt/sources.list right?",
+            )?;
+            self.updated = true;
+        }
+        for (_, unit) in DAEMONS
+            .iter()
+            .filter(|(package, _)| packages.contains(package))
+        {
+            mask(Path::new(UNITS), unit)?;
+        }
+        process::run(
+            apt_get()
+                .args([
+                    "install",
+                    "--yes",
+                    "--quiet",
+                    "--no-install-recommends",
+                    "--no-remove",
+                ])
+                .args(packages),
+        )
+        .with_context(|| format!("install {wanted} from this machine's Debian sources"))
+    }
+}
+
+/// Whether the machine's sources have a package.
+pub(crate) fn knows(package: &str) -> bool {
+    process::output(Command::new("apt-cache").args(["show", "--no-all-versions", package]))
+        .is_some_and(|shown| !shown.is_empty())
+}
+
+/// Whether a package is installed.
+pub(crate) fn has(package: &str) -> bool {
+    process::output(Command::new("dpkg-query").args(["--show", "--showformat=${Status}", package]))
+        .is_some_and(|status| status == "install ok installed")
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    // Ask nothing; let needrestart restart nothing; draw no progress bars into logs.
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("NEEDRESTART_MODE", "l");
+    command.args(["-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+/// Masks a unit that does not exist yet, so that its package can't start or enable it.
+fn mask(units: &Path, unit: &str) -> Result<()> {
+    let file: PathBuf = units.join(unit);
+    if !units.is_dir() || fs::symlink_metadata(&file).is_ok() {
+        return Ok(());
+    }
+    eprintln!(
+        "setup: masking {unit}, so that it neither starts now nor at boot; `systemctl unmask {unit}` undoes it"
+    );
+    symlink("/dev/null", &file).with_context(|| format!("mask {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn a_unit_is_masked_once_and_never_over_an_existing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        mask(folder.path(), "a.service").unwrap();
+        mask(folder.path(), "a.service").unwrap();
+        let target = std::fs::read_link(folder.path().join("a.service")).unwrap();
+        assert_eq!(target.to_str(), Some("/dev/null"));
+
+        let own = folder.path().join("b.service");
+        std::fs::write(&own, "[Unit]").unwrap();
+        mask(folder.path(), "b.service").unwrap();
+        assert_eq!(std::fs::read_to_string(&own).unwrap(), "[Unit]");
+    }
+}

@@ -1,0 +1,81 @@
+//! `cargo xtask lint`: format, lints of the host's crates, lints of the eBPF programs.
+//!
+//! The eBPF crate is linted on its own target with its own toolchain: on the host, code for BPF
+//! (`cfg(target_arch = "bpf")`) is not even parsed. A toolchain without clippy leaves the host's
+//! clippy as the second best, and this is said.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{
+    process, setup,
+    toolchain::{Core, Toolchain},
+    versions,
+};
+
+/// Runs all checks, also after one failed; says which did, and returns whether all are clean.
+pub(crate) fn run() -> Result<bool> {
+    let toolchain = setup::run()?;
+    let mut failed = Vec::new();
+    let mut check = |what: &str, command: &mut Command| -> Result<()> {
+        eprintln!("lint: {what}");
+        if !process::status(command)?.success() {
+            failed.push(what.to_owned());
+        }
+        Ok(())
+    };
+    check("format", &mut process::cargo(["fmt", "--all", "--check"]))?;
+    let mut host = process::cargo(["clippy", "--workspace", "--exclude", "lb-ebpf"]);
+    check(
+        "host crates",
+        host.args(["--all-targets", "--", "-D", "warnings"]),
+    )?;
+    check("eBPF programs", &mut ebpf(&toolchain))?;
+    if process::find("cargo-deny").is_some() {
+        // Advisories need a download and change by themselves; they are looked at by hand.
+        check(
+            "dependencies",
+            &mut process::cargo(["deny", "check", "bans", "licenses", "sources"]),
+        )?;
+    } else {
+        eprintln!("lint: cargo-deny is not here: deny.toml was not checked");
+    }
+    if failed.is_empty() {
+        eprintln!("lint: clean");
+    } else {
+        eprintln!(
+            "lint: not clean: {} (`cargo fmt --all` mends the format)",
+            failed.join(", ")
+        );
+    }
+    Ok(failed.is_empty())
+}
+
+fn ebpf(toolchain: &Toolchain) -> Command {
+    if process::output(toolchain.command("cargo").args(["clippy", "--version"])).is_none() {
+        eprintln!(
+            "lint: {} has no clippy: the eBPF programs are linted for the host only",
+            toolchain.describe()
+        );
+        return process::cargo(["clippy", "-p", "lb-ebpf", "--", "-D", "warnings"]);
+    }
+    let mut command = toolchain.command("cargo");
+    command
+        .current_dir(process::root())
+        .env("RUSTC_BOOTSTRAP", versions::BPF_BOOTSTRAP);
+    command.args([
+        "clippy",
+        "-p",
+        "lb-ebpf",
+        "--release",
+        "--target",
+        versions::BPF_TARGET,
+    ]);
+    if toolchain.core == Core::FromSource {
+        command.arg("-Zbuild-std=core");
+    }
+    // A folder of its own: another rustc in target/ would make cargo build everything again.
+    command.args(["--target-dir", "target/bpf-clippy", "--", "-D", "warnings"]);
+    command
+}

@@ -1,0 +1,81 @@
+//! Every name and version that set-up installs or looks for, and nowhere else.
+//!
+//! The crates' versions are in the root `Cargo.toml` and `Cargo.lock`.
+
+/// The linker for eBPF programs; a newer one that is already there is taken too.
+pub(crate) const BPF_LINKER: &str = "0.13.0";
+
+/// The LLVM majors that this bpf-linker can be built with (its features `llvm-NN`).
+pub(crate) const BPF_LINKER_LLVM: &[u32] = &[21, 22, 23];
+
+/// What rustup calls Debian's rustc; `lb-userspace/build.rs` looks for this name.
+pub(crate) const BPF_TOOLCHAIN: &str = "evenkeel-bpf";
+
+/// Names another toolchain for the eBPF programs; `lb-userspace/build.rs` reads it too.
+pub(crate) const BPF_TOOLCHAIN_VARIABLE: &str = "EVENKEEL_BPF_TOOLCHAIN";
+
+/// What the eBPF programs are built for.
+pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
+
+/// The crate that may use unstable features of a stable rustc; same as in `lb-userspace/build.rs`.
+pub(crate) const BPF_BOOTSTRAP: &str = "aya_ebpf";
+
+/// Debian's rustc (the one it builds browsers with, hence the name) that comes with a core library
+/// for BPF, its cargo, that library, and clippy for it.
+pub(crate) const DEBIAN_RUST: &[&str] = &[
+    "rustc-web",
+    "cargo-web",
+    "libstd-rust-web-dev-bpf",
+    "rust-web-clippy",
+];
+
+/// A program and where Debian has it.
+pub(crate) struct Tool {
+    /// Name on the PATH.
+    pub(crate) program: &'static str,
+    /// Debian's package.
+    pub(crate) package: &'static str,
+    /// What it is for.
+    pub(crate) purpose: &'static str,
+}
+
+/// What tests, demo and benchmark call.
+pub(crate) const TEST_TOOLS: &[Tool] = &[
+    Tool {
+        program: "ip",
+        package: "iproute2",
+        purpose: "makes the lab's namespaces and links",
+    },
+    Tool {
+        program: "ethtool",
+        package: "ethtool",
+        purpose: "sets offloads of the lab's links",
+    },
+    Tool {
+        program: "nginx",
+        package: "nginx-light",
+        purpose: "serves HTTP on the lab's backends",
+    },
+    Tool {
+        program: "curl",
+        package: "curl",
+        purpose: "is the lab's HTTP client",
+    },
+    Tool {
+        program: "iperf3",
+        package: "iperf3",
+        purpose: "moves bulk data through the lab",
+    },
+    Tool {
+        program: "tcpdump",
+        package: "tcpdump",
+        purpose: "records packets in tests",
+    },
+];
+
+/// What building bpf-linker needs besides cargo and LLVM: it links LLVM's C++.
+pub(crate) const CPP_COMPILER: Tool = Tool {
+    program: "g++",
+    package: "g++",
+    purpose: "has the C++ library that LLVM is linked with",
+};
