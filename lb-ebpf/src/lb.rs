@@ -4,6 +4,7 @@
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
+mod clock;
 mod maps;
 mod packet;
 

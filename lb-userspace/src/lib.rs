@@ -1,1 +1,4 @@
 //! Evenkeel.
+
+pub mod dataplane;
+pub mod nexthop;
