@@ -4,21 +4,21 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use aya::{
-    maps::{Array, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     programs::links::{FdLink, PinnedLink},
 };
 use evenkeel::dataplane::{
     AttachedMode, Dataplane, DataplaneError, ImageIndex, LoadOptions, Opened, Pins, RingName,
-    XdpMode, catalog,
+    SessionLimits, XdpMode, catalog,
 };
 use lb_common::{
     family,
     member::{Member, NextHop, control},
+    nat::{NatFlow, NatKey, REPLY},
     proto,
     ring::{IMAGE_WORDS, MAX_RING_SIZE},
     vip::{Vip, VipKey, target},
@@ -622,7 +622,12 @@ fn a_swap_is_quick_and_the_maps_are_small() {
             };
             dataplane.vips.swap_ring(3, Some(ring)).unwrap();
             dataplane.rings.retire(before.image);
-            began.elapsed()
+            let elapsed = began.elapsed();
+            dataplane
+                .rings
+                .reserve(evenkeel::dataplane::SPARE_IMAGES)
+                .unwrap();
+            elapsed
         })
         .collect();
     times.sort();
@@ -630,7 +635,7 @@ fn a_swap_is_quick_and_the_maps_are_small() {
         "stage and swap: median {:?}, worst {:?}",
         times[50], times[100]
     );
-    assert!(times[50] < Duration::from_millis(5), "{:?}", times[50]);
+    assert!(times[95] < Duration::from_millis(5), "{:?}", times[95]);
 
     let began = Instant::now();
     dataplane.rings.grace_period().unwrap();
@@ -655,5 +660,101 @@ fn a_swap_is_quick_and_the_maps_are_small() {
         dataplane.tracking.capacity(),
         began.elapsed()
     );
-    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
+#[test]
+fn sessions_are_counted_and_end_in_both_directions() {
+    let bpffs = Bpffs::new();
+    let pins = bpffs.pins();
+    let (mut dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
+    let map =
+        Map::from_map_data(MapData::from_pin(pins.maps().join("NAT_FLOWS")).unwrap()).unwrap();
+    let mut map = HashMap::<_, [u8; 24], [u64; 10]>::try_from(map).unwrap();
+    // Three sessions, last seen at 100, 200 and 300 by their replies, at 50 by the client.
+    for session in 1..=3_u16 {
+        let flow = NatFlow {
+            member: session,
+            vip: 7,
+            nat_source: 2,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let protocol = proto::UDP.into();
+        let forth = NatKey {
+            address: [1; 4],
+            source_be: session,
+            dest_be: 80,
+            scope: 7,
+            protocol,
+        };
+        let there = NatFlow {
+            dest: [4; 4],
+            source_be: 900 + session,
+            dest_be: 81,
+            seen_s: 50,
+            ..flow
+        };
+        let back = NatKey {
+            address: [4; 4],
+            source_be: 81,
+            dest_be: 900 + session,
+            scope: 2 | REPLY,
+            protocol,
+        };
+        let here = NatFlow {
+            dest: [1; 4],
+            source_be: 80,
+            dest_be: session,
+            seen_s: 100 * u32::from(session),
+            ..flow
+        };
+        for (key, flow) in [(forth, there), (back, here)] {
+            map.insert(
+                bytemuck::cast::<_, [u8; 24]>(key),
+                bytemuck::cast::<_, [u64; 10]>(flow),
+                0,
+            )
+            .unwrap();
+        }
+    }
+    let limits = SessionLimits {
+        udp_s: 100,
+        ..SessionLimits::default()
+    };
+    assert_eq!(dataplane.sessions.count().unwrap().flows, 6);
+    assert_eq!(dataplane.sessions.expire(199, limits).unwrap(), 0);
+    assert_eq!(dataplane.sessions.expire(200, limits).unwrap(), 2);
+    assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 2);
+    assert_eq!(dataplane.sessions.count().unwrap().flows, 2);
+    assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 0);
+    assert_eq!(dataplane.sessions.expire(300, limits).unwrap(), 2);
+}
+
+#[test]
+fn counters_of_all_cpus_and_samples_are_read() {
+    let bpffs = Bpffs::new();
+    let pins = bpffs.pins();
+    let (dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
+    let open =
+        |name| Map::from_map_data(MapData::from_pin(pins.maps().join(name)).unwrap()).unwrap();
+    let mut counts = PerCpuArray::<_, [u64; 8]>::try_from(open("MEMBER_COUNTS")).unwrap();
+    let cpus = aya::util::nr_cpus().unwrap();
+    let values = (1..=cpus as u64)
+        .map(|cpu| [cpu, 10 * cpu, 0, 0, 0, 0, 0, 0])
+        .collect::<Vec<_>>();
+    counts
+        .set(4095, PerCpuValues::try_from(values).unwrap(), 0)
+        .unwrap();
+    let total = (1..=cpus as u64).sum::<u64>();
+    let member = dataplane.counters.member(4095).unwrap();
+    assert_eq!(
+        (member.packets, member.bytes, member.new_flows),
+        (total, 10 * total, 0)
+    );
+    assert!(dataplane.counters.member(4096).is_err());
+
+    let mut samples = HashMap::<_, [u8; 40], [u8; 40]>::try_from(open("SAMPLES")).unwrap();
+    samples.insert([1; 40], [2; 40], 0).unwrap();
+    let all = dataplane.samples.read().unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].0.protocol, all[0].1.vip), (1, 0x0202));
 }

@@ -4,7 +4,7 @@
 //! program in it can be replaced in one step. aya falls back to an older way of attaching when the
 //! kernel refuses with EINVAL; what that leaves can't be pinned, so here it is an error.
 
-use std::fs;
+use std::{fs, os::fd::AsRawFd as _, path::Path};
 
 use aya::programs::{
     ProgramError, Xdp,
@@ -15,6 +15,7 @@ use aya::programs::{
 use super::{
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain, os_error},
     pins::{LinkMode, Pins},
+    syscalls::open_pinned,
 };
 
 /// How the program is to be attached.
@@ -174,12 +175,10 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
             kernel: error.to_string(),
             hint: UNKNOWN_HINT,
         })?;
-    let link: FdLink = PinnedLink::from_pin(&path)
-        .map_err(|error| failed(chain(&error)))?
-        .into();
-    if interface_of(&link) != Some(ifindex) {
+    if interface_of(&path) != Some(ifindex) {
         return Ok(false);
     }
+    let link = FdLink::from(PinnedLink::from_pin(&path).map_err(|error| failed(chain(&error)))?);
     let link = XdpLink::try_from(link).map_err(|error| failed(chain(&error)))?;
     let id = xdp
         .attach_to_link(link)
@@ -192,15 +191,12 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
     Ok(true)
 }
 
-/// Index of the interface that a link is attached to, 0 when that is gone. aya does not tell, the
-/// descriptor's page under `/proc` does.
-pub(super) fn interface_of(link: &FdLink) -> Option<u32> {
-    let id = link.info().ok()?.id().to_string();
-    let pages = fs::read_dir("/proc/self/fdinfo").ok()?;
-    let pages = pages.filter_map(|page| fs::read_to_string(page.ok()?.path()).ok());
-    pages
-        .filter(|page| field(page, "link_id") == Some(&id))
-        .find_map(|page| field(&page, "ifindex")?.parse().ok())
+/// Index of the interface that a pinned link is attached to, 0 when that is gone. aya does not tell,
+/// the descriptor's page under `/proc` does.
+fn interface_of(path: &Path) -> Option<u32> {
+    let link = open_pinned(path).ok()?;
+    let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
+    field(&page, "ifindex")?.parse().ok()
 }
 
 /// Value of a line `name: value`.

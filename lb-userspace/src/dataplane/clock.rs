@@ -80,7 +80,7 @@ impl Clock {
         Ok(node::seconds(self.read()?.jiffies, self.shift))
     }
 
-    /// How long one of the data path's seconds takes; `None` when the tick rate is not known.
+    /// Reads the clocks twice, and tells the shift by what went by between.
     fn measure(&self) -> Result<u32> {
         let start = self.read()?;
         std::thread::sleep(INTERVAL);
@@ -147,7 +147,7 @@ mod tests {
                 assert_eq!(shift_of(ticks, 50_000_000), Some(shift), "{hz} Hz, {error}");
             }
             // The seconds of docs: between 0.85 and 1.28 s.
-            let second = f64::from(1 << shift) / hz as f64;
+            let second = f64::from(1 << shift) / f64::from(hz);
             assert!((0.85..=1.281).contains(&second), "{hz} Hz: {second}");
         }
         assert_eq!(shift_of(0, 50_000_000), None);

@@ -214,19 +214,6 @@ pub(super) struct Plain<T>(pub(super) T);
 // derived), and `Plain` has the very same representation.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
-/// Asks the kernel to wait until every program that runs now has ended.
-///
-/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` for userspace (Linux 4.3). It is
-/// refused with EINVAL on kernels booted with `nohz_full`.
-pub(super) fn membarrier_global() -> std::io::Result<()> {
-    let command = libc::MEMBARRIER_CMD_GLOBAL;
-    // SAFETY: the system call takes three numbers and touches no memory of ours.
-    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,7 @@ mod rings;
 mod samples;
 mod services;
 mod sessions;
+mod syscalls;
 mod tracking;
 mod vips;
 

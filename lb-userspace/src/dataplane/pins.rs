@@ -15,16 +15,9 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
-use aya::{
-    maps::{Array, MapData},
-    programs::{
-        links::{FdLink, PinnedLink},
-        loaded_links,
-    },
-};
+use aya::maps::{Array, MapData};
 use lb_common::ABI_VERSION;
 use nix::{
     mount::{MsFlags, mount},
@@ -35,6 +28,7 @@ use super::{
     catalog::MapSpec,
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
     program::PROGRAM,
+    syscalls::{detach_link, open_pinned},
 };
 
 /// Where the BPF file system usually is.
@@ -43,9 +37,6 @@ pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 const MOUNT_HINT: &str =
     "mount it: `mount -t bpf bpf /sys/fs/bpf`, or name a folder where one is mounted";
 const REMOVE_HINT: &str = "remove it by hand, then run `evenkeel unload` again";
-
-/// How long the kernel may take to detach what is no longer pinned.
-const DETACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The folder of our pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,32 +221,15 @@ impl Pins {
         fs::rename(&next, &path).map_err(|error| failed("rename", &next, &error, REMOVE_HINT))
     }
 
-    /// Removes a link's pin, and waits until the kernel has detached the program. Says whether
-    /// there was one.
+    /// Detaches a pinned link, and removes its pin. Says whether there was one.
     pub(super) fn remove_link(path: &Path) -> Result<bool> {
-        let id = PinnedLink::from_pin(path).ok().and_then(|link| {
-            let link = FdLink::from(link);
-            Some(link.info().ok()?.id())
-        });
-        let removed = remove(path)?;
-        let deadline = Instant::now() + DETACH_TIMEOUT;
-        while let Some(id) = id
-            && loaded_links()
-                .filter_map(std::result::Result::ok)
-                .any(|link| link.id() == id)
-        {
-            if Instant::now() > deadline {
-                let held = io::Error::other("another process holds the link");
-                return Err(failed(
-                    "detach",
-                    path,
-                    &held,
-                    "stop it: `fuser` or `lsof` name it",
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        if !path.exists() {
+            return Ok(false);
         }
-        Ok(removed)
+        open_pinned(path)
+            .and_then(|link| detach_link(&link))
+            .map_err(|error| failed("detach", path, &error, REMOVE_HINT))?;
+        remove(path)
     }
 
     /// Removes everything that is pinned, links first. Nothing there is fine.

@@ -15,7 +15,8 @@ use lb_common::ring::{IMAGE_WORDS, MAX_IMAGES};
 use super::{
     catalog::{IMAGE, MMAPABLE, name},
     error::{DataplaneError, PRIVILEGE_HINT, Result},
-    mapping::{Mapped, membarrier_global},
+    mapping::Mapped,
+    syscalls::membarrier_global,
 };
 
 /// Images that are kept ready.
@@ -83,7 +84,9 @@ impl Rings {
         self.images.is_empty()
     }
 
-    /// Creates images until some are ready to be staged in.
+    /// Creates images until some are ready to be staged in, after a grace period for those that were
+    /// retired. To be called when nothing is urgent, after a batch of swaps: a [`Self::stage`] that
+    /// finds no spare image has to wait for all that (about 10 ms).
     pub fn reserve(&mut self, spare: usize) -> Result<()> {
         self.reclaim()?;
         while self.spare.len() < spare {
@@ -246,5 +249,35 @@ fn full() -> DataplaneError {
         what: "another ring image".into(),
         limit: format!("{MAX_IMAGES} images"),
         hint: "remove VIPs",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use crate::dataplane::{Dataplane, LoadOptions};
+
+    /// Needs root.
+    #[test]
+    fn where_membarrier_is_refused_an_update_waits_as_well() {
+        let options = LoadOptions {
+            jiffies_shift: Some(8),
+            ..LoadOptions::default()
+        };
+        let mut rings = Dataplane::load(&options).unwrap().rings;
+        rings.grace_period_by_update().unwrap();
+        assert_eq!(rings.len(), 1, "an image was created, which waits");
+        let image = rings.stage(&[1, 2, 3]).unwrap();
+        let began = Instant::now();
+        rings.grace_period_by_update().unwrap();
+        println!("a grace period by an update takes {:?}", began.elapsed());
+        assert_eq!(
+            rings.words(image).unwrap()[..4],
+            [1, 2, 3, 0],
+            "the images are what they were"
+        );
+        let again = rings.outer.get(&image.0, 0).unwrap();
+        assert_eq!(again.get(&2, 0).unwrap(), 3, "and still installed");
     }
 }
