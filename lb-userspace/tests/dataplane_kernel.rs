@@ -241,6 +241,7 @@ fn rings_are_staged_swapped_and_reused() {
 
     // A short ring leaves nothing of the image's last use.
     let short = dataplane.rings.stage(&[9]).unwrap();
+    assert!(!staged.contains(&short), "retired twice, used once");
     let words = dataplane.rings.words(short).unwrap();
     assert_eq!((words[0], words[1..].iter().sum::<u64>()), (9, 0));
     dataplane.rings.grace_period().unwrap();
