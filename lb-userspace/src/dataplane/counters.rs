@@ -1,0 +1,80 @@
+//! Counters: kept per CPU by the data path, added up here.
+
+use aya::maps::{MapData, PerCpuArray};
+use bytemuck::Pod;
+use lb_common::{
+    counters::{MemberCounters, NodeCounters, VipCounters},
+    ring::MemberIndex,
+};
+
+use super::{
+    catalog::name,
+    error::{DataplaneError, PRIVILEGE_HINT, Result},
+    mapping::Plain,
+};
+
+/// All counters of the data path.
+pub struct Counters {
+    pub(super) members: PerCpuArray<MapData, Plain<MemberCounters>>,
+    pub(super) vips: PerCpuArray<MapData, Plain<VipCounters>>,
+    pub(super) node: PerCpuArray<MapData, Plain<NodeCounters>>,
+}
+
+impl Counters {
+    /// What a member got.
+    pub fn member(&self, member: MemberIndex) -> Result<MemberCounters> {
+        sum(&self.members, name::MEMBER_COUNTS, member.into())
+    }
+
+    /// What happened to a VIP's packets.
+    pub fn vip(&self, vip: u16) -> Result<VipCounters> {
+        sum(&self.vips, name::VIP_COUNTS, vip.into())
+    }
+
+    /// What happened on the node.
+    pub fn node(&self) -> Result<NodeCounters> {
+        sum(&self.node, name::NODE_COUNTS, 0)
+    }
+}
+
+fn sum<T: Pod>(map: &PerCpuArray<MapData, Plain<T>>, name: &'static str, index: u32) -> Result<T> {
+    let values = map
+        .get(&index, 0)
+        .map_err(|error| DataplaneError::map("read", name, &error, PRIVILEGE_HINT))?;
+    Ok(total(values.iter().map(|value| value.0)))
+}
+
+/// Adds values up, word by word: counters are nothing but 64-bit words.
+fn total<T: Pod>(values: impl IntoIterator<Item = T>) -> T {
+    const { assert!(align_of::<T>() == align_of::<u64>()) };
+    let mut total = T::zeroed();
+    for value in values {
+        let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&value));
+        let totals: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut total));
+        for (total, word) in totals.iter_mut().zip(words) {
+            *total = total.wrapping_add(*word);
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_added_up_counter_by_counter() {
+        let one = VipCounters {
+            track_hits: 1,
+            limited: 5,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let two = VipCounters {
+            track_hits: 2,
+            no_member: 7,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let sum = total([one, two]);
+        assert_eq!((sum.track_hits, sum.no_member, sum.limited), (3, 7, 5));
+    }
+}

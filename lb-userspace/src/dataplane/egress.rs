@@ -1,0 +1,98 @@
+//! Interfaces that frames leave through.
+//!
+//! A next hop names an entry of the egress table; the program redirects through the device map,
+//! whose key is the interface's index. An interface is in both.
+
+use std::mem::offset_of;
+
+use aya::maps::{DevMapHash, MapData};
+use lb_common::member::Egress;
+
+use super::{
+    catalog::name,
+    error::{DataplaneError, Result, chain},
+    mapping::Mapped,
+};
+
+const DEVICE_HINT: &str = "the interface must exist in this network namespace";
+
+/// The egress table and the device map.
+pub struct EgressTable {
+    pub(super) table: Mapped<Egress>,
+    pub(super) devices: DevMapHash<MapData>,
+}
+
+impl EgressTable {
+    /// Entry of an interface, by its index.
+    pub fn find(&self, ifindex: u32) -> Result<Option<u16>> {
+        for entry in 1..self.table.len() {
+            if self.table.read(entry)?.ifindex == ifindex {
+                return Ok(Some(entry as u16));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds an interface, or updates what is known about it. Returns its entry.
+    pub fn assign(&mut self, ifindex: u32, mtu: u32, mac: [u8; 6]) -> Result<u16> {
+        if ifindex == 0 {
+            let why = "interface indexes start at 1";
+            return Err(DataplaneError::Setting {
+                setting: "ifindex",
+                value: 0,
+                why,
+            });
+        }
+        let entry = match self.find(ifindex)? {
+            Some(entry) => entry,
+            None => self.find(0)?.ok_or_else(|| DataplaneError::Full {
+                table: name::EGRESS,
+                what: format!("interface {ifindex}"),
+                limit: format!("{} interfaces", self.table.len() - 1),
+                hint: "fewer interfaces can be used",
+            })?,
+        };
+        self.devices
+            .insert(ifindex, ifindex, None, 0)
+            .map_err(|error| DataplaneError::Map {
+                operation: "add an interface",
+                map: format!("{} (interface {ifindex})", name::DEVICES),
+                kernel: chain(&error),
+                hint: DEVICE_HINT,
+            })?;
+        const { assert!(offset_of!(Egress, ifindex) == 0) };
+        let value = Egress {
+            ifindex,
+            mtu,
+            mac,
+            _pad: 0,
+        };
+        self.table.write_first_word_last(entry.into(), &value)?;
+        Ok(entry)
+    }
+
+    /// Removes an interface that no member's next hop names any more.
+    pub fn release(&mut self, ifindex: u32) -> Result<()> {
+        if let Some(entry) = self.find(ifindex)? {
+            self.table
+                .write(entry.into(), &bytemuck::Zeroable::zeroed())?;
+        }
+        match self.devices.remove(ifindex) {
+            // The kernel itself removes interfaces that went away.
+            Err(error) if !super::is_missing(&error) => Err(DataplaneError::map(
+                "remove an interface",
+                name::DEVICES,
+                &error,
+                DEVICE_HINT,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// All entries in use.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, Egress)> + '_ {
+        (1..self.table.len())
+            .filter_map(|entry| Some((entry as u16, self.table.read(entry).ok()?)))
+            .filter(|(_, egress)| egress.ifindex != 0)
+    }
+}

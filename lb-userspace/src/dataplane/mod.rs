@@ -1,0 +1,339 @@
+//! The data path, as the controller holds it: maps, program, links. The only place that names aya.
+//!
+//! [`Dataplane::load`] gives a data path of its own, for `simulate` and tests: nothing is pinned and
+//! nothing attached. [`Dataplane::open`] gives *the* data path of the node: it adopts what is pinned
+//! (see [`Pins`]) or creates it, always with the program of this binary.
+//!
+//! What changes while packets flow changes in single stores to mapped memory ([`Mapped`]); what
+//! takes several is written where no packet looks yet, and then named by a single store.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, MapError},
+    programs::links::FdLink,
+};
+use bytemuck::Pod;
+use lb_common::{nat::NatSource, trace::Trace, vip::VipKey};
+
+mod attach;
+mod catalog;
+mod clock;
+mod counters;
+mod egress;
+mod error;
+mod mapping;
+mod members;
+mod object;
+mod pins;
+mod program;
+mod rings;
+mod samples;
+mod services;
+mod sessions;
+mod syscalls;
+mod tracking;
+mod vips;
+
+pub use attach::{AttachedMode, XdpMode};
+pub use catalog::{MapSpec, catalog};
+pub use clock::Clock;
+pub use counters::Counters;
+pub use egress::EgressTable;
+pub use error::{DataplaneError, Result};
+pub use mapping::Mapped;
+pub use members::Members;
+pub use object::LoadOptions;
+pub use pins::{DEFAULT_BPFFS, Pins};
+pub use program::Run;
+pub use rings::{ImageIndex, Rings, SPARE_IMAGES};
+pub use samples::Samples;
+pub use services::Services;
+pub use sessions::{SessionCounts, SessionLimits, Sessions};
+pub use tracking::Tracking;
+pub use vips::{RingName, Vips};
+
+use catalog::name;
+use error::PRIVILEGE_HINT;
+use pins::LinkMode;
+use program::Balancer;
+
+/// Whether a data path was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// There was none: maps were created.
+    Fresh,
+    /// There was one: its maps were adopted, with what they hold.
+    Adopted,
+}
+
+/// A data path.
+pub struct Dataplane {
+    balancer: Balancer,
+    clock: Clock,
+    /// The VIPs.
+    pub vips: Vips,
+    /// The members.
+    pub members: Members,
+    /// Which packets are for which VIP. See [`Dataplane::add_service`].
+    pub services: Services,
+    /// The ring images.
+    pub rings: Rings,
+    /// Interfaces that frames leave through.
+    pub egress: EgressTable,
+    /// Counters.
+    pub counters: Counters,
+    /// The tracking table.
+    pub tracking: Tracking,
+    /// Sessions of `nat`.
+    pub sessions: Sessions,
+    /// Addresses that `nat` sends from.
+    pub nat_sources: Mapped<NatSource>,
+    /// Sampled flows.
+    pub samples: Samples,
+    pins: Option<Pins>,
+    /// Links that are not pinned: gone with us.
+    links: BTreeMap<String, FdLink>,
+}
+
+impl fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataplane")
+            .field("pins", &self.pins)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dataplane {
+    /// Loads a data path of its own.
+    pub fn load(options: &LoadOptions) -> Result<Self> {
+        Self::assemble(options, None, Opened::Fresh)
+    }
+
+    /// Adopts the data path that is pinned, or creates one and pins it. On an error nothing that was
+    /// pinned before has changed, and nothing new stays.
+    pub fn open(options: &LoadOptions, pins: &Pins) -> Result<(Self, Opened)> {
+        pins.mount()?;
+        if pins.find(&catalog(options))? {
+            let dataplane = Self::assemble(options, Some(pins), Opened::Adopted)?;
+            return Ok((dataplane, Opened::Adopted));
+        }
+        // What an interrupted start may have left.
+        pins.remove_all()?;
+        pins.create_folders()?;
+        match Self::assemble(options, Some(pins), Opened::Fresh) {
+            Ok(dataplane) => Ok((dataplane, Opened::Fresh)),
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = pins.remove_all();
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the data path that is pinned: detaches the program from all interfaces, and removes
+    /// the maps. Nothing there is fine.
+    pub fn unload(pins: &Pins) -> Result<()> {
+        pins.remove_all()
+    }
+
+    fn assemble(options: &LoadOptions, pins: Option<&Pins>, opened: Opened) -> Result<Self> {
+        let clock = Clock::start(options.jiffies_shift)?;
+        let adopted = pins.filter(|_| opened == Opened::Adopted).map(Pins::maps);
+        let ebpf = object::open(options, clock.jiffies_shift(), adopted.as_deref())?;
+        check_maps(&ebpf, options)?;
+        let mut balancer = Balancer::load(ebpf)?;
+        if let Some(pins) = pins {
+            if opened == Opened::Fresh {
+                pin_maps(balancer.ebpf(), &pins.maps(), options)?;
+                pins.pin_version()?;
+            }
+            pins.create_folders()?;
+            pins.pin_program(balancer.xdp_mut()?)?;
+        }
+        Self::take_maps(balancer, clock, pins.cloned())
+    }
+
+    fn take_maps(mut balancer: Balancer, clock: Clock, pins: Option<Pins>) -> Result<Self> {
+        let ebpf = balancer.ebpf_mut();
+        let vips = Vips {
+            table: mapped(ebpf, name::VIPS)?,
+        };
+        let mut rings = Rings::adopt(take(ebpf, name::RINGS)?)?;
+        rings.keep(vips.rings().map(|(_, ring)| ring.image));
+        Ok(Self {
+            members: Members {
+                table: mapped(ebpf, name::MEMBERS)?,
+            },
+            services: Services::new(mapped(ebpf, name::VIP_TABLE)?),
+            egress: EgressTable {
+                table: mapped(ebpf, name::EGRESS)?,
+                devices: take(ebpf, name::DEVICES)?,
+            },
+            counters: Counters {
+                members: take(ebpf, name::MEMBER_COUNTS)?,
+                vips: take(ebpf, name::VIP_COUNTS)?,
+                node: take(ebpf, name::NODE_COUNTS)?,
+            },
+            tracking: Tracking::new(mapped(ebpf, name::TRACK)?),
+            sessions: Sessions {
+                flows: take(ebpf, name::NAT_FLOWS)?,
+                embryonic: take(ebpf, name::NAT_NEW)?,
+            },
+            nat_sources: mapped(ebpf, name::NAT_SOURCES)?,
+            samples: Samples {
+                table: take(ebpf, name::SAMPLES)?,
+            },
+            vips,
+            rings,
+            balancer,
+            clock,
+            pins,
+            links: BTreeMap::new(),
+        })
+    }
+
+    /// Attaches the program to an interface. With pins, the program in a link that is there is
+    /// replaced in one step; without, the link goes when this is dropped.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<AttachedMode> {
+        let xdp = self.balancer.xdp_mut()?;
+        if let Some(pins) = &self.pins {
+            return attach::attach_pinned(xdp, pins, interface, mode);
+        }
+        self.links.remove(interface);
+        let (link, _, attached) = attach::attach_as(xdp, interface, mode)?;
+        self.links.insert(interface.to_owned(), link);
+        Ok(attached)
+    }
+
+    /// Detaches the program from an interface. Says whether it was attached.
+    pub fn detach(&mut self, interface: &str) -> Result<bool> {
+        let mut detached = self.links.remove(interface).is_some();
+        if let Some(pins) = &self.pins {
+            for mode in [LinkMode::Native, LinkMode::Generic] {
+                detached |= Pins::remove_link(&pins.link(interface, mode))?;
+            }
+        }
+        Ok(detached)
+    }
+
+    /// Interfaces that the program is attached to.
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        match &self.pins {
+            Some(pins) => pins.interfaces(),
+            None => Ok(self.links.keys().cloned().collect()),
+        }
+    }
+
+    /// Adds a service, after a grace period if its only place belonged to one just removed.
+    pub fn add_service(&mut self, key: &VipKey, target: u64) -> Result<()> {
+        if self.services.needs_grace_period(key)? {
+            self.rings.grace_period()?;
+            self.services.settle();
+        }
+        self.services.insert(key, target)
+    }
+
+    /// Runs the program on a frame.
+    pub fn run(&self, frame: &[u8]) -> Result<Run> {
+        self.balancer.run(frame)
+    }
+
+    /// Runs the program on a frame, and reads the trace it left ([`LoadOptions::tracing`]).
+    pub fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
+        self.balancer.run_traced(frame)
+    }
+
+    /// The data path's seconds now.
+    pub fn now_s(&self) -> Result<u64> {
+        self.clock.now_s()
+    }
+
+    /// The kernel's number for the program.
+    pub fn program_id(&self) -> Result<u32> {
+        self.balancer.id()
+    }
+}
+
+/// Takes a map out of the object, as the type that aya has for it.
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or(DataplaneError::Missing { kind: "map", name })?;
+    T::try_from(map).map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
+}
+
+/// Maps a table into memory.
+fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapped<T>> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or(DataplaneError::Missing { kind: "map", name })?;
+    let data = data_of(&map).ok_or(DataplaneError::Missing {
+        kind: "array map",
+        name,
+    })?;
+    let info = data
+        .info()
+        .map_err(|error| DataplaneError::map("describe", name, &error, PRIVILEGE_HINT))?;
+    if info.value_size() as usize != size_of::<T>() {
+        return Err(DataplaneError::Incompatible {
+            map: name.to_owned(),
+            what: "value size",
+            has: info.value_size().to_string(),
+            needs: size_of::<T>().to_string(),
+            hint: "build controller and eBPF object from the same sources",
+        });
+    }
+    Mapped::of(name, data.fd(), info.max_entries())
+}
+
+/// What is common to maps of the kinds that we have.
+const fn data_of(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::ArrayOfMaps(data)
+        | Map::DevMapHash(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn check_maps(ebpf: &Ebpf, options: &LoadOptions) -> Result<()> {
+    for spec in catalog(options) {
+        let missing = DataplaneError::Missing {
+            kind: "map",
+            name: spec.name,
+        };
+        let data = ebpf.map(spec.name).and_then(data_of).ok_or(missing)?;
+        spec.check(spec.name, data)?;
+    }
+    Ok(())
+}
+
+fn pin_maps(ebpf: &Ebpf, folder: &Path, options: &LoadOptions) -> Result<()> {
+    for spec in catalog(options) {
+        let missing = DataplaneError::Missing {
+            kind: "map",
+            name: spec.name,
+        };
+        let path = folder.join(spec.name);
+        ebpf.map(spec.name)
+            .ok_or(missing)?
+            .pin(&path)
+            .map_err(|error| DataplaneError::Pin {
+                operation: "pin",
+                path,
+                kernel: error::chain(&error),
+                hint: PRIVILEGE_HINT,
+            })?;
+    }
+    Ok(())
+}
+
+/// Whether an error says that there is no such entry.
+fn is_missing(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound | MapError::ElementNotFound)
+        || error::os_error(error) == Some(libc::ENOENT)
+}

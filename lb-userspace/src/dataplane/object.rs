@@ -1,0 +1,200 @@
+//! The eBPF object that this binary carries, and what it is told when it is loaded.
+
+use std::path::Path;
+
+use aya::{Ebpf, EbpfLoader};
+use lb_common::{
+    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS},
+    node::{DEFAULT_ICMP_RATE, setting},
+    sample::DEFAULT_SAMPLE_MASK,
+    track::DEFAULT_BUCKETS,
+};
+
+use super::{
+    catalog::{self, catalog},
+    error::{DataplaneError, Result, chain},
+};
+
+/// The object, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-lb"));
+
+const LOAD_HINT: &str = "root (or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN), Linux 5.10 or newer \
+     and enough free memory are needed";
+
+/// What the data path is told when it is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Buckets of the tracking table, of eight flows each; a power of two.
+    pub track_buckets: u32,
+    /// Sessions of `nat`.
+    pub nat_sessions: u32,
+    /// Sessions of `nat` that have not been answered and followed yet.
+    pub nat_embryonic: u32,
+    /// One flow in this plus one is sampled; a power of two minus one.
+    pub sample_mask: u32,
+    /// ICMP messages that may be sent, a second and CPU.
+    pub icmp_rate: u32,
+    /// Write a trace for every packet. For `simulate` and tests.
+    pub tracing: bool,
+    /// Seconds are jiffies shifted right by this. `None`: measured.
+    pub jiffies_shift: Option<u32>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            track_buckets: DEFAULT_BUCKETS,
+            nat_sessions: DEFAULT_SESSIONS,
+            nat_embryonic: DEFAULT_EMBRYONIC,
+            sample_mask: DEFAULT_SAMPLE_MASK,
+            icmp_rate: DEFAULT_ICMP_RATE,
+            tracing: false,
+            jiffies_shift: None,
+        }
+    }
+}
+
+impl LoadOptions {
+    fn check(&self) -> Result<()> {
+        let wrong = |setting, value: u32, why| {
+            Err(DataplaneError::Setting {
+                setting,
+                value: value.into(),
+                why,
+            })
+        };
+        if !self.track_buckets.is_power_of_two() {
+            return wrong(
+                "track_buckets",
+                self.track_buckets,
+                "it must be a power of two",
+            );
+        }
+        if !self.sample_mask.wrapping_add(1).is_power_of_two() && self.sample_mask != u32::MAX {
+            return wrong(
+                "sample_mask",
+                self.sample_mask,
+                "it must be a power of two minus one",
+            );
+        }
+        for (setting, value) in [
+            ("nat_sessions", self.nat_sessions),
+            ("nat_embryonic", self.nat_embryonic),
+        ] {
+            if value == 0 || value > 1 << 24 {
+                return wrong(setting, value, "it must be between 1 and 16,777,216");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Creates the maps and relocates the programs, which are not loaded yet. Maps that are pinned in
+/// the folder `pinned` are taken from there.
+pub(super) fn open(
+    options: &LoadOptions,
+    jiffies_shift: u32,
+    pinned: Option<&Path>,
+) -> Result<Ebpf> {
+    options.check()?;
+    let track_mask = options.track_buckets - 1;
+    let tracing = u32::from(options.tracing);
+    let maps = catalog(options);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(setting::JIFFIES_SHIFT, &jiffies_shift, true)
+        .override_global(setting::TRACK_MASK, &track_mask, true)
+        .override_global(setting::SAMPLE_MASK, &options.sample_mask, true)
+        .override_global(setting::ICMP_RATE, &options.icmp_rate, true)
+        .override_global(setting::TRACING, &tracing, true);
+    for map in &maps {
+        if [
+            catalog::name::TRACK,
+            catalog::name::NAT_FLOWS,
+            catalog::name::NAT_NEW,
+        ]
+        .contains(&map.name)
+        {
+            loader.map_max_entries(map.name, map.max_entries);
+        }
+        if let Some(folder) = pinned {
+            loader.map_pin_path(map.name, folder.join(map.name));
+        }
+    }
+    loader.load(OBJECT).map_err(|error| load_error(&error))
+}
+
+/// The object with maps of one entry each, for programs that use none.
+pub(super) fn open_without_tables() -> Result<Ebpf> {
+    let maps = catalog(&LoadOptions::default());
+    let mut loader = EbpfLoader::new();
+    for map in &maps {
+        loader.map_max_entries(map.name, 1);
+    }
+    loader.load(OBJECT).map_err(|error| load_error(&error))
+}
+
+fn load_error(error: &aya::EbpfError) -> DataplaneError {
+    DataplaneError::Load {
+        kernel: chain(error),
+        hint: LOAD_HINT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_be_are_refused_by_name() {
+        for (options, name) in [
+            (
+                LoadOptions {
+                    track_buckets: 0,
+                    ..LoadOptions::default()
+                },
+                "track_buckets",
+            ),
+            (
+                LoadOptions {
+                    track_buckets: 3,
+                    ..LoadOptions::default()
+                },
+                "track_buckets",
+            ),
+            (
+                LoadOptions {
+                    sample_mask: 2,
+                    ..LoadOptions::default()
+                },
+                "sample_mask",
+            ),
+            (
+                LoadOptions {
+                    nat_sessions: 0,
+                    ..LoadOptions::default()
+                },
+                "nat_sessions",
+            ),
+            (
+                LoadOptions {
+                    nat_embryonic: u32::MAX,
+                    ..LoadOptions::default()
+                },
+                "nat_embryonic",
+            ),
+        ] {
+            assert!(
+                options.check().unwrap_err().to_string().contains(name),
+                "{options:?}"
+            );
+        }
+        LoadOptions::default().check().unwrap();
+        LoadOptions {
+            sample_mask: u32::MAX,
+            ..LoadOptions::default()
+        }
+        .check()
+        .unwrap();
+    }
+}

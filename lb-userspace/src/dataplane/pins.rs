@@ -1,0 +1,318 @@
+//! What keeps the data path alive without us: pins in the BPF file system.
+//!
+//! ```text
+//! <bpffs>/evenkeel/maps/NAME               the maps
+//! <bpffs>/evenkeel/programs/evenkeel_lb    the program that was loaded last
+//! <bpffs>/evenkeel/links/IFNAME            the program's link to an interface, native mode
+//! <bpffs>/evenkeel/links/IFNAME:generic    the same, generic mode
+//! <bpffs>/evenkeel/abi                     array of one number: the version of the maps' layout
+//! ```
+//!
+//! The layout's version is a map, because nothing but BPF objects can live there. It is pinned last:
+//! maps without it are what a start that was interrupted left, which no link uses, and are removed.
+//! Interface names may have dots, names in the BPF file system may not: a dot is written `%2E`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, MapData};
+use lb_common::ABI_VERSION;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::{
+    catalog::MapSpec,
+    error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
+    program::PROGRAM,
+    syscalls::{detach_link, open_pinned},
+};
+
+/// Where the BPF file system usually is.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+const MOUNT_HINT: &str =
+    "mount it: `mount -t bpf bpf /sys/fs/bpf`, or name a folder where one is mounted";
+const REMOVE_HINT: &str = "remove it by hand, then run `evenkeel unload` again";
+
+/// The folder of our pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    bpffs: PathBuf,
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        Self::at(DEFAULT_BPFFS)
+    }
+}
+
+/// The mode that a link was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkMode {
+    Native,
+    Generic,
+}
+
+impl Pins {
+    /// Pins below the BPF file system that is mounted at `bpffs`.
+    #[must_use]
+    pub fn at(bpffs: impl Into<PathBuf>) -> Self {
+        Self {
+            bpffs: bpffs.into(),
+        }
+    }
+
+    /// Our folder.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.bpffs.join("evenkeel")
+    }
+
+    /// Folder of the maps.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.folder().join("maps")
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.folder().join("programs")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.folder().join("links")
+    }
+
+    fn abi(&self) -> PathBuf {
+        self.folder().join("abi")
+    }
+
+    pub(super) fn link(&self, interface: &str, mode: LinkMode) -> PathBuf {
+        let name = interface.replace('%', "%25").replace('.', "%2E");
+        self.links().join(match mode {
+            LinkMode::Native => name,
+            LinkMode::Generic => format!("{name}:generic"),
+        })
+    }
+
+    /// Interfaces that have a pinned link.
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        let names = entries(&self.links())?.into_iter().filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            let name = name.strip_suffix(":generic").unwrap_or(name);
+            Some(name.replace("%2E", ".").replace("%25", "%"))
+        });
+        Ok(names.collect())
+    }
+
+    /// Sees to it that the BPF file system is mounted.
+    pub(super) fn mount(&self) -> Result<()> {
+        let kind = statfs(&self.bpffs)
+            .map_err(|error| failed("look at", &self.bpffs, &error.into(), MOUNT_HINT))?;
+        if kind.filesystem_type() == BPF_FS_MAGIC {
+            return Ok(());
+        }
+        mount(
+            Some("bpf"),
+            &self.bpffs,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .map_err(|error| {
+            failed(
+                "mount a BPF file system at",
+                &self.bpffs,
+                &error.into(),
+                MOUNT_HINT,
+            )
+        })
+    }
+
+    pub(super) fn create_folders(&self) -> Result<()> {
+        for folder in [self.maps(), self.programs(), self.links()] {
+            fs::create_dir_all(&folder)
+                .map_err(|error| failed("create", &folder, &error, PRIVILEGE_HINT))?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a data path to adopt: one of our version, whose maps are all as needed.
+    pub(super) fn find(&self, maps: &[MapSpec]) -> Result<bool> {
+        if !self.abi().exists() {
+            if let Some(link) = entries(&self.links())?.first() {
+                return Err(mismatch(link, "no", "a map `abi` beside it"));
+            }
+            return Ok(false);
+        }
+        let version = self.version()?;
+        if version != ABI_VERSION {
+            let abi = self.abi();
+            return Err(mismatch(
+                &abi,
+                &version.to_string(),
+                &ABI_VERSION.to_string(),
+            ));
+        }
+        for map in maps {
+            let path = self.maps().join(map.name);
+            let data = MapData::from_pin(&path).map_err(|error| {
+                failed(
+                    "open pinned map",
+                    &path,
+                    &io::Error::other(chain(&error)),
+                    MISMATCH_HINT,
+                )
+            })?;
+            map.check(&path.display().to_string(), &data)?;
+        }
+        Ok(true)
+    }
+
+    fn version(&self) -> Result<u32> {
+        let abi = self.abi();
+        let read = || {
+            let map = aya::maps::Map::from_map_data(MapData::from_pin(&abi)?)?;
+            Array::<_, u32>::try_from(map)?.get(&0, 0)
+        };
+        read().map_err(|error| {
+            failed(
+                "read the version in",
+                &abi,
+                &io::Error::other(chain(&error)),
+                MISMATCH_HINT,
+            )
+        })
+    }
+
+    pub(super) fn pin_version(&self) -> Result<()> {
+        let abi = self.abi();
+        let write = || -> std::result::Result<(), Box<dyn std::error::Error>> {
+            let mut map = Array::<MapData, u32>::create(1, 0)?;
+            map.set(0, ABI_VERSION, 0)?;
+            Ok(map.pin(&abi)?)
+        };
+        write().map_err(|error| {
+            failed(
+                "pin",
+                &abi,
+                &io::Error::other(chain(error.as_ref())),
+                PRIVILEGE_HINT,
+            )
+        })
+    }
+
+    /// Pins the program in place of the one before.
+    pub(super) fn pin_program(&self, program: &mut aya::programs::Xdp) -> Result<()> {
+        let path = self.programs().join(PROGRAM);
+        let next = self.programs().join(format!("{PROGRAM}_next"));
+        remove(&next)?;
+        program.pin(&next).map_err(|error| {
+            failed(
+                "pin",
+                &next,
+                &io::Error::other(chain(&error)),
+                PRIVILEGE_HINT,
+            )
+        })?;
+        fs::rename(&next, &path).map_err(|error| failed("rename", &next, &error, REMOVE_HINT))
+    }
+
+    /// Detaches a pinned link, and removes its pin. Says whether there was one.
+    pub(super) fn remove_link(path: &Path) -> Result<bool> {
+        if !path.exists() {
+            return Ok(false);
+        }
+        open_pinned(path)
+            .and_then(|link| detach_link(&link))
+            .map_err(|error| failed("detach", path, &error, REMOVE_HINT))?;
+        remove(path)
+    }
+
+    /// Removes everything that is pinned, links first. Nothing there is fine.
+    pub fn remove_all(&self) -> Result<()> {
+        for link in entries(&self.links())? {
+            Self::remove_link(&link)?;
+        }
+        for folder in [self.links(), self.programs(), self.maps()] {
+            for path in entries(&folder)? {
+                remove(&path)?;
+            }
+            remove_folder(&folder)?;
+        }
+        remove(&self.abi())?;
+        remove_folder(&self.folder())
+    }
+}
+
+fn failed(
+    operation: &'static str,
+    path: &Path,
+    error: &io::Error,
+    hint: &'static str,
+) -> DataplaneError {
+    DataplaneError::Pin {
+        operation,
+        path: path.to_owned(),
+        kernel: error.to_string(),
+        hint,
+    }
+}
+
+fn mismatch(path: &Path, has: &str, needs: &str) -> DataplaneError {
+    DataplaneError::Incompatible {
+        map: path.display().to_string(),
+        what: "layout version",
+        has: has.to_owned(),
+        needs: needs.to_owned(),
+        hint: MISMATCH_HINT,
+    }
+}
+
+/// Paths in a folder; none when there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|error| failed("list", folder, &error, PRIVILEGE_HINT)),
+    }
+}
+
+/// Removes a file. Says whether it was there.
+fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("remove", path, &error, REMOVE_HINT)),
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", path, &error, REMOVE_HINT))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_bpf_file_system_have_no_dots() {
+        let pins = Pins::at("/b");
+        let native = pins.link("eth0.100", LinkMode::Native);
+        assert_eq!(native, Path::new("/b/evenkeel/links/eth0%2E100"));
+        let generic = pins.link("a%b", LinkMode::Generic);
+        assert_eq!(generic, Path::new("/b/evenkeel/links/a%25b:generic"));
+    }
+}

@@ -1,0 +1,283 @@
+//! Ring images: an array of maps, each an array that is mapped into this process.
+//!
+//! An image that a VIP names is never written to. A new ring is **staged** in a spare image, the VIP
+//! is pointed to it by one store, and the old image is **retired**: programs that run at that moment
+//! may still read it, so it is written to again only after a **grace period**, when all programs that
+//! ran then have ended.
+//!
+//! Images are created some ahead: installing one makes the kernel wait for a grace period of its own.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData, MapError};
+use lb_common::ring::{IMAGE_WORDS, MAX_IMAGES};
+
+use super::{
+    catalog::{IMAGE, MMAPABLE, name},
+    error::{DataplaneError, PRIVILEGE_HINT, Result},
+    mapping::Mapped,
+    syscalls::membarrier_global,
+};
+
+/// Images that are kept ready.
+pub const SPARE_IMAGES: usize = 4;
+
+/// Number of a ring image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageIndex(pub u32);
+
+/// All ring images of the node.
+#[derive(Debug)]
+pub struct Rings {
+    outer: ArrayOfMaps<MapData, Array<MapData, u64>>,
+    images: BTreeMap<ImageIndex, Mapped<u64>>,
+    /// No program reads these.
+    spare: Vec<ImageIndex>,
+    /// No VIP names these; programs that run may still read them.
+    retired: Vec<ImageIndex>,
+}
+
+impl Rings {
+    /// Takes over what the outer map holds. Images count as retired until [`Self::keep`] says which
+    /// ones VIPs name.
+    pub(super) fn adopt(outer: ArrayOfMaps<MapData, Array<MapData, u64>>) -> Result<Self> {
+        let mut rings = Self {
+            outer,
+            images: BTreeMap::new(),
+            spare: Vec::new(),
+            retired: Vec::new(),
+        };
+        for index in 0..MAX_IMAGES {
+            match rings.outer.get(&index, 0) {
+                Ok(image) => rings.map_image(ImageIndex(index), &image)?,
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(map_error("look up an image", &error)),
+            }
+        }
+        rings.retired = rings.images.keys().copied().collect();
+        Ok(rings)
+    }
+
+    fn map_image(&mut self, index: ImageIndex, image: &Array<MapData, u64>) -> Result<()> {
+        IMAGE.check(&format!("{} {}", IMAGE.name, index.0), image_data(image))?;
+        let mapped = Mapped::of(IMAGE.name, image_data(image).fd(), IMAGE_WORDS)?;
+        self.images.insert(index, mapped);
+        Ok(())
+    }
+
+    /// Says which images VIPs name: these are not to be written to.
+    pub(super) fn keep(&mut self, named: impl IntoIterator<Item = ImageIndex>) {
+        for image in named {
+            self.retired.retain(|&retired| retired != image);
+        }
+    }
+
+    /// Images that exist.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is no image at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Creates images until some are ready to be staged in, after a grace period for those that were
+    /// retired. To be called when nothing is urgent, after a batch of swaps: a [`Self::stage`] that
+    /// finds no spare image has to wait for all that (about 10 ms).
+    pub fn reserve(&mut self, spare: usize) -> Result<()> {
+        self.reclaim()?;
+        while self.spare.len() < spare {
+            let image = self.create()?;
+            self.spare.push(image);
+        }
+        Ok(())
+    }
+
+    /// Writes a ring into a spare image, reads it back and compares. Words past the end of `words`
+    /// are zero.
+    pub fn stage(&mut self, words: &[u64]) -> Result<ImageIndex> {
+        if words.len() > IMAGE_WORDS as usize {
+            return Err(DataplaneError::OutOfRange {
+                table: IMAGE.name,
+                index: words.len() as u32,
+                len: IMAGE_WORDS,
+            });
+        }
+        if self.spare.is_empty() {
+            self.reclaim()?;
+        }
+        if self.spare.is_empty() {
+            self.reserve(SPARE_IMAGES)?;
+        }
+        let Some(&image) = self.spare.last() else {
+            return Err(full());
+        };
+        self.write(image, words)?;
+        self.verify(image, words)?;
+        self.spare.pop();
+        Ok(image)
+    }
+
+    /// Gives an image back that no VIP names any more.
+    pub fn retire(&mut self, image: ImageIndex) {
+        let known = self.images.contains_key(&image);
+        if known && !self.retired.contains(&image) && !self.spare.contains(&image) {
+            self.retired.push(image);
+        }
+    }
+
+    /// Makes retired images spare, after a grace period if there are any.
+    pub fn reclaim(&mut self) -> Result<()> {
+        if !self.retired.is_empty() {
+            self.grace_period()?;
+            self.spare.append(&mut self.retired);
+        }
+        Ok(())
+    }
+
+    /// Waits until every program run that began before this call has ended.
+    ///
+    /// Where `membarrier` is refused, an entry of the array of maps is written with what it holds:
+    /// the kernel then waits by itself before the call returns (since 4.20), since userspace may
+    /// be about to reuse what the entry named.
+    pub fn grace_period(&mut self) -> Result<()> {
+        if membarrier_global().is_ok() {
+            Ok(())
+        } else {
+            self.grace_period_by_update()
+        }
+    }
+
+    /// The other way to wait for a grace period.
+    pub(super) fn grace_period_by_update(&mut self) -> Result<()> {
+        let Some(&ImageIndex(index)) = self.images.keys().next() else {
+            // Creating an image writes an entry.
+            let image = self.create()?;
+            self.spare.push(image);
+            return Ok(());
+        };
+        let image = self
+            .outer
+            .get(&index, 0)
+            .map_err(|error| map_error("look up an image", &error))?;
+        self.outer
+            .set(index, &image, 0)
+            .map_err(|error| map_error("wait for a grace period by an update", &error))
+    }
+
+    /// The words of an image.
+    pub fn words(&self, image: ImageIndex) -> Result<Vec<u64>> {
+        let words = self.image(image)?.words().iter();
+        Ok(words.map(|word| word.load(Ordering::Acquire)).collect())
+    }
+
+    fn image(&self, image: ImageIndex) -> Result<&Mapped<u64>> {
+        self.images.get(&image).ok_or(DataplaneError::OutOfRange {
+            table: name::RINGS,
+            index: image.0,
+            len: self.images.len() as u32,
+        })
+    }
+
+    fn write(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
+        let rest = std::iter::repeat(&0);
+        for (to, from) in self
+            .image(image)?
+            .words()
+            .iter()
+            .zip(words.iter().chain(rest))
+        {
+            to.store(*from, Ordering::Relaxed);
+        }
+        // Whoever sees the VIP name this image sees all of it.
+        std::sync::atomic::fence(Ordering::Release);
+        Ok(())
+    }
+
+    fn verify(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
+        let rest = std::iter::repeat(&0);
+        let pairs = self
+            .image(image)?
+            .words()
+            .iter()
+            .zip(words.iter().chain(rest));
+        for (word, (there, &written)) in pairs.enumerate() {
+            let read = there.load(Ordering::Acquire);
+            if read != written {
+                return Err(DataplaneError::Readback {
+                    image: image.0,
+                    word,
+                    written,
+                    read,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates an image at the first free index.
+    fn create(&mut self) -> Result<ImageIndex> {
+        let free = (0..MAX_IMAGES)
+            .map(ImageIndex)
+            .find(|index| !self.images.contains_key(index));
+        let index = free.ok_or_else(full)?;
+        let image = Array::<MapData, u64>::create(IMAGE_WORDS, MMAPABLE)
+            .map_err(|error| map_error("create an image", &error))?;
+        self.outer
+            .set(index.0, &image, 0)
+            .map_err(|error| map_error("install an image", &error))?;
+        self.map_image(index, &image)?;
+        Ok(index)
+    }
+}
+
+/// The map of an image.
+fn image_data(image: &Array<MapData, u64>) -> &MapData {
+    IterableMap::<u32, u64>::map(image)
+}
+
+fn map_error(operation: &'static str, error: &MapError) -> DataplaneError {
+    DataplaneError::map(operation, name::RINGS, error, PRIVILEGE_HINT)
+}
+
+fn full() -> DataplaneError {
+    DataplaneError::Full {
+        table: name::RINGS,
+        what: "another ring image".into(),
+        limit: format!("{MAX_IMAGES} images"),
+        hint: "remove VIPs",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use crate::dataplane::{Dataplane, LoadOptions};
+
+    /// Needs root.
+    #[test]
+    fn where_membarrier_is_refused_an_update_waits_as_well() {
+        let options = LoadOptions {
+            jiffies_shift: Some(8),
+            ..LoadOptions::default()
+        };
+        let mut rings = Dataplane::load(&options).unwrap().rings;
+        rings.grace_period_by_update().unwrap();
+        assert_eq!(rings.len(), 1, "an image was created, which waits");
+        let image = rings.stage(&[1, 2, 3]).unwrap();
+        let began = Instant::now();
+        rings.grace_period_by_update().unwrap();
+        println!("a grace period by an update takes {:?}", began.elapsed());
+        assert_eq!(
+            rings.words(image).unwrap()[..4],
+            [1, 2, 3, 0],
+            "the images are what they were"
+        );
+        let again = rings.outer.get(&image.0, 0).unwrap();
+        assert_eq!(again.get(&2, 0).unwrap(), 3, "and still installed");
+    }
+}

@@ -1,0 +1,75 @@
+//! System calls that neither aya nor nix has.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+/// `BPF_OBJ_GET` of `enum bpf_cmd`, Linux 4.4.
+const OBJ_GET: libc::c_int = 7;
+
+/// `BPF_LINK_DETACH`, Linux 5.9.
+const LINK_DETACH: libc::c_int = 34;
+
+/// The part of `union bpf_attr` that these commands read.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    /// `BPF_OBJ_GET`: pointer to the path. `BPF_LINK_DETACH`: the descriptor, in the lower half.
+    first: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+fn bpf(command: libc::c_int, attributes: &Attributes) -> io::Result<libc::c_long> {
+    let size = size_of::<Attributes>();
+    // SAFETY: the kernel reads `size` bytes of `attributes`, and a pointer among them only for
+    // `BPF_OBJ_GET`, whose caller keeps what it points to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Opens what is pinned at a path.
+pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = Attributes {
+        first: path.as_ptr().expose_provenance() as u64,
+        ..Attributes::default()
+    };
+    let fd = bpf(OBJ_GET, &attributes)?;
+    // SAFETY: the kernel has just given us this descriptor; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Detaches a link at once, whoever holds it. Removing its last pin would detach it some time later,
+/// and the interface is busy until then.
+pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
+    let mut attributes = Attributes::default();
+    let fd = (link.as_raw_fd() as u32).to_ne_bytes();
+    let mut first = [0; 8];
+    first[..4].copy_from_slice(&fd);
+    attributes.first = u64::from_ne_bytes(first);
+    bpf(LINK_DETACH, &attributes).map(drop)
+}
+
+/// Asks the kernel to wait until every program that runs now has ended.
+///
+/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` for userspace (Linux 4.3). It is
+/// refused with EINVAL on kernels booted with `nohz_full`.
+pub(super) fn membarrier_global() -> io::Result<()> {
+    let command = libc::MEMBARRIER_CMD_GLOBAL;
+    // SAFETY: the system call takes three numbers and touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

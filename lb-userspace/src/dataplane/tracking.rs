@@ -1,0 +1,140 @@
+//! The tracking table, seen from userspace: counted, and cleared of flows that ended.
+//!
+//! The data path writes cells at any time. A cell is taken away by comparing and exchanging: one that
+//! was refreshed meanwhile stays.
+
+use std::sync::atomic::Ordering;
+
+use lb_common::{
+    ring::{MAX_MEMBERS, MemberIndex},
+    track::{Bucket, Cell, FREE},
+};
+
+use super::mapping::Mapped;
+
+/// Cells that seem to be from the future by up to this are fresh: another CPU saw the next second
+/// first. Seconds are kept modulo 2¹⁶.
+const AHEAD_S: u16 = 256;
+
+/// The tracking table.
+#[derive(Debug)]
+pub struct Tracking {
+    table: Mapped<Bucket>,
+}
+
+impl Tracking {
+    /// A table of any memory, empty or filled.
+    #[must_use]
+    pub fn new(table: Mapped<Bucket>) -> Self {
+        Self { table }
+    }
+
+    /// Flows that the table has place for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.table.words().len()
+    }
+
+    /// All flows in the table.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        let words = self
+            .table
+            .words()
+            .iter()
+            .map(|word| word.load(Ordering::Relaxed));
+        words.filter(|&word| word != FREE).map(Cell::unpack)
+    }
+
+    /// Number of flows in the table.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.cells().count()
+    }
+
+    /// Number of flows of each member, by its index.
+    #[must_use]
+    pub fn count_by_member(&self) -> Vec<u32> {
+        let mut counts = vec![0; MAX_MEMBERS as usize];
+        for cell in self.cells() {
+            if let Some(count) = counts.get_mut(usize::from(cell.member)) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// Frees the cells of flows that were silent for `idle_s` or longer; returns how many. `now_s`
+    /// is the data path's ([`super::Clock::now_s`]). To be called at least every nine hours.
+    pub fn expire(&self, now_s: u64, idle_s: u16) -> usize {
+        self.free_where(|cell| {
+            let silent_s = (now_s as u16).wrapping_sub(cell.seen_s);
+            silent_s >= idle_s && silent_s <= u16::MAX - AHEAD_S
+        })
+    }
+
+    /// Frees all cells of a member; returns how many.
+    pub fn purge_member(&self, member: MemberIndex) -> usize {
+        self.free_where(|cell| cell.member == member)
+    }
+
+    fn free_where(&self, ended: impl Fn(Cell) -> bool) -> usize {
+        let mut freed = 0;
+        for word in self.table.words() {
+            let seen = word.load(Ordering::Relaxed);
+            if seen != FREE && ended(Cell::unpack(seen)) {
+                let exchanged =
+                    word.compare_exchange(seen, FREE, Ordering::Relaxed, Ordering::Relaxed);
+                freed += usize::from(exchanged.is_ok());
+            }
+        }
+        freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(cells: &[Cell]) -> Tracking {
+        let table = Mapped::<Bucket>::anonymous("TRACK", 16).unwrap();
+        for (word, cell) in table.words().iter().step_by(3).zip(cells) {
+            word.store(cell.pack(), Ordering::Relaxed);
+        }
+        Tracking::new(table)
+    }
+
+    fn cell(member: MemberIndex, seen_s: u16) -> Cell {
+        Cell {
+            tag: 7,
+            member,
+            confirmed: true,
+            seen_s,
+        }
+    }
+
+    #[test]
+    fn silent_flows_expire_also_when_the_clock_wraps() {
+        let tracking = table(&[cell(1, 65_530), cell(2, 5), cell(3, 9), cell(4, 11)]);
+        // Now is second 10 after the clock wrapped: silent for 16, 5, 1 and −1 seconds.
+        assert_eq!(tracking.expire(65_536 + 10, 100), 0);
+        assert_eq!(tracking.expire(65_536 + 10, 5), 2);
+        let left: Vec<_> = tracking.cells().map(|cell| cell.member).collect();
+        assert_eq!(
+            left,
+            [3, 4],
+            "the one seen in the second that is to come is fresh"
+        );
+    }
+
+    #[test]
+    fn flows_are_counted_and_purged_by_member() {
+        let tracking = table(&[cell(1, 1), cell(2, 1), cell(1, 2), cell(4095, 3)]);
+        let counts = tracking.count_by_member();
+        assert_eq!(
+            (counts[1], counts[2], counts[4095], counts[0]),
+            (2, 1, 1, 0)
+        );
+        assert_eq!(tracking.purge_member(1), 2);
+        assert_eq!(tracking.count(), 2);
+    }
+}

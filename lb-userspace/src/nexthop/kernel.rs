@@ -1,0 +1,183 @@
+//! What the kernel says about links, neighbours and routes, by rtnetlink.
+
+use std::{collections::HashMap, net::IpAddr, num::NonZeroI32};
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Error, Handle,
+    packet_route::{
+        AddressFamily,
+        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        neighbour::{
+            NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+        },
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+    },
+};
+
+use super::state::{Link, Neighbour, Route};
+
+/// Interfaces by their index.
+pub(super) type Links = HashMap<u32, Link>;
+
+/// Neighbours by interface and address.
+pub(super) type Neighbours = HashMap<(u32, IpAddr), Neighbour>;
+
+/// All interfaces.
+pub(super) async fn links(handle: &Handle) -> Result<Links, Error> {
+    let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+    Ok(messages
+        .iter()
+        .map(|message| (message.header.index, link(message)))
+        .collect())
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let usable = message
+        .header
+        .flags
+        .contains(LinkFlags::Up | LinkFlags::LowerUp);
+    let mut link = Link {
+        name: String::new(),
+        usable,
+        mac: None,
+        mtu: 0,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) if ethernet => link.mac = bytes[..].try_into().ok(),
+            _ => {}
+        }
+    }
+    link
+}
+
+/// All neighbours.
+pub(super) async fn neighbours(handle: &Handle) -> Result<Neighbours, Error> {
+    let messages: Vec<NeighbourMessage> = handle.neighbours().get().execute().try_collect().await?;
+    Ok(messages.iter().filter_map(neighbour).collect())
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Neighbour)> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::V4(*v4));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::V6(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = <[u8; 6]>::try_from(&bytes[..]).ok();
+            }
+            _ => {}
+        }
+    }
+    let neighbour = match (message.header.state, mac) {
+        (NeighbourState::Failed, _) => Neighbour::Failed,
+        (NeighbourState::Incomplete | NeighbourState::None, _) | (_, None) => Neighbour::Asking,
+        (NeighbourState::Permanent | NeighbourState::Noarp, Some(mac)) => Neighbour::Fixed(mac),
+        (_, Some(mac)) => Neighbour::Known(mac),
+    };
+    Some(((message.header.ifindex, address?), neighbour))
+}
+
+/// The route to an address, as a packet of this host would take it.
+pub(super) async fn route(handle: &Handle, address: IpAddr) -> Result<Route, Error> {
+    let mut message = RouteMessage::default();
+    (
+        message.header.address_family,
+        message.header.destination_prefix_length,
+    ) = match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    message
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
+    let answer = handle.route().get(message).execute().boxed().next().await;
+    match answer {
+        Some(Ok(message)) => Ok(route_of(address, &message)),
+        // The kernel's way to say that there is none: unreachable, prohibited, blackhole.
+        Some(Err(Error::NetlinkError(error))) => Ok(Route::None {
+            kernel: words(error.code),
+        }),
+        Some(Err(error)) => Err(error),
+        None => Err(Error::RequestFailed),
+    }
+}
+
+/// The text of an error number as netlink has it.
+fn words(code: Option<NonZeroI32>) -> String {
+    let number = code.map_or(0, |code| code.get().saturating_abs());
+    std::io::Error::from_raw_os_error(number).to_string()
+}
+
+fn route_of(address: IpAddr, message: &RouteMessage) -> Route {
+    match message.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local => return Route::Local,
+        other => {
+            return Route::None {
+                kernel: format!("the route's type is {other:?}"),
+            };
+        }
+    }
+    let (mut ifindex, mut neighbour, mut source, mut mtu) = (None, address, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Gateway(gateway) => neighbour = ip(gateway).unwrap_or(address),
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => neighbour = (*gateway).into(),
+            RouteAttribute::Via(RouteVia::Inet(gateway)) => neighbour = (*gateway).into(),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    match ifindex {
+        Some(ifindex) => Route::Via {
+            ifindex,
+            neighbour,
+            source,
+            mtu,
+        },
+        None => Route::None {
+            kernel: "the route has no interface".into(),
+        },
+    }
+}
+
+const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+/// Tells the kernel that a neighbour is in use (`NTF_USE`): it asks for one that it does not know,
+/// and confirms one that it has not heard of lately. Not for those that were set by hand: since
+/// Linux 5.16 this makes them ordinary ones, which are then asked for and forgotten.
+pub(super) async fn use_neighbour(
+    handle: &Handle,
+    ifindex: u32,
+    address: IpAddr,
+) -> Result<(), Error> {
+    let request = handle.neighbours().add(ifindex, address);
+    request
+        .state(NeighbourState::None)
+        .flags(NeighbourFlags::Use)
+        .replace()
+        .execute()
+        .await
+}

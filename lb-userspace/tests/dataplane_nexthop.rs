@@ -1,0 +1,239 @@
+//! Next hops, resolved in network namespaces. Needs root.
+#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
+
+use std::{
+    net::IpAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use evenkeel::nexthop::{Reason, Resolver, State, Table};
+use nix::sched::{CloneFlags, unshare};
+use tokio::sync::watch;
+
+fn run(command: &str) {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+}
+
+/// A network namespace beside ours: a process that only waits. Its end is the namespace's.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn new() -> Self {
+        let mut child = Command::new("unshare");
+        child.args(["-n", "sh", "-c", "echo; exec cat"]);
+        let mut child = child
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It is in its namespace once it has said something.
+        let mut line = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        Self(child)
+    }
+
+    fn run(&self, command: &str) {
+        run(&format!("nsenter -t {} -n {command}", self.0.id()));
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a test on a thread of its own, in a namespace whose interface `near` leads to `far` in the
+/// namespace of a neighbour: 10.1.0.1 and 10.1.0.2, fd00::1 and fd00::2.
+fn beside_a_neighbour(test: impl AsyncFnOnce(&Neighbour) + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("tests of next hops need root");
+            let neighbour = Neighbour::new();
+            run("ip link set lo up");
+            run("ip link add near type veth peer name far");
+            run(&format!("ip link set far netns {}", neighbour.0.id()));
+            run("ip addr add 10.1.0.1/24 dev near");
+            run("ip addr add fd00::1/64 dev near nodad");
+            run("ip link set near up");
+            neighbour.run("ip addr add 10.1.0.2/24 dev far");
+            neighbour.run("ip addr add fd00::2/64 dev far nodad");
+            neighbour.run("ip link set far address 02:00:00:00:00:02");
+            neighbour.run("ip link set far up");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(test(&neighbour));
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Waits until what is known about a backend is as expected.
+async fn wait(
+    table: &mut watch::Receiver<Table>,
+    backend: &str,
+    expected: impl Fn(&State) -> bool,
+) {
+    let backend: IpAddr = backend.parse().unwrap();
+    let found = tokio::time::timeout(
+        Duration::from_secs(10),
+        table.wait_for(|table| table.get(&backend).is_some_and(&expected)),
+    );
+    let found = found.await.map(drop);
+    assert!(
+        found.is_ok(),
+        "{backend}: {:?}",
+        table.borrow().get(&backend)
+    );
+}
+
+fn mac_is(mac: u8) -> impl Fn(&State) -> bool {
+    move |state| {
+        state
+            .resolved()
+            .is_some_and(|way| way.mac == [2, 0, 0, 0, 0, mac])
+    }
+}
+
+fn because(reason: fn(&Reason) -> bool) -> impl Fn(&State) -> bool {
+    move |state| matches!(state, State::Unresolved(why) if reason(why))
+}
+
+fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    list.iter()
+        .map(|address| address.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn neighbours_and_gateways_are_resolved_and_watched() {
+    beside_a_neighbour(async |neighbour| {
+        run("ip route add 10.9.0.0/16 via 10.1.0.2 mtu 1400");
+        run("ip route add 10.8.0.0/16 via inet6 fd00::2 src 10.1.0.1");
+        let resolver =
+            Resolver::start(addresses(&["10.1.0.2", "fd00::2", "10.9.1.1", "10.8.1.1"])).unwrap();
+        let mut table = resolver.watch();
+        for backend in ["10.1.0.2", "fd00::2", "10.9.1.1", "10.8.1.1"] {
+            wait(&mut table, backend, mac_is(2)).await;
+        }
+        let known = table.borrow().clone();
+        let way = known[&"10.9.1.1".parse::<IpAddr>().unwrap()]
+            .resolved()
+            .unwrap()
+            .clone();
+        assert_eq!((way.ifname.as_str(), way.mtu), ("near", 1400));
+        assert_eq!(way.source, Some("10.1.0.1".parse().unwrap()));
+        let own = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        assert!(own.contains("near:"), "{own}");
+        let way = known[&"fd00::2".parse::<IpAddr>().unwrap()]
+            .resolved()
+            .unwrap()
+            .clone();
+        assert_eq!(
+            (way.mtu, way.source),
+            (1500, Some("fd00::1".parse().unwrap()))
+        );
+        assert_ne!(way.own_mac, [0; 6]);
+
+        // The neighbour's card is replaced, and the new one says so.
+        neighbour.run("ip link set far down");
+        neighbour.run("ip link set far address 02:00:00:00:00:03");
+        neighbour.run("ip link set far up");
+        run("ip neigh flush all");
+        wait(&mut table, "10.1.0.2", mac_is(3)).await;
+
+        // A static entry is as good.
+        run("ip neigh replace 10.1.0.77 lladdr 02:00:00:00:00:4d dev near nud permanent");
+        resolver.set_backends(addresses(&["10.1.0.77"]));
+        wait(&mut table, "10.1.0.77", mac_is(0x4d)).await;
+        let entry = Command::new("ip")
+            .args(["neigh", "show", "10.1.0.77"])
+            .output()
+            .unwrap();
+        let entry = String::from_utf8(entry.stdout).unwrap();
+        assert!(entry.contains("PERMANENT"), "it is left as it is: {entry}");
+        assert_eq!(table.borrow().len(), 1, "others are forgotten");
+
+        // The route changes to another gateway.
+        resolver.set_backends(addresses(&["10.9.1.1"]));
+        wait(&mut table, "10.9.1.1", mac_is(3)).await;
+        run("ip route replace 10.9.0.0/16 via 10.1.0.77");
+        wait(&mut table, "10.9.1.1", mac_is(0x4d)).await;
+        run("ip link set near mtu 1300");
+        wait(&mut table, "10.9.1.1", |state| {
+            state.resolved().is_some_and(|way| way.mtu == 1300)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn what_can_not_be_resolved_has_a_reason() {
+    beside_a_neighbour(async |neighbour| {
+        let backends = [
+            "10.1.0.1",
+            "10.1.0.50",
+            "10.200.0.1",
+            "fd99::1",
+            "10.1.0.255",
+            "10.7.0.1",
+        ];
+        run("ip route add blackhole 10.7.0.0/16");
+        let resolver = Resolver::start(addresses(&backends)).unwrap();
+        let mut table = resolver.watch();
+        wait(&mut table, "10.1.0.1", because(|why| *why == Reason::Local)).await;
+        for backend in ["10.200.0.1", "fd99::1", "10.1.0.255", "10.7.0.1"] {
+            wait(
+                &mut table,
+                backend,
+                because(|why| matches!(why, Reason::NoRoute { .. })),
+            )
+            .await;
+        }
+        wait(
+            &mut table,
+            "10.1.0.50",
+            because(|why| matches!(why, Reason::NoAnswer { .. })),
+        )
+        .await;
+        for state in table.borrow().values() {
+            if let State::Unresolved(reason) = state {
+                println!("{reason}");
+            }
+        }
+
+        // It is asked again, and answers in the end; the route comes.
+        neighbour.run("ip addr add 10.1.0.50/24 dev far");
+        wait(&mut table, "10.1.0.50", mac_is(2)).await;
+        run("ip route add 10.200.0.0/16 via 10.1.0.50");
+        wait(&mut table, "10.200.0.1", mac_is(2)).await;
+
+        // The cable is pulled.
+        neighbour.run("ip link set far down");
+        wait(
+            &mut table,
+            "10.1.0.50",
+            because(|why| matches!(why, Reason::InterfaceDown { .. })),
+        )
+        .await;
+        neighbour.run("ip link set far up");
+        wait(&mut table, "10.1.0.50", mac_is(2)).await;
+        run("ip link del near");
+        wait(
+            &mut table,
+            "10.1.0.50",
+            because(|why| matches!(why, Reason::NoRoute { .. })),
+        )
+        .await;
+    });
+}
