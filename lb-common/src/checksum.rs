@@ -28,6 +28,13 @@ pub const fn replace_u32(old: u32, new: u32) -> u64 {
     !old as u64 + new as u64
 }
 
+/// What replacing one 64-bit word by another adds to a sum.
+#[inline(always)]
+#[must_use]
+pub const fn replace_u64(old: u64, new: u64) -> u64 {
+    replace_u32(old as u32, new as u32) + replace_u32((old >> 32) as u32, (new >> 32) as u32)
+}
+
 /// What replacing one 16-bit word by another adds to a sum.
 #[inline(always)]
 #[must_use]

@@ -9,7 +9,7 @@
 //! All steps are bijections of the 64-bit state (xor with a constant, odd multiplication,
 //! xor-shift), so two IPv4 flows of one VIP never share a hash.
 
-use crate::map_type;
+use crate::{Address, map_type};
 
 map_type! {
     /// The key of the flow hash of one VIP. `k1` and `k2` are odd.
@@ -29,7 +29,7 @@ map_type! {
 const LAST: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline(always)]
-fn round(x: u64, k: u64, shift: u32) -> u64 {
+const fn round(x: u64, k: u64, shift: u32) -> u64 {
     let x = x.wrapping_mul(k);
     x ^ (x >> shift)
 }
@@ -38,7 +38,7 @@ fn round(x: u64, k: u64, shift: u32) -> u64 {
 /// every bit of `word`.
 #[inline(always)]
 #[must_use]
-pub fn hash_word(key: &HashKey, word: u64) -> u64 {
+pub const fn hash_word(key: &HashKey, word: u64) -> u64 {
     let x = round(word ^ key.k0, key.k1, 32);
     let x = round(x ^ key.k3, key.k2, 29);
     round(x, LAST, 32)
@@ -47,7 +47,7 @@ pub fn hash_word(key: &HashKey, word: u64) -> u64 {
 /// Hash of an IPv6 flow: both halves of the source address, then the ports.
 #[inline(always)]
 #[must_use]
-pub fn hash_words(key: &HashKey, high: u64, low: u64, ports: u64) -> u64 {
+pub const fn hash_words(key: &HashKey, high: u64, low: u64, ports: u64) -> u64 {
     let x = round(high ^ key.k3, key.k2, 31);
     let x = round(x ^ low, key.k1, 30);
     hash_word(key, x ^ ports)
@@ -63,20 +63,15 @@ pub const fn ports_word(source_be: u16, dest_be: u16) -> u64 {
 /// Hash of an IPv4 flow.
 #[inline(always)]
 #[must_use]
-pub fn flow_hash_v4(key: &HashKey, source: u32, ports: u64) -> u64 {
+pub const fn flow_hash_v4(key: &HashKey, source: u32, ports: u64) -> u64 {
     hash_word(key, source as u64 | ports << 32)
 }
 
 /// Hash of an IPv6 flow.
 #[inline(always)]
 #[must_use]
-pub fn flow_hash_v6(key: &HashKey, source: &[u32; 4], ports: u64) -> u64 {
-    hash_words(
-        key,
-        source[0] as u64 | (source[1] as u64) << 32,
-        source[2] as u64 | (source[3] as u64) << 32,
-        ports,
-    )
+pub const fn flow_hash_v6(key: &HashKey, source: &Address, ports: u64) -> u64 {
+    hash_words(key, source[0], source[1], ports)
 }
 
 /// The slot of a ring of `ring_size` slots that a hash falls into: the upper 32 bits, scaled.

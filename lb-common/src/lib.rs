@@ -30,9 +30,26 @@ pub mod vip;
 /// A controller adopts pinned maps only when they were written under the same version.
 pub const ABI_VERSION: u32 = 1;
 
-/// An IPv4 or IPv6 address as the data path keeps it: four words holding the address bytes in the
-/// order of the packet. An IPv4 address is in word 0, the others are zero.
-pub type Address = [u32; 4];
+/// An IPv4 or IPv6 address as the data path keeps it: two words that hold the address bytes in the
+/// order of the packet. An IPv4 address is in the first four bytes, the others are zero.
+pub type Address = [u64; 2];
+
+/// [`Address`] of the four bytes of an IPv4 address, read as a number as they are in memory.
+#[inline(always)]
+#[must_use]
+pub const fn address_v4(word: u32) -> Address {
+    [word as u64, 0]
+}
+
+/// [`Address`] of the octets of an IPv6 address.
+#[must_use]
+pub const fn address_v6(octets: [u8; 16]) -> Address {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+    [
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+    ]
+}
 
 /// Address family of an [`Address`].
 pub mod family {

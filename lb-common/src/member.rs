@@ -95,7 +95,10 @@ impl NextHop {
             return None;
         }
         let [a, b, c, d, e, f, x, y] = word.to_le_bytes();
-        Some(Self { mac: [a, b, c, d, e, f], egress: u16::from_le_bytes([x, y]) })
+        Some(Self {
+            mac: [a, b, c, d, e, f],
+            egress: u16::from_le_bytes([x, y]),
+        })
     }
 }
 

@@ -65,7 +65,10 @@ impl Slot {
     /// A clean slot.
     #[must_use]
     pub const fn clean(current: MemberIndex) -> Self {
-        Self { current, previous: None }
+        Self {
+            current,
+            previous: None,
+        }
     }
 
     /// The entries of both sections.
@@ -82,7 +85,11 @@ impl Slot {
     pub const fn decode(first: u16, second: u16) -> Self {
         Self {
             current: first & !LOOK_UP,
-            previous: if first & LOOK_UP == 0 { None } else { Some(second) },
+            previous: if first & LOOK_UP == 0 {
+                None
+            } else {
+                Some(second)
+            },
         }
     }
 }

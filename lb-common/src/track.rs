@@ -40,7 +40,10 @@ impl Place {
     pub const fn of(flow_hash: u64) -> Self {
         let x = flow_hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
         let x = x ^ (x >> 32);
-        Self { bucket: x as u32, tag: (x >> 32) as u32 }
+        Self {
+            bucket: x as u32,
+            tag: (x >> 32) as u32,
+        }
     }
 }
 

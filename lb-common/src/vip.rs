@@ -27,8 +27,8 @@ impl VipKey {
     #[must_use]
     pub const fn new(address: &Address, family: u8, protocol: u8, port_be: u16) -> Self {
         Self {
-            high: address[0] as u64 | (address[1] as u64) << 32,
-            low: address[2] as u64 | (address[3] as u64) << 32,
+            high: address[0],
+            low: address[1],
             service: port_be as u64 | (protocol as u64) << 16 | (family as u64) << 24,
         }
     }
@@ -37,7 +37,10 @@ impl VipKey {
     #[inline(always)]
     #[must_use]
     pub const fn with_port(self, port_be: u16) -> Self {
-        Self { service: self.service & !0xffff | port_be as u64, ..self }
+        Self {
+            service: self.service & !0xffff | port_be as u64,
+            ..self
+        }
     }
 
     /// The table position where the search for this key starts.

@@ -103,7 +103,7 @@ fn flows_in_sequence_spread_evenly_over_a_ring() {
             let client = 0x0a00_0000u32 + i;
             let ports = ports_word(40_000u16.to_be(), 443u16.to_be());
             by_client[slot_of(flow_hash_v4(&key, client.to_be(), ports), 251) as usize] += 1;
-            let client = [0xb80d_0120, 0, 0, i.to_be()];
+            let client = [0xb80d_0120, u64::from(i.to_be()) << 32];
             by_prefix[slot_of(flow_hash_v6(&key, &client, ports), 251) as usize] += 1;
         }
         for counts in [by_port, by_client, by_prefix] {

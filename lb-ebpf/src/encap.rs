@@ -26,7 +26,11 @@ const DONT_FRAGMENT: u32 = 0x0040 << 16;
 /// Bytes that the outer header adds.
 #[inline(always)]
 pub(crate) const fn overhead(family: u8) -> u32 {
-    if family == family::V4 { V4 as u32 } else { V6 as u32 }
+    if family == family::V4 {
+        V4 as u32
+    } else {
+        V6 as u32
+    }
 }
 
 /// Puts the outer header for the way's member in front.
@@ -70,7 +74,7 @@ fn write_v4(
     let first = 0x45 | u32::from(headers.class) << 8 | u32::from(length_be) << 16;
     let hops_and_protocol = u32::from(HOPS) | u32::from(encapsulated(headers.family)) << 8;
     let varied = flow_hash as u32 & way.member.vary_mask;
-    let source = way.member.source[0] | varied;
+    let source = way.member.source[0] as u32 | varied;
     // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
     let sum = u64::from(way.member.outer_sum)
         + u64::from(first)
@@ -78,9 +82,12 @@ fn write_v4(
         + u64::from(varied);
     outer.set(0, first);
     outer.set(4, DONT_FRAGMENT);
-    outer.set(8, hops_and_protocol | u32::from(checksum::finish(sum)) << 16);
+    outer.set(
+        8,
+        hops_and_protocol | u32::from(checksum::finish(sum)) << 16,
+    );
     outer.set(12, source);
-    outer.set(16, way.member.address[0]);
+    outer.set(16, way.member.address[0] as u32);
     Ok(())
 }
 
@@ -104,12 +111,11 @@ fn write_v6(
     outer.set(0, first.to_be());
     outer.set(4, second);
     outer.set(8, source[0]);
-    outer.set(12, source[1]);
-    outer.set(16, source[2]);
-    outer.set(20, source[3] | flow_hash as u32 & way.member.vary_mask);
+    outer.set(
+        16,
+        source[1] | (flow_hash << 32) & u64::from(way.member.vary_mask) << 32,
+    );
     outer.set(24, dest[0]);
-    outer.set(28, dest[1]);
-    outer.set(32, dest[2]);
-    outer.set(36, dest[3]);
+    outer.set(32, dest[1]);
     Ok(())
 }

@@ -16,10 +16,10 @@ use crate::{
     icmp,
     link::{self, Addresses},
     maps::{EGRESS, MEMBERS, SAMPLE_MASK, VIPS},
-    nat,
     packet::Packet,
-    samples,
+    samples, scratch,
     select::{Choice, choose, none_serves},
+    stages::Stage,
     trace,
     verdict::Verdict,
 };
@@ -42,30 +42,46 @@ pub(crate) fn forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Ve
     }
 }
 
+/// A packet that took an uncommon way to its VIP. Its headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch::scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    forward(ctx, &scratch.headers, vip_index as u16).0
+}
+
 #[inline(always)]
 fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Verdict, Reason> {
     trace::vip(vip_index);
     let vip = VIPS.get(u32::from(vip_index)).ok_or(Reason::Internal)?;
     if headers.hops <= 1 {
-        return Ok(icmp::answer(ctx, headers.l3, headers.family, icmp::Answer::TimeExceeded));
+        return Ok(icmp::answer(headers, icmp::Answer::TimeExceeded));
     }
     if vip.forward == forward::NAT {
-        // A copy: the caller's headers can then stay in registers.
-        let headers = *headers;
-        return Ok(nat::request(ctx, &headers, vip, vip_index));
+        scratch::leave(headers);
+        return Ok(Verdict::next(Stage::NatRequest, 0, u32::from(vip_index)));
     }
     let choice = choose(vip, vip_index, headers, true)?;
     let way = way(choice.member, vip_index)?;
     let bytes = Packet::of(ctx).len();
-    let verdict = send(ctx, headers, vip, &way, choice.flow_hash)?;
-    if let Sending::Answered(verdict) = verdict {
-        return Ok(verdict);
+    let noted = hash::is_sampled(choice.flow_hash, SAMPLE_MASK.load()) || headers.first_fragment;
+    if noted {
+        // Now, so that the addresses need not be kept while the packet is sent.
+        scratch::leave(headers);
     }
-    note(headers, vip_index, &choice, bytes);
-    match verdict {
-        Sending::Sent(action) => Ok(Verdict::sent(Reason::Forwarded, action)),
-        Sending::Answered(verdict) => Ok(verdict),
+    let resets = headers.tcp_flags & tcp::RST != 0;
+    let first_fragment = headers.first_fragment;
+    let action = match send(ctx, headers, vip, &way, choice.flow_hash)? {
+        Sending::Sent(action) => action,
+        Sending::Answered(verdict) => return Ok(verdict),
+    };
+    count_packet(choice.member, choice.new_flow, resets, choice.kept, bytes);
+    if noted {
+        note(vip_index, &choice, first_fragment, bytes);
     }
+    Ok(Verdict::sent(Reason::Forwarded, action))
 }
 
 /// What became of a packet that was to be sent to a member.
@@ -96,11 +112,18 @@ pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
     if control::state(word) != control::SERVING {
         return Err(Reason::MemberDown);
     }
-    let egress = EGRESS.get((next_hop >> 48) as u32).ok_or(Reason::Internal)?;
+    let egress = EGRESS
+        .get((next_hop >> 48) as u32)
+        .ok_or(Reason::Internal)?;
     if next_hop == 0 {
         return Err(Reason::NoNextHop);
     }
-    Ok(Way { member: entry, family: control::family(word), next_hop, egress })
+    Ok(Way {
+        member: entry,
+        family: control::family(word),
+        next_hop,
+        egress,
+    })
 }
 
 /// Sends the packet to the member as the VIP says (`l2`, `ipip`).
@@ -112,10 +135,14 @@ pub(crate) fn send(
     way: &Way<'_>,
     flow_hash: u64,
 ) -> Result<Sending, Reason> {
-    let overhead = if vip.forward == forward::IPIP { encap::overhead(way.family) } else { 0 };
+    let overhead = if vip.forward == forward::IPIP {
+        encap::overhead(way.family)
+    } else {
+        0
+    };
     if headers.length + overhead > way.egress.mtu {
         let answer = icmp::Answer::TooBig(way.egress.mtu - overhead);
-        return Ok(Sending::Answered(icmp::answer(ctx, headers.l3, headers.family, answer)));
+        return Ok(Sending::Answered(icmp::answer(headers, answer)));
     }
     let packet = Packet::of(ctx);
     let l3 = headers.l3();
@@ -145,36 +172,28 @@ pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reas
     Ok(())
 }
 
-/// Counts a packet that was sent to a member, and writes down what later ones will ask for.
+/// Writes down what later packets will ask for. The headers are in the scratch.
 #[inline(always)]
-fn note(headers: &Headers, vip_index: u16, choice: &Choice, bytes: u32) {
-    note_packet(headers, choice.member, choice.new_flow, choice.kept, bytes);
+fn note(vip_index: u16, choice: &Choice, first_fragment: bool, bytes: u32) {
+    let (vip, member) = (u32::from(vip_index), u32::from(choice.member));
     if hash::is_sampled(choice.flow_hash, SAMPLE_MASK.load()) {
-        let headers = *headers;
-        samples::sample(&headers, vip_index, choice.member, bytes);
+        samples::sample(vip, member, bytes);
     }
-    if headers.first_fragment {
-        let headers = *headers;
-        fragments::remember(&headers, vip_index, choice.member, choice.flow_hash);
+    if first_fragment {
+        fragments::remember_first(vip, member, choice.flow_hash);
     }
 }
 
 /// Counts a packet that was sent to a member.
 #[inline(always)]
-pub(crate) fn note_packet(
-    headers: &Headers,
-    member: u16,
-    new_flow: bool,
-    kept: bool,
-    bytes: u32,
-) {
+pub(crate) fn count_packet(member: u16, new_flow: bool, resets: bool, kept: bool, bytes: u32) {
     count_member(member, |counters| {
         counters.packets += 1;
         counters.bytes += u64::from(bytes);
         if new_flow {
             counters.new_flows += 1;
         }
-        if headers.tcp_flags & tcp::RST != 0 {
+        if resets {
             counters.resets += 1;
         }
         if kept {
@@ -186,5 +205,9 @@ pub(crate) fn note_packet(
 /// The protocol number of a packet of `family` inside an outer header.
 #[inline(always)]
 pub(crate) const fn encapsulated(family: u8) -> u8 {
-    if family == family::V4 { proto::IPIP } else { proto::IPV6 }
+    if family == family::V4 {
+        proto::IPIP
+    } else {
+        proto::IPV6
+    }
 }

@@ -21,21 +21,38 @@ use crate::{
     maps::{FRAGMENTS, VIPS},
     nat,
     packet::Packet,
+    scratch::scratch,
     trace,
-    verdict::Verdict,
+    verdict::{Verdict, settle},
 };
 
 /// Key of no session.
-pub(crate) const NO_SESSION: NatKey =
-    NatKey { address: [0; 4], source_be: 0, dest_be: 0, scope: 0, protocol: 0 };
+pub(crate) const NO_SESSION: NatKey = NatKey {
+    address: [0; 2],
+    source_be: 0,
+    dest_be: 0,
+    scope: 0,
+    protocol: 0,
+};
 
-/// Remembers where a first fragment went.
+/// Remembers where a first fragment went. The headers are in the scratch.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn remember(headers: &Headers, vip: u16, member: u16, flow_hash: u64) {
+pub(crate) extern "C" fn remember_first(vip: u32, member: u32, flow_hash: u64) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let seen_s = clock::now_s() as u32;
+    let (vip, member) = (vip as u16, member as u16);
     remember_target(
-        headers,
-        &FragmentTarget { flow_hash, nat: NO_SESSION, vip, member, seen_s: clock::now_s() as u32 },
+        &scratch.headers,
+        &FragmentTarget {
+            flow_hash,
+            nat: NO_SESSION,
+            vip,
+            member,
+            seen_s,
+        },
     );
+    0
 }
 
 /// Remembers that a first fragment belongs to a session.
@@ -44,7 +61,13 @@ pub(crate) fn remember_session(headers: &Headers, session: &NatKey, vip: u16, me
     let seen_s = clock::now_s() as u32;
     remember_target(
         headers,
-        &FragmentTarget { flow_hash: 0, nat: *session, vip, member, seen_s },
+        &FragmentTarget {
+            flow_hash: 0,
+            nat: *session,
+            vip,
+            member,
+            seen_s,
+        },
     );
 }
 
@@ -55,18 +78,21 @@ fn remember_target(headers: &Headers, target: &FragmentTarget) {
     let _lost = FRAGMENTS.insert(&fragment_key(headers), target, 0);
 }
 
-/// Sends a later fragment after the first.
+/// Sends a later fragment after the first. The headers are in the scratch.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn follow(ctx: *mut xdp_md, headers: &Headers) -> Verdict {
-    match try_follow(ctx, headers) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
-    }
+pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(try_follow(ctx, &scratch.headers)).0
 }
 
 #[inline(always)]
 fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
-    let target = FRAGMENTS.get_ptr(&fragment_key(headers)).ok_or(Reason::FragmentOrphan)?;
+    let target = FRAGMENTS
+        .get_ptr(&fragment_key(headers))
+        .ok_or(Reason::FragmentOrphan)?;
     // SAFETY: an entry that was just found, copied before anything else happens to the map.
     let target = unsafe { *target };
     if (clock::now_s() as u32).wrapping_sub(target.seen_s) > LIFETIME_S {
@@ -79,7 +105,7 @@ fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     }
     let vip = VIPS.get(u32::from(target.vip)).ok_or(Reason::Internal)?;
     if vip.forward == forward::NAT {
-        return nat::follow(ctx, headers, &target.nat);
+        return nat::follow_session(ctx, headers, &target.nat);
     }
     let bytes = Packet::of(ctx).len();
     let way = way(target.member, target.vip)?;

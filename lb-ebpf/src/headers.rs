@@ -3,6 +3,7 @@
 use lb_common::{Address, family, hash, proto, sample::FlowKey, vip::Vip};
 
 /// The headers of a TCP or UDP packet.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Headers {
     /// Offset of the IP header: 14, 18 or 22.
@@ -82,7 +83,7 @@ impl Headers {
     #[inline(always)]
     fn hash_with(&self, vip: &Vip, ports: u64) -> u64 {
         if self.family == family::V4 {
-            hash::flow_hash_v4(&vip.hash_key, self.source[0], ports)
+            hash::flow_hash_v4(&vip.hash_key, self.source[0] as u32, ports)
         } else {
             hash::flow_hash_v6(&vip.hash_key, &self.source, ports)
         }

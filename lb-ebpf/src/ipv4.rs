@@ -1,18 +1,20 @@
 //! IPv4 packets.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{checksum, family, fragment::FragmentKey, proto, reason::Reason, vip::target};
+use lb_common::{
+    address_v4, checksum, family, fragment::FragmentKey, proto, reason::Reason, vip::target,
+};
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
     forward::forward,
-    fragments,
     headers::Headers,
-    icmp, nat,
     packet::{Packet, View},
+    scratch,
     services::{Service, address, service},
+    stages::Stage,
     transport::{self, UDP_LEN},
-    verdict::Verdict,
+    verdict::{Verdict, settle},
 };
 
 const LEN: usize = Ipv4Hdr::LEN;
@@ -26,20 +28,20 @@ const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
 /// Takes a packet whose IPv4 header is at `l3`.
 ///
 /// TCP and UDP without options and fragments are handled here; all else, which is rare, by
-/// [`uncommon`].
+/// [`uncommon_v4`].
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
-        return uncommon(ctx, l3 as u32);
+        return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
     };
     let protocol = ip.get::<u8>(9);
     if ip.get::<u8>(0) != PLAIN
         || ip.get::<u16>(6) & FRAGMENT_BITS != 0
         || protocol != proto::TCP && protocol != proto::UDP
     {
-        return uncommon(ctx, l3 as u32);
+        return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
     }
-    let dest = [ip.get(16), 0, 0, 0];
+    let dest = address_v4(ip.get(16));
     let dest_be = ip.get(22);
     let found = service(&dest, family::V4, protocol, dest_be);
     if let Service::Foreign(_) = found {
@@ -58,7 +60,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         source_be: ip.get(20),
         dest_be,
         fragment_id: 0,
-        source: [ip.get(12), 0, 0, 0],
+        source: address_v4(ip.get(12)),
         dest,
     };
     if sum(ip) != 0xffff {
@@ -72,14 +74,25 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         Ok(tcp_flags) => tcp_flags,
         Err(reason) => return Verdict::of(reason),
     };
-    dispatch(ctx, &Headers { tcp_flags, ..headers }, &found)
+    dispatch(
+        ctx,
+        &Headers {
+            tcp_flags,
+            ..headers
+        },
+        &found,
+    )
 }
 
 /// Why a packet for no service is passed: its address is a VIP's, or not even that.
 #[inline(always)]
 fn foreign(dest: &lb_common::Address) -> Verdict {
     let kind = target::kind(address(dest, family::V4));
-    Verdict::of(if kind == target::ADDRESS { Reason::NoService } else { Reason::NoVip })
+    Verdict::of(if kind == target::ADDRESS {
+        Reason::NoService
+    } else {
+        Reason::NoVip
+    })
 }
 
 /// Hands a TCP or UDP packet to what it is for.
@@ -88,8 +101,8 @@ pub(crate) fn dispatch(ctx: *mut xdp_md, headers: &Headers, service: &Service) -
     match *service {
         Service::Vip(vip) => forward(ctx, headers, vip),
         Service::NatSource(source) => {
-            let headers = *headers;
-            nat::reply(ctx, &headers, source)
+            scratch::leave(headers);
+            Verdict::next(Stage::NatReply, 0, u32::from(source))
         }
         Service::Foreign(reason) => Verdict::of(reason),
     }
@@ -107,19 +120,17 @@ fn sum<const N: usize>(ip: View<N>) -> u16 {
 }
 
 /// Options, fragments, ICMP, and what is too short to tell.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn uncommon(ctx: *mut xdp_md, l3: u32) -> Verdict {
-    match try_uncommon(ctx, (l3 & 0x1f) as usize) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
-    }
+pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
+    settle(try_uncommon(ctx, (l3 & 0x1f) as usize)).0
 }
 
 #[inline(always)]
 fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
-    let dest = [ip.get(16), 0, 0, 0];
+    let dest = address_v4(ip.get(16));
     let kind = target::kind(address(&dest, family::V4));
     if kind == 0 {
         return Err(Reason::NoVip);
@@ -153,38 +164,52 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
         source_be: 0,
         dest_be: 0,
         fragment_id: u32::from(ip.get::<u16>(4)),
-        source: [ip.get(12), 0, 0, 0],
+        source: address_v4(ip.get(12)),
         dest,
     };
     if later {
-        return Ok(fragments::follow(ctx, &headers));
+        scratch::leave(&headers);
+        return Ok(Verdict::next(Stage::Fragment, 0, 0));
     }
     match protocol {
         proto::TCP | proto::UDP => {}
         proto::ICMP if kind == target::ADDRESS || kind == target::NAT_SOURCE => {
-            return Ok(icmp::receive_v4(ctx, &headers));
+            scratch::leave(&headers);
+            return Ok(Verdict::next(Stage::Icmp, 0, 0));
         }
         _ => return Err(Reason::NoService),
     }
     let room = length - header_len as u32;
     let fragmented = headers.first_fragment;
-    let transport = transport::read(packet, l3 + header_len, protocol, room, fragmented)
-        .map_err(|reason| if fragmented { Reason::FragmentTiny } else { reason })?;
+    let transport =
+        transport::read(packet, l3 + header_len, protocol, room, fragmented).map_err(|reason| {
+            if fragmented {
+                Reason::FragmentTiny
+            } else {
+                reason
+            }
+        })?;
     headers.source_be = transport.source_be;
     headers.dest_be = transport.dest_be;
     headers.tcp_flags = transport.tcp_flags;
-    Ok(match service(&dest, family::V4, protocol, headers.dest_be) {
-        Service::Foreign(_) => Verdict::of(Reason::NoService),
-        service => dispatch(ctx, &headers, &service),
-    })
+    Ok(
+        match service(&dest, family::V4, protocol, headers.dest_be) {
+            Service::Foreign(_) => Verdict::of(Reason::NoService),
+            Service::Vip(vip) => {
+                scratch::leave(&headers);
+                Verdict::next(Stage::Forward, 0, u32::from(vip))
+            }
+            service => dispatch(ctx, &headers, &service),
+        },
+    )
 }
 
 /// Folded sum of a header with options; 0 when the frame ends inside it.
 ///
-/// Loops are functions of their own: the verifier follows each way out of a loop separately, and
-/// here all of them come back with one number.
+/// Loops are functions of their own: the verifier follows each way out of a loop separately.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn sum_with_options(ctx: *mut xdp_md, l3: u32, header_len: u32) -> u32 {
+extern "C" fn sum_with_options(ctx: *mut xdp_md, l3: u32, header_len: u32) -> u32 {
     let packet = Packet::of(ctx);
     let mut total = 0_u64;
     for word in 0..15_u32 {
@@ -206,7 +231,11 @@ pub(crate) fn fragment_key(headers: &Headers) -> FragmentKey {
         source: headers.source,
         dest: headers.dest,
         id: headers.fragment_id,
-        protocol: if headers.family == family::V4 { headers.protocol } else { 0 },
+        protocol: if headers.family == family::V4 {
+            headers.protocol
+        } else {
+            0
+        },
         family: headers.family,
         _pad: 0,
     }

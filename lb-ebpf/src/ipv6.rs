@@ -1,18 +1,20 @@
 //! IPv6 packets.
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{Address, family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv6Hdr;
 
 use crate::{
-    fragments,
     headers::Headers,
-    icmp,
     ipv4::dispatch,
     packet::{Packet, View},
+    scratch,
     services::{Service, address, service},
+    stages::Stage,
     transport::{self, UDP_LEN},
-    verdict::Verdict,
+    verdict::{Verdict, settle},
 };
 
 const LEN: usize = Ipv6Hdr::LEN;
@@ -27,22 +29,26 @@ const FRAGMENT_BITS: u16 = 0xfff9_u16.to_be();
 const OFFSET_BITS: u16 = 0xfff8_u16.to_be();
 
 /// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers and ICMPv6, which are
-/// rare, are handled by [`uncommon`].
+/// rare, are handled by [`uncommon_v6`].
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
-        return uncommon(ctx, l3 as u32);
+        return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
     };
     let protocol = ip.get::<u8>(6);
     if ip.get::<u8>(0) >> 4 != 6 || protocol != proto::TCP && protocol != proto::UDP {
-        return uncommon(ctx, l3 as u32);
+        return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
     }
     let dest = dest(ip);
     let dest_be = ip.get(42);
     let found = service(&dest, family::V6, protocol, dest_be);
     if let Service::Foreign(_) = found {
         let kind = target::kind(address(&dest, family::V6));
-        return Verdict::of(if kind == target::ADDRESS { Reason::NoService } else { Reason::NoVip });
+        return Verdict::of(if kind == target::ADDRESS {
+            Reason::NoService
+        } else {
+            Reason::NoVip
+        });
     }
     let room = u32::from(ip.be16(4));
     if room < UDP_LEN as u32 || room + (l3 + LEN) as u32 > packet.len() {
@@ -65,12 +71,12 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
 
 #[inline(always)]
 fn source<const N: usize>(ip: View<N>) -> Address {
-    [ip.get(8), ip.get(12), ip.get(16), ip.get(20)]
+    [ip.get(8), ip.get(16)]
 }
 
 #[inline(always)]
 fn dest<const N: usize>(ip: View<N>) -> Address {
-    [ip.get(24), ip.get(28), ip.get(32), ip.get(36)]
+    [ip.get(24), ip.get(32)]
 }
 
 /// What the fixed header says.
@@ -95,12 +101,10 @@ fn headers<const N: usize>(ip: View<N>, l3: usize) -> Headers {
 }
 
 /// Extension headers, ICMPv6, and what is too short to tell.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn uncommon(ctx: *mut xdp_md, l3: u32) -> Verdict {
-    match try_uncommon(ctx, (l3 & 0x1f) as usize) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
-    }
+pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
+    settle(try_uncommon(ctx, (l3 & 0x1f) as usize)).0
 }
 
 #[inline(always)]
@@ -119,7 +123,11 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     if headers.length + headers.l3 > packet.len() {
         return Err(Reason::BadHeader);
     }
-    let chain = follow_chain(ctx, (l3 + LEN) as u32, u32::from(ip.get::<u8>(6)));
+    let chain = Chain(black_box(follow_chain(
+        ctx,
+        (l3 + LEN) as u32,
+        u32::from(ip.get::<u8>(6)),
+    )));
     match chain {
         Chain::MALFORMED => return Err(Reason::BadHeader),
         Chain::REFUSED => return Err(Reason::ExtensionHeaders),
@@ -131,7 +139,8 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.first_fragment = chain.has(Chain::MORE);
     headers.fragment_id = chain.id();
     if chain.has(Chain::LATER) {
-        return Ok(fragments::follow(ctx, &headers));
+        scratch::leave(&headers);
+        return Ok(Verdict::next(Stage::Fragment, 0, 0));
     }
     let used = offset as u32 - headers.l3;
     if used > headers.length {
@@ -139,20 +148,35 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     }
     match protocol {
         proto::TCP | proto::UDP => {}
-        proto::ICMPV6 => return Ok(icmp::receive_v6(ctx, &headers)),
+        proto::ICMPV6 => {
+            scratch::leave(&headers);
+            return Ok(Verdict::next(Stage::Icmp, 0, 0));
+        }
         _ => return Err(Reason::NoService),
     }
     let room = headers.length - used;
     let fragmented = headers.first_fragment;
-    let transport = transport::read(packet, offset, protocol, room, fragmented)
-        .map_err(|reason| if fragmented { Reason::FragmentTiny } else { reason })?;
+    let transport =
+        transport::read(packet, offset, protocol, room, fragmented).map_err(|reason| {
+            if fragmented {
+                Reason::FragmentTiny
+            } else {
+                reason
+            }
+        })?;
     headers.source_be = transport.source_be;
     headers.dest_be = transport.dest_be;
     headers.tcp_flags = transport.tcp_flags;
-    Ok(match service(&dest, family::V6, protocol, headers.dest_be) {
-        Service::Foreign(_) => Verdict::of(Reason::NoService),
-        service => dispatch(ctx, &headers, &service),
-    })
+    Ok(
+        match service(&dest, family::V6, protocol, headers.dest_be) {
+            Service::Foreign(_) => Verdict::of(Reason::NoService),
+            Service::Vip(vip) => {
+                scratch::leave(&headers);
+                Verdict::next(Stage::Forward, 0, u32::from(vip))
+            }
+            service => dispatch(ctx, &headers, &service),
+        },
+    )
 }
 
 /// Where a chain of extension headers leads, in one word: offset of what follows in bits 0–15, its
@@ -172,8 +196,16 @@ impl Chain {
     /// The bits that a fragment header adds.
     #[inline(always)]
     fn fragment(bits: u16, id: u32) -> u64 {
-        let more = if bits & FRAGMENT_BITS != 0 { Self::MORE } else { 0 };
-        let later = if bits & OFFSET_BITS != 0 { Self::LATER } else { 0 };
+        let more = if bits & FRAGMENT_BITS != 0 {
+            Self::MORE
+        } else {
+            0
+        };
+        let later = if bits & OFFSET_BITS != 0 {
+            Self::LATER
+        } else {
+            0
+        };
         more | later | u64::from(id) << 32
     }
 
@@ -204,18 +236,19 @@ impl Chain {
 }
 
 /// Follows the chain of extension headers that begins at `offset` with a header of kind `protocol`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> Chain {
+extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
     let packet = Packet::of(ctx);
     let (mut offset, mut protocol) = (start & 0x3f, first as u8);
     let mut fragment = 0_u64;
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(protocol) || fragment & Chain::LATER != 0 {
             // After the header of a later fragment comes the middle of the datagram.
-            return Chain::new(offset, protocol, fragment);
+            return Chain::new(offset, protocol, fragment).0;
         }
         let Some(header) = packet.view::<8>((offset & 0x3ff) as usize) else {
-            return Chain::MALFORMED;
+            return Chain::MALFORMED.0;
         };
         let units = u32::from(header.get::<u8>(1));
         let length = match protocol {
@@ -224,19 +257,19 @@ fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> Chain {
                 8
             }
             proto::AUTH => units * 4 + 8,
-            proto::ROUTING if header.get::<u8>(3) != 0 => return Chain::REFUSED,
+            proto::ROUTING if header.get::<u8>(3) != 0 => return Chain::REFUSED.0,
             _ => units * 8 + 8,
         };
         protocol = header.get(0);
         offset += length;
         if offset > MAX_EXTENSION_BYTES {
-            return Chain::REFUSED;
+            return Chain::REFUSED.0;
         }
     }
     if is_extension(protocol) {
-        return Chain::REFUSED;
+        return Chain::REFUSED.0;
     }
-    Chain::new(offset, protocol, fragment)
+    Chain::new(offset, protocol, fragment).0
 }
 
 /// The protocol numbers that are extension headers, one bit each.

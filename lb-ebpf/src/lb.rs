@@ -23,8 +23,10 @@ mod maps;
 mod nat;
 mod packet;
 mod samples;
+mod scratch;
 mod select;
 mod services;
+mod stages;
 mod trace;
 mod tracking;
 mod transport;
@@ -34,7 +36,7 @@ mod verdict;
 #[xdp]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
     trace::begin();
-    link::receive(ctx.ctx).finish()
+    stages::run(ctx.ctx, link::receive(ctx.ctx)).finish()
 }
 
 #[cfg(target_arch = "bpf")]

@@ -64,7 +64,9 @@ pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
     }
     let packet = Packet::of(ctx);
     match l3 {
-        18 => packet.view::<18>(0).map_or(0, |frame| u64::from(frame.get::<u32>(12))),
+        18 => packet
+            .view::<18>(0)
+            .map_or(0, |frame| u64::from(frame.get::<u32>(12))),
         22 => packet.view::<22>(0).map_or(0, |frame| frame.get::<u64>(12)),
         _ => 0,
     }
@@ -82,7 +84,10 @@ pub(crate) fn write(
     addresses.write(ctx)?;
     let packet = Packet::of(ctx);
     match l3 {
-        14 => packet.view::<14>(0).ok_or(Reason::NoRoom)?.set(12, ether_type),
+        14 => packet
+            .view::<14>(0)
+            .ok_or(Reason::NoRoom)?
+            .set(12, ether_type),
         18 => {
             let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
             frame.set(12, tags as u32);
@@ -122,7 +127,11 @@ impl Addresses {
     #[inline(always)]
     pub(crate) fn read(ctx: *mut xdp_md) -> Result<Self, Reason> {
         let frame = Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?;
-        Ok(Self { low: frame.get(0), middle: frame.get(4), high: frame.get(8) })
+        Ok(Self {
+            low: frame.get(0),
+            middle: frame.get(4),
+            high: frame.get(8),
+        })
     }
 
     /// Destination and source exchanged.

@@ -14,9 +14,7 @@ use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
-    nat::{
-        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_NAT_SOURCES, NatFlow, NatKey, NatSource,
-    },
+    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_NAT_SOURCES, NatFlow, NatKey, NatSource},
     node::{DEFAULT_ICMP_RATE, IcmpBudget},
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
     sample::{DEFAULT_SAMPLE_MASK, FlowKey, FlowSample, MAX_SAMPLES},
@@ -24,6 +22,8 @@ use lb_common::{
     track::{Bucket, DEFAULT_BUCKETS},
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
 };
+
+use crate::scratch::Scratch;
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
@@ -115,8 +115,7 @@ pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters, { MAX_MEMBERS as us
 
 /// Counters of the VIPs.
 #[btf_map]
-pub(crate) static VIP_COUNTS: PerCpuArray<VipCounters, { MAX_VIPS as usize }> =
-    PerCpuArray::new();
+pub(crate) static VIP_COUNTS: PerCpuArray<VipCounters, { MAX_VIPS as usize }> = PerCpuArray::new();
 
 /// Counters of the node.
 #[btf_map]
@@ -125,6 +124,10 @@ pub(crate) static NODE_COUNTS: PerCpuArray<NodeCounters, 1> = PerCpuArray::new()
 /// ICMP messages that this CPU may still send in this second.
 #[btf_map]
 pub(crate) static ICMP_BUDGET: PerCpuArray<IcmpBudget, 1> = PerCpuArray::new();
+
+/// What one stage leaves for the next.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// What was decided about the last packet on this CPU, when settings ask for it.
 #[btf_map]

@@ -49,7 +49,14 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn view<const LEN: usize>(self, offset: usize) -> Option<View<LEN>> {
         let at = self.start + offset;
-        if at + LEN > self.end { None } else { Some(View { at, _bytes: PhantomData }) }
+        if at + LEN > self.end {
+            None
+        } else {
+            Some(View {
+                at,
+                _bytes: PhantomData,
+            })
+        }
     }
 }
 

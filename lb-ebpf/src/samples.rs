@@ -2,16 +2,18 @@
 
 use lb_common::sample::FlowSample;
 
-use crate::{
-    clock,
-    headers::{Headers, tcp},
-    maps::SAMPLES,
-};
+use crate::{clock, headers::tcp, maps::SAMPLES, scratch::scratch};
 
 /// Writes down a packet of a sampled flow. A table that is full forgets the oldest; a failure to
 /// write changes nothing for the packet.
+///
+/// The headers are in the scratch.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn sample(headers: &Headers, vip: u16, member: u16, bytes: u32) {
+pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let headers = &scratch.headers;
+    let (vip, member) = (vip as u16, member as u16);
     let key = headers.flow_key();
     let now_s = clock::now_s() as u32;
     let opens = u32::from(headers.opens());
@@ -26,7 +28,7 @@ pub(crate) fn sample(headers: &Headers, vip: u16, member: u16, bytes: u32) {
         sample.syns += opens;
         sample.resets += resets;
         sample.member = member;
-        return;
+        return 0;
     }
     let sample = FlowSample {
         packets: 1,
@@ -41,4 +43,5 @@ pub(crate) fn sample(headers: &Headers, vip: u16, member: u16, bytes: u32) {
     };
     // The least recently used entry makes room; what fails beyond that is one sample less.
     let _lost = SAMPLES.insert(&key, &sample, 0);
+    0
 }

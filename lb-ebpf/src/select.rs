@@ -73,7 +73,11 @@ pub(crate) fn slot(vip: &Vip, hash: u64) -> Result<SlotView, Reason> {
         return Err(Reason::NoMember);
     }
     let word = ring_word(image, slot / ENTRIES_PER_WORD).ok_or(Reason::Internal)?;
-    Ok(SlotView { image, slot, entry: entry(word, slot) })
+    Ok(SlotView {
+        image,
+        slot,
+        entry: entry(word, slot),
+    })
 }
 
 /// Chooses the member for a packet of a VIP. `record` is false for packets that only ask (ICMP
@@ -86,8 +90,11 @@ pub(crate) fn choose(
     record: bool,
 ) -> Result<Choice, Reason> {
     let flow_hash = headers.flow_hash(vip);
-    let slot_hash =
-        if vip.affinity == affinity::SOURCE { headers.source_hash(vip) } else { flow_hash };
+    let slot_hash = if vip.affinity == affinity::SOURCE {
+        headers.source_hash(vip)
+    } else {
+        flow_hash
+    };
     let slot = slot(vip, slot_hash)?;
     trace::slot(slot_hash, flow_hash, slot.slot);
     if slot.entry & LOOK_UP == 0 && vip.track != track::ALWAYS || vip.track == track::NEVER {
@@ -103,7 +110,11 @@ pub(crate) fn choose(
         flow_hash,
         vip: vip_index,
         current: slot.current(),
-        previous: if slot.entry & LOOK_UP == 0 { slot.current() } else { slot.previous() },
+        previous: if slot.entry & LOOK_UP == 0 {
+            slot.current()
+        } else {
+            slot.previous()
+        },
         always: vip.track == track::ALWAYS,
         opens: headers.opens(),
         unknown_is_new: headers.opens() || vip.track == track::ALWAYS && !headers.is_tcp(),

@@ -44,12 +44,16 @@ pub(crate) fn address(dest: &Address, family: u8) -> u64 {
 fn find(key: &VipKey) -> u64 {
     let mut at = key.home();
     for _ in 0..MAX_PROBES {
-        let Some(entry) = VIP_TABLE.get_ptr(at) else { return 0 };
+        let Some(entry) = VIP_TABLE.get_ptr(at) else {
+            return 0;
+        };
         // SAFETY: an entry of a mapped array; the controller changes it word by word, so each word is
         // read once.
         unsafe {
             let service = (&raw const (*entry).key.service).read_volatile();
-            if service == key.service && (*entry).key.high == key.high && (*entry).key.low == key.low
+            if service == key.service
+                && (*entry).key.high == key.high
+                && (*entry).key.low == key.low
             {
                 return (&raw const (*entry).target).read_volatile();
             }

@@ -1,6 +1,8 @@
 //! The tracking table: asked for flows in slots that changed, and for every flow of VIPs that
 //! always track. `docs/adr/0001-connection-consistency.md` says why it decides as it does.
 
+use core::hint::black_box;
+
 use lb_common::{
     ring::MemberIndex,
     trace::decision,
@@ -57,8 +59,40 @@ impl Answer {
 }
 
 /// Finds the member of a flow, and remembers it where the ring alone could not tell.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn ask(question: &Question) -> Answer {
+    let members = u32::from(question.current) | u32::from(question.previous) << 16;
+    let bits = u32::from(question.always)
+        | u32::from(question.opens) << 1
+        | u32::from(question.unknown_is_new) << 2
+        | u32::from(question.record) << 3;
+    Answer(black_box(ask_table(
+        question.flow_hash,
+        members,
+        u32::from(question.vip),
+        bits,
+    )))
+}
+
+/// [`ask`], as a stage of its own: takes the question as numbers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, bits: u32) -> u32 {
+    answer(&Question {
+        flow_hash,
+        vip: vip as u16,
+        current: members as u16,
+        previous: (members >> 16) as u16,
+        always: bits & 1 != 0,
+        opens: bits & 2 != 0,
+        unknown_is_new: bits & 4 != 0,
+        record: bits & 8 != 0,
+    })
+    .0
+}
+
+#[inline(always)]
+fn answer(question: &Question) -> Answer {
     let place = Place::of(question.flow_hash);
     let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
         return Answer::new(question.current, false);
@@ -78,7 +112,12 @@ pub(crate) fn ask(question: &Question) -> Answer {
     let (member, told_by_ring, how) = decide(question);
     trace::member(member, how);
     if question.record && !told_by_ring {
-        let cell = Cell { tag: place.tag, member, confirmed: false, seen_s: now_s };
+        let cell = Cell {
+            tag: place.tag,
+            member,
+            confirmed: false,
+            seen_s: now_s,
+        };
         insert(question.vip, bucket, cell);
     }
     Answer::new(member, question.unknown_is_new)
@@ -113,7 +152,16 @@ fn refresh(question: &Question, bucket: *mut Bucket, way: usize, cell: Cell, now
     }
     let confirmed = cell.confirmed || !question.opens;
     if confirmed != cell.confirmed || now_s != cell.seen_s {
-        store(bucket, way, Cell { confirmed, seen_s: now_s, ..cell }.pack());
+        store(
+            bucket,
+            way,
+            Cell {
+                confirmed,
+                seen_s: now_s,
+                ..cell
+            }
+            .pack(),
+        );
     }
 }
 
@@ -156,6 +204,10 @@ fn load(bucket: *mut Bucket, way: usize) -> u64 {
 #[inline(always)]
 fn store(bucket: *mut Bucket, way: usize, word: u64) {
     // SAFETY: as for `load`.
-    unsafe { bucket.cast::<u64>().add(way & (WAYS - 1)).write_volatile(word) }
+    unsafe {
+        bucket
+            .cast::<u64>()
+            .add(way & (WAYS - 1))
+            .write_volatile(word)
+    }
 }
-

@@ -1,16 +1,22 @@
 //! What becomes of a packet, and why.
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::xdp_action;
 use lb_common::reason::{FIRST_DROPPED, FIRST_PASSED, Reason};
 
-use crate::{counters, trace};
+use crate::{counters, stages::Stage, trace};
 
-/// The end of a packet's way: the XDP action in bits 0–7, the reason in bits 8–15.
+/// The end of a packet's way: the XDP action in bits 0–7, the reason in bits 8–15. Or, with bit 7, the
+/// stage that comes next in bits 0–6, an offset in bits 8–15 and a number in bits 16–31.
 ///
-/// One word, because a BPF function returns one register.
+/// One word, because a BPF function returns one register; a plain number where the function is a
+/// global one, which returns nothing else.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Verdict(u32);
+pub(crate) struct Verdict(pub(crate) u32);
+
+const NEXT: u32 = 0x80;
 
 impl Verdict {
     /// The packet is passed or dropped, as the reason says.
@@ -25,10 +31,32 @@ impl Verdict {
         Self(number << 8 | action)
     }
 
+    /// The verdict of a stage that the verifier checks by itself: to it, any number may come back. The
+    /// compiler sees which ones do, and must not drop a bound because of that.
+    #[inline(always)]
+    pub(crate) fn from_stage(number: u32) -> Self {
+        Self(black_box(number))
+    }
+
     /// The packet is sent by this XDP action.
     #[inline(always)]
     pub(crate) const fn sent(reason: Reason, action: u32) -> Self {
         Self((reason as u32) << 8 | action)
+    }
+
+    /// The packet goes on to a stage.
+    #[inline(always)]
+    pub(crate) const fn next(stage: Stage, offset: u32, number: u32) -> Self {
+        Self(NEXT | stage as u32 | (offset & 0xff) << 8 | number << 16)
+    }
+
+    /// The stage that comes next, if one does, with the offset and the number that it takes.
+    #[inline(always)]
+    pub(crate) fn next_stage(self) -> Option<(u32, u32, u32)> {
+        if self.0 & NEXT == 0 {
+            return None;
+        }
+        Some((self.0 & 0x7f, self.0 >> 8 & 0xff, self.0 >> 16))
     }
 
     /// Counts the packet under its reason, and gives the action to return to the kernel.
@@ -38,5 +66,14 @@ impl Verdict {
         counters::count_reason(reason);
         trace::finished(reason, action);
         action
+    }
+}
+
+/// The verdict of a stage that may have given up.
+#[inline(always)]
+pub(crate) fn settle(result: Result<Verdict, Reason>) -> Verdict {
+    match result {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::of(reason),
     }
 }

@@ -136,7 +136,7 @@ fn what_is_stored_through_memory_is_what_the_kernel_looks_up() {
     let (dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
     let member = Member {
         control: control::pack(control::SERVING, family::V4, 7),
-        address: [1, 2, 3, 4],
+        address: [1 << 32 | 2, 3 << 32 | 4],
         port_be: 99,
         ..bytemuck::Zeroable::zeroed()
     };
@@ -252,7 +252,7 @@ fn a_data_path_is_adopted_with_all_it_holds() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     Dataplane::unload(&pins).unwrap();
-    let key = VipKey::new(&[1, 0, 0, 0], family::V4, proto::TCP, 80);
+    let key = VipKey::new(&lb_common::address_v4(1), family::V4, proto::TCP, 80);
     let (program, image) = {
         let (mut dataplane, opened) = Dataplane::open(&small(), &pins).unwrap();
         assert_eq!(opened, Opened::Fresh);
@@ -681,28 +681,28 @@ fn sessions_are_counted_and_end_in_both_directions() {
         };
         let protocol = proto::UDP.into();
         let forth = NatKey {
-            address: [1; 4],
+            address: [1; 2],
             source_be: session,
             dest_be: 80,
             scope: 7,
             protocol,
         };
         let there = NatFlow {
-            dest: [4; 4],
+            dest: [4; 2],
             source_be: 900 + session,
             dest_be: 81,
             seen_s: 50,
             ..flow
         };
         let back = NatKey {
-            address: [4; 4],
+            address: [4; 2],
             source_be: 81,
             dest_be: 900 + session,
             scope: 2 | REPLY,
             protocol,
         };
         let here = NatFlow {
-            dest: [1; 4],
+            dest: [1; 2],
             source_be: 80,
             dest_be: session,
             seen_s: 100 * u32::from(session),

@@ -6,9 +6,11 @@ use lb_common::{checksum, family, proto, reason::Reason};
 use super::{HOPS, LEN};
 use crate::{
     clock,
+    headers::Headers,
     link::{self, Addresses, ether},
     maps::{ICMP_BUDGET, ICMP_RATE},
     packet::{Packet, adjust_head, adjust_tail},
+    stages::Stage,
     verdict::Verdict,
 };
 
@@ -31,24 +33,41 @@ const SHORT_QUOTE_V6: usize = 48;
 /// The smallest MTU of IPv6 (RFC 8200).
 const MIN_MTU_V6: u32 = 1280;
 
-/// Tells the sender of the packet whose IP header is at `l3`, unless it must not be told or the rate
-/// is used up.
+/// Tells the sender of a packet, unless it must not be told or the rate is used up.
 #[inline(always)]
-pub(crate) fn answer(ctx: *mut xdp_md, l3: u32, packet_family: u8, answer: Answer) -> Verdict {
+pub(crate) fn answer(headers: &Headers, answer: Answer) -> Verdict {
     let mtu = match answer {
-        Answer::TooBig(mtu) => mtu,
+        Answer::TooBig(mtu) => {
+            if mtu > 0xffff {
+                0xffff
+            } else {
+                mtu
+            }
+        }
         Answer::TimeExceeded => 0,
     };
-    if packet_family == family::V4 { answer_v4(ctx, l3, mtu) } else { answer_v6(ctx, l3, mtu) }
+    let stage = if headers.family == family::V4 {
+        Stage::AnswerV4
+    } else {
+        Stage::AnswerV6
+    };
+    Verdict::next(stage, headers.l3, mtu)
 }
 
 /// `mtu` 0: time exceeded.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
-    let silent = if mtu == 0 { Reason::HopLimit } else { Reason::TooBig };
+pub(crate) extern "C" fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
+    let silent = if mtu == 0 {
+        Reason::HopLimit
+    } else {
+        Reason::TooBig
+    };
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
-    let Some(ip) = packet.view::<20>(l3) else { return Verdict::of(Reason::Internal) };
+    let Some(ip) = packet.view::<20>(l3) else {
+        return Verdict::of(Reason::Internal).0;
+    };
     let protocol = ip.get::<u8>(9);
     let first = ip.get::<u8>(12);
     // No answer to ICMP, to no single host (RFC 1122 §3.2.2), or with options to quote.
@@ -58,7 +77,7 @@ fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
         || ip.get::<u8>(0) != 0x45
         || !may_send()
     {
-        return Verdict::of(silent);
+        return Verdict::of(silent).0;
     }
     let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(2) as usize >= LONG_QUOTE;
     let done = if long {
@@ -66,8 +85,12 @@ fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
     } else {
         write_v4::<SHORT_QUOTE_V4, { SHORT_QUOTE_V4 + LEN }>(ctx, l3, mtu)
     };
-    let sent = if mtu == 0 { Reason::TimeExceeded } else { Reason::FragmentationNeeded };
-    finish(done, sent, silent)
+    let sent = if mtu == 0 {
+        Reason::TimeExceeded
+    } else {
+        Reason::FragmentationNeeded
+    };
+    finish(done, sent, silent).0
 }
 
 #[inline(always)]
@@ -82,7 +105,9 @@ fn finish(done: Result<(), Reason>, sent: Reason, silent: Reason) -> Verdict {
 /// Whether this CPU may send another message in this second.
 #[inline(always)]
 fn may_send() -> bool {
-    let Some(budget) = ICMP_BUDGET.get_ptr_mut(0) else { return false };
+    let Some(budget) = ICMP_BUDGET.get_ptr_mut(0) else {
+        return false;
+    };
     // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
     let budget = unsafe { &mut *budget };
     let now_s = clock::now_s();
@@ -104,7 +129,11 @@ fn cut(ctx: *mut xdp_md, l3: usize, quote: usize, room: usize) -> Result<(), Rea
     if surplus > 0 && !adjust_tail(ctx, -surplus) {
         return Err(Reason::NoRoom);
     }
-    if adjust_head(ctx, -(room as i32)) { Ok(()) } else { Err(Reason::NoRoom) }
+    if adjust_head(ctx, -(room as i32)) {
+        Ok(())
+    } else {
+        Err(Reason::NoRoom)
+    }
 }
 
 #[inline(always)]
@@ -142,12 +171,19 @@ fn write_v4<const QUOTE: usize, const ICMP: usize>(
 }
 
 /// `mtu` 0: time exceeded.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
-    let silent = if mtu == 0 { Reason::HopLimit } else { Reason::TooBig };
+pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
+    let silent = if mtu == 0 {
+        Reason::HopLimit
+    } else {
+        Reason::TooBig
+    };
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
-    let Some(ip) = packet.view::<40>(l3) else { return Verdict::of(Reason::Internal) };
+    let Some(ip) = packet.view::<40>(l3) else {
+        return Verdict::of(Reason::Internal).0;
+    };
     let protocol = ip.get::<u8>(6);
     let first = ip.get::<u32>(8);
     let is_unspecified = first == 0 && ip.get::<u32>(12) == 0 && ip.get::<u64>(16) == 0;
@@ -157,7 +193,7 @@ fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
         || is_unspecified
         || !may_send()
     {
-        return Verdict::of(silent);
+        return Verdict::of(silent).0;
     }
     let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(4) as usize + 40 >= LONG_QUOTE;
     let done = if long {
@@ -165,8 +201,12 @@ fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> Verdict {
     } else {
         write_v6::<SHORT_QUOTE_V6, { SHORT_QUOTE_V6 + LEN }>(ctx, l3, mtu)
     };
-    let sent = if mtu == 0 { Reason::TimeExceeded } else { Reason::PacketTooBig };
-    finish(done, sent, silent)
+    let sent = if mtu == 0 {
+        Reason::TimeExceeded
+    } else {
+        Reason::PacketTooBig
+    };
+    finish(done, sent, silent).0
 }
 
 #[inline(always)]
@@ -188,7 +228,10 @@ fn write_v6<const QUOTE: usize, const ICMP: usize>(
     let ip = packet.view::<40>(l3).ok_or(Reason::NoRoom)?;
     let length_be = (ICMP as u16).to_be();
     ip.set(0, (6_u32 << 28).to_be());
-    ip.set(4, u32::from(length_be) | u32::from(proto::ICMPV6) << 16 | u32::from(HOPS) << 24);
+    ip.set(
+        4,
+        u32::from(length_be) | u32::from(proto::ICMPV6) << 16 | u32::from(HOPS) << 24,
+    );
     ip.set(8, vip[0]);
     ip.set(16, vip[1]);
     ip.set(24, sender[0]);

@@ -2,7 +2,11 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{
-    checksum, family, nat::REPLY, proto, reason::Reason, vip::forward,
+    address_v4, checksum, family,
+    nat::{NatKey, REPLY},
+    proto,
+    reason::Reason,
+    vip::forward,
 };
 
 use crate::{
@@ -13,15 +17,17 @@ use crate::{
     maps::VIPS,
     nat,
     packet::Packet,
+    scratch::scratch,
     select::choose,
     services::{Service, service},
+    stages::Stage,
     trace,
-    verdict::Verdict,
+    verdict::{Verdict, settle},
 };
 
 mod answer;
 
-pub(crate) use answer::{Answer, answer};
+pub(crate) use answer::{Answer, answer, answer_v4, answer_v6};
 
 /// Hop count of answers.
 const HOPS: u8 = 64;
@@ -50,33 +56,18 @@ mod v6 {
     }
 }
 
-/// An ICMP packet to one of our addresses.
+/// An ICMP or ICMPv6 packet to one of our addresses. The headers are in the scratch.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn receive_v4(ctx: *mut xdp_md, headers: &Headers) -> Verdict {
-    settle(receive(ctx, headers, v4::ECHO_REQUEST, v4::is_error))
-}
-
-/// An ICMPv6 packet to one of our addresses.
-#[inline(never)]
-pub(crate) fn receive_v6(ctx: *mut xdp_md, headers: &Headers) -> Verdict {
-    settle(receive(ctx, headers, v6::ECHO_REQUEST, v6::is_error))
+pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(receive(ctx, &scratch.headers)).0
 }
 
 #[inline(always)]
-fn settle(result: Result<Verdict, Reason>) -> Verdict {
-    match result {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
-    }
-}
-
-#[inline(always)]
-fn receive(
-    ctx: *mut xdp_md,
-    headers: &Headers,
-    echo_request: u8,
-    is_error: impl Fn(u8) -> bool,
-) -> Result<Verdict, Reason> {
+fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let l4 = headers.l4();
     let room = headers.length - (headers.l4 - headers.l3);
@@ -88,22 +79,38 @@ fn receive(
         return Err(Reason::BadTransport);
     }
     let kind = icmp.get::<u8>(0);
+    let is_v4 = headers.family == family::V4;
+    let echo_request = if is_v4 {
+        v4::ECHO_REQUEST
+    } else {
+        v6::ECHO_REQUEST
+    };
     if kind == echo_request && icmp.get::<u8>(1) == 0 {
-        return echo(ctx, headers, room);
+        return Ok(Verdict::next(Stage::Echo, 0, 0));
     }
-    if is_error(kind) {
-        return if headers.family == family::V4 {
-            error_v4(ctx, headers)
-        } else {
-            error_v6(ctx, headers)
-        };
+    if is_v4 && v4::is_error(kind) {
+        return Ok(Verdict::next(Stage::ErrorV4, 0, 0));
+    }
+    if !is_v4 && v6::is_error(kind) {
+        return Ok(Verdict::next(Stage::ErrorV6, 0, 0));
     }
     Err(Reason::IcmpOther)
 }
 
+/// Answers an echo request. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(echo(ctx, &scratch.headers)).0
+}
+
 /// Answers an echo request by turning the packet round.
 #[inline(always)]
-fn echo(ctx: *mut xdp_md, headers: &Headers, room: u32) -> Result<Verdict, Reason> {
+fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let room = headers.length - (headers.l4 - headers.l3);
     if let Service::NatSource(_) = service(&headers.dest, headers.family, headers.protocol, 0) {
         // An address of the host as well: the host answers.
         return Err(Reason::IcmpOther);
@@ -127,10 +134,17 @@ fn echo(ctx: *mut xdp_md, headers: &Headers, room: u32) -> Result<Verdict, Reaso
     let packet = Packet::of(ctx);
     let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
     let old = icmp.get::<u16>(0);
-    let reply = if headers.family == family::V4 { v4::ECHO_REPLY } else { v6::ECHO_REPLY };
+    let reply = if headers.family == family::V4 {
+        v4::ECHO_REPLY
+    } else {
+        v6::ECHO_REPLY
+    };
     let new = u16::from_le_bytes([reply, 0]);
     icmp.set(0, new);
-    icmp.set(2, checksum::update(icmp.get(2), checksum::replace_u16(old, new)));
+    icmp.set(
+        2,
+        checksum::update(icmp.get(2), checksum::replace_u16(old, new)),
+    );
     turn_round(packet, l3, headers)?;
     let link = Addresses::read(ctx)?;
     link.swapped().write(ctx)?;
@@ -142,20 +156,23 @@ fn echo(ctx: *mut xdp_md, headers: &Headers, room: u32) -> Result<Verdict, Reaso
 fn turn_round(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
     if headers.family == family::V4 {
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(12, headers.dest[0]);
-        ip.set(16, headers.source[0]);
+        ip.set(12, headers.dest[0] as u32);
+        ip.set(16, headers.source[0] as u32);
         let old = ip.get::<u16>(8);
         let new = u16::from_le_bytes([HOPS, proto::ICMP]);
         ip.set(8, new);
-        ip.set(10, checksum::update(ip.get(10), checksum::replace_u16(old, new)));
+        ip.set(
+            10,
+            checksum::update(ip.get(10), checksum::replace_u16(old, new)),
+        );
         return Ok(());
     }
     let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
     ip.set(7, HOPS);
-    for word in 0..4 {
-        ip.set(8 + word * 4, headers.dest[word]);
-        ip.set(24 + word * 4, headers.source[word]);
-    }
+    ip.set(8, headers.dest[0]);
+    ip.set(16, headers.dest[1]);
+    ip.set(24, headers.source[0]);
+    ip.set(32, headers.source[1]);
     Ok(())
 }
 
@@ -169,8 +186,9 @@ const NO_SUM: u32 = u32::MAX;
 /// Folded sum of `room` bytes from `l4` on, at most [`MAX_ECHO`]; [`NO_SUM`] when the frame ends before.
 ///
 /// A function of its own because of its loops, as in `ipv4`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
+extern "C" fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
     let l4 = (l4 & 0x3ff) as usize;
     let (mut sum, mut done) = (0, 0_u32);
     for _ in 0..MAX_ECHO / CHUNK as u32 {
@@ -187,7 +205,9 @@ fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
         if done + 2 > room {
             break;
         }
-        let Some(word) = Packet::of(ctx).view::<2>(l4 + (done & 0x3fff) as usize) else { return NO_SUM };
+        let Some(word) = Packet::of(ctx).view::<2>(l4 + (done & 0x3fff) as usize) else {
+            return NO_SUM;
+        };
         sum += u64::from(word.get::<u16>(0));
         done += 2;
     }
@@ -195,7 +215,9 @@ fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
         // The last odd byte counts as the first of a word. It is read with the one before it: a check
         // of a single byte tells the verifier nothing.
         let at = (l4 + done as usize - 1) & 0x3fff;
-        let Some(last) = Packet::of(ctx).view::<2>(at) else { return NO_SUM };
+        let Some(last) = Packet::of(ctx).view::<2>(at) else {
+            return NO_SUM;
+        };
         sum += u64::from(last.get_whole::<u16>(0).to_le_bytes()[1]);
     }
     u32::from(checksum::fold(sum))
@@ -205,13 +227,34 @@ fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
 #[inline(always)]
 fn pseudo_header(headers: &Headers, length: u32) -> u64 {
     let mut sum = u64::from(length.to_be()) + u64::from(u32::from(proto::ICMPV6).to_be());
-    for word in 0..4 {
-        sum += u64::from(headers.source[word]) + u64::from(headers.dest[word]);
+    for address in [headers.source, headers.dest] {
+        for word in address {
+            sum += (word & 0xffff_ffff) + (word >> 32);
+        }
     }
     sum
 }
 
-/// An ICMP error: about a packet that a backend or the node has sent.
+/// An ICMP error: about a packet that a backend or the node has sent. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(error_v4(ctx, &scratch.headers)).0
+}
+
+/// The same for ICMPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(error_v6(ctx, &scratch.headers)).0
+}
+
 #[inline(always)]
 fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
@@ -223,12 +266,14 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if quoted.get::<u8>(0) >> 4 != 4 || header_len < 20 || is_later {
         return Err(Reason::IcmpNoFlow);
     }
-    let ports = packet.view::<8>(at + header_len).ok_or(Reason::IcmpNoFlow)?;
+    let ports = packet
+        .view::<8>(at + header_len)
+        .ok_or(Reason::IcmpNoFlow)?;
     let turned = Headers {
         l4: (at + header_len) as u32,
         protocol: quoted.get(9),
-        source: [quoted.get(16), 0, 0, 0],
-        dest: [quoted.get(12), 0, 0, 0],
+        source: address_v4(quoted.get(16)),
+        dest: address_v4(quoted.get(12)),
         source_be: ports.get(2),
         dest_be: ports.get(0),
         ..*headers
@@ -247,8 +292,8 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let turned = Headers {
         l4: (at + 40) as u32,
         protocol: quoted.get(6),
-        source: [quoted.get(24), quoted.get(28), quoted.get(32), quoted.get(36)],
-        dest: [quoted.get(8), quoted.get(12), quoted.get(16), quoted.get(20)],
+        source: [quoted.get(24), quoted.get(32)],
+        dest: [quoted.get(8), quoted.get(16)],
         source_be: quoted.get(42),
         dest_be: quoted.get(40),
         ..*headers
@@ -266,12 +311,15 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
     if outer.hops <= 1 {
         return Err(Reason::HopLimit);
     }
-    let turned = &Headers { tcp_flags: 0, ..*turned };
+    let turned = &Headers {
+        tcp_flags: 0,
+        ..*turned
+    };
     let vip_index = match service(&turned.dest, turned.family, turned.protocol, turned.dest_be) {
         Service::Vip(vip) => vip,
         Service::NatSource(source) => {
             let key = nat::request_key(turned, source | REPLY);
-            return Ok(nat::error::forward(ctx, outer, turned, &key));
+            return Ok(about_session(turned, key));
         }
         Service::Foreign(_) => return Err(Reason::NoService),
     };
@@ -279,7 +327,7 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
     let vip = VIPS.get(u32::from(vip_index)).ok_or(Reason::Internal)?;
     if vip.forward == forward::NAT {
         let key = nat::request_key(turned, vip_index);
-        return Ok(nat::error::forward(ctx, outer, turned, &key));
+        return Ok(about_session(turned, key));
     }
     let choice = choose(vip, vip_index, turned, false)?;
     let way = way(choice.member, vip_index)?;
@@ -291,4 +339,15 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
             Ok(Verdict::sent(Reason::IcmpErrorForwarded, action))
         }
     }
+}
+
+/// Hands an error about a session to the stage for it.
+#[inline(always)]
+fn about_session(turned: &Headers, key: NatKey) -> Verdict {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal);
+    };
+    scratch.turned = *turned;
+    scratch.key = key;
+    Verdict::next(Stage::NatError, 0, 0)
 }

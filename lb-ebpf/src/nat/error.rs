@@ -22,24 +22,27 @@ use crate::{
     headers::Headers,
     link::{self, Addresses},
     packet::Packet,
+    scratch::scratch,
     trace,
-    verdict::Verdict,
+    verdict::{Verdict, settle},
 };
 
-/// Sends an error on. `outer` are the headers of the error; `quoted` those of the packet that it
-/// quotes, turned round (as a packet of the other direction would be); `key` finds the session's
+/// Sends an error on. In the scratch are the headers of the error, those of the packet that it
+/// quotes, turned round (as a packet of the other direction would be), and the key of the session's
 /// entry for that other direction.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn forward(
-    ctx: *mut xdp_md,
-    outer: &Headers,
-    quoted: &Headers,
-    key: &NatKey,
-) -> Verdict {
-    match try_forward(ctx, outer, quoted, key) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
-    }
+pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(try_forward(
+        ctx,
+        &scratch.headers,
+        &scratch.turned,
+        &scratch.key,
+    ))
+    .0
 }
 
 #[inline(always)]
@@ -50,7 +53,11 @@ fn try_forward(
     key: &NatKey,
 ) -> Result<Verdict, Reason> {
     let is_reply = key.scope & REPLY != 0;
-    let missing = if is_reply { Reason::NatNoSession } else { Reason::IcmpNoFlow };
+    let missing = if is_reply {
+        Reason::NatNoSession
+    } else {
+        Reason::IcmpNoFlow
+    };
     let found = find(key).ok_or(missing)?;
     // SAFETY: an entry that was just found; nothing is written to its table below.
     let flow = unsafe { &*found.flow };
@@ -83,8 +90,8 @@ fn rewrite(
 ) -> Result<(), Reason> {
     let (l3, l4) = (outer.l3(), outer.l4());
     let quoted_l4 = quoted.l4();
-    let addresses = address_delta(&quoted.dest, &flow.dest)
-        + address_delta(&quoted.source, &flow.source);
+    let addresses =
+        address_delta(&quoted.dest, &flow.dest) + address_delta(&quoted.source, &flow.source);
     let ports = checksum::replace_u16(quoted.dest_be, flow.dest_be)
         + checksum::replace_u16(quoted.source_be, flow.source_be);
 
@@ -100,15 +107,15 @@ fn rewrite(
     }
     if outer.family == family::V4 {
         let inner = packet.view::<20>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
-        inner.set(12, flow.dest[0]);
-        inner.set(16, flow.source[0]);
+        inner.set(12, flow.dest[0] as u32);
+        inner.set(16, flow.source[0] as u32);
         let old = inner.get::<u16>(10);
         let new = checksum::update(old, u64::from(checksum::fold(addresses)));
         inner.set(10, new);
         delta += checksum::replace_u16(old, new);
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(16, flow.dest[0]);
-        let header = checksum::replace_u32(outer.dest[0], flow.dest[0]);
+        ip.set(16, flow.dest[0] as u32);
+        let header = checksum::replace_u32(outer.dest[0] as u32, flow.dest[0] as u32);
         ip.set(10, checksum::update(ip.get(10), header));
     } else {
         let inner = packet.view::<40>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
@@ -118,6 +125,9 @@ fn rewrite(
         delta += address_delta(&outer.dest, &flow.dest);
     }
     let icmp = packet.view::<8>(l4).ok_or(Reason::Internal)?;
-    icmp.set(2, checksum::update(icmp.get(2), u64::from(checksum::fold(delta))));
+    icmp.set(
+        2,
+        checksum::update(icmp.get(2), u64::from(checksum::fold(delta))),
+    );
     pass_hop(packet, l3, outer.family)
 }

@@ -14,15 +14,18 @@ use lb_common::{
 use crate::{
     clock,
     counters::count_member,
-    forward::{note_packet, way},
+    forward::{count_packet, way},
     fragments,
     headers::{Headers, tcp},
     icmp,
     link::{self, Addresses},
-    maps::SAMPLE_MASK,
+    maps::{SAMPLE_MASK, VIPS},
     packet::Packet,
-    samples, trace,
-    verdict::Verdict,
+    samples,
+    scratch::{Scratch, Session, scratch},
+    stages::Stage,
+    trace,
+    verdict::{Verdict, settle},
 };
 
 pub(crate) mod error;
@@ -31,50 +34,78 @@ mod session;
 
 use session::Found;
 
-/// A client's packet for a VIP.
+/// A client's packet for a VIP: finds its session or begins one. The headers are in the scratch.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn request(
-    ctx: *mut xdp_md,
-    headers: &Headers,
-    vip: &Vip,
-    vip_index: u16,
-) -> Verdict {
-    match try_request(ctx, headers, vip, vip_index) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
+pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let Some(vip) = VIPS.get(vip_index) else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    session.request_key = request_key(headers, vip_index as u16);
+    session.new = !session::of_request(ctx, headers, session);
+    if session.new
+        && let Err(reason) = session::begin(ctx, headers, vip, vip_index as u16, session)
+    {
+        return Verdict::of(reason).0;
     }
+    Verdict::next(Stage::NatSend, 0, vip_index).0
+}
+
+/// Sends a client's packet, whose session is in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let Some(vip) = VIPS.get(vip_index) else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    settle(try_send(ctx, headers, session, vip, vip_index as u16)).0
 }
 
 #[inline(always)]
-fn try_request(
+fn try_send(
     ctx: *mut xdp_md,
     headers: &Headers,
+    session: &Session,
     vip: &Vip,
     vip_index: u16,
 ) -> Result<Verdict, Reason> {
-    let key = request_key(headers, vip_index);
-    let (flow, new_flow) = match session::of_request(ctx, headers, &key) {
-        Some(found) => (found, false),
-        None => (session::begin(ctx, headers, vip, &key)?, true),
-    };
-    let flow = &flow;
+    let flow = &session.request;
     let way = way(flow.member, vip_index)?;
+    trace::vip(vip_index);
     trace::member(flow.member, decision::SESSION);
     if headers.length > way.egress.mtu {
-        let answer = icmp::Answer::TooBig(way.egress.mtu);
-        return Ok(icmp::answer(ctx, headers.l3, headers.family, answer));
+        return Ok(icmp::answer(headers, icmp::Answer::TooBig(way.egress.mtu)));
     }
     let packet = Packet::of(ctx);
     let bytes = packet.len();
     rewrite::packet(packet, headers, flow)?;
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
     let action = link::leave_by(ctx, way.egress.ifindex)?;
-    note_packet(headers, flow.member, new_flow || headers.opens(), false, bytes);
+    let resets = headers.tcp_flags & tcp::RST != 0;
+    count_packet(
+        flow.member,
+        session.new || headers.opens(),
+        resets,
+        false,
+        bytes,
+    );
     if hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load()) {
-        samples::sample(headers, vip_index, flow.member, bytes);
+        samples::sample(u32::from(vip_index), u32::from(flow.member), bytes);
     }
     if headers.first_fragment {
-        fragments::remember_session(headers, &key, vip_index, flow.member);
+        fragments::remember_session(headers, &session.request_key, vip_index, flow.member);
     }
     Ok(Verdict::sent(Reason::Forwarded, action))
 }
@@ -96,12 +127,14 @@ fn reply_key(headers: &Headers, source: u16) -> NatKey {
 }
 
 /// A packet to one of the node's NAT addresses: a backend's reply, or the host's own traffic.
+/// The headers are in the scratch.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Verdict {
-    match try_reply(ctx, headers, source) {
-        Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
-    }
+pub(crate) extern "C" fn nat_reply(ctx: *mut xdp_md, source: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(try_reply(ctx, &scratch.headers, source as u16)).0
 }
 
 #[inline(always)]
@@ -128,11 +161,7 @@ fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict
 
 /// Sends a rewritten packet back the way that the client's packets come.
 #[inline(always)]
-fn send_reply(
-    ctx: *mut xdp_md,
-    flow: &NatFlow,
-    bytes: u32,
-) -> Result<Verdict, Reason> {
+fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u32) -> Result<Verdict, Reason> {
     Addresses::from_words(flow.link).write(ctx)?;
     let action = link::leave_by(ctx, flow.ifindex)?;
     count_member(flow.member, |counters| {
@@ -145,14 +174,22 @@ fn send_reply(
 /// The state bits that a packet's flags add.
 #[inline(always)]
 fn closing(headers: &Headers) -> u32 {
-    let fin = if headers.tcp_flags & tcp::FIN != 0 { state::FIN } else { 0 };
-    let rst = if headers.tcp_flags & tcp::RST != 0 { state::RST } else { 0 };
+    let fin = if headers.tcp_flags & tcp::FIN != 0 {
+        state::FIN
+    } else {
+        0
+    };
+    let rst = if headers.tcp_flags & tcp::RST != 0 {
+        state::RST
+    } else {
+        0
+    };
     fin | rst
 }
 
 /// A later fragment of a session's datagram.
 #[inline(always)]
-pub(crate) fn follow(
+pub(crate) fn follow_session(
     ctx: *mut xdp_md,
     headers: &Headers,
     key: &NatKey,
@@ -168,6 +205,9 @@ pub(crate) fn follow(
     }
     let way = way(flow.member, flow.vip)?;
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
-    note_packet(headers, flow.member, false, false, bytes);
-    Ok(Verdict::sent(Reason::Forwarded, link::leave_by(ctx, way.egress.ifindex)?))
+    count_packet(flow.member, false, false, false, bytes);
+    Ok(Verdict::sent(
+        Reason::Forwarded,
+        link::leave_by(ctx, way.egress.ifindex)?,
+    ))
 }

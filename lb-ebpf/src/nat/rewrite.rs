@@ -1,6 +1,6 @@
 //! Rewriting addresses and ports, and the checksums that cover them (RFC 1624, RFC 3022).
 
-use lb_common::{checksum, family, nat::NatFlow, proto, reason::Reason};
+use lb_common::{Address, checksum, family, nat::NatFlow, proto, reason::Reason};
 
 use crate::{
     forward::pass_hop,
@@ -23,11 +23,17 @@ pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Resul
         let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
         ports(tcp, flow.source_be, flow.dest_be);
         let old = tcp.get(TCP_CHECKSUM);
-        tcp.set(TCP_CHECKSUM, checksum::update(old, u64::from(flow.payload_delta)));
+        tcp.set(
+            TCP_CHECKSUM,
+            checksum::update(old, u64::from(flow.payload_delta)),
+        );
     } else {
         let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
         ports(udp, flow.source_be, flow.dest_be);
-        udp.set(UDP_CHECKSUM, udp_checksum(udp.get(UDP_CHECKSUM), flow.payload_delta));
+        udp.set(
+            UDP_CHECKSUM,
+            udp_checksum(udp.get(UDP_CHECKSUM), flow.payload_delta),
+        );
     }
     Ok(())
 }
@@ -55,9 +61,12 @@ pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Re
     let l3 = headers.l3();
     if headers.family == family::V4 {
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(12, flow.source[0]);
-        ip.set(16, flow.dest[0]);
-        ip.set(10, checksum::update(ip.get(10), u64::from(flow.header_delta)));
+        ip.set(12, flow.source[0] as u32);
+        ip.set(16, flow.dest[0] as u32);
+        ip.set(
+            10,
+            checksum::update(ip.get(10), u64::from(flow.header_delta)),
+        );
     } else {
         let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
         write_v6(ip, 8, &flow.source, &flow.dest);
@@ -70,24 +79,17 @@ pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Re
 pub(super) fn write_v6<const N: usize>(
     view: View<N>,
     offset: usize,
-    source: &[u32; 4],
-    dest: &[u32; 4],
+    source: &Address,
+    dest: &Address,
 ) {
     view.set(offset, source[0]);
-    view.set(offset + 4, source[1]);
-    view.set(offset + 8, source[2]);
-    view.set(offset + 12, source[3]);
+    view.set(offset + 8, source[1]);
     view.set(offset + 16, dest[0]);
-    view.set(offset + 20, dest[1]);
-    view.set(offset + 24, dest[2]);
-    view.set(offset + 28, dest[3]);
+    view.set(offset + 24, dest[1]);
 }
 
 /// What new addresses add to a sum.
 #[inline(always)]
-pub(super) fn address_delta(old: &[u32; 4], new: &[u32; 4]) -> u64 {
-    checksum::replace_u32(old[0], new[0])
-        + checksum::replace_u32(old[1], new[1])
-        + checksum::replace_u32(old[2], new[2])
-        + checksum::replace_u32(old[3], new[3])
+pub(super) fn address_delta(old: &Address, new: &Address) -> u64 {
+    checksum::replace_u64(old[0], new[0]) + checksum::replace_u64(old[1], new[1])
 }

@@ -18,6 +18,7 @@ use crate::{
     link::Addresses,
     maps::{MEMBERS, NAT_FLOWS, NAT_NEW, NAT_SOURCES},
     packet::ingress_ifindex,
+    scratch::Session,
     select::{none_serves, serves, slot},
     trace,
 };
@@ -33,38 +34,42 @@ pub(super) struct Found {
 #[inline(always)]
 pub(super) fn find(key: &NatKey) -> Option<Found> {
     if let Some(flow) = NAT_FLOWS.get_ptr_mut(key) {
-        return Some(Found { flow, embryonic: false });
+        return Some(Found {
+            flow,
+            embryonic: false,
+        });
     }
-    NAT_NEW.get_ptr_mut(key).map(|flow| Found { flow, embryonic: true })
+    NAT_NEW.get_ptr_mut(key).map(|flow| Found {
+        flow,
+        embryonic: true,
+    })
 }
 
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
 /// session that is closed or whose member is gone.
 #[inline(always)]
-pub(super) fn of_request(
-    ctx: *mut xdp_md,
-    headers: &Headers,
-    key: &NatKey,
-) -> Option<NatFlow> {
-    let found = find(key)?;
+pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
+    let Some(found) = find(&session.request_key) else {
+        return false;
+    };
     // SAFETY: an entry that was just found; nothing was written to its table since.
     let flow = unsafe { &mut *found.flow };
     if !is_current(flow) || headers.opens() && is_over(flow) {
-        return None;
+        return false;
     }
     let now_s = clock::now_s() as u32;
     let before = flow.state;
     flow.state |= closing(headers);
+    let due = flow.seen_s != now_s || before != flow.state;
+    flow.seen_s = now_s;
+    // From here on a copy: what is written to the tables below could take the entry's place.
+    session.request = *flow;
     if found.embryonic && !headers.opens() {
-        return Some(confirm(ctx, headers, key, flow, now_s));
+        confirm(ctx, headers, session);
+    } else if due {
+        keep_reply(ctx, headers, session, found.embryonic);
     }
-    if flow.seen_s != now_s || before != flow.state {
-        flow.seen_s = now_s;
-        let flow = *flow;
-        keep_reply(ctx, headers, &flow, found.embryonic);
-        return Some(flow);
-    }
-    Some(*flow)
+    true
 }
 
 /// Whether the session's member still is who it was.
@@ -88,50 +93,52 @@ fn is_over(flow: &NatFlow) -> bool {
 
 /// Moves a session that was answered and followed to the table where no flood reaches it.
 #[inline(always)]
-fn confirm(
-    ctx: *mut xdp_md,
-    headers: &Headers,
-    key: &NatKey,
-    flow: &mut NatFlow,
-    now_s: u32,
-) -> NatFlow {
-    let reply = reply_key(flow, headers);
+fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
+    write_reply_key(headers, session);
     let answered = NAT_NEW
-        .get_ptr(&reply)
+        .get_ptr(&session.reply_key)
         // SAFETY: an entry that was just found.
         .is_some_and(|entry| unsafe { (*entry).state } & state::SEEN != 0);
-    flow.seen_s = now_s;
-    let mut request = *flow;
     if !answered {
-        return request;
+        return;
     }
-    request.state |= state::SEEN;
-    let entry = reply_entry(ctx, headers, &request, state::SEEN);
-    if NAT_FLOWS.insert(&reply, &entry, 0).is_err() || NAT_FLOWS.insert(key, &request, 0).is_err() {
+    session.request.state |= state::SEEN;
+    write_reply(ctx, headers, session, state::SEEN);
+    if NAT_FLOWS
+        .insert(&session.reply_key, &session.reply, 0)
+        .is_err()
+        || NAT_FLOWS
+            .insert(&session.request_key, &session.request, 0)
+            .is_err()
+    {
         // It stays embryonic; the next packet tries again.
-        return request;
+        return;
     }
     // Entries that are left behind are found second, and age out.
-    let _gone = NAT_NEW.remove(key);
-    let _gone = NAT_NEW.remove(&reply);
-    request
+    let _gone = NAT_NEW.remove(&session.request_key);
+    let _gone = NAT_NEW.remove(&session.reply_key);
 }
 
 /// Once a second, the client's packets keep the entry of the replies: its age, and the way back.
 #[inline(always)]
-fn keep_reply(ctx: *mut xdp_md, headers: &Headers, flow: &NatFlow, embryonic: bool) {
-    let key = reply_key(flow, headers);
+fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, embryonic: bool) {
+    write_reply_key(headers, session);
     let table = |key: &NatKey| {
-        if embryonic { NAT_NEW.get_ptr(key) } else { NAT_FLOWS.get_ptr(key) }
+        if embryonic {
+            NAT_NEW.get_ptr(key)
+        } else {
+            NAT_FLOWS.get_ptr(key)
+        }
     };
     // SAFETY: an entry that was just found.
-    let bits = table(&key).map_or(0, |entry| unsafe { (*entry).state });
-    let entry = reply_entry(ctx, headers, flow, bits | flow.state & (state::FIN | state::RST));
+    let bits = table(&session.reply_key).map_or(0, |entry| unsafe { (*entry).state });
+    let closing = session.request.state & (state::FIN | state::RST);
+    write_reply(ctx, headers, session, bits | closing);
     // The entry was there a moment ago or is made anew; if neither works, the next second tries again.
     let _kept = if embryonic {
-        NAT_NEW.insert(&key, &entry, 0)
+        NAT_NEW.insert(&session.reply_key, &session.reply, 0)
     } else {
-        NAT_FLOWS.insert(&key, &entry, 0)
+        NAT_FLOWS.insert(&session.reply_key, &session.reply, 0)
     };
 }
 
@@ -144,21 +151,23 @@ pub(super) fn touch_reply(flow: &mut NatFlow, now_s: u32) {
 }
 
 #[inline(always)]
-fn reply_key(flow: &NatFlow, headers: &Headers) -> NatKey {
-    NatKey {
+fn write_reply_key(headers: &Headers, session: &mut Session) {
+    let flow = &session.request;
+    session.reply_key = NatKey {
         address: flow.dest,
         source_be: flow.dest_be,
         dest_be: flow.nat_port_be,
         scope: flow.nat_source | REPLY,
         protocol: u16::from(headers.protocol),
-    }
+    };
 }
 
-/// The entry of the replies to a client's packet.
+/// Writes the entry of the replies to a client's packet.
 #[inline(always)]
-fn reply_entry(ctx: *mut xdp_md, headers: &Headers, request: &NatFlow, bits: u32) -> NatFlow {
+fn write_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, bits: u32) {
+    let Session { request, reply, .. } = session;
     let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
-    NatFlow {
+    *reply = NatFlow {
         source: headers.dest,
         dest: headers.source,
         source_be: headers.dest_be,
@@ -169,7 +178,7 @@ fn reply_entry(ctx: *mut xdp_md, headers: &Headers, request: &NatFlow, bits: u32
         link,
         ifindex: ingress_ifindex(ctx),
         ..*request
-    }
+    };
 }
 
 /// What undoes a folded delta: its complement.
@@ -185,45 +194,62 @@ pub(super) fn begin(
     ctx: *mut xdp_md,
     headers: &Headers,
     vip: &Vip,
-    key: &NatKey,
-) -> Result<NatFlow, Reason> {
+    vip_index: u16,
+    session: &mut Session,
+) -> Result<(), Reason> {
     if headers.is_tcp() && !headers.opens() {
         return Err(Reason::NatNoFlow);
     }
     let flow_hash = headers.flow_hash(vip);
-    let slot_hash =
-        if vip.affinity == affinity::SOURCE { headers.source_hash(vip) } else { flow_hash };
+    let slot_hash = if vip.affinity == affinity::SOURCE {
+        headers.source_hash(vip)
+    } else {
+        flow_hash
+    };
     let slot = slot(vip, slot_hash)?;
     trace::slot(slot_hash, flow_hash, slot.slot);
     if slot.current() == NO_MEMBER {
-        return Err(none_serves(key.scope));
+        return Err(none_serves(vip_index));
     }
-    let mut request = request_entry(headers, slot.current(), key.scope)?;
-    let source = NAT_SOURCES.get(u32::from(request.nat_source)).ok_or(Reason::Internal)?;
-    take_port(ctx, headers, source, flow_hash, &mut request).inspect_err(|_| {
-        count_vip(key.scope, |counters| counters.nat_no_port += 1);
+    write_request(headers, slot.current(), vip_index, &mut session.request)?;
+    let source = u32::from(session.request.nat_source);
+    let source = NAT_SOURCES.get(source).ok_or(Reason::Internal)?;
+    take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
+        count_vip(vip_index, |counters| counters.nat_no_port += 1);
     })?;
     // The session may have been closed, or its member be gone: nothing of it counts any more.
-    let _gone = NAT_FLOWS.remove(key);
-    if NAT_NEW.insert(key, &request, 0).is_err() {
+    let _gone = NAT_FLOWS.remove(&session.request_key);
+    if NAT_NEW
+        .insert(&session.request_key, &session.request, 0)
+        .is_err()
+    {
         return Err(Reason::NatNoPort);
     }
-    count_vip(key.scope, |counters| counters.nat_sessions += 1);
-    Ok(request)
+    count_vip(vip_index, |counters| counters.nat_sessions += 1);
+    Ok(())
 }
 
-/// The entry of the client's packets, but for the port.
+/// Writes the entry of the client's packets, but for the port.
 #[inline(always)]
-fn request_entry(headers: &Headers, member: u16, vip: u16) -> Result<NatFlow, Reason> {
+fn write_request(
+    headers: &Headers,
+    member: u16,
+    vip: u16,
+    request: &mut NatFlow,
+) -> Result<(), Reason> {
     let entry = MEMBERS.get_ptr(u32::from(member)).ok_or(Reason::Internal)?;
     // SAFETY: an entry of a mapped array; the control word is replaced in one step, the rest is
     // constant while a ring names the member.
     let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
-    Ok(NatFlow {
+    *request = NatFlow {
         source: entry.source,
         dest: entry.address,
         source_be: 0,
-        dest_be: if entry.port_be == 0 { headers.dest_be } else { entry.port_be },
+        dest_be: if entry.port_be == 0 {
+            headers.dest_be
+        } else {
+            entry.port_be
+        },
         header_delta: 0,
         payload_delta: 0,
         member,
@@ -235,7 +261,8 @@ fn request_entry(headers: &Headers, member: u16, vip: u16) -> Result<NatFlow, Re
         ifindex: 0,
         nat_port_be: 0,
         nat_source: entry.nat_source,
-    })
+    };
+    Ok(())
 }
 
 /// Finds a free port, and writes the entry of the replies with it.
@@ -245,8 +272,9 @@ fn take_port(
     headers: &Headers,
     source: &NatSource,
     flow_hash: u64,
-    request: &mut NatFlow,
+    session: &mut Session,
 ) -> Result<(), Reason> {
+    let request = &mut session.request;
     let ports = u32::from(source.ports);
     if ports == 0 {
         return Err(Reason::NatNoPort);
@@ -258,6 +286,7 @@ fn take_port(
     }
     let stride = (flow_hash >> 48) as u32 | 1;
     for attempt in 0..PORT_TRIES {
+        let request = &mut session.request;
         let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
         let port_be = (source.first_port + offset as u16).to_be();
         request.source_be = port_be;
@@ -266,12 +295,15 @@ fn take_port(
             + checksum::replace_u16(headers.source_be, port_be)
             + checksum::replace_u16(headers.dest_be, request.dest_be);
         request.payload_delta = u32::from(checksum::fold(delta));
-        let key = reply_key(request, headers);
-        if NAT_FLOWS.get_ptr(&key).is_some() {
+        write_reply_key(headers, session);
+        if NAT_FLOWS.get_ptr(&session.reply_key).is_some() {
             continue;
         }
-        let entry = reply_entry(ctx, headers, request, 0);
-        if NAT_NEW.insert(&key, &entry, u64::from(BPF_NOEXIST)).is_ok() {
+        write_reply(ctx, headers, session, 0);
+        if NAT_NEW
+            .insert(&session.reply_key, &session.reply, u64::from(BPF_NOEXIST))
+            .is_ok()
+        {
             return Ok(());
         }
     }

@@ -158,7 +158,7 @@ mod tests {
 
     fn key(number: u32) -> VipKey {
         VipKey::new(
-            &[number / 7, 0, 0, 0],
+            &lb_common::address_v4(number / 7),
             family::V4,
             proto::TCP,
             (number % 7) as u16,

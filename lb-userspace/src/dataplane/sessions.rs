@@ -209,7 +209,7 @@ mod tests {
     };
 
     fn session(protocol: u8) -> [(NatKey, NatFlow); 2] {
-        let (client, vip, node, backend) = ([1; 4], [2; 4], [3; 4], [4; 4]);
+        let (client, vip, node, backend) = ([1; 2], [2; 2], [3; 2], [4; 2]);
         let flow = NatFlow {
             vip: 6,
             nat_source: 5,

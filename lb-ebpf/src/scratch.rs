@@ -1,0 +1,54 @@
+//! What one stage leaves for the next.
+//!
+//! The rarer stages are functions that the verifier checks by themselves ("global" functions, Linux
+//! 5.6): once, instead of once for every way that leads to them. Such a function takes the context
+//! and numbers, so what is known of the packet is left here. Per CPU: a program is not interrupted
+//! by another packet on its CPU.
+
+use lb_common::nat::{NatFlow, NatKey};
+
+use crate::{headers::Headers, maps::SCRATCH};
+
+/// What is left.
+pub(crate) struct Scratch {
+    /// The packet's headers.
+    pub(crate) headers: Headers,
+    /// For an ICMP error: the headers of the packet that it quotes, turned round.
+    pub(crate) turned: Headers,
+    /// The NAT session that the next stage is to find.
+    pub(crate) key: NatKey,
+    /// Entries of the NAT session that the packet belongs to.
+    pub(crate) session: Session,
+}
+
+/// The entries of a session, in the making. Here because a program's stack is 512 bytes.
+pub(crate) struct Session {
+    /// Whether the packet has begun it.
+    pub(crate) new: bool,
+    /// Key of the client's packets.
+    pub(crate) request_key: NatKey,
+    /// Key of the replies.
+    pub(crate) reply_key: NatKey,
+    /// The entry of the client's packets.
+    pub(crate) request: NatFlow,
+    /// The entry of the replies.
+    pub(crate) reply: NatFlow,
+}
+
+/// This CPU's scratch.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the entry of this CPU; stages run one after another, and none keeps what it has read
+    // while the next one writes.
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Leaves the headers for the next stage.
+#[inline(always)]
+pub(crate) fn leave(headers: &Headers) {
+    if let Some(scratch) = scratch() {
+        scratch.headers = *headers;
+    }
+}

@@ -1,0 +1,102 @@
+//! The rarer ways of a packet, one stage after another.
+//!
+//! The common packet is forwarded in one piece of inlined code. Everything else goes through stages:
+//! functions that the verifier checks by themselves ("global" functions, Linux 5.6), once, instead of
+//! once for every way that leads to them. A stage takes the context and two small numbers; what else is
+//! known of the packet is in the [`scratch`](crate::scratch). It ends the packet's way or names
+//! the next stage. They are called from here, never from one another, so that only one of them
+//! is on the stack (512 bytes for all).
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::reason::Reason;
+
+use crate::{forward, fragments, icmp, ipv4, ipv6, nat, verdict::Verdict};
+
+/// A stage.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
+    /// IPv4 that is not plain TCP or UDP. Takes the offset of the header.
+    UncommonV4,
+    /// The same for IPv6.
+    UncommonV6,
+    /// A packet for a VIP, with its headers in the scratch. Takes the VIP.
+    Forward,
+    /// A later fragment.
+    Fragment,
+    /// A client's packet for a VIP with `nat`. Takes the VIP.
+    NatRequest,
+    /// The same, with its session in the scratch. Takes the VIP.
+    NatSend,
+    /// A packet to a NAT source. Takes the source.
+    NatReply,
+    /// ICMP or ICMPv6 to one of our addresses.
+    Icmp,
+    /// An echo request.
+    Echo,
+    /// An ICMP error.
+    ErrorV4,
+    /// An ICMPv6 error.
+    ErrorV6,
+    /// An ICMP error about a NAT session.
+    NatError,
+    /// Tell an IPv4 sender. Takes the offset of the header, and the MTU (0: time exceeded).
+    AnswerV4,
+    /// The same for IPv6.
+    AnswerV6,
+}
+
+/// The longest way: uncommon, ICMP, quoted error, NAT error, answer.
+const MAX_STAGES: usize = 6;
+
+/// Takes a packet through the stages that follow, to its end.
+#[inline(always)]
+pub(crate) fn run(ctx: *mut xdp_md, first: Verdict) -> Verdict {
+    let mut verdict = first;
+    for _ in 0..MAX_STAGES {
+        let Some((stage, offset, number)) = verdict.next_stage() else {
+            return verdict;
+        };
+        verdict = Verdict::from_stage(call(ctx, stage, offset, number));
+    }
+    if verdict.next_stage().is_some() {
+        Verdict::of(Reason::Internal)
+    } else {
+        verdict
+    }
+}
+
+#[inline(always)]
+fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
+    const UNCOMMON_V4: u32 = Stage::UncommonV4 as u32;
+    const UNCOMMON_V6: u32 = Stage::UncommonV6 as u32;
+    const FORWARD: u32 = Stage::Forward as u32;
+    const FRAGMENT: u32 = Stage::Fragment as u32;
+    const NAT_REQUEST: u32 = Stage::NatRequest as u32;
+    const NAT_SEND: u32 = Stage::NatSend as u32;
+    const NAT_REPLY: u32 = Stage::NatReply as u32;
+    const ICMP: u32 = Stage::Icmp as u32;
+    const ECHO: u32 = Stage::Echo as u32;
+    const ERROR_V4: u32 = Stage::ErrorV4 as u32;
+    const ERROR_V6: u32 = Stage::ErrorV6 as u32;
+    const NAT_ERROR: u32 = Stage::NatError as u32;
+    const ANSWER_V4: u32 = Stage::AnswerV4 as u32;
+    const ANSWER_V6: u32 = Stage::AnswerV6 as u32;
+    match stage {
+        UNCOMMON_V4 => ipv4::uncommon_v4(ctx, offset),
+        UNCOMMON_V6 => ipv6::uncommon_v6(ctx, offset),
+        FORWARD => forward::forward_uncommon(ctx, number),
+        FRAGMENT => fragments::follow_first(ctx),
+        NAT_REQUEST => nat::nat_request(ctx, number),
+        NAT_SEND => nat::nat_send(ctx, number),
+        NAT_REPLY => nat::nat_reply(ctx, number),
+        ICMP => icmp::receive_icmp(ctx),
+        ECHO => icmp::answer_echo(ctx),
+        ERROR_V4 => icmp::forward_error_v4(ctx),
+        ERROR_V6 => icmp::forward_error_v6(ctx),
+        NAT_ERROR => nat::error::nat_error(ctx),
+        ANSWER_V4 => icmp::answer_v4(ctx, offset, number),
+        ANSWER_V6 => icmp::answer_v6(ctx, offset, number),
+        _ => Verdict::of(Reason::Internal).0,
+    }
+}
