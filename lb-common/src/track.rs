@@ -89,6 +89,18 @@ impl Cell {
     }
 }
 
+/// Seconds of the future in which another CPU, or the controller, may have stamped a cell.
+const AHEAD_S: u16 = 256;
+
+/// How long a flow has been silent, seconds. Times wrap every 18 hours; one that is a little ahead of
+/// `now_s` is of another CPU that has seen the next second.
+#[inline(always)]
+#[must_use]
+pub const fn idle_s(seen_s: u16, now_s: u16) -> u16 {
+    let idle_s = now_s.wrapping_sub(seen_s);
+    if idle_s > u16::MAX - AHEAD_S { 0 } else { idle_s }
+}
+
 /// How readily a cell gives its place to a new flow; 0: not at all.
 #[inline(always)]
 #[must_use]
@@ -97,7 +109,7 @@ pub const fn yields(word: u64, now_s: u16) -> u32 {
         return u32::MAX;
     }
     let cell = Cell::unpack(word);
-    let idle_s = now_s.wrapping_sub(cell.seen_s);
+    let idle_s = idle_s(cell.seen_s, now_s);
     if !cell.confirmed {
         0x1_0000 + idle_s as u32
     } else if idle_s >= REPLACE_IDLE_S {

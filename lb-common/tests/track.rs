@@ -36,6 +36,9 @@ proptest! {
         prop_assume!(cell(false, idle_s) != 1);
         prop_assert!(yields(FREE, now_s) > unconfirmed && unconfirmed > confirmed);
         prop_assert_eq!(confirmed == 0, idle_s < REPLACE_IDLE_S);
+        // Stamped by a CPU that has seen the next second already: not idle for 18 hours, but fresh.
+        let ahead = Cell { tag, member, confirmed: true, seen_s: now_s.wrapping_add(1) }.pack();
+        prop_assert_eq!(yields(ahead, now_s), 0);
         if idle_s > 0 {
             prop_assert!(unconfirmed > yields(cell(false, idle_s - 1), now_s));
         }

@@ -7,14 +7,10 @@ use std::sync::atomic::Ordering;
 
 use lb_common::{
     ring::{MAX_MEMBERS, MemberIndex},
-    track::{Bucket, Cell, FREE},
+    track::{self, Bucket, Cell, FREE},
 };
 
 use super::mapping::Mapped;
-
-/// Cells that seem to be from the future by up to this are fresh: another CPU saw the next second
-/// first. Seconds are kept modulo 2¹⁶.
-const AHEAD_S: u16 = 256;
 
 /// The tracking table.
 #[derive(Debug)]
@@ -66,10 +62,7 @@ impl Tracking {
     /// Frees the cells of flows that were silent for `idle_s` or longer; returns how many. `now_s`
     /// is the data path's ([`super::Clock::now_s`]). To be called at least every nine hours.
     pub fn expire(&self, now_s: u64, idle_s: u16) -> usize {
-        self.free_where(|cell| {
-            let silent_s = (now_s as u16).wrapping_sub(cell.seen_s);
-            silent_s >= idle_s && silent_s <= u16::MAX - AHEAD_S
-        })
+        self.free_where(|cell| track::idle_s(cell.seen_s, now_s as u16) >= idle_s)
     }
 
     /// Frees all cells of a member; returns how many.
