@@ -12,5 +12,9 @@ fn every_reason_is_documented() {
         assert!(page.contains(&row), "docs/operations.md lacks:\n{row}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, REASONS.len(), "docs/operations.md lists a reason that is gone");
+    assert_eq!(
+        rows,
+        REASONS.len(),
+        "docs/operations.md lists a reason that is gone"
+    );
 }
