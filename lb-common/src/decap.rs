@@ -43,6 +43,9 @@ map_type! {
 /// Local addresses that a decapsulating host can have. VIPs on the loopback interface count.
 pub const MAX_ADDRESSES: u32 = 1024;
 
+/// Entries of the table of addresses: room to add all new ones before the old ones are removed.
+pub const ADDRESS_TABLE_SIZE: u32 = 2 * MAX_ADDRESSES;
+
 /// Marks of the ECN field (RFC 3168).
 pub mod ecn {
     /// The transport does not know congestion marks.

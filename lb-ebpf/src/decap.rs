@@ -17,13 +17,16 @@ use aya_ebpf::{
 };
 use lb_common::{
     Address, address_v4, checksum,
-    decap::{DecapCounters, LocalAddress, MAX_ADDRESSES, decapsulated_ecn},
+    decap::{ADDRESS_TABLE_SIZE, DecapCounters, LocalAddress, decapsulated_ecn},
     family, proto,
 };
 use network_types::eth::EthHdr;
 
 mod ether;
-#[expect(dead_code, reason = "the balancer uses all of it, this program does not")]
+#[expect(
+    dead_code,
+    reason = "the balancer uses all of it, this program does not"
+)]
 mod packet;
 
 use packet::{Packet, View, adjust_head, adjust_tail};
@@ -31,7 +34,7 @@ use packet::{Packet, View, adjust_head, adjust_tail};
 /// Addresses of this host. A hash table, so that the controller's changes are seen whole; its price is
 /// paid by encapsulated packets alone.
 #[btf_map]
-static ADDRESSES: HashMap<LocalAddress, u32, { MAX_ADDRESSES as usize }> = HashMap::new();
+static ADDRESSES: HashMap<LocalAddress, u32, { ADDRESS_TABLE_SIZE as usize }> = HashMap::new();
 
 /// Counters.
 #[btf_map]
