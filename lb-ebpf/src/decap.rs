@@ -63,6 +63,7 @@ enum Refusal {
 
 /// Entry point: takes a frame, returns what becomes of it.
 #[xdp]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn evenkeel_decap(ctx: XdpContext) -> u32 {
     let bytes = Packet::of(ctx.ctx).len();
     match receive(ctx.ctx) {
@@ -195,7 +196,7 @@ fn check_addressed(protocol: u8, address: Address, family: u8) -> Result<(), Ref
         address,
         family: u64::from(family),
     };
-    match ADDRESSES.get_ptr(&key) {
+    match ADDRESSES.get_ptr(key) {
         Some(_) => Ok(()),
         None => Err(Refusal::Foreign),
     }
