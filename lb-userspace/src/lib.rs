@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod dataplane;
+pub mod decap;
 pub mod nexthop;
 pub mod ring;
 pub mod simulate;

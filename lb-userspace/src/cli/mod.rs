@@ -5,6 +5,7 @@
 //! (clap's own). Results go to standard output, everything else to standard error.
 
 mod check;
+mod decap;
 mod run;
 mod simulate;
 mod unload;
@@ -69,6 +70,7 @@ enum Command {
     /// 02:00:01:… for each backend; without node.encap_source or node.nat_source, packets come from
     /// 192.0.0.8 (RFC 7600) or 100::/64 (RFC 6666).
     Simulate(SimulateArgs),
+    Decap(decap::DecapArgs),
     /// Detach the program from all interfaces and remove its tables: forwarding ends.
     ///
     /// Gives back the ports that `nat` had reserved. Nothing there is no error.
@@ -138,13 +140,14 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.log_format);
     let done = match cli.command {
-        Command::Run(args) => run::run(args),
-        Command::Check(args) => check::check(&args),
-        Command::Simulate(args) => simulate::simulate(args),
-        Command::Unload(args) => unload::unload(&args),
+        Command::Run(args) => run::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::check(&args).map(|()| ExitCode::SUCCESS),
+        Command::Simulate(args) => simulate::simulate(args).map(|()| ExitCode::SUCCESS),
+        Command::Decap(args) => decap::run(&args),
+        Command::Unload(args) => unload::unload(&args).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever read the output had enough of it.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
