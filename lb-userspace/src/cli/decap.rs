@@ -242,7 +242,7 @@ async fn serve(arguments: &DecapArgs, pins: Option<DecapPins>) -> anyhow::Result
         |pins| format!("pinned in {}", pins.folder().display()),
     );
     let interface = &arguments.interface;
-    println!("evenkeel_decap attached to {interface} ({mode}), {addresses} addresses, {place}");
+    println!("evenkeel_decap attached to {interface} ({mode}); addresses: {addresses}; {place}");
     if arguments.once {
         return Ok(ExitCode::SUCCESS);
     }

@@ -53,11 +53,12 @@ impl AttachedMode {
 }
 
 const UNKNOWN_HINT: &str = "`ip link` lists the interfaces of this network namespace";
-const DRIVER_HINT: &str = "the driver has no native XDP: choose mode \"generic\", or \"auto\" to fall \
-     back";
+const DRIVER_HINT: &str = "the driver has no native XDP: choose generic mode (xdp_mode or --mode \
+     \"generic\"), or \"auto\" to fall back";
 const BUSY_HINT: &str = "another XDP program is attached (`ip link` shows its id): remove it first";
 const RANGE_HINT: &str = "the driver refuses native XDP as the interface is set up (often: the MTU \
-     is over about 3,500 bytes, or too many queues): change that, or choose mode \"generic\"";
+     is over about 3,500 bytes, or too many queues): change that, or choose generic mode (xdp_mode or \
+     --mode \"generic\")";
 const LINK_HINT: &str = "BPF links need Linux 5.9 or newer";
 
 /// Attaches the program to an interface in one mode.
