@@ -248,7 +248,8 @@ impl Chain {
 #[inline(never)]
 extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
     let packet = Packet::of(ctx);
-    let (mut offset, mut protocol) = (start & 0x3f, first as u8);
+    let start = start & 0x3f;
+    let (mut offset, mut protocol) = (start, first as u8);
     let mut fragment = 0_u64;
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(protocol) || fragment & Chain::LATER != 0 {
@@ -270,7 +271,7 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
         };
         protocol = header.get(0);
         offset += length;
-        if offset > MAX_EXTENSION_BYTES {
+        if offset > start + MAX_EXTENSION_BYTES {
             return Chain::REFUSED.0;
         }
     }
