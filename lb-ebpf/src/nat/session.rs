@@ -206,7 +206,7 @@ pub(super) fn begin(
     } else {
         flow_hash
     };
-    let slot = slot(vip, slot_hash)?;
+    let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(slot_hash, flow_hash, slot.slot);
     if slot.current() == NO_MEMBER {
         return Err(none_serves(vip_index));
