@@ -211,6 +211,10 @@ pub(super) fn begin(
     if slot.current() == NO_MEMBER {
         return Err(none_serves(vip_index));
     }
+    if !serves(slot.current()) {
+        // Before a port is taken for a session that nobody answers.
+        return Err(Reason::MemberDown);
+    }
     write_request(headers, slot.current(), vip_index, &mut session.request)?;
     let source = u32::from(session.request.nat_source);
     let source = NAT_SOURCES.get(source).ok_or(Reason::Internal)?;
