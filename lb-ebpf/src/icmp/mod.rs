@@ -123,7 +123,7 @@ pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let room = headers.length - (headers.l4 - headers.l3);
-    if let Service::NatSource(_) = service(&headers.dest, headers.family, headers.protocol, 0) {
+    if target::kind(address(&headers.dest, headers.family)) == target::NAT_SOURCE {
         // An address of the host as well: the host answers.
         return Err(Reason::IcmpOther);
     }
