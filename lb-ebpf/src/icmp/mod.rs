@@ -278,6 +278,10 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if quoted.get::<u8>(0) >> 4 != 4 || header_len < 20 || is_later {
         return Err(Reason::IcmpNoFlow);
     }
+    // What follows the packet in the frame is no quote: no checksum covers it.
+    if headers.length + headers.l3 < (at + header_len + 8) as u32 {
+        return Err(Reason::IcmpNoFlow);
+    }
     let ports = packet
         .view::<8>(at + header_len)
         .ok_or(Reason::IcmpNoFlow)?;
@@ -298,7 +302,7 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let at = headers.l4() + LEN;
     let quoted = packet.view::<48>(at).ok_or(Reason::IcmpNoFlow)?;
-    if quoted.get::<u8>(0) >> 4 != 6 {
+    if quoted.get::<u8>(0) >> 4 != 6 || headers.length + headers.l3 < (at + 48) as u32 {
         return Err(Reason::IcmpNoFlow);
     }
     let turned = Headers {
