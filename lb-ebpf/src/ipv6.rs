@@ -7,6 +7,7 @@ use lb_common::{Address, family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv6Hdr;
 
 use crate::{
+    fragments,
     headers::Headers,
     ipv4::dispatch,
     packet::{Packet, View},
@@ -147,6 +148,10 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.first_fragment = chain.has(Chain::MORE);
     headers.fragment_id = chain.id();
     if chain.has(Chain::LATER) {
+        if protocol == proto::ICMPV6 {
+            // Its first fragment was passed, too.
+            return Err(Reason::NoService);
+        }
         scratch::leave(&headers);
         return Ok(Verdict::next(Stage::Fragment, 0, 0));
     }
@@ -177,7 +182,7 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.tcp_flags = transport.tcp_flags;
     Ok(
         match service(&dest, family::V6, protocol, headers.dest_be) {
-            Service::Foreign(_) => Verdict::of(Reason::NoService),
+            Service::Foreign(_) => fragments::no_service(&headers),
             Service::Vip(vip) => {
                 scratch::leave(&headers);
                 Verdict::next(Stage::Forward, 0, u32::from(vip))
