@@ -205,7 +205,7 @@ fn refused_extension_headers(bench: &mut Bench, client: Client) {
         &[Options(0, 8), Routing(255)],
         &[const { Options(60, 8) }; 8],
         &[const { Options(60, 8) }; 40],
-        &[Options(60, 512)],
+        &[Options(60, 520)],
         &[const { Options(60, 2048 - 16) }; 1],
     ];
     for chain in chains {

@@ -26,7 +26,8 @@ fn later_fragments_go_where_the_first_one_went() {
 pub(crate) fn all(bench: &mut Bench, client: Client) {
     for service in direct() {
         for (number, tags) in [&[][..], TAGS[0], TAGS[2]].into_iter().enumerate() {
-            datagram(bench, client, &service, 700 + number as u16, tags);
+            let id = 0x4000 + service.index * 16 + number as u16;
+            datagram(bench, client, &service, id, tags);
         }
     }
     tiny(bench, client);
@@ -61,7 +62,7 @@ fn datagram(bench: &mut Bench, client: Client, service: &Service, id: u16, tags:
     bench.check(&name("second"), &second, &follows(service, &second));
     bench.check(&name("last"), &last, &follows(service, &last));
     bench.check(&name("last again"), &last, &follows(service, &last));
-    let other = part(&whole, id + 100, 240, total - 240, false);
+    let other = part(&whole, id + 0x1000, 240, total - 240, false);
     bench.check(&name("of another datagram"), &other, &orphan);
     bench.check(&name("no hop left"), &last.hops(1), &Expect::of(Reason::HopLimit));
 }
@@ -71,7 +72,7 @@ fn tiny(bench: &mut Bench, client: Client) {
         let whole = client.to(&service, 800, SYN).payload(vec![1; 64]);
         let lengths: &[usize] = if service.protocol == 6 { &[0, 8, 16] } else { &[0] };
         for &len in lengths {
-            let first = part(&whole, 800, 0, len, true);
+            let first = part(&whole, 800 + service.index, 0, len, true);
             for first in [first.clone(), first.padding(&[0; 40])] {
                 bench.check(
                     &format!("first with {len} bytes, for {service:?}"),
@@ -80,7 +81,7 @@ fn tiny(bench: &mut Bench, client: Client) {
                 );
             }
         }
-        let again = part(&whole, 800, 8, 32, false);
+        let again = part(&whole, 800 + service.index, 8, 32, false);
         bench.check("its second", &again, &Expect::of(Reason::FragmentOrphan));
     }
 }

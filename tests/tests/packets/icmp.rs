@@ -254,7 +254,7 @@ fn to_the_host(bench: &mut Bench, client: Client) {
         bench.check("ssh", &ssh, &Expect::of(Reason::NatNoSession));
         bench.check("ssh, last hop", &ssh.clone().hops(1), &Expect::of(Reason::NatNoSession));
         let mut wrong = ssh.bytes();
-        wrong[46] ^= 0xf0;
+        wrong[if address.is_ipv4() { 46 } else { 66 }] ^= 0xf0;
         let reason = Expect::of(Reason::NatNoSession);
         bench.check_bytes("ssh, somehow wrong", &wrong, &reason);
         bench.check_bytes("ssh, cut off", &ssh.bytes()[..56], &reason);
