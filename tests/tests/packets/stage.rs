@@ -1,6 +1,7 @@
 //! What every test stands on: a network namespace, a data path with filled tables, clients.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::Command,
 };
@@ -25,6 +26,8 @@ pub(crate) const PORT_MAC: Mac = [2, 0, 0, 0, 0, 3];
 /// The kernel removes both with the thread.
 pub(crate) fn enter_namespace() -> u32 {
     unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+    // A quiet namespace: what the kernel itself sends would be counted.
+    fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
     let commands = [
         "link set lo up".to_owned(),
         format!("link add {PORT} address 02:00:00:00:00:03 type veth peer name ek1"),
