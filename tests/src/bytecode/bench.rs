@@ -174,9 +174,9 @@ impl Bench {
             let _ = writeln!(report, "{}", bytes_differ(input, output, &run.frame));
         }
         if run.verdict >= Verdict::Tx as u32 {
-            let (was, is) = (findings(input), findings(&run.frame));
-            if !is.faults.is_empty() && !(is.transport && was.transport) {
-                let _ = writeln!(report, "  etherparse: {:?}", is.faults);
+            let faults = findings(&run.frame).since(&findings(input));
+            if !faults.is_empty() {
+                let _ = writeln!(report, "  etherparse: {faults:?}");
             }
         }
         if !report.is_empty() {

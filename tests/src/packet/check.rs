@@ -2,13 +2,36 @@
 
 use etherparse::{checksum::Sum16BitWords, NetSlice, SlicedPacket, TransportSlice};
 
-/// How many checksums of a frame were looked at, and which were wrong.
+/// What is wrong with a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// What is wrong, in words. Empty: all is well.
     pub faults: Vec<String>,
     /// Whether a transport checksum is among that: it may have been wrong from the start.
     pub transport: bool,
+    /// Whether the frame, or a packet inside it, can't be parsed to its end.
+    pub unparsed: bool,
+}
+
+impl Findings {
+    /// What is wrong with a frame that was made of a frame with findings `before`: what was wrong then
+    /// and is not covered by anything that the data path answers for does not count.
+    #[must_use]
+    pub fn since(self, before: &Self) -> Vec<String> {
+        let excused = |fault: &str| {
+            before.faults.iter().any(|old| old == fault)
+                || before.transport && is_transport(fault)
+                || before.unparsed && fault.starts_with(INSIDE)
+        };
+        let faults = self.faults.into_iter();
+        faults.filter(|fault| !excused(fault)).collect()
+    }
+}
+
+const INSIDE: &str = "inside: ";
+
+fn is_transport(fault: &str) -> bool {
+    ["TCP", "UDP", "ICMP"].iter().any(|name| fault.starts_with(name))
 }
 
 /// Looks at a frame and at everything encapsulated in it.
@@ -17,7 +40,10 @@ pub fn findings(frame: &[u8]) -> Findings {
     let mut findings = Findings::default();
     match SlicedPacket::from_ethernet(frame) {
         Ok(packet) => look(&packet, &mut findings),
-        Err(error) => findings.faults.push(error.to_string()),
+        Err(error) => {
+            findings.unparsed = true;
+            findings.faults.push(error.to_string());
+        }
     }
     findings
 }
@@ -27,13 +53,11 @@ fn look(packet: &SlicedPacket<'_>, findings: &mut Findings) {
         return;
     };
     if let Some(NetSlice::Ipv4(ip)) = &packet.net {
-        let header = ip.header().to_header();
-        if header.calc_header_checksum() != header.header_checksum {
-            findings.faults.push(format!(
-                "IPv4 header checksum {:04x} should be {:04x}",
-                header.header_checksum,
-                header.calc_header_checksum()
-            ));
+        // Over the bytes as they are: the parsed header forgets the reserved flag.
+        let rest = Sum16BitWords::new().add_slice(ip.header().slice()).ones_complement();
+        if rest != 0 {
+            let has = ip.header().header_checksum();
+            findings.faults.push(format!("IPv4 header checksum {has:04x} is off by {rest:04x}"));
         }
     }
     if payload.fragmented {
@@ -42,7 +66,10 @@ fn look(packet: &SlicedPacket<'_>, findings: &mut Findings) {
     if [4, 41].contains(&payload.ip_number.0) {
         match SlicedPacket::from_ip(payload.payload) {
             Ok(inner) => look(&inner, findings),
-            Err(error) => findings.faults.push(format!("inside: {error}")),
+            Err(error) => {
+                findings.unparsed = true;
+                findings.faults.push(format!("{INSIDE}{error}"));
+            }
         }
         return;
     }

@@ -212,10 +212,10 @@ fn compare(service: Service, affinity: u8, dice: &mut Dice) {
             3 => turn(dice, &mut model, &dataplane),
             _ => packet(dice, &mut model, &dataplane, step),
         }
+        let mut cells: Vec<u64> = dataplane.tracking.cells().map(Cell::pack).collect();
+        cells.sort_unstable();
+        assert_eq!(cells, model.table(), "the tracking tables after step {step}");
     }
-    let mut cells: Vec<u64> = dataplane.tracking.cells().map(Cell::pack).collect();
-    cells.sort_unstable();
-    assert_eq!(cells, model.table(), "the tracking tables at the end");
 }
 
 /// A member goes down or comes up.
