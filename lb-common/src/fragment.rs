@@ -27,7 +27,7 @@ map_type! {
         pub flow_hash: u64,
         /// Session, for `nat`.
         pub nat: NatKey,
-        /// VIP.
+        /// VIP, or [`PASSED`].
         pub vip: u16,
         /// Member.
         pub member: u16,
@@ -35,6 +35,9 @@ map_type! {
         pub seen_s: u32,
     }
 }
+
+/// [`FragmentTarget::vip`] of a datagram that is for no VIP: all of it is passed.
+pub const PASSED: u16 = 0xffff;
 
 /// Later fragments are dropped when the first is older than this, seconds (RFC 8200 §4.5: 60).
 pub const LIFETIME_S: u32 = 60;

@@ -5,10 +5,10 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    fragment::{FragmentTarget, LIFETIME_S},
+    fragment::{FragmentTarget, LIFETIME_S, PASSED},
     nat::NatKey,
     reason::Reason,
-    trace::decision,
+    trace::{NONE, decision},
     vip::{forward, target},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     maps::{FRAGMENTS, VIPS},
     nat,
     packet::Packet,
-    scratch::scratch,
+    scratch::{self, scratch},
     services::address,
     trace,
     verdict::Verdict,
@@ -54,6 +54,17 @@ pub(crate) extern "C" fn remember_first(vip: u32, member: u32, flow_hash: u64) -
         },
     );
     0
+}
+
+/// Passes a packet to an address of ours that is for no service; if it is a first fragment, the others
+/// of its datagram will be passed as well.
+#[inline(always)]
+pub(crate) fn no_service(headers: &Headers) -> Verdict {
+    if headers.first_fragment {
+        scratch::leave(headers);
+        remember_first(u32::from(PASSED), u32::from(NONE), 0);
+    }
+    Verdict::of(Reason::NoService)
 }
 
 /// Remembers that a first fragment belongs to a session.
@@ -106,6 +117,9 @@ fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let target = unsafe { *target };
     if (clock::now_s() as u32).wrapping_sub(target.seen_s) > LIFETIME_S {
         return Err(Reason::FragmentOrphan);
+    }
+    if target.vip == PASSED {
+        return Err(Reason::NoService);
     }
     trace::vip(target.vip);
     trace::member(target.member, decision::FRAGMENT);

@@ -8,6 +8,7 @@ use network_types::ip::Ipv4Hdr;
 
 use crate::{
     forward::forward,
+    fragments,
     headers::Headers,
     packet::{Packet, View},
     scratch,
@@ -175,13 +176,13 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
         source: address_v4(ip.get(12)),
         dest,
     };
-    if later {
+    if later && (protocol == proto::TCP || protocol == proto::UDP) {
         scratch::leave(&headers);
         return Ok(Verdict::next(Stage::Fragment, 0, 0));
     }
     match protocol {
         proto::TCP | proto::UDP => {}
-        proto::ICMP => {
+        proto::ICMP if !later => {
             scratch::leave(&headers);
             return Ok(Verdict::next(Stage::Icmp, 0, 0));
         }
@@ -202,7 +203,7 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.tcp_flags = transport.tcp_flags;
     Ok(
         match service(&dest, family::V4, protocol, headers.dest_be) {
-            Service::Foreign(_) => Verdict::of(Reason::NoService),
+            Service::Foreign(_) => fragments::no_service(&headers),
             Service::Vip(vip) => {
                 scratch::leave(&headers);
                 Verdict::next(Stage::Forward, 0, u32::from(vip))

@@ -7,6 +7,7 @@ use lb_common::{Address, family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv6Hdr;
 
 use crate::{
+    fragments,
     headers::Headers,
     ipv4::dispatch,
     packet::{Packet, View},
@@ -147,6 +148,10 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.first_fragment = chain.has(Chain::MORE);
     headers.fragment_id = chain.id();
     if chain.has(Chain::LATER) {
+        if protocol == proto::ICMPV6 {
+            // Its first fragment was passed, too.
+            return Err(Reason::NoService);
+        }
         scratch::leave(&headers);
         return Ok(Verdict::next(Stage::Fragment, 0, 0));
     }
@@ -177,7 +182,7 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.tcp_flags = transport.tcp_flags;
     Ok(
         match service(&dest, family::V6, protocol, headers.dest_be) {
-            Service::Foreign(_) => Verdict::of(Reason::NoService),
+            Service::Foreign(_) => fragments::no_service(&headers),
             Service::Vip(vip) => {
                 scratch::leave(&headers);
                 Verdict::next(Stage::Forward, 0, u32::from(vip))
@@ -248,7 +253,8 @@ impl Chain {
 #[inline(never)]
 extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
     let packet = Packet::of(ctx);
-    let (mut offset, mut protocol) = (start & 0x3f, first as u8);
+    let start = start & 0x3f;
+    let (mut offset, mut protocol) = (start, first as u8);
     let mut fragment = 0_u64;
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(protocol) || fragment & Chain::LATER != 0 {
@@ -270,7 +276,7 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
         };
         protocol = header.get(0);
         offset += length;
-        if offset > MAX_EXTENSION_BYTES {
+        if offset > start + MAX_EXTENSION_BYTES {
             return Chain::REFUSED.0;
         }
     }

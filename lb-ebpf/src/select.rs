@@ -63,14 +63,14 @@ fn ring_word(image: u32, at: u32) -> Option<u64> {
 
 /// Reads the slot that `hash` falls into.
 #[inline(always)]
-pub(crate) fn slot(vip: &Vip, hash: u64) -> Result<SlotView, Reason> {
+pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Reason> {
     // SAFETY: a word of a mapped array that the controller replaces in one step; read once, so that
     // image and size belong together.
     let ring = unsafe { (&raw const vip.ring).read_volatile() };
     let (image, size) = (ring as u32, (ring >> 32) as u32);
     let slot = slot_of(hash, size);
     if size == 0 {
-        return Err(Reason::NoMember);
+        return Err(none_serves(vip_index));
     }
     let word = ring_word(image, slot / ENTRIES_PER_WORD).ok_or(Reason::Internal)?;
     Ok(SlotView {
@@ -95,7 +95,7 @@ pub(crate) fn choose(
     } else {
         flow_hash
     };
-    let slot = slot(vip, slot_hash)?;
+    let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(slot_hash, flow_hash, slot.slot);
     if slot.entry & LOOK_UP == 0 && vip.track != track::ALWAYS || vip.track == track::NEVER {
         trace::member(slot.current(), decision::RING);

@@ -19,6 +19,7 @@
 
 pub mod balancer;
 pub mod bpffs;
+pub mod bytecode;
 pub mod deadline;
 pub mod directory;
 pub mod host;
@@ -26,6 +27,7 @@ pub mod leftovers;
 pub mod link;
 pub mod namespace;
 pub mod nginx;
+pub mod packet;
 pub mod pass_program;
 pub mod process;
 pub mod run;

@@ -123,7 +123,7 @@ pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let room = headers.length - (headers.l4 - headers.l3);
-    if let Service::NatSource(_) = service(&headers.dest, headers.family, headers.protocol, 0) {
+    if target::kind(address(&headers.dest, headers.family)) == target::NAT_SOURCE {
         // An address of the host as well: the host answers.
         return Err(Reason::IcmpOther);
     }
@@ -278,6 +278,10 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if quoted.get::<u8>(0) >> 4 != 4 || header_len < 20 || is_later {
         return Err(Reason::IcmpNoFlow);
     }
+    // What follows the packet in the frame is no quote: no checksum covers it.
+    if headers.length + headers.l3 < (at + header_len + 8) as u32 {
+        return Err(Reason::IcmpNoFlow);
+    }
     let ports = packet
         .view::<8>(at + header_len)
         .ok_or(Reason::IcmpNoFlow)?;
@@ -298,7 +302,7 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let at = headers.l4() + LEN;
     let quoted = packet.view::<48>(at).ok_or(Reason::IcmpNoFlow)?;
-    if quoted.get::<u8>(0) >> 4 != 6 {
+    if quoted.get::<u8>(0) >> 4 != 6 || headers.length + headers.l3 < (at + 48) as u32 {
         return Err(Reason::IcmpNoFlow);
     }
     let turned = Headers {

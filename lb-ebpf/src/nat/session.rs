@@ -206,10 +206,14 @@ pub(super) fn begin(
     } else {
         flow_hash
     };
-    let slot = slot(vip, slot_hash)?;
+    let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(slot_hash, flow_hash, slot.slot);
     if slot.current() == NO_MEMBER {
         return Err(none_serves(vip_index));
+    }
+    if !serves(slot.current()) {
+        // Before a port is taken for a session that nobody answers.
+        return Err(Reason::MemberDown);
     }
     write_request(headers, slot.current(), vip_index, &mut session.request)?;
     let source = u32::from(session.request.nat_source);

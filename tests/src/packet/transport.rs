@@ -1,0 +1,154 @@
+//! Transport headers.
+
+use super::{Ip, checksum};
+
+/// TCP flag.
+pub const FIN: u8 = 0x01;
+/// TCP flag.
+pub const SYN: u8 = 0x02;
+/// TCP flag.
+pub const RST: u8 = 0x04;
+/// TCP flag.
+pub const ACK: u8 = 0x10;
+
+/// What follows the IP header.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// TCP: ports, flags, and options in whole words.
+    Tcp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        dest: u16,
+        /// Flags.
+        flags: u8,
+        /// Options.
+        options: Vec<u8>,
+    },
+    /// UDP: ports, and whether there is a checksum.
+    Udp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        dest: u16,
+        /// Whether the checksum is there.
+        summed: bool,
+    },
+    /// ICMP or ICMPv6, as the IP header's family says.
+    Icmp {
+        /// Protocol number.
+        protocol: u8,
+        /// Type and code.
+        kind: (u8, u8),
+        /// The rest of the header.
+        rest: u32,
+    },
+    /// Nothing that we know: the payload is all there is.
+    Raw {
+        /// Protocol number.
+        protocol: u8,
+    },
+}
+
+/// A TCP header.
+#[must_use]
+pub const fn tcp(source: u16, dest: u16, flags: u8) -> Transport {
+    Transport::Tcp {
+        source,
+        dest,
+        flags,
+        options: Vec::new(),
+    }
+}
+
+/// A UDP header.
+#[must_use]
+pub const fn udp(source: u16, dest: u16) -> Transport {
+    Transport::Udp {
+        source,
+        dest,
+        summed: true,
+    }
+}
+
+/// An ICMP header.
+#[must_use]
+pub const fn icmp(kind: u8, code: u8, rest: u32) -> Transport {
+    Transport::Icmp {
+        protocol: 1,
+        kind: (kind, code),
+        rest,
+    }
+}
+
+/// An ICMPv6 header.
+#[must_use]
+pub const fn icmp6(kind: u8, code: u8, rest: u32) -> Transport {
+    Transport::Icmp {
+        protocol: 58,
+        kind: (kind, code),
+        rest,
+    }
+}
+
+impl Transport {
+    pub(super) const fn protocol(&self) -> u8 {
+        match self {
+            Self::Tcp { .. } => 6,
+            Self::Udp { .. } => 17,
+            Self::Icmp { protocol, .. } | Self::Raw { protocol } => *protocol,
+        }
+    }
+
+    /// The datagram: header and payload.
+    pub(super) fn bytes(&self, ip: &Ip, payload: &[u8]) -> Vec<u8> {
+        let (mut bytes, sum_at) = match self {
+            Self::Tcp {
+                source,
+                dest,
+                flags,
+                options,
+            } => (tcp_header(*source, *dest, *flags, options), Some(16)),
+            Self::Udp {
+                source,
+                dest,
+                summed,
+            } => {
+                let mut bytes = [source.to_be_bytes(), dest.to_be_bytes()].concat();
+                bytes.extend((payload.len() as u16 + 8).to_be_bytes());
+                bytes.extend([0, 0]);
+                (bytes, summed.then_some(6))
+            }
+            Self::Icmp { kind, rest, .. } => {
+                let mut bytes = vec![kind.0, kind.1, 0, 0];
+                bytes.extend(rest.to_be_bytes());
+                (bytes, Some(2))
+            }
+            Self::Raw { .. } => (Vec::new(), None),
+        };
+        bytes.extend(payload);
+        if let Some(at) = sum_at {
+            let protocol = self.protocol();
+            let pseudo = if protocol == 1 {
+                Vec::new()
+            } else {
+                ip.pseudo_header(protocol, bytes.len())
+            };
+            let mut sum = checksum(&[&pseudo, &bytes]);
+            if protocol == 17 && sum == 0 {
+                sum = 0xffff;
+            }
+            bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+fn tcp_header(source: u16, dest: u16, flags: u8, options: &[u8]) -> Vec<u8> {
+    let words = 5 + options.len() / 4;
+    let mut bytes = [source.to_be_bytes(), dest.to_be_bytes()].concat();
+    bytes.extend([0, 0, 1, 0, 0, 0, 2, 0, (words as u8) << 4, flags, 0x20, 0]);
+    bytes.extend([0; 4]);
+    bytes.extend(options);
+    bytes
+}

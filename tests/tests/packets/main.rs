@@ -1,0 +1,14 @@
+//! The data path's bytecode, packet by packet: what comes in, what goes out, what is counted.
+//!
+//! Frames are run by `BPF_PROG_TEST_RUN` in a network namespace of the test's own. Needs root.
+
+mod forwarding;
+mod fragments;
+mod icmp;
+mod malformed;
+mod nat;
+mod random;
+mod replaced;
+mod selection;
+mod stage;
+mod swap;

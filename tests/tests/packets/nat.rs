@@ -1,0 +1,294 @@
+//! `nat`: requests, replies, errors in both directions, fragments.
+
+use std::net::IpAddr;
+
+use lab::{
+    bytecode::{
+        Bench, Expect,
+        tables::{MTU, NAT_DOWN, NAT_PORTS, NAT4, NAT6, SERVICES, Service},
+    },
+    packet::{ACK, FIN, Frame, Ip, OUTSIDE, OWN, RST, SYN, Transport},
+};
+use lb_common::{reason::Reason, vip::forward};
+
+use crate::{
+    fragments::part,
+    icmp::errors_about,
+    stage::{Client, bench},
+};
+
+#[test]
+fn sessions_are_translated_both_ways() {
+    let mut bench = bench();
+    all(&mut bench, Client::new(1));
+    bench.conclude();
+}
+
+pub(crate) fn services() -> impl Iterator<Item = Service> {
+    SERVICES.into_iter().filter(|service| service.forward == forward::NAT)
+}
+
+pub(crate) fn all(bench: &mut Bench, client: Client) {
+    for service in services() {
+        session(bench, client, &service);
+        unsummed(bench, client, &service);
+        fragmented(bench, client, &service);
+        options(bench, client, &service);
+    }
+    refused(bench, client);
+}
+
+/// A session as a test sees it.
+pub(crate) struct Session {
+    service: Service,
+    client: IpAddr,
+    client_port: u16,
+    node: IpAddr,
+    node_port: u16,
+}
+
+fn set_ports(frame: &mut Frame, from: u16, to: u16) {
+    if let Transport::Tcp { source, dest, .. } | Transport::Udp { source, dest, .. } =
+        &mut frame.transport
+    {
+        (*source, *dest) = (from, to);
+    }
+}
+
+impl Session {
+    /// Reads the port that the data path chose from what it sent.
+    fn of(service: Service, frame: &Frame, output: &[u8]) -> Self {
+        let (Transport::Tcp { source, .. } | Transport::Udp { source, .. }) = frame.transport else {
+            panic!("no ports")
+        };
+        let l4 = frame.bytes().len() - frame.payload.len() - frame.padding.len()
+            - if service.protocol == 6 { 20 } else { 8 };
+        Self {
+            service,
+            client: frame.ip.source(),
+            client_port: source,
+            node: if service.address.is_ipv4() { NAT4.into() } else { NAT6.into() },
+            node_port: u16::from_be_bytes([output[l4], output[l4 + 1]]),
+        }
+    }
+
+    /// What the backend gets of a client's packet.
+    fn request(&self, frame: &Frame) -> Frame {
+        let mut frame = self.service.delivered(frame);
+        frame.ip.set_addresses(self.node, self.service.backend());
+        set_ports(&mut frame, self.node_port, self.service.backend_port());
+        frame
+    }
+
+    /// A packet of the backend, and what the client gets of it.
+    fn reply(&self, like: &Frame) -> (Frame, Frame) {
+        let mut frame = like.clone().link(OWN, self.service.mac());
+        frame.ip.set_addresses(self.service.backend(), self.node);
+        set_ports(&mut frame, self.service.backend_port(), self.node_port);
+        let mut out = frame.clone().link(OUTSIDE, OWN);
+        *out.ip.hops_mut() -= 1;
+        out.ip.set_addresses(self.service.address, self.client);
+        set_ports(&mut out, self.service.port, self.client_port);
+        (frame, out)
+    }
+}
+
+fn forwarded(session: &Session, frame: &Frame) -> Expect {
+    Expect::forwarded(session.service.index, frame, &session.request(frame))
+}
+
+fn replied(session: &Session, frame: &Frame, out: &Frame) -> Expect {
+    let index = session.service.index;
+    Expect::sent(Reason::NatReply, out)
+        .plus(&format!("m{index}.reply_packets"), 1)
+        .plus(&format!("m{index}.reply_bytes"), frame.bytes().len())
+}
+
+/// Sends the first packet of a session.
+pub(crate) fn begin(bench: &mut Bench, service: &Service, frame: &Frame) -> Session {
+    let output = bench.check_by(&format!("first for {service:?}"), &frame.bytes(), |output| {
+        let session = Session::of(*service, frame, output);
+        forwarded(&session, frame)
+            .new_flow(service.index)
+            .plus(&format!("v{}.nat_sessions", service.index), 1)
+    });
+    let session = Session::of(*service, frame, &output);
+    if !NAT_PORTS.contains(&session.node_port) {
+        bench.fail(format!("port {} is none of the node's", session.node_port));
+    }
+    session
+}
+
+fn session(bench: &mut Bench, client: Client, service: &Service) {
+    let name = |what: &str| format!("{what} for {service:?}");
+    let syn = client.to(service, 3000, SYN);
+    let session = begin(bench, service, &syn);
+    let frame = |flags, len| client.to(service, 3000, flags).payload(vec![0xc3; len]);
+    if service.protocol == 6 {
+        let expect = forwarded(&session, &syn).new_flow(service.index);
+        bench.check(&name("SYN again"), &syn, &expect);
+    }
+    for len in [0, 1, 2, 300, 301] {
+        let request = frame(ACK, len).padding(&[1; 6]);
+        bench.check(&name("request"), &request, &forwarded(&session, &request));
+        let (reply, out) = session.reply(&request);
+        bench.check(&name("reply"), &reply, &replied(&session, &reply, &out));
+    }
+    let (reply, _) = session.reply(&syn);
+    let late = reply.hops(1);
+    bench.check(&name("reply at its last hop"), &late, &Expect::of(Reason::HopLimit));
+    errors(bench, &session, &frame(ACK, 100));
+    let index = service.index;
+    let room = MTU as usize - frame(ACK, 0).packet().len();
+    bench.check(&name("large"), &frame(ACK, room), &forwarded(&session, &frame(ACK, room)));
+    if service.protocol == 6 {
+        for flags in [FIN | ACK, RST] {
+            let mut expect = forwarded(&session, &frame(flags, 0));
+            if flags & RST != 0 {
+                expect = expect.plus(&format!("m{index}.resets"), 1);
+            }
+            bench.check(&name("closing"), &frame(flags, 0), &expect);
+            let (reply, out) = session.reply(&frame(flags, 0));
+            bench.check(&name("closing reply"), &reply, &replied(&session, &reply, &out));
+        }
+        let again = begin(bench, service, &syn);
+        if again.node_port == session.node_port {
+            bench.fail(name("a closed session's port was used again at once"));
+        }
+    }
+}
+
+/// Errors about both directions find the one who sent the packet, and quote what that one sent.
+fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
+    let index = session.service.index;
+    let shortest = if session.client.is_ipv4() { 28 } else { 48 };
+    for keep in [shortest, shortest + 12, 500] {
+        // About a request on its way to the backend.
+        let sent = session.request(request);
+        for (error, as_sent) in errors_about(&sent, keep).into_iter().zip(errors_about(request, keep)) {
+            let mut out = as_sent.link(OUTSIDE, OWN);
+            let (mut inner_hops, hops_at) = (1, if keep >= 48 && !session.client.is_ipv4() { 7 } else { 8 });
+            std::mem::swap(&mut out.payload[hops_at], &mut inner_hops);
+            out.payload[hops_at] = error.payload[hops_at];
+            quote_sums(&mut out, &error);
+            *out.ip.hops_mut() -= 1;
+            let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+                .plus(&format!("m{index}.icmp_errors"), 1)
+                .plus(&format!("m{index}.reply_packets"), 1)
+                .plus(&format!("m{index}.reply_bytes"), error.bytes().len());
+            let name = format!("{:?} about a request, {keep} of it", error.transport);
+            bench.check(&name, &error, &expect);
+        }
+        // About a reply on its way to the client.
+        let (reply, out_reply) = session.reply(request);
+        for (error, as_sent) in errors_about(&out_reply, keep).into_iter().zip(errors_about(&reply, keep)) {
+            let mut out = as_sent.link(session.service.mac(), OWN);
+            let hops_at = if session.client.is_ipv4() { 8 } else { 7 };
+            out.payload[hops_at] = error.payload[hops_at];
+            quote_sums(&mut out, &error);
+            *out.ip.hops_mut() -= 1;
+            let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+                .plus(&format!("m{index}.icmp_errors"), 1);
+            let name = format!("{:?} about a reply, {keep} of it", error.transport);
+            bench.check(&name, &error, &expect);
+        }
+    }
+}
+
+/// Checksums in a quote: the IPv4 header's is right for the hop count as quoted; TCP's, when quoted, is
+/// left as it was.
+fn quote_sums(out: &mut Frame, error: &Frame) {
+    if error.ip.source().is_ipv4() {
+        out.payload[10..12].fill(0);
+        let sum = lab::packet::checksum(&[&out.payload[..20]]);
+        out.payload[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    let (l4, protocol) = if error.ip.source().is_ipv4() {
+        (20, out.payload[9])
+    } else {
+        (40, out.payload[6])
+    };
+    if protocol == 6 && out.payload.len() >= l4 + 18 {
+        let sum: Vec<u8> = error.payload[l4 + 16..l4 + 18].to_vec();
+        out.payload[l4 + 16..l4 + 18].copy_from_slice(&sum);
+    }
+}
+
+/// UDP without a checksum stays so.
+fn unsummed(bench: &mut Bench, client: Client, service: &Service) {
+    if service.protocol != 17 || !service.address.is_ipv4() {
+        return;
+    }
+    let mut frame = client.to(service, 3100, 0);
+    if let Transport::Udp { summed, .. } = &mut frame.transport {
+        *summed = false;
+    }
+    let session = begin(bench, service, &frame);
+    let (reply, out) = session.reply(&frame);
+    bench.check("reply without checksum", &reply, &replied(&session, &reply, &out));
+    bench.check("and again", &frame, &forwarded(&session, &frame));
+    // Checksums that come out as 0 are sent as 0xffff.
+    for word in 0..=0xffff_u16 {
+        if word % 16 != 0 {
+            continue;
+        }
+        let frame = client.to(service, 3100, 0).payload(word.to_be_bytes());
+        bench.check("any checksum", &frame, &forwarded(&session, &frame));
+    }
+}
+
+fn fragmented(bench: &mut Bench, client: Client, service: &Service) {
+    let whole = client.to(service, 3200, SYN).payload(vec![0x3c; 300]);
+    let total = 300 + if service.protocol == 6 { 20 } else { 8 };
+    let session = begin(bench, service, &whole);
+    let whole = client.to(service, 3200, ACK).payload(vec![0x3c; 300]);
+    let name = |what: &str| format!("{what} for {service:?}");
+    let id = 3200 + service.index;
+    let last = part(&whole, id, 120, total - 120, false);
+    bench.check(&name("orphan"), &last, &Expect::of(Reason::FragmentOrphan));
+    let first = part(&whole, id, 0, 120, true);
+    bench.check(&name("first fragment"), &first, &forwarded(&session, &first));
+    bench.check(&name("last fragment"), &last, &forwarded(&session, &last));
+    let (first, first_out) = session.reply(&first);
+    let (last, last_out) = session.reply(&last);
+    bench.check(&name("first of the reply"), &first, &replied(&session, &first, &first_out));
+    bench.check(&name("last of the reply"), &last, &replied(&session, &last, &last_out));
+}
+
+fn options(bench: &mut Bench, client: Client, service: &Service) {
+    let with = |flags| {
+        client
+            .to(service, 3300, flags)
+            .tags(&[(0x88a8, 3), (0x8100, 4)])
+            .with_ip(|ip| match ip {
+                Ip::V4(ip) => ip.options = vec![1; 12],
+                Ip::V6(ip) => ip.extensions = vec![lab::packet::Extension::Options(60, 24)],
+            })
+    };
+    let session = begin(bench, service, &with(SYN));
+    let request = with(ACK);
+    bench.check("options, tags", &request, &forwarded(&session, &request));
+    let (reply, out) = session.reply(&request);
+    bench.check("reply with options, tags", &reply, &replied(&session, &reply, &out));
+}
+
+fn refused(bench: &mut Bench, client: Client) {
+    for service in services() {
+        let frame = client.to(&service, 3400, ACK);
+        if service.protocol == 6 {
+            bench.check("of no session", &frame, &Expect::of(Reason::NatNoFlow));
+        }
+        let node: IpAddr = if service.address.is_ipv4() { NAT4.into() } else { NAT6.into() };
+        let mut stray = frame.clone();
+        stray.ip.set_addresses(service.backend(), node);
+        set_ports(&mut stray, service.backend_port(), 59_999);
+        bench.check("reply of no session", &stray, &Expect::of(Reason::NatNoSession));
+        let big = client.to(&service, 3400, SYN).payload(vec![0; 2000]);
+        let _ = big;
+    }
+    // Again and again, without a session or a port being used up.
+    for _ in 0..20 {
+        let frame = client.to(&NAT_DOWN, 3400, SYN);
+        bench.check("down", &frame, &Expect::of(Reason::MemberDown));
+    }
+}

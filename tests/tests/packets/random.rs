@@ -1,0 +1,166 @@
+//! Packets that nobody would send: random, mutated, spliced. None is aborted, none is sent broken, and
+//! what is passed is passed as it came.
+
+use lab::bytecode::{
+    Bench,
+    tables::{NAT4, NAT6, VIP4, VIP6},
+};
+
+use crate::{
+    malformed::{harmless, kinds},
+    nat,
+    stage::{Client, bench},
+};
+
+/// Frames in one run.
+const FRAMES: usize = 40_000;
+
+/// Name of the environment variable that repeats a run.
+const SEED: &str = "PACKETS_SEED";
+
+/// A generator (SplitMix64) whose seed is printed, so that a failure can be repeated.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new() -> Self {
+        let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
+        let seed = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+        println!("to repeat: {SEED}={seed}");
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.fill_with(|| self.next() as u8);
+    }
+}
+
+#[test]
+fn nothing_is_aborted_and_nothing_is_sent_broken() {
+    let mut bench = bench();
+    let client = Client::new(1);
+    for service in nat::services() {
+        nat::begin(&mut bench, &service, &client.to(&service, 4001, lab::packet::SYN));
+    }
+    let kinds: Vec<Vec<u8>> = kinds(client).iter().map(lab::packet::Frame::bytes).collect();
+    let mut dice = Dice::new();
+    for number in 0..FRAMES {
+        let mut frame = kinds[dice.below(kinds.len())].clone();
+        match number % 5 {
+            0 => flip(&mut dice, &mut frame),
+            1 => {
+                flip(&mut dice, &mut frame);
+                cut_or_grow(&mut dice, &mut frame);
+            }
+            2 => splice(&mut dice, &mut frame, &kinds),
+            3 => noise(&mut dice, &mut frame),
+            _ => {
+                interesting(&mut dice, &mut frame);
+                mend(&mut frame);
+            }
+        }
+        if frame.len() >= 14 {
+            harmless(&mut bench, &format!("frame {number}"), &frame);
+            foreign(&mut bench, &frame);
+        }
+    }
+    bench.conclude();
+}
+
+/// The same frame to an address that is none of ours passes, whatever else is wrong with it.
+fn foreign(bench: &mut Bench, frame: &[u8]) {
+    let mut l3 = 14;
+    while l3 <= 18 && frame.len() > l3 && matches!(frame[l3 - 2..l3], [0x81, 0] | [0x88, 0xa8]) {
+        l3 += 4;
+    }
+    let mut frame = frame.to_vec();
+    let range = match frame.get(l3 - 2..l3) {
+        Some([0x08, 0x00]) => l3 + 16..l3 + 20,
+        Some([0x86, 0xdd]) => l3 + 24..l3 + 40,
+        _ => l3..l3,
+    };
+    if let Some(dest) = frame.get_mut(range) {
+        let ours = [
+            &VIP4.octets()[..],
+            &NAT4.octets(),
+            &VIP6.octets(),
+            &NAT6.octets(),
+        ];
+        if ours.contains(&&*dest) {
+            dest.fill(0xb7);
+            let run = bench.dataplane.run(&frame).unwrap();
+            if run.verdict != 2 || run.frame != frame {
+                bench.fail(format!("not ours, but verdict {}: {frame:02x?}", run.verdict));
+            }
+        }
+    }
+}
+
+fn flip(dice: &mut Dice, frame: &mut [u8]) {
+    for _ in 0..=dice.below(4) {
+        let at = dice.below(frame.len().min(120));
+        frame[at] ^= 1 << dice.below(8);
+    }
+}
+
+fn cut_or_grow(dice: &mut Dice, frame: &mut Vec<u8>) {
+    let len = if dice.below(3) == 0 {
+        frame.len() + dice.below(1400)
+    } else {
+        dice.below(frame.len() + 1)
+    };
+    frame.resize(len, 0xa7);
+}
+
+/// The head of one frame, the tail of another.
+fn splice(dice: &mut Dice, frame: &mut Vec<u8>, kinds: &[Vec<u8>]) {
+    let other = &kinds[dice.below(kinds.len())];
+    let (head, tail) = (dice.below(frame.len()), dice.below(other.len()));
+    frame.truncate(head);
+    frame.extend(&other[tail..]);
+    mend(frame);
+}
+
+fn noise(dice: &mut Dice, frame: &mut [u8]) {
+    let from = 14 + dice.below(60);
+    if let Some(rest) = frame.get_mut(from..) {
+        dice.fill(rest);
+    }
+    mend(frame);
+}
+
+/// Values at the edge, where lengths, types and flags are.
+fn interesting(dice: &mut Dice, frame: &mut [u8]) {
+    const EDGES: [u8; 12] = [0, 1, 4, 5, 6, 17, 41, 44, 58, 0x45, 0x4f, 0xff];
+    for _ in 0..=dice.below(3) {
+        let at = 12 + dice.below(frame.len().min(110) - 12);
+        frame[at] = EDGES[dice.below(EDGES.len())];
+    }
+}
+
+/// Makes an IPv4 header's checksum right again, so that the rest is looked at.
+fn mend(frame: &mut [u8]) {
+    for l3 in [14, 18, 22] {
+        if frame.len() < l3 + 20 || frame[l3 - 2..l3] != [8, 0] {
+            continue;
+        }
+        let header_len = usize::from(frame[l3] & 0xf) * 4;
+        if header_len < 20 || frame.len() < l3 + header_len {
+            continue;
+        }
+        frame[l3 + 10..l3 + 12].fill(0);
+        let sum = lab::packet::checksum(&[&frame[l3..l3 + header_len]]);
+        frame[l3 + 10..l3 + 12].copy_from_slice(&sum.to_be_bytes());
+    }
+}

@@ -1,0 +1,261 @@
+//! The kernel and a model in plain Rust choose the same member for every packet, whatever happens to
+//! rings and members meanwhile.
+
+use std::collections::HashMap;
+
+use evenkeel::{
+    dataplane::{Dataplane, LoadOptions},
+    transition::RingState,
+};
+use lab::{
+    bytecode::tables::{self, KEY, RING_SIZE, Service, set_state},
+    packet::{ACK, Frame, SYN},
+};
+use lb_common::{
+    family, hash,
+    member::control,
+    ring::{MemberIndex, NO_MEMBER},
+    trace::decision,
+    track::{Cell, FREE, Place, WAYS, yields},
+    vip::{affinity, forward, track},
+};
+
+use crate::{
+    random::Dice,
+    stage::{Client, dataplane, flow_hash, options},
+};
+
+/// Members of the VIP under test.
+const MEMBERS: std::ops::Range<MemberIndex> = 30..36;
+const BUCKETS: u32 = 8;
+const STEPS: usize = 6_000;
+
+/// The plain model: what the tables are, and what becomes of a packet.
+struct Model {
+    service: Service,
+    affinity: u8,
+    ring: RingState,
+    serving: HashMap<MemberIndex, bool>,
+    cells: Vec<[u64; WAYS]>,
+    now_s: u16,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    member: MemberIndex,
+    how: u32,
+}
+
+impl Model {
+    fn serves(&self, member: MemberIndex) -> bool {
+        self.serving.get(&member).copied().unwrap_or(false)
+    }
+
+    /// What DESIGN says, word by word.
+    fn choose(&mut self, frame: &Frame, opens: bool) -> Choice {
+        let flow = flow_hash(frame);
+        let by = if self.affinity == affinity::SOURCE {
+            let (source, _) = tables::address(frame.ip.source());
+            hash::flow_hash_v4(&KEY, source[0] as u32, 0)
+        } else {
+            flow
+        };
+        let slot = self.ring.slots()[hash::slot_of(by, RING_SIZE) as usize];
+        let (current, always) = (slot.current, self.service.track == track::ALWAYS);
+        if self.service.track == track::NEVER || slot.previous.is_none() && !always {
+            let how = decision::RING;
+            return Choice { member: current, how };
+        }
+        let previous = slot.previous.unwrap_or(current);
+        let new = opens || always && self.service.protocol == 17;
+        if let Some(choice) = self.tracked(flow, opens, current, previous, always) {
+            return choice;
+        }
+        let (member, how) = if new {
+            (current, decision::OPENED)
+        } else if self.serves(previous) {
+            (previous, decision::PREVIOUS)
+        } else {
+            (current, decision::TAKEN_OVER)
+        };
+        let needless = !always && previous == current && how != decision::TAKEN_OVER;
+        if !needless {
+            self.write(flow, member);
+        }
+        Choice { member, how }
+    }
+
+    fn bucket(&mut self, flow: u64) -> (&mut [u64; WAYS], u32) {
+        let place = Place::of(flow);
+        (&mut self.cells[(place.bucket & (BUCKETS - 1)) as usize], place.tag)
+    }
+
+    fn tracked(
+        &mut self,
+        flow: u64,
+        opens: bool,
+        current: MemberIndex,
+        previous: MemberIndex,
+        always: bool,
+    ) -> Option<Choice> {
+        let (bucket, tag) = self.bucket(flow);
+        let way = bucket
+            .iter()
+            .position(|&word| word != FREE && Cell::unpack(word).tag == tag)?;
+        let mut cell = Cell::unpack(bucket[way]);
+        let serves = self.serves(cell.member);
+        let (bucket, _) = self.bucket(flow);
+        if !serves || !always && current == previous && cell.member == current {
+            bucket[way] = FREE;
+        } else {
+            cell.confirmed |= !opens;
+            bucket[way] = cell.pack();
+        }
+        let how = decision::TRACKED;
+        serves.then_some(Choice {
+            member: cell.member,
+            how,
+        })
+    }
+
+    fn write(&mut self, flow: u64, member: MemberIndex) {
+        let seen_s = self.now_s;
+        let (bucket, tag) = self.bucket(flow);
+        // The first of those that yield most readily.
+        let mut best = (0, 0);
+        for (way, &word) in bucket.iter().enumerate() {
+            let readiness = yields(word, seen_s);
+            if readiness > best.0 {
+                best = (readiness, way);
+            }
+        }
+        if best.0 > 0 {
+            bucket[best.1] = Cell {
+                tag,
+                member,
+                confirmed: false,
+                seen_s,
+            }
+            .pack();
+        }
+    }
+
+    /// All cells, in no order.
+    fn table(&self) -> Vec<u64> {
+        let mut cells: Vec<u64> = self.cells.concat();
+        cells.retain(|&cell| cell != FREE);
+        cells.sort_unstable();
+        cells
+    }
+}
+
+fn service(protocol: u8, track: u8) -> Service {
+    Service {
+        index: 30,
+        address: tables::VIP4.into(),
+        port: 7000,
+        protocol,
+        forward: forward::L2,
+        backend_v6: false,
+        track,
+    }
+}
+
+/// A random ring over some of the members.
+fn ring(dice: &mut Dice) -> Vec<MemberIndex> {
+    if dice.below(20) == 0 {
+        return vec![NO_MEMBER; RING_SIZE as usize];
+    }
+    let some: Vec<MemberIndex> = MEMBERS.filter(|_| dice.below(3) > 0).collect();
+    let some = if some.is_empty() { vec![30] } else { some };
+    (0..RING_SIZE).map(|_| some[dice.below(some.len())]).collect()
+}
+
+fn compare(service: Service, affinity: u8, dice: &mut Dice) {
+    let options = LoadOptions {
+        track_buckets: BUCKETS,
+        ..options()
+    };
+    let mut dataplane = dataplane(&options);
+    let egress = dataplane.egress.find(1).unwrap().unwrap();
+    for index in MEMBERS {
+        let member = Service { index, ..service };
+        let port = 7000 + index - MEMBERS.start;
+        let member = Service { port, ..member };
+        tables::add(&mut dataplane, &member, control::SERVING, egress).unwrap();
+    }
+    let vip = dataplane.vips.read(30).unwrap();
+    dataplane.vips.write(30, &lb_common::vip::Vip { affinity, ..vip }).unwrap();
+    let mut model = Model {
+        service,
+        affinity,
+        ring: RingState::new_clean(&ring(dice)),
+        serving: MEMBERS.map(|member| (member, true)).collect(),
+        cells: vec![[FREE; WAYS]; BUCKETS as usize],
+        now_s: dataplane.now_s().unwrap() as u16,
+    };
+    set_state(&mut dataplane, 30, &model.ring).unwrap();
+    for step in 0..STEPS {
+        match dice.below(60) {
+            0 => {
+                model.ring.change(&ring(dice), step as u32).unwrap();
+                set_state(&mut dataplane, 30, &model.ring).unwrap();
+            }
+            1 => {
+                model.ring.settle(step as u32, 30);
+                set_state(&mut dataplane, 30, &model.ring).unwrap();
+            }
+            2 if dice.below(4) == 0 => {
+                model.ring.clean();
+                set_state(&mut dataplane, 30, &model.ring).unwrap();
+            }
+            3 => turn(dice, &mut model, &dataplane),
+            _ => packet(dice, &mut model, &dataplane, step),
+        }
+        let mut cells: Vec<u64> = dataplane.tracking.cells().map(Cell::pack).collect();
+        cells.sort_unstable();
+        assert_eq!(cells, model.table(), "the tracking tables after step {step}");
+    }
+}
+
+/// A member goes down or comes up.
+fn turn(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane) {
+    let member = MEMBERS.start + dice.below(MEMBERS.len()) as u16;
+    let serves = !model.serves(member);
+    model.serving.insert(member, serves);
+    let state = if serves { control::SERVING } else { control::DOWN };
+    let word = control::pack(state, family::V4, 1);
+    dataplane.members.set_control(member, word).unwrap();
+}
+
+fn packet(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane, step: usize) {
+    let client = Client::new(dice.below(4) as u8);
+    let opens = model.service.protocol == 6 && dice.below(3) == 0;
+    let flags = if opens { SYN } else { ACK };
+    let frame = client.to(&model.service, 1 + dice.below(60) as u16, flags);
+    let choice = model.choose(&frame, opens);
+    let (run, trace) = dataplane.run_traced(&frame.bytes()).unwrap();
+    let how = Choice {
+        member: trace.member,
+        how: trace.decision,
+    };
+    assert_eq!(how, choice, "step {step}: {:?}", frame.transport);
+    let sent = model.serves(choice.member);
+    assert_eq!(run.verdict == 3, sent, "step {step}: member {}", choice.member);
+    if sent {
+        assert_eq!(run.frame[..6], Service { index: choice.member, ..model.service }.mac());
+    }
+}
+
+#[test]
+fn kernel_and_model_agree_on_every_packet() {
+    let mut dice = Dice::new();
+    for protocol in [6, 17] {
+        for track in [track::NEVER, track::ON_CHANGE, track::ALWAYS] {
+            for affinity in [affinity::FLOW, affinity::SOURCE] {
+                println!("protocol {protocol}, track {track}, affinity {affinity}");
+                compare(service(protocol, track), affinity, &mut dice);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What every test stands on: a network namespace, a data path with filled tables, clients.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::Command,
+};
+
+use evenkeel::dataplane::{Dataplane, LoadOptions};
+use lab::{
+    bytecode::{
+        Bench,
+        tables::{self, KEY, Service},
+    },
+    packet::{Frame, Ip, Mac, Transport, tcp, udp},
+};
+use lb_common::hash;
+use nix::sched::{CloneFlags, unshare};
+
+/// The other interface.
+pub(crate) const PORT: &str = "ek0";
+/// Its address.
+pub(crate) const PORT_MAC: Mac = [2, 0, 0, 0, 0, 3];
+
+/// Moves this thread to a network namespace of its own, with a pair of interfaces; index of one.
+/// The kernel removes both with the thread.
+pub(crate) fn enter_namespace() -> u32 {
+    unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+    // A quiet namespace: what the kernel itself sends would be counted.
+    fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    let commands = [
+        "link set lo up".to_owned(),
+        format!("link add {PORT} address 02:00:00:00:00:03 type veth peer name ek1"),
+        format!("link set {PORT} up"),
+        "link set ek1 up".to_owned(),
+    ];
+    for command in commands {
+        let done = Command::new("ip").args(command.split(' ')).status();
+        assert!(done.unwrap().success(), "ip {command}");
+    }
+    nix::net::if_::if_nametoindex(PORT).unwrap()
+}
+
+/// The data path's seconds stand still, so that nothing depends on when a test runs; every flow is
+/// sampled by hash as usual.
+pub(crate) fn options() -> LoadOptions {
+    LoadOptions {
+        track_buckets: 1024,
+        nat_sessions: 1024,
+        nat_embryonic: 1024,
+        icmp_rate: u32::MAX,
+        tracing: true,
+        jiffies_shift: Some(31),
+        ..LoadOptions::default()
+    }
+}
+
+/// A data path with filled tables, in a namespace of its own.
+pub(crate) fn dataplane(options: &LoadOptions) -> Dataplane {
+    let elsewhere = enter_namespace();
+    let mut dataplane = Dataplane::load(options).unwrap();
+    tables::fill(&mut dataplane, Some((elsewhere, PORT_MAC))).unwrap();
+    dataplane
+}
+
+pub(crate) fn bench() -> Bench {
+    Bench::new(dataplane(&options()))
+}
+
+/// A host outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Ipv6Addr,
+}
+
+impl Client {
+    /// Clients with different numbers have no flow in common.
+    pub(crate) const fn new(number: u8) -> Self {
+        Self {
+            v4: Ipv4Addr::new(198, 51, 100, number),
+            v6: Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, number as u16),
+        }
+    }
+
+    /// Its address of a family.
+    pub(crate) const fn like(&self, address: IpAddr) -> IpAddr {
+        match address {
+            IpAddr::V4(_) => IpAddr::V4(self.v4),
+            IpAddr::V6(_) => IpAddr::V6(self.v6),
+        }
+    }
+
+    /// A packet to a service: TCP with flags, or UDP.
+    pub(crate) fn to(&self, service: &Service, port: u16, flags: u8) -> Frame {
+        let dest = if service.port == 0 { 4000 } else { service.port };
+        self.to_port(service.address, service.protocol, port, dest, flags)
+    }
+
+    /// A packet to anywhere.
+    pub(crate) fn to_port(&self, dest: IpAddr, protocol: u8, from: u16, to: u16, flags: u8) -> Frame {
+        let transport: Transport = if protocol == 6 {
+            tcp(from, to, flags)
+        } else {
+            udp(from, to)
+        };
+        Frame::new(Ip::new(self.like(dest), dest), transport)
+    }
+}
+
+/// Hash of the flow that a frame belongs to.
+pub(crate) fn flow_hash(frame: &Frame) -> u64 {
+    let ports = match frame.transport {
+        Transport::Tcp { source, dest, .. } | Transport::Udp { source, dest, .. } => {
+            hash::ports_word(source.to_be(), dest.to_be())
+        }
+        _ => panic!("no ports"),
+    };
+    let (source, _) = tables::address(frame.ip.source());
+    match frame.ip {
+        Ip::V4(_) => hash::flow_hash_v4(&KEY, source[0] as u32, ports),
+        Ip::V6(_) => hash::flow_hash_v6(&KEY, &source, ports),
+    }
+}
+
