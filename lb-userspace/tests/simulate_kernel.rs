@@ -53,12 +53,12 @@ fn observed_shares_are_those_of_the_table() {
         for forward in ["l2", "ipip", "nat"] {
             let report = flows(&config(forward, v6, "tcp"), FLOWS);
             assert_eq!(report.packets, FLOWS);
-            assert_eq!(
-                report.verdicts.tx, FLOWS,
-                "{forward} {v6}: {:?}",
-                report.reasons
-            );
-            assert_eq!(report.reasons.get("FORWARDED"), Some(&FLOWS));
+            // Of so many sessions that nobody answers, a few find no port in eight tries.
+            let without_port = report.reasons.get("NAT_NO_PORT").copied().unwrap_or(0);
+            assert!(without_port <= if forward == "nat" { FLOWS / 100 } else { 0 });
+            let sent = FLOWS - without_port;
+            assert_eq!(report.verdicts.tx, sent, "{forward} {v6}: {report}");
+            assert_eq!(report.reasons.get("FORWARDED"), Some(&sent));
             for member in &report.members {
                 let (intended, table) = (member.intended_share, member.table_share);
                 assert!((intended - table).abs() <= 1.0 / 65_537.0, "{member:?}");
