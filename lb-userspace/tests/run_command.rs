@@ -133,6 +133,7 @@ fn lifetime(folder: &Path) {
         ip(arguments);
     }
     configure(folder, 2, "");
+    fs::create_dir(folder.join("bpf")).unwrap();
     let mut first = Controller::start(folder, "first.log");
     assert!(is_attached());
     assert_eq!(reserved(), "16384-32767");

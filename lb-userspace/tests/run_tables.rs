@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 
 use evenkeel::{
     config::{self, Config},
-    controller::{Controller, Way, Ways, load_options},
+    controller::{Controller, Way, Ways, address, load_options},
     dataplane::{Dataplane, LoadOptions, Opened, Pins},
     simulate::Flows,
 };
 use lb_common::{
+    family,
     member::{Member, NextHop, control},
+    proto,
     trace::decision,
+    vip::{MAX_PROBES, VipKey},
 };
 use nix::{
     mount::{MntFlags, umount2},
@@ -249,8 +252,11 @@ fn an_index_is_used_again_only_when_nothing_names_it() {
     }
 }
 
+/// Words of each ring's image, members, services.
+type Picture = (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>);
+
 /// All that packets meet.
-fn picture(dataplane: &Dataplane) -> (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>) {
+fn picture(dataplane: &Dataplane) -> Picture {
     let rings = dataplane.vips.rings();
     let rings = rings.map(|(vip, ring)| (vip, dataplane.rings.words(ring.image).unwrap()));
     let mut services: Vec<_> = dataplane
@@ -289,6 +295,37 @@ fn what_cannot_be_had_changes_nothing() {
     assert!(error.to_string().contains("track_flows"), "{error}");
     assert_eq!(node.apply(&config(THREE)), 0);
     assert_eq!(picture(&node.dataplane), before);
+}
+
+/// More services than can be found from one place of the table: found out in the middle of a change.
+#[test]
+fn a_change_that_fails_half_way_is_undone() {
+    let mut node = Node::new(&config(THREE));
+    let established = node.open();
+    let before = picture(&node.dataplane);
+    let mut crowd = config(&[(1, 100, "up"), (2, 10, "up"), (4, 100, "up")]);
+    let template = crowd.vips[0].clone();
+    let services = (0..=255u8).flat_map(|host| (1..=60_000u16).map(move |port| (host, port)));
+    let crowded = services.filter(|(host, port)| {
+        let address = address([192, 0, 2, *host].into());
+        VipKey::new(&address, family::V4, proto::TCP, port.to_be()).home() == 99
+    });
+    for (host, port) in crowded.take(MAX_PROBES as usize + 1) {
+        let mut vip = template.clone();
+        vip.name = format!("{host}:{port}");
+        (vip.address, vip.port) = ([192, 0, 2, host].into(), port);
+        crowd.vips.push(vip);
+    }
+    let error = node
+        .controller
+        .apply(&mut node.dataplane, &crowd)
+        .unwrap_err();
+    assert!(error.to_string().contains("VIP_TABLE"), "{error}");
+    assert_eq!(picture(&node.dataplane), before);
+    assert_eq!(node.go_on(), established);
+    crowd.vips.truncate(3);
+    assert!(node.apply(&crowd) > 0, "and a change that can be had works");
+    assert_eq!(node.go_on(), established);
 }
 
 #[test]
