@@ -102,7 +102,7 @@ struct SimulateArgs {
     #[command(flatten)]
     input: SimulateInput,
     /// What the flows are drawn by: the same number, the same flows.
-    #[arg(long, value_name = "S", default_value_t = 1, requires = "flows")]
+    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "pcap")]
     seed: u64,
     /// Write what would be transmitted to this capture file (pcap), in order.
     #[arg(long, value_name = "OUT")]

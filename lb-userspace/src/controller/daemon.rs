@@ -81,6 +81,8 @@ struct Node {
     resolver: Resolver,
     /// What was said about ways that are not known.
     unresolved: BTreeMap<IpAddr, Reason>,
+    /// Backends that were said to have no source.
+    without_source: Vec<String>,
 }
 
 impl Node {
@@ -107,6 +109,7 @@ impl Node {
             dataplane,
             controller,
             unresolved: BTreeMap::new(),
+            without_source: Vec::new(),
         };
         let started = node.start_tables(&backends).await;
         if let Err(error) = started {
@@ -166,8 +169,13 @@ impl Node {
     fn ways(&mut self, table: &Table) -> Result<Ways> {
         let mut ways = Ways::new();
         for (&backend, state) in table {
-            let Some(resolved) = state.resolved() else {
-                continue;
+            let resolved = match state {
+                State::Resolved(resolved) => resolved,
+                State::Unresolved(Reason::Asking { .. }) => continue,
+                State::Unresolved(_) => {
+                    ways.insert(backend, None);
+                    continue;
+                }
             };
             let assigned =
                 self.dataplane
@@ -178,6 +186,7 @@ impl Node {
                 Err(error) => {
                     // The interface may have gone this very moment.
                     warn!(%error, interface = resolved.ifname, "no frames can leave there");
+                    ways.insert(backend, None);
                     continue;
                 }
             };
@@ -186,7 +195,7 @@ impl Node {
                 egress,
             };
             let source = resolved.source;
-            ways.insert(backend, Way { next_hop, source });
+            ways.insert(backend, Some(Way { next_hop, source }));
         }
         Ok(ways)
     }
@@ -325,6 +334,15 @@ impl Node {
         }
         self.unresolved
             .retain(|backend, _| table.contains_key(backend));
+        let without = self.controller.without_source();
+        if without != self.without_source && !without.is_empty() {
+            warn!(
+                backends = without.join(", "),
+                "no address to send from, so their packets are dropped: set node.encap_source or \
+                 node.nat_source, or give the interface an address that no VIP has"
+            );
+        }
+        self.without_source = without;
     }
 
     fn tick(&mut self) {
@@ -394,7 +412,8 @@ fn guard_ports(config: &Config, ways: &Ways) -> Result<()> {
         let configured = &config.node.nat_sources;
         let configured = configured.iter().any(|s| s.is_ipv4() == backend.is_ipv4());
         if !configured {
-            sources.extend(ways.get(&backend).and_then(|way| way.source));
+            let way = ways.get(&backend).copied().flatten();
+            sources.extend(way.and_then(|way| way.source));
         }
     }
     let range = &config.node.nat_ports;

@@ -22,8 +22,9 @@ pub struct Way {
     pub source: Option<IpAddr>,
 }
 
-/// The ways to all backends whose way is known.
-pub type Ways = BTreeMap<IpAddr, Way>;
+/// The ways to backends. `None`: there is none. Not in it: nothing is known yet, and what the tables
+/// hold stays (after a restart, the neighbour that served until now may take a moment to answer).
+pub type Ways = BTreeMap<IpAddr, Option<Way>>;
 
 /// "Don't fragment" as the bytes of an IPv4 header have it; the data path writes the same word.
 const DONT_FRAGMENT: u32 = 0x0040 << 16;
@@ -80,11 +81,11 @@ pub(super) fn member(
     identity: &Identity,
     control: u64,
     source: Source,
-    way: Option<&Way>,
+    next_hop: u64,
 ) -> Member {
     let mut entry = Member {
         control,
-        next_hop: way.map_or(0, |way| way.next_hop.pack()),
+        next_hop,
         source: [0; 2],
         address: address(identity.address),
         vary_mask: 0,
@@ -167,13 +168,7 @@ mod tests {
         Source::Encap(Prefix::containing(address.parse().unwrap(), length))
     }
 
-    const WAY: Way = Way {
-        next_hop: NextHop {
-            mac: [2, 0, 0, 0, 0, 1],
-            egress: 1,
-        },
-        source: None,
-    };
+    const NEXT_HOP: u64 = 7;
 
     #[test]
     fn an_ipv4_prefix_varies_in_its_host_bits() {
@@ -182,7 +177,7 @@ mod tests {
             &identity("10.0.0.2"),
             1,
             prefix("10.9.8.7", 24),
-            Some(&WAY),
+            NEXT_HOP,
         );
         assert_eq!(entry.source, address("10.9.8.0".parse().unwrap()));
         assert_eq!(entry.vary_mask.to_ne_bytes(), [0, 0, 0, 255]);
@@ -191,7 +186,7 @@ mod tests {
             &identity("10.0.0.2"),
             1,
             prefix("10.9.8.7", 32),
-            Some(&WAY),
+            NEXT_HOP,
         );
         assert_eq!(
             (entry.vary_mask, entry.vip, entry.port_be),
@@ -201,17 +196,11 @@ mod tests {
 
     #[test]
     fn an_ipv6_prefix_varies_in_the_last_four_bytes_at_most() {
-        let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 64), Some(&WAY));
+        let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 64), NEXT_HOP);
         assert_eq!((entry.vary_mask, entry.outer_sum), (u32::MAX, 0));
-        let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 120), Some(&WAY));
+        let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 120), NEXT_HOP);
         assert_eq!(entry.vary_mask.to_ne_bytes(), [0, 0, 0, 255]);
-        let entry = member(
-            0,
-            &identity("fd00::2"),
-            1,
-            prefix("100::1", 128),
-            Some(&WAY),
-        );
+        let entry = member(0, &identity("fd00::2"), 1, prefix("100::1", 128), NEXT_HOP);
         assert_eq!(entry.vary_mask, 0);
     }
 
@@ -223,7 +212,7 @@ mod tests {
             &identity("10.0.0.2"),
             1,
             prefix("192.0.2.0", 24),
-            Some(&WAY),
+            NEXT_HOP,
         );
         let mut header = [
             0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 4, 0, 0, 192, 0, 2, 0, 10, 0, 0, 2,
@@ -239,7 +228,7 @@ mod tests {
 
     #[test]
     fn without_a_source_nothing_is_sent() {
-        let entry = member(0, &identity("10.0.0.2"), 1, Source::Unknown, Some(&WAY));
+        let entry = member(0, &identity("10.0.0.2"), 1, Source::Unknown, NEXT_HOP);
         assert_eq!((entry.next_hop, entry.nat_source), (0, NO_NAT_SOURCE));
     }
 

@@ -35,6 +35,7 @@ use lb_common::ring::MemberIndex;
 
 pub use entry::{Way, Ways, address};
 pub use error::{ControllerError, Result};
+pub use maintenance::Tick;
 pub use plan::Summary;
 pub use shares::MemberShare;
 pub use state::ServiceId;
@@ -43,7 +44,7 @@ use plan::Plan;
 use state::State;
 
 use crate::{
-    config::Config,
+    config::{Config, Forward},
     dataplane::{Dataplane, LoadOptions},
     transition::SlotCounts,
 };
@@ -263,6 +264,24 @@ impl Controller {
         let members = self.state.members.values();
         members
             .filter(|member| member.identity.address == address)
+            .map(|member| {
+                let vip = self.vip_name(member.vip).unwrap_or_default();
+                format!("{} of VIP {vip}", member.name)
+            })
+            .collect()
+    }
+
+    /// Backends whose way is known, but not the address that packets to them are sent from.
+    #[must_use]
+    pub fn without_source(&self) -> Vec<String> {
+        let needs = |vip: u16| {
+            let vip = self.state.vips.get(&vip);
+            vip.is_some_and(|vip| vip.entry.forward != Forward::L2.code())
+        };
+        let has_way = |address| self.ways.get(address).is_some_and(Option::is_some);
+        let members = self.state.members.values();
+        members
+            .filter(|m| needs(m.vip) && m.entry.source == [0; 2] && has_way(&m.identity.address))
             .map(|member| {
                 let vip = self.vip_name(member.vip).unwrap_or_default();
                 format!("{} of VIP {vip}", member.name)

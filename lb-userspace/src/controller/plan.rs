@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lb_common::{
-    member::control,
+    member::{Member, control},
     nat::NatSource,
     ring::{MAX_MEMBERS, MemberIndex},
     vip::{MAX_VIPS, track},
@@ -197,7 +197,7 @@ impl<'a> Plan<'a> {
             healthy: true,
             leaving: false,
             unnamed: 0,
-            entry: entry::member(vip, &identity, word, Source::Unknown, None),
+            entry: entry::member(vip, &identity, word, Source::Unknown, 0),
         };
         self.next.members.insert(index, state);
         self.summary.members_added += 1;
@@ -224,7 +224,7 @@ impl<'a> Plan<'a> {
     /// The host's own address on the way to a backend, unless it is that of a VIP: replies to it would
     /// be taken for requests.
     fn way_source(&self, backend: IpAddr) -> Option<IpAddr> {
-        let source = self.ways.get(&backend)?.source?;
+        let source = self.ways.get(&backend)?.as_ref()?.source?;
         let is_vip = self
             .next
             .vips
@@ -245,7 +245,7 @@ impl<'a> Plan<'a> {
             if self.forwards(member, Forward::Nat) {
                 wanted.extend(self.nat_source(index, member));
                 // A member whose way is not known for the moment keeps the source that it has.
-                if !self.ways.contains_key(&member.identity.address)
+                if !self.has_way(member)
                     && let Some(source) = self.next.sources.get(&member.entry.nat_source)
                     && member.entry.source == entry::address(source.address)
                 {
@@ -315,28 +315,48 @@ impl<'a> Plan<'a> {
         source.unwrap_or(Source::Unknown)
     }
 
+    fn has_way(&self, member: &MemberState) -> bool {
+        let way = self.ways.get(&member.identity.address);
+        way.is_some_and(Option::is_some)
+    }
+
     fn write_members(&mut self) {
-        let written: Vec<_> = (self.next.members.iter())
-            .map(|(&index, member)| {
-                let way = self.ways.get(&member.identity.address);
-                let source = self.source(index, member);
-                let control = member.control();
-                let mut new = entry::member(member.vip, &member.identity, control, source, way);
-                let old = &member.entry;
-                if source == Source::Unknown && old.source != [0; 2] {
-                    // As long as the way is not known, it is no news about the source.
-                    new.source = old.source;
-                    new.vary_mask = old.vary_mask;
-                    new.outer_sum = old.outer_sum;
-                    new.nat_source = old.nat_source;
-                }
-                (index, new)
-            })
+        let members = self.next.members.iter();
+        let written: Vec<_> = members
+            .map(|(&index, member)| (index, self.member_entry(index, member)))
             .collect();
         for (index, entry) in written {
             if let Some(member) = self.next.members.get_mut(&index) {
                 member.entry = entry;
             }
+        }
+    }
+
+    fn member_entry(&self, index: MemberIndex, member: &MemberState) -> Member {
+        let old = &member.entry;
+        let next_hop = match self.ways.get(&member.identity.address) {
+            Some(way) => way.map_or(0, |way| way.next_hop.pack()),
+            None => old.next_hop,
+        };
+        let source = self.source(index, member);
+        let new = entry::member(
+            member.vip,
+            &member.identity,
+            member.control(),
+            source,
+            next_hop,
+        );
+        if source != Source::Unknown || old.source == [0; 2] {
+            return new;
+        }
+        // As long as the way is not known, it is no news about the source.
+        Member {
+            next_hop,
+            source: old.source,
+            vary_mask: old.vary_mask,
+            outer_sum: old.outer_sum,
+            nat_source: old.nat_source,
+            ..new
         }
     }
 

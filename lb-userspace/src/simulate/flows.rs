@@ -26,7 +26,7 @@ impl Random {
     /// A number from `first` to 65,535.
     fn port_from(&mut self, first: u16) -> u16 {
         let ports = u64::from(u16::MAX - first) + 1;
-        first + ((self.next() >> 32) * ports >> 32) as u16
+        first + (((self.next() >> 32) * ports) >> 32) as u16
     }
 }
 

@@ -329,7 +329,7 @@ fn made_up_ways(config: &Config, egress: u16) -> Ways {
             let mac = [2, 0, 1, b, c, d];
             let next_hop = NextHop { mac, egress };
             let source = None;
-            (address, Way { next_hop, source })
+            (address, Some(Way { next_hop, source }))
         })
         .collect()
 }
