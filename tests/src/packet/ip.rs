@@ -164,13 +164,19 @@ impl V6 {
     }
 
     fn bytes(&self, protocol: u8, datagram: &[u8]) -> Vec<u8> {
-        let fragment = self.extensions.iter().find_map(|extension| match extension {
-            Extension::Fragment(fragment, _) => Some(*fragment),
-            _ => None,
-        });
+        let fragment = self
+            .extensions
+            .iter()
+            .find_map(|extension| match extension {
+                Extension::Fragment(fragment, _) => Some(*fragment),
+                _ => None,
+            });
         let mut extensions = Vec::new();
         for (at, extension) in self.extensions.iter().enumerate() {
-            let next = self.extensions.get(at + 1).map_or(protocol, Extension::kind);
+            let next = self
+                .extensions
+                .get(at + 1)
+                .map_or(protocol, Extension::kind);
             extensions.extend(extension.bytes(next));
         }
         let part = part(datagram, fragment);

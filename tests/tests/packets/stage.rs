@@ -93,12 +93,23 @@ impl Client {
 
     /// A packet to a service: TCP with flags, or UDP.
     pub(crate) fn to(&self, service: &Service, port: u16, flags: u8) -> Frame {
-        let dest = if service.port == 0 { 4000 } else { service.port };
+        let dest = if service.port == 0 {
+            4000
+        } else {
+            service.port
+        };
         self.to_port(service.address, service.protocol, port, dest, flags)
     }
 
     /// A packet to anywhere.
-    pub(crate) fn to_port(&self, dest: IpAddr, protocol: u8, from: u16, to: u16, flags: u8) -> Frame {
+    pub(crate) fn to_port(
+        &self,
+        dest: IpAddr,
+        protocol: u8,
+        from: u16,
+        to: u16,
+        flags: u8,
+    ) -> Frame {
         let transport: Transport = if protocol == 6 {
             tcp(from, to, flags)
         } else {
@@ -122,4 +133,3 @@ pub(crate) fn flow_hash(frame: &Frame) -> u64 {
         Ip::V6(_) => hash::flow_hash_v6(&KEY, &source, ports),
     }
 }
-
