@@ -90,7 +90,7 @@ map_type! {
 pub const MAX_NAT_SOURCES: u32 = 64;
 
 /// Ports tried for a new session.
-pub const PORT_TRIES: u32 = 8;
+pub const PORT_TRIES: u32 = 32;
 
 /// Default number of sessions.
 pub const DEFAULT_SESSIONS: u32 = 65_536;

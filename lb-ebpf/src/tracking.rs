@@ -208,6 +208,6 @@ fn store(bucket: *mut Bucket, way: usize, word: u64) {
         bucket
             .cast::<u64>()
             .add(way & (WAYS - 1))
-            .write_volatile(word)
+            .write_volatile(word);
     }
 }

@@ -1,2 +1,7 @@
-//! evenkeel
-fn main() {}
+//! evenkeel: see [`evenkeel::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evenkeel::cli::main()
+}

@@ -21,6 +21,7 @@ mod attach;
 mod catalog;
 mod clock;
 mod counters;
+mod decap;
 mod egress;
 mod error;
 mod mapping;
@@ -40,6 +41,7 @@ pub use attach::{AttachedMode, XdpMode};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
 pub use counters::Counters;
+pub use decap::{DecapPins, DecapStatus, Decapsulator};
 pub use egress::EgressTable;
 pub use error::{DataplaneError, Result};
 pub use mapping::Mapped;
@@ -50,7 +52,7 @@ pub use program::Run;
 pub use rings::{ImageIndex, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
-pub use sessions::{SessionCounts, SessionLimits, Sessions};
+pub use sessions::{SessionCounts, SessionLimits, SessionNames, Sessions};
 pub use tracking::Tracking;
 pub use vips::{RingName, Vips};
 
@@ -294,6 +296,7 @@ const fn data_of(map: &Map) -> Option<&MapData> {
         Map::Array(data)
         | Map::ArrayOfMaps(data)
         | Map::DevMapHash(data)
+        | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data) => Some(data),
         _ => None,

@@ -1,0 +1,1 @@
+//! Of the controller as a whole, without a kernel.
