@@ -226,7 +226,7 @@ impl Service {
             (_, false) => (address(OUTER4.into()).0, 0),
             (_, true) => (address(OUTER6.into()).0, 0),
         };
-        let words = source[0] as u32 as u64 + backend[0] as u32 as u64 + 0x40;
+        let words = u64::from(source[0] as u32) + u64::from(backend[0] as u32) + 0x40;
         Member {
             control: control::pack(state, family, 1),
             next_hop: NextHop {

@@ -132,7 +132,7 @@ impl V4 {
         let header_len = 20 + options.len();
         let flags = u16::from(self.whole) << 14
             | self.fragment.map_or(0, |fragment| {
-                u16::from(fragment.more) << 13 | fragment.offset / 8
+                (u16::from(fragment.more) << 13) | (fragment.offset / 8)
             });
         let mut bytes = vec![0x40 | (header_len / 4) as u8, self.class];
         bytes.extend(((header_len + part.len()) as u16).to_be_bytes());
