@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// Its address of a family.
-    pub(crate) const fn like(&self, address: IpAddr) -> IpAddr {
+    pub(crate) const fn like(self, address: IpAddr) -> IpAddr {
         match address {
             IpAddr::V4(_) => IpAddr::V4(self.v4),
             IpAddr::V6(_) => IpAddr::V6(self.v6),
@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// A packet to a service: TCP with flags, or UDP.
-    pub(crate) fn to(&self, service: &Service, port: u16, flags: u8) -> Frame {
+    pub(crate) fn to(self, service: &Service, port: u16, flags: u8) -> Frame {
         let dest = if service.port == 0 {
             4000
         } else {
@@ -103,7 +103,7 @@ impl Client {
 
     /// A packet to anywhere.
     pub(crate) fn to_port(
-        &self,
+        self,
         dest: IpAddr,
         protocol: u8,
         from: u16,
