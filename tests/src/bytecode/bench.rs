@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use lb_common::reason::{Fate, Reason};
 use evenkeel::dataplane::Dataplane;
+use lb_common::reason::{Fate, Reason};
 
 use super::counts::{Counts, counts, difference};
 use crate::packet::{Frame, check::findings};
@@ -156,7 +156,11 @@ impl Bench {
         let mut report = String::new();
         let changes = difference(&before, &after);
         if run.verdict != expect.verdict as u32 {
-            let _ = writeln!(report, "  verdict {}, expected {:?}", run.verdict, expect.verdict);
+            let _ = writeln!(
+                report,
+                "  verdict {}, expected {:?}",
+                run.verdict, expect.verdict
+            );
         }
         if changes != expect.counts {
             let _ = writeln!(report, "  {:<24} {:>8} {:>8}", "counter", "expected", "was");
@@ -215,9 +219,8 @@ fn bytes_differ(input: &[u8], expected: &[u8], was: &[u8]) -> String {
     );
     let lines = expected.len().max(was.len()).div_ceil(16);
     for line in 0..lines.min(200) {
-        let part = |bytes: &[u8]| -> Vec<u8> {
-            bytes.iter().skip(line * 16).take(16).copied().collect()
-        };
+        let part =
+            |bytes: &[u8]| -> Vec<u8> { bytes.iter().skip(line * 16).take(16).copied().collect() };
         let (should, is) = (part(expected), part(was));
         if should != is {
             let _ = writeln!(text, "  {:04x} expected {}", line * 16, hex(&should));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use lb_common::reason::REASONS;
 use evenkeel::dataplane::Counters;
+use lb_common::reason::REASONS;
 
 use super::tables::{MEMBERS, VIPS};
 
@@ -12,7 +12,14 @@ use super::tables::{MEMBERS, VIPS};
 pub type Counts = BTreeMap<String, i128>;
 
 const MEMBER: [&str; 8] = [
-    "packets", "bytes", "new_flows", "resets", "kept", "icmp_errors", "reply_packets", "reply_bytes",
+    "packets",
+    "bytes",
+    "new_flows",
+    "resets",
+    "kept",
+    "icmp_errors",
+    "reply_packets",
+    "reply_bytes",
 ];
 const VIP: [&str; 8] = [
     "track_hits",
@@ -35,7 +42,9 @@ pub fn counts(counters: &Counters) -> Result<Counts> {
         }
     };
     for (reason, count) in counters.node()?.reasons.into_iter().enumerate() {
-        let name = REASONS.get(reason).map_or("NO_SUCH_REASON", |text| text.name);
+        let name = REASONS
+            .get(reason)
+            .map_or("NO_SUCH_REASON", |text| text.name);
         add(name.to_owned(), count);
     }
     for member in 0..MEMBERS {

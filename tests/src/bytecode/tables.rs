@@ -3,6 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
+use evenkeel::{
+    dataplane::{Dataplane, RingName},
+    transition::RingState,
+};
 use lb_common::{
     Address, address_v4, address_v6,
     checksum::fold,
@@ -12,10 +16,6 @@ use lb_common::{
     nat::NatSource,
     ring::{MemberIndex, NO_MEMBER},
     vip::{Vip, VipKey, affinity, forward, target, track},
-};
-use evenkeel::{
-    dataplane::{Dataplane, RingName},
-    transition::RingState,
 };
 
 use crate::packet::{Frame, Ip, Mac, V4, V6};
@@ -226,7 +226,7 @@ impl Service {
             (_, false) => (address(OUTER4.into()).0, 0),
             (_, true) => (address(OUTER6.into()).0, 0),
         };
-        let words = source[0] as u32 as u64 + backend[0] as u32 as u64 + 0x40;
+        let words = u64::from(source[0] as u32) + u64::from(backend[0] as u32) + 0x40;
         Member {
             control: control::pack(state, family, 1),
             next_hop: NextHop {
@@ -296,7 +296,11 @@ pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<
     add(dataplane, &DOWN, control::DOWN, here)?;
     add(dataplane, &NAT_DOWN, control::DOWN, here)?;
     dataplane.vips.swap_ring(NO_RING.index, None)?;
-    set_ring(dataplane, EMPTY_RING.index, &[NO_MEMBER; RING_SIZE as usize])?;
+    set_ring(
+        dataplane,
+        EMPTY_RING.index,
+        &[NO_MEMBER; RING_SIZE as usize],
+    )?;
     dataplane.members.set_next_hop(NO_NEXT_HOP.index, None)?;
     Ok(())
 }
@@ -304,7 +308,9 @@ pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<
 /// Adds a VIP and its member.
 pub fn add(dataplane: &mut Dataplane, service: &Service, state: u8, egress: u16) -> Result<()> {
     let index = service.index;
-    dataplane.members.write(index, &service.member(state, egress))?;
+    dataplane
+        .members
+        .write(index, &service.member(state, egress))?;
     dataplane.vips.write(index, &service.vip())?;
     set_ring(dataplane, index, &[index; RING_SIZE as usize])?;
     let vip = target::pack(target::VIP, index);
@@ -324,7 +330,9 @@ pub fn set_state(dataplane: &mut Dataplane, vip: u16, state: &RingState) -> Resu
     let before = dataplane.vips.ring(vip)?;
     let image = dataplane.rings.stage(&state.to_image())?;
     let size = state.slots().len() as u32;
-    dataplane.vips.swap_ring(vip, Some(RingName { image, size }))?;
+    dataplane
+        .vips
+        .swap_ring(vip, Some(RingName { image, size }))?;
     if let Some(before) = before {
         dataplane.rings.retire(before.image);
     }

@@ -1,6 +1,6 @@
 //! A second opinion on frames, by etherparse: lengths and checksums.
 
-use etherparse::{checksum::Sum16BitWords, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords};
 
 /// What is wrong with a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,9 @@ impl Findings {
 const INSIDE: &str = "inside: ";
 
 fn is_transport(fault: &str) -> bool {
-    ["TCP", "UDP", "ICMP"].iter().any(|name| fault.starts_with(name))
+    ["TCP", "UDP", "ICMP"]
+        .iter()
+        .any(|name| fault.starts_with(name))
 }
 
 /// Looks at a frame and at everything encapsulated in it.
@@ -54,10 +56,14 @@ fn look(packet: &SlicedPacket<'_>, findings: &mut Findings) {
     };
     if let Some(NetSlice::Ipv4(ip)) = &packet.net {
         // Over the bytes as they are: the parsed header forgets the reserved flag.
-        let rest = Sum16BitWords::new().add_slice(ip.header().slice()).ones_complement();
+        let rest = Sum16BitWords::new()
+            .add_slice(ip.header().slice())
+            .ones_complement();
         if rest != 0 {
             let has = ip.header().header_checksum();
-            findings.faults.push(format!("IPv4 header checksum {has:04x} is off by {rest:04x}"));
+            findings.faults.push(format!(
+                "IPv4 header checksum {has:04x} is off by {rest:04x}"
+            ));
         }
     }
     if payload.fragmented {
@@ -120,13 +126,23 @@ fn transport_checksum(
         }
         TransportSlice::Icmpv4(icmp) => {
             // Over the bytes as they are: the parsed type forgets what its kind has no use for.
-            let rest = Sum16BitWords::new().add_slice(icmp.slice()).ones_complement();
+            let rest = Sum16BitWords::new()
+                .add_slice(icmp.slice())
+                .ones_complement();
             Some(("ICMP", icmp.checksum(), icmp.checksum() ^ rest))
         }
         TransportSlice::Icmpv6(icmp) => {
             let (from, to) = v6(net)?;
             let valid = icmp.is_checksum_valid(from, to);
-            Some(("ICMPv6", icmp.checksum(), if valid { icmp.checksum() } else { !icmp.checksum() }))
+            Some((
+                "ICMPv6",
+                icmp.checksum(),
+                if valid {
+                    icmp.checksum()
+                } else {
+                    !icmp.checksum()
+                },
+            ))
         }
         TransportSlice::Igmp(_) => None,
     }

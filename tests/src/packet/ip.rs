@@ -132,7 +132,7 @@ impl V4 {
         let header_len = 20 + options.len();
         let flags = u16::from(self.whole) << 14
             | self.fragment.map_or(0, |fragment| {
-                u16::from(fragment.more) << 13 | fragment.offset / 8
+                (u16::from(fragment.more) << 13) | (fragment.offset / 8)
             });
         let mut bytes = vec![0x40 | (header_len / 4) as u8, self.class];
         bytes.extend(((header_len + part.len()) as u16).to_be_bytes());
@@ -164,13 +164,19 @@ impl V6 {
     }
 
     fn bytes(&self, protocol: u8, datagram: &[u8]) -> Vec<u8> {
-        let fragment = self.extensions.iter().find_map(|extension| match extension {
-            Extension::Fragment(fragment, _) => Some(*fragment),
-            _ => None,
-        });
+        let fragment = self
+            .extensions
+            .iter()
+            .find_map(|extension| match extension {
+                Extension::Fragment(fragment, _) => Some(*fragment),
+                _ => None,
+            });
         let mut extensions = Vec::new();
         for (at, extension) in self.extensions.iter().enumerate() {
-            let next = self.extensions.get(at + 1).map_or(protocol, Extension::kind);
+            let next = self
+                .extensions
+                .get(at + 1)
+                .map_or(protocol, Extension::kind);
             extensions.extend(extension.bytes(next));
         }
         let part = part(datagram, fragment);

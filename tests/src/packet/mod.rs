@@ -16,9 +16,9 @@ pub use transport::{ACK, FIN, RST, SYN, Transport, icmp, icmp6, tcp, udp};
 
 /// Sum of 16-bit words (RFC 1071), in host order.
 fn sum(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(2).map(|word| {
-        u32::from(word[0]) << 8 | word.get(1).copied().map_or(0, u32::from)
-    });
+    let words = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | word.get(1).copied().map_or(0, u32::from));
     words.fold(0, |total, word| {
         let total = total + word;
         (total & 0xffff) + (total >> 16)

@@ -83,14 +83,20 @@ fn every_service(bench: &mut Bench, client: Client) {
         let tcp = service.protocol == 6;
         let first = client.to(&service, 1000, SYN);
         let name = |what: &str| format!("{what} for {service:?}");
-        bench.check(&name("first packet"), &first, &expect(&service, &first, false));
+        bench.check(
+            &name("first packet"),
+            &first,
+            &expect(&service, &first, false),
+        );
         for flags in [ACK, ACK | FIN, RST, SYN | ACK] {
             if tcp || flags == ACK {
                 let next = client.to(&service, 1000, flags).payload(vec![flags; 333]);
                 bench.check(&name("next packet"), &next, &expect(&service, &next, true));
             }
         }
-        let classy = client.to(&service, 1000, ACK).with_ip(|ip| *ip.class_mut() = 0xbb);
+        let classy = client
+            .to(&service, 1000, ACK)
+            .with_ip(|ip| *ip.class_mut() = 0xbb);
         bench.check(&name("a class"), &classy, &expect(&service, &classy, true));
         for payload in [0, 1] {
             let short = client.to(&service, 1000, ACK).payload(vec![0xee; payload]);
@@ -151,14 +157,22 @@ fn ipv4_header(bench: &mut Bench, client: Client) {
     }
     for ttl in 2..=255 {
         let frame = client.to(&SERVICES[0], 1000, ACK).hops(ttl);
-        bench.check(&format!("TTL {ttl}"), &frame, &expect(&SERVICES[0], &frame, true));
+        bench.check(
+            &format!("TTL {ttl}"),
+            &frame,
+            &expect(&SERVICES[0], &frame, true),
+        );
     }
     for id in (0..=0xffff_u16).step_by(257) {
         let frame = client.to(&SERVICES[1], 1000, ACK).with_ip(|ip| {
             let Ip::V4(ip) = ip else { unreachable!() };
             (ip.id, ip.whole) = (id, id & 1 == 0);
         });
-        bench.check(&format!("identification {id}"), &frame, &expect(&SERVICES[1], &frame, true));
+        bench.check(
+            &format!("identification {id}"),
+            &frame,
+            &expect(&SERVICES[1], &frame, true),
+        );
     }
 }
 
@@ -178,7 +192,13 @@ fn extension_headers(bench: &mut Bench, client: Client) {
         &[Routing(0)],
         &[Auth(24)],
         &[Auth(12)],
-        &[Options(0, 8), Options(60, 16), Routing(0), Auth(24), Options(60, 8)],
+        &[
+            Options(0, 8),
+            Options(60, 16),
+            Routing(0),
+            Auth(24),
+            Options(60, 8),
+        ],
         &[const { Options(60, 8) }; 7],
         &[Options(60, 256)],
         &[Options(0, 200), Options(60, 256)],
@@ -209,13 +229,24 @@ fn refused_extension_headers(bench: &mut Bench, client: Client) {
         &[const { Options(60, 2048 - 16) }; 1],
     ];
     for chain in chains {
-        let frame = with_extensions(client.to(&SERVICES[9], 1000, ACK), &chain[..chain.len().min(40)]);
-        bench.check(&format!("{chain:?}"), &frame, &Expect::of(Reason::ExtensionHeaders));
+        let frame = with_extensions(
+            client.to(&SERVICES[9], 1000, ACK),
+            &chain[..chain.len().min(40)],
+        );
+        bench.check(
+            &format!("{chain:?}"),
+            &frame,
+            &Expect::of(Reason::ExtensionHeaders),
+        );
         let other = with_extensions(
             client.to_port(IpAddr::V6("2001:db8::99".parse().unwrap()), 6, 1, 80, ACK),
             chain,
         );
-        bench.check(&format!("{chain:?} to another host"), &other, &Expect::of(Reason::NoVip));
+        bench.check(
+            &format!("{chain:?} to another host"),
+            &other,
+            &Expect::of(Reason::NoVip),
+        );
     }
 }
 
@@ -223,21 +254,37 @@ fn ports(bench: &mut Bench, client: Client) {
     let (any, exact) = (SERVICES[7], SERVICES[8]);
     for port in [1, 21, 23, 80, 443, 65_535] {
         let frame = client.to_port(ANY4.into(), 6, 1400, port, SYN);
-        bench.check(&format!("any port: {port}"), &frame, &expect(&any, &frame, false));
+        bench.check(
+            &format!("any port: {port}"),
+            &frame,
+            &expect(&any, &frame, false),
+        );
     }
     let frame = client.to_port(ANY4.into(), 6, 1400, 22, SYN);
-    bench.check("an exact port beats any", &frame, &expect(&exact, &frame, false));
+    bench.check(
+        "an exact port beats any",
+        &frame,
+        &expect(&exact, &frame, false),
+    );
     let udp = client.to_port(ANY4.into(), 17, 1400, 22, 0);
     bench.check("another protocol", &udp, &Expect::of(Reason::NoService));
 }
 
 fn unable(bench: &mut Bench, client: Client) {
     let of = |service: &Service| client.to(service, 1500, ACK);
-    bench.check("no ring", &of(&NO_RING), &Expect::of(Reason::NoMember).plus("v20.no_member", 1));
+    bench.check(
+        "no ring",
+        &of(&NO_RING),
+        &Expect::of(Reason::NoMember).plus("v20.no_member", 1),
+    );
     let expect = Expect::of(Reason::NoMember).plus("v21.no_member", 1);
     bench.check("no member", &of(&EMPTY_RING), &expect);
     bench.check("down", &of(&DOWN), &Expect::of(Reason::MemberDown));
-    bench.check("no next hop", &of(&NO_NEXT_HOP), &Expect::of(Reason::NoNextHop));
+    bench.check(
+        "no next hop",
+        &of(&NO_NEXT_HOP),
+        &Expect::of(Reason::NoNextHop),
+    );
 }
 
 fn sizes(bench: &mut Bench, client: Client) {
@@ -249,7 +296,9 @@ fn sizes(bench: &mut Bench, client: Client) {
                 _ => 0,
             };
         let headers = client.to(&service, 1600, ACK).payload([]).packet().len();
-        let fits = client.to(&service, 1600, ACK).payload(vec![0x5a; room - headers]);
+        let fits = client
+            .to(&service, 1600, ACK)
+            .payload(vec![0x5a; room - headers]);
         bench.check(
             &format!("just fits: {service:?}"),
             &fits,
@@ -263,14 +312,37 @@ fn foreign(bench: &mut Bench, client: Client) {
     let other4 = "203.0.113.99".parse().unwrap();
     let other6 = "2001:db8::99".parse().unwrap();
     let frames = [
-        ("TCP to another host", Frame::new(V4::new(v4, other4), tcp(1, 80, SYN)), Reason::NoVip),
-        ("UDP to another host", Frame::new(V4::new(v4, other4), udp(1, 53)), Reason::NoVip),
-        ("ICMP to another host", Frame::new(V4::new(v4, other4), icmp(8, 0, 1)), Reason::NoVip),
-        ("TCP6 to another host", Frame::new(V6::new(v6, other6), tcp(1, 80, SYN)), Reason::NoVip),
-        ("UDP6 to another host", Frame::new(V6::new(v6, other6), udp(1, 53)), Reason::NoVip),
+        (
+            "TCP to another host",
+            Frame::new(V4::new(v4, other4), tcp(1, 80, SYN)),
+            Reason::NoVip,
+        ),
+        (
+            "UDP to another host",
+            Frame::new(V4::new(v4, other4), udp(1, 53)),
+            Reason::NoVip,
+        ),
+        (
+            "ICMP to another host",
+            Frame::new(V4::new(v4, other4), icmp(8, 0, 1)),
+            Reason::NoVip,
+        ),
+        (
+            "TCP6 to another host",
+            Frame::new(V6::new(v6, other6), tcp(1, 80, SYN)),
+            Reason::NoVip,
+        ),
+        (
+            "UDP6 to another host",
+            Frame::new(V6::new(v6, other6), udp(1, 53)),
+            Reason::NoVip,
+        ),
         (
             "neighbour solicitation",
-            Frame::new(V6::new(v6, "ff02::1:ff00:10".parse().unwrap()), icmp6(135, 0, 0)),
+            Frame::new(
+                V6::new(v6, "ff02::1:ff00:10".parse().unwrap()),
+                icmp6(135, 0, 0),
+            ),
             Reason::NoVip,
         ),
         (
@@ -293,9 +365,21 @@ fn foreign(bench: &mut Bench, client: Client) {
             Frame::new(V4::new(v4, "255.255.255.255".parse().unwrap()), udp(68, 67)),
             Reason::NoVip,
         ),
-        ("another port", Frame::new(V4::new(v4, VIP4), tcp(1, 22, SYN)), Reason::NoService),
-        ("another port, UDP", Frame::new(V4::new(v4, VIP4), udp(1, 80)), Reason::NoService),
-        ("another port, IPv6", Frame::new(V6::new(v6, VIP6), tcp(1, 22, SYN)), Reason::NoService),
+        (
+            "another port",
+            Frame::new(V4::new(v4, VIP4), tcp(1, 22, SYN)),
+            Reason::NoService,
+        ),
+        (
+            "another port, UDP",
+            Frame::new(V4::new(v4, VIP4), udp(1, 80)),
+            Reason::NoService,
+        ),
+        (
+            "another port, IPv6",
+            Frame::new(V6::new(v6, VIP6), tcp(1, 22, SYN)),
+            Reason::NoService,
+        ),
         (
             "another protocol",
             Frame::new(V4::new(v4, VIP4), Transport::Raw { protocol: 47 }),
@@ -306,7 +390,11 @@ fn foreign(bench: &mut Bench, client: Client) {
             Frame::new(V6::new(v6, VIP6), Transport::Raw { protocol: 132 }),
             Reason::NoService,
         ),
-        ("echo reply", Frame::new(V4::new(v4, BROKEN4), icmp(0, 0, 1)), Reason::IcmpOther),
+        (
+            "echo reply",
+            Frame::new(V4::new(v4, BROKEN4), icmp(0, 0, 1)),
+            Reason::IcmpOther,
+        ),
     ];
     for (name, frame, reason) in frames {
         for tags in [&[][..], TAGS[0], TAGS[3]] {
@@ -316,7 +404,12 @@ fn foreign(bench: &mut Bench, client: Client) {
             }
         }
     }
-    for (name, ether_type) in [("ARP", 0x0806_u16), ("LLDP", 0x88cc), ("802.3", 0x0026), ("MPLS", 0x8847)] {
+    for (name, ether_type) in [
+        ("ARP", 0x0806_u16),
+        ("LLDP", 0x88cc),
+        ("802.3", 0x0026),
+        ("MPLS", 0x8847),
+    ] {
         let mut frame = client.to(&SERVICES[0], 1, ACK).bytes();
         frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
         bench.check_bytes(name, &frame, &Expect::of(Reason::NotIp));

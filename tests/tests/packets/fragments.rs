@@ -50,7 +50,10 @@ fn follows(service: &Service, fragment: &Frame) -> Expect {
 }
 
 fn datagram(bench: &mut Bench, client: Client, service: &Service, id: u16, tags: &[(u16, u16)]) {
-    let whole = client.to(service, id, ACK).payload(vec![0xa5; 300]).tags(tags);
+    let whole = client
+        .to(service, id, ACK)
+        .payload(vec![0xa5; 300])
+        .tags(tags);
     let total = whole.payload.len() + if service.protocol == 6 { 20 } else { 8 };
     let first = part(&whole, id, 0, 120, true);
     let second = part(&whole, id, 120, 120, true);
@@ -64,13 +67,21 @@ fn datagram(bench: &mut Bench, client: Client, service: &Service, id: u16, tags:
     bench.check(&name("last again"), &last, &follows(service, &last));
     let other = part(&whole, id + 0x1000, 240, total - 240, false);
     bench.check(&name("of another datagram"), &other, &orphan);
-    bench.check(&name("no hop left"), &last.hops(1), &Expect::of(Reason::HopLimit));
+    bench.check(
+        &name("no hop left"),
+        &last.hops(1),
+        &Expect::of(Reason::HopLimit),
+    );
 }
 
 fn tiny(bench: &mut Bench, client: Client) {
     for service in direct() {
         let whole = client.to(&service, 800, SYN).payload(vec![1; 64]);
-        let lengths: &[usize] = if service.protocol == 6 { &[0, 8, 16] } else { &[0] };
+        let lengths: &[usize] = if service.protocol == 6 {
+            &[0, 8, 16]
+        } else {
+            &[0]
+        };
         for &len in lengths {
             let first = part(&whole, 800 + service.index, 0, len, true);
             for first in [first.clone(), first.padding(&[0; 40])] {
@@ -107,9 +118,20 @@ fn foreign(bench: &mut Bench, client: Client) {
         }
     }
     let ping = Frame::new(V4::new(client.v4, VIP4), icmp(8, 0, 7)).payload(vec![7; 200]);
-    let (first, last) = (part(&ping, 902, 0, 96, true), part(&ping, 902, 96, 100, false));
-    bench.check("first of an echo request", &first, &Expect::of(Reason::IcmpOther));
-    bench.check("last of an echo request", &last, &Expect::of(Reason::NoService));
+    let (first, last) = (
+        part(&ping, 902, 0, 96, true),
+        part(&ping, 902, 96, 100, false),
+    );
+    bench.check(
+        "first of an echo request",
+        &first,
+        &Expect::of(Reason::IcmpOther),
+    );
+    bench.check(
+        "last of an echo request",
+        &last,
+        &Expect::of(Reason::NoService),
+    );
 }
 
 /// A fragment header on a whole datagram (RFC 6946) makes no difference.
@@ -119,5 +141,9 @@ fn atomic(bench: &mut Bench, client: Client) {
     let whole = Frame::new(V6::new(client.v6, VIP6), tcp(950, 80, SYN));
     let len = whole.payload.len() + 20;
     let atomic = part(&whole, 950, 0, len, false);
-    bench.check("an atomic fragment", &atomic, &expect(service, &atomic, false));
+    bench.check(
+        "an atomic fragment",
+        &atomic,
+        &expect(service, &atomic, false),
+    );
 }

@@ -49,14 +49,24 @@ fn echo(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
         for len in (0..140).chain([1000, 1001, 1400, 2999, 3000]) {
             let payload: Vec<u8> = (0..len).map(|byte| (byte * 7) as u8).collect();
             let from = client.like(vip);
-            let request = message(from, vip, icmp(8, 0, 0x1234_0001), icmp6(128, 0, 0x1234_0001))
-                .payload(payload.clone())
-                .tags(tags)
-                .hops(3);
-            let reply = message(vip, from, icmp(0, 0, 0x1234_0001), icmp6(129, 0, 0x1234_0001))
-                .payload(payload)
-                .tags(tags)
-                .link(request.from, request.to);
+            let request = message(
+                from,
+                vip,
+                icmp(8, 0, 0x1234_0001),
+                icmp6(128, 0, 0x1234_0001),
+            )
+            .payload(payload.clone())
+            .tags(tags)
+            .hops(3);
+            let reply = message(
+                vip,
+                from,
+                icmp(0, 0, 0x1234_0001),
+                icmp6(129, 0, 0x1234_0001),
+            )
+            .payload(payload)
+            .tags(tags)
+            .link(request.from, request.to);
             let name = format!("echo of {len} bytes to {vip}, tags {tags:x?}");
             bench.check(&name, &request, &Expect::sent(Reason::EchoAnswered, &reply));
             let padding = [3; 11];
@@ -75,7 +85,11 @@ fn echo(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
     let mut reply = with_options.clone().with_transport(icmp(0, 0, 5));
     reply.ip.set_addresses(VIP4.into(), client.v4.into());
     let reply = reply.link(with_options.from, with_options.to);
-    bench.check("echo with options", &with_options, &Expect::sent(Reason::EchoAnswered, &reply));
+    bench.check(
+        "echo with options",
+        &with_options,
+        &Expect::sent(Reason::EchoAnswered, &reply),
+    );
 }
 
 /// A router between balancer and client.
@@ -87,8 +101,18 @@ pub(crate) fn errors_about(quoted: &Frame, keep: usize) -> Vec<Frame> {
     let mut packet = quoted.packet();
     packet.truncate(keep);
     let to = quoted.ip.source();
-    let v4 = [icmp(3, 4, 1400), icmp(3, 1, 0), icmp(11, 0, 0), icmp(12, 0, 0)];
-    let v6 = [icmp6(2, 0, 1400), icmp6(1, 0, 0), icmp6(3, 0, 0), icmp6(4, 0, 0)];
+    let v4 = [
+        icmp(3, 4, 1400),
+        icmp(3, 1, 0),
+        icmp(11, 0, 0),
+        icmp(12, 0, 0),
+    ];
+    let v6 = [
+        icmp6(2, 0, 1400),
+        icmp6(1, 0, 0),
+        icmp6(3, 0, 0),
+        icmp6(4, 0, 0),
+    ];
     let (from, transports): (IpAddr, _) = if to.is_ipv4() {
         (ROUTER4.into(), v4)
     } else {
@@ -137,7 +161,11 @@ fn errors(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
             bench.check("a short quote", &error, &Expect::of(Reason::IcmpNoFlow));
             // What follows the packet in the frame is no quote.
             let padded = error.padding(&[0; 64]);
-            bench.check("a short quote, padded", &padded, &Expect::of(Reason::IcmpNoFlow));
+            bench.check(
+                "a short quote, padded",
+                &padded,
+                &Expect::of(Reason::IcmpNoFlow),
+            );
         }
     }
 }
@@ -151,7 +179,11 @@ fn odd_errors(bench: &mut Bench, client: Client) {
             let mut stranger = error.clone();
             stranger.payload[12..16].copy_from_slice(&[9; 4]);
             stranger.payload[8..12].copy_from_slice(&[9; 4]);
-            bench.check("of another sender", &stranger, &Expect::of(Reason::IcmpNoFlow));
+            bench.check(
+                "of another sender",
+                &stranger,
+                &Expect::of(Reason::IcmpNoFlow),
+            );
             let mut nothing = error.clone();
             nothing.payload[0] = 0x10;
             bench.check("about no IP", &nothing, &Expect::of(Reason::IcmpNoFlow));
@@ -186,7 +218,11 @@ fn expired(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
     for service in SERVICES {
         for hops in [0, 1] {
             for len in [0, 30, 490, 1200] {
-                let frame = client.to(&service, 2100, ACK).payload(vec![9; len]).tags(tags).hops(hops);
+                let frame = client
+                    .to(&service, 2100, ACK)
+                    .payload(vec![9; len])
+                    .tags(tags)
+                    .hops(hops);
                 let frame = frame.padding(&[1; 5]);
                 let answer = answer(&frame, icmp(11, 0, 0), icmp6(3, 0, 0));
                 let name = format!("hop count {hops}, {len} bytes, tags {tags:x?}, {service:?}");
@@ -204,7 +240,10 @@ fn too_big(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
         let room = MTU - overhead(&service);
         let headers = client.to(&service, 2200, ACK).payload([]).packet().len();
         for len in [room as usize + 1, 2000, 2500] {
-            let frame = client.to(&service, 2200, ACK).payload(vec![8; len - headers]).tags(tags);
+            let frame = client
+                .to(&service, 2200, ACK)
+                .payload(vec![8; len - headers])
+                .tags(tags);
             let answer = answer(&frame, icmp(3, 4, room), icmp6(2, 0, room));
             let reason = if service.address.is_ipv4() {
                 Reason::FragmentationNeeded
@@ -223,7 +262,11 @@ fn too_big(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
                         .plus(&format!("v{index}.track_inserts"), 1)
                 };
             }
-            bench.check(&format!("{len} bytes, tags {tags:x?}, {service:?}"), &frame, &expect);
+            bench.check(
+                &format!("{len} bytes, tags {tags:x?}, {service:?}"),
+                &frame,
+                &expect,
+            );
         }
     }
 }
@@ -244,15 +287,27 @@ fn to_the_host(bench: &mut Bench, client: Client) {
         bench.check("echo to the host", &ping, &Expect::of(Reason::IcmpOther));
         let own = message(address, from, icmp(8, 0, 1), icmp6(128, 0, 1));
         for error in errors_about(&own, 100) {
-            bench.check("about the host's ping", &error, &Expect::of(Reason::NatNoSession));
+            bench.check(
+                "about the host's ping",
+                &error,
+                &Expect::of(Reason::NatNoSession),
+            );
             let last = error.clone().hops(1);
-            bench.check("the same, last hop", &last, &Expect::of(Reason::NatNoSession));
+            bench.check(
+                "the same, last hop",
+                &last,
+                &Expect::of(Reason::NatNoSession),
+            );
             let short = error.payload([1; 9]);
             bench.check("a short error", &short, &Expect::of(Reason::NatNoSession));
         }
         let ssh = client.to_port(address, 6, 2300, 22, ACK);
         bench.check("ssh", &ssh, &Expect::of(Reason::NatNoSession));
-        bench.check("ssh, last hop", &ssh.clone().hops(1), &Expect::of(Reason::NatNoSession));
+        bench.check(
+            "ssh, last hop",
+            &ssh.clone().hops(1),
+            &Expect::of(Reason::NatNoSession),
+        );
         let mut wrong = ssh.bytes();
         wrong[if address.is_ipv4() { 46 } else { 66 }] ^= 0xf0;
         let reason = Expect::of(Reason::NatNoSession);
@@ -269,14 +324,17 @@ fn answers_are_limited() {
         ..options()
     };
     let mut bench = Bench::new(dataplane(&options));
-    let stay = nix::sched::CpuSet::new();
-    let mut stay = stay;
+    let mut stay = nix::sched::CpuSet::new();
     stay.set(0).unwrap();
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &stay).unwrap();
     let frame = Client::new(1).to(&SERVICES[0], 1, ACK).hops(1);
     let sent = answer(&frame, icmp(11, 0, 0), icmp6(3, 0, 0));
     for _ in 0..3 {
-        bench.check("within the rate", &frame, &Expect::sent(Reason::TimeExceeded, &sent));
+        bench.check(
+            "within the rate",
+            &frame,
+            &Expect::sent(Reason::TimeExceeded, &sent),
+        );
     }
     for _ in 0..3 {
         bench.check("beyond it", &frame, &Expect::of(Reason::HopLimit));

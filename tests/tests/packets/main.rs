@@ -1,6 +1,7 @@
 //! The data path's bytecode, packet by packet: what comes in, what goes out, what is counted.
 //!
 //! Frames are run by `BPF_PROG_TEST_RUN` in a network namespace of the test's own. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod forwarding;
 mod fragments;

@@ -24,7 +24,8 @@ pub(crate) struct Dice(u64);
 impl Dice {
     pub(crate) fn new() -> Self {
         let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
-        let seed = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+        let seed =
+            given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
         println!("to repeat: {SEED}={seed}");
         Self(seed)
     }
@@ -51,9 +52,16 @@ fn nothing_is_aborted_and_nothing_is_sent_broken() {
     let mut bench = bench();
     let client = Client::new(1);
     for service in nat::services() {
-        nat::begin(&mut bench, &service, &client.to(&service, 4001, lab::packet::SYN));
+        nat::begin(
+            &mut bench,
+            &service,
+            &client.to(&service, 4001, lab::packet::SYN),
+        );
     }
-    let kinds: Vec<Vec<u8>> = kinds(client).iter().map(lab::packet::Frame::bytes).collect();
+    let kinds: Vec<Vec<u8>> = kinds(client)
+        .iter()
+        .map(lab::packet::Frame::bytes)
+        .collect();
     let mut dice = Dice::new();
     for number in 0..FRAMES {
         let mut frame = kinds[dice.below(kinds.len())].clone();
@@ -101,7 +109,10 @@ fn foreign(bench: &mut Bench, frame: &[u8]) {
             dest.fill(0xb7);
             let run = bench.dataplane.run(&frame).unwrap();
             if run.verdict != 2 || run.frame != frame {
-                bench.fail(format!("not ours, but verdict {}: {frame:02x?}", run.verdict));
+                bench.fail(format!(
+                    "not ours, but verdict {}: {frame:02x?}",
+                    run.verdict
+                ));
             }
         }
     }

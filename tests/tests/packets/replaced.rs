@@ -39,7 +39,11 @@ fn a_program_that_was_replaced_does_the_same() {
     let (mut dataplane, opened) = Dataplane::open(&options(), &pins).unwrap();
     assert_eq!(opened, Opened::Adopted);
     dataplane.attach(PORT, XdpMode::Native).unwrap();
-    assert_ne!(dataplane.program_id().unwrap(), before, "it is another program");
+    assert_ne!(
+        dataplane.program_id().unwrap(),
+        before,
+        "it is another program"
+    );
     let mut bench = Bench::new(dataplane);
     everything(&mut bench, Client::new(2));
     drop(bench.into_dataplane());

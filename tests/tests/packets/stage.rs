@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// Its address of a family.
-    pub(crate) const fn like(&self, address: IpAddr) -> IpAddr {
+    pub(crate) const fn like(self, address: IpAddr) -> IpAddr {
         match address {
             IpAddr::V4(_) => IpAddr::V4(self.v4),
             IpAddr::V6(_) => IpAddr::V6(self.v6),
@@ -92,13 +92,24 @@ impl Client {
     }
 
     /// A packet to a service: TCP with flags, or UDP.
-    pub(crate) fn to(&self, service: &Service, port: u16, flags: u8) -> Frame {
-        let dest = if service.port == 0 { 4000 } else { service.port };
+    pub(crate) fn to(self, service: &Service, port: u16, flags: u8) -> Frame {
+        let dest = if service.port == 0 {
+            4000
+        } else {
+            service.port
+        };
         self.to_port(service.address, service.protocol, port, dest, flags)
     }
 
     /// A packet to anywhere.
-    pub(crate) fn to_port(&self, dest: IpAddr, protocol: u8, from: u16, to: u16, flags: u8) -> Frame {
+    pub(crate) fn to_port(
+        self,
+        dest: IpAddr,
+        protocol: u8,
+        from: u16,
+        to: u16,
+        flags: u8,
+    ) -> Frame {
         let transport: Transport = if protocol == 6 {
             tcp(from, to, flags)
         } else {
@@ -122,4 +133,3 @@ pub(crate) fn flow_hash(frame: &Frame) -> u64 {
         Ip::V6(_) => hash::flow_hash_v6(&KEY, &source, ports),
     }
 }
-
