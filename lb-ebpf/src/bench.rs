@@ -76,7 +76,10 @@ fn make_v4(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
     frame.set(22, third_word_v4(plan, source, dest));
     frame.set(26, source);
     frame.set(30, dest);
-    frame.set(34, plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask);
+    frame.set(
+        34,
+        plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask,
+    );
     frame.set(42, plan.transport[1]);
     frame.set(50, plan.transport[2] as u32);
     Some(())
@@ -93,7 +96,10 @@ fn make_v6(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
     frame.set(30, flow.source_v6(plan.source[1]));
     frame.set(38, plan.dest[0]);
     frame.set(46, plan.dest[1]);
-    frame.set(54, plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask);
+    frame.set(
+        54,
+        plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask,
+    );
     frame.set(62, plan.transport[1]);
     frame.set(70, plan.transport[2] as u32);
     Some(())
