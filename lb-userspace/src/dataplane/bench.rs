@@ -69,13 +69,12 @@ impl fmt::Debug for Bench {
 impl Bench {
     /// Loads wrapper and floors.
     pub fn load() -> Result<Self> {
-        let mut ebpf =
-            EbpfLoader::new()
-                .load(OBJECT)
-                .map_err(|error| DataplaneError::Load {
-                    kernel: chain(&error),
-                    hint: PRIVILEGE_HINT,
-                })?;
+        let mut ebpf = EbpfLoader::new()
+            .load(OBJECT)
+            .map_err(|error| DataplaneError::Load {
+                kernel: chain(&error),
+                hint: PRIVILEGE_HINT,
+            })?;
         for name in Floor::ALL.map(Floor::name).into_iter().chain([WRAPPER]) {
             program_mut(&mut ebpf, name)?
                 .load()

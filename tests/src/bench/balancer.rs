@@ -51,7 +51,9 @@ pub struct Service {
 /// Loads a balancer with one VIP for each destination of the packets.
 pub fn load(options: &LoadOptions, service: &Service, packets: &Packets) -> Result<Dataplane> {
     let mut dataplane = Dataplane::load(options).context("load the balancer")?;
-    let egress = dataplane.egress.assign(LOOPBACK, 1500, [2, 0, 0, 0, 0, 9])?;
+    let egress = dataplane
+        .egress
+        .assign(LOOPBACK, 1500, [2, 0, 0, 0, 0, 9])?;
     for number in 0..packets.dests {
         let vip = number as u16;
         write_members(&dataplane, service, vip, egress)?;
