@@ -7,7 +7,7 @@ use network_types::eth::EthHdr;
 use crate::{
     ipv4, ipv6,
     maps::DEVICES,
-    packet::{Packet, ingress_ifindex},
+    packet::{Packet, View, ingress_ifindex},
     stages::Stage,
     verdict::Verdict,
 };
@@ -102,20 +102,22 @@ pub(crate) fn write(
     tags: u64,
     ether_type: u16,
 ) -> Result<(), Reason> {
-    addresses.write(ctx)?;
     let packet = Packet::of(ctx);
     match l3 {
-        14 => packet
-            .view::<14>(0)
-            .ok_or(Reason::NoRoom)?
-            .set(12, ether_type),
+        14 => {
+            let frame = packet.view::<14>(0).ok_or(Reason::NoRoom)?;
+            addresses.write_to(frame);
+            frame.set(12, ether_type);
+        }
         18 => {
             let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
+            addresses.write_to(frame);
             frame.set(12, tags as u32);
             frame.set(16, ether_type);
         }
         22 => {
             let frame = packet.view::<22>(0).ok_or(Reason::NoRoom)?;
+            addresses.write_to(frame);
             frame.set(12, tags);
             frame.set(20, ether_type);
         }
@@ -185,11 +187,16 @@ impl Addresses {
     /// Writes them into the frame.
     #[inline(always)]
     pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
-        let frame = Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        self.write_to(Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?);
+        Ok(())
+    }
+
+    /// Writes them into a frame whose bytes are known to be there.
+    #[inline(always)]
+    fn write_to<const N: usize>(self, frame: View<N>) {
         frame.set(0, self.low);
         frame.set(4, self.middle);
         frame.set(8, self.high);
-        Ok(())
     }
 }
 
