@@ -10,6 +10,7 @@
 //! explicit padding, and their sizes and offsets are asserted at compile time.
 #![no_std]
 
+pub mod bench;
 pub mod checksum;
 pub mod counters;
 pub mod decap;

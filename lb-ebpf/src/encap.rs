@@ -48,16 +48,14 @@ pub(crate) fn encapsulate(
         if !adjust_head(ctx, -(V4 as i32)) {
             return Err(Reason::NoRoom);
         }
-        let packet = Packet::of(ctx);
         link::write(ctx, l3, addresses, tags, ether::IPV4)?;
-        write_v4(packet, l3, headers, way, flow_hash)
+        write_v4(Packet::of(ctx), l3, headers, way, flow_hash)
     } else {
         if !adjust_head(ctx, -(V6 as i32)) {
             return Err(Reason::NoRoom);
         }
-        let packet = Packet::of(ctx);
         link::write(ctx, l3, addresses, tags, ether::IPV6)?;
-        write_v6(packet, l3, headers, way, flow_hash)
+        write_v6(Packet::of(ctx), l3, headers, way, flow_hash)
     }
 }
 

@@ -7,7 +7,8 @@ use network_types::eth::EthHdr;
 use crate::{
     ipv4, ipv6,
     maps::DEVICES,
-    packet::{Packet, ingress_ifindex},
+    packet::{Packet, View, ingress_ifindex},
+    stages::Stage,
     verdict::Verdict,
 };
 
@@ -38,10 +39,30 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
         }
     }
     match ether_type {
-        ether::IPV4 => ipv4::receive(ctx, packet, l3),
-        ether::IPV6 => ipv6::receive(ctx, packet, l3),
+        ether::IPV4 | ether::IPV6 if l3 != EthHdr::LEN => {
+            let is_v6 = u32::from(ether_type == ether::IPV6);
+            Verdict::next(Stage::Tagged, l3 as u32, is_v6)
+        }
+        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN),
+        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN),
         _ => Verdict::of(Reason::NotIp),
     }
+}
+
+/// A frame with VLAN tags, whose IP header is at `l3`. Apart from the others, so that those have all
+/// their offsets as constants.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -> u32 {
+    // Constants here, too: with a variable offset the compiler drops checks that the verifier needs.
+    let packet = Packet::of(ctx);
+    let verdict = match (l3, is_v6) {
+        (18, 0) => ipv4::receive(ctx, packet, 18),
+        (18, _) => ipv6::receive(ctx, packet, 18),
+        (_, 0) => ipv4::receive(ctx, packet, 22),
+        _ => ipv6::receive(ctx, packet, 22),
+    };
+    verdict.0
 }
 
 /// The VLAN tags of a frame whose IP header is at `l3`, as they are between the addresses and the
@@ -70,20 +91,22 @@ pub(crate) fn write(
     tags: u64,
     ether_type: u16,
 ) -> Result<(), Reason> {
-    addresses.write(ctx)?;
     let packet = Packet::of(ctx);
     match l3 {
-        14 => packet
-            .view::<14>(0)
-            .ok_or(Reason::NoRoom)?
-            .set(12, ether_type),
+        14 => {
+            let frame = packet.view::<14>(0).ok_or(Reason::NoRoom)?;
+            addresses.write_to(frame);
+            frame.set(12, ether_type);
+        }
         18 => {
             let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
+            addresses.write_to(frame);
             frame.set(12, tags as u32);
             frame.set(16, ether_type);
         }
         22 => {
             let frame = packet.view::<22>(0).ok_or(Reason::NoRoom)?;
+            addresses.write_to(frame);
             frame.set(12, tags);
             frame.set(20, ether_type);
         }
@@ -104,11 +127,16 @@ impl Addresses {
     /// To a next hop (the word of the member table), from the interface's own address.
     #[inline(always)]
     pub(crate) fn new(next_hop: u64, egress: &Egress) -> Self {
-        let [a, b, c, d, e, f] = egress.mac;
+        const { assert!(core::mem::offset_of!(Egress, mac) % 4 == 0) };
+        // In two loads; byte by byte it would take six, and as many shifts.
+        let mac = (&raw const egress.mac).cast::<u32>();
+        // SAFETY: six bytes, and two of padding, from an address that is a multiple of four.
+        let (first, last) = unsafe { (mac.read(), mac.add(1).read()) };
+        let mac = u64::from(first) | u64::from(last) << 32;
         Self {
             low: next_hop as u32,
-            middle: (next_hop >> 32) as u32 & 0xffff | u32::from_le_bytes([0, 0, a, b]),
-            high: u32::from_le_bytes([c, d, e, f]),
+            middle: (next_hop >> 32) as u32 & 0xffff | first << 16,
+            high: (mac >> 16) as u32,
         }
     }
 
@@ -148,11 +176,16 @@ impl Addresses {
     /// Writes them into the frame.
     #[inline(always)]
     pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
-        let frame = Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        self.write_to(Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?);
+        Ok(())
+    }
+
+    /// Writes them into a frame whose bytes are known to be there.
+    #[inline(always)]
+    fn write_to<const N: usize>(self, frame: View<N>) {
         frame.set(0, self.low);
         frame.set(4, self.middle);
         frame.set(8, self.high);
-        Ok(())
     }
 }
 

@@ -10,12 +10,14 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
-use crate::{forward, fragments, icmp, ipv4, ipv6, nat, verdict::Verdict};
+use crate::{forward, fragments, icmp, ipv4, ipv6, link, nat, verdict::Verdict};
 
 /// A stage.
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub(crate) enum Stage {
+    /// A frame with VLAN tags. Takes the offset of the IP header, and 1 for IPv6.
+    Tagged,
     /// IPv4 that is not plain TCP or UDP. Takes the offset of the header.
     UncommonV4,
     /// The same for IPv6.
@@ -46,7 +48,7 @@ pub(crate) enum Stage {
     AnswerV6,
 }
 
-/// The longest way: uncommon, ICMP, quoted error, NAT error, answer.
+/// The longest way: tagged, uncommon, ICMP, quoted error, NAT error, answer.
 const MAX_STAGES: usize = 6;
 
 /// Takes a packet through the stages that follow, to its end.
@@ -68,6 +70,7 @@ pub(crate) fn run(ctx: *mut xdp_md, first: Verdict) -> Verdict {
 
 #[inline(always)]
 fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
+    const TAGGED: u32 = Stage::Tagged as u32;
     const UNCOMMON_V4: u32 = Stage::UncommonV4 as u32;
     const UNCOMMON_V6: u32 = Stage::UncommonV6 as u32;
     const FORWARD: u32 = Stage::Forward as u32;
@@ -83,6 +86,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const ANSWER_V4: u32 = Stage::AnswerV4 as u32;
     const ANSWER_V6: u32 = Stage::AnswerV6 as u32;
     match stage {
+        TAGGED => link::receive_tagged(ctx, offset, number),
         UNCOMMON_V4 => ipv4::uncommon_v4(ctx, offset),
         UNCOMMON_V6 => ipv6::uncommon_v6(ctx, offset),
         FORWARD => forward::forward_uncommon(ctx, number),

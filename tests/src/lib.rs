@@ -18,6 +18,7 @@
 //! The root namespace's interfaces are never touched. Everything here needs root.
 
 pub mod balancer;
+pub mod bench;
 pub mod bpffs;
 pub mod bytecode;
 pub mod deadline;

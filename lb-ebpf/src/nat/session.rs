@@ -23,6 +23,10 @@ use crate::{
     trace,
 };
 
+/// Seconds after which the client's packets keep the entry of the replies. When that was last done is
+/// in the first word of `link` of the client's entry, which has no other use for it.
+const KEEP_S: u32 = 4;
+
 /// An entry of a session.
 pub(super) struct Found {
     pub(super) flow: *mut NatFlow,
@@ -60,8 +64,11 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
     let now_s = clock::now_s() as u32;
     let before = flow.state;
     flow.state |= closing(headers);
-    let due = flow.seen_s != now_s || before != flow.state;
     flow.seen_s = now_s;
+    let due = now_s.wrapping_sub(flow.link[0]) >= KEEP_S || before != flow.state;
+    if due {
+        flow.link[0] = now_s;
+    }
     // From here on a copy: what is written to the tables below could take the entry's place.
     session.request = *flow;
     if found.embryonic && !headers.opens() {
@@ -119,22 +126,31 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     let _gone = NAT_NEW.remove(&session.reply_key);
 }
 
-/// Once a second, the client's packets keep the entry of the replies: its age, and the way back.
+/// Every few seconds, the client's packets keep the entry of the replies: its age, and the way back.
 #[inline(always)]
 fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, embryonic: bool) {
     write_reply_key(headers, session);
-    let table = |key: &NatKey| {
-        if embryonic {
-            NAT_NEW.get_ptr(key)
-        } else {
-            NAT_FLOWS.get_ptr(key)
-        }
+    let entry = if embryonic {
+        NAT_NEW.get_ptr_mut(&session.reply_key)
+    } else {
+        NAT_FLOWS.get_ptr_mut(&session.reply_key)
     };
-    // SAFETY: an entry that was just found.
-    let bits = table(&session.reply_key).map_or(0, |entry| unsafe { (*entry).state });
     let closing = session.request.state & (state::FIN | state::RST);
-    write_reply(ctx, headers, session, bits | closing);
-    // The entry was there a moment ago or is made anew; if neither works, the next second tries again.
+    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
+    if let Some(entry) = entry {
+        // SAFETY: an entry that was just found; nothing was written to its table since.
+        let entry = unsafe { &mut *entry };
+        if entry.member == session.request.member && entry.dest == headers.source {
+            // In place: an insert takes a new element, and several hundred nanoseconds.
+            entry.state |= closing;
+            entry.seen_s = session.request.seen_s;
+            entry.link = link;
+            entry.ifindex = ingress_ifindex(ctx);
+            return;
+        }
+    }
+    write_reply(ctx, headers, session, closing);
+    // If that fails, a later packet tries again.
     let _kept = if embryonic {
         NAT_NEW.insert(&session.reply_key, &session.reply, 0)
     } else {

@@ -18,6 +18,7 @@ use bytemuck::Pod;
 use lb_common::{nat::NatSource, trace::Trace, vip::VipKey};
 
 mod attach;
+mod bench;
 mod catalog;
 mod clock;
 mod counters;
@@ -38,6 +39,7 @@ mod tracking;
 mod vips;
 
 pub use attach::{AttachedMode, XdpMode};
+pub use bench::{Bench, Floor};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
 pub use counters::Counters;

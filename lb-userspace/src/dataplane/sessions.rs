@@ -81,6 +81,13 @@ impl Sessions {
         })
     }
 
+    /// Adds or replaces an entry of a session. A session needs two, one for each direction.
+    pub fn insert(&mut self, key: &NatKey, flow: &NatFlow) -> Result<()> {
+        self.flows
+            .insert(Plain(*key), Plain(*flow), 0)
+            .map_err(|error| map_error(name::NAT_FLOWS, &error))
+    }
+
     /// Removes sessions that ended or were silent for too long; returns how many entries went.
     pub fn expire(&mut self, now_s: u64, limits: SessionLimits) -> Result<usize> {
         let now_s = now_s as u32;

@@ -1,0 +1,175 @@
+//! The programs of the benchmark: a wrapper that makes the packets, and the floors that others are
+//! compared with. Never attached.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, xdp_action, xdp_md},
+    btf_maps::{Array, ProgramArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use lb_common::{
+    bench::{Flow, Plan, third_word_v4},
+    family,
+};
+
+#[expect(dead_code, reason = "the floors need little of it")]
+mod packet;
+
+use packet::{Packet, adjust_head};
+
+const V4: usize = 20;
+const V6: usize = 40;
+const ETHERNET: usize = 14;
+const TCP: usize = 20;
+
+/// What to make.
+#[btf_map]
+static PLAN: Array<Plan, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The program that is measured.
+#[btf_map]
+static MEASURED: ProgramArray<1> = ProgramArray::new();
+
+/// Makes the next packet out of what the last run left, and goes on to the program that is measured.
+#[xdp]
+fn evenkeel_wrapper(ctx: XdpContext) -> u32 {
+    if make(ctx.ctx).is_some() {
+        // SAFETY: nothing here needs to be dropped.
+        unsafe { MEASURED.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn make(ctx: *mut xdp_md) -> Option<()> {
+    // SAFETY: the only entry; one thread runs benchmarks.
+    let plan = unsafe { &mut *PLAN.get_ptr_mut(0)? };
+    // Or the compiler subtracts in another order, which the verifier refuses.
+    let grown = black_box(Packet::of(ctx).len()) as i32 - plan.frame_len as i32;
+    if grown != 0 && !adjust_head(ctx, grown) {
+        return None;
+    }
+    let flow = Flow::of_packet(plan.made, plan.flow_mask);
+    plan.made += 1;
+    let packet = Packet::of(ctx);
+    if plan.family == u32::from(family::V4) {
+        make_v4(packet, plan, flow)
+    } else {
+        make_v6(packet, plan, flow)
+    }
+}
+
+/// Writes in pieces that hold what programs read in one load: else the processor can't hand the bytes
+/// from the store to the load, which no packet of a driver suffers.
+#[inline(always)]
+fn make_v4(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
+    let frame = packet.view::<{ ETHERNET + V4 + TCP }>(0)?;
+    let (source, dest) = (flow.source_v4(), flow.dest_v4(plan));
+    frame.set(0, plan.ethernet[0]);
+    frame.set(8, plan.ethernet[1] as u32);
+    frame.set(12, (plan.ethernet[1] >> 32) as u16);
+    frame.set(14, plan.ip);
+    frame.set(22, third_word_v4(plan, source, dest));
+    frame.set(26, source);
+    frame.set(30, dest);
+    frame.set(
+        34,
+        plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask,
+    );
+    frame.set(42, plan.transport[1]);
+    frame.set(50, plan.transport[2] as u32);
+    Some(())
+}
+
+#[inline(always)]
+fn make_v6(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
+    let frame = packet.view::<{ ETHERNET + V6 + TCP }>(0)?;
+    frame.set(0, plan.ethernet[0]);
+    frame.set(8, plan.ethernet[1] as u32);
+    frame.set(12, (plan.ethernet[1] >> 32) as u16);
+    frame.set(14, plan.ip);
+    frame.set(22, plan.source[0]);
+    frame.set(30, flow.source_v6(plan.source[1]));
+    frame.set(38, plan.dest[0]);
+    frame.set(46, plan.dest[1]);
+    frame.set(
+        54,
+        plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask,
+    );
+    frame.set(62, plan.transport[1]);
+    frame.set(70, plan.transport[2] as u32);
+    Some(())
+}
+
+/// The least that any program does.
+#[xdp]
+fn floor_tx(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// The least that a program does that puts an IPv4 header in front.
+#[xdp]
+fn floor_encap4(ctx: XdpContext) -> u32 {
+    if encap4(ctx.ctx).is_some() {
+        xdp_action::XDP_TX
+    } else {
+        xdp_action::XDP_ABORTED
+    }
+}
+
+/// The same with an IPv6 header.
+#[xdp]
+fn floor_encap6(ctx: XdpContext) -> u32 {
+    if encap6(ctx.ctx).is_some() {
+        xdp_action::XDP_TX
+    } else {
+        xdp_action::XDP_ABORTED
+    }
+}
+
+#[inline(always)]
+fn encap4(ctx: *mut xdp_md) -> Option<()> {
+    if !adjust_head(ctx, -(V4 as i32)) {
+        return None;
+    }
+    let frame = Packet::of(ctx).view::<{ ETHERNET + V4 }>(0)?;
+    frame.set(0, 0x0202_0202_u32);
+    frame.set(4, 0x0404_0202_u32);
+    frame.set(8, 0x0404_0404_u32);
+    frame.set(12, 0x0800_u16.to_be());
+    frame.set(14, 0x5400_0045_u32);
+    frame.set(18, 0x0040_0000_u32);
+    frame.set(22, 0x1234_0440_u32);
+    frame.set(26, 0x0100_000a_u32);
+    frame.set(30, 0x0200_000a_u32);
+    Some(())
+}
+
+#[inline(always)]
+fn encap6(ctx: *mut xdp_md) -> Option<()> {
+    if !adjust_head(ctx, -(V6 as i32)) {
+        return None;
+    }
+    let frame = Packet::of(ctx).view::<{ ETHERNET + V6 }>(0)?;
+    frame.set(0, 0x0202_0202_u32);
+    frame.set(4, 0x0404_0202_u32);
+    frame.set(8, 0x0404_0404_u32);
+    frame.set(12, 0x86dd_u16.to_be());
+    frame.set(14, 0x60_u32);
+    frame.set(18, 0x4029_3c00_u32);
+    frame.set(22, 0xfd_u64);
+    frame.set(30, 1_u64);
+    frame.set(38, 0xfd_u64);
+    frame.set(46, 2_u64);
+    Some(())
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

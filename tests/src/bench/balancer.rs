@@ -1,0 +1,276 @@
+//! The balancer of a workload: its VIPs, members, rings and sessions, written straight to the tables.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result};
+use bytemuck::Zeroable as _;
+use evenkeel::{
+    dataplane::{Dataplane, LoadOptions, RingName},
+    ring::{Identity, RingMember, RingSize, build},
+    transition::RingState,
+};
+use lb_common::{
+    Address,
+    bench::{Flow, Plan},
+    checksum, family,
+    hash::HashKey,
+    member::{Member, NextHop, control},
+    nat::{NatFlow, NatKey, NatSource, REPLY, state},
+    proto,
+    ring::MemberIndex,
+    vip::{Vip, VipKey, forward, target},
+};
+
+use super::packets::{PORT, Packets, VIP_V4, VIP_V6};
+
+/// Members of each VIP.
+pub const MEMBERS: u16 = 16;
+
+/// The interface that test runs seem to come in by: the loopback interface. What leaves through the
+/// same is sent (`XDP_TX`), not redirected.
+const LOOPBACK: u32 = 1;
+
+const GENERATION: u32 = 3;
+const FIRST_NAT_PORT: u16 = 1024;
+
+/// What the VIPs of a workload are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// How packets get to members.
+    pub forward: u8,
+    /// When flows are tracked.
+    pub track: u8,
+    /// What the ring is asked with.
+    pub affinity: u8,
+    /// Family of the members' addresses.
+    pub member_family: u8,
+    /// Whether all slots are in transition.
+    pub in_transition: bool,
+}
+
+/// Loads a balancer with one VIP for each destination of the packets.
+pub fn load(options: &LoadOptions, service: &Service, packets: &Packets) -> Result<Dataplane> {
+    let mut dataplane = Dataplane::load(options).context("load the balancer")?;
+    let egress = dataplane
+        .egress
+        .assign(LOOPBACK, 1500, [2, 0, 0, 0, 0, 9])?;
+    for number in 0..packets.dests {
+        let vip = number as u16;
+        write_members(&dataplane, service, vip, egress)?;
+        write_vip(&mut dataplane, service, packets, vip)?;
+    }
+    if service.forward == forward::NAT {
+        let source = NatSource {
+            address: nat_address(packets.family),
+            first_port: FIRST_NAT_PORT,
+            ports: u16::MAX - FIRST_NAT_PORT,
+            _pad: 0,
+        };
+        dataplane.nat_sources.write(0, &source)?;
+    }
+    Ok(dataplane)
+}
+
+fn member_ip(member: u16, of: u8) -> IpAddr {
+    let [high, low] = member.to_be_bytes();
+    if of == family::V4 {
+        IpAddr::V4(Ipv4Addr::new(10, 1, high, low))
+    } else {
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, member))
+    }
+}
+
+fn nat_address(of: u8) -> Address {
+    if of == family::V4 {
+        address(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)))
+    } else {
+        address(IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1)))
+    }
+}
+
+fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(ip) => lb_common::address_v4(u32::from_ne_bytes(ip.octets())),
+        IpAddr::V6(ip) => lb_common::address_v6(ip.octets()),
+    }
+}
+
+fn members_of(vip: u16) -> std::ops::Range<MemberIndex> {
+    vip * MEMBERS..(vip + 1) * MEMBERS
+}
+
+fn write_members(dataplane: &Dataplane, service: &Service, vip: u16, egress: u16) -> Result<()> {
+    for index in members_of(vip) {
+        let of = service.member_family;
+        let dest = address(member_ip(index, of));
+        let nat = service.forward == forward::NAT;
+        let source = if nat {
+            nat_address(of)
+        } else if of == family::V4 {
+            address(IpAddr::V4(Ipv4Addr::new(10, 8, 0, 0)))
+        } else {
+            address(IpAddr::V6(Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 0)))
+        };
+        let [_, _, _, _, high, low] = [2, 0, 0, 0, index.to_be_bytes()[0], index.to_be_bytes()[1]];
+        let next_hop = NextHop {
+            mac: [2, 0, 0, 1, high, low],
+            egress,
+        };
+        let dont_fragment = u64::from(u32::from_ne_bytes([0, 0, 0x40, 0]));
+        let sum = source[0] + dest[0] + dont_fragment;
+        let member = Member {
+            control: control::pack(control::SERVING, of, GENERATION),
+            next_hop: next_hop.pack(),
+            source,
+            address: dest,
+            vary_mask: u32::from_ne_bytes([0, 0, 0xff, 0xff]),
+            outer_sum: checksum::fold(sum).into(),
+            port_be: if nat { 8443_u16.to_be() } else { 0 },
+            vip,
+            nat_source: 0,
+            _pad: 0,
+        };
+        dataplane.members.write(index, &member)?;
+    }
+    Ok(())
+}
+
+fn write_vip(
+    dataplane: &mut Dataplane,
+    service: &Service,
+    packets: &Packets,
+    vip: u16,
+) -> Result<()> {
+    let size = RingSize::new(RingSize::MAX).context("ring size")?;
+    let members: Vec<RingMember> = members_of(vip)
+        .map(|member| RingMember {
+            identity: Identity {
+                address: member_ip(member, service.member_family),
+                port: 0,
+            },
+            weight: 1,
+            member,
+        })
+        .collect();
+    let slots = build(&members, size);
+    let mut ring = RingState::new_clean(&slots);
+    if service.in_transition {
+        let first = vip * MEMBERS;
+        let moved: Vec<MemberIndex> = slots
+            .iter()
+            .map(|member| first + (member - first + 1) % MEMBERS)
+            .collect();
+        ring.change(&moved, 1)?;
+    }
+    let image = dataplane.rings.stage(&ring.to_image())?;
+    let name = RingName {
+        image,
+        size: size.get(),
+    };
+    let protocol = packets.payload.protocol();
+    let value = Vip {
+        ring: name.pack(),
+        hash_key: HashKey {
+            k0: 0x0123_4567_89ab_cdef ^ u64::from(vip),
+            k1: 0x9ae1_6a3b_2f90_404f,
+            k2: 0xc3a5_c85c_97cb_3127,
+            k3: 0xb492_b66f_be98_f273,
+        },
+        forward: service.forward,
+        affinity: service.affinity,
+        track: service.track,
+        family: packets.family,
+        port_be: PORT.to_be(),
+        protocol,
+        ..Vip::zeroed()
+    };
+    dataplane.vips.write(vip, &value)?;
+    let dest = if packets.family == family::V4 {
+        lb_common::address_v4((VIP_V4 + u32::from(vip)).to_be())
+    } else {
+        lb_common::address_v6(VIP_V6)
+    };
+    let key = VipKey::new(&dest, packets.family, protocol, PORT.to_be());
+    dataplane.add_service(&key, target::pack(target::VIP, vip))?;
+    let key = VipKey::new(&dest, packets.family, 0, 0);
+    dataplane.add_service(&key, target::pack(target::ADDRESS, 0))?;
+    Ok(())
+}
+
+/// Establishes a session for every flow of the packets, as if both sides had spoken.
+pub fn establish(dataplane: &mut Dataplane, packets: &Packets) -> Result<()> {
+    let plan = packets.plan();
+    let now_s = dataplane.now_s()? as u32;
+    for number in 0..packets.flows {
+        let [request, reply] = session(&plan, packets.family, Flow(number), now_s);
+        dataplane.sessions.insert(&request.0, &request.1)?;
+        dataplane.sessions.insert(&reply.0, &reply.1)?;
+    }
+    Ok(())
+}
+
+fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2] {
+    let (client, vip) = if of == family::V4 {
+        let dest = lb_common::address_v4(flow.dest_v4(plan));
+        (lb_common::address_v4(flow.source_v4()), dest)
+    } else {
+        let client = [plan.source[0], flow.source_v6(plan.source[1])];
+        (client, plan.dest)
+    };
+    let (client_be, vip_be) = (flow.source_be(), PORT.to_be());
+    let (member, nat_be) = (flow.0 as u16 % MEMBERS, ((flow.0 >> 4) as u16).to_be());
+    let (node, backend) = (nat_address(of), address(member_ip(member, of)));
+    let backend_be = 8443_u16.to_be();
+    let addresses: u64 = (0..2)
+        .map(|half| {
+            checksum::replace_u64(client[half], node[half])
+                + checksum::replace_u64(vip[half], backend[half])
+        })
+        .sum();
+    let ports =
+        checksum::replace_u16(client_be, nat_be) + checksum::replace_u16(vip_be, backend_be);
+    let header = if of == family::V4 {
+        checksum::fold(addresses)
+    } else {
+        0
+    };
+    let payload = checksum::fold(addresses + ports);
+    let common = NatFlow {
+        member,
+        generation: GENERATION,
+        seen_s: now_s,
+        state: state::SEEN,
+        nat_port_be: nat_be,
+        ..NatFlow::zeroed()
+    };
+    let key = |address, source_be, dest_be, scope| NatKey {
+        address,
+        source_be,
+        dest_be,
+        scope,
+        protocol: proto::TCP.into(),
+    };
+    let request = NatFlow {
+        source: node,
+        dest: backend,
+        source_be: nat_be,
+        dest_be: backend_be,
+        header_delta: header.into(),
+        payload_delta: payload.into(),
+        ..common
+    };
+    let reply = NatFlow {
+        source: vip,
+        dest: client,
+        source_be: vip_be,
+        dest_be: client_be,
+        header_delta: (!header).into(),
+        payload_delta: (!payload).into(),
+        ifindex: LOOPBACK,
+        ..common
+    };
+    [
+        (key(client, client_be, vip_be, 0), request),
+        (key(backend, backend_be, nat_be, REPLY), reply),
+    ]
+}

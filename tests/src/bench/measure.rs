@@ -1,0 +1,163 @@
+//! Rounds of measuring, and the proof that each did what it was to do.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use evenkeel::dataplane::{Bench, Dataplane};
+use lb_common::{bench::Plan, counters::VipCounters, reason::REASONS};
+
+use super::{
+    Line,
+    workloads::{Tracking, Workload},
+};
+
+/// Packets of one measurement, at least.
+const PACKETS: u32 = 1 << 18;
+/// Packets sent ahead of one, so that caches hold what they would.
+const WARM_UP: u32 = 1 << 15;
+/// Of so many packets one may miss a tracking table that is a quarter full: its bucket is.
+const FULL_BUCKETS: u64 = 1000;
+
+const XDP_DROP: u32 = 1;
+
+/// A workload under way.
+struct Running {
+    workload: Workload,
+    dataplane: Dataplane,
+    plan: Plan,
+    ns: Vec<f64>,
+    floor_ns: Vec<f64>,
+}
+
+/// Measures workloads in interleaved rounds. `progress` is told what happens.
+pub fn measure(
+    workloads: &[Workload],
+    rounds: usize,
+    mut progress: impl FnMut(&str),
+) -> Result<Vec<Line>> {
+    let mut bench = Bench::load().context("load the benchmark's programs")?;
+    let mut running = Vec::new();
+    for workload in workloads {
+        progress(workload.name);
+        let dataplane = workload.prepare(&mut bench).context(workload.name)?;
+        running.push(Running {
+            plan: workload.packets.plan(),
+            workload: *workload,
+            dataplane,
+            ns: Vec::new(),
+            floor_ns: Vec::new(),
+        });
+    }
+    for round in 1..=rounds {
+        progress(&format!("round {round} of {rounds}"));
+        for one in &mut running {
+            one.round(&mut bench)
+                .with_context(|| format!("workload {}, round {round}", one.workload.name))?;
+        }
+    }
+    Ok(running.into_iter().map(Running::line).collect())
+}
+
+impl Running {
+    fn round(&mut self, bench: &mut Bench) -> Result<()> {
+        bench.choose_floor(self.workload.floor)?;
+        let floor_ns = self.timed(bench)?;
+        self.floor_ns.push(floor_ns);
+        bench.choose_balancer(&self.dataplane)?;
+        let before = Counted::read(&self.dataplane, &self.workload)?;
+        let made = self.plan.made;
+        let ns = self.timed(bench)?;
+        self.ns.push(ns);
+        let after = Counted::read(&self.dataplane, &self.workload)?;
+        self.prove(&before, &after, self.plan.made - made)
+    }
+
+    /// Nanoseconds a packet of the program that is chosen.
+    fn timed(&mut self, bench: &mut Bench) -> Result<f64> {
+        bench.run(&mut self.plan, WARM_UP)?;
+        let flows = self.workload.packets.flow_mask().saturating_add(1);
+        let packets = if flows == u32::MAX {
+            PACKETS
+        } else {
+            flows.max(PACKETS)
+        };
+        let (spent, verdict) = bench.run(&mut self.plan, packets)?;
+        ensure!(verdict > XDP_DROP, "the last packet was dropped: {verdict}");
+        Ok(spent.as_nanos() as f64 / f64::from(packets))
+    }
+
+    fn prove(&self, before: &Counted, after: &Counted, packets: u64) -> Result<()> {
+        for (index, reason) in REASONS.iter().enumerate() {
+            let counted = after.reasons[index] - before.reasons[index];
+            let expected = if index == self.workload.reason as usize {
+                packets
+            } else {
+                0
+            };
+            if counted != expected {
+                bail!(
+                    "{counted} of {packets} packets were counted as {}, not {expected}",
+                    reason.name
+                );
+            }
+        }
+        let hits = after.vips.track_hits - before.vips.track_hits;
+        let misses = after.vips.track_misses - before.vips.track_misses;
+        let right = match self.workload.tracking {
+            Tracking::NotAsked => hits + misses == 0,
+            Tracking::Hit => hits + misses == packets && misses <= packets / FULL_BUCKETS,
+            Tracking::Miss => misses == packets,
+        };
+        ensure!(
+            right,
+            "of {packets} packets, {hits} found their flow in the tracking table and {misses} did \
+             not: expected {:?}",
+            self.workload.tracking
+        );
+        Ok(())
+    }
+
+    fn line(self) -> Line {
+        let best = |ns: &[f64]| ns.iter().copied().fold(f64::INFINITY, f64::min);
+        let best_ratio = best(&self.ns) / best(&self.floor_ns);
+        let (ns, floor_ns) = (median(self.ns), median(self.floor_ns));
+        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+        Line {
+            workload: self.workload.name,
+            ns: rounded(ns),
+            floor: self.workload.floor.name(),
+            floor_ns: rounded(floor_ns),
+            ratio: rounded(ns / floor_ns),
+            best_ratio,
+        }
+    }
+}
+
+/// Counters that a round is proven by.
+struct Counted {
+    reasons: [u64; 64],
+    vips: VipCounters,
+}
+
+impl Counted {
+    fn read(dataplane: &Dataplane, workload: &Workload) -> Result<Self> {
+        let mut vips: VipCounters = bytemuck::Zeroable::zeroed();
+        for vip in 0..workload.packets.dests {
+            let one = dataplane.counters.vip(vip as u16)?;
+            vips.track_hits += one.track_hits;
+            vips.track_misses += one.track_misses;
+        }
+        Ok(Self {
+            reasons: dataplane.counters.node()?.reasons,
+            vips,
+        })
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}

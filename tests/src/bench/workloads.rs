@@ -1,0 +1,280 @@
+//! The workloads.
+
+use anyhow::Result;
+use evenkeel::dataplane::{Bench, Dataplane, Floor, LoadOptions};
+use lb_common::{
+    bench::Plan,
+    family, proto,
+    reason::Reason,
+    vip::{affinity, forward, track},
+};
+
+use super::{
+    balancer::{Service, establish, load},
+    packets::{ALL_DISTINCT, ELSEWHERE_V4, Packets, Payload, flags},
+};
+
+const KI: u32 = 1024;
+const MI: u32 = 1024 * 1024;
+
+/// What the tracking table is to say about every packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// It is not asked.
+    NotAsked,
+    /// It knows the flow.
+    Hit,
+    /// It does not.
+    Miss,
+}
+
+/// What is done before anything is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// All flows are entered into the tracking table and confirmed.
+    Track,
+    /// All sessions are established.
+    Establish,
+}
+
+/// A workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Its name.
+    pub name: &'static str,
+    /// Its packets.
+    pub packets: Packets,
+    /// Its VIPs.
+    pub service: Service,
+    /// What it is compared with.
+    pub floor: Floor,
+    /// What is done before.
+    pub before: Before,
+    /// What is to become of every packet.
+    pub reason: Reason,
+    /// What the tracking table is to say.
+    pub tracking: Tracking,
+}
+
+const STATELESS: Service = Service {
+    forward: forward::IPIP,
+    track: track::ON_CHANGE,
+    affinity: affinity::FLOW,
+    member_family: family::V4,
+    in_transition: false,
+};
+
+const fn established(name: &'static str, of: u8, flows: u32) -> Workload {
+    Workload {
+        name,
+        packets: Packets::tcp(of, flags::ACK, flows),
+        service: Service {
+            member_family: of,
+            ..STATELESS
+        },
+        floor: if of == family::V4 {
+            Floor::Encap4
+        } else {
+            Floor::Encap6
+        },
+        before: Before::Nothing,
+        reason: Reason::Forwarded,
+        tracking: Tracking::NotAsked,
+    }
+}
+
+const fn tracked_udp(name: &'static str, flows: u32) -> Workload {
+    let tcp = established(name, family::V4, flows);
+    Workload {
+        packets: Packets {
+            payload: Payload::Udp,
+            ..tcp.packets
+        },
+        service: Service {
+            track: track::ALWAYS,
+            ..STATELESS
+        },
+        before: Before::Track,
+        tracking: Tracking::Hit,
+        ..tcp
+    }
+}
+
+const fn transition(name: &'static str, hit: bool) -> Workload {
+    let flows = if hit { 16 * KI } else { ALL_DISTINCT };
+    Workload {
+        service: Service {
+            in_transition: true,
+            ..STATELESS
+        },
+        before: if hit { Before::Track } else { Before::Nothing },
+        tracking: if hit { Tracking::Hit } else { Tracking::Miss },
+        ..established(name, family::V4, flows)
+    }
+}
+
+const fn nat(name: &'static str, of: u8, flows: u32) -> Workload {
+    Workload {
+        service: Service {
+            forward: forward::NAT,
+            member_family: of,
+            ..STATELESS
+        },
+        floor: Floor::Encap4,
+        before: Before::Establish,
+        ..established(name, of, flows)
+    }
+}
+
+const fn encapsulated(name: &'static str, inner: u8, outer: u8) -> Workload {
+    Workload {
+        packets: Packets::tcp(inner, flags::ACK, 16 * KI),
+        ..established(name, outer, 16 * KI)
+    }
+}
+
+const fn not_balanced(name: &'static str, payload: Payload, reason: Reason) -> Workload {
+    let tcp = established(name, family::V4, 16 * KI);
+    Workload {
+        packets: Packets {
+            payload,
+            ..tcp.packets
+        },
+        floor: Floor::Tx,
+        reason,
+        ..tcp
+    }
+}
+
+/// All workloads.
+#[must_use]
+pub fn all() -> Vec<Workload> {
+    let (v4, v6) = (family::V4, family::V6);
+    let base = established("", v4, 16 * KI);
+    vec![
+        established("tcp4_established_1", v4, 1),
+        established("tcp4_established_16ki", v4, 16 * KI),
+        established("tcp4_established_128ki", v4, 128 * KI),
+        established("tcp4_established_1mi", v4, MI),
+        Workload {
+            packets: Packets::tcp(v4, flags::SYN, ALL_DISTINCT),
+            ..established("tcp4_syn", v4, ALL_DISTINCT)
+        },
+        established("tcp6_established_1", v6, 1),
+        established("tcp6_established_16ki", v6, 16 * KI),
+        established("tcp6_established_128ki", v6, 128 * KI),
+        established("tcp6_established_1mi", v6, MI),
+        transition("tcp4_transition_hit", true),
+        transition("tcp4_transition_miss", false),
+        tracked_udp("udp4_tracked_1", 1),
+        tracked_udp("udp4_tracked_16ki", 16 * KI),
+        tracked_udp("udp4_tracked_128ki", 128 * KI),
+        tracked_udp("udp4_tracked_1mi", MI),
+        Workload {
+            name: "source_affinity",
+            service: Service {
+                affinity: affinity::SOURCE,
+                ..STATELESS
+            },
+            ..base
+        },
+        Workload {
+            name: "l2",
+            service: Service {
+                forward: forward::L2,
+                ..STATELESS
+            },
+            ..base
+        },
+        encapsulated("ipip_4in6", v4, v6),
+        encapsulated("ipip_6in4", v6, v4),
+        nat("nat4_established_1", v4, 1),
+        nat("nat4_established_1mi", v4, MI),
+        nat("nat6_established_1", v6, 1),
+        Workload {
+            name: "256_vips",
+            packets: Packets {
+                dests: 256,
+                ..base.packets
+            },
+            ..base
+        },
+        Workload {
+            packets: Packets {
+                dest: ELSEWHERE_V4,
+                ..base.packets
+            },
+            ..not_balanced("no_vip", Payload::Tcp(flags::ACK), Reason::NoVip)
+        },
+        not_balanced("icmp_echo", Payload::Echo, Reason::EchoAnswered),
+        not_balanced("not_ip", Payload::Arp, Reason::NotIp),
+    ]
+}
+
+impl Workload {
+    /// Whether the flows of this workload are all distinct.
+    const fn is_flood(&self) -> bool {
+        self.packets.flows == ALL_DISTINCT
+    }
+
+    fn options(&self) -> LoadOptions {
+        let flows = if self.is_flood() {
+            1
+        } else {
+            self.packets.flows
+        };
+        let default = LoadOptions::default();
+        let tracked = self.before == Before::Track;
+        let sessions = if self.before == Before::Establish {
+            // Some more: the kernel evicts entries some time before such a table is full.
+            flows + flows / 8 + 1024
+        } else {
+            1024
+        };
+        LoadOptions {
+            // A quarter full.
+            track_buckets: if tracked {
+                (flows / 2).max(1024)
+            } else {
+                default.track_buckets
+            },
+            nat_sessions: sessions,
+            nat_embryonic: 1024,
+            icmp_rate: u32::MAX,
+            jiffies_shift: Some(8),
+            ..default
+        }
+    }
+
+    /// Loads its balancer, and does what comes before.
+    pub fn prepare(&self, bench: &mut Bench) -> Result<Dataplane> {
+        let mut dataplane = load(&self.options(), &self.service, &self.packets)?;
+        match self.before {
+            Before::Nothing => {}
+            Before::Track => self.track(bench, &dataplane)?,
+            Before::Establish => establish(&mut dataplane, &self.packets)?,
+        }
+        Ok(dataplane)
+    }
+
+    /// Opens every flow, then sends a second packet of each.
+    fn track(&self, bench: &mut Bench, dataplane: &Dataplane) -> Result<()> {
+        bench.choose_balancer(dataplane)?;
+        let open = if self.packets.payload.protocol() == proto::TCP {
+            Payload::Tcp(flags::SYN)
+        } else {
+            self.packets.payload
+        };
+        for payload in [open, self.packets.payload] {
+            let packets = Packets {
+                payload,
+                ..self.packets
+            };
+            let mut plan: Plan = packets.plan();
+            bench.run(&mut plan, self.packets.flows)?;
+        }
+        Ok(())
+    }
+}
