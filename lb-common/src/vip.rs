@@ -49,9 +49,10 @@ impl VipKey {
     #[inline(always)]
     #[must_use]
     pub const fn home(&self) -> u32 {
-        let x = (self.high ^ self.low.rotate_left(23)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        let x = (x ^ self.service).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (x >> 32) as u32 % VIP_TABLE_SIZE
+        // One multiplication: its upper bits depend on all bits of an IPv4 service.
+        let x = self.high ^ self.low.rotate_left(23) ^ self.service << 32;
+        let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (x >> (u64::BITS - VIP_TABLE_SIZE.trailing_zeros())) as u32
     }
 }
 

@@ -115,7 +115,8 @@ pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
     let egress = EGRESS
         .get((next_hop >> 48) as u32)
         .ok_or(Reason::Internal)?;
-    if next_hop == 0 {
+    // An unknown next hop names entry 0, which is never used, or one that was given back.
+    if egress.ifindex == 0 {
         return Err(Reason::NoNextHop);
     }
     Ok(Way {

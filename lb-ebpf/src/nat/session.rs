@@ -71,9 +71,8 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
     }
     // From here on a copy: what is written to the tables below could take the entry's place.
     session.request = *flow;
-    if found.embryonic && !headers.opens() {
-        confirm(ctx, headers, session);
-    } else if due {
+    let confirmed = found.embryonic && !headers.opens() && confirm(ctx, headers, session);
+    if due && !confirmed {
         keep_reply(ctx, headers, session, found.embryonic);
     }
     true
@@ -98,16 +97,16 @@ fn is_over(flow: &NatFlow) -> bool {
     flow.state & (state::RST | state::FIN) != 0 || !serves(flow.member)
 }
 
-/// Moves a session that was answered and followed to the table where no flood reaches it.
+/// Moves a session that was answered and followed to the table where no flood reaches it; whether it did.
 #[inline(always)]
-fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
+fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     write_reply_key(headers, session);
     let answered = NAT_NEW
         .get_ptr(&session.reply_key)
         // SAFETY: an entry that was just found.
         .is_some_and(|entry| unsafe { (*entry).state } & state::SEEN != 0);
     if !answered {
-        return;
+        return false;
     }
     session.request.state |= state::SEEN;
     write_reply(ctx, headers, session, state::SEEN);
@@ -119,11 +118,12 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
             .is_err()
     {
         // It stays embryonic; the next packet tries again.
-        return;
+        return false;
     }
     // Entries that are left behind are found second, and age out.
     let _gone = NAT_NEW.remove(&session.request_key);
     let _gone = NAT_NEW.remove(&session.reply_key);
+    true
 }
 
 /// Every few seconds, the client's packets keep the entry of the replies: its age, and the way back.
