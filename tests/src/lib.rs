@@ -3,7 +3,7 @@
 //!
 //! A [`topology::Lab`] is a set of network namespaces joined by a switch: clients, balancer nodes and
 //! backends, IPv4 and IPv6. On it stand [`nginx::Nginx`], [`traffic::echo`] servers and the
-//! [`balancer::Balancer`]; against it run the loads of [`traffic`], which report what failed and who
+//! [`balancer::Balancer`], which a [`node::Node`] configures; against it run the loads of [`traffic`], which report what failed and who
 //! answered. [`stats`] says whether anything was corrupted on the way.
 //!
 //! Three rules hold everywhere:
@@ -19,6 +19,7 @@
 
 pub mod balancer;
 pub mod bpffs;
+pub mod configuration;
 pub mod deadline;
 pub mod directory;
 pub mod host;
@@ -26,6 +27,7 @@ pub mod leftovers;
 pub mod link;
 pub mod namespace;
 pub mod nginx;
+pub mod node;
 pub mod pass_program;
 pub mod process;
 pub mod run;

@@ -34,6 +34,7 @@ mod services;
 mod sessions;
 mod syscalls;
 mod tracking;
+mod view;
 mod vips;
 
 pub use attach::{AttachedMode, XdpMode};
@@ -52,6 +53,7 @@ pub use samples::Samples;
 pub use services::Services;
 pub use sessions::{SessionCounts, SessionLimits, Sessions};
 pub use tracking::Tracking;
+pub use view::{PinnedView, address_of};
 pub use vips::{RingName, Vips};
 
 use catalog::name;
@@ -269,7 +271,12 @@ fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapped<T>> {
     let map = ebpf
         .take_map(name)
         .ok_or(DataplaneError::Missing { kind: "map", name })?;
-    let data = data_of(&map).ok_or(DataplaneError::Missing {
+    mapped_from(name, &map)
+}
+
+/// Maps the table of an open map into memory.
+fn mapped_from<T: Pod>(name: &'static str, map: &Map) -> Result<Mapped<T>> {
+    let data = data_of(map).ok_or(DataplaneError::Missing {
         kind: "array map",
         name,
     })?;
