@@ -13,8 +13,8 @@ map_type! {
         pub new_flows: u64,
         /// Packets of clients with RST. Normal: few.
         pub resets: u64,
-        /// Packets that a tracking entry sent here although the ring names another member.
-        /// Normal: 0, except after a change.
+        /// Packets of flows that stay here although the ring names another member now. Normal: 0,
+        /// except after a change.
         pub kept: u64,
         /// ICMP errors about its flows. Normal: few.
         pub icmp_errors: u64,

@@ -98,7 +98,11 @@ const AHEAD_S: u16 = 256;
 #[must_use]
 pub const fn idle_s(seen_s: u16, now_s: u16) -> u16 {
     let idle_s = now_s.wrapping_sub(seen_s);
-    if idle_s > u16::MAX - AHEAD_S { 0 } else { idle_s }
+    if idle_s > u16::MAX - AHEAD_S {
+        0
+    } else {
+        idle_s
+    }
 }
 
 /// How readily a cell gives its place to a new flow; 0: not at all.

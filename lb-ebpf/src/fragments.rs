@@ -9,7 +9,7 @@ use lb_common::{
     nat::NatKey,
     reason::Reason,
     trace::decision,
-    vip::forward,
+    vip::{forward, target},
 };
 
 use crate::{
@@ -22,8 +22,9 @@ use crate::{
     nat,
     packet::Packet,
     scratch::scratch,
+    services::address,
     trace,
-    verdict::{Verdict, settle},
+    verdict::Verdict,
 };
 
 /// Key of no session.
@@ -85,7 +86,15 @@ pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(try_follow(ctx, &scratch.headers)).0
+    match try_follow(ctx, &scratch.headers) {
+        Ok(verdict) => verdict.0,
+        Err(Reason::FragmentOrphan) => {
+            let kind = address(&scratch.headers.dest, scratch.headers.family);
+            let to_nat_source = target::kind(kind) == target::NAT_SOURCE;
+            Verdict::refused(Reason::FragmentOrphan, to_nat_source).0
+        }
+        Err(reason) => Verdict::of(reason).0,
+    }
 }
 
 #[inline(always)]

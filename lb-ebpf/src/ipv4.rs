@@ -14,7 +14,7 @@ use crate::{
     services::{Service, address, service},
     stages::Stage,
     transport::{self, UDP_LEN},
-    verdict::{Verdict, settle},
+    verdict::Verdict,
 };
 
 const LEN: usize = Ipv4Hdr::LEN;
@@ -63,16 +63,17 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         source: address_v4(ip.get(12)),
         dest,
     };
+    let to_nat_source = matches!(found, Service::NatSource(_));
     if sum(ip) != 0xffff {
-        return Verdict::of(Reason::BadChecksum);
+        return Verdict::refused(Reason::BadChecksum, to_nat_source);
     }
     if headers.length < (LEN + UDP_LEN) as u32 || headers.length + headers.l3 > packet.len() {
-        return Verdict::of(Reason::BadHeader);
+        return Verdict::refused(Reason::BadHeader, to_nat_source);
     }
     let room = headers.length - LEN as u32;
     let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
         Ok(tcp_flags) => tcp_flags,
-        Err(reason) => return Verdict::of(reason),
+        Err(reason) => return Verdict::refused(reason, to_nat_source),
     };
     dispatch(
         ctx,
@@ -123,7 +124,18 @@ fn sum<const N: usize>(ip: View<N>) -> u16 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
-    settle(try_uncommon(ctx, (l3 & 0x1f) as usize)).0
+    let l3 = (l3 & 0x1f) as usize;
+    let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
+        return Verdict::of(Reason::Truncated).0;
+    };
+    let kind = target::kind(address(&address_v4(ip.get(16)), family::V4));
+    if kind == 0 {
+        return Verdict::of(Reason::NoVip).0;
+    }
+    match try_uncommon(ctx, l3) {
+        Ok(verdict) => verdict.0,
+        Err(reason) => Verdict::refused(reason, kind == target::NAT_SOURCE).0,
+    }
 }
 
 #[inline(always)]
@@ -131,10 +143,6 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
     let dest = address_v4(ip.get(16));
-    let kind = target::kind(address(&dest, family::V4));
-    if kind == 0 {
-        return Err(Reason::NoVip);
-    }
     let first = ip.get::<u8>(0);
     let header_len = usize::from(first & 0xf) * 4;
     let length = u32::from(ip.be16(2));
@@ -173,7 +181,7 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     }
     match protocol {
         proto::TCP | proto::UDP => {}
-        proto::ICMP if kind == target::ADDRESS || kind == target::NAT_SOURCE => {
+        proto::ICMP => {
             scratch::leave(&headers);
             return Ok(Verdict::next(Stage::Icmp, 0, 0));
         }

@@ -14,7 +14,7 @@ use crate::{
     services::{Service, address, service},
     stages::Stage,
     transport::{self, UDP_LEN},
-    verdict::{Verdict, settle},
+    verdict::Verdict,
 };
 
 const LEN: usize = Ipv6Hdr::LEN;
@@ -51,12 +51,13 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         });
     }
     let room = u32::from(ip.be16(4));
+    let to_nat_source = matches!(found, Service::NatSource(_));
     if room < UDP_LEN as u32 || room + (l3 + LEN) as u32 > packet.len() {
-        return Verdict::of(Reason::BadHeader);
+        return Verdict::refused(Reason::BadHeader, to_nat_source);
     }
     let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
         Ok(tcp_flags) => tcp_flags,
-        Err(reason) => return Verdict::of(reason),
+        Err(reason) => return Verdict::refused(reason, to_nat_source),
     };
     let headers = Headers {
         l4: (l3 + LEN) as u32,
@@ -104,7 +105,18 @@ fn headers<const N: usize>(ip: View<N>, l3: usize) -> Headers {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
-    settle(try_uncommon(ctx, (l3 & 0x1f) as usize)).0
+    let l3 = (l3 & 0x1f) as usize;
+    let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
+        return Verdict::of(Reason::Truncated).0;
+    };
+    let kind = target::kind(address(&dest(ip), family::V6));
+    if kind == 0 {
+        return Verdict::of(Reason::NoVip).0;
+    }
+    match try_uncommon(ctx, l3) {
+        Ok(verdict) => verdict.0,
+        Err(reason) => Verdict::refused(reason, kind == target::NAT_SOURCE).0,
+    }
 }
 
 #[inline(always)]
@@ -112,10 +124,6 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
     let dest = dest(ip);
-    let kind = target::kind(address(&dest, family::V6));
-    if kind == 0 {
-        return Err(Reason::NoVip);
-    }
     if ip.get::<u8>(0) >> 4 != 6 {
         return Err(Reason::BadHeader);
     }

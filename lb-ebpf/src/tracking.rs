@@ -4,7 +4,7 @@
 use core::hint::black_box;
 
 use lb_common::{
-    ring::MemberIndex,
+    ring::{MemberIndex, NO_MEMBER},
     trace::decision,
     track::{Bucket, Cell, FREE, Place, WAYS, yields},
 };
@@ -111,7 +111,7 @@ fn answer(question: &Question) -> Answer {
     count_vip(question.vip, |counters| counters.track_misses += 1);
     let (member, told_by_ring, how) = decide(question);
     trace::member(member, how);
-    if question.record && !told_by_ring {
+    if question.record && !told_by_ring && member != NO_MEMBER {
         let cell = Cell {
             tag: place.tag,
             member,

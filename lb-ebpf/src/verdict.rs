@@ -38,6 +38,16 @@ impl Verdict {
         Self(black_box(number))
     }
 
+    /// What becomes of a packet that is refused. One to a NAT source may be the host's own: it is passed,
+    /// and the host decides.
+    #[inline(always)]
+    pub(crate) fn refused(reason: Reason, to_nat_source: bool) -> Self {
+        if to_nat_source && reason as u32 >= FIRST_DROPPED as u32 {
+            return Self::of(Reason::NatNoSession);
+        }
+        Self::of(reason)
+    }
+
     /// The packet is sent by this XDP action.
     #[inline(always)]
     pub(crate) const fn sent(reason: Reason, action: u32) -> Self {

@@ -6,7 +6,7 @@ use lb_common::{
     nat::{NatKey, REPLY},
     proto,
     reason::Reason,
-    vip::forward,
+    vip::{forward, target},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     packet::Packet,
     scratch::scratch,
     select::choose,
-    services::{Service, service},
+    services::{Service, address, service},
     stages::Stage,
     trace,
     verdict::{Verdict, settle},
@@ -63,7 +63,19 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(receive(ctx, &scratch.headers)).0
+    conclude(&scratch.headers, receive(ctx, &scratch.headers)).0
+}
+
+/// The verdict of a stage that may have given up on a packet to one of our addresses.
+#[inline(always)]
+fn conclude(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
+    match result {
+        Ok(verdict) => verdict,
+        Err(reason) => {
+            let kind = target::kind(address(&headers.dest, headers.family));
+            Verdict::refused(reason, kind == target::NAT_SOURCE)
+        }
+    }
 }
 
 #[inline(always)]
@@ -242,7 +254,7 @@ pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(error_v4(ctx, &scratch.headers)).0
+    conclude(&scratch.headers, error_v4(ctx, &scratch.headers)).0
 }
 
 /// The same for ICMPv6.
@@ -252,7 +264,7 @@ pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(error_v6(ctx, &scratch.headers)).0
+    conclude(&scratch.headers, error_v6(ctx, &scratch.headers)).0
 }
 
 #[inline(always)]

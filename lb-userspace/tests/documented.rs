@@ -1,0 +1,20 @@
+//! What the documents list is what the code has.
+
+use lb_common::reason::REASONS;
+
+/// `docs/operations.md` has a row for every reason, with its fate and its text.
+#[test]
+fn every_reason_is_documented() {
+    let page = include_str!("../../docs/operations.md");
+    for reason in REASONS {
+        let fate = format!("{:?}", reason.fate).to_lowercase();
+        let row = format!("| `{}` | {fate} | {} |", reason.name, reason.text);
+        assert!(page.contains(&row), "docs/operations.md lacks:\n{row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(
+        rows,
+        REASONS.len(),
+        "docs/operations.md lists a reason that is gone"
+    );
+}
