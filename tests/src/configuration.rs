@@ -135,7 +135,11 @@ impl Configuration {
             vec![IpAddr::V4(port.ipv4), IpAddr::V6(port.ipv6)]
         });
         Self {
-            interfaces: host.ports.iter().map(|port| port.interface.clone()).collect(),
+            interfaces: host
+                .ports
+                .iter()
+                .map(|port| port.interface.clone())
+                .collect(),
             hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
             nat_source,
             transition_ttl: "15m".to_owned(),

@@ -141,20 +141,24 @@ impl<'lab> Node<'lab> {
         let total = kernel.ring.slots().len() as f64;
         kernel.members.truncate(vip.backends.len());
         let pairs = vip.backends.iter().zip(vip.intended_shares());
-        let shares = pairs.zip(kernel.members).map(|((backend, intended), member)| {
-            Ok(Share {
-                name: backend.name.clone(),
-                intended,
-                table: match member {
-                    Some((index, _)) => f64::from(slots.get(&index).copied().unwrap_or(0)) / total,
-                    None => 0.0,
-                },
-                new_flows: match member {
-                    Some((index, _)) => view.counters.member(index)?.new_flows,
-                    None => 0,
-                },
-            })
-        });
+        let shares = pairs
+            .zip(kernel.members)
+            .map(|((backend, intended), member)| {
+                Ok(Share {
+                    name: backend.name.clone(),
+                    intended,
+                    table: match member {
+                        Some((index, _)) => {
+                            f64::from(slots.get(&index).copied().unwrap_or(0)) / total
+                        }
+                        None => 0.0,
+                    },
+                    new_flows: match member {
+                        Some((index, _)) => view.counters.member(index)?.new_flows,
+                        None => 0,
+                    },
+                })
+            });
         shares.collect()
     }
 }

@@ -108,10 +108,7 @@ impl PinnedView {
 #[must_use]
 pub fn address_of(address: IpAddr) -> (Address, u8) {
     match address {
-        IpAddr::V4(address) => (
-            address_v4(u32::from_ne_bytes(address.octets())),
-            family::V4,
-        ),
+        IpAddr::V4(address) => (address_v4(u32::from_ne_bytes(address.octets())), family::V4),
         IpAddr::V6(address) => (address_v6(address.octets()), family::V6),
     }
 }
