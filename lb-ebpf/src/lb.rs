@@ -6,6 +6,14 @@
 //! counted under its reason.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key that lies in a map is read there; by value it would be copied to the stack first"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that the macro wants"
+)]
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 

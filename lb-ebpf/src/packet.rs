@@ -92,7 +92,7 @@ impl<const LEN: usize> View<LEN> {
     /// Sum of the 16-bit words of the `LEN` bytes, for a checksum. One helper call; at most 512 bytes.
     #[inline(always)]
     pub(crate) fn sum(self) -> u64 {
-        const { assert!(LEN % 4 == 0 && LEN <= 512) };
+        const { assert!(LEN.is_multiple_of(4) && LEN <= 512) };
         // SAFETY: the bytes were compared with the end of the packet.
         unsafe {
             helpers::generated::bpf_csum_diff(

@@ -133,8 +133,8 @@ pub(crate) fn choose(
 #[inline(always)]
 pub(crate) fn serves(member: MemberIndex) -> bool {
     match MEMBERS.get_ptr(u32::from(member)) {
-        // SAFETY: a word of a mapped array that the controller replaces in one step.
         Some(entry) => {
+            // SAFETY: a word of a mapped array that the controller replaces in one step.
             let word = unsafe { (&raw const (*entry).control).read_volatile() };
             control::state(word) == control::SERVING
         }

@@ -76,8 +76,8 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
 #[inline(always)]
 fn is_current(flow: &NatFlow) -> bool {
     match MEMBERS.get_ptr(u32::from(flow.member)) {
-        // SAFETY: a word of a mapped array that the controller replaces in one step.
         Some(member) => {
+            // SAFETY: a word of a mapped array that the controller replaces in one step.
             let word = unsafe { (&raw const (*member).control).read_volatile() };
             control::generation(word) == flow.generation && control::state(word) != control::ABSENT
         }
