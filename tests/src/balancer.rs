@@ -126,7 +126,15 @@ impl<'lab> Balancer<'lab> {
 /// Runs `evenkeel decap` on a backend's `eth0`, and waits until it is attached.
 pub fn start_decap(host: &Host, binary: &Path) -> Result<Daemon> {
     let mut command = Command::new(binary);
-    command.args(["decap", "--interface", "eth0"]);
+    // The lab's backends share the machine's BPF file system, if it has one: nothing is to stay there.
+    command.args([
+        "decap",
+        "--interface",
+        "eth0",
+        "--mode",
+        "native",
+        "--unpinned",
+    ]);
     let name = format!("evenkeel decap on {}", host.name);
     let log = host.directory().join("decap.log");
     let mut daemon = Daemon::start(&name, &host.ns.entry(), command, &log)?;

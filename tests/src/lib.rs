@@ -33,6 +33,7 @@ pub mod pass_program;
 pub mod process;
 pub mod run;
 pub mod service;
+pub mod skip;
 pub mod stats;
 pub mod table;
 pub mod tool;
