@@ -20,6 +20,7 @@ use aya_ebpf::{macros::xdp, programs::XdpContext};
 mod clock;
 mod counters;
 mod encap;
+mod ether;
 mod forward;
 mod fragments;
 mod headers;

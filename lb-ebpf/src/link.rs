@@ -11,18 +11,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Ether types, in packet order.
-pub(crate) mod ether {
-    pub(crate) const IPV4: u16 = 0x0800_u16.to_be();
-    pub(crate) const IPV6: u16 = 0x86dd_u16.to_be();
-    const VLAN: u16 = 0x8100_u16.to_be();
-    const SERVICE_VLAN: u16 = 0x88a8_u16.to_be();
-
-    #[inline(always)]
-    pub(super) const fn is_vlan(ether_type: u16) -> bool {
-        ether_type == VLAN || ether_type == SERVICE_VLAN
-    }
-}
+pub(crate) use crate::ether;
 
 /// Bytes of a VLAN tag.
 const TAG: usize = 4;

@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod config;
 pub mod dataplane;
+pub mod decap;
 pub mod nexthop;
 pub mod ring;
 pub mod transition;

@@ -53,11 +53,11 @@ impl AttachedMode {
 }
 
 const UNKNOWN_HINT: &str = "`ip link` lists the interfaces of this network namespace";
-const DRIVER_HINT: &str = "the driver has no native XDP: set xdp_mode = \"generic\", or \"auto\" \
-     to fall back";
+const DRIVER_HINT: &str = "the driver has no native XDP: choose mode \"generic\", or \"auto\" to fall \
+     back";
 const BUSY_HINT: &str = "another XDP program is attached (`ip link` shows its id): remove it first";
 const RANGE_HINT: &str = "the driver refuses native XDP as the interface is set up (often: the MTU \
-     is over about 3,500 bytes, or too many queues): change that, or set xdp_mode = \"generic\"";
+     is over about 3,500 bytes, or too many queues): change that, or choose mode \"generic\"";
 const LINK_HINT: &str = "BPF links need Linux 5.9 or newer";
 
 /// Attaches the program to an interface in one mode.
@@ -166,7 +166,7 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
         operation: "replace the program on",
         interface: interface.to_owned(),
         kernel,
-        hint: "run `evenkeel unload` and start again if it stays so",
+        hint: "remove it (`evenkeel unload`, `evenkeel decap --remove`) and start again if it stays so",
     };
     let ifindex =
         nix::net::if_::if_nametoindex(interface).map_err(|error| DataplaneError::Interface {
@@ -193,7 +193,7 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
 
 /// Index of the interface that a pinned link is attached to, 0 when that is gone. aya does not tell,
 /// the descriptor's page under `/proc` does.
-fn interface_of(path: &Path) -> Option<u32> {
+pub(super) fn interface_of(path: &Path) -> Option<u32> {
     let link = open_pinned(path).ok()?;
     let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
     field(&page, "ifindex")?.parse().ok()

@@ -37,7 +37,12 @@ impl Counters {
     }
 }
 
-fn sum<T: Pod>(map: &PerCpuArray<MapData, Plain<T>>, name: &'static str, index: u32) -> Result<T> {
+/// Sum of an entry over all CPUs.
+pub(super) fn sum<T: Pod>(
+    map: &PerCpuArray<MapData, Plain<T>>,
+    name: &'static str,
+    index: u32,
+) -> Result<T> {
     let values = map
         .get(&index, 0)
         .map_err(|error| DataplaneError::map("read", name, &error, PRIVILEGE_HINT))?;

@@ -21,6 +21,7 @@ mod attach;
 mod catalog;
 mod clock;
 mod counters;
+mod decap;
 mod egress;
 mod error;
 mod mapping;
@@ -41,6 +42,7 @@ pub use attach::{AttachedMode, XdpMode};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
 pub use counters::Counters;
+pub use decap::{DecapPins, DecapStatus, Decapsulator};
 pub use egress::EgressTable;
 pub use error::{DataplaneError, Result};
 pub use mapping::Mapped;
@@ -301,6 +303,7 @@ const fn data_of(map: &Map) -> Option<&MapData> {
         Map::Array(data)
         | Map::ArrayOfMaps(data)
         | Map::DevMapHash(data)
+        | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data) => Some(data),
         _ => None,

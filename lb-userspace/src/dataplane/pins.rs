@@ -42,6 +42,7 @@ const REMOVE_HINT: &str = "remove it by hand, then run `evenkeel unload` again";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     bpffs: PathBuf,
+    folder: PathBuf,
 }
 
 impl Default for Pins {
@@ -61,15 +62,22 @@ impl Pins {
     /// Pins below the BPF file system that is mounted at `bpffs`.
     #[must_use]
     pub fn at(bpffs: impl Into<PathBuf>) -> Self {
+        Self::below(bpffs, Path::new("evenkeel"))
+    }
+
+    /// Pins in a folder of their own below the BPF file system.
+    pub(super) fn below(bpffs: impl Into<PathBuf>, folder: &Path) -> Self {
+        let bpffs = bpffs.into();
         Self {
-            bpffs: bpffs.into(),
+            folder: bpffs.join(folder),
+            bpffs,
         }
     }
 
     /// Our folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        self.bpffs.join("evenkeel")
+        self.folder.clone()
     }
 
     /// Folder of the maps.
@@ -91,7 +99,7 @@ impl Pins {
     }
 
     pub(super) fn link(&self, interface: &str, mode: LinkMode) -> PathBuf {
-        let name = interface.replace('%', "%25").replace('.', "%2E");
+        let name = escaped(interface);
         self.links().join(match mode {
             LinkMode::Native => name,
             LinkMode::Generic => format!("{name}:generic"),
@@ -108,11 +116,16 @@ impl Pins {
         Ok(names.collect())
     }
 
-    /// Sees to it that the BPF file system is mounted.
-    pub(super) fn mount(&self) -> Result<()> {
+    /// Whether the BPF file system is mounted.
+    pub(super) fn is_mounted(&self) -> Result<bool> {
         let kind = statfs(&self.bpffs)
             .map_err(|error| failed("look at", &self.bpffs, &error.into(), MOUNT_HINT))?;
-        if kind.filesystem_type() == BPF_FS_MAGIC {
+        Ok(kind.filesystem_type() == BPF_FS_MAGIC)
+    }
+
+    /// Sees to it that the BPF file system is mounted.
+    pub(super) fn mount(&self) -> Result<()> {
+        if self.is_mounted()? {
             return Ok(());
         }
         mount(
@@ -250,7 +263,12 @@ impl Pins {
     }
 }
 
-fn failed(
+/// An interface's name as part of a name in the BPF file system.
+pub(super) fn escaped(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2E")
+}
+
+pub(super) fn failed(
     operation: &'static str,
     path: &Path,
     error: &io::Error,
@@ -288,7 +306,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes a file. Says whether it was there.
-fn remove(path: &Path) -> Result<bool> {
+pub(super) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -296,7 +314,7 @@ fn remove(path: &Path) -> Result<bool> {
     }
 }
 
-fn remove_folder(path: &Path) -> Result<()> {
+pub(super) fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed("remove", path, &error, REMOVE_HINT))

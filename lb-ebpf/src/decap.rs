@@ -1,0 +1,314 @@
+//! `evenkeel_decap`: the program for a backend host. It takes the outer header off that the balancer
+//! put on (`ipip`), in all four combinations of families, and passes the packet to the kernel, as if it
+//! had come without.
+//!
+//! Only what is addressed to this host is opened: the controller keeps [`ADDRESSES`] current. What is
+//! not encapsulated, not ours, in fragments or has options is passed untouched; what is ours and
+//! malformed is dropped, because the kernel would answer it or, worse, see an end of the packet that
+//! is not there. The inner header's own checksum is left to the kernel, which verifies it.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    btf_maps::{HashMap, PerCpuArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use lb_common::{
+    Address, address_v4, checksum,
+    decap::{ADDRESS_TABLE_SIZE, DecapCounters, LocalAddress, decapsulated_ecn},
+    family, proto,
+};
+use network_types::eth::EthHdr;
+
+mod ether;
+#[expect(
+    dead_code,
+    reason = "the balancer uses all of it, this program does not"
+)]
+mod packet;
+
+use packet::{Packet, View, adjust_head, adjust_tail};
+
+/// Addresses of this host. A hash table, so that the controller's changes are seen whole; its price is
+/// paid by encapsulated packets alone.
+#[btf_map]
+static ADDRESSES: HashMap<LocalAddress, u32, { ADDRESS_TABLE_SIZE as usize }> = HashMap::new();
+
+/// Counters.
+#[btf_map]
+static COUNTERS: PerCpuArray<DecapCounters, 1> = PerCpuArray::new();
+
+/// Bytes of a plain IPv4 header.
+const V4: usize = 20;
+/// Bytes of the IPv6 header.
+const V6: usize = 40;
+/// Bytes of a VLAN tag.
+const TAG: usize = 4;
+/// "More fragments" and the fragment offset, in packet order.
+const FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
+
+/// Why a packet is not opened.
+#[derive(Clone, Copy)]
+enum Refusal {
+    /// Not encapsulated, or not for this host.
+    Foreign,
+    /// For the kernel to sort out.
+    Declined,
+    Malformed,
+    Congested,
+    Failed,
+}
+
+/// Entry point: takes a frame, returns what becomes of it.
+#[xdp]
+fn evenkeel_decap(ctx: XdpContext) -> u32 {
+    let bytes = Packet::of(ctx.ctx).len();
+    match receive(ctx.ctx) {
+        Ok(combination) => {
+            count(|counters| {
+                counters.bytes += u64::from(bytes);
+                match combination {
+                    (family::V4, family::V4) => counters.v4_in_v4 += 1,
+                    (family::V4, _) => counters.v6_in_v4 += 1,
+                    (_, family::V4) => counters.v4_in_v6 += 1,
+                    _ => counters.v6_in_v6 += 1,
+                }
+            });
+            xdp_action::XDP_PASS
+        }
+        Err(refusal) => refuse(refusal),
+    }
+}
+
+/// Counts a packet that is not opened. Passed or dropped, it is as it came.
+#[inline(always)]
+fn refuse(refusal: Refusal) -> u32 {
+    count(|counters| match refusal {
+        Refusal::Foreign => counters.passed += 1,
+        Refusal::Declined => counters.declined += 1,
+        Refusal::Malformed => counters.malformed += 1,
+        Refusal::Congested => counters.congested += 1,
+        Refusal::Failed => counters.failed += 1,
+    });
+    match refusal {
+        Refusal::Foreign | Refusal::Declined => xdp_action::XDP_PASS,
+        Refusal::Malformed | Refusal::Congested | Refusal::Failed => xdp_action::XDP_DROP,
+    }
+}
+
+#[inline(always)]
+fn count(change: impl FnOnce(&mut DecapCounters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+        change(unsafe { &mut *counters });
+    }
+}
+
+/// Finds the outer header and opens the packet. Gives the families of outer and inner header.
+#[inline(always)]
+fn receive(ctx: *mut xdp_md) -> Result<(u8, u8), Refusal> {
+    let packet = Packet::of(ctx);
+    let ethernet = packet.view::<{ EthHdr::LEN }>(0).ok_or(Refusal::Foreign)?;
+    let mut ether_type = ethernet.get::<u16>(12);
+    let mut l3 = EthHdr::LEN;
+    for _ in 0..2 {
+        if !ether::is_vlan(ether_type) {
+            break;
+        }
+        let tag = packet.view::<TAG>(l3).ok_or(Refusal::Foreign)?;
+        ether_type = tag.get(2);
+        l3 += TAG;
+    }
+    match ether_type {
+        ether::IPV4 => {
+            let outer = outer_v4(packet, l3)?;
+            Ok((family::V4, open::<V4>(ctx, packet, l3, outer)?))
+        }
+        ether::IPV6 => {
+            let outer = outer_v6(packet, l3)?;
+            Ok((family::V6, open::<V6>(ctx, packet, l3, outer)?))
+        }
+        _ => Err(Refusal::Foreign),
+    }
+}
+
+/// What the outer header says.
+#[derive(Clone, Copy)]
+struct Outer {
+    /// Protocol of what is inside: IPv4 or IPv6.
+    protocol: u8,
+    /// Congestion mark.
+    ecn: u8,
+    /// Bytes that follow the header. The frame has that many.
+    payload: u32,
+}
+
+#[inline(always)]
+fn outer_v4(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
+    let ip = packet.view::<V4>(l3).ok_or(Refusal::Foreign)?;
+    let protocol = ip.get::<u8>(9);
+    check_addressed(protocol, address_v4(ip.get(16)), family::V4)?;
+    let first = ip.get::<u8>(0);
+    if first >> 4 != 4 || first & 0xf < 5 {
+        return Err(Refusal::Malformed);
+    }
+    if first != 0x45 || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
+        return Err(Refusal::Declined);
+    }
+    let length = u32::from(ip.be16(2));
+    if sum(ip) != 0xffff || length < V4 as u32 || length + l3 as u32 > packet.len() {
+        return Err(Refusal::Malformed);
+    }
+    Ok(Outer {
+        protocol,
+        ecn: ip.get::<u8>(1) & 3,
+        payload: length - V4 as u32,
+    })
+}
+
+#[inline(always)]
+fn outer_v6(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
+    let ip = packet.view::<V6>(l3).ok_or(Refusal::Foreign)?;
+    let protocol = ip.get::<u8>(6);
+    check_addressed(protocol, [ip.get(24), ip.get(32)], family::V6)?;
+    let payload = u32::from(ip.be16(4));
+    let length = payload + V6 as u32;
+    if ip.get::<u8>(0) >> 4 != 6 || length + l3 as u32 > packet.len() {
+        return Err(Refusal::Malformed);
+    }
+    Ok(Outer {
+        protocol,
+        ecn: ip.get::<u8>(1) >> 4 & 3,
+        payload,
+    })
+}
+
+/// Whether the packet is encapsulated, and this host is to open it.
+#[inline(always)]
+fn check_addressed(protocol: u8, address: Address, family: u8) -> Result<(), Refusal> {
+    if protocol != proto::IPIP && protocol != proto::IPV6 {
+        return Err(Refusal::Foreign);
+    }
+    let key = LocalAddress {
+        address,
+        family: u64::from(family),
+    };
+    match ADDRESSES.get_ptr(&key) {
+        Some(_) => Ok(()),
+        None => Err(Refusal::Foreign),
+    }
+}
+
+/// Folded sum of the 20 bytes of a plain header; 0xffff when its checksum is right.
+#[inline(always)]
+fn sum(ip: View<V4>) -> u16 {
+    let words = u64::from(ip.get::<u32>(0))
+        + u64::from(ip.get::<u32>(4))
+        + u64::from(ip.get::<u32>(8))
+        + u64::from(ip.get::<u32>(12))
+        + u64::from(ip.get::<u32>(16));
+    checksum::fold(words)
+}
+
+/// Takes the outer header of `OUTER` bytes off. Gives the family of the inner one.
+#[inline(always)]
+fn open<const OUTER: usize>(
+    ctx: *mut xdp_md,
+    packet: Packet,
+    l3: usize,
+    outer: Outer,
+) -> Result<u8, Refusal> {
+    let (length, family, ether_type) = if outer.protocol == proto::IPIP {
+        let length = inner_v4(packet, l3 + OUTER, outer)?;
+        (length, family::V4, ether::IPV4)
+    } else {
+        let length = inner_v6(packet, l3 + OUTER, outer)?;
+        (length, family::V6, ether::IPV6)
+    };
+    // What follows the inner packet is padding of the outer one or of the frame.
+    let excess = packet.len() - (l3 + OUTER) as u32 - length;
+    if excess > 0 && !adjust_tail(ctx, -(excess as i32)) {
+        return Err(Refusal::Failed);
+    }
+    move_link::<OUTER>(Packet::of(ctx), l3, ether_type).ok_or(Refusal::Failed)?;
+    if adjust_head(ctx, OUTER as i32) {
+        Ok(family)
+    } else {
+        Err(Refusal::Failed)
+    }
+}
+
+/// Checks an inner IPv4 header and gives it the mark it is to have. Gives the packet's length.
+#[inline(always)]
+fn inner_v4(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
+    let ip = packet.view::<V4>(at).ok_or(Refusal::Malformed)?;
+    let first = ip.get::<u8>(0);
+    let header_len = u32::from(first & 0xf) * 4;
+    let length = u32::from(ip.be16(2));
+    if first >> 4 != 4 || header_len < V4 as u32 || length < header_len || length > outer.payload {
+        return Err(Refusal::Malformed);
+    }
+    let class = ip.get::<u8>(1);
+    let ecn = decapsulated_ecn(outer.ecn, class & 3).ok_or(Refusal::Congested)?;
+    if ecn != class & 3 {
+        let before = ip.get::<u16>(0);
+        ip.set(1, class & !3 | ecn);
+        let delta = checksum::replace_u16(before, ip.get(0));
+        ip.set(10, checksum::update(ip.get(10), delta));
+    }
+    Ok(length)
+}
+
+/// Checks an inner IPv6 header and gives it the mark it is to have. Gives the packet's length.
+#[inline(always)]
+fn inner_v6(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
+    let ip = packet.view::<V6>(at).ok_or(Refusal::Malformed)?;
+    let length = u32::from(ip.be16(4)) + V6 as u32;
+    if ip.get::<u8>(0) >> 4 != 6 || length > outer.payload {
+        return Err(Refusal::Malformed);
+    }
+    // The class lies across the first two bytes; its last two bits are in the middle of the second.
+    let second = ip.get::<u8>(1);
+    let ecn = decapsulated_ecn(outer.ecn, second >> 4 & 3).ok_or(Refusal::Congested)?;
+    ip.set(1, second & !0x30 | ecn << 4);
+    Ok(length)
+}
+
+/// Copies the link header, tags included, to where the outer header ends, with the ether type of what
+/// is inside. The two places overlap, so everything is read before anything is written.
+#[inline(always)]
+fn move_link<const OUTER: usize>(packet: Packet, l3: usize, ether_type: u16) -> Option<()> {
+    let from = packet.view::<12>(0)?;
+    let addresses = (from.get::<u64>(0), from.get::<u32>(8));
+    let tags = match l3 {
+        18 => u64::from(packet.view::<18>(0)?.get::<u32>(12)),
+        22 => packet.view::<22>(0)?.get::<u64>(12),
+        _ => 0,
+    };
+    match l3 {
+        14 => packet.view::<14>(OUTER)?.set(12, ether_type),
+        18 => {
+            let to = packet.view::<18>(OUTER)?;
+            to.set(12, tags as u32);
+            to.set(16, ether_type);
+        }
+        22 => {
+            let to = packet.view::<22>(OUTER)?;
+            to.set(12, tags);
+            to.set(20, ether_type);
+        }
+        _ => return None,
+    }
+    let to = packet.view::<12>(OUTER)?;
+    to.set(0, addresses.0);
+    to.set(8, addresses.1);
+    Some(())
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
