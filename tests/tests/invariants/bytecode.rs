@@ -1,5 +1,5 @@
-//! 1. again, with the hundred thousand flows that the contract names: packet by packet through the
-//! program, which needs no clients.
+//! The first invariant with the hundred thousand flows that the contract names: packet by packet
+//! through the program, which needs no clients.
 
 use etherparse::PacketBuilder;
 use evenkeel::config::hash_key;
@@ -74,7 +74,7 @@ fn dataplane() -> Dataplane {
 
 /// A segment of the flow with this number.
 fn segment(number: u32, syn: bool, payload: &[u8]) -> Vec<u8> {
-    let from = (198u32 << 24 | 18 << 16 | number % 50_000).to_be_bytes();
+    let from = (0xc612_0000 + number % 50_000).to_be_bytes();
     let port = 1024 + (number / 50_000) as u16 * 777;
     let packet = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], BALANCER)
         .ipv4(from, VIP, 64)

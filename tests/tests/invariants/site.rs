@@ -38,7 +38,6 @@ pub(crate) fn build_with_balancers(layout: Layout, balancers: u8) -> Lab {
 /// A lab that serves echo in one forwarding mode, both families.
 pub(crate) struct Site<'lab> {
     pub(crate) lab: &'lab Lab,
-    pub(crate) forward: Forward,
     pub(crate) servers: Servers,
     pub(crate) node: Node<'lab>,
 }
@@ -68,12 +67,7 @@ impl<'lab> Site<'lab> {
         let mut configuration = configuration(lab, 0, forward);
         change(&mut configuration);
         let node = Node::start(&lab.balancers[0], &binary, configuration).unwrap();
-        Self {
-            lab,
-            forward,
-            servers,
-            node,
-        }
+        Self { lab, servers, node }
     }
 
     /// Opens flows and waits until all of them carry data.
