@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use clap::ValueEnum;
-use evenkeel::{
+use crate::{
     dataplane::{AttachedMode, DEFAULT_BPFFS, DecapPins, DecapStatus, Decapsulator, XdpMode},
     decap::HostAddresses,
 };
+use anyhow::Context as _;
+use clap::ValueEnum;
 use lb_common::decap::{DecapCounters, MAX_ADDRESSES};
 use nix::net::if_::if_nametoindex;
 use serde_json::{Map, Value, json};

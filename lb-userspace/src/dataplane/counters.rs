@@ -1,6 +1,9 @@
 //! Counters: kept per CPU by the data path, added up here.
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::{
+    maps::{MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
 use bytemuck::Pod;
 use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
@@ -26,6 +29,16 @@ impl Counters {
         sum(&self.members, name::MEMBER_COUNTS, member.into())
     }
 
+    /// Starts the counters of a member anew: for an index that another member had before.
+    pub fn reset_member(&mut self, member: MemberIndex) -> Result<()> {
+        reset(&mut self.members, name::MEMBER_COUNTS, member.into())
+    }
+
+    /// Starts the counters of a VIP anew: for an index that another VIP had before.
+    pub fn reset_vip(&mut self, vip: u16) -> Result<()> {
+        reset(&mut self.vips, name::VIP_COUNTS, vip.into())
+    }
+
     /// What happened to a VIP's packets.
     pub fn vip(&self, vip: u16) -> Result<VipCounters> {
         sum(&self.vips, name::VIP_COUNTS, vip.into())
@@ -47,6 +60,24 @@ pub(super) fn sum<T: Pod>(
         .get(&index, 0)
         .map_err(|error| DataplaneError::map("read", name, &error, PRIVILEGE_HINT))?;
     Ok(total(values.iter().map(|value| value.0)))
+}
+
+fn reset<T: Pod>(
+    map: &mut PerCpuArray<MapData, Plain<T>>,
+    name: &'static str,
+    index: u32,
+) -> Result<()> {
+    let failed = |kernel: String| DataplaneError::Map {
+        operation: "reset counters",
+        map: name.to_owned(),
+        kernel,
+        hint: PRIVILEGE_HINT,
+    };
+    let cpus = nr_cpus().map_err(|(_, error)| failed(error.to_string()))?;
+    let zero = PerCpuValues::try_from(vec![Plain(T::zeroed()); cpus])
+        .map_err(|error| failed(error.to_string()))?;
+    map.set(index, zero, 0)
+        .map_err(|error| DataplaneError::map("reset counters", name, &error, PRIVILEGE_HINT))
 }
 
 /// Adds values up, word by word: counters are nothing but 64-bit words.

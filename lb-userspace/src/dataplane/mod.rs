@@ -53,7 +53,7 @@ pub use program::Run;
 pub use rings::{ImageIndex, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
-pub use sessions::{SessionCounts, SessionLimits, Sessions};
+pub use sessions::{SessionCounts, SessionLimits, SessionNames, Sessions};
 pub use tracking::Tracking;
 pub use view::{PinnedView, address_of};
 pub use vips::{RingName, Vips};

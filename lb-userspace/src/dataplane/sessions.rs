@@ -3,7 +3,7 @@
 //! A session is two entries, one for each direction, and ends as a whole: it has been silent since
 //! the later of the two was seen, and is closed when both have seen a FIN or either an RST.
 
-use std::collections;
+use std::collections::{self, BTreeSet};
 
 use aya::maps::{HashMap, MapData, MapError};
 use lb_common::{
@@ -63,6 +63,15 @@ pub struct SessionCounts {
     pub embryonic: usize,
 }
 
+/// What sessions name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionNames {
+    /// Members.
+    pub members: BTreeSet<MemberIndex>,
+    /// Source addresses, by index.
+    pub sources: BTreeSet<u16>,
+}
+
 impl Sessions {
     /// How many entries there are.
     pub fn count(&self) -> Result<SessionCounts> {
@@ -86,15 +95,35 @@ impl Sessions {
             + expire(&mut self.embryonic, name::NAT_NEW, now_s, young)?)
     }
 
+    /// The members and the source addresses that sessions name: their indexes are taken.
+    pub fn names(&self) -> Result<SessionNames> {
+        let mut names = SessionNames::default();
+        for (table, name) in [
+            (&self.flows, name::NAT_FLOWS),
+            (&self.embryonic, name::NAT_NEW),
+        ] {
+            for (_, flow) in entries(table, name)? {
+                names.members.insert(flow.member);
+                names.sources.insert(flow.nat_source);
+            }
+        }
+        Ok(names)
+    }
+
     /// Removes the sessions of a member; returns how many entries went.
     pub fn remove_member(&mut self, member: MemberIndex) -> Result<usize> {
+        self.remove_members(&BTreeSet::from([member]))
+    }
+
+    /// Removes the sessions of some members; returns how many entries went.
+    pub fn remove_members(&mut self, members: &BTreeSet<MemberIndex>) -> Result<usize> {
         let mut removed = 0;
         for (table, name) in [
             (&mut self.flows, name::NAT_FLOWS),
             (&mut self.embryonic, name::NAT_NEW),
         ] {
             for (key, flow) in entries(table, name)? {
-                if flow.member == member {
+                if members.contains(&flow.member) {
                     removed += usize::from(remove(table, name, &key)?);
                 }
             }

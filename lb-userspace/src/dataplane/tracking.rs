@@ -3,7 +3,7 @@
 //! The data path writes cells at any time. A cell is taken away by comparing and exchanging: one that
 //! was refreshed meanwhile stays.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use lb_common::{
     ring::{MAX_MEMBERS, MemberIndex},
@@ -70,6 +70,11 @@ impl Tracking {
         self.free_where(|cell| cell.member == member)
     }
 
+    /// Frees all cells of some members; returns how many.
+    pub fn purge_members(&self, members: &BTreeSet<MemberIndex>) -> usize {
+        self.free_where(|cell| members.contains(&cell.member))
+    }
+
     fn free_where(&self, ended: impl Fn(Cell) -> bool) -> usize {
         let mut freed = 0;
         for word in self.table.words() {
@@ -129,5 +134,7 @@ mod tests {
         );
         assert_eq!(tracking.purge_member(1), 2);
         assert_eq!(tracking.count(), 2);
+        assert_eq!(tracking.purge_members(&BTreeSet::from([2, 3])), 1);
+        assert_eq!(tracking.count(), 1);
     }
 }

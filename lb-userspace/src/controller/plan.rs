@@ -1,0 +1,433 @@
+//! From one state to the next: what a configuration, a health change or a new way to a backend means
+//! for the tables. Nothing here touches the kernel.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use lb_common::{
+    member::{Member, control},
+    nat::NatSource,
+    ring::{MAX_MEMBERS, MemberIndex},
+    vip::{MAX_VIPS, track},
+};
+
+use super::{
+    entry::{self, NO_NAT_SOURCE, Source, Ways, forward_name},
+    error::{ControllerError, Result},
+    indexes::next_free,
+    state::{MemberState, ServiceId, SourceState, State, VipState},
+};
+use crate::{
+    config::{self, Backend, BackendState, Config, Forward, Node, family_of},
+    ring::{self, RingMember, RingSize},
+    transition::RingState,
+};
+
+/// What a change did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// VIPs that are new.
+    pub vips_added: Vec<String>,
+    /// VIPs that went, with their connections.
+    pub vips_removed: Vec<String>,
+    /// VIPs that went and came again, because the way to forward can't be changed in one step: their
+    /// connections were broken.
+    pub vips_replaced: Vec<String>,
+    /// Members that are new.
+    pub members_added: u32,
+    /// Members that left; they keep their flows until these end.
+    pub members_leaving: u32,
+    /// Slots that another member has now, of all rings.
+    pub slots_moved: u32,
+    /// Rings that were swapped.
+    pub rings_changed: u32,
+}
+
+/// Makes the next state out of one.
+pub(super) struct Plan<'a> {
+    before: &'a State,
+    config: &'a Config,
+    ways: &'a Ways,
+    pub(super) next: State,
+    pub(super) summary: Summary,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(before: &'a State, config: &'a Config, ways: &'a Ways) -> Self {
+        Self {
+            before,
+            config,
+            ways,
+            next: before.clone(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// VIPs and members as the configuration has them.
+    pub(super) fn configure(mut self) -> Result<Self> {
+        self.remove_vips();
+        for vip in &self.config.vips {
+            let index = self.place_vip(vip)?;
+            self.place_members(index, vip)?;
+        }
+        Ok(self)
+    }
+
+    /// Entries and rings as VIPs and members ask for.
+    pub(super) fn finish(mut self, now_s: u32) -> Result<(State, Summary)> {
+        self.place_sources()?;
+        self.write_members();
+        self.build_rings(now_s)?;
+        Ok((self.next, self.summary))
+    }
+
+    fn remove_vips(&mut self) {
+        let mut gone = BTreeSet::new();
+        for (&index, vip) in &self.before.vips {
+            let wanted = self
+                .config
+                .vips
+                .iter()
+                .find(|c| ServiceId::of(c) == vip.service);
+            match wanted {
+                Some(c) if c.forward.code() == vip.entry.forward => continue,
+                Some(c) => self.summary.vips_replaced.push(format!(
+                    "{} ({} → {})",
+                    c.name,
+                    forward_name(vip.entry.forward),
+                    forward_name(c.forward.code())
+                )),
+                None => self.summary.vips_removed.push(vip.name.clone()),
+            }
+            gone.insert(index);
+        }
+        self.next.vips.retain(|index, _| !gone.contains(index));
+        self.next
+            .members
+            .retain(|_, member| !gone.contains(&member.vip));
+    }
+
+    fn place_vip(&mut self, vip: &config::Vip) -> Result<u16> {
+        let service = ServiceId::of(vip);
+        let entry = entry::vip(vip, &self.config.node.hash_seed);
+        if let Some(index) = self.next.vip_of(&service)
+            && let Some(live) = self.next.vips.get_mut(&index)
+        {
+            check_fixed(live, vip, &entry)?;
+            live.name.clone_from(&vip.name);
+            live.entry.track = entry.track;
+            return Ok(index);
+        }
+        let taken =
+            |index| self.next.vips.contains_key(&index) || self.before.vips.contains_key(&index);
+        let index = next_free(self.next.last_vip, MAX_VIPS, taken).ok_or_else(|| {
+            ControllerError::Full {
+                what: format!("VIP {}", vip.name),
+                limit: MAX_VIPS,
+                hint: "remove VIPs first, in a change of its own",
+            }
+        })?;
+        self.next.last_vip = Some(index);
+        let empty = vec![lb_common::ring::NO_MEMBER; vip.ring_size.get() as usize];
+        let state = VipState {
+            name: vip.name.clone(),
+            service,
+            entry,
+            ring: Arc::new(RingState::new_clean(&empty)),
+            built_of: Vec::new(),
+            dirty: true,
+        };
+        self.next.vips.insert(index, state);
+        self.summary.vips_added.push(vip.name.clone());
+        Ok(index)
+    }
+
+    fn place_members(&mut self, index: u16, vip: &config::Vip) -> Result<()> {
+        let listed = |member: &MemberState| {
+            vip.backends
+                .iter()
+                .any(|backend| backend.identity() == member.identity)
+        };
+        let members = self.next.members.values_mut();
+        for member in members.filter(|member| member.vip == index && !listed(member)) {
+            self.summary.members_leaving += u32::from(!member.leaving);
+            member.leaving = true;
+        }
+        for backend in &vip.backends {
+            let member = match self.next.member_of(index, &backend.identity()) {
+                Some(member) => member,
+                None => self.add_member(index, &vip.name, backend)?,
+            };
+            if let Some(state) = self.next.members.get_mut(&member) {
+                if state.leaving {
+                    state.healthy = true;
+                }
+                state.leaving = false;
+                state.unnamed = 0;
+                state.name.clone_from(&backend.name);
+                state.weight = backend.weight;
+                state.wanted = backend.state;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_member(&mut self, vip: u16, vip_name: &str, backend: &Backend) -> Result<MemberIndex> {
+        let taken = |index| {
+            self.next.members.contains_key(&index) || self.before.members.contains_key(&index)
+        };
+        let index = next_free(self.next.last_member, MAX_MEMBERS, taken).ok_or_else(|| {
+            ControllerError::Full {
+                what: format!("backend {} of VIP {vip_name}", backend.name),
+                limit: MAX_MEMBERS,
+                hint: "backends that were removed keep their place until their last flow ends; remove \
+                       some, or wait for that",
+            }
+        })?;
+        self.next.last_member = Some(index);
+        let generation = &mut self.next.generations[usize::from(index)];
+        *generation = generation.wrapping_add(1);
+        let word = control::pack(control::DOWN, family_of(backend.address), *generation);
+        let identity = backend.identity();
+        let state = MemberState {
+            name: backend.name.clone(),
+            vip,
+            identity,
+            weight: 0,
+            wanted: BackendState::Up,
+            healthy: true,
+            leaving: false,
+            unnamed: 0,
+            entry: entry::member(vip, &identity, word, Source::Unknown, 0),
+        };
+        self.next.members.insert(index, state);
+        self.summary.members_added += 1;
+        Ok(index)
+    }
+
+    /// Addresses of the configuration that `nat` sends from to `backend`.
+    fn configured_sources(node: &Node, backend: IpAddr) -> Vec<IpAddr> {
+        let all = node.nat_sources.iter().copied();
+        all.filter(|source| source.is_ipv4() == backend.is_ipv4())
+            .collect()
+    }
+
+    /// The address that `nat` sends from to a member; members are spread over those there are.
+    fn nat_source(&self, index: MemberIndex, member: &MemberState) -> Option<IpAddr> {
+        let backend = member.identity.address;
+        let configured = Self::configured_sources(&self.config.node, backend);
+        match configured.len() {
+            0 => self.way_source(backend),
+            n => configured.get(usize::from(index) % n).copied(),
+        }
+    }
+
+    /// The host's own address on the way to a backend, unless it is that of a VIP: replies to it would
+    /// be taken for requests.
+    fn way_source(&self, backend: IpAddr) -> Option<IpAddr> {
+        let source = self.ways.get(&backend)?.as_ref()?.source?;
+        let is_vip = self
+            .next
+            .vips
+            .values()
+            .any(|vip| vip.service.address == source);
+        (!is_vip && source.is_ipv4() == backend.is_ipv4()).then_some(source)
+    }
+
+    fn forwards(&self, member: &MemberState, forward: Forward) -> bool {
+        let vip = self.next.vips.get(&member.vip);
+        vip.is_some_and(|vip| vip.entry.forward == forward.code())
+    }
+
+    /// Sees to it that every address that `nat` sends from has an index.
+    fn place_sources(&mut self) -> Result<()> {
+        let mut wanted: BTreeSet<IpAddr> = BTreeSet::new();
+        for (&index, member) in &self.next.members {
+            if self.forwards(member, Forward::Nat) {
+                wanted.extend(self.nat_source(index, member));
+                // A member whose way is not known for the moment keeps the source that it has.
+                if !self.has_way(member)
+                    && let Some(source) = self.next.sources.get(&member.entry.nat_source)
+                    && member.entry.source == entry::address(source.address)
+                {
+                    wanted.insert(source.address);
+                }
+            }
+        }
+        let ports = &self.config.node.nat_ports;
+        let (first_port, count) = (*ports.start(), ports.end() - ports.start());
+        for state in self.next.sources.values_mut() {
+            let is_wanted = wanted.remove(&state.address);
+            state.entry.first_port = first_port;
+            state.entry.ports = if is_wanted {
+                count.saturating_add(1)
+            } else {
+                0
+            };
+            if is_wanted {
+                state.unnamed = 0;
+            }
+        }
+        for address in wanted {
+            let taken = |index| self.next.sources.contains_key(&index);
+            let index = next_free(None, u32::from(NO_NAT_SOURCE), taken).ok_or_else(|| {
+                ControllerError::Full {
+                    what: format!("NAT source {address}"),
+                    limit: u32::from(NO_NAT_SOURCE),
+                    hint: "name fewer addresses in node.nat_source",
+                }
+            })?;
+            let entry = NatSource {
+                address: entry::address(address),
+                first_port,
+                ports: count.saturating_add(1),
+                _pad: 0,
+            };
+            let state = SourceState {
+                address,
+                entry,
+                unnamed: 0,
+            };
+            self.next.sources.insert(index, state);
+        }
+        Ok(())
+    }
+
+    fn source(&self, index: MemberIndex, member: &MemberState) -> Source {
+        let backend = member.identity.address;
+        if self.forwards(member, Forward::L2) {
+            return Source::None;
+        }
+        if self.forwards(member, Forward::Ipip) {
+            let configured = self.config.node.encap_source(backend);
+            let own = || {
+                let source = self.way_source(backend)?;
+                Some(config::Prefix::containing(source, 128))
+            };
+            return configured
+                .or_else(own)
+                .map_or(Source::Unknown, Source::Encap);
+        }
+        let source = self.nat_source(index, member).and_then(|address| {
+            let mut all = self.next.sources.iter();
+            let (index, _) = all.find(|(_, state)| state.address == address)?;
+            Some(Source::Nat(address, *index))
+        });
+        source.unwrap_or(Source::Unknown)
+    }
+
+    fn has_way(&self, member: &MemberState) -> bool {
+        let way = self.ways.get(&member.identity.address);
+        way.is_some_and(Option::is_some)
+    }
+
+    fn write_members(&mut self) {
+        let members = self.next.members.iter();
+        let written: Vec<_> = members
+            .map(|(&index, member)| (index, self.member_entry(index, member)))
+            .collect();
+        for (index, entry) in written {
+            if let Some(member) = self.next.members.get_mut(&index) {
+                member.entry = entry;
+            }
+        }
+    }
+
+    fn member_entry(&self, index: MemberIndex, member: &MemberState) -> Member {
+        let old = &member.entry;
+        let next_hop = match self.ways.get(&member.identity.address) {
+            Some(way) => way.map_or(0, |way| way.next_hop.pack()),
+            None => old.next_hop,
+        };
+        let source = self.source(index, member);
+        let new = entry::member(
+            member.vip,
+            &member.identity,
+            member.control(),
+            source,
+            next_hop,
+        );
+        if source != Source::Unknown || old.source == [0; 2] {
+            return new;
+        }
+        // As long as the way is not known, it is no news about the source.
+        Member {
+            next_hop,
+            source: old.source,
+            vary_mask: old.vary_mask,
+            outer_sum: old.outer_sum,
+            nat_source: old.nat_source,
+            ..new
+        }
+    }
+
+    fn build_rings(&mut self, now_s: u32) -> Result<()> {
+        let indexes: Vec<u16> = self.next.vips.keys().copied().collect();
+        for index in indexes {
+            let members: Vec<RingMember> = (self.next.members_of(index))
+                .filter(|(_, member)| member.is_eligible())
+                .map(|(index, member)| member.ring_member(index))
+                .collect();
+            let Some(vip) = self.next.vips.get_mut(&index) else {
+                continue;
+            };
+            let moved = change_ring(vip, members, now_s)?;
+            self.summary.slots_moved += moved;
+            self.summary.rings_changed += u32::from(vip.dirty);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the slots of a VIP to `members`; returns how many slots moved.
+fn change_ring(vip: &mut VipState, members: Vec<RingMember>, now_s: u32) -> Result<u32> {
+    if members == vip.built_of {
+        return Ok(0);
+    }
+    let slots = vip.ring.slots().len() as u32;
+    let size = RingSize::new(slots).ok_or_else(|| ControllerError::Adoption {
+        what: format!(
+            "VIP {} has a ring of {slots} slots, which is no valid size",
+            vip.name
+        ),
+    })?;
+    let ring = ring::build(&members, size);
+    vip.built_of = members;
+    if vip.image().is_none() || vip.entry.track == track::NEVER {
+        // No flows yet, or none that are kept: nothing to remember.
+        let moved = vip.ring.moved_since(&ring);
+        let is_first = vip.image().is_none();
+        vip.dirty |= moved > 0 || is_first;
+        if vip.dirty {
+            vip.ring = Arc::new(RingState::new_clean(&ring));
+        }
+        return Ok(if is_first { 0 } else { moved });
+    }
+    let moved = Arc::make_mut(&mut vip.ring).change(&ring, now_s)?;
+    vip.dirty |= moved > 0;
+    Ok(moved)
+}
+
+/// Refuses what can't change while a VIP is in service.
+fn check_fixed(live: &VipState, wanted: &config::Vip, entry: &lb_common::vip::Vip) -> Result<()> {
+    let refuse = |what, has: String, new: String| {
+        Err(ControllerError::Fixed {
+            vip: wanted.name.clone(),
+            what,
+            has,
+            new,
+        })
+    };
+    let (has, new) = (live.ring.slots().len(), wanted.ring_size.get() as usize);
+    if has != new {
+        return refuse("ring_size", has.to_string(), new.to_string());
+    }
+    if live.entry.affinity != entry.affinity {
+        let name = |code| if code == 0 { "\"flow\"" } else { "\"source\"" };
+        let (has, new) = (name(live.entry.affinity), name(entry.affinity));
+        return refuse("affinity", has.to_owned(), new.to_owned());
+    }
+    if live.entry.hash_key != entry.hash_key {
+        return refuse("hash_seed", "one secret".into(), "another".into());
+    }
+    Ok(())
+}

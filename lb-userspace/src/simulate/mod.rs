@@ -1,0 +1,335 @@
+//! `evenkeel simulate`: the real program on packets of a capture or of generated flows.
+//!
+//! The maps are its own: nothing is pinned, nothing attached, no interface of the configuration has to
+//! be there. What the network would give is made up:
+//!
+//! | what | here |
+//! | --- | --- |
+//! | interface that packets come in and leave by | number 1 ([`EGRESS_IFINDEX`]): verdict `tx` |
+//! | its MTU | 1500 |
+//! | its MAC address | `02:00:00:00:00:01` ([`OWN_MAC`]) |
+//! | MAC address of the n-th backend address | `02:00:01:00:00:00` plus n |
+//! | `ipip` without `node.encap_source` | from 192.0.0.8 (RFC 7600), or the prefix 100::/64 (RFC 6666) |
+//! | `nat` without `node.nat_source` | from 192.0.0.8, or 100::1 |
+//! | sources of generated flows | 198.18.0.0/15 (RFC 2544), 2001:2::/48 (RFC 5180) |
+//!
+//! All members count as up unless the configuration drains or disables them.
+
+mod flows;
+mod packet;
+mod report;
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use lb_common::{member::NextHop, reason::REASONS, trace::NONE};
+use tracing::warn;
+
+pub use flows::Flows;
+pub use report::{Report, Verdicts};
+
+use crate::{
+    capture::{self, CaptureError},
+    config::{Config, Prefix},
+    controller::{Controller, ControllerError, Way, Ways, load_options},
+    dataplane::{Dataplane, DataplaneError, LoadOptions, Run},
+};
+
+/// Number of the interface that packets come in and leave by: a test run's own.
+pub const EGRESS_IFINDEX: u32 = 1;
+
+/// MTU of that interface.
+pub const MTU: u32 = 1500;
+
+/// MAC address of that interface.
+pub const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// RFC 7600's address for nobody in particular.
+pub const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+/// The discard prefix of RFC 6666, with its first host.
+pub const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
+
+const DUMMY_PREFIX_V6: u8 = 64;
+
+/// Frames that a test run takes: a header at least, and what fits a page beside its bookkeeping.
+const RUNNABLE: std::ops::RangeInclusive<usize> = 14..=3520;
+
+/// Where packets come from.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A capture file.
+    Capture(PathBuf),
+    /// The first packets of this many distinct flows, spread evenly over the VIPs.
+    Flows {
+        /// How many.
+        count: u64,
+        /// What they are drawn by.
+        seed: u64,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where packets come from.
+    pub input: Input,
+    /// File for what would be transmitted.
+    pub write: Option<PathBuf>,
+    /// Say for each packet what was decided.
+    pub trace: bool,
+}
+
+/// A simulation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimulateError {
+    /// The data path.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// Its tables.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+    /// The capture, or the file to write.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The lines of the trace can't be written.
+    #[error("write the trace: {0}")]
+    Trace(#[source] io::Error),
+    /// There are not so many.
+    #[error("{count} distinct flows can't be made for these VIPs: ask for fewer")]
+    TooManyFlows {
+        /// How many were asked for.
+        count: u64,
+    },
+}
+
+/// A data path of its own, with the tables of a configuration.
+#[derive(Debug)]
+pub struct Simulation {
+    dataplane: Dataplane,
+    controller: Controller,
+    config: Config,
+    tracing: bool,
+    verdicts: Verdicts,
+    packets: u64,
+}
+
+impl Simulation {
+    /// Loads the program and fills the tables.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused (root is needed), or the configuration can't be had.
+    pub fn new(config: &Config, tracing: bool) -> Result<Self, SimulateError> {
+        let config = with_dummies(config);
+        let options = LoadOptions {
+            tracing,
+            ..load_options(&config)
+        };
+        let mut dataplane = Dataplane::load(&options)?;
+        let egress = dataplane.egress.assign(EGRESS_IFINDEX, MTU, OWN_MAC)?;
+        let mut controller = Controller::fresh();
+        let ways = made_up_ways(&config, egress);
+        controller.apply_with_ways(&mut dataplane, &config, ways)?;
+        Ok(Self {
+            dataplane,
+            controller,
+            config,
+            tracing,
+            verdicts: Verdicts::default(),
+            packets: 0,
+        })
+    }
+
+    /// Runs one frame.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused to run it, or the trace can't be written.
+    pub fn run(&mut self, frame: &[u8], trace: &mut dyn Write) -> Result<Run, SimulateError> {
+        self.packets += 1;
+        let run = if self.tracing {
+            let (run, traced) = self.dataplane.run_traced(frame)?;
+            self.print(&run, &traced, trace)
+                .map_err(SimulateError::Trace)?;
+            run
+        } else {
+            self.dataplane.run(frame)?
+        };
+        self.verdicts.count(run.verdict);
+        Ok(run)
+    }
+
+    fn print(
+        &self,
+        run: &Run,
+        traced: &lb_common::trace::Trace,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let reason = REASONS.get(traced.reason as usize).map_or("?", |r| r.name);
+        let vip = (traced.vip != NONE).then(|| self.controller.vip_name(traced.vip));
+        let member = (traced.member != NONE).then(|| self.controller.member_name(traced.member));
+        let name = |name: Option<Option<&str>>| name.flatten().unwrap_or("-").to_owned();
+        let verdict = report::verdict_name(run.verdict);
+        let (number, vip, member) = (self.packets, name(vip), name(member));
+        writeln!(out, "{number} {verdict} {reason} {vip} {member}")
+    }
+
+    /// What came of it until now.
+    ///
+    /// # Errors
+    ///
+    /// A counter can't be read.
+    pub fn report(&self) -> Result<Report, SimulateError> {
+        Ok(Report {
+            packets: self.packets,
+            verdicts: self.verdicts,
+            reasons: report::reasons(&self.dataplane)?,
+            members: self.controller.shares(&self.dataplane)?,
+            tracked_flows: report::tracked_flows(&self.dataplane)?,
+        })
+    }
+
+    fn run_capture(
+        &mut self,
+        path: &PathBuf,
+        out: &mut Output,
+        trace: &mut dyn Write,
+    ) -> Result<(), SimulateError> {
+        let mut capture = capture::read(path)?;
+        let mut odd = 0;
+        for frame in &mut capture {
+            let frame = frame?;
+            if !RUNNABLE.contains(&frame.data.len()) {
+                odd += 1;
+                continue;
+            }
+            let run = self.run(&frame.data, trace)?;
+            out.transmit(frame.timestamp, &run)?;
+        }
+        if capture.cut_frames() > 0 {
+            let cut = capture.cut_frames();
+            warn!(
+                cut,
+                "packets were cut by the capture's snap length; they were run as they are"
+            );
+        }
+        if odd > 0 {
+            warn!(
+                left_out = odd,
+                "packets of fewer than {} or more than {} bytes can't be run; capture with \
+                 receive offload off (`ethtool -K IFACE gro off lro off`)",
+                RUNNABLE.start(),
+                RUNNABLE.end()
+            );
+        }
+        Ok(())
+    }
+
+    fn run_flows(
+        &mut self,
+        count: u64,
+        seed: u64,
+        out: &mut Output,
+        trace: &mut dyn Write,
+    ) -> Result<(), SimulateError> {
+        let mut flows = Flows::new(&self.config.vips, seed);
+        for number in 0..count {
+            let frame = flows
+                .next_frame()
+                .ok_or(SimulateError::TooManyFlows { count })?;
+            let run = self.run(&frame, trace)?;
+            out.transmit(Duration::from_micros(number), &run)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs all packets; lines of the trace go to `trace`.
+///
+/// # Errors
+///
+/// Whatever went wrong; then there is no output file, or the one that was there before.
+pub fn simulate(
+    config: &Config,
+    options: &Options,
+    trace: &mut dyn Write,
+) -> Result<Report, SimulateError> {
+    // What needs no kernel first: a capture that can't be read is found out at once.
+    if let Input::Capture(path) = &options.input {
+        drop(capture::read(path)?);
+    }
+    let mut simulation = Simulation::new(config, options.trace)?;
+    let mut out = Output::create(options.write.as_ref())?;
+    match &options.input {
+        Input::Capture(path) => simulation.run_capture(path, &mut out, trace)?,
+        Input::Flows { count, seed } => simulation.run_flows(*count, *seed, &mut out, trace)?,
+    }
+    out.finish()?;
+    simulation.report()
+}
+
+/// The file for what would be transmitted.
+struct Output {
+    writer: Option<capture::Writer>,
+}
+
+impl Output {
+    fn create(path: Option<&PathBuf>) -> Result<Self, CaptureError> {
+        let writer = path.map(capture::Writer::create).transpose()?;
+        Ok(Self { writer })
+    }
+
+    fn transmit(&mut self, timestamp: Duration, run: &Run) -> Result<(), CaptureError> {
+        match &mut self.writer {
+            Some(writer) if report::is_sent(run.verdict) => writer.write(timestamp, &run.frame),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<(), CaptureError> {
+        self.writer
+            .map_or(Ok(()), |writer| writer.finish().map(drop))
+    }
+}
+
+/// The configuration with addresses for what it leaves to the interfaces.
+fn with_dummies(config: &Config) -> Config {
+    let mut config = config.clone();
+    let node = &mut config.node;
+    node.encap_source_v4
+        .get_or_insert(Prefix::containing(DUMMY_V4.into(), 32));
+    node.encap_source_v6
+        .get_or_insert(Prefix::containing(DUMMY_V6.into(), DUMMY_PREFIX_V6));
+    for dummy in [IpAddr::from(DUMMY_V4), IpAddr::from(DUMMY_V6)] {
+        if !node
+            .nat_sources
+            .iter()
+            .any(|s| s.is_ipv4() == dummy.is_ipv4())
+        {
+            node.nat_sources.push(dummy);
+        }
+    }
+    config
+}
+
+fn made_up_ways(config: &Config, egress: u16) -> Ways {
+    let backends = config.vips.iter().flat_map(|vip| &vip.backends);
+    let addresses: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
+    (0u32..)
+        .zip(addresses)
+        .map(|(number, address)| {
+            let [_, b, c, d] = number.to_be_bytes();
+            let mac = [2, 0, 1, b, c, d];
+            let next_hop = NextHop { mac, egress };
+            let source = None;
+            (address, Some(Way { next_hop, source }))
+        })
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! `evenkeel run` and `unload` as processes, in a network namespace with a veth. Needs root.
+#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Output},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    mount::{MntFlags, umount2},
+    sched::{CloneFlags, unshare},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn is_attached() -> bool {
+    ip("link show vlb0").contains("prog/xdp")
+}
+
+/// A controller; killed at the end.
+struct Controller {
+    child: Child,
+    log: std::path::PathBuf,
+}
+
+impl Controller {
+    fn start(folder: &Path, name: &str) -> Self {
+        let log = folder.join(name);
+        let child = run(folder)
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut controller = Self { child, log };
+        controller.wait_for("ready");
+        controller
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        let start = Instant::now();
+        while !self.log().contains(text) {
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "ended: {}",
+                self.log()
+            );
+            assert!(start.elapsed() < LIMIT, "no {text:?} in {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(folder: &Path) -> Command {
+    let mut command = Command::new(EVENKEEL);
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(folder.join("evenkeel.toml"));
+    command
+        .arg("--bpffs")
+        .arg(folder.join("bpf"))
+        .env("NO_COLOR", "1");
+    command
+}
+
+fn unload(folder: &Path) -> Output {
+    let mut command = Command::new(EVENKEEL);
+    command.arg("unload").arg("--bpffs").arg(folder.join("bpf"));
+    command.output().unwrap()
+}
+
+fn configure(folder: &Path, backends: u8, more: &str) {
+    let state = folder.join("state");
+    let mut text = format!(
+        "[node]\ninterfaces = [\"vlb0\"]\nstate_dir = {state:?}\n\
+         hash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+         [[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
+         forward = \"nat\"\n{more}\n"
+    );
+    for number in 2..2 + backends {
+        text += &format!("[[vip.backend]]\nname = \"b{number}\"\naddress = \"10.77.0.{number}\"\n");
+    }
+    fs::write(folder.join("evenkeel.toml"), text).unwrap();
+}
+
+fn reserved() -> String {
+    let output = Command::new("cat")
+        .arg("/proc/sys/net/ipv4/ip_local_reserved_ports")
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn lifetime(folder: &Path) {
+    for arguments in [
+        "link set lo up",
+        "link add vlb0 type veth peer name vfar",
+        "link set vlb0 up",
+        "link set vfar up",
+        "addr add 10.77.0.1/24 dev vlb0",
+        "neigh add 10.77.0.2 lladdr 02:00:00:00:00:22 dev vlb0 nud permanent",
+        "neigh add 10.77.0.3 lladdr 02:00:00:00:00:33 dev vlb0 nud permanent",
+    ] {
+        ip(arguments);
+    }
+    configure(folder, 2, "");
+    let mut first = Controller::start(folder, "first.log");
+    assert!(is_attached());
+    assert_eq!(reserved(), "16384-32767");
+    assert!(first.log().contains("mode=\"native\""), "{}", first.log());
+
+    let second = run(folder).output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        said.contains(&format!("pid {}", first.child.id())),
+        "{said}"
+    );
+
+    configure(folder, 2, "prot = 1");
+    first.signal(Signal::SIGHUP);
+    first.wait_for("reload failed; nothing changed");
+    configure(folder, 2, "ring_size = 251");
+    first.signal(Signal::SIGHUP);
+    first.wait_for("ring_size can't be changed from 65537 to 251");
+    configure(folder, 1, "");
+    first.signal(Signal::SIGHUP);
+    first.wait_for("members_leaving=1");
+
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.child.wait().unwrap().code(), Some(0));
+    assert!(is_attached(), "forwarding goes on");
+
+    let again = Controller::start(folder, "again.log");
+    let log = again.log();
+    assert!(log.contains("adopted=true members=2"), "{log}");
+    assert!(log.contains("rings_changed=0 slots_moved=0"), "{log}");
+    drop(again);
+    assert!(is_attached(), "also after it was killed");
+
+    for _ in 0..2 {
+        let output = unload(folder);
+        assert!(output.status.success(), "{output:?}");
+        assert!(!is_attached());
+        assert_eq!(reserved(), "");
+    }
+}
+
+#[test]
+fn a_controllers_life_from_start_to_unload() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let life = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
+            lifetime(folder.path());
+        });
+        let ended = life.join();
+        let _ = umount2(&folder.path().join("bpf"), MntFlags::MNT_DETACH);
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}

@@ -1,0 +1,382 @@
+//! The controller and the kernel: what a change does to flows, and what is adopted. Needs root.
+#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
+
+use std::collections::BTreeMap;
+
+use evenkeel::{
+    config::{self, Config},
+    controller::{Controller, Way, Ways, load_options},
+    dataplane::{Dataplane, LoadOptions, Opened, Pins},
+    simulate::Flows,
+};
+use lb_common::{
+    member::{Member, NextHop, control},
+    trace::decision,
+};
+use nix::{
+    mount::{MntFlags, umount2},
+    sched::{CloneFlags, unshare},
+};
+
+const TCP_FLAGS: usize = 14 + 20 + 13;
+const ACK: u8 = 0x10;
+
+fn config(backends: &[(u8, u32, &str)]) -> Config {
+    config_with("ring_size = 4093\nforward = \"ipip\"", backends)
+}
+
+fn config_with(vip: &str, backends: &[(u8, u32, &str)]) -> Config {
+    let mut text = format!(
+        "[node]\ninterfaces = [\"lo\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+         track_flows = 8192\nnat_sessions = 1024\n\
+         [[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n{vip}\n"
+    );
+    for (number, weight, state) in backends {
+        text += &format!(
+            "[[vip.backend]]\nname = \"b{number}\"\naddress = \"10.0.0.{number}\"\n\
+             weight = {weight}\nstate = \"{state}\"\n"
+        );
+    }
+    config::parse("test.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn ways(dataplane: &mut Dataplane) -> Ways {
+    let egress = dataplane
+        .egress
+        .assign(1, 1500, [2, 0, 0, 0, 0, 1])
+        .unwrap();
+    let way = |number| Way {
+        next_hop: NextHop {
+            mac: [2, 0, 0, 0, 1, number],
+            egress,
+        },
+        source: Some([10, 0, 0, 254].into()),
+    };
+    (1..20)
+        .map(|n| ([10, 0, 0, n].into(), Some(way(n))))
+        .collect()
+}
+
+fn options(config: &Config) -> LoadOptions {
+    LoadOptions {
+        tracing: true,
+        ..load_options(config)
+    }
+}
+
+/// A node without interfaces, and clients of it.
+struct Node {
+    dataplane: Dataplane,
+    controller: Controller,
+    flows: Vec<Vec<u8>>,
+}
+
+impl Node {
+    fn new(config: &Config) -> Self {
+        let mut dataplane = Dataplane::load(&options(config)).unwrap();
+        let mut controller = Controller::fresh();
+        let ways = ways(&mut dataplane);
+        controller
+            .apply_with_ways(&mut dataplane, config, ways)
+            .unwrap();
+        let mut flows = Flows::new(&config.vips, 3);
+        Self {
+            dataplane,
+            controller,
+            flows: (0..1500).map(|_| flows.next_frame().unwrap()).collect(),
+        }
+    }
+
+    fn apply(&mut self, config: &Config) -> u32 {
+        self.controller
+            .apply(&mut self.dataplane, config)
+            .unwrap()
+            .slots_moved
+    }
+
+    /// Members that the flows' packets go to: SYNs, or packets in the middle of a connection.
+    fn send(&self, flags: Option<u8>) -> Vec<u16> {
+        let one = |frame: &Vec<u8>| {
+            let mut frame = frame.clone();
+            if let Some(flags) = flags {
+                // With the checksum as it was: the data path does not look at it for `ipip`.
+                frame[TCP_FLAGS] = flags;
+            }
+            let (run, trace) = self.dataplane.run_traced(&frame).unwrap();
+            assert_eq!(run.verdict, 3, "{trace:?}");
+            trace.member
+        };
+        self.flows.iter().map(one).collect()
+    }
+
+    fn open(&self) -> Vec<u16> {
+        self.send(None)
+    }
+
+    fn go_on(&self) -> Vec<u16> {
+        self.send(Some(ACK))
+    }
+
+    fn member(&self, backend: &str) -> u16 {
+        self.controller.member_index("v", backend).unwrap()
+    }
+
+    fn tick(&mut self, later_s: u64) -> evenkeel::controller::Tick {
+        let now_s = self.dataplane.now_s().unwrap() + later_s;
+        self.controller.tick(&mut self.dataplane, now_s).unwrap()
+    }
+}
+
+const THREE: &[(u8, u32, &str)] = &[(1, 100, "up"), (2, 100, "up"), (3, 100, "up")];
+
+#[test]
+fn no_change_moves_an_established_flow_and_few_new_ones() {
+    let mut node = Node::new(&config(THREE));
+    let before = node.open();
+    assert_eq!(node.dataplane.tracking.count(), 0);
+    let changes: [&[(u8, u32, &str)]; 4] = [
+        &[
+            (1, 100, "up"),
+            (2, 100, "up"),
+            (3, 100, "up"),
+            (4, 100, "up"),
+        ],
+        &[
+            (1, 100, "up"),
+            (2, 30, "up"),
+            (3, 100, "up"),
+            (4, 100, "up"),
+        ],
+        &[
+            (1, 100, "drain"),
+            (2, 30, "up"),
+            (3, 100, "up"),
+            (4, 100, "up"),
+        ],
+        &[(1, 100, "drain"), (3, 100, "up"), (4, 100, "up")],
+    ];
+    for backends in changes {
+        let moved = node.apply(&config(backends));
+        assert!(moved > 0 && moved < 4093 / 2, "{moved}");
+        assert_eq!(node.go_on(), before, "after {backends:?}");
+    }
+    // Flows opened now follow the ring: only those of slots that moved are elsewhere.
+    let fresh = Node::new(&config(THREE));
+    let mut changed = Node::new(&config(THREE));
+    let moved = changed.apply(&config(changes[0]));
+    let (old, new) = (fresh.open(), changed.open());
+    let elsewhere = old.iter().zip(&new).filter(|(a, b)| a != b).count();
+    let added = changed.member("b4");
+    assert!(new.contains(&added));
+    let expected = 1500.0 * f64::from(moved) / 4093.0;
+    assert!(
+        (elsewhere as f64 - expected).abs() < 5.0 * expected.sqrt(),
+        "{elsewhere} {expected}"
+    );
+}
+
+#[test]
+fn a_member_that_is_down_gets_nothing_at_once_and_breaks_nobody_when_it_returns() {
+    let mut node = Node::new(&config(THREE));
+    let before = node.open();
+    let down = node.member("b2");
+    let summary = node
+        .controller
+        .set_health(&mut node.dataplane, "v", "b2", false)
+        .unwrap();
+    assert!(summary.slots_moved > 0);
+    let state = node.dataplane.members.read(down).unwrap().control;
+    assert_eq!(control::state(state), control::DOWN);
+    let during = node.go_on();
+    for (before, during) in before.iter().zip(&during) {
+        assert!(*during != down && (before == during || *before == down));
+    }
+    let opened = node.open();
+    node.controller
+        .set_health(&mut node.dataplane, "v", "b2", true)
+        .unwrap();
+    assert_eq!(node.go_on(), opened, "flows opened meanwhile stay");
+    let mut others = Flows::new(&config(THREE).vips, 4);
+    node.flows = (0..100).map(|_| others.next_frame().unwrap()).collect();
+    assert!(node.open().contains(&down), "flows opened now come to it");
+    let error = node
+        .controller
+        .set_health(&mut node.dataplane, "v", "b9", true)
+        .unwrap_err();
+    assert!(error.to_string().contains("b9"), "{error}");
+}
+
+#[test]
+fn an_index_is_used_again_only_when_nothing_names_it() {
+    let mut node = Node::new(&config(THREE));
+    node.open();
+    let gone = node.member("b2");
+    let two: &[(u8, u32, &str)] = &[(1, 100, "up"), (3, 100, "up")];
+    node.apply(&config(two));
+    node.go_on();
+    for later_s in 0..5 {
+        assert_eq!(node.tick(later_s).members_gone, 0, "it has flows");
+    }
+    // The transition ends, the flows are silent for an hour.
+    assert!(node.tick(1000).slots_settled > 0);
+    assert_eq!(
+        node.tick(1001).members_gone,
+        0,
+        "flows are still in the table"
+    );
+    let tick = node.tick(5000);
+    assert!(tick.flows_expired > 0 && tick.slots_cleaned > 0, "{tick:?}");
+    assert_eq!(node.tick(5001).members_gone, 1);
+    assert_eq!(
+        control::state(node.dataplane.members.read(gone).unwrap().control),
+        control::ABSENT
+    );
+    assert_eq!(node.controller.slot_counts("v").unwrap().clean, 4093);
+    // Round and round until the index comes up again: with another generation.
+    let before = control::generation(node.dataplane.members.read(gone).unwrap().control);
+    let index = (4..20).find_map(|number| {
+        node.apply(&config(&[
+            (1, 100, "up"),
+            (3, 100, "up"),
+            (number, 0, "up"),
+        ]));
+        let index = node.member(&format!("b{number}"));
+        (index == gone).then_some(index)
+    });
+    if let Some(index) = index {
+        let after = control::generation(node.dataplane.members.read(index).unwrap().control);
+        assert_ne!(after, before);
+    }
+}
+
+/// All that packets meet.
+fn picture(dataplane: &Dataplane) -> (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>) {
+    let rings = dataplane.vips.rings();
+    let rings = rings.map(|(vip, ring)| (vip, dataplane.rings.words(ring.image).unwrap()));
+    let mut services: Vec<_> = dataplane
+        .services
+        .iter()
+        .map(|entry| format!("{entry:?}"))
+        .collect();
+    services.sort();
+    (
+        rings.collect(),
+        dataplane.members.present().collect(),
+        services,
+    )
+}
+
+#[test]
+fn what_cannot_be_had_changes_nothing() {
+    let mut node = Node::new(&config(THREE));
+    let before = picture(&node.dataplane);
+    for vip in [
+        "ring_size = 251\nforward = \"ipip\"",
+        "forward = \"ipip\"\naffinity = \"source\"",
+    ] {
+        let wrong = config_with(vip, &[(5, 100, "up")]);
+        node.controller
+            .apply(&mut node.dataplane, &wrong)
+            .unwrap_err();
+        assert_eq!(picture(&node.dataplane), before);
+    }
+    let mut wrong = config(THREE);
+    wrong.node.track_flows = 16;
+    let error = node
+        .controller
+        .apply(&mut node.dataplane, &wrong)
+        .unwrap_err();
+    assert!(error.to_string().contains("track_flows"), "{error}");
+    assert_eq!(node.apply(&config(THREE)), 0);
+    assert_eq!(picture(&node.dataplane), before);
+}
+
+#[test]
+fn a_removed_vip_is_gone_with_its_flows() {
+    let mut node = Node::new(&config(THREE));
+    node.open();
+    node.apply(&config(&THREE[..2]));
+    node.go_on();
+    assert!(node.dataplane.tracking.count() > 0);
+    let mut none = config(THREE);
+    none.vips.clear();
+    node.apply(&none);
+    assert_eq!(
+        picture(&node.dataplane),
+        (BTreeMap::new(), BTreeMap::new(), Vec::new())
+    );
+    assert_eq!(node.dataplane.tracking.count(), 0);
+    let (run, _) = node.dataplane.run_traced(&node.flows[0]).unwrap();
+    assert_eq!(run.verdict, 2, "passed");
+}
+
+#[test]
+fn another_way_to_forward_takes_effect_without_a_gap() {
+    let mut node = Node::new(&config(THREE));
+    let before = node.open().len();
+    node.apply(&config_with("ring_size = 4093\nforward = \"l2\"", THREE));
+    assert_eq!(node.open().len(), before);
+    let (run, trace) = node.dataplane.run_traced(&node.flows[0]).unwrap();
+    assert_eq!(
+        (run.frame.len(), trace.decision),
+        (node.flows[0].len(), decision::RING)
+    );
+}
+
+/// Runs a test in a network namespace of its own, on a thread of its own.
+fn in_network_namespace(test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let test = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("tests of the data path need root");
+            test();
+        });
+        if let Err(panic) = test.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+#[test]
+fn adoption_moves_nothing() {
+    in_network_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let pins = Pins::at(folder.path());
+        let config = config(THREE);
+        let (before, index) = {
+            let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
+            assert_eq!(opened, Opened::Fresh);
+            let mut controller = Controller::fresh();
+            let ways = ways(&mut dataplane);
+            controller
+                .apply_with_ways(&mut dataplane, &config, ways)
+                .unwrap();
+            // A ring with a past, a member that left.
+            let two = self::config(&THREE[..2]);
+            controller.apply(&mut dataplane, &two).unwrap();
+            (picture(&dataplane), controller.member_index("v", "b1"))
+        };
+        let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
+        assert_eq!(opened, Opened::Adopted);
+        let mut controller = Controller::adopt(&mut dataplane).unwrap();
+        assert_eq!(picture(&dataplane), before, "adopted");
+        // Nothing is known about ways yet.
+        let two = self::config(&THREE[..2]);
+        let summary = controller.apply(&mut dataplane, &two).unwrap();
+        assert_eq!(summary, evenkeel::controller::Summary::default());
+        assert_eq!(picture(&dataplane), before, "applied");
+        assert_eq!(controller.member_index("v", "b1"), index);
+        let ways = ways(&mut dataplane);
+        controller.set_ways(&mut dataplane, ways).unwrap();
+        assert_eq!(picture(&dataplane), before, "ways known");
+        assert!(
+            controller
+                .apply(&mut dataplane, &config)
+                .unwrap()
+                .slots_moved
+                > 0
+        );
+        drop(dataplane);
+        Dataplane::unload(&pins).unwrap();
+        umount2(folder.path(), MntFlags::MNT_DETACH).unwrap();
+    });
+}

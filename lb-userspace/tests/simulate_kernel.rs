@@ -1,0 +1,127 @@
+//! `simulate` with the kernel's help: shares, tracked flows, captures. Needs root.
+#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
+
+use std::{fmt::Write as _, path::Path};
+
+use evenkeel::{
+    capture,
+    config::{self, Config},
+    simulate::{Input, Options, Report, SimulateError, simulate},
+};
+
+fn config(forward: &str, v6: bool, protocol: &str) -> Config {
+    let (vip, net) = if v6 {
+        ("2001:db8::1", "fd00::")
+    } else {
+        ("203.0.113.1", "10.0.0.")
+    };
+    let mut text = format!(
+        "[node]\ninterfaces = [\"not-there0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+         track_flows = 65536\n\
+         [[vip]]\nname = \"v\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"{protocol}\"\n\
+         forward = \"{forward}\"\n"
+    );
+    for (number, weight, state) in [
+        (1, 100, "up"),
+        (2, 50, "up"),
+        (3, 10, "up"),
+        (4, 100, "drain"),
+    ] {
+        write!(
+            text,
+            "[[vip.backend]]\nname = \"b{number}\"\naddress = \"{net}{number}\"\nweight = {weight}\n\
+             state = \"{state}\"\n"
+        )
+        .unwrap();
+    }
+    config::parse("test.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn flows(config: &Config, count: u64) -> Report {
+    let options = Options {
+        input: Input::Flows { count, seed: 7 },
+        write: None,
+        trace: false,
+    };
+    simulate(config, &options, &mut std::io::sink()).unwrap()
+}
+
+#[test]
+fn observed_shares_are_those_of_the_table() {
+    const FLOWS: u64 = 20_000;
+    for v6 in [false, true] {
+        for forward in ["l2", "ipip", "nat"] {
+            let report = flows(&config(forward, v6, "tcp"), FLOWS);
+            assert_eq!(report.packets, FLOWS);
+            // Of so many sessions that nobody answers, a few find no port in eight tries.
+            let without_port = report.reasons.get("NAT_NO_PORT").copied().unwrap_or(0);
+            assert!(without_port <= if forward == "nat" { FLOWS / 100 } else { 0 });
+            let sent = FLOWS - without_port;
+            assert_eq!(report.verdicts.tx, sent, "{forward} {v6}: {report}");
+            assert_eq!(report.reasons.get("FORWARDED"), Some(&sent));
+            for member in &report.members {
+                let (intended, table) = (member.intended_share, member.table_share);
+                assert!((intended - table).abs() <= 1.0 / 65_537.0, "{member:?}");
+                // Five standard deviations of a binomial distribution.
+                let bound = 5.0 * (table * (1.0 - table) / FLOWS as f64).sqrt();
+                let off = (member.observed_share - table).abs();
+                assert!(
+                    off <= bound,
+                    "{forward} {v6}: {member:?} is off by {off} > {bound}"
+                );
+            }
+            let drained = report.members.iter().find(|m| m.backend == "b4").unwrap();
+            assert_eq!((drained.packets, drained.table_share), (0, 0.0));
+            assert_eq!(report.tracked_flows > 0, forward == "nat", "{forward} {v6}");
+        }
+    }
+}
+
+#[test]
+fn udp_flows_are_tracked_and_each_counts_once() {
+    assert_eq!(flows(&config("l2", false, "udp"), 500).tracked_flows, 500);
+    assert_eq!(flows(&config("nat", false, "udp"), 500).tracked_flows, 500);
+}
+
+#[test]
+fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("1.pcap"), folder.path().join("2.pcap"));
+    let run = |input: Input, out: &Path| {
+        let options = Options {
+            input,
+            write: Some(out.to_owned()),
+            trace: true,
+        };
+        let mut trace = Vec::new();
+        let report = simulate(&config("l2", false, "tcp"), &options, &mut trace);
+        report.map(|report| (report, String::from_utf8(trace).unwrap()))
+    };
+    let (report, trace) = run(Input::Flows { count: 20, seed: 1 }, &first).unwrap();
+    assert_eq!((report.packets, trace.lines().count()), (20, 20));
+    assert!(trace.starts_with("1 tx FORWARDED v b"), "{trace}");
+    // l2 leaves addresses and ports alone, so what was sent can be sent again, to the same members.
+    let (again, trace_again) = run(Input::Capture(first.clone()), &second).unwrap();
+    assert_eq!((again.members, trace_again), (report.members, trace));
+    let times = |path: &Path| -> Vec<_> {
+        capture::read(path)
+            .unwrap()
+            .map(|frame| frame.unwrap().timestamp)
+            .collect()
+    };
+    assert_eq!(times(&first), times(&second));
+
+    let bytes = std::fs::read(&first).unwrap();
+    let cut = folder.path().join("cut.pcap");
+    std::fs::write(&cut, &bytes[..bytes.len() - 5]).unwrap();
+    let out = folder.path().join("3.pcap");
+    let error = run(Input::Capture(cut), &out).unwrap_err();
+    assert!(matches!(error, SimulateError::Capture(_)), "{error}");
+    assert!(error.to_string().contains("cut.pcap"), "{error}");
+    assert!(!out.exists());
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        3,
+        "no temporary file stays"
+    );
+}
