@@ -201,6 +201,10 @@ impl Dataplane {
     /// Attaches the program to an interface. With pins, the program in a link that is there is
     /// replaced in one step; without, the link goes when this is dropped.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<AttachedMode> {
+        // One that does not exist gets its error from attaching.
+        if let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) {
+            self.egress.admit(ifindex)?;
+        }
         let xdp = self.balancer.xdp_mut()?;
         if let Some(pins) = &self.pins {
             return attach::attach_pinned(xdp, pins, interface, mode);
