@@ -3,6 +3,7 @@
 //! Whether a configuration is in force is not asked of the controller: the maps in the kernel are
 //! compared, slot by slot, with the ring that the configuration should give.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use evenkeel::ring::{Identity, RingMember, RingSize, build};
 use evenkeel::transition::RingState;
 use lb_common::member::{Member, control};
 use lb_common::proto;
+use lb_common::reason::REASONS;
 use lb_common::ring::MemberIndex;
 use nix::sys::signal::Signal;
 
@@ -129,6 +131,16 @@ impl<'lab> Node<'lab> {
     /// The flows in the tracking table.
     pub fn tracked_flows(&self) -> Result<usize> {
         Ok(self.view()?.tracking.count())
+    }
+
+    /// What became of packets on this node: every reason that was counted.
+    pub fn reasons(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let counters = self.view()?.counters.node()?;
+        let counted = REASONS.iter().zip(counters.reasons);
+        Ok(counted
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason.name, count))
+            .collect())
     }
 
     /// The backends of a VIP, in the order of the configuration.

@@ -104,7 +104,11 @@ fn run_forward(
     say(&format!("{}: starting `evenkeel run`", forward.name()));
     let mut node = Node::start(&lab.balancers[0], binary, configuration)?;
     for family in FAMILIES {
-        let mode = scenario::run(&lab, &mut node, forward, family, size)?;
+        let mode = scenario::run(&lab, &mut node, forward, family, size);
+        let mode = mode.with_context(|| match node.reasons() {
+            Ok(reasons) => format!("what became of packets on the balancer: {reasons:?}"),
+            Err(error) => format!("the balancer's counters can't be read: {error:#}"),
+        })?;
         report.modes.push(mode);
     }
     servers.check_running()?;

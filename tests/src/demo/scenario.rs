@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::report::{BackendReport, ModeReport};
 use super::{Size, say};
@@ -50,6 +50,11 @@ pub(super) fn run(
         },
     )?;
     connections.wait_answers(1, LIMIT)?;
+    let faults = connections.snapshot().faults();
+    if !faults.is_empty() {
+        // Nothing works yet: thousands of requests that time out would show no more.
+        bail!("{name}: connections that did not come about: {faults:?}");
+    }
 
     let mut traffic = Traffic::new(lab, node, family);
     let added = &lab.backends[super::WEIGHTS.len()];
