@@ -8,6 +8,7 @@ use super::report::{BackendReport, ModeReport};
 use super::{Size, say};
 use crate::configuration::{Forward, State};
 use crate::deadline;
+use crate::host::Host;
 use crate::node::{Node, Share};
 use crate::service::{Kind, address, backend, vip_name};
 use crate::topology::{Family, Lab};
@@ -62,15 +63,22 @@ pub(super) fn run(
         "{name}: {} requests; in the middle {} is added",
         size.during_change, added.name
     ));
-    traffic.request(size.during_change, |node| add(node, added, forward, family))?;
+    traffic.request(&lab.clients[0], size.during_change, |node| {
+        add(node, added, forward, family)
+    })?;
     say(&format!(
         "{name}: {} requests; in the middle {DRAINED} is drained",
         size.during_change
     ));
-    traffic.request(size.during_change, |node| drain(node, family))?;
-    say(&format!("{name}: {} requests for the shares", size.after));
+    traffic.request(&lab.clients[0], size.during_change, |node| {
+        drain(node, family)
+    })?;
+    say(&format!(
+        "{name}: {} requests of a new client for the shares",
+        size.after
+    ));
     let before = traffic.shares()?;
-    let last = traffic.request(size.after, |_| Ok(()))?;
+    let last = traffic.request(&lab.clients[1], size.after, |_| Ok(()))?;
     let after = traffic.shares()?;
     connections.wait_answers(ANSWERS_AFTER, LIMIT)?;
     let total = traffic.total;
@@ -92,12 +100,7 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
-fn add(
-    node: &mut Node<'_>,
-    host: &crate::host::Host,
-    forward: Forward,
-    family: Family,
-) -> Result<()> {
+fn add(node: &mut Node<'_>, host: &Host, forward: Forward, family: Family) -> Result<()> {
     node.reload(|configuration| {
         for kind in [Kind::Web, Kind::Echo] {
             let new = backend(host, forward, kind, family, super::WEIGHTS[0]);
@@ -145,6 +148,7 @@ impl<'a, 'lab> Traffic<'a, 'lab> {
     /// Makes requests, and does something when a third of them have been made.
     fn request(
         &mut self,
+        client: &Host,
         requests: u32,
         midway: impl FnOnce(&mut Node<'_>) -> Result<()>,
     ) -> Result<HttpReport> {
@@ -152,7 +156,7 @@ impl<'a, 'lab> Traffic<'a, 'lab> {
         let begun = self.new_flows()?;
         let plan = HttpPlan::new(format!("http://{at}/1k"), requests);
         let load = HttpLoad::start(
-            &self.lab.clients[0],
+            client,
             &HttpPlan {
                 body_bytes: Some(1024),
                 ..plan
