@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 
 use crate::bpffs::Bpffs;
 use crate::host::Host;
@@ -61,9 +62,7 @@ impl<'lab> Balancer<'lab> {
         if self.controller.is_some() {
             bail!("a controller runs on {} already", self.host.name);
         }
-        let file = self.host.directory().join("evenkeel.toml");
-        std::fs::write(&file, configuration)
-            .with_context(|| format!("configuration {}", file.display()))?;
+        let file = self.write_configuration(configuration)?;
         let mut command = self.command();
         command.arg("run").arg("--config").arg(&file);
         command.arg("--bpffs").arg(self.bpffs());
@@ -73,6 +72,19 @@ impl<'lab> Balancer<'lab> {
         daemon.wait_ready(START_LIMIT, ready)?;
         self.controller = Some(daemon);
         Ok(())
+    }
+
+    /// Rewrites the configuration and tells the running controller (`SIGHUP`). It works on for a moment:
+    /// see [`Daemon::wait_ready`].
+    pub fn reload(&mut self, configuration: &str) -> Result<()> {
+        self.write_configuration(configuration)?;
+        self.controller()?.signal(Signal::SIGHUP)
+    }
+
+    fn write_configuration(&self, text: &str) -> Result<PathBuf> {
+        let file = self.host.directory().join("evenkeel.toml");
+        std::fs::write(&file, text).with_context(|| format!("configuration {}", file.display()))?;
+        Ok(file)
     }
 
     /// Whether every interface of the node runs an XDP program.
@@ -114,7 +126,15 @@ impl<'lab> Balancer<'lab> {
 /// Runs `evenkeel decap` on a backend's `eth0`, and waits until it is attached.
 pub fn start_decap(host: &Host, binary: &Path) -> Result<Daemon> {
     let mut command = Command::new(binary);
-    command.args(["decap", "--interface", "eth0"]);
+    // The lab's backends share the machine's BPF file system, if it has one: nothing is to stay there.
+    command.args([
+        "decap",
+        "--interface",
+        "eth0",
+        "--mode",
+        "native",
+        "--unpinned",
+    ]);
     let name = format!("evenkeel decap on {}", host.name);
     let log = host.directory().join("decap.log");
     let mut daemon = Daemon::start(&name, &host.ns.entry(), command, &log)?;

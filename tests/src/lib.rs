@@ -3,7 +3,7 @@
 //!
 //! A [`topology::Lab`] is a set of network namespaces joined by a switch: clients, balancer nodes and
 //! backends, IPv4 and IPv6. On it stand [`nginx::Nginx`], [`traffic::echo`] servers and the
-//! [`balancer::Balancer`]; against it run the loads of [`traffic`], which report what failed and who
+//! [`balancer::Balancer`], which a [`node::Node`] configures; against it run the loads of [`traffic`], which report what failed and who
 //! answered. [`stats`] says whether anything was corrupted on the way.
 //!
 //! Three rules hold everywhere:
@@ -21,7 +21,9 @@ pub mod balancer;
 pub mod bench;
 pub mod bpffs;
 pub mod bytecode;
+pub mod configuration;
 pub mod deadline;
+pub mod demo;
 pub mod directory;
 pub mod host;
 pub mod leftovers;
@@ -29,9 +31,12 @@ pub mod link;
 pub mod namespace;
 pub mod nginx;
 pub mod packet;
+pub mod node;
 pub mod pass_program;
 pub mod process;
 pub mod run;
+pub mod service;
+pub mod skip;
 pub mod stats;
 pub mod table;
 pub mod tool;

@@ -22,6 +22,19 @@ pub fn command(name: &str) -> Result<Command> {
     Ok(Command::new(find(name)?))
 }
 
+/// An error if one of these programs is not on the machine; it names all that are missing.
+pub fn require(names: &[&str]) -> Result<()> {
+    let missing: Vec<String> = names
+        .iter()
+        .filter_map(|name| find(name).err())
+        .map(|error| error.to_string())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", missing.join("; "))
+}
+
 fn find(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)

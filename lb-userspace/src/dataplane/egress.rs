@@ -1,7 +1,8 @@
 //! Interfaces that frames leave through.
 //!
 //! A next hop names an entry of the egress table; the program redirects through the device map,
-//! whose key is the interface's index. An interface is in both.
+//! whose key is the interface's index. An interface behind which members are is in both, one that only
+//! clients are behind in the device map alone.
 
 use std::mem::offset_of;
 
@@ -52,14 +53,7 @@ impl EgressTable {
                 hint: "fewer interfaces can be used",
             })?,
         };
-        self.devices
-            .insert(ifindex, ifindex, None, 0)
-            .map_err(|error| DataplaneError::Map {
-                operation: "add an interface",
-                map: format!("{} (interface {ifindex})", name::DEVICES),
-                kernel: chain(&error),
-                hint: DEVICE_HINT,
-            })?;
+        self.admit(ifindex)?;
         const { assert!(offset_of!(Egress, ifindex) == 0) };
         let value = Egress {
             ifindex,
@@ -69,6 +63,19 @@ impl EgressTable {
         };
         self.table.write_first_word_last(entry.into(), &value)?;
         Ok(entry)
+    }
+
+    /// Lets frames be redirected to an interface, also when no next hop is behind it: replies of `nat`
+    /// leave by the interface that the client's packets came in by.
+    pub fn admit(&mut self, ifindex: u32) -> Result<()> {
+        self.devices
+            .insert(ifindex, ifindex, None, 0)
+            .map_err(|error| DataplaneError::Map {
+                operation: "add an interface",
+                map: format!("{} (interface {ifindex})", name::DEVICES),
+                kernel: chain(&error),
+                hint: DEVICE_HINT,
+            })
     }
 
     /// Removes an interface that no member's next hop names any more.

@@ -36,6 +36,7 @@ mod services;
 mod sessions;
 mod syscalls;
 mod tracking;
+mod view;
 mod vips;
 
 pub use attach::{AttachedMode, XdpMode};
@@ -56,6 +57,7 @@ pub use samples::Samples;
 pub use services::Services;
 pub use sessions::{SessionCounts, SessionLimits, SessionNames, Sessions};
 pub use tracking::Tracking;
+pub use view::{PinnedView, address_of};
 pub use vips::{RingName, Vips};
 
 use catalog::name;
@@ -201,6 +203,10 @@ impl Dataplane {
     /// Attaches the program to an interface. With pins, the program in a link that is there is
     /// replaced in one step; without, the link goes when this is dropped.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<AttachedMode> {
+        // One that does not exist gets its error from attaching.
+        if let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) {
+            self.egress.admit(ifindex)?;
+        }
         let xdp = self.balancer.xdp_mut()?;
         if let Some(pins) = &self.pins {
             return attach::attach_pinned(xdp, pins, interface, mode);
@@ -273,7 +279,12 @@ fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapped<T>> {
     let map = ebpf
         .take_map(name)
         .ok_or(DataplaneError::Missing { kind: "map", name })?;
-    let data = data_of(&map).ok_or(DataplaneError::Missing {
+    mapped_from(name, &map)
+}
+
+/// Maps the table of an open map into memory.
+fn mapped_from<T: Pod>(name: &'static str, map: &Map) -> Result<Mapped<T>> {
+    let data = data_of(map).ok_or(DataplaneError::Missing {
         kind: "array map",
         name,
     })?;

@@ -161,15 +161,7 @@ impl Pins {
             }
             return Ok(false);
         }
-        let version = self.version()?;
-        if version != ABI_VERSION {
-            let abi = self.abi();
-            return Err(mismatch(
-                &abi,
-                &version.to_string(),
-                &ABI_VERSION.to_string(),
-            ));
-        }
+        self.check_version()?;
         for map in maps {
             let path = self.maps().join(map.name);
             let data = MapData::from_pin(&path).map_err(|error| {
@@ -183,6 +175,16 @@ impl Pins {
             map.check(&path.display().to_string(), &data)?;
         }
         Ok(true)
+    }
+
+    /// Whether what is pinned is of our version; an error also when nothing is.
+    pub(super) fn check_version(&self) -> Result<()> {
+        let version = self.version()?;
+        if version == ABI_VERSION {
+            return Ok(());
+        }
+        let (has, needs) = (version.to_string(), ABI_VERSION.to_string());
+        Err(mismatch(&self.abi(), &has, &needs))
     }
 
     fn version(&self) -> Result<u32> {

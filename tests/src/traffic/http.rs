@@ -58,6 +58,26 @@ pub struct HttpReport {
     pub errors: BTreeMap<String, u64>,
 }
 
+impl HttpReport {
+    /// Adds what became of other requests.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            requests,
+            failed,
+            per_backend,
+            errors,
+        } = other;
+        self.requests += requests;
+        self.failed += failed;
+        for (name, count) in per_backend {
+            *self.per_backend.entry(name.clone()).or_default() += count;
+        }
+        for (error, count) in errors {
+            *self.errors.entry(error.clone()).or_default() += count;
+        }
+    }
+}
+
 /// A load that runs. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct HttpLoad {

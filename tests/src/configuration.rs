@@ -1,0 +1,272 @@
+//! The configuration of a balancer node, as values that a test can change and write out again.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::host::Host;
+
+/// How packets get to the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Forward {
+    /// By their hardware address.
+    L2,
+    /// With an outer header.
+    Ipip,
+    /// With source and destination rewritten.
+    Nat,
+}
+
+impl Forward {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+            Self::Nat => "nat",
+        }
+    }
+
+    /// Whether backends hold the VIP and answer clients by themselves (direct server return).
+    pub fn is_direct(self) -> bool {
+        self != Self::Nat
+    }
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Serve.
+    #[default]
+    Up,
+    /// Keep its flows, get no new ones.
+    Drain,
+    /// Get nothing.
+    Disabled,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Drain => "drain",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A `[[vip.backend]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port, if it is not the VIP's.
+    pub port: Option<u16>,
+    /// Its weight.
+    pub weight: u32,
+    /// What is wanted of it.
+    pub state: State,
+}
+
+impl Backend {
+    /// The weight that counts: what is not up has none.
+    pub fn effective_weight(&self) -> u32 {
+        match self.state {
+            State::Up => self.weight,
+            State::Drain | State::Disabled => 0,
+        }
+    }
+}
+
+/// A `[[vip]]` of TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// Its name.
+    pub name: String,
+    /// Its address and port.
+    pub at: SocketAddr,
+    /// How packets get to the backends.
+    pub forward: Forward,
+    /// The backends.
+    pub backends: Vec<Backend>,
+}
+
+impl Vip {
+    /// The backend with this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn backend(&mut self, name: &str) -> &mut Backend {
+        let found = self.backends.iter_mut().find(|b| b.name == name);
+        found.unwrap_or_else(|| panic!("no backend {name} in {}", self.name))
+    }
+
+    /// What share of new flows each backend is to get, in their order.
+    pub fn intended_shares(&self) -> Vec<f64> {
+        let weights = self.backends.iter().map(Backend::effective_weight);
+        let total: u32 = weights.clone().sum();
+        weights
+            .map(|weight| f64::from(weight) / f64::from(total.max(1)))
+            .collect()
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// `interfaces`.
+    pub interfaces: Vec<String>,
+    /// `hash_seed`: the same on nodes that share VIPs.
+    pub hash_seed: String,
+    /// `nat_source`.
+    pub nat_source: Vec<IpAddr>,
+    /// `transition_ttl`.
+    pub transition_ttl: String,
+    /// The VIPs.
+    pub vips: Vec<Vip>,
+}
+
+impl Configuration {
+    /// One without VIPs, for all interfaces of a host; `nat` sends from the addresses of the last.
+    pub fn new(host: &Host) -> Self {
+        let nat_source = host.ports.last().map_or_else(Vec::new, |port| {
+            vec![IpAddr::V4(port.ipv4), IpAddr::V6(port.ipv6)]
+        });
+        Self {
+            interfaces: host
+                .ports
+                .iter()
+                .map(|port| port.interface.clone())
+                .collect(),
+            hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
+            nat_source,
+            transition_ttl: "15m".to_owned(),
+            vips: Vec::new(),
+        }
+    }
+
+    /// The VIP with this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn vip(&mut self, name: &str) -> &mut Vip {
+        let found = self.vips.iter_mut().find(|vip| vip.name == name);
+        found.unwrap_or_else(|| panic!("no VIP {name}"))
+    }
+
+    /// Changes the backend with this name in every VIP that has it.
+    pub fn change_backend(&mut self, name: &str, mut change: impl FnMut(&mut Backend)) {
+        let backends = self.vips.iter_mut().flat_map(|vip| &mut vip.backends);
+        backends
+            .filter(|backend| backend.name == name)
+            .for_each(&mut change);
+    }
+
+    /// The file, for a node whose files are in `directory`.
+    pub fn to_toml(&self, directory: &Path) -> String {
+        Toml {
+            configuration: self,
+            directory,
+        }
+        .to_string()
+    }
+}
+
+struct Toml<'a> {
+    configuration: &'a Configuration,
+    directory: &'a Path,
+}
+
+impl fmt::Display for Toml<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let configuration = self.configuration;
+        let directory = self.directory.display();
+        writeln!(f, "[node]")?;
+        writeln!(f, "interfaces = {:?}", configuration.interfaces)?;
+        // No other mode shows whether frames are whole: the generic one repairs checksums.
+        writeln!(f, "xdp_mode = \"native\"")?;
+        writeln!(f, "state_dir = \"{directory}/state\"")?;
+        writeln!(f, "hash_seed = {:?}", configuration.hash_seed)?;
+        writeln!(f, "transition_ttl = {:?}", configuration.transition_ttl)?;
+        if !configuration.nat_source.is_empty() {
+            let sources: Vec<String> = configuration
+                .nat_source
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            writeln!(f, "nat_source = {sources:?}")?;
+        }
+        writeln!(f, "\n[api]\nsocket = \"{directory}/api.sock\"")?;
+        for vip in &configuration.vips {
+            write_vip(f, vip)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_vip(f: &mut fmt::Formatter<'_>, vip: &Vip) -> fmt::Result {
+    writeln!(f, "\n[[vip]]\nname = {:?}", vip.name)?;
+    writeln!(f, "address = \"{}\"\nport = {}", vip.at.ip(), vip.at.port())?;
+    writeln!(f, "protocol = \"tcp\"\nforward = {:?}", vip.forward.name())?;
+    for backend in &vip.backends {
+        writeln!(f, "\n[[vip.backend]]\nname = {:?}", backend.name)?;
+        writeln!(f, "address = \"{}\"", backend.address)?;
+        if let Some(port) = backend.port {
+            writeln!(f, "port = {port}")?;
+        }
+        writeln!(f, "weight = {}", backend.weight)?;
+        writeln!(f, "state = {:?}", backend.state.name())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration() -> Configuration {
+        let backend = |name: &str, address: &str, weight| Backend {
+            name: name.to_owned(),
+            address: address.parse().unwrap(),
+            port: None,
+            weight,
+            state: State::Up,
+        };
+        Configuration {
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
+            nat_source: vec!["10.77.1.2".parse().unwrap(), "fd77:1::2".parse().unwrap()],
+            transition_ttl: "15m".to_owned(),
+            vips: vec![Vip {
+                name: "web".to_owned(),
+                at: "[2001:db8:2::1]:80".parse().unwrap(),
+                forward: Forward::Ipip,
+                backends: vec![
+                    backend("one", "fd77:1::64", 100),
+                    backend("two", "fd77:1::65", 50),
+                    backend("three", "10.77.1.102", 50),
+                ],
+            }],
+        }
+    }
+
+    #[test]
+    fn the_balancer_takes_what_is_written() {
+        let mut configuration = configuration();
+        configuration.change_backend("two", |backend| backend.state = State::Drain);
+        let text = configuration.to_toml(Path::new("/run/somewhere"));
+        let taken = evenkeel::config::parse("test.toml", &text);
+        let taken = taken.unwrap_or_else(|problems| panic!("{}\n{text}", problems.render(false)));
+        assert_eq!(taken.vips[0].backends.len(), 3);
+    }
+
+    #[test]
+    fn what_is_not_up_has_no_share() {
+        let mut configuration = configuration();
+        configuration.change_backend("one", |backend| backend.state = State::Disabled);
+        let shares = configuration.vip("web").intended_shares();
+        assert_eq!(shares, [0.0, 0.5, 0.5]);
+    }
+}

