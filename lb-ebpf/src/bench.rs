@@ -2,6 +2,10 @@
 //! compared with. Never attached.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that the macro wants"
+)]
 
 use core::hint::black_box;
 
