@@ -51,7 +51,8 @@ map_type! {
         pub seen_s: u32,
         /// [`state`] bits.
         pub state: u32,
-        /// Replies: the link header of the client's packets, with the addresses swapped.
+        /// Replies: the link header of the client's packets, with the addresses swapped. Requests: in
+        /// the first word, when the entry of the replies was last kept.
         pub link: [u32; 3],
         /// Replies: interface that the client's packets come in by.
         pub ifindex: u32,

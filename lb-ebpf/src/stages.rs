@@ -28,6 +28,8 @@ pub(crate) enum Stage {
     Fragment,
     /// A client's packet for a VIP with `nat`. Takes the VIP.
     NatRequest,
+    /// The same, of a session that is not established, or to be written down. Takes the VIP.
+    NatSession,
     /// The same, with its session in the scratch. Takes the VIP.
     NatSend,
     /// A packet to a NAT source. Takes the source.
@@ -48,8 +50,8 @@ pub(crate) enum Stage {
     AnswerV6,
 }
 
-/// The longest way: tagged, uncommon, ICMP, quoted error, NAT error, answer.
-const MAX_STAGES: usize = 6;
+/// The longest way has seven: tagged, uncommon, forward, NAT request, session, send, answer.
+const MAX_STAGES: usize = 8;
 
 /// Takes a packet through the stages that follow, to its end.
 #[inline(always)]
@@ -76,6 +78,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const FORWARD: u32 = Stage::Forward as u32;
     const FRAGMENT: u32 = Stage::Fragment as u32;
     const NAT_REQUEST: u32 = Stage::NatRequest as u32;
+    const NAT_SESSION: u32 = Stage::NatSession as u32;
     const NAT_SEND: u32 = Stage::NatSend as u32;
     const NAT_REPLY: u32 = Stage::NatReply as u32;
     const ICMP: u32 = Stage::Icmp as u32;
@@ -92,6 +95,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         FORWARD => forward::forward_uncommon(ctx, number),
         FRAGMENT => fragments::follow_first(ctx),
         NAT_REQUEST => nat::nat_request(ctx, number),
+        NAT_SESSION => nat::nat_session(ctx, number),
         NAT_SEND => nat::nat_send(ctx, number),
         NAT_REPLY => nat::nat_reply(ctx, number),
         ICMP => icmp::receive_icmp(ctx),

@@ -69,6 +69,12 @@ impl Verdict {
         Some((self.0 & 0x7f, self.0 >> 8 & 0xff, self.0 >> 16))
     }
 
+    /// Whether the packet was sent to where it was to go (and not its sender told, by a stage to come).
+    #[inline(always)]
+    pub(crate) const fn is_sent(self) -> bool {
+        self.0 & NEXT == 0
+    }
+
     /// Counts the packet under its reason, and gives the action to return to the kernel.
     #[inline(always)]
     pub(crate) fn finish(self) -> u32 {

@@ -34,10 +34,32 @@ mod session;
 
 use session::Found;
 
-/// A client's packet for a VIP: finds its session or begins one. The headers are in the scratch.
+/// A client's packet for a VIP. One of an established session is sent at once, unless there is
+/// something to write down about it. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let Some(vip) = VIPS.get(vip_index) else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let headers = &scratch.headers;
+    let noted = hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load());
+    if !noted
+        && !headers.first_fragment
+        && let Some(flow) = session::established(headers, &request_key(headers, vip_index as u16))
+    {
+        return settle(send(ctx, headers, flow, vip_index as u16, false)).0;
+    }
+    Verdict::next(Stage::NatSession, 0, vip_index).0
+}
+
+/// Finds the session of a client's packet, or begins one. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
@@ -81,7 +103,30 @@ fn try_send(
     vip: &Vip,
     vip_index: u16,
 ) -> Result<Verdict, Reason> {
-    let flow = &session.request;
+    let member = session.request.member;
+    let bytes = Packet::of(ctx).len();
+    let verdict = send(ctx, headers, &session.request, vip_index, session.new)?;
+    if !verdict.is_sent() {
+        return Ok(verdict);
+    }
+    if hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load()) {
+        samples::sample(u32::from(vip_index), u32::from(member), bytes);
+    }
+    if headers.first_fragment {
+        fragments::remember_session(headers, &session.request_key, vip_index, member);
+    }
+    Ok(verdict)
+}
+
+/// Rewrites a client's packet and sends it.
+#[inline(always)]
+fn send(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    flow: &NatFlow,
+    vip_index: u16,
+    new: bool,
+) -> Result<Verdict, Reason> {
     let way = way(flow.member, vip_index)?;
     trace::vip(vip_index);
     trace::member(flow.member, decision::SESSION);
@@ -94,19 +139,7 @@ fn try_send(
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
     let action = link::leave_by(ctx, way.egress.ifindex)?;
     let resets = headers.tcp_flags & tcp::RST != 0;
-    count_packet(
-        flow.member,
-        session.new || headers.opens(),
-        resets,
-        false,
-        bytes,
-    );
-    if hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load()) {
-        samples::sample(u32::from(vip_index), u32::from(flow.member), bytes);
-    }
-    if headers.first_fragment {
-        fragments::remember_session(headers, &session.request_key, vip_index, flow.member);
-    }
+    count_packet(flow.member, new || headers.opens(), resets, false, bytes);
     Ok(Verdict::sent(Reason::Forwarded, action))
 }
 

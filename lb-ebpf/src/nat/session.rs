@@ -49,6 +49,23 @@ pub(super) fn find(key: &NatKey) -> Option<Found> {
     })
 }
 
+/// The entry of an established session, for a packet that changes nothing in it but its age.
+#[inline(always)]
+pub(super) fn established(headers: &Headers, key: &NatKey) -> Option<&'static NatFlow> {
+    let flow = NAT_FLOWS.get_ptr_mut(key)?;
+    // SAFETY: an entry that was just found; nothing is written to its table while it is used.
+    let flow = unsafe { &mut *flow };
+    let now_s = clock::now_s() as u32;
+    let due = now_s.wrapping_sub(flow.link[0]) >= KEEP_S;
+    if due || headers.opens() || closing(headers) & !flow.state != 0 || !is_current(flow) {
+        return None;
+    }
+    if flow.seen_s != now_s {
+        flow.seen_s = now_s;
+    }
+    Some(flow)
+}
+
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
 /// session that is closed or whose member is gone.
 #[inline(always)]
