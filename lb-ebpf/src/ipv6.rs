@@ -147,6 +147,11 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.protocol = protocol;
     headers.first_fragment = chain.has(Chain::MORE);
     headers.fragment_id = chain.id();
+    // What looks like an extension header may be padding behind the packet.
+    let used = offset as u32 - headers.l3;
+    if used > headers.length {
+        return Err(Reason::BadHeader);
+    }
     if chain.has(Chain::LATER) {
         if protocol == proto::ICMPV6 {
             // Its first fragment was passed, too.
@@ -154,10 +159,6 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
         }
         scratch::leave(&headers);
         return Ok(Verdict::next(Stage::Fragment, 0, 0));
-    }
-    let used = offset as u32 - headers.l3;
-    if used > headers.length {
-        return Err(Reason::BadHeader);
     }
     match protocol {
         proto::TCP | proto::UDP => {}
