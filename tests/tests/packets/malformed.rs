@@ -199,6 +199,11 @@ fn ipv6_lengths(bench: &mut Bench, client: Client) {
             bytes[14] = version << 4;
             bench.check_bytes("version", &bytes, &Expect::of(Reason::BadHeader));
         }
+        // What looks like the header of a later fragment is padding behind the packet.
+        let mut bytes = part(&frame, 4300, 40, 16, false).bytes();
+        bytes[18..20].copy_from_slice(&[0, 0]);
+        let name = format!("fragment header in the padding for {service:?}");
+        bench.check_bytes(&name, &bytes, &Expect::of(Reason::BadHeader));
     }
 }
 
