@@ -21,7 +21,7 @@ map_type! {
         pub vary_mask: u32,
         /// `ipip` over IPv4: sum of the outer header's words that are the same for every packet.
         pub outer_sum: u32,
-        /// `nat`: port of the backend (packet order).
+        /// Port of the backend (packet order); the data path uses it for `nat`.
         pub port_be: u16,
         /// VIP that the member belongs to.
         pub vip: u16,
