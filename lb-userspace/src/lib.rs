@@ -5,6 +5,7 @@
 //! [`dataplane`] (the kernel's maps and programs). [`nexthop`] tells the ways to the backends,
 //! [`simulate`] runs packets of its own, [`cli`] is the command line.
 
+pub mod api;
 pub mod capture;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,3 @@
+//! The API: HTTP and JSON over a Unix socket.
+
+pub mod types;
