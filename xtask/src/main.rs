@@ -4,6 +4,7 @@
 //! on the way; stdout belongs to the result (the JSON of `bench --json`, the last line of `test`).
 
 mod apt;
+mod kernels;
 mod lab;
 mod linker;
 mod lint;
@@ -45,6 +46,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run the programs on other kernels (5.10, 6.1, 6.12), booted in QEMU. Needs root.
+    Kernels,
     /// Measure what a packet costs. Needs root.
     Bench {
         /// Passed to the benchmark, such as `--json`.
@@ -86,6 +89,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             Ok(clean && outcome.success)
         }
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
+        Task::Kernels => kernels::run(),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
     }
 }

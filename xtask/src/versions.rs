@@ -79,3 +79,34 @@ pub(crate) const CPP_COMPILER: Tool = Tool {
     package: "g++",
     purpose: "has the C++ library that LLVM is linked with",
 };
+
+/// Debian suites, and how their kernel packages begin: the kernels that the programs are tried on.
+pub(crate) const KERNELS: &[(&str, &str)] = &[
+    ("bullseye", "linux-image-5.10."),
+    ("bookworm", "linux-image-6.1."),
+    ("trixie", "linux-image-6.12."),
+];
+
+/// What booting them needs.
+pub(crate) const KERNEL_TOOLS: &[Tool] = &[
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: "emulates a machine",
+    },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+        purpose: "is the guest's shell",
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+        purpose: "packs the RAM disk",
+    },
+    Tool {
+        program: "strip",
+        package: "binutils",
+        purpose: "makes the RAM disk small",
+    },
+];

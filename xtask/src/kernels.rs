@@ -1,0 +1,271 @@
+//! `cargo xtask kernels`: the real programs on other kernels than this machine's.
+//!
+//! Debian's cloud kernels are booted in QEMU with an initial RAM disk that holds nothing but busybox, a
+//! statically linked `evenkeel` and a configuration. The guest runs `simulate --json` on generated
+//! flows; what it prints must be, to the byte, what it prints on this kernel. So a program that a verifier
+//! refuses, or that does something else there, is found. Downloads about 100 MB; emulated, so minutes.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{apt::Apt, process, setup, versions};
+
+/// The guest's first program. Its output goes to the serial line, framed, so that what BIOS and kernel
+/// print is not taken for it.
+const INIT: &str = "\
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /tmp
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox echo 1 > /proc/sys/net/core/bpf_jit_enable
+/bin/busybox echo EVENKEEL-BEGIN
+/evenkeel simulate --config /evenkeel.toml --flows 3000 --json 2>&1
+/bin/busybox echo EVENKEEL-END
+/bin/busybox poweroff -f
+";
+
+/// Boots every kernel; whether all of them did the same as this one.
+pub(crate) fn run() -> Result<bool> {
+    setup::run()?;
+    ensure!(process::is_root(), "BPF needs root: run this as root");
+    install_tools()?;
+    let work = process::root().join("target/kernels");
+    fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
+    let evenkeel = build_static()?;
+    fs::write(work.join("evenkeel.toml"), configuration()).context("write the configuration")?;
+    let wanted = simulate_here(&evenkeel, &work)?;
+    make_ram_disk(&evenkeel, &work)?;
+    let mut all_same = true;
+    for (suite, package) in versions::KERNELS {
+        let image = fetch(&work, suite, package)?;
+        let printed = boot(&image, &work)?;
+        let same = printed == wanted;
+        all_same &= same;
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        println!("{name}: {}", if same { "the same" } else { "DIFFERENT" });
+        if !same {
+            eprintln!("here:\n{wanted}\nthere:\n{printed}");
+        }
+    }
+    Ok(all_same)
+}
+
+fn install_tools() -> Result<()> {
+    let missing = |tool: &&versions::Tool| process::find(tool.program).is_none();
+    let packages: Vec<&str> = (versions::KERNEL_TOOLS.iter())
+        .filter(missing)
+        .map(|tool| tool.package)
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    Apt::default().install(&packages, "other kernels are booted with them")
+}
+
+/// `evenkeel` without shared libraries: the guest has none.
+fn build_static() -> Result<PathBuf> {
+    let target = "x86_64-unknown-linux-gnu";
+    let mut build = process::cargo(["build", "-p", "lb-userspace", "--bin", "evenkeel"]);
+    build.args(["--target", target]);
+    process::run(build.env("RUSTFLAGS", "-Ctarget-feature=+crt-static"))?;
+    let built = process::root().join(format!("target/{target}/debug/evenkeel"));
+    Ok(built)
+}
+
+/// VIPs of every way to forward, for both protocols and families.
+fn configuration() -> String {
+    let mut text =
+        "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n"
+            .to_owned();
+    for forward in ["l2", "ipip", "nat"] {
+        for protocol in ["tcp", "udp"] {
+            for (family, vip, backend) in
+                [(4, "203.0.113.1", "10.0.0."), (6, "2001:db8::1", "fd00::")]
+            {
+                let port = 1000 + text.len();
+                text += &format!(
+                    "[[vip]]\nname = \"{forward}-{protocol}-{family}\"\naddress = \"{vip}\"\nport = {port}\n\
+                     protocol = \"{protocol}\"\nforward = \"{forward}\"\n"
+                );
+                for (name, weight) in [("1", 100), ("2", 300)] {
+                    text += &format!(
+                        "[[vip.backend]]\nname = \"{name}\"\naddress = \"{backend}{name}\"\nweight = {weight}\n"
+                    );
+                }
+            }
+        }
+    }
+    text
+}
+
+fn simulate_here(evenkeel: &Path, work: &Path) -> Result<String> {
+    let mut command = Command::new(evenkeel);
+    command.args(["simulate", "--flows", "3000", "--json", "--config"]);
+    command.arg(work.join("evenkeel.toml"));
+    let printed = process::output(&mut command).context("`simulate` failed on this kernel")?;
+    Ok(printed.trim().to_owned())
+}
+
+fn make_ram_disk(evenkeel: &Path, work: &Path) -> Result<()> {
+    let root = work.join("root");
+    fs::create_dir_all(root.join("bin")).context("make the RAM disk's folders")?;
+    let busybox = process::find("busybox").context("busybox is not there after all")?;
+    fs::copy(busybox, root.join("bin/busybox")).context("copy busybox")?;
+    fs::copy(work.join("evenkeel.toml"), root.join("evenkeel.toml"))
+        .context("copy the configuration")?;
+    process::run(
+        Command::new("strip")
+            .arg("-o")
+            .arg(root.join("evenkeel"))
+            .arg(evenkeel),
+    )?;
+    fs::write(root.join("init"), INIT).context("write init")?;
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+    let mut pack = Command::new("sh");
+    pack.args([
+        "-c",
+        "find . | cpio --quiet -o -H newc | gzip -1 > ../initrd.gz",
+    ]);
+    process::run(pack.current_dir(&root))
+}
+
+/// Gets the newest kernel of a suite whose package begins with `prefix`, from this machine's own sources
+/// with another suite's name, in folders of its own: the machine's lists stay as they are.
+fn fetch(work: &Path, suite: &str, prefix: &str) -> Result<PathBuf> {
+    let apt = work.join(suite);
+    for folder in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(apt.join(folder)).with_context(|| format!("make {folder}"))?;
+    }
+    let mirror = mirror().context("find a Debian mirror in /etc/apt")?;
+    // The mirror is the machine's own; an older suite's key may be missing on it. What is fetched runs
+    // in an emulator only.
+    let source = format!("deb [trusted=yes] {mirror} {suite} main\n");
+    fs::write(apt.join("sources.list"), source).context("write sources.list")?;
+    let options = [
+        format!(
+            "Dir::Etc::sourcelist={}",
+            apt.join("sources.list").display()
+        ),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::lists={}", apt.join("lists").display()),
+        format!("Dir::Cache={}", apt.join("cache").display()),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let with = |program: &str| {
+        let mut command = Command::new(program);
+        for option in &options {
+            command.arg("-o").arg(option);
+        }
+        command
+    };
+    process::run(with("apt-get").args(["update", "--quiet"]))?;
+    let search = format!("^{prefix}.*-cloud-amd64$");
+    let found = process::output(with("apt-cache").args(["search", "--names-only", &search]));
+    let found = found.unwrap_or_default();
+    let names = found
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let package = names
+        .max_by_key(|name| numbers(name))
+        .with_context(|| format!("{suite} has no package {prefix}…-cloud-amd64"))?;
+    process::run(
+        with("apt-get")
+            .args(["download", "--quiet", package])
+            .current_dir(&apt),
+    )?;
+    let version = package.trim_start_matches("linux-image-");
+    let archive = fs::read_dir(&apt)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| {
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            name.starts_with(&format!("{package}_"))
+        });
+    let archive = archive.with_context(|| format!("{package} was not downloaded"))?;
+    process::run(
+        Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(&archive)
+            .arg(apt.join("image")),
+    )?;
+    Ok(apt.join(format!("image/boot/vmlinuz-{version}")))
+}
+
+/// The numbers in a name, to find the newest by.
+fn numbers(name: &str) -> Vec<u32> {
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
+}
+
+/// The archive that this machine installs Debian's packages from.
+fn mirror() -> Option<String> {
+    let policy = process::output(Command::new("apt-cache").arg("policy"))?;
+    let lines: Vec<&str> = policy.lines().collect();
+    let is_debian = |pair: &&[&str]| pair[1].contains("l=Debian,") && pair[0].contains("/main ");
+    let line = lines.windows(2).find(is_debian)?[0];
+    line.split_whitespace()
+        .find(|word| word.starts_with("http"))
+        .map(str::to_owned)
+}
+
+/// Boots a kernel, and returns what `simulate` printed there.
+fn boot(image: &Path, work: &Path) -> Result<String> {
+    let mut qemu = Command::new("timeout");
+    qemu.args([
+        "600",
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-cpu",
+        "max",
+        "-accel",
+        "tcg",
+    ]);
+    qemu.args([
+        "-m",
+        "2048",
+        "-nographic",
+        "-no-reboot",
+        "-nic",
+        "none",
+        "-kernel",
+    ]);
+    qemu.arg(image).arg("-initrd").arg(work.join("initrd.gz"));
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
+    eprintln!("+ {}", process::shown(&qemu));
+    let output = qemu.stdin(Stdio::null()).output().context("start QEMU")?;
+    let printed = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let framed = printed
+        .split_once("EVENKEEL-BEGIN\n")
+        .and_then(|(_, rest)| rest.split_once("EVENKEEL-END"));
+    let Some((framed, _)) = framed else {
+        bail!("{} did not come to the end: {printed}", image.display());
+    };
+    Ok(framed.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn the_newest_is_found_by_numbers_not_by_letters() {
+        let newest = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+        ]
+        .into_iter()
+        .max_by_key(|name| numbers(name));
+        assert_eq!(newest, Some("linux-image-6.1.0-56-cloud-amd64"));
+    }
+}
