@@ -27,7 +27,7 @@ use std::path::Path;
 
 pub use hash_key::hash_key;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, Config, Forward, Fraction, Guard, HashSeed,
+    Affinity, Alerts, Api, Backend, BackendState, ChangeSettings, Config, Forward, Fraction, Guard, HashSeed,
     Health, HealthKind, Metrics, Node, Prefix, Protocol, Track, Via, Vip, XdpMode, family_of,
 };
 use problem::Problems;

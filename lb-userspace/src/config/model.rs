@@ -20,6 +20,8 @@ pub struct Config {
     pub node: Node,
     /// The API for changes.
     pub api: Api,
+    /// How changes are made.
+    pub change: ChangeSettings,
     /// The metrics.
     pub metrics: Metrics,
     /// Where alerts go.
@@ -162,6 +164,15 @@ impl fmt::Display for Prefix {
 pub struct Api {
     /// The Unix socket.
     pub socket: PathBuf,
+    /// Group whose members may use the socket, besides root.
+    pub group: Option<String>,
+}
+
+/// How changes are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeSettings {
+    /// How long a change is watched, unless the request says otherwise; zero: not at all.
+    pub bake: Duration,
 }
 
 /// The metrics.

@@ -28,6 +28,8 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600);
 pub(super) struct File {
     pub(super) node: Option<Node>,
     pub(super) api_socket: Typed<PathBuf>,
+    pub(super) api_group: Typed<String>,
+    pub(super) bake: Typed<Duration>,
     pub(super) metrics_listen: Typed<SocketAddr>,
     pub(super) alertmanager: Typed<Vec<Spanned<String>>>,
     pub(super) webhook: Typed<Vec<Spanned<String>>>,
@@ -114,6 +116,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         root.missing("node", "a table `[node]` with `interfaces` and `hash_seed`");
     }
     let mut api = root.table("api", "api");
+    let mut change = root.table("change", "change");
     let mut metrics = root.table("metrics", "metrics");
     let mut alerts = root.table("alerts", "alerts");
     let file = File {
@@ -121,6 +124,12 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         api_socket: api
             .as_mut()
             .and_then(|api| api.value("socket", value::absolute_path)),
+        api_group: api
+            .as_mut()
+            .and_then(|api| api.value("group", value::string)),
+        bake: change
+            .as_mut()
+            .and_then(|change| change.value("bake", value::duration(Duration::ZERO..=HOUR))),
         metrics_listen: metrics
             .as_mut()
             .and_then(|m| m.value("listen", value::socket_address)),
@@ -134,7 +143,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
             .map(read_vip)
             .collect(),
     };
-    [api, metrics, alerts]
+    [api, change, metrics, alerts]
         .into_iter()
         .flatten()
         .chain([root])
