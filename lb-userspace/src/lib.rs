@@ -12,6 +12,7 @@ pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod decap;
+pub mod health;
 pub mod nexthop;
 pub mod ring;
 pub mod simulate;

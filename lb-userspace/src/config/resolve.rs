@@ -43,7 +43,7 @@ pub(super) fn resolve(
     let vips: Vec<_> = file
         .vips
         .into_iter()
-        .map(|vip| resolve_vip(vip, problems))
+        .map(|vip| resolve_vip(vip, read_file, problems))
         .collect();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9477));
     Some(Config {
