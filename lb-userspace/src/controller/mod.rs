@@ -75,6 +75,7 @@ pub struct Controller {
     ways: Ways,
     /// Whether members count as up although nobody has checked them.
     presume_up: bool,
+    counted: report::Counted,
 }
 
 /// What checks say about a member.
@@ -99,6 +100,7 @@ impl Controller {
             config: None,
             ways: Ways::new(),
             presume_up: false,
+            counted: report::Counted::default(),
         }
     }
 
@@ -125,6 +127,7 @@ impl Controller {
             config: None,
             ways: Ways::new(),
             presume_up: false,
+            counted: report::Counted::default(),
         })
     }
 

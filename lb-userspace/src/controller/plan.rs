@@ -201,6 +201,7 @@ impl<'a> Plan<'a> {
                 } else if state.leaving {
                     state.healthy = control::state(state.entry.control) == control::SERVING;
                 }
+                state.healthy |= self.presume_up && !state.proven;
                 state.leaving = false;
                 state.unnamed = 0;
                 state.name.clone_from(&backend.name);

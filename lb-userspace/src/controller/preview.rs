@@ -57,16 +57,14 @@ pub struct SidePreview {
     pub address: IpAddr,
     /// Its port; 0: that of the packet.
     pub port: u16,
-    /// Its configured weight.
+    /// The weight that the ring was built with, or would be if it were eligible.
     pub weight: u32,
     /// What the operator wants of it.
     pub wanted: BackendState,
-    /// Whether its checks let it have slots.
-    pub healthy: bool,
+    /// Whether it is known to be healthy, or is not checked at all.
+    pub proven: bool,
     /// Whether it can have slots: healthy, up, with weight.
     pub eligible: bool,
-    /// Weight over the sum of the eligible weights.
-    pub intended_share: f64,
     /// Slots of the ring.
     pub slots: u32,
 }
@@ -123,7 +121,6 @@ fn moved(old: &VipState, new: &VipState) -> u32 {
 
 fn side(state: &State, index: u16, vip: &VipState) -> VipSide {
     let slots = vip.ring.slots_per_member();
-    let weights: u64 = vip.built_of.iter().map(|m| u64::from(m.weight)).sum();
     let members = state.members_of(index).filter(|(_, member)| !member.leaving);
     let members = members.map(|(index, member)| {
         let eligible = member.is_eligible(vip.panic);
@@ -132,15 +129,10 @@ fn side(state: &State, index: u16, vip: &VipState) -> VipSide {
             backend: member.name.clone(),
             address: member.identity.address,
             port: member.identity.port,
-            weight: member.weight,
+            weight,
             wanted: member.wanted,
-            healthy: member.healthy,
+            proven: member.healthy && (member.proven || vip.panic_threshold.is_none()),
             eligible,
-            intended_share: if eligible && weights > 0 {
-                f64::from(weight) / weights as f64
-            } else {
-                0.0
-            },
             slots: slots.get(&index).copied().unwrap_or(0),
         }
     });

@@ -40,7 +40,7 @@ mod tracking;
 mod view;
 mod vips;
 
-pub use attach::{AttachedMode, XdpMode};
+pub use attach::{AttachedMode, LinkStatus, XdpMode};
 pub use bench::{Bench, Floor};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
@@ -235,6 +235,14 @@ impl Dataplane {
         match &self.pins {
             Some(pins) => pins.interfaces(),
             None => Ok(self.links.keys().cloned().collect()),
+        }
+    }
+
+    /// How the pinned links are, as the kernel tells; nothing without pins.
+    pub fn links(&self) -> Result<Vec<LinkStatus>> {
+        match &self.pins {
+            Some(pins) => attach::status(pins),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -123,8 +123,14 @@ impl Pins {
         Ok(kind.filesystem_type() == BPF_FS_MAGIC)
     }
 
+    /// Where the BPF file system is.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
     /// Sees to it that the BPF file system is mounted.
-    pub(super) fn mount(&self) -> Result<()> {
+    pub fn mount(&self) -> Result<()> {
         if self.is_mounted()? {
             return Ok(());
         }
