@@ -7,13 +7,17 @@
 
 pub mod api;
 pub mod capture;
+pub mod change;
 pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod decap;
 pub mod health;
+pub mod edit;
+pub mod fault;
 pub mod nexthop;
+pub mod revision;
 pub mod ring;
 pub mod simulate;
 pub mod transition;
