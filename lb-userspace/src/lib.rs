@@ -5,6 +5,7 @@
 //! [`dataplane`] (the kernel's maps and programs). [`nexthop`] tells the ways to the backends,
 //! [`simulate`] runs packets of its own, [`cli`] is the command line.
 
+pub mod alerts;
 pub mod api;
 pub mod capture;
 pub mod change;
@@ -15,9 +16,14 @@ pub mod dataplane;
 pub mod decap;
 pub mod health;
 pub mod edit;
+pub mod engine;
 pub mod fault;
+pub mod durable;
+pub mod events;
+pub mod metrics;
 pub mod nexthop;
 pub mod revision;
 pub mod ring;
 pub mod simulate;
+pub mod traffic;
 pub mod transition;
