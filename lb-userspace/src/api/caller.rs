@@ -62,6 +62,9 @@ mod tests {
     fn a_caller_is_named_by_user_and_process() {
         let me = Caller::of(0, Some(std::process::id() as i32)).to_string();
         assert!(me.starts_with("root (") && me.contains("pid "), "{me}");
-        assert_eq!(Caller::of(4_000_000_000, None).to_string(), "uid 4000000000");
+        assert_eq!(
+            Caller::of(4_000_000_000, None).to_string(),
+            "uid 4000000000"
+        );
     }
 }

@@ -22,7 +22,9 @@ pub enum ListenError {
         path: PathBuf,
     },
     /// There is no such group.
-    #[error("api.group names {group:?}, which is no group of this host: `groupadd --system {group}`")]
+    #[error(
+        "api.group names {group:?}, which is no group of this host: `groupadd --system {group}`"
+    )]
     NoGroup {
         /// Its name.
         group: String,

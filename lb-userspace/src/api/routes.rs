@@ -272,7 +272,9 @@ async fn events(
         let message = format!("limit is {limit}; from 1 to 1000 is possible");
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
-    Ok(Json(engine.events(query.since.unwrap_or(0), limit as usize)))
+    Ok(Json(
+        engine.events(query.since.unwrap_or(0), limit as usize),
+    ))
 }
 
 /// Alerts that are on.

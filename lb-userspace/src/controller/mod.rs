@@ -14,7 +14,6 @@
 //! `state = "disabled"` first.
 
 mod adoption;
-pub mod daemon;
 mod entry;
 mod error;
 mod indexes;

@@ -121,7 +121,9 @@ fn moved(old: &VipState, new: &VipState) -> u32 {
 
 fn side(state: &State, index: u16, vip: &VipState) -> VipSide {
     let slots = vip.ring.slots_per_member();
-    let members = state.members_of(index).filter(|(_, member)| !member.leaving);
+    let members = state
+        .members_of(index)
+        .filter(|(_, member)| !member.leaving);
     let members = members.map(|(index, member)| {
         let eligible = member.is_eligible(vip.panic);
         let weight = member.ring_member(index, vip.panic).weight;

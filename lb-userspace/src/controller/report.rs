@@ -1,6 +1,6 @@
 //! How VIPs and members stand, for those who show it: no table is read.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::{
     member::{NextHop, control},
@@ -146,10 +146,15 @@ impl Controller {
                 next_hop: NextHop::unpack(member.entry.next_hop),
                 intended_share: f64::from(effective_weight)
                     / weights.get(&member.vip).copied().unwrap_or(1.0),
-                table_share: f64::from(owned.unwrap_or(0))
-                    / vip.ring.slots().len().max(1) as f64,
+                table_share: f64::from(owned.unwrap_or(0)) / vip.ring.slots().len().max(1) as f64,
             });
         }
         grouped
+    }
+
+    /// Whether the way to the address is known.
+    #[must_use]
+    pub fn has_way_to(&self, address: IpAddr) -> bool {
+        self.ways.get(&address).is_some_and(Option::is_some)
     }
 }

@@ -31,23 +31,21 @@ pub fn notify(message: &str) -> io::Result<()> {
 pub fn monotonic_us() -> i64 {
     use nix::time::{ClockId, clock_gettime};
     // The clock is always there; without it systemd refuses the message, which is logged.
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-        now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000
-    })
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000)
 }
 
 /// Whether systemd wants a sign of life (`WatchdogSec=`).
 #[must_use]
 pub fn wants_watchdog() -> bool {
-    let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| {
-        pid.parse() == Ok(std::process::id())
-    });
+    let ours =
+        std::env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(std::process::id()));
     ours && std::env::var_os("WATCHDOG_USEC").is_some()
 }
 
 /// Name of this host.
 #[must_use]
 pub fn host_name() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// The data path can't be had.
 #[derive(Debug, thiserror::Error)]
-pub enum BpffsLockError {
+pub(super) enum BpffsLockError {
     /// Another controller has it.
     #[error(
         "another controller (pid {pid}) runs the data path below {} already, with another \

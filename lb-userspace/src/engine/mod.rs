@@ -19,7 +19,6 @@ mod actor;
 mod change;
 mod checks;
 mod command;
-mod crash;
 mod data_path;
 mod import;
 mod locks;
