@@ -33,6 +33,7 @@ pub use model::{
 use problem::Problems;
 pub use problem::{ConfigErrors, Problem};
 use toml::de::DeTable;
+pub(crate) use value::show_duration;
 
 /// Reads a configuration file.
 ///
