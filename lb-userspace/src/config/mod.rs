@@ -34,7 +34,9 @@ pub use model::{
 };
 use problem::Problems;
 pub use problem::{ConfigErrors, Problem};
+pub(crate) use section::distance;
 use toml::de::DeTable;
+pub(crate) use value::show_duration;
 
 /// Reads a configuration file.
 ///

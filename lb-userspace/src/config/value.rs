@@ -212,7 +212,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration in the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     match duration.as_millis() {
         ms if ms % 1000 != 0 || ms == 0 => format!("{ms}ms"),
         ms if ms % 60_000 != 0 => format!("{}s", ms / 1000),
