@@ -27,8 +27,9 @@ use std::path::Path;
 
 pub use hash_key::hash_key;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, Config, Forward, Fraction, Guard, HashSeed,
-    Health, HealthKind, Metrics, Node, Prefix, Protocol, Track, Via, Vip, XdpMode, family_of,
+    Affinity, Alerts, Api, Backend, BackendState, Config, Factor, Forward, Fraction, Guard,
+    HashSeed, Health, HealthKind, Metrics, Node, Prefix, Protocol, Scaling, Secret, Skew, Track,
+    Via, Vip, XdpMode, family_of,
 };
 use problem::Problems;
 pub use problem::{ConfigErrors, Problem};
