@@ -7,7 +7,10 @@ use super::{
     pairs::Pair,
     words::{self, Changes},
 };
-use crate::config::{Alerts, Api, Backend, Config, Guard, Health, HealthKind, Metrics, Node, Vip};
+use crate::config::{
+    Alerts, Api, Backend, ChangeSettings, Config, Guard, Health, HealthKind, Metrics, Node,
+    Scaling, Skew, Vip,
+};
 
 /// Changes outside of VIPs.
 pub(super) fn outside(running: Option<&Config>, candidate: &Config) -> Vec<String> {
@@ -17,12 +20,15 @@ pub(super) fn outside(running: Option<&Config>, candidate: &Config) -> Vec<Strin
     let Config {
         node,
         api,
+        change,
         metrics,
         alerts,
         vips: _,
     } = running;
     let mut changes = Changes::default();
     of_node(&mut changes, node, &candidate.node);
+    let ChangeSettings { bake } = change;
+    changes.key("change.bake", bake, &candidate.change.bake, words::duration);
     of_services(&mut changes, (api, metrics, alerts), candidate);
     changes.0
 }
@@ -99,8 +105,9 @@ fn of_services(
     (api, metrics, alerts): (&Api, &Metrics, &Alerts),
     after: &Config,
 ) {
-    let Api { socket } = api;
+    let Api { socket, group } = api;
     changes.key("api.socket", socket, &after.api.socket, words::quoted);
+    changes.key("api.group", group, &after.api.group, words::option);
     let Metrics { listen } = metrics;
     changes.key(
         "metrics.listen",
@@ -111,6 +118,9 @@ fn of_services(
     let Alerts {
         alertmanager,
         webhook,
+        webhook_secret,
+        resend,
+        escalate_after,
     } = alerts;
     let after = &after.alerts;
     let list = |list: &Vec<String>| words::list(list);
@@ -121,6 +131,20 @@ fn of_services(
         list,
     );
     changes.key("alerts.webhook", webhook, &after.webhook, list);
+    if *webhook_secret != after.webhook_secret {
+        let text = "alerts.webhook_secret: another secret";
+        changes.0.push(text.to_owned());
+    }
+    changes.key("alerts.resend", resend, &after.resend, words::duration);
+    changes.key(
+        "alerts.escalate_after",
+        escalate_after,
+        &after.escalate_after,
+        |time| {
+            time.as_ref()
+                .map_or_else(|| "never".to_owned(), words::duration)
+        },
+    );
 }
 
 /// Changes of a VIP's settings. Weights and states of backends are not among them: they are told
@@ -141,6 +165,8 @@ pub(super) fn of_pair(pair: &Pair<'_>) -> Vec<String> {
         ring_size,
         health,
         guard,
+        scaling,
+        skew,
         backends,
     } = before;
     changes.key("name", name, &after.name, words::quoted);
@@ -155,6 +181,8 @@ pub(super) fn of_pair(pair: &Pair<'_>) -> Vec<String> {
     });
     of_health(&mut changes, health.as_ref(), after.health.as_ref());
     of_guard(&mut changes, guard, &after.guard);
+    of_scaling(&mut changes, scaling, &after.scaling);
+    of_skew(&mut changes, skew, &after.skew);
     for backend in backends {
         of_backend(&mut changes, backend, &after.backends);
     }
@@ -173,10 +201,14 @@ fn of_health(changes: &mut Changes, before: Option<&Health>, after: Option<&Heal
         kind,
         port,
         interval,
+        fast_interval,
+        jitter,
         timeout,
         rise,
         fall,
         via,
+        damping,
+        slow_start,
         panic_threshold,
     } = before;
     changes.key("health.kind", kind, &after.kind, |kind: &HealthKind| {
@@ -197,6 +229,20 @@ fn of_health(changes: &mut Changes, before: Option<&Health>, after: Option<&Heal
     changes.key("health.rise", rise, &after.rise, words::plain);
     changes.key("health.fall", fall, &after.fall, words::plain);
     changes.key("health.via", via, &after.via, words::via);
+    changes.key(
+        "health.fast_interval",
+        fast_interval,
+        &after.fast_interval,
+        words::duration,
+    );
+    changes.key("health.jitter", jitter, &after.jitter, words::fraction);
+    changes.key("health.damping", damping, &after.damping, words::plain);
+    changes.key(
+        "health.slow_start",
+        slow_start,
+        &after.slow_start,
+        words::duration,
+    );
     let threshold = &after.panic_threshold;
     changes.key(
         "health.panic_threshold",
@@ -230,6 +276,34 @@ fn of_guard(changes: &mut Changes, before: &Guard, after: &Guard) {
         &after.min_backends,
         words::plain,
     );
+}
+
+fn of_scaling(changes: &mut Changes, before: &Scaling, after: &Scaling) {
+    let Scaling {
+        target_utilisation,
+        alert_utilisation,
+    } = before;
+    for (key, before, after) in [
+        (
+            "scaling.target_utilisation",
+            target_utilisation,
+            &after.target_utilisation,
+        ),
+        (
+            "scaling.alert_utilisation",
+            alert_utilisation,
+            &after.alert_utilisation,
+        ),
+    ] {
+        changes.key(key, before, after, words::fraction);
+    }
+}
+
+/// Thresholds of an expert: that they change is said, not how.
+fn of_skew(changes: &mut Changes, before: &Skew, after: &Skew) {
+    if before != after {
+        changes.0.push("skew: other thresholds".to_owned());
+    }
 }
 
 fn of_backend(changes: &mut Changes, before: &Backend, all: &[Backend]) {

@@ -2,7 +2,9 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use crate::config::{Affinity, Forward, Fraction, HealthKind, Track, Via, XdpMode, show_duration};
+use crate::config::{
+    Affinity, Forward, Fraction, HealthKind, HttpCheck, Track, Via, XdpMode, show_duration,
+};
 
 /// A share as people read it: `40 %`, `33.3 %`, `0.02 %`.
 pub(super) fn percent(share: f64) -> String {
@@ -118,11 +120,41 @@ pub(super) fn via(via: &Via) -> String {
 pub(super) fn health_kind(kind: &HealthKind) -> String {
     match kind {
         HealthKind::Tcp => "tcp".to_owned(),
-        HealthKind::Http { path } => format!("http {path}"),
-        HealthKind::Https { path } => format!("https {path}"),
-        HealthKind::Udp => "udp".to_owned(),
+        HealthKind::Http(request) => http("http", request),
+        HealthKind::Https {
+            request,
+            verify,
+            ca,
+        } => {
+            let verify = if *verify { "" } else { ", any certificate" };
+            let ca = ca.as_ref();
+            let ca = ca.map_or_else(String::new, |ca| format!(", ca {}", ca.path.display()));
+            format!("{}{verify}{ca}", http("https", request))
+        }
+        HealthKind::Udp { send, expect } => {
+            let shown = |what: &str, bytes: &Option<Vec<u8>>| {
+                bytes.as_ref().map_or_else(String::new, |bytes| {
+                    format!(", {what} \"{}\"", bytes.escape_ascii())
+                })
+            };
+            format!("udp{}{}", shown("send", send), shown("expect", expect))
+        }
         HealthKind::Exec { command } => format!("exec {}", list(command)),
     }
+}
+
+fn http(kind: &str, request: &HttpCheck) -> String {
+    let HttpCheck {
+        path,
+        host,
+        expect_status,
+        expect_body,
+    } = request;
+    let host = host.as_ref();
+    let host = host.map_or_else(String::new, |host| format!(", host {host}"));
+    let body = expect_body.as_ref();
+    let body = body.map_or_else(String::new, |body| format!(", body {body:?}"));
+    format!("{kind} {path}{host}, status {expect_status}{body}")
 }
 
 #[cfg(test)]

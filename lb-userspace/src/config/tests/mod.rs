@@ -62,6 +62,8 @@ fn the_least_gets_all_defaults() {
                 max_moved: Fraction::ALL,
                 min_backends: 1,
             },
+            scaling: Scaling::default(),
+            skew: Skew::default(),
             backends: vec![Backend {
                 name: "api-1".to_owned(),
                 address: Ipv4Addr::new(10, 0, 1, 11).into(),
@@ -470,6 +472,8 @@ fn the_documentation_has_every_key_and_no_other() {
         ("[[vip]]", "[[vip]]\nqqqqqqqq = 1"),
         ("[vip.health]", "[[vip]]\n[vip.health]\nqqqqqqqq = 1"),
         ("[vip.guard]", "[[vip]]\n[vip.guard]\nqqqqqqqq = 1"),
+        ("[vip.scaling]", "[[vip]]\n[vip.scaling]\nqqqqqqqq = 1"),
+        ("[vip.skew]", "[[vip]]\n[vip.skew]\nqqqqqqqq = 1"),
         ("[[vip.backend]]", "[[vip]]\n[[vip.backend]]\nqqqqqqqq = 1"),
     ] {
         let section = docs
@@ -483,7 +487,9 @@ fn the_documentation_has_every_key_and_no_other() {
             .map(|row| row[..row.find('`').unwrap()].to_owned())
             .collect();
         let mut keys = keys_of(text);
-        keys.retain(|key| !["health", "guard", "backend"].contains(&key.as_str()));
+        keys.retain(|key| {
+            !["health", "guard", "scaling", "skew", "backend"].contains(&key.as_str())
+        });
         assert_eq!(documented, keys, "docs/configuration.md, section {heading}");
     }
 }
