@@ -12,6 +12,8 @@ pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod decap;
+pub mod doctor;
+pub mod explain;
 pub mod nexthop;
 pub mod ring;
 pub mod simulate;
