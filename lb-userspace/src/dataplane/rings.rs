@@ -183,7 +183,11 @@ impl Rings {
     pub fn slot(&self, ring: RingName, slot: u32) -> Result<Slot> {
         let image = self.image(ring.image)?.words();
         let at = slot / ENTRIES_PER_WORD;
-        let read = |at: u32| image.get(at as usize).map(|word| word.load(Ordering::Acquire));
+        let read = |at: u32| {
+            image
+                .get(at as usize)
+                .map(|word| word.load(Ordering::Acquire))
+        };
         match (read(at), read(SECTION_WORDS + at)) {
             (Some(first), Some(second)) if slot < ring.size => {
                 Ok(Slot::decode(entry(first, slot), entry(second, slot)))

@@ -90,8 +90,8 @@ impl Walker<'_> {
             self.note("tracking", "the flow has no entry");
         }
         let previous = slot.previous.unwrap_or(slot.current);
-        let is_new = self.opens
-            || vip.track == track::ALWAYS && self.flow.protocol == Protocol::Udp;
+        let is_new =
+            self.opens || vip.track == track::ALWAYS && self.flow.protocol == Protocol::Udp;
         let (member, why) = if is_new {
             (slot.current, "a new flow goes to the slot's member")
         } else if self.serves(previous)? {

@@ -54,8 +54,8 @@ impl Walker<'_> {
         let flow = &found.flow;
         let who = self.member_label(flow.member);
         let word = self.sources.tables.members.read(flow.member)?.control;
-        let is_current = control::generation(word) == flow.generation
-            && control::state(word) != control::ABSENT;
+        let is_current =
+            control::generation(word) == flow.generation && control::state(word) != control::ABSENT;
         let gone = if !is_current {
             "whose member is gone"
         } else if !self.opens {
@@ -103,7 +103,10 @@ impl Walker<'_> {
         self.member = Some(member);
         if !self.serves(member)? {
             let who = self.member_label(member);
-            self.note("member", format!("{who} takes no packets (down or disabled)"));
+            self.note(
+                "member",
+                format!("{who} takes no packets (down or disabled)"),
+            );
             return Err(Stop::Reason(Reason::MemberDown));
         }
         let entry = self.sources.tables.members.read(member)?;
