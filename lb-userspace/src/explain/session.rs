@@ -25,7 +25,7 @@ struct Rewriting {
 
 impl Walker<'_> {
     /// A client's packet for a VIP with `nat`.
-    pub(super) fn to_nat(&mut self, index: u16, vip: &Vip) -> Step<End> {
+    pub(super) fn request(&mut self, index: u16, vip: &Vip) -> Step<End> {
         let rewriting = match self.find_session(index)? {
             Some(found) => self.follow(&found),
             None => self.begin(vip)?,
@@ -165,7 +165,7 @@ impl Walker<'_> {
     }
 
     /// A packet to one of the node's NAT addresses: a backend's reply, or the host's own traffic.
-    pub(super) fn to_nat_source(&mut self, source: u16) -> Step<End> {
+    pub(super) fn answer(&mut self, source: u16) -> Step<End> {
         let key = self.key(source | REPLY);
         let Some(SessionEntry { flow, .. }) = self.sources.tables.sessions.find(&key)? else {
             self.note("session", "the packet belongs to none");

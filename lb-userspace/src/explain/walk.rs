@@ -187,8 +187,8 @@ impl Walker<'_> {
 
     fn go(&mut self) -> Step<End> {
         match self.service()? {
-            Service::Vip(index) => self.to_vip(index),
-            Service::NatSource(index) => self.to_nat_source(index),
+            Service::Vip(index) => self.serve(index),
+            Service::NatSource(index) => self.answer(index),
             Service::Foreign => Err(self.foreign()?),
         }
     }
@@ -246,10 +246,10 @@ impl Walker<'_> {
         }
     }
 
-    fn to_vip(&mut self, index: u16) -> Step<End> {
+    fn serve(&mut self, index: u16) -> Step<End> {
         let vip = self.sources.tables.vips.read(index)?;
         if vip.forward == forward::NAT {
-            return self.to_nat(index, &vip);
+            return self.request(index, &vip);
         }
         let choice = self.choose(&vip)?;
         let way = self.way(choice.member)?;

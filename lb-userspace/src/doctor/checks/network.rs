@@ -9,6 +9,9 @@ use crate::{
     nexthop::{Resolved, State},
 };
 
+/// What the Internet and most networks carry.
+const USUAL_MTU: u32 = 1500;
+
 pub(in super::super) fn network(host: &Host, config: &Config, findings: &mut Findings) {
     next_hops(host, config, findings);
     for vip in &config.vips {
@@ -79,6 +82,14 @@ fn room(host: &Host, config: &Config, vip: &Vip, findings: &mut Findings) {
     };
     if fits >= incoming {
         let text = format!("packets of {incoming} bytes fit the way to every backend");
+        findings.ok("mtu", &vip.name, text);
+        return;
+    }
+    if fits >= USUAL_MTU {
+        let text = format!(
+            "packets of up to {fits} bytes fit the way to every backend; larger ones, which only \
+             local clients can send, are answered with the size that fits"
+        );
         findings.ok("mtu", &vip.name, text);
         return;
     }
@@ -282,6 +293,11 @@ mod tests {
         assert_eq!(found("mtu", with_mtu(595), "ipip"), Problem);
         assert_eq!(found("mtu", with_mtu(1500), "l2"), Fine);
         assert_eq!(found("mtu", with_mtu(1400), "nat"), Warning);
+        let one_arm = |host: &mut Host| {
+            with_mtu(9000)(host);
+            host.interfaces[0].mtu = 9000;
+        };
+        assert_eq!(found("mtu", one_arm, "ipip"), Fine, "clients send 1500");
         let six = |host: &mut Host| {
             with_mtu(1520)(host);
             let (_, way) = host.next_hops.pop_first().unwrap();

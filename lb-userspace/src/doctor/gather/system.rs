@@ -90,7 +90,7 @@ pub(super) fn clock_synchronised() -> Option<bool> {
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills the structure.
     let result = unsafe { libc::adjtimex(&raw mut state) };
-    (result >= 0).then(|| result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
+    (result >= 0).then_some(result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
 }
 
 /// A folder, judged by the nearest one above it that is there.
