@@ -178,7 +178,7 @@ fn native(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
         Some(features) if features & needs == needs => {
             findings.ok("native xdp", name, format!("{driver} has it"));
         }
-        // Drivers that can do it only in some state (veth whose peer has no GRO) say less.
+        // Some drivers can do it only in some state, and say less in others.
         Some(features) if features & xdp_feature::BASIC != 0 => {
             let finding = format!("{driver} has it, but can't redirect in its present state");
             let advice = "enough when backends are behind the interface that packets come in by";
@@ -241,14 +241,17 @@ fn merging(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
         Some(false) => findings.ok("lro", name, "off"),
         None => {}
     }
-    let is_veth = interface.driver.as_deref() == Some("veth");
+    // What a veth says depends on its peer.
+    let features = interface.xdp_features.unwrap_or(xdp_feature::NDO_XMIT);
+    let is_deaf =
+        interface.driver.as_deref() == Some("veth") && features & xdp_feature::NDO_XMIT == 0;
     match interface.gro {
-        Some(false) if is_veth => findings.warn(
+        Some(_) if is_deaf => findings.warn(
             "gro",
             name,
-            "off, on a veth: frames that are redirected to it get lost unless its peer has an XDP \
-             program",
-            format!("ethtool -K {name} gro on"),
+            "a veth whose peer has neither an XDP program nor GRO: frames that are sent to it get lost",
+            "attach a program that passes everything to the peer, or, which is enough for frames that \
+             come in by another interface, `ethtool -K PEER gro on`",
         ),
         Some(true) if mode == XdpMode::Generic => findings.warn(
             "gro",
@@ -371,8 +374,13 @@ mod tests {
         assert_eq!(found("queues", channels(4, 8), ""), Fine);
         assert_eq!(found("lro", |i| i.lro = Some(true), ""), Problem);
         assert_eq!(found("lro", |i| i.lro = Some(false), ""), Fine);
-        let veth = |i: &mut Interface| (i.driver, i.gro) = (Some("veth".into()), Some(false));
-        assert_eq!(found("gro", veth, ""), Warning);
+        let veth = |features| {
+            move |i: &mut Interface| {
+                (i.driver, i.xdp_features) = (Some("veth".into()), Some(features));
+            }
+        };
+        assert_eq!(found("gro", veth(3), ""), Warning);
+        assert_eq!(found("gro", veth(7), ""), Fine);
         assert_eq!(found("gro", |i| i.gro = Some(true), ""), Fine);
         let generic = "xdp_mode = \"generic\"";
         assert_eq!(found("gro", |i| i.gro = Some(true), generic), Warning);

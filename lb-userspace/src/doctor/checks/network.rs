@@ -172,8 +172,7 @@ fn egress(host: &Host, config: &Config, findings: &mut Findings) {
                 "frames can't be redirected to it as it is now",
                 format!(
                     "name {name} in node.interfaces: many drivers take redirected frames only \
-                     while a program is attached there as well (a veth: `ethtool -K {name} gro \
-                     on`)"
+                     while a program is attached there as well (a veth: `gro on` at its peer)"
                 ),
             ),
             _ => findings.ok("egress", name, "frames can be redirected to it"),
