@@ -161,6 +161,19 @@ impl Actor {
         self.checks.health.set_targets(targets);
     }
 
+    /// An interface may have come that probes leave by.
+    pub(super) fn follow_probe_interfaces(&mut self) {
+        let interfaces = self.probe_interfaces();
+        let Some(paths) = &mut self.checks.paths else {
+            return;
+        };
+        for interface in interfaces {
+            if let Err(error) = paths.attach(&interface) {
+                warn!(%error, interface, "checks that leave there can't go the way of the traffic");
+            }
+        }
+    }
+
     /// Interfaces that probes leave by and answers come in by.
     fn probe_interfaces(&self) -> Vec<String> {
         let mut interfaces: BTreeSet<String> = self
