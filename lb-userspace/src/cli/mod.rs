@@ -6,6 +6,7 @@
 
 mod check;
 mod decap;
+mod doctor;
 mod run;
 mod simulate;
 mod unload;
@@ -71,6 +72,7 @@ enum Command {
     /// 192.0.0.8 (RFC 7600) or 100::/64 (RFC 6666).
     Simulate(SimulateArgs),
     Decap(decap::DecapArgs),
+    Doctor(doctor::DoctorArgs),
     /// Detach the program from all interfaces and remove its tables: forwarding ends.
     ///
     /// Gives back the ports that `nat` had reserved. Nothing there is no error.
@@ -144,6 +146,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args).map(|()| ExitCode::SUCCESS),
         Command::Simulate(args) => simulate::simulate(args).map(|()| ExitCode::SUCCESS),
         Command::Decap(args) => decap::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Unload(args) => unload::unload(&args).map(|()| ExitCode::SUCCESS),
     };
     match done {

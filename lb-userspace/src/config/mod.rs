@@ -16,6 +16,7 @@ mod hash_key;
 mod model;
 mod problem;
 mod resolve;
+mod resolve_health;
 mod resolve_vip;
 mod section;
 #[cfg(test)]
@@ -27,12 +28,15 @@ use std::path::Path;
 
 pub use hash_key::hash_key;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, Config, Forward, Fraction, Guard, HashSeed,
-    Health, HealthKind, Metrics, Node, Prefix, Protocol, Track, Via, Vip, XdpMode, family_of,
+    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Factor, Forward,
+    Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
+    Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode, family_of,
 };
 use problem::Problems;
 pub use problem::{ConfigErrors, Problem};
+pub(crate) use section::distance;
 use toml::de::DeTable;
+pub(crate) use value::show_duration;
 
 /// Reads a configuration file.
 ///

@@ -1,23 +1,26 @@
 //! One VIP, taken together: defaults, and whether its keys and backends fit.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use toml::Spanned;
 
 use super::{
-    model::{
-        Affinity, Backend, Forward, Fraction, Guard, Health, HealthKind, Protocol, Track, Via, Vip,
-    },
+    model::{Affinity, Backend, Forward, Fraction, Guard, Protocol, Scaling, Skew, Track, Vip},
     problem::{Problem, Problems},
-    resolve::{Unique, or},
+    resolve::{ReadFile, Unique, or},
+    resolve_health::resolve_health,
     section::Typed,
-    typed::{self, Kind},
+    typed,
     value::show_duration,
 };
 use crate::ring::RingSize;
 
 /// The VIP that was typed; `None` when a part is not known.
-pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip> {
+pub(super) fn resolve_vip(
+    typed: typed::Vip,
+    read_file: ReadFile<'_>,
+    problems: &Problems,
+) -> Option<Vip> {
     check_backends(&typed, problems);
     check_ring(&typed, problems);
     let (protocol, forward) = (known(&typed.protocol), known(&typed.forward));
@@ -25,7 +28,7 @@ pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip>
     let port = known(&typed.port);
     let health = typed
         .health
-        .map(|health| resolve_health(health, port, problems));
+        .map(|health| resolve_health(health, port, read_file, problems));
     let backends: Option<Vec<Backend>> = typed
         .backends
         .into_iter()
@@ -49,11 +52,71 @@ pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip>
             max_moved: or(typed.guard.max_moved, Fraction::ALL),
             min_backends: or(typed.guard.min_backends, 1),
         },
+        scaling: resolve_scaling(typed.scaling, problems),
+        skew: resolve_skew(typed.skew, problems),
         backends: backends?,
     })
 }
 
-fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {
+fn resolve_scaling(typed: typed::Scaling, problems: &Problems) -> Scaling {
+    let default = Scaling::default();
+    let alert = typed.alert_utilisation.as_ref();
+    let at = alert
+        .or(typed.target_utilisation.as_ref())
+        .map(Spanned::span);
+    let scaling = Scaling {
+        target_utilisation: or(typed.target_utilisation, default.target_utilisation),
+        alert_utilisation: or(typed.alert_utilisation, default.alert_utilisation),
+    };
+    if let (Some(at), true) = (at, scaling.alert_utilisation < scaling.target_utilisation) {
+        let (alert, target) = (scaling.alert_utilisation, scaling.target_utilisation);
+        let label = format!(
+            "`alert_utilisation` is {}, `target_utilisation` is {}",
+            alert.as_f64(),
+            target.as_f64()
+        );
+        let title = "`vip.scaling.alert_utilisation` is below `vip.scaling.target_utilisation`";
+        let help = "an alert at what is wanted would never end: make it the same or more";
+        problems.add(Problem::new(at, title, label, help));
+    }
+    scaling
+}
+
+fn resolve_skew(typed: typed::Skew, problems: &Problems) -> Skew {
+    let default = Skew::default();
+    let at = typed
+        .long
+        .as_ref()
+        .or(typed.short.as_ref())
+        .map(Spanned::span);
+    let skew = Skew {
+        tolerance: or(typed.tolerance, default.tolerance),
+        widest_tolerance: or(typed.widest_tolerance, default.widest_tolerance),
+        days_per_false_alarm: or(typed.days_per_false_alarm, default.days_per_false_alarm),
+        short: or(typed.short, default.short),
+        long: or(typed.long, default.long),
+        least_seconds: or(typed.least_seconds, default.least_seconds),
+        clear_windows: or(typed.clear_windows, default.clear_windows),
+        concentration: or(typed.concentration, default.concentration),
+        revision_memory: or(typed.revision_memory, default.revision_memory),
+        volume_ratio: or(typed.volume_ratio, default.volume_ratio),
+        bytes_floor: or(typed.bytes_floor, default.bytes_floor),
+        packets_floor: or(typed.packets_floor, default.packets_floor),
+        volume_for: or(typed.volume_for, default.volume_for),
+        spike: or(typed.spike, default.spike),
+        spike_floor: or(typed.spike_floor, default.spike_floor),
+    };
+    if let (Some(at), true) = (at, skew.long < 2 * skew.short) {
+        let (long, short) = (show_duration(skew.long), show_duration(skew.short));
+        let label = format!("`long` is {long}, `short` is {short}");
+        let title = "`vip.skew.long` is less than twice `vip.skew.short`";
+        let help = "the long window shows what is usual: several times the short one";
+        problems.add(Problem::new(at, title, label, help));
+    }
+    skew
+}
+
+pub(super) fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {
     typed.as_ref().map(|typed| *typed.get_ref())
 }
 
@@ -187,102 +250,4 @@ fn resolve_backend(backend: typed::Backend, vip_port: Option<u16>) -> Option<Bac
         capacity: known(&backend.capacity),
         state: or(backend.state, Default::default()),
     })
-}
-
-fn resolve_health(
-    health: typed::Health,
-    vip_port: Option<u16>,
-    problems: &Problems,
-) -> Option<Health> {
-    check_health_keys(&health, vip_port, problems);
-    let interval = known(&health.interval).unwrap_or(Duration::from_secs(1));
-    let timeout = known(&health.timeout).unwrap_or(Duration::from_millis(500));
-    let typed = health.timeout.as_ref().or(health.interval.as_ref());
-    if let (Some(typed), true) = (typed, timeout >= interval) {
-        let (interval, timeout) = (show_duration(interval), show_duration(timeout));
-        let label = format!("`interval` is {interval}, `timeout` is {timeout}");
-        let help =
-            "`timeout` must be shorter than `interval`: one check ends before the next begins";
-        let title = "`vip.health.timeout` is not shorter than `vip.health.interval`";
-        problems.add(Problem::new(typed.span(), title, label, help));
-    }
-    Some(Health {
-        port: known(&health.port).unwrap_or(0),
-        interval,
-        timeout,
-        rise: or(health.rise, 2),
-        fall: or(health.fall, 3),
-        via: or(health.via, Via::Vip),
-        panic_threshold: or(health.panic_threshold, Fraction::HALF),
-        kind: resolve_kind(health.kind?.into_inner(), health.path, health.command),
-    })
-}
-
-fn resolve_kind(
-    kind: Kind,
-    path: Typed<String>,
-    command: Typed<Vec<Spanned<String>>>,
-) -> HealthKind {
-    let path = or(path, "/".to_owned());
-    match kind {
-        Kind::Tcp => HealthKind::Tcp,
-        Kind::Http => HealthKind::Http { path },
-        Kind::Https => HealthKind::Https { path },
-        Kind::Udp => HealthKind::Udp,
-        Kind::Exec => {
-            let words = or(command, Vec::new());
-            HealthKind::Exec {
-                command: words.into_iter().map(Spanned::into_inner).collect(),
-            }
-        }
-    }
-}
-
-/// Keys that belong to one kind of check only.
-fn check_health_keys(health: &typed::Health, vip_port: Option<u16>, problems: &Problems) {
-    let Some(kind) = known(&health.kind) else {
-        return;
-    };
-    let stray = |span, key: &str, kinds: &str| {
-        let title = format!("`vip.health.{key}` has no meaning with this `kind`");
-        let label = format!("only for {kinds}");
-        let problem = Problem::new(
-            span,
-            title,
-            label,
-            format!("leave `{key}` out, or change `kind`"),
-        );
-        let kind = health
-            .kind
-            .as_ref()
-            .map_or(health.at.clone(), Spanned::span);
-        problems.add(problem.related(kind, "the kind"));
-    };
-    if let (Some(path), false) = (&health.path, matches!(kind, Kind::Http | Kind::Https)) {
-        stray(path.span(), "path", "\"http\" and \"https\"");
-    }
-    match (&health.command, kind) {
-        (Some(command), Kind::Exec) if !command.get_ref().is_empty() => {}
-        (None, Kind::Exec) | (Some(_), Kind::Exec) => {
-            let at = health
-                .command
-                .as_ref()
-                .map_or(health.at.clone(), Spanned::span);
-            let help =
-                "the program and its arguments: `command = [\"/usr/local/bin/check\", \"-q\"]`";
-            let title = "`vip.health.command` is missing";
-            problems.add(Problem::new(at, title, "`kind = \"exec\"` needs it", help));
-        }
-        (Some(command), _) => stray(command.span(), "command", "\"exec\""),
-        (None, _) => {}
-    }
-    if kind != Kind::Exec && vip_port == Some(0) && health.port.is_none() {
-        let title = "`vip.health.port` is missing";
-        let help = "the port that checks go to: `port = 80`";
-        let problem = Problem::new(health.at.clone(), title, "an any-port VIP needs it", help);
-        problems.add(Problem {
-            is_missing: true,
-            ..problem
-        });
-    }
 }

@@ -13,7 +13,8 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     model::{
-        Affinity, BackendState, Forward, Fraction, HashSeed, Prefix, Protocol, Track, Via, XdpMode,
+        Affinity, BackendState, Factor, Forward, Fraction, HashSeed, Prefix, Protocol, StatusSet,
+        Track, Via, XdpMode,
     },
     problem::Problems,
     section::{Section, Typed},
@@ -28,9 +29,14 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600);
 pub(super) struct File {
     pub(super) node: Option<Node>,
     pub(super) api_socket: Typed<PathBuf>,
+    pub(super) api_group: Typed<String>,
+    pub(super) bake: Typed<Duration>,
     pub(super) metrics_listen: Typed<SocketAddr>,
     pub(super) alertmanager: Typed<Vec<Spanned<String>>>,
     pub(super) webhook: Typed<Vec<Spanned<String>>>,
+    pub(super) webhook_secret_file: Typed<PathBuf>,
+    pub(super) resend: Typed<Duration>,
+    pub(super) escalate_after: Typed<Duration>,
     pub(super) vips: Vec<Vip>,
 }
 
@@ -62,6 +68,8 @@ pub(super) struct Vip {
     pub(super) ring_size: Typed<RingSize>,
     pub(super) health: Option<Health>,
     pub(super) guard: Guard,
+    pub(super) scaling: Scaling,
+    pub(super) skew: Skew,
     pub(super) backends: Vec<Backend>,
     /// Whether there is a `backend` at all, right or wrong.
     pub(super) has_backends: bool,
@@ -72,12 +80,23 @@ pub(super) struct Health {
     pub(super) kind: Typed<Kind>,
     pub(super) port: Typed<u16>,
     pub(super) path: Typed<String>,
+    pub(super) host: Typed<String>,
+    pub(super) expect_status: Typed<StatusSet>,
+    pub(super) expect_body: Typed<String>,
+    pub(super) verify: Typed<bool>,
+    pub(super) ca_file: Typed<PathBuf>,
+    pub(super) send: Typed<Vec<u8>>,
+    pub(super) expect: Typed<Vec<u8>>,
     pub(super) command: Typed<Vec<Spanned<String>>>,
     pub(super) interval: Typed<Duration>,
+    pub(super) fast_interval: Typed<Duration>,
+    pub(super) jitter: Typed<Fraction>,
     pub(super) timeout: Typed<Duration>,
     pub(super) rise: Typed<u32>,
     pub(super) fall: Typed<u32>,
     pub(super) via: Typed<Via>,
+    pub(super) damping: Typed<bool>,
+    pub(super) slow_start: Typed<Duration>,
     pub(super) panic_threshold: Typed<Fraction>,
 }
 
@@ -97,6 +116,31 @@ pub(super) struct Guard {
     pub(super) min_backends: Typed<u32>,
 }
 
+#[derive(Default)]
+pub(super) struct Scaling {
+    pub(super) target_utilisation: Typed<Fraction>,
+    pub(super) alert_utilisation: Typed<Fraction>,
+}
+
+#[derive(Default)]
+pub(super) struct Skew {
+    pub(super) tolerance: Typed<Fraction>,
+    pub(super) widest_tolerance: Typed<Fraction>,
+    pub(super) days_per_false_alarm: Typed<u32>,
+    pub(super) short: Typed<Duration>,
+    pub(super) long: Typed<Duration>,
+    pub(super) least_seconds: Typed<u32>,
+    pub(super) clear_windows: Typed<u32>,
+    pub(super) concentration: Typed<Factor>,
+    pub(super) revision_memory: Typed<Duration>,
+    pub(super) volume_ratio: Typed<Factor>,
+    pub(super) bytes_floor: Typed<u32>,
+    pub(super) packets_floor: Typed<u32>,
+    pub(super) volume_for: Typed<Duration>,
+    pub(super) spike: Typed<Factor>,
+    pub(super) spike_floor: Typed<u32>,
+}
+
 pub(super) struct Backend {
     pub(super) at: Range<usize>,
     pub(super) name: Typed<String>,
@@ -114,6 +158,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         root.missing("node", "a table `[node]` with `interfaces` and `hash_seed`");
     }
     let mut api = root.table("api", "api");
+    let mut change = root.table("change", "change");
     let mut metrics = root.table("metrics", "metrics");
     let mut alerts = root.table("alerts", "alerts");
     let file = File {
@@ -121,6 +166,12 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         api_socket: api
             .as_mut()
             .and_then(|api| api.value("socket", value::absolute_path)),
+        api_group: api
+            .as_mut()
+            .and_then(|api| api.value("group", value::string)),
+        bake: change
+            .as_mut()
+            .and_then(|change| change.value("bake", value::duration(Duration::ZERO..=HOUR))),
         metrics_listen: metrics
             .as_mut()
             .and_then(|m| m.value("listen", value::socket_address)),
@@ -128,13 +179,24 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
             .as_mut()
             .and_then(|a| a.list("alertmanager", value::url)),
         webhook: alerts.as_mut().and_then(|a| a.list("webhook", value::url)),
+        webhook_secret_file: alerts
+            .as_mut()
+            .and_then(|a| a.value("webhook_secret_file", value::path)),
+        resend: alerts.as_mut().and_then(|a| {
+            let range = Duration::from_secs(5)..=Duration::from_secs(600);
+            a.value("resend", value::duration(range))
+        }),
+        escalate_after: alerts.as_mut().and_then(|a| {
+            let range = Duration::ZERO..=24 * HOUR;
+            a.value("escalate_after", value::duration(range))
+        }),
         vips: root
             .tables("vip", "vip")
             .into_iter()
             .map(read_vip)
             .collect(),
     };
-    [api, metrics, alerts]
+    [api, change, metrics, alerts]
         .into_iter()
         .flatten()
         .chain([root])
@@ -233,6 +295,14 @@ fn read_vip(mut vip: Section<'_, '_>) -> Vip {
             .table("guard", "vip.guard")
             .map(read_guard)
             .unwrap_or_default(),
+        scaling: vip
+            .table("scaling", "vip.scaling")
+            .map(read_scaling)
+            .unwrap_or_default(),
+        skew: vip
+            .table("skew", "vip.skew")
+            .map(read_skew)
+            .unwrap_or_default(),
         has_backends: vip.has("backend"),
         backends: vip
             .tables("backend", "vip.backend")
@@ -261,12 +331,23 @@ fn read_health(mut health: Section<'_, '_>) -> Health {
         ),
         port: health.value("port", value::port(1)),
         path: health.value("path", value::http_path),
+        host: health.value("host", value::host),
+        expect_status: health.value("expect_status", value::status_set),
+        expect_body: health.value("expect_body", value::some_text),
+        verify: health.value("verify", value::yes_or_no),
+        ca_file: health.value("ca_file", value::path),
+        send: health.value("send", value::payload),
+        expect: health.value("expect", value::payload),
         command: health.list("command", value::string),
         interval: health.value("interval", value::duration(ms(100)..=HOUR)),
+        fast_interval: health.value("fast_interval", value::duration(ms(10)..=HOUR)),
+        jitter: health.value("jitter", value::jitter),
         timeout: health.value("timeout", value::duration(ms(10)..=ms(60_000))),
         rise: health.value("rise", value::integer(1..=100)),
         fall: health.value("fall", value::integer(1..=100)),
         via: health.value("via", value::one_of(&ways)),
+        damping: health.value("damping", value::yes_or_no),
+        slow_start: health.value("slow_start", value::duration(Duration::ZERO..=HOUR)),
         panic_threshold: health.value("panic_threshold", value::fraction(true)),
         at: health.finish(),
     }
@@ -279,6 +360,39 @@ fn read_guard(mut guard: Section<'_, '_>) -> Guard {
         min_backends: guard.value("min_backends", value::integer(1..=4096)),
     };
     guard.finish();
+    read
+}
+
+fn read_scaling(mut scaling: Section<'_, '_>) -> Scaling {
+    let read = Scaling {
+        target_utilisation: scaling.value("target_utilisation", value::fraction(false)),
+        alert_utilisation: scaling.value("alert_utilisation", value::fraction(false)),
+    };
+    scaling.finish();
+    read
+}
+
+fn read_skew(mut skew: Section<'_, '_>) -> Skew {
+    let seconds =
+        |first, last| value::duration(Duration::from_secs(first)..=Duration::from_secs(last));
+    let read = Skew {
+        tolerance: skew.value("tolerance", value::fraction(false)),
+        widest_tolerance: skew.value("widest_tolerance", value::fraction(false)),
+        days_per_false_alarm: skew.value("days_per_false_alarm", value::integer(1..=1_000_000_000)),
+        short: skew.value("short", seconds(2, 120)),
+        long: skew.value("long", seconds(10, 3600)),
+        least_seconds: skew.value("least_seconds", value::integer(1..=60)),
+        clear_windows: skew.value("clear_windows", value::integer(1..=100)),
+        concentration: skew.value("concentration", value::factor(1.01..=1000.0)),
+        revision_memory: skew.value("revision_memory", seconds(1, 24 * 3600)),
+        volume_ratio: skew.value("volume_ratio", value::factor(1.01..=1000.0)),
+        bytes_floor: skew.value("bytes_floor", value::integer(0..=u32::MAX)),
+        packets_floor: skew.value("packets_floor", value::integer(0..=u32::MAX)),
+        volume_for: skew.value("volume_for", seconds(1, 3600)),
+        spike: skew.value("spike", value::factor(1.01..=1000.0)),
+        spike_floor: skew.value("spike_floor", value::integer(0..=u32::MAX)),
+    };
+    skew.finish();
     read
 }
 

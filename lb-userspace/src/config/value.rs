@@ -11,7 +11,7 @@ use std::{
 
 use toml::de::DeValue;
 
-use super::model::{Fraction, HashSeed, Prefix};
+use super::model::{Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
 use crate::ring::RingSize;
 
 /// Why a value is not right, and what would be.
@@ -143,6 +143,25 @@ pub(super) fn fraction(zero: bool) -> impl Fn(&DeValue<'_>) -> Parsed<Fraction> 
     }
 }
 
+/// A number of times, in a range.
+pub(super) fn factor(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Parsed<Factor> {
+    move |value| {
+        let text = match value {
+            DeValue::Float(number) => number.as_str().to_owned(),
+            DeValue::Integer(number) => number.to_string(),
+            _ => return wrong_type(value, "a number", "2.5"),
+        };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        match number.and_then(Factor::new) {
+            Some(factor) => Ok(factor),
+            None => wrong(
+                format!("{text} is out of range"),
+                format!("{} to {} is possible", range.start(), range.end()),
+            ),
+        }
+    }
+}
+
 /// One of several words.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
     move |value| {
@@ -212,7 +231,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration in the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     match duration.as_millis() {
         ms if ms % 1000 != 0 || ms == 0 => format!("{ms}ms"),
         ms if ms % 60_000 != 0 => format!("{}s", ms / 1000),
@@ -399,6 +418,97 @@ pub(super) fn http_path(value: &DeValue<'_>) -> Parsed<String> {
     )
 }
 
+/// Yes or no.
+pub(super) fn yes_or_no(value: &DeValue<'_>) -> Parsed<bool> {
+    match value {
+        DeValue::Boolean(value) => Ok(*value),
+        _ => wrong_type(value, "`true` or `false`", "true"),
+    }
+}
+
+/// A text that is not empty.
+pub(super) fn some_text(value: &DeValue<'_>) -> Parsed<String> {
+    match string(value)? {
+        text if text.is_empty() => wrong("the text is empty", "leave the key out instead"),
+        text => Ok(text),
+    }
+}
+
+/// A share that intervals may differ by.
+pub(super) fn jitter(value: &DeValue<'_>) -> Parsed<Fraction> {
+    let share = fraction(true)(value)?;
+    if share > Fraction::HALF {
+        return wrong("more than a half", "0 to 0.5 is possible");
+    }
+    Ok(share)
+}
+
+/// The name of a host, for `Host` and certificates; a port may follow.
+pub(super) fn host(value: &DeValue<'_>) -> Parsed<String> {
+    const HELP: &str = "a host's name or address, as in \"api.example\", \"api.example:8443\" or \
+                        \"[2001:db8::1]:8443\"";
+    let text = string(value)?;
+    let odd = text
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !"._-:[]".contains(*c));
+    match (odd, text.len()) {
+        (Some(odd), _) => wrong(format!("{odd:?} can't be in a host's name"), HELP),
+        (None, 1..=260) => Ok(text),
+        (None, length) => wrong(format!("a name of {length} characters can't be"), HELP),
+    }
+}
+
+/// Status codes of HTTP such as `200`, or ranges of them as in `200-299,401`.
+pub(super) fn status_set(value: &DeValue<'_>) -> Parsed<StatusSet> {
+    const HELP: &str = "status codes from 100 to 599 and ranges of them, as in \"200-299,401\"";
+    let text = match value.as_integer() {
+        Some(number) => number.to_string(),
+        None => string(value)?,
+    };
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((
+            first.trim().parse::<u16>().ok()?,
+            last.trim().parse::<u16>().ok()?,
+        ))
+    };
+    let mut ranges = Vec::new();
+    for part in text.split(',') {
+        match range(part) {
+            Some((first, last)) if (100..=last).contains(&first) && last <= 599 => {
+                ranges.push(first..=last);
+            }
+            _ => return wrong(format!("{:?} is no status", part.trim()), HELP),
+        }
+    }
+    Ok(StatusSet::new(ranges))
+}
+
+/// What a packet carries: a text, or bytes as in `hex:00ff`.
+pub(super) fn payload(value: &DeValue<'_>) -> Parsed<Vec<u8>> {
+    const HELP: &str = "a text, or bytes in hex digits, as in \"hex:0001ff\"";
+    const LONGEST: usize = 1200;
+    let text = some_text(value)?;
+    let bytes = match text.strip_prefix("hex:") {
+        None => text.into_bytes(),
+        Some(digits) => {
+            if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+                return wrong("not hex digits", HELP);
+            }
+            if !digits.len().is_multiple_of(2) {
+                return wrong("half a byte is missing", HELP);
+            }
+            let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_default();
+            (0..digits.len()).step_by(2).map(byte).collect()
+        }
+    };
+    if bytes.len() > LONGEST {
+        let label = format!("{} bytes are too long", bytes.len());
+        return wrong(label, format!("{LONGEST} bytes at most fit into a packet"));
+    }
+    Ok(bytes)
+}
+
 /// The secret seed.
 pub(super) fn hash_seed(value: &DeValue<'_>) -> Parsed<HashSeed> {
     parse_hash_seed(&string(value)?)
@@ -416,6 +526,15 @@ pub(super) fn parse_hash_seed(text: &str) -> Parsed<HashSeed> {
     match u128::from_str_radix(text, 16) {
         Ok(0) | Err(_) => wrong("a seed of zeros is no secret", HELP),
         Ok(seed) => Ok(HashSeed::new(seed.to_be_bytes())),
+    }
+}
+
+/// The secret of webhooks, from the text of its file.
+pub(super) fn parse_webhook_secret(text: &str) -> Parsed<Secret> {
+    const HELP: &str = "16 characters at least, as from `openssl rand -hex 32`";
+    match text.chars().count() {
+        length @ ..16 => wrong(format!("it has {length} characters"), HELP),
+        _ => Ok(Secret::new(text)),
     }
 }
 

@@ -40,7 +40,9 @@ fn the_least_gets_all_defaults() {
         },
         api: Api {
             socket: "/run/evenkeel/api.sock".into(),
+            group: None,
         },
+        change: ChangeSettings { bake: seconds(30) },
         metrics: Metrics {
             listen: "127.0.0.1:9477".parse().unwrap(),
         },
@@ -60,6 +62,8 @@ fn the_least_gets_all_defaults() {
                 max_moved: Fraction::ALL,
                 min_backends: 1,
             },
+            scaling: Scaling::default(),
+            skew: Skew::default(),
             backends: vec![Backend {
                 name: "api-1".to_owned(),
                 address: Ipv4Addr::new(10, 0, 1, 11).into(),
@@ -78,6 +82,7 @@ fn everything_is_read() {
     let Config {
         node,
         api,
+        change,
         metrics,
         alerts,
         vips,
@@ -103,13 +108,19 @@ fn everything_is_read() {
         (65_536, 1_000_000, 256)
     );
     assert_eq!(api.socket.to_str(), Some("/run/lb/api.sock"));
+    assert_eq!(api.group.as_deref(), Some("operators"));
+    assert_eq!(change.bake, seconds(120));
     assert_eq!(metrics.listen.to_string(), "[::1]:9999");
     assert_eq!((alerts.alertmanager.len(), alerts.webhook.len()), (2, 1));
+    assert_eq!((alerts.resend, alerts.escalate_after), (seconds(30), None));
+    assert_eq!(alerts.webhook_secret, None);
     everything_of_vips_is_read(&vips);
 }
 
 fn everything_of_vips_is_read(vips: &[Vip]) {
-    let [api, dns] = vips else { panic!("{vips:?}") };
+    let [api, dns, echo] = vips else {
+        panic!("{vips:?}")
+    };
     assert_eq!(
         (api.forward, api.affinity, api.track),
         (Forward::Nat, Affinity::Source, Track::Always)
@@ -117,20 +128,37 @@ fn everything_of_vips_is_read(vips: &[Vip]) {
     assert_eq!(api.ring_size.get(), 4093);
     let expected = Health {
         kind: HealthKind::Https {
-            path: "/healthz".to_owned(),
+            request: HttpCheck {
+                path: "/healthz".to_owned(),
+                host: Some("api.example:8443".to_owned()),
+                expect_status: StatusSet::new(vec![200..=299, 401..=401]),
+                expect_body: Some("ok".to_owned()),
+            },
+            verify: false,
+            ca: None,
         },
         port: 8443,
         interval: seconds(2),
+        fast_interval: Duration::from_millis(300),
+        jitter: Fraction::new(0.25).unwrap(),
         timeout: Duration::from_millis(750),
         rise: 4,
         fall: 5,
         via: Via::Direct,
+        damping: false,
+        slow_start: seconds(60),
         panic_threshold: Fraction::new(0.25).unwrap(),
     };
     assert_eq!(api.health.as_ref(), Some(&expected));
+    let expected = HealthKind::Udp {
+        send: Some(vec![0, 255]),
+        expect: Some("ÿ".as_bytes().to_vec()),
+    };
+    assert_eq!(echo.health.as_ref().unwrap().kind, expected);
     assert_eq!(api.guard.max_share.millionths(), 400_000);
     assert_eq!(api.guard.max_moved.millionths(), 125_000);
     assert_eq!(api.guard.min_backends, 2);
+    watching_is_read(api);
     let [first, second, third] = &api.backends[..] else {
         panic!("{:?}", api.backends)
     };
@@ -158,6 +186,55 @@ fn everything_of_vips_is_read(vips: &[Vip]) {
     assert_eq!((dns.forward, dns.backends[0].port), (Forward::Ipip, 0));
     assert!(
         matches!(&dns.health.as_ref().unwrap().kind, HealthKind::Exec { command } if command.len() == 2)
+    );
+}
+
+fn watching_is_read(vip: &Vip) {
+    assert_eq!(vip.scaling.target_utilisation.millionths(), 600_000);
+    assert_eq!(vip.scaling.alert_utilisation.millionths(), 800_000);
+    let expected = Skew {
+        tolerance: Fraction::new(0.25).unwrap(),
+        widest_tolerance: Fraction::HALF,
+        days_per_false_alarm: 365,
+        short: seconds(15),
+        long: seconds(300),
+        least_seconds: 6,
+        clear_windows: 5,
+        concentration: Factor::new(3.0).unwrap(),
+        revision_memory: seconds(1800),
+        volume_ratio: Factor::new(2.5).unwrap(),
+        bytes_floor: 1_000_000,
+        packets_floor: 1000,
+        volume_for: seconds(60),
+        spike: Factor::new(4.5).unwrap(),
+        spike_floor: 100,
+    };
+    assert_eq!(vip.skew, expected);
+}
+
+#[test]
+fn the_secret_of_webhooks_is_read_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    let text = format!("{LEAST}\n[alerts]\nwebhook_secret_file = \"secret\"\n");
+    std::fs::write(&config, text).unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    let alerts = load(&config).unwrap().alerts;
+    assert_eq!(
+        alerts.webhook_secret.as_ref().unwrap().bytes(),
+        b"0123456789abcdef"
+    );
+    assert!(!format!("{alerts:?}").contains("0123"), "{alerts:?}");
+    std::fs::write(&file, "short-one\n").unwrap();
+    let error = load(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("the secret in secret can't be used"),
+        "{error}"
+    );
+    assert!(
+        error.contains("it has 9 characters") && !error.contains("short-one"),
+        "{error}"
     );
 }
 
@@ -296,6 +373,65 @@ fn numbers_are_limited() {
 }
 
 #[test]
+fn a_health_check_gets_all_defaults() {
+    let text = LEAST.replace("\"l2\"", "\"l2\"\nhealth.kind = \"http\"");
+    let health = parse("f", &text).unwrap().vips[0].health.clone();
+    let ms = Duration::from_millis;
+    let expected = Health {
+        kind: HealthKind::Http(HttpCheck {
+            path: "/".to_owned(),
+            host: None,
+            expect_status: StatusSet::new(vec![200..=399]),
+            expect_body: None,
+        }),
+        port: 0,
+        interval: seconds(1),
+        fast_interval: ms(250),
+        jitter: Fraction::TENTH,
+        timeout: ms(500),
+        rise: 2,
+        fall: 3,
+        via: Via::Vip,
+        damping: true,
+        slow_start: Duration::ZERO,
+        panic_threshold: Fraction::HALF,
+    };
+    assert_eq!(health, Some(expected));
+    let short = text.replace(
+        "health.kind",
+        "health.interval = \"200ms\"\nhealth.timeout = \"50ms\"\nhealth.kind",
+    );
+    let health = parse("f", &short).unwrap().vips[0].health.clone();
+    assert_eq!(
+        health.unwrap().fast_interval,
+        ms(100),
+        "no faster by itself"
+    );
+}
+
+#[test]
+fn certificates_are_read_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    let health = "health = { kind = \"https\", ca_file = \"ca.pem\" }";
+    let text = LEAST.replace("\"l2\"", &format!("\"l2\"\n{health}"));
+    std::fs::write(&config, text).unwrap();
+    let error = load(&config).unwrap_err().to_string();
+    assert!(error.contains("No such file"), "{error}");
+    std::fs::write(folder.path().join("ca.pem"), "no certificate").unwrap();
+    let error = load(&config).unwrap_err().to_string();
+    assert!(error.contains("there is no certificate in it"), "{error}");
+    let pem = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+    std::fs::write(folder.path().join("ca.pem"), pem).unwrap();
+    let health = load(&config).unwrap().vips[0].health.clone().unwrap();
+    let HealthKind::Https { verify, ca, .. } = health.kind else {
+        panic!("{health:?}")
+    };
+    assert!(verify);
+    assert_eq!(ca.unwrap().pem, pem);
+}
+
+#[test]
 fn a_seed_file_is_read_from_the_folder_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("evenkeel.toml");
@@ -382,11 +518,14 @@ fn the_documentation_has_every_key_and_no_other() {
     for (heading, text) in [
         ("[node]", "[node]\nqqqqqqqq = 1"),
         ("[api]", "[api]\nqqqqqqqq = 1"),
+        ("[change]", "[change]\nqqqqqqqq = 1"),
         ("[metrics]", "[metrics]\nqqqqqqqq = 1"),
         ("[alerts]", "[alerts]\nqqqqqqqq = 1"),
         ("[[vip]]", "[[vip]]\nqqqqqqqq = 1"),
         ("[vip.health]", "[[vip]]\n[vip.health]\nqqqqqqqq = 1"),
         ("[vip.guard]", "[[vip]]\n[vip.guard]\nqqqqqqqq = 1"),
+        ("[vip.scaling]", "[[vip]]\n[vip.scaling]\nqqqqqqqq = 1"),
+        ("[vip.skew]", "[[vip]]\n[vip.skew]\nqqqqqqqq = 1"),
         ("[[vip.backend]]", "[[vip]]\n[[vip.backend]]\nqqqqqqqq = 1"),
     ] {
         let section = docs
@@ -400,7 +539,9 @@ fn the_documentation_has_every_key_and_no_other() {
             .map(|row| row[..row.find('`').unwrap()].to_owned())
             .collect();
         let mut keys = keys_of(text);
-        keys.retain(|key| !["health", "guard", "backend"].contains(&key.as_str()));
+        keys.retain(|key| {
+            !["health", "guard", "scaling", "skew", "backend"].contains(&key.as_str())
+        });
         assert_eq!(documented, keys, "docs/configuration.md, section {heading}");
     }
 }
