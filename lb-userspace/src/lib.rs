@@ -8,6 +8,7 @@
 pub mod api;
 pub mod capture;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod controller;
 pub mod dataplane;
