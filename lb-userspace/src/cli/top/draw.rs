@@ -98,20 +98,22 @@ fn header(model: &Model, status: &Status, ink: Ink) -> Vec<Line<'static>> {
         ink.span(Tone::Strong, node.host.clone()),
         format!("  evenkeel {}", node.version).into(),
     ];
-    match &model.away {
-        Some((since_when, why)) => {
-            let for_long = since(*since_when, model.now);
-            let time = since_when.strftime("%H:%M:%SZ");
-            let text = format!("  no answer since {time} ({for_long}): {why}");
-            first.push(ink.span(Tone::Bad, text));
-        }
-        None => {
-            let up = since(node.started_at, status.at);
-            let time = status.at.strftime("%H:%M:%SZ");
-            first.push(format!(", up {up}  {time}").into());
-        }
-    }
-    let mut second = vec![format!("program {}:", node.program_id).into()];
+    let Some((when, why)) = &model.away else {
+        let up = since(node.started_at, status.at);
+        let time = status.at.strftime("%H:%M:%SZ");
+        first.push(format!(", up {up}  {time}").into());
+        return vec![first.into(), program(model, status, ink).into()];
+    };
+    let (time, age) = (when.strftime("%H:%M:%SZ"), since(*when, model.now));
+    let text = format!("  no answer since {time} ({age})");
+    first.push(ink.span(Tone::Bad, text));
+    vec![first.into(), ink.span(Tone::Bad, why).into()]
+}
+
+/// Program, interfaces, revision.
+fn program(model: &Model, status: &Status, ink: Ink) -> Vec<Span<'static>> {
+    let node = &status.node;
+    let mut line = vec![format!("program {}:", node.program_id).into()];
     for interface in &node.interfaces {
         let ours = interface.program_id == Some(node.program_id);
         let tone = match interface.mode.as_str() {
@@ -119,15 +121,15 @@ fn header(model: &Model, status: &Status, ink: Ink) -> Vec<Line<'static>> {
             _ if ours => Tone::Warn,
             _ => Tone::Bad,
         };
-        second.push(ink.span(tone, format!(" {} {}", interface.name, interface.mode)));
+        line.push(ink.span(tone, format!(" {} {}", interface.name, interface.mode)));
     }
     if let Some(revision) = &status.revision {
         let (state, tone) = words::revision_state(&revision.state);
-        second.push(format!("   revision {} ", revision.number).into());
-        second.push(ink.span(tone, state));
-        second.push(format!(", {} ago", since(revision.at, model.now)).into());
+        line.push(format!("   revision {} ", revision.number).into());
+        line.push(ink.span(tone, state));
+        line.push(format!(", {} ago", since(revision.at, model.now)).into());
     }
-    vec![first.into(), second.into()]
+    line
 }
 
 fn right(text: impl Into<String>) -> Cell<'static> {

@@ -23,9 +23,10 @@ fn line(view: View, result: &GuardResult, width: usize) -> String {
         GuardVerdict::Forced => " (forced)",
         _ => "",
     };
+    let name = words::guard(result.guard);
+    // The mark may be coloured, and then is longer than it looks.
     let indent = " ".repeat(width + 6);
     let text = view.wrap(&indent, &format!("{}{forced}", result.detail));
-    let name = words::guard(result.guard);
     let mark = view.paint.apply(tone, mark);
     format!("  {mark} {name:<width$}  {}\n", text.trim_start())
 }

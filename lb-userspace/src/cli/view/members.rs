@@ -50,7 +50,7 @@ pub(in crate::cli) fn troubles(view: View, vip: &VipStatus, now: Timestamp) -> S
     let mut text = String::new();
     for member in &vip.members {
         for trouble in troubles_of(member, now) {
-            let line = view.wrap("  ", &format!("! {}: {trouble}", member.backend));
+            let line = view.hang("  ! ", "    ", &format!("{}: {trouble}", member.backend));
             text += &view.paint.apply(Tone::Warn, &line);
             text.push('\n');
         }

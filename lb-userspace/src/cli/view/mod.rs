@@ -18,7 +18,7 @@ pub(super) mod table;
 pub(super) mod tests;
 pub(super) mod words;
 
-use paint::Paint;
+use paint::{Paint, Tone};
 
 /// What the text is made for.
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +42,38 @@ impl View {
 
     /// Breaks text into lines that begin with `indent` and fit.
     pub(super) fn wrap(&self, indent: &str, text: &str) -> String {
-        let width = self.width.unwrap_or(80).max(40);
-        let mut lines = vec![String::from(indent)];
-        for word in text.split_whitespace() {
-            let line = lines.last_mut().expect("there is always one");
-            let empty = line.len() == indent.len();
-            if !empty && line.chars().count() + 1 + word.chars().count() > width {
-                lines.push(format!("{indent}{word}"));
-            } else {
-                line.push_str(if empty { "" } else { " " });
-                line.push_str(word);
+        self.hang(indent, indent, text)
+    }
+
+    /// Breaks text into lines that fit: the first begins with `head`, the others with `indent`.
+    pub(super) fn hang(&self, head: &str, indent: &str, text: &str) -> String {
+        let words = text.split_whitespace().map(|word| (word, Tone::Plain));
+        self.flow(head, indent, words)
+    }
+
+    /// Breaks pieces, which stay whole, into lines that fit.
+    pub(super) fn flow<'a>(
+        &self,
+        head: &str,
+        indent: &str,
+        pieces: impl IntoIterator<Item = (&'a str, Tone)>,
+    ) -> String {
+        let room = self.width.unwrap_or(80).max(40);
+        let mut text = String::from(head);
+        let mut column = head.chars().count();
+        let mut gap = "";
+        for (piece, tone) in pieces {
+            let length = piece.chars().count();
+            if !gap.is_empty() && column + 1 + length > room {
+                text += &format!("\n{indent}");
+                column = indent.chars().count();
+                gap = "";
             }
+            text += gap;
+            text += &self.paint.apply(tone, piece);
+            column += gap.len() + length;
+            gap = " ";
         }
-        lines.join("\n")
+        text
     }
 }

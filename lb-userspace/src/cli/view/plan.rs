@@ -39,24 +39,22 @@ pub(in crate::cli) fn changes(view: View, plan: &Plan) -> String {
 
 fn verdict(view: View, plan: &Plan) -> String {
     let (word, tone) = words::verdict(plan.verdict);
-    let word = view.paint.apply(tone, word);
     let base = plan.base;
-    match plan.verdict {
-        PlanVerdict::Nothing => format!("{word}: revision {base} says the same\n"),
-        PlanVerdict::Allowed => {
-            let vips = plural(plan.vips.len(), "VIP");
-            format!("{word}: {vips} would change from revision {base}\n")
-        }
+    let rest = match plan.verdict {
+        PlanVerdict::Nothing => format!("revision {base} says the same"),
+        PlanVerdict::Allowed => match plan.vips.len() {
+            0 => format!("no VIP would change from revision {base}"),
+            vips => format!("{} would change from revision {base}", plural(vips, "VIP")),
+        },
         PlanVerdict::Refused => {
             let names = refusing(plan);
             let force: Vec<String> = names.iter().map(|name| format!("--force {name}")).collect();
-            format!(
-                "{word} by {}; if it is meant to be so: {}\n",
-                names.join(", "),
-                force.join(" ")
-            )
+            let (names, force) = (names.join(", "), force.join(" "));
+            format!("by {names}; if it is meant to be so: {force}")
         }
-    }
+    };
+    let rest = rest.split_whitespace().map(|word| (word, Tone::Plain));
+    view.flow("", "  ", [(word, tone)].into_iter().chain(rest)) + "\n"
 }
 
 fn vip_plan(view: View, vip: &VipPlan) -> String {

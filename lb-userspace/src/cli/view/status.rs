@@ -40,33 +40,31 @@ fn node(view: View, status: &Status) -> String {
     let host = view.paint.apply(Tone::Strong, host);
     let up = since(node.started_at, status.at);
     let adopted = if node.adopted { ", adopted" } else { "" };
-    let interfaces: Vec<String> = node
+    let mut text = format!("{host}  evenkeel {version}, process {pid}, up {up}{adopted}\n");
+    let interfaces: Vec<(String, Tone)> = node
         .interfaces
         .iter()
-        .map(|interface| self::interface(view, interface, *program_id))
+        .map(|interface| self::interface(interface, *program_id))
         .collect();
-    format!(
-        "{host}  evenkeel {version}, process {pid}, up {up}{adopted}\n\
-         program {program_id}: {}\n",
-        interfaces.join(", ")
-    )
+    let pieces = interfaces.iter().map(|(text, tone)| (text.as_str(), *tone));
+    text += &view.flow(&format!("program {program_id}: "), "  ", pieces);
+    text + "\n"
 }
 
-/// `eth0 native`; with what is wrong, if something is.
-fn interface(view: View, interface: &InterfaceStatus, ours: u32) -> String {
+/// `eth0 native`, or what is wrong.
+fn interface(interface: &InterfaceStatus, ours: u32) -> (String, Tone) {
     let InterfaceStatus {
         name,
         mode,
         program_id,
     } = interface;
-    let (text, tone) = match (mode.as_str(), program_id) {
+    match (mode.as_str(), program_id) {
         ("native", Some(id)) if *id == ours => (format!("{name} native"), Tone::Good),
-        ("none", None) => (format!("{name} has no program"), Tone::Bad),
+        ("none", None) => (format!("{name} (no program)"), Tone::Bad),
         (mode, Some(id)) if *id == ours => (format!("{name} {mode} (slow)"), Tone::Warn),
-        (_, Some(id)) => (format!("{name} runs another program, {id}"), Tone::Bad),
+        (_, Some(id)) => (format!("{name} (another program: {id})"), Tone::Bad),
         (mode, None) => (format!("{name} {mode}"), Tone::Bad),
-    };
-    view.paint.apply(tone, &text)
+    }
 }
 
 fn revision(view: View, status: &Status) -> String {
@@ -87,12 +85,8 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         bits(vip.rates.bytes_per_s),
     );
     if vip.panic {
-        let line = view.wrap(
-            "  ",
-            "PANIC: too few members are healthy; traffic is spread over all",
-        );
-        text += &view.paint.apply(Tone::Bad, &line);
-        text.push('\n');
+        let line = "PANIC: too few members are healthy; traffic is spread over all";
+        text += &format!("  {}\n", view.paint.apply(Tone::Bad, line));
     }
     if let Some(line) = ring(vip) {
         text += &view.wrap("  ", &line);

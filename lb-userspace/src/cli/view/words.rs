@@ -62,8 +62,8 @@ pub(in crate::cli) fn vip_action(action: VipAction) -> (&'static str, Tone) {
 
 pub(in crate::cli) fn verdict(verdict: PlanVerdict) -> (&'static str, Tone) {
     match verdict {
-        PlanVerdict::Nothing => ("nothing to do", Tone::Good),
-        PlanVerdict::Allowed => ("allowed", Tone::Good),
+        PlanVerdict::Nothing => ("nothing to do:", Tone::Good),
+        PlanVerdict::Allowed => ("allowed:", Tone::Good),
         PlanVerdict::Refused => ("refused", Tone::Bad),
     }
 }
