@@ -19,6 +19,7 @@ pub mod hash;
 pub mod member;
 pub mod nat;
 pub mod node;
+pub mod probe;
 pub mod reason;
 pub mod ring;
 pub mod sample;

@@ -5,15 +5,26 @@
 //! [`dataplane`] (the kernel's maps and programs). [`nexthop`] tells the ways to the backends,
 //! [`simulate`] runs packets of its own, [`cli`] is the command line.
 
+pub mod alerts;
 pub mod api;
 pub mod capture;
+pub mod change;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod decap;
+pub mod durable;
+pub mod edit;
+pub mod engine;
+pub mod events;
+pub mod fault;
+pub mod health;
+pub mod metrics;
 pub mod nexthop;
+pub mod revision;
 pub mod ring;
 pub mod simulate;
+pub mod traffic;
 pub mod transition;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::RunArgs;
-use crate::controller::daemon::{self, Options};
+use crate::engine::{self, Options};
 
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let RunArgs { config, bpffs } = args;
@@ -12,5 +12,5 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(daemon::run(Options { config, bpffs }))
+    runtime.block_on(engine::run(Options { config, bpffs }))
 }

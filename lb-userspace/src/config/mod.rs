@@ -16,6 +16,7 @@ mod hash_key;
 mod model;
 mod problem;
 mod resolve;
+mod resolve_health;
 mod resolve_vip;
 mod section;
 #[cfg(test)]
@@ -27,8 +28,9 @@ use std::path::Path;
 
 pub use hash_key::hash_key;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, Config, Forward, Fraction, Guard, HashSeed,
-    Health, HealthKind, Metrics, Node, Prefix, Protocol, Track, Via, Vip, XdpMode, family_of,
+    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Forward,
+    Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
+    StatusSet, Track, Via, Vip, XdpMode, family_of,
 };
 use problem::Problems;
 pub use problem::{ConfigErrors, Problem};

@@ -20,6 +20,8 @@ pub struct Config {
     pub node: Node,
     /// The API for changes.
     pub api: Api,
+    /// How changes are made.
+    pub change: ChangeSettings,
     /// The metrics.
     pub metrics: Metrics,
     /// Where alerts go.
@@ -162,6 +164,15 @@ impl fmt::Display for Prefix {
 pub struct Api {
     /// The Unix socket.
     pub socket: PathBuf,
+    /// Group whose members may use the socket, besides root.
+    pub group: Option<String>,
+}
+
+/// How changes are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeSettings {
+    /// How long a change is watched, unless the request says otherwise; zero: not at all.
+    pub bake: Duration,
 }
 
 /// The metrics.
@@ -326,6 +337,11 @@ pub struct Health {
     pub port: u16,
     /// Time between two checks.
     pub interval: Duration,
+    /// Time between two checks while it is not certain whether the state changes; not longer than
+    /// `interval`.
+    pub fast_interval: Duration,
+    /// By which share an interval is shortened or lengthened at random; a half at most.
+    pub jitter: Fraction,
     /// Time in which a check must succeed.
     pub timeout: Duration,
     /// Successes in a row that make a backend up.
@@ -334,6 +350,11 @@ pub struct Health {
     pub fall: u32,
     /// The way that probes take.
     pub via: Via,
+    /// Whether a backend that goes up and down again and again is held down for a while.
+    pub damping: bool,
+    /// In this time the weight of a backend that came up grows from a tenth to all of it; zero: at
+    /// once.
+    pub slow_start: Duration,
     /// Fewer eligible backends than this: traffic is spread over all.
     pub panic_threshold: Fraction,
 }
@@ -344,22 +365,88 @@ pub enum HealthKind {
     /// A TCP connection.
     Tcp,
     /// An HTTP request.
-    Http {
-        /// Path of the request.
-        path: String,
-    },
+    Http(HttpCheck),
     /// An HTTPS request.
     Https {
-        /// Path of the request.
-        path: String,
+        /// What is asked, and what must be answered.
+        request: HttpCheck,
+        /// Whether the certificate must be right.
+        verify: bool,
+        /// Who may have signed it; without it, whoever the host trusts.
+        ca: Option<CaFile>,
     },
-    /// A UDP packet that no "port unreachable" answers.
-    Udp,
+    /// A UDP packet.
+    Udp {
+        /// What it carries; without it nothing.
+        send: Option<Vec<u8>>,
+        /// What must be in the answer. Without it any answer will do, or none if nothing is sent:
+        /// then only "port unreachable" is a failure.
+        expect: Option<Vec<u8>>,
+    },
     /// A command that exits with 0.
     Exec {
         /// The program and its arguments.
         command: Vec<String>,
     },
+}
+
+/// An HTTP request of a check, and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// Path of the request.
+    pub path: String,
+    /// `Host` of the request, and the name that a certificate must have; without it the VIP's address.
+    pub host: Option<String>,
+    /// Status of the answer.
+    pub expect_status: StatusSet,
+    /// Text that must be in the answer's body.
+    pub expect_body: Option<String>,
+}
+
+/// Certificates of authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFile {
+    /// Where they were read.
+    pub path: PathBuf,
+    /// What was there (PEM).
+    pub pem: String,
+}
+
+/// Status codes of HTTP: ranges, as in `200-299,401`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusSet(Vec<RangeInclusive<u16>>);
+
+impl StatusSet {
+    /// These ranges.
+    #[must_use]
+    pub const fn new(ranges: Vec<RangeInclusive<u16>>) -> Self {
+        Self(ranges)
+    }
+
+    /// Whether a status is one of them.
+    #[must_use]
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl Default for StatusSet {
+    fn default() -> Self {
+        Self(vec![200..=399])
+    }
+}
+
+impl fmt::Display for StatusSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, range) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            match (range.start(), range.end()) {
+                (first, last) if first == last => write!(f, "{comma}{first}")?,
+                (first, last) => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The way that probes take.
@@ -378,6 +465,8 @@ pub struct Fraction(u32);
 impl Fraction {
     /// All.
     pub const ALL: Self = Self(1_000_000);
+    /// A tenth.
+    pub const TENTH: Self = Self(100_000);
     /// Half.
     pub const HALF: Self = Self(500_000);
 

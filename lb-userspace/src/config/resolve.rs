@@ -13,7 +13,7 @@ use lb_common::{nat, ring::MAX_MEMBERS, track, vip::MAX_VIPS};
 use toml::Spanned;
 
 use super::{
-    model::{Alerts, Api, Config, HashSeed, Metrics, Node, Prefix},
+    model::{Alerts, Api, ChangeSettings, Config, HashSeed, Metrics, Node, Prefix},
     problem::{Problem, Problems},
     resolve_vip::resolve_vip,
     section::Typed,
@@ -43,13 +43,17 @@ pub(super) fn resolve(
     let vips: Vec<_> = file
         .vips
         .into_iter()
-        .map(|vip| resolve_vip(vip, problems))
+        .map(|vip| resolve_vip(vip, read_file, problems))
         .collect();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9477));
     Some(Config {
         node: resolve_node(file.node?, read_file, problems)?,
         api: Api {
             socket: or(file.api_socket, PathBuf::from("/run/evenkeel/api.sock")),
+            group: file.api_group.map(Spanned::into_inner),
+        },
+        change: ChangeSettings {
+            bake: or(file.bake, Duration::from_secs(30)),
         },
         metrics: Metrics {
             listen: or(file.metrics_listen, listen),

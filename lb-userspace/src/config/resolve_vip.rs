@@ -1,23 +1,25 @@
 //! One VIP, taken together: defaults, and whether its keys and backends fit.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use toml::Spanned;
 
 use super::{
-    model::{
-        Affinity, Backend, Forward, Fraction, Guard, Health, HealthKind, Protocol, Track, Via, Vip,
-    },
+    model::{Affinity, Backend, Forward, Fraction, Guard, Protocol, Track, Vip},
     problem::{Problem, Problems},
-    resolve::{Unique, or},
+    resolve::{ReadFile, Unique, or},
+    resolve_health::resolve_health,
     section::Typed,
-    typed::{self, Kind},
-    value::show_duration,
+    typed,
 };
 use crate::ring::RingSize;
 
 /// The VIP that was typed; `None` when a part is not known.
-pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip> {
+pub(super) fn resolve_vip(
+    typed: typed::Vip,
+    read_file: ReadFile<'_>,
+    problems: &Problems,
+) -> Option<Vip> {
     check_backends(&typed, problems);
     check_ring(&typed, problems);
     let (protocol, forward) = (known(&typed.protocol), known(&typed.forward));
@@ -25,7 +27,7 @@ pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip>
     let port = known(&typed.port);
     let health = typed
         .health
-        .map(|health| resolve_health(health, port, problems));
+        .map(|health| resolve_health(health, port, read_file, problems));
     let backends: Option<Vec<Backend>> = typed
         .backends
         .into_iter()
@@ -53,7 +55,7 @@ pub(super) fn resolve_vip(typed: typed::Vip, problems: &Problems) -> Option<Vip>
     })
 }
 
-fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {
+pub(super) fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {
     typed.as_ref().map(|typed| *typed.get_ref())
 }
 
@@ -187,102 +189,4 @@ fn resolve_backend(backend: typed::Backend, vip_port: Option<u16>) -> Option<Bac
         capacity: known(&backend.capacity),
         state: or(backend.state, Default::default()),
     })
-}
-
-fn resolve_health(
-    health: typed::Health,
-    vip_port: Option<u16>,
-    problems: &Problems,
-) -> Option<Health> {
-    check_health_keys(&health, vip_port, problems);
-    let interval = known(&health.interval).unwrap_or(Duration::from_secs(1));
-    let timeout = known(&health.timeout).unwrap_or(Duration::from_millis(500));
-    let typed = health.timeout.as_ref().or(health.interval.as_ref());
-    if let (Some(typed), true) = (typed, timeout >= interval) {
-        let (interval, timeout) = (show_duration(interval), show_duration(timeout));
-        let label = format!("`interval` is {interval}, `timeout` is {timeout}");
-        let help =
-            "`timeout` must be shorter than `interval`: one check ends before the next begins";
-        let title = "`vip.health.timeout` is not shorter than `vip.health.interval`";
-        problems.add(Problem::new(typed.span(), title, label, help));
-    }
-    Some(Health {
-        port: known(&health.port).unwrap_or(0),
-        interval,
-        timeout,
-        rise: or(health.rise, 2),
-        fall: or(health.fall, 3),
-        via: or(health.via, Via::Vip),
-        panic_threshold: or(health.panic_threshold, Fraction::HALF),
-        kind: resolve_kind(health.kind?.into_inner(), health.path, health.command),
-    })
-}
-
-fn resolve_kind(
-    kind: Kind,
-    path: Typed<String>,
-    command: Typed<Vec<Spanned<String>>>,
-) -> HealthKind {
-    let path = or(path, "/".to_owned());
-    match kind {
-        Kind::Tcp => HealthKind::Tcp,
-        Kind::Http => HealthKind::Http { path },
-        Kind::Https => HealthKind::Https { path },
-        Kind::Udp => HealthKind::Udp,
-        Kind::Exec => {
-            let words = or(command, Vec::new());
-            HealthKind::Exec {
-                command: words.into_iter().map(Spanned::into_inner).collect(),
-            }
-        }
-    }
-}
-
-/// Keys that belong to one kind of check only.
-fn check_health_keys(health: &typed::Health, vip_port: Option<u16>, problems: &Problems) {
-    let Some(kind) = known(&health.kind) else {
-        return;
-    };
-    let stray = |span, key: &str, kinds: &str| {
-        let title = format!("`vip.health.{key}` has no meaning with this `kind`");
-        let label = format!("only for {kinds}");
-        let problem = Problem::new(
-            span,
-            title,
-            label,
-            format!("leave `{key}` out, or change `kind`"),
-        );
-        let kind = health
-            .kind
-            .as_ref()
-            .map_or(health.at.clone(), Spanned::span);
-        problems.add(problem.related(kind, "the kind"));
-    };
-    if let (Some(path), false) = (&health.path, matches!(kind, Kind::Http | Kind::Https)) {
-        stray(path.span(), "path", "\"http\" and \"https\"");
-    }
-    match (&health.command, kind) {
-        (Some(command), Kind::Exec) if !command.get_ref().is_empty() => {}
-        (None, Kind::Exec) | (Some(_), Kind::Exec) => {
-            let at = health
-                .command
-                .as_ref()
-                .map_or(health.at.clone(), Spanned::span);
-            let help =
-                "the program and its arguments: `command = [\"/usr/local/bin/check\", \"-q\"]`";
-            let title = "`vip.health.command` is missing";
-            problems.add(Problem::new(at, title, "`kind = \"exec\"` needs it", help));
-        }
-        (Some(command), _) => stray(command.span(), "command", "\"exec\""),
-        (None, _) => {}
-    }
-    if kind != Kind::Exec && vip_port == Some(0) && health.port.is_none() {
-        let title = "`vip.health.port` is missing";
-        let help = "the port that checks go to: `port = 80`";
-        let problem = Problem::new(health.at.clone(), title, "an any-port VIP needs it", help);
-        problems.add(Problem {
-            is_missing: true,
-            ..problem
-        });
-    }
 }

@@ -13,7 +13,8 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     model::{
-        Affinity, BackendState, Forward, Fraction, HashSeed, Prefix, Protocol, Track, Via, XdpMode,
+        Affinity, BackendState, Forward, Fraction, HashSeed, Prefix, Protocol, StatusSet, Track,
+        Via, XdpMode,
     },
     problem::Problems,
     section::{Section, Typed},
@@ -28,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600);
 pub(super) struct File {
     pub(super) node: Option<Node>,
     pub(super) api_socket: Typed<PathBuf>,
+    pub(super) api_group: Typed<String>,
+    pub(super) bake: Typed<Duration>,
     pub(super) metrics_listen: Typed<SocketAddr>,
     pub(super) alertmanager: Typed<Vec<Spanned<String>>>,
     pub(super) webhook: Typed<Vec<Spanned<String>>>,
@@ -72,12 +75,23 @@ pub(super) struct Health {
     pub(super) kind: Typed<Kind>,
     pub(super) port: Typed<u16>,
     pub(super) path: Typed<String>,
+    pub(super) host: Typed<String>,
+    pub(super) expect_status: Typed<StatusSet>,
+    pub(super) expect_body: Typed<String>,
+    pub(super) verify: Typed<bool>,
+    pub(super) ca_file: Typed<PathBuf>,
+    pub(super) send: Typed<Vec<u8>>,
+    pub(super) expect: Typed<Vec<u8>>,
     pub(super) command: Typed<Vec<Spanned<String>>>,
     pub(super) interval: Typed<Duration>,
+    pub(super) fast_interval: Typed<Duration>,
+    pub(super) jitter: Typed<Fraction>,
     pub(super) timeout: Typed<Duration>,
     pub(super) rise: Typed<u32>,
     pub(super) fall: Typed<u32>,
     pub(super) via: Typed<Via>,
+    pub(super) damping: Typed<bool>,
+    pub(super) slow_start: Typed<Duration>,
     pub(super) panic_threshold: Typed<Fraction>,
 }
 
@@ -114,6 +128,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         root.missing("node", "a table `[node]` with `interfaces` and `hash_seed`");
     }
     let mut api = root.table("api", "api");
+    let mut change = root.table("change", "change");
     let mut metrics = root.table("metrics", "metrics");
     let mut alerts = root.table("alerts", "alerts");
     let file = File {
@@ -121,6 +136,12 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         api_socket: api
             .as_mut()
             .and_then(|api| api.value("socket", value::absolute_path)),
+        api_group: api
+            .as_mut()
+            .and_then(|api| api.value("group", value::string)),
+        bake: change
+            .as_mut()
+            .and_then(|change| change.value("bake", value::duration(Duration::ZERO..=HOUR))),
         metrics_listen: metrics
             .as_mut()
             .and_then(|m| m.value("listen", value::socket_address)),
@@ -134,7 +155,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
             .map(read_vip)
             .collect(),
     };
-    [api, metrics, alerts]
+    [api, change, metrics, alerts]
         .into_iter()
         .flatten()
         .chain([root])
@@ -261,12 +282,23 @@ fn read_health(mut health: Section<'_, '_>) -> Health {
         ),
         port: health.value("port", value::port(1)),
         path: health.value("path", value::http_path),
+        host: health.value("host", value::host),
+        expect_status: health.value("expect_status", value::status_set),
+        expect_body: health.value("expect_body", value::some_text),
+        verify: health.value("verify", value::yes_or_no),
+        ca_file: health.value("ca_file", value::path),
+        send: health.value("send", value::payload),
+        expect: health.value("expect", value::payload),
         command: health.list("command", value::string),
         interval: health.value("interval", value::duration(ms(100)..=HOUR)),
+        fast_interval: health.value("fast_interval", value::duration(ms(10)..=HOUR)),
+        jitter: health.value("jitter", value::jitter),
         timeout: health.value("timeout", value::duration(ms(10)..=ms(60_000))),
         rise: health.value("rise", value::integer(1..=100)),
         fall: health.value("fall", value::integer(1..=100)),
         via: health.value("via", value::one_of(&ways)),
+        damping: health.value("damping", value::yes_or_no),
+        slow_start: health.value("slow_start", value::duration(Duration::ZERO..=HOUR)),
         panic_threshold: health.value("panic_threshold", value::fraction(true)),
         at: health.finish(),
     }

@@ -11,7 +11,7 @@ use std::{
 
 use toml::de::DeValue;
 
-use super::model::{Fraction, HashSeed, Prefix};
+use super::model::{Fraction, HashSeed, Prefix, StatusSet};
 use crate::ring::RingSize;
 
 /// Why a value is not right, and what would be.
@@ -397,6 +397,97 @@ pub(super) fn http_path(value: &DeValue<'_>) -> Parsed<String> {
         "not the path of a request",
         "a path such as \"/healthz\", without spaces",
     )
+}
+
+/// Yes or no.
+pub(super) fn yes_or_no(value: &DeValue<'_>) -> Parsed<bool> {
+    match value {
+        DeValue::Boolean(value) => Ok(*value),
+        _ => wrong_type(value, "`true` or `false`", "true"),
+    }
+}
+
+/// A text that is not empty.
+pub(super) fn some_text(value: &DeValue<'_>) -> Parsed<String> {
+    match string(value)? {
+        text if text.is_empty() => wrong("the text is empty", "leave the key out instead"),
+        text => Ok(text),
+    }
+}
+
+/// A share that intervals may differ by.
+pub(super) fn jitter(value: &DeValue<'_>) -> Parsed<Fraction> {
+    let share = fraction(true)(value)?;
+    if share > Fraction::HALF {
+        return wrong("more than a half", "0 to 0.5 is possible");
+    }
+    Ok(share)
+}
+
+/// The name of a host, for `Host` and certificates; a port may follow.
+pub(super) fn host(value: &DeValue<'_>) -> Parsed<String> {
+    const HELP: &str = "a host's name or address, as in \"api.example\", \"api.example:8443\" or \
+                        \"[2001:db8::1]:8443\"";
+    let text = string(value)?;
+    let odd = text
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !"._-:[]".contains(*c));
+    match (odd, text.len()) {
+        (Some(odd), _) => wrong(format!("{odd:?} can't be in a host's name"), HELP),
+        (None, 1..=260) => Ok(text),
+        (None, length) => wrong(format!("a name of {length} characters can't be"), HELP),
+    }
+}
+
+/// Status codes of HTTP such as `200`, or ranges of them as in `200-299,401`.
+pub(super) fn status_set(value: &DeValue<'_>) -> Parsed<StatusSet> {
+    const HELP: &str = "status codes from 100 to 599 and ranges of them, as in \"200-299,401\"";
+    let text = match value.as_integer() {
+        Some(number) => number.to_string(),
+        None => string(value)?,
+    };
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((
+            first.trim().parse::<u16>().ok()?,
+            last.trim().parse::<u16>().ok()?,
+        ))
+    };
+    let mut ranges = Vec::new();
+    for part in text.split(',') {
+        match range(part) {
+            Some((first, last)) if (100..=last).contains(&first) && last <= 599 => {
+                ranges.push(first..=last);
+            }
+            _ => return wrong(format!("{:?} is no status", part.trim()), HELP),
+        }
+    }
+    Ok(StatusSet::new(ranges))
+}
+
+/// What a packet carries: a text, or bytes as in `hex:00ff`.
+pub(super) fn payload(value: &DeValue<'_>) -> Parsed<Vec<u8>> {
+    const HELP: &str = "a text, or bytes in hex digits, as in \"hex:0001ff\"";
+    const LONGEST: usize = 1200;
+    let text = some_text(value)?;
+    let bytes = match text.strip_prefix("hex:") {
+        None => text.into_bytes(),
+        Some(digits) => {
+            if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+                return wrong("not hex digits", HELP);
+            }
+            if !digits.len().is_multiple_of(2) {
+                return wrong("half a byte is missing", HELP);
+            }
+            let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_default();
+            (0..digits.len()).step_by(2).map(byte).collect()
+        }
+    };
+    if bytes.len() > LONGEST {
+        let label = format!("{} bytes are too long", bytes.len());
+        return wrong(label, format!("{LONGEST} bytes at most fit into a packet"));
+    }
+    Ok(bytes)
 }
 
 /// The secret seed.

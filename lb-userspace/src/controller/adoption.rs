@@ -23,7 +23,7 @@ use super::{
     state::{MemberState, ServiceId, ServiceKey, SourceState, State, VipState},
 };
 use crate::{
-    config::{BackendState, Protocol},
+    config::{BackendState, Fraction, Protocol},
     dataplane::Dataplane,
     ring::Identity,
     transition::RingState,
@@ -73,6 +73,8 @@ fn read_vip(dataplane: &Dataplane, index: u16, key: ServiceKey, now_s: u32) -> R
         entry,
         ring: Arc::new(ring),
         built_of: Vec::new(),
+        panic_threshold: None,
+        panic: false,
         dirty: false,
     })
 }
@@ -115,7 +117,9 @@ fn member(index: MemberIndex, entry: Member) -> MemberState {
         identity,
         weight: 0,
         wanted: BackendState::Up,
-        healthy: true,
+        healthy: control::state(entry.control) == control::SERVING,
+        proven: true,
+        ramp: Fraction::ALL,
         leaving: true,
         unnamed: 0,
         entry,

@@ -75,6 +75,9 @@ pub enum ControllerError {
     /// The data path.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
+    /// A fault that a test asked for.
+    #[error(transparent)]
+    Fault(std::io::Error),
     /// A ring.
     #[error(transparent)]
     Ring(#[from] RingError),

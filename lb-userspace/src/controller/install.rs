@@ -21,7 +21,15 @@ use super::{
     error::{ControllerError, Result},
     state::{Picture, ServiceKey, State},
 };
-use crate::dataplane::{Dataplane, ImageIndex};
+use crate::{
+    dataplane::{Dataplane, ImageIndex},
+    fault,
+};
+
+/// A write to a map follows, which a test may have asked to fail.
+fn point(name: &str) -> Result<()> {
+    fault::point(name).map_err(ControllerError::Fault)
+}
 
 /// Stages the rings that changed; returns the images, and those that nothing names afterwards.
 pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<ImageIndex>> {
@@ -33,7 +41,9 @@ pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<I
     dataplane.rings.reserve(dirty)?;
     let mut staged = Vec::new();
     for vip in next.vips.values_mut().filter(|vip| vip.dirty) {
-        match dataplane.rings.stage(&vip.ring.to_image()) {
+        let image = point("map: stage a ring")
+            .and_then(|()| Ok(dataplane.rings.stage(&vip.ring.to_image())?));
+        match image {
             Ok(image) => {
                 staged.push(image);
                 let size = vip.ring.slots().len() as u32;
@@ -42,7 +52,7 @@ pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<I
             }
             Err(error) => {
                 retire(dataplane, &staged);
-                return Err(error.into());
+                return Err(error);
             }
         }
     }
@@ -75,12 +85,14 @@ pub(super) fn install(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -
     let mut freed = false;
     for key in from.services.keys() {
         if !to.services.contains_key(key) {
+            point("map: remove a service")?;
             freed |= dataplane.services.remove(&key.vip_key())?;
         }
     }
     write_vips(dataplane, from, to)?;
     for (key, target) in &to.services {
         if from.services.get(key) != Some(target) {
+            point("map: add a service")?;
             dataplane.add_service(&key.vip_key(), *target)?;
         }
     }
@@ -100,6 +112,7 @@ pub(super) fn install(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -
 fn write_sources(dataplane: &Dataplane, from: &Picture, to: &Picture) -> Result<()> {
     for (&index, source) in &to.sources {
         if from.sources.get(&index) != Some(source) {
+            point("map: write a NAT source")?;
             dataplane.nat_sources.write(index.into(), source)?;
         }
     }
@@ -122,7 +135,9 @@ fn write_members(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Res
         match from.members.get(&index) {
             Some(old) if old == new => {}
             Some(old) if differ_in_words(old, new) => {
+                point("map: change a member")?;
                 dataplane.members.set_control(index, new.control)?;
+                point("map: change a member's next hop")?;
                 let next_hop = NextHop::unpack(new.next_hop);
                 dataplane.members.set_next_hop(index, next_hop)?;
             }
@@ -130,6 +145,7 @@ fn write_members(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Res
                 rewritten.push((index, old, new));
             }
             _ => {
+                point("map: write a member")?;
                 dataplane.counters.reset_member(index)?;
                 dataplane.members.write(index, new)?;
             }
@@ -154,14 +170,17 @@ fn rewrite_members(
         ..*entry
     };
     for (index, old, _) in members {
+        point("map: silence a member")?;
         dataplane.members.write(*index, &quiet(old))?;
     }
     dataplane.rings.grace_period()?;
     for (index, _, new) in members {
+        point("map: rewrite a member")?;
         dataplane.members.write(*index, &quiet(new))?;
     }
     dataplane.rings.grace_period()?;
     for (index, _, new) in members {
+        point("map: let a member speak")?;
         dataplane.members.write(*index, new)?;
     }
     Ok(())
@@ -173,8 +192,12 @@ fn write_vips(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result
             Some(old) if old == new => {}
             // The words that differ are the ring's and the one with the way to track: each is
             // stored in one step.
-            Some(_) => dataplane.vips.write(index, new)?,
+            Some(_) => {
+                point("map: swap a ring")?;
+                dataplane.vips.write(index, new)?;
+            }
             None => {
+                point("map: write a VIP")?;
                 dataplane.counters.reset_vip(index)?;
                 dataplane.vips.write(index, new)?;
             }
@@ -244,6 +267,7 @@ fn clear(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> 
         dataplane.sessions.remove_members(&gone)?;
     }
     for member in gone {
+        point("map: clear a member")?;
         dataplane.members.clear(member)?;
     }
     for &index in from
@@ -251,6 +275,7 @@ fn clear(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> 
         .keys()
         .filter(|index| !to.vips.contains_key(index))
     {
+        point("map: clear a VIP")?;
         dataplane.vips.clear(index)?;
     }
     for &index in from
@@ -259,6 +284,7 @@ fn clear(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> 
         .filter(|index| !to.sources.contains_key(index))
     {
         let empty = bytemuck::Zeroable::zeroed();
+        point("map: clear a NAT source")?;
         dataplane.nat_sources.write(index.into(), &empty)?;
     }
     Ok(())

@@ -14,15 +14,17 @@
 //! `state = "disabled"` first.
 
 mod adoption;
-pub mod daemon;
 mod entry;
 mod error;
 mod indexes;
 mod install;
+mod integrity;
 pub mod lock;
 mod maintenance;
 mod plan;
 pub mod ports;
+mod preview;
+mod report;
 mod shares;
 mod state;
 pub mod system;
@@ -35,8 +37,11 @@ use lb_common::ring::MemberIndex;
 
 pub use entry::{Way, Ways, address};
 pub use error::{ControllerError, Result};
+pub use integrity::Digests;
 pub use maintenance::Tick;
 pub use plan::Summary;
+pub use preview::{Preview, SidePreview, VipPreview, VipSide};
+pub use report::{MemberReport, VipReport};
 pub use shares::MemberShare;
 pub use state::ServiceId;
 
@@ -44,7 +49,7 @@ use plan::Plan;
 use state::State;
 
 use crate::{
-    config::{Config, Forward},
+    config::{Config, Forward, Fraction},
     dataplane::{Dataplane, LoadOptions},
     transition::SlotCounts,
 };
@@ -67,6 +72,22 @@ pub struct Controller {
     /// The configuration that was applied last.
     config: Option<Config>,
     ways: Ways,
+    /// Whether members count as up although nobody has checked them.
+    presume_up: bool,
+    counted: report::Counted,
+}
+
+/// What checks say about a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthUpdate {
+    /// Name of the VIP.
+    pub vip: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// Whether it is to get traffic.
+    pub healthy: bool,
+    /// The part of its weight that it is to have: less than all while it starts slowly.
+    pub ramp: Fraction,
 }
 
 impl Controller {
@@ -77,7 +98,17 @@ impl Controller {
             state: State::default(),
             config: None,
             ways: Ways::new(),
+            presume_up: false,
+            counted: report::Counted::default(),
         }
+    }
+
+    /// For a data path on which nobody checks the members: they count as up, unless
+    /// [`Self::set_health`] says otherwise.
+    #[must_use]
+    pub fn presuming_up(mut self) -> Self {
+        self.presume_up = true;
+        self
     }
 
     /// For a data path that another controller filled. Nothing that packets meet is changed; until a
@@ -94,6 +125,8 @@ impl Controller {
             state,
             config: None,
             ways: Ways::new(),
+            presume_up: false,
+            counted: report::Counted::default(),
         })
     }
 
@@ -122,9 +155,11 @@ impl Controller {
             check_node(running, config)?;
         }
         let now_s = dataplane.now_s()? as u32;
-        let (next, summary) = Plan::new(&self.state, config, &ways)
-            .configure()?
-            .finish(now_s)?;
+        let mut plan = Plan::new(&self.state, config, &ways);
+        if self.presume_up {
+            plan = plan.presume_up();
+        }
+        let (next, summary) = plan.configure()?.finish(now_s)?;
         self.commit(dataplane, next)?;
         self.config = Some(config.clone());
         self.ways = ways;
@@ -161,20 +196,54 @@ impl Controller {
         backend: &str,
         healthy: bool,
     ) -> Result<Summary> {
-        let member = self.find(vip, backend)?;
-        let before = self
-            .state
-            .members
-            .get_mut(&member)
-            .map(|member| std::mem::replace(&mut member.healthy, healthy));
-        if before == Some(healthy) {
+        self.find(vip, backend)?;
+        self.set_healths(
+            dataplane,
+            &[HealthUpdate {
+                vip: vip.to_owned(),
+                backend: backend.to_owned(),
+                healthy,
+                ramp: Fraction::ALL,
+            }],
+        )
+    }
+
+    /// Tells what checks say about members, all in one change. Members that are not there any more
+    /// are passed over: the checks may not know it yet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused; the tables hold what they held.
+    pub fn set_healths(
+        &mut self,
+        dataplane: &mut Dataplane,
+        updates: &[HealthUpdate],
+    ) -> Result<Summary> {
+        let mut before = Vec::new();
+        for update in updates {
+            let Ok(index) = self.find(&update.vip, &update.backend) else {
+                continue;
+            };
+            let Some(member) = self.state.members.get_mut(&index) else {
+                continue;
+            };
+            let now = (update.healthy, true, update.ramp);
+            let was = (member.healthy, member.proven, member.ramp);
+            if was != now {
+                before.push((index, was));
+                (member.healthy, member.proven, member.ramp) = now;
+            }
+        }
+        if before.is_empty() {
             return Ok(Summary::default());
         }
         let done = self.reconcile(dataplane);
-        if done.is_err()
-            && let Some(member) = self.state.members.get_mut(&member)
-        {
-            member.healthy = !healthy;
+        if done.is_err() {
+            for (index, was) in before {
+                if let Some(member) = self.state.members.get_mut(&index) {
+                    (member.healthy, member.proven, member.ramp) = was;
+                }
+            }
         }
         done
     }

@@ -17,7 +17,7 @@ use super::{
     state::{MemberState, ServiceId, SourceState, State, VipState},
 };
 use crate::{
-    config::{self, Backend, BackendState, Config, Forward, Node, family_of},
+    config::{self, Backend, BackendState, Config, Forward, Fraction, Node, family_of},
     ring::{self, RingMember, RingSize},
     transition::RingState,
 };
@@ -40,6 +40,10 @@ pub struct Summary {
     pub slots_moved: u32,
     /// Rings that were swapped.
     pub rings_changed: u32,
+    /// VIPs that spread traffic over all members since: too few are healthy.
+    pub panics_begun: Vec<String>,
+    /// VIPs that go by the health of their members again.
+    pub panics_ended: Vec<String>,
 }
 
 /// Makes the next state out of one.
@@ -47,6 +51,8 @@ pub(super) struct Plan<'a> {
     before: &'a State,
     config: &'a Config,
     ways: &'a Ways,
+    /// Whether members that are new count as up at once.
+    presume_up: bool,
     pub(super) next: State,
     pub(super) summary: Summary,
 }
@@ -57,9 +63,16 @@ impl<'a> Plan<'a> {
             before,
             config,
             ways,
+            presume_up: false,
             next: before.clone(),
             summary: Summary::default(),
         }
+    }
+
+    /// New members count as up: for a look ahead at what a change is meant to come to.
+    pub(super) const fn presume_up(mut self) -> Self {
+        self.presume_up = true;
+        self
     }
 
     /// VIPs and members as the configuration has them.
@@ -74,10 +87,30 @@ impl<'a> Plan<'a> {
 
     /// Entries and rings as VIPs and members ask for.
     pub(super) fn finish(mut self, now_s: u32) -> Result<(State, Summary)> {
+        self.judge_panic();
         self.place_sources()?;
         self.write_members();
         self.build_rings(now_s)?;
         Ok((self.next, self.summary))
+    }
+
+    fn judge_panic(&mut self) {
+        let indexes: Vec<u16> = self.next.vips.keys().copied().collect();
+        for index in indexes {
+            let panic = self.next.must_panic(index);
+            let Some(vip) = self.next.vips.get_mut(&index) else {
+                continue;
+            };
+            if panic != vip.panic {
+                vip.panic = panic;
+                let changed = if panic {
+                    &mut self.summary.panics_begun
+                } else {
+                    &mut self.summary.panics_ended
+                };
+                changed.push(vip.name.clone());
+            }
+        }
     }
 
     fn remove_vips(&mut self) {
@@ -115,6 +148,7 @@ impl<'a> Plan<'a> {
             check_fixed(live, vip, &entry)?;
             live.name.clone_from(&vip.name);
             live.entry.track = entry.track;
+            live.panic_threshold = vip.health.as_ref().map(|health| health.panic_threshold);
             return Ok(index);
         }
         let taken =
@@ -134,6 +168,8 @@ impl<'a> Plan<'a> {
             entry,
             ring: Arc::new(RingState::new_clean(&empty)),
             built_of: Vec::new(),
+            panic_threshold: vip.health.as_ref().map(|health| health.panic_threshold),
+            panic: false,
             dirty: true,
         };
         self.next.vips.insert(index, state);
@@ -155,12 +191,17 @@ impl<'a> Plan<'a> {
         for backend in &vip.backends {
             let member = match self.next.member_of(index, &backend.identity()) {
                 Some(member) => member,
-                None => self.add_member(index, &vip.name, backend)?,
+                None => self.add_member(index, vip, backend)?,
             };
             if let Some(state) = self.next.members.get_mut(&member) {
-                if state.leaving {
+                if vip.health.is_none() {
+                    // Nobody would ever say that it is up again.
                     state.healthy = true;
+                    state.ramp = Fraction::ALL;
+                } else if state.leaving {
+                    state.healthy = control::state(state.entry.control) == control::SERVING;
                 }
+                state.healthy |= self.presume_up && !state.proven;
                 state.leaving = false;
                 state.unnamed = 0;
                 state.name.clone_from(&backend.name);
@@ -171,13 +212,18 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn add_member(&mut self, vip: u16, vip_name: &str, backend: &Backend) -> Result<MemberIndex> {
+    fn add_member(
+        &mut self,
+        index_of_vip: u16,
+        vip: &config::Vip,
+        backend: &Backend,
+    ) -> Result<MemberIndex> {
         let taken = |index| {
             self.next.members.contains_key(&index) || self.before.members.contains_key(&index)
         };
         let index = next_free(self.next.last_member, MAX_MEMBERS, taken).ok_or_else(|| {
             ControllerError::Full {
-                what: format!("backend {} of VIP {vip_name}", backend.name),
+                what: format!("backend {} of VIP {}", backend.name, vip.name),
                 limit: MAX_MEMBERS,
                 hint: "backends that were removed keep their place until their last flow ends; remove \
                        some, or wait for that",
@@ -190,14 +236,17 @@ impl<'a> Plan<'a> {
         let identity = backend.identity();
         let state = MemberState {
             name: backend.name.clone(),
-            vip,
+            vip: index_of_vip,
             identity,
             weight: 0,
             wanted: BackendState::Up,
-            healthy: true,
+            // Down until its checks say otherwise.
+            healthy: vip.health.is_none() || self.presume_up,
+            proven: false,
+            ramp: Fraction::ALL,
             leaving: false,
             unnamed: 0,
-            entry: entry::member(vip, &identity, word, Source::Unknown, 0),
+            entry: entry::member(index_of_vip, &identity, word, Source::Unknown, 0),
         };
         self.next.members.insert(index, state);
         self.summary.members_added += 1;
@@ -342,7 +391,7 @@ impl<'a> Plan<'a> {
         let new = entry::member(
             member.vip,
             &member.identity,
-            member.control(),
+            member.control(self.next.is_panicking(member.vip)),
             source,
             next_hop,
         );
@@ -363,9 +412,10 @@ impl<'a> Plan<'a> {
     fn build_rings(&mut self, now_s: u32) -> Result<()> {
         let indexes: Vec<u16> = self.next.vips.keys().copied().collect();
         for index in indexes {
+            let panic = self.next.is_panicking(index);
             let members: Vec<RingMember> = (self.next.members_of(index))
-                .filter(|(_, member)| member.is_eligible())
-                .map(|(index, member)| member.ring_member(index))
+                .filter(|(_, member)| member.is_eligible(panic))
+                .map(|(index, member)| member.ring_member(index, panic))
                 .collect();
             let Some(vip) = self.next.vips.get_mut(&index) else {
                 continue;

@@ -50,8 +50,8 @@ pub(super) fn shares(state: &State, dataplane: &Dataplane) -> Result<Vec<MemberS
             .map(|(_, _, counters)| counters.new_flows)
             .sum();
         for (index, member, counters) in counted {
-            let weight = if member.is_eligible() {
-                member.weight
+            let weight = if member.is_eligible(vip.panic) {
+                member.ring_member(index, vip.panic).weight
             } else {
                 0
             };

@@ -19,7 +19,7 @@ use lb_common::{
 
 use super::entry;
 use crate::{
-    config::{self, BackendState, Protocol, family_of},
+    config::{self, BackendState, Fraction, Protocol, family_of},
     dataplane::RingName,
     ring::{Identity, RingMember},
     transition::RingState,
@@ -64,6 +64,10 @@ pub(super) struct VipState {
     pub(super) ring: Arc<RingState>,
     /// What the ring was built of.
     pub(super) built_of: Vec<RingMember>,
+    /// How its members are checked, as far as the ring depends on it; none: they count as up.
+    pub(super) panic_threshold: Option<Fraction>,
+    /// Whether too few members are healthy, and all get traffic.
+    pub(super) panic: bool,
     /// Whether the ring differs from the image that the entry names.
     pub(super) dirty: bool,
 }
@@ -83,6 +87,10 @@ pub(super) struct MemberState {
     pub(super) weight: u32,
     pub(super) wanted: BackendState,
     pub(super) healthy: bool,
+    /// Whether its checks have said something, or a running data path did when it was adopted.
+    pub(super) proven: bool,
+    /// The part of its weight that is in force: less than all while it starts slowly.
+    pub(super) ramp: Fraction,
     /// Not in the configuration any more: it keeps its flows, and goes when there are none.
     pub(super) leaving: bool,
     /// How many times in a row nothing was found that names it.
@@ -91,26 +99,44 @@ pub(super) struct MemberState {
 }
 
 impl MemberState {
-    /// Whether it is to have slots.
-    pub(super) fn is_eligible(&self) -> bool {
-        !self.leaving && self.healthy && self.wanted == BackendState::Up && self.weight > 0
+    /// Whether it would have slots if it were healthy.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.leaving && self.wanted == BackendState::Up && self.weight > 0
     }
 
-    pub(super) const fn ring_member(&self, member: MemberIndex) -> RingMember {
+    /// Whether it is to have slots; `panic`: its VIP does not ask who is healthy.
+    pub(super) fn is_eligible(&self, panic: bool) -> bool {
+        self.is_wanted() && (self.healthy || panic)
+    }
+
+    /// The weight in force: one at least, for a member that has a weight at all.
+    pub(super) fn effective_weight(&self) -> u32 {
+        let part = u64::from(self.weight) * u64::from(self.ramp.millionths());
+        let all = u64::from(Fraction::ALL.millionths());
+        // Not more than the weight, which fits.
+        (part.div_ceil(all) as u32).max(self.weight.min(1))
+    }
+
+    pub(super) fn ring_member(&self, member: MemberIndex, panic: bool) -> RingMember {
         RingMember {
             identity: self.identity,
-            weight: self.weight,
+            // Nobody is spared in a panic.
+            weight: if panic {
+                self.weight
+            } else {
+                self.effective_weight()
+            },
             member,
         }
     }
 
     /// The control word that it is to have.
-    pub(super) fn control(&self) -> u64 {
+    pub(super) fn control(&self, panic: bool) -> u64 {
         let now = self.entry.control;
         if self.leaving {
             return now;
         }
-        let serves = self.healthy && self.wanted != BackendState::Disabled;
+        let serves = (self.healthy || panic) && self.wanted != BackendState::Disabled;
         let state = if serves {
             control::SERVING
         } else {
@@ -167,6 +193,29 @@ impl State {
     ) -> impl Iterator<Item = (MemberIndex, &MemberState)> + '_ {
         let all = self.members.iter().map(|(index, member)| (*index, member));
         all.filter(move |(_, member)| member.vip == vip)
+    }
+
+    /// Whether a VIP does not ask who is healthy.
+    pub(super) fn is_panicking(&self, vip: u16) -> bool {
+        self.vips.get(&vip).is_some_and(|vip| vip.panic)
+    }
+
+    /// Whether fewer members of a VIP are healthy than it asks for. Not before all have been checked:
+    /// what is not known is no reason to panic.
+    pub(super) fn must_panic(&self, vip: u16) -> bool {
+        let Some(threshold) = self.vips.get(&vip).and_then(|vip| vip.panic_threshold) else {
+            return false;
+        };
+        let mut counted = (0u64, 0u64);
+        for (_, member) in self.members_of(vip).filter(|(_, m)| m.is_wanted()) {
+            if !member.proven {
+                return false;
+            }
+            counted.0 += u64::from(member.healthy);
+            counted.1 += 1;
+        }
+        let (healthy, all) = counted;
+        healthy * u64::from(Fraction::ALL.millionths()) < all * u64::from(threshold.millionths())
     }
 
     pub(super) fn member_of(&self, vip: u16, identity: &Identity) -> Option<MemberIndex> {

@@ -106,7 +106,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(after.vips.len(), vips.len());
-            let eligible = after.members.values().filter(|member| member.is_eligible()).count();
+            let eligible = after.members.values().filter(|member| member.is_eligible(false)).count();
             prop_assert_eq!(eligible, vips.values().map(BTreeMap::len).sum::<usize>());
             let same = next(&after, &config_of(&vips)).unwrap();
             prop_assert_eq!(same.1, Summary::default());

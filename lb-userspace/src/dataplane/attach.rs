@@ -200,6 +200,45 @@ pub(super) fn interface_of(path: &Path) -> Option<u32> {
     field(&page, "ifindex")?.parse().ok()
 }
 
+/// What a pinned link has to do with an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Name of the interface.
+    pub interface: String,
+    /// Whether packets meet the program in the stack, not in the driver.
+    pub generic: bool,
+    /// Id of the program in the link; none when the interface is gone or the link is detached.
+    pub program_id: Option<u32>,
+}
+
+/// How the pinned links are, as the kernel tells.
+pub(super) fn status(pins: &Pins) -> Result<Vec<LinkStatus>> {
+    let names = pins.interfaces()?.into_iter();
+    Ok(names
+        .map(|interface| {
+            let path = [LinkMode::Native, LinkMode::Generic].map(|m| pins.link(&interface, m));
+            let generic = !path[0].exists();
+            let program_id = program_of(&path[usize::from(generic)]);
+            LinkStatus {
+                interface,
+                generic,
+                program_id,
+            }
+        })
+        .collect())
+}
+
+fn program_of(path: &Path) -> Option<u32> {
+    let link = open_pinned(path).ok()?;
+    let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
+    let ifindex: u32 = field(&page, "ifindex")?.parse().ok()?;
+    // A link that lost its interface still names its program.
+    if ifindex == 0 {
+        return None;
+    }
+    field(&page, "prog_id")?.parse().ok()
+}
+
 /// Value of a line `name: value`.
 fn field<'page>(page: &'page str, name: &str) -> Option<&'page str> {
     page.lines()

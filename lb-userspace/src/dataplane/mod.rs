@@ -29,6 +29,7 @@ mod mapping;
 mod members;
 mod object;
 mod pins;
+mod probe;
 mod program;
 mod rings;
 mod samples;
@@ -39,7 +40,7 @@ mod tracking;
 mod view;
 mod vips;
 
-pub use attach::{AttachedMode, XdpMode};
+pub use attach::{AttachedMode, LinkStatus, XdpMode};
 pub use bench::{Bench, Floor};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
@@ -51,6 +52,7 @@ pub use mapping::Mapped;
 pub use members::Members;
 pub use object::LoadOptions;
 pub use pins::{DEFAULT_BPFFS, Pins};
+pub use probe::{ProbePath, ProbePaths};
 pub use program::Run;
 pub use rings::{ImageIndex, Rings, SPARE_IMAGES};
 pub use samples::Samples;
@@ -233,6 +235,14 @@ impl Dataplane {
         match &self.pins {
             Some(pins) => pins.interfaces(),
             None => Ok(self.links.keys().cloned().collect()),
+        }
+    }
+
+    /// How the pinned links are, as the kernel tells; nothing without pins.
+    pub fn links(&self) -> Result<Vec<LinkStatus>> {
+        match &self.pins {
+            Some(pins) => attach::status(pins),
+            None => Ok(Vec::new()),
         }
     }
 

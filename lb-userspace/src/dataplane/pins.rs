@@ -123,8 +123,22 @@ impl Pins {
         Ok(kind.filesystem_type() == BPF_FS_MAGIC)
     }
 
+    /// The kernel's number for the map with the members' counters: other maps, other counters.
+    #[must_use]
+    pub fn counters_id(&self) -> Option<u32> {
+        let path = self.maps().join(super::catalog::name::MEMBER_COUNTS);
+        let map = MapData::from_pin(path).ok()?;
+        map.info().ok().map(|info| info.id())
+    }
+
+    /// Where the BPF file system is.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
     /// Sees to it that the BPF file system is mounted.
-    pub(super) fn mount(&self) -> Result<()> {
+    pub fn mount(&self) -> Result<()> {
         if self.is_mounted()? {
             return Ok(());
         }

@@ -134,7 +134,7 @@ impl Simulation {
         };
         let mut dataplane = Dataplane::load(&options)?;
         let egress = dataplane.egress.assign(EGRESS_IFINDEX, MTU, OWN_MAC)?;
-        let mut controller = Controller::fresh();
+        let mut controller = Controller::fresh().presuming_up();
         let ways = made_up_ways(&config, egress);
         controller.apply_with_ways(&mut dataplane, &config, ways)?;
         Ok(Self {

@@ -40,7 +40,9 @@ fn the_least_gets_all_defaults() {
         },
         api: Api {
             socket: "/run/evenkeel/api.sock".into(),
+            group: None,
         },
+        change: ChangeSettings { bake: seconds(30) },
         metrics: Metrics {
             listen: "127.0.0.1:9477".parse().unwrap(),
         },
@@ -78,6 +80,7 @@ fn everything_is_read() {
     let Config {
         node,
         api,
+        change,
         metrics,
         alerts,
         vips,
@@ -103,6 +106,8 @@ fn everything_is_read() {
         (65_536, 1_000_000, 256)
     );
     assert_eq!(api.socket.to_str(), Some("/run/lb/api.sock"));
+    assert_eq!(api.group.as_deref(), Some("operators"));
+    assert_eq!(change.bake, seconds(120));
     assert_eq!(metrics.listen.to_string(), "[::1]:9999");
     assert_eq!((alerts.alertmanager.len(), alerts.webhook.len()), (2, 1));
     everything_of_vips_is_read(&vips);
@@ -382,6 +387,7 @@ fn the_documentation_has_every_key_and_no_other() {
     for (heading, text) in [
         ("[node]", "[node]\nqqqqqqqq = 1"),
         ("[api]", "[api]\nqqqqqqqq = 1"),
+        ("[change]", "[change]\nqqqqqqqq = 1"),
         ("[metrics]", "[metrics]\nqqqqqqqq = 1"),
         ("[alerts]", "[alerts]\nqqqqqqqq = 1"),
         ("[[vip]]", "[[vip]]\nqqqqqqqq = 1"),

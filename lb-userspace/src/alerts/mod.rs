@@ -1,0 +1,1 @@
+//! Alerts: conditions in, messages out.

@@ -1,0 +1,195 @@
+//! Health: what the checks say, made into rings.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use tracing::{error, info, warn};
+
+use super::actor::Actor;
+use crate::{
+    config::{self, Fraction},
+    controller::{HealthUpdate, Summary},
+    events::Entry,
+    health::{Health, HealthChange, Target, effective_weight, takes_vip_path},
+};
+
+/// VIP and backend.
+type Name = (String, String);
+
+/// The checks, and what the engine remembers about them.
+pub(super) struct Checks {
+    pub(super) health: Health,
+    /// Members that start slowly, and since when they are up.
+    starting: BTreeMap<Name, Instant>,
+}
+
+impl Checks {
+    pub(super) const fn new(health: Health) -> Self {
+        Self {
+            health,
+            starting: BTreeMap::new(),
+        }
+    }
+
+    /// The part of its weight that a member has, as long as it has been up.
+    fn ramp(&mut self, name: &Name, health: &config::Health) -> Fraction {
+        let Some(since) = self.starting.get(name) else {
+            return Fraction::ALL;
+        };
+        let all = Fraction::ALL.millionths();
+        let part = effective_weight(all, since.elapsed(), health.slow_start);
+        if part == all {
+            self.starting.remove(name);
+        }
+        Fraction::new(f64::from(part) / f64::from(all)).unwrap_or(Fraction::ALL)
+    }
+}
+
+impl Actor {
+    fn health_of(&self, vip: &str) -> Option<&config::Health> {
+        let mut vips = self.running.config.vips.iter();
+        vips.find(|v| v.name == vip)?.health.as_ref()
+    }
+
+    /// Has the members of the running configuration checked.
+    pub(super) fn follow_targets(&mut self) {
+        let report = self.controller.report();
+        let mut targets = Vec::new();
+        for vip in &self.running.config.vips {
+            let Some(health) = &vip.health else { continue };
+            let health = Arc::new(health.clone());
+            let reported = report.iter().find(|r| r.name == vip.name);
+            for backend in &vip.backends {
+                let member = reported.and_then(|r| {
+                    let mut members = r.members.iter().filter(|m| !m.leaving);
+                    members.find(|m| m.identity == backend.identity())
+                });
+                targets.push(Target {
+                    vip: vip.name.clone(),
+                    backend: backend.name.clone(),
+                    address: backend.address,
+                    port: backend.port,
+                    vip_address: vip.address,
+                    vip_port: vip.port,
+                    health: Arc::clone(&health),
+                    initial: member.is_some_and(|member| member.healthy),
+                    source: None,
+                    member: member
+                        .filter(|_| takes_vip_path(vip, backend.address))
+                        .map(|member| u32::from(member.index)),
+                });
+            }
+        }
+        self.checks.health.set_targets(targets);
+    }
+
+    /// Makes one change of the rings of what the checks told.
+    pub(super) fn health_changed(&mut self, changes: &[HealthChange]) {
+        let mut newest: BTreeMap<Name, &HealthChange> = BTreeMap::new();
+        for change in changes {
+            newest.insert((change.vip.clone(), change.backend.clone()), change);
+        }
+        let mut updates = Vec::new();
+        for (name, change) in newest {
+            let Some(health) = self.health_of(&name.0).cloned() else {
+                continue;
+            };
+            self.checks.starting.remove(&name);
+            if change.healthy && !health.slow_start.is_zero() {
+                self.checks.starting.insert(name.clone(), Instant::now());
+            }
+            updates.push(HealthUpdate {
+                healthy: change.healthy,
+                ramp: self.checks.ramp(&name, &health),
+                vip: name.0,
+                backend: name.1,
+            });
+        }
+        self.update_health(&updates);
+        for change in changes {
+            self.tell_health(change);
+        }
+        self.look_at_trial();
+        self.publish();
+    }
+
+    fn update_health(&mut self, updates: &[HealthUpdate]) {
+        if updates.is_empty() {
+            return;
+        }
+        match self.controller.set_healths(&mut self.dataplane, updates) {
+            Ok(summary) => self.tell_panic(&summary),
+            // The next tick tries again.
+            Err(error) => error!(%error, "what the checks say can't be put into the tables"),
+        }
+    }
+
+    fn tell_health(&self, change: &HealthChange) {
+        let HealthChange {
+            vip,
+            backend,
+            healthy,
+            damped,
+            why,
+            at,
+        } = change;
+        let took_ms = super::now().duration_since(*at).as_secs_f64() * 1e3;
+        let word = if *healthy { "up" } else { "down" };
+        if *healthy {
+            info!(vip, backend, why, took_ms, "backend is up");
+        } else {
+            warn!(vip, backend, why, damped, took_ms, "backend is down");
+        }
+        let entry = Entry::new("health", format!("{backend} is {word}: {why}"));
+        self.note(entry.vip(vip.clone()).backend(backend.clone()));
+    }
+
+    fn tell_panic(&self, summary: &Summary) {
+        for vip in &summary.panics_begun {
+            error!(
+                vip,
+                "panic: so few backends are healthy that traffic is spread over all"
+            );
+            let message = "panic: traffic is spread over all backends, healthy or not";
+            self.note(Entry::new("health", message).vip(vip.clone()));
+        }
+        for vip in &summary.panics_ended {
+            info!(vip, "the panic is over");
+            self.note(Entry::new("health", "the panic is over").vip(vip.clone()));
+        }
+    }
+
+    /// Slow starts go on; what the tables do not have yet as the checks say is put there.
+    pub(super) fn tick_checks(&mut self) {
+        let statuses = self.checks.health.statuses();
+        if statuses.is_empty() {
+            return;
+        }
+        let now = super::now();
+        let mut updates = Vec::new();
+        for vip in self.controller.report() {
+            let Some(health) = self.health_of(&vip.name).cloned() else {
+                continue;
+            };
+            // Long enough for a verdict.
+            let verdict_s = (health.interval * health.fall + health.timeout).as_secs_f64();
+            for member in vip.members.iter().filter(|member| !member.leaving) {
+                let name = (vip.name.clone(), member.name.clone());
+                let Some(status) = statuses.get(&name) else {
+                    continue;
+                };
+                let known_for = now.duration_since(status.since).as_secs_f64();
+                let proven = status.healthy || status.last_ok.is_some() && known_for > verdict_s;
+                let starts = self.checks.starting.contains_key(&name);
+                if status.healthy != member.healthy || proven && !member.proven || starts {
+                    updates.push(HealthUpdate {
+                        healthy: status.healthy,
+                        ramp: self.checks.ramp(&name, &health),
+                        vip: name.0,
+                        backend: name.1,
+                    });
+                }
+            }
+        }
+        self.update_health(&updates);
+    }
+}

@@ -1,0 +1,229 @@
+//! The kernel's side: tables and interfaces made as a configuration says, or left as they were; and
+//! a look, now and then, whether they still are.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use tracing::{error, info, warn};
+
+use super::{actor::Actor, ways};
+use crate::{
+    api::types::{Alert, InterfaceStatus, Severity},
+    config::{self, Config},
+    controller::Summary,
+    dataplane::{AttachedMode, LinkStatus, XdpMode},
+    events::Entry,
+};
+
+/// Ticks between two looks at the entries of the tables and at the programs. Rings are looked at one
+/// a tick.
+const LOOK_EVERY: u64 = 15;
+
+/// What is known of the data path besides what is written to it.
+#[derive(Default)]
+pub(super) struct Watchman {
+    ticks: u64,
+    /// The VIP whose ring is looked at next.
+    next_ring: usize,
+    links: Vec<LinkStatus>,
+    /// What is not as it was loaded, and since when.
+    wrong: std::collections::BTreeMap<String, Timestamp>,
+    /// Digest of the entries, as last read.
+    pub(super) digest: String,
+}
+
+impl Actor {
+    /// Tables and interfaces as a configuration says, or neither.
+    pub(super) fn install(&mut self, config: &Config) -> Result<()> {
+        let table = self.ways.borrow().clone();
+        let ways = self.ways(&table)?;
+        ways::guard_ports(config, &ways)?;
+        let summary = self
+            .controller
+            .apply_with_ways(&mut self.dataplane, config, ways.clone())
+            .context("apply the configuration")?;
+        if let Err(error) = self.attach(config) {
+            let before = self.running.config.clone();
+            self.attach(&before).context("attach as before")?;
+            self.controller
+                .apply_with_ways(&mut self.dataplane, &before, ways)
+                .context("go back to what was there before")?;
+            return Err(error);
+        }
+        self.say(config, &summary);
+        self.report_ways(&table);
+        self.watchman.ticks = 0;
+        Ok(())
+    }
+
+    fn say(&mut self, config: &Config, summary: &Summary) {
+        for vip in &summary.vips_replaced {
+            warn!(
+                vip,
+                "forward changed: the VIP was replaced, its connections are broken"
+            );
+        }
+        let digests = self.controller.check_entries(&self.dataplane);
+        if let Ok(digests) = digests {
+            self.watchman.digest = digests.short();
+        }
+        info!(
+            vips = config.vips.len(),
+            vips_added = summary.vips_added.len(),
+            vips_removed = summary.vips_removed.len(),
+            members_added = summary.members_added,
+            members_leaving = summary.members_leaving,
+            rings_changed = summary.rings_changed,
+            slots_moved = summary.slots_moved,
+            digest = self.watchman.digest,
+            "tables filled and read back"
+        );
+    }
+
+    fn attach(&mut self, config: &Config) -> Result<()> {
+        let mode = match config.node.xdp_mode {
+            config::XdpMode::Native => XdpMode::Native,
+            config::XdpMode::Generic => XdpMode::Generic,
+            config::XdpMode::Auto => XdpMode::Auto,
+        };
+        let before: BTreeSet<String> = self.dataplane.interfaces()?.into_iter().collect();
+        let wanted = &config.node.interfaces;
+        let same = wanted.iter().collect::<BTreeSet<_>>() == before.iter().collect();
+        if self.attached && same && config.node.xdp_mode == self.running.config.node.xdp_mode {
+            return Ok(());
+        }
+        for interface in wanted {
+            match self.dataplane.attach(interface, mode) {
+                Ok(AttachedMode::Native) => info!(interface, mode = "native", "attached"),
+                Ok(AttachedMode::Generic) => info!(interface, mode = "generic", "attached"),
+                Ok(AttachedMode::Fallback { why }) => {
+                    warn!(
+                        interface,
+                        mode = "generic",
+                        why,
+                        "attached in the slow, generic mode"
+                    );
+                }
+                Err(error) => {
+                    for new in wanted.iter().filter(|i| !before.contains(*i)) {
+                        // The first error is the one to report.
+                        let _ = self.dataplane.detach(new);
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        for interface in before.iter().filter(|i| !wanted.contains(i)) {
+            self.dataplane.detach(interface)?;
+            info!(interface, "detached: not in node.interfaces any more");
+        }
+        self.attached = true;
+        Ok(())
+    }
+
+    /// Looks whether the kernel still has what was loaded.
+    pub(super) fn tick_data_path(&mut self) {
+        let vips = self.controller.vip_indexes();
+        if !vips.is_empty() {
+            let vip = vips[self.watchman.next_ring % vips.len()];
+            self.watchman.next_ring += 1;
+            let name = self.controller.vip_name(vip).unwrap_or_default().to_owned();
+            let what = format!("the ring of VIP {name} is not what was loaded");
+            match self.controller.check_ring(&self.dataplane, vip) {
+                Ok(digests) => self.found(what, digests.is_some_and(|d| !d.agree())),
+                Err(error) => error!(%error, vip = name, "its ring can't be read back"),
+            }
+        }
+        if self.watchman.ticks.is_multiple_of(LOOK_EVERY) {
+            self.look_at_entries();
+            self.look_at_links();
+        }
+        self.watchman.ticks += 1;
+    }
+
+    fn look_at_entries(&mut self) {
+        match self.controller.check_entries(&self.dataplane) {
+            Ok(digests) => {
+                let what = "members, VIPs or services in the tables are not what was loaded";
+                self.found(what.to_owned(), !digests.agree());
+                self.watchman.digest = digests.short();
+            }
+            Err(error) => error!(%error, "the tables can't be read back"),
+        }
+    }
+
+    fn look_at_links(&mut self) {
+        let Ok(ours) = self.dataplane.program_id() else {
+            return;
+        };
+        match self.dataplane.links() {
+            Ok(links) => self.watchman.links = links,
+            Err(error) => error!(%error, "the links to the interfaces can't be read"),
+        }
+        for interface in self.running.config.node.interfaces.clone() {
+            let mut links = self.watchman.links.iter();
+            let link = links.find(|link| link.interface == interface);
+            let is_ours = link.is_some_and(|link| link.program_id == Some(ours));
+            let what =
+                format!("interface {interface} does not run program {ours}, which was loaded");
+            self.found(what, !is_ours);
+        }
+    }
+
+    /// Notes that something is wrong, or is not any more; says so when that changes.
+    fn found(&mut self, what: String, is_wrong: bool) {
+        let known = self.watchman.wrong.contains_key(&what);
+        if is_wrong && !known {
+            error!(what, "something else changes the data path");
+            self.note(Entry::new("alert", what.clone()));
+            self.watchman.wrong.insert(what, super::now());
+        } else if !is_wrong && known {
+            info!(what, "over");
+            self.watchman.wrong.remove(&what);
+        }
+    }
+
+    /// The interfaces, as they were when last looked at.
+    pub(super) fn interfaces(&self) -> Vec<InterfaceStatus> {
+        let status = |name: &String| {
+            let mut links = self.watchman.links.iter();
+            let link = links.find(|link| link.interface == *name);
+            let link = link.filter(|link| link.program_id.is_some());
+            InterfaceStatus {
+                name: name.clone(),
+                mode: match link {
+                    None => "none",
+                    Some(link) if link.generic => "generic",
+                    Some(_) => "native",
+                }
+                .to_owned(),
+                program_id: link.and_then(|link| link.program_id),
+            }
+        };
+        let interfaces = &self.running.config.node.interfaces;
+        interfaces.iter().map(status).collect()
+    }
+
+    /// What is wrong with the data path.
+    pub(super) fn data_path_alerts(&self) -> Vec<Alert> {
+        let alert = |(what, since): (&String, &Timestamp)| Alert {
+            id: format!("data_path:{what}"),
+            kind: "data_path".to_owned(),
+            severity: Severity::Critical,
+            vip: None,
+            backends: Vec::new(),
+            summary: what.clone(),
+            cause: Some(
+                "something besides the controller wrote to the pinned maps or replaced a program: \
+                 start the controller again to load everything anew"
+                    .to_owned(),
+            ),
+            revision: self.running.number,
+            since: *since,
+            acknowledged_by: None,
+            silenced_until: None,
+        };
+        self.watchman.wrong.iter().map(alert).collect()
+    }
+}

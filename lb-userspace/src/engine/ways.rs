@@ -1,0 +1,172 @@
+//! The ways to the backends: waited for before a change, put into the tables when they change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::Result;
+use lb_common::member::NextHop;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info, warn};
+
+use super::actor::Actor;
+use crate::{
+    config::{Config, Forward},
+    controller::{Way, Ways, ports},
+    nexthop::{Reason, State, Table},
+};
+
+/// How long a change waits for the ways to its backends.
+const FIRST_WAYS: Duration = Duration::from_secs(2);
+
+/// Waits until the kernel was asked about all backends and their neighbours answered, or not for
+/// some time: the others follow when they answer.
+pub(super) async fn first(watch: &mut watch::Receiver<Table>, backends: &BTreeSet<IpAddr>) {
+    let known = |table: &Table| {
+        backends.iter().all(|backend| {
+            let state = table.get(backend);
+            state.is_some_and(|s| !matches!(s, State::Unresolved(Reason::Asking { .. })))
+        })
+    };
+    // Running out of time, or out of a resolver, is found out later.
+    let _ = timeout_at(Instant::now() + FIRST_WAYS, watch.wait_for(known)).await;
+}
+
+/// Addresses of the backends of a configuration.
+pub(super) fn backends_of(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
+    let all = config.vips.iter().flat_map(|vip| &vip.backends);
+    all.map(|backend| backend.address)
+}
+
+/// Reserves the ports of `nat`, after a look at who has them.
+pub(super) fn guard_ports(config: &Config, ways: &Ways) -> Result<()> {
+    let nat = config.vips.iter().filter(|vip| vip.forward == Forward::Nat);
+    let backends: BTreeSet<IpAddr> = nat
+        .flat_map(|vip| &vip.backends)
+        .map(|backend| backend.address)
+        .collect();
+    if backends.is_empty() {
+        return Ok(());
+    }
+    let mut sources = config.node.nat_sources.clone();
+    for backend in backends {
+        let configured = &config.node.nat_sources;
+        let configured = configured.iter().any(|s| s.is_ipv4() == backend.is_ipv4());
+        if !configured {
+            let way = ways.get(&backend).copied().flatten();
+            sources.extend(way.and_then(|way| way.source));
+        }
+    }
+    let range = &config.node.nat_ports;
+    ports::check_sockets(&sources, range)?;
+    Ok(ports::reserve(range)?)
+}
+
+/// What was said about ways, so that it is said once.
+#[derive(Default)]
+pub(super) struct Said {
+    /// Ways that are not known, and why.
+    pub(super) unresolved: BTreeMap<IpAddr, Reason>,
+    /// Backends that have no source.
+    without_source: Vec<String>,
+}
+
+impl Actor {
+    /// The ways as the tables need them; interfaces get their place in the egress table.
+    pub(super) fn ways(&mut self, table: &Table) -> Result<Ways> {
+        let mut ways = Ways::new();
+        for (&backend, state) in table {
+            let resolved = match state {
+                State::Resolved(resolved) => resolved,
+                State::Unresolved(Reason::Asking { .. }) => continue,
+                State::Unresolved(_) => {
+                    ways.insert(backend, None);
+                    continue;
+                }
+            };
+            let assigned =
+                self.dataplane
+                    .egress
+                    .assign(resolved.ifindex, resolved.mtu, resolved.own_mac);
+            let egress = match assigned {
+                Ok(egress) => egress,
+                Err(error) => {
+                    // The interface may have gone this very moment.
+                    warn!(%error, interface = resolved.ifname, "no frames can leave there");
+                    ways.insert(backend, None);
+                    continue;
+                }
+            };
+            let next_hop = NextHop {
+                mac: resolved.mac,
+                egress,
+            };
+            let source = resolved.source;
+            ways.insert(backend, Some(Way { next_hop, source }));
+        }
+        Ok(ways)
+    }
+
+    pub(super) fn ways_changed(&mut self) {
+        let table = self.ways.borrow_and_update().clone();
+        let changed = self.ways(&table).and_then(|ways| {
+            guard_ports(&self.running.config, &ways)?;
+            Ok(self.controller.set_ways(&mut self.dataplane, ways)?)
+        });
+        if let Err(error) = changed {
+            error!(
+                error = format!("{error:#}"),
+                "the ways to the backends can't be updated"
+            );
+        }
+        self.report_ways(&table);
+    }
+
+    /// Says which ways are not known, and which are again: each once.
+    pub(super) fn report_ways(&mut self, table: &Table) {
+        for (&backend, state) in table {
+            let named = self.controller.backends_at(backend).join(", ");
+            match state {
+                State::Resolved(resolved) => {
+                    if self.said.unresolved.remove(&backend).is_some() {
+                        info!(%backend, backends = named, interface = resolved.ifname, "next hop found");
+                    }
+                }
+                // The answer is on its way.
+                State::Unresolved(Reason::Asking { .. }) => {}
+                State::Unresolved(reason) => {
+                    let before = self.said.unresolved.insert(backend, reason.clone());
+                    if before.as_ref() != Some(reason) {
+                        warn!(%backend, backends = named, %reason, "no next hop: its packets are dropped");
+                    }
+                }
+            }
+        }
+        self.said
+            .unresolved
+            .retain(|backend, _| table.contains_key(backend));
+        let without = self.controller.without_source();
+        if without != self.said.without_source && !without.is_empty() {
+            warn!(
+                backends = without.join(", "),
+                "no address to send from, so their packets are dropped: set node.encap_source or \
+                 node.nat_source, or give the interface an address that no VIP has"
+            );
+        }
+        self.said.without_source = without;
+    }
+
+    /// Has the resolver look for the backends of the running configuration, those that leave, and
+    /// `more`.
+    pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
+        let mut backends = self.controller.backends();
+        backends.extend(backends_of(&self.running.config));
+        backends.extend(more);
+        self.resolver.set_backends(backends);
+    }
+}

@@ -1,0 +1,1 @@
+//! The journal over restarts and crashes.

@@ -1,0 +1,1 @@
+//! Totals over everything that can happen to counters.
