@@ -195,7 +195,7 @@ async fn settle(session: &Session, number: RevisionNumber) -> Result<RevisionInf
                 away_since = None;
                 line.show(&view::revisions::progress(&progress));
             }
-            Err(error) if error.is_away() => {
+            Err(error) if error.is_passing() => {
                 let since = *away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > AWAY {
                     line.end();

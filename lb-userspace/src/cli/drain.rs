@@ -88,7 +88,7 @@ async fn wait(session: &Session, args: &DrainArgs) -> Result<ExitCode> {
                 }
                 line.show(&text(&left));
             }
-            Err(error) if error.is_away() => line.show(&format!("waiting: {error}")),
+            Err(error) if error.is_passing() => line.show(&format!("waiting: {error}")),
             Err(error) => return Err(error.into()),
         }
         if let Some(limit) = args.timeout

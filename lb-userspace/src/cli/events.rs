@@ -54,7 +54,7 @@ pub(super) async fn run(args: &EventsArgs, client: Client) -> Result<ExitCode> {
                     since = since.max(Some(event.id));
                 }
             }
-            Err(error) if args.follow && error.is_away() => {
+            Err(error) if args.follow && error.is_passing() => {
                 if !is_away {
                     complain(&format!("evenkeel: {error}"));
                 }

@@ -80,13 +80,15 @@ impl ClientError {
         self.api().is_some_and(|error| error.code == code)
     }
 
-    /// Whether it may go better in a moment: the controller is away, or was when it should answer.
+    /// Whether asking again may go better: the controller is away, or was when it should answer, or
+    /// is ending.
     #[must_use]
-    pub fn is_away(&self) -> bool {
-        matches!(
-            self,
-            Self::NoController { .. } | Self::Interrupted { .. } | Self::Late { .. }
-        )
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoController { .. } | Self::Interrupted { .. } | Self::Late { .. } => true,
+            Self::Api(error) => error.code == ErrorCode::Failed,
+            Self::NotPermitted { .. } | Self::Unreadable { .. } => false,
+        }
     }
 
     pub(super) fn connecting(socket: &Path, source: io::Error) -> Self {

@@ -63,7 +63,7 @@ async fn the_controllers_no_is_its_own_words() {
     })
     .await;
     let error = answer.unwrap_err();
-    assert!(error.is(ErrorCode::Conflict) && !error.is_away());
+    assert!(error.is(ErrorCode::Conflict) && !error.is_passing());
     assert_eq!(error.to_string(), "revision 7 waits to be confirmed");
 }
 
@@ -78,7 +78,7 @@ async fn other_answers_are_errors_that_say_so() {
     let (_, answer) = asked("", async |client| client.status().await).await;
     let error = answer.unwrap_err();
     assert!(
-        error.is_away() && error.to_string().contains("ended"),
+        error.is_passing() && error.to_string().contains("ended"),
         "{error}"
     );
 }
@@ -98,7 +98,7 @@ async fn nobody_there_is_said_with_what_to_do() {
     // A socket that a killed controller left behind.
     drop(UnixListener::bind(&socket).unwrap());
     let error = Client::new(&socket).status().await.unwrap_err();
-    assert!(error.is_away(), "{error}");
+    assert!(error.is_passing(), "{error}");
 }
 
 #[test]

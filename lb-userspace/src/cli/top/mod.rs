@@ -96,7 +96,9 @@ async fn stream(client: &Client) -> Result<ExitCode> {
                 let line = serde_json::to_string(&status)?;
                 writeln!(std::io::stdout(), "{line}")?;
             }
-            Err(error) if error.is_away() => super::change::complain(&format!("evenkeel: {error}")),
+            Err(error) if error.is_passing() => {
+                super::change::complain(&format!("evenkeel: {error}"))
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -126,7 +128,7 @@ async fn show(terminal: &mut DefaultTerminal, client: Client) -> Result<()> {
             _ = hang_up.recv() => return Ok(()),
             Some(answer) = answers.recv() => match answer {
                 Ok((status, events)) => model.take(status, &events),
-                Err(error) if error.is_away() => model.miss(Timestamp::now(), error.to_string()),
+                Err(error) if error.is_passing() => model.miss(Timestamp::now(), error.to_string()),
                 Err(error) => return Err(error.into()),
             },
             input = inputs.recv() => match input {
