@@ -56,7 +56,7 @@ mod armed {
 
     /// What happens at the chosen point.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Kind {
+    pub(super) enum Kind {
         /// It fails, and nothing else does.
         Fail,
         /// It fails, and so does all that follows: as far as files and maps can tell, the process

@@ -1,11 +1,71 @@
-//! What a change would do, before it is done.
+//! What a change would do, before it is done: a pure function from what runs, what is wanted and
+//! what the controller knows to a [`Plan`].
+//!
+//! ```text
+//! running ──┐             ┌ action: added, removed, replaced, changed
+//!           ├─ pairs ──►──┤ settings, in words
+//! candidate ┘      ▲      │ members: shares before and after, predicted load
+//!                  │      └ guards
+//!                facts
+//! ```
+//!
+//! # What a plan is about
+//!
+//! VIPs are the same when address, port and protocol are; a VIP that only has another name is
+//! changed, one that keeps its name and gets another address is replaced. Backends are the same
+//! when address and port are. A VIP that the change does not touch is not in the plan.
+//!
+//! # What guards look at
+//!
+//! A guard refuses what the **change** does, not what is so already: otherwise the first overloaded
+//! backend would stop every repair. What is above its limit before and is no worse after passes. A
+//! limit that the change itself makes stricter must hold in the table that the change gives.
+//!
+//! | guard | limit | refuses when it is broken after, and |
+//! | --- | --- | --- |
+//! | `share_error` | table share within max(2 / ring size, 1 % of the intended share) of the intended one | the error grew, or the member is new |
+//! | `no_slots` | an eligible member has a slot | it had one, or was not eligible |
+//! | `max_share` | `guard.max_share` of the table, rounded up to a slot | the share grew, or the limit is stricter |
+//! | `max_moved` | `guard.max_moved` of the table, rounded up to a slot | always; a table that nobody had slots of can't move |
+//! | `min_backends` | `guard.min_backends` | fewer serve than before, or the VIP is new or the limit stricter |
+//! | `capacity` | the peak of new flows with 20 % headroom; for each member its part of the peak | there is less capacity than before; the member's part grew or its capacity shrank |
+//! | `nothing_left` | somebody serves | somebody did, or the VIP is new |
+//! | `vip_removed` | a VIP that goes, or goes and comes again, has no traffic | always: its connections break |
+//!
+//! A backend whose checks have not succeeded yet is in the table as if it were healthy, so that
+//! the shares it will get are judged now; but it does not count as one that serves. To exchange
+//! all backends of a VIP in one change is therefore refused (nobody would serve until the checks
+//! succeed): add the new ones first.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod guards;
+mod members;
+mod pairs;
+mod settings;
+mod side;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use pairs::{Pair, pairs};
+pub use side::{Chance, Load, Side, SideMember, VipFacts};
 
 use crate::{
-    api::types::{Guard, Plan, PlanVerdict, RevisionNumber},
-    config::{BackendState, Config},
+    api::types::{Guard, GuardVerdict, Plan, PlanVerdict, RevisionNumber, VipAction, VipPlan},
+    config::Config,
 };
+use members::Line;
+
+/// All guards: what a rollback is planned with as `force`.
+pub const ALL_GUARDS: [Guard; 8] = [
+    Guard::ShareError,
+    Guard::NoSlots,
+    Guard::MaxShare,
+    Guard::MaxMoved,
+    Guard::MinBackends,
+    Guard::Capacity,
+    Guard::NothingLeft,
+    Guard::VipRemoved,
+];
 
 /// What is to be planned.
 #[derive(Clone, Copy, Debug)]
@@ -16,77 +76,53 @@ pub struct Input<'a> {
     pub running: Option<&'a Config>,
     /// What is wanted.
     pub candidate: &'a Config,
-    /// What the controller knows of the VIPs, by name: that of the candidate, or for VIPs that go
-    /// that of the running configuration. A VIP that is not in it is planned as if all its
-    /// backends were healthy and nobody used it.
-    pub facts: &'a BTreeMap<String, VipFacts>,
     /// Guards that may be broken.
     pub force: &'a [Guard],
 }
 
-/// What the controller knows of a VIP.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct VipFacts {
-    /// The table as it is; none if the VIP is new.
-    pub before: Option<Side>,
-    /// The table that the change would give; none if the VIP goes. Members whose health is not known
-    /// yet are in it as if they were healthy: what they will get must pass the guards too.
-    pub after: Option<Side>,
-    /// Slots that another member gets.
-    pub slots_moved: u32,
-    /// Its traffic.
-    pub load: Load,
-}
-
-/// One side of a change: a table and its members.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Side {
-    /// Slots of the ring.
-    pub ring_size: u32,
-    /// The members of the configuration.
-    pub members: Vec<SideMember>,
-}
-
-/// A member in a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SideMember {
-    /// Name of the backend.
-    pub backend: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its port; 0 when the packet's port is kept.
-    pub port: u16,
-    /// The weight that the table was built with (less than the configured one during slow start).
-    pub weight: u32,
-    /// What the operator wants of it.
-    pub state: BackendState,
-    /// Whether it can have slots of this table.
-    pub eligible: bool,
-    /// Whether it is known to be healthy now, or not checked at all. Not so: a new backend whose
-    /// checks have not succeeded yet, or one that gets traffic only because too few are healthy.
-    pub proven: bool,
-    /// Slots that it has.
-    pub slots: u32,
-}
-
-/// The traffic of a VIP.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Load {
-    /// New flows a second now.
-    pub new_flows_per_s: f64,
-    /// The highest number of new flows a second in the last hour.
-    pub peak_new_flows_per_s: f64,
-    /// Packets a second now.
-    pub packets_per_s: f64,
-}
-
-/// Plans a change.
-#[must_use]
-pub fn plan(input: &Input<'_>) -> Plan {
+/// Plans a change. `facts` tells what the controller knows of a VIP; it is asked only for VIPs whose
+/// keys or backends differ. Without a controller, [`VipFacts::assumed`] will do.
+pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> Plan {
+    let vips: Vec<VipPlan> = pairs(input.running, input.candidate)
+        .iter()
+        .filter(|pair| pair.is_touched())
+        .map(|pair| plan_vip(pair, &facts(pair), input.force))
+        .collect();
+    let other = settings::outside(input.running, input.candidate);
+    let refused = |guard: &crate::api::types::GuardResult| guard.verdict == GuardVerdict::Refused;
+    let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(refused) {
+        PlanVerdict::Refused
+    } else if vips.is_empty() && other.is_empty() {
+        PlanVerdict::Nothing
+    } else {
+        PlanVerdict::Allowed
+    };
     Plan {
         base: input.base,
-        verdict: PlanVerdict::Nothing,
-        vips: Vec::new(),
-        other: Vec::new(),
+        verdict,
+        vips,
+        other,
+    }
+}
+
+fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, force: &[Guard]) -> VipPlan {
+    let lines = Line::all(pair, facts);
+    let ring_size = pair
+        .after
+        .or(pair.before)
+        .map_or(0, |vip| vip.ring_size.get());
+    VipPlan {
+        vip: pair.name().to_owned(),
+        action: pair.action,
+        members: lines.iter().map(|line| line.plan(&facts.load)).collect(),
+        ring_size,
+        slots_moved: match pair.action {
+            VipAction::Changed | VipAction::Replaced => facts.slots_moved,
+            VipAction::Added | VipAction::Removed => 0,
+        },
+        new_flows_per_s: facts.load.new_flows_per_s,
+        peak_new_flows_per_s: facts.load.peak_new_flows_per_s,
+        settings: settings::of_pair(pair),
+        guards: guards::judge(pair, facts, &lines, force),
     }
 }

@@ -28,13 +28,15 @@ use std::path::Path;
 
 pub use hash_key::hash_key;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Forward,
+    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Factor, Forward,
     Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
-    StatusSet, Track, Via, Vip, XdpMode, family_of,
+    Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode, family_of,
 };
 use problem::Problems;
 pub use problem::{ConfigErrors, Problem};
+pub(crate) use section::distance;
 use toml::de::DeTable;
+pub(crate) use value::show_duration;
 
 /// Reads a configuration file.
 ///

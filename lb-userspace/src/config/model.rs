@@ -183,12 +183,54 @@ pub struct Metrics {
 }
 
 /// Where alerts go, besides the log and the metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alerts {
     /// Base URLs of Alertmanagers.
     pub alertmanager: Vec<String>,
     /// URLs that get a JSON document.
     pub webhook: Vec<String>,
+    /// What documents to webhooks are signed with.
+    pub webhook_secret: Option<Secret>,
+    /// How often Alertmanagers are reminded of what is on.
+    pub resend: Duration,
+    /// How long an alert may stay before it gets graver; none: it never does.
+    pub escalate_after: Option<Duration>,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            alertmanager: Vec::new(),
+            webhook: Vec::new(),
+            webhook_secret: None,
+            resend: Duration::from_secs(60),
+            escalate_after: Some(Duration::from_secs(600)),
+        }
+    }
+}
+
+/// A secret text. Not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// Protocol of a VIP.
@@ -294,6 +336,10 @@ pub struct Vip {
     pub health: Option<Health>,
     /// What a change may not do.
     pub guard: Guard,
+    /// How much of the capacity is to be used.
+    pub scaling: Scaling,
+    /// When shares are wrong enough to be told.
+    pub skew: Skew,
     /// The backends, in the order of the file; never none.
     pub backends: Vec<Backend>,
 }
@@ -482,6 +528,113 @@ impl Fraction {
     #[must_use]
     pub const fn millionths(self) -> u32 {
         self.0
+    }
+
+    /// The share as a number from 0 to 1.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+}
+
+/// A number of times, to the thousandth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Factor(u32);
+
+impl Factor {
+    /// The nearest thousandths; `None` below 0 and above 1,000,000.
+    #[must_use]
+    pub fn new(value: f64) -> Option<Self> {
+        (0.0..=1e6)
+            .contains(&value)
+            .then(|| Self((value * 1e3).round() as u32))
+    }
+
+    /// The number in thousandths.
+    #[must_use]
+    pub const fn thousandths(self) -> u32 {
+        self.0
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e3
+    }
+}
+
+/// How much of the capacity of a VIP's backends is to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaling {
+    /// Utilisation that is wanted.
+    pub target_utilisation: Fraction,
+    /// Utilisation that is told as an alert.
+    pub alert_utilisation: Fraction,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            target_utilisation: Fraction(700_000),
+            alert_utilisation: Fraction(900_000),
+        }
+    }
+}
+
+/// When shares are wrong enough to be told. `docs/skew.md` says what the watch does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// How far from its share of the table a member may be before it matters: 0.15 is 15 % over.
+    pub tolerance: Fraction,
+    /// How far the tolerance may widen where whole sources are hashed.
+    pub widest_tolerance: Fraction,
+    /// The VIP gives one false alarm in so many days, by chance alone.
+    pub days_per_false_alarm: u32,
+    /// The short window.
+    pub short: Duration,
+    /// The long window.
+    pub long: Duration,
+    /// Fewest seconds that a skew must show itself in.
+    pub least_seconds: u32,
+    /// Short windows in a row without skew until it is over.
+    pub clear_windows: u32,
+    /// Times a fair or the former share that are concentration.
+    pub concentration: Factor,
+    /// How long a revision is remembered as what may have caused a skew.
+    pub revision_memory: Duration,
+    /// Times its share of bytes or packets that matters.
+    pub volume_ratio: Factor,
+    /// Bytes a second of a member below which skew of bytes does not matter.
+    pub bytes_floor: u32,
+    /// Packets a second of a member below which skew of packets does not matter.
+    pub packets_floor: u32,
+    /// How long a skew of bytes or packets must last.
+    pub volume_for: Duration,
+    /// Times the usual rate of new flows that is a spike.
+    pub spike: Factor,
+    /// New flows a second of the VIP below which nothing is a spike.
+    pub spike_floor: u32,
+}
+
+impl Default for Skew {
+    fn default() -> Self {
+        Self {
+            tolerance: Fraction(150_000),
+            widest_tolerance: Fraction(600_000),
+            days_per_false_alarm: 100_000,
+            short: Duration::from_secs(10),
+            long: Duration::from_secs(120),
+            least_seconds: 4,
+            clear_windows: 3,
+            concentration: Factor(2000),
+            revision_memory: Duration::from_secs(3600),
+            volume_ratio: Factor(2000),
+            bytes_floor: 10_000_000,
+            packets_floor: 10_000,
+            volume_for: Duration::from_secs(30),
+            spike: Factor(3000),
+            spike_floor: 20,
+        }
     }
 }
 

@@ -13,12 +13,12 @@ use lb_common::{nat, ring::MAX_MEMBERS, track, vip::MAX_VIPS};
 use toml::Spanned;
 
 use super::{
-    model::{Alerts, Api, ChangeSettings, Config, HashSeed, Metrics, Node, Prefix},
+    model::{Alerts, Api, ChangeSettings, Config, HashSeed, Metrics, Node, Prefix, Secret},
     problem::{Problem, Problems},
     resolve_vip::resolve_vip,
     section::Typed,
     typed,
-    value::{Wrong, parse_hash_seed, show_duration},
+    value::{Parsed, Wrong, parse_hash_seed, parse_webhook_secret, show_duration},
 };
 
 /// Reads a file that the configuration names.
@@ -46,6 +46,7 @@ pub(super) fn resolve(
         .map(|vip| resolve_vip(vip, read_file, problems))
         .collect();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9477));
+    let defaults = Alerts::default();
     Some(Config {
         node: resolve_node(file.node?, read_file, problems)?,
         api: Api {
@@ -59,8 +60,18 @@ pub(super) fn resolve(
             listen: or(file.metrics_listen, listen),
         },
         alerts: Alerts {
+            webhook_secret: resolve_webhook_secret(
+                file.webhook_secret_file.as_ref(),
+                read_file,
+                problems,
+            ),
             alertmanager: plain(file.alertmanager),
             webhook: plain(file.webhook),
+            resend: or(file.resend, defaults.resend),
+            escalate_after: match file.escalate_after {
+                Some(after) => Some(after.into_inner()).filter(|after| !after.is_zero()),
+                None => defaults.escalate_after,
+            },
         },
         vips: vips.into_iter().collect::<Option<_>>()?,
     })
@@ -331,18 +342,42 @@ fn resolve_hash_seed(
         (Some(seed), None) => return Some(*seed.get_ref()),
         (None, file) => file.as_ref()?,
     };
+    read_secret("seed", file, read_file, parse_hash_seed, problems)
+}
+
+fn resolve_webhook_secret(
+    file: Option<&Spanned<PathBuf>>,
+    read_file: ReadFile<'_>,
+    problems: &Problems,
+) -> Option<Secret> {
+    read_secret("secret", file?, read_file, parse_webhook_secret, problems)
+}
+
+/// What a file that the configuration names has in it.
+fn read_secret<T>(
+    what: &str,
+    file: &Spanned<PathBuf>,
+    read_file: ReadFile<'_>,
+    parse: fn(&str) -> Parsed<T>,
+    problems: &Problems,
+) -> Option<T> {
     let path = file.get_ref();
-    let wrong = match read_file(path).map(|text| parse_hash_seed(text.trim())) {
-        Ok(Ok(seed)) => return Some(seed),
+    let wrong = match read_file(path).map(|text| parse(text.trim())) {
+        Ok(Ok(secret)) => return Some(secret),
         Ok(Err(wrong)) => wrong,
         Err(error) => Wrong {
             label: error.to_string(),
-            help: "a file that this user can read, with 32 hex digits in it; a relative path \
-                   begins at the folder of the configuration file"
-                .to_owned(),
+            help: format!(
+                "a file that this user can read, with {} in it; a relative path begins at the \
+                 folder of the configuration file",
+                match what {
+                    "seed" => "32 hex digits",
+                    _ => "16 characters at least",
+                }
+            ),
         },
     };
-    let title = format!("the seed in {} can't be used", path.display());
+    let title = format!("the {what} in {} can't be used", path.display());
     problems.add(Problem::new(file.span(), title, wrong.label, wrong.help));
     None
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use toml::Spanned;
 
 use super::{
-    model::{Affinity, Backend, Forward, Fraction, Guard, Protocol, Track, Vip},
+    model::{Affinity, Backend, Forward, Fraction, Guard, Protocol, Scaling, Skew, Track, Vip},
     problem::{Problem, Problems},
     resolve::{ReadFile, Unique, or},
     resolve_health::resolve_health,
     section::Typed,
     typed,
+    value::show_duration,
 };
 use crate::ring::RingSize;
 
@@ -51,8 +52,68 @@ pub(super) fn resolve_vip(
             max_moved: or(typed.guard.max_moved, Fraction::ALL),
             min_backends: or(typed.guard.min_backends, 1),
         },
+        scaling: resolve_scaling(typed.scaling, problems),
+        skew: resolve_skew(typed.skew, problems),
         backends: backends?,
     })
+}
+
+fn resolve_scaling(typed: typed::Scaling, problems: &Problems) -> Scaling {
+    let default = Scaling::default();
+    let alert = typed.alert_utilisation.as_ref();
+    let at = alert
+        .or(typed.target_utilisation.as_ref())
+        .map(Spanned::span);
+    let scaling = Scaling {
+        target_utilisation: or(typed.target_utilisation, default.target_utilisation),
+        alert_utilisation: or(typed.alert_utilisation, default.alert_utilisation),
+    };
+    if let (Some(at), true) = (at, scaling.alert_utilisation < scaling.target_utilisation) {
+        let (alert, target) = (scaling.alert_utilisation, scaling.target_utilisation);
+        let label = format!(
+            "`alert_utilisation` is {}, `target_utilisation` is {}",
+            alert.as_f64(),
+            target.as_f64()
+        );
+        let title = "`vip.scaling.alert_utilisation` is below `vip.scaling.target_utilisation`";
+        let help = "an alert at what is wanted would never end: make it the same or more";
+        problems.add(Problem::new(at, title, label, help));
+    }
+    scaling
+}
+
+fn resolve_skew(typed: typed::Skew, problems: &Problems) -> Skew {
+    let default = Skew::default();
+    let at = typed
+        .long
+        .as_ref()
+        .or(typed.short.as_ref())
+        .map(Spanned::span);
+    let skew = Skew {
+        tolerance: or(typed.tolerance, default.tolerance),
+        widest_tolerance: or(typed.widest_tolerance, default.widest_tolerance),
+        days_per_false_alarm: or(typed.days_per_false_alarm, default.days_per_false_alarm),
+        short: or(typed.short, default.short),
+        long: or(typed.long, default.long),
+        least_seconds: or(typed.least_seconds, default.least_seconds),
+        clear_windows: or(typed.clear_windows, default.clear_windows),
+        concentration: or(typed.concentration, default.concentration),
+        revision_memory: or(typed.revision_memory, default.revision_memory),
+        volume_ratio: or(typed.volume_ratio, default.volume_ratio),
+        bytes_floor: or(typed.bytes_floor, default.bytes_floor),
+        packets_floor: or(typed.packets_floor, default.packets_floor),
+        volume_for: or(typed.volume_for, default.volume_for),
+        spike: or(typed.spike, default.spike),
+        spike_floor: or(typed.spike_floor, default.spike_floor),
+    };
+    if let (Some(at), true) = (at, skew.long < 2 * skew.short) {
+        let (long, short) = (show_duration(skew.long), show_duration(skew.short));
+        let label = format!("`long` is {long}, `short` is {short}");
+        let title = "`vip.skew.long` is less than twice `vip.skew.short`";
+        let help = "the long window shows what is usual: several times the short one";
+        problems.add(Problem::new(at, title, label, help));
+    }
+    skew
 }
 
 pub(super) fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {

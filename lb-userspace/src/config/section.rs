@@ -212,7 +212,7 @@ impl<'t, 'i> Section<'t, 'i> {
 }
 
 /// Edits (insert, delete, replace) that make one word of another.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

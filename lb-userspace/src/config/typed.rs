@@ -13,8 +13,8 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     model::{
-        Affinity, BackendState, Forward, Fraction, HashSeed, Prefix, Protocol, StatusSet, Track,
-        Via, XdpMode,
+        Affinity, BackendState, Factor, Forward, Fraction, HashSeed, Prefix, Protocol, StatusSet,
+        Track, Via, XdpMode,
     },
     problem::Problems,
     section::{Section, Typed},
@@ -34,6 +34,9 @@ pub(super) struct File {
     pub(super) metrics_listen: Typed<SocketAddr>,
     pub(super) alertmanager: Typed<Vec<Spanned<String>>>,
     pub(super) webhook: Typed<Vec<Spanned<String>>>,
+    pub(super) webhook_secret_file: Typed<PathBuf>,
+    pub(super) resend: Typed<Duration>,
+    pub(super) escalate_after: Typed<Duration>,
     pub(super) vips: Vec<Vip>,
 }
 
@@ -65,6 +68,8 @@ pub(super) struct Vip {
     pub(super) ring_size: Typed<RingSize>,
     pub(super) health: Option<Health>,
     pub(super) guard: Guard,
+    pub(super) scaling: Scaling,
+    pub(super) skew: Skew,
     pub(super) backends: Vec<Backend>,
     /// Whether there is a `backend` at all, right or wrong.
     pub(super) has_backends: bool,
@@ -111,6 +116,31 @@ pub(super) struct Guard {
     pub(super) min_backends: Typed<u32>,
 }
 
+#[derive(Default)]
+pub(super) struct Scaling {
+    pub(super) target_utilisation: Typed<Fraction>,
+    pub(super) alert_utilisation: Typed<Fraction>,
+}
+
+#[derive(Default)]
+pub(super) struct Skew {
+    pub(super) tolerance: Typed<Fraction>,
+    pub(super) widest_tolerance: Typed<Fraction>,
+    pub(super) days_per_false_alarm: Typed<u32>,
+    pub(super) short: Typed<Duration>,
+    pub(super) long: Typed<Duration>,
+    pub(super) least_seconds: Typed<u32>,
+    pub(super) clear_windows: Typed<u32>,
+    pub(super) concentration: Typed<Factor>,
+    pub(super) revision_memory: Typed<Duration>,
+    pub(super) volume_ratio: Typed<Factor>,
+    pub(super) bytes_floor: Typed<u32>,
+    pub(super) packets_floor: Typed<u32>,
+    pub(super) volume_for: Typed<Duration>,
+    pub(super) spike: Typed<Factor>,
+    pub(super) spike_floor: Typed<u32>,
+}
+
 pub(super) struct Backend {
     pub(super) at: Range<usize>,
     pub(super) name: Typed<String>,
@@ -149,6 +179,17 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
             .as_mut()
             .and_then(|a| a.list("alertmanager", value::url)),
         webhook: alerts.as_mut().and_then(|a| a.list("webhook", value::url)),
+        webhook_secret_file: alerts
+            .as_mut()
+            .and_then(|a| a.value("webhook_secret_file", value::path)),
+        resend: alerts.as_mut().and_then(|a| {
+            let range = Duration::from_secs(5)..=Duration::from_secs(600);
+            a.value("resend", value::duration(range))
+        }),
+        escalate_after: alerts.as_mut().and_then(|a| {
+            let range = Duration::ZERO..=24 * HOUR;
+            a.value("escalate_after", value::duration(range))
+        }),
         vips: root
             .tables("vip", "vip")
             .into_iter()
@@ -254,6 +295,14 @@ fn read_vip(mut vip: Section<'_, '_>) -> Vip {
             .table("guard", "vip.guard")
             .map(read_guard)
             .unwrap_or_default(),
+        scaling: vip
+            .table("scaling", "vip.scaling")
+            .map(read_scaling)
+            .unwrap_or_default(),
+        skew: vip
+            .table("skew", "vip.skew")
+            .map(read_skew)
+            .unwrap_or_default(),
         has_backends: vip.has("backend"),
         backends: vip
             .tables("backend", "vip.backend")
@@ -311,6 +360,39 @@ fn read_guard(mut guard: Section<'_, '_>) -> Guard {
         min_backends: guard.value("min_backends", value::integer(1..=4096)),
     };
     guard.finish();
+    read
+}
+
+fn read_scaling(mut scaling: Section<'_, '_>) -> Scaling {
+    let read = Scaling {
+        target_utilisation: scaling.value("target_utilisation", value::fraction(false)),
+        alert_utilisation: scaling.value("alert_utilisation", value::fraction(false)),
+    };
+    scaling.finish();
+    read
+}
+
+fn read_skew(mut skew: Section<'_, '_>) -> Skew {
+    let seconds =
+        |first, last| value::duration(Duration::from_secs(first)..=Duration::from_secs(last));
+    let read = Skew {
+        tolerance: skew.value("tolerance", value::fraction(false)),
+        widest_tolerance: skew.value("widest_tolerance", value::fraction(false)),
+        days_per_false_alarm: skew.value("days_per_false_alarm", value::integer(1..=1_000_000_000)),
+        short: skew.value("short", seconds(2, 120)),
+        long: skew.value("long", seconds(10, 3600)),
+        least_seconds: skew.value("least_seconds", value::integer(1..=60)),
+        clear_windows: skew.value("clear_windows", value::integer(1..=100)),
+        concentration: skew.value("concentration", value::factor(1.01..=1000.0)),
+        revision_memory: skew.value("revision_memory", seconds(1, 24 * 3600)),
+        volume_ratio: skew.value("volume_ratio", value::factor(1.01..=1000.0)),
+        bytes_floor: skew.value("bytes_floor", value::integer(0..=u32::MAX)),
+        packets_floor: skew.value("packets_floor", value::integer(0..=u32::MAX)),
+        volume_for: skew.value("volume_for", seconds(1, 3600)),
+        spike: skew.value("spike", value::factor(1.01..=1000.0)),
+        spike_floor: skew.value("spike_floor", value::integer(0..=u32::MAX)),
+    };
+    skew.finish();
     read
 }
 

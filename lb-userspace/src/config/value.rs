@@ -11,7 +11,7 @@ use std::{
 
 use toml::de::DeValue;
 
-use super::model::{Fraction, HashSeed, Prefix, StatusSet};
+use super::model::{Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
 use crate::ring::RingSize;
 
 /// Why a value is not right, and what would be.
@@ -143,6 +143,25 @@ pub(super) fn fraction(zero: bool) -> impl Fn(&DeValue<'_>) -> Parsed<Fraction> 
     }
 }
 
+/// A number of times, in a range.
+pub(super) fn factor(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Parsed<Factor> {
+    move |value| {
+        let text = match value {
+            DeValue::Float(number) => number.as_str().to_owned(),
+            DeValue::Integer(number) => number.to_string(),
+            _ => return wrong_type(value, "a number", "2.5"),
+        };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        match number.and_then(Factor::new) {
+            Some(factor) => Ok(factor),
+            None => wrong(
+                format!("{text} is out of range"),
+                format!("{} to {} is possible", range.start(), range.end()),
+            ),
+        }
+    }
+}
+
 /// One of several words.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
     move |value| {
@@ -212,7 +231,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration in the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     match duration.as_millis() {
         ms if ms % 1000 != 0 || ms == 0 => format!("{ms}ms"),
         ms if ms % 60_000 != 0 => format!("{}s", ms / 1000),
@@ -507,6 +526,15 @@ pub(super) fn parse_hash_seed(text: &str) -> Parsed<HashSeed> {
     match u128::from_str_radix(text, 16) {
         Ok(0) | Err(_) => wrong("a seed of zeros is no secret", HELP),
         Ok(seed) => Ok(HashSeed::new(seed.to_be_bytes())),
+    }
+}
+
+/// The secret of webhooks, from the text of its file.
+pub(super) fn parse_webhook_secret(text: &str) -> Parsed<Secret> {
+    const HELP: &str = "16 characters at least, as from `openssl rand -hex 32`";
+    match text.chars().count() {
+        length @ ..16 => wrong(format!("it has {length} characters"), HELP),
+        _ => Ok(Secret::new(text)),
     }
 }
 

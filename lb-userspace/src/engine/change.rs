@@ -1,8 +1,6 @@
 //! A change, from what was asked for to what is in force: plan, write down, swap, read back, write
 //! down what came of it. Any step that fails brings back what was there before.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use tracing::{error, info, warn};
 
@@ -20,10 +18,12 @@ use crate::{
             PlanRequest, PlanVerdict, RevisionInfo, RevisionNumber, RevisionState, RollbackRequest,
         },
     },
-    change::{self, Load, Side, SideMember, VipFacts},
-    controller::{ControllerError, Preview, VipSide},
+    change::{self, Load, Pair, Side, SideMember, VipFacts},
+    config,
+    controller::{ControllerError, Preview, ServiceId, VipSide},
     events::Entry,
     revision::New,
+    traffic::Traffic,
 };
 
 /// How a candidate is to be put in force.
@@ -49,14 +49,15 @@ impl Actor {
         let now_s = now_s.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?;
         let preview = self.controller.preview(&candidate.config, now_s);
         let preview = preview.map_err(|error| of_controller(&error))?;
-        let facts = self.facts(preview);
-        Ok(change::plan(&change::Input {
+        let input = change::Input {
             base: self.running.number.unwrap_or(0),
             running: self.running.number.map(|_| &self.running.config),
             candidate: &candidate.config,
-            facts: &facts,
             force,
-        }))
+        };
+        let traffic = self.recorder.traffic();
+        let traffic = traffic.lock();
+        Ok(change::plan(&input, |pair| facts(pair, &preview, &traffic)))
     }
 
     fn check_fixed(&self, candidate: &Candidate) -> Answer<()> {
@@ -66,30 +67,6 @@ impl Actor {
         let message = "node.state_dir can't be changed while the controller runs: stop it, move the \
                        folder, and start it again";
         Err(ApiError::new(ErrorCode::InvalidConfig, message))
-    }
-
-    fn facts(&self, preview: Preview) -> BTreeMap<String, VipFacts> {
-        let traffic = self.recorder.traffic();
-        let traffic = traffic.lock();
-        let vips = preview.vips.into_iter();
-        let facts = vips.filter_map(|vip| {
-            let name = vip.after.as_ref().or(vip.before.as_ref())?.name.clone();
-            let counted_as = vip.before.as_ref().map_or(&name, |before| &before.name);
-            let counted = traffic.vip(counted_as);
-            let load = counted.map_or_else(Load::default, |counted| Load {
-                new_flows_per_s: counted.rates.new_flows_per_s,
-                peak_new_flows_per_s: counted.peak_new_flows_per_s,
-                packets_per_s: counted.rates.packets_per_s,
-            });
-            let facts = VipFacts {
-                before: vip.before.map(side),
-                after: vip.after.map(side),
-                slots_moved: vip.slots_moved,
-                load,
-            };
-            Some((name, facts))
-        });
-        facts.collect()
     }
 
     pub(super) fn apply_request(
@@ -138,7 +115,12 @@ impl Actor {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
         }
-        let plan = self.plan(candidate, &terms.force)?;
+        let force: &[Guard] = if terms.is_rollback {
+            &change::ALL_GUARDS
+        } else {
+            &terms.force
+        };
+        let plan = self.plan(candidate, force)?;
         match plan.verdict {
             PlanVerdict::Nothing => {
                 return Ok(Applied {
@@ -146,10 +128,10 @@ impl Actor {
                     plan,
                 });
             }
-            PlanVerdict::Refused if !terms.is_rollback => {
+            PlanVerdict::Refused => {
                 return Err(ApiError::refused(refusal(&plan), plan));
             }
-            PlanVerdict::Refused | PlanVerdict::Allowed => {}
+            PlanVerdict::Allowed => {}
         }
         let number = self.write_down(candidate, &terms, &plan)?;
         let trial = self.begin_trial(number, &plan, &terms);
@@ -203,7 +185,7 @@ impl Actor {
             who: terms.who.clone(),
             how: candidate.how.clone(),
             why: terms.why.clone(),
-            forced: forced(plan, terms),
+            forced: forced(plan),
             file_digest: digest.clone().or_else(|| self.running.file_digest.clone()),
             state: RevisionState::Applying,
         };
@@ -388,13 +370,35 @@ impl Actor {
     }
 }
 
-fn side(side: VipSide) -> Side {
-    let members = side.members.into_iter();
+/// What the controller knows of a VIP.
+fn facts(pair: &Pair<'_>, preview: &Preview, traffic: &Traffic) -> VipFacts {
+    let find = |vip: Option<&config::Vip>| {
+        let service = ServiceId::of(vip?);
+        preview.vips.iter().find(|vip| vip.service == service)
+    };
+    let (old, new) = (find(pair.before), find(pair.after));
+    let before = old.and_then(|vip| vip.before.as_ref());
+    let counted = before.and_then(|before| traffic.vip(&before.name));
+    let load = counted.map_or_else(Load::default, |counted| Load {
+        new_flows_per_s: counted.rates.new_flows_per_s,
+        peak_new_flows_per_s: counted.peak_new_flows_per_s,
+        packets_per_s: counted.rates.packets_per_s,
+    });
+    VipFacts {
+        before: before.map(side),
+        after: new.and_then(|vip| vip.after.as_ref()).map(side),
+        slots_moved: old.map_or(0, |vip| vip.slots_moved),
+        load,
+    }
+}
+
+fn side(side: &VipSide) -> Side {
+    let members = side.members.iter();
     Side {
         ring_size: side.ring_size,
         members: members
             .map(|member| SideMember {
-                backend: member.backend,
+                backend: member.backend.clone(),
                 address: member.address,
                 port: member.port,
                 weight: member.weight,
@@ -407,13 +411,10 @@ fn side(side: VipSide) -> Side {
     }
 }
 
-/// Guards that would have refused.
-fn forced(plan: &Plan, terms: &Terms) -> Vec<Guard> {
+/// Guards that would have refused, but for those who forced them.
+fn forced(plan: &Plan) -> Vec<Guard> {
     let results = plan.vips.iter().flat_map(|vip| &vip.guards);
-    let broken = results.filter(|result| {
-        result.verdict == GuardVerdict::Forced
-            || terms.is_rollback && result.verdict == GuardVerdict::Refused
-    });
+    let broken = results.filter(|result| result.verdict == GuardVerdict::Forced);
     let mut guards: Vec<Guard> = broken.map(|result| result.guard).collect();
     guards.sort_unstable();
     guards.dedup();

@@ -380,7 +380,7 @@ impl Actor {
     /// What undoing the trial would do.
     pub(super) fn plan_back(&mut self) -> Answer<Plan> {
         let (_, candidate) = self.before_trial()?;
-        self.plan(&candidate, &[])
+        self.plan(&candidate, &crate::change::ALL_GUARDS)
     }
 
     /// Undoes the change on trial.

@@ -81,6 +81,11 @@ impl Storage {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn set_file(&mut self, file: File) {
+        self.file = file;
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
         for number in (0..FILES - 1).rev() {
             let (from, to) = (path(&self.folder, number), path(&self.folder, number + 1));

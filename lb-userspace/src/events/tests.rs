@@ -1,1 +1,147 @@
 //! The journal over restarts and crashes.
+
+use std::{fs, io::Write as _};
+
+use super::*;
+
+fn entry(number: u64) -> Entry {
+    Entry::new("health", format!("event {number}"))
+        .vip("api")
+        .backend("api-1")
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn ids(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.id).collect()
+}
+
+#[test]
+fn events_are_numbered_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    for number in 1..=5 {
+        let event = journal.append(at(number * 10), entry(number as u64));
+        assert_eq!(event.id, number as u64);
+    }
+    drop(journal);
+    let journal = Journal::open(folder.path()).unwrap();
+    assert_eq!(journal.append(at(60), entry(6)).id, 6);
+    assert_eq!(ids(&journal.since(0, 100)), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(ids(&journal.since(3, 2)), [4, 5]);
+    assert_eq!(ids(&journal.newest(2)), [5, 6]);
+    assert_eq!(ids(&journal.since_time(at(40), 2)), [4, 5]);
+    assert_eq!(ids(&journal.since(6, 2)), [0; 0]);
+    let first = &journal.since(0, 1)[0];
+    assert_eq!(first.message, "event 1");
+    assert_eq!((first.vip.as_deref(), first.at), (Some("api"), at(10)));
+}
+
+#[test]
+fn a_line_that_was_cut_off_is_skipped_and_its_number_not_given_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    journal.append(at(1), entry(1));
+    journal.append(at(2), entry(2));
+    drop(journal);
+    let file = folder.path().join("events/events.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    for cut in 1..text.lines().last().unwrap().len() {
+        fs::write(&file, &text[..text.len() - 1 - cut]).unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(ids(&journal.since(0, 9)), [1], "{cut} bytes cut off");
+        assert_eq!(journal.append(at(3), entry(3)).id, 3);
+        drop(journal);
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(ids(&journal.since(0, 9)), [1, 3], "{cut} bytes cut off");
+    }
+    // Only the end of the line was lost: the event is whole.
+    fs::write(&file, &text[..text.len() - 1]).unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    journal.append(at(3), entry(3));
+    drop(journal);
+    let journal = Journal::open(folder.path()).unwrap();
+    assert_eq!(ids(&journal.since(0, 9)), [1, 2, 3]);
+}
+
+#[test]
+fn lines_of_nonsense_are_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    journal.append(at(1), entry(1));
+    let path = folder.path().join("events/events.jsonl");
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(b"\n{\"id\": \xff\xfe}\n\0\0\0\0\n[]\n")
+        .unwrap();
+    journal.append(at(2), entry(2));
+    drop(journal);
+    let journal = Journal::open(folder.path()).unwrap();
+    assert_eq!(ids(&journal.since(0, 9)), [1, 2]);
+}
+
+#[test]
+fn the_journal_is_bounded_on_disk_and_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    let long = "x".repeat(4000);
+    for _ in 0..1500 {
+        journal.append(at(1), Entry::new("health", &*long));
+    }
+    let files = fs::read_dir(folder.path().join("events")).unwrap();
+    let sizes: Vec<u64> = files
+        .map(|f| f.unwrap().metadata().unwrap().len())
+        .collect();
+    assert_eq!(sizes.len(), 4);
+    assert!(sizes.iter().sum::<u64>() < 5 << 20, "{sizes:?}");
+    drop(journal);
+    let journal = Journal::open(folder.path()).unwrap();
+    let kept = journal.since(0, usize::MAX);
+    assert!(kept.len() > 500, "{}", kept.len());
+    assert!(kept.windows(2).all(|two| two[0].id + 1 == two[1].id));
+    assert_eq!(journal.append(at(2), entry(1)).id, 1501);
+    let journal = Journal::in_memory();
+    for number in 0..REMEMBERED as u64 + 10 {
+        journal.append(at(1), entry(number));
+    }
+    assert_eq!(journal.since(0, usize::MAX).len(), REMEMBERED);
+}
+
+#[test]
+fn a_disk_that_refuses_loses_nothing_while_the_process_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    let full = fs::OpenOptions::new()
+        .append(true)
+        .open("/dev/full")
+        .unwrap();
+    journal.lock().storage.as_mut().unwrap().set_file(full);
+    assert_eq!(journal.append(at(1), entry(1)).id, 1);
+    assert_eq!(journal.append(at(2), entry(2)).id, 2);
+    assert_eq!(ids(&journal.since(0, 9)), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_follower_misses_nothing_and_sees_nothing_twice() {
+    let journal = Journal::in_memory();
+    for number in 1..=600 {
+        journal.append(at(1), entry(number));
+    }
+    let mut follower = journal.follow(10);
+    for expected in 11..=300 {
+        assert_eq!(follower.next().await.unwrap().id, expected);
+    }
+    // More than a subscriber may be behind.
+    for number in 601..=3000 {
+        journal.append(at(1), entry(number));
+    }
+    for expected in 301..=3000 {
+        assert_eq!(follower.next().await.unwrap().id, expected);
+    }
+    let writer = journal.clone();
+    let task = tokio::spawn(async move { follower.next().await.unwrap().id });
+    tokio::task::yield_now().await;
+    writer.append(at(1), entry(3001));
+    assert_eq!(task.await.unwrap(), 3001);
+}

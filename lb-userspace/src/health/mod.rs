@@ -27,6 +27,8 @@ pub mod judge;
 pub mod probe;
 mod random;
 mod runner;
+#[cfg(test)]
+mod tests;
 
 pub use effect::{effective_weight, is_panicking, next_step};
 pub use runner::Health;

@@ -62,6 +62,8 @@ fn the_least_gets_all_defaults() {
                 max_moved: Fraction::ALL,
                 min_backends: 1,
             },
+            scaling: Scaling::default(),
+            skew: Skew::default(),
             backends: vec![Backend {
                 name: "api-1".to_owned(),
                 address: Ipv4Addr::new(10, 0, 1, 11).into(),
@@ -114,7 +116,9 @@ fn everything_is_read() {
 }
 
 fn everything_of_vips_is_read(vips: &[Vip]) {
-    let [api, dns] = vips else { panic!("{vips:?}") };
+    let [api, dns, echo] = vips else {
+        panic!("{vips:?}")
+    };
     assert_eq!(
         (api.forward, api.affinity, api.track),
         (Forward::Nat, Affinity::Source, Track::Always)
@@ -122,17 +126,33 @@ fn everything_of_vips_is_read(vips: &[Vip]) {
     assert_eq!(api.ring_size.get(), 4093);
     let expected = Health {
         kind: HealthKind::Https {
-            path: "/healthz".to_owned(),
+            request: HttpCheck {
+                path: "/healthz".to_owned(),
+                host: Some("api.example:8443".to_owned()),
+                expect_status: StatusSet::new(vec![200..=299, 401..=401]),
+                expect_body: Some("ok".to_owned()),
+            },
+            verify: false,
+            ca: None,
         },
         port: 8443,
         interval: seconds(2),
+        fast_interval: Duration::from_millis(300),
+        jitter: Fraction::new(0.25).unwrap(),
         timeout: Duration::from_millis(750),
         rise: 4,
         fall: 5,
         via: Via::Direct,
+        damping: false,
+        slow_start: seconds(60),
         panic_threshold: Fraction::new(0.25).unwrap(),
     };
     assert_eq!(api.health.as_ref(), Some(&expected));
+    let expected = HealthKind::Udp {
+        send: Some(vec![0, 255]),
+        expect: Some("ÿ".as_bytes().to_vec()),
+    };
+    assert_eq!(echo.health.as_ref().unwrap().kind, expected);
     assert_eq!(api.guard.max_share.millionths(), 400_000);
     assert_eq!(api.guard.max_moved.millionths(), 125_000);
     assert_eq!(api.guard.min_backends, 2);
@@ -301,6 +321,65 @@ fn numbers_are_limited() {
 }
 
 #[test]
+fn a_health_check_gets_all_defaults() {
+    let text = LEAST.replace("\"l2\"", "\"l2\"\nhealth.kind = \"http\"");
+    let health = parse("f", &text).unwrap().vips[0].health.clone();
+    let ms = Duration::from_millis;
+    let expected = Health {
+        kind: HealthKind::Http(HttpCheck {
+            path: "/".to_owned(),
+            host: None,
+            expect_status: StatusSet::new(vec![200..=399]),
+            expect_body: None,
+        }),
+        port: 0,
+        interval: seconds(1),
+        fast_interval: ms(250),
+        jitter: Fraction::TENTH,
+        timeout: ms(500),
+        rise: 2,
+        fall: 3,
+        via: Via::Vip,
+        damping: true,
+        slow_start: Duration::ZERO,
+        panic_threshold: Fraction::HALF,
+    };
+    assert_eq!(health, Some(expected));
+    let short = text.replace(
+        "health.kind",
+        "health.interval = \"200ms\"\nhealth.timeout = \"50ms\"\nhealth.kind",
+    );
+    let health = parse("f", &short).unwrap().vips[0].health.clone();
+    assert_eq!(
+        health.unwrap().fast_interval,
+        ms(100),
+        "no faster by itself"
+    );
+}
+
+#[test]
+fn certificates_are_read_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    let health = "health = { kind = \"https\", ca_file = \"ca.pem\" }";
+    let text = LEAST.replace("\"l2\"", &format!("\"l2\"\n{health}"));
+    std::fs::write(&config, text).unwrap();
+    let error = load(&config).unwrap_err().to_string();
+    assert!(error.contains("No such file"), "{error}");
+    std::fs::write(folder.path().join("ca.pem"), "no certificate").unwrap();
+    let error = load(&config).unwrap_err().to_string();
+    assert!(error.contains("there is no certificate in it"), "{error}");
+    let pem = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+    std::fs::write(folder.path().join("ca.pem"), pem).unwrap();
+    let health = load(&config).unwrap().vips[0].health.clone().unwrap();
+    let HealthKind::Https { verify, ca, .. } = health.kind else {
+        panic!("{health:?}")
+    };
+    assert!(verify);
+    assert_eq!(ca.unwrap().pem, pem);
+}
+
+#[test]
 fn a_seed_file_is_read_from_the_folder_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("evenkeel.toml");
@@ -393,6 +472,8 @@ fn the_documentation_has_every_key_and_no_other() {
         ("[[vip]]", "[[vip]]\nqqqqqqqq = 1"),
         ("[vip.health]", "[[vip]]\n[vip.health]\nqqqqqqqq = 1"),
         ("[vip.guard]", "[[vip]]\n[vip.guard]\nqqqqqqqq = 1"),
+        ("[vip.scaling]", "[[vip]]\n[vip.scaling]\nqqqqqqqq = 1"),
+        ("[vip.skew]", "[[vip]]\n[vip.skew]\nqqqqqqqq = 1"),
         ("[[vip.backend]]", "[[vip]]\n[[vip.backend]]\nqqqqqqqq = 1"),
     ] {
         let section = docs
@@ -406,7 +487,9 @@ fn the_documentation_has_every_key_and_no_other() {
             .map(|row| row[..row.find('`').unwrap()].to_owned())
             .collect();
         let mut keys = keys_of(text);
-        keys.retain(|key| !["health", "guard", "backend"].contains(&key.as_str()));
+        keys.retain(|key| {
+            !["health", "guard", "scaling", "skew", "backend"].contains(&key.as_str())
+        });
         assert_eq!(documented, keys, "docs/configuration.md, section {heading}");
     }
 }

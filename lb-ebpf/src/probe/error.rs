@@ -1,0 +1,108 @@
+//! ICMP errors about probes: "port unreachable" must find the socket, which sent to the backend.
+
+use lb_common::{Address, family, probe::ProbeFlow, proto};
+
+use crate::{
+    count,
+    frame::{Field, Frame, L3, Refused, V4, V6},
+    ingress::backend_of,
+    out::source,
+};
+
+/// Bytes of an error's own header, before the packet that it is about.
+const ICMP: u32 = 8;
+/// Where an ICMPv6 message has its checksum.
+const SUM_V6: u32 = L3 + V6 + 2;
+
+/// Looks at an ICMP message, and changes it if it is about a probe.
+#[inline(always)]
+pub(crate) fn receive(frame: Frame, family: u8) {
+    let Some((flow, backend)) = find(frame, family) else {
+        return;
+    };
+    let changed = if family == family::V4 {
+        change_v4(frame, &flow, &backend)
+    } else {
+        change_v6(frame, &flow, &backend)
+    };
+    count(|counters| match changed {
+        Ok(()) => counters.errors += 1,
+        Err(Refused) => counters.failed += 1,
+    });
+}
+
+/// Where the packet begins that the message is about.
+#[inline(always)]
+fn inner(family: u8) -> u32 {
+    L3 + ICMP + if family == family::V4 { V4 } else { V6 }
+}
+
+/// Where that packet has its destination.
+#[inline(always)]
+fn inner_destination(family: u8) -> Field {
+    let at = inner(family) + if family == family::V4 { 16 } else { 24 };
+    Field { family, at }
+}
+
+#[inline(always)]
+fn find(frame: Frame, family: u8) -> Option<(ProbeFlow, Address)> {
+    let inner = inner(family);
+    let (protocol, node, l4) = if family == family::V4 {
+        // Unreachable, time exceeded, about a packet without options.
+        let kind = frame.load::<u8>(L3 + V4)?;
+        if (kind != 3 && kind != 11) || frame.load::<u8>(inner)? != 0x45 {
+            return None;
+        }
+        (frame.load(inner + 9)?, inner + 12, inner + V4)
+    } else {
+        // Unreachable, time exceeded.
+        let kind = frame.load::<u8>(L3 + V6)?;
+        if kind != 1 && kind != 3 {
+            return None;
+        }
+        (frame.load(inner + 6)?, inner + 8, inner + V6)
+    };
+    if protocol != proto::TCP && protocol != proto::UDP {
+        return None;
+    }
+    let [node_port_be, vip_port_be] = frame.load::<[u16; 2]>(l4)?;
+    let flow = ProbeFlow {
+        vip: frame.address(inner_destination(family))?,
+        node: frame.address(Field { family, at: node })?,
+        vip_port_be,
+        node_port_be,
+        protocol,
+        family,
+        _pad: 0,
+    };
+    Some((flow, backend_of(&flow)?))
+}
+
+/// The sum over the message stays as it is: inside, the header's checksum makes up for the address.
+#[inline(always)]
+fn change_v4(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), Refused> {
+    let field = inner_destination(family::V4);
+    frame.replace_in_header(inner(family::V4), field, &flow.vip, backend)?;
+    let source = source(family::V4);
+    if frame.address(source) == Some(flow.vip) {
+        frame.replace_in_header(L3, source, &flow.vip, backend)?;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn change_v6(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), Refused> {
+    frame.replace_in_payload(SUM_V6, &flow.vip, backend)?;
+    let field = inner_destination(family::V6);
+    frame.replace_in_header(inner(family::V6), field, &flow.vip, backend)?;
+    let source = source(family::V6);
+    if frame.address(source) == Some(flow.vip) {
+        let sum = crate::frame::Sum {
+            at: SUM_V6,
+            is_udp: false,
+        };
+        frame.replace_in_pseudo_header(family::V6, sum, &flow.vip, backend)?;
+        frame.replace_in_header(L3, source, &flow.vip, backend)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! A frame in the traffic-control layer: read and written by helpers, which take frames in any
+//! number of pieces.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated};
+use lb_common::{Address, address_v4, checksum, family};
+
+use crate::ether;
+
+/// Where the IP header begins.
+pub(crate) const L3: u32 = 14;
+/// Bytes of a plain IPv4 header.
+pub(crate) const V4: u32 = 20;
+/// Bytes of the IPv6 header.
+pub(crate) const V6: u32 = 40;
+
+const PSEUDO_HEADER: u64 = 1 << 4;
+const ZERO_IS_NONE: u64 = 1 << 5;
+/// Linux 6.16: a sum over the whole packet, which the NIC made, is not changed with an IPv6 address,
+/// since the transport checksum makes up for it.
+const IS_IPV6: u64 = 1 << 7;
+
+/// A frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame(pub(crate) *mut __sk_buff);
+
+/// The helper refused.
+pub(crate) struct Refused;
+
+/// An address inside a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Field {
+    pub(crate) family: u8,
+    pub(crate) at: u32,
+}
+
+/// The checksum that covers an address through its pseudo header.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    pub(crate) at: u32,
+    /// UDP: 0 means that there is none.
+    pub(crate) is_udp: bool,
+}
+
+impl Frame {
+    /// The family, if it is an Ethernet frame with an IP packet.
+    #[inline(always)]
+    pub(crate) fn family(self) -> Option<u8> {
+        // SAFETY: the kernel passes a valid context to the program.
+        let protocol = unsafe { (*self.0).protocol } as u16;
+        let family = match protocol {
+            ether::IPV4 => family::V4,
+            ether::IPV6 => family::V6,
+            _ => return None,
+        };
+        // Interfaces without link headers are none that the balancer works on.
+        (self.load::<u16>(12)? == protocol).then_some(family)
+    }
+
+    /// Reads `T` as it is in memory.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, at: u32) -> Option<T> {
+        let mut value = core::mem::MaybeUninit::<T>::uninit();
+        // SAFETY: the helper fills all bytes of `value`, or says that it did not. `T` is plain data.
+        unsafe {
+            let to = value.as_mut_ptr().cast();
+            let done = generated::bpf_skb_load_bytes(self.0.cast(), at, to, size_of::<T>() as u32);
+            (done == 0).then(|| value.assume_init())
+        }
+    }
+
+    /// Writes `T` as it is in memory. Checksums are not changed.
+    #[inline(always)]
+    pub(crate) fn store<T: Copy>(self, at: u32, value: &T) -> Result<(), Refused> {
+        let from = core::ptr::from_ref(value).cast();
+        // SAFETY: the helper reads the bytes of `value`.
+        done(unsafe { generated::bpf_skb_store_bytes(self.0, at, from, size_of::<T>() as u32, 0) })
+    }
+
+    /// Reads an address.
+    #[inline(always)]
+    pub(crate) fn address(self, field: Field) -> Option<Address> {
+        if field.family == family::V4 {
+            Some(address_v4(self.load(field.at)?))
+        } else {
+            self.load(field.at)
+        }
+    }
+
+    /// Writes an address, without any checksum.
+    #[inline(always)]
+    fn set_address(self, field: Field, new: &Address) -> Result<(), Refused> {
+        if field.family == family::V4 {
+            self.store(field.at, &(new[0] as u32))
+        } else {
+            self.store(field.at, new)
+        }
+    }
+
+    /// Replaces an address in the header of an IP packet, and the checksum of the header.
+    #[inline(always)]
+    pub(crate) fn replace_in_header(
+        self,
+        header: u32,
+        field: Field,
+        old: &Address,
+        new: &Address,
+    ) -> Result<(), Refused> {
+        if field.family == family::V4 {
+            let (old, new) = (u64::from(old[0] as u32), u64::from(new[0] as u32));
+            // SAFETY: a helper call on the program's own context.
+            done(unsafe { generated::bpf_l3_csum_replace(self.0, header + 10, old, new, 4) })?;
+        }
+        self.set_address(field, new)
+    }
+
+    /// Changes a transport checksum for an address that was replaced in the pseudo header.
+    #[inline(always)]
+    pub(crate) fn replace_in_pseudo_header(
+        self,
+        family: u8,
+        sum: Sum,
+        old: &Address,
+        new: &Address,
+    ) -> Result<(), Refused> {
+        let zero = if sum.is_udp { ZERO_IS_NONE } else { 0 };
+        let flags = PSEUDO_HEADER | zero;
+        let delta = u64::from(delta(old, new));
+        if family == family::V6 && self.replace_by(sum.at, delta, flags | IS_IPV6).is_ok() {
+            return Ok(());
+        }
+        self.replace_by(sum.at, delta, flags)
+    }
+
+    /// Changes a checksum for an address that was replaced in what it covers.
+    #[inline(always)]
+    pub(crate) fn replace_in_payload(
+        self,
+        sum_at: u32,
+        old: &Address,
+        new: &Address,
+    ) -> Result<(), Refused> {
+        self.replace_by(sum_at, u64::from(delta(old, new)), 0)
+    }
+
+    #[inline(always)]
+    fn replace_by(self, at: u32, delta: u64, flags: u64) -> Result<(), Refused> {
+        // SAFETY: a helper call on the program's own context.
+        done(unsafe { generated::bpf_l4_csum_replace(self.0, at, 0, delta, flags) })
+    }
+}
+
+/// What replacing one address by another adds to a sum, in 32 bits.
+#[inline(always)]
+fn delta(old: &Address, new: &Address) -> u32 {
+    let sum = checksum::replace_u64(old[0], new[0]) + checksum::replace_u64(old[1], new[1]);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+}
+
+#[inline(always)]
+pub(crate) fn done(result: i64) -> Result<(), Refused> {
+    if result == 0 { Ok(()) } else { Err(Refused) }
+}

@@ -1,0 +1,80 @@
+//! Packets that come in: answers from a VIP to a probe become answers from the backend.
+
+use aya_ebpf::bindings::__sk_buff;
+use lb_common::{Address, family, probe::ProbeFlow, proto};
+
+use crate::{
+    PROBE_FLOWS, count, error,
+    frame::{Frame, L3, Refused, V4, V6},
+    out::{destination, source, transport_sum},
+};
+
+/// Looks at a packet, and changes it if it is an answer to a probe.
+#[inline(always)]
+pub(crate) fn receive(skb: *mut __sk_buff) {
+    let frame = Frame(skb);
+    let Some((family, protocol)) = kind(frame) else {
+        return;
+    };
+    match protocol {
+        proto::TCP | proto::UDP => answer(frame, family, protocol),
+        proto::ICMP | proto::ICMPV6 => error::receive(frame, family),
+        _ => {}
+    }
+}
+
+/// Family and protocol of a plain packet.
+#[inline(always)]
+fn kind(frame: Frame) -> Option<(u8, u8)> {
+    let family = frame.family()?;
+    if family == family::V6 {
+        return Some((family, frame.load(L3 + 6)?));
+    }
+    let is_plain = frame.load::<u8>(L3)? == 0x45;
+    // "More fragments" and the offset.
+    let is_whole = frame.load::<u16>(L3 + 6)? & 0x3fff_u16.to_be() == 0;
+    (is_plain && is_whole).then_some((family, frame.load(L3 + 9)?))
+}
+
+#[inline(always)]
+fn answer(frame: Frame, family: u8, protocol: u8) {
+    let Some((flow, backend)) = find(frame, family, protocol) else {
+        return;
+    };
+    let sum = transport_sum(family, protocol);
+    let changed = frame
+        .replace_in_pseudo_header(family, sum, &flow.vip, &backend)
+        .and_then(|()| frame.replace_in_header(L3, source(family), &flow.vip, &backend));
+    count(|counters| match changed {
+        Ok(()) => counters.answers += 1,
+        Err(Refused) => counters.failed += 1,
+    });
+}
+
+#[inline(always)]
+fn find(frame: Frame, family: u8, protocol: u8) -> Option<(ProbeFlow, Address)> {
+    let l4 = if family == family::V4 {
+        L3 + V4
+    } else {
+        L3 + V6
+    };
+    let [vip_port_be, node_port_be] = frame.load::<[u16; 2]>(l4)?;
+    let flow = ProbeFlow {
+        vip: frame.address(source(family))?,
+        node: frame.address(destination(family))?,
+        vip_port_be,
+        node_port_be,
+        protocol,
+        family,
+        _pad: 0,
+    };
+    Some((flow, backend_of(&flow)?))
+}
+
+/// The backend that a probe's flow is for.
+#[inline(always)]
+pub(crate) fn backend_of(flow: &ProbeFlow) -> Option<Address> {
+    let probed = PROBE_FLOWS.get_ptr(flow)?;
+    // SAFETY: entries are only ever replaced by the same flow's; the copy is made at once.
+    Some(unsafe { (*probed).address })
+}

@@ -1,0 +1,169 @@
+//! Packets that leave: those with our mark become packets to the VIP.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated};
+use lb_common::{
+    Address, family,
+    member::{Egress, Member, NextHop},
+    probe::{ProbeFlow, ProbePath, ProbedBackend, mark},
+    proto,
+    vip::forward,
+};
+
+use crate::{
+    DROP, EGRESS, MEMBERS, NEXT, PROBE_FLOWS, PROBE_PATHS, count,
+    frame::{Field, Frame, L3, Refused, Sum, V4, V6},
+    outer,
+};
+
+/// What becomes of a packet.
+#[inline(always)]
+pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: the kernel passes a valid context to the program.
+    let Some(index) = mark::member(unsafe { (*skb).mark }) else {
+        return NEXT;
+    };
+    let (Some(path), Some(member)) = (PROBE_PATHS.get(index), MEMBERS.get(index)) else {
+        return NEXT;
+    };
+    let frame = Frame(skb);
+    let Some(flow) = read_flow(frame) else {
+        // Not TCP and not UDP.
+        return NEXT;
+    };
+    if path.forward == 0 {
+        count(|counters| counters.direct += 1);
+        return NEXT;
+    }
+    // SAFETY: the controller writes the word in one step.
+    let next_hop = unsafe { (&raw const member.next_hop).read_volatile() };
+    let way = NextHop::unpack(next_hop)
+        .and_then(|hop| Some((hop, EGRESS.get(u32::from(hop.egress))?)))
+        .filter(|(_, egress)| egress.ifindex != 0);
+    let Some((hop, egress)) = way else {
+        count(|counters| counters.no_next_hop += 1);
+        return DROP;
+    };
+    match redirect(frame, &flow, path, member, hop, egress) {
+        Ok(verdict) => {
+            count(|counters| counters.sent += 1);
+            verdict
+        }
+        Err(Refused) => {
+            count(|counters| counters.failed += 1);
+            DROP
+        }
+    }
+}
+
+/// The flow of a packet from a local socket: such packets have no options and are not in fragments.
+/// `vip` is where it goes, which is the backend still.
+#[inline(always)]
+fn read_flow(frame: Frame) -> Option<ProbeFlow> {
+    let family = frame.family()?;
+    let (protocol, l4) = if family == family::V4 {
+        if frame.load::<u8>(L3)? != 0x45 {
+            return None;
+        }
+        (frame.load::<u8>(L3 + 9)?, L3 + V4)
+    } else {
+        (frame.load::<u8>(L3 + 6)?, L3 + V6)
+    };
+    if protocol != proto::TCP && protocol != proto::UDP {
+        return None;
+    }
+    let [node_port_be, vip_port_be] = frame.load::<[u16; 2]>(l4)?;
+    Some(ProbeFlow {
+        vip: frame.address(destination(family))?,
+        node: frame.address(source(family))?,
+        vip_port_be,
+        node_port_be,
+        protocol,
+        family,
+        _pad: 0,
+    })
+}
+
+#[inline(always)]
+fn redirect(
+    frame: Frame,
+    flow: &ProbeFlow,
+    path: &ProbePath,
+    member: &Member,
+    hop: NextHop,
+    egress: &Egress,
+) -> Result<i32, Refused> {
+    let backend = flow.vip;
+    let through_vip = ProbeFlow {
+        vip: path.vip,
+        ..*flow
+    };
+    PROBE_FLOWS
+        .insert(&through_vip, &ProbedBackend { address: backend }, 0)
+        .map_err(|_| Refused)?;
+    set_destination(frame, flow, &backend, &path.vip)?;
+    if path.forward == u32::from(forward::IPIP) {
+        outer::put_in_front(frame, flow, member)?;
+    }
+    frame.store(0, &hop.mac)?;
+    frame.store(6, &egress.mac)?;
+    // On the interface that it is sent to, this program sees it again.
+    // SAFETY: the kernel passes a valid context to the program, which may write its mark.
+    let ifindex = unsafe {
+        (*frame.0).mark = 0;
+        (*frame.0).ifindex
+    };
+    if ifindex == egress.ifindex {
+        return Ok(NEXT);
+    }
+    // SAFETY: a helper call with plain numbers.
+    Ok(unsafe { generated::bpf_redirect(egress.ifindex, 0) } as i32)
+}
+
+#[inline(always)]
+fn set_destination(
+    frame: Frame,
+    flow: &ProbeFlow,
+    old: &Address,
+    new: &Address,
+) -> Result<(), Refused> {
+    let sum = transport_sum(flow.family, flow.protocol);
+    frame.replace_in_pseudo_header(flow.family, sum, old, new)?;
+    frame.replace_in_header(L3, destination(flow.family), old, new)
+}
+
+/// Where a packet's source address is.
+#[inline(always)]
+pub(crate) fn source(family: u8) -> Field {
+    let at = if family == family::V4 {
+        L3 + 12
+    } else {
+        L3 + 8
+    };
+    Field { family, at }
+}
+
+/// Where a packet's destination address is.
+#[inline(always)]
+pub(crate) fn destination(family: u8) -> Field {
+    let at = if family == family::V4 {
+        L3 + 16
+    } else {
+        L3 + 24
+    };
+    Field { family, at }
+}
+
+/// Where the checksum of a TCP or UDP packet without options is.
+#[inline(always)]
+pub(crate) fn transport_sum(family: u8, protocol: u8) -> Sum {
+    let l4 = if family == family::V4 {
+        L3 + V4
+    } else {
+        L3 + V6
+    };
+    let is_udp = protocol == proto::UDP;
+    Sum {
+        at: l4 + if is_udp { 6 } else { 16 },
+        is_udp,
+    }
+}

@@ -1,0 +1,107 @@
+//! The program on the interfaces: there once, gone when it should be, on old kernels' hooks as well.
+
+use evenkeel::config::HealthKind;
+use evenkeel::dataplane::{Pins, ProbePaths};
+use lab::configuration::Forward;
+use lab::nginx::Nginx;
+use lab::process::output;
+use lab::tool;
+use lab::topology::{Family, Lab, Layout, Plan};
+
+use crate::probing::{Prober, Way, can_run};
+
+fn filters(lab: &Lab) -> usize {
+    let ns = &lab.balancers[0].ns;
+    let list = |side: &str| {
+        let mut command = tool::command("tc").unwrap();
+        command.args(["filter", "show", "dev", "eth0", side]);
+        let text = output(&ns.entry(), command, "").unwrap();
+        text.matches("probe_").count()
+    };
+    list("ingress") + list("egress")
+}
+
+#[test]
+fn filters_of_a_killed_controller_are_replaced_and_removed() {
+    if !can_run("filters") {
+        return;
+    }
+    let lab = Lab::build(Plan {
+        backends: 1,
+        ..Plan::new(Layout::OneArm)
+    })
+    .unwrap();
+    let _nginx = Nginx::start(&lab.backends[0], &["0.0.0.0:80".parse().unwrap()]).unwrap();
+    lab.backends[0].hold_vip(lab.vip(Family::V4, 1)).unwrap();
+    let mut prober = Prober::start(&lab, Forward::L2);
+    let ns = &lab.balancers[0].ns;
+    let load = || {
+        let pins = Pins::at(prober.node.balancer.bpffs());
+        ProbePaths::load(&pins).unwrap().with_filters()
+    };
+    // What is killed drops nothing.
+    let mut killed = std::mem::ManuallyDrop::new(load());
+    let mut next = load();
+    ns.enter(|| killed.attach("eth0").unwrap());
+    let with_one = filters(&lab);
+    assert!(with_one > 0, "tc does not list the filters");
+    ns.enter(|| {
+        next.attach("eth0").unwrap();
+        next.attach("eth0").unwrap();
+    });
+    assert_eq!(filters(&lab), with_one, "they are there twice");
+    prober.use_instead(next, Forward::L2);
+    let met = prober.probe(0, Family::V4, Way::Vip, HealthKind::Tcp, 0);
+    assert_eq!(met, Ok(()), "by filters");
+    assert!(prober.paths.counters().unwrap().answers > 0);
+    ns.enter(|| {
+        ProbePaths::unload("eth0").unwrap();
+        ProbePaths::unload("eth0").unwrap();
+        ProbePaths::unload("lo").unwrap();
+    });
+    assert_eq!(filters(&lab), 0, "unload leaves some");
+}
+
+#[test]
+fn links_end_with_the_program() {
+    if !can_run("links") {
+        return;
+    }
+    let lab = Lab::build(Plan {
+        backends: 1,
+        ..Plan::new(Layout::OneArm)
+    })
+    .unwrap();
+    let _nginx = Nginx::start(&lab.backends[0], &["0.0.0.0:80".parse().unwrap()]).unwrap();
+    lab.backends[0].hold_vip(lab.vip(Family::V4, 1)).unwrap();
+    let mut prober = Prober::start(&lab, Forward::L2);
+    let probe = |prober: &Prober<'_>| prober.probe(0, Family::V4, Way::Vip, HealthKind::Tcp, 0);
+    assert_eq!(probe(&prober), Ok(()));
+    let sent = prober.paths.counters().unwrap().sent;
+    assert!(sent > 0);
+    assert_eq!(prober.paths.interfaces().collect::<Vec<_>>(), ["eth0"]);
+    assert!(prober.paths.detach("eth0"));
+    assert!(!prober.paths.detach("eth0"));
+    // Without the program a marked packet goes straight to the backend.
+    assert_eq!(probe(&prober), Ok(()));
+    assert_eq!(prober.paths.counters().unwrap().sent, sent);
+    lab.balancers[0].ns.enter(|| {
+        prober.paths.attach("eth0").unwrap();
+        let missing = prober.paths.attach("eth7").unwrap_err().to_string();
+        assert!(missing.contains("interface eth7"), "{missing}");
+    });
+    assert_eq!(probe(&prober), Ok(()));
+    assert!(prober.paths.counters().unwrap().sent > sent);
+}
+
+#[test]
+fn without_a_data_path_it_says_so() {
+    if !can_run("no data path") {
+        return;
+    }
+    let folder = lab::directory::Directory::new("empty").unwrap();
+    let error = ProbePaths::load(&Pins::at(folder.path())).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("load the data path first"), "{text}");
+    assert!(!folder.path().join("evenkeel").exists());
+}

@@ -1,0 +1,188 @@
+//! What probes by the way of the VIP's traffic see.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use evenkeel::config::HealthKind;
+use lab::balancer::{binary, start_decap};
+use lab::configuration::Forward;
+use lab::link::ip;
+use lab::nginx::Nginx;
+use lab::service::FAMILIES;
+use lab::stats::damage;
+use lab::topology::{Family, Lab, Layout, Plan};
+
+use crate::probing::{Prober, Way, can_run, page_of};
+
+fn start_nginx(lab: &Lab) -> Vec<Nginx> {
+    let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let listen = any.map(|any| SocketAddr::new(any, 80));
+    let start = |host| Nginx::start(host, &listen).unwrap();
+    lab.backends.iter().map(start).collect()
+}
+
+fn hold_vips(lab: &Lab, backend: usize) {
+    for family in FAMILIES {
+        lab.backends[backend].hold_vip(lab.vip(family, 1)).unwrap();
+    }
+}
+
+/// A backend that serves is found well both ways, by connections, pages and packets.
+fn assert_well(prober: &Prober<'_>, backend: usize) {
+    let name = &prober.lab.backends[backend].name;
+    for family in FAMILIES {
+        for way in [Way::Direct, Way::Vip] {
+            for kind in [HealthKind::Tcp, page_of(name)] {
+                let met = prober.probe(backend, family, way, kind.clone(), 0);
+                assert_eq!(met, Ok(()), "{name} {family:?} {way:?} {kind:?}");
+            }
+        }
+    }
+}
+
+/// A backend with a fault that only the VIP's way shows.
+fn assert_only_direct(prober: &Prober<'_>, backend: usize, family: Family, fault: &str) {
+    let name = &prober.lab.backends[backend].name;
+    let direct = prober.probe(backend, family, Way::Direct, page_of(name), 0);
+    assert_eq!(direct, Ok(()), "{fault}, {family:?}");
+    let met = prober.probe(backend, family, Way::Vip, page_of(name), 0);
+    let met = met.expect_err(fault);
+    let vip = prober.lab.vip(family, 1);
+    assert!(met.starts_with("no answer from "), "{fault}: {met}");
+    assert!(met.contains(&vip.to_string()), "{fault}: {met}");
+    println!("{fault}, {family:?}: {met}");
+}
+
+/// Nobody listens: a TCP reset and an ICMP error come from the VIP, and find the socket nonetheless.
+fn assert_refusals(prober: &Prober<'_>, backend: usize) {
+    let udp = HealthKind::Udp {
+        send: None,
+        expect: None,
+    };
+    for family in FAMILIES {
+        for way in [Way::Direct, Way::Vip] {
+            let tcp = prober.probe(backend, family, way, HealthKind::Tcp, 9);
+            let tcp = tcp.expect_err("nobody listens");
+            assert!(tcp.starts_with("connection refused by"), "{way:?}: {tcp}");
+            let udp = prober.probe(backend, family, way, udp.clone(), 9);
+            let udp = udp.expect_err("nobody listens");
+            assert!(
+                udp.contains("port unreachable"),
+                "{family:?} {way:?}: {udp}"
+            );
+        }
+    }
+}
+
+fn assert_counted(prober: &Prober<'_>) {
+    let counters = prober.paths.counters().unwrap();
+    assert!(counters.sent > 0 && counters.answers > 0, "{counters:?}");
+    assert!(counters.errors > 0, "{counters:?}");
+    assert_eq!(
+        (counters.failed, counters.no_next_hop),
+        (0, 0),
+        "{counters:?}"
+    );
+    assert_eq!(damage(prober.lab).unwrap(), []);
+}
+
+#[test]
+fn l2_shows_a_missing_loopback_address_and_a_strict_filter() {
+    if !can_run("l2") {
+        return;
+    }
+    let lab = Lab::build(Plan::new(Layout::OneArm)).unwrap();
+    let _nginx = start_nginx(&lab);
+    hold_vips(&lab, 0);
+    hold_vips(&lab, 2);
+    let prober = Prober::start(&lab, Forward::L2);
+    assert_well(&prober, 0);
+    assert_refusals(&prober, 0);
+    for family in FAMILIES {
+        assert_only_direct(&prober, 1, family, "no VIP on the loopback");
+    }
+    assert_well(&prober, 2);
+    send_replies_of_the_vip_elsewhere(&lab);
+    let backend = &lab.backends[2];
+    assert_well(&prober, 2);
+    backend
+        .ns
+        .set_sysctl("net.ipv4.conf.all.rp_filter", "1")
+        .unwrap();
+    assert_only_direct(&prober, 2, Family::V4, "strict rp_filter");
+    backend
+        .ns
+        .set_sysctl("net.ipv4.conf.all.rp_filter", "0")
+        .unwrap();
+    assert_well(&prober, 2);
+    assert_counted(&prober);
+}
+
+/// The last backend gets a second cable, and answers for the VIP by that one.
+fn send_replies_of_the_vip_elsewhere(lab: &Lab) {
+    let (backend, node) = (&lab.backends[2], &lab.balancers[0]);
+    ip(
+        &lab.switch,
+        &[
+            format!(
+                "link add name second mtu 1600 type veth peer name eth1 mtu 1600 netns {}",
+                backend.ns.name()
+            ),
+            "link set second master front".to_owned(),
+            "link set second up".to_owned(),
+        ],
+    )
+    .unwrap();
+    let vip = lab.vip(Family::V4, 1);
+    ip(
+        &backend.ns,
+        &[
+            "link set eth1 up".to_owned(),
+            format!("route add {}/32 dev eth1 table 100", node.ports[0].ipv4),
+            format!("rule add from {vip} lookup 100"),
+        ],
+    )
+    .unwrap();
+}
+
+#[test]
+fn ipip_shows_a_missing_decapsulation() {
+    if !can_run("ipip") {
+        return;
+    }
+    let lab = Lab::build(Plan::new(Layout::OneArm)).unwrap();
+    let _nginx = start_nginx(&lab);
+    hold_vips(&lab, 0);
+    hold_vips(&lab, 2);
+    let binary = binary().unwrap();
+    let _decap: Vec<_> = lab.backends[..2]
+        .iter()
+        .map(|host| start_decap(host, &binary).unwrap())
+        .collect();
+    let prober = Prober::start(&lab, Forward::Ipip);
+    assert_well(&prober, 0);
+    assert_refusals(&prober, 0);
+    for family in FAMILIES {
+        assert_only_direct(&prober, 1, family, "no VIP on the loopback");
+        assert_only_direct(&prober, 2, family, "no decapsulation");
+    }
+    assert_counted(&prober);
+}
+
+#[test]
+fn a_node_that_holds_the_vip_itself_probes_all_the_same() {
+    if !can_run("vip on the node") {
+        return;
+    }
+    // Replies leave by the other arm than the clients', and the node has both VIPs on its loopback.
+    let lab = Lab::build(Plan::new(Layout::TwoArm)).unwrap();
+    let _nginx = start_nginx(&lab);
+    hold_vips(&lab, 0);
+    for family in FAMILIES {
+        lab.balancers[0].hold_vip(lab.vip(family, 1)).unwrap();
+    }
+    let prober = Prober::start(&lab, Forward::L2);
+    assert_well(&prober, 0);
+    assert_refusals(&prober, 0);
+    assert_only_direct(&prober, 1, Family::V4, "no VIP on the loopback");
+    assert_counted(&prober);
+}
