@@ -10,9 +10,9 @@ use nix::unistd::{User, getuid};
 use super::{
     argument,
     session::{Output, Session},
-    view::{self, figures::duration},
+    view::{self, View, figures::duration, paint::Tone},
 };
-use crate::client::Client;
+use crate::client::{Client, Tested};
 
 /// List alerts, acknowledge and silence them, and try where they go.
 #[derive(Args, Debug)]
@@ -65,8 +65,8 @@ struct SilenceArgs {
     /// What names the alert: `evenkeel alerts` shows it.
     #[arg(value_name = "ID")]
     id: String,
-    /// How long, as in 2h.
-    #[arg(long = "for", value_name = "T", default_value = "1h", value_parser = argument::some_seconds)]
+    /// How long, as in 2h; 0 ends a silence.
+    #[arg(long = "for", value_name = "T", default_value = "1h", value_parser = argument::seconds)]
     time: u32,
     #[command(flatten)]
     who: Who,
@@ -112,8 +112,8 @@ impl Who {
 pub(super) async fn run(args: AlertsArgs, client: Client) -> Result<ExitCode> {
     let output = args.output;
     match args.command {
-        None => list(Session::new(client, output)).await?,
-        Some(AlertsCommand::List(args)) => list(Session::new(client, args.output)).await?,
+        None => list(&Session::new(client, output)).await?,
+        Some(AlertsCommand::List(args)) => list(&Session::new(client, args.output)).await?,
         Some(AlertsCommand::Ack(args)) => {
             let session = Session::new(client, args.output);
             let who = args.who.name();
@@ -124,19 +124,21 @@ pub(super) async fn run(args: AlertsArgs, client: Client) -> Result<ExitCode> {
             let session = Session::new(client, args.output);
             let who = args.who.name();
             let answer = session.client.silence(&args.id, args.time, &who).await?;
-            let time = duration(jiff::SignedDuration::from_secs(args.time.into()));
-            session.print(&answer, |_| format!("{} silenced for {time}\n", args.id))?;
+            session.print(&answer, |_| silenced(&args.id, args.time))?;
         }
         Some(AlertsCommand::Test(args)) => {
             let session = Session::new(client, args.output);
             let answer = session.client.test_alerts().await?;
-            session.print(&answer, |_| sent(&answer))?;
+            session.print(&answer, |view| tested(view, &answer))?;
+            if answer.iter().any(|tested| tested.error.is_some()) {
+                return Ok(ExitCode::FAILURE);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(session: Session) -> Result<()> {
+async fn list(session: &Session) -> Result<()> {
     let alerts = session.client.alerts().await?;
     session.print(&alerts, |view| match alerts.as_slice() {
         [] => "no alerts\n".into(),
@@ -144,11 +146,51 @@ async fn list(session: Session) -> Result<()> {
     })
 }
 
-/// What the controller says of the receivers, if it says something.
-fn sent(answer: &serde_json::Value) -> String {
-    if answer.is_null() {
-        "sent\n".into()
-    } else {
-        format!("{answer:#}\n")
+fn silenced(id: &str, seconds: u32) -> String {
+    match seconds {
+        0 => format!("{id} is not silenced any more\n"),
+        seconds => {
+            let time = duration(jiff::SignedDuration::from_secs(seconds.into()));
+            format!("{id} silenced for {time}\n")
+        }
+    }
+}
+
+/// How the receivers took it.
+fn tested(view: View, answers: &[Tested]) -> String {
+    if answers.is_empty() {
+        return "nobody gets alerts: alerts.alertmanager and alerts.webhook are empty\n".into();
+    }
+    let lines = answers.iter().map(|tested| {
+        let (mark, tone) = match tested.error {
+            None => ("✓", Tone::Good),
+            Some(_) => ("✗", Tone::Bad),
+        };
+        let Tested { kind, receiver, error } = tested;
+        let mark = view.paint.apply(tone, mark);
+        let error = error.as_ref().map(|error| format!(": {error}"));
+        format!("{mark} {kind} {receiver}{}\n", error.unwrap_or_default())
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::view::tests::plain, *};
+
+    #[test]
+    fn receivers_that_fail_are_named() {
+        let answer = |error: Option<&str>| Tested {
+            kind: "webhook".into(),
+            receiver: "http://127.0.0.1:8080".into(),
+            error: error.map(str::to_owned),
+        };
+        let text = tested(plain(80), &[answer(None), answer(Some("connection refused"))]);
+        assert_eq!(
+            text,
+            "✓ webhook http://127.0.0.1:8080\n\
+             ✗ webhook http://127.0.0.1:8080: connection refused\n"
+        );
+        assert!(tested(plain(80), &[]).contains("nobody gets alerts"));
     }
 }

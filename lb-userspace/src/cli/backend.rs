@@ -120,7 +120,7 @@ struct WeightArgs {
 pub(super) async fn run(args: BackendArgs, client: Client) -> Result<ExitCode> {
     let (edit, change) = match args.command {
         BackendCommand::List(args) => return list(&args, client).await,
-        BackendCommand::Drain(args) => return drain::run(args, client).await,
+        BackendCommand::Drain(args) => return drain::run(&args, client).await,
         BackendCommand::Add(args) => added(args)?,
         BackendCommand::Remove(args) => {
             let (vip, backend) = only_vip(&client, args.backend).await?;

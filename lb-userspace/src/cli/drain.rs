@@ -48,7 +48,7 @@ pub(super) struct DrainArgs {
     change: ChangeArgs,
 }
 
-pub(super) async fn run(args: DrainArgs, client: Client) -> Result<ExitCode> {
+pub(super) async fn run(args: &DrainArgs, client: Client) -> Result<ExitCode> {
     let edits = vec![backend::state(args.backend.clone(), WantedState::Drain)];
     let session = Session::new(client.clone(), args.change.output);
     let done = change::make(client, Change::Edits { edits }, &args.change).await?;
@@ -64,7 +64,7 @@ pub(super) async fn run(args: DrainArgs, client: Client) -> Result<ExitCode> {
         return Ok(done);
     }
     tokio::select! {
-        done = wait(&session, &args) => done,
+        done = wait(&session, args) => done,
         pressed = tokio::signal::ctrl_c() => {
             pressed?;
             complain("\nit goes on draining; `evenkeel backend undrain` ends that");

@@ -160,7 +160,7 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
         Command::History(args) => wait_for(history::run(&args, client)),
         Command::Diff(args) => wait_for(diff::run(&args, client)),
         Command::Status(args) => wait_for(status::run(&args, client)),
-        Command::Top(args) => wait_for(top::run(args, client)),
+        Command::Top(args) => wait_for(top::run(&args, client)),
         Command::Vip(args) => wait_for(vip::run(args, client)),
         Command::Backend(args) => wait_for(backend::run(args, client)),
         Command::Explain(args) => wait_for(explain::run(args, client)),

@@ -18,7 +18,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use crate::api::types::{
@@ -34,6 +34,17 @@ pub const DEFAULT_SOCKET: &str = "/run/evenkeel/api.sock";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Answer<T> = Result<T, ClientError>;
+
+/// How a receiver of alerts answered a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tested {
+    /// `alertmanager` or `webhook`.
+    pub kind: String,
+    /// Scheme, host and port of its URL.
+    pub receiver: String,
+    /// Why it failed; none if it did not.
+    pub error: Option<String>,
+}
 
 /// A client. Its methods fail with [`ClientError`] when no answer comes or the controller says no.
 #[derive(Clone, Debug)]
@@ -169,18 +180,18 @@ impl Client {
     /// # Errors
     ///
     /// See [`Client`].
-    pub async fn acknowledge(&self, id: &str, who: &str) -> Answer<serde_json::Value> {
+    pub async fn acknowledge(&self, id: &str, who: &str) -> Answer<Alert> {
         let body = serde_json::json!({ "who": who });
         self.post(&format!("/v1/alerts/{}/ack", Segment(id)), &body)
             .await
     }
 
-    /// Sends nothing about an alert for so many seconds: `POST /v1/alerts/{id}/silence`.
+    /// Sends nothing about an alert for so many seconds; 0 ends that: `POST /v1/alerts/{id}/silence`.
     ///
     /// # Errors
     ///
     /// See [`Client`].
-    pub async fn silence(&self, id: &str, for_s: u32, who: &str) -> Answer<serde_json::Value> {
+    pub async fn silence(&self, id: &str, for_s: u32, who: &str) -> Answer<Alert> {
         let body = serde_json::json!({ "for_s": for_s, "who": who });
         self.post(&format!("/v1/alerts/{}/silence", Segment(id)), &body)
             .await
@@ -191,7 +202,7 @@ impl Client {
     /// # Errors
     ///
     /// See [`Client`].
-    pub async fn test_alerts(&self) -> Answer<serde_json::Value> {
+    pub async fn test_alerts(&self) -> Answer<Vec<Tested>> {
         self.post("/v1/alerts/test", &serde_json::json!({})).await
     }
 

@@ -62,7 +62,7 @@ pub(super) struct TopArgs {
     json: bool,
 }
 
-pub(super) async fn run(args: TopArgs, client: Client) -> Result<ExitCode> {
+pub(super) async fn run(args: &TopArgs, client: Client) -> Result<ExitCode> {
     let client = client.with_patience(PATIENCE);
     if args.json {
         return stream(&client).await;

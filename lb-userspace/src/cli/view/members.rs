@@ -210,7 +210,7 @@ pub(in crate::cli) fn health(health: Option<&HealthStatus>) -> Cell {
 
 fn latency(ms: f64) -> String {
     match ms {
-        ms if ms < 1.0 => format!("{:.1}ms", ms),
+        ms if ms < 1.0 => format!("{ms:.1}ms"),
         ms => format!("{ms:.0}ms"),
     }
 }
