@@ -207,9 +207,9 @@ fn a_plan_says_by_its_exit_code_what_would_come_of_it() {
 fn an_apply_is_followed_to_its_end() {
     let applied = json!({ "state": "applied" });
     let rolled_back = json!({
-        "state": "rolled_back", "why": "api-1 went down", "at": "2026-11-22T19:00:12Z"
+        "state": "rolled_back", "reason": "api-1 went down", "at": "2026-11-22T19:00:12Z"
     });
-    let failed = json!({ "state": "failed", "why": "map members: ENOSPC" });
+    let failed = json!({ "state": "failed", "reason": "map members: ENOSPC" });
     let ends = [
         (applied, 0, "revision 8 is applied"),
         (

@@ -99,10 +99,10 @@ fn unload(folder: &Path) -> Output {
 }
 
 fn configure(folder: &Path, backends: u8, more: &str) {
-    let state = folder.join("state");
+    let (state, socket) = (folder.join("state"), folder.join("api.sock"));
     let mut text = format!(
         "[node]\ninterfaces = [\"vlb0\"]\nstate_dir = {state:?}\n\
-         hash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+         hash_seed = \"000102030405060708090a0b0c0d0e0f\"\n[api]\nsocket = {socket:?}\n\
          [[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
          forward = \"nat\"\n{more}\n"
     );

@@ -128,4 +128,9 @@ impl Patience {
         let known = KINDS.iter().find(|(name, _)| *name == kind);
         known.map_or(patience(0, 5, true), |(_, patience)| *patience)
     }
+
+    /// The kinds that are known.
+    pub fn kinds() -> impl Iterator<Item = &'static str> {
+        KINDS.iter().map(|(kind, _)| *kind)
+    }
 }

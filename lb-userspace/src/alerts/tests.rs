@@ -1,1 +1,245 @@
-//! Alerts
+//! Alerts over time, restarts and receivers that fail.
+
+mod conditions;
+mod real_alertmanager;
+mod receivers;
+
+use jiff::SignedDuration;
+
+use super::*;
+
+/// A time; seconds.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn down(backends: &[&str]) -> Condition {
+    let summary = format!("{} backends are down", backends.len());
+    Condition::new("backends:api", "backend_down", Severity::Warning, summary)
+        .vip("api")
+        .backends(backends.iter().copied())
+}
+
+/// Alerts that have been running for a while.
+fn seasoned() -> Alerts {
+    let alerts = Alerts::in_memory();
+    *lock(&alerts.shared.escalate_after) = Some(Duration::from_secs(600));
+    alerts.update(at(-100), &[]);
+    alerts.update(at(-1), &[]);
+    alerts
+}
+
+/// Updates each second of a range.
+fn during(alerts: &Alerts, seconds: std::ops::Range<i64>, conditions: &[Condition]) {
+    for second in seconds {
+        alerts.update(at(second), conditions);
+    }
+}
+
+fn messages(alerts: &Alerts) -> Vec<String> {
+    let events = alerts.shared.journal.since(0, 1000);
+    events.into_iter().map(|event| event.message).collect()
+}
+
+#[test]
+fn a_condition_must_stay_and_must_be_gone_for_a_while() {
+    let alerts = seasoned();
+    during(&alerts, 0..2, &[down(&["a"])]);
+    during(&alerts, 2..3, &[]);
+    during(&alerts, 3..6, &[down(&["a"])]);
+    assert_eq!(alerts.list(), []);
+    during(&alerts, 6..8, &[down(&["a"])]);
+    let list = alerts.list();
+    assert_eq!((list.len(), &*list[0].id), (1, "backends:api"));
+    assert_eq!(list[0].since, at(3));
+    // Gone for ten seconds, and back: still the same alert.
+    during(&alerts, 8..18, &[]);
+    during(&alerts, 18..20, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].since, at(3));
+    during(&alerts, 20..36, &[]);
+    assert_eq!(alerts.list(), []);
+    assert_eq!(
+        messages(&alerts),
+        ["raised: 1 backends are down", "over: 1 backends are down"]
+    );
+}
+
+#[test]
+fn one_key_is_one_alert() {
+    let alerts = seasoned();
+    let mut panic = down(&["b"]);
+    panic.kind = "panic".to_owned();
+    panic.severity = Severity::Critical;
+    during(&alerts, 0..5, &[down(&["a"]), panic, down(&["c"])]);
+    let list = alerts.list();
+    assert_eq!(list.len(), 1);
+    assert_eq!(
+        (&*list[0].kind, list[0].severity),
+        ("panic", Severity::Critical)
+    );
+    assert_eq!(list[0].backends, ["a", "b", "c"]);
+}
+
+#[test]
+fn what_another_condition_explains_is_no_alert_of_its_own() {
+    let alerts = seasoned();
+    let cause = Condition::new("revision:7", "concentration", Severity::Critical, "shares");
+    let mut effect = down(&["a"]);
+    effect.part_of = Some("revision:7".to_owned());
+    during(&alerts, 0..60, &[cause.clone(), effect.clone()]);
+    assert_eq!(alerts.list().len(), 1);
+    // The cause has gone, the effect stays.
+    during(&alerts, 60..90, std::slice::from_ref(&effect));
+    assert_eq!(alerts.list().len(), 1);
+    assert_eq!(alerts.list()[0].id, "backends:api");
+    // An alert that is on is not taken back because a larger one comes.
+    during(&alerts, 90..120, &[cause, effect]);
+    assert_eq!(alerts.list().len(), 2);
+}
+
+#[test]
+fn severity_grows_when_it_stays_and_nobody_has_seen_it() {
+    let alerts = seasoned();
+    during(&alerts, 0..600, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].severity, Severity::Warning);
+    during(&alerts, 600..602, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].severity, Severity::Critical);
+    assert_eq!(messages(&alerts)[1], "graver: 1 backends are down");
+
+    let alerts = seasoned();
+    during(&alerts, 0..100, &[down(&["a"])]);
+    assert_eq!(
+        alerts.ack("nonsense", "eve"),
+        Err(AlertsError::NotFound("nonsense".to_owned()))
+    );
+    let alert = alerts.ack("backends:api", "eve").unwrap();
+    assert_eq!(alert.acknowledged_by.as_deref(), Some("eve"));
+    during(&alerts, 100..2000, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].severity, Severity::Warning);
+
+    let alerts = seasoned();
+    let slow = Condition::new("generic_xdp", "generic_xdp", Severity::Warning, "slow");
+    during(&alerts, 0..2000, &[slow]);
+    assert_eq!(
+        alerts.list()[0].severity,
+        Severity::Warning,
+        "never worth waking anybody"
+    );
+}
+
+#[test]
+fn a_milder_state_must_last() {
+    let alerts = seasoned();
+    let mut few = down(&["a", "b"]);
+    few.kind = "few_backends".to_owned();
+    few.severity = Severity::Critical;
+    during(&alerts, 0..10, std::slice::from_ref(&few));
+    during(&alerts, 10..15, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].severity, Severity::Critical);
+    during(&alerts, 15..25, &[down(&["a"])]);
+    let list = alerts.list();
+    assert_eq!(
+        (list[0].severity, &*list[0].kind),
+        (Severity::Warning, "backend_down")
+    );
+    during(&alerts, 25..26, &[few]);
+    assert_eq!(
+        alerts.list()[0].severity,
+        Severity::Critical,
+        "graver at once"
+    );
+}
+
+#[test]
+fn one_that_comes_back_again_and_again_needs_longer_to_be_over() {
+    let alerts = seasoned();
+    let mut second = 0;
+    let mut lasted = Vec::new();
+    for _ in 0..3 {
+        during(&alerts, second..second + 10, &[down(&["a"])]);
+        second += 10;
+        let gone = second;
+        while !alerts.list().is_empty() {
+            during(&alerts, second..second + 1, &[]);
+            second += 1;
+        }
+        lasted.push(second - gone);
+    }
+    assert_eq!(lasted, [15, 30, 60]);
+}
+
+#[test]
+fn a_longer_list_of_backends_is_told_after_a_while() {
+    let alerts = seasoned();
+    during(&alerts, 0..5, &[down(&["a"])]);
+    during(&alerts, 5..20, &[down(&["a", "b"])]);
+    assert_eq!(alerts.list()[0].backends, ["a", "b"]);
+    assert_eq!(messages(&alerts).len(), 1);
+    during(&alerts, 20..40, &[down(&["a", "b", "c"])]);
+    assert_eq!(messages(&alerts).len(), 2);
+    // A cause is told at once.
+    let explained = down(&["a", "b", "c"]).cause("checks say: connection refused");
+    during(&alerts, 40..41, &[explained]);
+    assert_eq!(
+        messages(&alerts)[2],
+        "changed: 3 backends are down; checks say: connection refused"
+    );
+}
+
+#[test]
+fn alerts_are_kept_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Alerts::open(folder.path(), "lb-1", Journal::in_memory());
+    let alerts = open();
+    during(&alerts, -100..10, &[down(&["a"])]);
+    alerts.ack("backends:api", "eve").unwrap();
+    let until = Timestamp::now()
+        .checked_add(SignedDuration::from_hours(1))
+        .unwrap();
+    alerts.silence("backends:api", until, "eve").unwrap();
+    alerts.finish().unwrap();
+    drop(alerts);
+    let alerts = open();
+    let before = alerts.list();
+    assert_eq!(before[0].since, at(-100));
+    assert_eq!(before[0].acknowledged_by.as_deref(), Some("eve"));
+    // The first checks after a start know nothing yet.
+    during(&alerts, 100..125, &[]);
+    during(&alerts, 125..128, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].since, at(-100));
+    assert_eq!(messages(&alerts), [""; 0], "nothing new");
+    during(&alerts, 128..150, &[]);
+    assert_eq!(alerts.list(), []);
+    std::fs::write(folder.path().join("alerts.json"), "{").unwrap();
+    assert_eq!(open().list(), []);
+}
+
+#[test]
+fn too_many_alerts_are_refused_and_counted() {
+    let alerts = seasoned();
+    let conditions: Vec<Condition> = (0..book::MOST + 7)
+        .map(|i| Condition::new(format!("skew:{i}"), "share_skew", Severity::Warning, "x"))
+        .collect();
+    during(&alerts, 0..1, &conditions);
+    assert_eq!((alerts.list().len(), alerts.refused()), (book::MOST, 7));
+    assert_eq!(alerts.firing()[0].count, book::MOST);
+}
+
+#[test]
+fn a_silence_ends() {
+    let alerts = seasoned();
+    let now = Timestamp::now();
+    let far = now
+        .checked_add(SignedDuration::from_hours(24 * 40))
+        .unwrap();
+    during(&alerts, 0..10, &[down(&["a"])]);
+    assert_eq!(
+        alerts.silence("backends:api", far, "eve"),
+        Err(AlertsError::TooLong(30))
+    );
+    let until = now.checked_add(SignedDuration::from_hours(1)).unwrap();
+    let alert = alerts.silence("backends:api", until, "eve").unwrap();
+    assert_eq!(alert.silenced_until, Some(until));
+    let alert = alerts.silence("backends:api", now, "eve").unwrap();
+    assert_eq!(alert.silenced_until, None);
+}

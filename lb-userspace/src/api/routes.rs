@@ -5,9 +5,9 @@ use axum::{
     extract::{ConnectInfo, DefaultBodyLimit, State},
     http::StatusCode,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use utoipa::{IntoParams, IntoResponses, OpenApi};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
         RevisionNumber, RollbackRequest, Status, VipStatus,
     },
 };
-use crate::engine::Engine;
+use crate::{alerts::AlertsError, engine::Engine};
 
 /// The largest body that is read, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -94,6 +94,9 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(config))
         .routes(routes!(events))
         .routes(routes!(alerts))
+        .routes(routes!(acknowledge))
+        .routes(routes!(silence))
+        .routes(routes!(test_alerts))
         .routes(routes!(plan))
         .routes(routes!(apply))
         .routes(routes!(confirm))
@@ -254,9 +257,9 @@ async fn config(State(engine): State<Engine>) -> Answer<Revision> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct EventsQuery {
-    /// Only those after the event of this number.
+    /// Only those after the event of this number, from there on; without it, the newest.
     since: Option<u64>,
-    /// At most so many, the newest; 1,000 if not given.
+    /// At most so many; 1,000 if not given.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
@@ -272,15 +275,117 @@ async fn events(
         let message = format!("limit is {limit}; from 1 to 1000 is possible");
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
-    Ok(Json(
-        engine.events(query.since.unwrap_or(0), limit as usize),
-    ))
+    Ok(Json(engine.events(query.since, limit as usize)))
 }
 
 /// Alerts that are on.
 #[utoipa::path(get, path = "/v1/alerts", responses((status = 200, body = Vec<Alert>), ReadFailures))]
 async fn alerts(State(engine): State<Engine>) -> Json<Vec<Alert>> {
     Json(engine.status().alerts.clone())
+}
+
+/// Who has seen an alert.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AckRequest {
+    /// A name.
+    #[schema(min_length = 1, max_length = 200)]
+    who: String,
+}
+
+/// Says that somebody has seen an alert.
+#[utoipa::path(
+    post, path = "/v1/alerts/{id}/ack",
+    params(("id" = String, Path, description = "Id of the alert.")),
+    request_body = AckRequest,
+    responses((status = 200, body = Alert), ChangeFailures)
+)]
+async fn acknowledge(
+    State(engine): State<Engine>,
+    Segments(id): Segments<String>,
+    Body(request): Body<AckRequest>,
+) -> Answer<Alert> {
+    let who = check_who(&request.who)?;
+    let acknowledged = engine.alerts().ack(&id, who);
+    Ok(Json(acknowledged.map_err(|error| of_alerts(&error))?))
+}
+
+/// How long to be silent about an alert.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SilenceRequest {
+    /// Seconds.
+    for_s: u32,
+    /// Who wants it: a name.
+    #[schema(min_length = 1, max_length = 200)]
+    who: String,
+}
+
+/// Sends nothing about an alert for some time.
+#[utoipa::path(
+    post, path = "/v1/alerts/{id}/silence",
+    params(("id" = String, Path, description = "Id of the alert.")),
+    request_body = SilenceRequest,
+    responses((status = 200, body = Alert), ChangeFailures)
+)]
+async fn silence(
+    State(engine): State<Engine>,
+    Segments(id): Segments<String>,
+    Body(request): Body<SilenceRequest>,
+) -> Answer<Alert> {
+    let who = check_who(&request.who)?;
+    let time = jiff::SignedDuration::from_secs(request.for_s.into());
+    let until = jiff::Timestamp::now().checked_add(time);
+    let until = until.unwrap_or(jiff::Timestamp::MAX);
+    let silenced = engine.alerts().silence(&id, until, who);
+    Ok(Json(silenced.map_err(|error| of_alerts(&error))?))
+}
+
+fn check_who(who: &str) -> Result<&str, Failure> {
+    if who.is_empty() || who.chars().count() > 200 || who.chars().any(char::is_control) {
+        let message = "who must be a name: 1 to 200 characters, no control characters";
+        return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
+    }
+    Ok(who)
+}
+
+fn of_alerts(error: &AlertsError) -> Failure {
+    let status = match error {
+        AlertsError::NotFound(_) => StatusCode::NOT_FOUND,
+        AlertsError::TooLong(_) => StatusCode::BAD_REQUEST,
+    };
+    Failure::with_status(status, error.to_string())
+}
+
+/// How a receiver of alerts answered a test.
+#[derive(Serialize, ToSchema)]
+struct TestedReceiver {
+    /// `alertmanager` or `webhook`.
+    kind: String,
+    /// Scheme, host and port of its URL.
+    receiver: String,
+    /// Why it failed; none if it did not.
+    error: Option<String>,
+}
+
+/// Nothing needs to be said.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TestRequest {}
+
+/// Sends a made-up alert to all receivers, and says how each answered.
+#[utoipa::path(post, path = "/v1/alerts/test", request_body = TestRequest, responses((status = 200, body = Vec<TestedReceiver>), ChangeFailures))]
+async fn test_alerts(
+    State(engine): State<Engine>,
+    Body(TestRequest {}): Body<TestRequest>,
+) -> Json<Vec<TestedReceiver>> {
+    let tested = engine.alerts().test().await.into_iter();
+    let tested = tested.map(|tested| TestedReceiver {
+        kind: tested.kind.to_owned(),
+        receiver: tested.receiver,
+        error: tested.error,
+    });
+    Json(tested.collect())
 }
 
 /// What a change would do. A plan that a guard refuses is an answer, not a failure.

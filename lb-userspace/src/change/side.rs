@@ -1,6 +1,6 @@
 //! What the controller knows: tables and traffic.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use lb_common::ring::MemberIndex;
 
@@ -28,12 +28,18 @@ impl VipFacts {
     /// What follows from the configurations alone: all backends are healthy, and there is no traffic.
     #[must_use]
     pub fn assumed(pair: &Pair<'_>) -> Self {
-        let healthy = |backend: &Backend| Chance {
+        Self::with(pair, |backend| Chance {
             weight: backend.weight,
             healthy: true,
             proven: true,
-        };
-        let tables = [pair.before, pair.after].map(|vip| vip.map(|vip| Table::build(vip, healthy)));
+        })
+    }
+
+    /// What follows from the configurations and what `chance` says of each backend, before and after;
+    /// without traffic.
+    #[must_use]
+    pub fn with(pair: &Pair<'_>, chance: impl Fn(&Backend) -> Chance) -> Self {
+        let tables = [pair.before, pair.after].map(|vip| vip.map(|vip| Table::build(vip, &chance)));
         let slots_moved = match &tables {
             [Some(before), Some(after)] => before.moved(after),
             _ => 0,
@@ -167,26 +173,21 @@ impl Table {
         }
     }
 
-    /// Slots that another member has in `after`.
-    fn moved(&self, after: &Self) -> u32 {
-        let places: HashMap<Identity, usize> = (after.side.members.iter().enumerate())
-            .map(|(i, member)| (member.identity(), i))
-            .collect();
-        let became: Vec<Option<usize>> = (self.side.members.iter())
-            .map(|member| places.get(&member.identity()).copied())
-            .collect();
-        let stays = |(old, new): (&MemberIndex, &MemberIndex)| {
-            let old = became.get(usize::from(*old)).copied().flatten();
-            let new = Some(usize::from(*new)).filter(|new| *new < after.side.members.len());
-            old == new
-        };
-        let kept = self
-            .slots
+    /// Whose each slot is; `None`: nobody's.
+    fn owners(&self) -> impl Iterator<Item = Option<Identity>> {
+        let owner = |slot: &MemberIndex| self.side.members.get(usize::from(*slot));
+        self.slots
             .iter()
-            .zip(&after.slots)
-            .filter(|p| stays(*p))
-            .count();
-        self.slots.len().max(after.slots.len()).saturating_sub(kept) as u32
+            .map(move |slot| owner(slot).map(SideMember::identity))
+    }
+
+    /// Slots that are another's in `after`; all, if there are more or fewer.
+    fn moved(&self, after: &Self) -> u32 {
+        if self.slots.len() != after.slots.len() {
+            return after.side.ring_size;
+        }
+        let pairs = self.owners().zip(after.owners());
+        pairs.filter(|(before, after)| before != after).count() as u32
     }
 }
 

@@ -166,7 +166,11 @@ fn tested(view: View, answers: &[Tested]) -> String {
             None => ("✓", Tone::Good),
             Some(_) => ("✗", Tone::Bad),
         };
-        let Tested { kind, receiver, error } = tested;
+        let Tested {
+            kind,
+            receiver,
+            error,
+        } = tested;
         let mark = view.paint.apply(tone, mark);
         let error = error.as_ref().map(|error| format!(": {error}"));
         format!("{mark} {kind} {receiver}{}\n", error.unwrap_or_default())
@@ -185,7 +189,10 @@ mod tests {
             receiver: "http://127.0.0.1:8080".into(),
             error: error.map(str::to_owned),
         };
-        let text = tested(plain(80), &[answer(None), answer(Some("connection refused"))]);
+        let text = tested(
+            plain(80),
+            &[answer(None), answer(Some("connection refused"))],
+        );
         assert_eq!(
             text,
             "✓ webhook http://127.0.0.1:8080\n\

@@ -52,7 +52,7 @@ pub(super) struct ChangeArgs {
     #[arg(long, value_name = "REV")]
     base: Option<RevisionNumber>,
     /// Only say what would happen, with the exit codes of `plan`.
-    #[arg(long, conflicts_with_all = ["confirm", "bake", "base", "no_wait"])]
+    #[arg(long, conflicts_with_all = ["confirm", "base", "no_wait"])]
     dry_run: bool,
     /// Return as soon as the change is in force, and don't wait for bake and confirmation.
     #[arg(long)]

@@ -15,6 +15,7 @@ mod completions;
 mod confirm;
 mod decap;
 mod diff;
+mod doctor;
 mod drain;
 mod events;
 mod exit;
@@ -57,8 +58,8 @@ use crate::{
     about = "An L4 load balancer in XDP",
     long_about = "An L4 load balancer in XDP.\n\nAn XDP program picks backends by consistent hash; this \
                   controller fills its tables. If the controller ends, forwarding goes on.\n\n`run` is \
-                  the controller. Most other commands ask it, over its socket; `check`, `simulate`, \
-                  `decap` and `unload` do without.",
+                  the controller. Most other commands ask it, over its socket; `check`, `doctor`, \
+                  `simulate`, `decap` and `unload` do without.",
     after_help = exit::HELP,
     arg_required_else_help = true
 )]
@@ -115,6 +116,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Alerts(alerts::AlertsArgs),
     Events(events::EventsArgs),
+    Doctor(doctor::DoctorArgs),
     Simulate(simulate::SimulateArgs),
     Decap(decap::DecapArgs),
     Unload(unload::UnloadArgs),
@@ -166,6 +168,7 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
         Command::Explain(args) => wait_for(explain::run(args, client)),
         Command::Alerts(args) => wait_for(alerts::run(args, client)),
         Command::Events(args) => wait_for(events::run(&args, client)),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Simulate(args) => simulate::simulate(args).map(|()| ExitCode::SUCCESS),
         Command::Decap(args) => decap::run(&args),
         Command::Unload(args) => unload::unload(&args).map(|()| ExitCode::SUCCESS),

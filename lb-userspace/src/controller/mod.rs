@@ -31,7 +31,11 @@ pub mod system;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use lb_common::ring::MemberIndex;
 
@@ -75,6 +79,8 @@ pub struct Controller {
     /// Whether members count as up although nobody has checked them.
     presume_up: bool,
     counted: report::Counted,
+    /// Rings built, and the time that planning took when rings were built.
+    built: (u64, Duration),
 }
 
 /// What checks say about a member.
@@ -100,6 +106,7 @@ impl Controller {
             ways: Ways::new(),
             presume_up: false,
             counted: report::Counted::default(),
+            built: (0, Duration::ZERO),
         }
     }
 
@@ -127,6 +134,7 @@ impl Controller {
             ways: Ways::new(),
             presume_up: false,
             counted: report::Counted::default(),
+            built: (0, Duration::ZERO),
         })
     }
 
@@ -155,11 +163,13 @@ impl Controller {
             check_node(running, config)?;
         }
         let now_s = dataplane.now_s()? as u32;
+        let begun = Instant::now();
         let mut plan = Plan::new(&self.state, config, &ways);
         if self.presume_up {
             plan = plan.presume_up();
         }
         let (next, summary) = plan.configure()?.finish(now_s)?;
+        self.note_built(&summary, begun);
         self.commit(dataplane, next)?;
         self.config = Some(config.clone());
         self.ways = ways;
@@ -248,13 +258,28 @@ impl Controller {
         done
     }
 
+    /// How many rings were built, and how long that took.
+    #[must_use]
+    pub const fn ring_builds(&self) -> (u64, Duration) {
+        self.built
+    }
+
+    fn note_built(&mut self, summary: &Summary, since: Instant) {
+        if summary.rings_changed > 0 {
+            self.built.0 += u64::from(summary.rings_changed);
+            self.built.1 += since.elapsed();
+        }
+    }
+
     /// Brings the tables up to date with what is known besides the configuration.
     fn reconcile(&mut self, dataplane: &mut Dataplane) -> Result<Summary> {
         let Some(config) = &self.config else {
             return Ok(Summary::default());
         };
         let now_s = dataplane.now_s()? as u32;
+        let begun = Instant::now();
         let (next, summary) = Plan::new(&self.state, config, &self.ways).finish(now_s)?;
+        self.note_built(&summary, begun);
         self.commit(dataplane, next)?;
         Ok(summary)
     }

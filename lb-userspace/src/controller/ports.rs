@@ -125,7 +125,12 @@ fn file_error(
     }
 }
 
-fn read_reserved() -> Result<Vec<PortRange>> {
+/// Ports that the kernel gives to no socket by itself.
+///
+/// # Errors
+///
+/// The list can't be read.
+pub fn read_reserved() -> Result<Vec<PortRange>> {
     let text = fs::read_to_string(RESERVED).map_err(file_error("read", RESERVED))?;
     parse_list(&text).ok_or(PortError::NotAList { text })
 }

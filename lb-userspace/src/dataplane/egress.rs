@@ -34,6 +34,25 @@ impl EgressTable {
         Ok(None)
     }
 
+    /// An entry; all zero when it is not in use.
+    pub fn read(&self, entry: u16) -> Result<Egress> {
+        self.table.read(entry.into())
+    }
+
+    /// Whether frames can be redirected to an interface.
+    pub fn admits(&self, ifindex: u32) -> Result<bool> {
+        match self.devices.get(ifindex, 0) {
+            Ok(_) => Ok(true),
+            Err(error) if super::is_missing(&error) => Ok(false),
+            Err(error) => Err(DataplaneError::map(
+                "look up an interface",
+                name::DEVICES,
+                &error,
+                DEVICE_HINT,
+            )),
+        }
+    }
+
     /// Adds an interface, or updates what is known about it. Returns its entry.
     pub fn assign(&mut self, ifindex: u32, mtu: u32, mac: [u8; 6]) -> Result<u16> {
         if ifindex == 0 {

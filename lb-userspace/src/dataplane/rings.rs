@@ -10,13 +10,14 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData, MapError};
-use lb_common::ring::{IMAGE_WORDS, MAX_IMAGES};
+use lb_common::ring::{ENTRIES_PER_WORD, IMAGE_WORDS, MAX_IMAGES, SECTION_WORDS, Slot, entry};
 
 use super::{
     catalog::{IMAGE, MMAPABLE, name},
     error::{DataplaneError, PRIVILEGE_HINT, Result},
     mapping::Mapped,
     syscalls::membarrier_global,
+    vips::RingName,
 };
 
 /// Images that are kept ready.
@@ -172,6 +173,31 @@ impl Rings {
     pub fn words(&self, image: ImageIndex) -> Result<Vec<u64>> {
         let words = self.image(image)?.words().iter();
         Ok(words.map(|word| word.load(Ordering::Acquire)).collect())
+    }
+
+    /// One slot of a ring.
+    ///
+    /// # Errors
+    ///
+    /// The image is not known here (made by another process since), or has no such slot.
+    pub fn slot(&self, ring: RingName, slot: u32) -> Result<Slot> {
+        let image = self.image(ring.image)?.words();
+        let at = slot / ENTRIES_PER_WORD;
+        let read = |at: u32| {
+            image
+                .get(at as usize)
+                .map(|word| word.load(Ordering::Acquire))
+        };
+        match (read(at), read(SECTION_WORDS + at)) {
+            (Some(first), Some(second)) if slot < ring.size => {
+                Ok(Slot::decode(entry(first, slot), entry(second, slot)))
+            }
+            _ => Err(DataplaneError::OutOfRange {
+                table: IMAGE.name,
+                index: slot,
+                len: ring.size,
+            }),
+        }
     }
 
     fn image(&self, image: ImageIndex) -> Result<&Mapped<u64>> {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use lb_common::{
     ring::{MAX_MEMBERS, MemberIndex},
-    track::{self, Bucket, Cell, FREE},
+    track::{self, Bucket, Cell, FREE, Place, WAYS},
 };
 
 use super::mapping::Mapped;
@@ -29,6 +29,21 @@ impl Tracking {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.table.words().len()
+    }
+
+    /// The cell of the flow with this hash (of the whole flow), if the table knows it.
+    #[must_use]
+    pub fn find(&self, flow_hash: u64) -> Option<Cell> {
+        let place = Place::of(flow_hash);
+        // A power of two, as the data path's mask is made of it.
+        let bucket = place.bucket & (self.table.len() - 1);
+        let start = bucket as usize * WAYS;
+        let ways = self.table.words().get(start..start + WAYS)?;
+        let words = ways.iter().map(|word| word.load(Ordering::Relaxed));
+        words
+            .filter(|&word| word != FREE)
+            .map(Cell::unpack)
+            .find(|cell| cell.tag == place.tag)
     }
 
     /// All flows in the table.

@@ -10,13 +10,14 @@ use aya::maps::{Map, MapData, MapError};
 use lb_common::{
     Address, address_v4, address_v6, family,
     member::Member,
+    nat::NatSource,
     proto,
     ring::MemberIndex,
     vip::{VipKey, target},
 };
 
 use super::{
-    Counters, Members, Pins, Rings, Services, Tracking, Vips,
+    Counters, EgressTable, Mapped, Members, Pins, Rings, Services, Sessions, Tracking, Vips,
     catalog::name,
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
     mapped_from,
@@ -37,6 +38,12 @@ pub struct PinnedView {
     pub counters: Counters,
     /// The tracking table.
     pub tracking: Tracking,
+    /// Interfaces that frames leave through.
+    pub egress: EgressTable,
+    /// Sessions of `nat`.
+    pub sessions: Sessions,
+    /// Addresses that `nat` sends from.
+    pub nat_sources: Mapped<NatSource>,
 }
 
 impl std::fmt::Debug for PinnedView {
@@ -71,6 +78,15 @@ impl PinnedView {
                 node: pinned_as(pins, name::NODE_COUNTS)?,
             },
             tracking: Tracking::new(mapped_from(name::TRACK, &pinned(pins, name::TRACK)?)?),
+            egress: EgressTable {
+                table: mapped_from(name::EGRESS, &pinned(pins, name::EGRESS)?)?,
+                devices: pinned_as(pins, name::DEVICES)?,
+            },
+            sessions: Sessions {
+                flows: pinned_as(pins, name::NAT_FLOWS)?,
+                embryonic: pinned_as(pins, name::NAT_NEW)?,
+            },
+            nat_sources: mapped_from(name::NAT_SOURCES, &pinned(pins, name::NAT_SOURCES)?)?,
         })
     }
 

@@ -18,8 +18,17 @@ pub(super) fn remove(document: &mut DocumentMut, path: &[(&str, usize)]) {
             .and_then(|item| item.get_mut(*key))
             .and_then(|item| item.get_mut(*at));
     }
-    match item.and_then(|item| item.get_mut(*key)) {
-        Some(Item::Value(Value::Array(array))) if *at < array.len() => rows::remove(array, *at),
+    let Some(parent) = item else { return };
+    match parent.get_mut(*key) {
+        Some(Item::Value(Value::Array(array))) if *at < array.len() => {
+            rows::remove(array, *at);
+            // So that the validation says that there is none.
+            if array.is_empty()
+                && let Some(table) = parent.as_table_like_mut()
+            {
+                table.remove(key);
+            }
+        }
         Some(Item::ArrayOfTables(tables)) if *at < tables.len() => {
             let removed = tables.remove(*at);
             keep_comments(document, &removed);

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::error;
@@ -20,14 +20,18 @@ use super::{
     ways::{self, Said},
 };
 use crate::{
+    alerts::{self, Alerts},
     api::types::{
-        ApiError, Change, ErrorCode, Explanation, Progress, Revision, RevisionNumber, Status,
+        ApiError, Change, ErrorCode, ExplainRequest, Explanation, Progress, Revision,
+        RevisionNumber, Status,
     },
     config::Config,
     controller::{Controller, lock::Lock},
     dataplane::Dataplane,
     events::{Entry, Journal},
+    explain::{self, ExplainError, Sources},
     health::HealthChange,
+    metrics::Facts,
     nexthop::{Resolver, Table},
     revision::Store,
     traffic::Recorder,
@@ -71,6 +75,9 @@ pub(super) struct Actor {
     /// Whether the program of this process is on the interfaces.
     pub(super) attached: bool,
     pub(super) status: watch::Sender<Arc<Status>>,
+    pub(super) alerts: Alerts,
+    pub(super) alert_observer: alerts::Observer,
+    pub(super) facts: watch::Sender<Arc<Facts>>,
     pub(super) _locks: (Lock, super::locks::BpffsLock),
 }
 
@@ -78,10 +85,11 @@ pub(super) struct Actor {
 pub(super) struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) health: mpsc::UnboundedReceiver<HealthChange>,
+    pub(super) stop: Arc<Notify>,
 }
 
 impl Actor {
-    /// Works until it is dropped.
+    /// Works until it is told to stop.
     ///
     /// # Errors
     ///
@@ -109,7 +117,22 @@ impl Actor {
                 },
                 Some(command) = inbox.commands.recv() => self.handle(command),
                 _ = ticks.tick() => self.tick(),
+                () = inbox.stop.notified() => break,
             }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    /// What is known only here is written down.
+    fn finish(self) {
+        let ended = Entry::new("start", "the controller ends; forwarding goes on");
+        self.note(ended);
+        if let Err(error) = self.recorder.finish() {
+            tracing::warn!(%error, "the totals of the traffic can't be written down");
+        }
+        if let Err(error) = self.alerts.finish() {
+            tracing::warn!(%error, "the alerts can't be written down");
         }
     }
 
@@ -136,12 +159,7 @@ impl Actor {
             }
             Command::Reload(ask) => answer(ask, self.reload()),
             Command::Explain(request, ask) => {
-                let _ = request;
-                let missing: Answer<Explanation> = Err(ApiError::new(
-                    ErrorCode::Failed,
-                    "this controller can't explain packets yet",
-                ));
-                answer(ask, missing);
+                answer(ask, self.explain(&request));
             }
             Command::Revisions(ask) => {
                 let records = self.store.list().map(|record| record.info.clone());
@@ -165,6 +183,21 @@ impl Actor {
     fn look_for(&self, candidate: &Candidate) -> std::collections::BTreeSet<std::net::IpAddr> {
         self.follow_backends(ways::backends_of(&candidate.config));
         ways::backends_of(&candidate.config).collect()
+    }
+
+    fn explain(&self, request: &ExplainRequest) -> Answer<Explanation> {
+        let sources = Sources {
+            tables: (&self.dataplane).into(),
+            names: &self.controller,
+            ingress: None,
+        };
+        explain::explain(request, &sources).map_err(|error| {
+            let code = match error {
+                ExplainError::Flow(_) => ErrorCode::BadRequest,
+                _ => ErrorCode::Failed,
+            };
+            ApiError::new(code, error.to_string())
+        })
     }
 
     fn show(&self, number: Option<RevisionNumber>) -> Answer<Revision> {
@@ -217,6 +250,7 @@ impl Actor {
         self.tick_data_path();
         self.count();
         self.tick_trial();
+        self.update_alerts();
         self.publish();
         self.keep_awake();
     }

@@ -123,12 +123,14 @@ impl Actor {
         let plan = self.plan(candidate, force)?;
         match plan.verdict {
             PlanVerdict::Nothing => {
+                self.count_change(|changes| changes.unchanged += 1);
                 return Ok(Applied {
                     revision: None,
                     plan,
                 });
             }
             PlanVerdict::Refused => {
+                self.count_change(|changes| changes.refused += 1);
                 return Err(ApiError::refused(refusal(&plan), plan));
             }
             PlanVerdict::Allowed => {}
@@ -144,6 +146,7 @@ impl Actor {
             return Err(self.undo_unwritten(number, &error));
         }
         self.run_as(number, candidate);
+        self.count_change(|changes| changes.applied += 1);
         self.trial = trial.map(|trial| trial.with(deadlines));
         let record = self.store.record(number);
         let info = record
@@ -219,6 +222,7 @@ impl Actor {
             // A start takes a revision that is still being applied for one that failed.
             warn!(revision = number, %error, "what became of it can't be written down");
         }
+        self.count_change(|changes| changes.failed += 1);
         self.follow_backends([]);
         self.note(Entry::new(
             "revision",
@@ -267,7 +271,16 @@ impl Actor {
             warn!("[api] and [metrics] take effect when the controller is started again");
         }
         self.follow_backends([]);
+        self.follow_config();
+    }
+
+    /// Tells the parts that work by the configuration what it is now.
+    pub(super) fn follow_config(&mut self) {
         self.follow_targets();
+        self.alerts.configure(&self.running.config.alerts);
+        let config = &self.running.config;
+        self.facts
+            .send_modify(|facts| std::sync::Arc::make_mut(facts).configure(config));
     }
 
     pub(super) fn confirm(

@@ -1,6 +1,10 @@
 //! Health: what the checks say, made into rings.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use tracing::{error, info, warn};
 
@@ -8,8 +12,10 @@ use super::actor::Actor;
 use crate::{
     config::{self, Fraction},
     controller::{HealthUpdate, Summary},
+    dataplane::{self, Pins, ProbePath, ProbePaths},
     events::Entry,
     health::{Health, HealthChange, Target, effective_weight, takes_vip_path},
+    nexthop,
 };
 
 /// VIP and backend.
@@ -20,14 +26,72 @@ pub(super) struct Checks {
     pub(super) health: Health,
     /// Members that start slowly, and since when they are up.
     starting: BTreeMap<Name, Instant>,
+    pins: Pins,
+    /// The program that takes probes the way of a VIP's traffic, once it is needed.
+    paths: Option<ProbePaths>,
+    /// Members whose probes go that way.
+    set: BTreeSet<u32>,
+    /// Whether it was said that the program can't be had.
+    is_failing: bool,
 }
 
 impl Checks {
-    pub(super) const fn new(health: Health) -> Self {
+    pub(super) const fn new(health: Health, pins: Pins) -> Self {
         Self {
             health,
             starting: BTreeMap::new(),
+            pins,
+            paths: None,
+            set: BTreeSet::new(),
+            is_failing: false,
         }
+    }
+
+    /// Makes the ways of probes as wanted. Says whether that was possible.
+    fn set_paths(&mut self, wanted: &BTreeMap<u32, ProbePath>, interfaces: &[String]) -> bool {
+        if wanted.is_empty() && self.paths.is_none() {
+            return true;
+        }
+        match self.try_set_paths(wanted, interfaces) {
+            Ok(()) => {
+                self.is_failing = false;
+                true
+            }
+            Err(error) => {
+                if !self.is_failing {
+                    warn!(
+                        %error,
+                        "checks can't go the way of the traffic: they go straight to the backends"
+                    );
+                }
+                self.is_failing = true;
+                self.paths = None;
+                self.set.clear();
+                false
+            }
+        }
+    }
+
+    fn try_set_paths(
+        &mut self,
+        wanted: &BTreeMap<u32, ProbePath>,
+        interfaces: &[String],
+    ) -> dataplane::Result<()> {
+        let paths = match &mut self.paths {
+            Some(paths) => paths,
+            none => none.insert(ProbePaths::load(&self.pins)?),
+        };
+        for interface in interfaces {
+            paths.attach(interface)?;
+        }
+        for gone in self.set.iter().filter(|m| !wanted.contains_key(m)) {
+            paths.set(*gone, None)?;
+        }
+        for (member, path) in wanted {
+            paths.set(*member, Some(*path))?;
+        }
+        self.set = wanted.keys().copied().collect();
+        Ok(())
     }
 
     /// The part of its weight that a member has, as long as it has been up.
@@ -54,6 +118,7 @@ impl Actor {
     pub(super) fn follow_targets(&mut self) {
         let report = self.controller.report();
         let mut targets = Vec::new();
+        let mut paths = BTreeMap::new();
         for vip in &self.running.config.vips {
             let Some(health) = &vip.health else { continue };
             let health = Arc::new(health.clone());
@@ -63,6 +128,16 @@ impl Actor {
                     let mut members = r.members.iter().filter(|m| !m.leaving);
                     members.find(|m| m.identity == backend.identity())
                 });
+                let member_of_way = member
+                    .filter(|_| takes_vip_path(vip, backend.address))
+                    .map(|member| u32::from(member.index));
+                if let Some(member) = member_of_way {
+                    let path = ProbePath {
+                        vip: vip.address,
+                        encapsulated: vip.forward == config::Forward::Ipip,
+                    };
+                    paths.insert(member, path);
+                }
                 targets.push(Target {
                     vip: vip.name.clone(),
                     backend: backend.name.clone(),
@@ -73,13 +148,48 @@ impl Actor {
                     health: Arc::clone(&health),
                     initial: member.is_some_and(|member| member.healthy),
                     source: None,
-                    member: member
-                        .filter(|_| takes_vip_path(vip, backend.address))
-                        .map(|member| u32::from(member.index)),
+                    member: member_of_way,
                 });
             }
         }
+        let interfaces = self.probe_interfaces();
+        if !self.checks.set_paths(&paths, &interfaces) {
+            for target in &mut targets {
+                target.member = None;
+            }
+        }
         self.checks.health.set_targets(targets);
+    }
+
+    /// An interface may have come that probes leave by.
+    pub(super) fn follow_probe_interfaces(&mut self) {
+        let interfaces = self.probe_interfaces();
+        let Some(paths) = &mut self.checks.paths else {
+            return;
+        };
+        for interface in interfaces {
+            if let Err(error) = paths.attach(&interface) {
+                warn!(%error, interface, "checks that leave there can't go the way of the traffic");
+            }
+        }
+    }
+
+    /// Interfaces that probes leave by and answers come in by.
+    fn probe_interfaces(&self) -> Vec<String> {
+        let mut interfaces: BTreeSet<String> = self
+            .running
+            .config
+            .node
+            .interfaces
+            .iter()
+            .cloned()
+            .collect();
+        for state in self.ways.borrow().values() {
+            if let nexthop::State::Resolved(way) = state {
+                interfaces.insert(way.ifname.clone());
+            }
+        }
+        interfaces.into_iter().collect()
     }
 
     /// Makes one change of the rings of what the checks told.

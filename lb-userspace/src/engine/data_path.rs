@@ -1,7 +1,7 @@
 //! The kernel's side: tables and interfaces made as a configuration says, or left as they were; and
 //! a look, now and then, whether they still are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -9,7 +9,8 @@ use tracing::{error, info, warn};
 
 use super::{actor::Actor, ways};
 use crate::{
-    api::types::{Alert, InterfaceStatus, Severity},
+    alerts::Condition,
+    api::types::{InterfaceStatus, Severity},
     config::{self, Config},
     controller::Summary,
     dataplane::{AttachedMode, LinkStatus, XdpMode},
@@ -20,6 +21,9 @@ use crate::{
 /// a tick.
 const LOOK_EVERY: u64 = 15;
 
+/// How what is wrong with an interface begins.
+const INTERFACE: &str = "interface ";
+
 /// What is known of the data path besides what is written to it.
 #[derive(Default)]
 pub(super) struct Watchman {
@@ -28,7 +32,7 @@ pub(super) struct Watchman {
     next_ring: usize,
     links: Vec<LinkStatus>,
     /// What is not as it was loaded, and since when.
-    wrong: std::collections::BTreeMap<String, Timestamp>,
+    wrong: BTreeMap<String, Timestamp>,
     /// Digest of the entries, as last read.
     pub(super) digest: String,
 }
@@ -166,7 +170,7 @@ impl Actor {
             let link = links.find(|link| link.interface == interface);
             let is_ours = link.is_some_and(|link| link.program_id == Some(ours));
             let what =
-                format!("interface {interface} does not run program {ours}, which was loaded");
+                format!("{INTERFACE}{interface} does not run program {ours}, which was loaded");
             self.found(what, !is_ours);
         }
     }
@@ -179,8 +183,8 @@ impl Actor {
             self.note(Entry::new("alert", what.clone()));
             self.watchman.wrong.insert(what, super::now());
         } else if !is_wrong && known {
-            info!(what, "over");
-            self.watchman.wrong.remove(&what);
+            let since = self.watchman.wrong.remove(&what);
+            info!(what, ?since, "over");
         }
     }
 
@@ -205,25 +209,18 @@ impl Actor {
         interfaces.iter().map(status).collect()
     }
 
-    /// What is wrong with the data path.
-    pub(super) fn data_path_alerts(&self) -> Vec<Alert> {
-        let alert = |(what, since): (&String, &Timestamp)| Alert {
-            id: format!("data_path:{what}"),
-            kind: "data_path".to_owned(),
-            severity: Severity::Critical,
-            vip: None,
-            backends: Vec::new(),
-            summary: what.clone(),
-            cause: Some(
-                "something besides the controller wrote to the pinned maps or replaced a program: \
-                 start the controller again to load everything anew"
-                    .to_owned(),
-            ),
-            revision: self.running.number,
-            since: *since,
-            acknowledged_by: None,
-            silenced_until: None,
+    /// What is wrong with the tables. That the program on an interface is another is seen in the
+    /// status.
+    pub(super) fn data_path_conditions(&self) -> Vec<Condition> {
+        let tables = self.watchman.wrong.keys();
+        let tables = tables.filter(|what| !what.starts_with(INTERFACE));
+        let condition = |what: &String| {
+            let key = format!("data_path:{what}");
+            Condition::new(key, "data_path", Severity::Critical, what.clone()).cause(
+                "something besides the controller wrote to the pinned maps: start the controller \
+                 again to load everything anew",
+            )
         };
-        self.watchman.wrong.iter().map(alert).collect()
+        tables.map(condition).collect()
     }
 }

@@ -41,6 +41,7 @@ use tracing::{info, warn};
 use command::{Ask, Command};
 
 use crate::{
+    alerts::Alerts,
     api::{
         self, Caller, Refused,
         types::{
@@ -51,6 +52,7 @@ use crate::{
     },
     controller::system,
     events::Journal,
+    metrics::{self, Facts},
     traffic::SharedTraffic,
 };
 
@@ -89,6 +91,8 @@ pub struct Engine {
     ways: watch::Receiver<crate::nexthop::Table>,
     journal: Journal,
     traffic: SharedTraffic,
+    alerts: Alerts,
+    facts: watch::Receiver<Arc<Facts>>,
 }
 
 impl Engine {
@@ -116,10 +120,30 @@ impl Engine {
         &self.traffic
     }
 
-    /// Events after the one of this number, the newest `limit` of them.
+    /// The alerts.
     #[must_use]
-    pub fn events(&self, since: u64, limit: usize) -> Vec<Event> {
-        self.journal.since(since, limit)
+    pub const fn alerts(&self) -> &Alerts {
+        &self.alerts
+    }
+
+    /// What the metrics are made of.
+    #[must_use]
+    pub fn sources(&self) -> metrics::Sources {
+        metrics::Sources {
+            status: self.status.clone(),
+            traffic: self.traffic.clone(),
+            facts: self.facts.clone(),
+            alerts: self.alerts.clone(),
+        }
+    }
+
+    /// `limit` events after the one of this number, or the newest; oldest first.
+    #[must_use]
+    pub fn events(&self, since: Option<u64>, limit: usize) -> Vec<Event> {
+        match since {
+            Some(since) => self.journal.since(since, limit),
+            None => self.journal.newest(limit),
+        }
     }
 
     async fn ask<T>(&self, make: impl FnOnce(Ask<T>) -> Command) -> Answer<T> {
@@ -265,14 +289,16 @@ pub async fn run(options: Options) -> Result<()> {
     let started = start::start(options).await?;
     let engine = started.engine.clone();
     tokio::spawn(api::serve(started.listener, engine.clone()));
+    tokio::spawn(metrics::serve(started.metrics, engine.sources()));
+    let stop = Arc::clone(&started.inbox.stop);
     info!("ready");
     tell_manager("READY=1\n");
     let mut actor = Box::pin(started.actor.run(started.inbox));
     let stopped = loop {
         tokio::select! {
             ended = &mut actor => break ended,
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
+            _ = terminate.recv() => stop.notify_one(),
+            _ = interrupt.recv() => stop.notify_one(),
             _ = reload.recv() => spawn_reload(engine.clone()),
         }
     };

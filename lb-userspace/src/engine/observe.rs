@@ -12,12 +12,14 @@ use tracing::error;
 
 use super::{actor::Actor, trial::WATCHED_DROPS};
 use crate::{
+    alerts,
     api::types::{
         HealthStatus, MemberState, MemberStatus, NodeStatus, Rates, RingStatus, Status, VipStatus,
     },
     config::{self, BackendState, Forward},
     controller::{MemberReport, ServiceId, VipReport},
     dataplane::Result,
+    metrics,
     traffic::{MemberSample, Sample, Traffic, VipSample},
 };
 
@@ -154,12 +156,33 @@ impl Actor {
             node: self.node_status(),
             revision: record.map(|record| record.info.clone()),
             vips: vips.collect(),
-            alerts: self.data_path_alerts(),
+            alerts: self.alerts.list(),
             reasons: self.observer.reasons.clone(),
         };
         drop(traffic);
         // Nobody listening is fine.
         self.status.send_replace(Arc::new(status));
+    }
+
+    /// Makes alerts of what is wrong, and tells the metrics what only the engine knows.
+    pub(super) fn update_alerts(&mut self) {
+        let status = Arc::clone(&self.status.borrow());
+        let limits = alerts::Limits::of(&self.running.config);
+        let mut conditions = self.alert_observer.conditions(&status, &limits);
+        conditions.extend(self.data_path_conditions());
+        self.alerts.update(super::now(), &conditions);
+        let (ring_builds, seconds) = self.controller.ring_builds();
+        self.facts.send_modify(|facts| {
+            let facts = Arc::make_mut(facts);
+            facts.ring_builds = ring_builds;
+            facts.ring_build_seconds = seconds.as_secs_f64();
+        });
+    }
+
+    /// Counts what came of a change.
+    pub(super) fn count_change(&self, count: impl FnOnce(&mut metrics::Changes)) {
+        self.facts
+            .send_modify(|facts| count(&mut Arc::make_mut(facts).changes));
     }
 
     fn node_status(&self) -> NodeStatus {

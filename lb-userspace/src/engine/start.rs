@@ -12,8 +12,8 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
-    net::UnixListener,
-    sync::{mpsc, watch},
+    net::{TcpListener, UnixListener},
+    sync::{Notify, mpsc, watch},
 };
 use tracing::{error, info, warn};
 
@@ -30,6 +30,7 @@ use super::{
     ways::{self, Said},
 };
 use crate::{
+    alerts::{self, Alerts},
     api::{
         self,
         types::{PlanVerdict, RevisionNumber, RevisionState, Status},
@@ -39,6 +40,7 @@ use crate::{
     dataplane::{Dataplane, Opened, Pins},
     events::{Entry, Journal},
     health::Health,
+    metrics::{self, Facts},
     nexthop::Resolver,
     revision::{AtStart, New, Store},
     traffic::Recorder,
@@ -50,6 +52,7 @@ pub(super) struct Started {
     pub(super) inbox: Inbox,
     pub(super) engine: Engine,
     pub(super) listener: UnixListener,
+    pub(super) metrics: TcpListener,
 }
 
 /// What there is before the kernel is touched.
@@ -78,6 +81,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     // Where we are reached is for the file to say.
     let settings = found.file.as_ref().map_or(&candidate.config, |f| &f.config);
     let listener = api::listen(&settings.api.socket, settings.api.group.as_deref())?;
+    let metrics = metrics::bind(settings.metrics.listen).await?;
     let state_dir = candidate.config.node.state_dir.clone();
     let journal = Journal::open(&state_dir).context("open the journal of events")?;
     let (mut dataplane, opened) =
@@ -108,7 +112,11 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     let (commands, inbox) = mpsc::channel(QUEUE);
     let observer = Observer::new(adopted, program_id);
     let (status, status_watch) = watch::channel(Arc::new(empty_status()));
+    let alerts = Alerts::open(&state_dir, observer.host.clone(), journal.clone());
+    let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
     let engine = Engine {
+        alerts: alerts.clone(),
+        facts: facts_watch,
         commands,
         status: status_watch,
         ways: resolver.watch(),
@@ -130,7 +138,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         resolver,
         said: Said::default(),
         store: found.store,
-        checks: Checks::new(health),
+        checks: Checks::new(health, pins.clone()),
         trial: None,
         share_watch: Box::new(|| None),
         journal,
@@ -139,6 +147,9 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         watchman: Watchman::default(),
         attached: false,
         status,
+        alerts: alerts.clone(),
+        alert_observer: alerts::Observer::default(),
+        facts,
         _locks: (found.lock, bpffs_lock),
     };
     let begun = match found.in_force {
@@ -159,9 +170,11 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         inbox: Inbox {
             commands: inbox,
             health: health_changes,
+            stop: Arc::new(Notify::new()),
         },
         engine,
         listener,
+        metrics,
     })
 }
 
@@ -349,7 +362,7 @@ impl Actor {
             self.store.set_state(ended, state)?;
         }
         self.follow_backends([]);
-        self.follow_targets();
+        self.follow_config();
         if *state != RevisionState::Applied {
             self.resume_trial(number, state);
         }

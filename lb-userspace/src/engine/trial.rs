@@ -411,6 +411,7 @@ impl Actor {
         let set = self.store.set_state(number, state);
         set.map_err(|error| request::of_store(&error))?;
         self.trial = None;
+        self.count_change(|changes| changes.rolled_back += 1);
         self.run_as(parent, &candidate);
         warn!(
             revision = number,

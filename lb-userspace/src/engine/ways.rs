@@ -125,6 +125,7 @@ impl Actor {
             );
         }
         self.report_ways(&table);
+        self.follow_probe_interfaces();
     }
 
     /// Says which ways are not known, and which are again: each once.

@@ -112,6 +112,8 @@ fn everything_is_read() {
     assert_eq!(change.bake, seconds(120));
     assert_eq!(metrics.listen.to_string(), "[::1]:9999");
     assert_eq!((alerts.alertmanager.len(), alerts.webhook.len()), (2, 1));
+    assert_eq!((alerts.resend, alerts.escalate_after), (seconds(30), None));
+    assert_eq!(alerts.webhook_secret, None);
     everything_of_vips_is_read(&vips);
 }
 
@@ -156,6 +158,7 @@ fn everything_of_vips_is_read(vips: &[Vip]) {
     assert_eq!(api.guard.max_share.millionths(), 400_000);
     assert_eq!(api.guard.max_moved.millionths(), 125_000);
     assert_eq!(api.guard.min_backends, 2);
+    watching_is_read(api);
     let [first, second, third] = &api.backends[..] else {
         panic!("{:?}", api.backends)
     };
@@ -183,6 +186,55 @@ fn everything_of_vips_is_read(vips: &[Vip]) {
     assert_eq!((dns.forward, dns.backends[0].port), (Forward::Ipip, 0));
     assert!(
         matches!(&dns.health.as_ref().unwrap().kind, HealthKind::Exec { command } if command.len() == 2)
+    );
+}
+
+fn watching_is_read(vip: &Vip) {
+    assert_eq!(vip.scaling.target_utilisation.millionths(), 600_000);
+    assert_eq!(vip.scaling.alert_utilisation.millionths(), 800_000);
+    let expected = Skew {
+        tolerance: Fraction::new(0.25).unwrap(),
+        widest_tolerance: Fraction::HALF,
+        days_per_false_alarm: 365,
+        short: seconds(15),
+        long: seconds(300),
+        least_seconds: 6,
+        clear_windows: 5,
+        concentration: Factor::new(3.0).unwrap(),
+        revision_memory: seconds(1800),
+        volume_ratio: Factor::new(2.5).unwrap(),
+        bytes_floor: 1_000_000,
+        packets_floor: 1000,
+        volume_for: seconds(60),
+        spike: Factor::new(4.5).unwrap(),
+        spike_floor: 100,
+    };
+    assert_eq!(vip.skew, expected);
+}
+
+#[test]
+fn the_secret_of_webhooks_is_read_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("evenkeel.toml");
+    let text = format!("{LEAST}\n[alerts]\nwebhook_secret_file = \"secret\"\n");
+    std::fs::write(&config, text).unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "0123456789abcdef\n").unwrap();
+    let alerts = load(&config).unwrap().alerts;
+    assert_eq!(
+        alerts.webhook_secret.as_ref().unwrap().bytes(),
+        b"0123456789abcdef"
+    );
+    assert!(!format!("{alerts:?}").contains("0123"), "{alerts:?}");
+    std::fs::write(&file, "short-one\n").unwrap();
+    let error = load(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("the secret in secret can't be used"),
+        "{error}"
+    );
+    assert!(
+        error.contains("it has 9 characters") && !error.contains("short-one"),
+        "{error}"
     );
 }
 

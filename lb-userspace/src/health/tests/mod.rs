@@ -1,5 +1,6 @@
 //! The judge on random results; probes and runner on the loopback.
 
+mod cost;
 mod judging;
 mod probing;
 mod running;

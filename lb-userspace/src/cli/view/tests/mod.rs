@@ -3,7 +3,7 @@
 pub(in crate::cli) mod fixtures;
 
 use super::{View, alerts, events, members, paint::Paint, plan, revisions, status};
-use crate::api::types::{Plan, PlanVerdict, Status, VipStatus};
+use crate::api::types::{Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
 
 /// A view without colours.
 pub(in crate::cli) fn plain(width: usize) -> View {
@@ -102,6 +102,17 @@ fn revisions_one_by_one() {
         })
         .collect();
     insta::assert_snapshot!(text.join("\n"));
+}
+
+/// A revision that has a reason to be and one to be undone has both in JSON.
+#[test]
+fn revisions_are_the_same_after_json() {
+    for mut revision in fixtures::revisions() {
+        revision.why = Some("ticket 4711".into());
+        let text = serde_json::to_string(&revision).unwrap();
+        let read: RevisionInfo = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, revision, "{text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,390 @@
+//! Interfaces that the program is to be attached to.
+
+use crate::{
+    config::{Config, XdpMode},
+    doctor::{Findings, Host, Interface, xdp_feature},
+};
+
+/// Drivers with native XDP, for kernels whose drivers don't say it themselves (before 6.3).
+const NATIVE_DRIVERS: [&str; 27] = [
+    "atlantic",
+    "bnxt_en",
+    "cpsw",
+    "dpaa2-eth",
+    "ena",
+    "enetc",
+    "fec",
+    "fsl_dpa",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "iavf",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "mvneta",
+    "mvpp2",
+    "nfp",
+    "qede",
+    "sfc",
+    "veth",
+    "virtio_net",
+];
+
+/// Largest MTU at which a frame with its headroom fits a page, which programs without fragments
+/// need. Drivers differ by a few bytes.
+const MAX_MTU: u32 = 3498;
+
+pub(in super::super) fn interfaces(host: &Host, config: Option<&Config>, findings: &mut Findings) {
+    let mode = config.map_or(XdpMode::Native, |config| config.node.xdp_mode);
+    match config {
+        Some(config) => {
+            for name in &config.node.interfaces {
+                match host.interface(name) {
+                    Some(interface) => check(host, interface, mode, findings),
+                    None => findings.problem(
+                        "interface",
+                        name,
+                        "there is no such interface",
+                        "correct node.interfaces (`ip link` shows those that there are)",
+                    ),
+                }
+            }
+        }
+        None => {
+            for interface in &host.interfaces {
+                if interface.ethernet && interface.usable {
+                    check(host, interface, mode, findings);
+                }
+            }
+        }
+    }
+}
+
+fn check(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+    let name = &interface.name;
+    if !interface.ethernet {
+        let advice = "name an Ethernet interface";
+        findings.problem("interface", name, "it carries no Ethernet frames", advice);
+        return;
+    }
+    if interface.usable {
+        findings.ok("interface", name, "up");
+    } else {
+        let advice = format!("ip link set {name} up; see whether the cable is in");
+        findings.problem("interface", name, "down, or without a carrier", advice);
+    }
+    structure(interface, mode, findings);
+    occupied(host, interface, findings);
+    native(interface, mode, findings);
+    queues(host, interface, findings);
+    merging(interface, mode, findings);
+    frame_size(interface, mode, findings);
+}
+
+/// How bad it is that native mode can't be had.
+fn unless_generic(
+    mode: XdpMode,
+    check: &'static str,
+    interface: &Interface,
+    finding: String,
+    advice: &str,
+    findings: &mut Findings,
+) {
+    let name = &interface.name;
+    match mode {
+        XdpMode::Native => findings.problem(check, name, finding, advice),
+        XdpMode::Auto => findings.warn(check, name, finding, advice),
+        XdpMode::Generic => findings.ok(check, name, finding),
+    }
+}
+
+/// Bonds, VLANs, bridges.
+fn structure(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+    let name = &interface.name;
+    match interface.kind.as_deref() {
+        Some(kind @ ("vlan" | "bridge" | "team" | "macvlan" | "ipvlan")) => {
+            let advice = "name the interface below it in node.interfaces: the program reads up to \
+                          two VLAN tags, and frames leave with those that they came with; or set \
+                          xdp_mode = \"generic\" (slow)";
+            let finding = format!("a {kind} interface, which has no native XDP");
+            unless_generic(mode, "structure", interface, finding, advice, findings);
+            return;
+        }
+        Some("bond") => findings.warn(
+            "structure",
+            name,
+            "a bond: native XDP works in the modes active-backup, balance-rr, balance-xor and 802.3ad, \
+             since Linux 5.15, if all its ports have it",
+            "see that every port's driver has native XDP (`evenkeel doctor` without --config)",
+        ),
+        _ => {}
+    }
+    match &interface.master {
+        Some(master) if master.kind == "bond" || master.kind == "team" => findings.problem(
+            "structure",
+            name,
+            format!("a port of the {} {}", master.kind, master.name),
+            format!("name {} in node.interfaces, not its ports", master.name),
+        ),
+        Some(master) if master.kind == "bridge" => findings.warn(
+            "structure",
+            name,
+            format!("a port of the bridge {}", master.name),
+            "packets for VIPs are taken before the bridge sees them; backends that are behind \
+             the bridge can't be reached by redirection: address them through a port of their own",
+        ),
+        Some(_) | None if interface.kind.as_deref() != Some("bond") => {
+            findings.ok(
+                "structure",
+                name,
+                "no VLAN, bond, bridge, nor a port of one",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn occupied(host: &Host, interface: &Interface, findings: &mut Findings) {
+    let name = &interface.name;
+    match interface.xdp_program {
+        None => findings.ok("xdp slot", name, "no XDP program is attached"),
+        Some(id) if host.pinned.contains(name) => {
+            findings.ok("xdp slot", name, format!("Evenkeel's program (id {id})"));
+        }
+        Some(id) => findings.problem(
+            "xdp slot",
+            name,
+            format!("another XDP program (id {id}) is attached"),
+            format!(
+                "`bpftool prog show id {id}` tells what it is; detach it (`ip link set {name} xdp \
+                 off`), or name the folder of its pins with --bpffs if it is Evenkeel's"
+            ),
+        ),
+    }
+}
+
+fn native(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+    let name = &interface.name;
+    let driver = interface.driver.as_deref().unwrap_or("an unknown driver");
+    let needs = xdp_feature::BASIC | xdp_feature::REDIRECT;
+    let advice = "use a NIC whose driver has native XDP, or set xdp_mode = \"generic\" (slow)";
+    match interface.xdp_features {
+        Some(features) if features & needs == needs => {
+            findings.ok("native xdp", name, format!("{driver} has it"));
+        }
+        // Some drivers can do it only in some state, and say less in others.
+        Some(features) if features & xdp_feature::BASIC != 0 => {
+            let finding = format!("{driver} has it, but can't redirect in its present state");
+            let advice = "enough when backends are behind the interface that packets come in by";
+            findings.warn("native xdp", name, finding, advice);
+        }
+        Some(_) => {
+            let finding = format!("{driver} says that it has no native XDP now");
+            unless_generic(mode, "native xdp", interface, finding, advice, findings);
+        }
+        None if NATIVE_DRIVERS.contains(&driver) => {
+            let finding = format!("{driver} is known to have it");
+            findings.ok("native xdp", name, finding);
+        }
+        None => {
+            let finding = format!("{driver} is not known to have it");
+            unless_generic(mode, "native xdp", interface, finding, advice, findings);
+        }
+    }
+}
+
+fn queues(host: &Host, interface: &Interface, findings: &mut Findings) {
+    let name = &interface.name;
+    let Some(channels) = interface.channels else {
+        return;
+    };
+    let (queues, cpus) = (channels.current, host.cpus);
+    let possible = channels.max.min(cpus);
+    if queues < possible {
+        findings.warn(
+            "queues",
+            name,
+            format!(
+                "{queues} of {} receive queues are in use, for {cpus} CPUs",
+                channels.max
+            ),
+            format!(
+                "ethtool -L {name} combined {possible} (or rx {possible}): a queue's packets are \
+                 handled by one CPU"
+            ),
+        );
+    } else if queues < cpus {
+        let text = format!("{queues} receive queues, all that it has, for {cpus} CPUs");
+        findings.ok("queues", name, text);
+    } else {
+        let text = format!("{queues} receive queues for {cpus} CPUs");
+        findings.ok("queues", name, text);
+    }
+}
+
+/// Packets that are merged before the program sees them are too long, and not what was sent.
+fn merging(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+    let name = &interface.name;
+    match interface.lro {
+        Some(true) => findings.problem(
+            "lro",
+            name,
+            "the NIC merges received packets (LRO)",
+            format!("ethtool -K {name} lro off"),
+        ),
+        Some(false) => findings.ok("lro", name, "off"),
+        None => {}
+    }
+    // What a veth says depends on its peer.
+    let features = interface.xdp_features.unwrap_or(xdp_feature::NDO_XMIT);
+    let is_deaf =
+        interface.driver.as_deref() == Some("veth") && features & xdp_feature::NDO_XMIT == 0;
+    match interface.gro {
+        Some(_) if is_deaf => findings.warn(
+            "gro",
+            name,
+            "a veth whose peer has neither an XDP program nor GRO: frames that are sent to it get lost",
+            "attach a program that passes everything to the peer, or, which is enough for frames that \
+             come in by another interface, `ethtool -K PEER gro on`",
+        ),
+        Some(true) if mode == XdpMode::Generic => findings.warn(
+            "gro",
+            name,
+            "on: in generic mode merged packets may reach the program",
+            format!("ethtool -K {name} gro off"),
+        ),
+        Some(state) => {
+            let state = if state { "on" } else { "off" };
+            let text = format!("{state}; the program runs before it");
+            findings.ok("gro", name, text);
+        }
+        None => {}
+    }
+}
+
+fn frame_size(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+    let mtu = interface.mtu;
+    if mtu > MAX_MTU {
+        let finding = format!("MTU {mtu}: native XDP needs a frame to fit a page");
+        let advice = format!(
+            "ip link set {} mtu {MAX_MTU} (or less; drivers differ by a few bytes)",
+            interface.name
+        );
+        unless_generic(mode, "frame size", interface, finding, &advice, findings);
+    } else {
+        let text = format!("MTU {mtu} fits a page");
+        findings.ok("frame size", &interface.name, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{
+        Channels, Level,
+        Level::{Ok as Fine, Problem, Warning},
+        MasterLink,
+        checks::sample::{config, host, level},
+    };
+
+    fn found(check: &str, change: impl Fn(&mut Interface), more: &str) -> Level {
+        let mut host = host();
+        change(&mut host.interfaces[0]);
+        let config = config(more);
+        level(check, |findings| interfaces(&host, Some(&config), findings))
+    }
+
+    #[test]
+    fn a_good_interface_has_nothing_to_mend() {
+        for config in [None, Some(&config(""))] {
+            let mut findings = Findings::default();
+            interfaces(&host(), config, &mut findings);
+            assert!(findings.0.len() >= 8, "{findings:#?}");
+            assert!(findings.0.iter().all(|f| f.level == Fine), "{findings:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_place_for_a_program_is_found() {
+        assert_eq!(found("interface", |i| i.name = "other".into(), ""), Problem);
+        assert_eq!(found("interface", |i| i.usable = false, ""), Problem);
+        assert_eq!(found("interface", |i| i.ethernet = false, ""), Problem);
+        let kind = |kind: &'static str| move |i: &mut Interface| i.kind = Some(kind.into());
+        assert_eq!(found("structure", kind("vlan"), ""), Problem);
+        assert_eq!(
+            found("structure", kind("bridge"), "xdp_mode = \"auto\""),
+            Warning
+        );
+        assert_eq!(
+            found("structure", kind("vlan"), "xdp_mode = \"generic\""),
+            Fine
+        );
+        assert_eq!(found("structure", kind("bond"), ""), Warning);
+        assert_eq!(found("structure", kind("veth"), ""), Fine);
+        let port_of = |kind: &'static str| {
+            move |i: &mut Interface| {
+                i.master = Some(MasterLink {
+                    name: "up0".into(),
+                    kind: kind.into(),
+                });
+            }
+        };
+        assert_eq!(found("structure", port_of("bond"), ""), Problem);
+        assert_eq!(found("structure", port_of("bridge"), ""), Warning);
+        assert_eq!(found("structure", port_of("vrf"), ""), Fine);
+        assert_eq!(found("xdp slot", |i| i.xdp_program = Some(7), ""), Problem);
+        let mut host = host();
+        host.interfaces[0].xdp_program = Some(7);
+        host.pinned = vec!["eth0".into()];
+        let config = config("");
+        assert_eq!(
+            level("xdp slot", |f| interfaces(&host, Some(&config), f)),
+            Fine
+        );
+    }
+
+    #[test]
+    fn native_mode_is_told_by_features_or_else_by_driver() {
+        let driver = |driver: &'static str, features| {
+            move |i: &mut Interface| {
+                (i.driver, i.xdp_features) = (Some(driver.into()), features);
+            }
+        };
+        assert_eq!(found("native xdp", driver("ice", None), ""), Fine);
+        assert_eq!(found("native xdp", driver("r8169", None), ""), Problem);
+        assert_eq!(found("native xdp", driver("r8169", Some(3)), ""), Fine);
+        assert_eq!(found("native xdp", driver("ice", Some(0)), ""), Problem);
+        assert_eq!(found("native xdp", driver("veth", Some(1)), ""), Warning);
+        let auto = "xdp_mode = \"auto\"";
+        assert_eq!(found("native xdp", driver("r8169", None), auto), Warning);
+    }
+
+    #[test]
+    fn queues_merging_and_sizes_are_judged() {
+        let channels =
+            |current, max| move |i: &mut Interface| i.channels = Some(Channels { current, max });
+        assert_eq!(found("queues", channels(1, 8), ""), Warning);
+        assert_eq!(found("queues", channels(2, 2), ""), Fine);
+        assert_eq!(found("queues", channels(4, 8), ""), Fine);
+        assert_eq!(found("lro", |i| i.lro = Some(true), ""), Problem);
+        assert_eq!(found("lro", |i| i.lro = Some(false), ""), Fine);
+        let veth = |features| {
+            move |i: &mut Interface| {
+                (i.driver, i.xdp_features) = (Some("veth".into()), Some(features));
+            }
+        };
+        assert_eq!(found("gro", veth(3), ""), Warning);
+        assert_eq!(found("gro", veth(7), ""), Fine);
+        assert_eq!(found("gro", |i| i.gro = Some(true), ""), Fine);
+        let generic = "xdp_mode = \"generic\"";
+        assert_eq!(found("gro", |i| i.gro = Some(true), generic), Warning);
+        assert_eq!(found("frame size", |i| i.mtu = 9000, ""), Problem);
+        assert_eq!(found("frame size", |i| i.mtu = 9000, generic), Fine);
+    }
+}

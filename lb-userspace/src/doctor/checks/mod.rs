@@ -1,0 +1,16 @@
+//! The checks: each a small judgement on a [`Host`](super::Host).
+
+mod interfaces;
+mod network;
+mod node;
+#[cfg(test)]
+mod sample;
+mod system;
+
+pub(super) use interfaces::interfaces;
+pub(super) use network::network;
+pub(super) use node::node;
+pub(super) use system::system;
+
+/// Subject of what concerns the host as a whole.
+const HOST: &str = "host";

@@ -1,0 +1,103 @@
+//! A made-up host on which all is well, and a configuration for it.
+
+use crate::{
+    config::{self, Config},
+    doctor::{Bpffs, Channels, Findings, Folder, Host, Interface, Level, Ports},
+    nexthop::{Resolved, State},
+};
+
+/// A configuration of one VIP with `ipip`, one backend and checks through the VIP; `more` keys go
+/// into `[node]`.
+pub(super) fn config(more: &str) -> Config {
+    let text = format!(
+        "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n{more}\n\
+         [[vip]]\nname = \"web\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
+         forward = \"ipip\"\n[vip.health]\nkind = \"tcp\"\n\
+         [[vip.backend]]\nname = \"one\"\naddress = \"10.0.1.11\"\n"
+    );
+    config::parse("sample.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn interface(name: &str, mtu: u32) -> Interface {
+    Interface {
+        name: name.into(),
+        usable: true,
+        ethernet: true,
+        mtu,
+        driver: Some("ice".into()),
+        channels: Some(Channels {
+            current: 4,
+            max: 64,
+        }),
+        lro: Some(false),
+        gro: Some(true),
+        xdp_features: Some(7),
+        ..Interface::default()
+    }
+}
+
+/// The host.
+pub(super) fn host() -> Host {
+    let way = Resolved {
+        ifindex: 3,
+        ifname: "eth1".into(),
+        mac: [2; 6],
+        own_mac: [4; 6],
+        mtu: 1600,
+        source: None,
+    };
+    let sysctls = [
+        ("net.ipv4.ip_forward", "0"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.eth1.rp_filter", "0"),
+    ];
+    Host {
+        kernel: "6.12.48-amd64".into(),
+        btf: true,
+        jit: Some(1),
+        trial: Ok(()),
+        capabilities: u64::MAX,
+        memlock: None,
+        cpus: 4,
+        bpffs: Bpffs::Mounted("/sys/fs/bpf".into()),
+        pinned: Vec::new(),
+        clock_synchronised: Some(true),
+        interfaces: vec![interface("eth0", 1500), interface("eth1", 1600)],
+        addresses: vec![("eth0".into(), [192, 0, 2, 2].into())],
+        sysctls: sysctls
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        next_hops: [([10, 0, 1, 11].into(), State::Resolved(way))].into(),
+        ports: Some(Ports {
+            local: 32_768..=60_999,
+            reserved: Vec::new(),
+            conflict: None,
+        }),
+        state_dir: Some(Folder {
+            path: "/var/lib/evenkeel".into(),
+            exists: true,
+            unwritable: None,
+            free_bytes: 1 << 40,
+            file_system: None,
+        }),
+    }
+}
+
+/// The worst that a check finds; it must find something.
+pub(super) fn level(check: &str, run: impl FnOnce(&mut Findings)) -> Level {
+    let mut findings = Findings::default();
+    run(&mut findings);
+    let of_check = findings.0.iter().filter(|finding| finding.check == check);
+    for finding in of_check.clone() {
+        assert_eq!(
+            finding.level != Level::Ok,
+            finding.advice.is_some(),
+            "what is not well has advice: {finding:?}"
+        );
+    }
+    of_check
+        .map(|finding| finding.level)
+        .max()
+        .unwrap_or_else(|| panic!("nothing about {check}: {findings:#?}"))
+}

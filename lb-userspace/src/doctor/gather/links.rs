@@ -1,0 +1,126 @@
+//! Interfaces and addresses, by rtnetlink.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::{
+    Handle, new_connection,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{
+            LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+        },
+    },
+};
+
+use super::{GatherError, ethtool, xdp_features};
+use crate::doctor::{Interface, MasterLink};
+
+type Addresses = Vec<(String, IpAddr)>;
+
+/// All interfaces and addresses of the network namespace of the calling thread.
+pub(super) async fn read() -> Result<(Vec<Interface>, Addresses), GatherError> {
+    let (connection, handle, _) = new_connection().map_err(GatherError::Connect)?;
+    let task = tokio::spawn(connection);
+    let answers = ask(&handle).await;
+    task.abort();
+    let (links, addresses) = answers.map_err(GatherError::Read)?;
+    let known: HashMap<u32, MasterLink> = links
+        .iter()
+        .map(|message| (message.header.index, as_master(message)))
+        .collect();
+    let interfaces = links.iter().map(|message| interface(message, &known));
+    let addresses = addresses.iter().filter_map(|message| {
+        let link = known.get(&message.header.index)?;
+        Some((link.name.clone(), address(message)?))
+    });
+    Ok((interfaces.collect(), addresses.collect()))
+}
+
+async fn ask(handle: &Handle) -> Result<(Vec<LinkMessage>, Vec<AddressMessage>), rtnetlink::Error> {
+    let links = handle.link().get().execute().try_collect().await?;
+    let addresses = handle.address().get().execute().try_collect().await?;
+    Ok((links, addresses))
+}
+
+fn name_of(message: &LinkMessage) -> String {
+    let mut attributes = message.attributes.iter();
+    let name = attributes.find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+fn kind_of(message: &LinkMessage) -> Option<String> {
+    message.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::LinkInfo(infos) = attribute else {
+            return None;
+        };
+        infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind.to_string()),
+            _ => None,
+        })
+    })
+}
+
+fn as_master(message: &LinkMessage) -> MasterLink {
+    MasterLink {
+        name: name_of(message),
+        kind: kind_of(message).unwrap_or_default(),
+    }
+}
+
+fn interface(message: &LinkMessage, known: &HashMap<u32, MasterLink>) -> Interface {
+    let flags = message.header.flags;
+    let name = name_of(message);
+    let mut interface = Interface {
+        usable: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        kind: kind_of(message),
+        driver: ethtool::driver(&name),
+        channels: ethtool::channels(&name),
+        lro: ethtool::lro(&name),
+        gro: ethtool::gro(&name),
+        xdp_features: xdp_features::of(message.header.index),
+        name,
+        ..Interface::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::Controller(index) => interface.master = known.get(index).cloned(),
+            LinkAttribute::Xdp(attributes) => interface.xdp_program = program(attributes),
+            _ => {}
+        }
+    }
+    interface
+}
+
+/// Id of the XDP program, if one is attached.
+fn program(attributes: &[LinkXdp]) -> Option<u32> {
+    let attached = attributes.iter().any(|attribute| {
+        matches!(attribute, LinkXdp::Attached(how) if !matches!(how, XdpAttached::None))
+    });
+    let id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    if attached { id.or(Some(0)) } else { None }
+}
+
+/// The host's own end of an address.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut found = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(address) => found = Some(*address),
+            _ => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,143 @@
+//! Looks at the host. What can't be found out stays unknown; it is no error.
+
+mod ethtool;
+mod links;
+mod system;
+mod xdp_features;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    time::Duration,
+};
+
+use super::{Host, Interface, Ports};
+use crate::{
+    config::{Config, Forward},
+    controller::ports,
+    dataplane::Pins,
+    nexthop::{self, NextHopError, Reason, Resolver, State},
+};
+
+/// How long backends have to answer: the kernel gives a neighbour up after three seconds.
+const ANSWERS: Duration = Duration::from_secs(4);
+
+/// The host can't be looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatherError {
+    /// No connection to the kernel.
+    #[error("open a netlink socket: {0}; are netlink sockets forbidden here?")]
+    Connect(#[source] std::io::Error),
+    /// A question was not answered.
+    #[error("read interfaces and addresses by rtnetlink: {0}; trying again may help")]
+    Read(#[source] rtnetlink::Error),
+    /// The ways to the backends.
+    #[error(transparent)]
+    NextHop(#[from] NextHopError),
+}
+
+/// Looks at the host, in the network namespace of the calling thread, and at the ways to the backends of a
+/// configuration. Must be called within a tokio runtime; takes up to a few seconds when backends don't
+/// answer.
+///
+/// # Errors
+///
+/// The kernel does not answer questions about interfaces.
+pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, GatherError> {
+    let (interfaces, addresses) = links::read().await?;
+    let next_hops = match config {
+        Some(config) => next_hops(config).await?,
+        None => nexthop::Table::new(),
+    };
+    let ports = config
+        .filter(|config| config.vips.iter().any(|vip| vip.forward == Forward::Nat))
+        .map(|config| read_ports(config, &next_hops));
+    Ok(Host {
+        kernel: system::kernel(),
+        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        jit: sysctl("net.core.bpf_jit_enable").and_then(|value| value.parse().ok()),
+        trial: system::trial(),
+        capabilities: system::capabilities(),
+        memlock: system::memlock(),
+        cpus: system::cpus(),
+        bpffs: system::bpffs(bpffs),
+        pinned: Pins::at(bpffs).interfaces().unwrap_or_default(),
+        clock_synchronised: system::clock_synchronised(),
+        sysctls: sysctls(&interfaces),
+        state_dir: config.map(|config| system::folder(&config.node.state_dir)),
+        interfaces,
+        addresses,
+        next_hops,
+        ports,
+    })
+}
+
+fn sysctl(name: &str) -> Option<String> {
+    // Names of interfaces may have dots.
+    let path = Path::new("/proc/sys").join(match name.rsplit_once(".conf.") {
+        Some((family, rest)) => {
+            let (interface, key) = rest.rsplit_once('.')?;
+            format!("{}/conf/{interface}/{key}", family.replace('.', "/"))
+        }
+        None => name.replace('.', "/"),
+    });
+    let text = std::fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn sysctls(interfaces: &[Interface]) -> BTreeMap<String, String> {
+    let filters = interfaces
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .chain(["all"])
+        .map(|name| format!("net.ipv4.conf.{name}.rp_filter"));
+    let names = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(filters);
+    names
+        .filter_map(|name| Some((sysctl(&name)?, name)))
+        .map(|(value, name)| (name, value))
+        .collect()
+}
+
+/// Asks for the ways to all backends, and waits until all are known or given up.
+async fn next_hops(config: &Config) -> Result<nexthop::Table, NextHopError> {
+    let backends = config.vips.iter().flat_map(|vip| &vip.backends);
+    let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
+    let resolver = Resolver::start(wanted.iter().copied())?;
+    let mut table = resolver.watch();
+    let settled = |table: &nexthop::Table| {
+        wanted.iter().all(|address| match table.get(address) {
+            None | Some(State::Unresolved(Reason::Asking { .. })) => false,
+            Some(_) => true,
+        })
+    };
+    // What is not known by then is said as it is.
+    let _ = tokio::time::timeout(ANSWERS, table.wait_for(settled)).await;
+    let known = table.borrow().clone();
+    Ok(known)
+}
+
+fn read_ports(config: &Config, next_hops: &nexthop::Table) -> Ports {
+    let configured = config.node.nat_sources.iter().copied();
+    let ways = next_hops.values().filter_map(State::resolved);
+    let sources: Vec<IpAddr> = configured
+        .chain(ways.filter_map(|way| way.source))
+        .collect();
+    let conflict = ports::check_sockets(&sources, &config.node.nat_ports)
+        .err()
+        .map(|error| error.to_string());
+    let range = sysctl("net.ipv4.ip_local_port_range").and_then(|text| {
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some(numbers.next()?.ok()?..=numbers.next()?.ok()?)
+    });
+    Ports {
+        // The kernel's default.
+        local: range.unwrap_or(32_768..=60_999),
+        reserved: ports::read_reserved().unwrap_or_default(),
+        conflict,
+    }
+}

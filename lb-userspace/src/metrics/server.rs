@@ -1,0 +1,66 @@
+//! The endpoint: GET /metrics, and nothing else.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use prometheus::TEXT_FORMAT;
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::Mutex};
+
+use super::{Sources, render};
+
+/// Why there are no metrics.
+#[derive(Debug, Error)]
+#[error(
+    "metrics can't be served on {listen}: {error}; set `metrics.listen` to an address of this host and a free port"
+)]
+pub struct MetricsError {
+    listen: SocketAddr,
+    error: io::Error,
+}
+
+/// Listens.
+///
+/// # Errors
+///
+/// The address is not this host's, or taken.
+pub async fn bind(listen: SocketAddr) -> Result<TcpListener, MetricsError> {
+    let bound = TcpListener::bind(listen).await;
+    bound.map_err(|error| MetricsError { listen, error })
+}
+
+struct Endpoint {
+    sources: Sources,
+    /// One page at a time: many who ask at once are not to take the machine from the engine.
+    turn: Mutex<()>,
+}
+
+/// Serves the page for ever.
+pub async fn serve(listener: TcpListener, sources: Sources) {
+    let endpoint = Endpoint {
+        sources,
+        turn: Mutex::new(()),
+    };
+    let router = Router::new()
+        .fallback(answer)
+        .with_state(Arc::new(endpoint));
+    // It goes on after errors of single connections, and never ends.
+    let _ = axum::serve(listener, router).await;
+}
+
+async fn answer(State(endpoint): State<Arc<Endpoint>>, method: Method, uri: Uri) -> Response {
+    if uri.path() != "/metrics" || !matches!(method, Method::GET | Method::HEAD) {
+        return (StatusCode::NOT_FOUND, "only GET /metrics is here\n").into_response();
+    }
+    let _turn = endpoint.turn.lock().await;
+    let snapshot = endpoint.sources.snapshot();
+    match tokio::task::spawn_blocking(move || render(&snapshot)).await {
+        Ok(page) => ([(CONTENT_TYPE, TEXT_FORMAT)], page).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

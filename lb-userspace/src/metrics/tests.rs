@@ -1,0 +1,157 @@
+//! The page as Prometheus sees it.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{example::snapshot, *};
+use crate::api::types::MemberState;
+
+fn names(page: &str) -> BTreeSet<&str> {
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.map(|line| line.split(' ').next().unwrap()).collect()
+}
+
+#[test]
+fn everything_of_the_list_is_on_the_page() {
+    let page = render(&snapshot(1, 4));
+    let listed: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    assert_eq!(names(&page), listed);
+    for line in [
+        r#"evenkeel_member_table_share_ratio{backend="backend-0",vip="vip-0"} 0.24"#,
+        r#"evenkeel_member_observed_share_ratio{backend="backend-3",vip="vip-0"} 0.25"#,
+        r#"evenkeel_member_new_flows_total{backend="backend-1",vip="vip-0"} 123456899"#,
+        r#"evenkeel_vip_utilisation_ratio{vip="vip-0"} 0.035"#,
+        r#"evenkeel_vip_headroom_new_flows_per_second{vip="vip-0"} 2860"#,
+        r#"evenkeel_vip_wanted_backends{vip="vip-0"} 1"#,
+        r#"evenkeel_vip_backends{state="up",vip="vip-0"} 4"#,
+        r#"evenkeel_packets_total{fate="dropped",reason="NO_NEXT_HOP"} 7"#,
+        r#"evenkeel_vip_peak_new_flows_per_second{vip="vip-0"} 40"#,
+        "evenkeel_revision 3",
+    ] {
+        assert!(page.contains(line), "{line}\nis not on\n{page}");
+    }
+}
+
+#[test]
+fn a_name_that_two_members_have_is_there_once() {
+    let mut snapshot = snapshot(1, 2);
+    let status = Arc::make_mut(&mut snapshot.status);
+    let mut leaving = status.vips[0].members[0].clone();
+    leaving.state = MemberState::Leaving;
+    status.vips[0].members.push(leaving);
+    let page = render(&snapshot);
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let mut seen = BTreeSet::new();
+    for sample in samples {
+        let (series, _) = sample.rsplit_once(' ').unwrap();
+        assert!(seen.insert(series), "twice: {series}");
+    }
+    assert!(page.contains(r#"member_state{backend="backend-0",vip="vip-0"} 1"#));
+}
+
+#[test]
+fn promtool_has_no_complaint() {
+    let page = render(&snapshot(2, 3));
+    let started = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = started else {
+        eprintln!("skipped promtool_has_no_complaint: apt-get install prometheus");
+        return;
+    };
+    let mut input = promtool.stdin.take().unwrap();
+    input.write_all(page.as_bytes()).unwrap();
+    drop(input);
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn only_get_metrics_is_answered() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let example = example::example(1, 2);
+    let (_status, status) = watch::channel(Arc::new(example.status));
+    let (_facts, facts) = watch::channel(Arc::new(example.facts));
+    let sources = Sources {
+        status,
+        traffic: SharedTraffic::new(example.traffic),
+        facts,
+        alerts: Alerts::in_memory(),
+    };
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = bind(address).await.unwrap_err().to_string();
+    assert!(error.contains("metrics.listen"), "{error}");
+    tokio::spawn(serve(listener, sources));
+    let client = reqwest::Client::new();
+    let answer = client
+        .get(format!("http://{address}/metrics"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(
+        answer.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .contains("version=0.0.4")
+    );
+    assert!(
+        answer
+            .text()
+            .await
+            .unwrap()
+            .contains("evenkeel_build_info{version=\"0.1.0\"} 1")
+    );
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "/metrics/x"),
+        ("POST", "/metrics"),
+        ("DELETE", "/metrics"),
+    ] {
+        let method = method.parse().unwrap();
+        let answer = client
+            .request(method, format!("http://{address}{path}"))
+            .send()
+            .await;
+        assert_eq!(answer.unwrap().status(), 404, "{path}");
+    }
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release -- --ignored --nocapture"]
+fn cost_of_a_scrape_of_64_vips_and_4096_members() {
+    let example = example::example(64, 64);
+    let (_status, status) = watch::channel(Arc::new(example.status));
+    let (_facts, facts) = watch::channel(Arc::new(example.facts));
+    let sources = Sources {
+        status,
+        traffic: SharedTraffic::new(example.traffic),
+        facts,
+        alerts: Alerts::in_memory(),
+    };
+    let mut times: Vec<(Duration, Duration, usize)> = (0..21)
+        .map(|_| {
+            let begun = Instant::now();
+            let snapshot = sources.snapshot();
+            let held = begun.elapsed();
+            let page = render(&snapshot);
+            (begun.elapsed(), held, page.len())
+        })
+        .collect();
+    times.sort();
+    let (total, held, bytes) = times[times.len() / 2];
+    println!(
+        "median of 21: {total:?}, of it {held:?} with the lock; {bytes} bytes; worst {:?}",
+        times[20].0
+    );
+}
