@@ -254,6 +254,20 @@ fn an_apply_is_followed_to_its_end() {
     }
 }
 
+/// The answer is then the revision that was undone.
+#[test]
+fn a_rollback_that_ends_a_bake_is_a_success() {
+    let undone = json!({
+        "state": "rolled_back", "reason": "root asked for it", "at": "2026-11-22T19:00:12Z"
+    });
+    let controller = Controller::start(&[("POST /v1/rollback", &[applied_as(&undone)])]);
+    let output = controller.run(&["rollback", "--why", "slow"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(out(&output).contains("revision 8 was rolled back: root asked for it"));
+    let (_, body) = &controller.asked()[0];
+    assert_eq!(*body, json!({ "revision": null, "why": "slow" }));
+}
+
 #[test]
 fn an_apply_as_json_is_one_object() {
     let end = json!({ "state": "applied" });

@@ -10,7 +10,7 @@ use super::{
     session::{Output, Session},
 };
 use crate::{
-    api::types::{RevisionNumber, RollbackRequest},
+    api::types::{RevisionNumber, RevisionState, RollbackRequest},
     client::Client,
 };
 
@@ -42,5 +42,11 @@ pub(super) async fn run(args: &RollbackArgs, client: Client) -> Result<ExitCode>
         why: args.why.clone(),
     };
     let applied = session.client.rollback(&request).await?;
-    change::finish(&session, applied, false).await
+    // The answer is the change that baked, if this ended one: that it is undone is what was wanted.
+    let undone = applied
+        .revision
+        .as_ref()
+        .is_some_and(|revision| matches!(revision.state, RevisionState::RolledBack { .. }));
+    let done = change::finish(&session, applied, false).await?;
+    Ok(if undone { ExitCode::SUCCESS } else { done })
 }
