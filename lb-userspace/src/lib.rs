@@ -10,6 +10,7 @@ pub mod api;
 pub mod capture;
 pub mod change;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod controller;
 pub mod dataplane;

@@ -348,7 +348,8 @@ pub enum RevisionState {
     Applied,
     /// Undone.
     RolledBack {
-        /// Why.
+        /// Why. Not `why` in JSON: a revision has that beside it.
+        #[serde(rename = "reason")]
         why: String,
         /// When.
         at: Timestamp,
@@ -356,6 +357,7 @@ pub enum RevisionState {
     /// It could not be put into the kernel; the old state came back.
     Failed {
         /// Why.
+        #[serde(rename = "reason")]
         why: String,
     },
 }

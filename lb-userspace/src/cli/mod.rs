@@ -1,22 +1,54 @@
 //! The command line.
 //!
-//! `main` hands over here; each command is a module that turns what was typed into a call of the
-//! library and its result into an exit code: 0 done, 1 an error, 2 what was typed makes no sense
-//! (clap's own). Results go to standard output, everything else to standard error.
+//! `main` hands over here. Each command is a module with its arguments beside what is done with
+//! them: a call of the library, or requests to the controller ([`crate::client`]), whose answers `view`
+//! turns into text. Results go to standard output, everything else to standard error; exit codes are
+//! in `exit`.
 
+mod alerts;
+mod apply;
+mod argument;
+mod backend;
+mod change;
 mod check;
+mod completions;
+mod confirm;
 mod decap;
+mod diff;
 mod doctor;
+mod drain;
+mod events;
+mod exit;
+mod explain;
+mod file;
+mod history;
+mod man;
+mod plan;
+mod rollback;
 mod run;
+mod session;
 mod simulate;
+mod status;
+#[cfg(test)]
+mod tests;
+mod top;
 mod unload;
+mod view;
+mod vip;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{future::Future, io, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::{Context as _, Result};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use view::paint::Paint;
 
-use crate::{config::ConfigErrors, dataplane::DEFAULT_BPFFS};
+use crate::{
+    api::types::ErrorCode,
+    client::{Client, ClientError, DEFAULT_SOCKET},
+    config::ConfigErrors,
+    dataplane::DEFAULT_BPFFS,
+};
 
 /// An L4 load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -25,18 +57,31 @@ use crate::{config::ConfigErrors, dataplane::DEFAULT_BPFFS};
     version,
     about = "An L4 load balancer in XDP",
     long_about = "An L4 load balancer in XDP.\n\nAn XDP program picks backends by consistent hash; this \
-                  controller fills its tables. If the controller ends, forwarding goes on.",
-    after_help = "Exit codes: 0 done; 1 an error, which was printed; 2 the command line makes no \
-                  sense.\nRUST_LOG sets what is logged, for example RUST_LOG=debug.",
+                  controller fills its tables. If the controller ends, forwarding goes on.\n\n`run` is \
+                  the controller. Most other commands ask it, over its socket; `check`, `doctor`, \
+                  `simulate`, `decap` and `unload` do without.",
+    after_help = exit::HELP,
     arg_required_else_help = true
 )]
 struct Cli {
+    /// The controller's socket.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "EVENKEEL_SOCKET",
+        default_value = DEFAULT_SOCKET
+    )]
+    socket: PathBuf,
     /// Form of the log, which goes to standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
+
+/// The configuration file of `run`, unless it is told otherwise.
+const DEFAULT_CONFIG: &str = "/etc/evenkeel/evenkeel.toml";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
@@ -57,81 +102,34 @@ enum Command {
     /// SIGHUP reads the configuration file again: one that is wrong is logged and changes nothing.
     /// SIGTERM and SIGINT end the controller; forwarding goes on (`evenkeel unload` ends it).
     Run(RunArgs),
-    /// Check a configuration file, and say everything that is wrong with it.
-    ///
-    /// Exits with 0 if the file is right, with 1 if not. Touches nothing.
-    Check(CheckArgs),
-    /// Run packets through the real program on tables of its own.
-    ///
-    /// Nothing is attached and no live table is touched; the interfaces of the configuration need
-    /// not be there. All backends count as up, unless the configuration drains or disables them.
-    /// Needs root, as every use of BPF does.
-    ///
-    /// Made up: interface 1 with MTU 1500 and MAC address 02:00:00:00:00:01; a MAC address
-    /// 02:00:01:… for each backend; without node.encap_source or node.nat_source, packets come from
-    /// 192.0.0.8 (RFC 7600) or 100::/64 (RFC 6666).
-    Simulate(SimulateArgs),
-    Decap(decap::DecapArgs),
+    Check(check::CheckArgs),
+    Plan(plan::PlanArgs),
+    Apply(apply::ApplyArgs),
+    Confirm(confirm::ConfirmArgs),
+    Rollback(rollback::RollbackArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Status(status::StatusArgs),
+    Top(top::TopArgs),
+    Vip(vip::VipArgs),
+    Backend(backend::BackendArgs),
+    Explain(explain::ExplainArgs),
+    Alerts(alerts::AlertsArgs),
+    Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
-    /// Detach the program from all interfaces and remove its tables: forwarding ends.
-    ///
-    /// Gives back the ports that `nat` had reserved. Nothing there is no error.
-    Unload(UnloadArgs),
+    Simulate(simulate::SimulateArgs),
+    Decap(decap::DecapArgs),
+    Unload(unload::UnloadArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 #[derive(Args, Debug)]
 struct RunArgs {
     /// The configuration file (TOML).
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
     /// Where the BPF file system is mounted, or is to be; the pins are in its folder `evenkeel`.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
-    bpffs: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct CheckArgs {
-    /// The configuration file (TOML).
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct SimulateArgs {
-    /// The configuration file (TOML).
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
-    #[command(flatten)]
-    input: SimulateInput,
-    /// What the flows are drawn by: the same number, the same flows.
-    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "pcap")]
-    seed: u64,
-    /// Write what would be transmitted to this capture file (pcap), in order.
-    #[arg(long, value_name = "OUT")]
-    write: Option<PathBuf>,
-    /// Print a line for each packet: number, verdict, reason, VIP, backend (- for none).
-    /// With --json, on standard error.
-    #[arg(long)]
-    trace: bool,
-    /// Print the result as one JSON object.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-struct SimulateInput {
-    /// Run the packets of a capture file (pcap or pcapng, Ethernet).
-    #[arg(long, value_name = "IN")]
-    pcap: Option<PathBuf>,
-    /// Run the first packets of N distinct flows, spread evenly over the VIPs.
-    #[arg(long, value_name = "N")]
-    flows: Option<u64>,
-}
-
-#[derive(Args, Debug)]
-struct UnloadArgs {
-    /// Where the BPF file system is mounted.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
 }
@@ -141,15 +139,7 @@ struct UnloadArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.log_format);
-    let done = match cli.command {
-        Command::Run(args) => run::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Check(args) => check::check(&args).map(|()| ExitCode::SUCCESS),
-        Command::Simulate(args) => simulate::simulate(args).map(|()| ExitCode::SUCCESS),
-        Command::Decap(args) => decap::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Unload(args) => unload::unload(&args).map(|()| ExitCode::SUCCESS),
-    };
-    match done {
+    match carry_out(cli) {
         Ok(code) => code,
         // Whoever read the output had enough of it.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -158,6 +148,42 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn carry_out(cli: Cli) -> Result<ExitCode> {
+    let client = Client::new(cli.socket);
+    match cli.command {
+        Command::Run(args) => run::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::check(&args),
+        Command::Plan(args) => wait_for(plan::run(&args, client)),
+        Command::Apply(args) => wait_for(apply::run(&args, client)),
+        Command::Confirm(args) => wait_for(confirm::run(&args, client)),
+        Command::Rollback(args) => wait_for(rollback::run(&args, client)),
+        Command::History(args) => wait_for(history::run(&args, client)),
+        Command::Diff(args) => wait_for(diff::run(&args, client)),
+        Command::Status(args) => wait_for(status::run(&args, client)),
+        Command::Top(args) => wait_for(top::run(&args, client)),
+        Command::Vip(args) => wait_for(vip::run(args, client)),
+        Command::Backend(args) => wait_for(backend::run(args, client)),
+        Command::Explain(args) => wait_for(explain::run(args, client)),
+        Command::Alerts(args) => wait_for(alerts::run(args, client)),
+        Command::Events(args) => wait_for(events::run(&args, client)),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Simulate(args) => simulate::simulate(args).map(|()| ExitCode::SUCCESS),
+        Command::Decap(args) => decap::run(&args),
+        Command::Unload(args) => unload::unload(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
+    }
+}
+
+/// Runs a command that waits for the controller.
+fn wait_for(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(command)
 }
 
 fn start_log(format: LogFormat) {
@@ -173,10 +199,9 @@ fn start_log(format: LogFormat) {
     }
 }
 
-/// Whether standard error may be coloured: a terminal, and nobody who said no (no-color.org).
+/// Whether standard error may be coloured.
 fn color_on_stderr() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && io::IsTerminal::is_terminal(&io::stderr())
+    Paint::when(io::IsTerminal::is_terminal(&io::stderr())).is_colored()
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -187,35 +212,22 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "errors of a command go to standard error"
-)]
 fn report(error: &anyhow::Error) {
-    match error.downcast_ref::<ConfigErrors>() {
-        Some(errors) => eprintln!("{}", errors.render(color_on_stderr())),
-        None => eprintln!("evenkeel: {error:#}"),
-    }
+    change::complain(&described(error));
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+/// An error as it is shown.
+fn described(error: &anyhow::Error) -> String {
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+        return errors.render(color_on_stderr());
     }
-
-    #[test]
-    fn simulate_takes_one_kind_of_input() {
-        let parse = |text: &str| Cli::try_parse_from(text.split_whitespace());
-        parse("evenkeel simulate --config f --flows 10 --seed 3 --trace --json").unwrap();
-        parse("evenkeel simulate --config f --pcap in --write out").unwrap();
-        parse("evenkeel simulate --config f").unwrap_err();
-        parse("evenkeel simulate --config f --flows 1 --pcap in").unwrap_err();
-        parse("evenkeel simulate --config f --pcap in --seed 3").unwrap_err();
+    match error.downcast_ref::<ClientError>() {
+        // Drawn by the controller.
+        Some(ClientError::Api(said)) if said.code == ErrorCode::InvalidConfig => {
+            said.message.clone()
+        }
+        // What lies below is of interest to nobody.
+        Some(error @ ClientError::NoController { .. }) => format!("evenkeel: {error}"),
+        _ => format!("evenkeel: {error:#}"),
     }
 }

@@ -1,13 +1,25 @@
 //! `evenkeel unload`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
+use clap::Args;
 use tracing::info;
 
-use super::UnloadArgs;
 use crate::{
     controller::ports,
-    dataplane::{Dataplane, Pins},
+    dataplane::{DEFAULT_BPFFS, Dataplane, Pins},
 };
+
+/// Detach the program from all interfaces and remove its tables: forwarding ends.
+///
+/// Gives back the ports that `nat` had reserved. Nothing there is no error.
+#[derive(Args, Debug)]
+pub(super) struct UnloadArgs {
+    /// Where the BPF file system is mounted.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+}
 
 pub(super) fn unload(args: &UnloadArgs) -> Result<()> {
     let pins = Pins::at(&args.bpffs);

@@ -1,0 +1,83 @@
+//! `evenkeel diff`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use super::{
+    session::{Output, Session},
+    view::{View, paint::Tone},
+};
+use crate::{api::types::RevisionNumber, client::Client};
+
+/// Show the difference of two revisions, or of one and what runs.
+///
+/// A unified diff of their configurations, with secrets taken out.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  evenkeel diff 7       # from revision 7 to what runs
+  evenkeel diff 7 8     # what revision 8 changed")]
+pub(super) struct DiffArgs {
+    /// The older side.
+    #[arg(value_name = "REV")]
+    from: RevisionNumber,
+    /// The newer side; without it, what runs.
+    #[arg(value_name = "REV")]
+    to: Option<RevisionNumber>,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(args: &DiffArgs, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, args.output);
+    let to = match args.to {
+        Some(to) => to,
+        None => {
+            let status = session.client.status().await?;
+            let running = status.revision.context("no revision runs")?;
+            running.number
+        }
+    };
+    let diff = session.client.diff(args.from, to).await?;
+    session.print(&diff, |view| match diff.unified.as_str() {
+        "" => format!("revisions {} and {to} say the same\n", args.from),
+        unified => colored(view, unified),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn colored(view: View, unified: &str) -> String {
+    unified
+        .lines()
+        .map(|line| {
+            let tone = match line.as_bytes() {
+                [b'+', b'+', ..] | [b'-', b'-', ..] => Tone::Strong,
+                [b'+', ..] => Tone::Good,
+                [b'-', ..] => Tone::Bad,
+                [b'@', ..] => Tone::Faint,
+                _ => Tone::Plain,
+            };
+            view.paint.apply(tone, line) + "\n"
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::view::paint::Paint, *};
+
+    #[test]
+    fn lines_are_coloured_by_their_side() {
+        let view = |paint| View { paint, width: None };
+        let unified = "--- a\n+++ b\n@@ -1 +1 @@\n-x\n+y\n z";
+        let plain = colored(view(Paint::PLAIN), unified);
+        assert_eq!(plain, format!("{unified}\n"));
+        let colored = colored(view(Paint::COLORED), unified);
+        assert!(
+            colored.contains("\x1b[31m-x\x1b[0m\n\x1b[32m+y\x1b[0m\n z\n"),
+            "{colored:?}"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! `evenkeel explain`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{
+    session::{Output, Session},
+    view::{View, paint::Tone},
+};
+use crate::{
+    api::types::{ExplainRequest, Explanation},
+    client::Client,
+};
+
+/// Say step by step what the data path would do with a packet, and why.
+///
+/// VIP, hash, slot, transition, tracking entry, member, next hop: as they are now. No packet is sent and
+/// nothing is counted.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  evenkeel explain 'tcp 198.51.100.7:40000 > 203.0.113.10:443'
+  evenkeel explain 'tcp 198.51.100.7:40000 > 203.0.113.10:443' --syn    # one that opens a connection
+  evenkeel explain 'udp [2001:db8::7]:5353 > [2001:db8::53]:53'")]
+pub(super) struct ExplainArgs {
+    /// The packet: protocol, source, destination; IPv6 addresses in brackets.
+    #[arg(value_name = "FLOW")]
+    flow: String,
+    /// The packet opens the connection (TCP SYN).
+    #[arg(long)]
+    syn: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(args: ExplainArgs, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, args.output);
+    let request = ExplainRequest {
+        flow: args.flow,
+        syn: args.syn,
+    };
+    let explanation = session.client.explain(&request).await?;
+    session.print(&explanation, |view| text(view, &explanation))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(view: View, explanation: &Explanation) -> String {
+    let steps = &explanation.steps;
+    let width = steps.iter().map(|step| step.step.chars().count()).max();
+    let width = width.unwrap_or(0);
+    let mut text = format!("{}\n", view.paint.apply(Tone::Strong, &explanation.flow));
+    for step in steps {
+        let indent = " ".repeat(width + 4);
+        let finding = view.wrap(&indent, &step.finding);
+        let pad = " ".repeat(width - step.step.chars().count());
+        let name = view.paint.apply(Tone::Faint, &step.step);
+        text += &format!("  {name}{pad}  {}\n", finding.trim_start());
+    }
+    let tone = match explanation.verdict.as_str() {
+        "drop" => Tone::Bad,
+        "pass" => Tone::Plain,
+        _ => Tone::Good,
+    };
+    let verdict = view.paint.apply(tone, &explanation.verdict);
+    let to = match (&explanation.vip, &explanation.backend) {
+        (Some(vip), Some(backend)) => format!(" to {vip}/{backend}"),
+        _ => String::new(),
+    };
+    text + &format!("{verdict}{to}, counted as {}\n", explanation.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::view::tests::{fixtures, plain},
+        *,
+    };
+
+    #[test]
+    fn an_explanation() {
+        insta::assert_snapshot!(text(plain(80), &fixtures::explanation()));
+    }
+}

@@ -1,0 +1,62 @@
+//! `evenkeel man`.
+
+use std::{fs, io::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use clap_mangen::Man;
+
+/// Print the manual page, or write those of all commands.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  evenkeel man | man -l -
+  evenkeel man --out /usr/local/share/man/man1    # then: man evenkeel-backend-drain")]
+pub(super) struct ManArgs {
+    /// Write a page for each command into this folder: evenkeel.1, evenkeel-apply.1 and so on.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &ManArgs, command: clap::Command) -> Result<ExitCode> {
+    let pages = pages(command)?;
+    let Some(folder) = &args.out else {
+        if let Some((_, page)) = pages.first() {
+            std::io::stdout().write_all(page)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    for (name, page) in &pages {
+        let path = folder.join(format!("{name}.1"));
+        fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The pages of a command and all below it, with their names; its own is the first.
+pub(super) fn pages(command: clap::Command) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut command = command.disable_help_subcommand(true);
+    // Gives the commands below their whole names and the global options.
+    command.build();
+    let mut pages = Vec::new();
+    collect(command, &mut pages)?;
+    Ok(pages)
+}
+
+fn collect(command: clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    let name = command
+        .get_display_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
+    let below: Vec<clap::Command> = command.get_subcommands().cloned().collect();
+    let mut page = Vec::new();
+    Man::new(command).render(&mut page)?;
+    pages.push((name, page));
+    for command in below {
+        if command.get_name() != "help" {
+            collect(command, pages)?;
+        }
+    }
+    Ok(())
+}

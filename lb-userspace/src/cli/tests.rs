@@ -1,0 +1,192 @@
+//! The command line as a whole.
+
+use clap::CommandFactory as _;
+
+use super::*;
+use crate::api::types::Guard;
+
+fn parse(text: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(text.split_whitespace())
+}
+
+/// Every command that does something, with its whole name.
+fn commands() -> Vec<(String, clap::Command)> {
+    fn collect(command: &clap::Command, name: &str, all: &mut Vec<(String, clap::Command)>) {
+        let below: Vec<_> = command
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help")
+            .collect();
+        if below.is_empty() || command.get_name() == "alerts" {
+            all.push((name.trim().to_owned(), command.clone()));
+        }
+        for command in below {
+            collect(command, &format!("{name} {}", command.get_name()), all);
+        }
+    }
+    let mut all = Vec::new();
+    collect(&Cli::command(), "", &mut all);
+    all
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn simulate_takes_one_kind_of_input() {
+    parse("evenkeel simulate --config f --flows 10 --seed 3 --trace --json").unwrap();
+    parse("evenkeel simulate --config f --pcap in --write out").unwrap();
+    parse("evenkeel simulate --config f").unwrap_err();
+    parse("evenkeel simulate --config f --flows 1 --pcap in").unwrap_err();
+    parse("evenkeel simulate --config f --pcap in --seed 3").unwrap_err();
+}
+
+/// A new command must be put on one side or the other.
+#[test]
+fn every_command_with_data_has_json() {
+    const WITHOUT_DATA: [&str; 4] = ["run", "unload", "completions", "man"];
+    for (name, command) in commands() {
+        let has = command
+            .get_arguments()
+            .any(|arg| arg.get_long() == Some("json"));
+        let expected = !WITHOUT_DATA.contains(&name.as_str());
+        assert_eq!(has, expected, "evenkeel {name}");
+    }
+}
+
+#[test]
+fn every_command_says_what_it_does() {
+    for (name, command) in commands() {
+        assert!(command.get_about().is_some(), "evenkeel {name} has no text");
+        for argument in command.get_arguments() {
+            let id = argument.get_id();
+            let known = argument.get_help().is_some() || id == "shell";
+            assert!(known, "evenkeel {name}: {id} has no text");
+        }
+    }
+}
+
+/// What is in `--help` is what `docs/operations.md` says.
+#[test]
+fn exit_codes_are_in_help_and_in_the_documents() {
+    let help = Cli::command().render_long_help().to_string();
+    let page = include_str!("../../../docs/operations.md");
+    for code in [0, 1, 2, exit::REFUSED, exit::ROLLED_BACK, exit::INTERRUPTED] {
+        assert!(help.contains(&format!("\n  {code} ")), "{code} in\n{help}");
+        assert!(
+            page.contains(&format!("\n| {code} |")),
+            "docs/operations.md lacks {code}"
+        );
+    }
+    assert_eq!(exit::CHANGES, 2);
+}
+
+/// The documents show every command.
+#[test]
+fn every_command_is_in_the_documents() {
+    let page = concat!(
+        include_str!("../../../docs/operations.md"),
+        include_str!("../../../README.md")
+    );
+    for (name, _) in commands() {
+        assert!(
+            page.contains(&format!("evenkeel {name}")),
+            "evenkeel {name} is nowhere"
+        );
+    }
+}
+
+#[test]
+fn every_command_has_a_page_that_is_named_in_the_one_above() {
+    let pages = man::pages(Cli::command()).unwrap();
+    let page = |name: &str| {
+        let found = pages.iter().find(|(page, _)| page == name);
+        let (_, text) = found.unwrap_or_else(|| panic!("no page {name}"));
+        String::from_utf8(text.clone()).unwrap().replace("\\-", "-")
+    };
+    for (name, _) in commands() {
+        let name = format!("evenkeel-{}", name.replace(' ', "-"));
+        let text = page(&name);
+        assert!(
+            text.contains("NAME") && text.contains("--help"),
+            "{name}:\n{text}"
+        );
+        let (above, _) = name.rsplit_once('-').unwrap();
+        assert!(
+            page(above).contains(&name),
+            "{name} is not in {above}:\n{}",
+            page(above)
+        );
+    }
+}
+
+#[test]
+fn every_shell_gets_every_command() {
+    use clap_complete::Shell;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "evenkeel", &mut text);
+        let text = String::from_utf8(text).unwrap();
+        for (name, _) in commands() {
+            let word = name.rsplit(' ').next().unwrap();
+            assert!(text.contains(word), "{shell}: {name}");
+        }
+    }
+}
+
+#[test]
+fn guards_are_forced_by_name() {
+    let cli = parse("evenkeel apply f --force max_share --force max_moved --confirm 5m").unwrap();
+    let Command::Apply(args) = cli.command else {
+        panic!("{cli:?}");
+    };
+    assert_eq!(args.change.forced(), [Guard::MaxShare, Guard::MaxMoved]);
+    let error = parse("evenkeel apply f --force everything").unwrap_err();
+    assert!(error.to_string().contains("share_error"), "{error}");
+}
+
+#[test]
+fn a_socket_may_be_named_before_or_after_the_command() {
+    for line in ["evenkeel --socket /s status", "evenkeel status --socket /s"] {
+        assert_eq!(parse(line).unwrap().socket, PathBuf::from("/s"));
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for line in [
+        "evenkeel apply",
+        "evenkeel apply f --confirm 5",
+        "evenkeel apply f --confirm 0s",
+        "evenkeel apply f --dry-run --confirm 5m",
+        "evenkeel diff",
+        "evenkeel diff one",
+        "evenkeel backend drain a/b/c",
+        "evenkeel backend drain a --idle 5s",
+        "evenkeel backend weight a -1",
+        "evenkeel vip add web 203.0.113.20:80/tcp --forward nat",
+        "evenkeel vip add web 203.0.113.20 --forward nat --backend a=10.0.0.1",
+        "evenkeel alerts --json list",
+        "evenkeel events --limit 0",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_help_are_right() {
+    for (name, command) in commands() {
+        let help = command.get_after_help().map(ToString::to_string);
+        for line in help.unwrap_or_default().replace("\\\n", " ").lines() {
+            for part in line.split(['|', '#', '&', ';', '>']) {
+                let part = part.trim();
+                // Quoted arguments have spaces of their own, and may have been cut.
+                if part.starts_with("evenkeel ") && !part.contains(['\'', '~']) {
+                    let parsed = parse(part);
+                    assert!(parsed.is_ok(), "{name}: {part}: {parsed:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Revisions: one, and all of them.
+
+use jiff::Timestamp;
+
+use super::{
+    View,
+    figures::{duration, moment, since},
+    paint::Tone,
+    table::{Cell, Side, Table},
+    words,
+};
+use crate::api::types::{Progress, RevisionInfo, RevisionState};
+
+/// A revision in a line: number, state, age, who and how.
+pub(in crate::cli) fn line(view: View, revision: &RevisionInfo, now: Timestamp) -> String {
+    let (state, tone) = words::revision_state(&revision.state);
+    let state = view.paint.apply(tone, state);
+    let mut text = format!("revision {} {state}", revision.number);
+    if let Some(until) = deadline(&revision.state) {
+        text += &format!(" for {}", duration(until.duration_since(now)));
+    }
+    text += &format!(
+        ", {} ago by {}: {}\n",
+        since(revision.at, now),
+        revision.who,
+        revision.how
+    );
+    if let Some(why) = &revision.why {
+        text += &view.wrap("  ", why);
+        text.push('\n');
+    }
+    text
+}
+
+fn deadline(state: &RevisionState) -> Option<Timestamp> {
+    match state {
+        RevisionState::Baking { until } | RevisionState::AwaitingConfirm { until } => Some(*until),
+        _ => None,
+    }
+}
+
+/// The history, newest first.
+pub(in crate::cli) fn history(view: View, revisions: &[RevisionInfo]) -> String {
+    use Side::{Left, Right};
+    let mut newest_first: Vec<&RevisionInfo> = revisions.iter().collect();
+    newest_first.sort_by_key(|revision| std::cmp::Reverse(revision.number));
+    let mut table = Table::new(&[
+        (Right, "rev"),
+        (Left, "when"),
+        (Left, "result"),
+        (Left, "who"),
+        (Left, "how"),
+    ]);
+    for revision in newest_first {
+        let (state, tone) = words::revision_state(&revision.state);
+        table.row([
+            revision.number.to_string().into(),
+            moment(revision.at).into(),
+            Cell::toned(tone, state),
+            revision.who.as_str().into(),
+            revision.how.as_str().into(),
+        ]);
+        for note in notes(revision) {
+            table.note(note);
+        }
+    }
+    table.draw(view)
+}
+
+/// What else there is to say of a revision.
+fn notes(revision: &RevisionInfo) -> Vec<String> {
+    let mut notes = Vec::new();
+    match &revision.state {
+        RevisionState::RolledBack { why, .. } | RevisionState::Failed { why } => {
+            notes.push(why.clone());
+        }
+        _ => {}
+    }
+    if let Some(why) = &revision.why {
+        notes.push(format!("why: {why}"));
+    }
+    if !revision.forced.is_empty() {
+        let names: Vec<&str> = revision.forced.iter().copied().map(words::guard).collect();
+        notes.push(format!("forced: {}", names.join(", ")));
+    }
+    notes
+}
+
+/// A revision by itself.
+pub(in crate::cli) fn details(view: View, revision: &RevisionInfo) -> String {
+    let (state, tone) = words::revision_state(&revision.state);
+    let mut table = Table::new(&[(Side::Left, ""), (Side::Left, "")]);
+    let mut row = |name: &str, value: Cell| table.row([Cell::toned(Tone::Faint, name), value]);
+    row("revision", revision.number.to_string().into());
+    let parent = revision
+        .parent
+        .map_or("–".into(), |number| number.to_string());
+    row("changed", parent.into());
+    row("when", moment(revision.at).into());
+    row("who", revision.who.as_str().into());
+    row("how", revision.how.as_str().into());
+    row("result", Cell::toned(tone, state));
+    for note in notes(revision) {
+        row("", note.into());
+    }
+    row("digest", revision.digest.as_str().into());
+    table.draw(view)
+}
+
+/// How a revision is doing, in a line.
+pub(in crate::cli) fn progress(progress: &Progress) -> String {
+    let number = progress.revision.number;
+    let left = jiff::SignedDuration::from_secs(progress.remaining_s.max(0.0).ceil() as i64);
+    let left = duration(left);
+    let notes: String = progress
+        .notes
+        .iter()
+        .map(|note| format!("; {note}"))
+        .collect();
+    match &progress.revision.state {
+        RevisionState::AwaitingConfirm { .. } => {
+            format!("revision {number} waits {left} for `evenkeel confirm`{notes}")
+        }
+        RevisionState::Baking { .. } => format!("revision {number} bakes for {left}{notes}"),
+        state => format!(
+            "revision {number}: {}{notes}",
+            words::revision_state(state).0
+        ),
+    }
+}
+
+/// What became of a revision, in a sentence.
+pub(in crate::cli) fn outcome(view: View, revision: &RevisionInfo) -> String {
+    let number = revision.number;
+    let (state, tone) = words::revision_state(&revision.state);
+    let state = view.paint.apply(tone, state);
+    match &revision.state {
+        RevisionState::RolledBack { why, .. } => format!("revision {number} was {state}: {why}\n"),
+        RevisionState::Failed { why } => {
+            format!("revision {number} {state}, the one before is in force: {why}\n")
+        }
+        RevisionState::Baking { until } => {
+            format!(
+                "revision {number} is in force and {state} until {}\n",
+                moment(*until)
+            )
+        }
+        RevisionState::AwaitingConfirm { until } => format!(
+            "revision {number} is in force, and is rolled back at {} unless `evenkeel confirm` comes\n",
+            moment(*until)
+        ),
+        RevisionState::Applied | RevisionState::Applying => {
+            format!("revision {number} is {state}\n")
+        }
+    }
+}

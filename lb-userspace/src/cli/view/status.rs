@@ -1,0 +1,115 @@
+//! Everything on one screen.
+
+use super::{
+    View, alerts,
+    figures::{amount, bits, count, since},
+    members,
+    paint::Tone,
+    revisions,
+};
+use crate::api::types::{InterfaceStatus, NodeStatus, Status, VipStatus};
+
+/// The status.
+pub(in crate::cli) fn status(view: View, status: &Status) -> String {
+    let mut text = node(view, status);
+    text += &revision(view, status);
+    for vip in &status.vips {
+        text.push('\n');
+        text += &self::vip(view, vip, status);
+    }
+    if status.vips.is_empty() {
+        text += "\nno VIPs\n";
+    }
+    if status.alerts.is_empty() {
+        text += &format!("\n{}\n", view.paint.apply(Tone::Good, "no alerts"));
+    } else {
+        text += &format!("\n{}", alerts::alerts(view, &status.alerts, status.at));
+    }
+    text
+}
+
+fn node(view: View, status: &Status) -> String {
+    let node = &status.node;
+    let NodeStatus {
+        host,
+        version,
+        pid,
+        program_id,
+        ..
+    } = node;
+    let host = view.paint.apply(Tone::Strong, host);
+    let up = since(node.started_at, status.at);
+    let adopted = if node.adopted { ", adopted" } else { "" };
+    let mut text = format!("{host}  evenkeel {version}, process {pid}, up {up}{adopted}\n");
+    let interfaces: Vec<(String, Tone)> = node
+        .interfaces
+        .iter()
+        .map(|interface| self::interface(interface, *program_id))
+        .collect();
+    let pieces = interfaces.iter().map(|(text, tone)| (text.as_str(), *tone));
+    text += &view.flow(&format!("program {program_id}: "), "  ", pieces);
+    text + "\n"
+}
+
+/// `eth0 native`, or what is wrong.
+fn interface(interface: &InterfaceStatus, ours: u32) -> (String, Tone) {
+    let InterfaceStatus {
+        name,
+        mode,
+        program_id,
+    } = interface;
+    match (mode.as_str(), program_id) {
+        ("native", Some(id)) if *id == ours => (format!("{name} native"), Tone::Good),
+        ("none", None) => (format!("{name} (no program)"), Tone::Bad),
+        (mode, Some(id)) if *id == ours => (format!("{name} {mode} (slow)"), Tone::Warn),
+        (_, Some(id)) => (format!("{name} (another program: {id})"), Tone::Bad),
+        (mode, None) => (format!("{name} {mode}"), Tone::Bad),
+    }
+}
+
+fn revision(view: View, status: &Status) -> String {
+    match &status.revision {
+        Some(revision) => revisions::line(view, revision, status.at),
+        None => "no revision\n".into(),
+    }
+}
+
+fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
+    let name = view.paint.apply(Tone::Strong, &vip.name);
+    let mut text = format!(
+        "{name}  {} {}  {} new flows/s  {} packets/s  {}\n",
+        members::address(vip),
+        vip.forward,
+        amount(vip.rates.new_flows_per_s),
+        amount(vip.rates.packets_per_s),
+        bits(vip.rates.bytes_per_s),
+    );
+    if vip.panic {
+        let line = "PANIC: too few members are healthy; traffic is spread over all";
+        text += &format!("  {}\n", view.paint.apply(Tone::Bad, line));
+    }
+    if let Some(line) = ring(vip) {
+        text += &view.wrap("  ", &line);
+        text.push('\n');
+    }
+    text += &members::members(view, vip);
+    text + &members::troubles(view, vip, status.at)
+}
+
+/// What is going on in the ring, if something is.
+fn ring(vip: &VipStatus) -> Option<String> {
+    let (moving, settling) = (vip.ring.in_transition, vip.ring.settling);
+    if moving == 0 && settling == 0 && vip.tracked_flows == 0 {
+        return None;
+    }
+    let slots = vip.ring.slots;
+    let mut parts = Vec::new();
+    if moving > 0 {
+        parts.push(format!("{moving} of {slots} slots in transition"));
+    }
+    if settling > 0 {
+        parts.push(format!("{settling} of {slots} slots settling"));
+    }
+    parts.push(format!("{} tracked flows", count(vip.tracked_flows)));
+    Some(parts.join(", "))
+}

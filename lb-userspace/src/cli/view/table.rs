@@ -1,0 +1,226 @@
+//! Tables: columns under their titles, text on the left, numbers on the right.
+//!
+//! Where they don't fit the terminal, the first column – names – is shortened in its middle, since
+//! names differ at their ends.
+
+use super::{View, paint::Tone};
+
+/// Least width that the first column is shortened to.
+const SHORTEST: usize = 8;
+
+const GAP: &str = "  ";
+
+/// On which side the text of a column is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Side {
+    Left,
+    Right,
+}
+
+/// What is at one place of a table.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cli) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    pub(in crate::cli) fn toned(tone: Tone, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            tone,
+        }
+    }
+
+    /// Text and tone, for those who draw it otherwise.
+    pub(in crate::cli) fn into_parts(self) -> (String, Tone) {
+        (self.text, self.tone)
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::toned(Tone::Plain, text)
+    }
+}
+
+/// A table.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Table {
+    indent: &'static str,
+    columns: Vec<(Side, &'static str)>,
+    rows: Vec<Vec<Cell>>,
+    /// Text under rows, by the number of rows that are above it.
+    notes: Vec<(usize, String)>,
+}
+
+impl Table {
+    pub(in crate::cli) fn new(columns: &[(Side, &'static str)]) -> Self {
+        Self {
+            indent: "",
+            columns: columns.into(),
+            rows: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Begins each line with this.
+    pub(in crate::cli) fn indented(self, indent: &'static str) -> Self {
+        Self { indent, ..self }
+    }
+
+    /// Adds a row; it has as many cells as there are columns.
+    pub(in crate::cli) fn row(&mut self, cells: impl Into<Vec<Cell>>) {
+        let cells = cells.into();
+        debug_assert_eq!(cells.len(), self.columns.len(), "{cells:?}");
+        self.rows.push(cells);
+    }
+
+    /// Adds text under the newest row.
+    pub(in crate::cli) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push((self.rows.len(), text.into()));
+    }
+
+    /// Draws it, with a line break at the end of each line.
+    pub(in crate::cli) fn draw(&self, view: View) -> String {
+        let widths = self.widths(view);
+        let titles: Vec<Cell> = self
+            .columns
+            .iter()
+            .map(|(_, title)| Cell::toned(Tone::Faint, *title))
+            .collect();
+        let untitled = self.columns.iter().all(|(_, title)| title.is_empty());
+        let mut text = String::new();
+        if !untitled {
+            text += &self.line(&titles, &widths, view);
+        }
+        for (number, row) in self.rows.iter().enumerate() {
+            text += &self.line(row, &widths, view);
+            for (_, note) in self.notes.iter().filter(|(above, _)| *above == number + 1) {
+                let indent = format!("{}     ", self.indent);
+                text += &view.paint.apply(Tone::Faint, &view.wrap(&indent, note));
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    fn widths(&self, view: View) -> Vec<usize> {
+        let width = |column: usize, title: &str| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell| length(&cell.text))
+                .fold(length(title), usize::max)
+        };
+        let columns = self.columns.iter().enumerate();
+        let mut widths: Vec<usize> = columns.map(|(n, (_, title))| width(n, title)).collect();
+        let all = widths.iter().sum::<usize>()
+            + GAP.len() * widths.len().saturating_sub(1)
+            + self.indent.len();
+        let over = view.width.map_or(0, |columns| all.saturating_sub(columns));
+        if let Some(first) = widths.first_mut() {
+            *first = first.saturating_sub(over).max(SHORTEST.min(*first));
+        }
+        widths
+    }
+
+    fn line(&self, row: &[Cell], widths: &[usize], view: View) -> String {
+        let cells = row.iter().zip(widths).zip(&self.columns);
+        let cells: Vec<(String, String, &Side)> = cells
+            .map(|((cell, &width), (side, _))| {
+                let text = shorten(&cell.text, width);
+                let pad = " ".repeat(width.saturating_sub(length(&text)));
+                (view.paint.apply(cell.tone, &text), pad, side)
+            })
+            .collect();
+        let mut line = String::from(self.indent);
+        for (number, (text, pad, side)) in cells.iter().enumerate() {
+            line.push_str(if number == 0 { "" } else { GAP });
+            match side {
+                Side::Left => line.extend([text.as_str(), pad.as_str()]),
+                Side::Right => line.extend([pad.as_str(), text.as_str()]),
+            }
+        }
+        line.truncate(line.trim_end().len());
+        line + "\n"
+    }
+}
+
+/// Columns that a text takes: everything that is shown here takes one for a character.
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// The text with its middle left out, if it is longer than `width`.
+pub(in crate::cli) fn shorten(text: &str, width: usize) -> String {
+    let length = length(text);
+    if length <= width {
+        return text.into();
+    }
+    let kept = width.saturating_sub(1);
+    let tail = kept.div_ceil(2);
+    let head = text.chars().take(kept - tail);
+    head.chain(['…'])
+        .chain(text.chars().skip(length - tail))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::paint::Paint, *};
+
+    fn table() -> Table {
+        let mut table = Table::new(&[(Side::Left, "name"), (Side::Right, "n"), (Side::Left, "x")]);
+        table.row(["a-name-that-is-long-1".into(), "7".into(), Cell::default()]);
+        table.row(["b".into(), "1234".into(), Cell::toned(Tone::Bad, "✗")]);
+        table
+    }
+
+    #[test]
+    fn columns_are_aligned_and_nothing_trails() {
+        let view = View {
+            paint: Paint::PLAIN,
+            width: None,
+        };
+        assert_eq!(
+            table().draw(view),
+            "name                      n  x\n\
+             a-name-that-is-long-1     7\n\
+             b                      1234  ✗\n"
+        );
+    }
+
+    #[test]
+    fn names_give_way_where_the_terminal_is_narrow() {
+        let view = View {
+            paint: Paint::PLAIN,
+            width: Some(20),
+        };
+        assert_eq!(
+            table().draw(view),
+            "name            n  x\n\
+             a-nam…ong-1     7\n\
+             b            1234  ✗\n"
+        );
+        assert_eq!(shorten("abcdef", 1), "…");
+        assert_eq!(shorten("abcdef", 6), "abcdef");
+    }
+
+    #[test]
+    fn colours_do_not_move_anything() {
+        let view = |paint| View { paint, width: None };
+        let colored = table().draw(view(Paint::COLORED));
+        let mut plain = String::new();
+        let mut rest = colored.as_str();
+        while let Some((before, after)) = rest.split_once('\x1b') {
+            plain.push_str(before);
+            rest = after.split_once('m').unwrap().1;
+        }
+        assert_ne!(colored, plain);
+        let trimmed: Vec<&str> = plain.lines().map(str::trim_end).collect();
+        assert_eq!(
+            trimmed.join("\n"),
+            table().draw(view(Paint::PLAIN)).trim_end()
+        );
+    }
+}

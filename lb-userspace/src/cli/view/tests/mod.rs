@@ -1,0 +1,168 @@
+//! What fixed values look like. The snapshots are to be read: they are what an operator sees.
+
+pub(in crate::cli) mod fixtures;
+
+use super::{View, alerts, events, members, paint::Paint, plan, revisions, status};
+use crate::api::types::{Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
+
+/// A view without colours.
+pub(in crate::cli) fn plain(width: usize) -> View {
+    View {
+        paint: Paint::PLAIN,
+        width: Some(width),
+    }
+}
+
+fn widest(text: &str) -> usize {
+    text.lines().map(|line| line.chars().count()).max().unwrap()
+}
+
+#[test]
+fn the_status() {
+    let text = status::status(plain(80), &fixtures::status());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn a_status_with_everything_wrong() {
+    let text = status::status(plain(80), &fixtures::troubled());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn the_status_of_a_node_without_vips() {
+    let empty = Status {
+        vips: Vec::new(),
+        revision: None,
+        ..fixtures::status()
+    };
+    insta::assert_snapshot!(status::status(plain(80), &empty));
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let view = View {
+        paint: Paint::COLORED,
+        width: None,
+    };
+    let colored = status::status(view, &fixtures::troubled());
+    assert!(colored.contains("\x1b[31mdown\x1b[0m"), "{colored:?}");
+    let plain = status::status(plain(80), &fixtures::troubled());
+    assert!(!plain.contains('\x1b'), "{plain:?}");
+}
+
+#[test]
+fn a_plan_that_is_allowed() {
+    let text = plan::plan(plain(80), &fixtures::plan());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn a_plan_that_is_refused() {
+    let text = plan::plan(plain(80), &fixtures::refused());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn a_plan_of_nothing() {
+    let nothing = Plan {
+        base: 7,
+        verdict: PlanVerdict::Nothing,
+        vips: Vec::new(),
+        other: Vec::new(),
+    };
+    insta::assert_snapshot!(plan::plan(plain(80), &nothing));
+}
+
+#[test]
+fn a_plan_of_vips_that_come_and_go() {
+    insta::assert_snapshot!(plan::plan(plain(80), &fixtures::vips_come_and_go()));
+}
+
+#[test]
+fn the_history() {
+    let text = revisions::history(plain(80), &fixtures::revisions());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn revisions_one_by_one() {
+    let revisions = fixtures::revisions();
+    let text: Vec<String> = revisions
+        .iter()
+        .map(|revision| {
+            revisions::details(plain(80), revision)
+                + &revisions::line(plain(80), revision, fixtures::now())
+                + &revisions::outcome(plain(80), revision)
+        })
+        .collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+/// A revision that has a reason to be and one to be undone has both in JSON.
+#[test]
+fn revisions_are_the_same_after_json() {
+    for mut revision in fixtures::revisions() {
+        revision.why = Some("ticket 4711".into());
+        let text = serde_json::to_string(&revision).unwrap();
+        let read: RevisionInfo = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, revision, "{text}");
+    }
+}
+
+#[test]
+fn the_progress_of_a_change() {
+    let lines = fixtures::progress().map(|progress| revisions::progress(&progress));
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn the_lists_of_vips_and_backends() {
+    let mut vips = fixtures::status().vips;
+    vips.push(VipStatus {
+        name: "dns".into(),
+        address: "2001:db8::53".parse().unwrap(),
+        port: 0,
+        protocol: "udp".into(),
+        forward: "l2".into(),
+        members: Vec::new(),
+        ..vips[0].clone()
+    });
+    let text = format!(
+        "{}\n{}",
+        members::vips(plain(80), &vips),
+        members::backends(plain(80), &vips)
+    );
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_alerts() {
+    let text = alerts::alerts(plain(80), &fixtures::alerts(), fixtures::now());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn the_events() {
+    let lines = fixtures::events().map(|event| events::event(plain(80), &event));
+    insta::assert_snapshot!(lines.concat());
+}
+
+#[test]
+fn long_names_give_way_on_a_terminal_and_nowhere_else() {
+    let mut status = fixtures::status();
+    status.vips[0].members[0].backend = "a-very-long-name-of-a-backend-in-zone-1".into();
+    let narrow = status::status(plain(80), &status);
+    assert!(widest(&narrow) <= 80 && narrow.contains('…'), "{narrow}");
+    let view = View {
+        paint: Paint::PLAIN,
+        width: None,
+    };
+    assert!(!status::status(view, &status).contains('…'));
+}

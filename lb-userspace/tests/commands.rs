@@ -1,0 +1,417 @@
+//! The commands as processes, with a controller that says what a script tells it to: exit codes, what
+//! goes to which stream, and what is asked.
+#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Status of HTTP, and body. None: the connection ends without an answer.
+type Answer = Option<(u16, Value)>;
+
+/// What the controller says: the first entry whose path it is; the last answer of an entry stays.
+type Script = Arc<Mutex<Vec<(String, VecDeque<Answer>)>>>;
+
+/// A controller that follows a script.
+struct Controller {
+    folder: TempDir,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Controller {
+    fn start(script: &[(&str, &[Answer])]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("api.sock")).unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let script: Script = Arc::new(Mutex::new(
+            script
+                .iter()
+                .map(|(path, answers)| ((*path).to_owned(), answers.iter().cloned().collect()))
+                .collect(),
+        ));
+        let log = Arc::clone(&asked);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), &script, &log);
+            }
+        });
+        Self { folder, asked }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    /// Runs a command to its end.
+    fn run(&self, arguments: &[&str]) -> Output {
+        command(&self.socket(), arguments).output().unwrap()
+    }
+
+    /// Requests so far: method and path, and body.
+    fn asked(&self) -> Vec<(String, Value)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: UnixStream, script: &Script, log: &Mutex<Vec<(String, Value)>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let path = first.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    log.lock().unwrap().push((path.clone(), body));
+    let mut script = script.lock().unwrap();
+    let entry = script.iter_mut().find(|(known, _)| *known == path);
+    let answer = match entry {
+        Some((_, answers)) if answers.len() > 1 => answers.pop_front().unwrap(),
+        Some((_, answers)) => answers[0].clone(),
+        None => Some((404, error("not_found", &format!("no {path}")))),
+    };
+    if let Some((status, body)) = answer {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n");
+        // The command may have been ended.
+        let _ = stream.write_all((head + &body).as_bytes());
+    }
+}
+
+fn command(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command.arg("--socket").arg(socket).args(arguments);
+    command
+}
+
+fn error(code: &str, message: &str) -> Value {
+    json!({ "code": code, "message": message, "plan": null })
+}
+
+fn ok(body: &Value) -> Answer {
+    Some((200, body.clone()))
+}
+
+fn plan(verdict: &str) -> Value {
+    let guard = match verdict {
+        "refused" => "refused",
+        _ => "passed",
+    };
+    let side = |share: f64| {
+        json!({
+            "weight": 100, "state": "up", "eligible": true, "intended_share": share,
+            "table_share": share
+        })
+    };
+    json!({
+        "base": 7, "verdict": verdict, "other": [],
+        "vips": [{
+            "vip": "api", "action": "changed", "ring_size": 65537, "slots_moved": 32768,
+            "new_flows_per_s": 10.0, "peak_new_flows_per_s": 20.0, "settings": [],
+            "members": [{
+                "backend": "api-1", "address": "10.0.1.11", "before": side(1.0), "after": side(0.5),
+                "predicted_new_flows_per_s": 10.0, "capacity": null
+            }],
+            "guards": [{
+                "guard": "max_moved", "verdict": guard, "detail": "50 % of the table would move"
+            }]
+        }]
+    })
+}
+
+fn revision(state: &Value) -> Value {
+    let mut revision = json!({
+        "number": 8, "parent": 7, "at": "2026-11-22T19:00:00Z", "who": "root (1)",
+        "how": "apply FILE", "why": null, "forced": [], "digest": "00"
+    });
+    let fields = revision.as_object_mut().unwrap();
+    fields.extend(state.as_object().unwrap().clone());
+    revision
+}
+
+fn baking() -> Value {
+    json!({ "state": "baking", "until": "2026-11-22T19:00:30Z" })
+}
+
+fn applied_as(state: &Value) -> Answer {
+    ok(&json!({ "revision": revision(state), "plan": plan("allowed") }))
+}
+
+fn progress(state: &Value) -> Answer {
+    ok(&json!({
+        "revision": revision(state), "remaining_s": 3.0, "notes": ["2 of 2 backends are healthy"]
+    }))
+}
+
+fn file(controller: &Controller) -> String {
+    let path = controller.folder.path().join("new.toml");
+    fs::write(&path, "[node]\n").unwrap();
+    path.display().to_string()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_plan_says_by_its_exit_code_what_would_come_of_it() {
+    for (verdict, code) in [("nothing", 0), ("allowed", 2), ("refused", 3)] {
+        let controller = Controller::start(&[("POST /v1/plan", &[ok(&plan(verdict))])]);
+        let file = file(&controller);
+        let output = controller.run(&["plan", &file]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let (path, body) = &controller.asked()[0];
+        assert_eq!(path, "POST /v1/plan");
+        assert_eq!(body["change"]["text"], "[node]\n");
+        assert_eq!(body["change"]["file"], file.as_str(), "an absolute path");
+        let json = controller.run(&["plan", &file, "--json"]);
+        assert_eq!(json.status.code(), Some(code));
+        let said: Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(said, plan(verdict));
+    }
+}
+
+#[test]
+fn an_apply_is_followed_to_its_end() {
+    let applied = json!({ "state": "applied" });
+    let rolled_back = json!({
+        "state": "rolled_back", "reason": "api-1 went down", "at": "2026-11-22T19:00:12Z"
+    });
+    let failed = json!({ "state": "failed", "reason": "map members: ENOSPC" });
+    let ends = [
+        (applied, 0, "revision 8 is applied"),
+        (
+            rolled_back,
+            4,
+            "revision 8 was rolled back: api-1 went down",
+        ),
+        (failed, 1, "map members: ENOSPC"),
+    ];
+    for (end, code, text) in ends {
+        let controller = Controller::start(&[
+            ("POST /v1/apply", &[applied_as(&baking())]),
+            // The controller is restarted on the way.
+            (
+                "GET /v1/revisions/8/progress",
+                &[
+                    progress(&baking()),
+                    None,
+                    progress(&baking()),
+                    progress(&end),
+                ],
+            ),
+        ]);
+        let file = file(&controller);
+        let arguments = ["apply", &file, "--why", "because", "--confirm", "5m"];
+        let output = controller.run(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(
+            out(&output).contains("32768 of 65537 slots move"),
+            "{output:?}"
+        );
+        assert!(out(&output).contains(text), "{output:?}");
+        assert!(
+            err(&output).contains("revision 8 bakes for 3s"),
+            "{output:?}"
+        );
+        let (_, body) = &controller.asked()[0];
+        assert_eq!(
+            (&body["why"], &body["confirm_s"]),
+            (&json!("because"), &json!(300))
+        );
+    }
+}
+
+/// The answer is then the revision that was undone.
+#[test]
+fn a_rollback_that_ends_a_bake_is_a_success() {
+    let undone = json!({
+        "state": "rolled_back", "reason": "root asked for it", "at": "2026-11-22T19:00:12Z"
+    });
+    let controller = Controller::start(&[("POST /v1/rollback", &[applied_as(&undone)])]);
+    let output = controller.run(&["rollback", "--why", "slow"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(out(&output).contains("revision 8 was rolled back: root asked for it"));
+    let (_, body) = &controller.asked()[0];
+    assert_eq!(*body, json!({ "revision": null, "why": "slow" }));
+}
+
+#[test]
+fn an_apply_as_json_is_one_object() {
+    let end = json!({ "state": "applied" });
+    let controller = Controller::start(&[
+        ("POST /v1/apply", &[applied_as(&baking())]),
+        ("GET /v1/revisions/8/progress", &[progress(&end)]),
+    ]);
+    let output = controller.run(&["apply", &file(&controller), "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["revision"]["state"], "applied");
+    assert_eq!(said["plan"], plan("allowed"));
+    // Nobody waits here, so it is as the answer was.
+    let output = controller.run(&["apply", &file(&controller), "--json", "--no-wait"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["revision"]["state"], "baking");
+}
+
+#[test]
+fn a_refused_apply_shows_the_plan_and_what_refuses() {
+    let refusal = json!({
+        "code": "refused", "message": "guard max_moved refuses", "plan": plan("refused")
+    });
+    let controller = Controller::start(&[("POST /v1/apply", &[Some((422, refusal.clone()))])]);
+    let file = file(&controller);
+    let output = controller.run(&["apply", &file]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(out(&output).contains("✗ max_moved"), "{output:?}");
+    assert!(out(&output).contains("--force max_moved"), "{output:?}");
+    assert!(err(&output).contains("guard max_moved refuses; nothing was changed"));
+    let output = controller.run(&["apply", &file, "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said, refusal);
+}
+
+#[test]
+fn mistakes_of_the_file_are_shown_as_the_controller_draws_them() {
+    let drawn = "error: unknown key `colour`\n --> new.toml:1:1";
+    let answer = Some((422, error("invalid_config", drawn)));
+    let controller = Controller::start(&[("POST /v1/plan", &[answer])]);
+    let output = controller.run(&["plan", &file(&controller)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(err(&output), format!("{drawn}\n"));
+}
+
+#[test]
+fn other_errors_have_one_line_and_code_1() {
+    let answer = Some((
+        409,
+        error("conflict", "revision 8 bakes: wait, or roll it back"),
+    ));
+    let controller = Controller::start(&[("POST /v1/apply", &[answer])]);
+    let output = controller.run(&["backend", "drain", "api-1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        err(&output),
+        "evenkeel: revision 8 bakes: wait, or roll it back\n"
+    );
+    assert_eq!(out(&output), "");
+    let (_, body) = &controller.asked()[0];
+    let edit = json!({ "edit": "set_state", "vip": null, "backend": "api-1", "state": "drain" });
+    assert_eq!(body["change"], json!({ "kind": "edits", "edits": [edit] }));
+}
+
+#[test]
+fn without_a_controller_it_is_said_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    for arguments in [&["status"][..], &["backend", "list"], &["events", "--json"]] {
+        let output = command(&socket, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = err(&output);
+        assert!(text.contains("is `evenkeel run` running?"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_and_not_the_change() {
+    let controller = Controller::start(&[
+        ("POST /v1/apply", &[applied_as(&baking())]),
+        ("GET /v1/revisions/8/progress", &[progress(&baking())]),
+    ]);
+    let mut command = command(&controller.socket(), &["apply", &file(&controller)]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while controller.asked().len() < 3 {
+        assert!(start.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(
+        err(&output).contains("revision 8 goes on without this command"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let events: Vec<Value> = (0..1000)
+        .map(|id| {
+            json!({
+                "id": id, "at": "2026-11-22T19:00:00Z", "kind": "health", "vip": null,
+                "backend": null, "message": "x".repeat(500)
+            })
+        })
+        .collect();
+    let controller = Controller::start(&[("GET /v1/events", &[ok(&json!(events))])]);
+    let mut child = command(&controller.socket(), &["events"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // As `head` does it: closed with most of it unread.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn colours_are_not_for_pipes() {
+    let controller = Controller::start(&[("POST /v1/plan", &[ok(&plan("refused"))])]);
+    let output = controller.run(&["plan", &file(&controller)]);
+    assert!(!out(&output).contains('\x1b'), "{output:?}");
+}
+
+#[test]
+fn manual_pages_are_written_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("none");
+    let pages = folder.path().join("man1").display().to_string();
+    let output = command(&socket, &["man", "--out", &pages])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for name in ["evenkeel", "evenkeel-apply", "evenkeel-backend-drain"] {
+        let page = fs::read_to_string(format!("{pages}/{name}.1")).unwrap();
+        assert!(page.contains("evenkeel"), "{name}");
+    }
+}
