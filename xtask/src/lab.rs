@@ -18,7 +18,7 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
         "-p",
         "lb-userspace",
         "-p",
-        "lab",
+        "lb-tests",
     ]))
     .context("build the balancer and the lab")?;
     let mut command = process::cargo([
@@ -26,7 +26,7 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
         "--quiet",
         "--release",
         "-p",
-        "lab",
+        "lb-tests",
         "--bin",
         binary,
         "--",
