@@ -76,9 +76,9 @@ fn cost_of(kind: &HealthKind, at: SocketAddr) {
         let kernel = (used_in_kernel() - before.1) / SECONDS as f64;
         assert!(changes.try_recv().is_err(), "a check failed");
         let each = share * 1e6 / BACKENDS as f64;
+        let (share, kernel) = (share * 100.0, kernel * 100.0);
         println!(
-            "{kind:?}: {:.1} % of a core, {each:.0} µs a check",
-            share * 100.0
+            "{kind:?}: {share:.1} % of a core ({kernel:.1} in the kernel), {each:.0} µs a check"
         );
     });
 }
