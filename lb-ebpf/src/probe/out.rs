@@ -20,6 +20,7 @@ use crate::{
 pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the kernel passes a valid context to the program.
     let Some(index) = mark::member(unsafe { (*skb).mark }) else {
+        forget(Frame(skb));
         return NEXT;
     };
     let (Some(path), Some(member)) = (PROBE_PATHS.get(index), MEMBERS.get(index)) else {
@@ -52,6 +53,19 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
             count(|counters| counters.failed += 1);
             DROP
         }
+    }
+}
+
+/// A connection of the host itself to a VIP may get the port of a check that is over: its answers are to
+/// stay as they are.
+#[inline(always)]
+fn forget(frame: Frame) {
+    let Some(flow) = read_flow(frame) else {
+        return;
+    };
+    if PROBE_FLOWS.get_ptr(flow).is_some() {
+        // It fails only if it is gone.
+        let _ = PROBE_FLOWS.remove(flow);
     }
 }
 
@@ -98,7 +112,7 @@ fn redirect(
         ..*flow
     };
     PROBE_FLOWS
-        .insert(&through_vip, &ProbedBackend { address: backend }, 0)
+        .insert(through_vip, ProbedBackend { address: backend }, 0)
         .map_err(|_| Refused)?;
     set_destination(frame, flow, &backend, &path.vip)?;
     if path.forward == u32::from(forward::IPIP) {

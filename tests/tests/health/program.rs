@@ -1,8 +1,12 @@
 //! The program on the interfaces: there once, gone when it should be, on old kernels' hooks as well.
 
+use std::net::TcpStream;
+use std::time::Duration;
+
 use evenkeel::config::HealthKind;
 use evenkeel::dataplane::{Pins, ProbePaths};
 use lab::configuration::Forward;
+use lab::link::ip;
 use lab::nginx::Nginx;
 use lab::process::output;
 use lab::tool;
@@ -104,4 +108,35 @@ fn without_a_data_path_it_says_so() {
     let text = error.to_string();
     assert!(text.contains("load the data path first"), "{text}");
     assert!(!folder.path().join("evenkeel").exists());
+}
+
+/// With four ports to choose from, the host's own connections get those of checks that are over.
+#[test]
+fn own_connections_to_a_vip_are_not_taken_for_checks() {
+    if !can_run("own connections") {
+        return;
+    }
+    let lab = Lab::build(Plan {
+        backends: 1,
+        ..Plan::new(Layout::OneArm)
+    })
+    .unwrap();
+    let _nginx = Nginx::start(&lab.backends[0], &["0.0.0.0:80".parse().unwrap()]).unwrap();
+    let vip = lab.vip(Family::V4, 1);
+    lab.backends[0].hold_vip(vip).unwrap();
+    let prober = Prober::start(&lab, Forward::L2);
+    let ns = &lab.balancers[0].ns;
+    ns.set_sysctl("net.ipv4.ip_local_port_range", "40000 40003")
+        .unwrap();
+    let route = format!("route add {vip}/32 via {}", lab.backends[0].ports[0].ipv4);
+    ip(ns, &[route]).unwrap();
+    for _ in 0..40 {
+        let met = prober.probe(0, Family::V4, Way::Vip, HealthKind::Tcp, 0);
+        assert_eq!(met, Ok(()));
+    }
+    let limit = Duration::from_secs(5);
+    let connect = || TcpStream::connect_timeout(&(vip, 80).into(), limit).map(drop);
+    for _ in 0..4 {
+        ns.enter(connect).unwrap();
+    }
 }

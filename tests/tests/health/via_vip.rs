@@ -1,6 +1,6 @@
 //! What probes by the way of the VIP's traffic see.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use evenkeel::config::HealthKind;
 use lab::balancer::{binary, start_decap};
@@ -26,12 +26,35 @@ fn hold_vips(lab: &Lab, backend: usize) {
     }
 }
 
+/// Answers packets to port 80 of the backend's own addresses and the VIPs, with "pong " and the packet. As a
+/// server behind direct server return must, from the address that was asked.
+fn answer_packets(lab: &Lab, backend: usize) {
+    let host = &lab.backends[backend];
+    for family in FAMILIES {
+        for address in [lab.vip(family, 1), host.address(family)] {
+            let bind = || UdpSocket::bind((address, 80)).unwrap();
+            let socket = host.ns.enter(bind);
+            std::thread::spawn(move || {
+                let mut packet = [0; 100];
+                while let Ok((length, from)) = socket.recv_from(&mut packet) {
+                    let text = [b"pong ", &packet[..length]].concat();
+                    let _ = socket.send_to(&text, from);
+                }
+            });
+        }
+    }
+}
+
 /// A backend that serves is found well both ways, by connections, pages and packets.
 fn assert_well(prober: &Prober<'_>, backend: usize) {
     let name = &prober.lab.backends[backend].name;
+    let packet = HealthKind::Udp {
+        send: Some(b"ping".to_vec()),
+        expect: Some(b"pong ping".to_vec()),
+    };
     for family in FAMILIES {
         for way in [Way::Direct, Way::Vip] {
-            for kind in [HealthKind::Tcp, page_of(name)] {
+            for kind in [HealthKind::Tcp, page_of(name), packet.clone()] {
                 let met = prober.probe(backend, family, way, kind.clone(), 0);
                 assert_eq!(met, Ok(()), "{name} {family:?} {way:?} {kind:?}");
             }
@@ -96,6 +119,8 @@ fn l2_shows_a_missing_loopback_address_and_a_strict_filter() {
     let _nginx = start_nginx(&lab);
     hold_vips(&lab, 0);
     hold_vips(&lab, 2);
+    answer_packets(&lab, 0);
+    answer_packets(&lab, 2);
     let prober = Prober::start(&lab, Forward::L2);
     assert_well(&prober, 0);
     assert_refusals(&prober, 0);
@@ -155,6 +180,7 @@ fn ipip_shows_a_missing_decapsulation() {
     let _nginx = start_nginx(&lab);
     hold_vips(&lab, 0);
     hold_vips(&lab, 2);
+    answer_packets(&lab, 0);
     let binary = binary().unwrap();
     let _decap: Vec<_> = lab.backends[..2]
         .iter()
@@ -179,6 +205,7 @@ fn a_node_that_holds_the_vip_itself_probes_all_the_same() {
     let lab = Lab::build(Plan::new(Layout::TwoArm)).unwrap();
     let _nginx = start_nginx(&lab);
     hold_vips(&lab, 0);
+    answer_packets(&lab, 0);
     for family in FAMILIES {
         lab.balancers[0].hold_vip(lab.vip(family, 1)).unwrap();
     }

@@ -56,8 +56,7 @@ impl Route {
     }
 
     fn open(&self, kind: Type) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(self.backend), kind, None)?;
-        socket.set_nonblocking(true)?;
+        let socket = Socket::new(Domain::for_address(self.backend), kind.nonblocking(), None)?;
         if let Some((_, member)) = self.through {
             socket.set_mark(mark::of(member))?;
         }
@@ -87,7 +86,11 @@ impl Route {
             io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => {
                 return self.local_failure(error);
             }
-            _ => format!("{self} can't be reached: {error}"),
+            _ => {
+                let error = error.to_string();
+                let words = error.split(" (os error").next().unwrap_or(&error);
+                format!("{self} can't be reached: {words}")
+            }
         })
     }
 

@@ -27,7 +27,10 @@ use crate::{
 /// What is needed to open sessions, once for all targets with the same settings: reading the host's
 /// trusted certificates takes longer than a check.
 #[derive(Debug, Default)]
-pub struct TlsConfigs(Mutex<HashMap<(bool, Option<String>), Arc<ClientConfig>>>);
+pub struct TlsConfigs(Mutex<HashMap<Settings, Arc<ClientConfig>>>);
+
+/// Whether certificates are verified, and by whose (PEM).
+type Settings = (bool, Option<String>);
 
 impl TlsConfigs {
     fn get(&self, verify: bool, ca: Option<&CaFile>) -> Result<Arc<ClientConfig>, Failure> {
