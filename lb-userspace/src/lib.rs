@@ -19,5 +19,7 @@ pub mod metrics;
 pub mod nexthop;
 pub mod ring;
 pub mod simulate;
+#[cfg(test)]
+mod skip;
 pub mod traffic;
 pub mod transition;

@@ -1,5 +1,8 @@
 //! The page on monitoring and the files in `deploy/` name metrics that exist, and real tools can read the files.
 
+#[path = "../src/skip.rs"]
+mod skip;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -30,7 +33,9 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 /// Metrics that exist: those of the controller and those that rules record.
 fn existing() -> BTreeSet<String> {
     let rules = read("deploy/prometheus/evenkeel.rules.yml");
-    let recorded = rules.lines().filter_map(|line| line.trim().strip_prefix("- record: "));
+    let recorded = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- record: "));
     let own = FAMILIES.iter().map(|family| family.name);
     own.chain(recorded).map(str::to_owned).collect()
 }
@@ -44,17 +49,28 @@ fn every_metric_is_documented() {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
-        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<_> = family
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
         let labels = match &labels[..] {
             [] => "–".to_owned(),
             labels => labels.join(", "),
         };
-        let row = format!("| `{}` | {kind} | {labels} | {} |", family.name, family.help);
+        let row = format!(
+            "| `{}` | {kind} | {labels} | {} |",
+            family.name, family.help
+        );
         assert!(page.contains(&row), "docs/monitoring.md lacks:\n{row}");
     }
     let is_row = |line: &&str| line.starts_with("| `evenkeel_") || line.starts_with("| `process_");
     let rows = page.lines().filter(is_row).count();
-    assert_eq!(rows, FAMILIES.len(), "docs/monitoring.md lists a metric that is gone");
+    assert_eq!(
+        rows,
+        FAMILIES.len(),
+        "docs/monitoring.md lists a metric that is gone"
+    );
 }
 
 #[test]
@@ -89,7 +105,10 @@ fn every_metric_that_is_named_exists() {
         let named = metrics_in(&read(file));
         assert!(!named.is_empty(), "{file} names no metric");
         let unknown: Vec<_> = named.difference(&existing).collect();
-        assert!(unknown.is_empty(), "{file} names what does not exist: {unknown:?}");
+        assert!(
+            unknown.is_empty(),
+            "{file} names what does not exist: {unknown:?}"
+        );
     }
 }
 
@@ -103,7 +122,10 @@ fn the_dashboard_hangs_together() {
     let mut cells = BTreeSet::new();
     for panel in panels {
         let title = &panel["title"];
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title} has another's id");
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "{title} has another's id"
+        );
         let place = |key| panel["gridPos"][key].as_u64().unwrap();
         assert!(place("x") + place("w") <= 24, "{title} is too wide");
         for x in place("x")..place("x") + place("w") {
@@ -125,7 +147,9 @@ fn prometheus_understands_the_queries_of_the_dashboard() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read("deploy/grafana/evenkeel.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
-    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let targets = panels
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
     let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
     for (number, target) in targets.enumerate() {
         let query = target["expr"].as_str().unwrap();
@@ -135,12 +159,20 @@ fn prometheus_understands_the_queries_of_the_dashboard() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dashboard.yml");
     fs::write(&file, rules).unwrap();
-    run("promtool", &["check", "rules", file.to_str().unwrap()], "prometheus");
+    run(
+        "promtool",
+        &["check", "rules", file.to_str().unwrap()],
+        "prometheus",
+    );
 }
 
 #[test]
 fn promtool_passes_the_rules_and_their_tests() {
-    run("promtool", &["check", "config", "prometheus.yml"], "prometheus");
+    run(
+        "promtool",
+        &["check", "config", "prometheus.yml"],
+        "prometheus",
+    );
     let tests = ["test", "rules", "evenkeel.rules.test.yml"];
     run("promtool", &tests, "prometheus");
 }
@@ -156,7 +188,9 @@ fn amtool_passes_the_configuration() {
 fn every_rule_is_tested() {
     let rules = read("deploy/prometheus/evenkeel.rules.yml");
     let tests = read("deploy/prometheus/evenkeel.rules.test.yml");
-    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
     let untested: Vec<_> = alerts
         .filter(|alert| {
             let fires = format!("alertname: {alert}\n        exp_alerts:\n          - exp_labels");
@@ -173,7 +207,7 @@ fn run(tool: &str, arguments: &[&str], package: &str) {
         .current_dir(root().join("deploy/prometheus"))
         .output();
     let Ok(output) = output else {
-        eprintln!("skipped {tool} {arguments:?}: apt-get install {package}");
+        skip::note(tool, package);
         return;
     };
     let said = [output.stdout, output.stderr].concat();
