@@ -126,7 +126,7 @@ async fn alertmanager_sees_alerts_come_change_and_go() {
     alerts.update(later(-100), &[]);
     let one = down(&["api-1"]).cause("checks say: connection refused");
     for second in -60..=-50 {
-        alerts.update(later(second), &[one.clone()]);
+        alerts.update(later(second), std::slice::from_ref(&one));
     }
     manager
         .wait_for(&[("EvenkeelBackendDown", "warning")])
