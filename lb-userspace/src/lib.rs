@@ -28,5 +28,7 @@ pub mod nexthop;
 pub mod revision;
 pub mod ring;
 pub mod simulate;
+#[cfg(test)]
+mod skip;
 pub mod traffic;
 pub mod transition;
