@@ -15,4 +15,5 @@ pub mod decap;
 pub mod nexthop;
 pub mod ring;
 pub mod simulate;
+pub mod skew;
 pub mod transition;
