@@ -1,0 +1,301 @@
+//! Overload and starvation: new flows against the share of the table.
+//!
+//! Two questions, two windows. *Is it chance?* is asked of the evidence ([`super::evidence`]): the long
+//! window, which is as long as the trouble. *Does it matter, and is it so now?* is asked of the ratio, in
+//! that stretch and in the short window. A finding is raised when both say yes, for the member that
+//! explains most; what the others have more or less because of it is no finding.
+
+use super::{
+    Thresholds,
+    counts::{Step, rearranged},
+    dispersion::{Dispersion, Residuals},
+    evidence::{Alternatives, Bounds, Direction, Expected, Stretch, Tests},
+    raised::Raised,
+    recent::{Counted, Recent},
+};
+
+/// Times the wanted evidence that a sum may hold.
+const HEADROOM: f64 = 1.5;
+
+/// A member that seems to get more or less than its share.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    member: usize,
+    direction: Direction,
+    stretch: Stretch,
+}
+
+/// The watch over the shares of new flows.
+#[derive(Clone, Debug)]
+pub(super) struct Shares {
+    alternatives: Alternatives,
+    tests: Vec<Tests>,
+    residuals: Vec<Residuals>,
+    recent: Recent,
+    raised: Vec<Option<Raised>>,
+    any_raised: bool,
+    dispersion: Dispersion,
+}
+
+impl Shares {
+    pub(super) fn new(thresholds: &Thresholds, independent: bool) -> Self {
+        Self {
+            alternatives: Alternatives::default(),
+            tests: Vec::new(),
+            residuals: Vec::new(),
+            recent: Recent::new(thresholds.short_s.max(1) as usize, 0),
+            raised: Vec::new(),
+            any_raised: false,
+            dispersion: Dispersion::new(independent, thresholds.short_s, thresholds.long_s),
+        }
+    }
+
+    pub(super) fn rearrange(&mut self, places: &[Option<usize>]) {
+        self.tests = rearranged(&self.tests, places);
+        self.residuals = rearranged(&self.residuals, places);
+        self.raised = rearranged(&self.raised, places);
+        self.recent = self.recent.rearranged(places);
+        self.dispersion.interrupt();
+    }
+
+    pub(super) fn phi(&self) -> f64 {
+        self.dispersion.phi()
+    }
+
+    /// Members that have a finding.
+    pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &Raised)> {
+        let raised = if self.any_raised { &*self.raised } else { &[] };
+        raised
+            .iter()
+            .enumerate()
+            .filter_map(|(member, raised)| Some((member, raised.as_ref()?)))
+    }
+
+    pub(super) fn recent(&self, member: usize) -> Counted {
+        self.recent.sum(member)
+    }
+
+    pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {
+        let wanted = thresholds.evidence(step.eligible);
+        let proof = self.add(step, thresholds, wanted);
+        if self.any_raised {
+            self.follow(step, thresholds);
+        } else {
+            self.learn(step);
+        }
+        if proof && self.dispersion.is_known() && step.eligible > 1 {
+            self.raise(step, thresholds, wanted);
+        }
+    }
+
+    /// Adds the step to all tests; whether any has the evidence.
+    fn add(&mut self, step: &Step, thresholds: &Thresholds, wanted: f64) -> bool {
+        let phi = self.dispersion.phi();
+        let bounds = Bounds {
+            step: wanted / f64::from(thresholds.least_seconds.max(1)),
+            sum: wanted * HEADROOM,
+        };
+        self.recent.advance();
+        let mut any = false;
+        for (member, (came, tests)) in step.members.iter().zip(&mut self.tests).enumerate() {
+            let allowance = self
+                .dispersion
+                .allowance(came.share, thresholds.widest_tolerance);
+            let expected = Expected {
+                most: step.flows * came.most_share * allowance,
+                least: step.flows * came.least_share / allowance,
+            };
+            tests.add(
+                &self.alternatives,
+                came.flows,
+                expected,
+                phi,
+                bounds,
+                step.now_s,
+            );
+            let counted = Counted {
+                got: came.flows,
+                most: expected.most,
+                least: expected.least,
+            };
+            self.recent.set(member, counted);
+            any |= tests.has_proof(wanted);
+        }
+        any
+    }
+
+    fn learn(&mut self, step: &Step) {
+        if !step.stable {
+            self.dispersion.interrupt();
+            return;
+        }
+        let flows = step.flows;
+        let members = step.members.iter().zip(&mut self.residuals);
+        let residuals =
+            members.map(|(came, kept)| (came.flows - flows * came.share, came.share, kept));
+        self.dispersion.learn(flows, residuals);
+        if self.dispersion.is_block_full() {
+            self.dispersion.close_blocks(self.residuals.iter_mut());
+        }
+    }
+
+    fn raise(&mut self, step: &Step, thresholds: &Thresholds, wanted: f64) {
+        let candidates = self.candidates(step, thresholds, wanted);
+        for mut candidate in self.explaining(candidates, step, thresholds) {
+            if let Some(other) = self.instead(&candidate, step, thresholds) {
+                candidate = other;
+            }
+            self.raised[candidate.member] = Some(Raised::new(
+                candidate.direction,
+                candidate.stretch,
+                step.now_s,
+            ));
+            self.any_raised = true;
+        }
+    }
+
+    /// Members for which evidence and both windows agree.
+    fn candidates(&self, step: &Step, thresholds: &Thresholds, wanted: f64) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for (member, tests) in self.tests.iter().enumerate() {
+            if self.raised[member].is_some() {
+                continue;
+            }
+            for direction in [Direction::Over, Direction::Under] {
+                let matters = |stretch: &Stretch| {
+                    exceeds(direction, stretch.ratio(), thresholds.tolerance)
+                        && self.is_now(member, direction, thresholds)
+                        && (direction == Direction::Over || step.members[member].eligible)
+                };
+                if let Some(stretch) = tests.proof(direction, wanted).filter(matters) {
+                    candidates.push(Candidate {
+                        member,
+                        direction,
+                        stretch,
+                    });
+                }
+            }
+        }
+        candidates
+    }
+
+    /// Whether the short window has it too. Where it has few flows it need only not speak against it.
+    fn is_now(&self, member: usize, direction: Direction, thresholds: &Thresholds) -> bool {
+        let Counted { got, most, least } = self.recent.sum(member);
+        let doubt = (self.dispersion.phi() * got).sqrt();
+        match direction {
+            Direction::Over => got + doubt + 1.0 >= most * (1.0 + thresholds.tolerance),
+            Direction::Under => got - doubt - 1.0 <= least / (1.0 + thresholds.tolerance),
+        }
+    }
+
+    /// Of the candidates, those that remain when what is already explained is taken away: the
+    /// strongest first, then those that still deviate from what it leaves for the others.
+    fn explaining(
+        &self,
+        mut candidates: Vec<Candidate>,
+        step: &Step,
+        thresholds: &Thresholds,
+    ) -> Vec<Candidate> {
+        let mut share = 0.0;
+        let mut flows = 0.0;
+        for (member, _) in self.raised() {
+            let recent = self.recent.sum(member);
+            share += step.members[member].share;
+            flows += step.members[member].share * recent.got / recent.most.max(1.0);
+        }
+        let mut chosen = Vec::new();
+        while !candidates.is_empty() && share < 0.999 {
+            let left = ((1.0 - flows) / (1.0 - share)).max(0.01);
+            candidates.retain(|candidate| {
+                exceeds(
+                    candidate.direction,
+                    candidate.stretch.ratio() / left,
+                    thresholds.tolerance,
+                )
+            });
+            let strength = |candidate: &Candidate| {
+                let expected = candidate.stretch.expected * left;
+                let got = candidate.stretch.got;
+                (got - expected).abs() / expected.max(1.0).sqrt()
+            };
+            let Some(place) =
+                (0..candidates.len()).max_by(|&a, &b| {
+                    strength(&candidates[a]).total_cmp(&strength(&candidates[b]))
+                })
+            else {
+                break;
+            };
+            let best = candidates.swap_remove(place);
+            share += step.members[best.member].share;
+            flows += step.members[best.member].share * best.stretch.ratio();
+            chosen.push(best);
+        }
+        chosen
+    }
+
+    /// Of two members, one gets too much as the other gets too little: the one that carries the load is named.
+    fn instead(
+        &self,
+        candidate: &Candidate,
+        step: &Step,
+        thresholds: &Thresholds,
+    ) -> Option<Candidate> {
+        if candidate.direction == Direction::Over || step.eligible != 2 {
+            return None;
+        }
+        let other = (0..step.members.len())
+            .find(|&member| member != candidate.member && step.members[member].eligible)?;
+        let recent = self.recent.sum(other);
+        let stretch = Stretch {
+            llr: candidate.stretch.llr,
+            got: recent.got,
+            expected: recent.most,
+            since_s: candidate.stretch.since_s,
+        };
+        let over = exceeds(Direction::Over, stretch.ratio(), thresholds.tolerance);
+        (over && self.raised[other].is_none()).then_some(Candidate {
+            member: other,
+            direction: Direction::Over,
+            stretch,
+        })
+    }
+
+    /// Goes on with what is raised, and clears what is over.
+    fn follow(&mut self, step: &Step, thresholds: &Thresholds) {
+        let mut any = false;
+        for ((slot, came), member) in self.raised.iter_mut().zip(&step.members).zip(0..) {
+            let Some(raised) = slot else { continue };
+            let counted = self.recent.latest(member);
+            let expected = match raised.direction {
+                Direction::Over => counted.most,
+                Direction::Under => counted.least,
+            };
+            raised.add(counted.got, expected);
+            let half = thresholds.tolerance / 2.0;
+            let gone = raised.direction == Direction::Under && !came.eligible;
+            if gone
+                || raised.is_over(thresholds, |raised, ratio| {
+                    !exceeds(raised.direction, ratio, half)
+                })
+            {
+                *slot = None;
+            } else {
+                any = true;
+            }
+        }
+        if self.any_raised && !any {
+            // What the others gathered meanwhile was the fault's doing.
+            self.tests.fill(Tests::default());
+            self.dispersion.interrupt();
+        }
+        self.any_raised = any;
+    }
+}
+
+fn exceeds(direction: Direction, ratio: f64, tolerance: f64) -> bool {
+    match direction {
+        Direction::Over => ratio > 1.0 + tolerance,
+        Direction::Under => ratio < 1.0 / (1.0 + tolerance),
+    }
+}
