@@ -71,6 +71,9 @@ struct Test {
     alternative: Alternative,
     llr: f64,
     expected: f64,
+    /// Whether it was once taken for well. What comes after must begin again at [`ACCEPT`], not at
+    /// whatever minutes of good traffic have gathered.
+    well: bool,
 }
 
 impl Test {
@@ -80,6 +83,7 @@ impl Test {
             alternative: Alternative::new(times),
             llr: 0.0,
             expected: 0.0,
+            well: false,
         }
     }
 
@@ -87,6 +91,8 @@ impl Test {
         let expected = all * self.share;
         let gain = self.alternative.gain(got, expected) / dispersion;
         self.llr += gain.min(most);
+        self.well |= self.llr <= ACCEPT;
+        self.llr = self.llr.max(ACCEPT);
         self.expected += expected;
     }
 }
@@ -200,7 +206,7 @@ impl AfterChange {
         for trial in &self.trials {
             let fair = trial.fair.as_ref().map(|test| (test, Reference::Fair));
             for (test, against) in fair.into_iter().chain([(&trial.table, Reference::Table)]) {
-                all_well &= test.llr <= ACCEPT;
+                all_well &= test.well;
                 let worse = worst.is_none_or(|(_, other, _)| test.llr > other.llr);
                 if test.llr >= self.roll_back && worse {
                     worst = Some((trial, test, against));

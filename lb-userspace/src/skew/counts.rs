@@ -19,6 +19,8 @@ pub(super) struct Step {
     pub(super) members: Vec<Came>,
     /// Whether the table was the same throughout, as far as one can know.
     pub(super) stable: bool,
+    /// Whether flows of before a change are counted again, so that shares say little.
+    pub(super) suspended: bool,
     /// Members that should get new flows.
     pub(super) eligible: usize,
     /// Whether packets and bytes are counted.
@@ -45,10 +47,6 @@ struct Kept {
     totals: Option<[u64; 3]>,
     /// Its share in the last two observations.
     shares: [f64; 2],
-    /// The largest share since the ring was last without a transition.
-    most_before: f64,
-    /// The smallest.
-    least_before: f64,
 }
 
 /// The members, and what they had.
@@ -79,16 +77,6 @@ impl Roster {
 
     pub(super) fn place(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| **known == *name)
-    }
-
-    /// The largest share that the member had since the ring was last without a transition.
-    pub(super) fn most_before(&self, member: usize) -> f64 {
-        self.kept[member].most_before
-    }
-
-    /// The smallest share that it had since then.
-    pub(super) fn least_before(&self, member: usize) -> f64 {
-        self.kept[member].least_before
     }
 
     /// Takes the members as they are now; where they had been, if there are others than before.
@@ -130,9 +118,9 @@ impl Roster {
         step.has_volume = false;
         step.members.clear();
         self.since_change = self.since_change.saturating_add(1);
-        let transition = seen.in_transition && !facts.tcp;
+        step.suspended = seen.in_transition && !facts.tcp;
         for (kept, member) in self.kept.iter_mut().zip(seen.members) {
-            let came = kept.came(member, transition);
+            let came = kept.came(member);
             if came.share != kept.shares[0] {
                 self.since_change = 0;
             }
@@ -148,28 +136,19 @@ impl Roster {
 }
 
 impl Kept {
-    fn came(&mut self, member: &Member, transition: bool) -> Came {
+    fn came(&mut self, member: &Member) -> Came {
         let now = [member.new_flows, member.packets, member.bytes];
         let before = self.totals.replace(now).unwrap_or(now);
         let came = |which: usize| came_since(before[which], now[which]) as f64;
         let share = member.table_share;
         let [last, last_but_one] = self.shares;
-        let most_share = share.max(last).max(last_but_one).max(LEAST_SHARE);
-        let least_share = share.min(last).min(last_but_one);
-        if transition {
-            self.most_before = self.most_before.max(most_share);
-            self.least_before = self.least_before.min(least_share);
-        } else {
-            self.most_before = most_share;
-            self.least_before = least_share;
-        }
         Came {
             flows: came(0),
             packets: came(1),
             bytes: came(2),
             share,
-            most_share,
-            least_share,
+            most_share: share.max(last).max(last_but_one).max(LEAST_SHARE),
+            least_share: share.min(last).min(last_but_one),
             eligible: member.phase.is_eligible() && share > 0.0,
         }
     }

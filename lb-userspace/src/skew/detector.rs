@@ -69,7 +69,9 @@ impl Detector {
             self.silence.observe(step, thresholds);
         }
         self.intended.observe(seen, step);
-        self.concentration.observe(seen, step, thresholds);
+        if !step.suspended {
+            self.concentration.observe(seen, step, thresholds);
+        }
         self.shares.observe(step, thresholds);
         self.report(seen);
         &self.findings
@@ -146,6 +148,7 @@ impl Detector {
         report.concentration(&self.concentration);
         report.holes(&self.silence);
         report.shares(&self.shares);
+        report.transition(&self.shares);
         report.volume(&self.volume);
         report.spike(&self.spike);
     }
@@ -214,10 +217,23 @@ impl Report<'_> {
                 Direction::Under => Kind::Starvation,
             };
             let share = self.context.step.members[member].share;
-            let mut affected = self.affected(member, raised.got, raised.expected, share);
+            let expected = shares.expected(raised, share, self.context.thresholds);
+            let mut affected = self.affected(member, raised.got, expected, share);
             affected.z /= shares.phi().sqrt();
-            let diagnosis = self.context.of_share(member, raised);
+            let diagnosis = self.context.of_share(member, raised, expected);
             self.add(kind, affected, raised.since_s, raised.raised_s, diagnosis);
+        }
+    }
+
+    fn transition(&mut self, shares: &Shares) {
+        let Some((since_s, off)) = shares.in_transition(self.context.thresholds) else {
+            return;
+        };
+        for (member, counted) in off {
+            let share = self.context.step.members[member].share;
+            let affected = self.affected(member, counted.got, counted.most, share);
+            let diagnosis = Context::of_transition();
+            self.add(Kind::Overload, affected, since_s, since_s, diagnosis);
         }
     }
 

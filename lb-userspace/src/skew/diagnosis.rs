@@ -141,58 +141,29 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Whether what the members had before the transition explains it.
-    fn in_transition(&self, member: usize, raised: &Raised) -> bool {
-        if !self.seen.in_transition || self.tcp {
-            return false;
-        }
-        match raised.direction {
-            Direction::Over => {
-                let most = self.roster.most_before(member);
-                let share = self.step.members[member].most_share;
-                raised.ratio() <= (1.0 + self.thresholds.tolerance) * most / share
-            }
-            // Who is new in the ring, or has more of it, waits for the flows of the others.
-            Direction::Under => {
-                let least = self.roster.least_before(member);
-                let share = self.step.members[member].least_share;
-                raised.ratio() * share >= least / (1.0 + self.thresholds.tolerance)
-            }
-        }
-    }
-
     /// Why a member gets more or less than its share of the table.
-    pub(super) fn of_share(&self, member: usize, raised: &Raised) -> Diagnosis {
-        let ratio = raised.ratio();
-        let expected = self.step.members[member].share;
+    pub(super) fn of_share(&self, member: usize, raised: &Raised, expected: f64) -> Diagnosis {
+        let ratio = raised.got / expected.max(f64::MIN_POSITIVE);
+        let share = self.step.members[member].share;
         let name = self.name(member);
         let got = format!(
             "{name} got {:.0} new flows in {:.0} s; {:.0} is its share of the table ({})",
             raised.got,
             self.step.now_s - raised.since_s,
-            raised.expected,
-            percent(expected),
+            expected,
+            percent(share),
         );
         let mut diagnosis = self
             .hole(member)
-            .or_else(|| self.of_known(member, raised, expected * (ratio - 1.0)))
-            .unwrap_or_else(|| self.of_unknown(member, raised));
+            .or_else(|| self.of_known(member, raised, ratio))
+            .unwrap_or_else(|| self.of_unknown(member, raised, ratio));
         diagnosis.evidence.insert(0, got);
         diagnosis
     }
 
-    fn of_known(&self, member: usize, raised: &Raised, excess: f64) -> Option<Diagnosis> {
-        let weight = by_ratio(raised.ratio());
-        if self.in_transition(member, raised) {
-            return Some(Diagnosis {
-                cause: Cause::RingInTransition,
-                weight: Weight::Note,
-                evidence: vec![
-                    "slots are in transition: flows without an entry still go to previous members"
-                        .to_owned(),
-                ],
-            });
-        }
+    fn of_known(&self, member: usize, raised: &Raised, ratio: f64) -> Option<Diagnosis> {
+        let weight = by_ratio(ratio);
+        let excess = self.step.members[member].share * (ratio - 1.0);
         let over = raised.direction == Direction::Over;
         let source = over.then(|| self.source(member, excess)).flatten();
         let (cause, sentence) = source.or_else(|| self.revision(member, raised.since_s))?;
@@ -203,7 +174,7 @@ impl<'a> Context<'a> {
         })
     }
 
-    fn of_unknown(&self, member: usize, raised: &Raised) -> Diagnosis {
+    fn of_unknown(&self, member: usize, raised: &Raised, ratio: f64) -> Diagnosis {
         let (own, others) = self.silence.packets_per_flow(member);
         let repeats = self.tcp && others > 0.0 && own < REPEATED * others;
         let slow = raised.direction == Direction::Over && repeats;
@@ -225,7 +196,7 @@ impl<'a> Context<'a> {
         };
         Diagnosis {
             cause,
-            weight: by_ratio(raised.ratio()),
+            weight: by_ratio(ratio),
             evidence: vec![sentence],
         }
     }
@@ -345,6 +316,19 @@ impl<'a> Context<'a> {
                 .collect();
             (Cause::Elephants { flows }, sentence)
         })
+    }
+
+    /// Why shares are off while old flows are counted again.
+    pub(super) fn of_transition() -> Diagnosis {
+        Diagnosis {
+            cause: Cause::RingInTransition,
+            weight: Weight::Note,
+            evidence: vec![
+                "slots are in transition: flows without an entry still go to previous members, and are \
+                 counted once more; shares are judged again when it ends"
+                    .to_owned(),
+            ],
+        }
     }
 
     /// That nothing comes back from a member.

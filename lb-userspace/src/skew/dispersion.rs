@@ -18,8 +18,13 @@
 const MEMORY: f64 = 300.0;
 /// Blocks of the short window that φ remembers.
 const BLOCK_MEMORY: f64 = 60.0;
-/// Blocks of the long window that κ remembers: an hour of two minutes each.
-const SOURCE_MEMORY: f64 = 30.0;
+/// Blocks of the long window that κ remembers: twelve hours of two minutes each. Few sources make few
+/// independent samples, and those of the night say little of the day.
+const SOURCE_MEMORY: f64 = 360.0;
+/// What κ is taken for at least: some forty sources of half a percent to one, before any was seen.
+const LEAST_KAPPA: f64 = 0.002;
+/// Times what was learned that κ may be: large sources are few, and few samples say little of their tail.
+const KAPPA_MARGIN: f64 = 1.5;
 /// Times its mean that one observation may count: the onset of a fault must not pass for dispersion.
 const CLIP: f64 = 8.0;
 /// Expected flows before which φ is taken for 1.
@@ -75,7 +80,8 @@ pub(super) struct Dispersion {
     long: usize,
     seconds: RatioOfMeans,
     blocks: RatioOfMeans,
-    sources: RatioOfMeans,
+    kappa: f64,
+    kappas: f64,
     last_variance: Option<f64>,
     block: Block,
     last_block: Option<f64>,
@@ -109,7 +115,8 @@ impl Dispersion {
             long: long as usize,
             seconds: RatioOfMeans::default(),
             blocks: RatioOfMeans::default(),
-            sources: RatioOfMeans::default(),
+            kappa: 0.0,
+            kappas: 0.0,
             last_variance: None,
             block: Block::default(),
             last_block: None,
@@ -127,18 +134,22 @@ impl Dispersion {
         (phi - NOISE).max(1.0)
     }
 
-    /// κ.
-    pub(super) fn kappa(&self) -> f64 {
-        if self.independent || self.sources.count == 0.0 {
+    /// κ, with a margin for what was not seen yet.
+    fn kappa(&self) -> f64 {
+        if self.independent {
             0.0
         } else {
-            (self.sources.above / self.sources.below.max(f64::MIN_POSITIVE)).max(0.0)
+            LEAST_KAPPA + KAPPA_MARGIN * self.learned_kappa()
         }
+    }
+
+    fn learned_kappa(&self) -> f64 {
+        self.kappa.max(0.0)
     }
 
     /// Whether enough was seen to judge by it.
     pub(super) fn is_known(&self) -> bool {
-        self.independent || self.sources.count >= 1.0
+        self.independent || self.kappas >= 1.0
     }
 
     /// Times its share that a member with this share may get for its heavy sources; `widest` bounds it.
@@ -224,17 +235,15 @@ impl Dispersion {
         }
         let excess = squares - self.phi() * block.variance;
         let whole = block.flows * block.flows * block.spread;
-        let known = self.sources.count >= 3.0;
-        let clipped = if known {
-            excess.min(CLIP * self.kappa() * whole + block.variance)
+        let most = if self.kappas >= 3.0 {
+            CLIP * self.kappa() * whole + block.variance
         } else {
-            excess
+            f64::INFINITY
         };
         // Each block counts alike, whatever its flows: what is looked for is a property of the sources.
-        let kappa = clipped / whole.max(f64::MIN_POSITIVE);
-        self.sources.count = (self.sources.count + 1.0).min(SOURCE_MEMORY);
-        self.sources.above += (kappa - self.sources.above) / self.sources.count;
-        self.sources.below = 1.0;
+        let kappa = excess.min(most) / whole.max(f64::MIN_POSITIVE);
+        self.kappas = (self.kappas + 1.0).min(SOURCE_MEMORY);
+        self.kappa += (kappa - self.kappa) / self.kappas;
     }
 
     /// Forgets the neighbours of the next observation: something lies between that says nothing.

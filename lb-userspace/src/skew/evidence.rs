@@ -88,20 +88,32 @@ pub(super) struct Tests {
     under: [Stretch; 2],
 }
 
-/// The sizes that are tested for. The large ones are quickest for members at twice and half their
-/// share, the small ones still gather evidence at 1.15 and 0.88 times; both do for what is between and beyond.
+/// The sizes that are tested for.
+///
+/// A sum grows where the ratio is beyond `(ρ−1) / ln ρ`, about √ρ. With ρ = (1+δ)² that is the tolerance: what is within
+/// it never becomes evidence, however many flows there are, and what is beyond it always does. The large
+/// size is quickest for members at twice and half their share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alternatives {
+    tolerance: f64,
     over: [Alternative; 2],
     under: [Alternative; 2],
 }
 
-impl Default for Alternatives {
-    fn default() -> Self {
+impl Alternatives {
+    pub(super) fn new(tolerance: f64) -> Self {
+        let small = (1.0 + tolerance) * (1.0 + tolerance);
+        let large = f64::max(2.0, 1.5 * small);
         Self {
-            over: [Alternative::new(2.0), Alternative::new(1.25)],
-            under: [Alternative::new(0.5), Alternative::new(0.8)],
+            tolerance,
+            over: [Alternative::new(large), Alternative::new(small)],
+            under: [Alternative::new(1.0 / large), Alternative::new(1.0 / small)],
         }
+    }
+
+    /// Whether they are those of this tolerance.
+    pub(super) fn are_for(&self, tolerance: f64) -> bool {
+        self.tolerance == tolerance
     }
 }
 

@@ -21,7 +21,9 @@ pub struct Observation<'a> {
     pub members: &'a [Member],
     /// Slots of the ring.
     pub ring_size: u32,
-    /// Whether slots are in transition: flows without an entry still go to previous members.
+    /// Whether slots are in transition: flows without an entry still go to previous members. Where SYNs tell what
+    /// is new (TCP) it changes nothing; elsewhere old flows are counted once more then, and shares say
+    /// little. False for `track = "always"`, where every flow has an entry.
     pub in_transition: bool,
     /// The newest revision that changed this VIP.
     pub change: Option<&'a Change>,
@@ -36,7 +38,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Slots over ring size, as it is in the kernel.
     pub table_share: f64,
-    /// Weight in force (with slow start) over the sum of those of all eligible members.
+    /// Weight in force (with slow start) over the sum of those of all members that are to get new flows (all, in
+    /// panic mode).
     pub intended_share: f64,
     /// New flows a second that it can take, if that is known.
     pub capacity: Option<f64>,

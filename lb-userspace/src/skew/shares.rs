@@ -34,18 +34,21 @@ pub(super) struct Shares {
     recent: Recent,
     raised: Vec<Option<Raised>>,
     any_raised: bool,
+    /// Since when shares are off because old flows are counted again.
+    transition_s: Option<f64>,
     dispersion: Dispersion,
 }
 
 impl Shares {
     pub(super) fn new(thresholds: &Thresholds, independent: bool) -> Self {
         Self {
-            alternatives: Alternatives::default(),
+            alternatives: Alternatives::new(thresholds.tolerance),
             tests: Vec::new(),
             residuals: Vec::new(),
             recent: Recent::new(thresholds.short_s.max(1) as usize, 0),
             raised: Vec::new(),
             any_raised: false,
+            transition_s: None,
             dispersion: Dispersion::new(independent, thresholds.short_s, thresholds.long_s),
         }
     }
@@ -62,6 +65,15 @@ impl Shares {
         self.dispersion.phi()
     }
 
+    /// What the member should have got, without what it was allowed for its heavy sources.
+    pub(super) fn expected(&self, raised: &Raised, share: f64, thresholds: &Thresholds) -> f64 {
+        let allowance = self.dispersion.allowance(share, thresholds.widest_tolerance);
+        match raised.direction {
+            Direction::Over => raised.expected / allowance,
+            Direction::Under => raised.expected * allowance,
+        }
+    }
+
     /// Members that have a finding.
     pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &Raised)> {
         let raised = if self.any_raised { &*self.raised } else { &[] };
@@ -71,19 +83,35 @@ impl Shares {
             .filter_map(|(member, raised)| Some((member, raised.as_ref()?)))
     }
 
-    pub(super) fn recent(&self, member: usize) -> Counted {
-        self.recent.sum(member)
+    /// Members that get more than their share while old flows are counted again: since when, and what came in the
+    /// short window.
+    pub(super) fn in_transition(&self, thresholds: &Thresholds) -> Option<(f64, Vec<(usize, Counted)>)> {
+        let since_s = self.transition_s?;
+        let members = (0..self.tests.len()).map(|member| (member, self.recent.sum(member)));
+        let off = members.filter(|(_, counted)| is_far_over(counted, thresholds));
+        Some((since_s, off.collect()))
     }
 
     pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {
         let wanted = thresholds.evidence(step.eligible);
+        if step.suspended {
+            self.wait(step, thresholds);
+            return;
+        }
+        self.transition_s = None;
+        if !self.alternatives.are_for(thresholds.tolerance) {
+            self.alternatives = Alternatives::new(thresholds.tolerance);
+        }
         let proof = self.add(step, thresholds, wanted);
+        if !self.dispersion.is_known() {
+            self.tests.fill(Tests::default());
+        }
         if self.any_raised {
             self.follow(step, thresholds);
         } else {
             self.learn(step);
         }
-        if proof && self.dispersion.is_known() && step.eligible > 1 {
+        if proof && step.eligible > 1 {
             self.raise(step, thresholds, wanted);
         }
     }
@@ -122,6 +150,23 @@ impl Shares {
             any |= tests.has_proof(wanted);
         }
         any
+    }
+
+    /// Lets an observation pass of which nothing follows for the shares.
+    fn wait(&mut self, step: &Step, thresholds: &Thresholds) {
+        self.recent.advance();
+        let mut any = false;
+        for (member, came) in step.members.iter().enumerate() {
+            let counted = Counted {
+                got: came.flows,
+                most: step.flows * came.most_share,
+                least: step.flows * came.least_share,
+            };
+            self.recent.set(member, counted);
+            any |= is_far_over(&self.recent.sum(member), thresholds);
+        }
+        self.transition_s = any.then(|| self.transition_s.unwrap_or(step.now_s));
+        self.dispersion.interrupt();
     }
 
     fn learn(&mut self, step: &Step) {
@@ -291,6 +336,11 @@ impl Shares {
         }
         self.any_raised = any;
     }
+}
+
+/// Whether it is more than chance would have it, about.
+fn is_far_over(counted: &Counted, thresholds: &Thresholds) -> bool {
+    counted.got - 4.0 * counted.got.sqrt() > counted.most * (1.0 + thresholds.tolerance)
 }
 
 fn exceeds(direction: Direction, ratio: f64, tolerance: f64) -> bool {
