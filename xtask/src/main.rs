@@ -51,6 +51,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Judge the watch over shares by simulated traffic, with and without faults.
+    SkewSim {
+        /// Passed to the simulation: `--json`, `--quick`, `--write`, `--days N`, …
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -87,5 +93,6 @@ fn run(task: Task) -> anyhow::Result<bool> {
         }
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
+        Task::SkewSim { arguments } => lab::calculate("skew_sim", &arguments).map(|()| true),
     }
 }

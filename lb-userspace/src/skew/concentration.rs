@@ -146,11 +146,8 @@ impl Watched {
             step: wanted / f64::from(thresholds.least_seconds.max(1)),
             sum: 2.0 * wanted,
         };
-        if self.stretch.llr == 0.0 {
-            self.stretch.since_s = step.now_s - step.length_s;
-        }
         self.stretch
-            .add(gain, came.flows, expected, bounds, step.now_s);
+            .add(gain, came.flows, expected, bounds, step.from_s());
         if self.stretch.llr >= wanted && self.stretch.got > self.stretch.expected {
             let raised = Raised::new(Direction::Over, self.stretch, step.now_s);
             self.raised = Some(Concentrated { raised, held });

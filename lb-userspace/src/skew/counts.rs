@@ -27,6 +27,13 @@ pub(super) struct Step {
     pub(super) has_volume: bool,
 }
 
+impl Step {
+    /// When it began.
+    pub(super) fn from_s(&self) -> f64 {
+        self.now_s - self.length_s
+    }
+}
+
 /// What came for a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Came {

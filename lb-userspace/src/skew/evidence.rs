@@ -26,7 +26,7 @@ pub(super) struct Stretch {
     pub(super) got: f64,
     /// What should have come.
     pub(super) expected: f64,
-    /// Seconds at the end of the observation before it.
+    /// When it began.
     pub(super) since_s: f64,
 }
 
@@ -60,18 +60,18 @@ pub(super) struct Bounds {
 }
 
 impl Stretch {
-    /// Adds an observation.
-    pub(super) fn add(&mut self, gain: f64, got: f64, expected: f64, bounds: Bounds, now_s: f64) {
+    /// Adds an observation that began at `from_s`.
+    pub(super) fn add(&mut self, gain: f64, got: f64, expected: f64, bounds: Bounds, from_s: f64) {
         let llr = self.llr + gain.min(bounds.step);
         if llr > 0.0 {
+            if self.llr == 0.0 {
+                self.since_s = from_s;
+            }
             self.llr = llr.min(bounds.sum);
             self.got += got;
             self.expected += expected;
         } else {
-            *self = Self {
-                since_s: now_s,
-                ..Self::default()
-            };
+            *self = Self::default();
         }
     }
 
@@ -135,16 +135,16 @@ impl Tests {
         expected: Expected,
         dispersion: f64,
         bounds: Bounds,
-        now_s: f64,
+        from_s: f64,
     ) {
         let Expected { most, least } = expected;
         for (stretch, alternative) in self.over.iter_mut().zip(&alternatives.over) {
             let gain = alternative.gain(got, most) / dispersion;
-            stretch.add(gain, got, most, bounds, now_s);
+            stretch.add(gain, got, most, bounds, from_s);
         }
         for (stretch, alternative) in self.under.iter_mut().zip(&alternatives.under) {
             let gain = alternative.gain(got, least) / dispersion;
-            stretch.add(gain, got, least, bounds, now_s);
+            stretch.add(gain, got, least, bounds, from_s);
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
         let mut stretch = Stretch::default();
         for second in 1..=20 {
             let got = if second <= 12 { 9.0 } else { 20.0 };
-            stretch.add(twice.gain(got, 10.0), got, 10.0, BOUNDS, f64::from(second));
+            stretch.add(twice.gain(got, 10.0), got, 10.0, BOUNDS, f64::from(second - 1));
         }
         assert_eq!(stretch.since_s, 12.0);
         assert_eq!(stretch.ratio(), 2.0);

@@ -139,7 +139,7 @@ impl Shares {
                 expected,
                 phi,
                 bounds,
-                step.now_s,
+                step.from_s(),
             );
             let counted = Counted {
                 got: came.flows,
@@ -244,10 +244,16 @@ impl Shares {
     ) -> Vec<Candidate> {
         let mut share = 0.0;
         let mut flows = 0.0;
-        for (member, _) in self.raised() {
+        for (member, raised) in self.raised() {
             let recent = self.recent.sum(member);
+            // While the short window begins before the fault, it is of two minds.
+            let ratio = if step.now_s - raised.since_s < 2.0 * f64::from(thresholds.short_s) {
+                raised.ratio()
+            } else {
+                recent.got / recent.most.max(1.0)
+            };
             share += step.members[member].share;
-            flows += step.members[member].share * recent.got / recent.most.max(1.0);
+            flows += step.members[member].share * ratio;
         }
         let mut chosen = Vec::new();
         while !candidates.is_empty() && share < 0.999 {

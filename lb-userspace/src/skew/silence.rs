@@ -223,12 +223,9 @@ impl Ear {
             };
             let gain = SYN_EVIDENCE * (came.flows - followers);
             self.only_syns
-                .add(gain, came.flows, followers, bounds, step.now_s);
+                .add(gain, came.flows, followers, bounds, step.from_s());
         } else {
-            self.only_syns = Stretch {
-                since_s: step.now_s,
-                ..Stretch::default()
-            };
+            self.only_syns = Stretch::default();
         }
         let fewest = self.fewest_before().unwrap_or(0.0);
         let usual = fewest.min(others.fewest_without(member));

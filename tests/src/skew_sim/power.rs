@@ -74,16 +74,19 @@ pub const VIPS: [(usize, f64); 17] = [
     (1000, 1_000_000.0),
 ];
 
-/// All faults that are tried.
+/// VIPs with less than five new flows a second and member, at rates that sound like more.
+pub const SLOW_VIPS: [(usize, f64); 3] = [(50, 100.0), (100, 100.0), (1000, 1000.0)];
+
+/// All faults that are tried with these VIPs.
 #[must_use]
-pub fn cells() -> Vec<Cell> {
+pub fn cells(vips: &[(usize, f64)]) -> Vec<Cell> {
     let cell = |(members, flows_per_s): (usize, f64), times| Cell {
         members,
         flows_per_s,
         times,
     };
     let possible = |cell: &Cell| cell.times <= cell.members as f64;
-    VIPS.iter()
+    vips.iter()
         .flat_map(|&vip| TIMES.iter().map(move |&times| cell(vip, times)))
         .filter(possible)
         .collect()
