@@ -111,6 +111,16 @@ impl Alternatives {
         }
     }
 
+    /// The evidence of a stretch in which other than it was told should have come.
+    pub(super) fn evidence(&self, direction: Direction, got: f64, expected: f64) -> f64 {
+        let alternatives = match direction {
+            Direction::Over => &self.over,
+            Direction::Under => &self.under,
+        };
+        let gain = |alternative: &Alternative| alternative.gain(got, expected);
+        alternatives.iter().map(gain).fold(0.0, f64::max)
+    }
+
     /// Whether they are those of this tolerance.
     pub(super) fn are_for(&self, tolerance: f64) -> bool {
         self.tolerance == tolerance

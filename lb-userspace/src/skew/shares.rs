@@ -186,7 +186,7 @@ impl Shares {
 
     fn raise(&mut self, step: &Step, thresholds: &Thresholds, wanted: f64) {
         let candidates = self.candidates(step, thresholds, wanted);
-        for mut candidate in self.explaining(candidates, step, thresholds) {
+        for mut candidate in self.explaining(candidates, step, thresholds, wanted) {
             if let Some(other) = self.instead(&candidate, step, thresholds) {
                 candidate = other;
             }
@@ -241,6 +241,7 @@ impl Shares {
         mut candidates: Vec<Candidate>,
         step: &Step,
         thresholds: &Thresholds,
+        wanted: f64,
     ) -> Vec<Candidate> {
         let mut share = 0.0;
         let mut flows = 0.0;
@@ -258,12 +259,15 @@ impl Shares {
         let mut chosen = Vec::new();
         while !candidates.is_empty() && share < 0.999 {
             let left = ((1.0 - flows) / (1.0 - share)).max(0.01);
+            // Against what is left, both the size and the evidence must still be there.
             candidates.retain(|candidate| {
-                exceeds(
-                    candidate.direction,
-                    candidate.stretch.ratio() / left,
-                    thresholds.tolerance,
-                )
+                let Stretch { got, expected, .. } = candidate.stretch;
+                let direction = candidate.direction;
+                let evidence = self
+                    .alternatives
+                    .evidence(direction, got, expected * left);
+                exceeds(direction, got / (expected * left), thresholds.tolerance)
+                    && (share == 0.0 || evidence / self.dispersion.phi() >= wanted)
             });
             let strength = |candidate: &Candidate| {
                 let expected = candidate.stretch.expected * left;
