@@ -31,4 +31,5 @@ pub mod simulate;
 #[cfg(test)]
 mod skip;
 pub mod traffic;
+pub mod skew;
 pub mod transition;

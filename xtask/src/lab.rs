@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `bench`: the binaries of the lab (crate `tests`), built and started.
+//! `cargo xtask demo`, `bench` and `skew-sim`: the binaries of the lab (crate `tests`), built and started.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
@@ -6,12 +6,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, setup};
 
-/// Becomes a binary of the lab. Its stdout is ours: nothing else is written there.
+/// Becomes a binary of the lab that makes network namespaces.
 pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
     setup::run()?;
     if !process::is_root() {
         bail!("`{binary}` makes network namespaces and loads eBPF programs: run it as root");
     }
+<<<<<<< HEAD
     process::run(&mut process::cargo([
         "build",
         "--release",
@@ -32,5 +33,30 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
         "--",
     ]);
     let error = command.args(arguments).exec();
+=======
+    let balancer = ["build", "--release", "-p", "lb-userspace"];
+    process::run(&mut process::cargo(balancer)).context("build the balancer")?;
+    start(binary, arguments)
+}
+
+/// Becomes a binary of the lab that only calculates.
+pub(crate) fn calculate(binary: &str, arguments: &[OsString]) -> Result<()> {
+    // The lab is built on the library of the controller, which holds the eBPF programs.
+    setup::run()?;
+    start(binary, arguments)
+}
+
+/// Its stdout is ours: nothing else is written there.
+fn start(binary: &str, arguments: &[OsString]) -> Result<()> {
+    // By its place: a crate of the registry is named `lab` too.
+    let manifest = process::root().join("tests/Cargo.toml");
+    let place = manifest.as_os_str();
+    let mut build = process::cargo(["build", "--release"]);
+    process::run(build.args(["--bin", binary]).arg("--manifest-path").arg(place))
+        .context("build the lab")?;
+    let mut command = process::cargo(["run", "--quiet", "--release"]);
+    command.args(["--bin", binary]).arg("--manifest-path").arg(place);
+    let error = command.arg("--").args(arguments).exec();
+>>>>>>> wt-skew
     Err(error).with_context(|| format!("start `{}`", process::shown(&command)))
 }
