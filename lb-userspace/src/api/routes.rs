@@ -75,10 +75,13 @@ enum ChangeFailures {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Evenkeel",
-    description = "The controller of a load balancer node, on its Unix socket."
-))]
+#[openapi(
+    components(schemas(ApiError)),
+    info(
+        title = "Evenkeel",
+        description = "The controller of a load balancer node, on its Unix socket."
+    )
+)]
 struct Document;
 
 fn api() -> OpenApiRouter<Engine> {
