@@ -12,28 +12,6 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
     if !process::is_root() {
         bail!("`{binary}` makes network namespaces and loads eBPF programs: run it as root");
     }
-<<<<<<< HEAD
-    process::run(&mut process::cargo([
-        "build",
-        "--release",
-        "-p",
-        "lb-userspace",
-        "-p",
-        "lb-tests",
-    ]))
-    .context("build the balancer and the lab")?;
-    let mut command = process::cargo([
-        "run",
-        "--quiet",
-        "--release",
-        "-p",
-        "lb-tests",
-        "--bin",
-        binary,
-        "--",
-    ]);
-    let error = command.args(arguments).exec();
-=======
     let balancer = ["build", "--release", "-p", "lb-userspace"];
     process::run(&mut process::cargo(balancer)).context("build the balancer")?;
     start(binary, arguments)
@@ -57,6 +35,5 @@ fn start(binary: &str, arguments: &[OsString]) -> Result<()> {
     let mut command = process::cargo(["run", "--quiet", "--release"]);
     command.args(["--bin", binary]).arg("--manifest-path").arg(place);
     let error = command.arg("--").args(arguments).exec();
->>>>>>> wt-skew
     Err(error).with_context(|| format!("start `{}`", process::shown(&command)))
 }

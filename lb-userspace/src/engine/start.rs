@@ -35,7 +35,6 @@ use crate::{
         self,
         types::{PlanVerdict, RevisionNumber, RevisionState, Status},
     },
-    config::Config,
     controller::{Controller, load_options, lock::Lock},
     dataplane::{Dataplane, Opened, Pins},
     events::{Entry, Journal},
@@ -154,7 +153,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     };
     let begun = match found.in_force {
         Some((number, state, ..)) => actor.go_on(number, &state, found.at_start, found.file),
-        None => actor.begin(&candidate),
+        None => actor.begin(&candidate, found.at_start),
     };
     if let Err(error) = begun {
         if !adopted {
@@ -305,7 +304,7 @@ fn empty_status() -> Status {
 
 impl Actor {
     /// The first configuration of all: the file. Guards are only told, since nobody could force them.
-    fn begin(&mut self, file: &Candidate) -> Result<()> {
+    fn begin(&mut self, file: &Candidate, at_start: AtStart) -> Result<()> {
         let plan = self
             .plan(file, &[])
             .map_err(|error| anyhow!(error.message))?;
@@ -326,13 +325,14 @@ impl Actor {
             state: RevisionState::Applying,
         };
         let number = self.store.append(new)?.record.info.number;
-        if let Err(error) = self.install_first(&config) {
+        if let Err(error) = self.install(&config) {
             let why = format!("{error:#}");
             self.store
                 .set_state(number, RevisionState::Failed { why })?;
             return Err(error);
         }
         self.store.set_state(number, RevisionState::Applied)?;
+        self.write_ended(number, at_start)?;
         self.run_as(number, file);
         Ok(())
     }
@@ -346,21 +346,8 @@ impl Actor {
         file: std::result::Result<Candidate, String>,
     ) -> Result<()> {
         let config = self.running.config.clone();
-        self.install_first(&config)?;
-        for (ended, state) in at_start.ended {
-            warn!(
-                revision = ended,
-                running = number,
-                ?state,
-                "is not in force"
-            );
-            let words = format!(
-                "revision {ended} is not in force, {number} is: {}",
-                why(&state)
-            );
-            self.note(Entry::new("rollback", words));
-            self.store.set_state(ended, state)?;
-        }
+        self.install(&config)?;
+        self.write_ended(number, at_start)?;
         self.follow_backends([]);
         self.follow_config();
         if *state != RevisionState::Applied {
@@ -370,8 +357,18 @@ impl Actor {
         Ok(())
     }
 
-    fn install_first(&mut self, config: &Config) -> Result<()> {
-        self.install(config)
+    /// Writes down what became of revisions that nobody finished, now that another is in force.
+    fn write_ended(&mut self, running: RevisionNumber, at_start: AtStart) -> Result<()> {
+        for (ended, state) in at_start.ended {
+            warn!(revision = ended, running, ?state, "is not in force");
+            let words = format!(
+                "revision {ended} is not in force, {running} is: {}",
+                why(&state)
+            );
+            self.note(Entry::new("rollback", words));
+            self.store.set_state(ended, state)?;
+        }
+        Ok(())
     }
 
     /// The file, if it is another than the one that was taken over last. Whatever is wrong with it is
