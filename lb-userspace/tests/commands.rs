@@ -207,7 +207,7 @@ fn a_plan_says_by_its_exit_code_what_would_come_of_it() {
 fn an_apply_is_followed_to_its_end() {
     let applied = json!({ "state": "applied" });
     let rolled_back = json!({
-        "state": "rolled_back", "reason": "api-1 went down", "at": "2026-11-22T19:00:12Z"
+        "state": "rolled_back", "reason": "api-1 went down", "undone_at": "2026-11-22T19:00:12Z"
     });
     let failed = json!({ "state": "failed", "reason": "map members: ENOSPC" });
     let ends = [
@@ -258,7 +258,7 @@ fn an_apply_is_followed_to_its_end() {
 #[test]
 fn a_rollback_that_ends_a_bake_is_a_success() {
     let undone = json!({
-        "state": "rolled_back", "reason": "root asked for it", "at": "2026-11-22T19:00:12Z"
+        "state": "rolled_back", "reason": "root asked for it", "undone_at": "2026-11-22T19:00:12Z"
     });
     let controller = Controller::start(&[("POST /v1/rollback", &[applied_as(&undone)])]);
     let output = controller.run(&["rollback", "--why", "slow"]);

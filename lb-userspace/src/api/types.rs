@@ -352,7 +352,8 @@ pub enum RevisionState {
         /// Why. Not `why` in JSON: a revision has that beside it.
         #[serde(rename = "reason")]
         why: String,
-        /// When.
+        /// When. Not `at` in JSON, for the same reason.
+        #[serde(rename = "undone_at")]
         at: Timestamp,
     },
     /// It could not be put into the kernel; the old state came back.
