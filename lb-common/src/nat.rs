@@ -7,8 +7,8 @@
 //!
 //! Embryonic sessions are in an LRU hash map. The table of sessions is an array of **buckets** of eight
 //! [`NatCell`]s, so that finding one costs one cache miss instead of a helper call and five: a key has two
-//! buckets, and in the first a cell where it is looked for first. The second is used when the first
-//! is full.
+//! buckets, and in the first a cell where it is looked for first. The second is used when the first is
+//! nearly full.
 //!
 //! Cells are given away by one CPU at a time (an entry of a hash map is the lock) and read by all at any
 //! time, without a lock. So a cell is free from the moment that the last word of its key is 0, but is
@@ -100,8 +100,8 @@ map_type! {
         pub seen_s: u32,
         /// [`state`] bits.
         pub state: u32,
-        /// Replies: the link header of the client's packets, with the addresses swapped. Requests: in
-        /// the first word, when the entry of the replies was last kept.
+        /// Replies: the link header of the client's packets, with the addresses swapped. Requests: when
+        /// the entry of the replies was last kept, and a hash of the link header then.
         pub link: [u32; 3],
         /// Replies: interface that the client's packets come in by.
         pub ifindex: u32,
@@ -129,6 +129,11 @@ pub const WAYS: usize = 8;
 
 /// A bucket of the table of sessions.
 pub type NatBucket = [NatCell; WAYS];
+
+/// While the first bucket of a key has more free cells than this, a new entry goes there. Then it goes to
+/// the one of the two that has more: with two thirds of all cells taken, one entry in seven is in its
+/// second bucket, and fewer than one in a million find no place.
+pub const ROOM: u32 = 3;
 
 /// Buckets in which cells can be given away at a time: CPUs.
 pub const MAX_LOCKS: u32 = 1024;

@@ -101,7 +101,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         FORWARD => forward::forward_uncommon(ctx, number),
         FRAGMENT => fragments::follow_first(ctx),
         NAT_REQUEST => nat::nat_request(ctx, number),
-        NAT_SESSION => nat::nat_session(number),
+        NAT_SESSION => nat::nat_session(ctx, number),
         NAT_BEGIN => nat::nat_begin(ctx, number),
         NAT_KEEP => nat::nat_keep(ctx, number),
         NAT_SEND => nat::nat_send(ctx, number),

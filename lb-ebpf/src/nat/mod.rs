@@ -50,7 +50,8 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let noted = hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load());
     if !noted
         && !headers.first_fragment
-        && let Some(flow) = session::established(headers, &request_key(headers, vip_index as u16))
+        && let Some(flow) =
+            session::established(ctx, headers, &request_key(headers, vip_index as u16))
     {
         return settle(send(ctx, headers, flow, vip_index as u16, false)).0;
     }
@@ -60,7 +61,7 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 /// Finds the session of a client's packet. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn nat_session(vip_index: u32) -> u32 {
+pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
@@ -68,7 +69,7 @@ pub(crate) extern "C" fn nat_session(vip_index: u32) -> u32 {
         headers, session, ..
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
-    let stage = match session::of_request(headers, session) {
+    let stage = match session::of_request(ctx, headers, session) {
         Belongs::ToNone => Stage::NatBegin,
         Belongs::ToSession => Stage::NatSend,
         Belongs::ToBeKept => Stage::NatKeep,

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
 use lb_common::{
     checksum, family,
     member::control,
-    nat::{NatFlow, NatKey, NatSource, PORT_TRIES, REPLY, state},
+    nat::{NatFlow, NatKey, NatSource, PORT_TRIES, REPLACE_IDLE_S, REPLY, state},
     reason::Reason,
     ring::NO_MEMBER,
     vip::{Vip, affinity},
@@ -25,9 +25,10 @@ use crate::{
     trace,
 };
 
-/// Seconds after which the client's packets keep the entry of the replies. When that was last done is
-/// in the first word of `link` of the client's entry, which has no other use for it.
-const KEEP_S: u32 = 4;
+/// Seconds after which the client's packets keep the entry of the replies; less than what lets another
+/// session take its cell. When that was last done is in the first word of `link` of the client's entry,
+/// which has no other use for it; the way that the packets came then is in the second ([`way_in`]).
+const KEEP_S: u32 = REPLACE_IDLE_S / 2;
 
 /// An entry of a session.
 pub(super) struct Found {
@@ -53,12 +54,19 @@ pub(super) fn find(key: &NatKey) -> Option<Found> {
 
 /// The entry of an established session, for a packet that changes nothing in it but its age.
 #[inline(always)]
-pub(super) fn established(headers: &Headers, key: &NatKey) -> Option<&'static NatFlow> {
+pub(super) fn established(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+) -> Option<&'static NatFlow> {
     // SAFETY: an entry that was just found, and is not given away while a packet is on its way.
     let flow = unsafe { &mut *table::find(key)? };
     let now_s = clock::now_s() as u32;
-    let due = now_s.wrapping_sub(flow.link[0]) >= KEEP_S;
-    if due || headers.opens() || closing(headers) & !flow.state != 0 || !is_current(flow) {
+    if is_due(ctx, flow, now_s)
+        || headers.opens()
+        || closing(headers) & !flow.state != 0
+        || !is_current(flow)
+    {
         return None;
     }
     if flow.seen_s != now_s {
@@ -80,7 +88,7 @@ pub(super) enum Belongs {
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
 /// session that is closed or whose member is gone.
 #[inline(always)]
-pub(super) fn of_request(headers: &Headers, session: &mut Session) -> Belongs {
+pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> Belongs {
     let Some(found) = find(&session.request_key) else {
         return Belongs::ToNone;
     };
@@ -93,9 +101,10 @@ pub(super) fn of_request(headers: &Headers, session: &mut Session) -> Belongs {
     let before = flow.state;
     flow.state |= closing(headers);
     flow.seen_s = now_s;
-    let due = now_s.wrapping_sub(flow.link[0]) >= KEEP_S || before != flow.state;
+    let due = is_due(ctx, flow, now_s) || before != flow.state;
     if due {
         flow.link[0] = now_s;
+        flow.link[1] = way_in(ctx);
     }
     // From here on a copy: what is written to the tables below could take the entry's place.
     session.request = *flow;
@@ -107,6 +116,27 @@ pub(super) fn of_request(headers: &Headers, session: &mut Session) -> Belongs {
         Belongs::ToSession
     }
 }
+
+/// Whether a client's packet is to keep the entry of the replies: it was not for some time, or the packets
+/// come another way since.
+#[inline(always)]
+fn is_due(ctx: *mut xdp_md, flow: &NatFlow, now_s: u32) -> bool {
+    now_s.wrapping_sub(flow.link[0]) >= KEEP_S || flow.link[1] != way_in(ctx)
+}
+
+/// The way that a packet came, in one word: both link addresses and the interface.
+#[inline(always)]
+fn way_in(ctx: *mut xdp_md) -> u32 {
+    let [low, middle, high] = Addresses::read(ctx).map_or([0; 3], Addresses::words);
+    // Multiplied, so that what two addresses have in common does not cancel out.
+    let sum = u64::from(low) | u64::from(middle) << 32;
+    let sum = sum.wrapping_mul(WAY_FACTOR) ^ u64::from(high);
+    let sum = (sum ^ u64::from(ingress_ifindex(ctx)) << 32).wrapping_mul(WAY_FACTOR);
+    (sum >> 32) as u32
+}
+
+/// An odd number without a pattern.
+const WAY_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Confirms the session if it is time to, or else keeps its entry of the replies if that is due.
 #[inline(always)]

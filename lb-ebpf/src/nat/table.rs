@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::nat::{
-    NatCell, NatFlow, NatKey, REPLACE_IDLE_S, REUSE_S, WAYS, bucket_of, silent_s,
+    NatCell, NatFlow, NatKey, REPLACE_IDLE_S, REUSE_S, ROOM, WAYS, bucket_of, silent_s,
 };
 
 use crate::{
@@ -74,7 +74,17 @@ pub(super) extern "C" fn enter_session(is_reply: u32) -> u32 {
     };
     let hash = key.hash();
     let now_s = clock::now_s() as u32;
-    for half in halves(hash) {
+    let [first, second] = halves(hash);
+    let (room, other) = (room(first, now_s), room(second, now_s));
+    let order = if room > ROOM || room >= other {
+        [first, second]
+    } else {
+        [second, first]
+    };
+    if find(key).is_some() {
+        return 1;
+    }
+    for half in order {
         let index = index_of(half);
         let Some(bucket) = bucket(half) else { return 0 };
         if !lock(index) {
@@ -96,6 +106,15 @@ pub(super) extern "C" fn enter_session(is_reply: u32) -> u32 {
 #[inline(always)]
 const fn halves(hash: u64) -> [u32; 2] {
     [(hash >> 32) as u32, hash as u32]
+}
+
+/// How many cells of a bucket can be given away.
+#[inline(always)]
+fn room(half: u32, now_s: u32) -> u32 {
+    let Some(bucket) = bucket(half) else { return 0 };
+    (0..WAYS)
+        .map(|way| u32::from(is_usable(cell(bucket, 0, way), now_s)))
+        .sum()
 }
 
 #[inline(always)]
@@ -126,20 +145,14 @@ fn has(cell: *mut NatCell, key: &NatKey) -> bool {
     }
 }
 
-/// Writes an entry into a free cell of a bucket that is locked, unless it is there.
+/// Writes an entry into a free cell of a bucket that is locked.
+///
+/// Two CPUs that have a packet of the same session at once may both enter it: then the second cell is of no
+/// use, and expires.
 #[inline(always)]
 fn put(bucket: *mut NatCell, hash: u64, key: &NatKey, flow: &NatFlow, now_s: u32) -> bool {
-    let mut place = None;
-    for step in 0..WAYS {
-        let cell = cell(bucket, hash, step);
-        if has(cell, key) {
-            return true;
-        }
-        if place.is_none() && is_usable(cell, now_s) {
-            place = Some(step);
-        }
-    }
-    let Some(step) = place else { return false };
+    let free = (0..WAYS).find(|&step| is_usable(cell(bucket, hash, step), now_s));
+    let Some(step) = free else { return false };
     let cell = cell(bucket, hash, step);
     // SAFETY: a cell that is free, so nobody reads it, and that nobody else writes. What makes it valid
     // is written last; x86 keeps the order of stores.

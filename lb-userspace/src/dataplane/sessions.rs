@@ -11,7 +11,7 @@ use std::{
 
 use aya::maps::{HashMap, MapData, MapError};
 use lb_common::{
-    nat::{NatCell, NatFlow, NatKey, REPLY, WAYS, bucket_of, silent_s, state},
+    nat::{NatCell, NatFlow, NatKey, REPLY, ROOM, WAYS, bucket_of, silent_s, state},
     proto,
     ring::MemberIndex,
 };
@@ -101,18 +101,7 @@ impl Sessions {
     ///
     /// When both buckets of the key are full.
     pub fn insert(&mut self, key: &NatKey, flow: &NatFlow) -> Result<()> {
-        let mut free = None;
-        for place in self.places(key) {
-            let cell = self.flows.read(place)?;
-            if cell.key == *key {
-                free = Some(place);
-                break;
-            }
-            if free.is_none() && cell.key.last_word() == 0 {
-                free = Some(place);
-            }
-        }
-        let place = free.ok_or_else(|| DataplaneError::Full {
+        let place = self.place_for(key)?.ok_or_else(|| DataplaneError::Full {
             table: name::NAT_FLOWS,
             what: "another session".into(),
             limit: format!("{} entries", self.flows.len()),
@@ -124,6 +113,24 @@ impl Sessions {
             _pad: [0; 3],
         };
         self.flows.write(place, &cell)
+    }
+
+    /// Where an entry goes: where it is, else where the data path would write it.
+    fn place_for(&self, key: &NatKey) -> Result<Option<u32>> {
+        let mut free = [Vec::new(), Vec::new()];
+        for (step, place) in self.places(key).enumerate() {
+            let cell = self.flows.read(place)?;
+            if cell.key == *key {
+                return Ok(Some(place));
+            }
+            if cell.key.last_word() == 0 {
+                free[step / WAYS].push(place);
+            }
+        }
+        let [first, second] = free;
+        let in_first = first.len() > ROOM as usize || first.len() >= second.len();
+        let chosen = if in_first { first } else { second };
+        Ok(chosen.first().copied())
     }
 
     /// The cells where a key may be, in the order in which the data path looks.
