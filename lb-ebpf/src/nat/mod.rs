@@ -214,8 +214,11 @@ fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict
     let flow = unsafe { &mut *flow };
     trace::vip(flow.vip);
     trace::member(flow.member, decision::SESSION);
-    flow.state |= state::SEEN | closing(headers);
-    session::touch_reply(flow, clock::now_s() as u32);
+    let seen = state::SEEN | closing(headers);
+    if seen & !flow.state != 0 {
+        flow.state |= seen;
+    }
+    session::touch(flow, clock::now_s() as u32);
     if headers.first_fragment {
         fragments::remember_session(headers, &key, flow.vip, flow.member);
     }

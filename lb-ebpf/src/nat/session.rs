@@ -30,6 +30,9 @@ use crate::{
 /// which has no other use for it; the way that the packets came then is in the second ([`way_in`]).
 const KEEP_S: u32 = REPLACE_IDLE_S / 2;
 
+/// Seconds by which an entry may be younger than it says.
+const TOUCH_S: u32 = 4;
+
 /// An entry of a session.
 pub(super) struct Found {
     pub(super) flow: *mut NatFlow,
@@ -69,9 +72,7 @@ pub(super) fn established(
     {
         return None;
     }
-    if flow.seen_s != now_s {
-        flow.seen_s = now_s;
-    }
+    touch(flow, now_s);
     Some(flow)
 }
 
@@ -227,10 +228,11 @@ fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     }
 }
 
-/// Once a second, replies keep their entry's age.
+/// Keeps the age of an entry, to within a few seconds: what is written must be taken from the memory and
+/// brought back to it.
 #[inline(always)]
-pub(super) fn touch_reply(flow: &mut NatFlow, now_s: u32) {
-    if flow.seen_s != now_s {
+pub(super) fn touch(flow: &mut NatFlow, now_s: u32) {
+    if now_s.wrapping_sub(flow.seen_s) >= TOUCH_S {
         flow.seen_s = now_s;
     }
 }
