@@ -3,11 +3,11 @@
 //! The sum does not depend on byte order as long as one keeps to it: every function here works on
 //! 16-bit words *as they are in memory*. Never convert the byte order of a checksum.
 
-/// Folds a sum of 16-bit words to 16 bits.
+/// Folds a sum of words to 16 bits. The sum is to be below 2^47: that of up to 32,768 words of 32 bits.
 #[inline(always)]
 #[must_use]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    // At most 2^31 + 0xffff, then 0x17fff, then 0xffff.
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -40,6 +40,28 @@ pub const fn replace_u64(old: u64, new: u64) -> u64 {
 #[must_use]
 pub const fn replace_u16(old: u16, new: u16) -> u64 {
     !old as u64 + new as u64
+}
+
+/// Whether the words of a plain IPv4 header, five of 32 bits, sum up to what a right checksum makes of
+/// them.
+#[inline(always)]
+#[must_use]
+pub const fn is_right(sum: u64) -> bool {
+    // At most 0x5ffff, then 0x10004: only 0xffff itself is 0 in this arithmetic.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum == 0xffff
+}
+
+/// The checksum field of an IPv4 header whose hop count goes down by one.
+///
+/// [`update`] with that difference, which is the same for all packets: the word with the hop count in
+/// its first byte loses 1 there, the checksum gains it.
+#[inline(always)]
+#[must_use]
+pub const fn after_hop(checksum: u16) -> u16 {
+    let sum = checksum as u32 + u16::from_ne_bytes([1, 0]) as u32;
+    (sum + (sum >= 0xffff) as u32) as u16
 }
 
 /// A checksum field after `delta` (of [`replace_u32`], [`replace_u16`]) was added to what it covers.

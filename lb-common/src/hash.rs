@@ -25,32 +25,33 @@ map_type! {
     }
 }
 
-/// Public odd constant of the last round (the fraction of the golden ratio, 2^64 / φ).
-const LAST: u64 = 0x9e37_79b9_7f4a_7c15;
-
+/// Multiplication carries a bit only upwards: this brings the upper half down again.
 #[inline(always)]
-const fn round(x: u64, k: u64, shift: u32) -> u64 {
-    let x = x.wrapping_mul(k);
-    x ^ (x >> shift)
+const fn fold(x: u64) -> u64 {
+    x ^ (x >> 32)
 }
 
 /// Hash of a word that says everything about the flow: 64 bits, every one of which depends on
 /// every bit of `word`.
+///
+/// Each multiplication waits for the one before, and the packet for the last: there are two, which
+/// is enough because every bit is in the lower half before each, and the slot is taken from the upper
+/// half after the second. The lower half of the result is folded from both.
 #[inline(always)]
 #[must_use]
 pub const fn hash_word(key: &HashKey, word: u64) -> u64 {
-    let x = round(word ^ key.k0, key.k1, 32);
-    let x = round(x ^ key.k3, key.k2, 29);
-    round(x, LAST, 32)
+    let x = fold(word ^ key.k0).wrapping_mul(key.k1);
+    let x = (fold(x) ^ key.k3).wrapping_mul(key.k2);
+    fold(x)
 }
 
-/// Hash of an IPv6 flow: both halves of the source address, then the ports.
+/// Hash of an IPv6 flow: both halves of the source address, side by side, then the ports.
 #[inline(always)]
 #[must_use]
 pub const fn hash_words(key: &HashKey, high: u64, low: u64, ports: u64) -> u64 {
-    let x = round(high ^ key.k3, key.k2, 31);
-    let x = round(x ^ low, key.k1, 30);
-    hash_word(key, x ^ ports)
+    let high = fold(high ^ key.k3).wrapping_mul(key.k2);
+    let low = fold(low).wrapping_mul(key.k1);
+    hash_word(key, fold(high) ^ fold(low) ^ ports)
 }
 
 /// Both ports as one number: source in the low 16 bits, destination above (packet byte order).

@@ -11,6 +11,8 @@ pub mod setting {
     pub const JIFFIES_SHIFT: &str = "JIFFIES_SHIFT";
     /// Buckets of the tracking table minus one; they are a power of two.
     pub const TRACK_MASK: &str = "TRACK_MASK";
+    /// Buckets of the table of NAT sessions.
+    pub const NAT_BUCKETS: &str = "NAT_BUCKETS";
     /// One flow in `SAMPLE_MASK + 1` is sampled; a power of two minus one.
     pub const SAMPLE_MASK: &str = "SAMPLE_MASK";
     /// ICMP messages that the node may send, a second and CPU.

@@ -35,6 +35,9 @@ pub const SECTION_WORDS: u32 = MAX_RING_SIZE.div_ceil(ENTRIES_PER_WORD);
 /// Words of an image: two sections.
 pub const IMAGE_WORDS: u32 = 2 * SECTION_WORDS;
 
+/// All words of an image.
+pub type Image = [u64; IMAGE_WORDS as usize];
+
 /// Images that a node can hold: one for each VIP, and some to prepare the next ones in.
 pub const MAX_IMAGES: u32 = 1024 + 64;
 

@@ -32,6 +32,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// The cell of the bucket to look at in this step. Each flow begins elsewhere, so that most are
+    /// found where they are looked for first, which is what the processor learns to expect.
+    #[inline(always)]
+    #[must_use]
+    pub const fn way(self, step: usize) -> usize {
+        ((self.bucket >> 29) as usize + step) % WAYS
+    }
+
     /// Place of the flow with this hash (of the whole flow, also under source affinity).
     ///
     /// The hash is mixed once more: flows of one slot have the upper bits in common.

@@ -1,6 +1,6 @@
 //! Incremental checksums against sums over all bytes.
 
-use lb_common::checksum::{finish, fold, replace_u16, replace_u32, update};
+use lb_common::checksum::{after_hop, finish, fold, is_right, replace_u16, replace_u32, update};
 use proptest::prelude::*;
 
 /// RFC 1071, the slow and obvious way: 16-bit words in memory order.
@@ -29,6 +29,34 @@ fn the_example_of_the_incremental_rfc() {
     assert_eq!(update(checksum, replace_u16(old, new)), 0);
 }
 
+/// Every checksum, with every hop count it can stand beside.
+#[test]
+fn a_hop_less_is_an_update() {
+    for checksum in 0..=u16::MAX {
+        for hops in [1, 2, 64, 128, 255] {
+            for protocol in [6, 17] {
+                let old = u16::from_ne_bytes([hops, protocol]);
+                let new = u16::from_ne_bytes([hops - 1, protocol]);
+                let expected = update(checksum, replace_u16(old, new));
+                assert_eq!(after_hop(checksum), expected, "{checksum:#x} {hops}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_sums_are_folded_whole() {
+    for sum in [
+        (1 << 47) - 1,
+        (1 << 47) - 0x8001,
+        0xffff_ffff_0000,
+        0x7fff_ffff_ffff,
+    ] {
+        let sum = sum & ((1 << 47) - 1);
+        assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff);
+    }
+}
+
 /// 0x0000 and 0xffff are the same number in this arithmetic.
 fn same(a: u16, b: u16) -> bool {
     a == b || (a.is_multiple_of(0xffff) && b.is_multiple_of(0xffff))
@@ -36,9 +64,19 @@ fn same(a: u16, b: u16) -> bool {
 
 proptest! {
     #[test]
-    fn folding_keeps_the_sum(sum: u64) {
+    fn folding_keeps_the_sum(sum in 0u64..1 << 47) {
         prop_assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff);
         prop_assert_eq!(finish(sum), !fold(sum));
+    }
+
+    #[test]
+    fn a_header_is_right_when_its_sum_is_zero(words: [u32; 4], off in 0u16..3) {
+        let sum = words.iter().map(|&word| u64::from(word)).sum::<u64>();
+        let checksum = finish(sum).wrapping_add(off);
+        // All zero but the checksum is no header.
+        prop_assume!(sum != 0);
+        let right = same(checksum, finish(sum));
+        prop_assert_eq!(is_right(sum + u64::from(checksum)), right);
     }
 
     #[test]

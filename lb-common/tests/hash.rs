@@ -68,6 +68,34 @@ fn every_bit_of_an_ipv4_flow_moves_every_bit_of_the_hash() {
     assert_avalanche([64], |key, [word]| hash_word(key, word));
 }
 
+/// With one key, too: no bit of the input moves a bit of the hash always, or never.
+#[test]
+fn no_key_lets_a_bit_pass_unmixed() {
+    const SAMPLES: u32 = 2000;
+    let mut random = Random(4);
+    for _ in 0..20 {
+        let key = random.key();
+        for bit in 0..64 {
+            let mut flips = [0u32; 64];
+            for _ in 0..SAMPLES {
+                let word = random.next();
+                let difference = hash_word(&key, word) ^ hash_word(&key, word ^ 1 << bit);
+                for (out, flips) in flips.iter_mut().enumerate() {
+                    *flips += (difference >> out & 1) as u32;
+                }
+            }
+            for (out, flips) in flips.into_iter().enumerate() {
+                // 8 % from a half: seven standard deviations.
+                let off = flips.abs_diff(SAMPLES / 2);
+                assert!(
+                    off * 100 < SAMPLES * 8,
+                    "{key:?}, bit {bit} → {out}: {flips}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn every_bit_of_an_ipv6_flow_moves_every_bit_of_the_hash() {
     assert_avalanche([64, 64, 32], |key, [high, low, ports]| {

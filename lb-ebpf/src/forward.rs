@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    family, hash,
+    checksum, family, hash,
     member::{Egress, Member, control},
     proto,
     reason::Reason,
@@ -15,7 +15,7 @@ use crate::{
     headers::{Headers, tcp},
     icmp,
     link::{self, Addresses},
-    maps::{EGRESS, MEMBERS, SAMPLE_MASK, VIPS},
+    maps::{self, EGRESS, Elements as _, MEMBERS, SAMPLE_MASK},
     packet::Packet,
     samples, scratch,
     select::{Choice, choose, none_serves},
@@ -55,7 +55,7 @@ pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u
 #[inline(always)]
 fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Verdict, Reason> {
     trace::vip(vip_index);
-    let vip = VIPS.get(u32::from(vip_index)).ok_or(Reason::Internal)?;
+    let vip = maps::vip(u32::from(vip_index)).ok_or(Reason::Internal)?;
     if headers.hops <= 1 {
         return Ok(icmp::answer(headers, icmp::Answer::TimeExceeded));
     }
@@ -99,7 +99,7 @@ pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
         return Err(none_serves(vip_index));
     }
     trace::member_found(member);
-    let entry = MEMBERS.get_ptr(u32::from(member)).ok_or(Reason::Internal)?;
+    let entry = MEMBERS.at(u32::from(member)).ok_or(Reason::Internal)?;
     // SAFETY: an entry of a mapped array: two words that the controller replaces in one step, the
     // rest constant while a ring names the member.
     let (word, next_hop, entry) = unsafe {
@@ -112,9 +112,9 @@ pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
     if control::state(word) != control::SERVING {
         return Err(Reason::MemberDown);
     }
-    let egress = EGRESS
-        .get((next_hop >> 48) as u32)
-        .ok_or(Reason::Internal)?;
+    let egress = EGRESS.at((next_hop >> 48) as u32).ok_or(Reason::Internal)?;
+    // SAFETY: an element of a mapped array, constant while a next hop names it.
+    let egress = unsafe { &*egress };
     // An unknown next hop names entry 0, which is never used, or one that was given back.
     if egress.ifindex == 0 {
         return Err(Reason::NoNextHop);
@@ -161,11 +161,8 @@ pub(crate) fn send(
 pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
     if family == family::V4 {
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        let old = ip.get::<u16>(8);
-        let new = u16::from_le_bytes([old.to_le_bytes()[0].wrapping_sub(1), old.to_le_bytes()[1]]);
-        ip.set(8, new);
-        let delta = lb_common::checksum::replace_u16(old, new);
-        ip.set(10, lb_common::checksum::update(ip.get(10), delta));
+        ip.set(8, ip.get::<u8>(8).wrapping_sub(1));
+        ip.set(10, checksum::after_hop(ip.get(10)));
     } else {
         let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
         ip.set(7, ip.get::<u8>(7).wrapping_sub(1));

@@ -18,7 +18,7 @@ use crate::{
     forward::{Sending, send, way},
     headers::Headers,
     ipv4::fragment_key,
-    maps::{FRAGMENTS, VIPS},
+    maps::{self, FRAGMENTS},
     nat,
     packet::Packet,
     scratch::{self, scratch},
@@ -126,7 +126,7 @@ fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if headers.hops <= 1 {
         return Err(Reason::HopLimit);
     }
-    let vip = VIPS.get(u32::from(target.vip)).ok_or(Reason::Internal)?;
+    let vip = maps::vip(u32::from(target.vip)).ok_or(Reason::Internal)?;
     if vip.forward == forward::NAT {
         return nat::follow_session(ctx, headers, &target.nat);
     }

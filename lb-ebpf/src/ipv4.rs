@@ -65,7 +65,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         dest,
     };
     let to_nat_source = matches!(found, Service::NatSource(_));
-    if sum(ip) != 0xffff {
+    if !checksum::is_right(sum(ip)) {
         return Verdict::refused(Reason::BadChecksum, to_nat_source);
     }
     if headers.length < (LEN + UDP_LEN) as u32 || headers.length + headers.l3 > packet.len() {
@@ -110,15 +110,14 @@ pub(crate) fn dispatch(ctx: *mut xdp_md, headers: &Headers, service: &Service) -
     }
 }
 
-/// Folded sum of the 20 bytes of a plain header; 0xffff when its checksum is right.
+/// Sum of the five words of a plain header.
 #[inline(always)]
-fn sum<const N: usize>(ip: View<N>) -> u16 {
-    let words = u64::from(ip.get::<u32>(0))
+fn sum<const N: usize>(ip: View<N>) -> u64 {
+    u64::from(ip.get::<u32>(0))
         + u64::from(ip.get::<u32>(4))
         + u64::from(ip.get::<u32>(8))
         + u64::from(ip.get::<u32>(12))
-        + u64::from(ip.get::<u32>(16));
-    checksum::fold(words)
+        + u64::from(ip.get::<u32>(16))
 }
 
 /// Options, fragments, ICMP, and what is too short to tell.

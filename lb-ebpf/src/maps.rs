@@ -1,20 +1,26 @@
 //! The maps of the balancer. `docs/architecture.md` says who writes and who reads each.
 //!
 //! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`, Linux
-//! 5.5): it stores single words in one step, and a lookup here is inlined. Sizes are defaults;
-//! those that depend on the configuration are set when the object is loaded.
+//! 5.5): it stores single words in one step, and a lookup here is inlined. Those whose size is fixed are
+//! arrays of **one** element, the whole table: the index of a lookup goes through the stack, which costs
+//! the time of a store and a load on the way from a packet's bytes to its member; an index inside the
+//! element stays in a register ([`Table`]). Sizes of the others are defaults; those that depend on the
+//! configuration are set when the object is loaded.
 
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
-    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_NAT_SOURCES, NatFlow, NatKey, NatSource},
+    nat::{
+        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, MAX_NAT_SOURCES, NatBucket, NatFlow,
+        NatKey, NatSource, buckets_for,
+    },
     node::{DEFAULT_ICMP_RATE, IcmpBudget},
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
     sample::{DEFAULT_SAMPLE_MASK, FlowKey, FlowSample, MAX_SAMPLES},
@@ -26,6 +32,36 @@ use lb_common::{
 use crate::scratch::Scratch;
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
+/// A table of `LEN` elements in one element of a map.
+pub(crate) type Table<T, const LEN: usize> = Array<[T; LEN], 1, MAPPED>;
+
+/// Access to the elements of a [`Table`].
+pub(crate) trait Elements<T> {
+    /// The element at `index`, which is to be below the table's length, a power of two.
+    ///
+    /// The index is masked and not compared: after a comparison the compiler would work the offset out anew
+    /// from what the index came from, and the verifier would not know its bound.
+    fn at(&self, index: u32) -> Option<*const T>;
+}
+
+impl<T, const LEN: usize> Elements<T> for Table<T, LEN> {
+    #[inline(always)]
+    fn at(&self, index: u32) -> Option<*const T> {
+        const { assert!(LEN.is_power_of_two()) };
+        let table = self.get_ptr(0)?.cast::<T>();
+        // SAFETY: inside the table.
+        Some(unsafe { table.add(index as usize & (LEN - 1)) })
+    }
+}
+
+/// A VIP.
+#[inline(always)]
+pub(crate) fn vip(index: u32) -> Option<&'static Vip> {
+    // SAFETY: an element of a mapped array. What the controller changes while packets flow is read
+    // word by word; the rest is constant while the VIP is there.
+    VIPS.at(index).map(|vip| unsafe { &*vip })
+}
 
 /// Settings: written before the program is loaded, constants to the verifier. Their names are in
 /// [`lb_common::node::setting`].
@@ -44,6 +80,8 @@ settings! {
     JIFFIES_SHIFT = 8;
     /// Buckets of the tracking table minus one.
     TRACK_MASK = DEFAULT_BUCKETS - 1;
+    /// Buckets of the table of NAT sessions.
+    NAT_BUCKETS = buckets_for(DEFAULT_SESSIONS);
     /// One flow in this plus one is sampled.
     SAMPLE_MASK = DEFAULT_SAMPLE_MASK;
     /// ICMP messages a second and CPU.
@@ -54,26 +92,26 @@ settings! {
 
 /// Which packets are for a VIP: a probe table.
 #[btf_map]
-pub(crate) static VIP_TABLE: Array<VipEntry, { VIP_TABLE_SIZE as usize }, MAPPED> = Array::new();
+pub(crate) static VIP_TABLE: Table<VipEntry, { VIP_TABLE_SIZE as usize }> = Array::new();
 
 /// The VIPs.
 #[btf_map]
-pub(crate) static VIPS: Array<Vip, { MAX_VIPS as usize }, MAPPED> = Array::new();
+pub(crate) static VIPS: Table<Vip, { MAX_VIPS as usize }> = Array::new();
 
 /// Ring images. A VIP names its image, so that a swap is one store.
 #[btf_map]
 pub(crate) static RINGS: ArrayOfMaps<
-    Array<u64, { IMAGE_WORDS as usize }, MAPPED>,
+    Table<u64, { IMAGE_WORDS as usize }>,
     { MAX_IMAGES as usize },
 > = ArrayOfMaps::new();
 
 /// The members.
 #[btf_map]
-pub(crate) static MEMBERS: Array<Member, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+pub(crate) static MEMBERS: Table<Member, { MAX_MEMBERS as usize }> = Array::new();
 
 /// Interfaces that frames leave through.
 #[btf_map]
-pub(crate) static EGRESS: Array<Egress, { MAX_EGRESS as usize }, MAPPED> = Array::new();
+pub(crate) static EGRESS: Table<Egress, { MAX_EGRESS as usize }> = Array::new();
 
 /// The same interfaces, by interface index, for `XDP_REDIRECT`.
 #[btf_map]
@@ -83,10 +121,14 @@ pub(crate) static DEVICES: DevMapHash<{ MAX_EGRESS as usize }> = DevMapHash::new
 #[btf_map]
 pub(crate) static TRACK: Array<Bucket, { DEFAULT_BUCKETS as usize }, MAPPED> = Array::new();
 
-/// Sessions of `nat`, both directions.
+/// Sessions of `nat`, both directions: a table of buckets, see [`lb_common::nat`].
 #[btf_map]
-pub(crate) static NAT_FLOWS: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_SESSIONS as usize }> =
-    LruHashMap::new();
+pub(crate) static NAT_FLOWS: Array<NatBucket, { buckets_for(DEFAULT_SESSIONS) as usize }, MAPPED> =
+    Array::new();
+
+/// Buckets of that table in which a CPU gives a cell away, at this moment.
+#[btf_map]
+pub(crate) static NAT_LOCKS: HashMap<u32, u32, { MAX_LOCKS as usize }> = HashMap::new();
 
 /// Sessions of `nat` that have not been answered and followed yet.
 #[btf_map]
@@ -95,8 +137,7 @@ pub(crate) static NAT_NEW: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_EMBRYONIC a
 
 /// Addresses that `nat` sends from.
 #[btf_map]
-pub(crate) static NAT_SOURCES: Array<NatSource, { MAX_NAT_SOURCES as usize }, MAPPED> =
-    Array::new();
+pub(crate) static NAT_SOURCES: Table<NatSource, { MAX_NAT_SOURCES as usize }> = Array::new();
 
 /// Datagrams in fragments.
 #[btf_map]

@@ -5,7 +5,7 @@
 //! its accessors can't fail. A check comes after the offset was added, and pointers die whenever the
 //! head or the tail is moved: nothing of a [`View`] outlives that.
 
-use core::marker::PhantomData;
+use core::{hint::black_box, marker::PhantomData};
 
 use aya_ebpf::{bindings::xdp_md, helpers};
 
@@ -40,9 +40,12 @@ impl Packet {
     }
 
     /// Bytes from the Ethernet header to the end.
+    ///
+    /// To the compiler the ends are numbers of 32 bits, of which it would keep half a register until the
+    /// length is used; to the verifier they are pointers, which can't be halved. So it is worked out here.
     #[inline(always)]
     pub(crate) fn len(self) -> u32 {
-        (self.end - self.start) as u32
+        black_box(self.end - self.start) as u32
     }
 
     /// `LEN` bytes from `offset` on. `offset` must be known to be small to the verifier.

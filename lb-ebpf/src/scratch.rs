@@ -25,6 +25,10 @@ pub(crate) struct Scratch {
 pub(crate) struct Session {
     /// Whether the packet has begun it.
     pub(crate) new: bool,
+    /// Whether it is not established.
+    pub(crate) embryonic: bool,
+    /// Whether the client's packets are to keep the entry of the replies again.
+    pub(crate) due: bool,
     /// Key of the client's packets.
     pub(crate) request_key: NatKey,
     /// Key of the replies.

@@ -1,10 +1,12 @@
 //! Which member gets the packet: the ring, and for slots that changed, the tracking table.
 
+use core::hint::black_box;
+
 use lb_common::{
     hash::slot_of,
     member::control,
     reason::Reason,
-    ring::{ENTRIES_PER_WORD, LOOK_UP, MemberIndex, NO_MEMBER, SECTION_WORDS, entry},
+    ring::{ENTRIES_PER_WORD, IMAGE_WORDS, LOOK_UP, MemberIndex, NO_MEMBER, SECTION_WORDS, entry},
     trace::decision,
     vip::{Vip, affinity, track},
 };
@@ -12,7 +14,7 @@ use lb_common::{
 use crate::{
     counters::count_vip,
     headers::Headers,
-    maps::{MEMBERS, RINGS},
+    maps::{Elements as _, MEMBERS, RINGS},
     trace, tracking,
 };
 
@@ -47,18 +49,38 @@ impl SlotView {
     /// The slot's member in its last clean state; only of slots with [`LOOK_UP`].
     #[inline(always)]
     pub(crate) fn previous(self) -> MemberIndex {
-        match ring_word(self.image, SECTION_WORDS + self.slot / ENTRIES_PER_WORD) {
-            Some(word) => entry(word, self.slot),
-            None => NO_MEMBER,
+        // Compared and not masked: a mask that is large enough would reach beyond the image.
+        let at = black_box(SECTION_WORDS + self.slot / ENTRIES_PER_WORD) as usize;
+        match words(self.image) {
+            Some(words) if at < IMAGE_WORDS as usize => {
+                // SAFETY: inside the image; as for `first_word`.
+                let word = unsafe { words.add(at).read_volatile() };
+                entry(word, self.slot)
+            }
+            _ => NO_MEMBER,
         }
     }
 }
 
+/// The word of the first section that has the entry of a slot.
 #[inline(always)]
-fn ring_word(image: u32, at: u32) -> Option<u64> {
-    let word = RINGS.get_value_ptr_mut(image, &at)?;
-    // SAFETY: an element of a mapped array; the controller writes images only while none is in use.
-    Some(unsafe { word.read_volatile() })
+fn first_word(image: u32, slot: u32) -> Option<u64> {
+    const MASK: u32 = SECTION_WORDS.next_power_of_two() - 1;
+    const { assert!(MASK < IMAGE_WORDS) };
+    let at = slot / ENTRIES_PER_WORD & MASK;
+    // SAFETY: inside the image, a mapped array; the controller writes images only while none is in use.
+    Some(unsafe { words(image)?.add(at as usize).read_volatile() })
+}
+
+/// The words of an image.
+#[inline(always)]
+fn words(image: u32) -> Option<*const u64> {
+    // A variable: `&0` is a constant in the object, and the linker takes any that is 0 for it, a setting
+    // too, which is another number once the controller has set it.
+    let only = 0;
+    RINGS
+        .get_value_ptr_mut(image, &only)
+        .map(|words| words.cast::<u64>().cast_const())
 }
 
 /// Reads the slot that `hash` falls into.
@@ -72,7 +94,7 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
     if size == 0 {
         return Err(none_serves(vip_index));
     }
-    let word = ring_word(image, slot / ENTRIES_PER_WORD).ok_or(Reason::Internal)?;
+    let word = first_word(image, slot).ok_or(Reason::Internal)?;
     Ok(SlotView {
         image,
         slot,
@@ -132,7 +154,10 @@ pub(crate) fn choose(
 /// Whether a member takes the packets of its flows.
 #[inline(always)]
 pub(crate) fn serves(member: MemberIndex) -> bool {
-    match MEMBERS.get_ptr(u32::from(member)) {
+    if member == NO_MEMBER {
+        return false;
+    }
+    match MEMBERS.at(u32::from(member)) {
         Some(entry) => {
             // SAFETY: a word of a mapped array that the controller replaces in one step.
             let word = unsafe { (&raw const (*entry).control).read_volatile() };

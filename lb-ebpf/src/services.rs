@@ -6,7 +6,7 @@ use lb_common::{
     vip::{MAX_PROBES, VIP_TABLE_SIZE, VipKey, target},
 };
 
-use crate::maps::VIP_TABLE;
+use crate::maps::{Elements as _, VIP_TABLE};
 
 /// What a packet's destination is.
 pub(crate) enum Service {
@@ -44,7 +44,7 @@ pub(crate) fn address(dest: &Address, family: u8) -> u64 {
 fn find(key: &VipKey) -> u64 {
     let mut at = key.home();
     for _ in 0..MAX_PROBES {
-        let Some(entry) = VIP_TABLE.get_ptr(at) else {
+        let Some(entry) = VIP_TABLE.at(at) else {
             return 0;
         };
         // SAFETY: an entry of a mapped array; the controller changes it word by word, so each word is

@@ -30,6 +30,10 @@ pub(crate) enum Stage {
     NatRequest,
     /// The same, of a session that is not established, or to be written down. Takes the VIP.
     NatSession,
+    /// The same, of no session: begins one. Takes the VIP.
+    NatBegin,
+    /// The same, of a session that is to be confirmed or kept. Takes the VIP.
+    NatKeep,
     /// The same, with its session in the scratch. Takes the VIP.
     NatSend,
     /// A packet to a NAT source. Takes the source.
@@ -50,7 +54,7 @@ pub(crate) enum Stage {
     AnswerV6,
 }
 
-/// The longest way has seven: tagged, uncommon, forward, NAT request, session, send, answer.
+/// The longest way has eight: tagged, uncommon, forward, NAT request, session, begin, send, answer.
 const MAX_STAGES: usize = 8;
 
 /// Takes a packet through the stages that follow, to its end.
@@ -79,6 +83,8 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const FRAGMENT: u32 = Stage::Fragment as u32;
     const NAT_REQUEST: u32 = Stage::NatRequest as u32;
     const NAT_SESSION: u32 = Stage::NatSession as u32;
+    const NAT_BEGIN: u32 = Stage::NatBegin as u32;
+    const NAT_KEEP: u32 = Stage::NatKeep as u32;
     const NAT_SEND: u32 = Stage::NatSend as u32;
     const NAT_REPLY: u32 = Stage::NatReply as u32;
     const ICMP: u32 = Stage::Icmp as u32;
@@ -96,6 +102,8 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         FRAGMENT => fragments::follow_first(ctx),
         NAT_REQUEST => nat::nat_request(ctx, number),
         NAT_SESSION => nat::nat_session(ctx, number),
+        NAT_BEGIN => nat::nat_begin(ctx, number),
+        NAT_KEEP => nat::nat_keep(ctx, number),
         NAT_SEND => nat::nat_send(ctx, number),
         NAT_REPLY => nat::nat_reply(ctx, number),
         ICMP => icmp::receive_icmp(ctx),

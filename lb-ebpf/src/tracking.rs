@@ -98,7 +98,7 @@ fn answer(question: &Question) -> Answer {
         return Answer::new(question.current, false);
     };
     let now_s = clock::now_s() as u16;
-    if let Some((way, cell)) = find(bucket, place.tag) {
+    if let Some((way, cell)) = find(bucket, place) {
         if serves(cell.member) {
             count_vip(question.vip, |counters| counters.track_hits += 1);
             refresh(question, bucket, way, cell, now_s);
@@ -118,7 +118,7 @@ fn answer(question: &Question) -> Answer {
             confirmed: false,
             seen_s: now_s,
         };
-        insert(question.vip, bucket, cell);
+        insert(question.vip, bucket, place, cell);
     }
     Answer::new(member, question.unknown_is_new)
 }
@@ -166,10 +166,11 @@ fn refresh(question: &Question, bucket: *mut Bucket, way: usize, cell: Cell, now
 }
 
 #[inline(always)]
-fn find(bucket: *mut Bucket, tag: u32) -> Option<(usize, Cell)> {
-    for way in 0..WAYS {
+fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
+    for step in 0..WAYS {
+        let way = place.way(step);
         let word = load(bucket, way);
-        if (word >> 32) as u32 == tag && word != FREE {
+        if (word >> 32) as u32 == place.tag && word != FREE {
             return Some((way, Cell::unpack(word)));
         }
     }
@@ -178,9 +179,10 @@ fn find(bucket: *mut Bucket, tag: u32) -> Option<(usize, Cell)> {
 
 /// Puts a new cell into the place that yields most readily, if any does.
 #[inline(always)]
-fn insert(vip: u16, bucket: *mut Bucket, cell: Cell) {
+fn insert(vip: u16, bucket: *mut Bucket, place: Place, cell: Cell) {
     let (mut best, mut best_way) = (0, 0);
-    for way in 0..WAYS {
+    for step in 0..WAYS {
+        let way = place.way(step);
         let yields = yields(load(bucket, way), cell.seen_s);
         if yields > best {
             (best, best_way) = (yields, way);

@@ -20,7 +20,7 @@ use lb_common::{
     member::{Member, NextHop, control},
     nat::{NatFlow, NatKey, REPLY},
     proto,
-    ring::{IMAGE_WORDS, MAX_RING_SIZE},
+    ring::{IMAGE_WORDS, Image, MAX_MEMBERS, MAX_RING_SIZE},
     vip::{Vip, VipKey, target},
 };
 use nix::{
@@ -153,7 +153,8 @@ fn what_is_stored_through_memory_is_what_the_kernel_looks_up() {
         .unwrap();
 
     let map = Map::from_map_data(MapData::from_pin(pins.maps().join("MEMBERS")).unwrap()).unwrap();
-    let mut map = Array::<_, [u64; 8]>::try_from(map).unwrap();
+    let map = Array::<_, [[u64; 8]; MAX_MEMBERS as usize]>::try_from(map).unwrap();
+    let members = map.get(&0, 0).unwrap();
     let expected = Member {
         next_hop: NextHop {
             mac: [1; 6],
@@ -162,16 +163,8 @@ fn what_is_stored_through_memory_is_what_the_kernel_looks_up() {
         .pack(),
         ..member
     };
-    assert_eq!(
-        bytemuck::cast::<_, Member>(map.get(&4095, 0).unwrap()),
-        expected
-    );
-    assert_eq!(map.get(&4094, 0).unwrap(), [0; 8]);
-    map.set(4094, [5; 8], 0).unwrap();
-    assert_eq!(
-        bytemuck::cast::<_, [u64; 8]>(dataplane.members.read(4094).unwrap()),
-        [5; 8]
-    );
+    assert_eq!(bytemuck::cast::<_, Member>(members[4095]), expected);
+    assert_eq!(members[4094], [0; 8]);
     assert!(dataplane.members.read(4096).is_err());
 
     dataplane.members.clear(4095).unwrap();
@@ -642,8 +635,8 @@ fn a_swap_is_quick_and_the_maps_are_small() {
     dataplane.rings.grace_period().unwrap();
     println!("grace period: {:?}", began.elapsed());
 
-    let image = Array::<MapData, u64>::create(IMAGE_WORDS, 1 << 10).unwrap();
-    let image = memory_of(aya::maps::IterableMap::<u32, u64>::map(&image));
+    let image = Array::<MapData, Image>::create(1, 1 << 10).unwrap();
+    let image = memory_of(aya::maps::IterableMap::<u32, Image>::map(&image));
     let images = dataplane.rings.len() as u64 * image;
     let total = memory_of_maps(&pins) + images;
     println!(
@@ -668,9 +661,6 @@ fn sessions_are_counted_and_end_in_both_directions() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     let (mut dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
-    let map =
-        Map::from_map_data(MapData::from_pin(pins.maps().join("NAT_FLOWS")).unwrap()).unwrap();
-    let mut map = HashMap::<_, [u8; 24], [u64; 10]>::try_from(map).unwrap();
     // Three sessions, last seen at 100, 200 and 300 by their replies, at 50 by the client.
     for session in 1..=3_u16 {
         let flow = NatFlow {
@@ -709,12 +699,7 @@ fn sessions_are_counted_and_end_in_both_directions() {
             ..flow
         };
         for (key, flow) in [(forth, there), (back, here)] {
-            map.insert(
-                bytemuck::cast::<_, [u8; 24]>(key),
-                bytemuck::cast::<_, [u64; 10]>(flow),
-                0,
-            )
-            .unwrap();
+            dataplane.sessions.insert(&key, &flow).unwrap();
         }
     }
     let limits = SessionLimits {

@@ -14,8 +14,7 @@ use crate::{
     forward::{Sending, send, way},
     headers::Headers,
     link::Addresses,
-    maps::VIPS,
-    nat,
+    maps, nat,
     packet::Packet,
     scratch::scratch,
     select::choose,
@@ -340,7 +339,7 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
         Service::Foreign(_) => return Err(Reason::NoService),
     };
     trace::vip(vip_index);
-    let vip = VIPS.get(u32::from(vip_index)).ok_or(Reason::Internal)?;
+    let vip = maps::vip(u32::from(vip_index)).ok_or(Reason::Internal)?;
     if vip.forward == forward::NAT {
         let key = nat::request_key(turned, vip_index);
         return Ok(about_session(turned, key));

@@ -19,7 +19,7 @@ use crate::{
     headers::{Headers, tcp},
     icmp,
     link::{self, Addresses},
-    maps::{SAMPLE_MASK, VIPS},
+    maps::{self, SAMPLE_MASK},
     packet::Packet,
     samples,
     scratch::{Scratch, Session, scratch},
@@ -31,8 +31,9 @@ use crate::{
 pub(crate) mod error;
 mod rewrite;
 mod session;
+mod table;
 
-use session::Found;
+use session::{Belongs, Found};
 
 /// A client's packet for a VIP. One of an established session is sent at once, unless there is
 /// something to write down about it. The headers are in the scratch.
@@ -42,39 +43,71 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let Some(vip) = VIPS.get(vip_index) else {
+    let Some(vip) = maps::vip(vip_index) else {
         return Verdict::of(Reason::Internal).0;
     };
     let headers = &scratch.headers;
     let noted = hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load());
     if !noted
         && !headers.first_fragment
-        && let Some(flow) = session::established(headers, &request_key(headers, vip_index as u16))
+        && let Some(flow) =
+            session::established(ctx, headers, &request_key(headers, vip_index as u16))
     {
         return settle(send(ctx, headers, flow, vip_index as u16, false)).0;
     }
     Verdict::next(Stage::NatSession, 0, vip_index).0
 }
 
-/// Finds the session of a client's packet, or begins one. The headers are in the scratch.
+/// Finds the session of a client's packet. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let Some(vip) = VIPS.get(vip_index) else {
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    session.request_key = request_key(headers, vip_index as u16);
+    let stage = match session::of_request(ctx, headers, session) {
+        Belongs::ToNone => Stage::NatBegin,
+        Belongs::ToSession => Stage::NatSend,
+        Belongs::ToBeKept => Stage::NatKeep,
+    };
+    session.new = false;
+    Verdict::next(stage, 0, vip_index).0
+}
+
+/// Begins a session with a client's packet. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let Some(vip) = maps::vip(vip_index) else {
         return Verdict::of(Reason::Internal).0;
     };
     let Scratch {
         headers, session, ..
     } = scratch;
-    session.request_key = request_key(headers, vip_index as u16);
-    session.new = !session::of_request(ctx, headers, session);
-    if session.new
-        && let Err(reason) = session::begin(ctx, headers, vip, vip_index as u16, session)
-    {
-        return Verdict::of(reason).0;
+    session.new = true;
+    match session::begin(ctx, headers, vip, vip_index as u16, session) {
+        Ok(()) => Verdict::next(Stage::NatSend, 0, vip_index).0,
+        Err(reason) => Verdict::of(reason).0,
+    }
+}
+
+/// Confirms the session of a client's packet, or keeps its entries. The headers and the session are in
+/// the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_keep(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    if let Some(scratch) = scratch() {
+        let Scratch {
+            headers, session, ..
+        } = scratch;
+        session::keep(ctx, headers, session);
     }
     Verdict::next(Stage::NatSend, 0, vip_index).0
 }
@@ -86,7 +119,7 @@ pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let Some(vip) = VIPS.get(vip_index) else {
+    let Some(vip) = maps::vip(vip_index) else {
         return Verdict::of(Reason::Internal).0;
     };
     let Scratch {
@@ -181,8 +214,11 @@ fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict
     let flow = unsafe { &mut *flow };
     trace::vip(flow.vip);
     trace::member(flow.member, decision::SESSION);
-    flow.state |= state::SEEN | closing(headers);
-    session::touch_reply(flow, clock::now_s() as u32);
+    let seen = state::SEEN | closing(headers);
+    if seen & !flow.state != 0 {
+        flow.state |= seen;
+    }
+    session::touch(flow, clock::now_s() as u32);
     if headers.first_fragment {
         fragments::remember_session(headers, &key, flow.vip, flow.member);
     }

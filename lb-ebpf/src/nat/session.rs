@@ -1,31 +1,37 @@
 //! Sessions: found, begun, confirmed, kept.
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
 use lb_common::{
     checksum, family,
     member::control,
-    nat::{NatFlow, NatKey, NatSource, PORT_TRIES, REPLY, state},
+    nat::{NatFlow, NatKey, NatSource, PORT_TRIES, REPLACE_IDLE_S, REPLY, state},
     reason::Reason,
     ring::NO_MEMBER,
     vip::{Vip, affinity},
 };
 
-use super::{closing, rewrite::address_delta};
+use super::{closing, rewrite::address_delta, table};
 use crate::{
     clock,
     counters::count_vip,
     headers::Headers,
     link::Addresses,
-    maps::{MEMBERS, NAT_FLOWS, NAT_NEW, NAT_SOURCES},
+    maps::{Elements as _, MEMBERS, NAT_NEW, NAT_SOURCES},
     packet::ingress_ifindex,
     scratch::Session,
     select::{none_serves, serves, slot},
     trace,
 };
 
-/// Seconds after which the client's packets keep the entry of the replies. When that was last done is
-/// in the first word of `link` of the client's entry, which has no other use for it.
-const KEEP_S: u32 = 4;
+/// Seconds after which the client's packets keep the entry of the replies; less than what lets another
+/// session take its cell. When that was last done is in the first word of `link` of the client's entry,
+/// which has no other use for it; the way that the packets came then is in the second ([`way_in`]).
+const KEEP_S: u32 = REPLACE_IDLE_S / 2;
+
+/// Seconds by which an entry may be younger than it says.
+const TOUCH_S: u32 = 4;
 
 /// An entry of a session.
 pub(super) struct Found {
@@ -37,7 +43,7 @@ pub(super) struct Found {
 /// Finds the entry of a session, embryonic or not.
 #[inline(always)]
 pub(super) fn find(key: &NatKey) -> Option<Found> {
-    if let Some(flow) = NAT_FLOWS.get_ptr_mut(key) {
+    if let Some(flow) = table::find(key) {
         return Some(Found {
             flow,
             embryonic: false,
@@ -51,54 +57,101 @@ pub(super) fn find(key: &NatKey) -> Option<Found> {
 
 /// The entry of an established session, for a packet that changes nothing in it but its age.
 #[inline(always)]
-pub(super) fn established(headers: &Headers, key: &NatKey) -> Option<&'static NatFlow> {
-    let flow = NAT_FLOWS.get_ptr_mut(key)?;
-    // SAFETY: an entry that was just found; nothing is written to its table while it is used.
-    let flow = unsafe { &mut *flow };
+pub(super) fn established(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+) -> Option<&'static NatFlow> {
+    // SAFETY: an entry that was just found, and is not given away while a packet is on its way.
+    let flow = unsafe { &mut *table::find(key)? };
     let now_s = clock::now_s() as u32;
-    let due = now_s.wrapping_sub(flow.link[0]) >= KEEP_S;
-    if due || headers.opens() || closing(headers) & !flow.state != 0 || !is_current(flow) {
+    if is_due(ctx, flow, now_s)
+        || headers.opens()
+        || closing(headers) & !flow.state != 0
+        || !is_current(flow)
+    {
         return None;
     }
-    if flow.seen_s != now_s {
-        flow.seen_s = now_s;
-    }
+    touch(flow, now_s);
     Some(flow)
+}
+
+/// What a client's packet belongs to.
+pub(super) enum Belongs {
+    /// No session.
+    ToNone,
+    /// A session, about which there is nothing to write down.
+    ToSession,
+    /// A session that is to be confirmed, or whose entry of the replies is to be kept.
+    ToBeKept,
 }
 
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
 /// session that is closed or whose member is gone.
 #[inline(always)]
-pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
+pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> Belongs {
     let Some(found) = find(&session.request_key) else {
-        return false;
+        return Belongs::ToNone;
     };
     // SAFETY: an entry that was just found; nothing was written to its table since.
     let flow = unsafe { &mut *found.flow };
     if !is_current(flow) || headers.opens() && is_over(flow) {
-        return false;
+        return Belongs::ToNone;
     }
     let now_s = clock::now_s() as u32;
     let before = flow.state;
     flow.state |= closing(headers);
     flow.seen_s = now_s;
-    let due = now_s.wrapping_sub(flow.link[0]) >= KEEP_S || before != flow.state;
+    let due = is_due(ctx, flow, now_s) || before != flow.state;
     if due {
         flow.link[0] = now_s;
+        flow.link[1] = way_in(ctx);
     }
     // From here on a copy: what is written to the tables below could take the entry's place.
     session.request = *flow;
-    let confirmed = found.embryonic && !headers.opens() && confirm(ctx, headers, session);
-    if due && !confirmed {
-        keep_reply(ctx, headers, session, found.embryonic);
+    session.embryonic = found.embryonic;
+    session.due = due;
+    if due || found.embryonic && !headers.opens() {
+        Belongs::ToBeKept
+    } else {
+        Belongs::ToSession
     }
-    true
+}
+
+/// Whether a client's packet is to keep the entry of the replies: it was not for some time, or the packets
+/// come another way since.
+#[inline(always)]
+fn is_due(ctx: *mut xdp_md, flow: &NatFlow, now_s: u32) -> bool {
+    now_s.wrapping_sub(flow.link[0]) >= KEEP_S || flow.link[1] != way_in(ctx)
+}
+
+/// The way that a packet came, in one word: both link addresses and the interface.
+#[inline(always)]
+fn way_in(ctx: *mut xdp_md) -> u32 {
+    let [low, middle, high] = Addresses::read(ctx).map_or([0; 3], Addresses::words);
+    // Multiplied, so that what two addresses have in common does not cancel out.
+    let sum = u64::from(low) | u64::from(middle) << 32;
+    let sum = sum.wrapping_mul(WAY_FACTOR) ^ u64::from(high);
+    let sum = (sum ^ u64::from(ingress_ifindex(ctx)) << 32).wrapping_mul(WAY_FACTOR);
+    (sum >> 32) as u32
+}
+
+/// An odd number without a pattern.
+const WAY_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Confirms the session if it is time to, or else keeps its entry of the replies if that is due.
+#[inline(always)]
+pub(super) fn keep(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
+    let confirmed = session.embryonic && !headers.opens() && confirm(ctx, headers, session);
+    if session.due && !confirmed {
+        keep_reply(ctx, headers, session);
+    }
 }
 
 /// Whether the session's member still is who it was.
 #[inline(always)]
 fn is_current(flow: &NatFlow) -> bool {
-    match MEMBERS.get_ptr(u32::from(flow.member)) {
+    match MEMBERS.at(u32::from(flow.member)) {
         Some(member) => {
             // SAFETY: a word of a mapped array that the controller replaces in one step.
             let word = unsafe { (&raw const (*member).control).read_volatile() };
@@ -118,8 +171,7 @@ fn is_over(flow: &NatFlow) -> bool {
 #[inline(always)]
 fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     write_reply_key(headers, session);
-    let answered = NAT_NEW
-        .get_ptr(&session.reply_key)
+    let answered = find_reply(session)
         // SAFETY: an entry that was just found.
         .is_some_and(|entry| unsafe { (*entry).state } & state::SEEN != 0);
     if !answered {
@@ -127,14 +179,8 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     }
     session.request.state |= state::SEEN;
     write_reply(ctx, headers, session, state::SEEN);
-    if NAT_FLOWS
-        .insert(&session.reply_key, &session.reply, 0)
-        .is_err()
-        || NAT_FLOWS
-            .insert(&session.request_key, &session.request, 0)
-            .is_err()
-    {
-        // It stays embryonic; the next packet tries again.
+    if black_box(table::enter_session(1)) == 0 || black_box(table::enter_session(0)) == 0 {
+        // It stays embryonic; the next packet tries again, and finds the entry that there is by then.
         return false;
     }
     // Entries that are left behind are found second, and age out.
@@ -143,15 +189,22 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     true
 }
 
-/// Every few seconds, the client's packets keep the entry of the replies: its age, and the way back.
+/// The entry of the replies, in whichever table: it is moved first.
 #[inline(always)]
-fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, embryonic: bool) {
-    write_reply_key(headers, session);
-    let entry = if embryonic {
+fn find_reply(session: &Session) -> Option<*mut NatFlow> {
+    let established = table::find_rarely(&session.reply_key);
+    if established.is_null() {
         NAT_NEW.get_ptr_mut(&session.reply_key)
     } else {
-        NAT_FLOWS.get_ptr_mut(&session.reply_key)
-    };
+        Some(established)
+    }
+}
+
+/// Every few seconds, the client's packets keep the entry of the replies: its age, and the way back.
+#[inline(always)]
+fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
+    write_reply_key(headers, session);
+    let entry = find_reply(session);
     let closing = session.request.state & (state::FIN | state::RST);
     let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
     if let Some(entry) = entry {
@@ -168,17 +221,18 @@ fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, embryo
     }
     write_reply(ctx, headers, session, closing);
     // If that fails, a later packet tries again.
-    let _kept = if embryonic {
-        NAT_NEW.insert(&session.reply_key, &session.reply, 0)
+    if session.embryonic {
+        let _kept = NAT_NEW.insert(&session.reply_key, &session.reply, 0);
     } else {
-        NAT_FLOWS.insert(&session.reply_key, &session.reply, 0)
-    };
+        table::enter_session(1);
+    }
 }
 
-/// Once a second, replies keep their entry's age.
+/// Keeps the age of an entry, to within a few seconds: what is written must be taken from the memory and
+/// brought back to it.
 #[inline(always)]
-pub(super) fn touch_reply(flow: &mut NatFlow, now_s: u32) {
-    if flow.seen_s != now_s {
+pub(super) fn touch(flow: &mut NatFlow, now_s: u32) {
+    if now_s.wrapping_sub(flow.seen_s) >= TOUCH_S {
         flow.seen_s = now_s;
     }
 }
@@ -250,12 +304,14 @@ pub(super) fn begin(
     }
     write_request(headers, slot.current(), vip_index, &mut session.request)?;
     let source = u32::from(session.request.nat_source);
-    let source = NAT_SOURCES.get(source).ok_or(Reason::Internal)?;
+    let source = NAT_SOURCES.at(source).ok_or(Reason::Internal)?;
+    // SAFETY: an element of a mapped array, constant while members name it.
+    let source = unsafe { &*source };
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
         count_vip(vip_index, |counters| counters.nat_no_port += 1);
     })?;
     // The session may have been closed, or its member be gone: nothing of it counts any more.
-    let _gone = NAT_FLOWS.remove(&session.request_key);
+    table::remove(&session.request_key);
     if NAT_NEW
         .insert(&session.request_key, &session.request, 0)
         .is_err()
@@ -274,7 +330,7 @@ fn write_request(
     vip: u16,
     request: &mut NatFlow,
 ) -> Result<(), Reason> {
-    let entry = MEMBERS.get_ptr(u32::from(member)).ok_or(Reason::Internal)?;
+    let entry = MEMBERS.at(u32::from(member)).ok_or(Reason::Internal)?;
     // SAFETY: an entry of a mapped array; the control word is replaced in one step, the rest is
     // constant while a ring names the member.
     let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
@@ -333,7 +389,7 @@ fn take_port(
             + checksum::replace_u16(headers.dest_be, request.dest_be);
         request.payload_delta = u32::from(checksum::fold(delta));
         write_reply_key(headers, session);
-        if NAT_FLOWS.get_ptr(&session.reply_key).is_some() {
+        if !table::find_rarely(&session.reply_key).is_null() {
             continue;
         }
         write_reply(ctx, headers, session, 0);
@@ -341,7 +397,11 @@ fn take_port(
             .insert(&session.reply_key, &session.reply, u64::from(BPF_NOEXIST))
             .is_ok()
         {
-            return Ok(());
+            if table::find_rarely(&session.reply_key).is_null() {
+                return Ok(());
+            }
+            // Another CPU has moved a session with this port there since.
+            let _gone = NAT_NEW.remove(&session.reply_key);
         }
     }
     Err(Reason::NatNoPort)

@@ -9,7 +9,7 @@ use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
-    nat::{MAX_NAT_SOURCES, NatFlow, NatKey, NatSource},
+    nat::{MAX_LOCKS, MAX_NAT_SOURCES, NatBucket, NatFlow, NatKey, NatSource, buckets_for},
     node::IcmpBudget,
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
@@ -33,6 +33,7 @@ pub(super) mod name {
     pub(in super::super) const DEVICES: &str = "DEVICES";
     pub(in super::super) const TRACK: &str = "TRACK";
     pub(in super::super) const NAT_FLOWS: &str = "NAT_FLOWS";
+    pub(in super::super) const NAT_LOCKS: &str = "NAT_LOCKS";
     pub(in super::super) const NAT_NEW: &str = "NAT_NEW";
     pub(in super::super) const NAT_SOURCES: &str = "NAT_SOURCES";
     pub(in super::super) const FRAGMENTS: &str = "FRAGMENTS";
@@ -79,8 +80,18 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: u32, flags: 
     }
 }
 
-const fn table<V>(name: &'static str, max_entries: u32) -> MapSpec {
-    spec::<u32, V>(name, MapType::Array, max_entries, MMAPABLE)
+/// A table of fixed size: one element, in which the data path finds its way without a lookup.
+const fn table<V>(name: &'static str, len: u32) -> MapSpec {
+    let one = spec::<u32, V>(name, MapType::Array, 1, MMAPABLE);
+    MapSpec {
+        value_size: one.value_size * len,
+        ..one
+    }
+}
+
+/// A table whose size depends on the configuration: as many elements.
+const fn sized_table<V>(name: &'static str, len: u32) -> MapSpec {
+    spec::<u32, V>(name, MapType::Array, len, MMAPABLE)
 }
 
 const fn counts<V>(name: &'static str, max_entries: u32) -> MapSpec {
@@ -107,8 +118,9 @@ pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
             MAX_EGRESS,
             READ_ONLY_PROGRAM,
         ),
-        table::<Bucket>(name::TRACK, options.track_buckets),
-        recent::<NatKey, NatFlow>(name::NAT_FLOWS, 2 * options.nat_sessions),
+        sized_table::<Bucket>(name::TRACK, options.track_buckets),
+        sized_table::<NatBucket>(name::NAT_FLOWS, buckets_for(options.nat_sessions)),
+        spec::<u32, u32>(name::NAT_LOCKS, MapType::Hash, MAX_LOCKS, 0),
         recent::<NatKey, NatFlow>(name::NAT_NEW, 2 * options.nat_embryonic),
         table::<NatSource>(name::NAT_SOURCES, MAX_NAT_SOURCES),
         recent::<FragmentKey, FragmentTarget>(name::FRAGMENTS, MAX_DATAGRAMS),

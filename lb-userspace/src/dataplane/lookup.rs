@@ -22,23 +22,27 @@ pub struct SessionEntry {
 impl Sessions {
     /// The entry that a packet with this key meets, if there is one. Does not count as a use of it.
     pub fn find(&self, key: &NatKey) -> Result<Option<SessionEntry>> {
-        for (table, name, embryonic) in [
-            (&self.flows, name::NAT_FLOWS, false),
-            (&self.embryonic, name::NAT_NEW, true),
-        ] {
-            match table.get(&Plain(*key), 0) {
-                Ok(Plain(flow)) => return Ok(Some(SessionEntry { flow, embryonic })),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => {
-                    return Err(DataplaneError::map(
-                        "look up a session",
-                        name,
-                        &error,
-                        PRIVILEGE_HINT,
-                    ));
-                }
+        for place in self.places(key) {
+            let cell = self.flows.read(place)?;
+            if cell.key == *key {
+                return Ok(Some(SessionEntry {
+                    flow: cell.flow,
+                    embryonic: false,
+                }));
             }
         }
-        Ok(None)
+        match self.embryonic.get(&Plain(*key), 0) {
+            Ok(Plain(flow)) => Ok(Some(SessionEntry {
+                flow,
+                embryonic: true,
+            })),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(DataplaneError::map(
+                "look up a session",
+                name::NAT_NEW,
+                &error,
+                PRIVILEGE_HINT,
+            )),
+        }
     }
 }

@@ -181,6 +181,19 @@ impl<T: Pod> Mapped<T> {
         Ok(())
     }
 
+    /// Replaces one word of an element in one step, if it is what it was; says whether it was.
+    pub fn exchange_word(
+        &self,
+        index: u32,
+        byte_offset: usize,
+        old: u64,
+        new: u64,
+    ) -> Result<bool> {
+        let word = self.word(index, byte_offset)?;
+        let exchanged = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+        Ok(exchanged.is_ok())
+    }
+
     /// Loads one word of an element.
     pub fn load_word(&self, index: u32, byte_offset: usize) -> Result<u64> {
         Ok(self.word(index, byte_offset)?.load(Ordering::Acquire))

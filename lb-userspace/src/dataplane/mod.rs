@@ -188,7 +188,7 @@ impl Dataplane {
             },
             tracking: Tracking::new(mapped(ebpf, name::TRACK)?),
             sessions: Sessions {
-                flows: take(ebpf, name::NAT_FLOWS)?,
+                flows: mapped(ebpf, name::NAT_FLOWS)?,
                 embryonic: take(ebpf, name::NAT_NEW)?,
             },
             nat_sources: mapped(ebpf, name::NAT_SOURCES)?,
@@ -303,16 +303,17 @@ fn mapped_from<T: Pod>(name: &'static str, map: &Map) -> Result<Mapped<T>> {
     let info = data
         .info()
         .map_err(|error| DataplaneError::map("describe", name, &error, PRIVILEGE_HINT))?;
-    if info.value_size() as usize != size_of::<T>() {
+    let (element, size) = (info.value_size(), size_of::<T>() as u32);
+    if !element.is_multiple_of(size) {
         return Err(DataplaneError::Incompatible {
             map: name.to_owned(),
             what: "value size",
-            has: info.value_size().to_string(),
-            needs: size_of::<T>().to_string(),
+            has: element.to_string(),
+            needs: format!("a multiple of {size}"),
             hint: "build controller and eBPF object from the same sources",
         });
     }
-    Mapped::of(name, data.fd(), info.max_entries())
+    Mapped::of(name, data.fd(), info.max_entries() * (element / size))
 }
 
 /// What is common to maps of the kinds that we have.

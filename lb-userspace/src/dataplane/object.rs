@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
-    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS},
+    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, buckets_for},
     node::{DEFAULT_ICMP_RATE, setting},
     sample::DEFAULT_SAMPLE_MASK,
     track::DEFAULT_BUCKETS,
@@ -98,12 +98,14 @@ pub(super) fn open(
 ) -> Result<Ebpf> {
     options.check()?;
     let track_mask = options.track_buckets - 1;
+    let nat_buckets = buckets_for(options.nat_sessions);
     let tracing = u32::from(options.tracing);
     let maps = catalog(options);
     let mut loader = EbpfLoader::new();
     loader
         .override_global(setting::JIFFIES_SHIFT, &jiffies_shift, true)
         .override_global(setting::TRACK_MASK, &track_mask, true)
+        .override_global(setting::NAT_BUCKETS, &nat_buckets, true)
         .override_global(setting::SAMPLE_MASK, &options.sample_mask, true)
         .override_global(setting::ICMP_RATE, &options.icmp_rate, true)
         .override_global(setting::TRACING, &tracing, true);

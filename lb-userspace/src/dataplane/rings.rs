@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData, MapError};
-use lb_common::ring::{ENTRIES_PER_WORD, IMAGE_WORDS, MAX_IMAGES, SECTION_WORDS, Slot, entry};
+use lb_common::ring::{ENTRIES_PER_WORD, IMAGE_WORDS, Image, MAX_IMAGES, SECTION_WORDS, Slot, entry};
 
 use super::{
     catalog::{IMAGE, MMAPABLE, name},
@@ -30,7 +30,7 @@ pub struct ImageIndex(pub u32);
 /// All ring images of the node.
 #[derive(Debug)]
 pub struct Rings {
-    outer: ArrayOfMaps<MapData, Array<MapData, u64>>,
+    outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
     images: BTreeMap<ImageIndex, Mapped<u64>>,
     /// No program reads these.
     spare: Vec<ImageIndex>,
@@ -41,7 +41,7 @@ pub struct Rings {
 impl Rings {
     /// Takes over what the outer map holds. Images count as retired until [`Self::keep`] says which
     /// ones VIPs name.
-    pub(super) fn adopt(outer: ArrayOfMaps<MapData, Array<MapData, u64>>) -> Result<Self> {
+    pub(super) fn adopt(outer: ArrayOfMaps<MapData, Array<MapData, Image>>) -> Result<Self> {
         let mut rings = Self {
             outer,
             images: BTreeMap::new(),
@@ -59,7 +59,7 @@ impl Rings {
         Ok(rings)
     }
 
-    fn map_image(&mut self, index: ImageIndex, image: &Array<MapData, u64>) -> Result<()> {
+    fn map_image(&mut self, index: ImageIndex, image: &Array<MapData, Image>) -> Result<()> {
         IMAGE.check(&format!("{} {}", IMAGE.name, index.0), image_data(image))?;
         let mapped = Mapped::of(IMAGE.name, image_data(image).fd(), IMAGE_WORDS)?;
         self.images.insert(index, mapped);
@@ -256,7 +256,7 @@ impl Rings {
             .map(ImageIndex)
             .find(|index| !self.images.contains_key(index));
         let index = free.ok_or_else(full)?;
-        let image = Array::<MapData, u64>::create(IMAGE_WORDS, MMAPABLE)
+        let image = Array::<MapData, Image>::create(1, MMAPABLE)
             .map_err(|error| map_error("create an image", &error))?;
         self.outer
             .set(index.0, &image, 0)
@@ -267,8 +267,8 @@ impl Rings {
 }
 
 /// The map of an image.
-fn image_data(image: &Array<MapData, u64>) -> &MapData {
-    IterableMap::<u32, u64>::map(image)
+fn image_data(image: &Array<MapData, Image>) -> &MapData {
+    IterableMap::<u32, Image>::map(image)
 }
 
 fn map_error(operation: &'static str, error: &MapError) -> DataplaneError {
@@ -310,6 +310,6 @@ mod tests {
             "the images are what they were"
         );
         let again = rings.outer.get(&image.0, 0).unwrap();
-        assert_eq!(again.get(&2, 0).unwrap(), 3, "and still installed");
+        assert_eq!(again.get(&0, 0).unwrap()[2], 3, "and still installed");
     }
 }

@@ -3,11 +3,15 @@
 //! A session is two entries, one for each direction, and ends as a whole: it has been silent since
 //! the later of the two was seen, and is closed when both have seen a FIN or either an RST.
 
-use std::collections::{self, BTreeSet};
+use std::{
+    collections::{self, BTreeSet},
+    mem::offset_of,
+    sync::atomic::Ordering,
+};
 
 use aya::maps::{HashMap, MapData, MapError};
 use lb_common::{
-    nat::{NatFlow, NatKey, REPLY, state},
+    nat::{NatCell, NatFlow, NatKey, REPLY, ROOM, WAYS, bucket_of, silent_s, state},
     proto,
     ring::MemberIndex,
 };
@@ -16,15 +20,24 @@ use super::{
     catalog::name,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
     is_missing,
-    mapping::Plain,
+    mapping::{Mapped, Plain},
 };
 
 type Table = HashMap<MapData, Plain<NatKey>, Plain<NatFlow>>;
 
+/// The word of a cell that says whether it is taken, by its offset in bytes.
+const LAST_WORD: usize = offset_of!(NatCell, key.source_be);
+
+/// The word of a cell with the time that it was last seen, or freed: the upper half.
+const SEEN: usize = offset_of!(NatCell, flow.seen_s) - 4;
+const _: () = assert!(LAST_WORD.is_multiple_of(8) && SEEN.is_multiple_of(8));
+
 /// The tables of sessions.
 #[derive(Debug)]
 pub struct Sessions {
-    pub(super) flows: Table,
+    /// Established ones: a table of buckets, mapped into memory. The data path reads and writes it at any
+    /// time.
+    pub(super) flows: Mapped<NatCell>,
     pub(super) embryonic: Table,
 }
 
@@ -76,16 +89,59 @@ impl Sessions {
     /// How many entries there are.
     pub fn count(&self) -> Result<SessionCounts> {
         Ok(SessionCounts {
-            flows: entries(&self.flows, name::NAT_FLOWS)?.len(),
-            embryonic: entries(&self.embryonic, name::NAT_NEW)?.len(),
+            flows: self.taken().count(),
+            embryonic: entries(&self.embryonic)?.len(),
         })
     }
 
-    /// Adds or replaces an entry of a session. A session needs two, one for each direction.
+    /// Adds or replaces an entry of a session. A session needs two, one for each direction. Only while no
+    /// packets flow: the data path gives cells away as well.
+    ///
+    /// # Errors
+    ///
+    /// When both buckets of the key are full.
     pub fn insert(&mut self, key: &NatKey, flow: &NatFlow) -> Result<()> {
-        self.flows
-            .insert(Plain(*key), Plain(*flow), 0)
-            .map_err(|error| map_error(name::NAT_FLOWS, &error))
+        let place = self.place_for(key)?.ok_or_else(|| DataplaneError::Full {
+            table: name::NAT_FLOWS,
+            what: "another session".into(),
+            limit: format!("{} entries", self.flows.len()),
+            hint: "raise node.nat_sessions",
+        })?;
+        let cell = NatCell {
+            key: *key,
+            flow: *flow,
+            _pad: [0; 3],
+        };
+        self.flows.write(place, &cell)
+    }
+
+    /// Where an entry goes: where it is, else where the data path would write it.
+    fn place_for(&self, key: &NatKey) -> Result<Option<u32>> {
+        let mut free = [Vec::new(), Vec::new()];
+        for (step, place) in self.places(key).enumerate() {
+            let cell = self.flows.read(place)?;
+            if cell.key == *key {
+                return Ok(Some(place));
+            }
+            if cell.key.last_word() == 0 {
+                free[step / WAYS].push(place);
+            }
+        }
+        let [first, second] = free;
+        let in_first = first.len() > ROOM as usize || first.len() >= second.len();
+        let chosen = if in_first { first } else { second };
+        Ok(chosen.first().copied())
+    }
+
+    /// The cells where a key may be, in the order in which the data path looks.
+    pub(super) fn places(&self, key: &NatKey) -> impl Iterator<Item = u32> + use<> {
+        let (hash, ways) = (key.hash(), WAYS as u32);
+        let buckets = self.flows.len() / ways;
+        let halves = [(hash >> 32) as u32, hash as u32];
+        halves.into_iter().flat_map(move |half| {
+            let first = bucket_of(half, buckets) * ways;
+            (0..ways).map(move |step| first + (hash as u32).wrapping_add(step) % ways)
+        })
     }
 
     /// Removes sessions that ended or were silent for too long; returns how many entries went.
@@ -98,21 +154,46 @@ impl Sessions {
             udp_s: young_s,
             ..limits
         };
-        Ok(expire(&mut self.flows, name::NAT_FLOWS, now_s, limits)?
-            + expire(&mut self.embryonic, name::NAT_NEW, now_s, young)?)
+        Ok(self.expire_established(now_s, limits)? + self.expire_embryonic(now_s, young)?)
+    }
+
+    fn expire_established(&self, now_s: u32, limits: SessionLimits) -> Result<usize> {
+        let cells: Vec<_> = self.taken().collect();
+        let entries: Vec<_> = (cells.iter())
+            .map(|(_, cell)| (cell.key, cell.flow))
+            .collect();
+        let mut removed = 0;
+        for ((place, cell), ended) in cells.iter().zip(ended(&entries, now_s, limits)) {
+            removed += usize::from(ended && self.free(*place, cell, now_s)?);
+        }
+        Ok(removed)
+    }
+
+    fn expire_embryonic(&mut self, now_s: u32, limits: SessionLimits) -> Result<usize> {
+        let entries = entries(&self.embryonic)?;
+        let mut removed = 0;
+        for ((key, flow), ended) in entries.iter().zip(ended(&entries, now_s, limits)) {
+            if !ended {
+                continue;
+            }
+            // Seen again since the table was read?
+            let now = self.embryonic.get(&Plain(*key), 0);
+            let fresh = now.is_ok_and(|now| now.0.seen_s != flow.seen_s);
+            if !fresh {
+                removed += usize::from(remove(&mut self.embryonic, key)?);
+            }
+        }
+        Ok(removed)
     }
 
     /// The members and the source addresses that sessions name: their indexes are taken.
     pub fn names(&self) -> Result<SessionNames> {
         let mut names = SessionNames::default();
-        for (table, name) in [
-            (&self.flows, name::NAT_FLOWS),
-            (&self.embryonic, name::NAT_NEW),
-        ] {
-            for (_, flow) in entries(table, name)? {
-                names.members.insert(flow.member);
-                names.sources.insert(flow.nat_source);
-            }
+        let embryonic = entries(&self.embryonic)?;
+        let established = self.taken().map(|(_, cell)| cell.flow);
+        for flow in established.chain(embryonic.into_iter().map(|(_, flow)| flow)) {
+            names.members.insert(flow.member);
+            names.sources.insert(flow.nat_source);
         }
         Ok(names)
     }
@@ -125,70 +206,88 @@ impl Sessions {
     /// Removes the sessions of some members; returns how many entries went.
     pub fn remove_members(&mut self, members: &BTreeSet<MemberIndex>) -> Result<usize> {
         let mut removed = 0;
-        for (table, name) in [
-            (&mut self.flows, name::NAT_FLOWS),
-            (&mut self.embryonic, name::NAT_NEW),
-        ] {
-            for (key, flow) in entries(table, name)? {
-                if members.contains(&flow.member) {
-                    removed += usize::from(remove(table, name, &key)?);
-                }
+        let cells: Vec<_> = self.taken().collect();
+        for (place, cell) in &cells {
+            if members.contains(&cell.flow.member) {
+                // Stamped with what it was last seen at: nothing is sent to a member that is gone, so
+                // nobody waits for its cells.
+                removed += usize::from(self.free(*place, cell, cell.flow.seen_s)?);
+            }
+        }
+        for (key, flow) in entries(&self.embryonic)? {
+            if members.contains(&flow.member) {
+                removed += usize::from(remove(&mut self.embryonic, &key)?);
             }
         }
         Ok(removed)
     }
+
+    /// The cells that are taken, by their place.
+    fn taken(&self) -> impl Iterator<Item = (u32, NatCell)> + '_ {
+        let words = size_of::<NatCell>() / size_of::<u64>();
+        let cells = self.flows.words().chunks_exact(words).zip(0..);
+        cells.filter_map(|(words, place)| {
+            // One load for each of the many that are free.
+            let last = words.get(LAST_WORD / size_of::<u64>())?;
+            if last.load(Ordering::Acquire) == 0 {
+                return None;
+            }
+            let cell = self.flows.read(place).ok()?;
+            // Freed while it was read?
+            (cell.key.last_word() != 0).then_some((place, cell))
+        })
+    }
+
+    /// Frees a cell, unless a packet was seen or another entry was written since it was read.
+    fn free(&self, place: u32, read: &NatCell, now_s: u32) -> Result<bool> {
+        let now = self.flows.read(place)?;
+        if now.key != read.key || now.flow.seen_s != read.flow.seen_s {
+            return Ok(false);
+        }
+        // The data path gives it away only some time after this.
+        let word = self.flows.load_word(place, SEEN)? & u64::from(u32::MAX);
+        self.flows
+            .store_word(place, SEEN, word | u64::from(now_s) << 32)?;
+        self.flows
+            .exchange_word(place, LAST_WORD, read.key.last_word(), 0)
+    }
 }
 
-fn map_error(name: &'static str, error: &MapError) -> DataplaneError {
-    DataplaneError::map("read or clear", name, error, PRIVILEGE_HINT)
+fn map_error(error: &MapError) -> DataplaneError {
+    DataplaneError::map("read or clear", name::NAT_NEW, error, PRIVILEGE_HINT)
 }
 
-fn entries(table: &Table, name: &'static str) -> Result<Vec<(NatKey, NatFlow)>> {
+fn entries(table: &Table) -> Result<Vec<(NatKey, NatFlow)>> {
     let mut entries = Vec::new();
     for entry in table.iter() {
         match entry {
             Ok((key, flow)) => entries.push((key.0, flow.0)),
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(map_error(name, &error)),
+            Err(error) => return Err(map_error(&error)),
         }
     }
     Ok(entries)
 }
 
-fn remove(table: &mut Table, name: &'static str, key: &NatKey) -> Result<bool> {
+fn remove(table: &mut Table, key: &NatKey) -> Result<bool> {
     match table.remove(&Plain(*key)) {
         Ok(()) => Ok(true),
         Err(error) if is_missing(&error) => Ok(false),
-        Err(error) => Err(map_error(name, &error)),
+        Err(error) => Err(map_error(&error)),
     }
 }
 
-fn expire(
-    table: &mut Table,
-    name: &'static str,
-    now_s: u32,
-    limits: SessionLimits,
-) -> Result<usize> {
-    let entries = entries(table, name)?;
+/// For each entry of a table, whether its session ended.
+fn ended(entries: &[(NatKey, NatFlow)], now_s: u32, limits: SessionLimits) -> Vec<bool> {
     let by_key: collections::HashMap<[u8; 24], NatFlow> = entries
         .iter()
         .map(|(key, flow)| (bytemuck::cast(*key), *flow))
         .collect();
-    let mut removed = 0;
-    for (key, flow) in &entries {
+    let ended = entries.iter().map(|(key, flow)| {
         let other = by_key.get(&bytemuck::cast::<_, [u8; 24]>(other_direction(key, flow)));
-        if !ended(key, flow, other, now_s, limits) {
-            continue;
-        }
-        // Seen again since the table was read?
-        let fresh = table
-            .get(&Plain(*key), 0)
-            .is_ok_and(|now| now.0.seen_s != flow.seen_s);
-        if !fresh {
-            removed += usize::from(remove(table, name, key)?);
-        }
-    }
-    Ok(removed)
+        has_ended(key, flow, other, now_s, limits)
+    });
+    ended.collect()
 }
 
 /// Key of the entry for the other direction.
@@ -207,7 +306,7 @@ fn other_direction(key: &NatKey, flow: &NatFlow) -> NatKey {
     }
 }
 
-fn ended(
+fn has_ended(
     key: &NatKey,
     flow: &NatFlow,
     other: Option<&NatFlow>,
@@ -222,11 +321,8 @@ fn ended(
         (true, false) => limits.tcp_s,
         (false, _) => limits.udp_s,
     };
-    // The other direction may have been seen later; a time ahead of ours is fresh.
-    let silent_s = |flow: &NatFlow| {
-        let silent_s = now_s.wrapping_sub(flow.seen_s);
-        if silent_s > u32::MAX / 2 { 0 } else { silent_s }
-    };
+    // The other direction may have been seen later.
+    let silent_s = |flow: &NatFlow| silent_s(flow.seen_s, now_s);
     let silent_s = other.map_or(silent_s(flow), |other| silent_s(flow).min(silent_s(other)));
     silent_s >= limit_s
 }
@@ -306,7 +402,7 @@ mod tests {
             state,
             ..flow
         };
-        let check = |flow, back, now_s| ended(&key, &flow, Some(&back), now_s, LIMITS);
+        let check = |flow, back, now_s| has_ended(&key, &flow, Some(&back), now_s, LIMITS);
         // Open: silent since the later of the two.
         assert!(!check(seen(flow, 0, 0), seen(back, 500, 0), 1400));
         assert!(check(seen(flow, 0, 0), seen(back, 500, 0), 1500));
@@ -330,7 +426,7 @@ mod tests {
     #[test]
     fn other_protocols_have_their_own_limit() {
         let [(key, flow), _] = session(proto::UDP);
-        assert!(!ended(&key, &flow, None, 99, LIMITS));
-        assert!(ended(&key, &flow, None, 100, LIMITS));
+        assert!(!has_ended(&key, &flow, None, 99, LIMITS));
+        assert!(has_ended(&key, &flow, None, 100, LIMITS));
     }
 }

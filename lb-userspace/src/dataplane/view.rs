@@ -83,7 +83,7 @@ impl PinnedView {
                 devices: pinned_as(pins, name::DEVICES)?,
             },
             sessions: Sessions {
-                flows: pinned_as(pins, name::NAT_FLOWS)?,
+                flows: mapped_from(name::NAT_FLOWS, &pinned(pins, name::NAT_FLOWS)?)?,
                 embryonic: pinned_as(pins, name::NAT_NEW)?,
             },
             nat_sources: mapped_from(name::NAT_SOURCES, &pinned(pins, name::NAT_SOURCES)?)?,

@@ -130,8 +130,8 @@ impl Model {
         let (bucket, tag) = self.bucket(flow);
         // The first of those that yield most readily.
         let mut best = (0, 0);
-        for (way, &word) in bucket.iter().enumerate() {
-            let readiness = yields(word, seen_s);
+        for way in (0..WAYS).map(|step| Place::of(flow).way(step)) {
+            let readiness = yields(bucket[way], seen_s);
             if readiness > best.0 {
                 best = (readiness, way);
             }

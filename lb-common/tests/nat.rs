@@ -1,0 +1,69 @@
+//! The table of NAT sessions: where entries go, and how full it can be.
+
+use lb_common::{
+    address_v4,
+    nat::{NatKey, REPLY, ROOM, WAYS, bucket_of, buckets_for, silent_s},
+    proto,
+};
+
+/// A client's packet of a session, and the backend's: 16 backends, one NAT address.
+fn session(number: u32) -> [NatKey; 2] {
+    let key = |address, source_be, dest_be, scope| NatKey {
+        address: address_v4(address),
+        source_be,
+        dest_be,
+        scope,
+        protocol: proto::TCP.into(),
+    };
+    let client = u32::from_be_bytes([10, 0, 0, 0]) + number / 1000;
+    let backend = u32::from_be_bytes([192, 168, 0, 0]) + number % 16;
+    let client_port = (20_000 + (number % 1000) as u16).to_be();
+    let node_port = (1024 + (number / 16) as u16).to_be();
+    [
+        key(client.to_be(), client_port, 443_u16.to_be(), 3),
+        key(backend.to_be(), 8443_u16.to_be(), node_port, REPLY),
+    ]
+}
+
+/// As many sessions as the table is made for all find a place, in the order of the data path.
+#[test]
+fn the_sessions_that_a_table_is_made_for_fit() {
+    const SESSIONS: u32 = 200_000;
+    let buckets = buckets_for(SESSIONS);
+    let mut taken = vec![0; buckets as usize];
+    let mut second = 0;
+    for key in (0..SESSIONS).flat_map(session) {
+        let hash = key.hash();
+        let places = [(hash >> 32) as u32, hash as u32];
+        let [a, b] = places.map(|half| bucket_of(half, buckets) as usize);
+        let room = |at: usize| WAYS as u32 - taken[at];
+        let in_first = room(a) > ROOM || room(a) >= room(b);
+        let at = if in_first { a } else { b };
+        assert!(room(at) > 0, "{key:?} finds no place");
+        second += u32::from(!in_first);
+        taken[at] += 1;
+    }
+    // A seventh, as its documentation says.
+    assert!(
+        (10..20).contains(&(second * 100 / (2 * SESSIONS))),
+        "{second}"
+    );
+}
+
+#[test]
+fn the_last_word_is_what_the_memory_has() {
+    let [key, reply] = session(77);
+    let bytes = key.last_word().to_ne_bytes();
+    assert_eq!(bytes[..2], key.source_be.to_ne_bytes());
+    assert_eq!(bytes[2..4], key.dest_be.to_ne_bytes());
+    assert_eq!(bytes[4..6], key.scope.to_ne_bytes());
+    assert_eq!(bytes[6..], key.protocol.to_ne_bytes());
+    assert_ne!(key.hash(), reply.hash());
+}
+
+#[test]
+fn a_time_that_is_ahead_is_now() {
+    assert_eq!(silent_s(10, 15), 5);
+    assert_eq!(silent_s(16, 15), 0);
+    assert_eq!(silent_s(u32::MAX - 1, 3), 5, "the clock wraps");
+}
