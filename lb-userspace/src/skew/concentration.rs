@@ -156,7 +156,7 @@ impl Watched {
             sum: 2.0 * wanted,
         };
         self.stretch
-            .add(gain, came.flows, expected, bounds, step.from_s());
+            .add(gain, came.flows, expected, bounds, step.began_s());
         if self.stretch.llr >= wanted && self.stretch.got > self.stretch.expected {
             let raised = Raised::new(Direction::Over, self.stretch, step.now_s);
             self.raised = Some(Concentrated { raised, held });

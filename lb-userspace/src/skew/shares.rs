@@ -144,7 +144,7 @@ impl Shares {
                 expected,
                 phi,
                 bounds,
-                step.from_s(),
+                step.began_s(),
             );
             let counted = Counted {
                 got: came.flows,

@@ -226,7 +226,7 @@ impl Ear {
             };
             let gain = SYN_EVIDENCE * (came.flows - followers);
             self.only_syns
-                .add(gain, came.flows, followers, bounds, step.from_s());
+                .add(gain, came.flows, followers, bounds, step.began_s());
         } else {
             self.only_syns = Stretch::default();
         }
