@@ -30,10 +30,18 @@ fn start(binary: &str, arguments: &[OsString]) -> Result<()> {
     let manifest = process::root().join("tests/Cargo.toml");
     let place = manifest.as_os_str();
     let mut build = process::cargo(["build", "--release"]);
-    process::run(build.args(["--bin", binary]).arg("--manifest-path").arg(place))
-        .context("build the lab")?;
+    process::run(
+        build
+            .args(["--bin", binary])
+            .arg("--manifest-path")
+            .arg(place),
+    )
+    .context("build the lab")?;
     let mut command = process::cargo(["run", "--quiet", "--release"]);
-    command.args(["--bin", binary]).arg("--manifest-path").arg(place);
+    command
+        .args(["--bin", binary])
+        .arg("--manifest-path")
+        .arg(place);
     let error = command.arg("--").args(arguments).exec();
     Err(error).with_context(|| format!("start `{}`", process::shown(&command)))
 }

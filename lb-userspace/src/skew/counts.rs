@@ -29,7 +29,7 @@ pub(super) struct Step {
 
 impl Step {
     /// When it began.
-    pub(super) fn from_s(&self) -> f64 {
+    pub(super) fn began_s(&self) -> f64 {
         self.now_s - self.length_s
     }
 }

@@ -155,7 +155,10 @@ impl Silence {
     /// Packets for each new flow: of a member, and of the others.
     pub(super) fn packets_per_flow(&self, member: usize) -> (f64, f64) {
         let ear = &self.members[member];
-        (ear.per_flow(), Others::of(&self.members).per_flow_without(ear))
+        (
+            ear.per_flow(),
+            Others::of(&self.members).per_flow_without(ear),
+        )
     }
 
     pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {
@@ -223,7 +226,7 @@ impl Ear {
             };
             let gain = SYN_EVIDENCE * (came.flows - followers);
             self.only_syns
-                .add(gain, came.flows, followers, bounds, step.from_s());
+                .add(gain, came.flows, followers, bounds, step.began_s());
         } else {
             self.only_syns = Stretch::default();
         }

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use lab::skew_sim::{
-    bake, faultless,
+    bake, cost, faultless,
     power::{self, SLOW_VIPS, VIPS},
     report::Report,
     rules::RuleKind,
@@ -39,10 +39,14 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let arguments = parse(std::env::args().skip(1))?;
-    let Arguments { days, trials, seed, .. } = arguments;
+    let Arguments {
+        days, trials, seed, ..
+    } = arguments;
     let begun = Instant::now();
     let tell = |what: &str| eprintln!("skew-sim: {what}");
-    tell(&format!("{days} VIP-days, {trials} trials of each fault, seed {seed}"));
+    tell(&format!(
+        "{days} VIP-days, {trials} trials of each fault, seed {seed}"
+    ));
     let faultless = faultless::run(
         &Scenario::ALL,
         days / Scenario::ALL.len() as f64,
@@ -55,6 +59,7 @@ fn run() -> Result<()> {
         power: power::run(&power::cells(&VIPS), &RuleKind::ALL, trials, seed),
         slow: power::run(&power::cells(&SLOW_VIPS), &RuleKind::ALL[..1], trials, seed),
         bake: bake::run(trials * 25, seed),
+        cost: cost::run(),
     };
     tell(&format!("all took {:.0?}", begun.elapsed()));
     if arguments.write {
@@ -78,8 +83,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
     };
     while let Some(argument) = arguments.next() {
         let mut number = || -> Result<u64> {
-            let word = arguments.next().with_context(|| format!("{argument} needs a number"))?;
-            word.parse().with_context(|| format!("{argument}: `{word}` is not a number"))
+            let word = arguments
+                .next()
+                .with_context(|| format!("{argument} needs a number"))?;
+            word.parse()
+                .with_context(|| format!("{argument}: `{word}` is not a number"))
         };
         match argument.as_str() {
             "--json" => parsed.json = true,

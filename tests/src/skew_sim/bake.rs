@@ -27,12 +27,15 @@ const BAKE_S: u64 = 60;
 fn trial(table: &[f64], odds: &[f64], flows_per_s: f64, seed: u64) -> (u64, Verdict) {
     let mut random = Random::new(seed);
     let even = 1.0 / table.len() as f64;
-    let members = table.iter().enumerate().map(|(number, &share)| ChangedMember {
-        name: format!("b{number}").into(),
-        table_share: share,
-        share_before: even,
-        capacity: None,
-    });
+    let members = table
+        .iter()
+        .enumerate()
+        .map(|(number, &share)| ChangedMember {
+            name: format!("b{number}").into(),
+            table_share: share,
+            share_before: even,
+            capacity: None,
+        });
     let thresholds = Thresholds::default();
     let mut test = AfterChange::new(&thresholds, 1.0, Some(0.4), members.collect());
     let mut totals = vec![0; table.len()];
@@ -49,7 +52,9 @@ fn trial(table: &[f64], odds: &[f64], flows_per_s: f64, seed: u64) -> (u64, Verd
             verdict @ Verdict::RollBack { .. } => return (second, verdict),
         }
     }
-    accepted.map_or((BAKE_S, Verdict::Undecided), |second| (second, Verdict::Accept))
+    accepted.map_or((BAKE_S, Verdict::Undecided), |second| {
+        (second, Verdict::Accept)
+    })
 }
 
 fn median(mut seconds: Vec<Option<u64>>) -> Option<u64> {
@@ -60,9 +65,20 @@ fn median(mut seconds: Vec<Option<u64>>) -> Option<u64> {
 /// Tries changes of VIPs of several sizes.
 #[must_use]
 pub fn run(trials: usize, seed: u64) -> Vec<Line> {
-    let vips = [(2, 20.0), (4, 20.0), (4, 200.0), (10, 200.0), (100, 1000.0), (1000, 10_000.0)];
+    let vips = [
+        (2, 20.0),
+        (4, 20.0),
+        (4, 200.0),
+        (10, 200.0),
+        (100, 1000.0),
+        (1000, 10_000.0),
+    ];
     let line = |(members, flows_per_s): (usize, f64)| {
-        let trials = if members > 10 { trials.div_ceil(20) } else { trials };
+        let trials = if members > 10 {
+            trials.div_ceil(20)
+        } else {
+            trials
+        };
         let even = vec![1.0 / members as f64; members];
         let one = |share: f64| {
             let mut shares = vec![(1.0 - share) / (members as f64 - 1.0); members];

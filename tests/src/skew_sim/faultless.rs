@@ -139,7 +139,11 @@ fn live(stay: &Stay, kinds: &[RuleKind], tell: &(impl Fn(&str) + Sync)) -> Vec<u
             let raised = rule.observe(&seen);
             *alarms += u64::from(raised);
             if raised > 0 && *kind == RuleKind::Evenkeel {
-                let Setting { scenario, members, flows_per_s } = stay.setting;
+                let Setting {
+                    scenario,
+                    members,
+                    flows_per_s,
+                } = stay.setting;
                 tell(&format!(
                     "false alarm: {} {members} members {flows_per_s}/s seed {} at {:.0} s: {}",
                     scenario.name(),
@@ -157,12 +161,7 @@ fn live(stay: &Stay, kinds: &[RuleKind], tell: &(impl Fn(&str) + Sync)) -> Vec<u
 ///
 /// # Panics
 /// When a thread of the simulation panicked.
-pub fn run(
-    scenarios: &[Scenario],
-    days: f64,
-    seed: u64,
-    tell: impl Fn(&str) + Sync,
-) -> Vec<Line> {
+pub fn run(scenarios: &[Scenario], days: f64, seed: u64, tell: impl Fn(&str) + Sync) -> Vec<Line> {
     let stays = stays(scenarios, days, seed);
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(empty(scenarios));
@@ -171,7 +170,11 @@ pub fn run(
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some(stay) = stays.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let kinds = if stay.beside { &RuleKind::ALL[..] } else { &RuleKind::ALL[..1] };
+                    let kinds = if stay.beside {
+                        &RuleKind::ALL[..]
+                    } else {
+                        &RuleKind::ALL[..1]
+                    };
                     let alarms = live(stay, kinds, &tell);
                     let mut lines = lines.lock().expect("no thread panicked");
                     for (kind, alarms) in kinds.iter().zip(alarms) {

@@ -106,7 +106,10 @@ fn live(cell: &Cell, kinds: &[RuleKind], seed: u64) -> Vec<Option<f64>> {
         flows_per_s: cell.flows_per_s,
     };
     let mut world = World::new(setting, seed);
-    let mut rules: Vec<Rule> = kinds.iter().map(|&kind| Rule::new(kind, world.facts())).collect();
+    let mut rules: Vec<Rule> = kinds
+        .iter()
+        .map(|&kind| Rule::new(kind, world.facts()))
+        .collect();
     let mut random = Random::new(seed ^ 0x5eed);
     // The fault begins anywhere between two observations, and between two looks of the slower rules.
     let before = BEFORE_S + random.below(60);
@@ -141,7 +144,10 @@ fn live(cell: &Cell, kinds: &[RuleKind], seed: u64) -> Vec<Option<f64>> {
 fn line(cell: &Cell, kind: RuleKind, mut said: Vec<Option<f64>>) -> Line {
     let trials = said.len();
     let missed = said.iter().filter(|said| said.is_none()).count() as f64 / trials as f64;
-    said.sort_by(|a, b| a.unwrap_or(f64::INFINITY).total_cmp(&b.unwrap_or(f64::INFINITY)));
+    said.sort_by(|a, b| {
+        a.unwrap_or(f64::INFINITY)
+            .total_cmp(&b.unwrap_or(f64::INFINITY))
+    });
     // The smallest value that so many of the trials do not exceed.
     let quantile = |part: f64| {
         let place = (part * trials as f64).ceil() as usize;
@@ -172,7 +178,11 @@ pub fn run(cells: &[Cell], kinds: &[RuleKind], trials: usize, seed: u64) -> Vec<
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(cell) = cells.get(number) else { break };
-                    let trials = if cell.members > 100 { trials.div_ceil(5) } else { trials };
+                    let trials = if cell.members > 100 {
+                        trials.div_ceil(5)
+                    } else {
+                        trials
+                    };
                     let mut said = vec![Vec::new(); kinds.len()];
                     for trial in 0..trials {
                         let seed = seed.wrapping_add((number * 1_000_003 + trial) as u64);

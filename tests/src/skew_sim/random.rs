@@ -163,7 +163,11 @@ impl Alias {
         let place = random.unit() * self.cells.len() as f64;
         let cell = place as usize;
         let (odds, other) = self.cells[cell];
-        if place - (cell as f64) < odds { cell } else { other }
+        if place - (cell as f64) < odds {
+            cell
+        } else {
+            other
+        }
     }
 }
 
@@ -186,7 +190,10 @@ mod tests {
             let error = (mean / 200_000.0).sqrt();
             assert!((got - mean).abs() < 5.0 * error, "{mean}: mean {got}");
             let error = ((2.0 * mean * mean + mean) / 200_000.0).sqrt();
-            assert!((variance - mean).abs() < 5.0 * error, "{mean}: variance {variance}");
+            assert!(
+                (variance - mean).abs() < 5.0 * error,
+                "{mean}: variance {variance}"
+            );
         }
     }
 
@@ -194,13 +201,18 @@ mod tests {
     fn poisson_has_its_tail() {
         // P(X ≥ 33) of mean 16 is 1.3e-4; from tables, by summing the probabilities.
         let tail = |mean: f64, from: i32| -> f64 {
-            1.0 - (0..from).map(|k| (f64::from(k) * mean.ln() - mean - ln_factorial(f64::from(k))).exp()).sum::<f64>()
+            1.0 - (0..from)
+                .map(|k| (f64::from(k) * mean.ln() - mean - ln_factorial(f64::from(k))).exp())
+                .sum::<f64>()
         };
         let mut random = Random::new(8);
         let draws = 3_000_000;
         let got = (0..draws).filter(|_| random.poisson(16.0) >= 33.0).count() as f64;
         let expected = tail(16.0, 33) * f64::from(draws);
-        assert!((got - expected).abs() < 5.0 * expected.sqrt(), "{got} of {expected}");
+        assert!(
+            (got - expected).abs() < 5.0 * expected.sqrt(),
+            "{got} of {expected}"
+        );
     }
 
     #[test]
@@ -209,7 +221,10 @@ mod tests {
             let mut random = Random::new(9);
             let (got, variance) = moments(|| random.gamma(shape, mean));
             assert!((got / mean - 1.0).abs() < 0.02, "{shape}: mean {got}");
-            assert!((variance * shape / mean / mean - 1.0).abs() < 0.05, "{shape}: {variance}");
+            assert!(
+                (variance * shape / mean / mean - 1.0).abs() < 0.05,
+                "{shape}: {variance}"
+            );
         }
     }
 

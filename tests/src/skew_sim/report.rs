@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{bake, faultless, plot, power};
+use super::{bake, cost, faultless, plot, power};
 
 /// All that was simulated.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +20,9 @@ pub struct Report {
     /// The test after a change.
     #[serde(skip)]
     pub bake: Vec<bake::Line>,
+    /// What the watch costs.
+    #[serde(skip)]
+    pub cost: Vec<cost::Line>,
 }
 
 /// Between these two lines `docs/skew.md` is written by the simulation.
@@ -45,7 +48,9 @@ impl Report {
     #[must_use]
     pub fn peace(&self) -> (f64, u64) {
         let own = self.faultless.iter().filter(|line| line.rule == "evenkeel");
-        own.fold((0.0, 0), |(days, alarms), line| (days + line.vip_days, alarms + line.false_alarms))
+        own.fold((0.0, 0), |(days, alarms), line| {
+            (days + line.vip_days, alarms + line.false_alarms)
+        })
     }
 
     /// The tables, in Markdown.
@@ -53,7 +58,10 @@ impl Report {
     pub fn tables(&self) -> String {
         let (days, alarms) = self.peace();
         let mut text = String::new();
-        let _ = writeln!(text, "### Nothing is wrong\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n");
+        let _ = writeln!(
+            text,
+            "### Nothing is wrong\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n"
+        );
         self.faultless_table(&mut text);
         text.push_str("\n### One member off its share\n\nSeconds from the first misplaced flow until it is raised: median / 99 of 100 trials (– : not within ten minutes; at less than ten flows a second and member, two hours). Trials that ended without, if any, in brackets.\n\n");
         power_table(&self.power, &mut text);
@@ -62,7 +70,9 @@ impl Report {
         text.push_str("\n### After a change\n\n| members | new flows/s | good changes taken back in 60 s | accepted (median) | 94 % of the table to one (median) | one at twice its share (median) |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n");
         for line in &self.bake {
             let (false_rollbacks, trials) = line.false_rollbacks;
-            let shown = |seconds: Option<u64>| seconds.map_or_else(|| "not in 60 s".to_owned(), |s| format!("{s} s"));
+            let shown = |seconds: Option<u64>| {
+                seconds.map_or_else(|| "not in 60 s".to_owned(), |s| format!("{s} s"))
+            };
             let _ = writeln!(
                 text,
                 "| {} | {} | {false_rollbacks} of {trials} | {} | {} | {} |",
@@ -71,6 +81,18 @@ impl Report {
                 shown(line.accepted_s),
                 shown(line.wrong_table_s),
                 shown(line.not_followed_s)
+            );
+        }
+        text.push_str("\n### What it costs\n\n| VIPs | members of each | | a second of all takes | of one core |\n| ---: | ---: | --- | ---: | ---: |\n");
+        for line in &self.cost {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.2} ms | {:.2} % |",
+                line.vips,
+                line.members,
+                if line.faulty { "each with a fault" } else { "" },
+                line.median_us / 1e3,
+                line.median_us / 1e4
             );
         }
         text
@@ -85,7 +107,10 @@ impl Report {
         for scenario in scenarios {
             let _ = write!(text, "| {scenario} |");
             for rule in &rules {
-                let line = self.faultless.iter().find(|l| l.scenario == scenario && l.rule == *rule);
+                let line = self
+                    .faultless
+                    .iter()
+                    .find(|l| l.scenario == scenario && l.rule == *rule);
                 match line.filter(|line| line.vip_days > 0.0) {
                     Some(line) => {
                         let rate = line.false_alarms as f64 / line.vip_days;
@@ -107,8 +132,12 @@ impl Report {
         let page = docs.join("skew.md");
         let shown = page.display();
         let text = fs::read_to_string(&page).with_context(|| format!("read {shown}"))?;
-        let (before, rest) = text.split_once(BEGIN).with_context(|| format!("no `{BEGIN}` in {shown}"))?;
-        let (_, after) = rest.split_once(END).with_context(|| format!("no `{END}` in {shown}"))?;
+        let (before, rest) = text
+            .split_once(BEGIN)
+            .with_context(|| format!("no `{BEGIN}` in {shown}"))?;
+        let (_, after) = rest
+            .split_once(END)
+            .with_context(|| format!("no `{END}` in {shown}"))?;
         let text = format!("{before}{BEGIN}\n{}{END}{after}", self.tables());
         fs::write(&page, text).with_context(|| format!("write {shown}"))?;
         for (name, drawing) in [
@@ -124,10 +153,25 @@ impl Report {
 
 fn power_table(lines: &[power::Line], text: &mut String) {
     let rules = rules(lines.iter().map(|line| line.rule));
-    let _ = writeln!(text, "| members | new flows/s | times its share | {} |", rules.join(" | "));
-    let _ = writeln!(text, "| ---: | ---: | ---: |{}", " ---: |".repeat(rules.len()));
-    for own in lines.iter().filter(|line| Some(&line.rule) == rules.first()) {
-        let _ = write!(text, "| {} | {} | {} |", own.members, own.flows_per_s, own.times_its_share);
+    let _ = writeln!(
+        text,
+        "| members | new flows/s | times its share | {} |",
+        rules.join(" | ")
+    );
+    let _ = writeln!(
+        text,
+        "| ---: | ---: | ---: |{}",
+        " ---: |".repeat(rules.len())
+    );
+    for own in lines
+        .iter()
+        .filter(|line| Some(&line.rule) == rules.first())
+    {
+        let _ = write!(
+            text,
+            "| {} | {} | {} |",
+            own.members, own.flows_per_s, own.times_its_share
+        );
         for rule in &rules {
             let same = |line: &&power::Line| {
                 line.rule == *rule
@@ -136,7 +180,12 @@ fn power_table(lines: &[power::Line], text: &mut String) {
                     && line.times_its_share == own.times_its_share
             };
             if let Some(line) = lines.iter().find(same) {
-                let _ = write!(text, " {} / {}", seconds(line.median_s), seconds(line.p99_s));
+                let _ = write!(
+                    text,
+                    " {} / {}",
+                    seconds(line.median_s),
+                    seconds(line.p99_s)
+                );
                 if line.missed > 0.0 {
                     let _ = write!(text, " ({:.0} %)", (line.missed * 100.0).max(1.0));
                 }

@@ -216,7 +216,11 @@ impl Minute {
     }
 
     fn look(&mut self, then: &Sums) -> bool {
-        let members = || self.counts.since(then).filter(|(_, expected)| *expected > 0.0);
+        let members = || {
+            self.counts
+                .since(then)
+                .filter(|(_, expected)| *expected > 0.0)
+        };
         match self.kind {
             RuleKind::MaxOverMean => members().any(|(got, expected)| got > 1.5 * expected),
             RuleKind::ChiSquare => {
@@ -309,7 +313,8 @@ impl TwoWindows {
             let over = expected > 0.0 && (got - width) / expected > 1.0 + delta;
             let under = expected > 0.0 && (got + width) / expected < 1.0 / (1.0 + delta);
             let place = (member % 64) as u32;
-            bits | (u128::from(over) << place) | (u128::from(under && z > 0.0 && got > 0.0) << (64 + place))
+            bits | (u128::from(over) << place)
+                | (u128::from(under && z > 0.0 && got > 0.0) << (64 + place))
         })
     }
 }

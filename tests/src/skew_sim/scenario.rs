@@ -143,7 +143,11 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn new(scenario: Scenario, random: &mut Random) -> Self {
-        let mean = if scenario == Scenario::FlashCrowd { DAY_S / 4.0 } else { 60.0 };
+        let mean = if scenario == Scenario::FlashCrowd {
+            DAY_S / 4.0
+        } else {
+            60.0
+        };
         Self {
             scenario,
             burst_until_s: 0.0,

@@ -46,7 +46,10 @@ fn a_fifth_over_its_share_is_found_within_five_minutes_at_a_thousand_flows() {
 #[test]
 fn few_flows_take_longer_and_are_not_forgotten() {
     let line = found(2, 1.0 / 6.0, 2.0, 20);
-    assert!(line.missed == 0.0 && line.median_s.is_some_and(|s| s < 1800.0), "{line:?}");
+    assert!(
+        line.missed == 0.0 && line.median_s.is_some_and(|s| s < 1800.0),
+        "{line:?}"
+    );
 }
 
 #[test]
@@ -59,7 +62,11 @@ fn a_wrong_table_is_taken_back_in_seconds_and_a_good_one_is_not() {
 
 #[test]
 fn the_same_seed_gives_the_same_result() {
-    let cells = [Cell { members: 4, flows_per_s: 100.0, times: 1.5 }];
+    let cells = [Cell {
+        members: 4,
+        flows_per_s: 100.0,
+        times: 1.5,
+    }];
     let run = || power::run(&cells, &RuleKind::ALL, 10, 5);
     assert_eq!(run(), run());
 }

@@ -48,7 +48,8 @@ impl Volume {
             let here = &mut self.under_way[self.next];
             here.extend((0..large).map(|_| random.pareto(LARGE, ALPHA, MOST)));
             // The mean of what is below LARGE; its variance is nothing beside what is above.
-            bytes = flows * LEAST * ALPHA / (ALPHA - 1.0) * (1.0 - (LEAST / LARGE).powf(ALPHA - 1.0));
+            bytes =
+                flows * LEAST * ALPHA / (ALPHA - 1.0) * (1.0 - (LEAST / LARGE).powf(ALPHA - 1.0));
             for left in here.iter_mut() {
                 let sent = left.min(SPEED * length_s);
                 *left -= sent;

@@ -160,7 +160,10 @@ impl World {
     }
 
     fn shares(&self) -> Vec<f64> {
-        self.members.iter().map(|member| member.table_share).collect()
+        self.members
+            .iter()
+            .map(|member| member.table_share)
+            .collect()
     }
 
     /// Builds the ring anew from the weights in force.
@@ -187,7 +190,11 @@ impl World {
             })
             .collect();
         if !self.setting.scenario.is_tcp() {
-            for (left, (member, before)) in self.stragglers.iter_mut().zip(self.members.iter().zip(before)) {
+            for (left, (member, before)) in self
+                .stragglers
+                .iter_mut()
+                .zip(self.members.iter().zip(before))
+            {
                 // Flows of the last 20 s that have packets to come.
                 *left += 20.0 * rate * (before - member.table_share).max(0.0);
             }
