@@ -67,7 +67,7 @@ impl SlotView {
 fn first_word(image: u32, slot: u32) -> Option<u64> {
     const MASK: u32 = SECTION_WORDS.next_power_of_two() - 1;
     const { assert!(MASK < IMAGE_WORDS) };
-    let at = slot / ENTRIES_PER_WORD & MASK;
+    let at = (slot / ENTRIES_PER_WORD) & MASK;
     // SAFETY: inside the image, a mapped array; the controller writes images only while none is in use.
     Some(unsafe { words(image)?.add(at as usize).read_volatile() })
 }

@@ -28,8 +28,8 @@ pub mod nexthop;
 pub mod revision;
 pub mod ring;
 pub mod simulate;
+pub mod skew;
 #[cfg(test)]
 mod skip;
 pub mod traffic;
-pub mod skew;
 pub mod transition;

@@ -70,9 +70,9 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
     let stage = match session::of_request(ctx, headers, session) {
-        Belongs::ToNone => Stage::NatBegin,
-        Belongs::ToSession => Stage::NatSend,
-        Belongs::ToBeKept => Stage::NatKeep,
+        Belongs::Nothing => Stage::NatBegin,
+        Belongs::Session => Stage::NatSend,
+        Belongs::Due => Stage::NatKeep,
     };
     session.new = false;
     Verdict::next(stage, 0, vip_index).0

@@ -79,11 +79,11 @@ pub(super) fn established(
 /// What a client's packet belongs to.
 pub(super) enum Belongs {
     /// No session.
-    ToNone,
+    Nothing,
     /// A session, about which there is nothing to write down.
-    ToSession,
+    Session,
     /// A session that is to be confirmed, or whose entry of the replies is to be kept.
-    ToBeKept,
+    Due,
 }
 
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
@@ -91,12 +91,12 @@ pub(super) enum Belongs {
 #[inline(always)]
 pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> Belongs {
     let Some(found) = find(&session.request_key) else {
-        return Belongs::ToNone;
+        return Belongs::Nothing;
     };
     // SAFETY: an entry that was just found; nothing was written to its table since.
     let flow = unsafe { &mut *found.flow };
     if !is_current(flow) || headers.opens() && is_over(flow) {
-        return Belongs::ToNone;
+        return Belongs::Nothing;
     }
     let now_s = clock::now_s() as u32;
     let before = flow.state;
@@ -112,9 +112,9 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
     session.embryonic = found.embryonic;
     session.due = due;
     if due || found.embryonic && !headers.opens() {
-        Belongs::ToBeKept
+        Belongs::Due
     } else {
-        Belongs::ToSession
+        Belongs::Session
     }
 }
 

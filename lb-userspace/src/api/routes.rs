@@ -114,7 +114,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// All routes.
-#[must_use]
 pub fn router(engine: Engine) -> Router {
     let (router, document) = api().split_for_parts();
     router

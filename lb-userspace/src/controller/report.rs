@@ -73,8 +73,11 @@ pub struct MemberReport {
 /// nothing would be a waste.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
-    rings: BTreeMap<u16, (Arc<RingState>, SlotCounts, BTreeMap<MemberIndex, u32>)>,
+    rings: BTreeMap<u16, CountedRing>,
 }
+
+/// A ring, its slots by state, and by member.
+type CountedRing = (Arc<RingState>, SlotCounts, BTreeMap<MemberIndex, u32>);
 
 impl Counted {
     fn update(&mut self, state: &State) {

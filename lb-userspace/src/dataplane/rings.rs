@@ -10,7 +10,9 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData, MapError};
-use lb_common::ring::{ENTRIES_PER_WORD, IMAGE_WORDS, Image, MAX_IMAGES, SECTION_WORDS, Slot, entry};
+use lb_common::ring::{
+    ENTRIES_PER_WORD, IMAGE_WORDS, Image, MAX_IMAGES, SECTION_WORDS, Slot, entry,
+};
 
 use super::{
     catalog::{IMAGE, MMAPABLE, name},

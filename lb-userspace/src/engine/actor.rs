@@ -151,7 +151,7 @@ impl Actor {
                 answer(ask, self.confirm(&request, &caller));
             }
             Command::Rollback(request, caller, ask) => {
-                answer(ask, self.rollback(request, &caller));
+                answer(ask, self.rollback(&request, &caller));
             }
             Command::PrepareReload(ask) => {
                 let candidate = self.candidate_of_file("reload");

@@ -91,7 +91,7 @@ impl Actor {
             who: caller.to_string(),
             why: request.why.as_deref().map(one_line),
         };
-        self.change(&candidate, terms)
+        self.change(&candidate, &terms)
     }
 
     fn default_bake(&self, candidate: &Candidate) -> SignedDuration {
@@ -111,7 +111,7 @@ impl Actor {
     }
 
     /// Puts a candidate in force, or changes nothing.
-    pub(super) fn change(&mut self, candidate: &Candidate, terms: Terms) -> Answer<Applied> {
+    pub(super) fn change(&mut self, candidate: &Candidate, terms: &Terms) -> Answer<Applied> {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
         }
@@ -135,8 +135,8 @@ impl Actor {
             }
             PlanVerdict::Allowed => {}
         }
-        let number = self.write_down(candidate, &terms, &plan)?;
-        let trial = self.begin_trial(number, &plan, &terms);
+        let number = self.write_down(candidate, terms, &plan)?;
+        let trial = self.begin_trial(number, &plan, terms);
         if let Err(error) = self.install(&candidate.config) {
             return Err(self.failed(number, format!("{error:#}")));
         }
@@ -326,7 +326,7 @@ impl Actor {
 
     pub(super) fn rollback(
         &mut self,
-        request: RollbackRequest,
+        request: &RollbackRequest,
         caller: &Caller,
     ) -> Answer<Applied> {
         let why = request.why.as_deref().map(one_line);
@@ -349,7 +349,7 @@ impl Actor {
             bake: SignedDuration::ZERO,
             confirm: None,
         };
-        self.change(&candidate, terms)
+        self.change(&candidate, &terms)
     }
 
     /// An operator ends a trial.

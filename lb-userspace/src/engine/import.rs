@@ -62,6 +62,6 @@ impl Actor {
     /// Takes over what the file says now.
     pub(super) fn reload(&mut self) -> Answer<Applied> {
         let candidate = self.candidate_of_file("reload")?;
-        self.change(&candidate, terms("SIGHUP"))
+        self.change(&candidate, &terms("SIGHUP"))
     }
 }

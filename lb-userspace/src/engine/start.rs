@@ -208,13 +208,13 @@ fn look_around(options: &Options) -> Result<Found> {
     })
 }
 
+/// Revisions that a start ends, and how.
+type Ended = Vec<(RevisionNumber, RevisionState)>;
+
 type InForce = (RevisionNumber, RevisionState, Candidate, Option<String>);
 
 /// The newest good revision whose text still means something.
-fn find_in_force(
-    store: &mut Store,
-    at_start: &AtStart,
-) -> Result<(Option<InForce>, Vec<(RevisionNumber, RevisionState)>)> {
+fn find_in_force(store: &mut Store, at_start: &AtStart) -> Result<(Option<InForce>, Ended)> {
     let mut ended = Vec::new();
     let mut next = at_start.in_force;
     while let Some(number) = next {
@@ -388,7 +388,7 @@ impl Actor {
         if file.file_digest == self.running.file_digest {
             return;
         }
-        match self.change(&file, import::terms("evenkeel run")) {
+        match self.change(&file, &import::terms("evenkeel run")) {
             Ok(applied) => {
                 let number = applied.revision.map(|revision| revision.number);
                 info!(

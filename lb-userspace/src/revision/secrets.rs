@@ -87,7 +87,7 @@ mod tests {
             format!("node = {{ hash_seed = \"{SEED}\" }}\n"),
             format!("\"node\".\"hash\\u005fseed\" = \"{SEED}\"\n"),
             format!("[node]\nhash_seed = \"\"\"\n{SEED}\"\"\"\n"),
-            format!("[node]\nhash_seed = \"\"\"0001020304050607\\\n  08090a0b0c0d0e0f\"\"\"\n"),
+            "[node]\nhash_seed = \"\"\"0001020304050607\\\n  08090a0b0c0d0e0f\"\"\"\n".to_owned(),
             format!("# old: {SEED}\n[node]\n"),
             format!("not toml = = {SEED}"),
         ] {

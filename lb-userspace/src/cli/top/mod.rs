@@ -97,7 +97,7 @@ async fn stream(client: &Client) -> Result<ExitCode> {
                 writeln!(std::io::stdout(), "{line}")?;
             }
             Err(error) if error.is_passing() => {
-                super::change::complain(&format!("evenkeel: {error}"))
+                super::change::complain(&format!("evenkeel: {error}"));
             }
             Err(error) => return Err(error.into()),
         }
