@@ -191,14 +191,12 @@ fn look_around(options: &Options) -> Result<Found> {
         return Err(anyhow!(why.clone()));
     }
     let lock = Lock::take(&state_dir)?;
-    let (mut store, damages) = Store::open(&state_dir)?;
+    let (store, damages) = Store::open(&state_dir)?;
     for damage in &damages {
         error!("{damage}");
     }
     let at_start = store.at_start(super::now());
-    let (in_force, ended) = find_in_force(&mut store, &at_start)?;
-    let mut at_start = at_start;
-    at_start.ended.extend(ended);
+    let in_force = find_in_force(&store, &at_start)?;
     Ok(Found {
         file,
         store,
@@ -208,14 +206,10 @@ fn look_around(options: &Options) -> Result<Found> {
     })
 }
 
-/// Revisions that a start ends, and how.
-type Ended = Vec<(RevisionNumber, RevisionState)>;
-
 type InForce = (RevisionNumber, RevisionState, Candidate, Option<String>);
 
 /// The newest good revision whose text still means something.
-fn find_in_force(store: &mut Store, at_start: &AtStart) -> Result<(Option<InForce>, Ended)> {
-    let mut ended = Vec::new();
+fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<InForce>> {
     let mut next = at_start.in_force;
     while let Some(number) = next {
         let found = store.get(number)?;
@@ -230,7 +224,7 @@ fn find_in_force(store: &mut Store, at_start: &AtStart) -> Result<(Option<InForc
                 };
                 let digest = imported(store);
                 let state = found.record.info.state;
-                return Ok((Some((number, state, candidate, digest)), ended));
+                return Ok(Some((number, state, candidate, digest)));
             }
             Err(error) => {
                 // Perhaps the file with the seed is gone.
@@ -238,12 +232,11 @@ fn find_in_force(store: &mut Store, at_start: &AtStart) -> Result<(Option<InForc
                     revision = number,
                     "its configuration can't be used: {}", error.message
                 );
-                ended.push((number, RevisionState::Failed { why: error.message }));
                 next = store.previous_good(number).map(|record| record.info.number);
             }
         }
     }
-    Ok((None, ended))
+    Ok(None)
 }
 
 /// SHA-256 of the configuration file as it was taken over last, by whatever became of it: a file that
