@@ -36,6 +36,7 @@ mod scratch;
 mod select;
 mod services;
 mod stages;
+mod table;
 mod trace;
 mod tracking;
 mod transport;

@@ -35,16 +35,18 @@ mod frame;
 mod ingress;
 mod out;
 mod outer;
+#[path = "../table.rs"]
+mod table;
 
-const MAPPED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+use table::Table;
 
 /// The members: the balancer's own table.
 #[btf_map]
-static MEMBERS: Array<Member, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+static MEMBERS: Table<Member, { MAX_MEMBERS as usize }> = Array::new();
 
 /// Interfaces that frames leave through: the balancer's own table.
 #[btf_map]
-static EGRESS: Array<Egress, { MAX_EGRESS as usize }, MAPPED> = Array::new();
+static EGRESS: Table<Egress, { MAX_EGRESS as usize }> = Array::new();
 
 /// Where probes of the members go.
 #[btf_map]

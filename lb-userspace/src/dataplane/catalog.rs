@@ -81,7 +81,7 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: u32, flags: 
 }
 
 /// A table of fixed size: one element, in which the data path finds its way without a lookup.
-const fn table<V>(name: &'static str, len: u32) -> MapSpec {
+pub(super) const fn table<V>(name: &'static str, len: u32) -> MapSpec {
     let one = spec::<u32, V>(name, MapType::Array, 1, MMAPABLE);
     MapSpec {
         value_size: one.value_size * len,

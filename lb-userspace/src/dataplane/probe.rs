@@ -25,7 +25,7 @@ use lb_common::{
 };
 
 use super::{
-    catalog::{MMAPABLE, MapSpec, name},
+    catalog::{MapSpec, name, table},
     counters::sum,
     data_of,
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain, os_error},
@@ -57,8 +57,8 @@ const DETACH_HINT: &str = "remove it by hand: `tc filter del dev INTERFACE ingre
 
 /// What each map must be.
 const MAPS: [MapSpec; 5] = [
-    map::<u32, Member>(name::MEMBERS, MapType::Array, MAX_MEMBERS, MMAPABLE),
-    map::<u32, Egress>(name::EGRESS, MapType::Array, MAX_EGRESS, MMAPABLE),
+    table::<Member>(name::MEMBERS, MAX_MEMBERS),
+    table::<Egress>(name::EGRESS, MAX_EGRESS),
     map::<u32, Entry>(PATHS, MapType::Array, MAX_MEMBERS, 0),
     map::<ProbeFlow, ProbedBackend>("PROBE_FLOWS", MapType::LruHash, MAX_PROBE_FLOWS, 0),
     map::<u32, ProbeCounters>(COUNTS, MapType::PerCpuArray, 1, 0),
