@@ -11,12 +11,14 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::bpffs::Bpffs;
+use crate::deadline::poll;
 use crate::host::Host;
 use crate::link::xdp_mode;
+use crate::operator::Operator;
 use crate::process::Daemon;
 
 /// Loading takes the verifier a moment, and the machine may be busy.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A balancer node. When it is dropped its controller is killed and its pins go, and the programs with them.
@@ -62,16 +64,67 @@ impl<'lab> Balancer<'lab> {
         if self.controller.is_some() {
             bail!("a controller runs on {} already", self.host.name);
         }
-        let file = self.write_configuration(configuration)?;
-        let mut command = self.command();
-        command.arg("run").arg("--config").arg(&file);
-        command.arg("--bpffs").arg(self.bpffs());
-        let name = format!("evenkeel run on {}", self.host.name);
-        let log = self.host.directory().join("evenkeel.log");
-        let mut daemon = Daemon::start(&name, &self.host.ns.entry(), command, &log)?;
+        self.write_configuration(configuration)?;
+        let mut daemon = self.spawn(&[])?;
         daemon.wait_ready(START_LIMIT, ready)?;
         self.controller = Some(daemon);
         Ok(())
+    }
+
+    fn spawn(&self, environment: &[(&str, &str)]) -> Result<Daemon> {
+        let mut command = self.command();
+        command.arg("run").arg("--config").arg(self.file());
+        command.arg("--bpffs").arg(self.bpffs());
+        command.env("NO_COLOR", "1").env_remove("EVENKEEL_FAULT");
+        command.envs(environment.iter().copied());
+        let name = format!("evenkeel run on {}", self.host.name);
+        Daemon::start(&name, &self.host.ns.entry(), command, &self.log_file())
+    }
+
+    /// Runs `evenkeel run` with the configuration file as it is, and waits until the API answers. Says
+    /// whether it came to that; if not, the process has ended.
+    pub fn try_start(&mut self, environment: &[(&str, &str)]) -> Result<bool> {
+        if self.controller.is_some() {
+            bail!("a controller runs on {} already", self.host.name);
+        }
+        let mut daemon = self.spawn(environment)?;
+        let operator = self.operator();
+        let pid = u64::from(daemon.pid());
+        let is_up = poll("the controller answers or ends", START_LIMIT, || {
+            if daemon.ended()?.is_some() {
+                return Ok(Some(false));
+            }
+            Ok((operator.controller() == Some(pid)).then_some(true))
+        })?;
+        if is_up {
+            self.controller = Some(daemon);
+        }
+        Ok(is_up)
+    }
+
+    /// Everything that controllers of this node wrote so far.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Somebody who works on this node.
+    pub fn operator(&self) -> Operator {
+        Operator::new(self.host, &self.binary)
+    }
+
+    /// Has another binary started from now on: an upgrade.
+    pub fn set_binary(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.host.directory().join("evenkeel.log")
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.host.directory().join("evenkeel.toml")
     }
 
     /// Rewrites the configuration and tells the running controller (`SIGHUP`). It works on for a moment:
@@ -81,10 +134,10 @@ impl<'lab> Balancer<'lab> {
         self.controller()?.signal(Signal::SIGHUP)
     }
 
-    fn write_configuration(&self, text: &str) -> Result<PathBuf> {
-        let file = self.host.directory().join("evenkeel.toml");
-        std::fs::write(&file, text).with_context(|| format!("configuration {}", file.display()))?;
-        Ok(file)
+    /// Writes the configuration file, and tells nobody.
+    pub fn write_configuration(&self, text: &str) -> Result<()> {
+        let file = self.file();
+        std::fs::write(&file, text).with_context(|| format!("configuration {}", file.display()))
     }
 
     /// Whether every interface of the node runs an XDP program.

@@ -80,8 +80,60 @@ impl Backend {
     }
 }
 
-/// A `[[vip]]` of TCP.
+/// A `[vip.health]`; what is not here has its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// `kind`.
+    pub kind: String,
+    /// `via`.
+    pub via: String,
+    /// `interval`.
+    pub interval: String,
+    /// `timeout`.
+    pub timeout: String,
+    /// `rise`.
+    pub rise: u32,
+    /// `fall`.
+    pub fall: u32,
+}
+
+impl Health {
+    /// Checks of this kind by this way, fast, and patient enough for a busy machine.
+    pub fn new(kind: &str, via: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            via: via.to_owned(),
+            interval: "1s".to_owned(),
+            timeout: "900ms".to_owned(),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+/// A `[vip.guard]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Guard {
+    /// `max_share`.
+    pub max_share: f64,
+    /// `max_moved`.
+    pub max_moved: f64,
+    /// `min_backends`.
+    pub min_backends: u32,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            max_share: 1.0,
+            max_moved: 1.0,
+            min_backends: 1,
+        }
+    }
+}
+
+/// A `[[vip]]` of TCP.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Vip {
     /// Its name.
     pub name: String,
@@ -89,6 +141,10 @@ pub struct Vip {
     pub at: SocketAddr,
     /// How packets get to the backends.
     pub forward: Forward,
+    /// How backends are checked, if they are.
+    pub health: Option<Health>,
+    /// What a change may not do.
+    pub guard: Guard,
     /// The backends.
     pub backends: Vec<Backend>,
 }
@@ -114,7 +170,7 @@ impl Vip {
 }
 
 /// The whole file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Configuration {
     /// `interfaces`.
     pub interfaces: Vec<String>,
@@ -124,6 +180,8 @@ pub struct Configuration {
     pub nat_source: Vec<IpAddr>,
     /// `transition_ttl`.
     pub transition_ttl: String,
+    /// `bake` of `[change]`: how long a change is watched that does not say so itself.
+    pub bake: String,
     /// The VIPs.
     pub vips: Vec<Vip>,
 }
@@ -143,6 +201,7 @@ impl Configuration {
             hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
             nat_source,
             transition_ttl: "15m".to_owned(),
+            bake: "0s".to_owned(),
             vips: Vec::new(),
         }
     }
@@ -162,6 +221,38 @@ impl Configuration {
         backends
             .filter(|backend| backend.name == name)
             .for_each(&mut change);
+    }
+
+    /// The same with the VIPs of a configuration as the product read it, without guards and checks.
+    pub fn with_vips_of(&self, config: &evenkeel::config::Config) -> Self {
+        use evenkeel::config;
+        let backend = |backend: &config::Backend, vip: &config::Vip| Backend {
+            name: backend.name.clone(),
+            address: backend.address,
+            port: Some(backend.port).filter(|port| *port != vip.port),
+            weight: backend.weight,
+            state: match backend.state {
+                config::BackendState::Up => State::Up,
+                config::BackendState::Drain => State::Drain,
+                config::BackendState::Disabled => State::Disabled,
+            },
+        };
+        let vips = config.vips.iter().map(|vip| Vip {
+            name: vip.name.clone(),
+            at: SocketAddr::new(vip.address, vip.port),
+            forward: match vip.forward {
+                config::Forward::L2 => Forward::L2,
+                config::Forward::Ipip => Forward::Ipip,
+                config::Forward::Nat => Forward::Nat,
+            },
+            health: None,
+            guard: Guard::default(),
+            backends: vip.backends.iter().map(|b| backend(b, vip)).collect(),
+        });
+        Self {
+            vips: vips.collect(),
+            ..self.clone()
+        }
     }
 
     /// The file, for a node whose files are in `directory`.
@@ -199,6 +290,7 @@ impl fmt::Display for Toml<'_> {
             writeln!(f, "nat_source = {sources:?}")?;
         }
         writeln!(f, "\n[api]\nsocket = \"{directory}/api.sock\"")?;
+        writeln!(f, "\n[change]\nbake = {:?}", configuration.bake)?;
         for vip in &configuration.vips {
             write_vip(f, vip)?;
         }
@@ -210,6 +302,21 @@ fn write_vip(f: &mut fmt::Formatter<'_>, vip: &Vip) -> fmt::Result {
     writeln!(f, "\n[[vip]]\nname = {:?}", vip.name)?;
     writeln!(f, "address = \"{}\"\nport = {}", vip.at.ip(), vip.at.port())?;
     writeln!(f, "protocol = \"tcp\"\nforward = {:?}", vip.forward.name())?;
+    if let Some(health) = &vip.health {
+        write_health(f, health)?;
+    }
+    if vip.guard != Guard::default() {
+        let Guard {
+            max_share,
+            max_moved,
+            min_backends,
+        } = vip.guard;
+        writeln!(f, "\n[vip.guard]\nmax_share = {max_share:?}")?;
+        writeln!(
+            f,
+            "max_moved = {max_moved:?}\nmin_backends = {min_backends}"
+        )?;
+    }
     for backend in &vip.backends {
         writeln!(f, "\n[[vip.backend]]\nname = {:?}", backend.name)?;
         writeln!(f, "address = \"{}\"", backend.address)?;
@@ -220,6 +327,20 @@ fn write_vip(f: &mut fmt::Formatter<'_>, vip: &Vip) -> fmt::Result {
         writeln!(f, "state = {:?}", backend.state.name())?;
     }
     Ok(())
+}
+
+fn write_health(f: &mut fmt::Formatter<'_>, health: &Health) -> fmt::Result {
+    let Health {
+        kind,
+        via,
+        interval,
+        timeout,
+        rise,
+        fall,
+    } = health;
+    writeln!(f, "\n[vip.health]\nkind = {kind:?}\nvia = {via:?}")?;
+    writeln!(f, "interval = {interval:?}\ntimeout = {timeout:?}")?;
+    writeln!(f, "rise = {rise}\nfall = {fall}")
 }
 
 #[cfg(test)]
@@ -239,10 +360,16 @@ mod tests {
             hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
             nat_source: vec!["10.77.1.2".parse().unwrap(), "fd77:1::2".parse().unwrap()],
             transition_ttl: "15m".to_owned(),
+            bake: "0s".to_owned(),
             vips: vec![Vip {
                 name: "web".to_owned(),
                 at: "[2001:db8:2::1]:80".parse().unwrap(),
                 forward: Forward::Ipip,
+                health: Some(Health::new("http", "direct")),
+                guard: Guard {
+                    max_share: 0.75,
+                    ..Guard::default()
+                },
                 backends: vec![
                     backend("one", "fd77:1::64", 100),
                     backend("two", "fd77:1::65", 50),

@@ -31,6 +31,7 @@ pub mod link;
 pub mod namespace;
 pub mod nginx;
 pub mod node;
+pub mod operator;
 pub mod packet;
 pub mod pass_program;
 pub mod process;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use evenkeel::dataplane::{PinnedView, Pins, address_of};
 use evenkeel::ring::{Identity, RingMember, RingSize, build};
 use evenkeel::transition::RingState;
@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 use crate::balancer::Balancer;
 use crate::configuration::{Backend, Configuration, State, Vip};
 use crate::host::Host;
+use crate::operator::Operator;
 
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
@@ -116,6 +117,44 @@ impl<'lab> Node<'lab> {
         self.balancer.controller()?.signal(Signal::SIGKILL)?;
         self.balancer.kill();
         Ok(())
+    }
+
+    /// Starts a controller with the configuration file as it is, and waits until it answers. What is
+    /// in force is for the revisions to say.
+    pub fn go_on(&mut self) -> Result<()> {
+        if !self.balancer.try_start(&[])? {
+            bail!("the controller ended:\n{}", self.balancer.log());
+        }
+        Ok(())
+    }
+
+    /// Somebody who works on this node.
+    pub fn operator(&self) -> Operator {
+        self.balancer.operator()
+    }
+
+    /// What of a configuration the kernel does not have, if anything. Also for one that the
+    /// configuration file does not have: the revisions decide.
+    pub fn difference(&self, configuration: &Configuration) -> Option<String> {
+        find_difference(&Pins::at(self.balancer.bpffs()), configuration)
+    }
+
+    /// The configuration of a revision as it is on disk.
+    pub fn revision(&self, number: u64) -> Result<Configuration> {
+        let file = format!("revisions/{number:08}.revision");
+        let path = self.balancer.state_dir().join(file);
+        let bytes = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let text = bytes.splitn(3, '\n').nth(2).unwrap_or_default();
+        let parsed = evenkeel::config::parse("revision", text);
+        let config = parsed.map_err(|errors| anyhow!("{}", errors.render(false)))?;
+        Ok(self.configuration.with_vips_of(&config))
+    }
+
+    /// The revision that the controller says is running, and its configuration.
+    pub fn in_force(&self) -> Result<(u64, Configuration)> {
+        let running = self.operator().get("/v1/config")?;
+        let number = running["number"].as_u64().context("its number")?;
+        Ok((number, self.revision(number)?))
     }
 
     /// The present configuration.

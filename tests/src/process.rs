@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -89,6 +89,11 @@ impl Daemon {
         self.wait(limit)
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| self.name.clone())
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
@@ -122,7 +127,22 @@ impl Drop for Daemon {
 }
 
 /// Runs a command in a namespace to its end and gives its output; an error if it fails.
-pub fn output(ns: &Entry, mut command: Command, input: &str) -> Result<String> {
+pub fn output(ns: &Entry, command: Command, input: &str) -> Result<String> {
+    let shown = format!("{command:?}");
+    let output = finish(ns, command, input)?;
+    if !output.status.success() {
+        bail!(
+            "{shown} ended with {}:\n{}{}{input}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("output of {shown}"))
+}
+
+/// Runs a command in a namespace to its end, whatever that is.
+pub fn finish(ns: &Entry, mut command: Command, input: &str) -> Result<Output> {
     let shown = format!("{command:?}");
     command
         .stdin(Stdio::piped())
@@ -133,16 +153,7 @@ pub fn output(ns: &Entry, mut command: Command, input: &str) -> Result<String> {
         // A command that ends without reading says why in its status.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().with_context(|| shown.clone())?;
-    if !output.status.success() {
-        bail!(
-            "{shown} ended with {}:\n{}{}{input}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-    }
-    String::from_utf8(output.stdout).with_context(|| format!("output of {shown}"))
+    child.wait_with_output().with_context(|| shown.clone())
 }
 
 /// Whether something in the namespace listens on a TCP port. Unlike a try to connect, nobody notices.

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::balancer::start_decap;
-use crate::configuration::{Backend, Forward, State, Vip};
+use crate::configuration::{Backend, Forward, Guard, State, Vip};
 use crate::host::Host;
 use crate::nginx::Nginx;
 use crate::process::Daemon;
@@ -83,6 +83,8 @@ pub fn vip(lab: &Lab, forward: Forward, kind: Kind, family: Family, weights: &[u
         name: vip_name(kind, family),
         at: address(lab, kind, family),
         forward,
+        health: None,
+        guard: Guard::default(),
         backends: pairs
             .map(|(host, weight)| backend(host, forward, kind, family, *weight))
             .collect(),
@@ -139,6 +141,18 @@ impl Servers {
             });
         }
         Ok(servers)
+    }
+
+    /// Kills the nginx of a backend.
+    pub fn kill_nginx(&mut self, backend: usize) {
+        self.nginx[backend].daemon().kill();
+    }
+
+    /// Starts it again.
+    pub fn restart_nginx(&mut self, lab: &Lab, backend: usize) -> Result<()> {
+        let listen = Kind::Web.listen(self.forward);
+        self.nginx[backend] = Nginx::start(&lab.backends[backend], &listen)?;
+        Ok(())
     }
 
     /// Kills the echo server of a backend.

@@ -21,9 +21,17 @@ pub fn can_run(test: &str, tools: &[&str]) -> bool {
     let Some(reason) = reason else {
         return true;
     };
-    eprintln!("skipped {test}: {reason}");
-    record(test, &reason).expect("a skipped test can be recorded");
+    skip(test, &reason);
     false
+}
+
+/// Tells that a test is skipped, and why.
+///
+/// # Panics
+/// If it can't be told.
+pub fn skip(test: &str, reason: &str) {
+    eprintln!("skipped {test}: {reason}");
+    record(test, reason).expect("a skipped test can be recorded");
 }
 
 fn record(test: &str, reason: &str) -> Result<()> {

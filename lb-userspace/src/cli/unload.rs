@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tracing::info;
 
 use crate::{
     controller::ports,
     dataplane::{DEFAULT_BPFFS, Dataplane, Pins},
+    engine::locks::{BpffsLock, BpffsLockError},
 };
 
 /// Detach the program from all interfaces and remove its tables: forwarding ends.
 ///
-/// Gives back the ports that `nat` had reserved. Nothing there is no error.
+/// Gives back the ports that `nat` had reserved. Nothing there is no error; a controller that runs
+/// is: stop it first.
 #[derive(Args, Debug)]
 pub(super) struct UnloadArgs {
     /// Where the BPF file system is mounted.
@@ -22,6 +24,16 @@ pub(super) struct UnloadArgs {
 }
 
 pub(super) fn unload(args: &UnloadArgs) -> Result<()> {
+    // A controller that runs would go on as if it still balanced.
+    let _lock = match BpffsLock::take(&args.bpffs) {
+        Err(BpffsLockError::Held { pid, path }) => bail!(
+            "a controller (pid {pid}) runs the data path below {}: stop it first (`kill {pid}`; \
+             forwarding goes on until `unload`)",
+            path.display()
+        ),
+        // Without the folder there is nothing to be locked, nor to be removed.
+        other => other.ok(),
+    };
     let pins = Pins::at(&args.bpffs);
     let interfaces = pins.interfaces().unwrap_or_default();
     Dataplane::unload(&pins)?;

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// The data path can't be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BpffsLockError {
+pub(crate) enum BpffsLockError {
     /// Another controller has it.
     #[error(
         "another controller (pid {pid}) runs the data path below {} already, with another \
@@ -39,12 +39,12 @@ pub(super) enum BpffsLockError {
 /// The lock of a BPF file system: of its root, which no `unload` removes. Nothing can be written
 /// there, so the kernel's list of locks tells who has it.
 #[derive(Debug)]
-pub(super) struct BpffsLock {
+pub(crate) struct BpffsLock {
     _folder: Flock<File>,
 }
 
 impl BpffsLock {
-    pub(super) fn take(bpffs: &Path) -> Result<Self, BpffsLockError> {
+    pub(crate) fn take(bpffs: &Path) -> Result<Self, BpffsLockError> {
         let failed = |source| BpffsLockError::System {
             path: bpffs.to_owned(),
             source,

@@ -21,7 +21,7 @@ mod checks;
 mod command;
 mod data_path;
 mod import;
-mod locks;
+pub(crate) mod locks;
 mod observe;
 mod request;
 mod start;

@@ -136,6 +136,8 @@ pub(super) struct Trial {
     vips: Vec<String>,
     /// Members of these that were healthy before: VIP and backend.
     healthy: BTreeSet<(String, String)>,
+    /// Members that there were before, healthy or not.
+    known: BTreeSet<(String, String)>,
     /// VIPs that were in a panic before.
     panicking: BTreeSet<String>,
     /// Drops a second before, by [`WATCHED_DROPS`].
@@ -225,6 +227,26 @@ impl Trial {
         None
     }
 
+    /// A member that came with the change and that the checks have not found healthy, now that the
+    /// time to watch it is over. One that they had no time to judge is nobody's fault.
+    fn judge_newcomers(&self, report: &[VipReport]) -> Option<String> {
+        for vip in report.iter().filter(|vip| self.vips.contains(&vip.name)) {
+            let mut wanted = vip.members.iter();
+            let never_came = wanted.find(|member| {
+                let key = (vip.name.clone(), member.name.clone());
+                let is_wanted = !member.leaving && member.wanted == BackendState::Up;
+                is_wanted && member.proven && !member.healthy && !self.known.contains(&key)
+            });
+            if let Some(member) = never_came {
+                return Some(format!(
+                    "backend {} of VIP {} is new, and never came up",
+                    member.name, vip.name
+                ));
+            }
+        }
+        None
+    }
+
     /// Whether too many packets were dropped for too long.
     fn judge_drops(&mut self, drops: [f64; 3]) -> Option<String> {
         let limits = self.drops_before.map(|before| 2.0 * before + DROPS_ALLOWED);
@@ -251,11 +273,16 @@ impl Actor {
             let healthy = vip.members.iter().filter(|m| m.healthy && !m.leaving);
             healthy.map(|member| (vip.name.clone(), member.name.clone()))
         });
+        let known = report.iter().flat_map(|vip| {
+            let members = vip.members.iter();
+            members.map(|member| (vip.name.clone(), member.name.clone()))
+        });
         let panicking = report.iter().filter(|vip| vip.panic);
         Trial {
             number,
             deadlines: Deadlines::default(),
             healthy: members.filter(|(vip, _)| vips.contains(vip)).collect(),
+            known: known.collect(),
             panicking: panicking.map(|vip| vip.name.clone()).collect(),
             drops_before: self.observer.drops_per_s(),
             strikes: 0,
@@ -322,7 +349,11 @@ impl Actor {
             return;
         }
         if deadlines.bake_until.is_some_and(|until| until <= now) {
-            self.end_bake(now);
+            match trial.judge_newcomers(&self.controller.report()) {
+                // As above.
+                Some(why) => drop(self.revert(&why)),
+                None => self.end_bake(now),
+            }
         }
     }
 

@@ -1,0 +1,140 @@
+//! Plan and apply from the command line, with a guard in the way.
+
+use lab::configuration::{Configuration, Guard, State};
+use lab::service::{Kind, vip_name};
+use lab::topology::Family;
+
+use crate::site::{Site, build, can_run};
+
+const FLOWS: usize = 100;
+
+fn echo(family: Family) -> String {
+    vip_name(Kind::Echo, family)
+}
+
+fn guarded(configuration: &mut Configuration) {
+    for vip in &mut configuration.vips {
+        vip.guard = Guard {
+            max_share: 0.5,
+            ..Guard::default()
+        };
+    }
+}
+
+#[test]
+fn a_change_is_planned_made_and_undone() {
+    if !can_run("apply") {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, guarded);
+    let flows = site.open(FLOWS);
+    let before = site.node.configuration().clone();
+    let same = site.write("same.toml", &before);
+    let after = site.changed(|c| {
+        c.vip(&echo(Family::V4)).backend("backend-0").weight = 30;
+        c.vip(&echo(Family::V6)).backend("backend-1").state = State::Drain;
+    });
+    let file = site.write("new.toml", &after);
+    let (same, file) = (same.to_str().unwrap(), file.to_str().unwrap());
+
+    let picture = site.picture();
+    let plan = site.operator.run(&["plan", same, "--json"]).unwrap();
+    assert_eq!(plan.ended(0).json()["verdict"], "nothing");
+    let plan = site.operator.run(&["plan", file, "--json"]).unwrap();
+    let plan = plan.ended(2).json();
+    assert_eq!(plan["verdict"], "allowed");
+    assert_eq!(plan["vips"].as_array().unwrap().len(), 2, "{plan}");
+    assert!(site.picture() == picture, "a plan changes nothing");
+    assert_eq!(site.revisions().len(), 1);
+
+    let said = site
+        .operator
+        .run(&["apply", file, "--json", "--why", "a trial"]);
+    let said = said.unwrap().ended(0);
+    println!("apply of two VIPs: {:?}", said.took);
+    let revision = &said.json()["revision"];
+    assert_eq!(
+        (&revision["number"], &revision["why"]),
+        (&2.into(), &"a trial".into())
+    );
+    assert_eq!(revision["state"], "applied");
+    site.assert_kernel("applied", &after);
+    flows.assert_go_on("applied");
+    // What is in force is nothing to do.
+    site.operator.run(&["plan", file]).unwrap().ended(0);
+
+    site.operator.run(&["rollback"]).unwrap().ended(0);
+    site.assert_kernel("rolled back", &before);
+    flows.assert_go_on("rolled back");
+    assert_eq!(site.assert_settled("at the end"), 3);
+    drop(flows);
+    site.check_health();
+}
+
+#[test]
+fn what_a_guard_refuses_changes_nothing() {
+    if !can_run("refusal") {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, guarded);
+    let flows = site.open(FLOWS);
+    // One VIP that may change, and one that may not: neither does.
+    let bad = site.changed(|c| {
+        c.vip(&echo(Family::V4)).backend("backend-0").weight = 90;
+        c.vip(&echo(Family::V6)).backend("backend-1").weight = 5000;
+    });
+    let file = site.write("bad.toml", &bad);
+    let file = file.to_str().unwrap();
+    let picture = site.picture();
+
+    let plan = site.operator.run(&["plan", file, "--json"]).unwrap();
+    assert_eq!(plan.ended(3).json()["verdict"], "refused");
+    let said = site
+        .operator
+        .run(&["apply", file, "--json"])
+        .unwrap()
+        .ended(3);
+    assert_eq!(said.json()["code"], "refused", "{said:?}");
+    assert!(said.err.contains("backend-1"), "{said:?}");
+    let said = site.operator.run(&["apply", file]).unwrap().ended(3);
+    assert!(said.err.contains("nothing was changed"), "{said:?}");
+
+    // Nor does a file with mistakes, a change of what is not there, or one made from an old revision.
+    let broken = lab.balancers[0].directory().join("broken.toml");
+    let text = bad.to_toml(lab.balancers[0].directory());
+    std::fs::write(&broken, text.replace("weight = 90", "wieght = 90")).unwrap();
+    let broken = broken.to_str().unwrap();
+    let said = site.operator.run(&["apply", broken]).unwrap().ended(1);
+    assert!(said.err.contains("wieght"), "{said:?}");
+    let said = site.operator.run(&["backend", "drain", "nobody"]).unwrap();
+    assert!(said.ended(1).err.contains("nobody"));
+    let weight = [
+        "backend",
+        "weight",
+        "web-ipv4/backend-0",
+        "90",
+        "--base",
+        "7",
+    ];
+    let said = site.operator.run(&weight).unwrap().ended(1);
+    assert!(said.err.contains("revision 1"), "{said:?}");
+
+    assert!(site.picture() == picture, "nothing changed in the kernel");
+    assert_eq!(site.revisions().len(), 1, "{:?}", site.revisions());
+    flows.assert_go_on("refused");
+
+    // It is the guard that refuses.
+    let force = ["apply", file, "--force", "max_share", "--json"];
+    let said = site.operator.run(&force).unwrap().ended(0);
+    assert_eq!(
+        said.json()["revision"]["forced"],
+        serde_json::json!(["max_share"])
+    );
+    site.assert_kernel("forced", &bad);
+    flows.assert_go_on("forced");
+    site.assert_settled("at the end");
+    drop(flows);
+    site.check_health();
+}

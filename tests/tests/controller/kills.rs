@@ -1,0 +1,110 @@
+//! The controller is killed at random moments of changes, again and again.
+
+use std::time::{Duration, Instant};
+
+use lab::service::{FAMILIES, Kind, vip_name};
+use serde_json::{Value, json};
+
+use crate::chance::Chance;
+use crate::site::{BACKENDS, Site, build, can_run};
+
+const KILLS: u32 = 200;
+const FLOWS: usize = 100;
+
+/// A change of both VIPs at once: a weight, or whether a backend drains.
+fn change(chance: &mut Chance) -> Value {
+    let backend = format!("backend-{}", chance.below(BACKENDS as u64));
+    let weight = 1 + chance.below(200);
+    let state = if chance.below(3) == 0 { "drain" } else { "up" };
+    let mut edits = vec![json!({"edit": "set_state", "backend": backend, "state": state})];
+    edits.extend(FAMILIES.map(|family| {
+        let vip = vip_name(Kind::Echo, family);
+        json!({"edit": "set_weight", "vip": vip, "backend": backend, "weight": weight})
+    }));
+    json!({"change": {"kind": "edits", "edits": edits}, "force": ["nothing_left"]})
+}
+
+/// How long an apply takes when nobody is killed: the shortest of some.
+fn measure(site: &Site<'_>, chance: &mut Chance) -> Duration {
+    let mut shortest = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let (status, answer) = site
+            .operator
+            .ask("POST", "/v1/apply", &change(chance))
+            .unwrap();
+        assert_eq!(status, 200, "{answer}");
+        shortest = shortest.min(start.elapsed());
+    }
+    shortest
+}
+
+/// What had become of the changes when the controller was killed.
+#[derive(Debug, Default)]
+struct Outcomes {
+    /// Nothing was written.
+    unheard: u32,
+    /// The revision was there, and the next start undid it.
+    undone: u32,
+    /// It was applied, and the answer came or did not.
+    applied: u32,
+    answered: u32,
+}
+
+#[test]
+fn killed_at_random_moments_of_changes() {
+    if !can_run("kills") {
+        return;
+    }
+    let mut chance = Chance::new("kills");
+    let lab = build();
+    let mut site = Site::start(&lab, |_| {});
+    let flows = site.open(FLOWS);
+    let apply = measure(&site, &mut chance);
+    let mut outcomes = Outcomes::default();
+    let mut starts = Duration::ZERO;
+    for kill in 0..KILLS {
+        let when = format!("kill {kill}");
+        let before = site.revisions().len();
+        let request = change(&mut chance);
+        let delay = chance.delay(apply.mul_f64(1.5));
+        let operator = site.operator.clone();
+        let answered = std::thread::scope(|scope| {
+            let asking = scope.spawn(move || operator.ask("POST", "/v1/apply", &request).is_ok());
+            std::thread::sleep(delay);
+            site.node.kill();
+            asking.join().unwrap()
+        });
+        flows.assert_whole(&when);
+        let start = Instant::now();
+        site.node.go_on().unwrap();
+        starts += start.elapsed();
+        let revisions = site.revisions();
+        crate::site::assert_straight(&when, &revisions);
+        let last = revisions.last().unwrap();
+        match last["state"].as_str().unwrap() {
+            _ if revisions.len() == before => outcomes.unheard += 1,
+            "applied" => outcomes.applied += 1,
+            "failed" => outcomes.undone += 1,
+            _ => panic!("{when}: {last}"),
+        }
+        outcomes.answered += u32::from(answered);
+        // What was promised is kept.
+        assert!(!answered || last["state"] == "applied", "{when}: {last}");
+        site.assert_settled(&when);
+        if kill % 20 == 0 {
+            flows.assert_go_on(&when);
+        }
+    }
+    println!(
+        "{KILLS} kills, within {apply:?} of changes: {outcomes:?}; a start takes {:?}",
+        starts / KILLS
+    );
+    assert!(outcomes.undone > 0 && outcomes.applied > 0, "{outcomes:?}");
+    flows.assert_go_on("at the end");
+    let later = site.open(FLOWS);
+    later.assert_go_on("opened at the end");
+    site.assert_settled("at the end");
+    drop((flows, later));
+    site.check_health();
+}

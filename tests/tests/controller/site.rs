@@ -1,0 +1,240 @@
+//! What all these tests stand on: a lab with servers behind a balancer, flows through it, and somebody
+//! who works on the node.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lab::balancer::binary;
+use lab::configuration::{Configuration, Forward};
+use lab::host::Host;
+use lab::node::Node;
+use lab::operator::Operator;
+use lab::service::{FAMILIES, Kind, Servers, address, vip};
+use lab::stats::damage;
+use lab::topology::{Family, Lab, Layout, Plan};
+use lab::traffic::flows::{FlowLoad, FlowPlan, Transport};
+use lab::traffic::http::{HttpPlan, HttpReport, request};
+use serde_json::Value;
+
+/// For whatever only takes longer on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// How many backends there are.
+pub(crate) const BACKENDS: usize = 4;
+
+pub(crate) const FORWARD: Forward = Forward::L2;
+
+/// Whether the test can run here.
+pub(crate) fn can_run(test: &str) -> bool {
+    let tools = ["ip", "ethtool", "nginx", "curl"];
+    lab::skip::can_run(&format!("controller {test}"), &tools)
+}
+
+pub(crate) fn build() -> Lab {
+    Lab::build(Plan {
+        backends: BACKENDS as u8,
+        ..Plan::new(Layout::OneArm)
+    })
+    .unwrap()
+}
+
+/// A lab that serves, and its node.
+pub(crate) struct Site<'lab> {
+    pub(crate) lab: &'lab Lab,
+    pub(crate) servers: Servers,
+    pub(crate) node: Node<'lab>,
+    pub(crate) operator: Operator,
+}
+
+impl<'lab> Site<'lab> {
+    /// Echo in both families and pages over IPv4, all backends alike.
+    pub(crate) fn start(lab: &'lab Lab, change: impl FnOnce(&mut Configuration)) -> Self {
+        let binary = binary().unwrap();
+        let kinds = [Kind::Echo, Kind::Web];
+        let servers = Servers::start(lab, FORWARD, &kinds, &binary).unwrap();
+        let mut configuration = Configuration::new(&lab.balancers[0]);
+        let weights = [100; BACKENDS];
+        for family in FAMILIES {
+            let echo = vip(lab, FORWARD, Kind::Echo, family, &weights);
+            configuration.vips.push(echo);
+        }
+        let web = vip(lab, FORWARD, Kind::Web, Family::V4, &weights);
+        configuration.vips.push(web);
+        change(&mut configuration);
+        let node = Node::start(&lab.balancers[0], &binary, configuration).unwrap();
+        let operator = node.operator();
+        for client in &lab.clients {
+            let range = ("net.ipv4.ip_local_port_range", "1024 65535");
+            client.ns.set_sysctl(range.0, range.1).unwrap();
+        }
+        let site = Self {
+            lab,
+            servers,
+            node,
+            operator,
+        };
+        lab::deadline::until("the controller answers", LIMIT, || {
+            Ok(site.operator.controller().is_some())
+        })
+        .unwrap();
+        site
+    }
+
+    /// Opens flows in both families and waits until all of them carry data.
+    pub(crate) fn open(&self, flows: usize) -> Flows {
+        Flows(FAMILIES.map(|family| {
+            let to = address(self.lab, Kind::Echo, family);
+            let mut plan = FlowPlan::new(Transport::Tcp, to, flows);
+            plan.pause = Duration::from_millis(100);
+            // Longer than a busy machine can take: only what is lost for good is silent.
+            plan.answer_limit = Duration::from_secs(30);
+            let load = FlowLoad::start(&self.lab.clients[0], &plan).unwrap();
+            load.wait_answers(1, LIMIT).unwrap();
+            load
+        }))
+    }
+
+    /// Writes a configuration to a file of its own.
+    pub(crate) fn write(&self, name: &str, configuration: &Configuration) -> PathBuf {
+        let folder = self.lab.balancers[0].directory();
+        let file = folder.join(name);
+        std::fs::write(&file, configuration.to_toml(folder)).unwrap();
+        file
+    }
+
+    /// A copy of the present configuration file with a change.
+    pub(crate) fn changed(&self, change: impl FnOnce(&mut Configuration)) -> Configuration {
+        let mut configuration = self.node.configuration().clone();
+        change(&mut configuration);
+        configuration
+    }
+
+    /// Panics if the kernel has not what this configuration says.
+    #[track_caller]
+    pub(crate) fn assert_kernel(&self, when: &str, configuration: &Configuration) {
+        assert_eq!(self.node.difference(configuration), None, "{when}");
+    }
+
+    /// Revisions are a straight line, nothing is under way, and the kernel has what the head says.
+    #[track_caller]
+    pub(crate) fn assert_settled(&self, when: &str) -> u64 {
+        assert_straight(when, &self.revisions());
+        let (number, configuration) = self.node.in_force().unwrap();
+        self.assert_kernel(when, &configuration);
+        number
+    }
+
+    pub(crate) fn revisions(&self) -> Vec<Value> {
+        let revisions = self.operator.get("/v1/revisions").unwrap();
+        revisions.as_array().unwrap().clone()
+    }
+
+    /// What is known of a revision.
+    pub(crate) fn info(&self, number: u64) -> Value {
+        let mut revisions = self.revisions().into_iter();
+        revisions
+            .find(|revision| revision["number"] == number)
+            .unwrap()
+    }
+
+    /// Waits until a revision is in this state.
+    #[track_caller]
+    pub(crate) fn wait_state(&self, number: u64, state: &str) -> Value {
+        let what = format!("revision {number} is {state}");
+        let waited = lab::deadline::until(&what, LIMIT, || Ok(self.info(number)["state"] == state));
+        waited.unwrap_or_else(|error| panic!("{error:#}: {}", self.info(number)));
+        self.info(number)
+    }
+
+    /// Everything in the kernel that says where packets go, to be compared.
+    pub(crate) fn picture(&self) -> String {
+        let view = self.node.view().unwrap();
+        let mut picture = format!("{:?}", view.members.present().collect::<Vec<_>>());
+        for vip in &self.node.configuration().vips {
+            let number = view.vip(vip.at.ip(), vip.at.port(), lb_common::proto::TCP);
+            let number = number.unwrap().unwrap();
+            let entry = view.vips.read(number).unwrap();
+            let ring = view.ring(number).unwrap().unwrap();
+            picture += &format!("{entry:?}{:?}", ring.slots());
+        }
+        picture
+    }
+
+    /// Nothing was damaged on the way, and all servers run.
+    pub(crate) fn check_health(&mut self) {
+        self.servers.check_running().unwrap();
+        assert_eq!(damage(self.lab).unwrap(), []);
+    }
+}
+
+/// Makes requests for a page until `stop`, and tells of those that failed.
+pub(crate) fn browse(lab: &Lab, stop: &AtomicBool) -> HttpReport {
+    let mut report = HttpReport::default();
+    while !stop.load(Ordering::Relaxed) {
+        report.add(&pages(&lab.clients[0], lab, 50));
+        // Slow enough that a client does not come to the ports again that it used first: in a
+        // transition, a connection from the same port goes where the one before it went.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    report
+}
+
+/// Makes so many requests for a page, each on a connection of its own.
+pub(crate) fn pages(client: &Host, lab: &Lab, requests: u32) -> HttpReport {
+    let url = format!("http://{}/", address(lab, Kind::Web, Family::V4));
+    let mut plan = HttpPlan::new(url, requests);
+    plan.parallel = 8;
+    plan.limit = Duration::from_secs(30);
+    request(client, &plan).unwrap()
+}
+
+/// Flows of both families.
+pub(crate) struct Flows([FlowLoad; 2]);
+
+impl Flows {
+    /// Each gets more answers, from where it got them before.
+    #[track_caller]
+    pub(crate) fn assert_go_on(&self, when: &str) {
+        for load in &self.0 {
+            let waited = load.wait_answers(2, LIMIT);
+            waited.unwrap_or_else(|error| panic!("{when}: {error:#}"));
+        }
+        self.assert_whole(when);
+    }
+
+    /// Who answers.
+    pub(crate) fn backends(&self) -> BTreeSet<String> {
+        let reports = self.0.iter().map(FlowLoad::snapshot);
+        reports
+            .flat_map(|report| report.per_backend().into_keys())
+            .collect()
+    }
+
+    /// None was lost, moved or damaged so far.
+    #[track_caller]
+    pub(crate) fn assert_whole(&self, when: &str) {
+        for load in &self.0 {
+            assert_eq!(load.snapshot().faults(), [].into(), "{when}");
+        }
+    }
+}
+
+/// Numbers grow (one whose writing was cut off is not used again); each changed the newest good one
+/// before it; only the last may be open.
+#[track_caller]
+pub(crate) fn assert_straight(when: &str, revisions: &[Value]) {
+    let (mut head, mut last) = (None, 0);
+    for (index, revision) in revisions.iter().enumerate() {
+        let number = revision["number"].as_u64().unwrap();
+        assert!(number > last, "{when}: {revision} after {last}");
+        last = number;
+        assert_eq!(revision["parent"].as_u64(), head, "{when}: {revision}");
+        match revision["state"].as_str().unwrap() {
+            "applied" => head = Some(number),
+            "rolled_back" | "failed" => {}
+            _ => assert_eq!(index + 1, revisions.len(), "{when}: {revision}"),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Changes on trial: watched for a while, or kept only when somebody confirms them.
+
+use std::time::Instant;
+
+use lab::configuration::{Configuration, Health};
+use lab::deadline::until;
+use lab::service::{Kind, backend, vip_name};
+use lab::topology::Family;
+
+use crate::site::{BACKENDS, FORWARD, LIMIT, Site, build, can_run};
+
+const FLOWS: usize = 100;
+
+fn web() -> String {
+    vip_name(Kind::Web, Family::V4)
+}
+
+fn echo() -> String {
+    vip_name(Kind::Echo, Family::V4)
+}
+
+fn checked(configuration: &mut Configuration) {
+    configuration.vip(&web()).health = Some(Health::new("http", "vip"));
+}
+
+/// The parts of the table of the VIP for pages, in the order of the backends.
+fn table(site: &Site<'_>) -> Vec<f64> {
+    let shares = site.node.shares(&web()).unwrap();
+    shares.into_iter().map(|share| share.table).collect()
+}
+
+fn wait_healthy(site: &Site<'_>, backends: usize) {
+    until("the backends are healthy", LIMIT, || {
+        let vip = site.operator.get(&format!("/v1/vips/{}", web()))?;
+        let members = vip["members"].as_array().unwrap();
+        let healthy = |member: &&serde_json::Value| member["health"]["healthy"] == true;
+        Ok(members.iter().filter(healthy).count() == backends)
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_backend_that_dies_undoes_the_change() {
+    if !can_run("bake") {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, checked);
+    wait_healthy(&site, BACKENDS);
+    let flows = site.open(FLOWS);
+    let before = table(&site);
+    let after = site.changed(|c| {
+        c.vip(&web()).backend("backend-0").weight = 50;
+        c.vip(&echo()).backend("backend-2").weight = 10;
+    });
+    let file = site.write("new.toml", &after);
+    let operator = site.operator.clone();
+    let said = std::thread::scope(|scope| {
+        let apply = ["apply", file.to_str().unwrap(), "--bake", "5m", "--json"];
+        let waiting = scope.spawn(move || operator.run(&apply).unwrap());
+        until("it is watched", LIMIT, || Ok(site.revisions().len() == 2)).unwrap();
+        site.wait_state(2, "baking");
+        let during = table(&site);
+        assert!(during[0] < 0.2, "it is in the kernel: {during:?}");
+        flows.assert_go_on("watched");
+        // While it is watched, another change is refused, and `history` says why it waits.
+        let other = site
+            .operator
+            .run(&["backend", "drain", "backend-3"])
+            .unwrap();
+        assert!(other.ended(1).err.contains("revision 2 is being watched"));
+
+        site.servers.kill_nginx(1);
+        let died = Instant::now();
+        let said = waiting.join().unwrap();
+        println!("undone {:?} after a backend died", died.elapsed());
+        said
+    });
+    let revision = &said.ended(4).json()["revision"];
+    assert_eq!(revision["state"], "rolled_back", "{revision}");
+    let reason = revision["reason"].as_str().unwrap();
+    assert!(reason.contains("backend-1"), "{reason}");
+    let (number, running) = site.node.in_force().unwrap();
+    assert_eq!((number, &running.vips[0]), (1, &before_of(&site)));
+    // Back to what it was, but for the backend that is dead.
+    let now = table(&site);
+    assert_eq!(now[1], 0.0, "{now:?}");
+    assert!(
+        (now[0] - now[2]).abs() < 0.001 && now[0] > before[0],
+        "{now:?}"
+    );
+    flows.assert_go_on("undone");
+
+    site.servers.restart_nginx(&lab, 1).unwrap();
+    wait_healthy(&site, BACKENDS);
+    until("the table is as before", LIMIT, || {
+        Ok(table(&site) == before)
+    })
+    .unwrap();
+    flows.assert_go_on("revived");
+    site.assert_settled("at the end");
+    drop(flows);
+    site.check_health();
+}
+
+/// The first VIP of the configuration file, which is checked by nobody.
+fn before_of(site: &Site<'_>) -> lab::configuration::Vip {
+    site.node.configuration().vips[0].clone()
+}
+
+#[test]
+fn a_backend_that_never_listened_undoes_the_change() {
+    if !can_run("bake of a new backend") {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, |c| {
+        checked(c);
+        c.vip(&web()).backends.truncate(BACKENDS - 1);
+    });
+    wait_healthy(&site, BACKENDS - 1);
+    let flows = site.open(FLOWS);
+    site.servers.kill_nginx(BACKENDS - 1);
+    let before = table(&site);
+    let newcomer = backend(
+        &lab.backends[BACKENDS - 1],
+        FORWARD,
+        Kind::Web,
+        Family::V4,
+        100,
+    );
+    let address = newcomer.address.to_string();
+    let name = format!("{}/{}", web(), newcomer.name);
+    let add = ["backend", "add", &name, &address, "--bake", "8s", "--json"];
+    let said = site.operator.run(&add).unwrap();
+    println!("undone after {:?}", said.took);
+    let revision = said.ended(4).json()["revision"].clone();
+    let reason = revision["reason"].as_str().unwrap();
+    assert!(reason.contains(&newcomer.name), "{reason}");
+    assert_eq!(table(&site), before);
+    let pages = crate::site::pages(&lab.clients[0], &lab, 200);
+    assert_eq!(pages.failed, 0, "{pages:?}");
+    flows.assert_go_on("undone");
+    site.assert_settled("at the end");
+    drop(flows);
+}
+
+#[test]
+fn what_nobody_confirms_is_undone() {
+    if !can_run("confirm") {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, |_| {});
+    let flows = site.open(FLOWS);
+    let before = site.node.configuration().clone();
+    let after = site.changed(|c| c.vip(&echo()).backend("backend-0").weight = 20);
+    let file = site.write("new.toml", &after);
+    let file = file.to_str().unwrap();
+
+    let said = site
+        .operator
+        .run(&["apply", file, "--confirm", "3s", "--json"]);
+    let revision = said.unwrap().ended(4).json()["revision"].clone();
+    assert_eq!(revision["state"], "rolled_back", "{revision}");
+    assert!(revision["reason"].as_str().unwrap().contains("confirmed"));
+    site.assert_kernel("nobody confirmed", &before);
+    flows.assert_go_on("nobody confirmed");
+
+    // Killed in between: whoever comes next goes on waiting.
+    let apply = ["apply", file, "--confirm", "10s", "--no-wait", "--json"];
+    let said = site.operator.run(&apply).unwrap().ended(0);
+    assert_eq!(said.json()["revision"]["state"], "awaiting_confirm");
+    site.node.kill();
+    site.assert_kernel("killed", &after);
+    flows.assert_go_on("killed");
+    site.node.go_on().unwrap();
+    let revision = site.wait_state(3, "rolled_back");
+    println!("undone after a restart: {}", revision["reason"]);
+    site.assert_kernel("nobody confirmed after a restart", &before);
+    flows.assert_go_on("nobody confirmed after a restart");
+
+    // Confirmed in time, and killed: it stays beyond the deadline.
+    let apply = ["apply", file, "--confirm", "8s", "--no-wait"];
+    site.operator.run(&apply).unwrap().ended(0);
+    let deadline = Instant::now() + std::time::Duration::from_secs(9);
+    let said = site.operator.run(&["confirm", "--json"]).unwrap().ended(0);
+    assert_eq!(said.json()["state"], "applied");
+    site.node.kill();
+    site.node.go_on().unwrap();
+    until("the deadline has passed", LIMIT, || {
+        Ok(Instant::now() > deadline)
+    })
+    .unwrap();
+    assert_eq!(site.info(4)["state"], "applied");
+    site.assert_kernel("confirmed", &after);
+    flows.assert_go_on("confirmed");
+    // Nothing waits any more.
+    let said = site.operator.run(&["confirm"]).unwrap().ended(1);
+    assert!(said.err.contains("no change waits"), "{said:?}");
+    assert_eq!(site.assert_settled("at the end"), 4);
+    drop(flows);
+    site.check_health();
+}
