@@ -59,14 +59,17 @@ impl<'lab> Balancer<'lab> {
     pub fn start(
         &mut self,
         configuration: &str,
-        ready: impl FnMut() -> Result<bool>,
+        mut ready: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
         if self.controller.is_some() {
             bail!("a controller runs on {} already", self.host.name);
         }
         self.write_configuration(configuration)?;
         let mut daemon = self.spawn(&[])?;
-        daemon.wait_ready(START_LIMIT, ready)?;
+        let (operator, pid) = (self.operator(), u64::from(daemon.pid()));
+        // What `ready` looks at may have been left by the controller before.
+        let is_ready = || Ok(operator.controller() == Some(pid) && ready()?);
+        daemon.wait_ready(START_LIMIT, is_ready)?;
         self.controller = Some(daemon);
         Ok(())
     }

@@ -296,10 +296,11 @@ fn max_moved() {
         detail.contains("of 1009 slots); 25 % is allowed"),
         "{detail}"
     );
-    assert_eq!(
-        Case::new(&text(&["a", "b", "c", "d"]), &text(&["a", "b", "c"])).refused(),
-        []
-    );
+    // One of four leaves: its quarter moves, and a few slots of the others.
+    let (four, three) = (["a", "b", "c", "d"], ["a", "b", "c"]);
+    assert_eq!(Case::new(&text(&four), &text(&three)).refused(), [MaxMoved]);
+    let wider = |backends: &[&str]| vip("guard.max_moved = 0.3", backends);
+    assert_eq!(Case::new(&wider(&four), &wider(&three)).refused(), []);
     assert_eq!(
         Case::new("", &text(&["a"])).refused(),
         [],
@@ -499,8 +500,9 @@ fn settings_are_told_in_words() {
     assert_eq!(
         plan.vips[0].settings,
         [
-            "health.kind: tcp → http /up",
+            "health.kind: tcp → http /up, status 200-399",
             "health.interval: 1s → 2s",
+            "health.fast_interval: 250ms → 500ms",
             "guard.max_share: 1 → 0.75",
             "backend a: capacity: none → 7",
             "backend: \"b\" → \"bee\"",
