@@ -28,5 +28,6 @@ pub mod nexthop;
 pub mod revision;
 pub mod ring;
 pub mod simulate;
+pub mod skew;
 pub mod traffic;
 pub mod transition;

@@ -54,6 +54,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Judge the watch over shares by simulated traffic, with and without faults.
+    SkewSim {
+        /// Passed to the simulation: `--json`, `--quick`, `--write`, `--days N`, …
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -91,5 +97,6 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
         Task::Kernels => kernels::run(),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
+        Task::SkewSim { arguments } => lab::calculate("skew_sim", &arguments).map(|()| true),
     }
 }

@@ -1,0 +1,253 @@
+//! How much more the counts vary than flows that choose by themselves would.
+//!
+//! Two numbers are learned, for the two ways in which flows can depend on each other:
+//!
+//! - **φ**, bunches: some flows of one second or some seconds go to one member together. The variance of a count is φ
+//!   times that of independent flows. It is estimated from **differences between neighbouring seconds** (J. von
+//!   Neumann, "Distribution of the ratio of the mean square successive difference to the variance",
+//!   Annals of Mathematical Statistics 12, 1941), since a member that gets too much all the time is no
+//!   dispersion but what is looked for: X²/(k−1) would grow by the very fault and hide it.
+//! - **κ**, heavy sources: where a source is hashed as a whole, a large one stays on its member for long, and more flows
+//!   do not even it out. κ is the chance that two flows have one source (Σ of the squared shares of the
+//!   sources); the variance of a member's share then has a floor, κ·t(1−t).
+//!
+//! The sums of squares of all members are divided once, not member by member: the mean is the same, and
+//! members with tiny shares, whose (x−e)²/e is either nothing or enormous, don't make noise.
+
+/// Observations that φ remembers.
+const MEMORY: f64 = 300.0;
+/// Blocks of the short window that φ remembers.
+const BLOCK_MEMORY: f64 = 60.0;
+/// Blocks of the long window that κ remembers: twelve hours of two minutes each. Few sources make few
+/// independent samples, and those of the night say little of the day.
+const SOURCE_MEMORY: f64 = 360.0;
+/// What κ is taken for at least: some forty sources of half a percent to one, before any was seen.
+const LEAST_KAPPA: f64 = 0.002;
+/// Times what was learned that κ may be: large sources are few, and few samples say little of their tail.
+const KAPPA_MARGIN: f64 = 1.5;
+/// Times its mean that one observation may count: the onset of a fault must not pass for dispersion.
+const CLIP: f64 = 8.0;
+/// Expected flows before which φ is taken for 1.
+const ENOUGH: f64 = 50.0;
+/// What φ may be above 1 by its own noise.
+const NOISE: f64 = 0.1;
+/// Standard deviations of the share of sources that are tolerated.
+const SOURCE_Z: f64 = 3.0;
+
+/// A ratio of two means, each over about the last `memory` observations.
+#[derive(Clone, Copy, Debug, Default)]
+struct RatioOfMeans {
+    above: f64,
+    below: f64,
+    count: f64,
+}
+
+impl RatioOfMeans {
+    fn add(&mut self, above: f64, below: f64, memory: f64) {
+        self.count = (self.count + 1.0).min(memory);
+        let clipped = if self.below * self.count > ENOUGH {
+            above.min(CLIP * self.value().max(1.0) * below)
+        } else {
+            above
+        };
+        self.above += (clipped - self.above) / self.count;
+        self.below += (below - self.below) / self.count;
+    }
+
+    fn value(&self) -> f64 {
+        if self.below * self.count > ENOUGH {
+            self.above / self.below
+        } else {
+            1.0
+        }
+    }
+}
+
+/// What a member adds to the estimate.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Residuals {
+    last: f64,
+    block: f64,
+    last_block: f64,
+    long: f64,
+}
+
+/// What is learned of a VIP.
+#[derive(Clone, Debug)]
+pub(super) struct Dispersion {
+    independent: bool,
+    short: usize,
+    long: usize,
+    seconds: RatioOfMeans,
+    blocks: RatioOfMeans,
+    kappa: f64,
+    kappas: f64,
+    last_variance: Option<f64>,
+    block: Block,
+    last_block: Option<f64>,
+    long_block: Block,
+}
+
+/// A block of observations that is being filled.
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    observations: usize,
+    variance: f64,
+    flows: f64,
+    /// Σ t(1−t), as it was last.
+    spread: f64,
+}
+
+impl Block {
+    fn add(&mut self, variance: f64, flows: f64, spread: f64) {
+        self.observations += 1;
+        self.variance += variance;
+        self.flows += flows;
+        self.spread = spread;
+    }
+}
+
+impl Dispersion {
+    pub(super) fn new(independent: bool, short: u32, long: u32) -> Self {
+        Self {
+            independent,
+            short: short as usize,
+            long: long as usize,
+            seconds: RatioOfMeans::default(),
+            blocks: RatioOfMeans::default(),
+            kappa: 0.0,
+            kappas: 0.0,
+            last_variance: None,
+            block: Block::default(),
+            last_block: None,
+            long_block: Block::default(),
+        }
+    }
+
+    /// φ.
+    pub(super) fn phi(&self) -> f64 {
+        let phi = if self.independent {
+            self.seconds.value()
+        } else {
+            self.seconds.value().max(self.blocks.value())
+        };
+        (phi - NOISE).max(1.0)
+    }
+
+    /// κ, with a margin for what was not seen yet.
+    fn kappa(&self) -> f64 {
+        if self.independent {
+            0.0
+        } else {
+            LEAST_KAPPA + KAPPA_MARGIN * self.learned_kappa()
+        }
+    }
+
+    fn learned_kappa(&self) -> f64 {
+        self.kappa.max(0.0)
+    }
+
+    /// Whether enough was seen to judge by it.
+    pub(super) fn is_known(&self) -> bool {
+        self.independent || self.kappas >= 1.0
+    }
+
+    /// Times its share that a member with this share may get for its heavy sources; `widest` bounds it.
+    pub(super) fn allowance(&self, share: f64, widest: f64) -> f64 {
+        let kappa = self.kappa();
+        if kappa == 0.0 || share <= 0.0 {
+            return 1.0;
+        }
+        1.0 + (SOURCE_Z * (kappa * (1.0 - share) / share).sqrt()).min(widest)
+    }
+
+    /// Learns from an observation: what each member got less what it should have got, its share, and
+    /// what it keeps here. `flows` is the sum over the members.
+    pub(super) fn learn<'a>(
+        &mut self,
+        flows: f64,
+        members: impl Iterator<Item = (f64, f64, &'a mut Residuals)>,
+    ) {
+        let mut squares = 0.0;
+        let mut spread = 0.0;
+        let independent = self.independent;
+        for (residual, share, kept) in members {
+            let difference = residual - kept.last;
+            squares += difference * difference;
+            spread += share * (1.0 - share);
+            kept.last = residual;
+            if !independent {
+                kept.block += residual;
+                kept.long += residual;
+            }
+        }
+        let variance = flows * spread;
+        if let Some(last) = self.last_variance
+            && variance + last > 0.0
+        {
+            self.seconds.add(squares, variance + last, MEMORY);
+        }
+        self.last_variance = Some(variance);
+        if !independent {
+            self.block.add(variance, flows, spread);
+            self.long_block.add(variance, flows, spread);
+        }
+    }
+
+    /// Whether [`Self::close_blocks`] has something to do.
+    pub(super) fn is_block_full(&self) -> bool {
+        self.block.observations >= self.short || self.long_block.observations >= self.long
+    }
+
+    /// Learns from blocks that are full.
+    pub(super) fn close_blocks<'a>(&mut self, members: impl Iterator<Item = &'a mut Residuals>) {
+        let short = self.block.observations >= self.short;
+        let long = self.long_block.observations >= self.long;
+        let (mut differences, mut squares) = (0.0, 0.0);
+        for kept in members {
+            if short {
+                let difference = kept.block - kept.last_block;
+                differences += difference * difference;
+                kept.last_block = std::mem::take(&mut kept.block);
+            }
+            if long {
+                squares += kept.long * kept.long;
+                kept.long = 0.0;
+            }
+        }
+        if short {
+            let variance = std::mem::take(&mut self.block).variance;
+            if let Some(last) = self.last_block.replace(variance)
+                && variance + last > 0.0
+            {
+                self.blocks.add(differences, variance + last, BLOCK_MEMORY);
+            }
+        }
+        if long {
+            self.close_long(squares);
+        }
+    }
+
+    fn close_long(&mut self, squares: f64) {
+        let block = std::mem::take(&mut self.long_block);
+        if block.flows <= 0.0 {
+            return;
+        }
+        let excess = squares - self.phi() * block.variance;
+        let whole = block.flows * block.flows * block.spread;
+        let most = if self.kappas >= 3.0 {
+            CLIP * self.kappa() * whole + block.variance
+        } else {
+            f64::INFINITY
+        };
+        // Each block counts alike, whatever its flows: what is looked for is a property of the sources.
+        let kappa = excess.min(most) / whole.max(f64::MIN_POSITIVE);
+        self.kappas = (self.kappas + 1.0).min(SOURCE_MEMORY);
+        self.kappa += (kappa - self.kappa) / self.kappas;
+    }
+
+    /// Forgets the neighbours of the next observation: something lies between that says nothing.
+    pub(super) fn interrupt(&mut self) {
+        self.last_variance = None;
+    }
+}

@@ -1,0 +1,105 @@
+//! Totals, members that come and go, tables that change, clocks that do not tick evenly.
+
+use super::*;
+use crate::skew::Weight;
+
+#[test]
+fn counters_that_begin_anew_are_no_skew() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.run_well(100, 1000.0);
+    vip.members[2].new_flows = 0;
+    vip.members[2].packets = 0;
+    vip.members[2].bytes = 0;
+    vip.run_well(100, 1000.0);
+}
+
+#[test]
+fn the_first_observation_is_only_where_counting_begins() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.members[0].new_flows = 10_000_000;
+    vip.run_well(60, 1000.0);
+}
+
+#[test]
+fn a_table_that_changes_every_few_seconds_is_no_skew() {
+    let mut vip = Vip::new(TCP, 4);
+    for turn in 0..100 {
+        let down = turn % 2 == 1;
+        let before = vip.shares();
+        vip.share(&[1.0, 1.0, 1.0, if down { 0.0 } else { 1.0 }]);
+        vip.members[3].phase = if down { Phase::Out } else { Phase::Serving };
+        // The first second is half of the old table.
+        let flows: Vec<f64> = vip.shares().iter().zip(&before).map(|(a, b)| 500.0 * (a + b)).collect();
+        let found = vip.second(&flows);
+        assert!(found.is_empty(), "{found:?}");
+        vip.run_well(turn % 5, 1000.0);
+    }
+}
+
+#[test]
+fn members_may_come_and_go_and_change_places() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.run_well(200, 400.0);
+    let leaving = vip.members.remove(1);
+    vip.share(&[1.0; 3]);
+    vip.run_well(60, 400.0);
+    vip.members.insert(0, leaving);
+    vip.members.reverse();
+    vip.share(&[1.0; 4]);
+    vip.run_well(60, 400.0);
+    let (_, found) = vip.run_until(Kind::Overload, 15, 400.0, &[0.6, 0.6, 0.6, 2.2]);
+    assert_eq!(names(&found), ["b1"]);
+}
+
+#[test]
+fn a_finding_moves_with_its_member() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.run_well(200, 400.0);
+    vip.run_until(Kind::Overload, 15, 400.0, &[0.6, 0.6, 0.6, 2.2]);
+    vip.members.rotate_right(1);
+    let found = vip.run(5, 400.0, &[2.2, 0.6, 0.6, 0.6]);
+    assert_eq!(names(&found[0]), ["b3"]);
+}
+
+#[test]
+fn a_member_without_slots_that_gets_flows_is_found() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.share(&[1.0, 1.0, 1.0, 0.0]);
+    vip.members[3].phase = Phase::Draining;
+    vip.run_well(60, 300.0);
+    let mut found = Vec::new();
+    for _ in 0..15 {
+        found = vip.second(&[100.0, 100.0, 100.0, 20.0]).to_vec();
+    }
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(names(&found[0]), ["b3"]);
+    assert_eq!(found[0].weight, Weight::Critical);
+}
+
+#[test]
+fn a_clock_that_stands_or_jumps_changes_nothing() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.run_well(100, 400.0);
+    vip.now_s -= 5.0;
+    vip.members[0].new_flows += 10_000;
+    assert!(vip.look().is_empty(), "time went back");
+    vip.now_s += 3600.0;
+    vip.members[0].new_flows += 10_000_000;
+    assert!(vip.look().is_empty(), "nobody knows when these came");
+    vip.run_well(60, 400.0);
+}
+
+#[test]
+fn a_vip_of_one_member_has_no_shares_to_watch() {
+    let mut vip = Vip::new(TCP, 1);
+    vip.run_well(300, 1000.0);
+}
+
+#[test]
+fn a_vip_without_members_or_flows_is_no_trouble() {
+    let mut vip = Vip::new(TCP, 3);
+    vip.run_well(300, 0.0);
+    vip.members.clear();
+    assert!(vip.look().is_empty());
+    assert!(vip.look().is_empty());
+}

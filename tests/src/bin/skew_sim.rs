@@ -1,0 +1,95 @@
+//! `cargo xtask skew-sim [--json] [--quick] [--write] [--days N] [--trials N] [--seed N]`: the judge of the watch over shares.
+
+use std::{path::Path, process::ExitCode, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use lab::skew_sim::{
+    bake, faultless,
+    power::{self, SLOW_VIPS, VIPS},
+    report::Report,
+    rules::RuleKind,
+    scenario::Scenario,
+};
+
+const USAGE: &str =
+    "usage: skew-sim [--json] [--quick] [--write] [--days N] [--trials N] [--seed N]";
+
+/// VIP-days of all scenarios together, and trials of each fault.
+const FULL: (f64, usize) = (10_010.0, 400);
+const QUICK: (f64, usize) = (140.0, 40);
+
+struct Arguments {
+    json: bool,
+    /// Write the result into `docs/`.
+    write: bool,
+    days: f64,
+    trials: usize,
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("skew-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments = parse(std::env::args().skip(1))?;
+    let Arguments { days, trials, seed, .. } = arguments;
+    let begun = Instant::now();
+    let tell = |what: &str| eprintln!("skew-sim: {what}");
+    tell(&format!("{days} VIP-days, {trials} trials of each fault, seed {seed}"));
+    let faultless = faultless::run(
+        &Scenario::ALL,
+        days / Scenario::ALL.len() as f64,
+        seed,
+        tell,
+    );
+    tell(&format!("faultless traffic took {:.0?}", begun.elapsed()));
+    let report = Report {
+        faultless,
+        power: power::run(&power::cells(&VIPS), &RuleKind::ALL, trials, seed),
+        slow: power::run(&power::cells(&SLOW_VIPS), &RuleKind::ALL[..1], trials, seed),
+        bake: bake::run(trials * 25, seed),
+    };
+    tell(&format!("all took {:.0?}", begun.elapsed()));
+    if arguments.write {
+        report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))?;
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{}", report.tables());
+    }
+    Ok(())
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
+    let mut parsed = Arguments {
+        json: false,
+        write: false,
+        days: FULL.0,
+        trials: FULL.1,
+        seed: 1,
+    };
+    while let Some(argument) = arguments.next() {
+        let mut number = || -> Result<u64> {
+            let word = arguments.next().with_context(|| format!("{argument} needs a number"))?;
+            word.parse().with_context(|| format!("{argument}: `{word}` is not a number"))
+        };
+        match argument.as_str() {
+            "--json" => parsed.json = true,
+            "--write" => parsed.write = true,
+            "--quick" => (parsed.days, parsed.trials) = QUICK,
+            "--days" => parsed.days = number()? as f64,
+            "--trials" => parsed.trials = (number()? as usize).max(1),
+            "--seed" => parsed.seed = number()?,
+            other => bail!("unknown argument `{other}`\n{USAGE}"),
+        }
+    }
+    Ok(parsed)
+}

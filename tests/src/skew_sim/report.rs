@@ -1,0 +1,148 @@
+//! The result as JSON, as tables, and as the generated part of `docs/skew.md`.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::{bake, faultless, plot, power};
+
+/// All that was simulated.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Traffic with no fault.
+    pub faultless: Vec<faultless::Line>,
+    /// Faults.
+    pub power: Vec<power::Line>,
+    /// Faults where flows are few for the members that share them: what no test can do quickly.
+    #[serde(skip)]
+    pub slow: Vec<power::Line>,
+    /// The test after a change.
+    #[serde(skip)]
+    pub bake: Vec<bake::Line>,
+}
+
+/// Between these two lines `docs/skew.md` is written by the simulation.
+const BEGIN: &str = "<!-- skew-sim: begin -->";
+const END: &str = "<!-- skew-sim: end -->";
+
+fn rules(lines: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let mut rules = Vec::new();
+    for rule in lines {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    rules
+}
+
+fn seconds(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1}"))
+}
+
+impl Report {
+    /// Days that the watch saw without a fault, and its false alarms.
+    #[must_use]
+    pub fn peace(&self) -> (f64, u64) {
+        let own = self.faultless.iter().filter(|line| line.rule == "evenkeel");
+        own.fold((0.0, 0), |(days, alarms), line| (days + line.vip_days, alarms + line.false_alarms))
+    }
+
+    /// The tables, in Markdown.
+    #[must_use]
+    pub fn tables(&self) -> String {
+        let (days, alarms) = self.peace();
+        let mut text = String::new();
+        let _ = writeln!(text, "### Nothing is wrong\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n");
+        self.faultless_table(&mut text);
+        text.push_str("\n### One member off its share\n\nSeconds from the first misplaced flow until it is raised: median / 99 of 100 trials (– : not within ten minutes; at less than ten flows a second and member, two hours). Trials that ended without, if any, in brackets.\n\n");
+        power_table(&self.power, &mut text);
+        text.push_str("\nWhere a member has less than five new flows a second, the evidence itself takes longer to come:\n\n");
+        power_table(&self.slow, &mut text);
+        text.push_str("\n### After a change\n\n| members | new flows/s | good changes taken back in 60 s | accepted (median) | 94 % of the table to one (median) | one at twice its share (median) |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n");
+        for line in &self.bake {
+            let (false_rollbacks, trials) = line.false_rollbacks;
+            let shown = |seconds: Option<u64>| seconds.map_or_else(|| "not in 60 s".to_owned(), |s| format!("{s} s"));
+            let _ = writeln!(
+                text,
+                "| {} | {} | {false_rollbacks} of {trials} | {} | {} | {} |",
+                line.members,
+                line.flows_per_s,
+                shown(line.accepted_s),
+                shown(line.wrong_table_s),
+                shown(line.not_followed_s)
+            );
+        }
+        text
+    }
+
+    fn faultless_table(&self, text: &mut String) {
+        let rules = rules(self.faultless.iter().map(|line| line.rule));
+        let _ = writeln!(text, "| scenario | {} |", rules.join(" | "));
+        let _ = writeln!(text, "| --- |{}", " ---: |".repeat(rules.len()));
+        let mut scenarios: Vec<&str> = self.faultless.iter().map(|line| line.scenario).collect();
+        scenarios.dedup();
+        for scenario in scenarios {
+            let _ = write!(text, "| {scenario} |");
+            for rule in &rules {
+                let line = self.faultless.iter().find(|l| l.scenario == scenario && l.rule == *rule);
+                match line.filter(|line| line.vip_days > 0.0) {
+                    Some(line) => {
+                        let rate = line.false_alarms as f64 / line.vip_days;
+                        let digits = if line.false_alarms == 0 { 0 } else { 2 };
+                        let _ = write!(text, " {rate:.digits$} ({:.0}) |", line.vip_days);
+                    }
+                    None => text.push_str(" |"),
+                }
+            }
+            text.push('\n');
+        }
+    }
+
+    /// Writes the generated part of `docs/skew.md` and its plots.
+    ///
+    /// # Errors
+    /// When the page can't be read or written, or has no place for the result.
+    pub fn write(&self, docs: &Path) -> Result<()> {
+        let page = docs.join("skew.md");
+        let shown = page.display();
+        let text = fs::read_to_string(&page).with_context(|| format!("read {shown}"))?;
+        let (before, rest) = text.split_once(BEGIN).with_context(|| format!("no `{BEGIN}` in {shown}"))?;
+        let (_, after) = rest.split_once(END).with_context(|| format!("no `{END}` in {shown}"))?;
+        let text = format!("{before}{BEGIN}\n{}{END}{after}", self.tables());
+        fs::write(&page, text).with_context(|| format!("write {shown}"))?;
+        for (name, drawing) in [
+            ("skew-detection.svg", plot::detection(&self.power)),
+            ("skew-false-alarms.svg", plot::false_alarms(&self.faultless)),
+        ] {
+            let file = docs.join(name);
+            fs::write(&file, drawing).with_context(|| format!("write {}", file.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn power_table(lines: &[power::Line], text: &mut String) {
+    let rules = rules(lines.iter().map(|line| line.rule));
+    let _ = writeln!(text, "| members | new flows/s | times its share | {} |", rules.join(" | "));
+    let _ = writeln!(text, "| ---: | ---: | ---: |{}", " ---: |".repeat(rules.len()));
+    for own in lines.iter().filter(|line| Some(&line.rule) == rules.first()) {
+        let _ = write!(text, "| {} | {} | {} |", own.members, own.flows_per_s, own.times_its_share);
+        for rule in &rules {
+            let same = |line: &&power::Line| {
+                line.rule == *rule
+                    && line.members == own.members
+                    && line.flows_per_s == own.flows_per_s
+                    && line.times_its_share == own.times_its_share
+            };
+            if let Some(line) = lines.iter().find(same) {
+                let _ = write!(text, " {} / {}", seconds(line.median_s), seconds(line.p99_s));
+                if line.missed > 0.0 {
+                    let _ = write!(text, " ({:.0} %)", (line.missed * 100.0).max(1.0));
+                }
+            }
+            text.push_str(" |");
+        }
+        text.push('\n');
+    }
+}
