@@ -29,5 +29,7 @@ pub mod revision;
 pub mod ring;
 pub mod simulate;
 pub mod skew;
+#[cfg(test)]
+mod skip;
 pub mod traffic;
 pub mod transition;

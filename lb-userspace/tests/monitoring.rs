@@ -1,5 +1,8 @@
 //! The page on monitoring and the files in `deploy/` name metrics that exist, and real tools can read the files.
 
+#[path = "../src/skip.rs"]
+mod skip;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -204,7 +207,7 @@ fn run(tool: &str, arguments: &[&str], package: &str) {
         .current_dir(root().join("deploy/prometheus"))
         .output();
     let Ok(output) = output else {
-        eprintln!("skipped {tool} {arguments:?}: apt-get install {package}");
+        skip::note(tool, package);
         return;
     };
     let said = [output.stdout, output.stderr].concat();

@@ -23,6 +23,8 @@ const UNITS: &str = "/etc/systemd/system";
 const DAEMONS: &[(&str, &str)] = &[
     ("nginx-light", "nginx.service"),
     ("iperf3", "iperf3.service"),
+    ("prometheus", "prometheus.service"),
+    ("prometheus-alertmanager", "prometheus-alertmanager.service"),
 ];
 
 /// Installs packages; knows whether the package lists are fresh.

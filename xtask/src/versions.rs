@@ -71,6 +71,16 @@ pub(crate) const TEST_TOOLS: &[Tool] = &[
         package: "tcpdump",
         purpose: "records packets in tests",
     },
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        purpose: "reads metrics and rules in tests",
+    },
+    Tool {
+        program: "prometheus-alertmanager",
+        package: "prometheus-alertmanager",
+        purpose: "takes alerts in tests",
+    },
 ];
 
 /// What building bpf-linker needs besides cargo and LLVM: it links LLVM's C++.

@@ -164,6 +164,8 @@ impl Entry {
         self.severity = self.escalated(now, after);
         let is_graver = self.severity > before.1;
         if (&self.told.kind, self.severity) != (&before.0, before.1) {
+            let is_recent = |until: Timestamp| now.duration_since(until) < REPEAT_OVER;
+            self.former.retain(|(_, _, until)| is_recent(*until));
             self.former.push((before.0, before.1, now));
             self.touch(now);
             return Some(if is_graver {

@@ -80,6 +80,8 @@ struct Shared {
     journal: Journal,
     book: Mutex<Book>,
     receivers: Mutex<Vec<Arc<Receiver>>>,
+    /// What the receivers were made of.
+    configured: Mutex<Option<config::Alerts>>,
     escalate_after: Mutex<Option<Duration>>,
     tasks: Mutex<JoinSet<()>>,
     /// Counts changes of the book that are to be saved and told.
@@ -129,6 +131,7 @@ impl Alerts {
             journal,
             book: Mutex::new(book),
             receivers: Mutex::default(),
+            configured: Mutex::default(),
             escalate_after: Mutex::default(),
             tasks: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -140,9 +143,13 @@ impl Alerts {
     }
 
     /// Starts to save and to deliver as the configuration says; called again after each change of
-    /// it. Must be called in a tokio runtime.
+    /// it, which disturbs nobody if it is the same. Must be called in a tokio runtime.
     pub fn configure(&self, config: &config::Alerts) {
         let shared = &self.shared;
+        let before = lock(&shared.configured).replace(config.clone());
+        if before.as_ref() == Some(config) {
+            return;
+        }
         *lock(&shared.escalate_after) = config.escalate_after;
         let old = std::mem::take(&mut *lock(&shared.receivers));
         let receivers = delivery::receivers(config, &old);

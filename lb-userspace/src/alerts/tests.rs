@@ -10,7 +10,7 @@ use super::*;
 
 /// A time; seconds.
 fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).unwrap()
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
 
 fn down(backends: &[&str]) -> Condition {

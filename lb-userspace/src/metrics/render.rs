@@ -11,7 +11,7 @@ use lb_common::{
 use super::{
     Snapshot,
     family::{self, *},
-    page::{Page, Samples},
+    page::{Labels, Page, Samples},
     process,
 };
 use crate::{
@@ -128,7 +128,7 @@ fn maps(page: &mut Page, snapshot: &Snapshot) {
     });
 }
 
-fn add_some(samples: &mut Samples, labels: &[&str], value: Option<f64>) {
+fn add_some(samples: &mut Samples<'_>, labels: &[&str], value: Option<f64>) {
     if let Some(value) = value {
         samples.add(labels, value);
     }
@@ -287,17 +287,23 @@ fn named_once(vip: &VipStatus) -> Vec<&MemberStatus> {
         .collect()
 }
 
+/// Names of the labels of members, in the order that all their families have.
+const MEMBER_LABELS: &[&str] = MEMBER_PACKETS.labels;
+
 fn members(page: &mut Page, snapshot: &Snapshot) {
-    let vips = &snapshot.status.vips;
-    let named: Vec<(&str, Vec<&MemberStatus>)> = vips
-        .iter()
-        .map(|vip| (vip.name.as_str(), named_once(vip)))
-        .collect();
+    let named = snapshot.status.vips.iter().flat_map(|vip| {
+        let labels = |member: &MemberStatus| {
+            Labels::new(MEMBER_LABELS, &[member.backend.as_str(), &vip.name])
+        };
+        let members = named_once(vip).into_iter();
+        members.map(move |member| (labels(member), member))
+    });
+    let named: Vec<(Labels, &MemberStatus)> = named.collect();
     let mut each = |family, value: fn(&MemberStatus) -> Option<f64>| {
         page.family(family, |s| {
-            for (vip, members) in &named {
-                for member in members {
-                    add_some(s, &[&member.backend, vip], value(member));
+            for (labels, member) in &named {
+                if let Some(value) = value(member) {
+                    s.labelled(labels, value);
                 }
             }
         });
@@ -335,16 +341,19 @@ fn members(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn member_counters(page: &mut Page, snapshot: &Snapshot) {
-    let vips = &snapshot.status.vips;
+    let named = snapshot.status.vips.iter().flat_map(|vip| {
+        let totals = snapshot.totals.vips.get(vip.name.as_str());
+        let members = totals.into_iter().flat_map(|totals| &totals.members);
+        members.map(|(backend, counters)| {
+            let values = [&**backend, vip.name.as_str()];
+            (Labels::new(MEMBER_LABELS, &values), counters)
+        })
+    });
+    let named: Vec<(Labels, &MemberCounters)> = named.collect();
     let mut each = |family, value: fn(&MemberCounters) -> u64| {
         page.family(family, |s| {
-            for vip in vips {
-                let Some(totals) = snapshot.totals.vips.get(vip.name.as_str()) else {
-                    continue;
-                };
-                for (backend, counters) in &totals.members {
-                    s.add(&[backend, &vip.name], value(counters) as f64);
-                }
+            for (labels, counters) in &named {
+                s.labelled(labels, value(counters) as f64);
             }
         });
     };

@@ -8,11 +8,13 @@ use axum::{
     http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use prometheus::TEXT_FORMAT;
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::Mutex};
 
 use super::{Sources, render};
+
+/// What the page is.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why there are no metrics.
 #[derive(Debug, Error)]

@@ -98,7 +98,7 @@ impl Recorder {
                     }
                 });
             }
-            _ => self.report(job.run()),
+            _ => self.report(&job.run()),
         }
     }
 
@@ -106,7 +106,7 @@ impl Recorder {
     /// not forgotten if the process dies.
     pub fn save(&mut self) {
         let job = self.file.job(self.traffic.lock().to_ledger(false));
-        self.report(job.run());
+        self.report(&job.run());
     }
 
     /// Writes the ledger for the last time. What was counted after the last sample is counted by the
@@ -120,8 +120,8 @@ impl Recorder {
         self.file.job(bytes).run()
     }
 
-    fn report(&mut self, result: io::Result<()>) {
-        if let (Err(error), false) = (&result, self.is_failing) {
+    fn report(&mut self, result: &io::Result<()>) {
+        if let (Err(error), false) = (result, self.is_failing) {
             warn!(%error, "the totals of the traffic could not be saved; trying on");
         }
         self.is_failing = result.is_err();

@@ -77,7 +77,12 @@ enum Target {
 
 /// The receivers of a configuration; counts of those that were there before go on.
 pub(super) fn receivers(config: &config::Alerts, old: &[Arc<Receiver>]) -> Vec<Arc<Receiver>> {
-    let client = client();
+    if config.alertmanager.is_empty() && config.webhook.is_empty() {
+        return Vec::new();
+    }
+    let Some(client) = client() else {
+        return Vec::new();
+    };
     let make = |target, url: &str| {
         let mut receiver = Receiver {
             target,
@@ -103,15 +108,33 @@ pub(super) fn receivers(config: &config::Alerts, old: &[Arc<Receiver>]) -> Vec<A
         .collect()
 }
 
-fn client() -> reqwest::Client {
+/// A client; none, which is said, if TLS can't be had at all.
+fn client() -> Option<reqwest::Client> {
     // The process may have chosen one already; that is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .connect_timeout(Duration::from_secs(2))
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")));
-    builder.build().unwrap_or_default()
+    let builder = || {
+        reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(Duration::from_secs(2))
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+    };
+    let without_https = |error: reqwest::Error| {
+        let error = reason(&error);
+        warn!(
+            error,
+            "no certificate authorities: alerts can't be sent by https"
+        );
+        builder().tls_certs_only([]).build()
+    };
+    match builder().build().or_else(without_https) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            let error = reason(&error);
+            warn!(error, "alerts can't be sent: no HTTP client");
+            None
+        }
+    }
 }
 
 impl Receiver {
