@@ -274,7 +274,7 @@ fn a_deadline_outlives_the_controller() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         node.start();
-        let (status, applied) = node.apply(&json!({"change": drain("b2"), "confirm_s": 3}));
+        let (status, applied) = node.apply(&json!({"change": drain("b2"), "confirm_s": 15}));
         assert_eq!(status, 200, "{applied}");
         assert_eq!(applied["revision"]["state"], "awaiting_confirm");
         node.end(Signal::SIGKILL);
@@ -286,7 +286,7 @@ fn a_deadline_outlives_the_controller() {
         assert_eq!(node.slots(), EVEN);
 
         // Confirmed after a bake that a kill interrupted.
-        let both = json!({"change": drain("b2"), "bake_s": 2, "confirm_s": 60});
+        let both = json!({"change": drain("b2"), "bake_s": 15, "confirm_s": 600});
         let (status, applied) = node.apply(&both);
         assert_eq!(
             (status, &applied["revision"]["state"]),

@@ -75,10 +75,13 @@ enum ChangeFailures {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Evenkeel",
-    description = "The controller of a load balancer node, on its Unix socket."
-))]
+#[openapi(
+    components(schemas(ApiError)),
+    info(
+        title = "Evenkeel",
+        description = "The controller of a load balancer node, on its Unix socket."
+    )
+)]
 struct Document;
 
 fn api() -> OpenApiRouter<Engine> {
@@ -275,6 +278,14 @@ async fn events(
         let message = format!("limit is {limit}; from 1 to 1000 is possible");
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
+    // What the document says of a number of 64 bits; no event ever has a greater one.
+    if query
+        .since
+        .is_some_and(|since| i64::try_from(since).is_err())
+    {
+        let message = "since is greater than any number that an event can have";
+        return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
+    }
     Ok(Json(engine.events(query.since, limit as usize)))
 }
 
@@ -314,7 +325,8 @@ async fn acknowledge(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SilenceRequest {
-    /// Seconds.
+    /// Seconds; 30 days at most.
+    #[schema(maximum = 2_592_000)]
     for_s: u32,
     /// Who wants it: a name.
     #[schema(min_length = 1, max_length = 200)]

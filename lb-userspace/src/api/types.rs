@@ -28,6 +28,7 @@ pub enum Change {
     /// Edits of the running configuration, in this order; all or none.
     Edits {
         /// The edits.
+        #[schema(min_items = 1)]
         edits: Vec<Edit>,
     },
     /// The configuration of an earlier revision.

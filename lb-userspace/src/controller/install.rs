@@ -37,8 +37,10 @@ pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<I
     if dirty == 0 {
         return Ok(Vec::new());
     }
-    // After one grace period for all of them.
-    dataplane.rings.reserve(dirty)?;
+    if dataplane.rings.spare() < dirty {
+        // After one grace period for all of them.
+        dataplane.rings.reserve(dirty)?;
+    }
     let mut staged = Vec::new();
     for vip in next.vips.values_mut().filter(|vip| vip.dirty) {
         let image = point("map: stage a ring")

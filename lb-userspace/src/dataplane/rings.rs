@@ -85,6 +85,12 @@ impl Rings {
         self.images.is_empty()
     }
 
+    /// Images that can be staged in at once.
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        self.spare.len()
+    }
+
     /// Creates images until some are ready to be staged in, after a grace period for those that were
     /// retired. To be called when nothing is urgent, after a batch of swaps: a [`Self::stage`] that
     /// finds no spare image has to wait for all that (about 10 ms).

@@ -27,7 +27,7 @@ use crate::{
     },
     config::Config,
     controller::{Controller, lock::Lock},
-    dataplane::Dataplane,
+    dataplane::{Dataplane, SPARE_IMAGES},
     events::{Entry, Journal},
     explain::{self, ExplainError, Sources},
     health::HealthChange,
@@ -247,12 +247,20 @@ impl Actor {
             self.follow_backends([]);
         }
         self.tick_checks();
+        self.make_ready();
         self.tick_data_path();
         self.count();
         self.tick_trial();
         self.update_alerts();
         self.publish();
         self.keep_awake();
+    }
+
+    /// Has images of rings ready, so that the next change need not wait for a grace period.
+    fn make_ready(&mut self) {
+        if let Err(error) = self.dataplane.rings.reserve(SPARE_IMAGES) {
+            error!(%error, "no ring can be made ready for the next change");
+        }
     }
 
     /// Tells a service manager that asked for it that the actor is alive.

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::actor::Actor;
@@ -215,8 +216,9 @@ impl Actor {
             });
         }
         self.update_health(&updates);
+        let swapped = super::now();
         for change in changes {
-            self.tell_health(change);
+            self.tell_health(change, swapped);
         }
         self.look_at_trial();
         self.publish();
@@ -233,7 +235,7 @@ impl Actor {
         }
     }
 
-    fn tell_health(&self, change: &HealthChange) {
+    fn tell_health(&self, change: &HealthChange, swapped: Timestamp) {
         let HealthChange {
             vip,
             backend,
@@ -242,7 +244,7 @@ impl Actor {
             why,
             at,
         } = change;
-        let took_ms = super::now().duration_since(*at).as_secs_f64() * 1e3;
+        let took_ms = swapped.duration_since(*at).as_secs_f64() * 1e3;
         let word = if *healthy { "up" } else { "down" };
         if *healthy {
             info!(vip, backend, why, took_ms, "backend is up");

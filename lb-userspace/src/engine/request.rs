@@ -32,6 +32,7 @@ impl Actor {
     }
 
     fn candidate_of_text(&self, file: &str, text: &str) -> Answer<Candidate> {
+        let text = &unmask(text, &self.running.text);
         let digest = revision::digest(text);
         let is_ours = self.digest_of_file().is_some_and(|ours| ours == digest);
         Ok(Candidate {
@@ -87,6 +88,29 @@ impl Actor {
             ApiError::new(ErrorCode::NotFound, message)
         })
     }
+}
+
+/// Where the seed is written.
+fn seed_of(text: &str) -> Option<(std::ops::Range<usize>, String)> {
+    let document = toml_edit::Document::parse(text).ok()?;
+    let seed = document.get("node")?.get("hash_seed")?;
+    Some((seed.span()?, seed.as_str()?.to_owned()))
+}
+
+/// A text that was shown has stars for the seed. One that comes back like that keeps the seed.
+fn unmask(text: &str, running: &str) -> String {
+    let (Some((at, shown)), Some((seed_at, _))) = (seed_of(text), seed_of(running)) else {
+        return text.to_owned();
+    };
+    if shown.is_empty() || shown.chars().any(|c| c != '*') {
+        return text.to_owned();
+    }
+    format!(
+        "{}{}{}",
+        &text[..at.start],
+        &running[seed_at],
+        &text[at.end..]
+    )
 }
 
 /// Reads a text; what is wrong with it is drawn without colours.
@@ -189,6 +213,22 @@ mod tests {
             assert!(!error.message.contains(seed), "{}", error.message);
             assert!(error.message.contains("f.toml"), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn a_text_that_was_shown_can_be_given_back() {
+        let running = "[node]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\nsample = 1\n";
+        let shown = revision::without_secrets(running).replace("sample = 1", "sample = 2");
+        assert!(!shown.contains("0001020304"), "{shown}");
+        let back = running.replace("sample = 1", "sample = 2");
+        assert_eq!(unmask(&shown, running), back);
+        let other = running.replace("0001", "ffff");
+        assert_eq!(
+            unmask(&other, running),
+            other,
+            "a seed that was typed stays"
+        );
+        assert_eq!(unmask("no toml [", running), "no toml [");
     }
 
     #[test]

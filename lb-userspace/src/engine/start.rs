@@ -35,7 +35,6 @@ use crate::{
         self,
         types::{PlanVerdict, RevisionNumber, RevisionState, Status},
     },
-    config::Config,
     controller::{Controller, load_options, lock::Lock},
     dataplane::{Dataplane, Opened, Pins},
     events::{Entry, Journal},
@@ -154,7 +153,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     };
     let begun = match found.in_force {
         Some((number, state, ..)) => actor.go_on(number, &state, found.at_start, found.file),
-        None => actor.begin(&candidate),
+        None => actor.begin(&candidate, found.at_start),
     };
     if let Err(error) = begun {
         if !adopted {
@@ -192,14 +191,12 @@ fn look_around(options: &Options) -> Result<Found> {
         return Err(anyhow!(why.clone()));
     }
     let lock = Lock::take(&state_dir)?;
-    let (mut store, damages) = Store::open(&state_dir)?;
+    let (store, damages) = Store::open(&state_dir)?;
     for damage in &damages {
         error!("{damage}");
     }
     let at_start = store.at_start(super::now());
-    let (in_force, ended) = find_in_force(&mut store, &at_start)?;
-    let mut at_start = at_start;
-    at_start.ended.extend(ended);
+    let in_force = find_in_force(&store, &at_start)?;
     Ok(Found {
         file,
         store,
@@ -212,11 +209,7 @@ fn look_around(options: &Options) -> Result<Found> {
 type InForce = (RevisionNumber, RevisionState, Candidate, Option<String>);
 
 /// The newest good revision whose text still means something.
-fn find_in_force(
-    store: &mut Store,
-    at_start: &AtStart,
-) -> Result<(Option<InForce>, Vec<(RevisionNumber, RevisionState)>)> {
-    let mut ended = Vec::new();
+fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<InForce>> {
     let mut next = at_start.in_force;
     while let Some(number) = next {
         let found = store.get(number)?;
@@ -231,7 +224,7 @@ fn find_in_force(
                 };
                 let digest = imported(store);
                 let state = found.record.info.state;
-                return Ok((Some((number, state, candidate, digest)), ended));
+                return Ok(Some((number, state, candidate, digest)));
             }
             Err(error) => {
                 // Perhaps the file with the seed is gone.
@@ -239,12 +232,11 @@ fn find_in_force(
                     revision = number,
                     "its configuration can't be used: {}", error.message
                 );
-                ended.push((number, RevisionState::Failed { why: error.message }));
                 next = store.previous_good(number).map(|record| record.info.number);
             }
         }
     }
-    Ok((None, ended))
+    Ok(None)
 }
 
 /// SHA-256 of the configuration file as it was taken over last, by whatever became of it: a file that
@@ -305,7 +297,7 @@ fn empty_status() -> Status {
 
 impl Actor {
     /// The first configuration of all: the file. Guards are only told, since nobody could force them.
-    fn begin(&mut self, file: &Candidate) -> Result<()> {
+    fn begin(&mut self, file: &Candidate, at_start: AtStart) -> Result<()> {
         let plan = self
             .plan(file, &[])
             .map_err(|error| anyhow!(error.message))?;
@@ -326,13 +318,14 @@ impl Actor {
             state: RevisionState::Applying,
         };
         let number = self.store.append(new)?.record.info.number;
-        if let Err(error) = self.install_first(&config) {
+        if let Err(error) = self.install(&config) {
             let why = format!("{error:#}");
             self.store
                 .set_state(number, RevisionState::Failed { why })?;
             return Err(error);
         }
         self.store.set_state(number, RevisionState::Applied)?;
+        self.write_ended(number, at_start)?;
         self.run_as(number, file);
         Ok(())
     }
@@ -346,21 +339,8 @@ impl Actor {
         file: std::result::Result<Candidate, String>,
     ) -> Result<()> {
         let config = self.running.config.clone();
-        self.install_first(&config)?;
-        for (ended, state) in at_start.ended {
-            warn!(
-                revision = ended,
-                running = number,
-                ?state,
-                "is not in force"
-            );
-            let words = format!(
-                "revision {ended} is not in force, {number} is: {}",
-                why(&state)
-            );
-            self.note(Entry::new("rollback", words));
-            self.store.set_state(ended, state)?;
-        }
+        self.install(&config)?;
+        self.write_ended(number, at_start)?;
         self.follow_backends([]);
         self.follow_config();
         if *state != RevisionState::Applied {
@@ -370,8 +350,18 @@ impl Actor {
         Ok(())
     }
 
-    fn install_first(&mut self, config: &Config) -> Result<()> {
-        self.install(config)
+    /// Writes down what became of revisions that nobody finished, now that another is in force.
+    fn write_ended(&mut self, running: RevisionNumber, at_start: AtStart) -> Result<()> {
+        for (ended, state) in at_start.ended {
+            warn!(revision = ended, running, ?state, "is not in force");
+            let words = format!(
+                "revision {ended} is not in force, {running} is: {}",
+                why(&state)
+            );
+            self.note(Entry::new("rollback", words));
+            self.store.set_state(ended, state)?;
+        }
+        Ok(())
     }
 
     /// The file, if it is another than the one that was taken over last. Whatever is wrong with it is
