@@ -164,7 +164,11 @@ impl AfterChange {
     ///
     /// When there is not one number for each member.
     pub fn observe(&mut self, new_flows: &[u64]) -> Verdict {
-        assert_eq!(new_flows.len(), self.trials.len(), "a count for each member");
+        assert_eq!(
+            new_flows.len(),
+            self.trials.len(),
+            "a count for each member"
+        );
         let came: Vec<f64> = self
             .trials
             .iter_mut()
@@ -194,7 +198,11 @@ impl AfterChange {
     ///
     /// When there is not one share for each member.
     pub fn table_changed(&mut self, table_shares: &[f64]) {
-        assert_eq!(table_shares.len(), self.trials.len(), "a share for each member");
+        assert_eq!(
+            table_shares.len(),
+            self.trials.len(),
+            "a share for each member"
+        );
         for (trial, &share) in self.trials.iter_mut().zip(table_shares) {
             trial.table.share = share.max(LEAST_SHARE);
         }

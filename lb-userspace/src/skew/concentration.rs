@@ -53,7 +53,9 @@ impl Fair {
         let mut total = Some(0.0);
         for (member, came) in members.iter().zip(&step.members) {
             if came.eligible {
-                total = total.zip(member.capacity).map(|(sum, capacity)| sum + capacity);
+                total = total
+                    .zip(member.capacity)
+                    .map(|(sum, capacity)| sum + capacity);
             }
         }
         Self {
@@ -89,10 +91,14 @@ impl Concentration {
         for (place, came) in step.members.iter().enumerate() {
             let member = &seen.members[place];
             let before = change.and_then(|change| {
-                let moved = change.moved.iter().find(|moved| moved.name == member.name)?;
+                let moved = change
+                    .moved
+                    .iter()
+                    .find(|moved| moved.name == member.name)?;
                 (moved.after > moved.before).then_some(moved.before)
             });
-            let held = held(member, &fair, before, thresholds).filter(|held| came.share > held.limit);
+            let held =
+                held(member, &fair, before, thresholds).filter(|held| came.share > held.limit);
             let watched = &mut self.members[place];
             watched.observe(held, came, step, wanted, thresholds);
             self.any_raised |= watched.raised.is_some();
@@ -106,7 +112,10 @@ fn held(
     before: Option<f64>,
     thresholds: &Thresholds,
 ) -> Option<Held> {
-    let by_capacity = fair.capacity.zip(member.capacity).map(|(all, own)| own / all);
+    let by_capacity = fair
+        .capacity
+        .zip(member.capacity)
+        .map(|(all, own)| own / all);
     let reference = match (before, by_capacity) {
         (None, None) => return None,
         (None, Some(share)) => share,

@@ -293,18 +293,30 @@ impl Report<'_> {
                 z: 0.0,
             };
             let diagnosis = self.context.of_hole(member);
-            self.add(Kind::BlackHole, affected, hole.since_s, hole.raised_s, diagnosis);
+            self.add(
+                Kind::BlackHole,
+                affected,
+                hole.since_s,
+                hole.raised_s,
+                diagnosis,
+            );
         }
     }
 
     fn volume(&mut self, volume: &Volume) {
-        for (unit, kind) in [(Unit::Bytes, Kind::ByteSkew), (Unit::Packets, Kind::PacketSkew)] {
+        for (unit, kind) in [
+            (Unit::Bytes, Kind::ByteSkew),
+            (Unit::Packets, Kind::PacketSkew),
+        ] {
             for (member, heavy) in volume.heavy(unit) {
                 let name = &self.context.roster.names()[member];
                 // Bytes follow flows: that is one finding, not two.
                 let has_flows = self.findings.iter().any(|finding| {
                     matches!(finding.kind, Kind::Overload | Kind::Concentration)
-                        && finding.members.iter().any(|affected| affected.name == *name)
+                        && finding
+                            .members
+                            .iter()
+                            .any(|affected| affected.name == *name)
                 });
                 if has_flows {
                     continue;

@@ -113,7 +113,9 @@ impl<'a> Context<'a> {
                 "{name} is opened and not served: {own:.1} packets for each new flow, {others:.1} at the others"
             ),
             Sign::Sampled => {
-                format!("of the sampled flows of {name}, nearly all repeat their SYN and send nothing else")
+                format!(
+                    "of the sampled flows of {name}, nearly all get no answer: nothing follows their request, or their SYN"
+                )
             }
         }
     }
@@ -253,13 +255,20 @@ impl<'a> Context<'a> {
     }
 
     /// Why a member has so many bytes or packets.
-    pub(super) fn of_volume(&self, unit: Unit, member: usize, load: &Load, since_s: f64) -> Diagnosis {
+    pub(super) fn of_volume(
+        &self,
+        unit: Unit,
+        member: usize,
+        load: &Load,
+        since_s: f64,
+    ) -> Diagnosis {
         let name = self.name(member);
         let word = match unit {
             Unit::Bytes => "bytes",
             Unit::Packets => "packets",
         };
-        let weight = by_ratio(load.observed_share / load.expected_share.max(1e-9)).min(Weight::Warning);
+        let weight =
+            by_ratio(load.observed_share / load.expected_share.max(1e-9)).min(Weight::Warning);
         let mut evidence = vec![format!(
             "{name} gets {} of the {word}, {:.0} a second; its share is {}",
             percent(load.observed_share),

@@ -194,7 +194,13 @@ mod tests {
         let mut stretch = Stretch::default();
         for second in 1..=20 {
             let got = if second <= 12 { 9.0 } else { 20.0 };
-            stretch.add(twice.gain(got, 10.0), got, 10.0, BOUNDS, f64::from(second - 1));
+            stretch.add(
+                twice.gain(got, 10.0),
+                got,
+                10.0,
+                BOUNDS,
+                f64::from(second - 1),
+            );
         }
         assert_eq!(stretch.since_s, 12.0);
         assert_eq!(stretch.ratio(), 2.0);

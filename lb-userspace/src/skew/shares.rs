@@ -67,7 +67,9 @@ impl Shares {
 
     /// What the member should have got, without what it was allowed for its heavy sources.
     pub(super) fn expected(&self, raised: &Raised, share: f64, thresholds: &Thresholds) -> f64 {
-        let allowance = self.dispersion.allowance(share, thresholds.widest_tolerance);
+        let allowance = self
+            .dispersion
+            .allowance(share, thresholds.widest_tolerance);
         match raised.direction {
             Direction::Over => raised.expected / allowance,
             Direction::Under => raised.expected * allowance,
@@ -85,7 +87,10 @@ impl Shares {
 
     /// Members that get more than their share while old flows are counted again: since when, and what came in the
     /// short window.
-    pub(super) fn in_transition(&self, thresholds: &Thresholds) -> Option<(f64, Vec<(usize, Counted)>)> {
+    pub(super) fn in_transition(
+        &self,
+        thresholds: &Thresholds,
+    ) -> Option<(f64, Vec<(usize, Counted)>)> {
         let since_s = self.transition_s?;
         let members = (0..self.tests.len()).map(|member| (member, self.recent.sum(member)));
         let off = members.filter(|(_, counted)| is_far_over(counted, thresholds));
@@ -263,9 +268,7 @@ impl Shares {
             candidates.retain(|candidate| {
                 let Stretch { got, expected, .. } = candidate.stretch;
                 let direction = candidate.direction;
-                let evidence = self
-                    .alternatives
-                    .evidence(direction, got, expected * left);
+                let evidence = self.alternatives.evidence(direction, got, expected * left);
                 exceeds(direction, got / (expected * left), thresholds.tolerance)
                     && (share == 0.0 || evidence / self.dispersion.phi() >= wanted)
             });
@@ -274,10 +277,8 @@ impl Shares {
                 let got = candidate.stretch.got;
                 (got - expected).abs() / expected.max(1.0).sqrt()
             };
-            let Some(place) =
-                (0..candidates.len()).max_by(|&a, &b| {
-                    strength(&candidates[a]).total_cmp(&strength(&candidates[b]))
-                })
+            let Some(place) = (0..candidates.len())
+                .max_by(|&a, &b| strength(&candidates[a]).total_cmp(&strength(&candidates[b])))
             else {
                 break;
             };

@@ -6,7 +6,7 @@
 //!   more packet for each SYN. Where there are only SYNs, each is evidence.
 //! - **Too little follows.** A member that accepts and then says nothing has the handshake and the request, and no more:
 //!   few packets for each flow, fewer than any other member has, and than it ever had itself.
-//! - **Sampled flows** with several SYNs and nothing else.
+//! - **Sampled flows** with several SYNs and nothing else, or with a request that nothing followed.
 //!
 //! All three are held against the other members: in a SYN flood nothing is answered anywhere, and
 //! that is not the member's fault.
@@ -155,7 +155,10 @@ impl Silence {
     /// Packets for each new flow: of a member, and of the others.
     pub(super) fn packets_per_flow(&self, member: usize) -> (f64, f64) {
         let ear = &self.members[member];
-        (ear.per_flow(), Others::of(&self.members).per_flow_without(ear))
+        (
+            ear.per_flow(),
+            Others::of(&self.members).per_flow_without(ear),
+        )
     }
 
     pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {

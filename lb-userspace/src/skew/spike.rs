@@ -56,7 +56,11 @@ impl Spike {
             self.on = None;
         }
         self.count += 1.0;
-        let memory = if self.on.is_some() { USUAL_IN_SPIKE } else { USUAL };
+        let memory = if self.on.is_some() {
+            USUAL_IN_SPIKE
+        } else {
+            USUAL
+        };
         self.usual += (rate - self.usual) / memory.min(self.count);
     }
 }

@@ -44,7 +44,14 @@ fn flows_that_follow_a_fair_table_are_accepted() {
 fn a_member_that_gets_twice_what_the_table_says_rolls_back() {
     let mut test = test(&[(0.25, 0.25); 4], None);
     let (seconds, verdict) = feed(&mut test, &[50, 17, 17, 16], 60);
-    let Verdict::RollBack { member, llr, observed_share, expected_share, against } = verdict else {
+    let Verdict::RollBack {
+        member,
+        llr,
+        observed_share,
+        expected_share,
+        against,
+    } = verdict
+    else {
         panic!("{verdict:?}");
     };
     assert_eq!(&*member, "b0");
@@ -56,20 +63,46 @@ fn a_member_that_gets_twice_what_the_table_says_rolls_back() {
 
 #[test]
 fn a_wrong_table_that_is_obeyed_rolls_back_within_ten_seconds() {
-    let mut test = test(&[(0.25, 0.94), (0.25, 0.02), (0.25, 0.02), (0.25, 0.02)], Some(0.4));
+    let mut test = test(
+        &[(0.25, 0.94), (0.25, 0.02), (0.25, 0.02), (0.25, 0.02)],
+        Some(0.4),
+    );
     let (seconds, verdict) = feed(&mut test, &[188, 4, 4, 4], 60);
-    let Verdict::RollBack { member, against, expected_share, .. } = verdict else {
+    let Verdict::RollBack {
+        member,
+        against,
+        expected_share,
+        ..
+    } = verdict
+    else {
         panic!("{verdict:?}");
     };
-    assert_eq!((&*member, against, expected_share), ("b0", Reference::Fair, 0.25));
+    assert_eq!(
+        (&*member, against, expected_share),
+        ("b0", Reference::Fair, 0.25)
+    );
     assert!((3..=10).contains(&seconds), "{seconds}");
 }
 
 #[test]
 fn a_share_that_the_guard_allows_is_not_held_against_the_change() {
-    let shares = [(0.1, 0.37), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07), (0.1, 0.07)];
+    let shares = [
+        (0.1, 0.37),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+        (0.1, 0.07),
+    ];
     let flows = [37, 7, 7, 7, 7, 7, 7, 7, 7, 7];
-    assert_eq!(feed(&mut test(&shares, Some(0.4)), &flows, 60).1, Verdict::Accept);
+    assert_eq!(
+        feed(&mut test(&shares, Some(0.4)), &flows, 60).1,
+        Verdict::Accept
+    );
     let alone = feed(&mut test(&shares, None), &flows, 60).1;
     assert!(matches!(alone, Verdict::RollBack { .. }), "{alone:?}");
 }
@@ -85,7 +118,11 @@ fn what_goes_wrong_after_it_was_accepted_still_rolls_back() {
     let mut test = test(&[(0.25, 0.25); 4], None);
     let mut totals = [0u64; 4];
     for second in 0..120 {
-        let flows = if second < 100 { [25, 25, 25, 25] } else { [60, 13, 13, 14] };
+        let flows = if second < 100 {
+            [25, 25, 25, 25]
+        } else {
+            [60, 13, 13, 14]
+        };
         for (total, came) in totals.iter_mut().zip(flows) {
             *total += came;
         }

@@ -90,7 +90,13 @@ fn traffic_that_leaves_the_table_just_after_a_revision() {
     vip.revise(7, &[1.1, 1.0, 1.0, 1.0]);
     let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.0, 0.6, 0.6, 0.6]);
     assert_eq!(found.cause, Cause::Revision { number: 7 });
-    assert!(found.evidence.iter().any(|line| line.contains("revision 7")), "{found:?}");
+    assert!(
+        found
+            .evidence
+            .iter()
+            .any(|line| line.contains("revision 7")),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -173,7 +179,12 @@ fn an_elephant() {
     assert_eq!(kinds, [Kind::ByteSkew, Kind::PacketSkew], "{found:?}");
     for finding in &found {
         assert_eq!(names(finding), ["b2"]);
-        assert_eq!(finding.cause, Cause::Elephants { flows: vec![flow.to_owned()] });
+        assert_eq!(
+            finding.cause,
+            Cause::Elephants {
+                flows: vec![flow.to_owned()]
+            }
+        );
     }
     let found = vip.run(60, 100.0, &[1.0; 4]);
     assert!(found.is_empty(), "it ended: {found:?}");
@@ -199,7 +210,9 @@ fn a_black_hole_by_its_syns() {
     // Each SYN that nothing answers is repeated.
     let (seconds, hole) = vip.run_until(Kind::BlackHole, 15, 100.0, &[1.0, 1.0, 1.0, 2.5]);
     assert!(seconds >= 4, "{seconds}");
-    let cause = Cause::BlackHole { member: Arc::from("b3") };
+    let cause = Cause::BlackHole {
+        member: Arc::from("b3"),
+    };
     assert_eq!(hole.cause, cause);
     assert_eq!(hole.weight, Weight::Critical);
     vip.run(20, 100.0, &[1.0, 1.0, 1.0, 2.5]);
@@ -217,7 +230,12 @@ fn a_backend_that_accepts_and_never_answers() {
     vip.packets_per_flow[1] = 3.0;
     let (seconds, hole) = vip.run_until(Kind::BlackHole, 40, 200.0, &[1.0; 4]);
     assert!(seconds >= 10, "{seconds}");
-    assert_eq!(hole.cause, Cause::BlackHole { member: Arc::from("b1") });
+    assert_eq!(
+        hole.cause,
+        Cause::BlackHole {
+            member: Arc::from("b1")
+        }
+    );
     // It does not become usual while it lasts.
     assert_eq!(vip.run(1200, 200.0, &[1.0; 4]).len(), 1);
 }
@@ -236,7 +254,12 @@ fn a_black_hole_by_sampled_flows() {
         ..Samples::default()
     });
     let (_, hole) = vip.run_until(Kind::BlackHole, 5, 2.0, &[1.0; 2]);
-    assert_eq!(hole.cause, Cause::BlackHole { member: Arc::from("b1") });
+    assert_eq!(
+        hole.cause,
+        Cause::BlackHole {
+            member: Arc::from("b1")
+        }
+    );
 }
 
 #[test]
@@ -246,7 +269,10 @@ fn a_syn_flood_makes_no_black_holes() {
     vip.packets_per_flow = vec![1.01; 4];
     for _ in 0..120 {
         let found = vip.run(1, 50_000.0, &[1.0; 4]);
-        assert!(found.iter().all(|finding| finding.kind == Kind::Spike), "{found:?}");
+        assert!(
+            found.iter().all(|finding| finding.kind == Kind::Spike),
+            "{found:?}"
+        );
     }
 }
 
@@ -256,7 +282,12 @@ fn a_member_that_is_opened_more_often_and_served_late() {
     vip.run_well(200, 200.0);
     vip.packets_per_flow[0] = 4.0;
     let (_, found) = vip.run_until(Kind::Overload, 15, 200.0, &[1.8, 1.0, 1.0, 1.0]);
-    assert_eq!(found.cause, Cause::SlowBackend { member: Arc::from("b0") });
+    assert_eq!(
+        found.cause,
+        Cause::SlowBackend {
+            member: Arc::from("b0")
+        }
+    );
 }
 
 #[test]
@@ -269,8 +300,13 @@ fn old_udp_flows_in_a_transition_are_no_alarm() {
     for _ in 0..60 {
         let third = 200.0 / 3.0;
         let found = vip.second(&[third, third, third, 150.0]);
-        named |= found.iter().any(|finding| finding.cause == Cause::RingInTransition);
-        assert!(found.iter().all(|finding| finding.weight == Weight::Note), "{found:?}");
+        named |= found
+            .iter()
+            .any(|finding| finding.cause == Cause::RingInTransition);
+        assert!(
+            found.iter().all(|finding| finding.weight == Weight::Note),
+            "{found:?}"
+        );
     }
     assert!(named, "it is said what is going on");
     vip.in_transition = false;
@@ -284,6 +320,9 @@ fn a_spike_is_a_note_about_the_vip() {
     let (_, found) = vip.run_until(Kind::Spike, 20, 1000.0, &[1.0; 4]);
     assert_eq!(found.weight, Weight::Note);
     assert!(found.members.is_empty());
-    assert!(matches!(found.cause, Cause::Spike { times } if times > 3.0), "{found:?}");
+    assert!(
+        matches!(found.cause, Cause::Spike { times } if times > 3.0),
+        "{found:?}"
+    );
     assert!(vip.run(30, 100.0, &[1.0; 4]).is_empty());
 }

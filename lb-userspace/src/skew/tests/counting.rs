@@ -29,7 +29,12 @@ fn a_table_that_changes_every_few_seconds_is_no_skew() {
         vip.share(&[1.0, 1.0, 1.0, if down { 0.0 } else { 1.0 }]);
         vip.members[3].phase = if down { Phase::Out } else { Phase::Serving };
         // The first second is half of the old table.
-        let flows: Vec<f64> = vip.shares().iter().zip(&before).map(|(a, b)| 500.0 * (a + b)).collect();
+        let flows: Vec<f64> = vip
+            .shares()
+            .iter()
+            .zip(&before)
+            .map(|(a, b)| 500.0 * (a + b))
+            .collect();
         let found = vip.second(&flows);
         assert!(found.is_empty(), "{found:?}");
         vip.run_well(turn % 5, 1000.0);

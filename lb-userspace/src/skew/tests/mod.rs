@@ -85,7 +85,10 @@ impl Vip {
 
     /// A number from 0 to 1.
     fn random(&mut self) -> f64 {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         ((self.seed >> 33) as f64) / f64::from(1u32 << 31)
     }
 
@@ -135,7 +138,11 @@ impl Vip {
     fn run(&mut self, seconds: u32, rate: f64, times: &[f64]) -> &[Finding] {
         for _ in 0..seconds {
             let shares = self.shares();
-            let flows: Vec<f64> = shares.iter().zip(times).map(|(s, t)| rate * s * t).collect();
+            let flows: Vec<f64> = shares
+                .iter()
+                .zip(times)
+                .map(|(s, t)| rate * s * t)
+                .collect();
             self.second(&flows);
         }
         self.detector.findings()
@@ -165,11 +172,15 @@ impl Vip {
     fn revise(&mut self, number: u64, weights: &[f64]) {
         let before = self.shares();
         self.share(weights);
-        let moved = self.members.iter().zip(before).map(|(member, before)| super::Moved {
-            name: member.name.clone(),
-            before,
-            after: member.table_share,
-        });
+        let moved = self
+            .members
+            .iter()
+            .zip(before)
+            .map(|(member, before)| super::Moved {
+                name: member.name.clone(),
+                before,
+                after: member.table_share,
+            });
         self.change = Some(Change {
             revision: number,
             at_s: self.now_s,

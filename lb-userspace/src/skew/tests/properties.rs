@@ -16,25 +16,45 @@ fn phase() -> impl Strategy<Value = Phase> {
 fn member() -> impl Strategy<Value = Member> {
     let shares = (0.0..=1.0f64, 0.0..=1.0f64);
     let totals = (any::<u64>(), any::<u64>(), any::<u64>());
-    (0..8u8, shares, proptest::option::of(0.0..1e9f64), phase(), totals).prop_map(
-        |(name, (table_share, intended_share), capacity, phase, (new_flows, packets, bytes))| Member {
-            name: Arc::from(format!("b{name}")),
-            table_share,
-            intended_share,
-            capacity,
-            phase,
-            new_flows,
-            packets,
-            bytes,
-        },
+    (
+        0..8u8,
+        shares,
+        proptest::option::of(0.0..1e9f64),
+        phase(),
+        totals,
     )
+        .prop_map(
+            |(
+                name,
+                (table_share, intended_share),
+                capacity,
+                phase,
+                (new_flows, packets, bytes),
+            )| Member {
+                name: Arc::from(format!("b{name}")),
+                table_share,
+                intended_share,
+                capacity,
+                phase,
+                new_flows,
+                packets,
+                bytes,
+            },
+        )
 }
 
 /// What a finding says, without the last digits of its numbers.
 fn brief(findings: &[Finding]) -> Vec<(Kind, Vec<&str>, f64, f64)> {
     findings
         .iter()
-        .map(|finding| (finding.kind, names(finding), finding.since_s, finding.raised_s))
+        .map(|finding| {
+            (
+                finding.kind,
+                names(finding),
+                finding.since_s,
+                finding.raised_s,
+            )
+        })
         .collect()
 }
 

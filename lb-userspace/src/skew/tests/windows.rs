@@ -7,7 +7,12 @@ use crate::skew::Weight;
 fn twice_its_share_is_found_within_fifteen_seconds() {
     let mut vip = Vip::new(TCP, 4);
     vip.run_well(200, 100.0);
-    let (seconds, found) = vip.run_until(Kind::Overload, 15, 100.0, &[2.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0]);
+    let (seconds, found) = vip.run_until(
+        Kind::Overload,
+        15,
+        100.0,
+        &[2.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0],
+    );
     assert!(seconds >= 4, "{seconds}");
     assert_eq!(names(&found), ["b0"], "the others only make room");
     assert!((found.since_s - 1200.0).abs() <= 2.0, "{found:?}");
@@ -39,7 +44,10 @@ fn two_faults_are_two_members() {
     times[7] = 1.5;
     vip.run(30, 1000.0, &times);
     let found = vip.detector.findings();
-    let overloaded = found.iter().find(|f| f.kind == Kind::Overload).expect("an overload");
+    let overloaded = found
+        .iter()
+        .find(|f| f.kind == Kind::Overload)
+        .expect("an overload");
     assert_eq!(names(overloaded), ["b3", "b7"], "{found:?}");
 }
 
@@ -78,7 +86,11 @@ fn a_finding_is_cleared_only_after_three_calm_windows() {
     vip.run_until(Kind::Overload, 15, 1000.0, &skew);
     // Better, but not well: within the tolerance, not within half of it.
     assert_eq!(vip.run(120, 1000.0, &[1.12, 0.96, 0.96, 0.96]).len(), 1);
-    assert_eq!(vip.run(20, 1000.0, &[1.0; 4]).len(), 1, "two windows are not three");
+    assert_eq!(
+        vip.run(20, 1000.0, &[1.0; 4]).len(),
+        1,
+        "two windows are not three"
+    );
     assert!(vip.run(20, 1000.0, &[1.0; 4]).is_empty());
     vip.run_well(300, 1000.0);
 }
@@ -90,7 +102,11 @@ fn a_fault_does_not_pass_for_dispersion() {
     let before = vip.detector.dispersion();
     vip.run(300, 10_000.0, &[1.6, 0.8, 0.8, 0.8]);
     assert_eq!(vip.detector.findings().len(), 1);
-    assert!(vip.detector.dispersion() < before * 1.2, "{}", vip.detector.dispersion());
+    assert!(
+        vip.detector.dispersion() < before * 1.2,
+        "{}",
+        vip.detector.dispersion()
+    );
 }
 
 #[test]
@@ -123,5 +139,9 @@ fn bunches_are_learned_where_sources_are_hashed() {
         let found = vip.look();
         assert!(found.is_empty(), "{found:?}");
     }
-    assert!((6.0..15.0).contains(&vip.detector.dispersion()), "{}", vip.detector.dispersion());
+    assert!(
+        (6.0..15.0).contains(&vip.detector.dispersion()),
+        "{}",
+        vip.detector.dispersion()
+    );
 }
