@@ -17,6 +17,7 @@
 //!
 //! The root namespace's interfaces are never touched. Everything here needs root.
 
+pub mod alertmanager;
 pub mod balancer;
 pub mod bench;
 pub mod bpffs;
@@ -31,6 +32,7 @@ pub mod link;
 pub mod namespace;
 pub mod nginx;
 pub mod node;
+pub mod outage;
 pub mod packet;
 pub mod pass_program;
 pub mod process;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `bench` and `skew-sim`: the binaries of the lab (crate `tests`), built and started.
+//! `cargo xtask demo`, `bench`, `outage` and `skew-sim`: the binaries of the lab (crate `tests`), built and started.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
