@@ -28,6 +28,8 @@ pub const RATE: u64 = 200;
 
 /// How long all is well before.
 const BEFORE: Duration = Duration::from_secs(12);
+/// The same where sources are hashed: how unequal they are must be known.
+const BEFORE_NAT: Duration = Duration::from_secs(40);
 /// How long the outcome is waited for.
 const LIMIT: Duration = Duration::from_secs(45);
 /// How long is written down after it.
@@ -130,7 +132,12 @@ fn run_one(fault: Fault, binary: &Path) -> Result<Run> {
     let lab = site::build()?;
     let mut site = Site::start(&lab, binary, terms)?;
     let mut record = Record::begin(&site)?;
-    record.go_on(&site, BEFORE, |_| false)?;
+    let before = if terms.hashes_sources {
+        BEFORE_NAT
+    } else {
+        BEFORE
+    };
+    record.go_on(&site, before, |_| false)?;
     record.check_quiet()?;
     let run = match fault {
         Fault::Guarded => guarded(&site, record)?,

@@ -213,6 +213,8 @@ fn configuration(
     } else {
         "flow"
     };
+    // How unequal sources are is learned in one long window; the default of two minutes takes long here.
+    let long = if terms.hashes_sources { "30s" } else { "2m" };
     let directory = directory.display();
     let mut text = format!(
         "[node]
@@ -247,6 +249,7 @@ timeout = \"500ms\"
 max_share = 0.4
 
 [vip.skew]
+long = \"{long}\"
 volume_for = \"8s\"
 ",
         url = Alertmanager::URL,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     alerts::Condition,
-    api::types::{RevisionInfo, RevisionNumber, Severity},
+    api::types::{Guard, RevisionInfo, RevisionNumber, Severity},
     skew::{Affected, Cause, Finding, Kind, Weight},
 };
 
@@ -28,7 +28,20 @@ pub(in crate::engine) struct Explained {
 /// The conditions that are on, as they were told: numbers that move every second are no news.
 #[derive(Debug, Default)]
 pub(super) struct Speech {
+    /// Keys of the findings whose cause is known.
+    explained: BTreeMap<Name, String>,
     told: BTreeMap<String, Condition>,
+}
+
+/// What a finding is known by while its cause may change: VIP, kind, and when it began.
+type Name = (String, &'static str, u64);
+
+fn name(vip: &str, finding: &Finding) -> Name {
+    (
+        vip.to_owned(),
+        finding.kind.name(),
+        finding.since_s.to_bits(),
+    )
 }
 
 /// Key of a finding's alert: the same for the same cause.
@@ -44,13 +57,25 @@ impl Speech {
         findings: &[(&str, &Finding)],
         explain: impl Fn(RevisionNumber) -> Option<Explained>,
     ) -> Vec<Condition> {
-        let worth = findings.iter().filter(|(_, finding)| {
-            let is_puzzle = finding.cause == Cause::Unknown;
-            let waits = is_puzzle && now_s - finding.raised_s < PUZZLED_S;
-            finding.weight > Weight::Note && !waits
-        });
+        let worth = findings
+            .iter()
+            .filter(|(_, finding)| finding.weight > Weight::Note);
         let mut by_cause: BTreeMap<String, Vec<(&str, &Finding)>> = BTreeMap::new();
+        let mut explained_before = BTreeMap::new();
         for (vip, finding) in worth {
+            let name = name(vip, finding);
+            if finding.cause == Cause::Unknown {
+                // What was explained stays explained: a change that is undone is still why.
+                if let Some(key) = self.explained.get(&name) {
+                    explained_before.insert(name, key.clone());
+                    continue;
+                }
+                if now_s - finding.raised_s < PUZZLED_S {
+                    continue;
+                }
+            } else {
+                explained_before.insert(name, key(vip, finding));
+            }
             let group = by_cause.entry(key(vip, finding)).or_default();
             group.push((vip, finding));
         }
@@ -77,6 +102,12 @@ impl Speech {
             condition.part_of = part_of;
             told.insert(key, condition);
         }
+        for key in explained_before.values() {
+            if let Some(said) = self.told.remove(key) {
+                told.entry(key.clone()).or_insert(said);
+            }
+        }
+        self.explained = explained_before;
         self.told = told;
         self.told.values().cloned().collect()
     }
@@ -180,11 +211,7 @@ impl std::fmt::Display for Explained {
             write!(f, ", \"{why}\"")?;
         }
         if !info.forced.is_empty() {
-            let guards: Vec<String> = info
-                .forced
-                .iter()
-                .map(|guard| format!("{guard:?}"))
-                .collect();
+            let guards: Vec<String> = info.forced.iter().map(guard_name).collect();
             write!(f, ", forced past {}", guards.join(", "))?;
         }
         f.write_str(")")?;
@@ -193,6 +220,12 @@ impl std::fmt::Display for Explained {
             Some(diff) => write!(f, " changed: {diff}"),
         }
     }
+}
+
+/// As it is typed after `--force`.
+fn guard_name(guard: &Guard) -> String {
+    let name = serde_json::to_string(guard).unwrap_or_default();
+    name.trim_matches('"').to_owned()
 }
 
 /// The lines of a unified diff that changed, on one line.
