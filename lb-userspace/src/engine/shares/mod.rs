@@ -14,6 +14,8 @@
 mod bake;
 mod changes;
 mod samples;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
