@@ -17,6 +17,7 @@
 //!
 //! The root namespace's interfaces are never touched. Everything here needs root.
 
+pub mod alertmanager;
 pub mod balancer;
 pub mod bench;
 pub mod bpffs;
@@ -32,6 +33,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod node;
 pub mod operator;
+pub mod outage;
 pub mod packet;
 pub mod pass_program;
 pub mod process;

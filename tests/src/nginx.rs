@@ -117,6 +117,8 @@ http {{
     add_header X-Backend {name} always;
     location = / {{ default_type text/plain; return 200 \"{name}\\n\"; }}
     location = /healthz {{ default_type text/plain; return 200 \"ok\\n\"; }}
+    # Takes a body without end, and looks at none of it.
+    location = /upload {{ client_max_body_size 0; lingering_time 1h; lingering_timeout 1m; return 200 \"ok\\n\"; }}
   }}
 }}
 "

@@ -6,12 +6,13 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// Programs and the Debian packages that have them.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("curl", "curl"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx-light"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
 ];
 
 /// Searched after `PATH`, which often lacks them although most of these tools live there.

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `bench` and `skew-sim`: the binaries of the lab (crate `tests`), built and started.
+//! `cargo xtask demo`, `bench`, `outage` and `skew-sim`: the binaries of the lab (crate `tests`), built and started.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
@@ -26,22 +26,9 @@ pub(crate) fn calculate(binary: &str, arguments: &[OsString]) -> Result<()> {
 
 /// Its stdout is ours: nothing else is written there.
 fn start(binary: &str, arguments: &[OsString]) -> Result<()> {
-    // By its place: a crate of the registry is named `lab` too.
-    let manifest = process::root().join("tests/Cargo.toml");
-    let place = manifest.as_os_str();
-    let mut build = process::cargo(["build", "--release"]);
-    process::run(
-        build
-            .args(["--bin", binary])
-            .arg("--manifest-path")
-            .arg(place),
-    )
-    .context("build the lab")?;
-    let mut command = process::cargo(["run", "--quiet", "--release"]);
-    command
-        .args(["--bin", binary])
-        .arg("--manifest-path")
-        .arg(place);
-    let error = command.arg("--").args(arguments).exec();
+    let mut build = process::cargo(["build", "--release", "-p", "lb-tests", "--bin", binary]);
+    process::run(&mut build).context("build the lab")?;
+    let mut command = process::cargo(["run", "--quiet", "--release", "-p", "lb-tests"]);
+    let error = command.args(["--bin", binary, "--"]).args(arguments).exec();
     Err(error).with_context(|| format!("start `{}`", process::shown(&command)))
 }

@@ -54,6 +54,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Replay the outage: a bad change and three faults, and how soon they are undone or told. Needs root.
+    Outage {
+        /// Passed to it, such as `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Judge the watch over shares by simulated traffic, with and without faults.
     SkewSim {
         /// Passed to the simulation: `--json`, `--quick`, `--write`, `--days N`, …
@@ -97,6 +103,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
         Task::Kernels => kernels::run(),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
+        Task::Outage { arguments } => lab::run("outage", &arguments).map(|()| true),
         Task::SkewSim { arguments } => lab::calculate("skew_sim", &arguments).map(|()| true),
     }
 }

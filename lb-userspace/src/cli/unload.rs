@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::{
     controller::ports,
-    dataplane::{DEFAULT_BPFFS, Dataplane, Pins},
+    dataplane::{DEFAULT_BPFFS, Dataplane, Pins, ProbePaths},
     engine::locks::{BpffsLock, BpffsLockError},
 };
 
@@ -36,6 +36,9 @@ pub(super) fn unload(args: &UnloadArgs) -> Result<()> {
     };
     let pins = Pins::at(&args.bpffs);
     let interfaces = pins.interfaces().unwrap_or_default();
+    for interface in &interfaces {
+        ProbePaths::unload(interface)?;
+    }
     Dataplane::unload(&pins)?;
     ports::release().context("give back the reserved ports")?;
     info!(interfaces = interfaces.join(","), bpffs = %args.bpffs.display(), "unloaded");

@@ -4,11 +4,13 @@
 //! pinned maps; [`Controller::check_entries`] and [`Controller::check_ring`] look again. A ring is
 //! half a megabyte, so rings are looked at one at a time.
 
-use lb_common::member::control;
+use std::collections::BTreeMap;
+
+use lb_common::{member::control, ring::MemberIndex};
 use sha2::{Digest as _, Sha256};
 
 use super::{Controller, error::Result, state::ServiceKey};
-use crate::dataplane::Dataplane;
+use crate::{dataplane::Dataplane, transition::RingState};
 
 /// SHA-256 of what was meant and of what the kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,26 @@ impl Controller {
         let (meant, found) = (state.ring.to_image(), dataplane.rings.words(ring.image)?);
         both.add(bytemuck::cast_slice(&meant), bytemuck::cast_slice(&found));
         Ok(Some(both.finish()))
+    }
+
+    /// What each member has of a VIP's ring as the kernel has it; none when that can't be read, or makes no
+    /// sense.
+    #[must_use]
+    pub fn shares_found(
+        &self,
+        dataplane: &Dataplane,
+        vip: u16,
+    ) -> Option<BTreeMap<MemberIndex, f64>> {
+        let state = self.state.vips.get(&vip)?;
+        let words = dataplane.rings.words(state.image()?.image).ok()?;
+        let size = state.ring.slots().len() as u32;
+        let ring = RingState::from_image(&words, size, 0).ok()?;
+        let slots = ring.slots_per_member().into_iter();
+        Some(
+            slots
+                .map(|(member, slots)| (member, f64::from(slots) / f64::from(size.max(1))))
+                .collect(),
+        )
     }
 
     /// Indexes of the VIPs, for [`Self::check_ring`].

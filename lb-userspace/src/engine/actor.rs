@@ -10,12 +10,13 @@ use tokio::{
 use tracing::error;
 
 use super::{
-    Answer, Options, ShareWatch,
+    Answer, Options,
     checks::Checks,
     command::{Ask, Command},
     data_path::Watchman,
     observe::Observer,
     request::{self, Candidate},
+    shares::Watch,
     trial::Trial,
     ways::{self, Said},
 };
@@ -53,9 +54,6 @@ pub(super) struct Running {
     pub(super) file_digest: Option<String>,
 }
 
-/// Makes a watch of the shares for a trial, if there is a test.
-pub(super) type MakeShareWatch = Box<dyn Fn() -> Option<Box<dyn ShareWatch>>>;
-
 pub(super) struct Actor {
     pub(super) options: Options,
     pub(super) running: Running,
@@ -67,7 +65,7 @@ pub(super) struct Actor {
     pub(super) store: Store,
     pub(super) checks: Checks,
     pub(super) trial: Option<Trial>,
-    pub(super) share_watch: MakeShareWatch,
+    pub(super) watch: Watch,
     pub(super) journal: Journal,
     pub(super) recorder: Recorder,
     pub(super) observer: Observer,
@@ -250,6 +248,7 @@ impl Actor {
         self.make_ready();
         self.tick_data_path();
         self.count();
+        self.watch_shares();
         self.tick_trial();
         self.update_alerts();
         self.publish();

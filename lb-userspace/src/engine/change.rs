@@ -146,6 +146,7 @@ impl Actor {
             return Err(self.undo_unwritten(number, &error));
         }
         self.run_as(number, candidate);
+        self.watch.changed(number, &plan);
         self.count_change(|changes| changes.applied += 1);
         self.trial = trial.map(|trial| trial.with(deadlines));
         let record = self.store.record(number);

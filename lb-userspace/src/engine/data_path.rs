@@ -37,6 +37,10 @@ pub(super) struct Watchman {
     pub(super) digest: String,
 }
 
+fn ring_is_wrong(vip: &str) -> String {
+    format!("the ring of VIP {vip} is not what was loaded")
+}
+
 impl Actor {
     /// Tables and interfaces as a configuration says, or neither.
     pub(super) fn install(&mut self, config: &Config) -> Result<()> {
@@ -130,13 +134,14 @@ impl Actor {
     pub(super) fn tick_data_path(&mut self) {
         let vips = self.controller.vip_indexes();
         if !vips.is_empty() {
-            let vip = vips[self.watchman.next_ring % vips.len()];
+            self.look_at_ring(vips[self.watchman.next_ring % vips.len()]);
             self.watchman.next_ring += 1;
-            let name = self.controller.vip_name(vip).unwrap_or_default().to_owned();
-            let what = format!("the ring of VIP {name} is not what was loaded");
-            match self.controller.check_ring(&self.dataplane, vip) {
-                Ok(digests) => self.found(what, digests.is_some_and(|d| !d.agree())),
-                Err(error) => error!(%error, vip = name, "its ring can't be read back"),
+        }
+        // Where shares are off and nobody knows why, the ring may be the reason.
+        for vip in vips {
+            let name = self.controller.vip_name(vip).unwrap_or_default();
+            if self.watch.is_puzzled(name) {
+                self.look_at_ring(vip);
             }
         }
         if self.watchman.ticks.is_multiple_of(LOOK_EVERY) {
@@ -144,6 +149,20 @@ impl Actor {
             self.look_at_links();
         }
         self.watchman.ticks += 1;
+    }
+
+    fn look_at_ring(&mut self, vip: u16) {
+        let name = self.controller.vip_name(vip).unwrap_or_default().to_owned();
+        let what = ring_is_wrong(&name);
+        match self.controller.check_ring(&self.dataplane, vip) {
+            Ok(digests) => {
+                let is_wrong = digests.is_some_and(|digests| !digests.agree());
+                self.found(what, is_wrong);
+                let shares = is_wrong.then(|| self.controller.shares_found(&self.dataplane, vip));
+                self.watch.ring_is(vip, shares.flatten());
+            }
+            Err(error) => error!(%error, vip = name, "its ring can't be read back"),
+        }
     }
 
     fn look_at_entries(&mut self) {
@@ -216,10 +235,16 @@ impl Actor {
         let tables = tables.filter(|what| !what.starts_with(INTERFACE));
         let condition = |what: &String| {
             let key = format!("data_path:{what}");
-            Condition::new(key, "data_path", Severity::Critical, what.clone()).cause(
-                "something besides the controller wrote to the pinned maps: start the controller \
-                 again to load everything anew",
-            )
+            let mut condition = Condition::new(key, "data_path", Severity::Critical, what.clone())
+                .cause(
+                    "something besides the controller wrote to the pinned maps: start the controller \
+                     again to load everything anew",
+                );
+            // The alert of the shares says the same, and what it means.
+            let mut vips = self.running.config.vips.iter();
+            let vip = vips.find(|vip| ring_is_wrong(&vip.name) == *what);
+            condition.part_of = vip.and_then(|vip| self.watch.table_condition(&vip.name));
+            condition
         };
         tables.map(condition).collect()
     }

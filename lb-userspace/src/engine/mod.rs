@@ -24,6 +24,7 @@ mod import;
 pub(crate) mod locks;
 mod observe;
 mod request;
+mod shares;
 mod start;
 mod trial;
 mod ways;
@@ -67,18 +68,6 @@ pub struct Options {
 
 /// What the engine answers.
 pub type Answer<T> = std::result::Result<T, Refused>;
-
-/// Says how the shares of a revision look since it was applied. A trial asks it once a second.
-pub trait ShareWatch {
-    /// Begins to watch the named VIPs.
-    fn begin(&mut self, vips: &[String]);
-
-    /// Why the revision should be undone, if it should.
-    fn judge(&mut self, traffic: &SharedTraffic) -> Option<String>;
-
-    /// What is seen so far, in words, for who asks how it is going.
-    fn notes(&self) -> Vec<String>;
-}
 
 /// Commands that may wait for the actor. One that finds it full waits itself.
 const QUEUE: usize = 64;

@@ -170,6 +170,7 @@ impl Actor {
         let limits = alerts::Limits::of(&self.running.config);
         let mut conditions = self.alert_observer.conditions(&status, &limits);
         conditions.extend(self.data_path_conditions());
+        conditions.extend(self.share_conditions());
         self.alerts.update(super::now(), &conditions);
         let (ring_builds, seconds) = self.controller.ring_builds();
         self.facts.send_modify(|facts| {

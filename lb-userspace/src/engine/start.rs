@@ -27,6 +27,7 @@ use super::{
     locks::BpffsLock,
     observe::Observer,
     request::{self, Candidate},
+    shares::Watch,
     ways::{self, Said},
 };
 use crate::{
@@ -139,7 +140,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         store: found.store,
         checks: Checks::new(health, pins.clone()),
         trial: None,
-        share_watch: Box::new(|| None),
+        watch: Watch::new(&state_dir),
         journal,
         recorder,
         observer,

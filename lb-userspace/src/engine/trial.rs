@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    Answer, ShareWatch,
+    Answer,
     actor::Actor,
     change::later,
     request::{self, Candidate},
+    shares::ShareTrial,
 };
 use crate::{
     api::types::{ApiError, ErrorCode, Plan, RevisionNumber, RevisionState},
@@ -143,7 +144,8 @@ pub(super) struct Trial {
     /// Drops a second before, by [`WATCHED_DROPS`].
     drops_before: [f64; 3],
     strikes: u32,
-    share_watch: Option<Box<dyn ShareWatch>>,
+    /// Begun with the first look after the change.
+    shares: Option<ShareTrial>,
 }
 
 impl Trial {
@@ -192,8 +194,7 @@ impl Trial {
             notes.push(format!(
                 "watching the health of {healthy} backends, drops and shares of VIPs {vips}"
             ));
-            let watch = self.share_watch.as_ref();
-            notes.extend(watch.map_or_else(Vec::new, |watch| watch.notes()));
+            notes.extend(self.shares.iter().flat_map(ShareTrial::notes));
         }
         if self.deadlines.confirm_until.is_some() {
             notes.push("waiting for `evenkeel confirm`".to_owned());
@@ -265,10 +266,6 @@ impl Actor {
     /// A trial of a change that is about to be made.
     pub(super) fn new_trial(&mut self, number: RevisionNumber, vips: Vec<String>) -> Trial {
         let report = self.controller.report();
-        let mut share_watch = (self.share_watch)();
-        if let Some(watch) = &mut share_watch {
-            watch.begin(&vips);
-        }
         let members = report.iter().flat_map(|vip| {
             let healthy = vip.members.iter().filter(|m| m.healthy && !m.leaving);
             healthy.map(|member| (vip.name.clone(), member.name.clone()))
@@ -286,7 +283,7 @@ impl Actor {
             panicking: panicking.map(|vip| vip.name.clone()).collect(),
             drops_before: self.observer.drops_per_s(),
             strikes: 0,
-            share_watch,
+            shares: None,
             vips,
         }
     }
@@ -316,12 +313,19 @@ impl Actor {
             why = trial
                 .judge_members(&report)
                 .or_else(|| trial.judge_drops(self.observer.drops_last_s()));
-            if let (None, Some(watch)) = (&why, &mut trial.share_watch) {
-                why = watch.judge(&self.recorder.traffic());
-            }
+            why = why.or_else(|| self.judge_shares(&mut trial, &report));
         }
         self.trial = Some(trial);
         self.judge_trial(why);
+    }
+
+    fn judge_shares(&self, trial: &mut Trial, report: &[VipReport]) -> Option<String> {
+        let Trial { number, vips, .. } = trial;
+        let begin = || ShareTrial::begin(*number, vips, &self.watch, &self.running.config, report);
+        let shares = trial.shares.get_or_insert_with(begin);
+        let traffic = self.recorder.traffic();
+        let traffic = traffic.lock();
+        shares.judge(report, &traffic)
     }
 
     /// As [`Self::tick_trial`], for what is known at once: members that went down.
@@ -444,6 +448,7 @@ impl Actor {
         self.trial = None;
         self.count_change(|changes| changes.rolled_back += 1);
         self.run_as(parent, &candidate);
+        self.watch.changes.forget(number);
         warn!(
             revision = number,
             running = parent,

@@ -114,7 +114,7 @@ impl<'a> Context<'a> {
             ),
             Sign::Sampled => {
                 format!(
-                    "of the sampled flows of {name}, nearly all repeat their SYN and send nothing else"
+                    "of the sampled flows of {name}, nearly all get no answer: nothing follows their request, or their SYN"
                 )
             }
         }

@@ -128,7 +128,7 @@ pub struct Openings {
     pub member: Arc<str>,
     /// Flows that began in the last minutes and are at least 3 s old.
     pub flows: u32,
-    /// Those of them that have several SYNs and no other packet.
+    /// Those of them that were not answered: several SYNs and no other packet, or nothing after the request.
     pub unanswered: u32,
 }
 

@@ -6,7 +6,7 @@
 //!   more packet for each SYN. Where there are only SYNs, each is evidence.
 //! - **Too little follows.** A member that accepts and then says nothing has the handshake and the request, and no more:
 //!   few packets for each flow, fewer than any other member has, and than it ever had itself.
-//! - **Sampled flows** with several SYNs and nothing else.
+//! - **Sampled flows** with several SYNs and nothing else, or with a request that nothing followed.
 //!
 //! All three are held against the other members: in a SYN flood nothing is answered anywhere, and
 //! that is not the member's fault.

@@ -281,6 +281,13 @@ impl Traffic {
         })
     }
 
+    /// All counters of a member since the controller first knew its name.
+    #[must_use]
+    pub fn counters(&self, vip: &str, backend: &str) -> Option<&MemberCounters> {
+        let member = self.vips.get(vip)?.members.get(backend)?;
+        Some(&member.counters)
+    }
+
     /// What is known of a VIP that is in the tables, or was.
     #[must_use]
     pub fn vip(&self, vip: &str) -> Option<VipTraffic> {

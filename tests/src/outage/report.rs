@@ -1,0 +1,209 @@
+//! What came of the runs: for a person, for a machine, and as problems.
+
+use serde::Serialize;
+
+use super::{Fault, record::Record};
+use crate::table::{Align, Table};
+
+/// An alert must be at the receiver so many seconds after the first misplaced flow.
+const ALERT_LIMIT_S: f64 = 15.0;
+/// A bad change must be undone within so many.
+const ROLLBACK_LIMIT_S: f64 = 10.0;
+
+/// All runs.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// In the order in which they were made.
+    pub runs: Vec<Run>,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    /// What was done.
+    pub fault: Fault,
+    /// Whether the change was refused.
+    pub refused: bool,
+    /// Seconds until it was undone.
+    pub rolled_back_s: Option<f64>,
+    /// Seconds until the alert was at the receiver.
+    pub alerted_s: Option<f64>,
+    /// New flows that went where they should not have gone, until then.
+    pub misplaced_flows: Option<u64>,
+    /// The cause that was named.
+    pub named_cause: Option<String>,
+    /// The revision that was named.
+    pub revision: Option<u64>,
+    /// All that was seen.
+    pub record: Record,
+}
+
+/// The JSON is an interface: it has what is documented and nothing else.
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    runs: Vec<JsonRun<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonRun<'a> {
+    name: &'a str,
+    refused: Option<bool>,
+    rolled_back_s: Option<f64>,
+    alerted_s: Option<f64>,
+    misplaced_flows: Option<u64>,
+    expected_cause: Option<&'a str>,
+    named_cause: Option<&'a str>,
+    revision: Option<u64>,
+}
+
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
+
+impl Run {
+    pub(super) fn of(fault: Fault, record: Record) -> Self {
+        Self {
+            fault,
+            refused: false,
+            rolled_back_s: None,
+            alerted_s: None,
+            misplaced_flows: None,
+            named_cause: None,
+            revision: None,
+            record,
+        }
+    }
+
+    /// One that ended with an alert.
+    pub(super) fn told(fault: Fault, record: Record, misplaced_flows: Option<u64>) -> Self {
+        let first = record.alerts.first();
+        let alerted_s = first.map(|(at_s, _)| rounded(*at_s));
+        let named_cause = first.map(|(_, alert)| alert.cause().to_owned());
+        let revision =
+            first.and_then(|(_, alert)| alert.annotations.revision.as_ref()?.parse().ok());
+        Self {
+            alerted_s,
+            named_cause,
+            revision,
+            misplaced_flows,
+            ..Self::of(fault, record)
+        }
+    }
+
+    /// One that ended with a rollback.
+    pub(super) fn rolled_back(fault: Fault, record: Record, misplaced_flows: u64) -> Self {
+        let rolled_back = record.rolled_back.clone();
+        let revision = rolled_back.as_ref().map(|rolled_back| rolled_back.revision);
+        Self {
+            rolled_back_s: rolled_back.map(|rolled_back| rounded(rolled_back.at_s)),
+            alerted_s: record.alerts.first().map(|(at_s, _)| rounded(*at_s)),
+            misplaced_flows: Some(misplaced_flows),
+            named_cause: revision.map(|_| "revision".to_owned()),
+            revision,
+            ..Self::of(fault, record)
+        }
+    }
+
+    fn is_change(&self) -> bool {
+        matches!(self.fault, Fault::Guarded | Fault::Baked | Fault::Forced)
+    }
+
+    fn to_json(&self) -> JsonRun<'_> {
+        JsonRun {
+            name: self.fault.name(),
+            refused: self.is_change().then_some(self.refused),
+            rolled_back_s: self.rolled_back_s,
+            alerted_s: self.alerted_s,
+            misplaced_flows: self.misplaced_flows,
+            expected_cause: self.fault.cause(),
+            named_cause: self.named_cause.as_deref(),
+            revision: self.revision,
+        }
+    }
+
+    /// What should not have been.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let name = self.fault.name();
+        let mut check = |is_well: bool, words: String| {
+            if !is_well {
+                problems.push(format!("{name}: {words}"));
+            }
+        };
+        let named = self.named_cause.as_deref();
+        match self.fault {
+            Fault::Guarded => check(self.refused, "the guard did not refuse".to_owned()),
+            Fault::Baked => {
+                let in_time = self.rolled_back_s.is_some_and(|s| s <= ROLLBACK_LIMIT_S);
+                check(
+                    in_time,
+                    format!("rolled back after {:?} s", self.rolled_back_s),
+                );
+            }
+            _ => {
+                let in_time = self.alerted_s.is_some_and(|s| s <= ALERT_LIMIT_S);
+                check(in_time, format!("alerted after {:?} s", self.alerted_s));
+                let count = self.record.alerts.len();
+                check(count <= 1, format!("{count} alerts for one cause"));
+            }
+        }
+        let expected = self.fault.cause();
+        check(
+            named == expected,
+            format!("named {named:?}, it was {expected:?}"),
+        );
+        if expected == Some("revision") {
+            check(
+                self.revision == Some(2),
+                format!("named revision {:?}", self.revision),
+            );
+        }
+        problems
+    }
+}
+
+fn or_dash<T: std::fmt::Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| value.to_string())
+}
+
+impl Report {
+    /// One object, on one line.
+    pub fn to_json(&self) -> String {
+        let runs = self.runs.iter().map(Run::to_json).collect();
+        serde_json::to_string(&JsonReport { runs }).unwrap_or_else(|error| {
+            // Numbers and texts always can be written.
+            unreachable!("a report as JSON: {error}")
+        })
+    }
+
+    /// A row for each run.
+    pub fn to_table(&self) -> Table {
+        let mut table = Table::new(&[
+            ("run", Align::Left),
+            ("refused", Align::Left),
+            ("undone after", Align::Right),
+            ("alert after", Align::Right),
+            ("misplaced flows", Align::Right),
+            ("cause named", Align::Left),
+            ("revision", Align::Right),
+        ]);
+        for run in &self.runs {
+            let seconds = |s: Option<f64>| or_dash(s.map(|s| format!("{s:.1} s")));
+            table.row(vec![
+                run.fault.name().to_owned(),
+                if run.refused { "yes" } else { "–" }.to_owned(),
+                seconds(run.rolled_back_s),
+                seconds(run.alerted_s),
+                or_dash(run.misplaced_flows),
+                or_dash(run.named_cause.as_deref()),
+                or_dash(run.revision),
+            ]);
+        }
+        table
+    }
+
+    /// What should not have been, in words.
+    pub fn problems(&self) -> Vec<String> {
+        self.runs.iter().flat_map(Run::problems).collect()
+    }
+}

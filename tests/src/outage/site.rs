@@ -1,0 +1,266 @@
+//! What a run stands on: a lab with four nginx, the controller, an Alertmanager, and steady traffic.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use evenkeel::api::types::{MemberState, Status};
+use evenkeel::client::Client;
+use nix::sys::signal::Signal;
+use tokio::runtime::Runtime;
+
+use super::RATE;
+use crate::alertmanager::Alertmanager;
+use crate::balancer::Balancer;
+use crate::deadline;
+use crate::host::Host;
+use crate::link::ip;
+use crate::nginx::Nginx;
+use crate::topology::{Family, Lab, Layout, Plan};
+use crate::traffic::steady::{SOURCES, SteadyLoad};
+
+/// Backends.
+pub const BACKENDS: u8 = 4;
+/// Name of the VIP.
+pub const VIP: &str = "api";
+
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a client waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What differs between runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// `affinity = "source"`.
+    pub hashes_sources: bool,
+    /// New connections a second.
+    pub rate: u64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            hashes_sources: false,
+            rate: RATE,
+        }
+    }
+}
+
+/// All that runs.
+#[derive(Debug)]
+pub struct Site<'lab> {
+    /// The traffic.
+    pub load: SteadyLoad,
+    /// The servers, in the order of the backends.
+    pub nginx: Vec<Nginx>,
+    /// Who gets the alerts.
+    pub alertmanager: Alertmanager<'lab>,
+    /// The node.
+    pub balancer: Balancer<'lab>,
+    /// Where clients go.
+    pub vip: SocketAddr,
+    host: &'lab Host,
+    text: String,
+    terms: Terms,
+    binary: PathBuf,
+    runtime: Runtime,
+}
+
+/// What came of `evenkeel apply`.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// All that it printed.
+    pub output: String,
+}
+
+impl Outcome {
+    /// What it says of a refusal, or its first line.
+    pub fn first_line(&self) -> &str {
+        let mut lines = self.output.lines();
+        let told = lines.find(|line| line.contains("refuse"));
+        told.or_else(|| self.output.lines().next())
+            .unwrap_or_default()
+            .trim()
+    }
+}
+
+/// The network.
+pub fn build() -> Result<Lab> {
+    let lab = Lab::build(Plan {
+        backends: BACKENDS,
+        ..Plan::new(Layout::OneArm)
+    })?;
+    // The client is many: it holds a network, and backends know the way to it.
+    let client = &lab.clients[0];
+    ip(&client.ns, &[format!("route add local {SOURCES} dev lo")])?;
+    let gateway = client.address(Family::V4);
+    for backend in &lab.backends {
+        ip(&backend.ns, &[format!("route add {SOURCES} via {gateway}")])?;
+        backend.hold_vip(lab.vip(Family::V4, 1))?;
+    }
+    Ok(lab)
+}
+
+impl<'lab> Site<'lab> {
+    /// Starts everything, and waits until all backends serve.
+    pub fn start(lab: &'lab Lab, binary: &Path, terms: Terms) -> Result<Self> {
+        let host = &lab.balancers[0];
+        let vip = SocketAddr::new(lab.vip(Family::V4, 1), 80);
+        let any = "0.0.0.0:80".parse()?;
+        let nginx = lab.backends.iter().map(|host| Nginx::start(host, &[any]));
+        let nginx = nginx.collect::<Result<Vec<_>>>()?;
+        let alertmanager = Alertmanager::start(host)?;
+        let text = configuration(lab, host.directory(), vip, terms, 100);
+        let mut balancer = Balancer::new(host, binary)?;
+        balancer.start(&text, || Balancer::is_attached(host))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let load = SteadyLoad::start(&lab.clients[0], vip, 0, PATIENCE)?;
+        let site = Self {
+            load,
+            nginx,
+            alertmanager,
+            balancer,
+            vip,
+            host,
+            text,
+            terms,
+            binary: binary.to_owned(),
+            runtime,
+        };
+        deadline::until("all backends are up", READY_LIMIT, || {
+            let Ok(status) = site.status() else {
+                return Ok(false);
+            };
+            let vip = status.vips.first();
+            Ok(vip.is_some_and(|vip| {
+                let up = |m: &&evenkeel::api::types::MemberStatus| {
+                    m.state == MemberState::Up && m.table_share > 0.2
+                };
+                vip.members.iter().filter(up).count() == usize::from(BACKENDS)
+            }))
+        })?;
+        site.load.set_rate(site.terms.rate);
+        Ok(site)
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.host.directory().join("api.sock"))
+    }
+
+    /// How everything stands.
+    pub fn status(&self) -> Result<Status> {
+        Ok(self.runtime.block_on(self.client().status())?)
+    }
+
+    /// What happened since the start.
+    pub fn events(&self) -> Result<Vec<evenkeel::api::types::Event>> {
+        let client = self.client();
+        let events = self.runtime.block_on(client.events(Some(0), Some(1000)));
+        Ok(events?)
+    }
+
+    /// `evenkeel apply` of a configuration in which the first backend's weight has two zeros too many.
+    pub fn apply_mistake(&self, arguments: &[&str]) -> Result<Outcome> {
+        let text = self.text.replacen("weight = 100\n", "weight = 10000\n", 1);
+        if text == self.text {
+            bail!("the configuration has no weight to mistake");
+        }
+        let file = self.host.directory().join("mistake.toml");
+        std::fs::write(&file, text)?;
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("apply")
+            .arg(&file)
+            .arg("--socket")
+            .arg(self.host.directory().join("api.sock"))
+            .args(["--why", "twice the weight for backend-0"])
+            .args(arguments)
+            .stdin(Stdio::null());
+        let output = command.output().context("run `evenkeel apply`")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(Outcome {
+            code: output.status.code(),
+            output: text + &String::from_utf8_lossy(&output.stderr),
+        })
+    }
+
+    /// An error if a server or the controller has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        for nginx in &mut self.nginx {
+            // One that was stopped goes on.
+            nginx.daemon().signal(Signal::SIGCONT)?;
+            nginx.daemon().check_running()?;
+        }
+        self.balancer.controller()?.check_running()
+    }
+}
+
+fn configuration(
+    lab: &Lab,
+    directory: &Path,
+    vip: SocketAddr,
+    terms: Terms,
+    weight: u32,
+) -> String {
+    let affinity = if terms.hashes_sources {
+        "source"
+    } else {
+        "flow"
+    };
+    // How unequal sources are is learned in one long window; the default of two minutes takes long here.
+    let long = if terms.hashes_sources { "30s" } else { "2m" };
+    let directory = directory.display();
+    let mut text = format!(
+        "[node]
+interfaces = [\"eth0\"]
+xdp_mode = \"native\"
+state_dir = \"{directory}/state\"
+hash_seed = \"5eed0123456789abcdef5eed01234567\"
+# Few flows a second: all of them are looked at.
+sample = 1
+
+[api]
+socket = \"{directory}/api.sock\"
+
+[alerts]
+alertmanager = [\"{url}\"]
+
+[[vip]]
+name = \"{VIP}\"
+address = \"{address}\"
+port = {port}
+protocol = \"tcp\"
+forward = \"l2\"
+affinity = \"{affinity}\"
+
+[vip.health]
+kind = \"tcp\"
+via = \"direct\"
+interval = \"1s\"
+timeout = \"500ms\"
+
+[vip.guard]
+max_share = 0.4
+
+[vip.skew]
+long = \"{long}\"
+volume_for = \"8s\"
+",
+        url = Alertmanager::URL,
+        address = vip.ip(),
+        port = vip.port(),
+    );
+    for host in &lab.backends {
+        let (name, address) = (&host.name, host.address(Family::V4));
+        text += &format!(
+            "\n[[vip.backend]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\n"
+        );
+    }
+    text
+}

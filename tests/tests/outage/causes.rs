@@ -1,0 +1,106 @@
+//! The runs of `cargo xtask outage`, and two more that only a test makes.
+
+use std::time::Duration;
+
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use evenkeel::dataplane::{PinnedView, Pins};
+use evenkeel::transition::RingState;
+use lab::outage::record::Record;
+use lab::outage::site::{self, Site, Terms};
+use lab::outage::{Fault, RATE, run};
+use lb_common::proto;
+
+use crate::can_run;
+
+/// Bars that a loaded machine keeps too: what is measured is printed by `cargo xtask outage`.
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn assert_named(faults: &[Fault]) {
+    let report = run(faults).unwrap_or_else(|error| panic!("{error:#}"));
+    let problems = report.problems();
+    assert!(problems.is_empty(), "{problems:#?}\n{}", report.to_table());
+}
+
+#[test]
+fn a_mistake_is_refused_or_undone_or_told() {
+    if can_run("a_mistake_is_refused_or_undone_or_told") {
+        assert_named(&[Fault::Guarded, Fault::Baked, Fault::Forced]);
+    }
+}
+
+#[test]
+fn causes_that_no_configuration_shows_are_named() {
+    if can_run("causes_that_no_configuration_shows_are_named") {
+        assert_named(&[Fault::BlackHole, Fault::Nat, Fault::Elephant]);
+    }
+}
+
+/// Gives the slots of one member to another, in the kernel's ring, past the controller.
+fn tamper(site: &Site<'_>) {
+    let pins = Pins::at(site.balancer.bpffs());
+    let view = PinnedView::open(&pins).unwrap();
+    let vip = view.vip(site.vip.ip(), site.vip.port(), proto::TCP);
+    let vip = vip.unwrap().expect("the VIP is in the table");
+    let named = view.vips.ring(vip).unwrap().expect("it has a ring");
+    let ring = view.ring(vip).unwrap().expect("it has a ring");
+    let members: Vec<_> = ring.slots_per_member().into_keys().collect();
+    let wrong = ring.slots().iter().map(|slot| match slot.current {
+        lost if lost == members[1] => members[0],
+        kept => kept,
+    });
+    let words = RingState::new_clean(&wrong.collect::<Vec<_>>()).to_image();
+    let outer = MapData::from_pin(pins.maps().join("RINGS")).unwrap();
+    let outer = ArrayOfMaps::<_, Array<MapData, u64>>::try_from(Map::ArrayOfMaps(outer)).unwrap();
+    let mut image = outer.get(&named.image.0, 0).unwrap();
+    for (index, word) in (0..).zip(words) {
+        image.set(index, word, 0).unwrap();
+    }
+}
+
+fn with_site(act: impl FnOnce(&Site<'_>, &mut Record)) {
+    let lab = site::build().unwrap();
+    let binary = lab::balancer::binary().unwrap();
+    let site = Site::start(&lab, &binary, Terms::default()).unwrap();
+    let mut record = Record::begin(&site).unwrap();
+    record
+        .go_on(&site, Duration::from_secs(8), |_| false)
+        .unwrap();
+    record.check_quiet().unwrap();
+    act(&site, &mut record);
+}
+
+#[test]
+fn a_ring_that_something_else_wrote_is_named() {
+    if !can_run("a_ring_that_something_else_wrote_is_named") {
+        return;
+    }
+    with_site(|site, record| {
+        tamper(site);
+        record.begins("the kernel's ring is another");
+        record
+            .until_told(site, LIMIT, Duration::from_secs(8))
+            .unwrap();
+        let causes: Vec<&str> = record
+            .alerts
+            .iter()
+            .map(|(_, alert)| alert.cause())
+            .collect();
+        assert_eq!(causes, ["table_not_intended"], "{:#?}", record.alerts);
+    });
+}
+
+#[test]
+fn a_spike_that_all_members_share_is_no_alert() {
+    if !can_run("a_spike_that_all_members_share_is_no_alert") {
+        return;
+    }
+    with_site(|site, record| {
+        site.load.set_rate(3 * RATE);
+        record.begins("three times the connections");
+        record
+            .go_on(site, Duration::from_secs(20), |_| false)
+            .unwrap();
+        record.check_quiet().unwrap();
+        assert!(record.seconds.len() > 20, "{}", record.seconds.len());
+    });
+}
