@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{error, info, warn};
 
 use super::{actor::Actor, ways};
@@ -20,6 +20,9 @@ use crate::{
 /// Ticks between two looks at the entries of the tables and at the programs. Rings are looked at one
 /// a tick.
 const LOOK_EVERY: u64 = 15;
+
+/// Time in which the watch over shares has judged a ring that is wrong.
+const TABLE_IS_JUDGED: SignedDuration = SignedDuration::from_secs(8);
 
 /// How what is wrong with an interface begins.
 const INTERFACE: &str = "interface ";
@@ -233,6 +236,14 @@ impl Actor {
     pub(super) fn data_path_conditions(&self) -> Vec<Condition> {
         let tables = self.watchman.wrong.keys();
         let tables = tables.filter(|what| !what.starts_with(INTERFACE));
+        // What a wrong ring means for the shares is known a moment later: that alert goes first.
+        let now = super::now();
+        let tables = tables.filter(|what| {
+            let found = self.watchman.wrong.get(*what);
+            let is_new = found.is_some_and(|at| now.duration_since(*at) < TABLE_IS_JUDGED);
+            let mut vips = self.running.config.vips.iter();
+            !(is_new && vips.any(|vip| ring_is_wrong(&vip.name) == **what))
+        });
         let condition = |what: &String| {
             let key = format!("data_path:{what}");
             let mut condition = Condition::new(key, "data_path", Severity::Critical, what.clone())

@@ -36,6 +36,9 @@ const NAMED: usize = 8;
 /// A flow as the key of a table.
 type Flow = [u64; 5];
 
+/// A flow with its packets and bytes a second since the last reading.
+type Rated<'a> = (&'a FlowKey, &'a FlowSample, [f64; 2]);
+
 /// What is kept from one reading to the next.
 #[derive(Debug, Default)]
 pub(super) struct Sampled {
@@ -77,7 +80,7 @@ impl Sampled {
     ) {
         let seconds = now_s.saturating_sub(self.read_s).max(1) as f64;
         let had = std::mem::take(&mut self.flows);
-        let mut rates: BTreeMap<u16, Vec<(&FlowKey, &FlowSample, [f64; 2])>> = BTreeMap::new();
+        let mut rates: BTreeMap<u16, Vec<Rated<'_>>> = BTreeMap::new();
         for (key, flow) in flows {
             let same = |known: &&Known| known.first_s == flow.first_s;
             let known = had.get(&flow_of(key)).filter(same);
@@ -146,7 +149,7 @@ impl Sampled {
         now_s: u64,
         vip: &VipReport,
         configured: &config::Vip,
-        flows: &[(&FlowKey, &FlowSample, [f64; 2])],
+        flows: &[Rated<'_>],
         traffic: &Traffic,
     ) -> Samples {
         let name_of = |index: MemberIndex| {
@@ -184,7 +187,7 @@ impl Sampled {
 fn sources(
     now_s: u64,
     vip: &config::Vip,
-    flows: &[(&FlowKey, &FlowSample, [f64; 2])],
+    flows: &[Rated<'_>],
     traffic: &Traffic,
     name_of: impl Fn(MemberIndex) -> Option<std::sync::Arc<str>>,
 ) -> Vec<Source> {
