@@ -77,7 +77,9 @@ fn every_metric_is_documented() {
 fn every_kind_of_alert_is_documented_with_its_patience() {
     let page = read("docs/monitoring.md");
     let (_, alerts) = page.split_once("## Alerts").unwrap();
-    let rows = alerts.lines().filter(|line| line.starts_with("| `"));
+    // The last row is of those that come from a watch with windows of its own.
+    let is_kind = |line: &&str| line.starts_with("| `") && !line.starts_with("| `share_skew`");
+    let rows = alerts.lines().filter(is_kind);
     let mut count = 0;
     for row in rows {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
