@@ -8,7 +8,7 @@ use evenkeel::transition::RingState;
 use lab::outage::record::Record;
 use lab::outage::site::{self, Site, Terms};
 use lab::outage::{Fault, RATE, run};
-use lb_common::proto;
+use lb_common::{proto, ring::IMAGE_WORDS};
 
 use crate::can_run;
 
@@ -50,11 +50,13 @@ fn tamper(site: &Site<'_>) {
     });
     let words = RingState::new_clean(&wrong.collect::<Vec<_>>()).to_image();
     let outer = MapData::from_pin(pins.maps().join("RINGS")).unwrap();
-    let outer = ArrayOfMaps::<_, Array<MapData, u64>>::try_from(Map::ArrayOfMaps(outer)).unwrap();
-    let mut image = outer.get(&named.image.0, 0).unwrap();
-    for (index, word) in (0..).zip(words) {
-        image.set(index, word, 0).unwrap();
-    }
+    // An image is one element: all words of the ring.
+    let outer = ArrayOfMaps::<_, Array<MapData, [u64; IMAGE_WORDS as usize]>>::try_from(
+        Map::ArrayOfMaps(outer),
+    );
+    let mut image = outer.unwrap().get(&named.image.0, 0).unwrap();
+    let words: [u64; IMAGE_WORDS as usize] = words.try_into().unwrap();
+    image.set(0, words, 0).unwrap();
 }
 
 fn with_site(act: impl FnOnce(&Site<'_>, &mut Record)) {
