@@ -122,7 +122,7 @@ impl Kind {
     fn entry(&self, member: MemberIndex, egress: u16) -> Member {
         let (backend, family) = address_of(self.backend(member));
         let v6 = family == family::V6;
-        let few = member % 3 == 0;
+        let few = member.is_multiple_of(3);
         let (source, nat_source) = match (self.forward, v6) {
             (forward::NAT, false) => (IpAddr::V4(NAT4), if few { 2 } else { 0 }),
             (forward::NAT, true) => (IpAddr::V6(NAT6), if few { 3 } else { 1 }),
@@ -144,7 +144,7 @@ impl Kind {
             vary_mask: if v6 { u32::MAX } else { 0xffff_0000 },
             outer_sum: if v6 { 0 } else { fold(words).into() },
             // Some are served on the port of the VIP.
-            port_be: if self.forward == forward::NAT && member % 2 == 0 {
+            port_be: if self.forward == forward::NAT && member.is_multiple_of(2) {
                 8080_u16.to_be()
             } else {
                 0
