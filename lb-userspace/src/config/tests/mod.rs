@@ -556,7 +556,8 @@ proptest! {
         length in 0usize..40,
         new in prop_oneof![Just(String::new()), "\\PC{0,12}", "[\\[\\]{}=\"',.\n\r\t#0-9a-z-]{0,12}"],
     ) {
-        let end = (at + length).min(FULL.len());
+        let end = FULL.ceil_char_boundary(at + length);
+        let at = FULL.floor_char_boundary(at);
         let text = format!("{}{new}{}", &FULL[..at], &FULL[end..]);
         let no_file = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
         if let Err(errors) = parse_with("f.toml", &text, &no_file) {
