@@ -136,7 +136,8 @@ proptest! {
         prop_assert_eq!(names(&straight.detector.findings()[0]), [name.as_str()]);
     }
 
-    /// More than is tolerated is always found, sooner or later.
+    /// More than is tolerated is always found, sooner or later. Of two members one has what the other lacks, and
+    /// either may be the one that is named.
     #[test]
     fn what_is_far_off_is_found(members in 2..12usize, times in 1.4..1.9f64, seed in 1..1000u64) {
         let mut vip = Vip::new(TCP, members);
@@ -145,7 +146,10 @@ proptest! {
         let mut skew = vec![(members as f64 - times) / (members as f64 - 1.0); members];
         skew[0] = times;
         let found = vip.run(120, 500.0, &skew);
-        let overload = found.iter().find(|finding| finding.kind == Kind::Overload);
-        prop_assert_eq!(overload.map(names), Some(vec!["b0"]), "{:?}", found);
+        let named = |kind, name| found.iter().any(|finding| finding.kind == kind && names(finding) == [name]);
+        prop_assert!(
+            named(Kind::Overload, "b0") || members == 2 && named(Kind::Starvation, "b1"),
+            "{:?}", found
+        );
     }
 }
