@@ -8,6 +8,7 @@ mod kernels;
 mod lab;
 mod linker;
 mod lint;
+mod package;
 mod process;
 mod setup;
 mod suite;
@@ -21,7 +22,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
-    about = "Set-up, tests, lints, demo and benchmark of Evenkeel"
+    about = "Set-up, tests, lints, demo, benchmark and package of Evenkeel"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -48,6 +49,8 @@ enum Task {
     },
     /// Run the programs on other kernels (5.10, 6.1, 6.12), booted in QEMU. Needs root.
     Kernels,
+    /// Build a Debian package: the binary, its unit, manual pages, completions, documentation.
+    Package,
     /// Measure what a packet costs. Needs root.
     Bench {
         /// Passed to the benchmark, such as `--json`.
@@ -102,6 +105,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         }
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
         Task::Kernels => kernels::run(),
+        Task::Package => package::run().map(|()| true),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
         Task::Outage { arguments } => lab::run("outage", &arguments).map(|()| true),
         Task::SkewSim { arguments } => lab::calculate("skew_sim", &arguments).map(|()| true),

@@ -5,6 +5,16 @@
 /// The linker for eBPF programs; a newer one that is already there is taken too.
 pub(crate) const BPF_LINKER: &str = "0.13.0";
 
+/// What makes Debian packages of cargo's output.
+pub(crate) const CARGO_DEB: &str = "3.8.0";
+
+/// Finds out which libraries a package depends on.
+pub(crate) const SHLIBDEPS: Tool = Tool {
+    program: "dpkg-shlibdeps",
+    package: "dpkg-dev",
+    purpose: "finds the libraries that the package depends on",
+};
+
 /// The LLVM majors that this bpf-linker can be built with (its features `llvm-NN`).
 pub(crate) const BPF_LINKER_LLVM: &[u32] = &[21, 22, 23];
 

@@ -19,6 +19,18 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
+fn the_examples_are_right() {
+    let example = include_str!("../../../../deploy/evenkeel.toml");
+    let readme = include_str!("../../../../README.md");
+    let block = readme.split("```toml\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    for text in [example, block] {
+        let config = parse("evenkeel.toml", text).unwrap();
+        assert_eq!(config.vips[0].backends.len(), 2);
+    }
+}
+
+#[test]
 fn the_least_gets_all_defaults() {
     let config = parse("least.toml", LEAST).unwrap();
     let address = "203.0.113.10".parse().unwrap();
