@@ -151,6 +151,12 @@ impl Addresses {
         })
     }
 
+    /// Whether the frame is for more than one station (multicast, broadcast).
+    #[inline(always)]
+    pub(crate) fn is_to_group(self) -> bool {
+        self.low & 1 == 1
+    }
+
     /// Destination and source exchanged.
     #[inline(always)]
     pub(crate) fn swapped(self) -> Self {

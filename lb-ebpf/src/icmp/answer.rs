@@ -1,7 +1,7 @@
 //! ICMP messages that the node sends itself: too big, and time exceeded.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use lb_common::{checksum, family, proto, reason::Reason};
+use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 
 use super::{HOPS, LEN};
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) enum Answer {
 /// Bytes of the packet that are quoted, when it has so many. With the ICMP header, what one helper
 /// call can sum; with the IP header, less than every host must accept (576 bytes, RFC 1812).
 const LONG_QUOTE: usize = 504;
-/// Bytes that are quoted of shorter packets: the IP header and the ports.
+/// Bytes that are quoted of shorter packets: the IP header without options, and the ports.
 const SHORT_QUOTE_V4: usize = 28;
 const SHORT_QUOTE_V6: usize = 48;
 
@@ -46,6 +46,10 @@ pub(crate) fn answer(headers: &Headers, answer: Answer) -> Verdict {
         }
         Answer::TimeExceeded => 0,
     };
+    // Nobody is told about an ICMP message (RFC 1122 §3.2.2, RFC 4443 §2.4).
+    if headers.protocol != proto::TCP && headers.protocol != proto::UDP {
+        return Verdict::of(silence(mtu));
+    }
     let stage = if headers.family == family::V4 {
         Stage::AnswerV4
     } else {
@@ -54,32 +58,50 @@ pub(crate) fn answer(headers: &Headers, answer: Answer) -> Verdict {
     Verdict::next(stage, headers.l3, mtu)
 }
 
+/// Why a packet is dropped when its sender is not told.
+#[inline(always)]
+fn silence(mtu: u32) -> Reason {
+    if mtu == 0 {
+        Reason::HopLimit
+    } else {
+        Reason::TooBig
+    }
+}
+
+/// Whether a sender can be told anything: one host other than ourselves, that meant this node alone
+/// (RFC 1122 §3.2.2, RFC 4443 §2.4). Else a forged packet would make us speak to many.
+#[inline(always)]
+pub(super) fn can_be_told(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
+    let is_host = if ip == family::V4 {
+        !matches!(source[0] as u8, 0 | 127 | 224..)
+    } else {
+        let is_local = source[0] == 0 && source[1] & !1_u64.to_be() == 0;
+        source[0] as u8 != 0xff && !is_local
+    };
+    is_host && source != dest && !link.is_to_group()
+}
+
 /// `mtu` 0: time exceeded.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
-    let silent = if mtu == 0 {
-        Reason::HopLimit
-    } else {
-        Reason::TooBig
-    };
+    let silent = silence(mtu);
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
-    let Some(ip) = packet.view::<20>(l3) else {
+    let (Some(ip), Ok(link)) = (packet.view::<20>(l3), Addresses::read(ctx)) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let protocol = ip.get::<u8>(9);
-    let first = ip.get::<u8>(12);
-    // No answer to ICMP, to no single host (RFC 1122 §3.2.2), or with options to quote.
-    if protocol != proto::TCP && protocol != proto::UDP
-        || first == 0
-        || first >= 224
-        || ip.get::<u8>(0) != 0x45
+    let (source, dest) = (address_v4(ip.get(12)), address_v4(ip.get(16)));
+    let is_later = ip.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
+    let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(2) as usize >= LONG_QUOTE;
+    // Of a later fragment nobody is told; nor if options leave no room for the ports in the quote.
+    if is_later
+        || !long && ip.get::<u8>(0) != 0x45
+        || !can_be_told(&source, &dest, family::V4, link)
         || !may_send()
     {
         return Verdict::of(silent).0;
     }
-    let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(2) as usize >= LONG_QUOTE;
     let done = if long {
         write_v4::<LONG_QUOTE, { LONG_QUOTE + LEN }>(ctx, l3, mtu)
     } else {
@@ -174,25 +196,15 @@ fn write_v4<const QUOTE: usize, const ICMP: usize>(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
-    let silent = if mtu == 0 {
-        Reason::HopLimit
-    } else {
-        Reason::TooBig
-    };
+    let silent = silence(mtu);
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
-    let Some(ip) = packet.view::<40>(l3) else {
+    let (Some(ip), Ok(link)) = (packet.view::<40>(l3), Addresses::read(ctx)) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let protocol = ip.get::<u8>(6);
-    let first = ip.get::<u32>(8);
-    let is_unspecified = first == 0 && ip.get::<u32>(12) == 0 && ip.get::<u64>(16) == 0;
-    // No answer to ICMPv6 or to no single host (RFC 4443 §2.4).
-    if protocol != proto::TCP && protocol != proto::UDP
-        || ip.get::<u8>(8) == 0xff
-        || is_unspecified
-        || !may_send()
-    {
+    let source = [ip.get::<u64>(8), ip.get::<u64>(16)];
+    let dest = [ip.get::<u64>(24), ip.get::<u64>(32)];
+    if !can_be_told(&source, &dest, family::V6, link) || !may_send() {
         return Verdict::of(silent).0;
     }
     let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(4) as usize + 40 >= LONG_QUOTE;

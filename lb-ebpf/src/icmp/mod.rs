@@ -127,7 +127,9 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
         return Err(Reason::IcmpOther);
     }
     let (l3, l4) = (headers.l3(), headers.l4());
-    if room > MAX_ECHO {
+    let link = Addresses::read(ctx)?;
+    if room > MAX_ECHO || !answer::can_be_told(&headers.source, &headers.dest, headers.family, link)
+    {
         return Err(Reason::IcmpOther);
     }
     let mut sum = match sum_of(ctx, l4 as u32, room) {
@@ -157,7 +159,6 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
         checksum::update(icmp.get(2), checksum::replace_u16(old, new)),
     );
     turn_round(packet, l3, headers)?;
-    let link = Addresses::read(ctx)?;
     link.swapped().write(ctx)?;
     Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
 }

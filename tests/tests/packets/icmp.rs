@@ -8,7 +8,7 @@ use lab::{
         Bench, Expect,
         tables::{MTU, NAT4, NAT6, SERVICES, Service, VIP4, VIP6},
     },
-    packet::{ACK, Frame, Ip, Transport, V4, V6, icmp, icmp6},
+    packet::{ACK, Extension, Frame, Ip, Transport, V4, icmp, icmp6},
 };
 use lb_common::{
     reason::Reason,
@@ -34,6 +34,7 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
         expired(bench, client, tags);
         too_big(bench, client, tags);
     }
+    too_big_with_options(bench, client);
     odd_errors(bench, client);
     to_the_host(bench, client);
 }
@@ -271,6 +272,32 @@ fn too_big(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
     }
 }
 
+/// Options and extension headers do not keep a sender from learning what fits.
+fn too_big_with_options(bench: &mut Bench, client: Client) {
+    for service in SERVICES {
+        if service.forward == forward::NAT || service.track == track::ALWAYS {
+            continue;
+        }
+        let frame = client.to(&service, 2300, ACK).payload(vec![8; 2000]);
+        let frame = frame.with_ip(|ip| match ip {
+            Ip::V4(ip) => ip.options = vec![1; 8],
+            Ip::V6(ip) => ip.extensions = vec![Extension::Options(60, 16)],
+        });
+        let room = MTU - overhead(&service);
+        let answer = answer(&frame, icmp(3, 4, room), icmp6(2, 0, room));
+        let reason = if service.address.is_ipv4() {
+            Reason::FragmentationNeeded
+        } else {
+            Reason::PacketTooBig
+        };
+        bench.check(
+            &format!("options, {service:?}"),
+            &frame,
+            &Expect::sent(reason, &answer),
+        );
+    }
+}
+
 fn overhead(service: &Service) -> u32 {
     match (service.forward, service.backend_v6) {
         (forward::IPIP, false) => 20,
@@ -344,20 +371,48 @@ fn answers_are_limited() {
     bench.conclude();
 }
 
-/// Nobody is told about what nobody can be told about.
+/// Nobody is told about what nobody can be told about, and no forged packet makes the node speak to many.
 #[test]
 fn some_are_not_answered() {
     let mut bench = bench();
-    let sources = ["0.1.2.3", "224.0.0.1", "255.255.255.255"];
-    for source in sources {
-        let ip = V4::new(source.parse().unwrap(), VIP4);
-        let frame = Frame::new(ip, lab::packet::tcp(1, 80, ACK)).hops(1);
-        bench.check(source, &frame, &Expect::of(Reason::HopLimit));
+    let forged_v4 = ["0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"];
+    for source in forged_v4
+        .map(|it| it.parse().unwrap())
+        .into_iter()
+        .chain([VIP4])
+    {
+        unanswered(&mut bench, source.into(), VIP4.into());
     }
-    for source in ["::", "ff02::1"] {
-        let ip = V6::new(source.parse().unwrap(), VIP6);
-        let frame = Frame::new(ip, lab::packet::tcp(1, 80, ACK)).hops(1);
-        bench.check(source, &frame, &Expect::of(Reason::HopLimit));
+    let forged_v6 = ["::", "::1", "ff02::1"];
+    for source in forged_v6
+        .map(|it| it.parse().unwrap())
+        .into_iter()
+        .chain([VIP6])
+    {
+        unanswered(&mut bench, source.into(), VIP6.into());
+    }
+    for vip in [IpAddr::V4(VIP4), VIP6.into()] {
+        let from = Client::new(1).like(vip);
+        for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
+            for (frame, reason) in to_be_told(from, vip) {
+                let sender = frame.from;
+                let name = format!("{from} to {vip}, {group:?}");
+                bench.check(&name, &frame.link(group, sender), &Expect::of(reason));
+            }
+        }
     }
     bench.conclude();
+}
+
+fn unanswered(bench: &mut Bench, from: IpAddr, vip: IpAddr) {
+    for (frame, reason) in to_be_told(from, vip) {
+        bench.check(&format!("{from} to {vip}"), &frame, &Expect::of(reason));
+    }
+}
+
+/// Frames that are answered when they come from a host, and what becomes of them if they are not.
+fn to_be_told(from: IpAddr, vip: IpAddr) -> [(Frame, Reason); 2] {
+    let last_hop = Frame::new(Ip::new(from, vip), lab::packet::tcp(1, 80, ACK)).hops(1);
+    let ping = message(from, vip, icmp(8, 0, 1), icmp6(128, 0, 1));
+    [(last_hop, Reason::HopLimit), (ping, Reason::IcmpOther)]
 }
