@@ -19,7 +19,12 @@ mod sampling;
 mod tests;
 mod words;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use tracing::error;
 
@@ -36,6 +41,7 @@ use crate::{
     api::types::{Plan, RevisionNumber, Totals},
     config::{self, BackendState},
     controller::{MemberReport, ServiceId, VipReport},
+    events::Entry,
     skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Thresholds, Weight},
     traffic::Traffic,
 };
@@ -51,6 +57,8 @@ pub(super) struct Watch {
     sampled: Sampled,
     sampling: Sampling,
     speech: Speech,
+    /// What was written to the journal: VIP, kind and moment.
+    noted: BTreeSet<(String, &'static str, u64)>,
     /// Rings that are not as they were loaded: what they really give, by VIP index.
     wrong_rings: BTreeMap<u16, TrueShares>,
 }
@@ -73,6 +81,7 @@ impl Watch {
             sampled: Sampled::default(),
             sampling: Sampling::default(),
             speech: Speech::default(),
+            noted: BTreeSet::new(),
             wrong_rings: BTreeMap::new(),
         }
     }
@@ -112,6 +121,25 @@ impl Watch {
                 volume && finding.cause == Cause::Unknown
             })
         })
+    }
+
+    /// What began since the last look and is no alert: it is explained, and over by itself. For the journal.
+    fn news(&mut self) -> Vec<Entry> {
+        let mut news = Vec::new();
+        let mut on = BTreeSet::new();
+        for (vip, watched) in &self.vips {
+            let findings = watched.detector.findings().iter();
+            for finding in findings.filter(|finding| finding.weight == Weight::Note) {
+                let name = (vip.clone(), finding.kind.name(), finding.raised_s.to_bits());
+                if !self.noted.contains(&name) {
+                    let words = format!("{}; {}", finding.cause, finding.evidence.join("; "));
+                    news.push(Entry::new(finding.kind.name(), words).vip(vip));
+                }
+                on.insert(name);
+            }
+        }
+        self.noted = on;
+        news
     }
 
     /// Tells what a ring really gives; none when it is the one that was loaded.
@@ -278,6 +306,9 @@ impl Actor {
         }
         let names = &mut self.watch.vips;
         names.retain(|name, _| vips.iter().any(|vip| vip.name == *name));
+        for entry in self.watch.news() {
+            self.note(entry);
+        }
     }
 
     /// Reads the sampled flows, then says how many are to be sampled from now on.
