@@ -1,5 +1,6 @@
 //! The runs of `cargo xtask outage`, and two more that only a test makes.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
@@ -122,6 +123,74 @@ fn a_spike_that_all_members_share_is_named_and_is_no_alert() {
         let came: u64 = record.flows_of_all();
         assert!(came > 20 * 2 * RATE, "{came} flows: that is no spike");
     });
+}
+
+/// UDP flows that are under way when a ring changes are counted once more, at the members that they stay with.
+#[test]
+fn a_ring_in_transition_is_named_and_is_no_alert() {
+    if !can_run("a_ring_in_transition_is_named_and_is_no_alert") {
+        return;
+    }
+    let lab = site::build().unwrap();
+    let binary = lab::balancer::binary().unwrap();
+    let terms = Terms {
+        rate: 0,
+        edit: |text| {
+            text.replace(
+                "\"tcp\"\nforward",
+                "\"udp\"\ntrack = \"on-change\"\nforward",
+            )
+        },
+        ..Terms::default()
+    };
+    let site = Site::start(&lab, &binary, terms).unwrap();
+    let mut record = Record::begin(&site).unwrap();
+    let sockets: Vec<UdpSocket> = lab.clients[0].ns.enter(|| {
+        let sockets = (0..600).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
+        sockets.collect()
+    });
+    let send_all = || {
+        for socket in &sockets {
+            // Nobody listens: an answer that says so may be what the system tells next.
+            let _ = socket.send_to(b"?", site.vip);
+        }
+    };
+    for _ in 0..10 {
+        send_all();
+        record
+            .go_on(&site, Duration::from_millis(500), |_| false)
+            .unwrap();
+    }
+    let drain = [
+        "backend",
+        "drain",
+        "api/backend-0",
+        "--no-wait",
+        "--bake",
+        "0s",
+    ];
+    site.balancer.operator().run(&drain).unwrap().ended(0);
+    let end = Instant::now() + LIMIT;
+    let named = loop {
+        send_all();
+        record
+            .go_on(&site, Duration::from_millis(500), |_| false)
+            .unwrap();
+        let events = site.events().unwrap();
+        if let Some(event) = events.into_iter().find(|event| event.kind == "overload") {
+            break event;
+        }
+        assert!(
+            Instant::now() < end,
+            "nothing is said: {:#?}",
+            site.status().unwrap()
+        );
+    };
+    assert!(
+        named.message.contains("the ring is in transition"),
+        "{named:?}"
+    );
+    record.check_quiet().unwrap();
 }
 
 /// The alert of a mistake that is in force is the same alert, with the same cause, for the next controller.
