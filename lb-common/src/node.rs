@@ -13,8 +13,6 @@ pub mod setting {
     pub const TRACK_MASK: &str = "TRACK_MASK";
     /// Buckets of the table of NAT sessions.
     pub const NAT_BUCKETS: &str = "NAT_BUCKETS";
-    /// One flow in `SAMPLE_MASK + 1` is sampled; a power of two minus one.
-    pub const SAMPLE_MASK: &str = "SAMPLE_MASK";
     /// ICMP messages that the node may send, a second and CPU.
     pub const ICMP_RATE: &str = "ICMP_RATE";
     /// 1: write a [`crate::trace::Trace`] for every packet.
@@ -32,12 +30,12 @@ pub const fn seconds(jiffies: u64, shift: u32) -> u64 {
 }
 
 map_type! {
-    /// How many ICMP messages a CPU has sent in a second.
-    pub struct IcmpBudget [16] {
+    /// How often a CPU has done something in a second, of what it may not do more often.
+    pub struct Budget [16] {
         /// The second.
         pub second: u64,
-        /// Messages sent in it.
-        pub sent: u64,
+        /// How often in it.
+        pub used: u64,
     }
 }
 

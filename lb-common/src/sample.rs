@@ -1,5 +1,10 @@
-//! Sampled flows: a small part of all flows, chosen by hash, is looked at more closely, so that
+//! Sampled flows: a part of all flows, chosen by hash, is looked at more closely, so that
 //! elephants, black holes and heavy sources can be named.
+//!
+//! How large the part is the controller decides for each VIP ([`crate::vip::Vip::sample_mask`]), from the traffic that there
+//! is: all flows of a quiet VIP, few of a busy one. The parts are nested: a flow that one mask samples is sampled by
+//! all smaller ones too. What a CPU may add to the table in a second is bounded, so a flood that comes before the
+//! controller has seen it costs little.
 
 use crate::{Address, map_type};
 
@@ -42,13 +47,13 @@ map_type! {
         pub member: u16,
         /// VIP.
         pub vip: u16,
-        /// Unused.
-        pub _pad: u32,
+        /// Lower half of the flow's hash: says under which masks it is sampled.
+        pub hash: u32,
     }
 }
 
 /// Flows sampled at a time.
 pub const MAX_SAMPLES: u32 = 4096;
 
-/// Default: one flow in 1,024.
-pub const DEFAULT_SAMPLE_MASK: u32 = 1023;
+/// Flows that a CPU may add to the table in a second: half a microsecond to one each, a thousandth of its time.
+pub const MAX_BEGUN_PER_S: u64 = 1024;

@@ -130,7 +130,10 @@ map_type! {
         /// Protocol.
         pub protocol: u8,
         /// Unused.
-        pub _pad: [u8; 17],
+        pub _pad: [u8; 9],
+        /// A flow is sampled when its hash has none of these bits (the lower 32 count); a power of two minus
+        /// one, stored in one step. 0: every flow. See [`crate::sample`].
+        pub sample_mask: u64,
     }
 }
 

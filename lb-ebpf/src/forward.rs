@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    checksum, family, hash,
+    checksum, family,
     member::{Egress, Member, control},
     proto,
     reason::Reason,
@@ -15,7 +15,7 @@ use crate::{
     headers::{Headers, tcp},
     icmp,
     link::{self, Addresses},
-    maps::{self, EGRESS, Elements as _, MEMBERS, SAMPLE_MASK},
+    maps::{self, EGRESS, Elements as _, MEMBERS},
     packet::Packet,
     samples, scratch,
     select::{Choice, choose, none_serves},
@@ -66,7 +66,8 @@ fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Ve
     let choice = choose(vip, vip_index, headers, true)?;
     let way = way(choice.member, vip_index)?;
     let bytes = Packet::of(ctx).len();
-    let noted = hash::is_sampled(choice.flow_hash, SAMPLE_MASK.load()) || headers.first_fragment;
+    let sampled = samples::is_sampled(vip, choice.flow_hash);
+    let noted = sampled || headers.first_fragment;
     if noted {
         // Now, so that the addresses need not be kept while the packet is sent.
         scratch::leave(headers);
@@ -79,7 +80,7 @@ fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Ve
     };
     count_packet(choice.member, choice.new_flow, resets, choice.kept, bytes);
     if noted {
-        note(vip_index, &choice, first_fragment, bytes);
+        note(vip_index, &choice, sampled, first_fragment, bytes);
     }
     Ok(Verdict::sent(Reason::Forwarded, action))
 }
@@ -172,10 +173,10 @@ pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reas
 
 /// Writes down what later packets will ask for. The headers are in the scratch.
 #[inline(always)]
-fn note(vip_index: u16, choice: &Choice, first_fragment: bool, bytes: u32) {
+fn note(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u32) {
     let (vip, member) = (u32::from(vip_index), u32::from(choice.member));
-    if hash::is_sampled(choice.flow_hash, SAMPLE_MASK.load()) {
-        samples::sample(vip, member, bytes);
+    if sampled {
+        samples::sample(vip, member, bytes, choice.flow_hash as u32);
     }
     if first_fragment {
         fragments::remember_first(vip, member, choice.flow_hash);

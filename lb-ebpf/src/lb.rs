@@ -17,6 +17,7 @@
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 
+mod budget;
 mod clock;
 mod counters;
 mod encap;

@@ -20,9 +20,9 @@ use lb_common::{
         DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, MAX_NAT_SOURCES, NatBucket, NatFlow,
         NatKey, NatSource, buckets_for,
     },
-    node::{DEFAULT_ICMP_RATE, IcmpBudget},
+    node::{Budget, DEFAULT_ICMP_RATE},
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
-    sample::{DEFAULT_SAMPLE_MASK, FlowKey, FlowSample, MAX_SAMPLES},
+    sample::{FlowKey, FlowSample, MAX_SAMPLES},
     trace::Trace,
     track::{Bucket, DEFAULT_BUCKETS},
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
@@ -58,8 +58,6 @@ settings! {
     TRACK_MASK = DEFAULT_BUCKETS - 1;
     /// Buckets of the table of NAT sessions.
     NAT_BUCKETS = buckets_for(DEFAULT_SESSIONS);
-    /// One flow in this plus one is sampled.
-    SAMPLE_MASK = DEFAULT_SAMPLE_MASK;
     /// ICMP messages a second and CPU.
     ICMP_RATE = DEFAULT_ICMP_RATE;
     /// Write a trace for every packet.
@@ -125,6 +123,10 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentTarget, { MAX_DATAG
 pub(crate) static SAMPLES: LruHashMap<FlowKey, FlowSample, { MAX_SAMPLES as usize }> =
     LruHashMap::new();
 
+/// Flows that this CPU may still add to the sampled ones in this second.
+#[btf_map]
+pub(crate) static SAMPLE_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
 /// Counters of the members.
 #[btf_map]
 pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters, { MAX_MEMBERS as usize }> =
@@ -140,7 +142,7 @@ pub(crate) static NODE_COUNTS: PerCpuArray<NodeCounters, 1> = PerCpuArray::new()
 
 /// ICMP messages that this CPU may still send in this second.
 #[btf_map]
-pub(crate) static ICMP_BUDGET: PerCpuArray<IcmpBudget, 1> = PerCpuArray::new();
+pub(crate) static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
 /// What one stage leaves for the next.
 #[btf_map]

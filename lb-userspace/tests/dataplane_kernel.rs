@@ -743,4 +743,20 @@ fn counters_of_all_cpus_and_samples_are_read() {
     let all = dataplane.samples.read().unwrap();
     assert_eq!(all.len(), 1);
     assert_eq!((all[0].0.protocol, all[0].1.vip), (1, 0x0202));
+
+    // As many as there is room for: the kernel gives them in one go, and each once.
+    samples.remove(&[1; 40]).unwrap();
+    for number in 0..4096_u32 {
+        let mut key = [0; 40];
+        key[..4].copy_from_slice(&number.to_ne_bytes());
+        samples.insert(key, [3; 40], 0).unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let all = dataplane.samples.read().unwrap();
+    println!("{} samples read in {:?}", all.len(), begun.elapsed());
+    let sources: std::collections::BTreeSet<u64> =
+        all.iter().map(|(key, _)| key.source[0]).collect();
+    assert_eq!(sources.len(), all.len());
+    // The table forgets a few before it is full.
+    assert!((2048..=4096).contains(&all.len()), "{}", all.len());
 }

@@ -5,7 +5,7 @@ use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 
 use super::{HOPS, LEN};
 use crate::{
-    clock,
+    budget, clock,
     headers::Headers,
     link::{self, Addresses, ether},
     maps::{ICMP_BUDGET, ICMP_RATE},
@@ -127,18 +127,7 @@ fn finish(done: Result<(), Reason>, sent: Reason, silent: Reason) -> Verdict {
 /// Whether this CPU may send another message in this second.
 #[inline(always)]
 fn may_send() -> bool {
-    let Some(budget) = ICMP_BUDGET.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
-    let budget = unsafe { &mut *budget };
-    let now_s = clock::now_s();
-    if budget.second != now_s {
-        budget.second = now_s;
-        budget.sent = 0;
-    }
-    budget.sent += 1;
-    budget.sent <= u64::from(ICMP_RATE.load())
+    budget::take(&ICMP_BUDGET, clock::now_s(), ICMP_RATE.load().into())
 }
 
 /// Cuts the packet to what is quoted, and makes `room` in front of it.

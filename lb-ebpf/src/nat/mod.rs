@@ -4,7 +4,6 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    hash,
     nat::{NatFlow, NatKey, REPLY, state},
     reason::Reason,
     trace::decision,
@@ -19,7 +18,7 @@ use crate::{
     headers::{Headers, tcp},
     icmp,
     link::{self, Addresses},
-    maps::{self, SAMPLE_MASK},
+    maps,
     packet::Packet,
     samples,
     scratch::{Scratch, Session, scratch},
@@ -47,7 +46,7 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
         return Verdict::of(Reason::Internal).0;
     };
     let headers = &scratch.headers;
-    let noted = hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load());
+    let noted = samples::is_sampled(vip, headers.flow_hash(vip));
     if !noted
         && !headers.first_fragment
         && let Some(flow) =
@@ -142,8 +141,9 @@ fn try_send(
     if !verdict.is_sent() {
         return Ok(verdict);
     }
-    if hash::is_sampled(headers.flow_hash(vip), SAMPLE_MASK.load()) {
-        samples::sample(u32::from(vip_index), u32::from(member), bytes);
+    let hash = headers.flow_hash(vip);
+    if samples::is_sampled(vip, hash) {
+        samples::sample(u32::from(vip_index), u32::from(member), bytes, hash as u32);
     }
     if headers.first_fragment {
         fragments::remember_session(headers, &session.request_key, vip_index, member);

@@ -115,7 +115,6 @@ const KINDS: &[(&str, Patience)] = &[
     ("backend_down", patience(3, 15, true)),
     ("no_next_hop", patience(5, 15, true)),
     ("drops", patience(10, 60, true)),
-    ("limit", patience(10, 60, false)),
     ("capacity", patience(30, 120, true)),
     ("data_path", patience(3, 10, true)),
     ("generic_xdp", patience(0, 10, false)),

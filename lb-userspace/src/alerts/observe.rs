@@ -51,27 +51,16 @@ impl Limits {
     }
 }
 
-/// Reasons whose counters stand still when all is well, the kind of alert, and what it means.
-const BAD_REASONS: &[(&str, &str, &str)] = &[
-    ("NO_MEMBER", "drops", "no member could take them"),
-    ("NO_NEXT_HOP", "drops", "the way to the member is not known"),
+/// Reasons whose counters stand still when all is well, and what it means that they don't.
+const BAD_REASONS: &[(&str, &str)] = &[
+    ("NO_MEMBER", "no member could take them"),
+    ("NO_NEXT_HOP", "the way to the member is not known"),
     (
         "NAT_NO_PORT",
-        "drops",
         "no port of the NAT source was free: add addresses to node.nat_source",
     ),
-    (
-        "NO_ROOM",
-        "drops",
-        "the driver left no room for an outer header",
-    ),
-    (
-        "INTERNAL",
-        "drops",
-        "a table was not as the program expects it",
-    ),
-    ("LIMITED", "limit", "a limit is in force"),
-    ("RATE_LIMITED", "limit", "a limit is in force"),
+    ("NO_ROOM", "the driver left no room for an outer header"),
+    ("INTERNAL", "a table was not as the program expects it"),
 ];
 
 /// Packets a second that are worth an alert.
@@ -112,7 +101,7 @@ impl Observer {
     }
 
     fn drops(&mut self, status: &Status) -> Vec<Condition> {
-        let counter = |(name, _, _): &(&str, _, _)| status.reasons.get(*name).copied().unwrap_or(0);
+        let counter = |(name, _): &(&str, _)| status.reasons.get(*name).copied().unwrap_or(0);
         let now: Vec<u64> = BAD_REASONS.iter().map(counter).collect();
         while self.past.len() > 1 && status.at.duration_since(self.past[1].0) >= BACK {
             self.past.pop_front();
@@ -120,12 +109,12 @@ impl Observer {
         let mut conditions = Vec::new();
         if let Some((at, before)) = self.past.front() {
             let seconds = status.at.duration_since(*at).as_secs_f64().max(1.0);
-            for (index, (name, kind, meaning)) in BAD_REASONS.iter().enumerate() {
+            for (index, (name, meaning)) in BAD_REASONS.iter().enumerate() {
                 let rate = now[index].saturating_sub(before[index]) as f64 / seconds;
                 if rate > FEW_PER_S {
                     let summary = format!("{rate:.0} packets a second are dropped: {meaning}");
-                    let key = format!("{kind}:{name}");
-                    let condition = Condition::new(key, *kind, Severity::Warning, summary);
+                    let key = format!("drops:{name}");
+                    let condition = Condition::new(key, "drops", Severity::Warning, summary);
                     conditions
                         .push(condition.cause(format!("reason {name} of docs/operations.md")));
                 }
@@ -145,7 +134,7 @@ fn data_path(status: &Status) -> Option<Condition> {
         .filter(|interface| wrong(interface.program_id))
         .map(|interface| match interface.program_id {
             Some(id) => format!("{} runs program {id}", interface.name),
-            None => format!("{} runs none", interface.name),
+            None => format!("{} does not run it", interface.name),
         })
         .collect();
     if odd.is_empty() {
@@ -317,4 +306,21 @@ fn capacity(vip: &VipStatus, limits: &VipLimits) -> Option<Condition> {
         limits.target_utilisation * 100.0
     );
     Some(condition.vip(&vip.name).cause(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::reason::REASONS;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_that_is_watched_exists() {
+        for (name, _) in BAD_REASONS {
+            assert!(
+                REASONS.iter().any(|reason| reason.name == *name),
+                "nothing counts {name}"
+            );
+        }
+    }
 }

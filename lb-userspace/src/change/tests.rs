@@ -523,7 +523,7 @@ fn settings_are_told_in_words() {
     node.after.node.sample = 2;
     let plan = node.plan();
     assert_eq!((plan.verdict, plan.vips.len()), (PlanVerdict::Allowed, 0));
-    assert_eq!(plan.other, ["node.sample: 1024 → 2"]);
+    assert_eq!(plan.other, ["node.sample: 1 → 2"]);
 }
 
 /// A backend: place in a pool of addresses, weight, capacity, state.

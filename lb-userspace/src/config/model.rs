@@ -57,7 +57,7 @@ pub struct Node {
     pub track_flows: u32,
     /// Sessions of `nat`.
     pub nat_sessions: u32,
-    /// One flow in this many is sampled; a power of two.
+    /// At most one flow in this many is sampled; a power of two.
     pub sample: u32,
 }
 

@@ -259,7 +259,7 @@ fn resolve_node(node: typed::Node, read_file: ReadFile<'_>, problems: &Problems)
             track::DEFAULT_BUCKETS * track::WAYS as u32,
         ),
         nat_sessions: or(node.nat_sessions, nat::DEFAULT_SESSIONS),
-        sample: or(node.sample, 1024),
+        sample: or(node.sample, 1),
     })
 }
 

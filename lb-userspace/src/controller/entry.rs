@@ -138,7 +138,8 @@ pub(super) fn vip(vip: &config::Vip, seed: &HashSeed) -> vip::Vip {
         family: family_of(vip.address),
         port_be: vip.port.to_be(),
         protocol: vip.protocol.number(),
-        _pad: [0; 17],
+        _pad: [0; 9],
+        sample_mask: 0,
     }
 }
 

@@ -64,7 +64,6 @@ pub fn load_options(config: &Config) -> LoadOptions {
     LoadOptions {
         track_buckets: (config.node.track_flows / lb_common::track::WAYS as u32).max(1),
         nat_sessions: config.node.nat_sessions,
-        sample_mask: config.node.sample.max(1) - 1,
         ..LoadOptions::default()
     }
 }

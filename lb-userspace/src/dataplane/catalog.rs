@@ -10,7 +10,7 @@ use lb_common::{
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
     nat::{MAX_LOCKS, MAX_NAT_SOURCES, NatBucket, NatFlow, NatKey, NatSource, buckets_for},
-    node::IcmpBudget,
+    node::Budget,
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
     trace::Trace,
@@ -42,6 +42,7 @@ pub(super) mod name {
     pub(in super::super) const VIP_COUNTS: &str = "VIP_COUNTS";
     pub(in super::super) const NODE_COUNTS: &str = "NODE_COUNTS";
     pub(in super::super) const ICMP_BUDGET: &str = "ICMP_BUDGET";
+    pub(in super::super) const SAMPLE_BUDGET: &str = "SAMPLE_BUDGET";
     pub(in super::super) const TRACE: &str = "TRACE";
 }
 
@@ -128,7 +129,8 @@ pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
         counts::<MemberCounters>(name::MEMBER_COUNTS, MAX_MEMBERS),
         counts::<VipCounters>(name::VIP_COUNTS, MAX_VIPS),
         counts::<NodeCounters>(name::NODE_COUNTS, 1),
-        counts::<IcmpBudget>(name::ICMP_BUDGET, 1),
+        counts::<Budget>(name::ICMP_BUDGET, 1),
+        counts::<Budget>(name::SAMPLE_BUDGET, 1),
         counts::<Trace>(name::TRACE, 1),
     ]
 }

@@ -193,7 +193,7 @@ impl Dataplane {
             },
             nat_sources: mapped(ebpf, name::NAT_SOURCES)?,
             samples: Samples {
-                table: take(ebpf, name::SAMPLES)?,
+                map: take_data(ebpf, name::SAMPLES)?,
             },
             vips,
             rings,
@@ -284,6 +284,17 @@ fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
         .take_map(name)
         .ok_or(DataplaneError::Missing { kind: "map", name })?;
     T::try_from(map).map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
+}
+
+/// Takes a map out of the object, as it is.
+fn take_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData> {
+    match ebpf.take_map(name) {
+        Some(Map::LruHashMap(data)) => Ok(data),
+        _ => Err(DataplaneError::Missing {
+            kind: "LRU hash map",
+            name,
+        }),
+    }
 }
 
 /// Maps a table into memory.

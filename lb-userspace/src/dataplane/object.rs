@@ -6,7 +6,6 @@ use aya::{Ebpf, EbpfLoader};
 use lb_common::{
     nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, buckets_for},
     node::{DEFAULT_ICMP_RATE, setting},
-    sample::DEFAULT_SAMPLE_MASK,
     track::DEFAULT_BUCKETS,
 };
 
@@ -30,8 +29,6 @@ pub struct LoadOptions {
     pub nat_sessions: u32,
     /// Sessions of `nat` that have not been answered and followed yet.
     pub nat_embryonic: u32,
-    /// One flow in this plus one is sampled; a power of two minus one.
-    pub sample_mask: u32,
     /// ICMP messages that may be sent, a second and CPU.
     pub icmp_rate: u32,
     /// Write a trace for every packet. For `simulate` and tests.
@@ -46,7 +43,6 @@ impl Default for LoadOptions {
             track_buckets: DEFAULT_BUCKETS,
             nat_sessions: DEFAULT_SESSIONS,
             nat_embryonic: DEFAULT_EMBRYONIC,
-            sample_mask: DEFAULT_SAMPLE_MASK,
             icmp_rate: DEFAULT_ICMP_RATE,
             tracing: false,
             jiffies_shift: None,
@@ -68,13 +64,6 @@ impl LoadOptions {
                 "track_buckets",
                 self.track_buckets,
                 "it must be a power of two",
-            );
-        }
-        if !self.sample_mask.wrapping_add(1).is_power_of_two() && self.sample_mask != u32::MAX {
-            return wrong(
-                "sample_mask",
-                self.sample_mask,
-                "it must be a power of two minus one",
             );
         }
         for (setting, value) in [
@@ -106,7 +95,6 @@ pub(super) fn open(
         .override_global(setting::JIFFIES_SHIFT, &jiffies_shift, true)
         .override_global(setting::TRACK_MASK, &track_mask, true)
         .override_global(setting::NAT_BUCKETS, &nat_buckets, true)
-        .override_global(setting::SAMPLE_MASK, &options.sample_mask, true)
         .override_global(setting::ICMP_RATE, &options.icmp_rate, true)
         .override_global(setting::TRACING, &tracing, true);
     for map in &maps {
@@ -166,13 +154,6 @@ mod tests {
             ),
             (
                 LoadOptions {
-                    sample_mask: 2,
-                    ..LoadOptions::default()
-                },
-                "sample_mask",
-            ),
-            (
-                LoadOptions {
                     nat_sessions: 0,
                     ..LoadOptions::default()
                 },
@@ -192,11 +173,5 @@ mod tests {
             );
         }
         LoadOptions::default().check().unwrap();
-        LoadOptions {
-            sample_mask: u32::MAX,
-            ..LoadOptions::default()
-        }
-        .check()
-        .unwrap();
     }
 }

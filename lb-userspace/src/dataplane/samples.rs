@@ -1,40 +1,32 @@
 //! Sampled flows.
 
-use aya::maps::{HashMap, MapData};
-use lb_common::sample::{FlowKey, FlowSample};
+use std::os::fd::AsFd as _;
+
+use aya::maps::MapData;
+use lb_common::sample::{FlowKey, FlowSample, MAX_SAMPLES};
 
 use super::{
     catalog::name,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
-    is_missing,
-    mapping::Plain,
+    syscalls,
 };
 
 /// The sampled flows.
 #[derive(Debug)]
 pub struct Samples {
-    pub(super) table: HashMap<MapData, Plain<FlowKey>, Plain<FlowSample>>,
+    pub(super) map: MapData,
 }
 
 impl Samples {
-    /// All sampled flows. The table lives while it is read: flows that were displaced meanwhile are
-    /// missing, and one may come twice.
+    /// All sampled flows, in a few system calls. The table lives while it is read: flows that were displaced
+    /// meanwhile may be missing.
     pub fn read(&self) -> Result<Vec<(FlowKey, FlowSample)>> {
-        let mut samples = Vec::new();
-        for entry in self.table.iter() {
-            match entry {
-                Ok((key, sample)) => samples.push((key.0, sample.0)),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => {
-                    return Err(DataplaneError::map(
-                        "read",
-                        name::SAMPLES,
-                        &error,
-                        PRIVILEGE_HINT,
-                    ));
-                }
-            }
-        }
-        Ok(samples)
+        let read = syscalls::read_hash(self.map.fd().as_fd(), MAX_SAMPLES as usize);
+        read.map_err(|error| DataplaneError::Map {
+            operation: "read",
+            map: name::SAMPLES.to_owned(),
+            kernel: error.to_string(),
+            hint: PRIVILEGE_HINT,
+        })
     }
 }

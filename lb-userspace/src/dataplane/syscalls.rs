@@ -4,14 +4,19 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+use bytemuck::Pod;
+
 /// `BPF_OBJ_GET` of `enum bpf_cmd`, Linux 4.4.
 const OBJ_GET: libc::c_int = 7;
+
+/// `BPF_MAP_LOOKUP_BATCH`, Linux 5.6.
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 
 /// `BPF_LINK_DETACH`, Linux 5.9.
 const LINK_DETACH: libc::c_int = 34;
@@ -59,6 +64,71 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     first[..4].copy_from_slice(&fd);
     attributes.first = u64::from_ne_bytes(first);
     bpf(LINK_DETACH, &attributes).map(drop)
+}
+
+/// The part of `union bpf_attr` that the commands of batches read.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    /// Where the last batch ended; 0 at first.
+    from: u64,
+    /// Where this one ended: a number of 32 bits, for hash maps.
+    to: u64,
+    keys: u64,
+    values: u64,
+    /// In: how many there is room for. Out: how many there are.
+    count: u32,
+    map_fd: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Reads a hash map; `at_once` elements a call, which must be more than any of its buckets has.
+pub(super) fn read_hash<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    at_once: usize,
+) -> io::Result<Vec<(K, V)>> {
+    let mut keys = vec![K::zeroed(); at_once];
+    let mut values = vec![V::zeroed(); at_once];
+    let mut read = Vec::new();
+    let mut place = [0_u32; 2];
+    let mut first = true;
+    loop {
+        let mut batch = Batch {
+            from: if first {
+                0
+            } else {
+                place.as_ptr().expose_provenance() as u64
+            },
+            to: place.as_mut_ptr().expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: at_once as u32,
+            map_fd: map.as_raw_fd() as u32,
+            ..Batch::default()
+        };
+        let size = size_of::<Batch>();
+        // SAFETY: the kernel reads and writes `size` bytes of `batch`, up to `count` elements of the two vectors,
+        // whose elements have the sizes of the map's (checked when it was opened) and take any bytes, and a
+        // number of 32 bits at `from` and `to`; all of them live until it returns.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, &raw mut batch, size) };
+        let ended = if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::ENOENT) {
+                return Err(error);
+            }
+            true
+        } else {
+            false
+        };
+        let count = at_once.min(batch.count as usize);
+        read.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
+        if ended {
+            return Ok(read);
+        }
+        first = false;
+    }
 }
 
 /// Asks the kernel to wait until every program that runs now has ended.

@@ -1,4 +1,7 @@
 //! The VIPs.
+//!
+//! An entry has two owners: the mask of the sampled flows follows the traffic, everything else the configuration. So
+//! [`Vips::read`] and [`Vips::write`] leave the mask out, and it has a pair of its own.
 
 use std::mem::offset_of;
 
@@ -42,16 +45,40 @@ impl RingName {
 }
 
 impl Vips {
-    /// A VIP as the kernel has it.
+    /// A VIP as the kernel has it; its mask is given as 0.
     pub fn read(&self, vip: u16) -> Result<Vip> {
-        self.table.read(vip.into())
+        let sample_mask = 0;
+        let found = self.table.read(vip.into())?;
+        Ok(Vip {
+            sample_mask,
+            ..found
+        })
     }
 
-    /// Writes a VIP; its ring word comes last. For VIPs that no service names yet: several words
+    /// Writes a VIP, but not its mask; its ring word comes last. For VIPs that no service names yet: several words
     /// don't change in one step.
     pub fn write(&self, vip: u16, value: &Vip) -> Result<()> {
         const { assert!(offset_of!(Vip, ring) == 0) };
-        self.table.write_first_word_last(vip.into(), value)
+        let sample_mask = self.sample_mask(vip)?.into();
+        let kept = Vip {
+            sample_mask,
+            ..*value
+        };
+        self.table.write_first_word_last(vip.into(), &kept)
+    }
+
+    /// Samples one flow in `mask + 1` of a VIP from now on; a power of two minus one.
+    pub fn set_sample_mask(&self, vip: u16, mask: u32) -> Result<()> {
+        let place = offset_of!(Vip, sample_mask);
+        self.table.store_word(vip.into(), place, mask.into())
+    }
+
+    /// The mask of a VIP's sampled flows.
+    pub fn sample_mask(&self, vip: u16) -> Result<u32> {
+        let word = self
+            .table
+            .load_word(vip.into(), offset_of!(Vip, sample_mask))?;
+        Ok(word as u32)
     }
 
     /// Points a VIP to another ring in one step. The image of the ring before may be retired now.

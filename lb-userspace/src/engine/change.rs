@@ -263,9 +263,6 @@ impl Actor {
         if self.running.file_digest.is_none() {
             self.running.file_digest = before.file_digest;
         }
-        if before.config.node.sample != self.running.config.node.sample {
-            warn!("node.sample takes effect when the controller is started again");
-        }
         if before.config.api != self.running.config.api
             || before.config.metrics != self.running.config.metrics
         {

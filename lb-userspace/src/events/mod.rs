@@ -35,7 +35,8 @@ const BEHIND: usize = 1024;
 /// What happened, before it has a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What kind: `revision`, `health`, `alert`, `rollback`, `start`, `upgrade`.
+    /// What kind: `revision`, `health`, `alert`, `rollback`, `start`, `upgrade`; or what the watch over shares found and nobody
+    /// need be woken for: `spike`, `overload` in a transition, `table_skew` by rounding.
     pub kind: &'static str,
     /// The VIP it is about, if it is about one.
     pub vip: Option<String>,

@@ -1,6 +1,9 @@
 //! The endpoint: GET /metrics, and nothing else.
+//!
+//! Each connection is for one request, and ends after a few seconds whatever its client does; there are never more than
+//! some at a time. A client that says nothing, or does not read, holds up nobody for long.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -8,13 +11,43 @@ use axum::{
     http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::Mutex};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+    time::{sleep, timeout},
+};
+use tracing::warn;
 
 use super::{Sources, render};
 
 /// What the page is.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long to wait when no connection can be taken: there may be no descriptor left.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Clients at a time; others wait.
+    pub(super) clients: usize,
+    /// How long a connection lasts at the most, from its beginning to the end of the answer.
+    pub(super) patience: Duration,
+}
+
+impl Limits {
+    /// A page of 64 VIPs with 4,096 members takes 50 ms, and Prometheus waits ten seconds.
+    const USUAL: Self = Self {
+        clients: 32,
+        patience: Duration::from_secs(10),
+    };
+}
 
 /// Why there are no metrics.
 #[derive(Debug, Error)]
@@ -44,6 +77,11 @@ struct Endpoint {
 
 /// Serves the page for ever.
 pub async fn serve(listener: TcpListener, sources: Sources) {
+    serve_within(listener, sources, Limits::USUAL).await;
+}
+
+/// The same, with other limits.
+pub(super) async fn serve_within(listener: TcpListener, sources: Sources, limits: Limits) {
     let endpoint = Endpoint {
         sources,
         turn: Mutex::new(()),
@@ -51,8 +89,29 @@ pub async fn serve(listener: TcpListener, sources: Sources) {
     let router = Router::new()
         .fallback(answer)
         .with_state(Arc::new(endpoint));
+    let places = Arc::new(Semaphore::new(limits.clients));
     // It goes on after errors of single connections, and never ends.
-    let _ = axum::serve(listener, router).await;
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "a client of the metrics can't be taken");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let mut http = http1::Builder::new();
+        http.keep_alive(false)
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.patience);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            // Whether it ended well is the client's business.
+            let _ = timeout(limits.patience, connection).await;
+            drop(place);
+        });
+    }
 }
 
 async fn answer(State(endpoint): State<Arc<Endpoint>>, method: Method, uri: Uri) -> Response {

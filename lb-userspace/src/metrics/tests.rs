@@ -8,8 +8,13 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{example::snapshot, *};
+use super::{
+    example::snapshot,
+    server::{Limits, serve_within},
+    *,
+};
 use crate::api::types::MemberState;
 
 fn names(page: &str) -> BTreeSet<&str> {
@@ -80,15 +85,7 @@ fn promtool_has_no_complaint() {
 #[tokio::test]
 async fn only_get_metrics_is_answered() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let example = example::example(1, 2);
-    let (_status, status) = watch::channel(Arc::new(example.status));
-    let (_facts, facts) = watch::channel(Arc::new(example.facts));
-    let sources = Sources {
-        status,
-        traffic: SharedTraffic::new(example.traffic),
-        facts,
-        alerts: Alerts::in_memory(),
-    };
+    let sources = small_sources();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let error = bind(address).await.unwrap_err().to_string();
@@ -126,6 +123,49 @@ async fn only_get_metrics_is_answered() {
             .send()
             .await;
         assert_eq!(answer.unwrap().status(), 404, "{path}");
+    }
+}
+
+/// The sources of a small node. Their senders are gone: what they last said stays.
+fn small_sources() -> Sources {
+    let example = example::example(1, 2);
+    Sources {
+        status: watch::channel(Arc::new(example.status)).1,
+        traffic: SharedTraffic::new(example.traffic),
+        facts: watch::channel(Arc::new(example.facts)).1,
+        alerts: Alerts::in_memory(),
+    }
+}
+
+/// Clients that say nothing, or half of a request, hold their places for a while and no longer.
+#[tokio::test]
+async fn slow_clients_hold_up_nobody_for_long() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits {
+        clients: 2,
+        patience: Duration::from_millis(300),
+    };
+    tokio::spawn(serve_within(listener, small_sources(), limits));
+    let mut slow = Vec::new();
+    for said in [&b""[..], b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"", b"G"] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        slow.push(stream);
+    }
+    let url = format!("http://{address}/metrics");
+    let answer = tokio::time::timeout(Duration::from_secs(20), reqwest::get(url)).await;
+    let answer = answer
+        .expect("an answer, when the slow ones are out")
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    // All of them were let go.
+    for mut stream in slow {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest));
+        // Reset or ended: either is an end.
+        let _ = read.await.expect("an end");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The watch over one VIP.
 
 use super::{
-    Affected, Cause, Facts, Finding, Kind, Observation, Samples, Thresholds, Weight,
+    Affected, Cause, Elephant, Facts, Finding, Kind, Observation, Samples, Thresholds, Weight,
     concentration::Concentration,
     counts::{Roster, Step},
     diagnosis::{Context, Diagnosis},
@@ -10,7 +10,7 @@ use super::{
     shares::Shares,
     silence::Silence,
     spike::Spike,
-    volume::{Unit, Volume},
+    volume::{Flow, Unit, Volume},
 };
 
 /// How long sampled flows are believed, seconds.
@@ -64,7 +64,16 @@ impl Detector {
         self.take_samples(seen);
         let (step, thresholds) = (&self.step, &self.thresholds);
         self.spike.observe(step, thresholds);
-        self.volume.observe(step, thresholds);
+        let samples = self.samples.as_ref().map(|(_, samples)| samples);
+        let flows: Vec<Flow> = samples.map_or_else(Vec::new, |samples| {
+            let flows = samples.elephants.iter();
+            let place = |flow: &Elephant| {
+                let rates = [flow.bytes_per_s, flow.packets_per_s];
+                Some((self.roster.place(&flow.member)?, rates))
+            };
+            flows.filter_map(place).collect()
+        });
+        self.volume.observe(step, &flows, thresholds);
         if self.facts.tcp {
             self.silence.observe(step, thresholds);
         }

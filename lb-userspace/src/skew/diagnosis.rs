@@ -307,11 +307,6 @@ impl<'a> Context<'a> {
         let theirs: f64 = flows.iter().copied().map(rate).sum();
         let excess = load.rate * (1.0 - load.expected_share / load.observed_share.max(1e-9));
         (theirs >= MOST * excess && theirs > 0.0).then(|| {
-            let sentence = format!(
-                "{} large flows have {} of what {name} gets",
-                flows.len(),
-                percent((theirs / load.rate).min(1.0)),
-            );
             // Only those without which it would not be explained.
             let mut named = 0.0;
             let flows = flows
@@ -322,7 +317,12 @@ impl<'a> Context<'a> {
                     needed
                 })
                 .map(|flow| flow.flow.clone())
-                .collect();
+                .collect::<Vec<_>>();
+            let sentence = format!(
+                "{} of what {name} gets is of large flows: {}",
+                percent((named / load.rate).min(1.0)),
+                flows.len(),
+            );
             (Cause::Elephants { flows }, sentence)
         })
     }

@@ -2,7 +2,9 @@
 //!
 //! They are heavy-tailed: one flow can be a thousand others, and no formula for the variance holds. So each
 //! second only says yes or no (does the member get a multiple of its share, and enough for it to
-//! matter?), and a finding needs a majority of yes, `volume_s` more than no.
+//! matter?), and a finding needs a majority of yes, `volume_s` more than no. That many seconds tell a chance meeting of large
+//! flows from a lasting skew. Where sampled flows show that it is no meeting, but one or a few that are large by
+//! themselves, a second says as much as four.
 //!
 //! Established flows stay where they are when the ring changes. What a member may carry is therefore the
 //! larger of its share of the table and its part of the new flows of the last hour.
@@ -16,6 +18,16 @@ use super::{
 const PRESENT: f64 = 5.0;
 /// Observations that the past is averaged over.
 const PAST: f64 = 3600.0;
+
+/// Flows that are few.
+const FEW: usize = 3;
+/// Times the floor that a few flows must have together to be large by themselves.
+const LARGE: f64 = 2.0;
+/// What a second counts in which they have half of what is too much.
+const SEEN: u32 = 4;
+
+/// A large flow: the place of its member, and what it has a second, in the order of [`Unit`].
+pub(super) type Flow = (usize, [f64; 2]);
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +119,7 @@ impl Volume {
         }
     }
 
-    pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {
+    pub(super) fn observe(&mut self, step: &Step, flows: &[Flow], thresholds: &Thresholds) {
         self.past_flows += (step.flows - self.past_flows) / PAST;
         if !step.has_volume && self.total[1] < 1.0 {
             return;
@@ -133,21 +145,37 @@ impl Volume {
                 let more = load.expected_share * (thresholds.volume_ratio - 1.0);
                 let limit = load.expected_share + more.min((1.0 - load.expected_share) / 2.0);
                 let yes = step.eligible > 1 && load.rate >= floor && load.observed_share > limit;
+                let few = of_few(flows, member, unit);
+                let excess =
+                    load.rate * (1.0 - load.expected_share / load.observed_share.max(1e-9));
+                let votes = match yes {
+                    false => 0,
+                    true if few >= LARGE * floor && few >= excess / 2.0 => SEEN,
+                    true => 1,
+                };
                 let scale = &mut self.members[member].units[unit as usize];
-                scale.judge(yes, step.now_s, thresholds.volume_s);
+                scale.judge(votes, step.now_s, thresholds.volume_s);
                 self.any |= scale.heavy.is_some();
             }
         }
     }
 }
 
+/// What the largest few flows of a member have together.
+fn of_few(flows: &[Flow], member: usize, unit: Unit) -> f64 {
+    let theirs = flows.iter().filter(|(place, _)| *place == member);
+    let mut rates: Vec<f64> = theirs.map(|(_, rates)| rates[unit as usize]).collect();
+    rates.sort_by(|a, b| b.total_cmp(a));
+    rates.iter().take(FEW).sum()
+}
+
 impl Scale {
-    fn judge(&mut self, yes: bool, now_s: f64, wanted: u32) {
+    fn judge(&mut self, votes: u32, now_s: f64, wanted: u32) {
         if self.yes == 0 {
             self.since_s = now_s;
         }
-        self.yes = if yes {
-            (self.yes + 1).min(wanted)
+        self.yes = if votes > 0 {
+            (self.yes + votes).min(wanted)
         } else {
             self.yes.saturating_sub(1)
         };

@@ -31,6 +31,8 @@ pub const MEMBERS: u16 = 16;
 const LOOPBACK: u32 = 1;
 
 const GENERATION: u32 = 3;
+/// One flow in 128 is sampled, as the watch over shares has it at ten million packets a second.
+const SAMPLE_MASK: u32 = 127;
 const FIRST_NAT_PORT: u16 = 1024;
 
 /// What the VIPs of a workload are like.
@@ -185,6 +187,7 @@ fn write_vip(
         ..Vip::zeroed()
     };
     dataplane.vips.write(vip, &value)?;
+    dataplane.vips.set_sample_mask(vip, SAMPLE_MASK)?;
     let dest = if packets.family == family::V4 {
         lb_common::address_v4((VIP_V4 + u32::from(vip)).to_be())
     } else {

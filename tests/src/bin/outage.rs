@@ -10,7 +10,7 @@ Usage: outage [--json] [--only RUN]... [--no-picture]
 
 Four nginx, 200 new connections a second, a real Alertmanager; then a revision that by mistake gives one backend nearly all
 of the table, and three causes that no configuration shows. Says how soon each is refused, undone or told, and what
-was named as its cause. Needs root; takes about four minutes.
+was named as its cause. Needs root; takes about five minutes.
 
   --json        one JSON object on standard output in place of the table
   --only RUN    only this run (guard, \"forced, bake\", \"forced, no bake\", \"black hole\", \"one NAT\", elephant)

@@ -213,7 +213,8 @@ impl Service {
             family: address(self.address).1,
             port_be: self.port.to_be(),
             protocol: self.protocol,
-            _pad: [0; 17],
+            _pad: [0; 9],
+            sample_mask: 0,
         }
     }
 

@@ -28,8 +28,8 @@ pub const RATE: u64 = 200;
 
 /// How long all is well before.
 const BEFORE: Duration = Duration::from_secs(12);
-/// The same where sources are hashed: how unequal they are must be known.
-const BEFORE_NAT: Duration = Duration::from_secs(40);
+/// The same where sources are hashed: how unequal they are is learned in one long window, of two minutes.
+const BEFORE_NAT: Duration = Duration::from_secs(135);
 /// How long the outcome is waited for.
 const LIMIT: Duration = Duration::from_secs(45);
 /// How long is written down after it.
@@ -127,7 +127,7 @@ pub fn run(faults: &[Fault]) -> Result<Report> {
 fn run_one(fault: Fault, binary: &Path) -> Result<Run> {
     let terms = Terms {
         hashes_sources: fault == Fault::Nat,
-        rate: RATE,
+        ..Terms::default()
     };
     let lab = site::build()?;
     let mut site = Site::start(&lab, binary, terms)?;

@@ -250,6 +250,13 @@ impl Record {
         over.sum::<f64>().round() as u64
     }
 
+    /// Flows that all backends got since the beginning of what was made.
+    pub fn flows_of_all(&self) -> u64 {
+        self.during()
+            .map(|second| second.new_flows.iter().sum::<u64>())
+            .sum()
+    }
+
     /// Flows that a backend got from the fault to its end.
     pub fn flows_of(&self, backend: &str) -> u64 {
         let place: Option<usize> = backend.rsplit('-').next().and_then(|n| n.parse().ok());

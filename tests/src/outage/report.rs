@@ -121,6 +121,13 @@ impl Run {
         }
     }
 
+    /// The share of the source that is the cause, per cent: `one source, 192.0.2.1, has 50 % of the flows`.
+    fn named_share(&self) -> Option<u64> {
+        let cause = self.record.alerts.first()?.1.annotations.cause.as_ref()?;
+        let (_, after) = cause.split_once(", has ")?;
+        after.split_once(" %")?.0.parse().ok()
+    }
+
     /// What should not have been.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -148,6 +155,12 @@ impl Run {
             }
         }
         let expected = self.fault.cause();
+        if self.fault == Fault::Nat {
+            let share = self.named_share();
+            // It opens half of the connections.
+            let is_right = share.is_some_and(|percent| (40..=60).contains(&percent));
+            check(is_right, format!("the NAT is said to have {share:?} %"));
+        }
         check(
             named == expected,
             format!("named {named:?}, it was {expected:?}"),

@@ -37,6 +37,8 @@ pub struct Terms {
     pub hashes_sources: bool,
     /// New connections a second.
     pub rate: u64,
+    /// What is different in the configuration.
+    pub edit: fn(String) -> String,
 }
 
 impl Default for Terms {
@@ -44,6 +46,7 @@ impl Default for Terms {
         Self {
             hashes_sources: false,
             rate: RATE,
+            edit: std::convert::identity,
         }
     }
 }
@@ -114,7 +117,7 @@ impl<'lab> Site<'lab> {
         let nginx = lab.backends.iter().map(|host| Nginx::start(host, &[any]));
         let nginx = nginx.collect::<Result<Vec<_>>>()?;
         let alertmanager = Alertmanager::start(host)?;
-        let text = configuration(lab, host.directory(), vip, terms, 100);
+        let text = (terms.edit)(configuration(lab, host.directory(), vip, terms, 100));
         let mut balancer = Balancer::new(host, binary)?;
         balancer.start(&text, || Balancer::is_attached(host))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -190,6 +193,14 @@ impl<'lab> Site<'lab> {
         })
     }
 
+    /// The controller is stopped, and another one goes on.
+    pub fn restart(&mut self) -> Result<()> {
+        let host = self.host;
+        self.balancer.stop()?;
+        self.balancer
+            .start(&self.text, || Balancer::is_attached(host))
+    }
+
     /// An error if a server or the controller has ended.
     pub fn check_running(&mut self) -> Result<()> {
         for nginx in &mut self.nginx {
@@ -213,8 +224,6 @@ fn configuration(
     } else {
         "flow"
     };
-    // How unequal sources are is learned in one long window; the default of two minutes takes long here.
-    let long = if terms.hashes_sources { "30s" } else { "2m" };
     let directory = directory.display();
     let mut text = format!(
         "[node]
@@ -222,8 +231,6 @@ interfaces = [\"eth0\"]
 xdp_mode = \"native\"
 state_dir = \"{directory}/state\"
 hash_seed = \"5eed0123456789abcdef5eed01234567\"
-# Few flows a second: all of them are looked at.
-sample = 1
 
 [api]
 socket = \"{directory}/api.sock\"
@@ -247,10 +254,6 @@ timeout = \"500ms\"
 
 [vip.guard]
 max_share = 0.4
-
-[vip.skew]
-long = \"{long}\"
-volume_for = \"8s\"
 ",
         url = Alertmanager::URL,
         address = vip.ip(),

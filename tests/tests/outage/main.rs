@@ -6,6 +6,7 @@
     reason = "tests panic: the stack trace says where"
 )]
 
+mod alerts;
 mod causes;
 
 /// Whether this machine has what the tests need.

@@ -165,7 +165,8 @@ impl Kind {
             family: address_of(self.address).1,
             port_be: self.port.to_be(),
             protocol: self.protocol.number(),
-            _pad: [0; 17],
+            _pad: [0; 9],
+            sample_mask: 0,
         }
     }
 }

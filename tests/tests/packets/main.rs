@@ -11,6 +11,7 @@ mod malformed;
 mod nat;
 mod random;
 mod replaced;
+mod samples;
 mod selection;
 mod stage;
 mod swap;

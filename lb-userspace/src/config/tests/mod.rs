@@ -48,7 +48,7 @@ fn the_least_gets_all_defaults() {
             track_idle: seconds(3600),
             track_flows: 1_048_576,
             nat_sessions: 65_536,
-            sample: 1024,
+            sample: 1,
         },
         api: Api {
             socket: "/run/evenkeel/api.sock".into(),

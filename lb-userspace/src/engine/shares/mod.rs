@@ -8,38 +8,43 @@
 //!
 //! [`crate::skew`] does the judging and knows nothing of all this. Here the actor gathers what it needs:
 //! which revision moved whom ([`changes`]), what the sampled flows tell ([`samples`]), and what the kernel's ring
-//! really gives when it is not the one that was loaded. The first seconds after a change are judged by
+//! really gives when it is not the one that was loaded. How many flows are sampled is decided in [`sampling`]. The first seconds after a change are judged by
 //! [`bake`].
 
 mod bake;
 mod changes;
 mod samples;
+mod sampling;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use tracing::error;
 
 pub(super) use bake::ShareTrial;
 use changes::Changes;
 use samples::Sampled;
+use sampling::{Demand, Sampling};
 pub(super) use words::Explained;
 use words::Speech;
 
 use super::actor::Actor;
 use crate::{
     alerts::Condition,
-    api::types::{Plan, RevisionNumber},
+    api::types::{Plan, RevisionNumber, Totals},
     config::{self, BackendState},
     controller::{MemberReport, ServiceId, VipReport},
-    skew::{Cause, Detector, Facts, Member, Observation, Phase, Thresholds, Weight},
+    events::Entry,
+    skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Thresholds, Weight},
     traffic::Traffic,
 };
-
-/// Ticks between two readings of the sampled flows: up to 4,096 of them, two system calls each.
-const SAMPLES_EVERY: u64 = 2;
 
 /// What a member's share of the kernel's ring is, where that is not the one that was loaded.
 type TrueShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
@@ -50,10 +55,12 @@ pub(super) struct Watch {
     vips: BTreeMap<String, Watched>,
     pub(super) changes: Changes,
     sampled: Sampled,
+    sampling: Sampling,
     speech: Speech,
+    /// What was written to the journal: VIP, kind and moment.
+    noted: BTreeSet<(String, &'static str, u64)>,
     /// Rings that are not as they were loaded: what they really give, by VIP index.
     wrong_rings: BTreeMap<u16, TrueShares>,
-    ticks: u64,
 }
 
 /// The watch over one VIP.
@@ -72,9 +79,10 @@ impl Watch {
             vips: BTreeMap::new(),
             changes: Changes::open(state_dir),
             sampled: Sampled::default(),
+            sampling: Sampling::default(),
             speech: Speech::default(),
+            noted: BTreeSet::new(),
             wrong_rings: BTreeMap::new(),
-            ticks: 0,
         }
     }
 
@@ -101,6 +109,37 @@ impl Watch {
             let mut findings = watched.detector.findings().iter();
             findings.any(|finding| finding.cause == Cause::Unknown)
         })
+    }
+
+    /// Whether a VIP has more bytes or packets than its flows explain, and no sampled flow has them.
+    fn misses_a_flow(&self, vip: &str) -> bool {
+        let watched = self.vips.get(vip);
+        watched.is_some_and(|watched| {
+            let mut findings = watched.detector.findings().iter();
+            findings.any(|finding| {
+                let volume = matches!(finding.kind, Kind::ByteSkew | Kind::PacketSkew);
+                volume && finding.cause == Cause::Unknown
+            })
+        })
+    }
+
+    /// What began since the last look and is no alert: it is explained, and over by itself. For the journal.
+    fn news(&mut self) -> Vec<Entry> {
+        let mut news = Vec::new();
+        let mut on = BTreeSet::new();
+        for (vip, watched) in &self.vips {
+            let findings = watched.detector.findings().iter();
+            for finding in findings.filter(|finding| finding.weight == Weight::Note) {
+                let name = (vip.clone(), finding.kind.name(), finding.raised_s.to_bits());
+                if !self.noted.contains(&name) {
+                    let words = format!("{}; {}", finding.cause, finding.evidence.join("; "));
+                    news.push(Entry::new(finding.kind.name(), words).vip(vip));
+                }
+                on.insert(name);
+            }
+        }
+        self.noted = on;
+        news
     }
 
     /// Tells what a ring really gives; none when it is the one that was loaded.
@@ -253,10 +292,9 @@ impl Actor {
     pub(super) fn watch_shares(&mut self) {
         let report = self.controller.report();
         self.watch.sampled.age();
-        if self.watch.ticks.is_multiple_of(SAMPLES_EVERY) {
-            self.read_samples(&report);
+        if let Err(error) = self.read_samples(&report) {
+            error!(%error, "the sampled flows can't be read");
         }
-        self.watch.ticks += 1;
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
         let vips = &self.running.config.vips;
@@ -268,23 +306,44 @@ impl Actor {
         }
         let names = &mut self.watch.vips;
         names.retain(|name, _| vips.iter().any(|vip| vip.name == *name));
+        for entry in self.watch.news() {
+            self.note(entry);
+        }
     }
 
-    fn read_samples(&mut self, report: &[VipReport]) {
-        let now_s = self.dataplane.now_s();
-        let read = self.dataplane.samples.read();
-        match (now_s, read) {
-            (Ok(now_s), Ok(flows)) => {
-                let traffic = self.recorder.traffic();
-                let traffic = traffic.lock();
-                let vips = &self.running.config.vips;
-                let sampled = &mut self.watch.sampled;
-                sampled.take(now_s, &flows, report, vips, &traffic);
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                error!(%error, "the sampled flows can't be read");
-            }
+    /// Reads the sampled flows, then says how many are to be sampled from now on.
+    fn read_samples(&mut self, report: &[VipReport]) -> crate::dataplane::Result<()> {
+        let now_s = self.dataplane.now_s()?;
+        let flows = self.dataplane.samples.read()?;
+        let Watch {
+            sampled, sampling, ..
+        } = &mut self.watch;
+        let config = &self.running.config;
+        sampled.take(now_s, &flows, report, &config.vips, sampling);
+        let demands = report.iter().map(|vip| self.demand(vip));
+        let demands = demands.collect::<crate::dataplane::Result<Vec<_>>>()?;
+        let finest = config.node.sample.max(1) - 1;
+        for (vip, mask) in self.watch.sampling.adapt(now_s, &demands, finest) {
+            self.dataplane.vips.set_sample_mask(vip, mask)?;
         }
+        Ok(())
+    }
+
+    fn demand(&self, vip: &VipReport) -> crate::dataplane::Result<Demand> {
+        let traffic = self.recorder.traffic();
+        let newest = traffic.lock().newest(&vip.name);
+        let rate = |count: fn(&Totals) -> u64| {
+            let newest = newest.as_ref();
+            newest.map_or(0.0, |window| count(&window.total) as f64 / window.seconds)
+        };
+        Ok(Demand {
+            vip: vip.index,
+            new_flows: rate(|totals| totals.new_flows),
+            packets: rate(|totals| totals.packets),
+            begun: self.watch.sampled.begun_per_s(vip.index),
+            search: self.watch.misses_a_flow(&vip.name),
+            mask: self.dataplane.vips.sample_mask(vip.index)?,
+        })
     }
 
     /// What the watch found, as conditions for alerts.

@@ -1,22 +1,26 @@
 //! Sampled flows: what they tell of elephants, of members that don't answer, and of heavy sources.
+//!
+//! How many are sampled changes with the traffic ([`super::sampling`]). What is counted over some time is therefore counted
+//! among the flows that were sampled all that time.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
 use lb_common::{
-    Address, family, proto,
+    Address, family,
+    hash::is_sampled,
+    proto,
     ring::MemberIndex,
     sample::{FlowKey, FlowSample},
 };
 
+use super::sampling::Sampling;
 use crate::{
     config,
     controller::VipReport,
     skew::{Elephant, Openings, Samples, Source},
-    traffic::Traffic,
 };
 
 /// Seconds after which a flow must have had an answer.
@@ -27,8 +31,10 @@ const UNANSWERED: u64 = 3;
 /// Flows of a member whose beginnings are remembered, and for how long.
 const OPENINGS: usize = 64;
 const OPENINGS_S: u64 = 60;
-/// Seconds in which flows are counted by source.
-const SOURCE_WINDOW: Duration = Duration::from_secs(10);
+/// Seconds in which flows are counted by source: the shortest that has enough flows, so that what was before a fault is not
+/// counted with it.
+const SOURCE_WINDOWS_S: [u64; 3] = [3, 10, 30];
+const ENOUGH_IN_WINDOW: usize = 300;
 /// Flows that make a source's share more than chance, and sources that are named.
 const ENOUGH_FLOWS: u32 = 20;
 const NAMED: usize = 8;
@@ -44,6 +50,8 @@ type Rated<'a> = (&'a FlowKey, &'a FlowSample, [f64; 2]);
 pub(super) struct Sampled {
     flows: HashMap<Flow, Known>,
     read_s: u64,
+    /// Flows of each VIP that came into the table in the last whole second.
+    begun: BTreeMap<u16, u32>,
     openings: BTreeMap<(u16, MemberIndex), VecDeque<(u64, bool)>>,
     vips: BTreeMap<String, Samples>,
     /// Whether a VIP's samples were told: each is told once.
@@ -64,6 +72,11 @@ impl Sampled {
         self.vips.get(vip).filter(|_| self.fresh)
     }
 
+    /// Flows of a VIP that came into the table a second.
+    pub(super) fn begun_per_s(&self, vip: u16) -> f64 {
+        self.begun.get(&vip).copied().unwrap_or(0).into()
+    }
+
     /// Between two readings there is nothing new.
     pub(super) fn age(&mut self) {
         self.fresh = false;
@@ -76,18 +89,26 @@ impl Sampled {
         flows: &[(FlowKey, FlowSample)],
         report: &[VipReport],
         vips: &[config::Vip],
-        traffic: &Traffic,
+        sampling: &Sampling,
     ) {
-        let seconds = now_s.saturating_sub(self.read_s).max(1) as f64;
+        let read_s = self.read_s;
+        let seconds = now_s.saturating_sub(read_s).max(1) as f64;
+        self.begun.clear();
         let had = std::mem::take(&mut self.flows);
         let mut rates: BTreeMap<u16, Vec<Rated<'_>>> = BTreeMap::new();
         for (key, flow) in flows {
             let same = |known: &&Known| known.first_s == flow.first_s;
             let known = had.get(&flow_of(key)).filter(same);
+            if u64::from(flow.first_s) + 1 == now_s {
+                *self.begun.entry(flow.vip).or_default() += 1;
+            }
             let judged = known.is_some_and(|known| known.judged);
-            let judged = judged || self.judge(now_s, key, flow);
+            let judged = judged || self.judge(now_s, key, flow, sampling);
+            // All that a flow has came since, if it was not there when it was read last.
+            let is_new = u64::from(flow.first_s) >= read_s;
             let since = |now: u64, before: Option<u64>| {
-                now.saturating_sub(before.unwrap_or(now)) as f64 / seconds
+                let before = before.unwrap_or(if is_new { 0 } else { now });
+                now.saturating_sub(before) as f64 / seconds
             };
             let rate = [
                 since(flow.packets, known.map(|known| known.packets)),
@@ -112,21 +133,23 @@ impl Sampled {
                 continue;
             };
             let theirs = rates.remove(&vip.index).unwrap_or_default();
-            let samples = self.samples(now_s, vip, configured, &theirs, traffic);
+            let samples = self.samples(now_s, vip, configured, &theirs, sampling);
             self.vips.insert(vip.name.clone(), samples);
         }
         self.fresh = true;
     }
 
     /// Notes how a flow began, once it is old enough; says whether it was noted.
-    fn judge(&mut self, now_s: u64, key: &FlowKey, flow: &FlowSample) -> bool {
+    fn judge(&mut self, now_s: u64, key: &FlowKey, flow: &FlowSample, sampling: &Sampling) -> bool {
         let age_s = now_s.saturating_sub(flow.first_s.into());
         if key.protocol != proto::TCP || flow.syns == 0 || age_s < PATIENCE_S {
             return false;
         }
         // Who gave up at once (a check, a scan) was answered well enough.
         let gave_up = flow.resets > 0 && flow.syns == 1;
-        if age_s <= 2 * PATIENCE_S + 2 && !gave_up {
+        // Of one that is not sampled any more, nothing is seen that may have followed.
+        let coarsest = sampling.coarsest(flow.vip, flow.first_s.into());
+        if age_s <= 2 * PATIENCE_S + 2 && !gave_up && is_sampled(flow.hash.into(), coarsest) {
             let bad = flow.packets <= UNANSWERED || flow.packets == u64::from(flow.syns);
             let openings = self.openings.entry((flow.vip, flow.member)).or_default();
             if openings.len() == OPENINGS {
@@ -150,7 +173,7 @@ impl Sampled {
         vip: &VipReport,
         configured: &config::Vip,
         flows: &[Rated<'_>],
-        traffic: &Traffic,
+        sampling: &Sampling,
     ) -> Samples {
         let name_of = |index: MemberIndex| {
             let member = vip.members.iter().find(|member| member.index == index);
@@ -178,38 +201,51 @@ impl Sampled {
         Samples {
             openings: openings.collect(),
             elephants: elephants.collect(),
-            sources: sources(now_s, configured, flows, traffic, name_of),
+            sources: sources(
+                &newest(now_s, configured, flows, vip.index, sampling),
+                name_of,
+            ),
         }
     }
 }
 
-/// The sources of the newest flows.
-fn sources(
+/// The newest flows of a VIP, each of which had the same chance to be among them.
+fn newest<'f>(
     now_s: u64,
     vip: &config::Vip,
-    flows: &[Rated<'_>],
-    traffic: &Traffic,
+    flows: &[Rated<'f>],
+    index: u16,
+    sampling: &Sampling,
+) -> Vec<(&'f FlowKey, &'f FlowSample)> {
+    let mut newest = Vec::new();
+    for window_s in SOURCE_WINDOWS_S {
+        let first = now_s.saturating_sub(window_s);
+        let coarsest = sampling.coarsest(index, first);
+        let is_new = |flow: &FlowSample| {
+            // One that was displaced and came again is none.
+            let opened = vip.protocol != config::Protocol::Tcp || flow.syns > 0;
+            opened && u64::from(flow.first_s) > first && is_sampled(flow.hash.into(), coarsest)
+        };
+        let inside = flows.iter().filter(|(_, flow, _)| is_new(flow));
+        newest = inside.map(|(key, flow, _)| (*key, *flow)).collect();
+        if newest.len() >= ENOUGH_IN_WINDOW {
+            break;
+        }
+    }
+    newest
+}
+
+/// The sources of flows.
+fn sources(
+    flows: &[(&FlowKey, &FlowSample)],
     name_of: impl Fn(MemberIndex) -> Option<std::sync::Arc<str>>,
 ) -> Vec<Source> {
-    let first = now_s.saturating_sub(SOURCE_WINDOW.as_secs());
-    let new = flows
-        .iter()
-        .filter(|(_, flow, _)| u64::from(flow.first_s) > first);
     let mut by_source: BTreeMap<IpAddr, BTreeMap<MemberIndex, u32>> = BTreeMap::new();
-    let mut counted = 0;
-    for (key, flow, _) in new {
+    for (key, flow) in flows {
         let members = by_source.entry(prefix(key)).or_default();
         *members.entry(flow.member).or_default() += 1;
-        counted += 1;
     }
-    // Where sources are hashed, they are sampled whole or not at all: their share is one of all flows.
-    let all = match vip.affinity {
-        config::Affinity::Flow => f64::from(counted),
-        config::Affinity::Source => {
-            let window = traffic.window(&vip.name, SOURCE_WINDOW);
-            window.map_or(0.0, |window| window.total.new_flows as f64)
-        }
-    };
+    let all = flows.len() as f64;
     let mut sources: Vec<Source> = by_source
         .into_iter()
         .filter_map(|(source, members)| {

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+mod samples;
+
 use super::{
     words::{Speech, changed_lines},
     *,
@@ -40,6 +42,48 @@ fn what_was_explained_stays_explained() {
         assert_eq!(again, told);
     }
     assert!(speech.conditions(30.0, &[], |_| None).is_empty());
+}
+
+/// What was explained by a revision still is when another controller goes on.
+#[test]
+fn what_a_revision_moved_is_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let side = |share: f64| {
+        serde_json::json!({
+            "weight": 100, "state": "up", "eligible": true, "intended_share": share, "table_share": share,
+        })
+    };
+    let member = |backend: &str, before: f64, after: f64| {
+        serde_json::json!({
+            "backend": backend, "address": "10.0.0.1", "before": side(before), "after": side(after),
+            "predicted_new_flows_per_s": 0.0, "capacity": null,
+        })
+    };
+    let vip = serde_json::json!({
+        "vip": "api", "action": "changed", "ring_size": 65537, "slots_moved": 47186, "new_flows_per_s": 0.0,
+        "peak_new_flows_per_s": 0.0, "settings": [], "guards": [],
+        "members": [member("b0", 0.25, 0.97), member("b1", 0.25, 0.01)],
+    });
+    let plan = serde_json::json!({
+        "base": 6, "verdict": "allowed", "vips": [vip], "other": [],
+    });
+    let plan: Plan = serde_json::from_value(plan).unwrap();
+    let mut watch = Watch::new(folder.path());
+    watch.changed(7, &plan);
+    let before = watch.changes.newest("api", 100.0).unwrap();
+    drop(watch);
+    let next = Watch::new(folder.path());
+    let after = next.changes.newest("api", 100.0).unwrap();
+    assert_eq!((after.revision, &after.moved), (7, &before.moved));
+    assert!((after.at_s - before.at_s).abs() < 5.0);
+    assert_eq!(next.changes.before("api", 7, "b0"), Some(0.25));
+    // Undone, it explains nothing, for the next controller neither.
+    let mut next = next;
+    next.changes.forget(7);
+    assert_eq!(Watch::new(folder.path()).changes.newest("api", 100.0), None);
+    // A damaged file makes a cause less certain, no more.
+    std::fs::write(folder.path().join("changes.json"), "{").unwrap();
+    assert_eq!(Watch::new(folder.path()).changes.newest("api", 100.0), None);
 }
 
 #[test]

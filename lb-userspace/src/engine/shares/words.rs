@@ -11,6 +11,8 @@ use crate::{
 /// How long a finding that nothing explains waits for an explanation, seconds: sampled flows and rings
 /// are looked at less often than counters.
 const PUZZLED_S: f64 = 3.0;
+/// The same for bytes and packets: of a busy VIP more flows are sampled then, until the large one is found.
+const SEARCHING_S: f64 = 6.0;
 /// Lines of a diff and sentences of evidence that are told.
 const MOST_LINES: usize = 6;
 const MOST_SENTENCES: usize = 3;
@@ -70,7 +72,11 @@ impl Speech {
                     explained_before.insert(name, key.clone());
                     continue;
                 }
-                if now_s - finding.raised_s < PUZZLED_S {
+                let patience = match finding.kind {
+                    Kind::ByteSkew | Kind::PacketSkew => SEARCHING_S,
+                    _ => PUZZLED_S,
+                };
+                if now_s - finding.raised_s < patience {
                     continue;
                 }
             } else {

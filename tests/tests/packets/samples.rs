@@ -1,0 +1,71 @@
+//! Which flows are sampled, and what is written down of them.
+
+use lab::bytecode::tables::{SERVICES, Service};
+use lab::packet::{ACK, SYN};
+use lb_common::sample::MAX_BEGUN_PER_S;
+
+use crate::stage::{Client, dataplane, flow_hash, options};
+
+const XDP_TX: u32 = 3;
+
+/// One of each way to forward.
+const SOME: [Service; 4] = [SERVICES[0], SERVICES[1], SERVICES[5], SERVICES[9]];
+
+#[test]
+fn exactly_the_flows_of_the_mask_are_sampled() {
+    let dataplane = dataplane(&options());
+    for (service, mask) in SOME.iter().zip([0, 3, 3, 15]) {
+        dataplane.vips.set_sample_mask(service.index, mask).unwrap();
+        let mut expected = Vec::new();
+        for port in 1000..1100 {
+            let open = Client::new(1).to(service, port, SYN);
+            let goes_on = Client::new(1).to(service, port, ACK);
+            for frame in [&open, &goes_on, &goes_on] {
+                assert_eq!(dataplane.run(&frame.bytes()).unwrap().verdict, XDP_TX);
+            }
+            let hash = flow_hash(&open) as u32;
+            if hash & mask == 0 {
+                expected.push((port, hash, 3, 1));
+            }
+        }
+        let read = dataplane.samples.read().unwrap();
+        let of_vip = read.iter().filter(|(_, flow)| flow.vip == service.index);
+        let mut sampled: Vec<_> = of_vip
+            .map(|(key, flow)| {
+                let port = u16::from_be(key.source_be);
+                (port, flow.hash, flow.packets, flow.syns)
+            })
+            .collect();
+        sampled.sort_unstable();
+        assert_eq!(sampled, expected, "mask {mask}");
+        assert!((1..=100).contains(&sampled.len()));
+    }
+}
+
+/// The rest of the entry has another owner.
+#[test]
+fn the_mask_stays_when_the_vip_is_written() {
+    let dataplane = dataplane(&options());
+    dataplane.vips.set_sample_mask(0, 255).unwrap();
+    let vip = dataplane.vips.read(0).unwrap();
+    assert_eq!(vip.sample_mask, 0, "it is not part of what was configured");
+    dataplane.vips.write(0, &vip).unwrap();
+    assert_eq!(dataplane.vips.sample_mask(0).unwrap(), 255);
+}
+
+/// Every flow is new and every flow is sampled, before the controller has seen it; time stands still.
+#[test]
+fn a_flood_adds_no_more_than_the_budget() {
+    let dataplane = dataplane(&options());
+    let cpus = std::thread::available_parallelism().unwrap().get() as u64;
+    let flows = (cpus + 2) * MAX_BEGUN_PER_S;
+    for number in 0..flows {
+        let client = Client::new((number / 50_000) as u8);
+        let frame = client.to(&SERVICES[0], 1000 + (number % 50_000) as u16, SYN);
+        assert_eq!(dataplane.run(&frame.bytes()).unwrap().verdict, XDP_TX);
+    }
+    let begun = dataplane.samples.read().unwrap().len() as u64;
+    assert!(begun >= MAX_BEGUN_PER_S / 2, "{begun}");
+    assert!(begun <= cpus * MAX_BEGUN_PER_S, "{begun} of {flows}");
+    assert_eq!(dataplane.counters.member(0).unwrap().new_flows, flows);
+}
