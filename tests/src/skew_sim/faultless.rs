@@ -64,7 +64,7 @@ fn mix(scenario: Scenario) -> Vec<(usize, f64, f64)> {
             (1000, 1000.0, 1.0),
             (1000, 1e6, 1.0),
         ],
-        S::ZipfSource | S::NatSource => vec![
+        S::ZipfSource | S::NatSource | S::UntrackedUdp => vec![
             (2, 20.0, 250.0),
             (3, 200.0, 250.0),
             (4, 1000.0, 250.0),
@@ -78,6 +78,25 @@ fn mix(scenario: Scenario) -> Vec<(usize, f64, f64)> {
             (4, 300.0, 200.0),
             (10, 1000.0, 95.0),
             (50, 1000.0, 5.0),
+        ],
+        S::Browsing
+        | S::LongPolling
+        | S::IdleKeepAlive
+        | S::KeepAliveDeploy
+        | S::ServerPush
+        | S::HalfOpenMobiles
+        | S::SlowAnswers
+        | S::Scanned => vec![
+            (2, 1.0 / 6.0, 80.0),
+            (2, 5.0, 150.0),
+            (2, 100.0, 150.0),
+            (3, 30.0, 150.0),
+            (4, 12.0, 150.0),
+            (4, 300.0, 150.0),
+            (6, 5000.0, 80.0),
+            (10, 100.0, 80.0),
+            (50, 500.0, 9.0),
+            (1000, 2000.0, 1.0),
         ],
         _ => vec![
             (2, 1.0, 150.0),

@@ -6,6 +6,7 @@
 //! follows from a seed.
 
 pub mod bake;
+pub mod clients;
 pub mod cost;
 pub mod faultless;
 pub mod plot;
