@@ -179,7 +179,10 @@ impl Others {
     fn usually_silent(&self, own: Batches) -> f64 {
         // Half a batch more than was seen: a few say little.
         let part = |seen: f64, silent: f64| (silent + 0.5) / (seen + 1.0);
-        let others = part(self.batches.seen - own.seen, self.batches.silent - own.silent);
+        let others = part(
+            self.batches.seen - own.seen,
+            self.batches.silent - own.silent,
+        );
         let usual = if own.seen >= ENOUGH_BATCHES {
             others.max(part(own.seen, own.silent))
         } else {
@@ -325,6 +328,8 @@ impl Ear {
             self.minute = Default::default();
             self.full = 0;
             self.fewer = 0;
+        } else {
+            self.share = self.share.min(came.share);
         }
         self.listen(came, others, wanted, step);
         let fewest = self.fewest_before().unwrap_or(0.0);

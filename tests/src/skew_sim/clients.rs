@@ -12,7 +12,7 @@ const HORIZON: usize = 64;
 /// Seconds after which a sampled flow is judged, and for which the verdict is kept; flows of a member that are kept.
 const JUDGED_AFTER: u64 = 4;
 const KEPT_FOR: u64 = 60;
-const KEPT: usize = 64;
+const KEPT: usize = 32;
 /// Flows of a VIP that are sampled in a second, about.
 const SAMPLED_PER_S: f64 = 20.0;
 /// When a SYN that is not answered is sent again, seconds after the first.
@@ -90,7 +90,7 @@ fn habits(scenario: Scenario) -> Option<&'static [(Habit, f64)]> {
         Scenario::LongPolling => &[(H::Poll, 0.7), (H::Browse, 0.3)],
         Scenario::IdleKeepAlive | Scenario::KeepAliveDeploy => &[(H::Keep, 0.8), (H::Browse, 0.2)],
         Scenario::ServerPush => &[(H::Listen, 0.6), (H::Browse, 0.4)],
-        Scenario::HalfOpenMobiles => &[(H::Browse, 0.7), (H::HalfOpen, 0.15), (H::Vanish, 0.15)],
+        Scenario::HalfOpenMobiles => &[(H::Browse, 0.85), (H::HalfOpen, 0.05), (H::Vanish, 0.1)],
         Scenario::SlowAnswers => &[(H::Wait, 0.9), (H::Browse, 0.1)],
         Scenario::Scanned => &[(H::Scan, 0.65), (H::Browse, 0.35)],
         Scenario::Browsing => &[(H::Browse, 1.0)],
@@ -114,7 +114,10 @@ impl Clients {
     pub(super) fn set_deaf(&mut self, deaf: (usize, Deafness)) {
         let lines = &mut self.lines[deaf.0];
         let judged = std::mem::take(&mut lines.judged);
-        *lines = Lines { judged, ..Lines::default() };
+        *lines = Lines {
+            judged,
+            ..Lines::default()
+        };
         self.deaf = Some(deaf);
     }
 
@@ -135,7 +138,13 @@ impl Clients {
     }
 
     /// New flows of a member: so many on average.
-    pub(super) fn open(&mut self, place: usize, mean: f64, member: &mut Member, random: &mut Random) {
+    pub(super) fn open(
+        &mut self,
+        place: usize,
+        mean: f64,
+        member: &mut Member,
+        random: &mut Random,
+    ) {
         let deaf = self.deaf.filter(|(member, _)| *member == place);
         for (habit, part) in self.habits {
             let flows = random.poisson(mean * part);
@@ -157,7 +166,9 @@ impl Clients {
             };
             for _ in 0..sampled as usize {
                 let unanswered = deaf.is_some() || random.unit() < unanswered(*habit);
-                lines.judged.push_back((self.second + JUDGED_AFTER, unanswered));
+                lines
+                    .judged
+                    .push_back((self.second + JUDGED_AFTER, unanswered));
             }
         }
     }
@@ -226,13 +237,22 @@ impl Lines {
         // Thirty of them at the most, each for its part of the polls: they come at different times.
         let groups = polls.min(30.0);
         for group in 0..groups as usize {
-            let size = ((group + 1) as f64 * polls / groups).floor() - (group as f64 * polls / groups).floor();
+            let size = ((group + 1) as f64 * polls / groups).floor()
+                - (group as f64 * polls / groups).floor();
             self.polls[(second + 20 + random.below(30)) % HORIZON] += size;
         }
     }
 
-    fn begin(&mut self, habit: Habit, flows: f64, second: usize, member: &mut Member, random: &mut Random) {
-        let mut planned = |after: usize, packets: f64| self.packets[(second + after) % HORIZON] += packets;
+    fn begin(
+        &mut self,
+        habit: Habit,
+        flows: f64,
+        second: usize,
+        member: &mut Member,
+        random: &mut Random,
+    ) {
+        let mut planned =
+            |after: usize, packets: f64| self.packets[(second + after) % HORIZON] += packets;
         let at_once = match habit {
             Habit::Browse => {
                 planned(1, 2.0 * flows);

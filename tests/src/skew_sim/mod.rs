@@ -8,6 +8,7 @@
 pub mod bake;
 pub mod clients;
 pub mod cost;
+pub mod deaf;
 pub mod faultless;
 pub mod plot;
 pub mod power;

@@ -50,7 +50,7 @@ pub enum Scenario {
     KeepAliveDeploy,
     /// Most clients only listen.
     ServerPush,
-    /// One client in seven never finishes its handshake, one vanishes after its request.
+    /// One client in twenty never finishes its handshake and repeats its SYN five times, two vanish after their request.
     HalfOpenMobiles,
     /// All backends answer after 5 to 30 s.
     SlowAnswers,

@@ -116,6 +116,15 @@ impl World {
         }
     }
 
+    /// Whether a member really gets that many times its share now, because of who the clients are.
+    #[must_use]
+    pub fn is_heavy(&self, name: &str, times: f64) -> bool {
+        let members = self.members.iter().zip(&self.odds);
+        members
+            .filter(|(member, _)| *member.name == *name)
+            .any(|(member, odd)| *odd > times * member.table_share)
+    }
+
     /// Gives a member so many times its share, until told otherwise.
     pub fn set_fault(&mut self, fault: Option<(usize, f64)>) {
         self.fault = fault;

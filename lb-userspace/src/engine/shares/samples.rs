@@ -25,7 +25,7 @@ const PATIENCE_S: u64 = 3;
 /// has acknowledged it, or closed.
 const UNANSWERED: u64 = 3;
 /// Flows of a member whose beginnings are remembered, and for how long.
-const OPENINGS: usize = 64;
+const OPENINGS: usize = 32;
 const OPENINGS_S: u64 = 60;
 /// Seconds in which flows are counted by source.
 const SOURCE_WINDOW: Duration = Duration::from_secs(10);
