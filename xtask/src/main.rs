@@ -104,6 +104,6 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Kernels => kernels::run(),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
         Task::Outage { arguments } => lab::run("outage", &arguments).map(|()| true),
-        Task::SkewSim { arguments } => lab::calculate("skew_sim", &arguments).map(|()| true),
+        Task::SkewSim { arguments } => lab::simulate(&arguments).map(|()| true),
     }
 }

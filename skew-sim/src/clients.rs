@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use evenkeel::skew::{Member, Openings, Samples};
+use lb_skew::{Member, Openings, Samples};
 
 use super::{random::Random, scenario::Scenario};
 

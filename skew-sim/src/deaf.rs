@@ -1,6 +1,6 @@
 //! A member that answers nothing: how long until the watch says so, and whether it says of whom.
 
-use evenkeel::skew::{Cause, Detector, Thresholds};
+use lb_skew::{Cause, Detector, Thresholds};
 
 use super::{
     clients::Deafness,

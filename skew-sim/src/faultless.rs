@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use evenkeel::skew::Thresholds;
+use lb_skew::Thresholds;
 use serde::Serialize;
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
-use lab::skew_sim::{
+use skew_sim::{
     bake, cost, deaf, faultless,
     power::{self, SLOW_VIPS, VIPS},
     report::Report,

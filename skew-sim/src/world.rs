@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use evenkeel::skew::{Change, Facts, Member, Moved, Observation, Phase};
+use lb_skew::{Change, Facts, Member, Moved, Observation, Phase};
 
 use super::{
     clients::{Clients, Deafness},

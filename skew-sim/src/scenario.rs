@@ -1,6 +1,6 @@
 //! Kinds of traffic and of events in which nothing is wrong.
 
-use evenkeel::skew::Phase;
+use lb_skew::Phase;
 
 use super::{random::Random, world::World};
 

@@ -6,7 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use evenkeel::skew::{Cause, Detector, Facts, Finding, Kind, Observation, Thresholds, Weight};
+use lb_skew::{Cause, Detector, Facts, Finding, Kind, Observation, Thresholds, Weight};
 
 /// A rule that says whether something is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
