@@ -28,8 +28,10 @@ pub mod nexthop;
 pub mod revision;
 pub mod ring;
 pub mod simulate;
-pub mod skew;
 #[cfg(test)]
 mod skip;
 pub mod traffic;
 pub mod transition;
+
+/// The watch over shares: a crate of its own, which knows nothing of maps, sockets or clocks.
+pub use lb_skew as skew;

@@ -39,7 +39,6 @@ pub mod pass_program;
 pub mod process;
 pub mod run;
 pub mod service;
-pub mod skew_sim;
 pub mod skip;
 pub mod stats;
 pub mod table;

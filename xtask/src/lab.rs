@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `bench`, `outage` and `skew-sim`: the binaries of the lab (crate `tests`), built and started.
+//! `cargo xtask demo`, `bench` and `outage`: the binaries of the lab (crate `tests`), built and started; and `skew-sim`.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
@@ -17,18 +17,20 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
     start(binary, arguments)
 }
 
-/// Becomes a binary of the lab that only calculates.
-pub(crate) fn calculate(binary: &str, arguments: &[OsString]) -> Result<()> {
-    // The lab is built on the library of the controller, which holds the eBPF programs.
-    setup::run()?;
-    start(binary, arguments)
+/// Becomes the simulation of traffic: it only calculates, and needs nothing that has to be set up.
+pub(crate) fn simulate(arguments: &[OsString]) -> Result<()> {
+    become_binary("skew-sim", "skew-sim", arguments)
+}
+
+fn start(binary: &str, arguments: &[OsString]) -> Result<()> {
+    become_binary("lb-tests", binary, arguments)
 }
 
 /// Its stdout is ours: nothing else is written there.
-fn start(binary: &str, arguments: &[OsString]) -> Result<()> {
-    let mut build = process::cargo(["build", "--release", "-p", "lb-tests", "--bin", binary]);
-    process::run(&mut build).context("build the lab")?;
-    let mut command = process::cargo(["run", "--quiet", "--release", "-p", "lb-tests"]);
+fn become_binary(package: &str, binary: &str, arguments: &[OsString]) -> Result<()> {
+    let mut build = process::cargo(["build", "--release", "-p", package, "--bin", binary]);
+    process::run(&mut build).with_context(|| format!("build {binary}"))?;
+    let mut command = process::cargo(["run", "--quiet", "--release", "-p", package]);
     let error = command.args(["--bin", binary, "--"]).args(arguments).exec();
     Err(error).with_context(|| format!("start `{}`", process::shown(&command)))
 }

@@ -108,6 +108,6 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Package => package::run().map(|()| true),
         Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
         Task::Outage { arguments } => lab::run("outage", &arguments).map(|()| true),
-        Task::SkewSim { arguments } => lab::calculate("skew_sim", &arguments).map(|()| true),
+        Task::SkewSim { arguments } => lab::simulate(&arguments).map(|()| true),
     }
 }

@@ -11,7 +11,7 @@ use lb_common::{
 use super::{
     Snapshot,
     family::{self, *},
-    page::{Labels, Page, Samples},
+    page::{Labels, Page, Samples, labels},
     process,
 };
 use crate::{
@@ -128,7 +128,7 @@ fn maps(page: &mut Page, snapshot: &Snapshot) {
     });
 }
 
-fn add_some(samples: &mut Samples<'_>, labels: &[&str], value: Option<f64>) {
+fn add_some(samples: &mut Samples, labels: &[&str], value: Option<f64>) {
     if let Some(value) = value {
         samples.add(labels, value);
     }
@@ -291,22 +291,13 @@ fn named_once(vip: &VipStatus) -> Vec<&MemberStatus> {
 const MEMBER_LABELS: &[&str] = MEMBER_PACKETS.labels;
 
 fn members(page: &mut Page, snapshot: &Snapshot) {
-    let named = snapshot.status.vips.iter().flat_map(|vip| {
-        let labels = |member: &MemberStatus| {
-            Labels::new(MEMBER_LABELS, &[member.backend.as_str(), &vip.name])
-        };
+    let rows = snapshot.status.vips.iter().flat_map(|vip| {
         let members = named_once(vip).into_iter();
-        members.map(move |member| (labels(member), member))
+        members.map(|member| (labels(MEMBER_LABELS, &[&member.backend, &vip.name]), member))
     });
-    let named: Vec<(Labels, &MemberStatus)> = named.collect();
+    let mut rows: Vec<(Labels, &MemberStatus)> = rows.collect();
     let mut each = |family, value: fn(&MemberStatus) -> Option<f64>| {
-        page.family(family, |s| {
-            for (labels, member) in &named {
-                if let Some(value) = value(member) {
-                    s.labelled(labels, value);
-                }
-            }
-        });
+        page.rows(family, &mut rows, |member| value(member));
     };
     each(MEMBER_STATE, |member| {
         Some(match member.state {
@@ -341,21 +332,14 @@ fn members(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn member_counters(page: &mut Page, snapshot: &Snapshot) {
-    let named = snapshot.status.vips.iter().flat_map(|vip| {
+    let rows = snapshot.status.vips.iter().flat_map(|vip| {
         let totals = snapshot.totals.vips.get(vip.name.as_str());
         let members = totals.into_iter().flat_map(|totals| &totals.members);
-        members.map(|(backend, counters)| {
-            let values = [&**backend, vip.name.as_str()];
-            (Labels::new(MEMBER_LABELS, &values), counters)
-        })
+        members.map(|(backend, counters)| (labels(MEMBER_LABELS, &[backend, &vip.name]), counters))
     });
-    let named: Vec<(Labels, &MemberCounters)> = named.collect();
+    let mut rows: Vec<(Labels, &MemberCounters)> = rows.collect();
     let mut each = |family, value: fn(&MemberCounters) -> u64| {
-        page.family(family, |s| {
-            for (labels, counters) in &named {
-                s.labelled(labels, value(counters) as f64);
-            }
-        });
+        page.rows(family, &mut rows, |counters| Some(value(counters) as f64));
     };
     // Destructured, so that a new counter can't be forgotten.
     let MemberCounters {

@@ -107,7 +107,7 @@ impl Watch {
         let watched = self.vips.get(vip);
         watched.is_some_and(|watched| {
             let mut findings = watched.detector.findings().iter();
-            findings.any(|finding| finding.cause == Cause::Unknown)
+            findings.any(|finding| finding.cause.is_a_guess())
         })
     }
 

@@ -29,7 +29,7 @@ const PATIENCE_S: u64 = 3;
 /// has acknowledged it, or closed.
 const UNANSWERED: u64 = 3;
 /// Flows of a member whose beginnings are remembered, and for how long.
-const OPENINGS: usize = 64;
+const OPENINGS: usize = 32;
 const OPENINGS_S: u64 = 60;
 /// Seconds in which flows are counted by source: the shortest that has enough flows, so that what was before a fault is not
 /// counted with it.

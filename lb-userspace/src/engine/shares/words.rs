@@ -66,7 +66,7 @@ impl Speech {
         let mut explained_before = BTreeMap::new();
         for (vip, finding) in worth {
             let name = name(vip, finding);
-            if finding.cause == Cause::Unknown {
+            if finding.cause.is_a_guess() {
                 // What was explained stays explained: a change that is undone is still why.
                 if let Some(key) = self.explained.get(&name) {
                     explained_before.insert(name, key.clone());
@@ -87,14 +87,14 @@ impl Speech {
         }
         let explained: Vec<(String, &str)> = by_cause
             .iter()
-            .filter(|(_, group)| group[0].1.cause != Cause::Unknown)
+            .filter(|(_, group)| !group[0].1.cause.is_a_guess())
             .map(|(key, group)| (key.clone(), group[0].0))
             .collect();
         let mut told = BTreeMap::new();
         for (key, mut group) in by_cause {
             group.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.weight));
             let mut condition = condition(&key, &group, &explain);
-            if group[0].1.cause == Cause::Unknown {
+            if group[0].1.cause.is_a_guess() {
                 let mut known = explained.iter().filter(|(_, vip)| *vip == group[0].0);
                 condition.part_of = known.next().map(|(key, _)| key.clone());
             }

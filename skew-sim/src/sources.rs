@@ -30,8 +30,10 @@ impl Sources {
                 let sum: f64 = odds.clone().sum();
                 odds.take(300).map(|odd| odd / sum).collect()
             }
-            // Forty NATs with a quarter of the flows.
-            Scenario::NatSource => (0..40).map(|_| 0.0025 + 0.0075 * random.unit()).collect(),
+            // Twenty NATs with a quarter of the flows.
+            Scenario::NatSource => (0..20).map(|_| 0.005 + 0.015 * random.unit()).collect(),
+            // Sessions of one packet in five hundred and less.
+            Scenario::UntrackedUdp => (0..200).map(|_| 0.002 * random.unit()).collect(),
             _ => return None,
         };
         let clients = shares.into_iter().map(|share| Client {

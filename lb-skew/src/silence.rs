@@ -3,7 +3,9 @@
 //! Answers need not come back through the balancer, so they are seen by what clients do next. Three signs:
 //!
 //! - **Nothing follows the SYNs.** A flow that is answered has its handshake's end, a request, an end: at least one
-//!   more packet for each SYN. Where there are only SYNs, each is evidence.
+//!   more packet for each SYN. Some SYNs are never followed anywhere (scans, clients that vanish), so a member's are taken half a
+//!   dozen at a time, which happens everywhere sometimes: how often is learned, of it and of the others. Half a dozen
+//!   in which there is next to nothing else is evidence, as much as it is rare.
 //! - **Too little follows.** A member that accepts and then says nothing has the handshake and the request, and no more:
 //!   few packets for each flow, fewer than any other member has, and than it ever had itself.
 //! - **Sampled flows** with several SYNs and nothing else, or with a request that nothing followed.
@@ -21,8 +23,22 @@ use super::{
 const PRESENT: f64 = 5.0;
 /// Packets for each new flow of the other members below which they tell nothing.
 const ANSWERED: f64 = 2.2;
-/// Logarithm of how much likelier a SYN without a follower is at a black hole: 0.9 against 0.1.
-const SYN_EVIDENCE: f64 = 2.197;
+/// SYNs that are judged together, and the part of them that may be followed where nothing is answered.
+const BATCH: f64 = 6.0;
+const STRAY: f64 = 0.25;
+/// Batches of a member that its usual is learned of, and batches before it is known.
+const BATCHES: f64 = 300.0;
+const ENOUGH_BATCHES: f64 = 30.0;
+/// Part of the batches that is taken for usual at least, and times what was learned.
+const LEAST_USUAL: f64 = 0.005;
+const USUAL_MARGIN: f64 = 2.0;
+/// Part of the batches from which on nothing can be told.
+const MOST_USUAL: f64 = 0.4;
+/// Part of a black hole's batches, or sampled flows, that look like it.
+const AT_A_HOLE: f64 = 0.9;
+/// Times its share of the table from which on a member's past says nothing of its packets for each flow: old connections
+/// are those of its former share.
+const MORE_SHARE: f64 = 1.2;
 /// Packets for each new flow of a member that accepts and says nothing: SYN, ACK, request, at last FIN.
 const UNSERVED: f64 = 4.2;
 /// Part of the packets for each flow that is far too few.
@@ -35,8 +51,6 @@ const ENOUGH_PER_S: f64 = 10.0;
 const MINUTES: usize = 10;
 /// Observations in a row that are well until it is over.
 const CALM_FOR: u32 = 30;
-/// Part of sampled flows that begins badly anywhere.
-const USUAL_FAILURES: f64 = 0.05;
 
 /// Why a member is taken for a black hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +73,10 @@ struct Ear {
     packets: f64,
     flows: f64,
     only_syns: Stretch,
+    batch: Batch,
+    batches: Batches,
+    /// Share of the table that its past is of.
+    share: f64,
     fewer: u32,
     minute: [f64; 2],
     minutes: [f64; MINUTES],
@@ -66,6 +84,31 @@ struct Ear {
     sampled: u32,
     calm: u32,
     hole: Option<Hole>,
+}
+
+/// SYNs that are not judged yet, and what came with them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batch {
+    syns: f64,
+    followers: f64,
+}
+
+/// How often a batch is followed by next to nothing: of the last [`BATCHES`], about.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batches {
+    seen: f64,
+    silent: f64,
+}
+
+impl Batches {
+    fn add(&mut self, is_silent: bool) {
+        self.seen += 1.0;
+        self.silent += f64::from(u8::from(is_silent));
+        if self.seen > BATCHES {
+            self.silent *= BATCHES / self.seen;
+            self.seen = BATCHES;
+        }
+    }
 }
 
 /// The watch for black holes.
@@ -83,6 +126,7 @@ struct Others {
     flows: f64,
     /// The fewest of all, and of all but that one.
     fewest: [(usize, f64); 2],
+    batches: Batches,
 }
 
 impl Ear {
@@ -103,10 +147,13 @@ impl Others {
             packets: 0.0,
             flows: 0.0,
             fewest: [(usize::MAX, f64::INFINITY); 2],
+            batches: Batches::default(),
         };
         for (member, ear) in members.iter().enumerate() {
             all.packets += ear.packets;
             all.flows += ear.flows;
+            all.batches.seen += ear.batches.seen;
+            all.batches.silent += ear.batches.silent;
             if ear.flows < ENOUGH_PER_S {
                 continue;
             }
@@ -126,6 +173,22 @@ impl Others {
             return 0.0;
         }
         (self.packets - ear.packets) / flows
+    }
+
+    /// How often a batch is silent where nothing is wrong: as the others say, or the member's own past, whichever is more.
+    fn usually_silent(&self, own: Batches) -> f64 {
+        // Half a batch more than was seen: a few say little.
+        let part = |seen: f64, silent: f64| (silent + 0.5) / (seen + 1.0);
+        let others = part(
+            self.batches.seen - own.seen,
+            self.batches.silent - own.silent,
+        );
+        let usual = if own.seen >= ENOUGH_BATCHES {
+            others.max(part(own.seen, own.silent))
+        } else {
+            others
+        };
+        (USUAL_MARGIN * usual).max(LEAST_USUAL)
     }
 
     fn fewest_without(&self, member: usize) -> f64 {
@@ -200,14 +263,13 @@ impl Silence {
             let Some(member) = roster.place(&openings.member) else {
                 continue;
             };
-            let others = f64::from(flows.saturating_sub(openings.flows));
-            let theirs = f64::from(unanswered.saturating_sub(openings.unanswered));
-            let usual = ((theirs + 1.0) / (others + 2.0)).max(USUAL_FAILURES);
-            let bad = f64::from(openings.unanswered.min(openings.flows));
-            let good = f64::from(openings.flows) - bad;
-            let llr = bad * (0.9 / usual).ln() + good * (0.1 / (1.0 - usual).max(0.01)).ln();
+            let own = Outcomes::new(openings.flows, openings.unanswered);
+            let others = Outcomes::new(
+                flows.saturating_sub(openings.flows),
+                unanswered.saturating_sub(openings.unanswered),
+            );
             let ear = &mut self.members[member];
-            ear.sampled = if usual < 0.5 && llr >= wanted {
+            ear.sampled = if own.are_of_a_hole(others) >= wanted {
                 ear.sampled + 1
             } else {
                 0
@@ -216,26 +278,97 @@ impl Silence {
     }
 }
 
+/// How sampled flows began.
+#[derive(Clone, Copy, Debug)]
+struct Outcomes {
+    bad: f64,
+    good: f64,
+}
+
+impl Outcomes {
+    fn new(flows: u32, bad: u32) -> Self {
+        let bad = bad.min(flows);
+        Self {
+            bad: bad.into(),
+            good: (flows - bad).into(),
+        }
+    }
+
+    fn part(self) -> f64 {
+        self.bad / (self.bad + self.good).max(1.0)
+    }
+
+    /// Logarithm of the likelihood of these outcomes if so many are bad.
+    fn likelihood(self, bad: f64) -> f64 {
+        let part = |count: f64, odds: f64| if count > 0.0 { count * odds.ln() } else { 0.0 };
+        part(self.bad, bad) + part(self.good, 1.0 - bad)
+    }
+
+    /// The evidence that these are of a black hole, and those of the others are not: against their being alike, at
+    /// whatever rate explains both best. So few flows of the others prove little.
+    fn are_of_a_hole(self, others: Self) -> f64 {
+        let alike = Self {
+            bad: self.bad + others.bad,
+            good: self.good + others.good,
+        };
+        let rate = alike.part();
+        if self.part() < AT_A_HOLE || others.part() > MOST_USUAL {
+            return 0.0;
+        }
+        self.likelihood(self.part().max(AT_A_HOLE)) + others.likelihood(others.part())
+            - alike.likelihood(rate)
+    }
+}
+
 impl Ear {
     fn hear(&mut self, came: &Came, member: usize, others: &Others, wanted: f64, step: &Step) {
-        let followers = (came.packets - came.flows).max(0.0);
-        if others.per_flow_without(self) >= ANSWERED {
-            let bounds = Bounds {
-                step: wanted / 5.0,
-                sum: wanted * 1.5,
-            };
-            let gain = SYN_EVIDENCE * (came.flows - followers);
-            self.only_syns
-                .add(gain, came.flows, followers, bounds, step.began_s());
+        if came.share > MORE_SHARE * self.share {
+            // It came back, or gets more than before: its connections are fewer than its new flows make one expect.
+            self.share = came.share;
+            self.minute = Default::default();
+            self.full = 0;
+            self.fewer = 0;
         } else {
-            self.only_syns = Stretch::default();
+            self.share = self.share.min(came.share);
         }
+        self.listen(came, others, wanted, step);
         let fewest = self.fewest_before().unwrap_or(0.0);
         let usual = fewest.min(others.fewest_without(member));
         let fewer = self.flows >= ENOUGH_PER_S
             && self.per_flow() <= UNSERVED
             && self.per_flow() <= FAR_FEWER * usual;
         self.fewer = if fewer { self.fewer + 1 } else { 0 };
+    }
+
+    /// Whether anything follows the SYNs.
+    fn listen(&mut self, came: &Came, others: &Others, wanted: f64, step: &Step) {
+        self.batch.syns += came.flows;
+        self.batch.followers += (came.packets - came.flows).max(0.0);
+        if self.batch.syns < BATCH {
+            return;
+        }
+        let Batch { syns, followers } = std::mem::take(&mut self.batch);
+        let is_silent = followers <= STRAY * syns;
+        let usual = others.usually_silent(self.batches);
+        if others.per_flow_without(self) >= ANSWERED && usual <= MOST_USUAL {
+            let bounds = Bounds {
+                step: wanted / 5.0,
+                sum: wanted * 1.5,
+            };
+            let gain = if is_silent {
+                (AT_A_HOLE / usual).ln()
+            } else {
+                ((1.0 - AT_A_HOLE) / (1.0 - usual)).ln()
+            };
+            self.only_syns
+                .add(gain, syns, followers, bounds, step.began_s());
+        } else {
+            self.only_syns = Stretch::default();
+        }
+        // What is suspected must not become what is usual.
+        if !is_silent || (self.only_syns.llr < wanted / 2.0 && self.hole.is_none()) {
+            self.batches.add(is_silent);
+        }
     }
 
     fn remember(&mut self, came: &Came, minute_is_full: bool) {

@@ -1,7 +1,7 @@
 //! The sequential test after a change.
 
 use super::*;
-use crate::skew::{AfterChange, ChangedMember, Reference, Verdict};
+use crate::{AfterChange, ChangedMember, Reference, Verdict};
 
 fn member(name: &str, before: f64, after: f64) -> ChangedMember {
     ChangedMember {

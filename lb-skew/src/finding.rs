@@ -36,6 +36,7 @@ impl Finding {
                 None => self.cause.name().to_owned(),
             },
             Cause::TableNotIntended
+            | Cause::HeavySources
             | Cause::RingInTransition
             | Cause::Spike { .. }
             | Cause::Unknown => self.cause.name().to_owned(),
@@ -140,6 +141,8 @@ pub enum Cause {
         /// The member.
         member: Arc<str>,
     },
+    /// Whole sources are hashed, and nothing else explains it: which they are is not known.
+    HeavySources,
     /// Flows go to previous members until the transition ends.
     RingInTransition,
     /// Everything is more, for all members alike.
@@ -157,13 +160,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether it is only what remains when nothing that is known explains a finding: what is looked at next may tell.
+    #[must_use]
+    pub fn is_a_guess(&self) -> bool {
+        matches!(self, Self::Unknown | Self::HeavySources)
+    }
+
     /// Its name, as in metrics and alerts.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Revision { .. } => "revision",
             Self::TableNotIntended => "table_not_intended",
-            Self::NarrowHashInput { .. } => "narrow_hash_input",
+            Self::NarrowHashInput { .. } | Self::HeavySources => "narrow_hash_input",
             Self::Elephants { .. } => "elephants",
             Self::BlackHole { .. } => "black_hole",
             Self::RingInTransition => "ring_in_transition",
@@ -186,6 +195,9 @@ impl fmt::Display for Cause {
                     share * 100.0
                 )
             }
+            Self::HeavySources => f.write_str(
+                "a few sources have many of the flows, and each is at one member (affinity is by source)",
+            ),
             Self::Elephants { flows } => write!(f, "large flows: {}", flows.join(", ")),
             Self::BlackHole { member } => write!(f, "{member} takes flows and answers none"),
             Self::RingInTransition => f.write_str("the ring is in transition"),

@@ -5,21 +5,22 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{bake, cost, faultless, plot, power};
+use super::clients::Deafness;
+use super::{bake, cost, deaf, faultless, plot, power};
 
 /// All that was simulated.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Traffic with no fault.
     pub faultless: Vec<faultless::Line>,
-    /// Faults.
+    /// Faults, also those where flows are few for the members that share them: what no test can do quickly.
     pub power: Vec<power::Line>,
-    /// Faults where flows are few for the members that share them: what no test can do quickly.
-    #[serde(skip)]
-    pub slow: Vec<power::Line>,
     /// The test after a change.
     #[serde(skip)]
     pub bake: Vec<bake::Line>,
+    /// Members that answer nothing.
+    #[serde(skip)]
+    pub deaf: Vec<deaf::Line>,
     /// What the watch costs.
     #[serde(skip)]
     pub cost: Vec<cost::Line>,
@@ -63,10 +64,23 @@ impl Report {
             "### Nothing is wrong\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n"
         );
         self.faultless_table(&mut text);
+        let right = self
+            .faultless
+            .iter()
+            .filter(|line| line.rule == "evenkeel" && line.true_warnings > 0);
+        for line in right {
+            let _ = writeln!(
+                text,
+                "\nIn `{}`, {} warnings of `evenkeel` were right, and are not among them: whole sources are hashed, and some members really got more than 15 % too much because of who the clients were.",
+                line.scenario, line.true_warnings
+            );
+        }
         text.push_str("\n### One member off its share\n\nSeconds from the first misplaced flow until it is raised: median / 99 of 100 trials (– : not within ten minutes; at less than ten flows a second and member, two hours). Trials that ended without, if any, in brackets.\n\n");
-        power_table(&self.power, &mut text);
+        let (slow, quick): (Vec<_>, Vec<_>) =
+            self.power.iter().cloned().partition(power::Line::is_slow);
+        power_table(&quick, &mut text);
         text.push_str("\nWhere a member has less than five new flows a second, the evidence itself takes longer to come:\n\n");
-        power_table(&self.slow, &mut text);
+        power_table(&slow, &mut text);
         text.push_str("\n### After a change\n\n| members | new flows/s | good changes taken back in 60 s | accepted (median) | 94 % of the table to one (median) | one at twice its share (median) |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n");
         for line in &self.bake {
             let (false_rollbacks, trials) = line.false_rollbacks;
@@ -83,6 +97,7 @@ impl Report {
                 shown(line.not_followed_s)
             );
         }
+        self.deaf_table(&mut text);
         text.push_str("\n### What it costs\n\n| VIPs | members of each | | a second of all takes | of one core |\n| ---: | ---: | --- | ---: | ---: |\n");
         for line in &self.cost {
             let _ = writeln!(
@@ -96,6 +111,33 @@ impl Report {
             );
         }
         text
+    }
+
+    fn deaf_table(&self, text: &mut String) {
+        text.push_str("\n### A member that answers nothing\n\nOne of four. Seconds from the first flow that is not answered until it is named as a black hole: median / 99 of 100 trials (– : not within five minutes). *Dead*: nothing comes back. *Mute*: it accepts, and says nothing.\n\n| clients | new flows/s | dead | mute |\n| --- | ---: | ---: | ---: |\n");
+        for dead in self
+            .deaf
+            .iter()
+            .filter(|line| line.deafness == Deafness::Dead)
+        {
+            let _ = write!(text, "| {} | {} |", dead.scenario, dead.flows_per_s);
+            for deafness in [Deafness::Dead, Deafness::Mute] {
+                let line = self.deaf.iter().find(|line| {
+                    line.deafness == deafness
+                        && line.scenario == dead.scenario
+                        && line.flows_per_s == dead.flows_per_s
+                });
+                if let Some(line) = line {
+                    let _ = write!(
+                        text,
+                        " {} / {} |",
+                        seconds(line.median_s),
+                        seconds(line.p99_s)
+                    );
+                }
+            }
+            text.push('\n');
+        }
     }
 
     fn faultless_table(&self, text: &mut String) {

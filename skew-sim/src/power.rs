@@ -36,6 +36,14 @@ pub struct Line {
     pub missed: f64,
 }
 
+impl Line {
+    /// Whether it is of a VIP whose members have few flows each.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        SLOW_VIPS.contains(&(self.members, self.flows_per_s))
+    }
+}
+
 /// A fault of a VIP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel::skew::{Detector, Thresholds};
+use lb_skew::{Detector, Thresholds};
 
 use super::{
     scenario::Scenario,

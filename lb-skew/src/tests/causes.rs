@@ -1,7 +1,7 @@
 //! Each cause, made on purpose, is named.
 
 use super::*;
-use crate::skew::{Cause, Elephant, Openings, Source, Weight};
+use crate::{Cause, Elephant, Openings, Source, Weight};
 
 const SKEW: [f64; 4] = [2.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0];
 

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use evenkeel::skew::{Change, Facts, Member, Moved, Observation, Phase};
+use lb_skew::{Change, Facts, Member, Moved, Observation, Phase};
 
 use super::{
+    clients::{Clients, Deafness},
     random::{Alias, Random},
     scenario::{Bearing, Scenario, Shape},
     sources::Sources,
@@ -49,6 +50,8 @@ pub struct World {
     shape: Shape,
     sources: Option<Sources>,
     volume: Option<Volume>,
+    clients: Option<Clients>,
+    observed: u64,
     pub(super) bearing: Bearing,
     change: Option<Change>,
     changed_s: f64,
@@ -77,13 +80,15 @@ impl World {
             bytes: 0,
         });
         let reused = (0..setting.members)
-            .map(|_| random.normal() * scenario.reused_ports())
+            .map(|_| random.normal() * scenario.reused_ports(setting.flows_per_s))
             .collect();
         let members: Vec<Member> = members.collect();
         let mut world = Self {
             shape: Shape::new(scenario, &mut random),
             sources: Sources::new(scenario, &mut random),
             volume: Volume::new(scenario, setting.members),
+            clients: Clients::new(scenario, setting.members, setting.flows_per_s),
+            observed: 0,
             bearing: Bearing::new(scenario, setting.members, &mut random),
             members,
             weights,
@@ -111,10 +116,33 @@ impl World {
         }
     }
 
+    /// Whether a member really gets that many times its share now, because of who the clients are.
+    #[must_use]
+    pub fn is_heavy(&self, name: &str, times: f64) -> bool {
+        let members = self.members.iter().zip(&self.odds);
+        members
+            .filter(|(member, _)| *member.name == *name)
+            .any(|(member, odd)| *odd > times * member.table_share)
+    }
+
     /// Gives a member so many times its share, until told otherwise.
     pub fn set_fault(&mut self, fault: Option<(usize, f64)>) {
         self.fault = fault;
         self.set_odds();
+    }
+
+    /// Makes a member deaf, for good. Only where clients have habits.
+    pub fn set_deaf(&mut self, member: usize, deafness: Deafness) {
+        if let Some(clients) = &mut self.clients {
+            clients.set_deaf((member, deafness));
+        }
+    }
+
+    /// The connections of a member end.
+    pub(super) fn cut(&mut self, member: usize) {
+        if let Some(clients) = &mut self.clients {
+            clients.cut(member);
+        }
     }
 
     /// What is to be seen now.
@@ -126,7 +154,12 @@ impl World {
             ring_size: RING_SIZE,
             in_transition: self.now_s - self.changed_s < TRANSITION_S,
             change: self.change.as_ref(),
-            samples: None,
+            // Sampled flows are read every other second.
+            samples: self
+                .clients
+                .as_ref()
+                .filter(|_| self.observed.is_multiple_of(2))
+                .map(Clients::samples),
         }
     }
 
@@ -152,6 +185,12 @@ impl World {
         }
         self.bearing = bearing;
         self.now_s += length_s;
+        self.observed += 1;
+        if let Some(clients) = &mut self.clients
+            && self.observed.is_multiple_of(2)
+        {
+            clients.sample(&self.members);
+        }
         if let Some(sources) = &mut self.sources
             && sources.pass(self.now_s, &mut self.random)
         {
@@ -237,7 +276,10 @@ impl World {
         let times = self.shape.times(self.now_s, length_s, &mut self.random);
         let mean = self.setting.flows_per_s * times * length_s;
         let bunch = self.setting.scenario.bunch();
-        let alone = bunch == 1.0 && self.volume.is_none() && self.members.len() >= 8;
+        let alone = bunch == 1.0
+            && self.volume.is_none()
+            && self.clients.is_none()
+            && self.members.len() >= 8;
         if alone && mean < FEW_FLOWS * self.members.len() as f64 {
             self.draw_each(mean);
         } else {
@@ -259,6 +301,14 @@ impl World {
     }
 
     fn draw_counts(&mut self, mean: f64, bunch: f64, length_s: f64) {
+        if let Some(clients) = &mut self.clients {
+            let random = &mut self.random;
+            clients.pass(self.now_s + length_s, &mut self.members, random);
+            for (place, (member, odd)) in self.members.iter_mut().zip(&self.odds).enumerate() {
+                clients.open(place, mean * odd, member, random);
+            }
+            return;
+        }
         let repeated = self.setting.scenario.repeated();
         for (member, odd) in self.members.iter_mut().zip(&self.odds) {
             let random = &mut self.random;

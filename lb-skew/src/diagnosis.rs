@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Cause, Change, Elephant, Observation, Samples, Thresholds, Weight,
+    Cause, Change, Elephant, Facts, Observation, Samples, Thresholds, Weight,
     concentration::Concentrated,
     counts::{Roster, Step},
     evidence::Direction,
@@ -36,7 +36,7 @@ pub(super) struct Context<'a> {
     pub(super) spike: &'a Spike,
     pub(super) samples: Option<&'a Samples>,
     pub(super) thresholds: &'a Thresholds,
-    pub(super) tcp: bool,
+    pub(super) facts: Facts,
 }
 
 /// A cause, how much it matters, and why it is thought to be the one.
@@ -178,8 +178,19 @@ impl<'a> Context<'a> {
 
     fn of_unknown(&self, member: usize, raised: &Raised, ratio: f64) -> Diagnosis {
         let (own, others) = self.silence.packets_per_flow(member);
-        let repeats = self.tcp && others > 0.0 && own < REPEATED * others;
+        let repeats = self.facts.tcp && others > 0.0 && own < REPEATED * others;
         let slow = raised.direction == Direction::Over && repeats;
+        let weight = by_ratio(ratio);
+        if !slow && raised.direction == Direction::Over && !self.facts.independent {
+            return Diagnosis {
+                cause: Cause::HeavySources,
+                // That sources are uneven is what whoever hashes them must live with: no reason to wake anybody, below capacity.
+                weight: weight.min(Weight::Warning).max(self.over_capacity(member)),
+                evidence: vec![
+                    "no sampled source explains it, no revision and no transition".to_owned(),
+                ],
+            };
+        }
         let (cause, sentence) = if slow {
             (
                 Cause::SlowBackend {
@@ -198,7 +209,7 @@ impl<'a> Context<'a> {
         };
         Diagnosis {
             cause,
-            weight: by_ratio(ratio),
+            weight,
             evidence: vec![sentence],
         }
     }

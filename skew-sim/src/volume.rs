@@ -1,6 +1,6 @@
 //! Packets and bytes: heavy-tailed flows that last.
 
-use evenkeel::skew::Member;
+use lb_skew::Member;
 
 use super::{random::Random, scenario::Scenario};
 

@@ -1,6 +1,6 @@
 //! The test right after a change: how often it takes back a good one, how soon a bad one.
 
-use evenkeel::skew::{AfterChange, ChangedMember, Thresholds, Verdict};
+use lb_skew::{AfterChange, ChangedMember, Thresholds, Verdict};
 
 use super::random::Random;
 

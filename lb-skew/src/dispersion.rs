@@ -3,7 +3,8 @@
 //! Two numbers are learned, for the two ways in which flows can depend on each other:
 //!
 //! - **φ**, bunches: some flows of one second or some seconds go to one member together. The variance of a count is φ
-//!   times that of independent flows. It is estimated from **differences between neighbouring seconds** (J. von
+//!   times that of independent flows. Where whole sources are hashed that is common; elsewhere it is SYNs that are sent again
+//!   after 1, 3, 7, 15 s, and count each time. It is estimated from **differences between neighbouring seconds**, and blocks of them (J. von
 //!   Neumann, "Distribution of the ratio of the mean square successive difference to the variance",
 //!   Annals of Mathematical Statistics 12, 1941), since a member that gets too much all the time is no
 //!   dispersion but what is looked for: X²/(k−1) would grow by the very fault and hide it.
@@ -16,8 +17,12 @@
 
 /// Observations that φ remembers.
 const MEMORY: f64 = 300.0;
-/// Blocks of the short window that φ remembers.
+/// Blocks that φ remembers.
 const BLOCK_MEMORY: f64 = 60.0;
+/// Short windows in a block, where flows are hashed one by one: SYNs are repeated for half a minute and more.
+const BLOCK_OF_REPEATS: usize = 6;
+/// Times the excess that differences of such blocks show, for what of the repeats is in the neighbour.
+const BLOCK_MARGIN: f64 = 1.5;
 /// Blocks of the long window that κ remembers: twelve hours of two minutes each. Few sources make few
 /// independent samples, and those of the night say little of the day.
 const SOURCE_MEMORY: f64 = 360.0;
@@ -86,6 +91,8 @@ pub(super) struct Dispersion {
     block: Block,
     last_block: Option<f64>,
     long_block: Block,
+    /// Members that vary freely, as many as it would be if all had the same share.
+    freedom: f64,
 }
 
 /// A block of observations that is being filled.
@@ -111,7 +118,7 @@ impl Dispersion {
     pub(super) fn new(independent: bool, short: u32, long: u32) -> Self {
         Self {
             independent,
-            short: short as usize,
+            short: short as usize * if independent { BLOCK_OF_REPEATS } else { 1 },
             long: long as usize,
             seconds: RatioOfMeans::default(),
             blocks: RatioOfMeans::default(),
@@ -121,17 +128,20 @@ impl Dispersion {
             block: Block::default(),
             last_block: None,
             long_block: Block::default(),
+            freedom: 1.0,
         }
     }
 
     /// φ.
     pub(super) fn phi(&self) -> f64 {
-        let phi = if self.independent {
-            self.seconds.value()
+        let blocks = if self.independent {
+            // Blocks are few: what they show must be more than their own noise.
+            let noise = (3.0 / (self.freedom * self.blocks.count.max(1.0))).sqrt();
+            1.0 + BLOCK_MARGIN * (self.blocks.value() / (1.0 + noise) - 1.0)
         } else {
-            self.seconds.value().max(self.blocks.value())
+            self.blocks.value()
         };
-        (phi - NOISE).max(1.0)
+        (self.seconds.value().max(blocks) - NOISE).max(1.0)
     }
 
     /// κ, with a margin for what was not seen yet.
@@ -170,17 +180,22 @@ impl Dispersion {
     ) {
         let mut squares = 0.0;
         let mut spread = 0.0;
+        let mut spread_squares = 0.0;
         let independent = self.independent;
         for (residual, share, kept) in members {
             let difference = residual - kept.last;
             squares += difference * difference;
-            spread += share * (1.0 - share);
+            let own = share * (1.0 - share);
+            spread += own;
+            spread_squares += own * own;
             kept.last = residual;
+            kept.block += residual;
             if !independent {
-                kept.block += residual;
                 kept.long += residual;
             }
         }
+        self.freedom =
+            (spread * spread / f64::max(spread_squares, f64::MIN_POSITIVE) - 1.0).max(1.0);
         let variance = flows * spread;
         if let Some(last) = self.last_variance
             && variance + last > 0.0
@@ -188,21 +203,22 @@ impl Dispersion {
             self.seconds.add(squares, variance + last, MEMORY);
         }
         self.last_variance = Some(variance);
+        self.block.add(variance, flows, spread);
         if !independent {
-            self.block.add(variance, flows, spread);
             self.long_block.add(variance, flows, spread);
         }
     }
 
     /// Whether [`Self::close_blocks`] has something to do.
     pub(super) fn is_block_full(&self) -> bool {
-        self.block.observations >= self.short || self.long_block.observations >= self.long
+        self.block.observations >= self.short
+            || (!self.independent && self.long_block.observations >= self.long)
     }
 
     /// Learns from blocks that are full.
     pub(super) fn close_blocks<'a>(&mut self, members: impl Iterator<Item = &'a mut Residuals>) {
         let short = self.block.observations >= self.short;
-        let long = self.long_block.observations >= self.long;
+        let long = !self.independent && self.long_block.observations >= self.long;
         let (mut differences, mut squares) = (0.0, 0.0);
         for kept in members {
             if short {

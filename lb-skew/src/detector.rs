@@ -147,7 +147,7 @@ impl Detector {
             spike: &self.spike,
             samples: self.samples.as_ref().map(|(_, samples)| samples),
             thresholds: &self.thresholds,
-            tcp: self.facts.tcp,
+            facts: self.facts,
         };
         let mut report = Report {
             context,

@@ -1,7 +1,7 @@
 //! Totals, members that come and go, tables that change, clocks that do not tick evenly.
 
 use super::*;
-use crate::skew::Weight;
+use crate::Weight;
 
 #[test]
 fn counters_that_begin_anew_are_no_skew() {

@@ -1,6 +1,6 @@
 //! Kinds of traffic and of events in which nothing is wrong.
 
-use evenkeel::skew::Phase;
+use lb_skew::Phase;
 
 use super::{random::Random, world::World};
 
@@ -22,9 +22,9 @@ pub enum Scenario {
     ZipfClients,
     /// Zipf clients, `affinity = "source"`: each goes to one member, and opens flows in bunches.
     ZipfSource,
-    /// A third of the flows from NATs that use 1,000 ports again and again.
+    /// Half of the flows from five NATs that use their ports again as soon as they may.
     NatPorts,
-    /// A quarter of the flows from forty NATs, `affinity = "source"`.
+    /// A quarter of the flows from twenty NATs, `affinity = "source"`.
     NatSource,
     /// Heavy-tailed sizes of flows, in bytes and packets.
     HeavyTailed,
@@ -38,11 +38,29 @@ pub enum Scenario {
     Flapping,
     /// Observations that come late, counters that begin anew.
     LateTicks,
+    /// UDP that is not tracked: each packet counts, and a session of many stays where it is.
+    UntrackedUdp,
+    /// Clients that ask and are answered.
+    Browsing,
+    /// Most requests are answered after half a minute.
+    LongPolling,
+    /// Most connections are opened for later.
+    IdleKeepAlive,
+    /// The same, and backends are replaced one by one: who comes back has no old connections.
+    KeepAliveDeploy,
+    /// Most clients only listen.
+    ServerPush,
+    /// One client in twenty never finishes its handshake and repeats its SYN five times, two vanish after their request.
+    HalfOpenMobiles,
+    /// All backends answer after 5 to 30 s.
+    SlowAnswers,
+    /// Two flows of three are single SYNs.
+    Scanned,
 }
 
 impl Scenario {
     /// All.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 23] = [
         Self::Poisson,
         Self::Weights,
         Self::Bursty,
@@ -57,6 +75,15 @@ impl Scenario {
         Self::RollingDeployUdp,
         Self::Flapping,
         Self::LateTicks,
+        Self::UntrackedUdp,
+        Self::Browsing,
+        Self::LongPolling,
+        Self::IdleKeepAlive,
+        Self::KeepAliveDeploy,
+        Self::ServerPush,
+        Self::HalfOpenMobiles,
+        Self::SlowAnswers,
+        Self::Scanned,
     ];
 
     /// Its name in tables.
@@ -77,11 +104,20 @@ impl Scenario {
             Self::RollingDeployUdp => "rolling_deploy_udp",
             Self::Flapping => "flapping_backend",
             Self::LateTicks => "late_ticks_and_resets",
+            Self::UntrackedUdp => "untracked_udp",
+            Self::Browsing => "browsing",
+            Self::LongPolling => "long_polling",
+            Self::IdleKeepAlive => "idle_keep_alive",
+            Self::KeepAliveDeploy => "idle_keep_alive_rolling_deploy",
+            Self::ServerPush => "server_push",
+            Self::HalfOpenMobiles => "half_open_mobiles",
+            Self::SlowAnswers => "slow_answers",
+            Self::Scanned => "scanned",
         }
     }
 
     pub(super) fn is_tcp(self) -> bool {
-        self != Self::RollingDeployUdp
+        !matches!(self, Self::RollingDeployUdp | Self::UntrackedUdp)
     }
 
     pub(super) fn has_volume(self) -> bool {
@@ -94,15 +130,21 @@ impl Scenario {
     pub(super) fn weight(self, _member: usize, random: &mut Random) -> f64 {
         match self {
             Self::Weights => 10f64.powf(3.0 * random.unit()).round(),
+            Self::LongPolling => 10f64.powf(1.5 * random.unit()).round(),
             _ => 100.0,
         }
     }
 
     /// Standard deviation of a member's share for ports that are used again, over √(t(1−t)).
-    pub(super) fn reused_ports(self) -> f64 {
+    ///
+    /// A port stays on its member, so so many flows are only as many draws as there are ports. The fewest: 1,024 for each NAT
+    /// (the blocks of ports that carriers give out are of that order), and as many as it takes to
+    /// leave each alone for a minute, as TIME_WAIT asks.
+    pub(super) fn reused_ports(self, flows_per_s: f64) -> f64 {
+        const NATS: f64 = 5.0;
+        const PART: f64 = 0.5;
         match self {
-            // Ten NATs of 1,000 ports: each port stays on its member.
-            Self::NatPorts => 0.33 / 10_000f64.sqrt(),
+            Self::NatPorts => PART / (NATS * 1024.0).max(60.0 * PART * flows_per_s).sqrt(),
             _ => 0.0,
         }
     }
@@ -111,6 +153,7 @@ impl Scenario {
     pub(super) fn bunch(self) -> f64 {
         match self {
             Self::ZipfSource | Self::NatSource => 6.0,
+            Self::UntrackedUdp => 20.0,
             _ => 1.0,
         }
     }
@@ -160,7 +203,11 @@ impl Shape {
         let day = |swing: f64| 1.0 + swing * (std::f64::consts::TAU * now_s / DAY_S).sin();
         match self.scenario {
             Scenario::DayNight => day(0.9),
-            Scenario::ZipfClients | Scenario::ZipfSource | Scenario::NatSource => day(0.5),
+            Scenario::ZipfClients
+            | Scenario::ZipfSource
+            | Scenario::NatSource
+            | Scenario::UntrackedUdp
+            | Scenario::HalfOpenMobiles => day(0.5),
             Scenario::Bursty => {
                 let burst = self.burst(now_s, 8.0, 60.0, random);
                 let second = random.gamma(0.5 * length_s.max(0.1), 1.0);
@@ -199,7 +246,9 @@ impl Bearing {
     pub(super) fn new(scenario: Scenario, members: usize, random: &mut Random) -> Self {
         let next_s = match scenario {
             _ if members < 2 => None,
-            Scenario::RollingDeploy | Scenario::RollingDeployUdp => Some(1800.0),
+            Scenario::RollingDeploy | Scenario::RollingDeployUdp | Scenario::KeepAliveDeploy => {
+                Some(1800.0)
+            }
             Scenario::Flapping => Some(300.0 + random.exponential(8.0)),
             _ => None,
         };
@@ -244,6 +293,9 @@ impl Bearing {
         };
         world.members[member].phase = phase;
         world.weights[member] = weight;
+        if phase == Phase::Out {
+            world.cut(member);
+        }
         let revised = self.stage == 0 || self.stage == 2;
         self.stage += 1;
         let mut wait_s = wait_s;

@@ -6,7 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use evenkeel::skew::{Detector, Facts, Kind, Observation, Thresholds, Weight};
+use lb_skew::{Cause, Detector, Facts, Finding, Kind, Observation, Thresholds, Weight};
 
 /// A rule that says whether something is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,22 @@ impl Rule {
             Self::TwoWindows(windows) => windows.observe(seen),
             Self::Minute(minute) => minute.observe(seen),
         }
+    }
+
+    /// Whether all that is on is true: warnings that members have too much because sources are hashed as a whole, and they have.
+    #[must_use]
+    pub fn is_right(&self, is_heavy: impl Fn(&str) -> bool) -> bool {
+        let Self::Watch(watch) = self else {
+            return false;
+        };
+        let is_right = |finding: &Finding| {
+            finding.weight < Weight::Warning
+                || (finding.weight == Weight::Warning
+                    && finding.kind == Kind::Overload
+                    && finding.cause == Cause::HeavySources
+                    && finding.members.iter().all(|member| is_heavy(&member.name)))
+        };
+        watch.detector.findings().iter().all(is_right)
     }
 
     /// What is on, in words.

@@ -1,7 +1,7 @@
 //! When a finding is raised, and when it is cleared.
 
 use super::*;
-use crate::skew::Weight;
+use crate::Weight;
 
 #[test]
 fn twice_its_share_is_found_within_fifteen_seconds() {

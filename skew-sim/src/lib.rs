@@ -6,7 +6,9 @@
 //! follows from a seed.
 
 pub mod bake;
+pub mod clients;
 pub mod cost;
+pub mod deaf;
 pub mod faultless;
 pub mod plot;
 pub mod power;
