@@ -67,7 +67,7 @@ fn run() -> Result<()> {
     };
     tell(&format!("all took {:.0?}", begun.elapsed()));
     if arguments.write {
-        report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))?;
+        report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"))?;
     }
     if arguments.json {
         println!("{}", serde_json::to_string(&report)?);
