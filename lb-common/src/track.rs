@@ -8,7 +8,7 @@
 //! the place of the oldest unconfirmed one, and of a confirmed one only when that has been idle: a
 //! flood of packets that are never followed by another can't push an established flow out.
 
-use crate::ring::MemberIndex;
+use crate::ring::{MAX_MEMBERS, MemberIndex};
 
 /// Cells of a bucket: one cache line.
 pub const WAYS: usize = 8;
@@ -55,7 +55,8 @@ impl Place {
     }
 }
 
-/// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, member in 16–30, time in 0–15.
+/// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, closed in bit 30, member in 16–29,
+/// time in 0–15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// Tag of the flow.
@@ -64,6 +65,8 @@ pub struct Cell {
     pub member: MemberIndex,
     /// Whether a second packet of the flow was seen.
     pub confirmed: bool,
+    /// Whether the client has closed the flow, as far as is known: the next SYN opens another one.
+    pub closed: bool,
     /// When the flow was last seen: seconds of [`crate::node::seconds`], modulo 2^16.
     pub seen_s: u16,
 }
@@ -72,6 +75,10 @@ pub struct Cell {
 /// at second 1.
 pub const FREE: u64 = 0;
 
+/// The bits of a member's index.
+const MEMBER_MASK: MemberIndex = 0x3fff;
+const _: () = assert!(MAX_MEMBERS <= MEMBER_MASK as u32 + 1);
+
 impl Cell {
     /// The word of the table.
     #[inline(always)]
@@ -79,6 +86,7 @@ impl Cell {
     pub const fn pack(self) -> u64 {
         let word = (self.tag as u64) << 32
             | (self.confirmed as u64) << 31
+            | (self.closed as u64) << 30
             | (self.member as u64) << 16
             | self.seen_s as u64;
         if word == FREE { 1 } else { word }
@@ -90,8 +98,9 @@ impl Cell {
     pub const fn unpack(word: u64) -> Self {
         Self {
             tag: (word >> 32) as u32,
-            member: (word >> 16) as u16 & 0x7fff,
+            member: (word >> 16) as u16 & MEMBER_MASK,
             confirmed: word >> 31 & 1 == 1,
+            closed: word >> 30 & 1 == 1,
             seen_s: word as u16,
         }
     }

@@ -12,14 +12,15 @@ proptest! {
     #[test]
     fn a_cell_survives_its_coding(
         tag: u32,
-        member in 0u16..0x8000,
+        member in 0u16..0x4000,
         confirmed: bool,
+        closed: bool,
         seen_s: u16,
     ) {
-        let cell = Cell { tag, member, confirmed, seen_s };
+        let cell = Cell { tag, member, confirmed, closed, seen_s };
         let word = cell.pack();
         prop_assert_ne!(word, FREE);
-        if (tag, member, confirmed, seen_s) != (0, 0, false, 0) {
+        if (tag, member, confirmed, closed, seen_s) != (0, 0, false, false, 0) {
             prop_assert_eq!(Cell::unpack(word), cell);
         }
     }
@@ -29,7 +30,8 @@ proptest! {
     #[test]
     fn the_right_cell_gives_way(tag: u32, member in 0u16..4096, now_s: u16, idle_s in 0u16..43_200) {
         let cell = |confirmed, idle_s| {
-            Cell { tag, member, confirmed, seen_s: now_s.wrapping_sub(idle_s) }.pack()
+            let seen_s = now_s.wrapping_sub(idle_s);
+            Cell { tag, member, confirmed, closed: false, seen_s }.pack()
         };
         let unconfirmed = yields(cell(false, idle_s), now_s);
         let confirmed = yields(cell(true, idle_s), now_s);
@@ -37,7 +39,8 @@ proptest! {
         prop_assert!(yields(FREE, now_s) > unconfirmed && unconfirmed > confirmed);
         prop_assert_eq!(confirmed == 0, idle_s < REPLACE_IDLE_S);
         // Stamped by a CPU that has seen the next second already: not idle for 18 hours, but fresh.
-        let ahead = Cell { tag, member, confirmed: true, seen_s: now_s.wrapping_add(1) }.pack();
+        let seen_s = now_s.wrapping_add(1);
+        let ahead = Cell { tag, member, confirmed: true, closed: false, seen_s }.pack();
         prop_assert_eq!(yields(ahead, now_s), 0);
         if idle_s > 0 {
             prop_assert!(unconfirmed > yields(cell(false, idle_s - 1), now_s));
@@ -51,6 +54,7 @@ fn the_cell_that_would_look_free_is_written_as_another() {
         tag: 0,
         member: 0,
         confirmed: false,
+        closed: false,
         seen_s: 0,
     };
     assert_eq!(Cell::unpack(cell.pack()), Cell { seen_s: 1, ..cell });

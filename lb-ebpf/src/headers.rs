@@ -41,6 +41,7 @@ pub(crate) mod tcp {
     pub(crate) const FIN: u8 = 0x01;
     pub(crate) const SYN: u8 = 0x02;
     pub(crate) const RST: u8 = 0x04;
+    pub(crate) const PSH: u8 = 0x08;
     pub(crate) const ACK: u8 = 0x10;
 }
 
@@ -61,6 +62,19 @@ impl Headers {
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
         self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+
+    /// Whether the packet closes a TCP connection, or its sender's half of it.
+    #[inline(always)]
+    pub(crate) fn closes(&self) -> bool {
+        self.tcp_flags & (tcp::FIN | tcp::RST) != 0 && self.tcp_flags & tcp::SYN == 0
+    }
+
+    /// Whether only a living connection sends such a packet: it ends a piece of data (PSH), and is not the
+    /// last one. Who has closed his half sends nothing more but acknowledgements.
+    #[inline(always)]
+    pub(crate) fn lives(&self) -> bool {
+        self.tcp_flags & (tcp::PSH | tcp::FIN | tcp::RST | tcp::SYN) == tcp::PSH
     }
 
     #[inline(always)]

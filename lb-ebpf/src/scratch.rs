@@ -33,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) request_key: NatKey,
     /// Key of the replies.
     pub(crate) reply_key: NatKey,
+    /// Key of the replies of the flow's session before, when one begins.
+    pub(crate) over_key: NatKey,
     /// The entry of the client's packets.
     pub(crate) request: NatFlow,
     /// The entry of the replies.

@@ -139,6 +139,8 @@ pub(crate) fn choose(
         },
         always: vip.track == track::ALWAYS,
         opens: headers.opens(),
+        closes: headers.closes(),
+        lives: headers.lives(),
         unknown_is_new: headers.opens() || vip.track == track::ALWAYS && !headers.is_tcp(),
         record,
     };

@@ -29,6 +29,10 @@ pub(crate) struct Question {
     pub(crate) always: bool,
     /// Whether the packet opens a TCP connection.
     pub(crate) opens: bool,
+    /// Whether it closes one.
+    pub(crate) closes: bool,
+    /// Whether only a living connection sends such a packet.
+    pub(crate) lives: bool,
     /// Whether a flow that is not known is a new one: the packet opens it, or it has no other way
     /// to say so (UDP, where all flows are tracked).
     pub(crate) unknown_is_new: bool,
@@ -65,7 +69,9 @@ pub(crate) fn ask(question: &Question) -> Answer {
     let bits = u32::from(question.always)
         | u32::from(question.opens) << 1
         | u32::from(question.unknown_is_new) << 2
-        | u32::from(question.record) << 3;
+        | u32::from(question.record) << 3
+        | u32::from(question.closes) << 4
+        | u32::from(question.lives) << 5;
     Answer(black_box(ask_table(
         question.flow_hash,
         members,
@@ -87,6 +93,8 @@ extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, bits: u32) -> u3
         opens: bits & 2 != 0,
         unknown_is_new: bits & 4 != 0,
         record: bits & 8 != 0,
+        closes: bits & 16 != 0,
+        lives: bits & 32 != 0,
     })
     .0
 }
@@ -99,13 +107,15 @@ fn answer(question: &Question) -> Answer {
     };
     let now_s = clock::now_s() as u16;
     if let Some((way, cell)) = find(bucket, place) {
-        if serves(cell.member) {
+        let another = question.opens && cell.closed;
+        if !another && serves(cell.member) {
             count_vip(question.vip, |counters| counters.track_hits += 1);
             refresh(question, bucket, way, cell, now_s);
             trace::member(cell.member, decision::TRACKED);
             return Answer::new(cell.member, false);
         }
-        // Its member is gone: the flow starts again elsewhere, in the same cell.
+        // Its member is gone, or the client has closed the flow and opens another one from the same port:
+        // it starts again, in the same cell.
         store(bucket, way, FREE);
     }
     count_vip(question.vip, |counters| counters.track_misses += 1);
@@ -116,6 +126,7 @@ fn answer(question: &Question) -> Answer {
             tag: place.tag,
             member,
             confirmed: false,
+            closed: question.closes,
             seen_s: now_s,
         };
         insert(question.vip, bucket, place, cell);
@@ -150,18 +161,14 @@ fn refresh(question: &Question, bucket: *mut Bucket, way: usize, cell: Cell, now
         store(bucket, way, FREE);
         return;
     }
-    let confirmed = cell.confirmed || !question.opens;
-    if confirmed != cell.confirmed || now_s != cell.seen_s {
-        store(
-            bucket,
-            way,
-            Cell {
-                confirmed,
-                seen_s: now_s,
-                ..cell
-            }
-            .pack(),
-        );
+    let kept = Cell {
+        confirmed: cell.confirmed || !question.opens,
+        closed: question.closes || cell.closed && !question.lives,
+        seen_s: now_s,
+        ..cell
+    };
+    if kept != cell {
+        store(bucket, way, kept.pack());
     }
 }
 

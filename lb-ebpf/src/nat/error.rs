@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::{
-    rewrite::{address_delta, udp_checksum, write_v6},
+    rewrite::{TCP_CHECKSUM, address_delta, udp_checksum, write_v6},
     send_reply,
     session::find,
 };
@@ -103,6 +103,14 @@ fn rewrite(
         let old = transport.get::<u16>(6);
         let new = udp_checksum(old, u32::from(checksum::fold(addresses + ports)));
         transport.set(6, new);
+        delta += checksum::replace_u16(old, new);
+    } else if quoted_l4 + TCP_CHECKSUM + 2 <= l3 + (outer.length & 0xffff) as usize
+        && let Some(sum) = packet.view::<2>(quoted_l4 + TCP_CHECKSUM)
+    {
+        // Routers may quote more than the eight bytes that they must; not what only pads the frame.
+        let old = sum.get::<u16>(0);
+        let new = checksum::update(old, u64::from(checksum::fold(addresses + ports)));
+        sum.set(0, new);
         delta += checksum::replace_u16(old, new);
     }
     if outer.family == family::V4 {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Offset of the checksum in a TCP header.
-const TCP_CHECKSUM: usize = 16;
+pub(super) const TCP_CHECKSUM: usize = 16;
 /// Offset of the checksum in a UDP header.
 const UDP_CHECKSUM: usize = 6;
 

@@ -95,7 +95,7 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
     };
     // SAFETY: an entry that was just found; nothing was written to its table since.
     let flow = unsafe { &mut *found.flow };
-    if !is_current(flow) || headers.opens() && is_over(flow) {
+    if !is_current(flow) || headers.opens() && is_over(headers, flow, session) {
         return Belongs::Nothing;
     }
     let now_s = clock::now_s() as u32;
@@ -161,10 +161,17 @@ fn is_current(flow: &NatFlow) -> bool {
     }
 }
 
-/// Whether a packet that opens a flow finds the old one closed, or its member gone.
+/// Whether a packet that opens a flow finds the old one closed by the client or reset by the backend, or
+/// its member gone.
 #[inline(always)]
-fn is_over(flow: &NatFlow) -> bool {
-    flow.state & (state::RST | state::FIN) != 0 || !serves(flow.member)
+fn is_over(headers: &Headers, flow: &NatFlow, session: &mut Session) -> bool {
+    if flow.state & (state::RST | state::FIN) != 0 || !serves(flow.member) {
+        return true;
+    }
+    session.request = *flow;
+    write_reply_key(headers, session);
+    // SAFETY: an entry that was just found.
+    find_reply(session).is_some_and(|entry| unsafe { (*entry).state } & state::RST != 0)
 }
 
 /// Moves a session that was answered and followed to the table where no flood reaches it; whether it did.
@@ -205,7 +212,8 @@ fn find_reply(session: &Session) -> Option<*mut NatFlow> {
 fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     write_reply_key(headers, session);
     let entry = find_reply(session);
-    let closing = session.request.state & (state::FIN | state::RST);
+    // Not the FIN: the backend may go on sending, and the session is closed when it has sent its own.
+    let closing = session.request.state & state::RST;
     let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
     if let Some(entry) = entry {
         // SAFETY: an entry that was just found; nothing was written to its table since.
@@ -302,6 +310,7 @@ pub(super) fn begin(
         // Before a port is taken for a session that nobody answers.
         return Err(Reason::MemberDown);
     }
+    let over = find_over(headers, session);
     write_request(headers, slot.current(), vip_index, &mut session.request)?;
     let source = u32::from(session.request.nat_source);
     let source = NAT_SOURCES.at(source).ok_or(Reason::Internal)?;
@@ -310,8 +319,13 @@ pub(super) fn begin(
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
         count_vip(vip_index, |counters| counters.nat_no_port += 1);
     })?;
-    // The session may have been closed, or its member be gone: nothing of it counts any more.
+    // The flow's session before is over: nothing of it counts any more. Its port goes back only now, so that
+    // the backend does not see the same connection again at once.
     table::remove(&session.request_key);
+    if over {
+        table::remove(&session.over_key);
+        let _gone = NAT_NEW.remove(&session.over_key);
+    }
     if NAT_NEW
         .insert(&session.request_key, &session.request, 0)
         .is_err()
@@ -320,6 +334,28 @@ pub(super) fn begin(
     }
     count_vip(vip_index, |counters| counters.nat_sessions += 1);
     Ok(())
+}
+
+/// Finds the session before of the flow, which is over: whether it still has its port. Its entry of the
+/// replies is then `over_key`.
+///
+/// A client that uses its port again and again would else take one port of the node after the other, until
+/// its sessions before expire; the ports that a flow may have are few.
+#[inline(always)]
+fn find_over(headers: &Headers, session: &mut Session) -> bool {
+    let Some(found) = find(&session.request_key) else {
+        return false;
+    };
+    // SAFETY: an entry that was just found; nothing was written to its table since.
+    session.request = unsafe { *found.flow };
+    write_reply_key(headers, session);
+    session.over_key = session.reply_key;
+    // If its entry has expired, the port may be another client's by now.
+    find_reply(session).is_some_and(|entry| {
+        // SAFETY: as above.
+        let entry = unsafe { &*entry };
+        entry.dest == headers.source && entry.dest_be == headers.source_be
+    })
 }
 
 /// Writes the entry of the client's packets, but for the port.

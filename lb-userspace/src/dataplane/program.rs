@@ -3,10 +3,11 @@
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
-    programs::{TestRun, TestRunOptions, Xdp},
+    programs::{ProgramError, TestRun, TestRunOptions, Xdp},
 };
 use lb_common::trace::Trace;
 use nix::{
+    errno::Errno,
     sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity},
     unistd::Pid,
 };
@@ -40,11 +41,25 @@ pub(super) struct Balancer {
     ebpf: Ebpf,
 }
 
+/// Times that the kernel is asked to verify the program. It gives up with `EAGAIN` when a signal comes for the
+/// thread meanwhile, and on a busy machine that takes seconds.
+const LOAD_ATTEMPTS: u32 = 5;
+
+fn load_patiently(program: &mut Xdp) -> std::result::Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(Errno::EAGAIN as i32) => {}
+            done => return done,
+        }
+    }
+    program.load()
+}
+
 impl Balancer {
     /// Has the program verified and loaded.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
-        xdp_of(&mut ebpf)?
-            .load()
+        load_patiently(xdp_of(&mut ebpf)?)
             .map_err(|error| DataplaneError::program("load", PROGRAM, &error, PRIVILEGE_HINT))?;
         Ok(Self { ebpf })
     }

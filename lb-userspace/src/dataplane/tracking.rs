@@ -121,6 +121,7 @@ mod tests {
             tag: 7,
             member,
             confirmed: true,
+            closed: false,
             seen_s,
         }
     }

@@ -80,11 +80,14 @@ impl Walker<'_> {
     fn ask_tracking(&mut self, vip: &Vip, slot: Slot, flow_hash: u64) -> Step<MemberIndex> {
         if let Some(cell) = self.sources.tables.tracking.find(flow_hash) {
             let who = self.member_label(cell.member);
-            if self.serves(cell.member)? {
+            let text = if self.opens && cell.closed {
+                format!("the flow has an entry for {who}, but was closed: forgotten")
+            } else if self.serves(cell.member)? {
                 self.note("tracking", format!("the flow has an entry: {who}"));
                 return Ok(cell.member);
-            }
-            let text = format!("the flow has an entry for {who}, who takes no packets: forgotten");
+            } else {
+                format!("the flow has an entry for {who}, who takes no packets: forgotten")
+            };
             self.note("tracking", text);
         } else {
             self.note("tracking", "the flow has no entry");

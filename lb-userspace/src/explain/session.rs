@@ -62,6 +62,8 @@ impl Walker<'_> {
             return Ok(Some(found));
         } else if flow.state & (state::RST | state::FIN) != 0 {
             "which is closed"
+        } else if self.was_reset(&found)? {
+            "which the backend has reset"
         } else if !self.serves(flow.member)? {
             "whose member takes no packets"
         } else {
@@ -70,6 +72,20 @@ impl Walker<'_> {
         let text = format!("the flow has one with {who}, {gone}: another begins");
         self.note("session", text);
         Ok(None)
+    }
+
+    /// Whether the backend has reset the session.
+    fn was_reset(&self, found: &SessionEntry) -> Step<bool> {
+        let flow = &found.flow;
+        let key = NatKey {
+            address: flow.dest,
+            source_be: flow.dest_be,
+            dest_be: flow.nat_port_be,
+            scope: flow.nat_source | REPLY,
+            protocol: self.flow.protocol.number().into(),
+        };
+        let reply = self.sources.tables.sessions.find(&key)?;
+        Ok(reply.is_some_and(|reply| reply.flow.state & state::RST != 0))
     }
 
     fn follow(&mut self, found: &SessionEntry) -> Rewriting {

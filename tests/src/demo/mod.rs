@@ -56,9 +56,9 @@ const WEIGHTS: [u32; 3] = [100, 100, 50];
 
 /// Clients: one is there from the start, the other one comes after the changes.
 ///
-/// A client that uses an address and port again within `track_idle` gets the backend that had the
-/// connection before, be it drained: the balancer can't tell it from a repeated SYN. So the shares are
-/// taken of a client that was not there before.
+/// A client that uses a port again gets the backend that had the connection before, be it drained, if the
+/// balancer did not see that one closed (`docs/adr/0001-connection-consistency.md`). So the shares are taken
+/// of a client that was not there before.
 const CLIENTS: u8 = 2;
 
 /// Says what is going on; standard output is for the result.

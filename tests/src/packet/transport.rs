@@ -10,6 +10,8 @@ pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 /// TCP flag.
 pub const ACK: u8 = 0x10;
+/// TCP flag.
+pub const PSH: u8 = 0x08;
 
 /// What follows the IP header.
 #[derive(Clone, Debug)]

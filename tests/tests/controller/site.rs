@@ -174,8 +174,6 @@ pub(crate) fn browse(lab: &Lab, stop: &AtomicBool) -> HttpReport {
     let mut report = HttpReport::default();
     while !stop.load(Ordering::Relaxed) {
         report.add(&pages(&lab.clients[0], lab, 50));
-        // Slow enough that a client does not come to the ports again that it used first: in a
-        // transition, a connection from the same port goes where the one before it went.
         std::thread::sleep(Duration::from_millis(100));
     }
     report

@@ -62,10 +62,27 @@ impl<'lab> Site<'lab> {
         forward: Forward,
         change: impl FnOnce(&mut Configuration),
     ) -> Self {
-        let binary = binary().unwrap();
-        let servers = Servers::start(lab, forward, &[Kind::Echo], &binary).unwrap();
         let mut configuration = configuration(lab, 0, forward);
         change(&mut configuration);
+        Self::start_configured(lab, forward, Kind::Echo, configuration)
+    }
+
+    /// A site that serves one kind of service over IPv4.
+    pub(crate) fn start_kind(lab: &'lab Lab, forward: Forward, kind: Kind) -> Self {
+        let mut configuration = Configuration::new(&lab.balancers[0]);
+        let vip = vip(lab, forward, kind, Family::V4, &WEIGHTS);
+        configuration.vips.push(vip);
+        Self::start_configured(lab, forward, kind, configuration)
+    }
+
+    fn start_configured(
+        lab: &'lab Lab,
+        forward: Forward,
+        kind: Kind,
+        configuration: Configuration,
+    ) -> Self {
+        let binary = binary().unwrap();
+        let servers = Servers::start(lab, forward, &[kind], &binary).unwrap();
         let node = Node::start(&lab.balancers[0], &binary, configuration).unwrap();
         Self { lab, servers, node }
     }
@@ -84,7 +101,11 @@ impl<'lab> Site<'lab> {
     }
 
     pub(crate) fn new_flows(&self, family: Family) -> BTreeMap<String, u64> {
-        let shares = self.node.shares(&vip_name(Kind::Echo, family)).unwrap();
+        self.new_flows_of(Kind::Echo, family)
+    }
+
+    pub(crate) fn new_flows_of(&self, kind: Kind, family: Family) -> BTreeMap<String, u64> {
+        let shares = self.node.shares(&vip_name(kind, family)).unwrap();
         shares
             .into_iter()
             .map(|share| (share.name, share.new_flows))

@@ -17,7 +17,7 @@ use evenkeel::{
 };
 use lab::{
     bytecode::tables::{self, ANY4, KEY, NAT4, NAT6, OUTER4, OUTER6, RING_SIZE, VIP4, VIP6},
-    packet::{ACK, FIN, Frame, Ip, RST, SYN, tcp, udp},
+    packet::{ACK, FIN, Frame, Ip, PSH, RST, SYN, tcp, udp},
 };
 use lb_common::{
     checksum::fold,
@@ -297,7 +297,7 @@ impl World {
 
     /// A packet of few clients, so that flows come again; or a reply.
     fn packet(&self, dice: &mut Dice, replies: &[Reply]) -> (Flow, u8) {
-        let flags = [SYN, SYN, ACK, ACK, ACK, FIN | ACK, RST][dice.below(7)];
+        let flags = [SYN, SYN, ACK, ACK, ACK | PSH, FIN | ACK, RST][dice.below(7)];
         if !replies.is_empty() && dice.below(6) == 0 {
             let (protocol, source, dest) = replies[dice.below(replies.len())];
             let flow = Flow {
@@ -305,7 +305,7 @@ impl World {
                 source,
                 dest,
             };
-            return (flow, ACK);
+            return (flow, [ACK, ACK, ACK, RST][dice.below(4)]);
         }
         let kind = self.kinds[dice.below(self.kinds.len())];
         let port = match (kind.port, dice.below(40)) {

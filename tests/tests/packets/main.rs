@@ -3,15 +3,19 @@
 //! Frames are run by `BPF_PROG_TEST_RUN` in a network namespace of the test's own. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod expiry;
 mod explained;
 mod forwarding;
 mod fragments;
 mod icmp;
+mod links;
 mod malformed;
 mod nat;
+mod nat_sessions;
 mod random;
 mod replaced;
 mod samples;
+mod reuse;
 mod selection;
 mod stage;
 mod swap;

@@ -46,7 +46,7 @@ pub(crate) struct Session {
     client: IpAddr,
     client_port: u16,
     node: IpAddr,
-    node_port: u16,
+    pub(crate) node_port: u16,
 }
 
 fn set_ports(frame: &mut Frame, from: u16, to: u16) {
@@ -82,7 +82,7 @@ impl Session {
     }
 
     /// What the backend gets of a client's packet.
-    fn request(&self, frame: &Frame) -> Frame {
+    pub(crate) fn request(&self, frame: &Frame) -> Frame {
         let mut frame = self.service.delivered(frame);
         frame.ip.set_addresses(self.node, self.service.backend());
         set_ports(&mut frame, self.node_port, self.service.backend_port());
@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// A packet of the backend, and what the client gets of it.
-    fn reply(&self, like: &Frame) -> (Frame, Frame) {
+    pub(crate) fn reply(&self, like: &Frame) -> (Frame, Frame) {
         let mut frame = like.clone().link(OWN, self.service.mac());
         frame.ip.set_addresses(self.service.backend(), self.node);
         set_ports(&mut frame, self.service.backend_port(), self.node_port);
@@ -102,11 +102,11 @@ impl Session {
     }
 }
 
-fn forwarded(session: &Session, frame: &Frame) -> Expect {
+pub(crate) fn forwarded(session: &Session, frame: &Frame) -> Expect {
     Expect::forwarded(session.service.index, frame, &session.request(frame))
 }
 
-fn replied(session: &Session, frame: &Frame, out: &Frame) -> Expect {
+pub(crate) fn replied(session: &Session, frame: &Frame, out: &Frame) -> Expect {
     let index = session.service.index;
     Expect::sent(Reason::NatReply, out)
         .plus(&format!("m{index}.reply_packets"), 1)
@@ -187,7 +187,14 @@ fn session(bench: &mut Bench, client: Client, service: &Service) {
 fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
     let index = session.service.index;
     let shortest = if session.client.is_ipv4() { 28 } else { 48 };
-    for keep in [shortest, shortest + 12, 500] {
+    for keep in [
+        shortest,
+        shortest + 8,
+        shortest + 9,
+        shortest + 10,
+        shortest + 12,
+        500,
+    ] {
         // About a request on its way to the backend.
         let sent = session.request(request);
         for (error, as_sent) in errors_about(&sent, keep)
@@ -225,22 +232,21 @@ fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
     }
 }
 
-/// Checksums in a quote: the IPv4 header's is right for the hop count as quoted; TCP's, when quoted, is
-/// left as it was.
+/// The checksum of a quoted IPv4 header is right for the hop count as quoted; TCP's is that of the packet as it
+/// was sent, unless only half of it is quoted.
 fn quote_sums(out: &mut Frame, error: &Frame) {
-    if error.ip.source().is_ipv4() {
-        out.payload[10..12].fill(0);
-        let sum = lab::packet::checksum(&[&out.payload[..20]]);
-        out.payload[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    let (l4, protocol) = if error.ip.source().is_ipv4() {
+    let (l4, protocol) = if out.ip.source().is_ipv4() {
         (20, out.payload[9])
     } else {
         (40, out.payload[6])
     };
-    if protocol == 6 && out.payload.len() >= l4 + 18 {
-        let sum: Vec<u8> = error.payload[l4 + 16..l4 + 18].to_vec();
-        out.payload[l4 + 16..l4 + 18].copy_from_slice(&sum);
+    if protocol == 6 && out.payload.len() == l4 + 17 {
+        out.payload[l4 + 16] = error.payload[l4 + 16];
+    }
+    if out.ip.source().is_ipv4() {
+        out.payload[10..12].fill(0);
+        let sum = lab::packet::checksum(&[&out.payload[..20]]);
+        out.payload[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 }
 

@@ -9,7 +9,7 @@ use evenkeel::{
 };
 use lab::{
     bytecode::tables::{self, KEY, RING_SIZE, Service, set_state},
-    packet::{ACK, Frame, SYN},
+    packet::{ACK, FIN, Frame, PSH, RST, SYN},
 };
 use lb_common::{
     family, hash,
@@ -29,6 +29,22 @@ use crate::{
 const MEMBERS: std::ops::Range<MemberIndex> = 30..36;
 const BUCKETS: u32 = 8;
 const STEPS: usize = 6_000;
+
+/// What TCP segments say, the common ones more often.
+const FLAGS: [u8; 12] = [
+    SYN,
+    SYN,
+    SYN,
+    SYN,
+    ACK,
+    ACK,
+    ACK,
+    ACK,
+    ACK | PSH,
+    ACK | FIN,
+    ACK | FIN | PSH,
+    ACK | RST,
+];
 
 /// The plain model: what the tables are, and what becomes of a packet.
 struct Model {
@@ -52,7 +68,8 @@ impl Model {
     }
 
     /// What DESIGN says, word by word.
-    fn choose(&mut self, frame: &Frame, opens: bool) -> Choice {
+    fn choose(&mut self, frame: &Frame, flags: u8) -> Choice {
+        let opens = flags == SYN;
         let flow = flow_hash(frame);
         let by = if self.affinity == affinity::SOURCE {
             let (source, _) = tables::address(frame.ip.source());
@@ -71,7 +88,7 @@ impl Model {
         }
         let previous = slot.previous.unwrap_or(current);
         let new = opens || always && self.service.protocol == 17;
-        if let Some(choice) = self.tracked(flow, opens, current, previous, always) {
+        if let Some(choice) = self.tracked(flow, flags, current, previous, always) {
             return choice;
         }
         let (member, how) = if new {
@@ -84,7 +101,7 @@ impl Model {
         let needless = !always && previous == current && how != decision::TAKEN_OVER;
         // No entry says that nobody has a flow.
         if !needless && member != NO_MEMBER {
-            self.write(flow, member);
+            self.write(flow, member, flags);
         }
         Choice { member, how }
     }
@@ -100,7 +117,7 @@ impl Model {
     fn tracked(
         &mut self,
         flow: u64,
-        opens: bool,
+        flags: u8,
         current: MemberIndex,
         previous: MemberIndex,
         always: bool,
@@ -110,12 +127,18 @@ impl Model {
             .iter()
             .position(|&word| word != FREE && Cell::unpack(word).tag == tag)?;
         let mut cell = Cell::unpack(bucket[way]);
-        let serves = self.serves(cell.member);
+        // A new connection from the port of one that is over belongs to nobody yet.
+        let serves = self.serves(cell.member) && !(flags == SYN && cell.closed);
         let (bucket, _) = self.bucket(flow);
         if !serves || !always && current == previous && cell.member == current {
             bucket[way] = FREE;
         } else {
-            cell.confirmed |= !opens;
+            cell.confirmed |= flags != SYN;
+            cell.closed = match flags {
+                _ if flags & (FIN | RST) != 0 => true,
+                _ if flags & PSH != 0 => false,
+                _ => cell.closed,
+            };
             bucket[way] = cell.pack();
         }
         let how = decision::TRACKED;
@@ -125,7 +148,7 @@ impl Model {
         })
     }
 
-    fn write(&mut self, flow: u64, member: MemberIndex) {
+    fn write(&mut self, flow: u64, member: MemberIndex, flags: u8) {
         let seen_s = self.now_s;
         let (bucket, tag) = self.bucket(flow);
         // The first of those that yield most readily.
@@ -141,6 +164,7 @@ impl Model {
                 tag,
                 member,
                 confirmed: false,
+                closed: flags & (FIN | RST) != 0,
                 seen_s,
             }
             .pack();
@@ -249,10 +273,12 @@ fn turn(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane) {
 
 fn packet(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane, step: usize) {
     let client = Client::new(dice.below(4) as u8);
-    let opens = model.service.protocol == 6 && dice.below(3) == 0;
-    let flags = if opens { SYN } else { ACK };
+    let flags = match model.service.protocol {
+        6 => FLAGS[dice.below(FLAGS.len())],
+        _ => 0,
+    };
     let frame = client.to(&model.service, 1 + dice.below(60) as u16, flags);
-    let choice = model.choose(&frame, opens);
+    let choice = model.choose(&frame, flags);
     let (run, trace) = dataplane.run_traced(&frame.bytes()).unwrap();
     let how = Choice {
         member: trace.member,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use evenkeel::{
-    dataplane::{Dataplane, Pins},
+    dataplane::{Dataplane, Pins, RingName},
     transition::RingState,
 };
 use lab::{
@@ -18,8 +18,9 @@ use lab::{
 };
 use lb_common::{
     family,
+    hash::slot_of,
     member::{NextHop, control},
-    ring::NO_MEMBER,
+    ring::{MAX_RING_SIZE, NO_MEMBER},
     vip::{forward, track},
 };
 use nix::{
@@ -27,7 +28,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::stage::{Client, PORT_MAC, enter_namespace, options};
+use crate::stage::{Client, PORT_MAC, enter_namespace, flow_hash, options};
 
 const SWAPS: u32 = 3_000;
 
@@ -94,6 +95,9 @@ fn service(index: u16) -> Service {
 /// Members of the VIP under fire: the family of the outer header differs as well.
 const MARKED: [u16; 3] = [30, 31, 32];
 
+/// A member that no packet can be sent to unless it sees the image of one ring and the size of another.
+const IMPOSSIBLE: u16 = 33;
+
 fn marked(dataplane: &mut Dataplane) {
     let here = dataplane.egress.find(1).unwrap().unwrap();
     for index in MARKED {
@@ -151,6 +155,49 @@ fn no_packet_sees_half_of_two_rings() {
                 let size = [RING_SIZE, 65_537, 1][swap as usize / 3 % 3];
                 let ring = RingState::new_clean(&vec![member; size as usize]);
                 set_state(&mut dataplane, 30, &ring).unwrap();
+            }
+        },
+    );
+    Dataplane::unload(&pins).unwrap();
+}
+
+/// Two rings, a small and a large one, and one flow. By the small ring it is member 30's, by the large one
+/// 31's; in either image, the slot that the other's size gives is [`IMPOSSIBLE`]'s. The VIP names one ring and
+/// the other by turns, all the time: a program that read the ring word twice, a nanosecond apart, would soon be
+/// found out.
+#[test]
+fn no_packet_sees_the_image_of_one_ring_and_the_size_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let bpffs = Bpffs::mount(folder.path()).unwrap();
+    let pins = Pins::at(bpffs.path());
+    let (mut dataplane, runner) = pair(&pins);
+    marked(&mut dataplane);
+    let here = dataplane.egress.find(1).unwrap().unwrap();
+    tables::add(&mut dataplane, &service(IMPOSSIBLE), control::SERVING, here).unwrap();
+    let hash = flow_hash(&packet(1, ACK));
+    let sizes = [RING_SIZE, MAX_RING_SIZE];
+    let slots = sizes.map(|size| slot_of(hash, size));
+    assert_ne!(slots[0], slots[1]);
+    let rings = [(0, MARKED[0]), (1, MARKED[1])].map(|(which, member)| {
+        let mut ring = vec![IMPOSSIBLE; MAX_RING_SIZE as usize];
+        ring[slots[which] as usize] = member;
+        let image = RingState::new_clean(&ring).to_image();
+        RingName {
+            image: dataplane.rings.stage(&image).unwrap(),
+            size: sizes[which],
+        }
+    });
+    dataplane.vips.swap_ring(30, Some(rings[0])).unwrap();
+    under_fire(
+        &runner,
+        |_| packet(1, ACK).bytes(),
+        |_, frame| member_of(frame),
+        || {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(3) {
+                for swap in 0..1_000 {
+                    dataplane.vips.swap_ring(30, Some(rings[swap % 2])).unwrap();
+                }
             }
         },
     );

@@ -1,0 +1,156 @@
+//! 2, the other side of it: a drained backend is left by clients that come again from the same ports.
+//!
+//! A client with few ports opens its next connection from a port whose last one is known to the tracking
+//! table, or as a session. That one is over; the new one belongs to the ring's member.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use lab::configuration::Forward;
+use lab::deadline::until;
+use lab::service::{Kind, address, vip_name};
+use lab::topology::{Family, Layout};
+
+use crate::site::{LIMIT, Site, WEIGHTS, build};
+
+/// The client's ports: a few hundred, used again within a second.
+const PORTS: &str = "20000 20199";
+const DRAINED: &str = "backend-0";
+/// Clients that ask one request after the other.
+const CLIENTS: usize = 4;
+/// Requests before the drain: each port was used several times.
+const BEFORE: u64 = 2_000;
+
+/// Requests that were answered, and those that were not.
+#[derive(Default)]
+struct Requests {
+    answered: AtomicU64,
+    failed: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Requests {
+    fn run(&self, to: SocketAddr) {
+        while !self.ended.load(Relaxed) {
+            match request(to) {
+                Ok(()) => self.answered.fetch_add(1, Relaxed),
+                Err(error) => {
+                    eprintln!("request failed: {error}");
+                    self.failed.fetch_add(1, Relaxed)
+                }
+            };
+        }
+    }
+}
+
+/// Ends the requests also when the test panics: their threads would be waited for.
+struct Ending<'a>(&'a Requests);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Relaxed);
+    }
+}
+
+/// One request on a connection that the server closes, so that the client may use its port again at once.
+fn request(to: SocketAddr) -> std::io::Result<()> {
+    let mut connection = TcpStream::connect_timeout(&to, LIMIT)?;
+    connection.set_read_timeout(Some(LIMIT))?;
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer)?;
+    if answer.starts_with(b"HTTP/1.1 200") {
+        Ok(())
+    } else {
+        Err(std::io::ErrorKind::InvalidData.into())
+    }
+}
+
+fn drains(layout: Layout, forward: Forward) {
+    let lab = build(layout);
+    let mut site = Site::start_kind(&lab, forward, Kind::Web);
+    let client = &lab.clients[0];
+    client
+        .ns
+        .set_sysctl("net.ipv4.ip_local_port_range", PORTS)
+        .unwrap();
+    client.ns.set_sysctl("net.ipv4.tcp_tw_reuse", "1").unwrap();
+    let operator = site.node.operator();
+    until("the controller answers", LIMIT, || {
+        Ok(operator.controller().is_some())
+    })
+    .unwrap();
+    let to = address(&lab, Kind::Web, Family::V4);
+    let path = format!("{}/{DRAINED}", vip_name(Kind::Web, Family::V4));
+    let requests = Requests::default();
+    thread::scope(|scope| {
+        let _ending = Ending(&requests);
+        for _ in 0..CLIENTS {
+            scope.spawn(|| client.ns.enter(|| requests.run(to)));
+        }
+        let at_least = |count| {
+            let enough = || Ok(requests.answered.load(Relaxed) >= count);
+            until("requests are answered", 2 * LIMIT, enough).unwrap();
+        };
+        at_least(BEFORE);
+        let used = site.new_flows_of(Kind::Web, Family::V4);
+        assert!(
+            used.len() == WEIGHTS.len() && used.values().all(|&count| count > 100),
+            "{used:?}"
+        );
+        let drain = [
+            "backend",
+            "drain",
+            &path,
+            "--wait",
+            "--idle",
+            "2s",
+            "--timeout",
+            "40s",
+        ];
+        let said = operator.run(&drain).unwrap();
+        let meanwhile = site.new_flows_of(Kind::Web, Family::V4);
+        println!(
+            "{forward:?}: exit {} after {:?}, {} requests; new flows before {used:?}, then {meanwhile:?}",
+            said.code,
+            said.took,
+            requests.answered.load(Relaxed),
+        );
+        said.ended(0);
+        // Idle while there was plenty to do for the others, and no more comes.
+        at_least(requests.answered.load(Relaxed) + BEFORE / 2);
+        let later = site.new_flows_of(Kind::Web, Family::V4);
+        assert_eq!(later[DRAINED], meanwhile[DRAINED], "{later:?}");
+    });
+    assert_eq!(requests.failed.load(Relaxed), 0);
+    site.check_health();
+}
+
+fn can_run(test: &str) -> bool {
+    let tools = ["ip", "ethtool", "nginx"];
+    lab::skip::can_run(&format!("invariants {test}"), &tools)
+}
+
+#[test]
+fn a_drain_of_l2_ends_though_ports_are_used_again() {
+    if can_run("drain of l2") {
+        drains(Layout::OneArm, Forward::L2);
+    }
+}
+
+#[test]
+fn a_drain_of_ipip_ends_though_ports_are_used_again() {
+    if can_run("drain of ipip") {
+        drains(Layout::TwoArm, Forward::Ipip);
+    }
+}
+
+#[test]
+fn a_drain_of_nat_ends_though_ports_are_used_again() {
+    if can_run("drain of nat") {
+        drains(Layout::TwoArm, Forward::Nat);
+    }
+}

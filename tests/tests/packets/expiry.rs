@@ -1,0 +1,95 @@
+//! What the data path remembers for a time only: fragments and sampled flows.
+
+use std::time::{Duration, Instant};
+
+use evenkeel::dataplane::{Dataplane, LoadOptions};
+use lab::{
+    bytecode::tables::{SERVICES, Service},
+    packet::ACK,
+};
+use lb_common::{fragment::LIFETIME_S, reason::Reason};
+
+use crate::{
+    fragments::part,
+    stage::{Client, dataplane, options},
+};
+
+/// The data path's seconds are 16 ticks of the kernel each: 16 to 160 ms.
+const FAST: u32 = 4;
+
+/// Reason that is counted for a frame.
+fn reason(dataplane: &Dataplane, frame: &[u8]) -> u32 {
+    let (_, trace) = dataplane.run_traced(frame).unwrap();
+    trace.reason
+}
+
+/// Waits until the data path's clock has come this far.
+fn wait_until(dataplane: &Dataplane, second: u64) {
+    let start = Instant::now();
+    while dataplane.now_s().unwrap() < second {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "the clock stands still"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn fragments_are_forgotten_after_their_time() {
+    let options = LoadOptions {
+        jiffies_shift: Some(FAST),
+        ..options()
+    };
+    let dataplane = dataplane(&options);
+    // One of each forwarding mode and family.
+    let services: [Service; 6] = [0, 1, 6, 9, 10, 14].map(|at| SERVICES[at]);
+    let whole = |service: &Service| Client::new(1).to(service, 70, ACK).payload(vec![9; 300]);
+    let last = |service: &Service| part(&whole(service), 70, 120, 100, false).bytes();
+    let mut latest_s = 0;
+    for service in &services {
+        let first = part(&whole(service), 70, 0, 120, true).bytes();
+        let before_s = dataplane.now_s().unwrap();
+        let first = reason(&dataplane, &first);
+        assert_eq!(first, Reason::Forwarded as u32, "{service:?}");
+        let second = reason(&dataplane, &last(service));
+        latest_s = dataplane.now_s().unwrap();
+        // Else this took longer than it may.
+        if latest_s - before_s <= u64::from(LIFETIME_S) {
+            assert_eq!(second, Reason::Forwarded as u32, "{service:?}");
+        }
+    }
+    wait_until(&dataplane, latest_s + u64::from(LIFETIME_S) + 1);
+    for service in &services {
+        let late = reason(&dataplane, &last(service));
+        assert_eq!(late, Reason::FragmentOrphan as u32, "{service:?}");
+    }
+}
+
+/// The table of samples has room for so many flows; the newest are in it.
+#[test]
+fn the_oldest_samples_make_room() {
+    const ROOM: usize = 4096;
+    const FLOWS: u16 = 12_000;
+    let options = LoadOptions {
+        sample_mask: 0,
+        ..options()
+    };
+    let dataplane = dataplane(&options);
+    for port in 1..=FLOWS {
+        let frame = Client::new(1).to(&SERVICES[0], port, ACK);
+        dataplane.run(&frame.bytes()).unwrap();
+    }
+    let samples = dataplane.samples.read().unwrap();
+    let ports: Vec<u16> = (samples.iter())
+        .map(|(key, _)| u16::from_be(key.source_be))
+        .collect();
+    println!("{} samples of {FLOWS} flows", ports.len());
+    assert!(ports.len() <= ROOM && ports.len() > ROOM / 2);
+    // The kernel's least-recently-used is an approximation: among the newest hundreds, all are there.
+    for newest in FLOWS - 200..=FLOWS {
+        assert!(ports.contains(&newest), "flow {newest} is not there");
+    }
+    assert!((1..1000).all(|old| !ports.contains(&old)));
+    assert!(samples.iter().all(|(_, sample)| sample.packets == 1));
+}

@@ -1,0 +1,284 @@
+//! Sessions of `nat`: whose member they get, which ports they use, and when they end.
+
+use std::net::IpAddr;
+
+use evenkeel::{
+    dataplane::{SessionLimits, address_of},
+    transition::RingState,
+};
+use lab::{
+    bytecode::{
+        Bench, Expect,
+        tables::{self, KEY, NAT_PORTS, NAT4, NAT6, RING_SIZE, SERVICES, Service, VIP4, VIP6},
+    },
+    packet::{ACK, FIN, Frame, RST, SYN},
+};
+use lb_common::{
+    hash,
+    member::control,
+    nat::NatSource,
+    reason::Reason,
+    ring::MemberIndex,
+    vip::{Vip, affinity, forward, track},
+};
+
+use crate::{
+    nat::{Session, begin, forwarded, replied},
+    stage::{Client, bench},
+};
+
+const LIMITS: SessionLimits = SessionLimits {
+    tcp_s: 1000,
+    closed_s: 50,
+    udp_s: 100,
+    embryonic_s: 20,
+};
+
+/// Gives a `nat` address so many ports, from the first on.
+fn set_ports(bench: &Bench, index: u32, ports: u16) {
+    let address = [IpAddr::from(NAT4), NAT6.into()][index as usize];
+    let source = NatSource {
+        address: address_of(address).0,
+        first_port: NAT_PORTS.start,
+        ports,
+        _pad: 0,
+    };
+    bench.dataplane.nat_sources.write(index, &source).unwrap();
+}
+
+/// A session that is answered and followed.
+fn establish(bench: &mut Bench, service: &Service, client: Client, port: u16) -> (Session, Frame) {
+    let session = begin(bench, service, &client.to(service, port, SYN));
+    let request = client.to(service, port, ACK).payload(vec![1; 9]);
+    go_on(bench, &session, &request);
+    (session, request)
+}
+
+/// The session translates both ways.
+fn go_on(bench: &mut Bench, session: &Session, request: &Frame) {
+    let (reply, out) = session.reply(request);
+    bench.check("reply", &reply, &replied(session, &reply, &out));
+    bench.check("request", request, &forwarded(session, request));
+    bench.check("reply", &reply, &replied(session, &reply, &out));
+}
+
+/// Removes what is over when so many seconds have gone by; how many entries went.
+fn expire(bench: &mut Bench, after_s: u64) -> usize {
+    let now_s = bench.dataplane.now_s().unwrap() + after_s;
+    bench.dataplane.sessions.expire(now_s, LIMITS).unwrap()
+}
+
+/// Nothing is left of a session.
+fn gone(bench: &mut Bench, session: &Session, request: &Frame) {
+    let (reply, _) = session.reply(request);
+    bench.check("late reply", &reply, &Expect::of(Reason::NatNoSession));
+    bench.check("late request", request, &Expect::of(Reason::NatNoFlow));
+}
+
+#[test]
+fn with_source_affinity_a_client_has_one_member_for_all_its_sessions() {
+    const MEMBERS: [MemberIndex; 4] = [30, 31, 32, 33];
+    for address in [IpAddr::V4(VIP4), VIP6.into()] {
+        let mut bench = bench();
+        let here = bench.dataplane.egress.find(1).unwrap().unwrap();
+        let service = |index| Service {
+            index,
+            address,
+            port: 7000 + index,
+            protocol: 6,
+            forward: forward::NAT,
+            backend_v6: address.is_ipv6(),
+            track: track::ALWAYS,
+        };
+        for index in MEMBERS {
+            tables::add(
+                &mut bench.dataplane,
+                &service(index),
+                control::SERVING,
+                here,
+            )
+            .unwrap();
+        }
+        let vip = bench.dataplane.vips.read(MEMBERS[0]).unwrap();
+        let vip = Vip {
+            affinity: affinity::SOURCE,
+            ..vip
+        };
+        bench.dataplane.vips.write(MEMBERS[0], &vip).unwrap();
+        let ring: Vec<_> = (0..RING_SIZE as usize)
+            .map(|slot| MEMBERS[slot % 4])
+            .collect();
+        let state = RingState::new_clean(&ring);
+        tables::set_state(&mut bench.dataplane, MEMBERS[0], &state).unwrap();
+        let mut used = std::collections::BTreeSet::new();
+        for number in 1..=12 {
+            let client = Client::new(number);
+            let (source, _) = tables::address(client.like(address));
+            let hash = match address {
+                IpAddr::V4(_) => hash::flow_hash_v4(&KEY, source[0] as u32, 0),
+                IpAddr::V6(_) => hash::flow_hash_v6(&KEY, &source, 0),
+            };
+            let member = ring[hash::slot_of(hash, RING_SIZE) as usize];
+            used.insert(member);
+            for port in 100..120 {
+                let frame = client.to(&service(MEMBERS[0]), port, SYN);
+                let run = bench.dataplane.run(&frame.bytes()).unwrap();
+                assert_eq!(run.verdict, 3);
+                assert_eq!(run.frame[..6], service(member).mac(), "client {number}");
+                let at = if address.is_ipv4() { 30..34 } else { 38..54 };
+                let (backend, _) = tables::address(service(member).backend());
+                assert!(bytemuck::bytes_of(&backend).starts_with(&run.frame[at]));
+            }
+        }
+        assert!(used.len() > 1, "clients differ: {used:?}");
+    }
+}
+
+/// Ports come back when their sessions are over, and only then. Nothing else is disturbed meanwhile.
+#[test]
+fn ports_run_out_and_come_back() {
+    const PORTS: u16 = 8;
+    for (at, source) in [(5, 0), (6, 0), (13, 1), (14, 1)] {
+        let mut bench = bench();
+        set_ports(&bench, source, PORTS);
+        let (service, client) = (SERVICES[at], Client::new(1));
+        let open = |bench: &mut Bench, port| establish(bench, &service, client, port);
+        let sessions: Vec<_> = (1..=PORTS).map(|port| open(&mut bench, port)).collect();
+        let mut ports: Vec<u16> = sessions
+            .iter()
+            .map(|(session, _)| session.node_port)
+            .collect();
+        ports.sort_unstable();
+        let all: Vec<u16> = (NAT_PORTS.start..).take(PORTS.into()).collect();
+        assert_eq!(ports, all, "each port is used once");
+
+        let refused =
+            Expect::of(Reason::NatNoPort).plus(&format!("v{}.nat_no_port", service.index), 1);
+        let one_more = client.to(&service, 100, SYN);
+        for _ in 0..3 {
+            bench.check("no port is left", &one_more, &refused);
+        }
+        for (session, request) in &sessions {
+            go_on(&mut bench, session, request);
+        }
+        assert_eq!(expire(&mut bench, 40), 0, "none is over");
+        bench.check("still none", &one_more, &refused);
+
+        let limit_s = if service.protocol == 6 { 1000 } else { 100 };
+        assert_eq!(expire(&mut bench, limit_s - 1), 0);
+        assert_eq!(expire(&mut bench, limit_s), 2 * usize::from(PORTS));
+        let count = bench.dataplane.sessions.count().unwrap();
+        assert_eq!((count.flows, count.embryonic), (0, 0));
+        let again = begin(&mut bench, &service, &one_more);
+        assert!(all.contains(&again.node_port));
+        bench.conclude();
+    }
+}
+
+/// A client that opens one connection after the other from one port has one port of the node, or for a moment two.
+#[test]
+fn a_port_that_is_used_again_and_again_costs_no_more_than_two() {
+    for at in [5, 13] {
+        for closing in [FIN | ACK, RST] {
+            for established in [true, false] {
+                let mut bench = bench();
+                let (service, client) = (SERVICES[at], Client::new(1));
+                let mut before = None;
+                for _ in 0..100 {
+                    let syn = client.to(&service, 77, SYN);
+                    let session = begin(&mut bench, &service, &syn);
+                    if before == Some(session.node_port) {
+                        bench.fail("the backend sees the same connection again at once".into());
+                    }
+                    before = Some(session.node_port);
+                    let request = client.to(&service, 77, ACK);
+                    if established {
+                        go_on(&mut bench, &session, &request);
+                    }
+                    let close = client.to(&service, 77, closing);
+                    bench.dataplane.run(&close.bytes()).unwrap();
+                    let count = bench.dataplane.sessions.count().unwrap();
+                    let entries = count.flows + count.embryonic;
+                    assert!(entries <= 3, "{entries} entries of one flow");
+                }
+                bench.conclude();
+            }
+        }
+    }
+}
+
+/// A session that the backend has reset is over for the client, too.
+#[test]
+fn after_a_reset_of_the_backend_another_session_begins() {
+    for at in [5, 13] {
+        let mut bench = bench();
+        let (service, client) = (SERVICES[at], Client::new(1));
+        let (session, request) = establish(&mut bench, &service, client, 60);
+        let syn = client.to(&service, 60, SYN);
+        let expect = forwarded(&session, &syn).new_flow(service.index);
+        bench.check("a SYN does not touch a living session", &syn, &expect);
+        go_on(&mut bench, &session, &request);
+        let (reset, out) = session.reply(&client.to(&service, 60, RST));
+        bench.check("reset", &reset, &replied(&session, &reset, &out));
+        let again = begin(&mut bench, &service, &syn);
+        if again.node_port == session.node_port {
+            bench.fail("the port was used again at once".into());
+        }
+        bench.conclude();
+    }
+}
+
+#[test]
+fn sessions_end_when_they_are_closed_or_silent() {
+    for at in [5, 13] {
+        let mut bench = bench();
+        let (service, client) = (SERVICES[at], Client::new(1));
+        let segment = |port, flags| client.to(&service, port, flags);
+        // Not followed; open; half closed; closed; reset by either side.
+        let embryonic = begin(&mut bench, &service, &segment(1, SYN));
+        let sessions: Vec<_> = (2..=6)
+            .map(|port| establish(&mut bench, &service, client, port))
+            .collect();
+        let send = |at: usize, flags, from_client| {
+            let (session, request) = &sessions[at];
+            let frame = segment(at as u16 + 2, flags);
+            let frame = if from_client {
+                frame
+            } else {
+                session.reply(&frame).0
+            };
+            assert_eq!(bench.dataplane.run(&frame.bytes()).unwrap().verdict, 3);
+            let _ = request;
+        };
+        send(1, FIN | ACK, true);
+        send(2, FIN | ACK, true);
+        send(2, FIN | ACK, false);
+        send(3, RST, true);
+        send(4, RST, false);
+
+        assert_eq!(expire(&mut bench, 19), 0);
+        assert_eq!(expire(&mut bench, 20), 2, "the embryonic one");
+        gone(&mut bench, &embryonic, &segment(1, ACK));
+        assert_eq!(expire(&mut bench, 49), 0);
+        for (session, request) in &sessions[..2] {
+            go_on(&mut bench, session, request);
+        }
+        assert_eq!(
+            expire(&mut bench, 50),
+            6,
+            "closed, and both that were reset"
+        );
+        for (session, request) in &sessions[2..] {
+            gone(&mut bench, session, request);
+        }
+        for (session, request) in &sessions[..2] {
+            go_on(&mut bench, session, request);
+        }
+        assert_eq!(expire(&mut bench, 999), 0);
+        assert_eq!(expire(&mut bench, 1000), 4, "open and half closed");
+        for (session, request) in &sessions[..2] {
+            gone(&mut bench, session, request);
+        }
+        bench.conclude();
+    }
+}
