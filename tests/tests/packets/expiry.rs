@@ -7,7 +7,7 @@ use lab::{
     bytecode::tables::{SERVICES, Service},
     packet::ACK,
 };
-use lb_common::{fragment::LIFETIME_S, reason::Reason};
+use lb_common::{fragment::LIFETIME_S, reason::Reason, sample::MAX_SAMPLES};
 
 use crate::{
     fragments::part,
@@ -69,16 +69,22 @@ fn fragments_are_forgotten_after_their_time() {
 /// The table of samples has room for so many flows; the newest are in it.
 #[test]
 fn the_oldest_samples_make_room() {
-    const ROOM: usize = 4096;
-    const FLOWS: u16 = 12_000;
+    const ROOM: usize = MAX_SAMPLES as usize;
+    const FLOWS: u16 = 6_000;
+    // As many as a CPU may add in a second, and a second for each lot.
+    const AT_A_TIME: u16 = 1_000;
     let options = LoadOptions {
-        sample_mask: 0,
+        jiffies_shift: Some(FAST),
         ..options()
     };
     let dataplane = dataplane(&options);
     for port in 1..=FLOWS {
         let frame = Client::new(1).to(&SERVICES[0], port, ACK);
         dataplane.run(&frame.bytes()).unwrap();
+        if port % AT_A_TIME == 0 {
+            let next_s = dataplane.now_s().unwrap() + 1;
+            wait_until(&dataplane, next_s);
+        }
     }
     let samples = dataplane.samples.read().unwrap();
     let ports: Vec<u16> = (samples.iter())
