@@ -259,7 +259,13 @@ impl Dataplane {
 
     /// Runs the program on a frame.
     pub fn run(&self, frame: &[u8]) -> Result<Run> {
-        self.balancer.run(frame)
+        self.balancer.run(frame, 1)
+    }
+
+    /// Runs the program on a frame, again and again without leaving the kernel: as densely as packets come in
+    /// reality. For frames that the program leaves as they are; others change from one time to the next.
+    pub fn run_repeatedly(&self, frame: &[u8], times: u32) -> Result<Run> {
+        self.balancer.run(frame, times)
     }
 
     /// Runs the program on a frame, and reads the trace it left ([`LoadOptions::tracing`]).

@@ -95,12 +95,13 @@ impl Balancer {
         Ok(info.id())
     }
 
-    /// Runs the program on a frame.
-    pub(super) fn run(&self, frame: &[u8]) -> Result<Run> {
+    /// Runs the program so many times on a frame; each time finds what the one before left.
+    pub(super) fn run(&self, frame: &[u8], times: u32) -> Result<Run> {
         let mut out = vec![0; frame.len() + GROWTH];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            repeat: times,
             ..TestRunOptions::new()
         };
         let result = self
@@ -119,7 +120,7 @@ impl Balancer {
     /// Traces are kept per CPU, so the thread stays on one for the while.
     pub(super) fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
         let stay = Stay::on_this_cpu()?;
-        let run = self.run(frame)?;
+        let run = self.run(frame, 1)?;
         let map = self.ebpf.map(name::TRACE);
         let map = map.ok_or(DataplaneError::Missing {
             kind: "map",
