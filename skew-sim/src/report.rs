@@ -126,7 +126,7 @@ impl Report {
                 "| {} | {} | {} | {:.2} ms | {:.2} % |",
                 line.vips,
                 line.members,
-                if line.faulty { "each with a fault" } else { "" },
+                line.what.words(),
                 line.median_us / 1e3,
                 line.median_us / 1e4
             );

@@ -250,7 +250,7 @@ fn a_black_hole_by_sampled_flows() {
         unanswered,
     };
     vip.samples = Some(Samples {
-        openings: vec![openings("b0", 20, 1), openings("b1", 14, 14)],
+        openings: vec![openings("b0", 32, 1), openings("b1", 24, 24)],
         ..Samples::default()
     });
     let (_, hole) = vip.run_until(Kind::BlackHole, 5, 2.0, &[1.0; 2]);
