@@ -37,6 +37,7 @@ pub mod outage;
 pub mod packet;
 pub mod pass_program;
 pub mod process;
+pub mod prometheus;
 pub mod run;
 pub mod service;
 pub mod skip;

@@ -4,8 +4,10 @@
 //! not known) and against the member's own share before the last revision, whichever is more. Where no
 //! revision moved the member and capacities are not known, unequal shares are what somebody wanted.
 
+use std::collections::HashMap;
+
 use super::{
-    Member, Observation, Thresholds,
+    Change, Member, Observation, Thresholds,
     counts::{Came, Step, rearranged},
     evidence::{Alternative, Bounds, Direction, Stretch},
     raised::Raised,
@@ -40,6 +42,32 @@ struct Watched {
 pub(super) struct Concentration {
     members: Vec<Watched>,
     any_raised: bool,
+    before: Before,
+}
+
+/// What the members had before the last revision that gave them more. Looked up by name once, not each second: there may be
+/// thousands of them.
+#[derive(Clone, Debug, Default)]
+struct Before {
+    revision: Option<u64>,
+    shares: Vec<Option<f64>>,
+}
+
+impl Before {
+    fn learn(&mut self, change: Option<&Change>, members: &[Member]) {
+        let revision = change.map(|change| change.revision);
+        if self.revision == revision && self.shares.len() == members.len() {
+            return;
+        }
+        let moved = change.map_or(&[][..], |change| &change.moved);
+        let grown = moved.iter().filter(|moved| moved.after > moved.before);
+        let grown: HashMap<&str, f64> = grown.map(|moved| (&*moved.name, moved.before)).collect();
+        let shares = members
+            .iter()
+            .map(|member| grown.get(&*member.name).copied());
+        self.shares = shares.collect();
+        self.revision = revision;
+    }
 }
 
 /// The even share of each member: over capacities if all are known.
@@ -68,6 +96,7 @@ impl Fair {
 impl Concentration {
     pub(super) fn rearrange(&mut self, places: &[Option<usize>]) {
         self.members = rearranged(&self.members, places);
+        self.before = Before::default();
     }
 
     pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &Concentrated)> {
@@ -86,19 +115,13 @@ impl Concentration {
         if change.is_none() && fair.capacity.is_none() && !self.any_raised {
             return;
         }
+        self.before.learn(change, seen.members);
         let wanted = thresholds.evidence(step.eligible);
         self.any_raised = false;
         for (place, came) in step.members.iter().enumerate() {
             let member = &seen.members[place];
-            let before = change.and_then(|change| {
-                let moved = change
-                    .moved
-                    .iter()
-                    .find(|moved| moved.name == member.name)?;
-                (moved.after > moved.before).then_some(moved.before)
-            });
-            let held =
-                held(member, &fair, before, thresholds).filter(|held| came.share > held.limit);
+            let held = held(member, &fair, self.before.shares[place], thresholds)
+                .filter(|held| came.share > held.limit);
             let watched = &mut self.members[place];
             watched.observe(held, came, step, wanted, thresholds);
             self.any_raised |= watched.raised.is_some();

@@ -60,6 +60,7 @@ struct Kept {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roster {
     names: Vec<Arc<str>>,
+    places: HashMap<Arc<str>, usize>,
     kept: Vec<Kept>,
     last_s: Option<f64>,
     since_change: u32,
@@ -83,7 +84,7 @@ impl Roster {
     }
 
     pub(super) fn place(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|known| **known == *name)
+        self.places.get(name).copied()
     }
 
     /// Takes the members as they are now; where they had been, if there are others than before.
@@ -93,19 +94,13 @@ impl Roster {
         if unchanged {
             return None;
         }
-        let had: HashMap<&str, usize> = self
-            .names
-            .iter()
-            .enumerate()
-            .map(|(place, name)| (&**name, place))
-            .collect();
         let places: Vec<_> = members
             .iter()
-            .map(|member| had.get(&*member.name).copied())
+            .map(|member| self.place(&member.name))
             .collect();
-        drop(had);
         self.kept = rearranged(&self.kept, &places);
         self.names = members.iter().map(|member| member.name.clone()).collect();
+        self.places = self.names.iter().cloned().zip(0..).collect();
         self.since_change = 0;
         Some(places)
     }

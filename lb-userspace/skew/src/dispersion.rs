@@ -32,6 +32,8 @@ const LEAST_KAPPA: f64 = 0.002;
 const KAPPA_MARGIN: f64 = 1.5;
 /// Times its mean that one observation may count: the onset of a fault must not pass for dispersion.
 const CLIP: f64 = 8.0;
+/// The same for blocks of repeats, of which few are remembered.
+const BLOCK_CLIP: f64 = 3.0;
 /// Expected flows before which φ is taken for 1.
 const ENOUGH: f64 = 50.0;
 /// What φ may be above 1 by its own noise.
@@ -48,10 +50,10 @@ struct RatioOfMeans {
 }
 
 impl RatioOfMeans {
-    fn add(&mut self, above: f64, below: f64, memory: f64) {
+    fn add(&mut self, above: f64, below: f64, memory: f64, clip: f64) {
         self.count = (self.count + 1.0).min(memory);
         let clipped = if self.below * self.count > ENOUGH {
-            above.min(CLIP * self.value().max(1.0) * below)
+            above.min(clip * self.value().max(1.0) * below)
         } else {
             above
         };
@@ -200,7 +202,7 @@ impl Dispersion {
         if let Some(last) = self.last_variance
             && variance + last > 0.0
         {
-            self.seconds.add(squares, variance + last, MEMORY);
+            self.seconds.add(squares, variance + last, MEMORY, CLIP);
         }
         self.last_variance = Some(variance);
         self.block.add(variance, flows, spread);
@@ -236,7 +238,9 @@ impl Dispersion {
             if let Some(last) = self.last_block.replace(variance)
                 && variance + last > 0.0
             {
-                self.blocks.add(differences, variance + last, BLOCK_MEMORY);
+                let clip = if self.independent { BLOCK_CLIP } else { CLIP };
+                self.blocks
+                    .add(differences, variance + last, BLOCK_MEMORY, clip);
             }
         }
         if long {
@@ -260,6 +264,15 @@ impl Dispersion {
         let kappa = excess.min(most) / whole.max(f64::MIN_POSITIVE);
         self.kappas = (self.kappas + 1.0).min(SOURCE_MEMORY);
         self.kappa += (kappa - self.kappa) / self.kappas;
+    }
+
+    /// Forgets the block that is being filled: what is in it is a fault's doing.
+    pub(super) fn drop_block<'a>(&mut self, members: impl Iterator<Item = &'a mut Residuals>) {
+        self.block = Block::default();
+        self.last_block = None;
+        for kept in members {
+            kept.block = 0.0;
+        }
     }
 
     /// Forgets the neighbours of the next observation: something lies between that says nothing.

@@ -117,7 +117,11 @@ impl Shares {
             self.learn(step);
         }
         if proof && step.eligible > 1 {
+            let was_raised = self.any_raised;
             self.raise(step, thresholds, wanted);
+            if self.any_raised && !was_raised {
+                self.dispersion.drop_block(self.residuals.iter_mut());
+            }
         }
     }
 

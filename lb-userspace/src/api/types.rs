@@ -498,10 +498,34 @@ pub struct VipStatus {
     pub ring: RingStatus,
     /// Rates of all members together.
     pub rates: Rates,
+    /// The highest number of new flows a second, over ten seconds each, in the last hour.
+    #[serde(default)]
+    pub peak_new_flows_per_s: f64,
+    /// What the rates mean for the size of the service; none while the capacity of an eligible backend is not configured.
+    #[serde(default)]
+    pub capacity: Option<CapacityStatus>,
     /// Entries of the tracking table.
     pub tracked_flows: u64,
     /// The members, in the order of the configuration; then those that leave.
     pub members: Vec<MemberStatus>,
+}
+
+/// How much of a VIP's capacity is used, and how many backends it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CapacityStatus {
+    /// New flows a second that the eligible backends can take together.
+    pub eligible_new_flows_per_s: f64,
+    /// New flows a second now over that; above 1 it is exceeded.
+    pub utilisation: f64,
+    /// The wanted utilisation.
+    pub target_utilisation: f64,
+    /// New flows a second that could still come if the largest eligible backend failed; below 0, the others could not take what
+    /// there is now.
+    pub headroom_after_failure: f64,
+    /// Backends that can get new flows.
+    pub eligible_backends: u32,
+    /// Backends of the present mean capacity that would bring the utilisation to its target.
+    pub wanted_backends: u32,
 }
 
 /// The slots of a ring.

@@ -20,7 +20,7 @@ use crate::{
     controller::{MemberReport, ServiceId, VipReport},
     dataplane::Result,
     metrics,
-    traffic::{MemberSample, Sample, Traffic, VipSample},
+    traffic::{Capacity, MemberSample, Sample, Traffic, VipSample},
 };
 
 /// Seconds over which drops are averaged.
@@ -232,7 +232,7 @@ impl View<'_> {
         let leaving = leaving.map(|member| self.member(reported, member, None));
         let members: Vec<MemberStatus> = configured.chain(leaving).collect();
         let traffic = self.traffic.vip(&vip.name);
-        VipStatus {
+        let mut status = VipStatus {
             name: vip.name.clone(),
             address: vip.address,
             port: vip.port,
@@ -250,9 +250,14 @@ impl View<'_> {
                 settling: reported.counts.settling,
             },
             rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
+            peak_new_flows_per_s: traffic.map_or(0.0, |traffic| traffic.peak_new_flows_per_s),
+            capacity: None,
             tracked_flows: members.iter().map(|member| member.tracked_flows).sum(),
             members,
-        }
+        };
+        let target = vip.scaling.target_utilisation.as_f64();
+        status.capacity = Capacity::of(&status, target).map(|capacity| capacity.status(target));
+        status
     }
 
     fn member(

@@ -94,6 +94,8 @@ fn vip(index: usize, members: usize) -> VipStatus {
             bytes_per_s: 1e6,
             new_flows_per_s: 140.0,
         },
+        peak_new_flows_per_s: 0.0,
+        capacity: None,
         tracked_flows: 0,
         members: (0..members).map(|i| member(index, i, members)).collect(),
     }

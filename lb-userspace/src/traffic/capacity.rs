@@ -1,6 +1,6 @@
 //! What the rates mean for the size of a service: signals that an autoscaler can act on.
 
-use crate::api::types::{MemberState, MemberStatus, VipStatus};
+use crate::api::types::{CapacityStatus, MemberState, MemberStatus, VipStatus};
 
 /// How much of a VIP's capacity is used, and how many backends it should have.
 ///
@@ -50,5 +50,18 @@ impl Capacity {
             // Saturates; nobody has so many.
             backends_wanted: wanted as u32,
         })
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn status(&self, target: f64) -> CapacityStatus {
+        CapacityStatus {
+            eligible_new_flows_per_s: self.eligible_capacity,
+            utilisation: self.utilisation,
+            target_utilisation: target,
+            headroom_after_failure: self.headroom_after_failure,
+            eligible_backends: self.eligible as u32,
+            wanted_backends: self.backends_wanted,
+        }
     }
 }

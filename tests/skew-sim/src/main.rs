@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use skew_sim::{
     bake, cost, deaf, faultless,
     power::{self, SLOW_VIPS, VIPS},
-    report::Report,
+    report::{Report, Run},
     rules::RuleKind,
     scenario::Scenario,
 };
@@ -59,6 +59,7 @@ fn run() -> Result<()> {
     power.extend(power::run(&slow, &RuleKind::ALL[..1], trials, seed));
     tell(&format!("with faults: {:.0?}", begun.elapsed()));
     let report = Report {
+        run: Run { seed, days, trials },
         faultless,
         power,
         bake: bake::run(trials * 25, seed),

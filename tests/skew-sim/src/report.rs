@@ -11,6 +11,9 @@ use super::{bake, cost, deaf, faultless, plot, power};
 /// All that was simulated.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// How it was asked for.
+    #[serde(skip)]
+    pub run: Run,
     /// Traffic with no fault.
     pub faultless: Vec<faultless::Line>,
     /// Faults, also those where flows are few for the members that share them: what no test can do quickly.
@@ -24,6 +27,17 @@ pub struct Report {
     /// What the watch costs.
     #[serde(skip)]
     pub cost: Vec<cost::Line>,
+}
+
+/// What a simulation follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The seed of everything.
+    pub seed: u64,
+    /// VIP-days without a fault.
+    pub days: f64,
+    /// Trials of each fault.
+    pub trials: usize,
 }
 
 /// Between these two lines `docs/skew.md` is written by the simulation.
@@ -58,7 +72,14 @@ impl Report {
     #[must_use]
     pub fn tables(&self) -> String {
         let (days, alarms) = self.peace();
-        let mut text = String::new();
+        let Run {
+            seed,
+            days: asked,
+            trials,
+        } = self.run;
+        let mut text = format!(
+            "`cargo xtask skew-sim --seed {seed} --days {asked} --trials {trials}` (a fifth of the trials for VIPs of more than 100 members):\n\n"
+        );
         let _ = writeln!(
             text,
             "### Nothing is wrong\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n"
@@ -105,7 +126,7 @@ impl Report {
                 "| {} | {} | {} | {:.2} ms | {:.2} % |",
                 line.vips,
                 line.members,
-                if line.faulty { "each with a fault" } else { "" },
+                line.what.words(),
                 line.median_us / 1e3,
                 line.median_us / 1e4
             );

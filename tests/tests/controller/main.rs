@@ -10,6 +10,7 @@
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
 //! | whatever write fails or is never reached: the old state or the new one | [`faults`] |
 //! | many clients at once: a straight line of revisions | [`clients`] |
+//! | counters only grow, and a real Prometheus gets what the documents promise | [`metrics`] |
 //! | the API is as its document says | [`document`] |
 
 #![expect(
@@ -25,5 +26,6 @@ mod faults;
 mod health;
 mod kills;
 mod life;
+mod metrics;
 mod site;
 mod trial;

@@ -259,7 +259,7 @@ fn a_black_hole_by_sampled_flows() {
         unanswered,
     };
     vip.samples = Some(Samples {
-        openings: vec![openings("b0", 20, 1), openings("b1", 14, 14)],
+        openings: vec![openings("b0", 32, 1), openings("b1", 24, 24)],
         ..Samples::default()
     });
     let (_, hole) = vip.run_until(Kind::BlackHole, 5, 2.0, &[1.0; 2]);
@@ -334,4 +334,26 @@ fn a_spike_is_a_note_about_the_vip() {
         "{found:?}"
     );
     assert!(vip.run(30, 100.0, &[1.0; 4]).is_empty());
+}
+
+#[test]
+fn an_excess_that_no_sampled_source_explains() {
+    let mut vip = Vip::new(SOURCE, 4);
+    vip.run_well(400, 200.0);
+    let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.5, 0.5, 0.5, 0.5]);
+    assert_eq!(found.cause, Cause::HeavySources);
+    assert_eq!(found.cause_key(), "narrow_hash_input");
+    assert_eq!(found.weight, Weight::Warning);
+}
+
+/// Its new flows have few packets each, because packets of old connections are missing.
+#[test]
+fn who_comes_back_without_connections_is_no_black_hole() {
+    let mut vip = Vip::new(TCP, 4);
+    vip.run_well(400, 200.0);
+    vip.revise(2, &[0.0, 1.0, 1.0, 1.0]);
+    vip.run_well(30, 200.0);
+    vip.revise(3, &[1.0; 4]);
+    vip.packets_per_flow[0] = 3.0;
+    vip.run_well(60, 200.0);
 }

@@ -7,7 +7,7 @@ use super::{
     paint::Tone,
     revisions,
 };
-use crate::api::types::{InterfaceStatus, NodeStatus, Status, VipStatus};
+use crate::api::types::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
 
 /// The status.
 pub(in crate::cli) fn status(view: View, status: &Status) -> String {
@@ -92,8 +92,36 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         text += &view.wrap("  ", &line);
         text.push('\n');
     }
+    if let Some(capacity) = &vip.capacity {
+        text += &view.wrap("  ", &used(vip, capacity));
+        text.push('\n');
+    }
     text += &members::members(view, vip);
     text + &members::troubles(view, vip, status.at)
+}
+
+/// How much of the capacity is used, and what that asks for.
+fn used(vip: &VipStatus, capacity: &CapacityStatus) -> String {
+    let CapacityStatus {
+        eligible_new_flows_per_s,
+        utilisation,
+        target_utilisation,
+        headroom_after_failure,
+        eligible_backends,
+        wanted_backends,
+    } = capacity;
+    let failure = if *headroom_after_failure < 0.0 {
+        format!("{} too few", amount(-headroom_after_failure))
+    } else {
+        format!("{} to spare", amount(*headroom_after_failure))
+    };
+    format!(
+        "{:.0} % of {} new flows/s (peak {}; {:.0} % wanted), {failure} if the largest backend fails, {eligible_backends} backends, {wanted_backends} wanted",
+        utilisation * 100.0,
+        amount(*eligible_new_flows_per_s),
+        amount(vip.peak_new_flows_per_s),
+        target_utilisation * 100.0,
+    )
 }
 
 /// What is going on in the ring, if something is.

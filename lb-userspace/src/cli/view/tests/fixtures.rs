@@ -77,6 +77,8 @@ fn vip() -> VipStatus {
             bytes_per_s: 70e6,
             new_flows_per_s: 1234.0,
         },
+        peak_new_flows_per_s: 0.0,
+        capacity: None,
         tracked_flows: 0,
         members: vec![member(1, 0.4), member(2, 0.4), member(3, 0.2)],
     }

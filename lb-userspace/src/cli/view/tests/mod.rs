@@ -42,6 +42,25 @@ fn the_status_of_a_node_without_vips() {
 }
 
 #[test]
+fn what_of_the_capacity_is_used() {
+    let mut known = fixtures::status();
+    known.vips[0].peak_new_flows_per_s = 4100.0;
+    known.vips[0].capacity = Some(crate::api::types::CapacityStatus {
+        eligible_new_flows_per_s: 5000.0,
+        utilisation: 0.2468,
+        target_utilisation: 0.7,
+        headroom_after_failure: -234.0,
+        eligible_backends: 3,
+        wanted_backends: 1,
+    });
+    let text = status::status(plain(200), &known);
+    let line = "25 % of 5.0k new flows/s (peak 4.1k; 70 % wanted), 234 too few if the largest backend fails, 3 backends, 1 wanted";
+    assert!(text.contains(line), "{text}");
+    let text = status::status(plain(80), &known);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
 fn colours_are_for_those_who_want_them() {
     let view = View {
         paint: Paint::COLORED,
