@@ -46,7 +46,7 @@ pub(crate) struct Session {
     client: IpAddr,
     client_port: u16,
     node: IpAddr,
-    node_port: u16,
+    pub(crate) node_port: u16,
 }
 
 fn set_ports(frame: &mut Frame, from: u16, to: u16) {
@@ -59,7 +59,7 @@ fn set_ports(frame: &mut Frame, from: u16, to: u16) {
 
 impl Session {
     /// Reads the port that the data path chose from what it sent.
-    fn of(service: Service, frame: &Frame, output: &[u8]) -> Self {
+    pub(crate) fn of(service: Service, frame: &Frame, output: &[u8]) -> Self {
         let (Transport::Tcp { source, .. } | Transport::Udp { source, .. }) = frame.transport
         else {
             panic!("no ports")
@@ -82,7 +82,7 @@ impl Session {
     }
 
     /// What the backend gets of a client's packet.
-    fn request(&self, frame: &Frame) -> Frame {
+    pub(crate) fn request(&self, frame: &Frame) -> Frame {
         let mut frame = self.service.delivered(frame);
         frame.ip.set_addresses(self.node, self.service.backend());
         set_ports(&mut frame, self.node_port, self.service.backend_port());
@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// A packet of the backend, and what the client gets of it.
-    fn reply(&self, like: &Frame) -> (Frame, Frame) {
+    pub(crate) fn reply(&self, like: &Frame) -> (Frame, Frame) {
         let mut frame = like.clone().link(OWN, self.service.mac());
         frame.ip.set_addresses(self.service.backend(), self.node);
         set_ports(&mut frame, self.service.backend_port(), self.node_port);
