@@ -1,8 +1,12 @@
 //! The tracking table: which member has a flow that the ring alone can't tell.
 //!
-//! A set-associative table in an array: a **bucket** is a cache line of eight **cells**, a cell is
-//! one 64-bit word, so that it is read and written in one step and a lookup is a load instead of a
+//! A set-associative table in an array: a **bucket** is sixteen **cells** in two neighbouring cache lines, a
+//! cell is one 64-bit word, so that it is read and written in one step and a lookup is a load instead of a
 //! helper call. A cell knows its flow by 32 bits of the hash besides those that choose the bucket.
+//!
+//! A flow is in the line that its hash chooses, unless that was full: so nearly all are found in the first
+//! line that is read, and the other is in the same page. With half of the cells taken, one flow in fourteen
+//! hundred finds no place; with a line for a bucket it was one in a hundred.
 //!
 //! A cell starts **unconfirmed** and is confirmed by a second packet of its flow. A new cell takes
 //! the place of the oldest unconfirmed one, and of a confirmed one only when that has been idle: a
@@ -10,8 +14,8 @@
 
 use crate::ring::{MAX_MEMBERS, MemberIndex};
 
-/// Cells of a bucket: one cache line.
-pub const WAYS: usize = 8;
+/// Cells of a bucket: two cache lines.
+pub const WAYS: usize = 16;
 
 /// A bucket.
 pub type Bucket = [u64; WAYS];
@@ -20,7 +24,7 @@ pub type Bucket = [u64; WAYS];
 pub const REPLACE_IDLE_S: u16 = 60;
 
 /// Default number of buckets; a power of two. 8 MiB, 1,048,576 cells.
-pub const DEFAULT_BUCKETS: u32 = 131_072;
+pub const DEFAULT_BUCKETS: u32 = 65_536;
 
 /// Where a flow is kept, and how its cell is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +36,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// The cell of the bucket to look at in this step. Each flow begins elsewhere, so that most are
-    /// found where they are looked for first, which is what the processor learns to expect.
+    /// The cell of the bucket to look at in this step: first those of the line where it begins. Each flow
+    /// begins elsewhere, so that most are found where they are looked for first, which is what the
+    /// processor learns to expect.
     #[inline(always)]
     #[must_use]
     pub const fn way(self, step: usize) -> usize {
-        ((self.bucket >> 29) as usize + step) % WAYS
+        (self.bucket >> (u32::BITS - WAYS.trailing_zeros())) as usize ^ step
     }
 
     /// Place of the flow with this hash (of the whole flow, also under source affinity).

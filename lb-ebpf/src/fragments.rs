@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     fragment::{FragmentTarget, LIFETIME_S, PASSED},
-    nat::NatKey,
+    nat::{NatFlow, NatKey},
     reason::Reason,
     trace::{NONE, decision},
     vip::{forward, target},
@@ -97,7 +97,7 @@ pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    match try_follow(ctx, &scratch.headers) {
+    match try_follow(ctx, &scratch.headers, &mut scratch.session.request) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
             let kind = address(&scratch.headers.dest, scratch.headers.family);
@@ -109,7 +109,7 @@ pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
 }
 
 #[inline(always)]
-fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+fn try_follow(ctx: *mut xdp_md, headers: &Headers, flow: &mut NatFlow) -> Result<Verdict, Reason> {
     let target = FRAGMENTS
         .get_ptr(&fragment_key(headers))
         .ok_or(Reason::FragmentOrphan)?;
@@ -128,7 +128,7 @@ fn try_follow(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     }
     let vip = maps::vip(u32::from(target.vip)).ok_or(Reason::Internal)?;
     if vip.forward == forward::NAT {
-        return nat::follow_session(ctx, headers, &target.nat);
+        return nat::follow_session(ctx, headers, &target.nat, flow);
     }
     let bytes = Packet::of(ctx).len();
     let way = way(target.member, target.vip)?;

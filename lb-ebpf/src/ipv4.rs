@@ -68,7 +68,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     if !checksum::is_right(sum(ip)) {
         return Verdict::refused(Reason::BadChecksum, to_nat_source);
     }
-    if headers.length < (LEN + UDP_LEN) as u32 || headers.length + headers.l3 > packet.len() {
+    if headers.length < (LEN + UDP_LEN) as u32 || !packet.holds(headers.length + headers.l3) {
         return Verdict::refused(Reason::BadHeader, to_nat_source);
     }
     let room = headers.length - LEN as u32;

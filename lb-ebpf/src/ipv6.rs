@@ -53,7 +53,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     }
     let room = u32::from(ip.be16(4));
     let to_nat_source = matches!(found, Service::NatSource(_));
-    if room < UDP_LEN as u32 || room + (l3 + LEN) as u32 > packet.len() {
+    if room < UDP_LEN as u32 || !packet.holds(room + (l3 + LEN) as u32) {
         return Verdict::refused(Reason::BadHeader, to_nat_source);
     }
     let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {

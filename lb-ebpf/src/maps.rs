@@ -17,8 +17,8 @@ use lb_common::{
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
     nat::{
-        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, MAX_NAT_SOURCES, NatBucket, NatFlow,
-        NatKey, NatSource, buckets_for,
+        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, MAX_NAT_SOURCES, NatFlow, NatKey,
+        NatSource, ReplyBucket, RequestBucket, buckets_for,
     },
     node::{Budget, DEFAULT_ICMP_RATE},
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
@@ -56,7 +56,7 @@ settings! {
     JIFFIES_SHIFT = 8;
     /// Buckets of the tracking table minus one.
     TRACK_MASK = DEFAULT_BUCKETS - 1;
-    /// Buckets of the table of NAT sessions.
+    /// Buckets of each table of NAT sessions.
     NAT_BUCKETS = buckets_for(DEFAULT_SESSIONS);
     /// ICMP messages a second and CPU.
     ICMP_RATE = DEFAULT_ICMP_RATE;
@@ -95,12 +95,23 @@ pub(crate) static DEVICES: DevMapHash<{ MAX_EGRESS as usize }> = DevMapHash::new
 #[btf_map]
 pub(crate) static TRACK: Array<Bucket, { DEFAULT_BUCKETS as usize }, MAPPED> = Array::new();
 
-/// Sessions of `nat`, both directions: a table of buckets, see [`lb_common::nat`].
+/// Sessions of `nat`, as the clients' packets find them: a table of buckets, see [`lb_common::nat`].
 #[btf_map]
-pub(crate) static NAT_FLOWS: Array<NatBucket, { buckets_for(DEFAULT_SESSIONS) as usize }, MAPPED> =
-    Array::new();
+pub(crate) static NAT_REQUESTS: Array<
+    RequestBucket,
+    { buckets_for(DEFAULT_SESSIONS) as usize },
+    MAPPED,
+> = Array::new();
 
-/// Buckets of that table in which a CPU gives a cell away, at this moment.
+/// The same sessions, as the backends' packets find them.
+#[btf_map]
+pub(crate) static NAT_REPLIES: Array<
+    ReplyBucket,
+    { buckets_for(DEFAULT_SESSIONS) as usize },
+    MAPPED,
+> = Array::new();
+
+/// Buckets of these tables in which a CPU gives a cell away, at this moment.
 #[btf_map]
 pub(crate) static NAT_LOCKS: HashMap<u32, u32, { MAX_LOCKS as usize }> = HashMap::new();
 

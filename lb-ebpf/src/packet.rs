@@ -48,6 +48,13 @@ impl Packet {
         black_box(self.end - self.start) as u32
     }
 
+    /// Whether the packet has so many bytes, which must be known to be few to the verifier. A comparison of
+    /// pointers, which costs less than [`Self::len`].
+    #[inline(always)]
+    pub(crate) fn holds(self, bytes: u32) -> bool {
+        self.start + bytes as usize <= self.end
+    }
+
     /// `LEN` bytes from `offset` on. `offset` must be known to be small to the verifier.
     #[inline(always)]
     pub(crate) fn view<const LEN: usize>(self, offset: usize) -> Option<View<LEN>> {

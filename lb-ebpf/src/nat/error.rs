@@ -14,7 +14,7 @@ use lb_common::{
 use super::{
     rewrite::{TCP_CHECKSUM, address_delta, udp_checksum, write_v6},
     send_reply,
-    session::find,
+    session::look_up,
 };
 use crate::{
     counters::count_member,
@@ -22,7 +22,7 @@ use crate::{
     headers::Headers,
     link::{self, Addresses},
     packet::Packet,
-    scratch::scratch,
+    scratch::{Scratch, scratch},
     trace,
     verdict::{Verdict, settle},
 };
@@ -36,13 +36,13 @@ pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(try_forward(
-        ctx,
-        &scratch.headers,
-        &scratch.turned,
-        &scratch.key,
-    ))
-    .0
+    let Scratch {
+        headers,
+        turned,
+        key,
+        session,
+    } = scratch;
+    settle(try_forward(ctx, headers, turned, key, &mut session.request)).0
 }
 
 #[inline(always)]
@@ -51,6 +51,7 @@ fn try_forward(
     outer: &Headers,
     quoted: &Headers,
     key: &NatKey,
+    flow: &mut NatFlow,
 ) -> Result<Verdict, Reason> {
     let is_reply = key.scope & REPLY != 0;
     let missing = if is_reply {
@@ -58,9 +59,8 @@ fn try_forward(
     } else {
         Reason::IcmpNoFlow
     };
-    let found = find(key).ok_or(missing)?;
-    // SAFETY: an entry that was just found; nothing is written to its table below.
-    let flow = unsafe { &*found.flow };
+    look_up(key, flow).ok_or(missing)?;
+    let flow = &*flow;
     trace::vip(flow.vip);
     trace::member_found(flow.member);
     let packet = Packet::of(ctx);
@@ -101,7 +101,7 @@ fn rewrite(
     let mut delta = addresses + ports;
     if quoted.protocol == proto::UDP {
         let old = transport.get::<u16>(6);
-        let new = udp_checksum(old, u32::from(checksum::fold(addresses + ports)));
+        let new = udp_checksum(old, addresses + ports);
         transport.set(6, new);
         delta += checksum::replace_u16(old, new);
     } else if quoted_l4 + TCP_CHECKSUM + 2 <= l3 + (outer.length & 0xffff) as usize

@@ -4,14 +4,13 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    nat::{NatFlow, NatKey, REPLY, state},
+    nat::{NatFlow, NatKey, REPLY},
     reason::Reason,
     trace::decision,
     vip::Vip,
 };
 
 use crate::{
-    clock,
     counters::count_member,
     forward::{count_packet, way},
     fragments,
@@ -32,7 +31,7 @@ mod rewrite;
 mod session;
 mod table;
 
-use session::{Belongs, Found};
+use session::Belongs;
 
 /// A client's packet for a VIP. One of an established session is sent at once, unless there is
 /// something to write down about it. The headers are in the scratch.
@@ -52,7 +51,7 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
         && let Some(flow) =
             session::established(ctx, headers, &request_key(headers, vip_index as u16))
     {
-        return settle(send(ctx, headers, flow, vip_index as u16, false)).0;
+        return settle(send(ctx, headers, &flow, vip_index as u16, false)).0;
     }
     Verdict::next(Stage::NatSession, 0, vip_index).0
 }
@@ -206,21 +205,25 @@ pub(crate) extern "C" fn nat_reply(ctx: *mut xdp_md, source: u32) -> u32 {
 #[inline(always)]
 fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict, Reason> {
     let key = reply_key(headers, source);
-    let Found { flow, .. } = session::find(&key).ok_or(Reason::NatNoSession)?;
-    if headers.hops <= 1 {
-        return Err(Reason::HopLimit);
+    if let Some(flow) = session::answered(headers, &key)? {
+        return reply(ctx, headers, &key, &flow);
     }
-    // SAFETY: an entry that was just found; nothing is written to its table while it is used.
-    let flow = unsafe { &mut *flow };
+    let flow = session::answered_first(headers, &key)?;
+    reply(ctx, headers, &key, flow)
+}
+
+/// Rewrites a backend's packet and sends it back.
+#[inline(always)]
+fn reply(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+    flow: &NatFlow,
+) -> Result<Verdict, Reason> {
     trace::vip(flow.vip);
     trace::member(flow.member, decision::SESSION);
-    let seen = state::SEEN | closing(headers);
-    if seen & !flow.state != 0 {
-        flow.state |= seen;
-    }
-    session::touch(flow, clock::now_s() as u32);
     if headers.first_fragment {
-        fragments::remember_session(headers, &key, flow.vip, flow.member);
+        fragments::remember_session(headers, key, flow.vip, flow.member);
     }
     let packet = Packet::of(ctx);
     let bytes = packet.len();
@@ -240,32 +243,16 @@ fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u32) -> Result<Verdict, R
     Ok(Verdict::sent(Reason::NatReply, action))
 }
 
-/// The state bits that a packet's flags add.
-#[inline(always)]
-fn closing(headers: &Headers) -> u32 {
-    let fin = if headers.tcp_flags & tcp::FIN != 0 {
-        state::FIN
-    } else {
-        0
-    };
-    let rst = if headers.tcp_flags & tcp::RST != 0 {
-        state::RST
-    } else {
-        0
-    };
-    fin | rst
-}
-
-/// A later fragment of a session's datagram.
+/// A later fragment of a session's datagram. `flow` is a place in the scratch.
 #[inline(always)]
 pub(crate) fn follow_session(
     ctx: *mut xdp_md,
     headers: &Headers,
     key: &NatKey,
+    flow: &mut NatFlow,
 ) -> Result<Verdict, Reason> {
-    let Found { flow, .. } = session::find(key).ok_or(Reason::FragmentOrphan)?;
-    // SAFETY: an entry that was just found; nothing is written to its table while it is used.
-    let flow = unsafe { &*flow };
+    session::look_up(key, flow).ok_or(Reason::FragmentOrphan)?;
+    let flow = &*flow;
     let packet = Packet::of(ctx);
     let bytes = packet.len();
     rewrite::addresses(packet, headers, flow)?;

@@ -17,23 +17,20 @@ const UDP_CHECKSUM: usize = 6;
 /// Rewrites a packet with its transport header, and takes one hop off.
 #[inline(always)]
 pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<(), Reason> {
-    addresses(packet, headers, flow)?;
+    let delta = addresses(packet, headers, flow)?
+        + checksum::replace_u16(headers.source_be, flow.source_be)
+        + checksum::replace_u16(headers.dest_be, flow.dest_be);
     let l4 = headers.l4();
     if headers.protocol == proto::TCP {
         let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
         ports(tcp, flow.source_be, flow.dest_be);
         let old = tcp.get(TCP_CHECKSUM);
-        tcp.set(
-            TCP_CHECKSUM,
-            checksum::update(old, u64::from(flow.payload_delta)),
-        );
+        tcp.set(TCP_CHECKSUM, checksum::update(old, delta));
     } else {
         let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
         ports(udp, flow.source_be, flow.dest_be);
-        udp.set(
-            UDP_CHECKSUM,
-            udp_checksum(udp.get(UDP_CHECKSUM), flow.payload_delta),
-        );
+        let old = udp.get(UDP_CHECKSUM);
+        udp.set(UDP_CHECKSUM, udp_checksum(old, delta));
     }
     Ok(())
 }
@@ -47,31 +44,36 @@ pub(super) fn ports<const N: usize>(view: View<N>, source_be: u16, dest_be: u16)
 /// A UDP checksum after a change: 0 says that there is none, and stays; one that becomes 0 is sent as
 /// its other form (RFC 768).
 #[inline(always)]
-pub(super) fn udp_checksum(old: u16, delta: u32) -> u16 {
+pub(super) fn udp_checksum(old: u16, delta: u64) -> u16 {
     if old == 0 {
         return 0;
     }
-    let new = checksum::update(old, u64::from(delta));
+    let new = checksum::update(old, delta);
     if new == 0 { 0xffff } else { new }
 }
 
-/// Rewrites the addresses in the IP header, and takes one hop off.
+/// Rewrites the addresses in the IP header, and takes one hop off. Gives what that adds to the sum of a
+/// transport checksum.
 #[inline(always)]
-pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<(), Reason> {
+pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<u64, Reason> {
     let l3 = headers.l3();
+    let delta;
     if headers.family == family::V4 {
+        let (source, dest) = (flow.source[0] as u32, flow.dest[0] as u32);
+        delta = checksum::replace_u32(headers.source[0] as u32, source)
+            + checksum::replace_u32(headers.dest[0] as u32, dest);
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(12, flow.source[0] as u32);
-        ip.set(16, flow.dest[0] as u32);
-        ip.set(
-            10,
-            checksum::update(ip.get(10), u64::from(flow.header_delta)),
-        );
+        ip.set(12, source);
+        ip.set(16, dest);
+        ip.set(10, checksum::update(ip.get(10), delta));
     } else {
+        delta =
+            address_delta(&headers.source, &flow.source) + address_delta(&headers.dest, &flow.dest);
         let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
         write_v6(ip, 8, &flow.source, &flow.dest);
     }
-    pass_hop(packet, l3, headers.family)
+    pass_hop(packet, l3, headers.family)?;
+    Ok(delta)
 }
 
 /// Writes two IPv6 addresses from `offset` on.

@@ -1,22 +1,22 @@
 //! Sessions: found, begun, confirmed, kept.
 
-use core::hint::black_box;
-
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
 use lb_common::{
-    checksum, family,
     member::control,
-    nat::{NatFlow, NatKey, NatSource, PORT_TRIES, REPLACE_IDLE_S, REPLY, state},
+    nat::{
+        NatFlow, NatKey, NatRecord, NatSource, PORT_TRIES, REPLACE_IDLE_S, REPLY, kept, silent_s,
+        state,
+    },
     reason::Reason,
     ring::NO_MEMBER,
     vip::{Vip, affinity},
 };
 
-use super::{closing, rewrite::address_delta, table};
+use super::table;
 use crate::{
     clock,
     counters::count_vip,
-    headers::Headers,
+    headers::{Headers, tcp},
     link::Addresses,
     maps::{Elements as _, MEMBERS, NAT_NEW, NAT_SOURCES},
     packet::ingress_ifindex,
@@ -25,55 +25,92 @@ use crate::{
     trace,
 };
 
-/// Seconds after which the client's packets keep the entry of the replies; less than what lets another
-/// session take its cell. When that was last done is in the first word of `link` of the client's entry,
-/// which has no other use for it; the way that the packets came then is in the second ([`way_in`]).
-const KEEP_S: u32 = REPLACE_IDLE_S / 2;
+/// After this, in [`kept`] units (28 seconds), the client's packets keep the entry of the replies; less than
+/// what lets another session take its cell. When that was last done, and the way that the packets came
+/// then ([`way_in`]), is in `link` of the client's entry, which has no other use for it.
+const KEEP: u8 = 7;
+const _: () = assert!(4 * (KEEP as u16 + 1) < REPLACE_IDLE_S - TOUCH_S);
 
 /// Seconds by which an entry may be younger than it says.
-const TOUCH_S: u32 = 4;
+const TOUCH_S: u16 = 4;
 
-/// An entry of a session.
-pub(super) struct Found {
-    pub(super) flow: *mut NatFlow,
-    /// Whether it is in the table of embryonic sessions.
-    pub(super) embryonic: bool,
-}
-
-/// Finds the entry of a session, embryonic or not.
+/// Copies the entry of a session, established or not, to `flow`, which is in the scratch: the stack is small.
 #[inline(always)]
-pub(super) fn find(key: &NatKey) -> Option<Found> {
-    if let Some(flow) = table::find(key) {
-        return Some(Found {
-            flow,
-            embryonic: false,
-        });
+pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
+    if key.scope & REPLY == 0 {
+        if let Some(cell) = table::find_request_rarely(key) {
+            // SAFETY: a cell that was just found.
+            *flow = flow_of(unsafe { &*cell })?;
+            return Some(());
+        }
+    } else if let Some(cell) = table::find_reply_rarely(key) {
+        // SAFETY: a cell that was just found.
+        *flow = unsafe { (*cell).flow() };
+        return Some(());
     }
-    NAT_NEW.get_ptr_mut(key).map(|flow| Found {
-        flow,
-        embryonic: true,
-    })
+    let entry = NAT_NEW.get_ptr_mut(key)?;
+    // SAFETY: an entry that was just found.
+    *flow = unsafe { *entry };
+    Some(())
 }
 
-/// The entry of an established session, for a packet that changes nothing in it but its age.
+/// What is done with the client's packets of an established session.
 #[inline(always)]
-pub(super) fn established(
-    ctx: *mut xdp_md,
-    headers: &Headers,
-    key: &NatKey,
-) -> Option<&'static NatFlow> {
-    // SAFETY: an entry that was just found, and is not given away while a packet is on its way.
-    let flow = unsafe { &mut *table::find(key)? };
+fn flow_of(session: &NatRecord) -> Option<NatFlow> {
+    let member = MEMBERS.at(u32::from(session.member()))?;
+    let source = NAT_SOURCES.at(u32::from(session.nat_source()))?;
+    // SAFETY: entries of mapped arrays; what is read is constant while a session names them.
+    Some(unsafe { session.flow(&*member, (*source).address) })
+}
+
+/// The entry of an established session, for a client's packet that changes nothing in it but its age.
+#[inline(always)]
+pub(super) fn established(ctx: *mut xdp_md, headers: &Headers, key: &NatKey) -> Option<NatFlow> {
+    // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
+    let session = unsafe { &mut *table::find_request(key)? };
     let now_s = clock::now_s() as u32;
-    if is_due(ctx, flow, now_s)
+    if is_due(ctx, session.kept, session.way_or_port, now_s)
         || headers.opens()
-        || closing(headers) & !flow.state != 0
-        || !is_current(flow)
+        || closing(headers) & !session.state() != 0
+        || !is_current(session.member(), session.generation)
     {
         return None;
     }
-    touch(flow, now_s);
-    Some(flow)
+    touch(session, now_s);
+    flow_of(session)
+}
+
+/// The entry of an established session, for a backend's packet.
+#[inline(always)]
+pub(super) fn answered(headers: &Headers, key: &NatKey) -> Result<Option<NatFlow>, Reason> {
+    let Some(cell) = table::find_reply(key) else {
+        return Ok(None);
+    };
+    if headers.hops <= 1 {
+        return Err(Reason::HopLimit);
+    }
+    // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
+    let reply = unsafe { &mut *cell };
+    let seen = state::SEEN | closing(headers);
+    if seen & !reply.session.state() != 0 {
+        reply.session.member_and_state = reply.session.with_state(seen);
+    }
+    touch(&mut reply.session, clock::now_s() as u32);
+    Ok(Some(reply.flow()))
+}
+
+/// The entry of an embryonic session, for a backend's packet.
+#[inline(always)]
+pub(super) fn answered_first(headers: &Headers, key: &NatKey) -> Result<&'static NatFlow, Reason> {
+    let flow = NAT_NEW.get_ptr_mut(key).ok_or(Reason::NatNoSession)?;
+    if headers.hops <= 1 {
+        return Err(Reason::HopLimit);
+    }
+    // SAFETY: an entry that was just found; nothing is written to its table while it is used.
+    let flow = unsafe { &mut *flow };
+    flow.state |= state::SEEN | closing(headers);
+    flow.seen_s = clock::now_s() as u32;
+    Ok(flow)
 }
 
 /// What a client's packet belongs to.
@@ -90,50 +127,97 @@ pub(super) enum Belongs {
 /// session that is closed or whose member is gone.
 #[inline(always)]
 pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> Belongs {
-    let Some(found) = find(&session.request_key) else {
+    let cell = table::find_request_rarely(&session.request_key);
+    session.embryonic = cell.is_none();
+    let found = match cell {
+        // SAFETY: a cell that was just found.
+        Some(cell) => flow_of(unsafe { &*cell }),
+        None => NAT_NEW
+            .get_ptr_mut(&session.request_key)
+            // SAFETY: an entry that was just found.
+            .map(|flow| unsafe { *flow }),
+    };
+    // From here on a copy: what is written to the tables later could take the entry's place.
+    let Some(flow) = found else {
         return Belongs::Nothing;
     };
-    // SAFETY: an entry that was just found; nothing was written to its table since.
-    let flow = unsafe { &mut *found.flow };
-    if !is_current(flow) || headers.opens() && is_over(headers, flow, session) {
+    session.request = flow;
+    if !is_current(session.request.member, session.request.generation as u8)
+        || headers.opens() && is_over(headers, session)
+    {
         return Belongs::Nothing;
     }
+    let flow = &mut session.request;
     let now_s = clock::now_s() as u32;
     let before = flow.state;
     flow.state |= closing(headers);
     flow.seen_s = now_s;
-    let due = is_due(ctx, flow, now_s) || before != flow.state;
-    if due {
-        flow.link[0] = now_s;
-        flow.link[1] = way_in(ctx);
+    session.due =
+        is_due(ctx, flow.link[0] as u8, flow.link[1] as u16, now_s) || before != flow.state;
+    if session.due {
+        flow.link[0] = u32::from(kept(now_s));
+        flow.link[1] = u32::from(way_in(ctx));
     }
-    // From here on a copy: what is written to the tables below could take the entry's place.
-    session.request = *flow;
-    session.embryonic = found.embryonic;
-    session.due = due;
-    if due || found.embryonic && !headers.opens() {
+    write_back(session, cell);
+    if session.due || session.embryonic && !headers.opens() {
         Belongs::Due
     } else {
         Belongs::Session
     }
 }
 
+/// Writes what a client's packet changes in the entry of its session, `cell` or the embryonic one.
+#[inline(always)]
+fn write_back(session: &Session, cell: Option<*mut NatRecord>) {
+    let flow = &session.request;
+    if let Some(cell) = cell {
+        // SAFETY: a cell that was just found.
+        let cell = unsafe { &mut *cell };
+        cell.member_and_state = cell.with_state(flow.state);
+        cell.seen_s = flow.seen_s as u16;
+        cell.kept = flow.link[0] as u8;
+        cell.way_or_port = flow.link[1] as u16;
+    } else if let Some(entry) = NAT_NEW.get_ptr_mut(&session.request_key) {
+        // SAFETY: an entry that was just found; nothing was written to its table since.
+        let entry = unsafe { &mut *entry };
+        entry.state |= flow.state;
+        entry.seen_s = flow.seen_s;
+        entry.link = flow.link;
+    }
+}
+
+/// The state bits that a packet's flags add.
+#[inline(always)]
+fn closing(headers: &Headers) -> u32 {
+    let fin = if headers.tcp_flags & tcp::FIN != 0 {
+        state::FIN
+    } else {
+        0
+    };
+    let rst = if headers.tcp_flags & tcp::RST != 0 {
+        state::RST
+    } else {
+        0
+    };
+    fin | rst
+}
+
 /// Whether a client's packet is to keep the entry of the replies: it was not for some time, or the packets
 /// come another way since.
 #[inline(always)]
-fn is_due(ctx: *mut xdp_md, flow: &NatFlow, now_s: u32) -> bool {
-    now_s.wrapping_sub(flow.link[0]) >= KEEP_S || flow.link[1] != way_in(ctx)
+fn is_due(ctx: *mut xdp_md, kept_last: u8, way: u16, now_s: u32) -> bool {
+    kept(now_s).wrapping_sub(kept_last) >= KEEP || way != way_in(ctx)
 }
 
-/// The way that a packet came, in one word: both link addresses and the interface.
+/// A hash of the way that a packet came: both link addresses and the interface.
 #[inline(always)]
-fn way_in(ctx: *mut xdp_md) -> u32 {
+fn way_in(ctx: *mut xdp_md) -> u16 {
     let [low, middle, high] = Addresses::read(ctx).map_or([0; 3], Addresses::words);
     // Multiplied, so that what two addresses have in common does not cancel out.
     let sum = u64::from(low) | u64::from(middle) << 32;
     let sum = sum.wrapping_mul(WAY_FACTOR) ^ u64::from(high);
     let sum = (sum ^ u64::from(ingress_ifindex(ctx)) << 32).wrapping_mul(WAY_FACTOR);
-    (sum >> 32) as u32
+    (sum >> 48) as u16
 }
 
 /// An odd number without a pattern.
@@ -150,43 +234,39 @@ pub(super) fn keep(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
 
 /// Whether the session's member still is who it was.
 #[inline(always)]
-fn is_current(flow: &NatFlow) -> bool {
-    match MEMBERS.at(u32::from(flow.member)) {
+fn is_current(member: u16, generation: u8) -> bool {
+    match MEMBERS.at(u32::from(member)) {
         Some(member) => {
             // SAFETY: a word of a mapped array that the controller replaces in one step.
             let word = unsafe { (&raw const (*member).control).read_volatile() };
-            control::generation(word) == flow.generation && control::state(word) != control::ABSENT
+            control::generation(word) as u8 == generation && control::state(word) != control::ABSENT
         }
         None => false,
     }
 }
 
-/// Whether a packet that opens a flow finds the old one closed by the client or reset by the backend, or
-/// its member gone.
+/// Whether a packet that opens a flow finds the old one, a copy of which is the session's request, closed by
+/// the client or reset by the backend, or its member gone.
 #[inline(always)]
-fn is_over(headers: &Headers, flow: &NatFlow, session: &mut Session) -> bool {
+fn is_over(headers: &Headers, session: &mut Session) -> bool {
+    let flow = &session.request;
     if flow.state & (state::RST | state::FIN) != 0 || !serves(flow.member) {
         return true;
     }
-    session.request = *flow;
     write_reply_key(headers, session);
-    // SAFETY: an entry that was just found.
-    find_reply(session).is_some_and(|entry| unsafe { (*entry).state } & state::RST != 0)
+    reply_state(session) & state::RST != 0
 }
 
 /// Moves a session that was answered and followed to the table where no flood reaches it; whether it did.
 #[inline(always)]
 fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     write_reply_key(headers, session);
-    let answered = find_reply(session)
-        // SAFETY: an entry that was just found.
-        .is_some_and(|entry| unsafe { (*entry).state } & state::SEEN != 0);
-    if !answered {
+    if reply_state(session) & state::SEEN == 0 {
         return false;
     }
     session.request.state |= state::SEEN;
     write_reply(ctx, headers, session, state::SEEN);
-    if black_box(table::enter_session(1)) == 0 || black_box(table::enter_session(0)) == 0 {
+    if !table::enter_reply(session) || !table::enter_request(session) {
         // It stays embryonic; the next packet tries again, and finds the entry that there is by then.
         return false;
     }
@@ -196,52 +276,76 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     true
 }
 
-/// The entry of the replies, in whichever table: it is moved first.
+/// State of the entry of the replies, in whichever table: it is moved first.
 #[inline(always)]
-fn find_reply(session: &Session) -> Option<*mut NatFlow> {
-    let established = table::find_rarely(&session.reply_key);
-    if established.is_null() {
-        NAT_NEW.get_ptr_mut(&session.reply_key)
-    } else {
-        Some(established)
+fn reply_state(session: &Session) -> u32 {
+    if let Some(cell) = table::find_reply_rarely(&session.reply_key) {
+        // SAFETY: a cell that was just found.
+        return unsafe { (*cell).session.state() };
     }
+    // SAFETY: an entry that was just found.
+    NAT_NEW
+        .get_ptr_mut(&session.reply_key)
+        .map_or(0, |entry| unsafe { (*entry).state })
 }
 
-/// Every few seconds, the client's packets keep the entry of the replies: its age, and the way back.
+/// Twice a minute, the client's packets keep the entry of the replies: its age, and the way back.
 #[inline(always)]
 fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     write_reply_key(headers, session);
-    let entry = find_reply(session);
     // Not the FIN: the backend may go on sending, and the session is closed when it has sent its own.
     let closing = session.request.state & state::RST;
-    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
-    if let Some(entry) = entry {
-        // SAFETY: an entry that was just found; nothing was written to its table since.
-        let entry = unsafe { &mut *entry };
-        if entry.member == session.request.member && entry.dest == headers.source {
-            // In place: an insert takes a new element, and several hundred nanoseconds.
-            entry.state |= closing;
-            entry.seen_s = session.request.seen_s;
-            entry.link = link;
-            entry.ifindex = ingress_ifindex(ctx);
-            return;
-        }
+    if keep_in_place(ctx, headers, session, closing) {
+        return;
     }
     write_reply(ctx, headers, session, closing);
     // If that fails, a later packet tries again.
     if session.embryonic {
         let _kept = NAT_NEW.insert(&session.reply_key, &session.reply, 0);
     } else {
-        table::enter_session(1);
+        table::enter_reply(session);
     }
+}
+
+/// Keeps the entry of the replies where it is, if it is there: an insert takes a new element, and several
+/// hundred nanoseconds.
+#[inline(always)]
+fn keep_in_place(ctx: *mut xdp_md, headers: &Headers, session: &Session, closing: u32) -> bool {
+    let request = &session.request;
+    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
+    if let Some(cell) = table::find_reply_rarely(&session.reply_key) {
+        // SAFETY: a cell that was just found.
+        let reply = unsafe { &mut *cell };
+        if reply.session.member() != request.member || reply.session.client != headers.source {
+            return false;
+        }
+        reply.session.member_and_state = reply.session.with_state(closing);
+        reply.session.seen_s = request.seen_s as u16;
+        reply.link = link;
+        reply.ifindex = ingress_ifindex(ctx);
+        return true;
+    }
+    let Some(entry) = NAT_NEW.get_ptr_mut(&session.reply_key) else {
+        return false;
+    };
+    // SAFETY: an entry that was just found; nothing was written to its table since.
+    let entry = unsafe { &mut *entry };
+    if entry.member != request.member || entry.dest != headers.source {
+        return false;
+    }
+    entry.state |= closing;
+    entry.seen_s = request.seen_s;
+    entry.link = link;
+    entry.ifindex = ingress_ifindex(ctx);
+    true
 }
 
 /// Keeps the age of an entry, to within a few seconds: what is written must be taken from the memory and
 /// brought back to it.
 #[inline(always)]
-pub(super) fn touch(flow: &mut NatFlow, now_s: u32) {
-    if now_s.wrapping_sub(flow.seen_s) >= TOUCH_S {
-        flow.seen_s = now_s;
+fn touch(session: &mut NatRecord, now_s: u32) {
+    if silent_s(session.seen_s, now_s) >= TOUCH_S {
+        session.seen_s = now_s as u16;
     }
 }
 
@@ -267,19 +371,11 @@ fn write_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, bits:
         dest: headers.source,
         source_be: headers.dest_be,
         dest_be: headers.source_be,
-        header_delta: negated(request.header_delta),
-        payload_delta: negated(request.payload_delta),
         state: bits,
         link,
         ifindex: ingress_ifindex(ctx),
         ..*request
     };
-}
-
-/// What undoes a folded delta: its complement.
-#[inline(always)]
-const fn negated(delta: u32) -> u32 {
-    !(delta as u16) as u32
 }
 
 /// Begins a session: chooses the member by the ring, and a port that no other session to the same
@@ -321,9 +417,9 @@ pub(super) fn begin(
     })?;
     // The flow's session before is over: nothing of it counts any more. Its port goes back only now, so that
     // the backend does not see the same connection again at once.
-    table::remove(&session.request_key);
+    table::remove_request(&session.request_key);
     if over {
-        table::remove(&session.over_key);
+        table::remove_reply(&session.over_key);
         let _gone = NAT_NEW.remove(&session.over_key);
     }
     if NAT_NEW
@@ -343,19 +439,15 @@ pub(super) fn begin(
 /// its sessions before expire; the ports that a flow may have are few.
 #[inline(always)]
 fn find_over(headers: &Headers, session: &mut Session) -> bool {
-    let Some(found) = find(&session.request_key) else {
+    if look_up(&session.request_key, &mut session.request).is_none() {
         return false;
-    };
-    // SAFETY: an entry that was just found; nothing was written to its table since.
-    session.request = unsafe { *found.flow };
+    }
     write_reply_key(headers, session);
     session.over_key = session.reply_key;
     // If its entry has expired, the port may be another client's by now.
-    find_reply(session).is_some_and(|entry| {
-        // SAFETY: as above.
-        let entry = unsafe { &*entry };
-        entry.dest == headers.source && entry.dest_be == headers.source_be
-    })
+    look_up(&session.over_key, &mut session.reply).is_some()
+        && session.reply.dest == headers.source
+        && session.reply.dest_be == headers.source_be
 }
 
 /// Writes the entry of the client's packets, but for the port.
@@ -379,8 +471,6 @@ fn write_request(
         } else {
             entry.port_be
         },
-        header_delta: 0,
-        payload_delta: 0,
         member,
         vip,
         generation: control::generation(word),
@@ -403,15 +493,9 @@ fn take_port(
     flow_hash: u64,
     session: &mut Session,
 ) -> Result<(), Reason> {
-    let request = &mut session.request;
     let ports = u32::from(source.ports);
     if ports == 0 {
         return Err(Reason::NatNoPort);
-    }
-    let addresses = address_delta(&headers.source, &request.source)
-        + address_delta(&headers.dest, &request.dest);
-    if headers.family == family::V4 {
-        request.header_delta = u32::from(checksum::fold(addresses));
     }
     let stride = (flow_hash >> 48) as u32 | 1;
     for attempt in 0..PORT_TRIES {
@@ -420,12 +504,8 @@ fn take_port(
         let port_be = (source.first_port + offset as u16).to_be();
         request.source_be = port_be;
         request.nat_port_be = port_be;
-        let delta = addresses
-            + checksum::replace_u16(headers.source_be, port_be)
-            + checksum::replace_u16(headers.dest_be, request.dest_be);
-        request.payload_delta = u32::from(checksum::fold(delta));
         write_reply_key(headers, session);
-        if !table::find_rarely(&session.reply_key).is_null() {
+        if table::find_reply_rarely(&session.reply_key).is_some() {
             continue;
         }
         write_reply(ctx, headers, session, 0);
@@ -433,7 +513,7 @@ fn take_port(
             .insert(&session.reply_key, &session.reply, u64::from(BPF_NOEXIST))
             .is_ok()
         {
-            if table::find_rarely(&session.reply_key).is_null() {
+            if table::find_reply_rarely(&session.reply_key).is_none() {
                 return Ok(());
             }
             // Another CPU has moved a session with this port there since.

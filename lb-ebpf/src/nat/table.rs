@@ -1,64 +1,196 @@
-//! The table of established sessions: buckets of cells, see [`lb_common::nat`].
+//! The tables of established sessions: buckets of cells, see [`lb_common::nat`].
+//!
+//! There are two, of the clients' packets and of the backends' (`REPLIES`). A cell of either begins with a
+//! [`NatRecord`], which is all that most functions here need to know of it.
+
+use core::hint::black_box;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use lb_common::nat::{
-    NatCell, NatFlow, NatKey, REPLACE_IDLE_S, REUSE_S, ROOM, WAYS, bucket_of, silent_s,
+use lb_common::{
+    member::Member,
+    nat::{
+        NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLACE_IDLE_S, REUSE_S, ROOM, WAYS,
+        bucket_of, silent_s, way,
+    },
 };
 
 use crate::{
     clock,
-    maps::{NAT_BUCKETS, NAT_FLOWS, NAT_LOCKS},
+    maps::{Elements as _, MEMBERS, NAT_BUCKETS, NAT_LOCKS, NAT_REPLIES, NAT_REQUESTS},
     scratch::{Session, scratch},
 };
 
-/// Place of [`NatKey::last_word`] in a cell, in words.
-const LAST_WORD: usize = 2;
-
-/// Finds the entry of an established session.
+/// Finds the session that a client's packet belongs to.
 #[inline(always)]
-pub(super) fn find(key: &NatKey) -> Option<*mut NatFlow> {
+pub(super) fn find_request(key: &NatKey) -> Option<*mut NatRecord> {
+    find::<false>(key)
+}
+
+/// Finds the session that a backend's packet belongs to.
+#[inline(always)]
+pub(super) fn find_reply(key: &NatKey) -> Option<*mut NatReply> {
+    find::<true>(key).map(<*mut NatRecord>::cast)
+}
+
+/// [`find_request`], for what is rare: the search is a function that the verifier checks once.
+#[inline(always)]
+pub(super) fn find_request_rarely(key: &NatKey) -> Option<*mut NatRecord> {
+    let [high, low] = key.address;
+    at_place::<false>(black_box(place_of_request(high, low, key.last_word())))
+}
+
+/// [`find_reply`], likewise.
+#[inline(always)]
+pub(super) fn find_reply_rarely(key: &NatKey) -> Option<*mut NatReply> {
+    let [high, low] = key.address;
+    let place = black_box(place_of_reply(high, low, key.last_word()));
+    at_place::<true>(place).map(<*mut NatRecord>::cast)
+}
+
+/// Number of the cell of a client's packet, from 1, by the three words of its key; 0 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn place_of_request(high: u64, low: u64, last_word: u64) -> u32 {
+    place_of::<false>(&NatKey::from_words([high, low], last_word))
+}
+
+/// Number of the cell of a backend's packet, likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn place_of_reply(high: u64, low: u64, last_word: u64) -> u32 {
+    place_of::<true>(&NatKey::from_words([high, low], last_word))
+}
+
+/// As [`find`], but with loops that stay loops: they need less of the stack, which callers need, too.
+#[inline(always)]
+fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
     let hash = key.hash();
+    let Some(search) = Search::new::<REPLIES>(key) else {
+        return 0;
+    };
     for half in halves(hash) {
-        let bucket = bucket(half)?;
+        let index = index_of(half);
+        let Some(bucket) = bucket::<REPLIES>(index) else {
+            return 0;
+        };
+        let mut step = black_box(0);
+        while step < WAYS {
+            let way = way(hash, step);
+            if search.meets::<REPLIES>(cell::<REPLIES>(bucket, way)) {
+                return index * WAYS as u32 + way as u32 + 1;
+            }
+            step += 1;
+        }
+    }
+    0
+}
+
+/// The cell with this number.
+#[inline(always)]
+fn at_place<const REPLIES: bool>(place: u32) -> Option<*mut NatRecord> {
+    if place == 0 {
+        return None;
+    }
+    let place = place - 1;
+    let bucket = bucket::<REPLIES>(place / WAYS as u32)?;
+    Some(cell::<REPLIES>(bucket, place as usize))
+}
+
+#[inline(always)]
+fn find<const REPLIES: bool>(key: &NatKey) -> Option<*mut NatRecord> {
+    let hash = key.hash();
+    let search = Search::new::<REPLIES>(key)?;
+    for half in halves(hash) {
+        let bucket = bucket::<REPLIES>(index_of(half))?;
         for step in 0..WAYS {
-            let cell = cell(bucket, hash, step);
-            if has(cell, key) {
-                // SAFETY: a field of a cell of a mapped array.
-                return Some(unsafe { &raw mut (*cell).flow });
+            let cell = cell::<REPLIES>(bucket, way(hash, step));
+            if search.meets::<REPLIES>(cell) {
+                return Some(cell);
             }
         }
     }
     None
 }
 
-/// [`find`] as a function of its own, for what is rare; null if there is none.
-#[inline(never)]
-pub(super) fn find_rarely(key: &NatKey) -> *mut NatFlow {
-    find(key).unwrap_or(core::ptr::null_mut())
+/// What is looked for.
+struct Search<'a> {
+    key: &'a NatKey,
+    pattern: Pattern,
+    /// The table of members, for replies.
+    members: *const Member,
 }
 
-/// Frees the cell of a session, if it has one.
-#[inline(never)]
-pub(super) fn remove(key: &NatKey) -> u32 {
-    let hash = key.hash();
-    for half in halves(hash) {
-        let Some(bucket) = bucket(half) else { return 0 };
-        for step in 0..WAYS {
-            let cell = cell(bucket, hash, step);
-            if has(cell, key) {
-                free(cell, clock::now_s() as u32);
-            }
+impl<'a> Search<'a> {
+    #[inline(always)]
+    fn new<const REPLIES: bool>(key: &'a NatKey) -> Option<Self> {
+        Some(Self {
+            key,
+            pattern: Pattern::of(key),
+            members: if REPLIES {
+                MEMBERS.at(0)?
+            } else {
+                core::ptr::null()
+            },
+        })
+    }
+
+    /// Whether a cell is it.
+    #[inline(always)]
+    fn meets<const REPLIES: bool>(&self, cell: *mut NatRecord) -> bool {
+        if !self.pattern.matches(name(cell)) {
+            return false;
+        }
+        // SAFETY: a cell of a mapped array, whose name was read first.
+        let session = unsafe { &*cell };
+        if REPLIES {
+            // SAFETY: inside the table, which has as many entries as there are such numbers; what is read is
+            // constant while a session names the member.
+            let member = unsafe { &*self.members.add(usize::from(session.member())) };
+            session.is_answered_by(member, self.key)
+        } else {
+            session.is_of(self.key)
         }
     }
-    0
+}
+
+/// Frees the cell of the client's packets of a session, if it has one, or the two that two CPUs made.
+#[inline(always)]
+pub(super) fn remove_request(key: &NatKey) {
+    for _ in 0..2 {
+        if let Some(cell) = find_request_rarely(key) {
+            free(cell, clock::now_s() as u32);
+        }
+    }
+}
+
+/// Frees the cell of the backend's packets of a session, if it has one, or the two that two CPUs made.
+#[inline(always)]
+pub(super) fn remove_reply(key: &NatKey) {
+    for _ in 0..2 {
+        if let Some(cell) = find_reply_rarely(key) {
+            free(cell.cast(), clock::now_s() as u32);
+        }
+    }
+}
+
+/// Enters the request of the session in the scratch, if it is not there; whether it is then.
+///
+/// When there is no room, a session that has been silent for long makes some, which can be used later.
+#[inline(always)]
+pub(super) fn enter_request(session: &Session) -> bool {
+    find_request_rarely(&session.request_key).is_some() || black_box(enter_session(0)) != 0
+}
+
+/// Enters the reply of the session in the scratch, likewise.
+#[inline(always)]
+pub(super) fn enter_reply(session: &Session) -> bool {
+    find_reply_rarely(&session.reply_key).is_some() || black_box(enter_session(1)) != 0
 }
 
 /// Enters the request (0) or the reply (1) of the session in the scratch; 1: it is there.
-///
-/// When there is no room, a session that has been silent for long makes some, which can be used later.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn enter_session(is_reply: u32) -> u32 {
+extern "C" fn enter_session(is_reply: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let Session {
         request_key,
@@ -67,39 +199,45 @@ pub(super) extern "C" fn enter_session(is_reply: u32) -> u32 {
         reply,
         ..
     } = &scratch.session;
-    let (key, flow) = if is_reply == 0 {
-        (request_key, request)
+    let entered = if is_reply == 0 {
+        enter::<false>(request_key, request)
     } else {
-        (reply_key, reply)
+        enter::<true>(reply_key, reply)
     };
+    u32::from(entered)
+}
+
+#[inline(always)]
+fn enter<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
     let hash = key.hash();
     let now_s = clock::now_s() as u32;
-    let [first, second] = halves(hash);
-    let (room, other) = (room(first, now_s), room(second, now_s));
+    let [first, second] = halves(hash).map(index_of);
+    let (room, other) = (
+        room::<REPLIES>(first, now_s),
+        room::<REPLIES>(second, now_s),
+    );
     let order = if room > ROOM || room >= other {
         [first, second]
     } else {
         [second, first]
     };
-    if find(key).is_some() {
-        return 1;
-    }
-    for half in order {
-        let index = index_of(half);
-        let Some(bucket) = bucket(half) else { return 0 };
-        if !lock(index) {
-            return 0;
+    for index in order {
+        let Some(bucket) = bucket::<REPLIES>(index) else {
+            return false;
+        };
+        if !lock::<REPLIES>(index) {
+            return false;
         }
-        let entered = put(bucket, hash, key, flow, now_s);
-        unlock(index);
+        let entered = put::<REPLIES>(bucket, hash, key, flow, now_s);
+        unlock::<REPLIES>(index);
         if entered {
-            return 1;
+            return true;
         }
     }
-    if let Some(bucket) = bucket((hash >> 32) as u32) {
-        make_room(bucket, now_s);
+    if let Some(bucket) = bucket::<REPLIES>(first) {
+        make_room::<REPLIES>(bucket, now_s);
     }
-    0
+    false
 }
 
 /// What chooses the first and the second bucket.
@@ -108,41 +246,41 @@ const fn halves(hash: u64) -> [u32; 2] {
     [(hash >> 32) as u32, hash as u32]
 }
 
-/// How many cells of a bucket can be given away.
-#[inline(always)]
-fn room(half: u32, now_s: u32) -> u32 {
-    let Some(bucket) = bucket(half) else { return 0 };
-    (0..WAYS)
-        .map(|way| u32::from(is_usable(cell(bucket, 0, way), now_s)))
-        .sum()
-}
-
-#[inline(always)]
-fn bucket(half: u32) -> Option<*mut NatCell> {
-    NAT_FLOWS.get_ptr_mut(index_of(half)).map(<*mut _>::cast)
-}
-
 #[inline(always)]
 fn index_of(half: u32) -> u32 {
     bucket_of(half, NAT_BUCKETS.load())
 }
 
-/// The cell that is looked at in this step.
+/// How many cells of a bucket can be given away.
 #[inline(always)]
-fn cell(bucket: *mut NatCell, hash: u64, step: usize) -> *mut NatCell {
-    // SAFETY: inside the bucket.
-    unsafe { bucket.add((hash as usize + step) & (WAYS - 1)) }
+fn room<const REPLIES: bool>(index: u32, now_s: u32) -> u32 {
+    let Some(bucket) = bucket::<REPLIES>(index) else {
+        return 0;
+    };
+    (0..WAYS)
+        .map(|way| u32::from(is_usable(cell::<REPLIES>(bucket, way), now_s)))
+        .sum()
 }
 
-/// Whether the cell has the entry of this key.
 #[inline(always)]
-fn has(cell: *mut NatCell, key: &NatKey) -> bool {
-    // SAFETY: a cell of a mapped array. The last word is read once, before the others.
-    unsafe {
-        cell.cast::<u64>().add(LAST_WORD).read_volatile() == key.last_word()
-            && (*cell).key.address[0] == key.address[0]
-            && (*cell).key.address[1] == key.address[1]
+fn bucket<const REPLIES: bool>(index: u32) -> Option<*mut u8> {
+    if REPLIES {
+        NAT_REPLIES.get_ptr_mut(index).map(<*mut _>::cast)
+    } else {
+        NAT_REQUESTS.get_ptr_mut(index).map(<*mut _>::cast)
     }
+}
+
+/// A cell of a bucket.
+#[inline(always)]
+fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
+    let size = if REPLIES {
+        size_of::<NatReply>()
+    } else {
+        size_of::<NatRecord>()
+    };
+    // SAFETY: inside the bucket.
+    unsafe { bucket.add((way & (WAYS - 1)) * size).cast() }
 }
 
 /// Writes an entry into a free cell of a bucket that is locked.
@@ -150,62 +288,85 @@ fn has(cell: *mut NatCell, key: &NatKey) -> bool {
 /// Two CPUs that have a packet of the same session at once may both enter it: then the second cell is of no
 /// use, and expires.
 #[inline(always)]
-fn put(bucket: *mut NatCell, hash: u64, key: &NatKey, flow: &NatFlow, now_s: u32) -> bool {
-    let free = (0..WAYS).find(|&step| is_usable(cell(bucket, hash, step), now_s));
+fn put<const REPLIES: bool>(
+    bucket: *mut u8,
+    hash: u64,
+    key: &NatKey,
+    flow: &NatFlow,
+    now_s: u32,
+) -> bool {
+    let free = (0..WAYS).find(|&step| is_usable(cell::<REPLIES>(bucket, way(hash, step)), now_s));
     let Some(step) = free else { return false };
-    let cell = cell(bucket, hash, step);
-    // SAFETY: a cell that is free, so nobody reads it, and that nobody else writes. What makes it valid
-    // is written last; x86 keeps the order of stores.
+    let cell = cell::<REPLIES>(bucket, way(hash, step));
+    let session = NatRecord::new(key, flow);
+    // SAFETY: a cell that is free, so nobody reads it, and that nobody else writes. Its name, which makes it
+    // valid, is written last; x86 keeps the order of stores.
     unsafe {
-        (&raw mut (*cell).flow).write_volatile(*flow);
-        (&raw mut (*cell).key.address).write_volatile(key.address);
-        let last = cell.cast::<u64>().add(LAST_WORD);
-        last.write_volatile(key.last_word());
+        if REPLIES {
+            let reply = cell.cast::<NatReply>();
+            let NatReply {
+                session: _,
+                vip,
+                link,
+                ifindex,
+            } = NatReply::new(key, flow);
+            (&raw mut (*reply).vip).write_volatile(vip);
+            (&raw mut (*reply).link).write_volatile(link);
+            (&raw mut (*reply).ifindex).write_volatile(ifindex);
+        }
+        (&raw mut (*cell).client).write_volatile(session.client);
+        (&raw mut (*cell).member_and_state).write_volatile(session.member_and_state);
+        (&raw mut (*cell).seen_s).write_volatile(session.seen_s);
+        (&raw mut (*cell).generation).write_volatile(session.generation);
+        (&raw mut (*cell).kept).write_volatile(session.kept);
+        (&raw mut (*cell).way_or_port).write_volatile(session.way_or_port);
+        let name = cell.cast::<u64>().add(NatRecord::NAME);
+        name.write_volatile(session.name());
     }
     true
 }
 
 #[inline(always)]
-fn last_word(cell: *mut NatCell) -> u64 {
+fn name(cell: *mut NatRecord) -> u64 {
     // SAFETY: a word of a cell of a mapped array.
-    unsafe { cell.cast::<u64>().add(LAST_WORD).read_volatile() }
+    unsafe { cell.cast::<u64>().add(NatRecord::NAME).read_volatile() }
 }
 
 #[inline(always)]
-fn seen_s(cell: *mut NatCell) -> u32 {
-    // SAFETY: as for `last_word`.
-    unsafe { (&raw const (*cell).flow.seen_s).read_volatile() }
+fn seen_s(cell: *mut NatRecord) -> u16 {
+    // SAFETY: as for `name`.
+    unsafe { (&raw const (*cell).seen_s).read_volatile() }
 }
 
 /// Whether the cell is free, and no packet uses what was in it.
 #[inline(always)]
-fn is_usable(cell: *mut NatCell, now_s: u32) -> bool {
+fn is_usable(cell: *mut NatRecord, now_s: u32) -> bool {
     let freed_s = seen_s(cell);
-    last_word(cell) == 0 && (freed_s == 0 || silent_s(freed_s, now_s) >= REUSE_S)
+    name(cell) == 0 && (freed_s == 0 || silent_s(freed_s, now_s) >= REUSE_S)
 }
 
 #[inline(always)]
-fn free(cell: *mut NatCell, now_s: u32) {
-    // SAFETY: as for `last_word`.
+fn free(cell: *mut NatRecord, now_s: u32) {
+    // SAFETY: as for `name`.
     unsafe {
-        (&raw mut (*cell).flow.seen_s).write_volatile(now_s);
-        cell.cast::<u64>().add(LAST_WORD).write_volatile(0);
+        (&raw mut (*cell).seen_s).write_volatile(now_s as u16);
+        cell.cast::<u64>().add(NatRecord::NAME).write_volatile(0);
     }
 }
 
 /// Frees the cell that has been silent longest, if that is long.
 #[inline(always)]
-fn make_room(bucket: *mut NatCell, now_s: u32) {
+fn make_room<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
     let (mut longest_s, mut longest) = (REPLACE_IDLE_S, None);
     for way in 0..WAYS {
-        let cell = cell(bucket, 0, way);
+        let cell = cell::<REPLIES>(bucket, way);
         let silent_s = silent_s(seen_s(cell), now_s);
-        if last_word(cell) != 0 && silent_s >= longest_s {
+        if name(cell) != 0 && silent_s >= longest_s {
             (longest_s, longest) = (silent_s, Some(way));
         }
     }
     if let Some(way) = longest {
-        free(cell(bucket, 0, way), now_s);
+        free(cell::<REPLIES>(bucket, way), now_s);
     }
 }
 
@@ -213,13 +374,19 @@ fn make_room(bucket: *mut NatCell, now_s: u32) {
 ///
 /// An entry that may not exist yet is the one thing that all kernels have two CPUs agree on.
 #[inline(always)]
-fn lock(bucket: u32) -> bool {
+fn lock<const REPLIES: bool>(bucket: u32) -> bool {
     NAT_LOCKS
-        .insert(&bucket, &0, u64::from(BPF_NOEXIST))
+        .insert(&lock_of::<REPLIES>(bucket), &0, u64::from(BPF_NOEXIST))
         .is_ok()
 }
 
 #[inline(always)]
-fn unlock(bucket: u32) {
-    let _gone = NAT_LOCKS.remove(&bucket);
+fn unlock<const REPLIES: bool>(bucket: u32) {
+    let _gone = NAT_LOCKS.remove(&lock_of::<REPLIES>(bucket));
+}
+
+/// Number of a bucket's lock. Buckets are fewer than 2^31.
+#[inline(always)]
+const fn lock_of<const REPLIES: bool>(bucket: u32) -> u32 {
+    bucket | (REPLIES as u32) << 31
 }

@@ -9,7 +9,10 @@ use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
-    nat::{MAX_LOCKS, MAX_NAT_SOURCES, NatBucket, NatFlow, NatKey, NatSource, buckets_for},
+    nat::{
+        MAX_LOCKS, MAX_NAT_SOURCES, NatFlow, NatKey, NatSource, ReplyBucket, RequestBucket,
+        buckets_for,
+    },
     node::Budget,
     ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
@@ -32,7 +35,8 @@ pub(super) mod name {
     pub(in super::super) const EGRESS: &str = "EGRESS";
     pub(in super::super) const DEVICES: &str = "DEVICES";
     pub(in super::super) const TRACK: &str = "TRACK";
-    pub(in super::super) const NAT_FLOWS: &str = "NAT_FLOWS";
+    pub(in super::super) const NAT_REQUESTS: &str = "NAT_REQUESTS";
+    pub(in super::super) const NAT_REPLIES: &str = "NAT_REPLIES";
     pub(in super::super) const NAT_LOCKS: &str = "NAT_LOCKS";
     pub(in super::super) const NAT_NEW: &str = "NAT_NEW";
     pub(in super::super) const NAT_SOURCES: &str = "NAT_SOURCES";
@@ -120,7 +124,8 @@ pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
             READ_ONLY_PROGRAM,
         ),
         sized_table::<Bucket>(name::TRACK, options.track_buckets),
-        sized_table::<NatBucket>(name::NAT_FLOWS, buckets_for(options.nat_sessions)),
+        sized_table::<RequestBucket>(name::NAT_REQUESTS, buckets_for(options.nat_sessions)),
+        sized_table::<ReplyBucket>(name::NAT_REPLIES, buckets_for(options.nat_sessions)),
         spec::<u32, u32>(name::NAT_LOCKS, MapType::Hash, MAX_LOCKS, 0),
         recent::<NatKey, NatFlow>(name::NAT_NEW, 2 * options.nat_embryonic),
         table::<NatSource>(name::NAT_SOURCES, MAX_NAT_SOURCES),

@@ -188,7 +188,8 @@ impl Dataplane {
             },
             tracking: Tracking::new(mapped(ebpf, name::TRACK)?),
             sessions: Sessions {
-                flows: mapped(ebpf, name::NAT_FLOWS)?,
+                requests: mapped(ebpf, name::NAT_REQUESTS)?,
+                replies: mapped(ebpf, name::NAT_REPLIES)?,
                 embryonic: take(ebpf, name::NAT_NEW)?,
             },
             nat_sources: mapped(ebpf, name::NAT_SOURCES)?,

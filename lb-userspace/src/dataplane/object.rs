@@ -100,7 +100,8 @@ pub(super) fn open(
     for map in &maps {
         if [
             catalog::name::TRACK,
-            catalog::name::NAT_FLOWS,
+            catalog::name::NAT_REQUESTS,
+            catalog::name::NAT_REPLIES,
             catalog::name::NAT_NEW,
         ]
         .contains(&map.name)

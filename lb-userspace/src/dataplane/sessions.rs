@@ -10,9 +10,11 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData, MapError};
+use bytemuck::Pod;
 use lb_common::{
-    nat::{NatCell, NatFlow, NatKey, REPLY, ROOM, WAYS, bucket_of, silent_s, state},
-    proto,
+    nat::{
+        NatFlow, NatKey, NatRecord, NatReply, REPLY, ROOM, WAYS, bucket_of, silent_s, state, way,
+    },
     ring::MemberIndex,
 };
 
@@ -25,20 +27,40 @@ use super::{
 
 type Table = HashMap<MapData, Plain<NatKey>, Plain<NatFlow>>;
 
-/// The word of a cell that says whether it is taken, by its offset in bytes.
-const LAST_WORD: usize = offset_of!(NatCell, key.source_be);
+/// The word of a cell that names its session, and says whether it is taken, by its offset in bytes.
+const NAME: usize = NatRecord::NAME * size_of::<u64>();
+const _: () = assert!(offset_of!(NatRecord, client_be) == NAME);
 
-/// The word of a cell with the time that it was last seen, or freed: the upper half.
-const SEEN: usize = offset_of!(NatCell, flow.seen_s) - 4;
-const _: () = assert!(LAST_WORD.is_multiple_of(8) && SEEN.is_multiple_of(8));
+/// The word of a cell with the time that it was last seen, or freed, in bits 16–31.
+const SEEN: usize = offset_of!(NatRecord, seen_s) - 2;
+const _: () = assert!(SEEN.is_multiple_of(size_of::<u64>()) && cfg!(target_endian = "little"));
 
 /// The tables of sessions.
 #[derive(Debug)]
 pub struct Sessions {
-    /// Established ones: a table of buckets, mapped into memory. The data path reads and writes it at any
-    /// time.
-    pub(super) flows: Mapped<NatCell>,
+    /// Established ones, as clients' packets find them: a table of buckets, mapped into memory. The data
+    /// path reads and writes it at any time.
+    pub(super) requests: Mapped<NatRecord>,
+    /// The same, as backends' packets find them.
+    pub(super) replies: Mapped<NatReply>,
     pub(super) embryonic: Table,
+}
+
+/// What the cells of both tables have: a record first, whose words are at the same places.
+trait Cell: Pod {
+    fn session(&self) -> &NatRecord;
+}
+
+impl Cell for NatRecord {
+    fn session(&self) -> &NatRecord {
+        self
+    }
+}
+
+impl Cell for NatReply {
+    fn session(&self) -> &NatRecord {
+        &self.session
+    }
 }
 
 /// How long a session may be silent, in seconds.
@@ -89,7 +111,7 @@ impl Sessions {
     /// How many entries there are.
     pub fn count(&self) -> Result<SessionCounts> {
         Ok(SessionCounts {
-            flows: self.taken().count(),
+            flows: taken(&self.requests).count() + taken(&self.replies).count(),
             embryonic: entries(&self.embryonic)?.len(),
         })
     }
@@ -101,46 +123,32 @@ impl Sessions {
     ///
     /// When both buckets of the key are full.
     pub fn insert(&mut self, key: &NatKey, flow: &NatFlow) -> Result<()> {
-        let place = self.place_for(key)?.ok_or_else(|| DataplaneError::Full {
-            table: name::NAT_FLOWS,
-            what: "another session".into(),
-            limit: format!("{} entries", self.flows.len()),
-            hint: "raise node.nat_sessions",
-        })?;
-        let cell = NatCell {
-            key: *key,
-            flow: *flow,
-            _pad: [0; 3],
-        };
-        self.flows.write(place, &cell)
-    }
-
-    /// Where an entry goes: where it is, else where the data path would write it.
-    fn place_for(&self, key: &NatKey) -> Result<Option<u32>> {
-        let mut free = [Vec::new(), Vec::new()];
-        for (step, place) in self.places(key).enumerate() {
-            let cell = self.flows.read(place)?;
-            if cell.key == *key {
-                return Ok(Some(place));
-            }
-            if cell.key.last_word() == 0 {
-                free[step / WAYS].push(place);
-            }
+        let places = self.places(key);
+        if key.scope & REPLY == 0 {
+            put(
+                &self.requests,
+                name::NAT_REQUESTS,
+                places,
+                &NatRecord::new(key, flow),
+            )
+        } else {
+            put(
+                &self.replies,
+                name::NAT_REPLIES,
+                places,
+                &NatReply::new(key, flow),
+            )
         }
-        let [first, second] = free;
-        let in_first = first.len() > ROOM as usize || first.len() >= second.len();
-        let chosen = if in_first { first } else { second };
-        Ok(chosen.first().copied())
     }
 
     /// The cells where a key may be, in the order in which the data path looks.
     pub(super) fn places(&self, key: &NatKey) -> impl Iterator<Item = u32> + use<> {
         let (hash, ways) = (key.hash(), WAYS as u32);
-        let buckets = self.flows.len() / ways;
+        let buckets = self.requests.len() / ways;
         let halves = [(hash >> 32) as u32, hash as u32];
         halves.into_iter().flat_map(move |half| {
             let first = bucket_of(half, buckets) * ways;
-            (0..ways).map(move |step| first + (hash as u32).wrapping_add(step) % ways)
+            (0..WAYS).map(move |step| first + way(hash, step) as u32)
         })
     }
 
@@ -158,22 +166,32 @@ impl Sessions {
     }
 
     fn expire_established(&self, now_s: u32, limits: SessionLimits) -> Result<usize> {
-        let cells: Vec<_> = self.taken().collect();
-        let entries: Vec<_> = (cells.iter())
-            .map(|(_, cell)| (cell.key, cell.flow))
-            .collect();
+        let requests: Vec<_> = taken(&self.requests).collect();
+        let replies: Vec<_> = taken(&self.replies).collect();
+        let all = (requests.iter().map(|(_, cell)| cell))
+            .chain(replies.iter().map(|(_, cell)| &cell.session));
+        let states = States::of(all, now_s);
         let mut removed = 0;
-        for ((place, cell), ended) in cells.iter().zip(ended(&entries, now_s, limits)) {
-            removed += usize::from(ended && self.free(*place, cell, now_s)?);
+        for (place, cell) in &requests {
+            let ended = states.has_ended(cell, limits);
+            removed += usize::from(ended && free(&self.requests, *place, cell, now_s)?);
+        }
+        for (place, cell) in &replies {
+            let ended = states.has_ended(&cell.session, limits);
+            removed += usize::from(ended && free(&self.replies, *place, cell, now_s)?);
         }
         Ok(removed)
     }
 
     fn expire_embryonic(&mut self, now_s: u32, limits: SessionLimits) -> Result<usize> {
         let entries = entries(&self.embryonic)?;
+        let records: Vec<_> = (entries.iter())
+            .map(|(key, flow)| NatRecord::new(key, flow))
+            .collect();
+        let states = States::of(&records, now_s);
         let mut removed = 0;
-        for ((key, flow), ended) in entries.iter().zip(ended(&entries, now_s, limits)) {
-            if !ended {
+        for ((key, flow), record) in entries.iter().zip(&records) {
+            if !states.has_ended(record, limits) {
                 continue;
             }
             // Seen again since the table was read?
@@ -189,9 +207,13 @@ impl Sessions {
     /// The members and the source addresses that sessions name: their indexes are taken.
     pub fn names(&self) -> Result<SessionNames> {
         let mut names = SessionNames::default();
-        let embryonic = entries(&self.embryonic)?;
-        let established = self.taken().map(|(_, cell)| cell.flow);
-        for flow in established.chain(embryonic.into_iter().map(|(_, flow)| flow)) {
+        let requests = taken(&self.requests).map(|(_, cell)| cell);
+        let replies = taken(&self.replies).map(|(_, cell)| cell.session);
+        for session in requests.chain(replies) {
+            names.members.insert(session.member());
+            names.sources.insert(session.nat_source());
+        }
+        for (_, flow) in entries(&self.embryonic)? {
             names.members.insert(flow.member);
             names.sources.insert(flow.nat_source);
         }
@@ -205,15 +227,8 @@ impl Sessions {
 
     /// Removes the sessions of some members; returns how many entries went.
     pub fn remove_members(&mut self, members: &BTreeSet<MemberIndex>) -> Result<usize> {
-        let mut removed = 0;
-        let cells: Vec<_> = self.taken().collect();
-        for (place, cell) in &cells {
-            if members.contains(&cell.flow.member) {
-                // Stamped with what it was last seen at: nothing is sent to a member that is gone, so
-                // nobody waits for its cells.
-                removed += usize::from(self.free(*place, cell, cell.flow.seen_s)?);
-            }
-        }
+        let mut removed =
+            remove_from(&self.requests, members)? + remove_from(&self.replies, members)?;
         for (key, flow) in entries(&self.embryonic)? {
             if members.contains(&flow.member) {
                 removed += usize::from(remove(&mut self.embryonic, &key)?);
@@ -221,36 +236,88 @@ impl Sessions {
         }
         Ok(removed)
     }
+}
 
-    /// The cells that are taken, by their place.
-    fn taken(&self) -> impl Iterator<Item = (u32, NatCell)> + '_ {
-        let words = size_of::<NatCell>() / size_of::<u64>();
-        let cells = self.flows.words().chunks_exact(words).zip(0..);
-        cells.filter_map(|(words, place)| {
-            // One load for each of the many that are free.
-            let last = words.get(LAST_WORD / size_of::<u64>())?;
-            if last.load(Ordering::Acquire) == 0 {
-                return None;
-            }
-            let cell = self.flows.read(place).ok()?;
-            // Freed while it was read?
-            (cell.key.last_word() != 0).then_some((place, cell))
-        })
-    }
-
-    /// Frees a cell, unless a packet was seen or another entry was written since it was read.
-    fn free(&self, place: u32, read: &NatCell, now_s: u32) -> Result<bool> {
-        let now = self.flows.read(place)?;
-        if now.key != read.key || now.flow.seen_s != read.flow.seen_s {
-            return Ok(false);
+/// Writes a cell where its session is, else where the data path would write it.
+fn put<T: Cell>(
+    table: &Mapped<T>,
+    name: &'static str,
+    places: impl Iterator<Item = u32>,
+    cell: &T,
+) -> Result<()> {
+    let mut free = [Vec::new(), Vec::new()];
+    for (step, place) in places.enumerate() {
+        let there = *table.read(place)?.session();
+        if is_same(&there, cell.session()) {
+            return table.write(place, cell);
         }
-        // The data path gives it away only some time after this.
-        let word = self.flows.load_word(place, SEEN)? & u64::from(u32::MAX);
-        self.flows
-            .store_word(place, SEEN, word | u64::from(now_s) << 32)?;
-        self.flows
-            .exchange_word(place, LAST_WORD, read.key.last_word(), 0)
+        if there.name() == 0 {
+            free[step / WAYS].push(place);
+        }
     }
+    let [first, second] = free;
+    let in_first = first.len() > ROOM as usize || first.len() >= second.len();
+    let chosen = if in_first { first } else { second };
+    let place = chosen.first().ok_or_else(|| DataplaneError::Full {
+        table: name,
+        what: "another session".into(),
+        limit: format!("{} entries", table.len()),
+        hint: "raise node.nat_sessions",
+    })?;
+    table.write(*place, cell)
+}
+
+fn remove_from<T: Cell>(table: &Mapped<T>, members: &BTreeSet<MemberIndex>) -> Result<usize> {
+    let cells: Vec<_> = taken(table).collect();
+    let mut removed = 0;
+    for (place, cell) in &cells {
+        let session = cell.session();
+        if members.contains(&session.member()) {
+            // Stamped with what it was last seen at: nothing is sent to a member that is gone, so nobody
+            // waits for its cells.
+            removed += usize::from(free(table, *place, cell, session.seen_s.into())?);
+        }
+    }
+    Ok(removed)
+}
+
+/// The cells that are taken, by their place.
+fn taken<T: Cell>(table: &Mapped<T>) -> impl Iterator<Item = (u32, T)> + '_ {
+    let words = size_of::<T>() / size_of::<u64>();
+    let cells = table.words().chunks_exact(words).zip(0..);
+    cells.filter_map(|(words, place)| {
+        // One load for each of the many that are free.
+        let name = words.get(NatRecord::NAME)?;
+        if name.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let cell = table.read(place).ok()?;
+        // Freed while it was read?
+        (cell.session().name() != 0).then_some((place, cell))
+    })
+}
+
+/// Frees a cell, unless a packet was seen or another entry was written since it was read.
+fn free<T: Cell>(table: &Mapped<T>, place: u32, read: &T, now_s: u32) -> Result<bool> {
+    let (now, read) = (table.read(place)?, read.session());
+    if !is_same(now.session(), read) || now.session().seen_s != read.seen_s {
+        return Ok(false);
+    }
+    // The data path gives it away only some time after this.
+    let word = table.load_word(place, SEEN)? & !(u64::from(u16::MAX) << 16);
+    table.store_word(place, SEEN, word | u64::from(now_s as u16) << 16)?;
+    table.exchange_word(place, NAME, read.name(), 0)
+}
+
+/// Whether two records are of one session.
+fn is_same(a: &NatRecord, b: &NatRecord) -> bool {
+    name_of(a) == name_of(b)
+}
+
+/// What both entries of a session have, and no other's.
+fn name_of(session: &NatRecord) -> (lb_common::Address, u64, MemberIndex, bool) {
+    let is_udp = session.state() & state::UDP != 0;
+    (session.client, session.name(), session.member(), is_udp)
 }
 
 fn map_error(error: &MapError) -> DataplaneError {
@@ -277,59 +344,59 @@ fn remove(table: &mut Table, key: &NatKey) -> Result<bool> {
     }
 }
 
-/// For each entry of a table, whether its session ended.
-fn ended(entries: &[(NatKey, NatFlow)], now_s: u32, limits: SessionLimits) -> Vec<bool> {
-    let by_key: collections::HashMap<[u8; 24], NatFlow> = entries
-        .iter()
-        .map(|(key, flow)| (bytemuck::cast(*key), *flow))
-        .collect();
-    let ended = entries.iter().map(|(key, flow)| {
-        let other = by_key.get(&bytemuck::cast::<_, [u8; 24]>(other_direction(key, flow)));
-        has_ended(key, flow, other, now_s, limits)
-    });
-    ended.collect()
+/// What the entries of each session say together.
+struct States(collections::HashMap<(lb_common::Address, u64, MemberIndex, bool), State>);
+
+/// What the entries of a session say together.
+#[derive(Clone, Copy)]
+struct State {
+    /// Bits that any has, and bits that all have.
+    any: u32,
+    all: u32,
+    entries: u32,
+    /// Since a packet was seen in either direction, seconds.
+    silent_s: u16,
 }
 
-/// Key of the entry for the other direction.
-fn other_direction(key: &NatKey, flow: &NatFlow) -> NatKey {
-    let scope = if key.scope & REPLY == 0 {
-        flow.nat_source | REPLY
-    } else {
-        flow.vip
-    };
-    NatKey {
-        address: flow.dest,
-        source_be: flow.dest_be,
-        dest_be: flow.source_be,
-        scope,
-        ..*key
+impl States {
+    fn of<'a>(sessions: impl IntoIterator<Item = &'a NatRecord>, now_s: u32) -> Self {
+        let mut states = collections::HashMap::new();
+        for session in sessions {
+            let silent_s = silent_s(session.seen_s, now_s);
+            let state = states.entry(name_of(session)).or_insert(State {
+                any: 0,
+                all: u32::MAX,
+                entries: 0,
+                silent_s,
+            });
+            state.any |= session.state();
+            state.all &= session.state();
+            state.entries += 1;
+            state.silent_s = state.silent_s.min(silent_s);
+        }
+        Self(states)
     }
-}
 
-fn has_ended(
-    key: &NatKey,
-    flow: &NatFlow,
-    other: Option<&NatFlow>,
-    now_s: u32,
-    limits: SessionLimits,
-) -> bool {
-    let other_bits = other.map_or(0, |other| other.state);
-    let closed =
-        (flow.state | other_bits) & state::RST != 0 || flow.state & other_bits & state::FIN != 0;
-    let limit_s = match (key.protocol == u16::from(proto::TCP), closed) {
-        (true, true) => limits.closed_s,
-        (true, false) => limits.tcp_s,
-        (false, _) => limits.udp_s,
-    };
-    // The other direction may have been seen later.
-    let silent_s = |flow: &NatFlow| silent_s(flow.seen_s, now_s);
-    let silent_s = other.map_or(silent_s(flow), |other| silent_s(flow).min(silent_s(other)));
-    silent_s >= limit_s
+    fn has_ended(&self, session: &NatRecord, limits: SessionLimits) -> bool {
+        let Some(state) = self.0.get(&name_of(session)) else {
+            return false;
+        };
+        let both_closed = state.entries > 1 && state.all & state::FIN != 0;
+        let closed = both_closed || state.any & state::RST != 0;
+        let is_udp = session.state() & state::UDP != 0;
+        let limit_s = match (is_udp, closed) {
+            (false, true) => limits.closed_s,
+            (false, false) => limits.tcp_s,
+            (true, _) => limits.udp_s,
+        };
+        u32::from(state.silent_s) >= limit_s
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
+    use lb_common::proto;
 
     use super::*;
 
@@ -344,6 +411,7 @@ mod tests {
         let (client, vip, node, backend) = ([1; 2], [2; 2], [3; 2], [4; 2]);
         let flow = NatFlow {
             vip: 6,
+            member: 7,
             nat_source: 5,
             nat_port_be: 30,
             ..NatFlow::zeroed()
@@ -387,46 +455,69 @@ mod tests {
         ]
     }
 
+    /// Whether both entries of a session agree that it ended at `now_s`, if they were seen then and have
+    /// these bits.
+    fn has_ended(protocol: u8, entries: &[(u32, u32)], now_s: u32) -> bool {
+        let records: Vec<_> = (session(protocol).iter().zip(entries))
+            .map(|((key, flow), &(seen_s, state))| {
+                let flow = NatFlow {
+                    seen_s,
+                    state,
+                    ..*flow
+                };
+                NatRecord::new(key, &flow)
+            })
+            .collect();
+        let states = States::of(&records, now_s);
+        let mut ended = records.iter().map(|one| states.has_ended(one, LIMITS));
+        let first = ended.next().unwrap();
+        assert!(ended.all(|ended| ended == first));
+        first
+    }
+
     #[test]
-    fn each_direction_names_the_other() {
-        let [(forth, there), (back, here)] = session(proto::TCP);
-        assert_eq!(other_direction(&forth, &there), back);
-        assert_eq!(other_direction(&back, &here), forth);
+    fn both_entries_have_the_name_of_their_session() {
+        let [request, reply] = session(proto::TCP).map(|(key, flow)| NatRecord::new(&key, &flow));
+        assert!(is_same(&request, &reply));
+        let [other, _] = session(proto::UDP).map(|(key, flow)| NatRecord::new(&key, &flow));
+        assert!(!is_same(&request, &other));
     }
 
     #[test]
     fn a_session_ends_as_a_whole() {
-        let [(key, flow), (_, back)] = session(proto::TCP);
-        let seen = |flow: NatFlow, seen_s, state| NatFlow {
-            seen_s,
-            state,
-            ..flow
-        };
-        let check = |flow, back, now_s| has_ended(&key, &flow, Some(&back), now_s, LIMITS);
+        let check = |a, b, now_s| has_ended(proto::TCP, &[a, b], now_s);
         // Open: silent since the later of the two.
-        assert!(!check(seen(flow, 0, 0), seen(back, 500, 0), 1400));
-        assert!(check(seen(flow, 0, 0), seen(back, 500, 0), 1500));
+        assert!(!check((0, 0), (500, 0), 1400));
+        assert!(check((0, 0), (500, 0), 1500));
         // One FIN leaves it half open; two, or a reset, close it.
-        assert!(!check(seen(flow, 0, state::FIN), seen(back, 0, 0), 20));
-        assert!(check(
-            seen(flow, 0, state::FIN),
-            seen(back, 0, state::FIN),
-            20
-        ));
-        assert!(!check(
-            seen(flow, 0, state::FIN),
-            seen(back, 0, state::FIN),
-            9
-        ));
-        assert!(check(seen(flow, 0, 0), seen(back, 0, state::RST), 20));
+        assert!(!check((0, state::FIN), (0, 0), 20));
+        assert!(check((0, state::FIN), (0, state::FIN), 20));
+        assert!(!check((0, state::FIN), (0, state::FIN), 9));
+        assert!(check((0, 0), (0, state::RST), 20));
         // The next second, seen by another CPU first.
-        assert!(!check(seen(flow, 21, state::RST), seen(back, 0, 0), 20));
+        assert!(!check((21, state::RST), (0, 0), 20));
+        // An entry that is left alone.
+        assert!(!has_ended(proto::TCP, &[(0, state::FIN)], 20));
     }
 
     #[test]
     fn other_protocols_have_their_own_limit() {
-        let [(key, flow), _] = session(proto::UDP);
-        assert!(!has_ended(&key, &flow, None, 99, LIMITS));
-        assert!(has_ended(&key, &flow, None, 100, LIMITS));
+        assert!(!has_ended(proto::UDP, &[(0, 0)], 99));
+        assert!(has_ended(proto::UDP, &[(0, 0)], 100));
+    }
+
+    #[test]
+    fn the_clock_may_wrap_and_other_bits_stay() {
+        let (at, now) = (65_530, 65_536 + 20);
+        assert!(!has_ended(
+            proto::TCP,
+            &[(at, state::RST), (at + 20, 0)],
+            now
+        ));
+        assert!(has_ended(
+            proto::TCP,
+            &[(at, state::RST), (at + 10, 0)],
+            now
+        ));
     }
 }

@@ -83,7 +83,8 @@ impl PinnedView {
                 devices: pinned_as(pins, name::DEVICES)?,
             },
             sessions: Sessions {
-                flows: mapped_from(name::NAT_FLOWS, &pinned(pins, name::NAT_FLOWS)?)?,
+                requests: mapped_from(name::NAT_REQUESTS, &pinned(pins, name::NAT_REQUESTS)?)?,
+                replies: mapped_from(name::NAT_REPLIES, &pinned(pins, name::NAT_REPLIES)?)?,
                 embryonic: pinned_as(pins, name::NAT_NEW)?,
             },
             nat_sources: mapped_from(name::NAT_SOURCES, &pinned(pins, name::NAT_SOURCES)?)?,

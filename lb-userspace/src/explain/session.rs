@@ -45,17 +45,22 @@ impl Walker<'_> {
         }
     }
 
+    fn session_of(&self, key: &NatKey) -> Step<Option<SessionEntry>> {
+        let tables = &self.sources.tables;
+        Ok((tables.sessions).find(key, tables.members, tables.nat_sources)?)
+    }
+
     /// The session that a client's packet belongs to.
     fn find_session(&mut self, vip: u16) -> Step<Option<SessionEntry>> {
-        let Some(found) = self.sources.tables.sessions.find(&self.key(vip))? else {
+        let Some(found) = self.session_of(&self.key(vip))? else {
             self.note("session", "the flow has none");
             return Ok(None);
         };
         let flow = &found.flow;
         let who = self.member_label(flow.member);
         let word = self.sources.tables.members.read(flow.member)?.control;
-        let is_current =
-            control::generation(word) == flow.generation && control::state(word) != control::ABSENT;
+        let is_current = control::generation(word) as u8 == flow.generation as u8
+            && control::state(word) != control::ABSENT;
         let gone = if !is_current {
             "whose member is gone"
         } else if !self.opens {
@@ -84,7 +89,7 @@ impl Walker<'_> {
             scope: flow.nat_source | REPLY,
             protocol: self.flow.protocol.number().into(),
         };
-        let reply = self.sources.tables.sessions.find(&key)?;
+        let reply = self.session_of(&key)?;
         Ok(reply.is_some_and(|reply| reply.flow.state & state::RST != 0))
     }
 
@@ -171,7 +176,7 @@ impl Walker<'_> {
                 scope: member.nat_source | REPLY,
                 protocol: self.flow.protocol.number().into(),
             };
-            if self.sources.tables.sessions.find(&key)?.is_none() {
+            if self.session_of(&key)?.is_none() {
                 return Ok(port_be);
             }
         }
@@ -183,7 +188,7 @@ impl Walker<'_> {
     /// A packet to one of the node's NAT addresses: a backend's reply, or the host's own traffic.
     pub(super) fn answer(&mut self, source: u16) -> Step<End> {
         let key = self.key(source | REPLY);
-        let Some(SessionEntry { flow, .. }) = self.sources.tables.sessions.find(&key)? else {
+        let Some(SessionEntry { flow, .. }) = self.session_of(&key)? else {
             self.note("session", "the packet belongs to none");
             return Err(Stop::Reason(Reason::NatNoSession));
         };

@@ -224,20 +224,6 @@ fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2
     let (member, nat_be) = (flow.0 as u16 % MEMBERS, ((flow.0 >> 4) as u16).to_be());
     let (node, backend) = (nat_address(of), address(member_ip(member, of)));
     let backend_be = 8443_u16.to_be();
-    let addresses: u64 = (0..2)
-        .map(|half| {
-            checksum::replace_u64(client[half], node[half])
-                + checksum::replace_u64(vip[half], backend[half])
-        })
-        .sum();
-    let ports =
-        checksum::replace_u16(client_be, nat_be) + checksum::replace_u16(vip_be, backend_be);
-    let header = if of == family::V4 {
-        checksum::fold(addresses)
-    } else {
-        0
-    };
-    let payload = checksum::fold(addresses + ports);
     let common = NatFlow {
         member,
         generation: GENERATION,
@@ -258,8 +244,6 @@ fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2
         dest: backend,
         source_be: nat_be,
         dest_be: backend_be,
-        header_delta: header.into(),
-        payload_delta: payload.into(),
         ..common
     };
     let reply = NatFlow {
@@ -267,8 +251,6 @@ fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2
         dest: client,
         source_be: vip_be,
         dest_be: client_be,
-        header_delta: (!header).into(),
-        payload_delta: (!payload).into(),
         ifindex: LOOPBACK,
         ..common
     };

@@ -234,9 +234,9 @@ impl Workload {
             1024
         };
         LoadOptions {
-            // A quarter full.
+            // Half full.
             track_buckets: if tracked {
-                (flows / 2).max(1024)
+                (flows / 8).max(1024)
             } else {
                 default.track_buckets
             },

@@ -3,6 +3,7 @@
 //! Frames are run by `BPF_PROG_TEST_RUN` in a network namespace of the test's own. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod crowded;
 mod expiry;
 mod explained;
 mod forwarding;

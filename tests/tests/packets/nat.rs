@@ -59,7 +59,7 @@ fn set_ports(frame: &mut Frame, from: u16, to: u16) {
 
 impl Session {
     /// Reads the port that the data path chose from what it sent.
-    fn of(service: Service, frame: &Frame, output: &[u8]) -> Self {
+    pub(crate) fn of(service: Service, frame: &Frame, output: &[u8]) -> Self {
         let (Transport::Tcp { source, .. } | Transport::Udp { source, .. }) = frame.transport
         else {
             panic!("no ports")

@@ -1,0 +1,100 @@
+//! Sessions of `nat` that crowd a small table, begun and confirmed on all CPUs at once: each keeps its port and
+//! its client.
+
+use std::{collections::HashSet, thread};
+
+use evenkeel::dataplane::{Dataplane, LoadOptions};
+use lab::{
+    bytecode::tables::Service,
+    packet::{ACK, Frame, SYN, check::findings},
+};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+use crate::{
+    nat::{Session, services},
+    stage::{Client, dataplane, options},
+};
+
+/// Sessions that the table is made for: a dozen buckets.
+const SESSIONS: u32 = 64;
+/// Sessions of each CPU, and of all together: more than the table has cells for.
+const EACH: u16 = 60;
+
+/// Sends a frame; what comes out must be right.
+fn send(dataplane: &Dataplane, frame: &Frame) -> Vec<u8> {
+    let run = dataplane.run(&frame.bytes()).unwrap();
+    let faults = findings(&run.frame).faults;
+    assert!(faults.is_empty(), "{faults:?}: {frame:?}");
+    assert_eq!(run.verdict, 3, "sent: {frame:?}");
+    run.frame
+}
+
+fn begin(dataplane: &Dataplane, service: Service, syn: &Frame) -> Session {
+    let output = send(dataplane, syn);
+    let session = Session::of(service, syn, &output);
+    assert_eq!(output, session.request(syn).bytes(), "{syn:?}");
+    session
+}
+
+/// A reply, and a packet after it: what confirms a session, and what shows that it is as it was.
+fn talk(dataplane: &Dataplane, session: &Session, packet: &Frame) {
+    let (reply, back) = session.reply(packet);
+    assert_eq!(send(dataplane, &reply), back.bytes(), "{reply:?}");
+    let output = send(dataplane, packet);
+    assert_eq!(output, session.request(packet).bytes(), "{packet:?}");
+}
+
+fn on_every_cpu(work: impl Fn(u16) + Sync) {
+    let cpus = thread::available_parallelism().unwrap().get();
+    thread::scope(|scope| {
+        for cpu in 0..cpus {
+            let work = &work;
+            scope.spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(cpu).unwrap();
+                // A CPU that is not ours to use is left to the others.
+                let _ = sched_setaffinity(Pid::from_raw(0), &only);
+                work(cpu as u16);
+            });
+        }
+    });
+}
+
+#[test]
+fn sessions_of_a_crowded_table_stay_apart() {
+    let dataplane = dataplane(&LoadOptions {
+        nat_sessions: SESSIONS,
+        ..options()
+    });
+    for service in services().filter(|service| service.protocol == 6) {
+        let cpus = thread::available_parallelism().unwrap().get() as u16;
+        let frame = |port, flags| Client::new(1).to(&service, 2000 + port, flags);
+        let shared: Vec<_> = (0..EACH)
+            .map(|number| begin(&dataplane, service, &frame(number, SYN)))
+            .collect();
+        // All CPUs confirm these at once, and in between each some of its own.
+        on_every_cpu(|cpu| {
+            for (number, session) in (0..).zip(&shared) {
+                let own = 1000 * (cpu + 1) + number;
+                let mine = begin(&dataplane, service, &frame(own, SYN));
+                for _ in 0..3 {
+                    talk(&dataplane, session, &frame(number, ACK));
+                    talk(&dataplane, &mine, &frame(own, ACK));
+                }
+            }
+        });
+        let mut ports = HashSet::new();
+        for port in (0..=cpus).flat_map(|cpu| (0..EACH).map(move |number| 1000 * cpu + number)) {
+            let packet = frame(port, ACK);
+            let session = Session::of(service, &packet, &send(&dataplane, &packet));
+            talk(&dataplane, &session, &packet);
+            assert!(ports.insert(session.node_port), "two have one port");
+        }
+    }
+    let counts = dataplane.sessions.count().unwrap();
+    println!("{counts:?}");
+    assert!(counts.flows > SESSIONS as usize, "most are established");
+}
