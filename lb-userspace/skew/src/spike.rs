@@ -61,6 +61,12 @@ impl Spike {
         } else {
             USUAL
         };
-        self.usual += (rate - self.usual) / memory.min(self.count);
+        // What is far more than usual must not become usual before it was noticed.
+        let learned = if known && self.on.is_none() {
+            rate.min(2.0 * self.usual + thresholds.spike_floor_per_s)
+        } else {
+            rate
+        };
+        self.usual += (learned - self.usual) / memory.min(self.count);
     }
 }

@@ -136,15 +136,20 @@ fn a_ring_in_transition_is_named_and_is_no_alert() {
     let terms = Terms {
         rate: 0,
         edit: |text| {
-            text.replace(
-                "\"tcp\"\nforward",
-                "\"udp\"\ntrack = \"on-change\"\nforward",
-            )
+            let udp = "\"udp\"\ntrack = \"on-change\"\nforward";
+            text.replace("\"tcp\"\nforward", udp)
+                .replace("hash_seed", "transition_ttl = \"10s\"\nhash_seed")
         },
         ..Terms::default()
     };
     let site = Site::start(&lab, &binary, terms).unwrap();
     let mut record = Record::begin(&site).unwrap();
+    // Backends came up one after the other. Flows that come later need no entry.
+    lab::deadline::until("the first transition is over", LIMIT, || {
+        let ring = site.status()?.vips[0].ring;
+        Ok(ring.in_transition + ring.settling == 0)
+    })
+    .unwrap();
     let sockets: Vec<UdpSocket> = lab.clients[0].ns.enter(|| {
         let sockets = (0..600).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
         sockets.collect()

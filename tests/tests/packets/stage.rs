@@ -51,7 +51,6 @@ pub(crate) fn options() -> LoadOptions {
         icmp_rate: u32::MAX,
         tracing: true,
         jiffies_shift: Some(31),
-        ..LoadOptions::default()
     }
 }
 

@@ -320,7 +320,7 @@ impl Actor {
         } = &mut self.watch;
         let config = &self.running.config;
         sampled.take(now_s, &flows, report, &config.vips, sampling);
-        let demands = report.iter().map(|vip| self.demand(vip));
+        let demands = report.iter().filter_map(|vip| self.demand(vip).transpose());
         let demands = demands.collect::<crate::dataplane::Result<Vec<_>>>()?;
         let finest = config.node.sample.max(1) - 1;
         for (vip, mask) in self.watch.sampling.adapt(now_s, &demands, finest) {
@@ -329,21 +329,21 @@ impl Actor {
         Ok(())
     }
 
-    fn demand(&self, vip: &VipReport) -> crate::dataplane::Result<Demand> {
+    /// None before the second reading: what the controller before has set stays until then.
+    fn demand(&self, vip: &VipReport) -> crate::dataplane::Result<Option<Demand>> {
         let traffic = self.recorder.traffic();
-        let newest = traffic.lock().newest(&vip.name);
-        let rate = |count: fn(&Totals) -> u64| {
-            let newest = newest.as_ref();
-            newest.map_or(0.0, |window| count(&window.total) as f64 / window.seconds)
+        let Some(newest) = traffic.lock().newest(&vip.name) else {
+            return Ok(None);
         };
-        Ok(Demand {
+        let rate = |count: fn(&Totals) -> u64| count(&newest.total) as f64 / newest.seconds;
+        Ok(Some(Demand {
             vip: vip.index,
             new_flows: rate(|totals| totals.new_flows),
             packets: rate(|totals| totals.packets),
             begun: self.watch.sampled.begun_per_s(vip.index),
             search: self.watch.misses_a_flow(&vip.name),
             mask: self.dataplane.vips.sample_mask(vip.index)?,
-        })
+        }))
     }
 
     /// What the watch found, as conditions for alerts.
