@@ -97,7 +97,7 @@ fn of_node(changes: &mut Changes, before: &Node, after: &Node) {
         &after.nat_sessions,
         words::plain,
     );
-    changes.key("node.sample", sample, &after.sample, words::plain);
+    changes.key_at_start("node.sample", sample, &after.sample, words::plain);
 }
 
 fn of_services(
@@ -106,8 +106,8 @@ fn of_services(
     after: &Config,
 ) {
     let Api { socket, group } = api;
-    changes.key("api.socket", socket, &after.api.socket, words::quoted);
-    changes.key("api.group", group, &after.api.group, words::option);
+    changes.key_at_start("api.socket", socket, &after.api.socket, words::quoted);
+    changes.key_at_start("api.group", group, &after.api.group, words::option);
     let Metrics { listen } = metrics;
     changes.key(
         "metrics.listen",

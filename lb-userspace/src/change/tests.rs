@@ -523,7 +523,10 @@ fn settings_are_told_in_words() {
     node.after.node.sample = 2;
     let plan = node.plan();
     assert_eq!((plan.verdict, plan.vips.len()), (PlanVerdict::Allowed, 0));
-    assert_eq!(plan.other, ["node.sample: 1024 → 2"]);
+    assert_eq!(
+        plan.other,
+        ["node.sample: 1024 → 2 (takes effect when the controller is started again)"]
+    );
 }
 
 /// A backend: place in a pool of addresses, weight, capacity, state.
