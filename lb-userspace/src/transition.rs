@@ -196,11 +196,13 @@ impl RingState {
     /// Slots that each member has, [`NO_MEMBER`] included: over the number of slots, the table share.
     #[must_use]
     pub fn slots_per_member(&self) -> BTreeMap<MemberIndex, u32> {
-        let mut counts = BTreeMap::new();
+        // A table, since a plan counts every ring of the node twice.
+        let mut counts = vec![0; usize::from(NO_MEMBER) + 1];
         for slot in &self.slots {
-            *counts.entry(slot.current).or_default() += 1;
+            counts[usize::from(slot.current.min(NO_MEMBER))] += 1;
         }
-        counts
+        let counted = (0..).zip(counts);
+        counted.filter(|(_, slots)| *slots > 0).collect()
     }
 
     /// Slots that have another member than in `ring`.

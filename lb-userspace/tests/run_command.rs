@@ -39,11 +39,11 @@ struct Controller {
 
 impl Controller {
     fn start(folder: &Path, name: &str) -> Self {
-        let log = folder.join(name);
-        let child = run(folder)
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        Self::spawn(run(folder), folder.join(name))
+    }
+
+    fn spawn(mut command: Command, log: std::path::PathBuf) -> Self {
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
         let mut controller = Self { child, log };
         controller.wait_for("ready");
         controller
@@ -80,7 +80,26 @@ impl Drop for Controller {
 }
 
 fn run(folder: &Path) -> Command {
-    let mut command = Command::new(EVENKEEL);
+    with_arguments(Command::new(EVENKEEL), folder)
+}
+
+/// With no more capabilities than `deploy/evenkeel.service` leaves it.
+fn run_as_in_the_unit(folder: &Path) -> Command {
+    let unit = include_str!("../../deploy/evenkeel.service");
+    let bounding = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .unwrap();
+    let kept: String = bounding
+        .split_whitespace()
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", &format!("-all{kept}"), EVENKEEL]);
+    with_arguments(command, folder)
+}
+
+fn with_arguments(mut command: Command, folder: &Path) -> Command {
     command
         .arg("run")
         .arg("--config")
@@ -103,6 +122,7 @@ fn configure(folder: &Path, backends: u8, more: &str) {
     let mut text = format!(
         "[node]\ninterfaces = [\"vlb0\"]\nstate_dir = {state:?}\n\
          hash_seed = \"000102030405060708090a0b0c0d0e0f\"\n[api]\nsocket = {socket:?}\n\
+         [change]\nbake = \"0s\"\n\
          [[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
          forward = \"nat\"\n{more}\n"
     );
@@ -152,7 +172,10 @@ fn lifetime(folder: &Path) {
     first.wait_for("reload failed; nothing changed");
     configure(folder, 2, "ring_size = 251");
     first.signal(Signal::SIGHUP);
-    first.wait_for("ring_size can't be changed from 65537 to 251");
+    first.wait_for("ring_size: 65537 → 251");
+    configure(folder, 2, "");
+    first.signal(Signal::SIGHUP);
+    first.wait_for("ring_size: 251 → 65537");
     configure(folder, 1, "");
     first.signal(Signal::SIGHUP);
     first.wait_for("members_leaving=1");
@@ -161,12 +184,13 @@ fn lifetime(folder: &Path) {
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
     assert!(is_attached(), "forwarding goes on");
 
-    let again = Controller::start(folder, "again.log");
+    let again = Controller::spawn(run_as_in_the_unit(folder), folder.join("again.log"));
     let log = again.log();
     assert!(log.contains("adopted=true members=2"), "{log}");
     assert!(log.contains("rings_changed=0 slots_moved=0"), "{log}");
     drop(again);
     assert!(is_attached(), "also after it was killed");
+    state_moves(folder);
 
     for _ in 0..2 {
         let output = unload(folder);
@@ -174,6 +198,27 @@ fn lifetime(folder: &Path) {
         assert!(!is_attached());
         assert_eq!(reserved(), "");
     }
+}
+
+/// The folder of the state is moved while nothing runs: history and edits go on.
+fn state_moves(folder: &Path) {
+    fs::rename(folder.join("state"), folder.join("moved")).unwrap();
+    let file = folder.join("evenkeel.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("/state\"", "/moved\"")).unwrap();
+    let controller = Controller::start(folder, "moved.log");
+    let log = controller.log();
+    assert!(!log.contains("ERROR"), "{log}");
+    for arguments in [
+        &["backend", "weight", "v/b2", "50", "--bake", "0s"][..],
+        &["rollback"],
+    ] {
+        let mut command = Command::new(EVENKEEL);
+        command.args(arguments).arg("--socket");
+        let output = command.arg(folder.join("api.sock")).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+    assert!(!folder.join("state").exists(), "nothing is written there");
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(crate) fn run() -> Result<bool> {
     };
     check("format", &mut process::cargo(["fmt", "--all", "--check"]))?;
     let mut host = process::cargo(["clippy", "--workspace", "--exclude", "lb-ebpf"]);
+    host.args(["--exclude", "evenkeel-fuzz"]);
     check(
         "host crates",
         host.args(["--all-targets", "--", "-D", "warnings"]),

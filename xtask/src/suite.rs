@@ -95,6 +95,7 @@ fn test(options: &Options, skips: &Path) -> Result<(Count, bool)> {
     if options.package.is_empty() {
         // The eBPF crate has no tests and builds for another target only.
         command.args(["--workspace", "--exclude", "lb-ebpf"]);
+        command.args(["--exclude", "evenkeel-fuzz"]);
     }
     for package in &options.package {
         command.args(["--package", package]);

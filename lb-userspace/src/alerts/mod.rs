@@ -231,7 +231,10 @@ impl Alerts {
         let alert = book.alert(id).ok_or_else(not_found)?;
         drop(book);
         let message = match alert.silenced_until {
-            Some(_) => format!("silenced by {who} until {until}: {}", alert.summary),
+            Some(_) => {
+                let until = until.round(jiff::Unit::Second).unwrap_or(until);
+                format!("silenced by {who} until {until}: {}", alert.summary)
+            }
             None => format!("silence ended by {who}: {}", alert.summary),
         };
         self.shared.note(now, &alert, message);

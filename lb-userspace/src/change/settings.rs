@@ -106,8 +106,8 @@ fn of_services(
     after: &Config,
 ) {
     let Api { socket, group } = api;
-    changes.key("api.socket", socket, &after.api.socket, words::quoted);
-    changes.key("api.group", group, &after.api.group, words::option);
+    changes.key_at_start("api.socket", socket, &after.api.socket, words::quoted);
+    changes.key_at_start("api.group", group, &after.api.group, words::option);
     let Metrics { listen } = metrics;
     changes.key(
         "metrics.listen",

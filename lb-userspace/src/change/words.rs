@@ -42,6 +42,22 @@ impl Changes {
                 .push(format!("{key}: {} → {}", show(before), show(after)));
         }
     }
+
+    /// Of a key that is only looked at when the controller starts.
+    pub(super) fn key_at_start<T: PartialEq>(
+        &mut self,
+        key: &str,
+        before: &T,
+        after: &T,
+        show: impl Fn(&T) -> String,
+    ) {
+        self.key(key, before, after, show);
+        if before != after
+            && let Some(line) = self.0.last_mut()
+        {
+            line.push_str(" (takes effect when the controller is started again)");
+        }
+    }
 }
 
 pub(super) fn quoted(value: &impl Debug) -> String {

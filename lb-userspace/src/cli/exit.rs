@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+/// The command line makes no sense.
+pub(super) const USAGE: u8 = 2;
 /// A plan has changes that may be applied.
 pub(super) const CHANGES: u8 = 2;
 /// A guard refuses.

@@ -137,6 +137,12 @@ struct RunArgs {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    // The help, as clap gives it; but not clap itself, which takes a variable of the environment for an
+    // argument.
+    if std::env::args_os().len() < 2 {
+        eprint!("{}", Cli::command().render_help());
+        return ExitCode::from(exit::USAGE);
+    }
     let cli = Cli::parse();
     start_log(cli.log_format);
     match carry_out(cli) {
@@ -223,7 +229,9 @@ fn described(error: &anyhow::Error) -> String {
     }
     match error.downcast_ref::<ClientError>() {
         // Drawn by the controller.
-        Some(ClientError::Api(said)) if said.code == ErrorCode::InvalidConfig => {
+        Some(ClientError::Api(said))
+            if said.code == ErrorCode::InvalidConfig && said.message.starts_with("error") =>
+        {
             said.message.clone()
         }
         // What lies below is of interest to nobody.

@@ -24,7 +24,7 @@ mod tests;
 mod typed;
 mod value;
 
-use std::path::Path;
+use std::{io, path::Path};
 
 pub use hash_key::hash_key;
 pub use model::{
@@ -82,9 +82,23 @@ fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> ConfigErrors {
 /// Everything that is wrong with the text.
 pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
-    parse_with(file, text, &|path| {
-        std::fs::read_to_string(folder.join(path))
-    })
+    parse_with(file, text, &|path| read_small(&folder.join(path)))
+}
+
+/// Bytes of a file that a configuration names: a seed, a secret, certificates.
+const SMALL: u64 = 1 << 20;
+
+/// Reads a file that a configuration names. Whoever may send configurations must not make the
+/// controller wait for a pipe, or read for ever.
+fn read_small(path: &Path) -> io::Result<String> {
+    let found = std::fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if found.len() > SMALL {
+        return Err(io::Error::other("larger than 1 MiB"));
+    }
+    std::fs::read_to_string(path)
 }
 
 fn parse_with(

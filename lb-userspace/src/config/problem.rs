@@ -184,14 +184,20 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// The text with the values of `hash_seed` starred out, and everything else where it was: what is
-/// drawn ends up in logs and bug reports.
+/// The text with the values of secrets starred out, and everything else where it was: what is drawn
+/// ends up in logs and bug reports.
 fn without_secrets(text: &str) -> String {
-    const KEY: &str = "hash_seed";
+    let text = ["hash_seed", "webhook_secret"]
+        .iter()
+        .fold(text.to_owned(), |text, key| starred(&text, key));
+    without_hex(&text)
+}
+
+fn starred(text: &str, key: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find(KEY) {
-        let (before, after) = rest.split_at(at + KEY.len());
+    while let Some(at) = rest.find(key) {
+        let (before, after) = rest.split_at(at + key.len());
         out.push_str(before);
         rest = after;
         let value = rest.trim_start_matches(['"', '\'', ' ', '\t']);
@@ -209,7 +215,7 @@ fn without_secrets(text: &str) -> String {
         }
         rest = &value[secret..];
     }
-    without_hex(&(out + rest))
+    out + rest
 }
 
 /// Stars out what looks like a seed, under whatever key it was typed.

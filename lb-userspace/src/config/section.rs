@@ -162,6 +162,11 @@ impl<'t, 'i> Section<'t, 'i> {
             self.wrong_table(key, value, help());
             return Vec::new();
         };
+        if array.is_empty() {
+            let label = "this is a list of nothing".to_owned();
+            let help = format!("leave the key out, or write `[[{name}]]`");
+            self.report(key, value.span(), Wrong { label, help });
+        }
         let tables = array.iter().filter_map(|item| {
             let inner = self.inner(name, item);
             if inner.is_none() {

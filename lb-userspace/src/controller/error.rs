@@ -6,22 +6,6 @@ use crate::{dataplane::DataplaneError, transition::RingError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControllerError {
-    /// A property of a VIP that can't change while it lives.
-    #[error(
-        "VIP {vip}: {what} can't be changed from {has} to {new} while the VIP is in service, because \
-         its flows would be in other slots: remove the VIP, apply, and add it again (which breaks its \
-         connections), or keep {what}"
-    )]
-    Fixed {
-        /// The VIP.
-        vip: String,
-        /// The key of the configuration.
-        what: &'static str,
-        /// What it is.
-        has: String,
-        /// What it was to be.
-        new: String,
-    },
     /// A setting of the node that the maps were made with.
     #[error(
         "{what} can't be changed from {has} to {new} while the data path is loaded: keep it, or run \

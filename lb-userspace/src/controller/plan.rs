@@ -17,7 +17,7 @@ use super::{
     state::{MemberState, ServiceId, SourceState, State, VipState},
 };
 use crate::{
-    config::{self, Backend, BackendState, Config, Forward, Fraction, Node, family_of},
+    config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node, family_of},
     ring::{self, RingMember, RingSize},
     transition::RingState,
 };
@@ -29,8 +29,8 @@ pub struct Summary {
     pub vips_added: Vec<String>,
     /// VIPs that went, with their connections.
     pub vips_removed: Vec<String>,
-    /// VIPs that went and came again, because the way to forward can't be changed in one step: their
-    /// connections were broken.
+    /// VIPs that went and came again, because their flows would be in other slots or go another way:
+    /// their connections were broken. With the reason.
     pub vips_replaced: Vec<String>,
     /// Members that are new.
     pub members_added: u32,
@@ -116,19 +116,15 @@ impl<'a> Plan<'a> {
     fn remove_vips(&mut self) {
         let mut gone = BTreeSet::new();
         for (&index, vip) in &self.before.vips {
-            let wanted = self
-                .config
-                .vips
-                .iter()
-                .find(|c| ServiceId::of(c) == vip.service);
-            match wanted {
-                Some(c) if c.forward.code() == vip.entry.forward => continue,
-                Some(c) => self.summary.vips_replaced.push(format!(
-                    "{} ({} → {})",
-                    c.name,
-                    forward_name(vip.entry.forward),
-                    forward_name(c.forward.code())
-                )),
+            let mut wanted = self.config.vips.iter();
+            match wanted.find(|c| ServiceId::of(c) == vip.service) {
+                Some(c) => match replaced_for(vip, c, &self.config.node.hash_seed) {
+                    Some(why) => {
+                        let what = format!("{} ({why})", c.name);
+                        self.summary.vips_replaced.push(what);
+                    }
+                    None => continue,
+                },
                 None => self.summary.vips_removed.push(vip.name.clone()),
             }
             gone.insert(index);
@@ -145,7 +141,6 @@ impl<'a> Plan<'a> {
         if let Some(index) = self.next.vip_of(&service)
             && let Some(live) = self.next.vips.get_mut(&index)
         {
-            check_fixed(live, vip, &entry)?;
             live.name.clone_from(&vip.name);
             live.entry.track = entry.track;
             live.panic_threshold = vip.health.as_ref().map(|health| health.panic_threshold);
@@ -234,6 +229,12 @@ impl<'a> Plan<'a> {
         *generation = generation.wrapping_add(1);
         let word = control::pack(control::DOWN, family_of(backend.address), *generation);
         let identity = backend.identity();
+        // In a VIP that goes and comes again, what is known of its backends holds on.
+        let known = self.before.vip_of(&ServiceId::of(vip)).and_then(|before| {
+            let index = self.before.member_of(before, &identity)?;
+            self.before.members.get(&index)
+        });
+        let known = known.filter(|_| vip.health.is_some());
         let state = MemberState {
             name: backend.name.clone(),
             vip: index_of_vip,
@@ -241,9 +242,12 @@ impl<'a> Plan<'a> {
             weight: 0,
             wanted: BackendState::Up,
             // Down until its checks say otherwise.
-            healthy: vip.health.is_none() || self.presume_up,
-            proven: false,
-            ramp: Fraction::ALL,
+            healthy: match known {
+                Some(known) => known.healthy,
+                None => vip.health.is_none() || self.presume_up,
+            },
+            proven: known.is_some_and(|known| known.proven),
+            ramp: known.map_or(Fraction::ALL, |known| known.ramp),
             leaving: false,
             unnamed: 0,
             entry: entry::member(index_of_vip, &identity, word, Source::Unknown, 0),
@@ -457,27 +461,20 @@ fn change_ring(vip: &mut VipState, members: Vec<RingMember>, now_s: u32) -> Resu
     Ok(moved)
 }
 
-/// Refuses what can't change while a VIP is in service.
-fn check_fixed(live: &VipState, wanted: &config::Vip, entry: &lb_common::vip::Vip) -> Result<()> {
-    let refuse = |what, has: String, new: String| {
-        Err(ControllerError::Fixed {
-            vip: wanted.name.clone(),
-            what,
-            has,
-            new,
-        })
-    };
+/// Why a live VIP can't become another one in one step, if so: what finds or forwards its flows is
+/// another.
+fn replaced_for(live: &VipState, wanted: &config::Vip, seed: &HashSeed) -> Option<String> {
+    let entry = entry::vip(wanted, seed);
     let (has, new) = (live.ring.slots().len(), wanted.ring_size.get() as usize);
+    if live.entry.forward != entry.forward {
+        let names = [live.entry.forward, entry.forward].map(forward_name);
+        return Some(format!("forward: {} → {}", names[0], names[1]));
+    }
     if has != new {
-        return refuse("ring_size", has.to_string(), new.to_string());
+        return Some(format!("ring_size: {has} → {new}"));
     }
     if live.entry.affinity != entry.affinity {
-        let name = |code| if code == 0 { "\"flow\"" } else { "\"source\"" };
-        let (has, new) = (name(live.entry.affinity), name(entry.affinity));
-        return refuse("affinity", has.to_owned(), new.to_owned());
+        return Some("another affinity".to_owned());
     }
-    if live.entry.hash_key != entry.hash_key {
-        return refuse("hash_seed", "one secret".into(), "another".into());
-    }
-    Ok(())
+    (live.entry.hash_key != entry.hash_key).then(|| "another hash_seed".to_owned())
 }

@@ -3,7 +3,7 @@
 //! The very planning that an apply does, on a copy of the state. Members that are new count as up:
 //! what is looked at is what the change is meant to come to, not the second before its first check.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Controller,
@@ -115,6 +115,9 @@ impl Controller {
 }
 
 fn moved(old: &VipState, new: &VipState) -> u32 {
+    if Arc::ptr_eq(&old.ring, &new.ring) {
+        return 0;
+    }
     let pairs = old.ring.slots().iter().zip(new.ring.slots());
     pairs.filter(|(a, b)| a.current != b.current).count() as u32
 }

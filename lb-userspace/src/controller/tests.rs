@@ -123,44 +123,67 @@ fn one(vip: &str) -> Config {
     ))
 }
 
+/// What is found by other keys, in other slots or another way goes and comes again, at once.
 #[test]
-fn what_would_move_every_flow_is_refused() {
+fn what_would_lose_every_flow_replaces_the_vip_and_says_so() {
     let (state, _) = next(&State::default(), &one("forward = \"l2\"")).unwrap();
-    for (vip, what) in [
-        ("forward = \"l2\"\nring_size = 251", "ring_size"),
-        ("forward = \"l2\"\naffinity = \"source\"", "affinity"),
+    let mut other_seed = one("forward = \"l2\"");
+    other_seed.node.hash_seed = config::HashSeed::new([1; 16]);
+    for (config, why) in [
+        (one("forward = \"ipip\""), "v (forward: l2 → ipip)"),
+        (
+            one("forward = \"l2\"\nring_size = 251"),
+            "v (ring_size: 65537 → 251)",
+        ),
+        (
+            one("forward = \"l2\"\naffinity = \"source\""),
+            "v (another affinity)",
+        ),
+        (other_seed, "v (another hash_seed)"),
     ] {
-        let error = next(&state, &one(vip)).unwrap_err().to_string();
-        assert!(error.contains(&format!("VIP v: {what}")), "{error}");
+        let (after, summary) = next(&state, &config).unwrap();
+        assert_eq!(summary.vips_replaced, [why]);
+        let vips = &after.vips;
+        assert!(state.vips.keys().all(|index| !vips.contains_key(index)));
+        let members = &after.members;
+        assert!(
+            state
+                .members
+                .keys()
+                .all(|index| !members.contains_key(index))
+        );
+        let (before, after) = (state.picture().services, after.picture().services);
+        assert!(
+            before.keys().eq(after.keys()),
+            "the services stay, and name another VIP"
+        );
     }
-    let mut other = one("forward = \"l2\"");
-    other.node.hash_seed = config::HashSeed::new([1; 16]);
-    let error = next(&state, &other).unwrap_err().to_string();
-    assert!(error.contains("hash_seed"), "{error}");
 }
 
+/// Its backends are the same servers: they serve on, and need not be proven again.
 #[test]
-fn another_way_to_forward_replaces_the_vip_and_says_so() {
-    let (state, _) = next(&State::default(), &one("forward = \"l2\"")).unwrap();
-    let (after, summary) = next(&state, &one("forward = \"ipip\"")).unwrap();
-    assert_eq!(summary.vips_replaced, ["v (l2 → ipip)"]);
-    assert!(
-        state
-            .vips
-            .keys()
-            .all(|index| !after.vips.contains_key(index))
-    );
-    assert!(
-        state
-            .members
-            .keys()
-            .all(|index| !after.members.contains_key(index))
-    );
-    let (before, after) = (state.picture().services, after.picture().services);
-    assert!(
-        before.keys().eq(after.keys()),
-        "the services stay, and name another VIP"
-    );
+fn a_vip_that_is_replaced_keeps_the_health_of_its_backends() {
+    let checked = |vip: &str| {
+        let mut config = one(vip);
+        config.vips[0].health = parse(
+            "[[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
+             forward = \"l2\"\n[vip.health]\nkind = \"tcp\"\n[[vip.backend]]\nname = \"b\"\n\
+             address = \"10.0.0.1\"\n",
+        )
+        .vips[0]
+            .health
+            .clone();
+        config
+    };
+    for healthy in [true, false] {
+        let (mut state, _) = next(&State::default(), &checked("forward = \"l2\"")).unwrap();
+        for member in state.members.values_mut() {
+            (member.healthy, member.proven) = (healthy, true);
+        }
+        let (after, _) = next(&state, &checked("forward = \"ipip\"")).unwrap();
+        let member = after.members.values().next().unwrap();
+        assert_eq!((member.healthy, member.proven), (healthy, true));
+    }
 }
 
 #[test]

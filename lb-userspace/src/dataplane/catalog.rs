@@ -73,6 +73,28 @@ pub struct MapSpec {
     pub flags: u32,
 }
 
+impl MapSpec {
+    /// What the map has room for: a table is one element, a bucket has several places.
+    pub(super) fn places(&self) -> u64 {
+        let in_an_element = match self.name {
+            name::VIP_TABLE => VIP_TABLE_SIZE,
+            name::VIPS => MAX_VIPS,
+            name::MEMBERS => MAX_MEMBERS,
+            name::EGRESS => MAX_EGRESS,
+            name::NAT_SOURCES => MAX_NAT_SOURCES,
+            name::TRACK => lb_common::track::WAYS as u32,
+            name::NAT_FLOWS => lb_common::nat::WAYS as u32,
+            _ => 1,
+        };
+        u64::from(self.max_entries) * u64::from(in_an_element)
+    }
+
+    /// Bytes of all values.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.max_entries) * u64::from(self.value_size)
+    }
+}
+
 const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: u32, flags: u32) -> MapSpec {
     let (key_size, value_size) = (size_of::<K>() as u32, size_of::<V>() as u32);
     MapSpec {

@@ -168,7 +168,7 @@ pub enum DataplaneError {
 
 /// What is needed to do anything with BPF.
 pub(super) const PRIVILEGE_HINT: &str =
-    "root, or the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN, are needed";
+    "root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, are needed";
 
 /// Hint for maps of another version or with other settings.
 pub(super) const MISMATCH_HINT: &str = "run `evenkeel unload` (forwarding stops) and start again, \

@@ -56,7 +56,7 @@ pub use object::LoadOptions;
 pub use pins::{DEFAULT_BPFFS, Pins};
 pub use probe::{ProbePath, ProbePaths};
 pub use program::Run;
-pub use rings::{ImageIndex, Rings, SPARE_IMAGES};
+pub use rings::{ImageIndex, MOST_SPARE_IMAGES, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
 pub use sessions::{SessionCounts, SessionLimits, SessionNames, Sessions};
@@ -105,6 +105,17 @@ pub struct Dataplane {
     pins: Option<Pins>,
     /// Links that are not pinned: gone with us.
     links: BTreeMap<String, FdLink>,
+}
+
+/// A table in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSize {
+    /// Its name.
+    pub name: &'static str,
+    /// What it has room for: members, flows or whatever it holds.
+    pub places: u64,
+    /// Its memory, as the kernel reckons it; with the images, for the rings.
+    pub bytes: Option<u64>,
 }
 
 impl fmt::Debug for Dataplane {
@@ -170,8 +181,9 @@ impl Dataplane {
         let vips = Vips {
             table: mapped(ebpf, name::VIPS)?,
         };
-        let mut rings = Rings::adopt(take(ebpf, name::RINGS)?)?;
-        rings.keep(vips.rings().map(|(_, ring)| ring.image));
+        let named: Vec<ImageIndex> = vips.rings().map(|(_, ring)| ring.image).collect();
+        let images = pins.as_ref().map(Pins::images);
+        let rings = Rings::adopt(take(ebpf, name::RINGS)?, images, named)?;
         Ok(Self {
             members: Members {
                 table: mapped(ebpf, name::MEMBERS)?,
@@ -277,6 +289,24 @@ impl Dataplane {
     /// The data path's seconds now.
     pub fn now_s(&self) -> Result<u64> {
         self.clock.now_s()
+    }
+
+    /// The tables in the kernel; nothing without pins.
+    #[must_use]
+    pub fn map_sizes(&self, options: &LoadOptions) -> Vec<MapSize> {
+        let Some(pins) = &self.pins else {
+            return Vec::new();
+        };
+        let images = self.rings.len() as u64 * catalog::IMAGE.bytes();
+        let size = |spec: &MapSpec| MapSize {
+            name: spec.name,
+            places: spec.places(),
+            bytes: pins.memory_of(spec.name).map(|bytes| {
+                let is_rings = spec.name == name::RINGS;
+                bytes + if is_rings { images } else { 0 }
+            }),
+        };
+        catalog(options).iter().map(size).collect()
     }
 
     /// The kernel's number for the program.

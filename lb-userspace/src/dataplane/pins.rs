@@ -86,6 +86,11 @@ impl Pins {
         self.folder().join("maps")
     }
 
+    /// Folder of the ring images.
+    pub(super) fn images(&self) -> PathBuf {
+        self.folder().join("images")
+    }
+
     fn programs(&self) -> PathBuf {
         self.folder().join("programs")
     }
@@ -131,6 +136,18 @@ impl Pins {
         map.info().ok().map(|info| info.id())
     }
 
+    /// Memory of a pinned map, as the kernel reckons it.
+    pub(super) fn memory_of(&self, map: &str) -> Option<u64> {
+        use std::os::fd::{AsFd as _, AsRawFd as _};
+        let map = MapData::from_pin(self.maps().join(map)).ok()?;
+        let fd = map.fd().as_fd().as_raw_fd();
+        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let bytes = facts
+            .lines()
+            .find_map(|line| line.strip_prefix("memlock:"))?;
+        bytes.trim().parse().ok()
+    }
+
     /// Where the BPF file system is.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
@@ -160,7 +177,7 @@ impl Pins {
     }
 
     pub(super) fn create_folders(&self) -> Result<()> {
-        for folder in [self.maps(), self.programs(), self.links()] {
+        for folder in [self.maps(), self.images(), self.programs(), self.links()] {
             fs::create_dir_all(&folder)
                 .map_err(|error| failed("create", &folder, &error, PRIVILEGE_HINT))?;
         }
@@ -266,7 +283,7 @@ impl Pins {
         for link in entries(&self.links())? {
             Self::remove_link(&link)?;
         }
-        for folder in [self.links(), self.programs(), self.maps()] {
+        for folder in [self.links(), self.programs(), self.images(), self.maps()] {
             for path in entries(&folder)? {
                 remove(&path)?;
             }
@@ -307,7 +324,7 @@ fn mismatch(path: &Path, has: &str, needs: &str) -> DataplaneError {
 }
 
 /// Paths in a folder; none when there is no such folder.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?
             .map(|entry| Ok(entry?.path()))

@@ -7,23 +7,30 @@
 //!
 //! Images are created some ahead: installing one makes the kernel wait for a grace period of its own.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
-use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData, MapError};
+use aya::maps::{Array, ArrayOfMaps, IterableMap, Map, MapData, MapError};
 use lb_common::ring::{
     ENTRIES_PER_WORD, IMAGE_WORDS, Image, MAX_IMAGES, SECTION_WORDS, Slot, entry,
 };
 
 use super::{
     catalog::{IMAGE, MMAPABLE, name},
-    error::{DataplaneError, PRIVILEGE_HINT, Result},
+    error::{DataplaneError, PRIVILEGE_HINT, Result, chain},
     mapping::Mapped,
+    pins::entries,
     syscalls::membarrier_global,
     vips::RingName,
 };
 
-/// Images that are kept ready.
+/// Images that are kept ready, at least.
 pub const SPARE_IMAGES: usize = 4;
+/// Images that are kept ready, at most: as many as there is room for beside those of all VIPs.
+pub const MOST_SPARE_IMAGES: usize = 64;
 
 /// Number of a ring image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +40,8 @@ pub struct ImageIndex(pub u32);
 #[derive(Debug)]
 pub struct Rings {
     outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
+    /// Where the images are pinned, each under its number.
+    pins: Option<PathBuf>,
     images: BTreeMap<ImageIndex, Mapped<u64>>,
     /// No program reads these.
     spare: Vec<ImageIndex>,
@@ -41,24 +50,49 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Takes over what the outer map holds. Images count as retired until [`Self::keep`] says which
-    /// ones VIPs name.
-    pub(super) fn adopt(outer: ArrayOfMaps<MapData, Array<MapData, Image>>) -> Result<Self> {
+    /// Takes over the images that are pinned in `pins`, and those that VIPs name. Others are of nobody:
+    /// an earlier process ended before it had pinned them.
+    ///
+    /// Pins, and not the outer map, since the kernel gives a map that is in another one only to those
+    /// with CAP_SYS_ADMIN.
+    pub(super) fn adopt(
+        outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
+        pins: Option<PathBuf>,
+        named: impl IntoIterator<Item = ImageIndex>,
+    ) -> Result<Self> {
         let mut rings = Self {
             outer,
+            pins,
             images: BTreeMap::new(),
             spare: Vec::new(),
             retired: Vec::new(),
         };
-        for index in 0..MAX_IMAGES {
-            match rings.outer.get(&index, 0) {
-                Ok(image) => rings.map_image(ImageIndex(index), &image)?,
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(map_error("look up an image", &error)),
-            }
+        let pinned = rings.pins.as_deref().map(pinned_images).transpose()?;
+        for index in pinned.unwrap_or_default() {
+            let image = rings.open(index)?;
+            rings.map_image(index, &image)?;
         }
         rings.retired = rings.images.keys().copied().collect();
+        for index in named {
+            if !rings.images.contains_key(&index) {
+                let image = rings.open(index)?;
+                rings.map_image(index, &image)?;
+            }
+            rings.retired.retain(|&retired| retired != index);
+        }
         Ok(rings)
+    }
+
+    /// An image that is there: from its pin, or else from the outer map.
+    fn open(&self, index: ImageIndex) -> Result<Array<MapData, Image>> {
+        let pin = self.pins.as_ref().map(|folder| pin_of(folder, index));
+        let opened = match pin.filter(|pin| pin.exists()) {
+            Some(pin) => MapData::from_pin(pin)
+                .and_then(Map::from_map_data)
+                .and_then(Array::try_from),
+            None => self.outer.get(&index.0, 0),
+        };
+        opened.map_err(|error| map_error("look up an image", &error))
     }
 
     fn map_image(&mut self, index: ImageIndex, image: &Array<MapData, Image>) -> Result<()> {
@@ -66,13 +100,6 @@ impl Rings {
         let mapped = Mapped::of(IMAGE.name, image_data(image).fd(), IMAGE_WORDS)?;
         self.images.insert(index, mapped);
         Ok(())
-    }
-
-    /// Says which images VIPs name: these are not to be written to.
-    pub(super) fn keep(&mut self, named: impl IntoIterator<Item = ImageIndex>) {
-        for image in named {
-            self.retired.retain(|&retired| retired != image);
-        }
     }
 
     /// Images that exist.
@@ -103,6 +130,12 @@ impl Rings {
             self.spare.push(image);
         }
         Ok(())
+    }
+
+    /// As [`Self::reserve`], but creates `most` images at most: each makes the kernel wait.
+    pub fn approach(&mut self, spare: usize, most: usize) -> Result<()> {
+        let have = self.spare.len() + self.retired.len();
+        self.reserve(spare.min(have + most))
     }
 
     /// Writes a ring into a spare image, reads it back and compares. Words past the end of `words`
@@ -162,18 +195,15 @@ impl Rings {
 
     /// The other way to wait for a grace period.
     pub(super) fn grace_period_by_update(&mut self) -> Result<()> {
-        let Some(&ImageIndex(index)) = self.images.keys().next() else {
+        let Some(&index) = self.images.keys().next() else {
             // Creating an image writes an entry.
             let image = self.create()?;
             self.spare.push(image);
             return Ok(());
         };
-        let image = self
-            .outer
-            .get(&index, 0)
-            .map_err(|error| map_error("look up an image", &error))?;
+        let image = self.open(index)?;
         self.outer
-            .set(index, &image, 0)
+            .set(index.0, &image, 0)
             .map_err(|error| map_error("wait for a grace period by an update", &error))
     }
 
@@ -264,8 +294,31 @@ impl Rings {
             .set(index.0, &image, 0)
             .map_err(|error| map_error("install an image", &error))?;
         self.map_image(index, &image)?;
+        // In this order: what is pinned is in the outer map as well.
+        if let Some(folder) = &self.pins {
+            let path = pin_of(folder, index);
+            image.pin(&path).map_err(|error| DataplaneError::Pin {
+                operation: "pin",
+                kernel: chain(&error),
+                path,
+                hint: PRIVILEGE_HINT,
+            })?;
+        }
         Ok(index)
     }
+}
+
+fn pin_of(folder: &Path, image: ImageIndex) -> PathBuf {
+    folder.join(image.0.to_string())
+}
+
+/// Numbers of the images that are pinned.
+fn pinned_images(folder: &Path) -> Result<Vec<ImageIndex>> {
+    let names = entries(folder)?.into_iter().filter_map(|path| {
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        Some(ImageIndex(number)).filter(|_| number < MAX_IMAGES)
+    });
+    Ok(names.collect())
 }
 
 /// The map of an image.

@@ -60,10 +60,11 @@ impl PinnedView {
     /// When there is none, or it is of another version.
     pub fn open(pins: &Pins) -> Result<Self> {
         pins.check_version()?;
+        let vips = Vips {
+            table: mapped_from(name::VIPS, &pinned(pins, name::VIPS)?)?,
+        };
+        let named: Vec<_> = vips.rings().map(|(_, ring)| ring.image).collect();
         Ok(Self {
-            vips: Vips {
-                table: mapped_from(name::VIPS, &pinned(pins, name::VIPS)?)?,
-            },
             members: Members {
                 table: mapped_from(name::MEMBERS, &pinned(pins, name::MEMBERS)?)?,
             },
@@ -71,7 +72,8 @@ impl PinnedView {
                 name::VIP_TABLE,
                 &pinned(pins, name::VIP_TABLE)?,
             )?),
-            rings: Rings::adopt(pinned_as(pins, name::RINGS)?)?,
+            rings: Rings::adopt(pinned_as(pins, name::RINGS)?, Some(pins.images()), named)?,
+            vips,
             counters: Counters {
                 members: pinned_as(pins, name::MEMBER_COUNTS)?,
                 vips: pinned_as(pins, name::VIP_COUNTS)?,

@@ -28,7 +28,7 @@ use crate::{
     },
     config::Config,
     controller::{Controller, lock::Lock},
-    dataplane::{Dataplane, SPARE_IMAGES},
+    dataplane::{Dataplane, MOST_SPARE_IMAGES, SPARE_IMAGES},
     events::{Entry, Journal},
     explain::{self, ExplainError, Sources},
     health::HealthChange,
@@ -39,6 +39,9 @@ use crate::{
 };
 
 const TICK: Duration = Duration::from_secs(1);
+
+/// Images of rings that are created in a tick, at most.
+const IMAGES_A_TICK: usize = 4;
 
 /// How long changes of health are gathered before they become one change of the rings.
 const GATHER: Duration = Duration::from_millis(3);
@@ -255,9 +258,12 @@ impl Actor {
         self.keep_awake();
     }
 
-    /// Has images of rings ready, so that the next change need not wait for a grace period.
+    /// Has images of rings ready, so that the next change need not wait for a grace period: one for each
+    /// VIP, since a server that fails may be a backend of all of them.
     fn make_ready(&mut self) {
-        if let Err(error) = self.dataplane.rings.reserve(SPARE_IMAGES) {
+        let vips = self.running.config.vips.len();
+        let wanted = vips.clamp(SPARE_IMAGES, MOST_SPARE_IMAGES);
+        if let Err(error) = self.dataplane.rings.approach(wanted, IMAGES_A_TICK) {
             error!(%error, "no ring can be made ready for the next change");
         }
     }

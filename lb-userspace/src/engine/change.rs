@@ -94,7 +94,7 @@ impl Actor {
         self.change(&candidate, &terms)
     }
 
-    fn default_bake(&self, candidate: &Candidate) -> SignedDuration {
+    pub(super) fn default_bake(&self, candidate: &Candidate) -> SignedDuration {
         // At most an hour, says the configuration.
         SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
     }
@@ -263,10 +263,8 @@ impl Actor {
         if self.running.file_digest.is_none() {
             self.running.file_digest = before.file_digest;
         }
-        if before.config.api != self.running.config.api
-            || before.config.metrics != self.running.config.metrics
-        {
-            warn!("[api] and [metrics] take effect when the controller is started again");
+        if before.config.api != self.running.config.api {
+            warn!("[api] takes effect when the controller is started again");
         }
         self.follow_backends([]);
         self.follow_config();
@@ -446,9 +444,9 @@ pub(super) fn refusal(plan: &Plan) -> String {
 
 pub(super) fn of_controller(error: &ControllerError) -> Box<ApiError> {
     let code = match error {
-        ControllerError::Fixed { .. }
-        | ControllerError::NodeFixed { .. }
-        | ControllerError::Full { .. } => ErrorCode::InvalidConfig,
+        ControllerError::NodeFixed { .. } | ControllerError::Full { .. } => {
+            ErrorCode::InvalidConfig
+        }
         _ => ErrorCode::Failed,
     };
     ApiError::new(code, error.to_string())

@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::actor::Actor;
@@ -218,7 +217,10 @@ impl Actor {
         self.update_health(&updates);
         let swapped = super::now();
         for change in changes {
-            self.tell_health(change, swapped);
+            let took = swapped.duration_since(change.at).as_secs_f64().max(0.0);
+            self.facts
+                .send_modify(|facts| Arc::make_mut(facts).reactions.add(took));
+            self.tell_health(change, took * 1e3);
         }
         self.look_at_trial();
         self.publish();
@@ -235,23 +237,23 @@ impl Actor {
         }
     }
 
-    fn tell_health(&self, change: &HealthChange, swapped: Timestamp) {
+    fn tell_health(&self, change: &HealthChange, took_ms: f64) {
         let HealthChange {
             vip,
             backend,
             healthy,
             damped,
             why,
-            at,
+            at: _,
         } = change;
-        let took_ms = swapped.duration_since(*at).as_secs_f64() * 1e3;
         let word = if *healthy { "up" } else { "down" };
         if *healthy {
             info!(vip, backend, why, took_ms, "backend is up");
         } else {
             warn!(vip, backend, why, damped, took_ms, "backend is down");
         }
-        let entry = Entry::new("health", format!("{backend} is {word}: {why}"));
+        let message = format!("{backend} is {word}: {why} (in the ring {took_ms:.1} ms later)");
+        let entry = Entry::new("health", message);
         self.note(entry.vip(vip.clone()).backend(backend.clone()));
     }
 

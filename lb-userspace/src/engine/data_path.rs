@@ -12,7 +12,7 @@ use crate::{
     alerts::Condition,
     api::types::{InterfaceStatus, Severity},
     config::{self, Config},
-    controller::Summary,
+    controller::{Summary, load_options},
     dataplane::{AttachedMode, LinkStatus, XdpMode},
     events::Entry,
 };
@@ -70,10 +70,7 @@ impl Actor {
 
     fn say(&mut self, config: &Config, summary: &Summary) {
         for vip in &summary.vips_replaced {
-            warn!(
-                vip,
-                "forward changed: the VIP was replaced, its connections are broken"
-            );
+            warn!(vip, "the VIP was replaced: its connections are broken");
         }
         let digests = self.controller.check_entries(&self.dataplane);
         if let Ok(digests) = digests {
@@ -150,6 +147,8 @@ impl Actor {
         if self.watchman.ticks.is_multiple_of(LOOK_EVERY) {
             self.look_at_entries();
             self.look_at_links();
+            let options = load_options(&self.running.config);
+            self.observer.maps = self.dataplane.map_sizes(&options);
         }
         self.watchman.ticks += 1;
     }

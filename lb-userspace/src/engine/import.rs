@@ -37,13 +37,13 @@ pub(super) fn candidate(file: &Path, how: &str) -> Answer<Candidate> {
 }
 
 /// How a change comes about that nobody asked for over the API.
-pub(super) fn terms(who: &str) -> Terms {
+pub(super) fn terms(who: &str, bake: SignedDuration) -> Terms {
     Terms {
         force: Vec::new(),
         is_rollback: false,
         who: who.to_owned(),
         why: None,
-        bake: SignedDuration::ZERO,
+        bake,
         confirm: None,
     }
 }
@@ -62,6 +62,7 @@ impl Actor {
     /// Takes over what the file says now.
     pub(super) fn reload(&mut self) -> Answer<Applied> {
         let candidate = self.candidate_of_file("reload")?;
-        self.change(&candidate, &terms("SIGHUP"))
+        let terms = terms("SIGHUP", self.default_bake(&candidate));
+        self.change(&candidate, &terms)
     }
 }

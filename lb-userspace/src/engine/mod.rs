@@ -278,7 +278,7 @@ pub async fn run(options: Options) -> Result<()> {
     let started = start::start(options).await?;
     let engine = started.engine.clone();
     tokio::spawn(api::serve(started.listener, engine.clone()));
-    tokio::spawn(metrics::serve(started.metrics, engine.sources()));
+    tokio::spawn(metrics::run(engine.sources()));
     let stop = Arc::clone(&started.inbox.stop);
     info!("ready");
     tell_manager("READY=1\n");

@@ -18,7 +18,7 @@ use crate::{
     },
     config::{self, BackendState, Forward},
     controller::{MemberReport, ServiceId, VipReport},
-    dataplane::Result,
+    dataplane::{MapSize, Result},
     metrics,
     traffic::{Capacity, MemberSample, Sample, Traffic, VipSample},
 };
@@ -32,6 +32,8 @@ pub(super) struct Observer {
     pub(super) started_at: Timestamp,
     pub(super) adopted: bool,
     pub(super) program_id: u32,
+    /// The tables in the kernel; looked at now and then.
+    pub(super) maps: Vec<MapSize>,
     reasons: BTreeMap<String, u64>,
     tracked: Vec<u32>,
     /// Counters of [`WATCHED_DROPS`], the newest last, and when.
@@ -46,6 +48,7 @@ impl Observer {
             started_at: super::now(),
             adopted,
             program_id,
+            maps: Vec::new(),
             reasons: BTreeMap::new(),
             tracked: Vec::new(),
             drops: VecDeque::new(),
@@ -173,11 +176,38 @@ impl Actor {
         conditions.extend(self.share_conditions());
         self.alerts.update(super::now(), &conditions);
         let (ring_builds, seconds) = self.controller.ring_builds();
+        let maps = self.maps();
         self.facts.send_modify(|facts| {
             let facts = Arc::make_mut(facts);
+            facts.maps = maps;
             facts.ring_builds = ring_builds;
             facts.ring_build_seconds = seconds.as_secs_f64();
         });
+    }
+
+    /// The tables in the kernel, with what is known of them without counting.
+    fn maps(&self) -> Vec<metrics::MapFacts> {
+        let used = |name: &str| {
+            Some(match name {
+                "VIPS" => self.running.config.vips.len() as u64,
+                "MEMBERS" => self.controller.member_count() as u64,
+                "RINGS" => self.dataplane.rings.len() as u64,
+                "TRACK" => {
+                    let tracked = self.observer.tracked.iter();
+                    tracked.copied().map(u64::from).sum()
+                }
+                _ => return None,
+            })
+        };
+        let sizes = self.observer.maps.iter();
+        sizes
+            .map(|map| metrics::MapFacts {
+                name: map.name.to_owned(),
+                entries: used(map.name),
+                max_entries: map.places,
+                bytes: map.bytes,
+            })
+            .collect()
     }
 
     /// Counts what came of a change.

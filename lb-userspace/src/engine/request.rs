@@ -54,8 +54,9 @@ impl Actor {
             .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))?;
         let name = running.base.join("the edited configuration");
         let words: Vec<String> = edits.iter().map(describe).collect();
+        let config = parse(&name.display().to_string(), &text)?;
         Ok(Candidate {
-            config: parse(&name.display().to_string(), &text)?,
+            config: self.in_place(config),
             text,
             base: running.base.clone(),
             how: words.join(", "),
@@ -71,12 +72,20 @@ impl Actor {
         let found = self.store.get(number).map_err(|error| of_store(&error))?;
         let config = found.config().map_err(|errors| invalid(&errors))?;
         Ok(Candidate {
-            config,
+            config: self.in_place(config),
             base: found.record.base.clone(),
             text: found.text,
             how: format!("rollback to {number}"),
             file_digest: None,
         })
+    }
+
+    /// A configuration out of our own store, with the folder that the store is in now: it may have been
+    /// moved between two starts.
+    fn in_place(&self, mut config: Config) -> Config {
+        let state_dir = &self.running.config.node.state_dir;
+        config.node.state_dir.clone_from(state_dir);
+        config
     }
 
     /// The revision before the last change.

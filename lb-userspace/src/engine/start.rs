@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::UnixListener,
     sync::{Notify, mpsc, watch},
 };
 use tracing::{error, info, warn};
@@ -40,7 +40,7 @@ use crate::{
     dataplane::{Dataplane, Opened, Pins},
     events::{Entry, Journal},
     health::Health,
-    metrics::{self, Facts},
+    metrics::Facts,
     nexthop::Resolver,
     revision::{AtStart, New, Store},
     traffic::Recorder,
@@ -52,7 +52,6 @@ pub(super) struct Started {
     pub(super) inbox: Inbox,
     pub(super) engine: Engine,
     pub(super) listener: UnixListener,
-    pub(super) metrics: TcpListener,
 }
 
 /// What there is before the kernel is touched.
@@ -63,6 +62,8 @@ struct Found {
     at_start: AtStart,
     in_force: Option<(RevisionNumber, RevisionState, Candidate, Option<String>)>,
     lock: Lock,
+    /// Where all this was found.
+    state_dir: PathBuf,
 }
 
 pub(super) async fn start(options: Options) -> Result<Started> {
@@ -71,18 +72,19 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     pins.mount()?;
     let bpffs_lock = BpffsLock::take(pins.bpffs())?;
     // What is in force decides, and the file where nothing is.
-    let (number, candidate, file_digest) = match &found.in_force {
+    let (number, mut candidate, file_digest) = match &found.in_force {
         Some((number, _, candidate, digest)) => (Some(*number), candidate.clone(), digest.clone()),
         None => {
             let file = found.file.clone().map_err(|why| anyhow!(why))?;
             (None, file, None)
         }
     };
+    // The folder may have been moved since that was written down.
+    candidate.config.node.state_dir.clone_from(&found.state_dir);
     // Where we are reached is for the file to say.
     let settings = found.file.as_ref().map_or(&candidate.config, |f| &f.config);
     let listener = api::listen(&settings.api.socket, settings.api.group.as_deref())?;
-    let metrics = metrics::bind(settings.metrics.listen).await?;
-    let state_dir = candidate.config.node.state_dir.clone();
+    let state_dir = found.state_dir.clone();
     let journal = Journal::open(&state_dir).context("open the journal of events")?;
     let (mut dataplane, opened) =
         Dataplane::open(&load_options(&candidate.config), &pins).context("open the data path")?;
@@ -174,7 +176,6 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         },
         engine,
         listener,
-        metrics,
     })
 }
 
@@ -204,6 +205,7 @@ fn look_around(options: &Options) -> Result<Found> {
         at_start,
         in_force,
         lock,
+        state_dir,
     })
 }
 
@@ -382,7 +384,10 @@ impl Actor {
         if file.file_digest == self.running.file_digest {
             return;
         }
-        match self.change(&file, &import::terms("evenkeel run")) {
+        match self.change(
+            &file,
+            &import::terms("evenkeel run", self.default_bake(&file)),
+        ) {
             Ok(applied) => {
                 let number = applied.revision.map(|revision| revision.number);
                 info!(

@@ -29,7 +29,7 @@ use crate::{
     durable,
     events::Entry,
     fault,
-    revision::StoreError,
+    revision::{StoreError, not_confirmed, to_the_second},
 };
 
 /// Reasons to drop that a good change does not make more frequent.
@@ -175,8 +175,9 @@ impl Trial {
         let (number, state) = (self.number, self.deadlines.state());
         let message = match state {
             RevisionState::AwaitingConfirm { until } => format!(
-                "revision {number} waits to be confirmed until {until}: `evenkeel confirm` keeps it, \
-                 `evenkeel rollback` undoes it"
+                "revision {number} waits to be confirmed until {}: `evenkeel confirm` keeps it, \
+                 `evenkeel rollback` undoes it",
+                to_the_second(until)
             ),
             _ => format!(
                 "revision {number} is being watched (`evenkeel history`): wait until that is over, or \
@@ -346,7 +347,7 @@ impl Actor {
         let Some(trial) = &self.trial else { return };
         let deadlines = trial.deadlines;
         let late = deadlines.confirm_until.filter(|until| *until <= now);
-        let why = why.or_else(|| Some(format!("it was not confirmed until {}", late?)));
+        let why = why.or_else(|| late.map(not_confirmed));
         if let Some(why) = why {
             // The error is in the log; the next tick tries again.
             let _ = self.revert(&why);

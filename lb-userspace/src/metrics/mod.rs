@@ -17,11 +17,11 @@ pub(crate) mod example;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 pub use family::{FAMILIES, Family, Kind};
 pub use render::render;
-pub use server::{MetricsError, bind, serve};
+pub use server::{MetricsError, bind, run, serve};
 use tokio::sync::watch;
 
 use crate::{
@@ -34,12 +34,16 @@ use crate::{
 /// What the engine knows besides the status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
+    /// Where the page is to be served; none until a configuration is in force.
+    pub listen: Option<SocketAddr>,
     /// Changes by what became of them.
     pub changes: Changes,
     /// Rings built since the start.
     pub ring_builds: u64,
     /// Seconds spent on that.
     pub ring_build_seconds: f64,
+    /// Changes of health that are in the rings.
+    pub reactions: Reactions,
     /// Tables in the kernel.
     pub maps: Vec<MapFacts>,
     /// Wanted utilisation by VIP.
@@ -53,6 +57,7 @@ impl Facts {
             let target = vip.scaling.target_utilisation.as_f64();
             (vip.name.clone(), target)
         };
+        self.listen = Some(config.metrics.listen);
         self.target_utilisation = config.vips.iter().map(target).collect();
     }
 }
@@ -70,6 +75,27 @@ pub struct Changes {
     pub rolled_back: u64,
     /// The kernel refused.
     pub failed: u64,
+}
+
+/// How long backends that came up or went down were so before the rings said the same: from the end
+/// of the check that decided it to the swap.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reactions {
+    /// How many.
+    pub count: u64,
+    /// Seconds of all together.
+    pub seconds: f64,
+    /// Seconds of the slowest since the start.
+    pub slowest: f64,
+}
+
+impl Reactions {
+    /// Counts one.
+    pub const fn add(&mut self, seconds: f64) {
+        self.count += 1;
+        self.seconds += seconds;
+        self.slowest = self.slowest.max(seconds);
+    }
 }
 
 /// A table in the kernel.

@@ -107,6 +107,9 @@ fn changes(page: &mut Page, snapshot: &Snapshot) {
     });
     page.single(RING_BUILDS, facts.ring_builds as f64);
     page.single(RING_BUILD_SECONDS, facts.ring_build_seconds);
+    page.single(HEALTH_SWAPS, facts.reactions.count as f64);
+    page.single(HEALTH_SWAP_SECONDS, facts.reactions.seconds);
+    page.single(HEALTH_SWAP_SLOWEST, facts.reactions.slowest);
 }
 
 fn maps(page: &mut Page, snapshot: &Snapshot) {

@@ -19,12 +19,12 @@ use hyper_util::{
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, Semaphore, watch},
     time::{sleep, timeout},
 };
-use tracing::warn;
+use tracing::{error, info, warn};
 
-use super::{Sources, render};
+use super::{Facts, Sources, render};
 
 /// What the page is.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -67,6 +67,54 @@ pub struct MetricsError {
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener, MetricsError> {
     let bound = TcpListener::bind(listen).await;
     bound.map_err(|error| MetricsError { listen, error })
+}
+
+/// Time between two tries to listen.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Serves the page for ever, where the configuration in force says. An address that can't be had is
+/// said once and tried again: nobody's packets wait for metrics.
+pub async fn run(sources: Sources) {
+    let mut facts = sources.facts.clone();
+    let mut refused = None;
+    loop {
+        let Some(listen) = facts.borrow_and_update().listen else {
+            // Told to nobody any more: the controller is ending.
+            if facts.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        match bind(listen).await {
+            Ok(listener) => {
+                info!(%listen, "metrics are served");
+                refused = None;
+                tokio::select! {
+                    () = serve(listener, sources.clone()) => {}
+                    () = moved(&mut facts, listen) => {}
+                }
+            }
+            Err(error) => {
+                if refused != Some(listen) {
+                    error!("{error}; it is tried again every {} s", RETRY.as_secs());
+                }
+                refused = Some(listen);
+                tokio::select! {
+                    () = sleep(RETRY) => {}
+                    () = moved(&mut facts, listen) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the page is to be served elsewhere.
+async fn moved(facts: &mut watch::Receiver<Arc<Facts>>, from: SocketAddr) {
+    let elsewhere = facts.wait_for(|facts| facts.listen != Some(from));
+    if elsewhere.await.is_err() {
+        // The controller is ending, and whoever waits with it.
+        std::future::pending::<()>().await;
+    }
 }
 
 struct Endpoint {

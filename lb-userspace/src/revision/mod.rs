@@ -43,4 +43,5 @@ mod tests;
 pub use damage::{Damage, StoreError};
 pub use secrets::without_secrets;
 pub use states::{AtStart, is_final, is_in_force};
+pub(crate) use states::{not_confirmed, to_the_second};
 pub use store::{New, Record, Revision, Store, digest};

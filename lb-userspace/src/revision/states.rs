@@ -79,13 +79,24 @@ fn ending(state: &RevisionState, now: Timestamp) -> Option<RevisionState> {
             why: "the controller ended while it was being applied".to_owned(),
         }),
         RevisionState::Baking { until } if *until <= now => rolled_back(format!(
-            "nobody watched it until {until}: the controller did not run"
+            "nobody watched it until {}: the controller did not run",
+            to_the_second(*until)
         )),
         RevisionState::AwaitingConfirm { until } if *until <= now => {
-            rolled_back(format!("it was not confirmed until {until}"))
+            rolled_back(not_confirmed(*until))
         }
         _ => None,
     }
+}
+
+/// Why a revision was rolled back that had to be confirmed.
+pub(crate) fn not_confirmed(until: Timestamp) -> String {
+    format!("it was not confirmed until {}", to_the_second(until))
+}
+
+/// A time as people read it.
+pub(crate) fn to_the_second(at: Timestamp) -> Timestamp {
+    at.round(jiff::Unit::Second).unwrap_or(at)
 }
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ pub(in crate::cli) fn history(view: View, revisions: &[RevisionInfo]) -> String 
         (Left, "result"),
         (Left, "who"),
         (Left, "how"),
-    ]);
+    ])
+    .yielding(&[3, 4]);
     for revision in newest_first {
         let (state, tone) = words::revision_state(&revision.state);
         table.row([

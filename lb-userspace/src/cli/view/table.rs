@@ -1,7 +1,7 @@
 //! Tables: columns under their titles, text on the left, numbers on the right.
 //!
-//! Where they don't fit the terminal, the first column – names – is shortened in its middle, since
-//! names differ at their ends.
+//! Where they don't fit the terminal, a column is shortened in its middle: the first one, unless the table
+//! says otherwise, since names differ at their ends.
 
 use super::{View, paint::Tone};
 
@@ -52,6 +52,8 @@ pub(in crate::cli) struct Table {
     rows: Vec<Vec<Cell>>,
     /// Text under rows, by the number of rows that are above it.
     notes: Vec<(usize, String)>,
+    /// Columns that are shortened where room is short, one after the other.
+    yielding: Vec<usize>,
 }
 
 impl Table {
@@ -61,6 +63,15 @@ impl Table {
             columns: columns.into(),
             rows: Vec::new(),
             notes: Vec::new(),
+            yielding: vec![0],
+        }
+    }
+
+    /// Shortens these columns where room is short, instead of the first.
+    pub(in crate::cli) fn yielding(self, columns: &[usize]) -> Self {
+        Self {
+            yielding: columns.into(),
+            ..self
         }
     }
 
@@ -117,9 +128,14 @@ impl Table {
         let all = widths.iter().sum::<usize>()
             + GAP.len() * widths.len().saturating_sub(1)
             + self.indent.len();
-        let over = view.width.map_or(0, |columns| all.saturating_sub(columns));
-        if let Some(first) = widths.first_mut() {
-            *first = first.saturating_sub(over).max(SHORTEST.min(*first));
+        let mut over = view.width.map_or(0, |columns| all.saturating_sub(columns));
+        for &column in &self.yielding {
+            let Some(width) = widths.get_mut(column) else {
+                continue;
+            };
+            let shorter = width.saturating_sub(over).max(SHORTEST.min(*width));
+            over = over.saturating_sub(*width - shorter);
+            *width = shorter;
         }
         widths
     }
@@ -201,6 +217,16 @@ mod tests {
             "name            n  x\n\
              a-nam…ong-1     7\n\
              b            1234  ✗\n"
+        );
+        let mut last_first = Table::new(&[(Side::Left, "a"), (Side::Left, "b"), (Side::Left, "c")])
+            .yielding(&[2, 1]);
+        last_first.row(["1234", "a-name-that-is-long", "more-of-that"].map(Cell::from));
+        assert_eq!(
+            last_first.draw(View {
+                paint: Paint::PLAIN,
+                width: Some(26)
+            }),
+            "a     b           c\n1234  a-na…-long  mor…that\n"
         );
         assert_eq!(shorten("abcdef", 1), "…");
         assert_eq!(shorten("abcdef", 6), "abcdef");

@@ -126,6 +126,7 @@ fn mistakes_in_a_vip() {
         ("\"l2\"", "\"l2\"\nskew.short = \"90s\"", 11, "`long` is 2m, `short` is 90s"),
         ("\"l2\"", "\"l2\"\nskew.tolerence = 0.1", 11, "did you mean `tolerance`?"),
         ("[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.11\"", "", 5, "a VIP without backends"),
+        ("[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.11\"", "backend = []", 12, "a list of nothing"),
         ("[[vip.backend]]", "[vip.backend]", 12, "tables in double brackets are needed"),
         ("[[vip]]", "[[vip]]\nnmae = \"x\"", 6, "did you mean `name`?"),
     ]);

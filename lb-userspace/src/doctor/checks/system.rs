@@ -11,11 +11,8 @@ const NO_MEMLOCK: (u32, u32) = (5, 11);
 const TCX: (u32, u32) = (6, 6);
 
 /// Capabilities that `run` needs, with their numbers (`linux/capability.h`).
-const CAPABILITIES: [(&str, u32); 3] = [
-    ("CAP_NET_ADMIN", 12),
-    ("CAP_SYS_ADMIN", 21),
-    ("CAP_BPF", 39),
-];
+const CAPABILITIES: [(&str, u32); 3] =
+    [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 const CAP_SYS_RESOURCE: u32 = 24;
 
 pub(in super::super) fn system(host: &Host, findings: &mut Findings) {
