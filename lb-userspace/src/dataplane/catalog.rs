@@ -83,7 +83,7 @@ impl MapSpec {
             name::EGRESS => MAX_EGRESS,
             name::NAT_SOURCES => MAX_NAT_SOURCES,
             name::TRACK => lb_common::track::WAYS as u32,
-            name::NAT_FLOWS => lb_common::nat::WAYS as u32,
+            name::NAT_REQUESTS | name::NAT_REPLIES => lb_common::nat::WAYS as u32,
             _ => 1,
         };
         u64::from(self.max_entries) * u64::from(in_an_element)
