@@ -6,12 +6,13 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// Programs and the Debian packages that have them.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("curl", "curl"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx-light"),
+    ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
 ];
 

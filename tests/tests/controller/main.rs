@@ -10,7 +10,6 @@
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
 //! | whatever write fails or is never reached: the old state or the new one | [`faults`] |
 //! | many clients at once: a straight line of revisions | [`clients`] |
-//! | counters only grow, and a real Prometheus gets what the documents promise | [`metrics`] |
 //! | the API is as its document says | [`document`] |
 
 #![expect(
@@ -26,6 +25,5 @@ mod faults;
 mod health;
 mod kills;
 mod life;
-mod metrics;
 mod site;
 mod trial;
