@@ -180,6 +180,8 @@ pub struct Configuration {
     pub nat_source: Vec<IpAddr>,
     /// `transition_ttl`.
     pub transition_ttl: String,
+    /// `track_flows`, if it is not the default.
+    pub track_flows: Option<u32>,
     /// `bake` of `[change]`: how long a change is watched that does not say so itself.
     pub bake: String,
     /// The VIPs.
@@ -201,6 +203,7 @@ impl Configuration {
             hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
             nat_source,
             transition_ttl: "15m".to_owned(),
+            track_flows: None,
             bake: "0s".to_owned(),
             vips: Vec::new(),
         }
@@ -281,6 +284,9 @@ impl fmt::Display for Toml<'_> {
         writeln!(f, "state_dir = \"{directory}/state\"")?;
         writeln!(f, "hash_seed = {:?}", configuration.hash_seed)?;
         writeln!(f, "transition_ttl = {:?}", configuration.transition_ttl)?;
+        if let Some(flows) = configuration.track_flows {
+            writeln!(f, "track_flows = {flows}")?;
+        }
         if !configuration.nat_source.is_empty() {
             let sources: Vec<String> = configuration
                 .nat_source
@@ -360,6 +366,7 @@ mod tests {
             hash_seed: "5eed0123456789abcdef5eed01234567".to_owned(),
             nat_source: vec!["10.77.1.2".parse().unwrap(), "fd77:1::2".parse().unwrap()],
             transition_ttl: "15m".to_owned(),
+            track_flows: None,
             bake: "0s".to_owned(),
             vips: vec![Vip {
                 name: "web".to_owned(),
