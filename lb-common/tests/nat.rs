@@ -1,6 +1,5 @@
 //! The table of NAT sessions: where entries go, and how full it can be.
 
-use bytemuck::Zeroable as _;
 use lb_common::{
     address_v4, address_v6,
     member::Member,
@@ -115,7 +114,14 @@ fn a_record_is_found_by_its_two_keys_and_by_no_other() {
         let member = Member {
             address: backend,
             port_be: 0xfffd,
-            ..Member::zeroed()
+            control: 0,
+            next_hop: 0,
+            source: [0; 2],
+            vary_mask: 0,
+            outer_sum: 0,
+            vip: 0,
+            nat_source: 0,
+            _pad: 0,
         };
         let session = NatRecord::new(&request, &forth);
         let cell = NatReply::new(&reply, &back);
