@@ -5,8 +5,8 @@
 //! helper call. A cell knows its flow by 32 bits of the hash besides those that choose the bucket.
 //!
 //! A flow is in the line that its hash chooses, unless that was full: so nearly all are found in the first
-//! line that is read, and the other is in the same page. With half of the cells taken, one flow in fourteen
-//! hundred finds no place; with a line for a bucket it was one in a hundred.
+//! line that is read, and the other is in the same page. With half of the cells taken, one flow in 1,300
+//! finds no place; with a line for a bucket it was one in a hundred.
 //!
 //! A cell starts **unconfirmed** and is confirmed by a second packet of its flow. A new cell takes
 //! the place of the oldest unconfirmed one, and of a confirmed one only when that has been idle: a

@@ -1,8 +1,12 @@
 //! The table of NAT sessions: where entries go, and how full it can be.
 
 use lb_common::{
-    address_v4,
-    nat::{NatKey, REPLY, ROOM, WAYS, bucket_of, buckets_for, silent_s},
+    address_v4, address_v6,
+    member::Member,
+    nat::{
+        NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLY, ROOM, WAYS, bucket_of, buckets_for,
+        silent_s, state,
+    },
     proto,
 };
 
@@ -67,4 +71,93 @@ fn a_time_that_is_ahead_is_now() {
     assert_eq!(silent_s(10, 15), 5);
     assert_eq!(silent_s(16, 15), 0);
     assert_eq!(silent_s(u16::MAX - 1, 0x1_0003), 5, "the clock wraps");
+}
+
+/// Everything at its largest, so that fields that share a word would show.
+#[test]
+fn a_record_is_found_by_its_two_keys_and_by_no_other() {
+    let [client, backend, vip, node] = [1, 2, 3, 4].map(|number| address_v6([0xf0 | number; 16]));
+    for protocol in [proto::TCP, proto::UDP] {
+        let key = |address, source_be, dest_be, scope| NatKey {
+            address,
+            source_be,
+            dest_be,
+            scope,
+            protocol: protocol.into(),
+        };
+        let request = key(client, 0xffff, 0xfffe, 1023);
+        let reply = key(backend, 0xfffd, 0xfffc, 63 | REPLY);
+        let forth = NatFlow {
+            source: node,
+            dest: backend,
+            source_be: 0xfffc,
+            dest_be: 0xfffd,
+            member: 4095,
+            vip: 1023,
+            generation: 0xff,
+            seen_s: 0xffff,
+            state: state::SEEN | state::FIN | state::RST,
+            link: [0xff, 0xffff, 0],
+            ifindex: 0,
+            nat_port_be: 0xfffc,
+            nat_source: 63,
+        };
+        let back = NatFlow {
+            source: vip,
+            dest: client,
+            source_be: 0xfffe,
+            dest_be: 0xffff,
+            link: [u32::MAX; 3],
+            ifindex: u32::MAX,
+            ..forth
+        };
+        let member = Member {
+            address: backend,
+            port_be: 0xfffd,
+            control: 0,
+            next_hop: 0,
+            source: [0; 2],
+            vary_mask: 0,
+            outer_sum: 0,
+            vip: 0,
+            nat_source: 0,
+            _pad: 0,
+        };
+        let session = NatRecord::new(&request, &forth);
+        let cell = NatReply::new(&reply, &back);
+        // What it says comes out as it went in.
+        assert_eq!(session.flow(&member, node), forth);
+        assert_eq!(cell.flow(), back);
+        assert_eq!(session.name(), cell.session.name());
+        assert_eq!(NatKey::from_words(reply.address, reply.last_word()), reply);
+        let is_request =
+            |key: &NatKey| Pattern::of(key).matches(session.name()) && session.is_of(key);
+        let is_reply = |key: &NatKey| {
+            Pattern::of(key).matches(cell.session.name())
+                && cell.session.is_answered_by(&member, key)
+        };
+        assert!(is_request(&request) && is_reply(&reply));
+        let others = |key: NatKey| {
+            let other = |change: fn(&mut NatKey)| {
+                let mut other = key;
+                change(&mut other);
+                other
+            };
+            [
+                other(|key| key.address[0] ^= 1),
+                other(|key| key.address[1] ^= 1 << 63),
+                other(|key| key.source_be ^= 1),
+                other(|key| key.dest_be ^= 1 << 15),
+                other(|key| key.scope ^= 1),
+            ]
+        };
+        assert!(others(request).iter().all(|key| !is_request(key)));
+        assert!(others(reply).iter().all(|key| !is_reply(key)));
+        let mut other = reply;
+        other.protocol = (proto::TCP ^ proto::UDP ^ protocol).into();
+        assert!(
+            !is_reply(&other),
+            "the protocol of a client's packet is its VIP's"
+        );
+    }
 }
