@@ -29,11 +29,13 @@ pub(crate) struct Session {
     pub(crate) embryonic: bool,
     /// Whether the client's packets are to keep the entry of the replies again.
     pub(crate) due: bool,
+    /// Whether the flow's session before, which is over, still has its port.
+    pub(crate) over: bool,
     /// Key of the client's packets.
     pub(crate) request_key: NatKey,
     /// Key of the replies.
     pub(crate) reply_key: NatKey,
-    /// Key of the replies of the flow's session before, when one begins.
+    /// Key of the replies of that session.
     pub(crate) over_key: NatKey,
     /// The entry of the client's packets.
     pub(crate) request: NatFlow,

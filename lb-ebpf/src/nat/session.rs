@@ -137,14 +137,14 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
             // SAFETY: an entry that was just found.
             .map(|flow| unsafe { *flow }),
     };
+    session.over = false;
     // From here on a copy: what is written to the tables later could take the entry's place.
     let Some(flow) = found else {
         return Belongs::Nothing;
     };
     session.request = flow;
-    if !is_current(session.request.member, session.request.generation as u8)
-        || headers.opens() && is_over(headers, session)
-    {
+    let current = is_current(session.request.member, session.request.generation as u8);
+    if (headers.opens() || !current) && is_over(headers, session, current) {
         return Belongs::Nothing;
     }
     let flow = &mut session.request;
@@ -246,15 +246,24 @@ fn is_current(member: u16, generation: u8) -> bool {
 }
 
 /// Whether a packet that opens a flow finds the old one, a copy of which is the session's request, closed by
-/// the client or reset by the backend, or its member gone.
+/// the client or reset by the backend, or its member gone. Then it is noted whether the old session still
+/// has its port.
 #[inline(always)]
-fn is_over(headers: &Headers, session: &mut Session) -> bool {
-    let flow = &session.request;
-    if flow.state & (state::RST | state::FIN) != 0 || !serves(flow.member) {
-        return true;
-    }
+fn is_over(headers: &Headers, session: &mut Session, current: bool) -> bool {
     write_reply_key(headers, session);
-    reply_state(session) & state::RST != 0
+    session.over_key = session.reply_key;
+    let replied = look_up(&session.over_key, &mut session.reply).is_some();
+    let Session { request, reply, .. } = session;
+    let is_over = !current
+        || request.state & (state::RST | state::FIN) != 0
+        || !serves(request.member)
+        || replied && reply.state & state::RST != 0;
+    // If its entry has expired, the port may be another client's by now.
+    session.over = is_over
+        && replied
+        && session.reply.dest == headers.source
+        && session.reply.dest_be == headers.source_be;
+    is_over
 }
 
 /// Moves a session that was answered and followed to the table where no flood reaches it; whether it did.
@@ -406,7 +415,6 @@ pub(super) fn begin(
         // Before a port is taken for a session that nobody answers.
         return Err(Reason::MemberDown);
     }
-    let over = find_over(headers, session);
     write_request(headers, slot.current(), vip_index, &mut session.request)?;
     let source = u32::from(session.request.nat_source);
     let source = NAT_SOURCES.at(source).ok_or(Reason::Internal)?;
@@ -416,9 +424,10 @@ pub(super) fn begin(
         count_vip(vip_index, |counters| counters.nat_no_port += 1);
     })?;
     // The flow's session before is over: nothing of it counts any more. Its port goes back only now, so that
-    // the backend does not see the same connection again at once.
+    // the backend does not see the same connection again at once; but it goes back: a client that uses its port
+    // again and again would else take one port of the node after the other, and a flow may have only a few.
     table::remove_request(&session.request_key);
-    if over {
+    if session.over {
         table::remove_reply(&session.over_key);
         let _gone = NAT_NEW.remove(&session.over_key);
     }
@@ -430,24 +439,6 @@ pub(super) fn begin(
     }
     count_vip(vip_index, |counters| counters.nat_sessions += 1);
     Ok(())
-}
-
-/// Finds the session before of the flow, which is over: whether it still has its port. Its entry of the
-/// replies is then `over_key`.
-///
-/// A client that uses its port again and again would else take one port of the node after the other, until
-/// its sessions before expire; the ports that a flow may have are few.
-#[inline(always)]
-fn find_over(headers: &Headers, session: &mut Session) -> bool {
-    if look_up(&session.request_key, &mut session.request).is_none() {
-        return false;
-    }
-    write_reply_key(headers, session);
-    session.over_key = session.reply_key;
-    // If its entry has expired, the port may be another client's by now.
-    look_up(&session.over_key, &mut session.reply).is_some()
-        && session.reply.dest == headers.source
-        && session.reply.dest_be == headers.source_be
 }
 
 /// Writes the entry of the client's packets, but for the port.

@@ -25,5 +25,6 @@ mod faults;
 mod health;
 mod kills;
 mod life;
+mod metrics;
 mod site;
 mod trial;

@@ -1,0 +1,231 @@
+//! What a real Prometheus gets from a live node: counters that only grow, and queries and rules that say what is so.
+
+use std::collections::BTreeMap;
+
+use lab::balancer::binary;
+use lab::configuration::Configuration;
+use lab::deadline::until;
+use lab::prometheus::{Prometheus, scrape};
+use lab::service::{Kind, vip_name};
+use lab::topology::{Family, Lab};
+use serde_json::Value;
+
+use crate::site::{LIMIT, Site, build, can_run, pages};
+
+fn web() -> String {
+    vip_name(Kind::Web, Family::V4)
+}
+
+/// Counters of the controller's own work: they say "since it started", and begin anew with it.
+const OF_THE_PROCESS: [&str; 6] = [
+    "process_cpu_seconds_total",
+    "evenkeel_changes_total",
+    "evenkeel_ring_builds_total",
+    "evenkeel_ring_build_seconds_total",
+    "evenkeel_alert_notifications_total",
+    "evenkeel_alert_notifications_superseded_total",
+];
+
+/// All counters of the page, by series.
+fn counters(lab: &Lab) -> BTreeMap<String, f64> {
+    // While the controller starts there is no page.
+    let page = scrape(&lab.balancers[0]).unwrap_or_default();
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let pairs = samples.filter_map(|line| line.rsplit_once(' '));
+    let counters =
+        pairs.filter(|(series, _)| series.split('{').next().unwrap().ends_with("_total"));
+    counters
+        .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+/// Panics if a counter is less than before, or gone although it was not zero.
+#[track_caller]
+fn assert_grew(
+    when: &str,
+    before: &BTreeMap<String, f64>,
+    now: &BTreeMap<String, f64>,
+    restarted: bool,
+) {
+    for (series, was) in before {
+        let name = series.split('{').next().unwrap_or_default();
+        let of_the_process = OF_THE_PROCESS.contains(&name);
+        if restarted && of_the_process {
+            continue;
+        }
+        let is = now.get(series).copied().unwrap_or(0.0);
+        assert!(is >= *was, "{when}: {series} went from {was} to {is}");
+    }
+}
+
+#[test]
+fn counters_only_grow() {
+    if !can_run("counters_only_grow") {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, |_| {});
+    let requests = || assert_eq!(pages(&lab.clients[0], &lab, 40).failed, 0);
+    let flows = format!("evenkeel_vip_new_flows_total{{vip={:?}}}", web());
+    let mut before = BTreeMap::new();
+    // Each thing that could make one go back, with traffic between.
+    let mut check = |when: &str, restarted: bool| {
+        let had = before.get(&flows).copied().unwrap_or(0.0);
+        requests();
+        // The page is of the last second.
+        until("the page has the new flows", LIMIT, || {
+            Ok(counters(&lab)
+                .get(&flows)
+                .is_some_and(|is| *is >= had + 40.0))
+        })
+        .unwrap();
+        let now = counters(&lab);
+        assert_grew(when, &before, &now, restarted);
+        before = now;
+    };
+    check("at first", false);
+    let do_it = |site: &Site<'_>, arguments: &[&str]| {
+        site.operator.run(arguments).unwrap().ended(0);
+    };
+    do_it(&site, &["backend", "drain", "backend-0"]);
+    check("the ring was swapped", false);
+    do_it(&site, &["backend", "undrain", "backend-0"]);
+    check("the ring was swapped back", false);
+    let address = lab.backends[1].address(Family::V4).to_string();
+    let member = format!("{}/backend-1", web());
+    do_it(&site, &["backend", "remove", &member]);
+    check("a member left", false);
+    do_it(&site, &["backend", "add", &member, &address]);
+    check("it returned", false);
+    site.node.stop().unwrap();
+    requests();
+    site.node.go_on().unwrap();
+    check("the controller was restarted", true);
+    site.node.kill();
+    requests();
+    site.node.go_on().unwrap();
+    check("the controller was killed", true);
+    let new_binary = lab.balancers[0].directory().join("evenkeel-new");
+    std::fs::copy(binary().unwrap(), &new_binary).unwrap();
+    site.node.stop().unwrap();
+    site.node.balancer.set_binary(&new_binary);
+    site.node.go_on().unwrap();
+    check("it was upgraded", true);
+    site.check_health();
+}
+
+/// Applies the present configuration with words of it replaced.
+fn apply(site: &Site<'_>, changes: &[(&str, &str)]) {
+    let folder = lab_folder(site);
+    let mut text = Configuration::to_toml(site.node.configuration(), folder);
+    for (old, new) in changes {
+        assert!(text.contains(old), "{old} is not in\n{text}");
+        text = text.replace(old, new);
+    }
+    let file = folder.join("changed.toml");
+    std::fs::write(&file, text).unwrap();
+    site.operator
+        .run(&["apply", file.to_str().unwrap()])
+        .unwrap()
+        .ended(0);
+}
+
+fn lab_folder<'lab>(site: &Site<'lab>) -> &'lab std::path::Path {
+    site.lab.balancers[0].directory()
+}
+
+/// The queries of the dashboard that show nothing on a node that is well.
+const OF_TROUBLE: [&str; 3] = ["member_healthy", "member_damped", "next_hop_known"];
+
+/// All queries of the dashboard, for any node and VIP.
+fn dashboard() -> Vec<String> {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/grafana/evenkeel.json"
+    );
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
+    let query = |target: &Value| {
+        let query = target["expr"].as_str().unwrap();
+        let query = query.replace("$__rate_interval", "10s");
+        query.replace("$instance", ".*").replace("$vip", ".*")
+    };
+    targets.map(query).collect()
+}
+
+/// The query of `docs/monitoring.md` for autoscalers, of this VIP.
+fn scaling_query(vip: &str) -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring.md");
+    let page = std::fs::read_to_string(file).unwrap();
+    let (_, rest) = page.split_once("```promql\n").unwrap();
+    let (query, _) = rest.split_once("```").unwrap();
+    query.replace("\"api\"", &format!("{vip:?}"))
+}
+
+#[test]
+fn prometheus_gets_what_the_documents_promise() {
+    if !can_run("prometheus") || !lab::skip::can_run("controller prometheus", &["prometheus"]) {
+        return;
+    }
+    let lab = build();
+    let mut site = Site::start(&lab, |_| {});
+    // Flows for which four backends with a capacity of 5 a second each are too few, all from one source.
+    apply(
+        &site,
+        &[
+            ("weight = 100", "weight = 100\ncapacity = 5"),
+            (
+                "protocol = \"tcp\"",
+                "protocol = \"tcp\"\naffinity = \"source\"",
+            ),
+        ],
+    );
+    let prometheus = Prometheus::start(&lab.balancers[0]).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let browsing = scope.spawn(|| crate::site::browse(&lab, &stop));
+        let all_is_said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            judge(&prometheus);
+        }));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        browsing.join().unwrap();
+        if let Err(panic) = all_is_said {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    site.check_health();
+}
+
+fn judge(prometheus: &Prometheus<'_>) {
+    let fires = |alert: &str| {
+        until(&format!("{alert} fires"), LIMIT, || {
+            Ok(prometheus.firing()?.iter().any(|name| name == alert))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {:?}", prometheus.firing()));
+    };
+    fires("EvenkeelShareOffTable");
+    fires("EvenkeelNoHeadroom");
+    fires("EvenkeelWantsBackends");
+    let quiet: Vec<String> = dashboard()
+        .into_iter()
+        .filter(|query| !OF_TROUBLE.iter().any(|word| query.contains(word)))
+        .filter(|query| prometheus.query(query).unwrap().is_empty())
+        .collect();
+    // Nothing is checked here, and so takes no time.
+    assert!(
+        quiet.iter().all(|query| query.contains("check_duration")),
+        "queries of the dashboard that show nothing: {quiet:#?}"
+    );
+    let value = |query: &str| prometheus.value(query).unwrap();
+    let vip = web();
+    let wanted = value(&scaling_query(&vip)).unwrap();
+    let recorded = value(&format!("vip:evenkeel_wanted_backends:max{{vip={vip:?}}}")).unwrap();
+    for wanted in [wanted, recorded] {
+        assert!(wanted > 4.0, "{wanted} backends are wanted");
+    }
+    let own = value(&format!("evenkeel_vip_wanted_backends{{vip={vip:?}}}")).unwrap();
+    assert!(own > 4.0, "the node wants {own}");
+}
