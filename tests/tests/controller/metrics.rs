@@ -135,7 +135,12 @@ fn lab_folder<'lab>(site: &Site<'lab>) -> &'lab std::path::Path {
 }
 
 /// The queries of the dashboard that show nothing on a node that is well.
-const OF_TROUBLE: [&str; 3] = ["member_healthy", "member_damped", "next_hop_known"];
+const OF_TROUBLE: [&str; 4] = [
+    "member_healthy",
+    "member_damped",
+    "next_hop_known",
+    "fate!=\"sent\"",
+];
 
 /// All queries of the dashboard, for any node and VIP.
 fn dashboard() -> Vec<String> {
