@@ -65,6 +65,10 @@ fn build(toolchain: &str, out: &Path) -> Result<()> {
             ]
             .join("\x1f"),
         )
+        // What bpf-linker makes one small program of, whatever the workspace has for userspace.
+        .env("CARGO_PROFILE_RELEASE_LTO", "true")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
         // Those of the outer cargo.
         .env_remove("RUSTC")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
