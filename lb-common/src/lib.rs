@@ -23,6 +23,7 @@ pub mod probe;
 pub mod reason;
 pub mod ring;
 pub mod sample;
+pub mod tables;
 pub mod trace;
 pub mod track;
 pub mod vip;
@@ -30,7 +31,7 @@ pub mod vip;
 /// Version of everything in this crate that a pinned map holds.
 ///
 /// A controller adopts pinned maps only when they were written under the same version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// An IPv4 or IPv6 address as the data path keeps it: two words that hold the address bytes in the
 /// order of the packet. An IPv4 address is in the first four bytes, the others are zero.

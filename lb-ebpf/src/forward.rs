@@ -12,13 +12,13 @@ use lb_common::{
 use crate::{
     counters::count_member,
     encap, fragments,
-    headers::{Headers, tcp},
+    headers::Headers,
     icmp,
     link::{self, Addresses},
-    maps::{self, EGRESS, Elements as _, MEMBERS},
+    maps::{self, Tables},
     packet::Packet,
     samples, scratch,
-    select::{Choice, choose, none_serves},
+    select::{Choice, Marks, choose, none_serves},
     stages::Stage,
     trace,
     verdict::Verdict,
@@ -35,8 +35,13 @@ pub(crate) struct Way<'a> {
 
 /// Sends a packet of a VIP on its way.
 #[inline(always)]
-pub(crate) fn forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Verdict {
-    match try_forward(ctx, headers, vip_index) {
+pub(crate) fn forward(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    vip_index: u16,
+) -> Verdict {
+    match try_forward(ctx, tables, headers, vip_index) {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::of(reason),
     }
@@ -46,16 +51,21 @@ pub(crate) fn forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Ve
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let Some(scratch) = scratch::scratch() else {
+    let (Some(scratch), Some(tables)) = (scratch::scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    forward(ctx, &scratch.headers, vip_index as u16).0
+    forward(ctx, tables, &scratch.headers, vip_index as u16).0
 }
 
 #[inline(always)]
-fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Verdict, Reason> {
+fn try_forward(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    vip_index: u16,
+) -> Result<Verdict, Reason> {
     trace::vip(vip_index);
-    let vip = maps::vip(u32::from(vip_index)).ok_or(Reason::Internal)?;
+    let vip = tables.vip(vip_index);
     if headers.hops <= 1 {
         return Ok(icmp::answer(headers, icmp::Answer::TimeExceeded));
     }
@@ -64,21 +74,21 @@ fn try_forward(ctx: *mut xdp_md, headers: &Headers, vip_index: u16) -> Result<Ve
         return Ok(Verdict::next(Stage::NatRequest, 0, u32::from(vip_index)));
     }
     let choice = choose(vip, vip_index, headers, true)?;
-    let way = way(choice.member, vip_index)?;
-    let bytes = Packet::of(ctx).len();
+    let way = way(tables, choice.member, vip_index)?;
+    let bytes = Packet::of(ctx).bytes();
     let sampled = samples::is_sampled(vip, choice.flow_hash);
     let noted = sampled || headers.first_fragment;
     if noted {
         // Now, so that the addresses need not be kept while the packet is sent.
         scratch::leave(headers);
     }
-    let resets = headers.tcp_flags & tcp::RST != 0;
+    let tcp_flags = headers.tcp_flags;
     let first_fragment = headers.first_fragment;
     let action = match send(ctx, headers, vip, &way, choice.flow_hash)? {
         Sending::Sent(action) => action,
         Sending::Answered(verdict) => return Ok(verdict),
     };
-    count_packet(choice.member, choice.new_flow, resets, choice.kept, bytes);
+    count_packet(choice.member, choice.marks, tcp_flags, bytes);
     if noted {
         note(vip_index, &choice, sampled, first_fragment, bytes);
     }
@@ -95,12 +105,11 @@ pub(crate) enum Sending {
 
 /// The way to a member, if it takes packets and its next hop is known.
 #[inline(always)]
-pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
+pub(crate) fn way<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
     if member == lb_common::ring::NO_MEMBER {
         return Err(none_serves(vip_index));
     }
-    trace::member_found(member);
-    let entry = MEMBERS.at(u32::from(member)).ok_or(Reason::Internal)?;
+    let entry = tables.member(member);
     // SAFETY: an entry of a mapped array: two words that the controller replaces in one step, the
     // rest constant while a ring names the member.
     let (word, next_hop, entry) = unsafe {
@@ -113,9 +122,7 @@ pub(crate) fn way<'a>(member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
     if control::state(word) != control::SERVING {
         return Err(Reason::MemberDown);
     }
-    let egress = EGRESS.at((next_hop >> 48) as u32).ok_or(Reason::Internal)?;
-    // SAFETY: an element of a mapped array, constant while a next hop names it.
-    let egress = unsafe { &*egress };
+    let egress = tables.egress((next_hop >> 48) as u16);
     // An unknown next hop names entry 0, which is never used, or one that was given back.
     if egress.ifindex == 0 {
         return Err(Reason::NoNextHop);
@@ -173,7 +180,7 @@ pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reas
 
 /// Writes down what later packets will ask for. The headers are in the scratch.
 #[inline(always)]
-fn note(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u32) {
+fn note(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u64) {
     let (vip, member) = (u32::from(vip_index), u32::from(choice.member));
     if sampled {
         samples::sample(vip, member, bytes, choice.flow_hash as u32);
@@ -185,19 +192,11 @@ fn note(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, by
 
 /// Counts a packet that was sent to a member.
 #[inline(always)]
-pub(crate) fn count_packet(member: u16, new_flow: bool, resets: bool, kept: bool, bytes: u32) {
+pub(crate) fn count_packet(member: u16, marks: Marks, tcp_flags: u8, bytes: u64) {
     count_member(member, |counters| {
         counters.packets += 1;
-        counters.bytes += u64::from(bytes);
-        if new_flow {
-            counters.new_flows += 1;
-        }
-        if resets {
-            counters.resets += 1;
-        }
-        if kept {
-            counters.kept += 1;
-        }
+        counters.bytes += bytes;
+        marks.count(tcp_flags, counters);
     });
 }
 

@@ -18,7 +18,7 @@ use crate::{
     forward::{Sending, send, way},
     headers::Headers,
     ipv4::fragment_key,
-    maps::{self, FRAGMENTS},
+    maps::{self, FRAGMENTS, Tables},
     nat,
     packet::Packet,
     scratch::{self, scratch},
@@ -94,13 +94,13 @@ fn remember_target(headers: &Headers, target: &FragmentTarget) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
-    let Some(scratch) = scratch() else {
+    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    match try_follow(ctx, &scratch.headers, &mut scratch.session.request) {
+    match try_follow(ctx, tables, &scratch.headers, &mut scratch.session.request) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
-            let kind = address(&scratch.headers.dest, scratch.headers.family);
+            let kind = address(tables, &scratch.headers.dest, scratch.headers.family);
             let to_nat_source = target::kind(kind) == target::NAT_SOURCE;
             Verdict::refused(Reason::FragmentOrphan, to_nat_source).0
         }
@@ -109,7 +109,12 @@ pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
 }
 
 #[inline(always)]
-fn try_follow(ctx: *mut xdp_md, headers: &Headers, flow: &mut NatFlow) -> Result<Verdict, Reason> {
+fn try_follow(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    flow: &mut NatFlow,
+) -> Result<Verdict, Reason> {
     let target = FRAGMENTS
         .get_ptr(&fragment_key(headers))
         .ok_or(Reason::FragmentOrphan)?;
@@ -126,18 +131,18 @@ fn try_follow(ctx: *mut xdp_md, headers: &Headers, flow: &mut NatFlow) -> Result
     if headers.hops <= 1 {
         return Err(Reason::HopLimit);
     }
-    let vip = maps::vip(u32::from(target.vip)).ok_or(Reason::Internal)?;
+    let vip = tables.vip(target.vip);
     if vip.forward == forward::NAT {
         return nat::follow_session(ctx, headers, &target.nat, flow);
     }
-    let bytes = Packet::of(ctx).len();
-    let way = way(target.member, target.vip)?;
+    let bytes = Packet::of(ctx).bytes();
+    let way = way(tables, target.member, target.vip)?;
     match send(ctx, headers, vip, &way, target.flow_hash)? {
         Sending::Answered(verdict) => Ok(verdict),
         Sending::Sent(action) => {
             count_member(target.member, |counters| {
                 counters.packets += 1;
-                counters.bytes += u64::from(bytes);
+                counters.bytes += bytes;
             });
             Ok(Verdict::sent(Reason::Forwarded, action))
         }

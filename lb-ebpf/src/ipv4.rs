@@ -10,9 +10,10 @@ use crate::{
     forward::forward,
     fragments,
     headers::Headers,
+    maps::{self, Tables},
     packet::{Packet, View},
     scratch,
-    services::{Service, address, service},
+    services::{Service, address, foreign, service},
     stages::Stage,
     transport::{self, UDP_LEN},
     verdict::Verdict,
@@ -44,9 +45,12 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     }
     let dest = address_v4(ip.get(16));
     let dest_be = ip.get(22);
-    let found = service(&dest, family::V4, protocol, dest_be);
-    if let Service::Foreign(_) = found {
-        return foreign(&dest);
+    let Some(tables) = maps::tables() else {
+        return Verdict::of(Reason::Internal);
+    };
+    let found = service(tables, &dest, family::V4, protocol, dest_be);
+    if found.is_foreign() {
+        return foreign(tables, &dest, family::V4);
     }
     let headers = Headers {
         l3: l3 as u32,
@@ -64,50 +68,59 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         source: address_v4(ip.get(12)),
         dest,
     };
-    let to_nat_source = matches!(found, Service::NatSource(_));
     if !checksum::is_right(sum(ip)) {
-        return Verdict::refused(Reason::BadChecksum, to_nat_source);
+        return found.refuse(Reason::BadChecksum);
     }
     if headers.length < (LEN + UDP_LEN) as u32 || !packet.holds(headers.length + headers.l3) {
-        return Verdict::refused(Reason::BadHeader, to_nat_source);
+        return found.refuse(Reason::BadHeader);
     }
     let room = headers.length - LEN as u32;
     let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
         Ok(tcp_flags) => tcp_flags,
-        Err(reason) => return Verdict::refused(reason, to_nat_source),
+        Err(reason) => return found.refuse(reason),
     };
     dispatch(
         ctx,
+        tables,
         &Headers {
             tcp_flags,
             ..headers
         },
-        &found,
+        found,
     )
 }
 
-/// Why a packet for no service is passed: its address is a VIP's, or not even that.
+/// Hands a TCP or UDP packet to what it is for, which is one of ours.
 #[inline(always)]
-fn foreign(dest: &lb_common::Address) -> Verdict {
-    let kind = target::kind(address(dest, family::V4));
-    Verdict::of(if kind == target::ADDRESS {
-        Reason::NoService
-    } else {
-        Reason::NoVip
-    })
+pub(crate) fn dispatch(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    service: Service,
+) -> Verdict {
+    if service.is_vip() {
+        return forward(ctx, tables, headers, service.index());
+    }
+    scratch::leave(headers);
+    Verdict::next(Stage::NatReply, 0, u32::from(service.index()))
 }
 
-/// Hands a TCP or UDP packet to what it is for.
+/// Hands over a packet that took an uncommon way.
 #[inline(always)]
-pub(crate) fn dispatch(ctx: *mut xdp_md, headers: &Headers, service: &Service) -> Verdict {
-    match *service {
-        Service::Vip(vip) => forward(ctx, headers, vip),
-        Service::NatSource(source) => {
-            scratch::leave(headers);
-            Verdict::next(Stage::NatReply, 0, u32::from(source))
-        }
-        Service::Foreign(reason) => Verdict::of(reason),
+pub(crate) fn hand_over(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    service: Service,
+) -> Verdict {
+    if service.is_foreign() {
+        return fragments::no_service(headers);
     }
+    if service.is_vip() {
+        scratch::leave(headers);
+        return Verdict::next(Stage::Forward, 0, u32::from(service.index()));
+    }
+    dispatch(ctx, tables, headers, service)
 }
 
 /// Sum of the five words of a plain header.
@@ -128,18 +141,21 @@ pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
     };
-    let kind = target::kind(address(&address_v4(ip.get(16)), family::V4));
+    let Some(tables) = maps::tables() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let kind = target::kind(address(tables, &address_v4(ip.get(16)), family::V4));
     if kind == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
-    match try_uncommon(ctx, l3) {
+    match try_uncommon(ctx, tables, l3) {
         Ok(verdict) => verdict.0,
         Err(reason) => Verdict::refused(reason, kind == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
+fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
     let dest = address_v4(ip.get(16));
@@ -200,16 +216,8 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.source_be = transport.source_be;
     headers.dest_be = transport.dest_be;
     headers.tcp_flags = transport.tcp_flags;
-    Ok(
-        match service(&dest, family::V4, protocol, headers.dest_be) {
-            Service::Foreign(_) => fragments::no_service(&headers),
-            Service::Vip(vip) => {
-                scratch::leave(&headers);
-                Verdict::next(Stage::Forward, 0, u32::from(vip))
-            }
-            service => dispatch(ctx, &headers, &service),
-        },
-    )
+    let found = service(tables, &dest, family::V4, protocol, headers.dest_be);
+    Ok(hand_over(ctx, tables, &headers, found))
 }
 
 /// Folded sum of a header with options; 0 when the frame ends inside it.

@@ -7,12 +7,12 @@ use lb_common::{Address, family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv6Hdr;
 
 use crate::{
-    fragments,
     headers::Headers,
-    ipv4::dispatch,
+    maps::{self, Tables},
+    ipv4::{dispatch, hand_over},
     packet::{Packet, View},
     scratch,
-    services::{Service, address, service},
+    services::{address, foreign, service},
     stages::Stage,
     transport::{self, UDP_LEN},
     verdict::Verdict,
@@ -42,23 +42,20 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     }
     let dest = dest(ip);
     let dest_be = ip.get(42);
-    let found = service(&dest, family::V6, protocol, dest_be);
-    if let Service::Foreign(_) = found {
-        let kind = target::kind(address(&dest, family::V6));
-        return Verdict::of(if kind == target::ADDRESS {
-            Reason::NoService
-        } else {
-            Reason::NoVip
-        });
+    let Some(tables) = maps::tables() else {
+        return Verdict::of(Reason::Internal);
+    };
+    let found = service(tables, &dest, family::V6, protocol, dest_be);
+    if found.is_foreign() {
+        return foreign(tables, &dest, family::V6);
     }
     let room = u32::from(ip.be16(4));
-    let to_nat_source = matches!(found, Service::NatSource(_));
     if room < UDP_LEN as u32 || !packet.holds(room + (l3 + LEN) as u32) {
-        return Verdict::refused(Reason::BadHeader, to_nat_source);
+        return found.refuse(Reason::BadHeader);
     }
     let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
         Ok(tcp_flags) => tcp_flags,
-        Err(reason) => return Verdict::refused(reason, to_nat_source),
+        Err(reason) => return found.refuse(reason),
     };
     let headers = Headers {
         l4: (l3 + LEN) as u32,
@@ -68,7 +65,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         dest_be,
         ..headers(ip, l3)
     };
-    dispatch(ctx, &headers, &found)
+    dispatch(ctx, tables, &headers, found)
 }
 
 #[inline(always)]
@@ -110,18 +107,21 @@ pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
     };
-    let kind = target::kind(address(&dest(ip), family::V6));
+    let Some(tables) = maps::tables() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let kind = target::kind(address(tables, &dest(ip), family::V6));
     if kind == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
-    match try_uncommon(ctx, l3) {
+    match try_uncommon(ctx, tables, l3) {
         Ok(verdict) => verdict.0,
         Err(reason) => Verdict::refused(reason, kind == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
+fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
     let dest = dest(ip);
@@ -181,16 +181,8 @@ fn try_uncommon(ctx: *mut xdp_md, l3: usize) -> Result<Verdict, Reason> {
     headers.source_be = transport.source_be;
     headers.dest_be = transport.dest_be;
     headers.tcp_flags = transport.tcp_flags;
-    Ok(
-        match service(&dest, family::V6, protocol, headers.dest_be) {
-            Service::Foreign(_) => fragments::no_service(&headers),
-            Service::Vip(vip) => {
-                scratch::leave(&headers);
-                Verdict::next(Stage::Forward, 0, u32::from(vip))
-            }
-            service => dispatch(ctx, &headers, &service),
-        },
-    )
+    let found = service(tables, &dest, family::V6, protocol, headers.dest_be);
+    Ok(hand_over(ctx, tables, &headers, found))
 }
 
 /// Where a chain of extension headers leads, in one word: offset of what follows in bits 0–15, its

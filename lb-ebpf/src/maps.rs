@@ -2,9 +2,8 @@
 //!
 //! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`, Linux
 //! 5.5): it stores single words in one step, and a lookup here is inlined. Those whose size is fixed are
-//! arrays of **one** element, the whole table: the index of a lookup goes through the stack, which costs
-//! the time of a store and a load on the way from a packet's bytes to its member; an index inside the
-//! element stays in a register ([`Table`]). Sizes of the others are defaults; those that depend on the
+//! parts of **one** element of one map ([`Tables`]): one lookup is enough for all of them, and an index
+//! inside the element stays in a register, where that of a lookup goes through the stack. Sizes of the others are defaults; those that depend on the
 //! configuration are set when the object is loaded.
 
 use aya_ebpf::{
@@ -15,28 +14,26 @@ use aya_ebpf::{
 use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
-    member::{Egress, MAX_EGRESS, Member},
+    member::MAX_EGRESS,
     nat::{
-        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, MAX_NAT_SOURCES, NatFlow, NatKey,
-        NatSource, ReplyBucket, RequestBucket, buckets_for,
+        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, NatFlow, NatKey, ReplyBucket, RequestBucket,
+        buckets_for,
     },
     node::{Budget, DEFAULT_ICMP_RATE},
-    ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
+    ring::{Image, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
     trace::Trace,
     track::{Bucket, DEFAULT_BUCKETS},
-    vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
+    vip::MAX_VIPS,
 };
 
 use crate::scratch::Scratch;
-pub(crate) use crate::table::{Elements, MAPPED, Table};
+pub(crate) use crate::table::{MAPPED, Tables, TablesMap};
 
-/// A VIP.
+/// The tables of fixed size.
 #[inline(always)]
-pub(crate) fn vip(index: u32) -> Option<&'static Vip> {
-    // SAFETY: an element of a mapped array. What the controller changes while packets flow is read
-    // word by word; the rest is constant while the VIP is there.
-    VIPS.at(index).map(|vip| unsafe { &*vip })
+pub(crate) fn tables() -> Option<Tables> {
+    Tables::of(&TABLES)
 }
 
 /// Settings: written before the program is loaded, constants to the verifier. Their names are in
@@ -64,30 +61,18 @@ settings! {
     TRACING = 0;
 }
 
-/// Which packets are for a VIP: a probe table.
+/// The tables of fixed size: services, VIPs, members, interfaces, NAT sources.
 #[btf_map]
-pub(crate) static VIP_TABLE: Table<VipEntry, { VIP_TABLE_SIZE as usize }> = Array::new();
-
-/// The VIPs.
-#[btf_map]
-pub(crate) static VIPS: Table<Vip, { MAX_VIPS as usize }> = Array::new();
+pub(crate) static TABLES: TablesMap = Array::new();
 
 /// Ring images. A VIP names its image, so that a swap is one store.
 #[btf_map]
 pub(crate) static RINGS: ArrayOfMaps<
-    Table<u64, { IMAGE_WORDS as usize }>,
+    Array<Image, 1, MAPPED>,
     { MAX_IMAGES as usize },
 > = ArrayOfMaps::new();
 
-/// The members.
-#[btf_map]
-pub(crate) static MEMBERS: Table<Member, { MAX_MEMBERS as usize }> = Array::new();
-
-/// Interfaces that frames leave through.
-#[btf_map]
-pub(crate) static EGRESS: Table<Egress, { MAX_EGRESS as usize }> = Array::new();
-
-/// The same interfaces, by interface index, for `XDP_REDIRECT`.
+/// The interfaces that frames leave through, by interface index, for `XDP_REDIRECT`.
 #[btf_map]
 pub(crate) static DEVICES: DevMapHash<{ MAX_EGRESS as usize }> = DevMapHash::new();
 
@@ -119,10 +104,6 @@ pub(crate) static NAT_LOCKS: HashMap<u32, u32, { MAX_LOCKS as usize }> = HashMap
 #[btf_map]
 pub(crate) static NAT_NEW: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_EMBRYONIC as usize }> =
     LruHashMap::new();
-
-/// Addresses that `nat` sends from.
-#[btf_map]
-pub(crate) static NAT_SOURCES: Table<NatSource, { MAX_NAT_SOURCES as usize }> = Array::new();
 
 /// Datagrams in fragments.
 #[btf_map]

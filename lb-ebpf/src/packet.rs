@@ -48,6 +48,12 @@ impl Packet {
         black_box(self.end - self.start) as u32
     }
 
+    /// The same as a number of 64 bits, which the compiler does not halve.
+    #[inline(always)]
+    pub(crate) fn bytes(self) -> u64 {
+        (self.end - self.start) as u64
+    }
+
     /// Whether the packet has so many bytes, which must be known to be few to the verifier. A comparison of
     /// pointers, which costs less than [`Self::len`].
     #[inline(always)]

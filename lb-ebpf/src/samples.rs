@@ -30,7 +30,7 @@ pub(crate) fn is_sampled(vip: &Vip, flow_hash: u64) -> bool {
 /// The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u32, hash: u32) -> u32 {
+pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let headers = &scratch.headers;
     let (vip, member) = (vip as u16, member as u16);
@@ -47,7 +47,7 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u32, hash: u32) ->
         // a sample.
         let sample = unsafe { &mut *sample };
         sample.packets += 1;
-        sample.bytes += u64::from(bytes);
+        sample.bytes += bytes;
         sample.last_s = now_s;
         sample.syns += opens;
         sample.resets += resets;
@@ -59,7 +59,7 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u32, hash: u32) ->
     }
     let sample = FlowSample {
         packets: 1,
-        bytes: u64::from(bytes),
+        bytes,
         first_s: now_s,
         last_s: now_s,
         syns: opens,

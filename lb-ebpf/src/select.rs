@@ -3,6 +3,7 @@
 use core::hint::black_box;
 
 use lb_common::{
+    counters::MemberCounters,
     hash::slot_of,
     member::control,
     reason::Reason,
@@ -13,8 +14,8 @@ use lb_common::{
 
 use crate::{
     counters::count_vip,
-    headers::Headers,
-    maps::{Elements as _, MEMBERS, RINGS},
+    headers::{Headers, tcp},
+    maps::{RINGS, Tables},
     trace, tracking,
 };
 
@@ -23,12 +24,48 @@ use crate::{
 pub(crate) struct Choice {
     /// The member.
     pub(crate) member: MemberIndex,
-    /// Whether the packet opens a flow.
-    pub(crate) new_flow: bool,
-    /// Whether the tracking table overruled the ring.
-    pub(crate) kept: bool,
+    /// What the packet counts as besides.
+    pub(crate) marks: Marks,
     /// Hash of the whole flow.
     pub(crate) flow_hash: u64,
+}
+
+/// What a packet to a member counts as, besides what its TCP flags say: a flow that is new without saying so,
+/// a flow that stays where it is although the ring says otherwise. Few packets are anything of that.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Marks(u32);
+
+impl Marks {
+    const NEW_FLOW: u32 = 1 << 8;
+    const KEPT: u32 = 1 << 9;
+
+    #[inline(always)]
+    pub(crate) const fn none() -> Self {
+        Self(0)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn of(new_flow: bool, kept: bool) -> Self {
+        Self((new_flow as u32) * Self::NEW_FLOW | (kept as u32) * Self::KEPT)
+    }
+
+    /// Counts the packet for what it is besides a packet.
+    #[inline(always)]
+    pub(crate) fn count(self, tcp_flags: u8, counters: &mut MemberCounters) {
+        if self.0 | u32::from(tcp_flags & (tcp::SYN | tcp::RST)) == 0 {
+            return;
+        }
+        if self.0 & Self::NEW_FLOW != 0 || tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+            counters.new_flows += 1;
+        }
+        if tcp_flags & tcp::RST != 0 {
+            counters.resets += 1;
+        }
+        if self.0 & Self::KEPT != 0 {
+            counters.kept += 1;
+        }
+    }
 }
 
 /// What a slot says, read from the ring's image.
@@ -123,8 +160,7 @@ pub(crate) fn choose(
         trace::member(slot.current(), decision::RING);
         return Ok(Choice {
             member: slot.current(),
-            new_flow: headers.opens(),
-            kept: false,
+            marks: Marks::none(),
             flow_hash,
         });
     }
@@ -147,26 +183,20 @@ pub(crate) fn choose(
     let answer = tracking::ask(&question);
     Ok(Choice {
         member: answer.member(),
-        new_flow: answer.new_flow() || headers.opens(),
-        kept: answer.member() != slot.current(),
+        marks: Marks::of(answer.new_flow(), answer.member() != slot.current()),
         flow_hash,
     })
 }
 
 /// Whether a member takes the packets of its flows.
 #[inline(always)]
-pub(crate) fn serves(member: MemberIndex) -> bool {
+pub(crate) fn serves(tables: Tables, member: MemberIndex) -> bool {
     if member == NO_MEMBER {
         return false;
     }
-    match MEMBERS.at(u32::from(member)) {
-        Some(entry) => {
-            // SAFETY: a word of a mapped array that the controller replaces in one step.
-            let word = unsafe { (&raw const (*entry).control).read_volatile() };
-            control::state(word) == control::SERVING
-        }
-        None => false,
-    }
+    // SAFETY: a word of a mapped array that the controller replaces in one step.
+    let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
+    control::state(word) == control::SERVING
 }
 
 /// Counts a packet that no member can take.

@@ -6,47 +6,81 @@ use lb_common::{
     vip::{MAX_PROBES, VIP_TABLE_SIZE, VipKey, target},
 };
 
-use crate::maps::{Elements as _, VIP_TABLE};
+use crate::{maps::Tables, verdict::Verdict};
 
-/// What a packet's destination is.
-pub(crate) enum Service {
-    /// A VIP, by index.
-    Vip(u16),
-    /// A source address of `nat`, by index.
-    NatSource(u16),
-    /// None of ours: pass it.
-    Foreign(Reason),
+/// What a packet's destination is: what the table has for it, a [`target`].
+///
+/// One word, and not an enumeration of these: the way of the common packet is one comparison.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Service(u64);
+
+impl Service {
+    /// Whether it is none of ours.
+    #[inline(always)]
+    pub(crate) const fn is_foreign(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether it is a VIP; else, if ours, it is a source address of `nat`.
+    #[inline(always)]
+    pub(crate) const fn is_vip(self) -> bool {
+        target::kind(self.0) == target::VIP
+    }
+
+    /// What becomes of a packet to it that is refused.
+    #[inline(always)]
+    pub(crate) fn refuse(self, reason: Reason) -> Verdict {
+        Verdict::refused(reason, !self.is_vip())
+    }
+
+    /// Index of the VIP, or of the source.
+    #[inline(always)]
+    pub(crate) const fn index(self) -> u16 {
+        target::index(self.0)
+    }
 }
 
 /// What a destination is: the exact service first, then the address with any port.
 #[inline(always)]
-pub(crate) fn service(dest: &Address, family: u8, protocol: u8, dest_be: u16) -> Service {
+pub(crate) fn service(
+    tables: Tables,
+    dest: &Address,
+    family: u8,
+    protocol: u8,
+    dest_be: u16,
+) -> Service {
     let key = VipKey::new(dest, family, protocol, dest_be);
-    let mut found = find(&key);
+    let mut found = find(tables, &key);
     if found == 0 {
-        found = find(&key.with_port(0));
+        found = find(tables, &key.with_port(0));
     }
-    match target::kind(found) {
-        target::VIP => Service::Vip(target::index(found)),
-        target::NAT_SOURCE => Service::NatSource(target::index(found)),
-        _ => Service::Foreign(Reason::NoVip),
-    }
+    Service(found)
 }
 
 /// Whether any VIP or NAT source has this address, and as what: [`target::ADDRESS`],
 /// [`target::NAT_SOURCE`], or 0.
 #[inline(always)]
-pub(crate) fn address(dest: &Address, family: u8) -> u64 {
-    find(&VipKey::new(dest, family, 0, 0))
+pub(crate) fn address(tables: Tables, dest: &Address, family: u8) -> u64 {
+    find(tables, &VipKey::new(dest, family, 0, 0))
+}
+
+/// Why a packet for no service is passed: its address is a VIP's, or not even that.
+#[inline(always)]
+pub(crate) fn foreign(tables: Tables, dest: &Address, family: u8) -> Verdict {
+    let kind = target::kind(address(tables, dest, family));
+    Verdict::of(if kind == target::ADDRESS {
+        Reason::NoService
+    } else {
+        Reason::NoVip
+    })
 }
 
 #[inline(always)]
-fn find(key: &VipKey) -> u64 {
+fn find(tables: Tables, key: &VipKey) -> u64 {
     let mut at = key.home();
     for _ in 0..MAX_PROBES {
-        let Some(entry) = VIP_TABLE.at(at) else {
-            return 0;
-        };
+        let entry = tables.service(at);
         // SAFETY: an entry of a mapped array; the controller changes it word by word, so each word is
         // read once.
         unsafe {

@@ -60,6 +60,9 @@ const MAX_STAGES: usize = 8;
 /// Takes a packet through the stages that follow, to its end.
 #[inline(always)]
 pub(crate) fn run(ctx: *mut xdp_md, first: Verdict) -> Verdict {
+    if first.is_last() {
+        return first;
+    }
     let mut verdict = first;
     for _ in 0..MAX_STAGES {
         let Some((stage, offset, number)) = verdict.next_stage() else {

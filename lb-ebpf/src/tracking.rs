@@ -12,7 +12,7 @@ use lb_common::{
 use crate::{
     clock,
     counters::count_vip,
-    maps::{TRACK, TRACK_MASK},
+    maps::{self, TRACK, TRACK_MASK, Tables},
     select::serves,
     trace,
 };
@@ -101,6 +101,9 @@ extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, bits: u32) -> u3
 
 #[inline(always)]
 fn answer(question: &Question) -> Answer {
+    let Some(tables) = maps::tables() else {
+        return Answer::new(question.current, false);
+    };
     let place = Place::of(question.flow_hash);
     let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
         return Answer::new(question.current, false);
@@ -108,7 +111,7 @@ fn answer(question: &Question) -> Answer {
     let now_s = clock::now_s() as u16;
     if let Some((way, cell)) = find(bucket, place) {
         let another = question.opens && cell.closed;
-        if !another && serves(cell.member) {
+        if !another && serves(tables, cell.member) {
             count_vip(question.vip, |counters| counters.track_hits += 1);
             refresh(question, bucket, way, cell, now_s);
             trace::member(cell.member, decision::TRACKED);
@@ -119,7 +122,7 @@ fn answer(question: &Question) -> Answer {
         store(bucket, way, FREE);
     }
     count_vip(question.vip, |counters| counters.track_misses += 1);
-    let (member, told_by_ring, how) = decide(question);
+    let (member, told_by_ring, how) = decide(tables, question);
     trace::member(member, how);
     if question.record && !told_by_ring && member != NO_MEMBER {
         let cell = Cell {
@@ -137,13 +140,13 @@ fn answer(question: &Question) -> Answer {
 /// The member of a flow that the table does not know, whether the next packet would be told the
 /// same without a cell, and why.
 #[inline(always)]
-fn decide(question: &Question) -> (MemberIndex, bool, u32) {
+fn decide(tables: Tables, question: &Question) -> (MemberIndex, bool, u32) {
     let settled = question.current == question.previous;
     let told_by_ring = settled && !question.always;
     if question.unknown_is_new {
         return (question.current, told_by_ring, decision::OPENED);
     }
-    if serves(question.previous) {
+    if serves(tables, question.previous) {
         (question.previous, told_by_ring, decision::PREVIOUS)
     } else {
         (question.current, false, decision::TAKEN_OVER)

@@ -69,9 +69,9 @@ impl Verdict {
         Some((self.0 & 0x7f, self.0 >> 8 & 0xff, self.0 >> 16))
     }
 
-    /// Whether the packet was sent to where it was to go (and not its sender told, by a stage to come).
+    /// Whether no stage comes next. A packet to a member then is sent; else its sender is told something.
     #[inline(always)]
-    pub(crate) const fn is_sent(self) -> bool {
+    pub(crate) const fn is_last(self) -> bool {
         self.0 & NEXT == 0
     }
 

@@ -18,7 +18,7 @@ use crate::{
     packet::Packet,
     scratch::scratch,
     select::choose,
-    services::{Service, address, service},
+    services::{address, service},
     stages::Stage,
     trace,
     verdict::{Verdict, settle},
@@ -65,14 +65,21 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
     conclude(&scratch.headers, receive(ctx, &scratch.headers)).0
 }
 
+/// Whether a packet's destination is a NAT source.
+#[inline(always)]
+fn is_to_nat_source(headers: &Headers) -> bool {
+    maps::tables().is_some_and(|tables| {
+        target::kind(address(tables, &headers.dest, headers.family)) == target::NAT_SOURCE
+    })
+}
+
 /// The verdict of a stage that may have given up on a packet to one of our addresses.
 #[inline(always)]
 fn conclude(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
     match result {
         Ok(verdict) => verdict,
         Err(reason) => {
-            let kind = target::kind(address(&headers.dest, headers.family));
-            Verdict::refused(reason, kind == target::NAT_SOURCE)
+            Verdict::refused(reason, is_to_nat_source(headers))
         }
     }
 }
@@ -122,7 +129,7 @@ pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let room = headers.length - (headers.l4 - headers.l3);
-    if target::kind(address(&headers.dest, headers.family)) == target::NAT_SOURCE {
+    if is_to_nat_source(headers) {
         // An address of the host as well: the host answers.
         return Err(Reason::IcmpOther);
     }
@@ -331,22 +338,27 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
         tcp_flags: 0,
         ..*turned
     };
-    let vip_index = match service(&turned.dest, turned.family, turned.protocol, turned.dest_be) {
-        Service::Vip(vip) => vip,
-        Service::NatSource(source) => {
-            let key = nat::request_key(turned, source | REPLY);
-            return Ok(about_session(turned, key));
-        }
-        Service::Foreign(_) => return Err(Reason::NoService),
-    };
+    let tables = maps::tables().ok_or(Reason::Internal)?;
+    let Headers {
+        family, protocol, ..
+    } = *turned;
+    let found = service(tables, &turned.dest, family, protocol, turned.dest_be);
+    if found.is_foreign() {
+        return Err(Reason::NoService);
+    }
+    let vip_index = found.index();
+    if !found.is_vip() {
+        let key = nat::request_key(turned, vip_index | REPLY);
+        return Ok(about_session(turned, key));
+    }
     trace::vip(vip_index);
-    let vip = maps::vip(u32::from(vip_index)).ok_or(Reason::Internal)?;
+    let vip = tables.vip(vip_index);
     if vip.forward == forward::NAT {
         let key = nat::request_key(turned, vip_index);
         return Ok(about_session(turned, key));
     }
     let choice = choose(vip, vip_index, turned, false)?;
-    let way = way(choice.member, vip_index)?;
+    let way = way(tables, choice.member, vip_index)?;
     match send(ctx, outer, vip, &way, choice.flow_hash)? {
         // Nothing is said about an error (RFC 1122, RFC 4443).
         Sending::Answered(verdict) => Ok(verdict),

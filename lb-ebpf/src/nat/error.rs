@@ -21,6 +21,7 @@ use crate::{
     forward::{pass_hop, way},
     headers::Headers,
     link::{self, Addresses},
+    maps,
     packet::Packet,
     scratch::{Scratch, scratch},
     trace,
@@ -64,7 +65,7 @@ fn try_forward(
     trace::vip(flow.vip);
     trace::member_found(flow.member);
     let packet = Packet::of(ctx);
-    let bytes = packet.len();
+    let bytes = packet.bytes();
     rewrite(packet, outer, quoted, flow)?;
     count_member(flow.member, |counters| counters.icmp_errors += 1);
     if is_reply {
@@ -72,7 +73,8 @@ fn try_forward(
         let action = link::leave_by(ctx, flow.ifindex)?;
         return Ok(Verdict::sent(Reason::IcmpErrorForwarded, action));
     }
-    let way = way(flow.member, flow.vip)?;
+    let tables = maps::tables().ok_or(Reason::Internal)?;
+    let way = way(tables, flow.member, flow.vip)?;
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
     let action = link::leave_by(ctx, way.egress.ifindex)?;
     Ok(Verdict::sent(Reason::IcmpErrorForwarded, action))

@@ -14,13 +14,14 @@ use crate::{
     counters::count_member,
     forward::{count_packet, way},
     fragments,
-    headers::{Headers, tcp},
+    headers::Headers,
     icmp,
     link::{self, Addresses},
-    maps,
+    maps::{self, Tables},
     packet::Packet,
     samples,
     scratch::{Scratch, Session, scratch},
+    select::Marks,
     stages::Stage,
     trace,
     verdict::{Verdict, settle},
@@ -38,20 +39,18 @@ use session::Belongs;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let Some(scratch) = scratch() else {
+    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let Some(vip) = maps::vip(vip_index) else {
-        return Verdict::of(Reason::Internal).0;
-    };
+    let vip = tables.vip(vip_index as u16);
     let headers = &scratch.headers;
     let noted = samples::is_sampled(vip, headers.flow_hash(vip));
     if !noted
         && !headers.first_fragment
         && let Some(flow) =
-            session::established(ctx, headers, &request_key(headers, vip_index as u16))
+            session::established(ctx, tables, headers, &request_key(headers, vip_index as u16))
     {
-        return settle(send(ctx, headers, &flow, vip_index as u16, false)).0;
+        return settle(send(ctx, tables, headers, &flow, vip_index as u16, false)).0;
     }
     Verdict::next(Stage::NatSession, 0, vip_index).0
 }
@@ -60,14 +59,14 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let Some(scratch) = scratch() else {
+    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
     let Scratch {
         headers, session, ..
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
-    let stage = match session::of_request(ctx, headers, session) {
+    let stage = match session::of_request(ctx, tables, headers, session) {
         Belongs::Nothing => Stage::NatBegin,
         Belongs::Session => Stage::NatSend,
         Belongs::Due => Stage::NatKeep,
@@ -80,17 +79,15 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let Some(scratch) = scratch() else {
+    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let Some(vip) = maps::vip(vip_index) else {
-        return Verdict::of(Reason::Internal).0;
-    };
+    let vip = tables.vip(vip_index as u16);
     let Scratch {
         headers, session, ..
     } = scratch;
     session.new = true;
-    match session::begin(ctx, headers, vip, vip_index as u16, session) {
+    match session::begin(ctx, tables, headers, vip, vip_index as u16, session) {
         Ok(()) => Verdict::next(Stage::NatSend, 0, vip_index).0,
         Err(reason) => Verdict::of(reason).0,
     }
@@ -114,30 +111,29 @@ pub(crate) extern "C" fn nat_keep(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let Some(scratch) = scratch() else {
+    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let Some(vip) = maps::vip(vip_index) else {
-        return Verdict::of(Reason::Internal).0;
-    };
+    let vip = tables.vip(vip_index as u16);
     let Scratch {
         headers, session, ..
     } = scratch;
-    settle(try_send(ctx, headers, session, vip, vip_index as u16)).0
+    settle(try_send(ctx, tables, headers, session, vip, vip_index as u16)).0
 }
 
 #[inline(always)]
 fn try_send(
     ctx: *mut xdp_md,
+    tables: Tables,
     headers: &Headers,
     session: &Session,
     vip: &Vip,
     vip_index: u16,
 ) -> Result<Verdict, Reason> {
     let member = session.request.member;
-    let bytes = Packet::of(ctx).len();
-    let verdict = send(ctx, headers, &session.request, vip_index, session.new)?;
-    if !verdict.is_sent() {
+    let bytes = Packet::of(ctx).bytes();
+    let verdict = send(ctx, tables, headers, &session.request, vip_index, session.new)?;
+    if !verdict.is_last() {
         return Ok(verdict);
     }
     let hash = headers.flow_hash(vip);
@@ -154,24 +150,24 @@ fn try_send(
 #[inline(always)]
 fn send(
     ctx: *mut xdp_md,
+    tables: Tables,
     headers: &Headers,
     flow: &NatFlow,
     vip_index: u16,
     new: bool,
 ) -> Result<Verdict, Reason> {
-    let way = way(flow.member, vip_index)?;
+    let way = way(tables, flow.member, vip_index)?;
     trace::vip(vip_index);
     trace::member(flow.member, decision::SESSION);
     if headers.length > way.egress.mtu {
         return Ok(icmp::answer(headers, icmp::Answer::TooBig(way.egress.mtu)));
     }
     let packet = Packet::of(ctx);
-    let bytes = packet.len();
+    let bytes = packet.bytes();
     rewrite::packet(packet, headers, flow)?;
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
     let action = link::leave_by(ctx, way.egress.ifindex)?;
-    let resets = headers.tcp_flags & tcp::RST != 0;
-    count_packet(flow.member, new || headers.opens(), resets, false, bytes);
+    count_packet(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);
     Ok(Verdict::sent(Reason::Forwarded, action))
 }
 
@@ -226,19 +222,19 @@ fn reply(
         fragments::remember_session(headers, key, flow.vip, flow.member);
     }
     let packet = Packet::of(ctx);
-    let bytes = packet.len();
+    let bytes = packet.bytes();
     rewrite::packet(packet, headers, flow)?;
     send_reply(ctx, flow, bytes)
 }
 
 /// Sends a rewritten packet back the way that the client's packets come.
 #[inline(always)]
-fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u32) -> Result<Verdict, Reason> {
+fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u64) -> Result<Verdict, Reason> {
     Addresses::from_words(flow.link).write(ctx)?;
     let action = link::leave_by(ctx, flow.ifindex)?;
     count_member(flow.member, |counters| {
         counters.reply_packets += 1;
-        counters.reply_bytes += u64::from(bytes);
+        counters.reply_bytes += bytes;
     });
     Ok(Verdict::sent(Reason::NatReply, action))
 }
@@ -254,14 +250,15 @@ pub(crate) fn follow_session(
     session::look_up(key, flow).ok_or(Reason::FragmentOrphan)?;
     let flow = &*flow;
     let packet = Packet::of(ctx);
-    let bytes = packet.len();
+    let bytes = packet.bytes();
     rewrite::addresses(packet, headers, flow)?;
     if key.scope & REPLY != 0 {
         return send_reply(ctx, flow, bytes);
     }
-    let way = way(flow.member, flow.vip)?;
+    let tables = maps::tables().ok_or(Reason::Internal)?;
+    let way = way(tables, flow.member, flow.vip)?;
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
-    count_packet(flow.member, false, false, false, bytes);
+    count_packet(flow.member, Marks::none(), 0, bytes);
     Ok(Verdict::sent(
         Reason::Forwarded,
         link::leave_by(ctx, way.egress.ifindex)?,

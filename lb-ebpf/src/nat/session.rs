@@ -18,7 +18,7 @@ use crate::{
     counters::count_vip,
     headers::{Headers, tcp},
     link::Addresses,
-    maps::{Elements as _, MEMBERS, NAT_NEW, NAT_SOURCES},
+    maps::{self, NAT_NEW, Tables},
     packet::ingress_ifindex,
     scratch::Session,
     select::{none_serves, serves, slot},
@@ -40,7 +40,7 @@ pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
     if key.scope & REPLY == 0 {
         if let Some(cell) = table::find_request_rarely(key) {
             // SAFETY: a cell that was just found.
-            *flow = flow_of(unsafe { &*cell })?;
+            *flow = flow_of(maps::tables()?, unsafe { &*cell });
             return Some(());
         }
     } else if let Some(cell) = table::find_reply_rarely(key) {
@@ -56,28 +56,33 @@ pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
 
 /// What is done with the client's packets of an established session.
 #[inline(always)]
-fn flow_of(session: &NatRecord) -> Option<NatFlow> {
-    let member = MEMBERS.at(u32::from(session.member()))?;
-    let source = NAT_SOURCES.at(u32::from(session.nat_source()))?;
-    // SAFETY: entries of mapped arrays; what is read is constant while a session names them.
-    Some(unsafe { session.flow(&*member, (*source).address) })
+fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
+    let member = tables.member(session.member());
+    let source = tables.nat_source(session.nat_source());
+    // SAFETY: an entry of a mapped array; what is read is constant while a session names it.
+    session.flow(unsafe { &*member }, source.address)
 }
 
 /// The entry of an established session, for a client's packet that changes nothing in it but its age.
 #[inline(always)]
-pub(super) fn established(ctx: *mut xdp_md, headers: &Headers, key: &NatKey) -> Option<NatFlow> {
+pub(super) fn established(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    key: &NatKey,
+) -> Option<NatFlow> {
     // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
     let session = unsafe { &mut *table::find_request(key)? };
     let now_s = clock::now_s() as u32;
     if is_due(ctx, session.kept, session.way_or_port, now_s)
         || headers.opens()
         || closing(headers) & !session.state() != 0
-        || !is_current(session.member(), session.generation)
+        || !is_current(tables, session.member(), session.generation)
     {
         return None;
     }
     touch(session, now_s);
-    flow_of(session)
+    Some(flow_of(tables, session))
 }
 
 /// The entry of an established session, for a backend's packet.
@@ -126,12 +131,17 @@ pub(super) enum Belongs {
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
 /// session that is closed or whose member is gone.
 #[inline(always)]
-pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> Belongs {
+pub(super) fn of_request(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    session: &mut Session,
+) -> Belongs {
     let cell = table::find_request_rarely(&session.request_key);
     session.embryonic = cell.is_none();
     let found = match cell {
         // SAFETY: a cell that was just found.
-        Some(cell) => flow_of(unsafe { &*cell }),
+        Some(cell) => Some(flow_of(tables, unsafe { &*cell })),
         None => NAT_NEW
             .get_ptr_mut(&session.request_key)
             // SAFETY: an entry that was just found.
@@ -143,8 +153,11 @@ pub(super) fn of_request(ctx: *mut xdp_md, headers: &Headers, session: &mut Sess
         return Belongs::Nothing;
     };
     session.request = flow;
-    let current = is_current(session.request.member, session.request.generation as u8);
-    if (headers.opens() || !current) && is_over(headers, session, current) {
+    let NatFlow {
+        member, generation, ..
+    } = session.request;
+    let current = is_current(tables, member, generation as u8);
+    if (headers.opens() || !current) && is_over(tables, headers, session, current) {
         return Belongs::Nothing;
     }
     let flow = &mut session.request;
@@ -234,29 +247,24 @@ pub(super) fn keep(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
 
 /// Whether the session's member still is who it was.
 #[inline(always)]
-fn is_current(member: u16, generation: u8) -> bool {
-    match MEMBERS.at(u32::from(member)) {
-        Some(member) => {
-            // SAFETY: a word of a mapped array that the controller replaces in one step.
-            let word = unsafe { (&raw const (*member).control).read_volatile() };
-            control::generation(word) as u8 == generation && control::state(word) != control::ABSENT
-        }
-        None => false,
-    }
+fn is_current(tables: Tables, member: u16, generation: u8) -> bool {
+    // SAFETY: a word of a mapped array that the controller replaces in one step.
+    let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
+    control::generation(word) as u8 == generation && control::state(word) != control::ABSENT
 }
 
 /// Whether a packet that opens a flow finds the old one, a copy of which is the session's request, closed by
 /// the client or reset by the backend, or its member gone. Then it is noted whether the old session still
 /// has its port.
 #[inline(always)]
-fn is_over(headers: &Headers, session: &mut Session, current: bool) -> bool {
+fn is_over(tables: Tables, headers: &Headers, session: &mut Session, current: bool) -> bool {
     write_reply_key(headers, session);
     session.over_key = session.reply_key;
     let replied = look_up(&session.over_key, &mut session.reply).is_some();
     let Session { request, reply, .. } = session;
     let is_over = !current
         || request.state & (state::RST | state::FIN) != 0
-        || !serves(request.member)
+        || !serves(tables, request.member)
         || replied && reply.state & state::RST != 0;
     // If its entry has expired, the port may be another client's by now.
     session.over = is_over
@@ -392,6 +400,7 @@ fn write_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, bits:
 #[inline(always)]
 pub(super) fn begin(
     ctx: *mut xdp_md,
+    tables: Tables,
     headers: &Headers,
     vip: &Vip,
     vip_index: u16,
@@ -411,15 +420,12 @@ pub(super) fn begin(
     if slot.current() == NO_MEMBER {
         return Err(none_serves(vip_index));
     }
-    if !serves(slot.current()) {
+    if !serves(tables, slot.current()) {
         // Before a port is taken for a session that nobody answers.
         return Err(Reason::MemberDown);
     }
-    write_request(headers, slot.current(), vip_index, &mut session.request)?;
-    let source = u32::from(session.request.nat_source);
-    let source = NAT_SOURCES.at(source).ok_or(Reason::Internal)?;
-    // SAFETY: an element of a mapped array, constant while members name it.
-    let source = unsafe { &*source };
+    write_request(tables, headers, slot.current(), vip_index, &mut session.request)?;
+    let source = tables.nat_source(session.request.nat_source);
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
         count_vip(vip_index, |counters| counters.nat_no_port += 1);
     })?;
@@ -444,12 +450,13 @@ pub(super) fn begin(
 /// Writes the entry of the client's packets, but for the port.
 #[inline(always)]
 fn write_request(
+    tables: Tables,
     headers: &Headers,
     member: u16,
     vip: u16,
     request: &mut NatFlow,
 ) -> Result<(), Reason> {
-    let entry = MEMBERS.at(u32::from(member)).ok_or(Reason::Internal)?;
+    let entry = tables.member(member);
     // SAFETY: an entry of a mapped array; the control word is replaced in one step, the rest is
     // constant while a ring names the member.
     let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };

@@ -16,7 +16,7 @@ use lb_common::{
 
 use crate::{
     clock,
-    maps::{Elements as _, MEMBERS, NAT_BUCKETS, NAT_LOCKS, NAT_REPLIES, NAT_REQUESTS},
+    maps::{self, NAT_BUCKETS, NAT_LOCKS, NAT_REPLIES, NAT_REQUESTS},
     scratch::{Session, scratch},
 };
 
@@ -127,7 +127,7 @@ impl<'a> Search<'a> {
             key,
             pattern: Pattern::of(key),
             members: if REPLIES {
-                MEMBERS.at(0)?
+                maps::tables()?.member(0)
             } else {
                 core::ptr::null()
             },

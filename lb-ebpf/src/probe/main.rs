@@ -19,7 +19,6 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lb_common::{
-    member::{Egress, MAX_EGRESS, Member},
     probe::{MAX_PROBE_FLOWS, ProbeCounters, ProbeFlow, ProbePath, ProbedBackend},
     ring::MAX_MEMBERS,
 };
@@ -36,17 +35,17 @@ mod ingress;
 mod out;
 mod outer;
 #[path = "../table.rs"]
+#[expect(
+    dead_code,
+    reason = "the balancer uses all of it, this program does not"
+)]
 mod table;
 
-use table::Table;
+use table::TablesMap;
 
-/// The members: the balancer's own table.
+/// The balancer's own tables of fixed size, for its members and interfaces.
 #[btf_map]
-static MEMBERS: Table<Member, { MAX_MEMBERS as usize }> = Array::new();
-
-/// Interfaces that frames leave through: the balancer's own table.
-#[btf_map]
-static EGRESS: Table<Egress, { MAX_EGRESS as usize }> = Array::new();
+static TABLES: TablesMap = Array::new();
 
 /// Where probes of the members go.
 #[btf_map]

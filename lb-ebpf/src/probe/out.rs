@@ -10,10 +10,10 @@ use lb_common::{
 };
 
 use crate::{
-    DROP, EGRESS, MEMBERS, NEXT, PROBE_FLOWS, PROBE_PATHS, count,
+    DROP, NEXT, PROBE_FLOWS, PROBE_PATHS, TABLES, count,
     frame::{Field, Frame, L3, Refused, Sum, V4, V6},
     outer,
-    table::Elements as _,
+    table::Tables,
 };
 
 /// What becomes of a packet.
@@ -24,12 +24,12 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
         forget(Frame(skb));
         return NEXT;
     };
-    let (Some(path), Some(member)) = (PROBE_PATHS.get(index), MEMBERS.at(index)) else {
+    let (Some(path), Some(tables)) = (PROBE_PATHS.get(index), Tables::of(&TABLES)) else {
         return NEXT;
     };
     // SAFETY: an element of a mapped array. The word that changes is read in one step; the rest is constant
     // while the member is there.
-    let member = unsafe { &*member };
+    let member = unsafe { &*tables.member(index as u16) };
     let frame = Frame(skb);
     let Some(flow) = read_flow(frame) else {
         // Not TCP and not UDP.
@@ -42,7 +42,7 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the controller writes the word in one step.
     let next_hop = unsafe { (&raw const member.next_hop).read_volatile() };
     let way = NextHop::unpack(next_hop)
-        .and_then(|hop| Some((hop, egress(u32::from(hop.egress))?)))
+        .map(|hop| (hop, tables.egress(hop.egress)))
         .filter(|(_, egress)| egress.ifindex != 0);
     let Some((hop, egress)) = way else {
         count(|counters| counters.no_next_hop += 1);
@@ -184,11 +184,4 @@ pub(crate) fn transport_sum(family: u8, protocol: u8) -> Sum {
         at: l4 + if is_udp { 6 } else { 16 },
         is_udp,
     }
-}
-
-/// An interface that frames leave through.
-#[inline(always)]
-fn egress(index: u32) -> Option<&'static Egress> {
-    // SAFETY: an element of a mapped array, constant while a next hop names it.
-    EGRESS.at(index).map(|egress| unsafe { &*egress })
 }

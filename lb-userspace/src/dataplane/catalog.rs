@@ -4,6 +4,8 @@
 //! the verifier let a program work on a map of another size. So every map is compared with this
 //! list, those that were just created as well: then object and controller can't disagree silently.
 
+use std::{marker::PhantomData, mem::offset_of};
+
 use aya::maps::{MapData, MapType};
 use lb_common::{
     counters::{MemberCounters, NodeCounters, VipCounters},
@@ -14,32 +16,30 @@ use lb_common::{
         buckets_for,
     },
     node::Budget,
-    ring::{IMAGE_WORDS, MAX_IMAGES, MAX_MEMBERS},
+    ring::{Image, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
+    tables::Tables,
     trace::Trace,
     track::Bucket,
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
 };
 
 use super::{
+    MapSize,
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result},
     object::LoadOptions,
 };
 
 /// Names of the maps, as the object has them.
 pub(super) mod name {
-    pub(in super::super) const VIP_TABLE: &str = "VIP_TABLE";
-    pub(in super::super) const VIPS: &str = "VIPS";
+    pub(in super::super) const TABLES: &str = "TABLES";
     pub(in super::super) const RINGS: &str = "RINGS";
-    pub(in super::super) const MEMBERS: &str = "MEMBERS";
-    pub(in super::super) const EGRESS: &str = "EGRESS";
     pub(in super::super) const DEVICES: &str = "DEVICES";
     pub(in super::super) const TRACK: &str = "TRACK";
     pub(in super::super) const NAT_REQUESTS: &str = "NAT_REQUESTS";
     pub(in super::super) const NAT_REPLIES: &str = "NAT_REPLIES";
     pub(in super::super) const NAT_LOCKS: &str = "NAT_LOCKS";
     pub(in super::super) const NAT_NEW: &str = "NAT_NEW";
-    pub(in super::super) const NAT_SOURCES: &str = "NAT_SOURCES";
     pub(in super::super) const FRAGMENTS: &str = "FRAGMENTS";
     pub(in super::super) const SAMPLES: &str = "SAMPLES";
     pub(in super::super) const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
@@ -74,14 +74,9 @@ pub struct MapSpec {
 }
 
 impl MapSpec {
-    /// What the map has room for: a table is one element, a bucket has several places.
+    /// What the map has room for: a bucket has several places.
     pub(super) fn places(&self) -> u64 {
         let in_an_element = match self.name {
-            name::VIP_TABLE => VIP_TABLE_SIZE,
-            name::VIPS => MAX_VIPS,
-            name::MEMBERS => MAX_MEMBERS,
-            name::EGRESS => MAX_EGRESS,
-            name::NAT_SOURCES => MAX_NAT_SOURCES,
             name::TRACK => lb_common::track::WAYS as u32,
             name::NAT_REQUESTS | name::NAT_REPLIES => lb_common::nat::WAYS as u32,
             _ => 1,
@@ -107,14 +102,68 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: u32, flags: 
     }
 }
 
-/// A table of fixed size: one element, in which the data path finds its way without a lookup.
-pub(super) const fn table<V>(name: &'static str, len: u32) -> MapSpec {
-    let one = spec::<u32, V>(name, MapType::Array, 1, MMAPABLE);
-    MapSpec {
-        value_size: one.value_size * len,
-        ..one
+/// A table of fixed size: a part of [`name::TABLES`].
+#[derive(Debug)]
+pub(super) struct Part<V> {
+    /// Name, for errors and metrics.
+    pub name: &'static str,
+    /// Where it begins, bytes.
+    pub offset: usize,
+    /// Elements.
+    pub len: u32,
+    _values: PhantomData<V>,
+}
+
+impl<V> Part<V> {
+    const fn new(name: &'static str, offset: usize, len: u32) -> Self {
+        Self {
+            name,
+            offset,
+            len,
+            _values: PhantomData,
+        }
+    }
+
+    const fn size(&self) -> MapSize {
+        MapSize {
+            name: self.name,
+            places: self.len as u64,
+            bytes: Some(self.len as u64 * size_of::<V>() as u64),
+        }
     }
 }
+
+/// The parts of [`name::TABLES`].
+pub(super) mod part {
+    use super::{
+        Egress, MAX_EGRESS, MAX_MEMBERS, MAX_NAT_SOURCES, MAX_VIPS, MapSize, Member, NatSource,
+        Part, Tables, VIP_TABLE_SIZE, Vip, VipEntry, offset_of,
+    };
+
+    pub(in super::super) const SERVICES: Part<VipEntry> =
+        Part::new("VIP_TABLE", offset_of!(Tables, services), VIP_TABLE_SIZE);
+    pub(in super::super) const VIPS: Part<Vip> =
+        Part::new("VIPS", offset_of!(Tables, vips), MAX_VIPS);
+    pub(in super::super) const MEMBERS: Part<Member> =
+        Part::new("MEMBERS", offset_of!(Tables, members), MAX_MEMBERS);
+    pub(in super::super) const EGRESS: Part<Egress> =
+        Part::new("EGRESS", offset_of!(Tables, egress), MAX_EGRESS);
+    pub(in super::super) const NAT_SOURCES: Part<NatSource> =
+        Part::new("NAT_SOURCES", offset_of!(Tables, nat_sources), MAX_NAT_SOURCES);
+
+    /// What they have room for.
+    pub(in super::super) const SIZES: [MapSize; 5] = [
+        SERVICES.size(),
+        VIPS.size(),
+        MEMBERS.size(),
+        EGRESS.size(),
+        NAT_SOURCES.size(),
+    ];
+}
+
+/// The map that has all of these.
+pub(super) const TABLES: MapSpec =
+    spec::<u32, Tables>(name::TABLES, MapType::Array, 1, MMAPABLE);
 
 /// A table whose size depends on the configuration: as many elements.
 const fn sized_table<V>(name: &'static str, len: u32) -> MapSpec {
@@ -133,11 +182,8 @@ const fn recent<K, V>(name: &'static str, max_entries: u32) -> MapSpec {
 #[must_use]
 pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
     vec![
-        table::<VipEntry>(name::VIP_TABLE, VIP_TABLE_SIZE),
-        table::<Vip>(name::VIPS, MAX_VIPS),
+        TABLES,
         spec::<u32, u32>(name::RINGS, MapType::ArrayOfMaps, MAX_IMAGES, 0),
-        table::<Member>(name::MEMBERS, MAX_MEMBERS),
-        table::<Egress>(name::EGRESS, MAX_EGRESS),
         // An interface index and a program: `bpf_devmap_val`, Linux 5.8.
         spec::<u32, [u32; 2]>(
             name::DEVICES,
@@ -150,7 +196,6 @@ pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
         sized_table::<ReplyBucket>(name::NAT_REPLIES, buckets_for(options.nat_sessions)),
         spec::<u32, u32>(name::NAT_LOCKS, MapType::Hash, MAX_LOCKS, 0),
         recent::<NatKey, NatFlow>(name::NAT_NEW, 2 * options.nat_embryonic),
-        table::<NatSource>(name::NAT_SOURCES, MAX_NAT_SOURCES),
         recent::<FragmentKey, FragmentTarget>(name::FRAGMENTS, MAX_DATAGRAMS),
         recent::<FlowKey, FlowSample>(name::SAMPLES, MAX_SAMPLES),
         counts::<MemberCounters>(name::MEMBER_COUNTS, MAX_MEMBERS),
@@ -163,7 +208,7 @@ pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
 }
 
 /// What each ring image must be.
-pub(super) const IMAGE: MapSpec = table::<u64>("ring image", IMAGE_WORDS);
+pub(super) const IMAGE: MapSpec = spec::<u32, Image>("ring image", MapType::Array, 1, MMAPABLE);
 
 impl MapSpec {
     /// Compares a map with what it must be. `shown` is how errors call the map.

@@ -10,7 +10,7 @@ use aya::maps::{DevMapHash, MapData};
 use lb_common::member::Egress;
 
 use super::{
-    catalog::name,
+    catalog::{name, part},
     error::{DataplaneError, Result, chain},
     mapping::Mapped,
 };
@@ -66,7 +66,7 @@ impl EgressTable {
         let entry = match self.find(ifindex)? {
             Some(entry) => entry,
             None => self.find(0)?.ok_or_else(|| DataplaneError::Full {
-                table: name::EGRESS,
+                table: part::EGRESS.name,
                 what: format!("interface {ifindex}"),
                 limit: format!("{} interfaces", self.table.len() - 1),
                 hint: "fewer interfaces can be used",

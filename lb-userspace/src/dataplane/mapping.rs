@@ -48,12 +48,17 @@ impl<T: Pod> Mapped<T> {
         size_of::<T>() / WORD
     };
 
-    /// Maps the array behind `fd`, which has `len` elements of `T`'s size.
-    pub(super) fn of(name: &'static str, fd: impl AsFd, len: u32) -> Result<Self> {
+    /// Maps the array behind `fd` from the byte `offset` on, where a page begins: `len` elements of `T`'s size.
+    pub(super) fn of(name: &'static str, fd: impl AsFd, offset: usize, len: u32) -> Result<Self> {
         let bytes = Self::mapping_bytes(name, len)?;
+        let offset = offset.try_into().map_err(|_| DataplaneError::OutOfRange {
+            table: name,
+            index: 0,
+            len,
+        })?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let base = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, fd, 0) };
+        let base = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, fd, offset) };
         Self::from_base(name, base, bytes, len)
     }
 

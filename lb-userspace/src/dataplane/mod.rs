@@ -64,7 +64,7 @@ pub use tracking::Tracking;
 pub use view::{PinnedView, address_of};
 pub use vips::{RingName, Vips};
 
-use catalog::name;
+use catalog::{Part, name, part};
 use error::PRIVILEGE_HINT;
 use pins::LinkMode;
 use program::Balancer;
@@ -178,19 +178,20 @@ impl Dataplane {
 
     fn take_maps(mut balancer: Balancer, clock: Clock, pins: Option<Pins>) -> Result<Self> {
         let ebpf = balancer.ebpf_mut();
+        let tables = take_any(ebpf, name::TABLES)?;
         let vips = Vips {
-            table: mapped(ebpf, name::VIPS)?,
+            table: part_of(&tables, &part::VIPS)?,
         };
         let named: Vec<ImageIndex> = vips.rings().map(|(_, ring)| ring.image).collect();
         let images = pins.as_ref().map(Pins::images);
         let rings = Rings::adopt(take(ebpf, name::RINGS)?, images, named)?;
         Ok(Self {
             members: Members {
-                table: mapped(ebpf, name::MEMBERS)?,
+                table: part_of(&tables, &part::MEMBERS)?,
             },
-            services: Services::new(mapped(ebpf, name::VIP_TABLE)?),
+            services: Services::new(part_of(&tables, &part::SERVICES)?),
             egress: EgressTable {
-                table: mapped(ebpf, name::EGRESS)?,
+                table: part_of(&tables, &part::EGRESS)?,
                 devices: take(ebpf, name::DEVICES)?,
             },
             counters: Counters {
@@ -204,7 +205,7 @@ impl Dataplane {
                 replies: mapped(ebpf, name::NAT_REPLIES)?,
                 embryonic: take(ebpf, name::NAT_NEW)?,
             },
-            nat_sources: mapped(ebpf, name::NAT_SOURCES)?,
+            nat_sources: part_of(&tables, &part::NAT_SOURCES)?,
             samples: Samples {
                 map: take_data(ebpf, name::SAMPLES)?,
             },
@@ -306,7 +307,9 @@ impl Dataplane {
                 bytes + if is_rings { images } else { 0 }
             }),
         };
-        catalog(options).iter().map(size).collect()
+        let maps = catalog(options);
+        let others = maps.iter().filter(|map| map.name != name::TABLES);
+        part::SIZES.into_iter().chain(others.map(size)).collect()
     }
 
     /// The kernel's number for the program.
@@ -315,12 +318,15 @@ impl Dataplane {
     }
 }
 
+/// Takes a map out of the object.
+fn take_any(ebpf: &mut Ebpf, name: &'static str) -> Result<Map> {
+    ebpf.take_map(name)
+        .ok_or(DataplaneError::Missing { kind: "map", name })
+}
+
 /// Takes a map out of the object, as the type that aya has for it.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or(DataplaneError::Missing { kind: "map", name })?;
-    T::try_from(map).map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
+    T::try_from(take_any(ebpf, name)?).map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
 }
 
 /// Takes a map out of the object, as it is.
@@ -336,10 +342,16 @@ fn take_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData> {
 
 /// Maps a table into memory.
 fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapped<T>> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or(DataplaneError::Missing { kind: "map", name })?;
-    mapped_from(name, &map)
+    mapped_from(name, &take_any(ebpf, name)?)
+}
+
+/// Maps a table of fixed size into memory. `tables` was compared with the catalog.
+fn part_of<T: Pod>(tables: &Map, part: &Part<T>) -> Result<Mapped<T>> {
+    let data = data_of(tables).ok_or(DataplaneError::Missing {
+        kind: "array map",
+        name: name::TABLES,
+    })?;
+    Mapped::of(part.name, data.fd(), part.offset, part.len)
 }
 
 /// Maps the table of an open map into memory.
@@ -361,7 +373,7 @@ fn mapped_from<T: Pod>(name: &'static str, map: &Map) -> Result<Mapped<T>> {
             hint: "build controller and eBPF object from the same sources",
         });
     }
-    Mapped::of(name, data.fd(), info.max_entries() * (element / size))
+    Mapped::of(name, data.fd(), 0, info.max_entries() * (element / size))
 }
 
 /// What is common to maps of the kinds that we have.

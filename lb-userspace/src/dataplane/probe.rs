@@ -18,14 +18,13 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use lb_common::{
-    member::{Egress, MAX_EGRESS, Member},
     probe::{MAX_PROBE_FLOWS, ProbeCounters, ProbeFlow, ProbePath as Entry, ProbedBackend},
     ring::MAX_MEMBERS,
     vip::forward,
 };
 
 use super::{
-    catalog::{MapSpec, name, table},
+    catalog::{MapSpec, TABLES},
     counters::sum,
     data_of,
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain, os_error},
@@ -56,9 +55,8 @@ const ATTACH_HINT: &str = "before Linux 6.6 the kernel needs CONFIG_NET_SCH_INGR
 const DETACH_HINT: &str = "remove it by hand: `tc filter del dev INTERFACE ingress`, and `egress`";
 
 /// What each map must be.
-const MAPS: [MapSpec; 5] = [
-    table::<Member>(name::MEMBERS, MAX_MEMBERS),
-    table::<Egress>(name::EGRESS, MAX_EGRESS),
+const MAPS: [MapSpec; 4] = [
+    TABLES,
     map::<u32, Entry>(PATHS, MapType::Array, MAX_MEMBERS, 0),
     map::<ProbeFlow, ProbedBackend>("PROBE_FLOWS", MapType::LruHash, MAX_PROBE_FLOWS, 0),
     map::<u32, ProbeCounters>(COUNTS, MapType::PerCpuArray, 1, 0),
@@ -125,15 +123,13 @@ impl ProbePaths {
     /// The data path is not pinned there, or the kernel refuses the program.
     pub fn load(pins: &Pins) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        for table in [name::MEMBERS, name::EGRESS] {
-            // aya would create and pin what is not there.
-            let path = pins.maps().join(table);
-            if !path.exists() {
-                let missing = io::Error::from(io::ErrorKind::NotFound);
-                return Err(pins::failed("open", &path, &missing, PINNED_HINT));
-            }
-            loader.map_pin_path(table, path);
+        // aya would create and pin what is not there.
+        let path = pins.maps().join(TABLES.name);
+        if !path.exists() {
+            let missing = io::Error::from(io::ErrorKind::NotFound);
+            return Err(pins::failed("open", &path, &missing, PINNED_HINT));
         }
+        loader.map_pin_path(TABLES.name, path);
         let mut ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Load {
             kernel: chain(&error),
             hint: LOAD_HINT,

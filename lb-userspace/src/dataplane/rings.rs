@@ -97,7 +97,7 @@ impl Rings {
 
     fn map_image(&mut self, index: ImageIndex, image: &Array<MapData, Image>) -> Result<()> {
         IMAGE.check(&format!("{} {}", IMAGE.name, index.0), image_data(image))?;
-        let mapped = Mapped::of(IMAGE.name, image_data(image).fd(), IMAGE_WORDS)?;
+        let mapped = Mapped::of(IMAGE.name, image_data(image).fd(), 0, IMAGE_WORDS)?;
         self.images.insert(index, mapped);
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::mem::offset_of;
 use lb_common::vip::{MAX_PROBES, REMOVED, VipEntry, VipKey};
 
 use super::{
-    catalog::name,
+    catalog::part,
     error::{DataplaneError, Result},
     mapping::Mapped,
 };
@@ -100,7 +100,7 @@ impl Services {
             return self.table.store_word(place, TARGET, target);
         }
         let place = search.free.ok_or_else(|| DataplaneError::Full {
-            table: name::VIP_TABLE,
+            table: part::SERVICES.name,
             what: format!("service {key:x?}"),
             limit: format!("{MAX_PROBES} places that it could have are taken"),
             hint: "remove VIPs, or use another address or port",

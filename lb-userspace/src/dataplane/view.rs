@@ -18,9 +18,9 @@ use lb_common::{
 
 use super::{
     Counters, EgressTable, Mapped, Members, Pins, Rings, Services, Sessions, Tracking, Vips,
-    catalog::name,
+    catalog::{name, part},
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
-    mapped_from,
+    mapped_from, part_of,
 };
 use crate::transition::RingState;
 
@@ -60,18 +60,16 @@ impl PinnedView {
     /// When there is none, or it is of another version.
     pub fn open(pins: &Pins) -> Result<Self> {
         pins.check_version()?;
+        let tables = pinned(pins, name::TABLES)?;
         let vips = Vips {
-            table: mapped_from(name::VIPS, &pinned(pins, name::VIPS)?)?,
+            table: part_of(&tables, &part::VIPS)?,
         };
         let named: Vec<_> = vips.rings().map(|(_, ring)| ring.image).collect();
         Ok(Self {
             members: Members {
-                table: mapped_from(name::MEMBERS, &pinned(pins, name::MEMBERS)?)?,
+                table: part_of(&tables, &part::MEMBERS)?,
             },
-            services: Services::new(mapped_from(
-                name::VIP_TABLE,
-                &pinned(pins, name::VIP_TABLE)?,
-            )?),
+            services: Services::new(part_of(&tables, &part::SERVICES)?),
             rings: Rings::adopt(pinned_as(pins, name::RINGS)?, Some(pins.images()), named)?,
             vips,
             counters: Counters {
@@ -81,7 +79,7 @@ impl PinnedView {
             },
             tracking: Tracking::new(mapped_from(name::TRACK, &pinned(pins, name::TRACK)?)?),
             egress: EgressTable {
-                table: mapped_from(name::EGRESS, &pinned(pins, name::EGRESS)?)?,
+                table: part_of(&tables, &part::EGRESS)?,
                 devices: pinned_as(pins, name::DEVICES)?,
             },
             sessions: Sessions {
@@ -89,7 +87,7 @@ impl PinnedView {
                 replies: mapped_from(name::NAT_REPLIES, &pinned(pins, name::NAT_REPLIES)?)?,
                 embryonic: pinned_as(pins, name::NAT_NEW)?,
             },
-            nat_sources: mapped_from(name::NAT_SOURCES, &pinned(pins, name::NAT_SOURCES)?)?,
+            nat_sources: part_of(&tables, &part::NAT_SOURCES)?,
         })
     }
 
