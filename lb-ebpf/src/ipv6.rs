@@ -8,8 +8,8 @@ use network_types::ip::Ipv6Hdr;
 
 use crate::{
     headers::Headers,
-    maps::{self, Tables},
     ipv4::{dispatch, hand_over},
+    maps::{self, Tables},
     packet::{Packet, View},
     scratch,
     services::{address, foreign, service},

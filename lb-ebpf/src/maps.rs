@@ -16,8 +16,8 @@ use lb_common::{
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::MAX_EGRESS,
     nat::{
-        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, NatFlow, NatKey, ReplyBucket, RequestBucket,
-        buckets_for,
+        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, NatFlow, NatKey, ReplyBucket,
+        RequestBucket, buckets_for,
     },
     node::{Budget, DEFAULT_ICMP_RATE},
     ring::{Image, MAX_IMAGES, MAX_MEMBERS},
@@ -67,10 +67,8 @@ pub(crate) static TABLES: TablesMap = Array::new();
 
 /// Ring images. A VIP names its image, so that a swap is one store.
 #[btf_map]
-pub(crate) static RINGS: ArrayOfMaps<
-    Array<Image, 1, MAPPED>,
-    { MAX_IMAGES as usize },
-> = ArrayOfMaps::new();
+pub(crate) static RINGS: ArrayOfMaps<Array<Image, 1, MAPPED>, { MAX_IMAGES as usize }> =
+    ArrayOfMaps::new();
 
 /// The interfaces that frames leave through, by interface index, for `XDP_REDIRECT`.
 #[btf_map]

@@ -47,7 +47,7 @@ impl Marks {
 
     #[inline(always)]
     pub(crate) const fn of(new_flow: bool, kept: bool) -> Self {
-        Self((new_flow as u32) * Self::NEW_FLOW | (kept as u32) * Self::KEPT)
+        Self(((new_flow as u32) * Self::NEW_FLOW) | ((kept as u32) * Self::KEPT))
     }
 
     /// Counts the packet for what it is besides a packet.

@@ -78,9 +78,7 @@ fn is_to_nat_source(headers: &Headers) -> bool {
 fn conclude(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
     match result {
         Ok(verdict) => verdict,
-        Err(reason) => {
-            Verdict::refused(reason, is_to_nat_source(headers))
-        }
+        Err(reason) => Verdict::refused(reason, is_to_nat_source(headers)),
     }
 }
 

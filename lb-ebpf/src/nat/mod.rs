@@ -7,7 +7,6 @@ use lb_common::{
     nat::{NatFlow, NatKey, REPLY},
     reason::Reason,
     trace::decision,
-    vip::Vip,
 };
 
 use crate::{
@@ -45,10 +44,10 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let vip = tables.vip(vip_index as u16);
     let headers = &scratch.headers;
     let noted = samples::is_sampled(vip, headers.flow_hash(vip));
+    let key = request_key(headers, vip_index as u16);
     if !noted
         && !headers.first_fragment
-        && let Some(flow) =
-            session::established(ctx, tables, headers, &request_key(headers, vip_index as u16))
+        && let Some(flow) = session::established(ctx, tables, headers, &key)
     {
         return settle(send(ctx, tables, headers, &flow, vip_index as u16, false)).0;
     }
@@ -114,11 +113,10 @@ pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let vip = tables.vip(vip_index as u16);
     let Scratch {
         headers, session, ..
     } = scratch;
-    settle(try_send(ctx, tables, headers, session, vip, vip_index as u16)).0
+    settle(try_send(ctx, tables, headers, session, vip_index as u16)).0
 }
 
 #[inline(always)]
@@ -127,21 +125,22 @@ fn try_send(
     tables: Tables,
     headers: &Headers,
     session: &Session,
-    vip: &Vip,
     vip_index: u16,
 ) -> Result<Verdict, Reason> {
-    let member = session.request.member;
+    let Session { request, new, .. } = session;
     let bytes = Packet::of(ctx).bytes();
-    let verdict = send(ctx, tables, headers, &session.request, vip_index, session.new)?;
+    let verdict = send(ctx, tables, headers, request, vip_index, *new)?;
     if !verdict.is_last() {
         return Ok(verdict);
     }
+    let vip = tables.vip(vip_index);
     let hash = headers.flow_hash(vip);
     if samples::is_sampled(vip, hash) {
-        samples::sample(u32::from(vip_index), u32::from(member), bytes, hash as u32);
+        let (vip, member) = (u32::from(vip_index), u32::from(request.member));
+        samples::sample(vip, member, bytes, hash as u32);
     }
     if headers.first_fragment {
-        fragments::remember_session(headers, &session.request_key, vip_index, member);
+        fragments::remember_session(headers, &session.request_key, vip_index, request.member);
     }
     Ok(verdict)
 }

@@ -424,7 +424,8 @@ pub(super) fn begin(
         // Before a port is taken for a session that nobody answers.
         return Err(Reason::MemberDown);
     }
-    write_request(tables, headers, slot.current(), vip_index, &mut session.request)?;
+    let member = slot.current();
+    write_request(tables, headers, member, vip_index, &mut session.request)?;
     let source = tables.nat_source(session.request.nat_source);
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
         count_vip(vip_index, |counters| counters.nat_no_port += 1);

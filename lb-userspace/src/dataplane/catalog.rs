@@ -148,8 +148,11 @@ pub(super) mod part {
         Part::new("MEMBERS", offset_of!(Tables, members), MAX_MEMBERS);
     pub(in super::super) const EGRESS: Part<Egress> =
         Part::new("EGRESS", offset_of!(Tables, egress), MAX_EGRESS);
-    pub(in super::super) const NAT_SOURCES: Part<NatSource> =
-        Part::new("NAT_SOURCES", offset_of!(Tables, nat_sources), MAX_NAT_SOURCES);
+    pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
+        "NAT_SOURCES",
+        offset_of!(Tables, nat_sources),
+        MAX_NAT_SOURCES,
+    );
 
     /// What they have room for.
     pub(in super::super) const SIZES: [MapSize; 5] = [
@@ -162,8 +165,7 @@ pub(super) mod part {
 }
 
 /// The map that has all of these.
-pub(super) const TABLES: MapSpec =
-    spec::<u32, Tables>(name::TABLES, MapType::Array, 1, MMAPABLE);
+pub(super) const TABLES: MapSpec = spec::<u32, Tables>(name::TABLES, MapType::Array, 1, MMAPABLE);
 
 /// A table whose size depends on the configuration: as many elements.
 const fn sized_table<V>(name: &'static str, len: u32) -> MapSpec {

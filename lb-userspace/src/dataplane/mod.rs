@@ -326,7 +326,8 @@ fn take_any(ebpf: &mut Ebpf, name: &'static str) -> Result<Map> {
 
 /// Takes a map out of the object, as the type that aya has for it.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T> {
-    T::try_from(take_any(ebpf, name)?).map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
+    T::try_from(take_any(ebpf, name)?)
+        .map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
 }
 
 /// Takes a map out of the object, as it is.
