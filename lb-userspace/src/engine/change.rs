@@ -451,4 +451,3 @@ pub(super) fn of_controller(error: &ControllerError) -> Box<ApiError> {
     };
     ApiError::new(code, error.to_string())
 }
-

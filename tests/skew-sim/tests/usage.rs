@@ -25,9 +25,6 @@ fn help_is_no_mistake_and_a_mistake_is_told() {
         assert_eq!(said.status.code(), Some(2), "{wrong:?}: {said:?}");
         assert_eq!(said.stdout, b"", "{wrong:?}");
         let told = String::from_utf8(said.stderr).unwrap();
-        assert!(
-            told.contains(wrong[0]) && told.contains("Usage:"),
-            "{told}"
-        );
+        assert!(told.contains(wrong[0]) && told.contains("Usage:"), "{told}");
     }
 }
