@@ -88,7 +88,7 @@ impl Drop for HostAddresses {
 }
 
 /// The host's own end of an address: on a point-to-point link `Address` is the other one.
-fn address(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn address(message: &AddressMessage) -> Option<IpAddr> {
     let mut found = None;
     for attribute in &message.attributes {
         match attribute {

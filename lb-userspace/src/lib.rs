@@ -11,6 +11,7 @@ pub mod capture;
 pub mod change;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod dataplane;

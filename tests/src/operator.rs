@@ -87,6 +87,12 @@ impl Operator {
         })
     }
 
+    /// Drains a backend, and waits until it has been idle for two seconds; for `limit` (`60s`) at most.
+    pub fn drain(&self, backend: &str, limit: &str) -> Result<Said> {
+        let wait = ["--wait", "--idle", "2s", "--timeout", limit];
+        self.run(&[&["backend", "drain", backend], &wait[..]].concat())
+    }
+
     /// Makes a request; gives the status and the body. An error: there was no answer.
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
         let mut stream = UnixStream::connect(&self.socket).context("the API's socket")?;

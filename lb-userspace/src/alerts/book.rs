@@ -17,7 +17,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, Patience};
-use crate::api::types::{Alert, Severity};
+use crate::{
+    api::types::{Alert, Severity},
+    clock::later,
+};
 
 /// Alerts that can be on at once. More of them tell nobody anything.
 pub(super) const MOST: usize = 1000;
@@ -183,6 +186,13 @@ impl Entry {
         None
     }
 
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        let former = self.former.iter_mut().map(|(_, _, until)| until);
+        let known = [&mut self.since, &mut self.changed].into_iter();
+        let perhaps = [&mut self.over, &mut self.seen, &mut self.milder_since];
+        known.chain(perhaps.into_iter().flatten()).chain(former)
+    }
+
     fn touch(&mut self, now: Timestamp) {
         self.version += 1;
         self.changed = now;
@@ -314,6 +324,17 @@ impl Book {
             }
         }
         changes
+    }
+
+    /// The clock was set: everything is as old as it was, and lasts as long.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        let pending = self.pending.values_mut();
+        let mut times: Vec<&mut Timestamp> = pending.chain(self.silences.values_mut()).collect();
+        times.extend(&mut self.started);
+        times.extend(self.entries.values_mut().flat_map(Entry::times));
+        for time in times {
+            *time = later(*time, by);
+        }
     }
 
     /// Forgets what is over and was told to all receivers, or is too old.

@@ -29,7 +29,7 @@ use book::{Book, Change};
 pub use condition::{Condition, Patience};
 use delivery::Receiver;
 pub use delivery::{ReceiverCounts, Tested, signature};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 pub use observe::{Limits, Observer, VipLimits};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
@@ -37,7 +37,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::types::{Alert, Severity},
-    config, durable,
+    clock, config, durable,
     events::{Entry as EventEntry, Journal},
 };
 
@@ -189,6 +189,17 @@ impl Alerts {
         }
     }
 
+    /// The system's clock was set: alerts are as old as they were, and silences last as long.
+    pub fn clock_was_set(&self, by: SignedDuration) {
+        let mut book = lock(&self.shared.book);
+        let is_empty = book.entries.is_empty() && book.silences() == 0;
+        book.move_by(by);
+        drop(book);
+        if !is_empty {
+            self.shared.changed();
+        }
+    }
+
     /// Alerts that are on, the gravest first, then the oldest.
     #[must_use]
     pub fn list(&self) -> Vec<Alert> {
@@ -208,7 +219,7 @@ impl Alerts {
         let alert = book.alert(id).ok_or_else(not_found)?;
         drop(book);
         let message = format!("acknowledged by {who}: {}", alert.summary);
-        self.shared.note(Timestamp::now(), &alert, message);
+        self.shared.note(clock::now(), &alert, message);
         Ok(alert)
     }
 
@@ -219,7 +230,7 @@ impl Alerts {
     ///
     /// No such alert is on, or the silence would be too long.
     pub fn silence(&self, id: &str, until: Timestamp, who: &str) -> Result<Alert, AlertsError> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let days = until.duration_since(now).as_hours() / 24;
         if days >= LONGEST_SILENCE_DAYS {
             return Err(AlertsError::TooLong(LONGEST_SILENCE_DAYS));

@@ -243,3 +243,34 @@ fn a_silence_ends() {
     let alert = alerts.silence("backends:api", now, "eve").unwrap();
     assert_eq!(alert.silenced_until, None);
 }
+
+/// The system's clock is set by `by` seconds: before, all that is known is moved with it.
+fn set_clock(alerts: &Alerts, by: i64) {
+    alerts.clock_was_set(SignedDuration::from_secs(by));
+}
+
+#[test]
+fn a_clock_that_is_set_makes_nothing_older_and_ends_no_silence() {
+    for by in [7200, -7200] {
+        let alerts = seasoned();
+        during(&alerts, 0..10, &[down(&["a"])]);
+        lock(&alerts.shared.book).silence(at(10), "backends:api", at(70));
+        set_clock(&alerts, by);
+        let told = messages(&alerts);
+        during(&alerts, 10 + by..69 + by, &[down(&["a"])]);
+        let alert = alerts.list().remove(0);
+        assert_eq!((alert.severity, alert.since), (Severity::Warning, at(by)));
+        assert_eq!(alert.silenced_until, Some(at(70 + by)));
+        during(&alerts, 69 + by..71 + by, &[down(&["a"])]);
+        assert_eq!(alerts.list()[0].silenced_until, None);
+        // It escalates when its time has come, and is over when it has been gone for a while.
+        assert_eq!(messages(&alerts), told, "nothing new");
+        during(&alerts, 71 + by..601 + by, &[down(&["a"])]);
+        assert_eq!(alerts.list()[0].severity, Severity::Critical);
+        set_clock(&alerts, -by);
+        during(&alerts, 601..614, &[]);
+        assert_eq!(alerts.list().len(), 1);
+        during(&alerts, 614..620, &[]);
+        assert_eq!(alerts.list(), []);
+    }
+}

@@ -19,7 +19,7 @@ use super::{
         RevisionNumber, RollbackRequest, Status, VipStatus,
     },
 };
-use crate::{alerts::AlertsError, engine::Engine};
+use crate::{alerts::AlertsError, clock, engine::Engine};
 
 /// The largest body that is read, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
@@ -346,8 +346,7 @@ async fn silence(
 ) -> Answer<Alert> {
     let who = check_who(&request.who)?;
     let time = jiff::SignedDuration::from_secs(request.for_s.into());
-    let until = jiff::Timestamp::now().checked_add(time);
-    let until = until.unwrap_or(jiff::Timestamp::MAX);
+    let until = clock::later(clock::now(), time);
     let silenced = engine.alerts().silence(&id, until, who);
     Ok(Json(silenced.map_err(|error| of_alerts(&error))?))
 }

@@ -14,6 +14,8 @@
 //! `state = "disabled"` first.
 
 mod adoption;
+#[cfg(test)]
+mod cost;
 mod entry;
 mod error;
 mod indexes;
@@ -21,6 +23,7 @@ mod install;
 mod integrity;
 pub mod lock;
 mod maintenance;
+mod parallel;
 mod plan;
 pub mod ports;
 mod preview;

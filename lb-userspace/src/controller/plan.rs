@@ -14,6 +14,7 @@ use super::{
     entry::{self, NO_NAT_SOURCE, Source, Ways, forward_name},
     error::{ControllerError, Result},
     indexes::next_free,
+    parallel::in_parallel,
     state::{MemberState, ServiceId, SourceState, State, VipState},
 };
 use crate::{
@@ -414,29 +415,35 @@ impl<'a> Plan<'a> {
     }
 
     fn build_rings(&mut self, now_s: u32) -> Result<()> {
-        let indexes: Vec<u16> = self.next.vips.keys().copied().collect();
-        for index in indexes {
-            let panic = self.next.is_panicking(index);
-            let members: Vec<RingMember> = (self.next.members_of(index))
-                .filter(|(_, member)| member.is_eligible(panic))
-                .map(|(index, member)| member.ring_member(index, panic))
-                .collect();
-            let Some(vip) = self.next.vips.get_mut(&index) else {
-                continue;
-            };
-            let moved = change_ring(vip, members, now_s)?;
-            self.summary.slots_moved += moved;
-            self.summary.rings_changed += u32::from(vip.dirty);
+        let vips = self.next.vips.keys();
+        let wanted: Vec<Vec<RingMember>> = vips.map(|&vip| self.ring_members(vip)).collect();
+        let pairs = self.next.vips.values_mut().zip(wanted);
+        let changing: Vec<_> = pairs
+            .filter(|(vip, members)| *members != vip.built_of)
+            .collect();
+        // A server that fails may be a backend of every VIP.
+        let changed = in_parallel(changing, |(vip, members)| change_ring(vip, members, now_s));
+        for moved in changed {
+            self.summary.slots_moved += moved?;
         }
+        let dirty = self.next.vips.values().filter(|vip| vip.dirty);
+        self.summary.rings_changed = dirty.count() as u32;
         Ok(())
+    }
+
+    /// Who is to have slots of a VIP.
+    fn ring_members(&self, vip: u16) -> Vec<RingMember> {
+        let panic = self.next.is_panicking(vip);
+        let members = self.next.members_of(vip);
+        let eligible = members.filter(|(_, member)| member.is_eligible(panic));
+        eligible
+            .map(|(index, member)| member.ring_member(index, panic))
+            .collect()
     }
 }
 
 /// Gives the slots of a VIP to `members`; returns how many slots moved.
 fn change_ring(vip: &mut VipState, members: Vec<RingMember>, now_s: u32) -> Result<u32> {
-    if members == vip.built_of {
-        return Ok(0);
-    }
     let slots = vip.ring.slots().len() as u32;
     let size = RingSize::new(slots).ok_or_else(|| ControllerError::Adoption {
         what: format!(

@@ -26,6 +26,7 @@ use crate::{
         ApiError, Change, ErrorCode, ExplainRequest, Explanation, Progress, Revision,
         RevisionNumber, Status,
     },
+    clock,
     config::Config,
     controller::{Controller, lock::Lock},
     dataplane::{Dataplane, MOST_SPARE_IMAGES, SPARE_IMAGES},
@@ -223,8 +224,24 @@ impl Actor {
         })
     }
 
+    /// Follows the system's clock. When that was set, everything that is to last lasts as long as it
+    /// was to.
+    fn follow_clock(&mut self) {
+        let Some(by) = clock::follow() else { return };
+        tracing::warn!(
+            seconds = by.as_secs_f64(),
+            "the system's clock was set: deadlines and silences are moved with it"
+        );
+        self.move_trial(by);
+        self.alerts.clock_was_set(by);
+        self.watch.changes.move_by(by);
+        self.observer.move_by(by);
+        self.recorder.traffic().lock().move_by(by);
+    }
+
     /// To be done about every second.
     fn tick(&mut self) {
+        self.follow_clock();
         let before = self.controller.member_count();
         let ticked = self
             .dataplane

@@ -1,7 +1,7 @@
 //! A change, from what was asked for to what is in force: plan, write down, swap, read back, write
 //! down what came of it. Any step that fails brings back what was there before.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tracing::{error, info, warn};
 
 use super::{
@@ -450,9 +450,4 @@ pub(super) fn of_controller(error: &ControllerError) -> Box<ApiError> {
         _ => ErrorCode::Failed,
     };
     ApiError::new(code, error.to_string())
-}
-
-/// The moment so much later; the end of time, if it is after that.
-pub(super) fn later(from: Timestamp, by: SignedDuration) -> Timestamp {
-    from.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -215,9 +215,9 @@ impl Actor {
             });
         }
         self.update_health(&updates);
-        let swapped = super::now();
+        let swapped = Instant::now();
         for change in changes {
-            let took = swapped.duration_since(change.at).as_secs_f64().max(0.0);
+            let took = swapped.duration_since(change.at).as_secs_f64();
             self.facts
                 .send_modify(|facts| Arc::make_mut(facts).reactions.add(took));
             self.tell_health(change, took * 1e3);
@@ -278,21 +278,21 @@ impl Actor {
         if statuses.is_empty() {
             return;
         }
-        let now = super::now();
         let mut updates = Vec::new();
         for vip in self.controller.report() {
             let Some(health) = self.health_of(&vip.name).cloned() else {
                 continue;
             };
             // Long enough for a verdict.
-            let verdict_s = (health.interval * health.fall + health.timeout).as_secs_f64();
+            let verdict = health.interval * health.fall + health.timeout;
             for member in vip.members.iter().filter(|member| !member.leaving) {
                 let name = (vip.name.clone(), member.name.clone());
                 let Some(status) = statuses.get(&name) else {
                     continue;
                 };
-                let known_for = now.duration_since(status.since).as_secs_f64();
-                let proven = status.healthy || status.last_ok.is_some() && known_for > verdict_s;
+                let known_for = self.checks.health.known_for(&name.0, &name.1);
+                let is_long = known_for.is_some_and(|time| time > verdict);
+                let proven = status.healthy || status.last_ok.is_some() && is_long;
                 let starts = self.checks.starting.contains_key(&name);
                 if status.healthy != member.healthy || proven && !member.proven || starts {
                     updates.push(HealthUpdate {

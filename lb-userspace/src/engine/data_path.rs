@@ -1,10 +1,12 @@
 //! The kernel's side: tables and interfaces made as a configuration says, or left as they were; and
 //! a look, now and then, whether they still are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use jiff::{SignedDuration, Timestamp};
 use tracing::{error, info, warn};
 
 use super::{actor::Actor, ways};
@@ -22,7 +24,7 @@ use crate::{
 const LOOK_EVERY: u64 = 15;
 
 /// Time in which the watch over shares has judged a ring that is wrong.
-const TABLE_IS_JUDGED: SignedDuration = SignedDuration::from_secs(8);
+const TABLE_IS_JUDGED: Duration = Duration::from_secs(8);
 
 /// How what is wrong with an interface begins.
 const INTERFACE: &str = "interface ";
@@ -35,7 +37,7 @@ pub(super) struct Watchman {
     next_ring: usize,
     links: Vec<LinkStatus>,
     /// What is not as it was loaded, and since when.
-    wrong: BTreeMap<String, Timestamp>,
+    wrong: BTreeMap<String, Instant>,
     /// Digest of the entries, as last read.
     pub(super) digest: String,
 }
@@ -202,10 +204,11 @@ impl Actor {
         if is_wrong && !known {
             error!(what, "something else changes the data path");
             self.note(Entry::new("alert", what.clone()));
-            self.watchman.wrong.insert(what, super::now());
+            self.watchman.wrong.insert(what, Instant::now());
         } else if !is_wrong && known {
             let since = self.watchman.wrong.remove(&what);
-            info!(what, ?since, "over");
+            let seconds = since.map(|since| since.elapsed().as_secs());
+            info!(what, seconds, "over");
         }
     }
 
@@ -236,10 +239,9 @@ impl Actor {
         let tables = self.watchman.wrong.keys();
         let tables = tables.filter(|what| !what.starts_with(INTERFACE));
         // What a wrong ring means for the shares is known a moment later: that alert goes first.
-        let now = super::now();
         let tables = tables.filter(|what| {
             let found = self.watchman.wrong.get(*what);
-            let is_new = found.is_some_and(|at| now.duration_since(*at) < TABLE_IS_JUDGED);
+            let is_new = found.is_some_and(|at| at.elapsed() < TABLE_IS_JUDGED);
             let mut vips = self.running.config.vips.iter();
             !(is_new && vips.any(|vip| ring_is_wrong(&vip.name) == **what))
         });

@@ -51,6 +51,7 @@ use crate::{
             RevisionNumber, RollbackRequest, Status,
         },
     },
+    clock,
     controller::system,
     events::Journal,
     metrics::{self, Facts},
@@ -327,5 +328,5 @@ fn tell_manager(message: &str) {
 }
 
 fn now() -> Timestamp {
-    Timestamp::now()
+    clock::now()
 }

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lb_common::{counters::NodeCounters, reason::REASONS};
 use tracing::error;
 
@@ -16,6 +16,7 @@ use crate::{
     api::types::{
         HealthStatus, MemberState, MemberStatus, NodeStatus, Rates, RingStatus, Status, VipStatus,
     },
+    clock::later,
     config::{self, BackendState, Forward},
     controller::{MemberReport, ServiceId, VipReport},
     dataplane::{MapSize, Result},
@@ -54,6 +55,11 @@ impl Observer {
             drops: VecDeque::new(),
             is_failing: false,
         }
+    }
+
+    /// The clock was set.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        self.started_at = later(self.started_at, by);
     }
 
     fn note_reasons(&mut self, counters: &NodeCounters) {

@@ -2,7 +2,7 @@
 //! confirms it. What fails a trial is undone.
 //!
 //! Deadlines are times of the clock on the wall, on disk with the revision: a controller that is
-//! killed and started again goes on where it was.
+//! killed and started again goes on where it was. When that clock is set, they are moved with it.
 
 use std::{
     collections::BTreeSet,
@@ -18,12 +18,12 @@ use tracing::{error, info, warn};
 use super::{
     Answer,
     actor::Actor,
-    change::later,
     request::{self, Candidate},
     shares::ShareTrial,
 };
 use crate::{
     api::types::{ApiError, ErrorCode, Plan, RevisionNumber, RevisionState},
+    clock::later,
     config::BackendState,
     controller::VipReport,
     durable,
@@ -76,6 +76,15 @@ impl Deadlines {
         }
     }
 
+    /// The same after the clock was set.
+    fn moved(self, by: SignedDuration) -> Self {
+        Self {
+            bake_until: self.bake_until.map(|until| later(until, by)),
+            confirm: self.confirm,
+            confirm_until: self.confirm_until.map(|until| later(until, by)),
+        }
+    }
+
     /// Those of a revision that a controller before this one left.
     pub(super) fn of(state_dir: &Path, number: RevisionNumber, state: &RevisionState) -> Self {
         match state {
@@ -90,6 +99,17 @@ impl Deadlines {
                 confirm_until: Some(*until),
             },
             _ => Self::default(),
+        }
+    }
+
+    /// Those of a change that was made at `made`, none of them further away than it was then: the clock may have
+    /// been set back while nobody looked at it.
+    fn since(self, made: Timestamp, now: Timestamp) -> Self {
+        let nearer = |until: Timestamp| until.min(later(now, until.duration_since(made)));
+        Self {
+            bake_until: self.bake_until.map(nearer),
+            confirm: self.confirm,
+            confirm_until: self.confirm_until.map(nearer),
         }
     }
 
@@ -292,7 +312,10 @@ impl Actor {
     /// Goes on with the trial of a revision that a controller before this one began.
     pub(super) fn resume_trial(&mut self, number: RevisionNumber, state: &RevisionState) {
         let state_dir = self.running.config.node.state_dir.clone();
-        let deadlines = Deadlines::of(&state_dir, number, state);
+        let mut deadlines = Deadlines::of(&state_dir, number, state);
+        if let Ok(record) = self.store.record(number) {
+            deadlines = deadlines.since(record.info.at, super::now());
+        }
         let vips = self.running.config.vips.iter().map(|vip| vip.name.clone());
         let trial = self.new_trial(number, vips.collect()).with(deadlines);
         info!(
@@ -301,6 +324,17 @@ impl Actor {
             "goes on as it was when the controller ended"
         );
         self.trial = Some(trial);
+    }
+
+    /// The clock was set: what has to last goes on for as long as it had to.
+    pub(super) fn move_trial(&mut self, by: SignedDuration) {
+        let Some(trial) = &mut self.trial else { return };
+        trial.deadlines = trial.deadlines.moved(by);
+        let (number, state) = (trial.number, trial.deadlines.state());
+        if let Err(error) = self.store.set_state(number, state) {
+            // Only a controller that starts in between would go by what is there.
+            warn!(revision = number, %error, "the new time of its deadline can't be written down");
+        }
     }
 
     /// Looks at the trial, if there is one: fails it, ends it, or lets it go on.
@@ -462,5 +496,48 @@ impl Actor {
         ));
         self.publish();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + second.seconds()
+    }
+
+    fn awaiting(second: i64) -> Deadlines {
+        let until = at(second);
+        Deadlines::of(
+            Path::new("/nowhere"),
+            1,
+            &RevisionState::AwaitingConfirm { until },
+        )
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_deadlines() {
+        let bakes = Deadlines::from(
+            at(100),
+            SignedDuration::from_secs(30),
+            Some(SignedDuration::from_mins(5)),
+        );
+        for by in [3600, -50] {
+            let moved = bakes.moved(SignedDuration::from_secs(by));
+            assert_eq!(moved.bake_until, Some(at(130 + by)));
+            assert_eq!((moved.confirm, moved.confirm_until), (bakes.confirm, None));
+            let moved = awaiting(200).moved(SignedDuration::from_secs(by));
+            assert_eq!(moved, awaiting(200 + by));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_before_the_start_makes_no_trial_longer() {
+        // Made at 1,000 with 300 s to confirm.
+        assert_eq!(awaiting(1300).since(at(1000), at(1100)), awaiting(1300));
+        assert_eq!(awaiting(1300).since(at(1000), at(10)), awaiting(310));
     }
 }

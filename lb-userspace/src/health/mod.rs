@@ -16,9 +16,7 @@
 //! A backend is down until proven otherwise, unless the caller knows better: a controller that adopts a
 //! running data path says what was so before ([`Target::initial`]).
 
-use std::{net::IpAddr, sync::Arc};
-
-use jiff::Timestamp;
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use crate::config;
 
@@ -103,5 +101,5 @@ pub struct HealthChange {
     /// Why, in words: `3 checks in a row failed: connection refused by 10.0.1.11:443`.
     pub why: String,
     /// When the check that decided it ended.
-    pub at: Timestamp,
+    pub at: Instant,
 }

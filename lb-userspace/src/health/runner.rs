@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -21,10 +20,28 @@ use super::{
     probe::{Failure, Probe, TlsConfigs},
     random::Random,
 };
-use crate::api::types::HealthStatus;
+use crate::{api::types::HealthStatus, clock};
 
 type Name = (String, String);
-type Shared = Arc<Mutex<HealthStatus>>;
+type Shared = Arc<Mutex<Known>>;
+
+/// What is known about a target.
+#[derive(Debug)]
+struct Known {
+    /// As of now, but for the time.
+    status: HealthStatus,
+    /// Since when it is up or down. Clocks may be set: this one may not.
+    since: Instant,
+}
+
+impl Known {
+    fn status(&self) -> HealthStatus {
+        HealthStatus {
+            since: clock::at(self.since.into_std()),
+            ..self.status.clone()
+        }
+    }
+}
 
 /// The checks that run. They end when it is dropped.
 #[derive(Debug)]
@@ -95,13 +112,18 @@ impl Health {
     }
 
     fn watch(&self, target: Target) -> Watched {
-        let status = Arc::new(Mutex::new(HealthStatus {
+        let started = Instant::now();
+        let status = HealthStatus {
             healthy: target.initial,
-            since: Timestamp::now(),
+            since: clock::at(started.into_std()),
             last_ok: None,
             last_error: None,
             latency_ms: None,
             damped: false,
+        };
+        let status = Arc::new(Mutex::new(Known {
+            status,
+            since: started,
         }));
         let mut hasher = DefaultHasher::new();
         (self.seed, &target.vip, &target.backend).hash(&mut hasher);
@@ -114,7 +136,7 @@ impl Health {
             status: Arc::clone(&status),
             changes: self.changes.clone(),
             tls: Arc::clone(&self.tls),
-            started: Instant::now(),
+            started,
         };
         Watched {
             target: sender,
@@ -128,19 +150,27 @@ impl Health {
     pub fn status(&self, vip: &str, backend: &str) -> Option<HealthStatus> {
         let name = (vip.to_owned(), backend.to_owned());
         let watched = self.watched.get(&name)?;
-        Some(lock(&watched.status).clone())
+        Some(lock(&watched.status).status())
+    }
+
+    /// How long a backend of a VIP has been up or down; `None` when it is not checked.
+    #[must_use]
+    pub fn known_for(&self, vip: &str, backend: &str) -> Option<Duration> {
+        let name = (vip.to_owned(), backend.to_owned());
+        let watched = self.watched.get(&name)?;
+        Some(lock(&watched.status).since.elapsed())
     }
 
     /// What is known about all, by VIP and backend.
     #[must_use]
     pub fn statuses(&self) -> BTreeMap<(String, String), HealthStatus> {
         let each = self.watched.iter();
-        each.map(|(name, watched)| (name.clone(), lock(&watched.status).clone()))
+        each.map(|(name, watched)| (name.clone(), lock(&watched.status).status()))
             .collect()
     }
 }
 
-fn lock(status: &Shared) -> MutexGuard<'_, HealthStatus> {
+fn lock(status: &Shared) -> MutexGuard<'_, Known> {
     // Whoever panicked while it held the lock left whole values.
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -190,23 +220,24 @@ impl Watcher {
         failure: Option<Failure>,
     ) {
         let ok = failure.is_none();
-        let verdict = self.judge.observe(rules, self.started.elapsed(), ok);
-        let now = Timestamp::now();
+        let now = Instant::now();
+        let verdict = self.judge.observe(rules, now - self.started, ok);
         let error = failure.map(|failure| failure.to_string());
         // First the status, so that whoever hears of the change finds it there.
-        let mut status = lock(&self.status);
+        let mut known = lock(&self.status);
+        let status = &mut known.status;
         status.last_ok = Some(ok);
         status.latency_ms = Some(took.as_secs_f64() * 1e3);
         status.damped = self.judge.is_damped();
-        if verdict != Verdict::Same {
-            status.healthy = self.judge.is_healthy();
-            status.since = now;
-        }
         let why = why(rules, verdict, self.judge.is_damped(), error.as_deref());
         if error.is_some() {
             status.last_error = error;
         }
-        drop(status);
+        if verdict != Verdict::Same {
+            status.healthy = self.judge.is_healthy();
+            known.since = now;
+        }
+        drop(known);
         let Some(why) = why else {
             return;
         };
@@ -216,7 +247,7 @@ impl Watcher {
             healthy: self.judge.is_healthy(),
             damped: self.judge.is_damped(),
             why,
-            at: now,
+            at: now.into_std(),
         };
         // Nobody to tell: the controller is ending.
         let _ = self.changes.send(change);

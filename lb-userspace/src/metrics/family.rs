@@ -94,7 +94,7 @@ families! {
     VIP_NO_MEMBER Counter "evenkeel_vip_no_member_packets_total" ["vip"] "Packets dropped because no member could take them. Normal: 0."
     VIP_NAT_SESSIONS Counter "evenkeel_vip_nat_sessions_total" ["vip"] "Sessions of nat that were begun."
     VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no port of nat was free. Normal: 0; else add addresses to node.nat_source."
-    VIP_LIMITED Counter "evenkeel_vip_limited_packets_total" ["vip"] "Packets dropped by a limit. Normal: 0."
+    VIP_LIMITED Counter "evenkeel_vip_limited_packets_total" ["vip"] "Packets dropped by a rate limit. Stays 0: this version has no rate limits."
 
     MEMBER_PACKETS Counter "evenkeel_member_packets_total" ["backend" "vip"] "Packets sent to the member. Normal: about in proportion to its share of new flows."
     MEMBER_BYTES Counter "evenkeel_member_bytes_total" ["backend" "vip"] "Bytes of these, whole frames as they came in."

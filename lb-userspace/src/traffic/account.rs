@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
+use jiff::SignedDuration;
 use lb_common::counters::{MemberCounters, VipCounters};
 
 use super::{PEAK_MINUTES, VipSample, VipTotals, window::Cumulative};
@@ -171,6 +172,18 @@ impl VipAccount {
             && *first <= minute - PEAK_MINUTES
         {
             self.peaks.pop_front();
+        }
+    }
+
+    /// The clock was set: it is as long ago as it was.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        // To the nearest minute.
+        let minutes = (by.as_secs() + 30).div_euclid(60);
+        for (minute, _) in &mut self.peaks {
+            *minute = minute.saturating_add(minutes);
+        }
+        for member in self.members.values_mut() {
+            member.seen = member.seen.saturating_add(by.as_secs());
         }
     }
 

@@ -35,7 +35,7 @@ use std::{
 
 use account::{Reading, VipAccount, add, difference};
 pub use capacity::{Capacity, is_eligible};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
     ring::MemberIndex,
@@ -263,6 +263,13 @@ impl Traffic {
                 let flows = vip.window.over(back).new_flows as f64 / seconds;
                 vip.note_peak(wall.as_second() / 60, flows);
             }
+        }
+    }
+
+    /// The clock was set.
+    pub fn move_by(&mut self, by: SignedDuration) {
+        for vip in self.vips.values_mut() {
+            vip.move_by(by);
         }
     }
 

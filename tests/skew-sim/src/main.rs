@@ -11,8 +11,20 @@ use skew_sim::{
     scenario::Scenario,
 };
 
-const USAGE: &str =
-    "usage: skew-sim [--json] [--quick] [--write] [--days N] [--trials N] [--seed N]";
+const USAGE: &str = "\
+Usage: skew-sim [--json] [--quick] [--write] [--days N] [--trials N] [--seed N]
+
+Judges the watch over shares by simulated traffic: false alarms in traffic without a fault, and how soon faults are
+found. Needs neither eBPF nor root.
+
+  --json      one JSON object on standard output in place of the tables
+  --quick     140 VIP-days and 40 trials
+  --write     write the result into docs/
+  --days N    VIP-days without a fault, 10005 unless told otherwise
+  --trials N  trials of each fault, 400 unless told otherwise
+  --seed N    of the random numbers, 1 unless told otherwise
+
+Exit code: 0 if it ran to its end, 1 otherwise, 2 for wrong arguments.";
 
 /// VIP-days of all scenarios together, and trials of each fault.
 const FULL: (f64, usize) = (10_005.0, 400);
@@ -28,7 +40,18 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run() {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("skew-sim: {error:#}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("skew-sim: {error:#}");
@@ -37,9 +60,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    let arguments = parse(std::env::args().skip(1))?;
-    let Arguments {
+fn run(arguments: &Arguments) -> Result<()> {
+    let &Arguments {
         days, trials, seed, ..
     } = arguments;
     let begun = Instant::now();
@@ -78,7 +100,8 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
+/// What was asked for; nothing if that is only how to ask.
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
     let mut parsed = Arguments {
         json: false,
         write: false,
@@ -101,8 +124,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments> {
             "--days" => parsed.days = number()? as f64,
             "--trials" => parsed.trials = (number()? as usize).max(1),
             "--seed" => parsed.seed = number()?,
-            other => bail!("unknown argument `{other}`\n{USAGE}"),
+            "--help" | "-h" => return Ok(None),
+            other => bail!("no argument `{other}` is known"),
         }
     }
-    Ok(parsed)
+    Ok(Some(parsed))
 }

@@ -8,7 +8,16 @@ use lab::bench::{measure::measure, table, workloads};
 /// Rounds, unless asked otherwise.
 const ROUNDS: usize = 15;
 
-const USAGE: &str = "usage: bench [--json] [--rounds N] [WORKLOAD...]";
+const USAGE: &str = "\
+Usage: bench [--json] [--rounds N] [WORKLOAD...]
+
+Measures what a packet costs in the data path, in nanoseconds and against floors that do next to nothing. Needs root.
+
+  --json      one JSON object on standard output in place of the table
+  --rounds N  rounds of each workload, 15 unless told otherwise
+  WORKLOAD    only these; all unless told otherwise
+
+Exit code: 0 if all was measured, 1 otherwise, 2 for wrong arguments.";
 
 struct Arguments {
     json: bool,
@@ -17,7 +26,18 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run() {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -26,15 +46,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    let arguments = parse(std::env::args().skip(1))?;
+fn run(arguments: &Arguments) -> Result<()> {
     let mut chosen = workloads::all();
-    for name in &arguments.names {
-        if !chosen.iter().any(|workload| workload.name == name) {
-            let names: Vec<_> = chosen.iter().map(|workload| workload.name).collect();
-            bail!("no workload `{name}`; there are: {}", names.join(", "));
-        }
-    }
     if !arguments.names.is_empty() {
         chosen.retain(|workload| arguments.names.iter().any(|name| name == workload.name));
     }
@@ -47,7 +60,8 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
+/// What was asked for; nothing if that is only how to ask.
+fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
     let mut parsed = Arguments {
         json: false,
         rounds: ROUNDS,
@@ -65,9 +79,14 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments> {
                     .filter(|&rounds| rounds > 0)
                     .with_context(|| format!("--rounds: `{rounds}` is not a number above 0"))?;
             }
-            option if option.starts_with('-') => bail!("unknown option `{option}`\n{USAGE}"),
+            "--help" | "-h" => return Ok(None),
+            option if option.starts_with('-') => bail!("no option `{option}` is known"),
             name => parsed.names.push(name.to_owned()),
         }
     }
-    Ok(parsed)
+    let known: Vec<_> = workloads::all().iter().map(|w| w.name).collect();
+    if let Some(name) = parsed.names.iter().find(|name| !known.contains(&&***name)) {
+        bail!("no workload `{name}`; there are: {}", known.join(", "));
+    }
+    Ok(Some(parsed))
 }

@@ -131,17 +131,7 @@ fn all_backends_are_restarted_and_no_request_fails() {
         let _ending = OnDrop(|| stop.store(true, Ordering::Relaxed));
         for index in 0..BACKENDS {
             let path = format!("{}/backend-{index}", web());
-            let drain = [
-                "backend",
-                "drain",
-                &path,
-                "--wait",
-                "--idle",
-                "2s",
-                "--timeout",
-                "60s",
-            ];
-            let said = site.operator.run(&drain).unwrap().ended(0);
+            let said = site.operator.drain(&path, "60s").unwrap().ended(0);
             println!("backend-{index} was idle after {:?}", said.took);
             assert_eq!(share(&site, index), 0.0);
             site.servers.kill_nginx(index);
@@ -179,17 +169,7 @@ fn a_drain_waits_for_the_flows_that_are_there() {
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
     let flows = site.open(100);
-    let drain = [
-        "backend",
-        "drain",
-        "backend-0",
-        "--wait",
-        "--idle",
-        "2s",
-        "--timeout",
-        "6s",
-    ];
-    let said = site.operator.run(&drain).unwrap().ended(1);
+    let said = site.operator.drain("backend-0", "6s").unwrap().ended(1);
     assert!(said.err.contains("not idle"), "{said:?}");
     flows.assert_go_on("drained");
     // New ones go elsewhere.
@@ -201,17 +181,7 @@ fn a_drain_waits_for_the_flows_that_are_there() {
     );
     assert!(flows.backends().contains("backend-0"));
     drop(flows);
-    let drain = [
-        "backend",
-        "drain",
-        "backend-0",
-        "--wait",
-        "--idle",
-        "2s",
-        "--timeout",
-        "60s",
-    ];
-    let said = site.operator.run(&drain).unwrap().ended(0);
+    let said = site.operator.drain("backend-0", "60s").unwrap().ended(0);
     assert!(said.out.contains("backend-0 is idle"), "{said:?}");
     later.assert_go_on("idle");
     site.assert_settled("at the end");

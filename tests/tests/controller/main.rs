@@ -9,6 +9,7 @@
 //! | killed at random moments of changes: nothing is lost, moved or left between | [`kills`] |
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
 //! | whatever write fails or is never reached: the old state or the new one | [`faults`] |
+//! | the system's clock is set while a change waits | [`clock`] |
 //! | many clients at once: a straight line of revisions | [`clients`] |
 //! | the API is as its document says | [`document`] |
 
@@ -20,6 +21,7 @@
 mod apply;
 mod chance;
 mod clients;
+mod clock;
 mod document;
 mod faults;
 mod health;

@@ -14,6 +14,19 @@ use lab::topology::{Family, Lab, Layout, Plan};
 
 use crate::probing::{Prober, Way, can_run};
 
+/// A lab with one backend, which serves the VIP.
+fn build() -> (Lab, Nginx) {
+    let lab = Lab::build(Plan {
+        backends: 1,
+        ..Plan::new(Layout::OneArm)
+    })
+    .unwrap();
+    let backend = &lab.backends[0];
+    let nginx = Nginx::start(backend, &["0.0.0.0:80".parse().unwrap()]).unwrap();
+    backend.hold_vip(lab.vip(Family::V4, 1)).unwrap();
+    (lab, nginx)
+}
+
 fn filters(lab: &Lab) -> usize {
     let ns = &lab.balancers[0].ns;
     let list = |side: &str| {
@@ -30,13 +43,7 @@ fn filters_of_a_killed_controller_are_replaced_and_removed() {
     if !can_run("filters") {
         return;
     }
-    let lab = Lab::build(Plan {
-        backends: 1,
-        ..Plan::new(Layout::OneArm)
-    })
-    .unwrap();
-    let _nginx = Nginx::start(&lab.backends[0], &["0.0.0.0:80".parse().unwrap()]).unwrap();
-    lab.backends[0].hold_vip(lab.vip(Family::V4, 1)).unwrap();
+    let (lab, _nginx) = build();
     let mut prober = Prober::start(&lab, Forward::L2);
     let ns = &lab.balancers[0].ns;
     let load = || {
@@ -71,13 +78,7 @@ fn links_end_with_the_program() {
     if !can_run("links") {
         return;
     }
-    let lab = Lab::build(Plan {
-        backends: 1,
-        ..Plan::new(Layout::OneArm)
-    })
-    .unwrap();
-    let _nginx = Nginx::start(&lab.backends[0], &["0.0.0.0:80".parse().unwrap()]).unwrap();
-    lab.backends[0].hold_vip(lab.vip(Family::V4, 1)).unwrap();
+    let (lab, _nginx) = build();
     let mut prober = Prober::start(&lab, Forward::L2);
     let probe = |prober: &Prober<'_>| prober.probe(0, Family::V4, Way::Vip, HealthKind::Tcp, 0);
     assert_eq!(probe(&prober), Ok(()));
@@ -116,14 +117,8 @@ fn own_connections_to_a_vip_are_not_taken_for_checks() {
     if !can_run("own connections") {
         return;
     }
-    let lab = Lab::build(Plan {
-        backends: 1,
-        ..Plan::new(Layout::OneArm)
-    })
-    .unwrap();
-    let _nginx = Nginx::start(&lab.backends[0], &["0.0.0.0:80".parse().unwrap()]).unwrap();
+    let (lab, _nginx) = build();
     let vip = lab.vip(Family::V4, 1);
-    lab.backends[0].hold_vip(vip).unwrap();
     let prober = Prober::start(&lab, Forward::L2);
     let ns = &lab.balancers[0].ns;
     ns.set_sysctl("net.ipv4.ip_local_port_range", "40000 40003")

@@ -100,17 +100,7 @@ fn drains(layout: Layout, forward: Forward) {
             used.len() == WEIGHTS.len() && used.values().all(|&count| count > 100),
             "{used:?}"
         );
-        let drain = [
-            "backend",
-            "drain",
-            &path,
-            "--wait",
-            "--idle",
-            "2s",
-            "--timeout",
-            "40s",
-        ];
-        let said = operator.run(&drain).unwrap();
+        let said = operator.drain(&path, "40s").unwrap();
         let meanwhile = site.new_flows_of(Kind::Web, Family::V4);
         println!(
             "{forward:?}: exit {} after {:?}, {} requests; new flows before {used:?}, then {meanwhile:?}",

@@ -9,4 +9,5 @@
 mod guards;
 mod links;
 mod traffic;
+mod usage;
 mod xdp;

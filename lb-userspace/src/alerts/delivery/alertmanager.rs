@@ -133,7 +133,7 @@ fn collect(
 
 /// Sends everything that is on or was until a short while ago.
 pub(super) async fn send_all(shared: &Shared, receiver: &Receiver) -> Result<(), String> {
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let (posts, due) = collect(
         &shared.host,
         &lock(&shared.book),

@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
@@ -264,7 +263,7 @@ impl Shared {
 
 /// Sends a test to each receiver.
 pub(super) async fn test(host: &str, receivers: &[Arc<Receiver>]) -> Vec<Tested> {
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let tests = receivers.iter().map(|receiver| async move {
         let result = match &receiver.target {
             Target::Alertmanager => alertmanager::send_test(host, receiver, now).await,

@@ -69,7 +69,7 @@ pub(super) async fn send_due(
             },
             node: &shared.host,
             sequence,
-            sent_at: Timestamp::now(),
+            sent_at: crate::clock::now(),
             resolved_at,
             alert,
         };

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use rtnetlink::{
     Handle, new_connection,
     packet_route::{
-        address::{AddressAttribute, AddressMessage},
+        address::AddressMessage,
         link::{
             LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
         },
@@ -14,7 +14,10 @@ use rtnetlink::{
 };
 
 use super::{GatherError, ethtool, xdp_features};
-use crate::doctor::{Interface, MasterLink};
+use crate::{
+    decap::address,
+    doctor::{Interface, MasterLink},
+};
 
 type Addresses = Vec<(String, IpAddr)>;
 
@@ -110,17 +113,4 @@ fn program(attributes: &[LinkXdp]) -> Option<u32> {
         _ => None,
     });
     if attached { id.or(Some(0)) } else { None }
-}
-
-/// The host's own end of an address.
-fn address(message: &AddressMessage) -> Option<IpAddr> {
-    let mut found = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(local) => return Some(*local),
-            AddressAttribute::Address(address) => found = Some(*address),
-            _ => {}
-        }
-    }
-    found
 }

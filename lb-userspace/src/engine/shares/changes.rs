@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::{
     api::types::{Plan, RevisionNumber},
+    clock::later,
     durable,
     skew::{Change, Moved},
 };
@@ -78,6 +79,14 @@ impl Changes {
                 at,
                 moved,
             });
+        }
+        self.save();
+    }
+
+    /// The clock was set.
+    pub(in crate::engine) fn move_by(&mut self, by: SignedDuration) {
+        for change in self.vips.values_mut().flatten() {
+            change.at = later(change.at, by);
         }
         self.save();
     }

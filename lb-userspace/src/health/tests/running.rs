@@ -14,6 +14,7 @@ use super::{
     target,
 };
 use crate::{
+    clock,
     config::HealthKind,
     health::{Health, HealthChange, Target},
 };
@@ -54,7 +55,7 @@ async fn a_backend_is_down_until_proven_and_goes_down_when_it_ends() {
     assert_eq!(up.why, "2 checks in a row succeeded");
     let status = health.status("web", "web-1").unwrap();
     assert!(status.healthy && status.last_ok == Some(true), "{status:?}");
-    assert_eq!((status.since, status.last_error), (up.at, None));
+    assert_eq!((status.since, status.last_error), (clock::at(up.at), None));
     drop(listener);
     let down = next(&mut changes).await;
     assert!(!down.healthy && !down.damped, "{down:?}");

@@ -1,0 +1,32 @@
+//! The programs say how they are to be used.
+
+use std::process::{Command, Output};
+
+fn run(binary: &str, argument: &str) -> Output {
+    Command::new(binary).arg(argument).output().unwrap()
+}
+
+#[test]
+fn help_is_no_mistake_and_a_mistake_is_told() {
+    for (name, binary) in [
+        ("bench", env!("CARGO_BIN_EXE_bench")),
+        ("demo", env!("CARGO_BIN_EXE_demo")),
+        ("outage", env!("CARGO_BIN_EXE_outage")),
+    ] {
+        let usage = format!("Usage: {name} ");
+        for help in ["--help", "-h"] {
+            let said = run(binary, help);
+            assert_eq!(said.status.code(), Some(0), "{name} {help}: {said:?}");
+            assert!(said.stdout.starts_with(usage.as_bytes()), "{said:?}");
+            assert_eq!(said.stderr, b"", "{name} {help}");
+        }
+        let said = run(binary, "--nonsense");
+        assert_eq!(said.status.code(), Some(2), "{name}: {said:?}");
+        assert_eq!(said.stdout, b"", "{name}");
+        let told = String::from_utf8(said.stderr).unwrap();
+        assert!(
+            told.contains("--nonsense") && told.contains(&usage),
+            "{told}"
+        );
+    }
+}
