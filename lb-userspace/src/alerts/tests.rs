@@ -65,6 +65,20 @@ fn a_condition_must_stay_and_must_be_gone_for_a_while() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_delays_no_alert() {
+    let alerts = seasoned();
+    during(&alerts, 0..8, &[down(&["a"])]);
+    assert_eq!(alerts.list().len(), 1);
+    let hour = 3600;
+    during(&alerts, -hour..20 - hour, &[]);
+    assert_eq!(alerts.list(), []);
+    let other = Condition::new("drops:X", "drops", Severity::Warning, "packets are dropped");
+    during(&alerts, 20 - hour..22 - hour, &[other.clone()]);
+    during(&alerts, -2 * hour..60 - 2 * hour, &[other]);
+    assert_eq!(alerts.list().len(), 1);
+}
+
+#[test]
 fn one_key_is_one_alert() {
     let alerts = seasoned();
     let mut panic = down(&["b"]);
