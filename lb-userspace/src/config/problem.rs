@@ -228,7 +228,7 @@ impl ConfigErrors {
         }
         let rest = &self.text.as_bytes()[last..];
         let newline = rest.iter().position(|byte| *byte == b'\n');
-        start..last + newline.unwrap_or(rest.len())
+        start..last + newline.map_or(rest.len(), |at| at + 1)
     }
 
     fn clamp(&self, span: &Range<usize>) -> Range<usize> {
@@ -343,7 +343,13 @@ mod tests {
         );
         assert!(two.contains("\n4 | c = 3\n  |     ^ l"), "{two}");
         let end = drawn(Problem::new(19..19, "t", "l", "h"));
-        assert!(end.contains("f:4:6") || end.contains("f:5:1"), "{end}");
+        assert!(end.contains("f:4:7"), "{end}");
+        let dos = ConfigErrors::new(
+            "f",
+            "a = 1\r\nb = 2\r\n",
+            vec![Problem::new(4..5, "t", "l", "h")],
+        );
+        assert!(dos.to_string().contains("1 | a = 1\n"), "{dos}");
     }
 
     #[test]
