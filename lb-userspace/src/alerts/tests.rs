@@ -74,8 +74,16 @@ fn a_clock_that_is_set_back_delays_no_alert() {
     during(&alerts, -hour..100 - hour, &[]);
     assert_eq!(alerts.list(), []);
     let other = Condition::new("drops:X", "drops", Severity::Warning, "packets are dropped");
-    during(&alerts, 100 - hour..102 - hour, &[other.clone()]);
-    during(&alerts, -2 * hour..60 - 2 * hour, &[other]);
+    during(
+        &alerts,
+        100 - hour..102 - hour,
+        std::slice::from_ref(&other),
+    );
+    during(
+        &alerts,
+        -2 * hour..60 - 2 * hour,
+        std::slice::from_ref(&other),
+    );
     assert_eq!(alerts.list().len(), 1);
 }
 
