@@ -221,7 +221,6 @@ impl Book {
         conditions: &[Condition],
         escalate_after: Option<std::time::Duration>,
     ) -> Vec<Change> {
-        self.set_clock(now);
         let started = *self.started.get_or_insert(now);
         self.silences.retain(|_, until| *until > now);
         let mut current: BTreeMap<&str, Condition> = BTreeMap::new();
@@ -250,24 +249,6 @@ impl Book {
             }
         }
         changes
-    }
-
-    /// A clock that was set back: what is noted for later than now counts as of now. Else nothing would be
-    /// raised, told or over until the clock is where it was.
-    fn set_clock(&mut self, now: Timestamp) {
-        let not_later = |at: &mut Timestamp| *at = (*at).min(now);
-        self.started.as_mut().map(not_later);
-        self.pending.values_mut().for_each(not_later);
-        for entry in self.entries.values_mut() {
-            not_later(&mut entry.since);
-            not_later(&mut entry.changed);
-            let kept = [&mut entry.over, &mut entry.seen, &mut entry.milder_since];
-            kept.into_iter().flatten().for_each(not_later);
-            entry
-                .former
-                .iter_mut()
-                .for_each(|(_, _, until)| not_later(until));
-        }
     }
 
     fn take_in(

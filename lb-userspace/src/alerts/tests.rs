@@ -65,29 +65,6 @@ fn a_condition_must_stay_and_must_be_gone_for_a_while() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_delays_no_alert() {
-    let alerts = seasoned();
-    during(&alerts, 0..8, &[down(&["a"])]);
-    assert_eq!(alerts.list().len(), 1);
-    let hour = 3600;
-    // As after a start, what is on counts as seen for a moment.
-    during(&alerts, -hour..100 - hour, &[]);
-    assert_eq!(alerts.list(), []);
-    let other = Condition::new("drops:X", "drops", Severity::Warning, "packets are dropped");
-    during(
-        &alerts,
-        100 - hour..102 - hour,
-        std::slice::from_ref(&other),
-    );
-    during(
-        &alerts,
-        -2 * hour..60 - 2 * hour,
-        std::slice::from_ref(&other),
-    );
-    assert_eq!(alerts.list().len(), 1);
-}
-
-#[test]
 fn one_key_is_one_alert() {
     let alerts = seasoned();
     let mut panic = down(&["b"]);

@@ -218,7 +218,7 @@ impl Actor {
         let trial = self.trial.as_ref().filter(|trial| trial.number == number);
         Ok(Progress {
             revision: record.info.clone(),
-            remaining_s: trial.map_or(0.0, Trial::remaining_s),
+            remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(super::now())),
             notes: trial.map_or_else(Vec::new, Trial::notes),
         })
     }

@@ -2,14 +2,12 @@
 //! confirms it. What fails a trial is undone.
 //!
 //! Deadlines are times of the clock on the wall, on disk with the revision: a controller that is
-//! killed and started again goes on where it was. As long as it runs, that clock may be set without
-//! ending a trial early or late.
+//! killed and started again goes on where it was.
 
 use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -44,35 +42,9 @@ const DROPS_ALLOWED: f64 = 10.0;
 /// Ticks in a row with too many drops that fail a trial: one may be the swap itself.
 const STRIKES: u32 = 2;
 
-/// The clock on the wall as it was at one moment, and goes on from there though somebody sets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Clock {
-    wall: Timestamp,
-    at: Instant,
-}
-
-impl Clock {
-    fn showing(wall: Timestamp) -> Self {
-        let at = Instant::now();
-        Self { wall, at }
-    }
-
-    fn now(&self) -> Timestamp {
-        let passed = SignedDuration::try_from(self.at.elapsed());
-        later(self.wall, passed.unwrap_or(SignedDuration::MAX))
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::showing(super::now())
-    }
-}
-
 /// Until when a change is watched, and until when it must be confirmed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deadlines {
-    clock: Clock,
     bake_until: Option<Timestamp>,
     /// Time to confirm, after the bake.
     confirm: Option<SignedDuration>,
@@ -98,7 +70,6 @@ impl Deadlines {
     ) -> Self {
         let bakes = !bake.is_zero();
         Self {
-            clock: Clock::showing(now),
             bake_until: bakes.then(|| later(now, bake)),
             confirm,
             confirm_until: confirm.filter(|_| !bakes).map(|time| later(now, time)),
@@ -111,34 +82,14 @@ impl Deadlines {
             RevisionState::Baking { until } => Self {
                 bake_until: Some(*until),
                 confirm: read_kept(state_dir, number),
-                ..Self::default()
+                confirm_until: None,
             },
             RevisionState::AwaitingConfirm { until } => Self {
+                bake_until: None,
                 confirm: Some(SignedDuration::ZERO),
                 confirm_until: Some(*until),
-                ..Self::default()
             },
             _ => Self::default(),
-        }
-    }
-
-    fn is_past(&self, until: Timestamp) -> bool {
-        until <= self.clock.now()
-    }
-
-    fn remaining_s(&self) -> f64 {
-        let until = self.bake_until.or(self.confirm_until);
-        let left = until.map(|until| until.duration_since(self.clock.now()).as_secs_f64());
-        left.map_or(0.0, |left| left.max(0.0))
-    }
-
-    /// The bake is over: what is left is the time to confirm, if that was wanted.
-    fn after_bake(&self, now: Timestamp) -> Self {
-        Self {
-            clock: Clock::showing(now),
-            bake_until: None,
-            confirm: self.confirm,
-            confirm_until: self.confirm.map(|time| later(now, time)),
         }
     }
 
@@ -213,8 +164,11 @@ impl Trial {
         self.deadlines.bake_until.is_some()
     }
 
-    pub(super) fn remaining_s(&self) -> f64 {
-        self.deadlines.remaining_s()
+    pub(super) fn remaining_s(&self, now: Timestamp) -> f64 {
+        let until = self.deadlines.bake_until.or(self.deadlines.confirm_until);
+        until.map_or(0.0, |until| {
+            until.duration_since(now).as_secs_f64().max(0.0)
+        })
     }
 
     pub(super) fn conflict(&self) -> Box<ApiError> {
@@ -389,30 +343,32 @@ impl Actor {
     }
 
     fn judge_trial(&mut self, why: Option<String>) {
+        let now = super::now();
         let Some(trial) = &self.trial else { return };
         let deadlines = trial.deadlines;
-        let is_past = |until: &Timestamp| deadlines.is_past(*until);
-        let late = deadlines.confirm_until.filter(is_past);
+        let late = deadlines.confirm_until.filter(|until| *until <= now);
         let why = why.or_else(|| late.map(not_confirmed));
         if let Some(why) = why {
             // The error is in the log; the next tick tries again.
             let _ = self.revert(&why);
             return;
         }
-        if deadlines.bake_until.as_ref().is_some_and(is_past) {
+        if deadlines.bake_until.is_some_and(|until| until <= now) {
             match trial.judge_newcomers(&self.controller.report()) {
                 // As above.
                 Some(why) => drop(self.revert(&why)),
-                None => self.end_bake(),
+                None => self.end_bake(now),
             }
         }
     }
 
     /// Nothing was wrong.
-    fn end_bake(&mut self) {
+    fn end_bake(&mut self, now: Timestamp) {
         let Some(trial) = &mut self.trial else { return };
         let number = trial.number;
-        let deadlines = trial.deadlines.after_bake(super::now());
+        let mut deadlines = trial.deadlines;
+        deadlines.bake_until = None;
+        deadlines.confirm_until = deadlines.confirm.map(|time| later(now, time));
         let state = deadlines.state();
         if let Err(error) = self.store.set_state(number, state.clone()) {
             // The next tick tries again.
@@ -506,31 +462,5 @@ impl Actor {
         ));
         self.publish();
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_ends_no_trial() {
-        let (day, hour) = (
-            SignedDuration::from_hours(24),
-            SignedDuration::from_hours(1),
-        );
-        for before in [day, -day] {
-            // What the clock showed when the change was made, as seen with the clock of now.
-            let made = later(crate::engine::now(), before);
-            for deadlines in [
-                Deadlines::from(made, hour, None),
-                Deadlines::from(made, SignedDuration::ZERO, Some(hour)),
-            ] {
-                let until = deadlines.bake_until.or(deadlines.confirm_until).unwrap();
-                assert!(!deadlines.is_past(until), "{deadlines:?}");
-                assert!(deadlines.remaining_s() <= 3600.0, "{deadlines:?}");
-                assert!(deadlines.remaining_s() > 0.0, "{deadlines:?}");
-            }
-        }
     }
 }
