@@ -140,14 +140,14 @@ impl Node {
         self.ask("POST", "/v1/apply", request)
     }
 
-    fn wait_for(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    fn wait_for(&self, path: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
-            let status = self.get("/v1/revisions");
-            if is(&status) {
-                return status;
+            let found = self.get(path);
+            if is(&found) {
+                return found;
             }
-            assert!(start.elapsed() < LIMIT, "{what}: {status}\n{}", self.log());
+            assert!(start.elapsed() < LIMIT, "{what}: {found}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -269,6 +269,35 @@ fn changes_are_made_refused_and_undone() {
     });
 }
 
+/// As after a restart of a driver: the link to the interface is gone with it.
+#[test]
+fn an_interface_that_comes_back_gets_the_program_again() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        node.start();
+        let runs = |status: &Value| {
+            let node = &status["node"];
+            node["interfaces"][0]["program_id"] == node["program_id"]
+        };
+        node.wait_for("/v1/status", "attached", runs);
+        ip("link del vlb0");
+        node.wait_for("/v1/status", "lost", |status| {
+            status["node"]["interfaces"][0]["program_id"].is_null()
+        });
+        for arguments in [
+            "link add vlb0 type veth peer name vfar",
+            "link set vlb0 up",
+            "addr add 10.77.0.1/24 dev vlb0",
+        ] {
+            ip(arguments);
+        }
+        node.wait_for("/v1/status", "attached again", runs);
+        let links = Command::new("ip").args(["link", "show", "vlb0"]).output();
+        let links = String::from_utf8(links.unwrap().stdout).unwrap();
+        assert!(links.contains(" xdp "), "{links}");
+    });
+}
+
 #[test]
 fn a_deadline_outlives_the_controller() {
     in_namespace(|folder| {
@@ -282,7 +311,9 @@ fn a_deadline_outlives_the_controller() {
         node.start();
         let (status, conflict) = node.apply(&json!({"change": drain("b3")}));
         assert_eq!(status, 409, "{conflict}");
-        node.wait_for("rolled back", |r| state_of(r, 2) == "rolled_back");
+        node.wait_for("/v1/revisions", "rolled back", |r| {
+            state_of(r, 2) == "rolled_back"
+        });
         assert_eq!(node.slots(), EVEN);
 
         // Confirmed after a bake that a kill interrupted.
@@ -295,7 +326,9 @@ fn a_deadline_outlives_the_controller() {
         );
         node.end(Signal::SIGKILL);
         node.start();
-        node.wait_for("baked", |r| state_of(r, 3) == "awaiting_confirm");
+        node.wait_for("/v1/revisions", "baked", |r| {
+            state_of(r, 3) == "awaiting_confirm"
+        });
         let (status, confirmed) = node.ask("POST", "/v1/confirm", &json!({}));
         assert_eq!(
             (status, &confirmed["state"]),

@@ -159,10 +159,13 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     };
     let new = u16::from_le_bytes([reply, 0]);
     icmp.set(0, new);
-    icmp.set(
-        2,
-        checksum::update(icmp.get(2), checksum::replace_u16(old, new)),
-    );
+    let sum = match checksum::update(icmp.get(2), checksum::replace_u16(old, new)) {
+        // Of a reply without a bit in it the checksum is the other zero, which is right for all others, too.
+        // ICMPv6 sums addresses as well.
+        0 if headers.family == family::V4 => 0xffff,
+        sum => sum,
+    };
+    icmp.set(2, sum);
     turn_round(packet, l3, headers)?;
     link.swapped().write(ctx)?;
     Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
@@ -310,13 +313,23 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if quoted.get::<u8>(0) >> 4 != 6 || headers.length + headers.l3 < (at + 48) as u32 {
         return Err(Reason::IcmpNoFlow);
     }
+    let (mut l4, mut protocol, mut ports) = (at + 40, quoted.get::<u8>(6), quoted.get::<u32>(40));
+    if protocol == proto::FRAGMENT {
+        // The first fragment of a datagram that was too long even in fragments; others have no ports.
+        let first = packet.view::<56>(at).ok_or(Reason::IcmpNoFlow)?;
+        let is_later = first.get::<u16>(42) & 0xfff8_u16.to_be() != 0;
+        if is_later || headers.length + headers.l3 < (at + 56) as u32 {
+            return Err(Reason::IcmpNoFlow);
+        }
+        (l4, protocol, ports) = (at + 48, first.get(40), first.get(48));
+    }
     let turned = Headers {
-        l4: (at + 40) as u32,
-        protocol: quoted.get(6),
+        l4: l4 as u32,
+        protocol,
         source: [quoted.get(24), quoted.get(32)],
         dest: [quoted.get(8), quoted.get(16)],
-        source_be: quoted.get(42),
-        dest_be: quoted.get(40),
+        source_be: (ports >> 16) as u16,
+        dest_be: ports as u16,
         ..*headers
     };
     error(ctx, headers, &turned)

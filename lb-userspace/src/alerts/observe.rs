@@ -145,7 +145,10 @@ fn data_path(status: &Status) -> Option<Condition> {
         odd.join(", ")
     );
     let condition = Condition::new("data_path", "data_path", Severity::Critical, summary);
-    Some(condition.cause("somebody detached or replaced the XDP program"))
+    Some(condition.cause(
+        "somebody detached or replaced the XDP program, or the interface is gone (one that comes back gets \
+         the program again)",
+    ))
 }
 
 fn generic(status: &Status) -> Option<Condition> {

@@ -22,7 +22,9 @@ use super::{
 use crate::{alerts::AlertsError, clock, engine::Engine};
 
 /// The largest body that is read, in bytes.
-const BODY_LIMIT: usize = 1 << 20;
+///
+/// Twice what a configuration can have: in JSON its newlines and quotes take two bytes.
+const BODY_LIMIT: usize = 8 << 20;
 
 type Answer<T> = Result<Json<T>, Failure>;
 
@@ -60,7 +62,7 @@ enum ChangeFailures {
     /// Another change is under way, or came first.
     #[response(status = 409)]
     Conflict(ApiError),
-    /// The body is larger than 1 MiB.
+    /// The body is larger than 8 MiB.
     #[response(status = 413)]
     TooLarge(ApiError),
     /// The body is not `application/json`.

@@ -236,6 +236,18 @@ fn described(error: &anyhow::Error) -> String {
         }
         // What lies below is of interest to nobody.
         Some(error @ ClientError::NoController { .. }) => format!("evenkeel: {error}"),
-        _ => format!("evenkeel: {error:#}"),
+        _ => format!("evenkeel: {}", with_causes(error)),
     }
+}
+
+/// An error and its causes as one line. What it says of a cause itself is not said again.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+    }
+    text
 }

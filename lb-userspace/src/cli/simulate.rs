@@ -39,7 +39,7 @@ pub(super) struct SimulateArgs {
     /// Write what would be transmitted to this capture file (pcap), in order.
     #[arg(long, value_name = "OUT")]
     write: Option<PathBuf>,
-    /// Print a line for each packet: number, verdict, reason, VIP, backend (- for none).
+    /// Print a line for each packet: number (of the capture), verdict, reason, VIP, backend (- for none).
     /// With --json, on standard error.
     #[arg(long)]
     trace: bool,

@@ -24,7 +24,11 @@ mod tests;
 mod typed;
 mod value;
 
-use std::{io, path::Path};
+use std::{
+    collections::HashSet,
+    io::{self, Read as _},
+    path::Path,
+};
 
 pub use hash_key::hash_key;
 pub use model::{
@@ -32,8 +36,8 @@ pub use model::{
     Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
     Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode, family_of,
 };
-use problem::Problems;
 pub use problem::{ConfigErrors, Problem};
+use problem::{Lines, Problems};
 pub(crate) use section::distance;
 use toml::de::DeTable;
 pub(crate) use value::show_duration;
@@ -46,7 +50,7 @@ pub(crate) use value::show_duration;
 pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
     let path = path.as_ref();
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = read_whole(path).map_err(|error| {
         let title = format!("can't read {name}: {error}");
         ConfigErrors::unreadable(&name, title, "give the path of a configuration file")
     })?;
@@ -58,6 +62,20 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
             error.utf8_error().valid_up_to(),
         )),
     }
+}
+
+/// Bytes of a configuration: several times what all VIPs and members with all keys take.
+const MAX_SIZE: u64 = 4 << 20;
+
+/// Reads a file to its end, if that comes soon enough.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other("it is larger than 4 MiB"));
+    }
+    Ok(bytes)
 }
 
 fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> ConfigErrors {
@@ -139,15 +157,18 @@ fn syntax_problem(error: &toml::de::Error, text: &str) -> Problem {
 /// else is wrong in the same lines, and keys that are missing (they may be in what was not
 /// understood).
 fn with_syntax(mut problems: Vec<Problem>, mut syntax: Vec<Problem>, text: &str) -> Vec<Problem> {
-    let newlines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    if syntax.is_empty() {
+        return problems;
+    }
+    let lines = Lines::of(text);
     let line = |problem: &Problem| {
         let start = problem.span.as_ref().map_or(0, |span| span.start);
-        newlines(&text.as_bytes()[..start.min(text.len())])
+        lines.number(start.min(text.len()))
     };
     syntax.sort_by_key(line);
     syntax.dedup_by_key(|problem| line(problem));
     let is_complete = syntax.iter().all(|problem| problem.title != NOT_TOML);
-    let broken: Vec<usize> = syntax.iter().map(line).collect();
+    let broken: HashSet<usize> = syntax.iter().map(line).collect();
     problems
         .retain(|problem| (is_complete || !problem.is_missing) && !broken.contains(&line(problem)));
     problems.extend(syntax);

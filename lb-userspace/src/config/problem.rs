@@ -60,6 +60,33 @@ impl Problems {
     }
 }
 
+/// Where the lines of a text begin: to look one up must not take as long as the text is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        let newlines = text.match_indices('\n');
+        Self(
+            std::iter::once(0)
+                .chain(newlines.map(|(at, _)| at + 1))
+                .collect(),
+        )
+    }
+
+    /// Number of the line, from 0, that a byte is in.
+    pub(super) fn number(&self, at: usize) -> usize {
+        self.0
+            .partition_point(|start| *start <= at)
+            .saturating_sub(1)
+    }
+
+    /// Where the line begins that a byte is in.
+    fn start(&self, at: usize) -> usize {
+        self.0[self.number(at)]
+    }
+}
+
 /// All that is wrong with a file, in the order of the file; at least one problem.
 ///
 /// `Display` draws everything without colours; the value of `hash_seed` is never shown.
@@ -67,6 +94,7 @@ impl Problems {
 pub struct ConfigErrors {
     file: String,
     text: String,
+    lines: Lines,
     problems: Vec<Problem>,
 }
 
@@ -80,9 +108,11 @@ impl ConfigErrors {
                 .map_or((0, 0), |span| (span.start, span.end))
         });
         problems.dedup();
+        let text = without_secrets(text);
         Self {
             file: file.to_owned(),
-            text: without_secrets(text),
+            lines: Lines::of(&text),
+            text,
             problems,
         }
     }
@@ -95,6 +125,7 @@ impl ConfigErrors {
         Self {
             file: file.to_owned(),
             text: String::new(),
+            lines: Lines::of(""),
             problems: vec![problem],
         }
     }
@@ -121,17 +152,20 @@ impl ConfigErrors {
     /// Line and column (in characters) of a problem, both from 1.
     #[must_use]
     pub fn position(&self, problem: &Problem) -> Option<(usize, usize)> {
-        let before = self.text.get(..problem.span.as_ref()?.start)?;
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Some((
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        ))
+        let at = problem.span.as_ref()?.start;
+        let before = self.text.get(self.lines.start(at)..at)?;
+        Some((self.lines.number(at) + 1, before.chars().count() + 1))
     }
 
     /// Draws all problems, for a terminal if `color`.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
+        self.render_first(color, usize::MAX)
+    }
+
+    /// Draws so many problems at most, and says how many there are.
+    #[must_use]
+    pub fn render_first(&self, color: bool, most: usize) -> String {
         let renderer = if color {
             Renderer::styled()
         } else {
@@ -140,13 +174,18 @@ impl ConfigErrors {
         let problems = self
             .problems
             .iter()
+            .take(most)
             .map(|problem| self.draw(&renderer, problem));
         let mut text: Vec<String> = problems.collect();
         let number = match self.len() {
             1 => "1 error".to_owned(),
             n => format!("{n} errors"),
         };
-        let summary = Level::ERROR.primary_title(format!("{number} in {}", self.file));
+        let cut = match self.len() > most {
+            true => format!("; these are the first {most}, `evenkeel check` shows all"),
+            false => String::new(),
+        };
+        let summary = Level::ERROR.primary_title(format!("{number} in {}{cut}", self.file));
         text.push(renderer.render(&[annotate_snippets::Group::with_title(summary)]));
         text.join("\n\n")
     }
@@ -157,19 +196,39 @@ impl ConfigErrors {
         let group = match &problem.span {
             None => annotate_snippets::Group::with_title(title),
             Some(span) => {
+                let span = self.clamp(span);
+                let related = problem.related.as_ref();
+                let related = related.map(|(span, label)| (self.clamp(span), label));
+                let source = self.lines_around(&span, related.as_ref().map(|(span, _)| span));
+                let inside =
+                    |span: &Range<usize>| span.start - source.start..span.end - source.start;
                 let primary = AnnotationKind::Primary
-                    .span(self.clamp(span))
+                    .span(inside(&span))
                     .label(&problem.label);
-                let related = problem.related.as_ref().map(|(span, label)| {
-                    AnnotationKind::Context.span(self.clamp(span)).label(label)
-                });
-                let snippet = Snippet::source(&self.text)
+                let related = related
+                    .map(|(span, label)| AnnotationKind::Context.span(inside(&span)).label(label));
+                let snippet = Snippet::source(&self.text[source.clone()])
+                    .line_start(self.lines.number(source.start) + 1)
                     .path(&self.file)
                     .annotation(primary);
                 title.element(snippet.annotations(related))
             }
         };
         renderer.render(&[group.elements(help)])
+    }
+
+    /// The lines from the first to the last of these places: to draw takes as long as what is drawn from.
+    fn lines_around(&self, one: &Range<usize>, other: Option<&Range<usize>>) -> Range<usize> {
+        let other = other.unwrap_or(one);
+        let (first, last) = (one.start.min(other.start), one.end.max(other.end));
+        let mut start = self.lines.start(first);
+        if start == self.text.len() && start > 0 {
+            // Nothing comes after the last newline: the line before shows where that is.
+            start = self.lines.start(start - 1);
+        }
+        let rest = &self.text.as_bytes()[last..];
+        let newline = rest.iter().position(|byte| *byte == b'\n');
+        start..last + newline.map_or(rest.len(), |at| at + 1)
     }
 
     fn clamp(&self, span: &Range<usize>) -> Range<usize> {
@@ -266,6 +325,44 @@ mod tests {
             .map(|p| errors.position(p))
             .collect();
         assert_eq!(positions, [Some((2, 1)), Some((2, 5))]);
+    }
+
+    #[test]
+    fn what_is_drawn_is_where_it_is_in_the_file() {
+        let text = "a = 1\n\nb = 2\nc = 3\n";
+        let drawn = |problem| ConfigErrors::new("f", text, vec![problem]).to_string();
+        let one = drawn(Problem::new(11..12, "t", "l", "h"));
+        assert!(
+            one.contains("f:3:5") && one.contains("\n3 | b = 2\n  |     ^ l"),
+            "{one}"
+        );
+        let two = drawn(Problem::new(17..18, "t", "l", "h").related(4..5, "first"));
+        assert!(
+            two.contains("f:4:5") && two.contains("\n1 | a = 1\n  |     - first"),
+            "{two}"
+        );
+        assert!(two.contains("\n4 | c = 3\n  |     ^ l"), "{two}");
+        let end = drawn(Problem::new(19..19, "t", "l", "h"));
+        assert!(end.contains("f:4:7"), "{end}");
+        let dos = ConfigErrors::new(
+            "f",
+            "a = 1\r\nb = 2\r\n",
+            vec![Problem::new(4..5, "t", "l", "h")],
+        );
+        assert!(dos.to_string().contains("1 | a = 1\n"), "{dos}");
+    }
+
+    #[test]
+    fn the_first_ones_are_drawn_and_all_are_counted() {
+        let problems = (0..5).map(|at| Problem::new(at..at + 1, format!("t{at}"), "l", "h"));
+        let errors = ConfigErrors::new("f", "abcde", problems.collect());
+        let drawn = errors.render_first(false, 2);
+        assert!(drawn.contains("t1") && !drawn.contains("t2"), "{drawn}");
+        assert!(
+            drawn.contains("5 errors in f; these are the first 2"),
+            "{drawn}"
+        );
+        assert!(errors.to_string().contains("t4") && !errors.to_string().contains("first"));
     }
 
     #[test]

@@ -171,6 +171,14 @@ fn vip_addresses(vips: &[typed::Vip]) -> HashMap<IpAddr, Range<usize>> {
         .collect()
 }
 
+fn backend_addresses(vips: &[typed::Vip]) -> HashMap<IpAddr, Range<usize>> {
+    let backends = vips.iter().flat_map(|vip| &vip.backends);
+    backends
+        .filter_map(|backend| backend.address.as_ref())
+        .map(|address| (*address.get_ref(), address.span()))
+        .collect()
+}
+
 fn check_backends_are_not_vips(vips: &[typed::Vip], problems: &Problems) {
     let addresses = vip_addresses(vips);
     for backend in vips.iter().flat_map(|vip| &vip.backends) {
@@ -200,6 +208,7 @@ fn check_nat_sources(node: &typed::Node, vips: &[typed::Vip], problems: &Problem
         return;
     };
     let addresses = vip_addresses(vips);
+    let backends = backend_addresses(vips);
     let mut unique = Unique::new(problems);
     for source in sources.get_ref() {
         let ip = source.get_ref();
@@ -215,6 +224,12 @@ fn check_nat_sources(node: &typed::Node, vips: &[typed::Vip], problems: &Problem
                 help,
             );
             problems.add(problem.related(vip.clone(), "the VIP"));
+        } else if let Some(backend) = backends.get(ip) {
+            let title = format!("`node.nat_source` has {ip}, the address of a backend");
+            let help = "an address of the node's own: replies of backends come back to it";
+            let label = "the backend would answer itself";
+            let problem = Problem::new(source.span(), title, label, help);
+            problems.add(problem.related(backend.clone(), "the backend"));
         }
     }
     if let Some(source) = sources.get_ref().get(nat::MAX_NAT_SOURCES as usize) {

@@ -193,7 +193,8 @@ fn check_needed_keys(health: &typed::Health, vip_port: Option<u16>, problems: &P
         && health
             .command
             .as_ref()
-            .is_none_or(|c| c.get_ref().is_empty())
+            .and_then(|command| command.get_ref().first())
+            .is_none_or(|program| program.get_ref().is_empty())
     {
         let at = span_of(&health.command).unwrap_or(health.at.clone());
         let help = "the program and its arguments: `command = [\"/usr/local/bin/check\", \"-q\"]`";

@@ -165,10 +165,10 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         node,
         api_socket: api
             .as_mut()
-            .and_then(|api| api.value("socket", value::absolute_path)),
+            .and_then(|api| api.value("socket", value::socket_path)),
         api_group: api
             .as_mut()
-            .and_then(|api| api.value("group", value::string)),
+            .and_then(|api| api.value("group", value::group)),
         bake: change
             .as_mut()
             .and_then(|change| change.value("bake", value::duration(Duration::ZERO..=HOUR))),
@@ -338,7 +338,7 @@ fn read_health(mut health: Section<'_, '_>) -> Health {
         ca_file: health.value("ca_file", value::path),
         send: health.value("send", value::payload),
         expect: health.value("expect", value::payload),
-        command: health.list("command", value::string),
+        command: health.list("command", value::word),
         interval: health.value("interval", value::duration(ms(100)..=HOUR)),
         fast_interval: health.value("fast_interval", value::duration(ms(10)..=HOUR)),
         jitter: health.value("jitter", value::jitter),

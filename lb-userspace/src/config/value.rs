@@ -326,6 +326,12 @@ pub(super) fn prefix(value: &DeValue<'_>) -> Parsed<Prefix> {
         first if first.is_loopback() || first.is_multicast() || first.is_unspecified() => {
             wrong("no host sends from such an address", HELP)
         }
+        IpAddr::V6(first) if first.to_ipv4_mapped().is_some() => {
+            wrong("IPv4 addresses written as IPv6", HELP)
+        }
+        IpAddr::V6(first) if first.is_unicast_link_local() => {
+            wrong("no router forwards packets from link-local addresses", HELP)
+        }
         _ => Ok(prefix),
     }
 }
@@ -375,6 +381,36 @@ pub(super) fn absolute_path(value: &DeValue<'_>) -> Parsed<PathBuf> {
     wrong("not an absolute path", "a path that begins with `/`")
 }
 
+/// The path of a Unix socket. The kernel's names have room for 107 bytes; four are for the name that it is made
+/// under.
+pub(super) fn socket_path(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    const LONGEST: usize = 103;
+    let path = absolute_path(value)?;
+    match path.as_os_str().len() {
+        ..=LONGEST => Ok(path),
+        length => wrong(
+            format!("{length} bytes are too long for a socket"),
+            format!("{LONGEST} bytes at most"),
+        ),
+    }
+}
+
+/// The name of a group.
+pub(super) fn group(value: &DeValue<'_>) -> Parsed<String> {
+    match string(value)? {
+        text if text.is_empty() => wrong("the name is empty", "leave the key out instead"),
+        text => Ok(text),
+    }
+}
+
+/// A program or one of its arguments, as the kernel takes them.
+pub(super) fn word(value: &DeValue<'_>) -> Parsed<String> {
+    match string(value)? {
+        text if text.contains('\0') => wrong("'\\0' can't be in a command", "leave it out"),
+        text => Ok(text),
+    }
+}
+
 /// An address and port to listen on.
 pub(super) fn socket_address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
     match string(value)?.parse() {
@@ -388,21 +424,20 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
 
 /// An `http` or `https` URL.
 pub(super) fn url(value: &DeValue<'_>) -> Parsed<String> {
+    const HELP: &str = "as in \"http://127.0.0.1:9093\"";
     let text = string(value)?;
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    match rest {
-        Some(rest) if !rest.is_empty() && !rest.starts_with(['/', ':', '?', '#']) => {
-            match text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-                Some(odd) => wrong(
-                    format!("{odd:?} can't be in a URL"),
-                    "write it as %20 or the like",
-                ),
-                None => Ok(text),
-            }
-        }
-        _ => wrong("not an HTTP URL", "as in \"http://127.0.0.1:9093\""),
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return wrong("not an HTTP URL", HELP);
+    }
+    if let Some(odd) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        let label = format!("{odd:?} can't be in a URL");
+        return wrong(label, "write it as %20 or the like");
+    }
+    match reqwest::Url::parse(&text) {
+        Ok(url) if url.port() == Some(0) => wrong("no server has the port 0", HELP),
+        Ok(url) if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(text),
+        Ok(_) => wrong("not an HTTP URL", HELP),
+        Err(error) => wrong(format!("not an HTTP URL: {error}"), HELP),
     }
 }
 
@@ -451,6 +486,12 @@ pub(super) fn host(value: &DeValue<'_>) -> Parsed<String> {
     let odd = text
         .chars()
         .find(|c| !c.is_ascii_alphanumeric() && !"._-:[]".contains(*c));
+    // What follows the last colon outside of brackets is the port.
+    let port = text.rsplit_once(':').map(|(_, port)| port);
+    let port = port.filter(|port| !port.ends_with(']') && text.parse::<IpAddr>().is_err());
+    if let Some(port) = port.filter(|port| port.parse::<u16>().ok().is_none_or(|port| port == 0)) {
+        return wrong(format!("{port:?} is no port"), HELP);
+    }
     match (odd, text.len()) {
         (Some(odd), _) => wrong(format!("{odd:?} can't be in a host's name"), HELP),
         (None, 1..=260) => Ok(text),

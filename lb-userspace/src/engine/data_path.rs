@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{actor::Actor, ways};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     events::Entry,
 };
 
-/// Ticks between two looks at the entries of the tables and at the programs. Rings are looked at one
+/// Ticks between two looks at the entries of the tables. Programs are looked at with every tick, rings one
 /// a tick.
 const LOOK_EVERY: u64 = 15;
 
@@ -44,6 +44,29 @@ pub(super) struct Watchman {
 
 fn ring_is_wrong(vip: &str) -> String {
     format!("the ring of VIP {vip} is not what was loaded")
+}
+
+fn mode_of(config: &Config) -> XdpMode {
+    match config.node.xdp_mode {
+        config::XdpMode::Native => XdpMode::Native,
+        config::XdpMode::Generic => XdpMode::Generic,
+        config::XdpMode::Auto => XdpMode::Auto,
+    }
+}
+
+fn say_attached(interface: &str, attached: AttachedMode) {
+    match attached {
+        AttachedMode::Native => info!(interface, mode = "native", "attached"),
+        AttachedMode::Generic => info!(interface, mode = "generic", "attached"),
+        AttachedMode::Fallback { why } => {
+            warn!(
+                interface,
+                mode = "generic",
+                why,
+                "attached in the slow, generic mode"
+            );
+        }
+    }
 }
 
 impl Actor {
@@ -92,11 +115,7 @@ impl Actor {
     }
 
     fn attach(&mut self, config: &Config) -> Result<()> {
-        let mode = match config.node.xdp_mode {
-            config::XdpMode::Native => XdpMode::Native,
-            config::XdpMode::Generic => XdpMode::Generic,
-            config::XdpMode::Auto => XdpMode::Auto,
-        };
+        let mode = mode_of(config);
         let before: BTreeSet<String> = self.dataplane.interfaces()?.into_iter().collect();
         let wanted = &config.node.interfaces;
         let same = wanted.iter().collect::<BTreeSet<_>>() == before.iter().collect();
@@ -105,16 +124,7 @@ impl Actor {
         }
         for interface in wanted {
             match self.dataplane.attach(interface, mode) {
-                Ok(AttachedMode::Native) => info!(interface, mode = "native", "attached"),
-                Ok(AttachedMode::Generic) => info!(interface, mode = "generic", "attached"),
-                Ok(AttachedMode::Fallback { why }) => {
-                    warn!(
-                        interface,
-                        mode = "generic",
-                        why,
-                        "attached in the slow, generic mode"
-                    );
-                }
+                Ok(attached) => say_attached(interface, attached),
                 Err(error) => {
                     for new in wanted.iter().filter(|i| !before.contains(*i)) {
                         // The first error is the one to report.
@@ -146,9 +156,9 @@ impl Actor {
                 self.look_at_ring(vip);
             }
         }
+        self.look_at_links();
         if self.watchman.ticks.is_multiple_of(LOOK_EVERY) {
             self.look_at_entries();
-            self.look_at_links();
             let options = load_options(&self.running.config);
             self.observer.maps = self.dataplane.map_sizes(&options);
         }
@@ -184,17 +194,48 @@ impl Actor {
         let Ok(ours) = self.dataplane.program_id() else {
             return;
         };
+        self.read_links();
+        for interface in self.running.config.node.interfaces.clone() {
+            if self.program_on(&interface).is_none() {
+                self.attach_again(&interface);
+            }
+            let is_ours = self.program_on(&interface) == Some(ours);
+            let what =
+                format!("{INTERFACE}{interface} does not run program {ours}, which was loaded");
+            self.found(what, !is_ours);
+        }
+    }
+
+    fn read_links(&mut self) {
         match self.dataplane.links() {
             Ok(links) => self.watchman.links = links,
             Err(error) => error!(%error, "the links to the interfaces can't be read"),
         }
-        for interface in self.running.config.node.interfaces.clone() {
-            let mut links = self.watchman.links.iter();
-            let link = links.find(|link| link.interface == interface);
-            let is_ours = link.is_some_and(|link| link.program_id == Some(ours));
-            let what =
-                format!("{INTERFACE}{interface} does not run program {ours}, which was loaded");
-            self.found(what, !is_ours);
+    }
+
+    /// The program in the link to an interface, when last looked at; none when there is no link, or the
+    /// interface that it was to is gone.
+    fn program_on(&self, interface: &str) -> Option<u32> {
+        let mut links = self.watchman.links.iter();
+        links.find(|link| link.interface == interface)?.program_id
+    }
+
+    /// A link ends with its interface. One that comes back under its name, as after a restart of its
+    /// driver, is given the program again.
+    fn attach_again(&mut self, interface: &str) {
+        if nix::net::if_::if_nametoindex(interface).is_err() {
+            return;
+        }
+        let mode = mode_of(&self.running.config);
+        match self.dataplane.attach(interface, mode) {
+            Ok(attached) => {
+                say_attached(interface, attached);
+                let what = format!("interface {interface} was without its program: attached again");
+                self.note(Entry::new("alert", what));
+                self.read_links();
+            }
+            // It is tried again and again; that it is not attached is said once.
+            Err(error) => debug!(%error, interface, "can't be attached again"),
         }
     }
 

@@ -127,8 +127,13 @@ pub(super) fn parse(file: &str, text: &str) -> Answer<Config> {
     config::parse(file, text).map_err(|errors| invalid(&errors))
 }
 
+/// Problems of a configuration that an answer draws: all that anybody reads, and no more than can be
+/// drawn at once, since everything else waits.
+const DRAWN: usize = 100;
+
 fn invalid(errors: &config::ConfigErrors) -> Box<ApiError> {
-    ApiError::new(ErrorCode::InvalidConfig, hide_seed(&errors.render(false)))
+    let drawing = errors.render_first(false, DRAWN);
+    ApiError::new(ErrorCode::InvalidConfig, hide_seed(&drawing))
 }
 
 /// A drawing shows the lines around a mistake, and one of them may be the seed's.

@@ -199,7 +199,7 @@ impl Store {
         for number in store.sweep()? {
             match store.read(number) {
                 Ok(revision) => {
-                    let record = store.with_state(revision.record, &mut damages)?;
+                    let record = store.with_state(revision.record, &mut damages);
                     store.records.insert(number, record);
                 }
                 Err(StoreError::Damaged(damage)) => damages.push(damage),
@@ -236,9 +236,9 @@ impl Store {
 
     fn read(&self, number: RevisionNumber) -> Result<Revision, StoreError> {
         let path = self.path(number, REVISION);
-        let bytes = fs::read(&path).map_err(|source| failed("read", &path, source))?;
+        let bytes = fs::read(&path).map_err(|error| format!("it can't be read: {error}"));
         let damaged = |what| StoreError::Damaged(Damage { number, path, what });
-        let body = match file::unseal(REVISION, &bytes) {
+        let body = match bytes.and_then(|bytes| file::unseal(REVISION, &bytes)) {
             Ok(body) => body,
             Err(what) => return Err(damaged(what)),
         };
@@ -254,26 +254,22 @@ impl Store {
     }
 
     /// The record with the state that was written down last.
-    fn with_state(
-        &self,
-        mut record: Record,
-        damages: &mut Vec<Damage>,
-    ) -> Result<Record, StoreError> {
+    fn with_state(&self, mut record: Record, damages: &mut Vec<Damage>) -> Record {
         let number = record.info.number;
         let path = self.path(number, STATE);
         let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(record),
-            Err(source) => return Err(failed("read", &path, source)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return record,
+            read => read.map_err(|error| format!("it can't be read: {error}")),
         };
-        let state = file::unseal(STATE, &bytes)
+        let state = bytes
+            .and_then(|bytes| file::unseal(STATE, &bytes))
             .and_then(|body| serde_json::from_str(&body).map_err(|error| error.to_string()));
         record.info.state = state.unwrap_or_else(|what| {
             let why = "what became of it is not known: the file of its state is damaged".to_owned();
             damages.push(Damage { number, path, what });
             RevisionState::Failed { why }
         });
-        Ok(record)
+        record
     }
 
     /// Writes down a revision, and gives it the next number.

@@ -291,6 +291,24 @@ fn a_damaged_newest_revision_is_told_and_passed_over() {
     }
 }
 
+/// As of a disk with a bad sector: reading gives an error.
+#[test]
+fn what_cannot_be_read_is_damaged() {
+    for kind in ["revision", "state"] {
+        let folder = tempfile::tempdir().unwrap();
+        let good = RevisionState::Applied;
+        filled(folder.path(), &[good.clone(), good]);
+        let path = file_of(folder.path(), &format!("00000002.{kind}"));
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+
+        let (store, damages) = Store::open(folder.path()).unwrap();
+        assert_eq!(damages.len(), 1, "{kind}");
+        assert!(damages[0].to_string().contains("Is a directory"));
+        assert_eq!(store.at_start(at(9)).in_force, Some(1), "{kind}");
+    }
+}
+
 #[test]
 fn a_revision_with_a_damaged_state_is_not_put_in_force() {
     let folder = tempfile::tempdir().unwrap();

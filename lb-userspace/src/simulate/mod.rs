@@ -34,7 +34,7 @@ pub use flows::Flows;
 pub use report::{Report, Verdicts};
 
 use crate::{
-    capture::{self, CaptureError},
+    capture::{self, Capture, CaptureError},
     config::{Config, Prefix},
     controller::{Controller, ControllerError, Way, Ways, load_options},
     dataplane::{Dataplane, DataplaneError, LoadOptions, Run},
@@ -118,6 +118,9 @@ pub struct Simulation {
     tracing: bool,
     verdicts: Verdicts,
     packets: u64,
+    /// Packets of the capture that can't be run. They count in the numbers of the trace, which are
+    /// those that other tools give the packets.
+    left_out: u64,
 }
 
 impl Simulation {
@@ -144,6 +147,7 @@ impl Simulation {
             tracing,
             verdicts: Verdicts::default(),
             packets: 0,
+            left_out: 0,
         })
     }
 
@@ -177,7 +181,8 @@ impl Simulation {
         let member = (traced.member != NONE).then(|| self.controller.member_name(traced.member));
         let name = |name: Option<Option<&str>>| name.flatten().unwrap_or("-").to_owned();
         let verdict = report::verdict_name(run.verdict);
-        let (number, vip, member) = (self.packets, name(vip), name(member));
+        let number = self.packets + self.left_out;
+        let (vip, member) = (name(vip), name(member));
         writeln!(out, "{number} {verdict} {reason} {vip} {member}")
     }
 
@@ -198,16 +203,16 @@ impl Simulation {
 
     fn run_capture(
         &mut self,
-        path: &PathBuf,
+        mut capture: Capture,
         out: &mut Output,
         trace: &mut dyn Write,
     ) -> Result<(), SimulateError> {
-        let mut capture = capture::read(path)?;
-        let mut odd = 0;
+        let mut short = 0_u64;
         for frame in &mut capture {
             let frame = frame?;
             if !RUNNABLE.contains(&frame.data.len()) {
-                odd += 1;
+                self.left_out += 1;
+                short += u64::from(frame.data.len() < *RUNNABLE.start());
                 continue;
             }
             let run = self.run(&frame.data, trace)?;
@@ -220,16 +225,27 @@ impl Simulation {
                 "packets were cut by the capture's snap length; they were run as they are"
             );
         }
-        if odd > 0 {
+        self.tell_left_out(short);
+        Ok(())
+    }
+
+    /// `short`: how many of the packets left out are too short.
+    fn tell_left_out(&self, short: u64) {
+        if short > 0 {
             warn!(
-                left_out = odd,
-                "packets of fewer than {} or more than {} bytes can't be run; capture with \
-                 receive offload off (`ethtool -K IFACE gro off lro off`)",
-                RUNNABLE.start(),
+                left_out = short,
+                "packets shorter than an Ethernet header can't be run: no driver hands them on"
+            );
+        }
+        let long = self.left_out - short;
+        if long > 0 {
+            warn!(
+                left_out = long,
+                "packets of more than {} bytes can't be run; capture with receive offload off \
+                 (`ethtool -K IFACE gro off lro off`)",
                 RUNNABLE.end()
             );
         }
-        Ok(())
     }
 
     fn run_flows(
@@ -261,15 +277,20 @@ pub fn simulate(
     options: &Options,
     trace: &mut dyn Write,
 ) -> Result<Report, SimulateError> {
-    // What needs no kernel first: a capture that can't be read is found out at once.
-    if let Input::Capture(path) = &options.input {
-        drop(capture::read(path)?);
-    }
+    // What needs no kernel first: a capture that can't be read is found out at once. It is opened once: it
+    // may be a pipe.
+    let capture = match &options.input {
+        Input::Capture(path) => Some(capture::read(path)?),
+        Input::Flows { .. } => None,
+    };
     let mut simulation = Simulation::new(config, options.trace)?;
     let mut out = Output::create(options.write.as_ref())?;
-    match &options.input {
-        Input::Capture(path) => simulation.run_capture(path, &mut out, trace)?,
-        Input::Flows { count, seed } => simulation.run_flows(*count, *seed, &mut out, trace)?,
+    match (capture, &options.input) {
+        (Some(capture), _) => simulation.run_capture(capture, &mut out, trace)?,
+        (None, Input::Flows { count, seed }) => {
+            simulation.run_flows(*count, *seed, &mut out, trace)?;
+        }
+        (None, Input::Capture(_)) => {}
     }
     out.finish()?;
     simulation.report()

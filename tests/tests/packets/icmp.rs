@@ -8,7 +8,7 @@ use lab::{
         Bench, Expect,
         tables::{MTU, NAT4, NAT6, SERVICES, Service, VIP4, VIP6},
     },
-    packet::{ACK, Extension, Frame, Ip, Transport, V4, icmp, icmp6},
+    packet::{ACK, Extension, Fragment, Frame, Ip, Transport, V4, icmp, icmp6},
 };
 use lb_common::{
     reason::Reason,
@@ -28,6 +28,7 @@ fn icmp_is_answered_and_errors_find_their_member() {
 }
 
 pub(crate) fn all(bench: &mut Bench, client: Client) {
+    echo_of_nothing(bench, client);
     for tags in [&[][..], TAGS[0], TAGS[3]] {
         echo(bench, client, tags);
         errors(bench, client, tags);
@@ -43,6 +44,19 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
 fn message(from: IpAddr, to: IpAddr, v4: Transport, v6: Transport) -> Frame {
     let transport = if to.is_ipv4() { v4 } else { v6 };
     Frame::new(Ip::new(from, to), transport)
+}
+
+/// The sum over a reply without a bit in it is 0, so that its checksum is not what is left of the request's.
+fn echo_of_nothing(bench: &mut Bench, client: Client) {
+    for len in 0..4 {
+        let from = client.like(VIP4.into());
+        let request = Frame::new(Ip::new(from, VIP4.into()), icmp(8, 0, 0)).payload(vec![0; len]);
+        let reply = Frame::new(Ip::new(VIP4.into(), from), icmp(0, 0, 0))
+            .payload(vec![0; len])
+            .link(request.from, request.to);
+        let name = format!("echo of {len} zeros");
+        bench.check(&name, &request, &Expect::sent(Reason::EchoAnswered, &reply));
+    }
 }
 
 fn echo(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
@@ -158,6 +172,7 @@ fn errors(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
                 bench.check(&name, &error, &expect);
             }
         }
+        in_fragments(bench, &service, &flow);
         for error in errors_about(&returned(&flow), shortest - 1) {
             bench.check("a short quote", &error, &Expect::of(Reason::IcmpNoFlow));
             // What follows the packet in the frame is no quote.
@@ -167,6 +182,41 @@ fn errors(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
                 &padded,
                 &Expect::of(Reason::IcmpNoFlow),
             );
+        }
+    }
+}
+
+/// Errors about a datagram that its backend sent in fragments: the first one names the flow.
+fn in_fragments(bench: &mut Bench, service: &Service, flow: &Frame) {
+    for (offset, is_first) in [(0, true), (8, false)] {
+        let mut part = returned(flow).payload(vec![9; 64]);
+        let Ip::V6(ip) = &mut part.ip else { return };
+        let fragment = Fragment {
+            offset,
+            len: 16,
+            more: true,
+        };
+        ip.extensions.push(Extension::Fragment(fragment, 7));
+        let mut quote = part.packet();
+        quote.truncate(57);
+        for error in errors_about(&returned(flow), 1000) {
+            let error = error.payload(quote.clone());
+            if !is_first {
+                let refused = Expect::of(Reason::IcmpNoFlow);
+                bench.check("about a later fragment", &error, &refused);
+                continue;
+            }
+            let out = if service.forward == forward::IPIP {
+                service.encapsulated(&error, flow_hash(flow))
+            } else {
+                service.delivered(&error)
+            };
+            let mut expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+                .plus(&format!("m{}.icmp_errors", service.index), 1);
+            if service.track == track::ALWAYS {
+                expect = expect.plus(&format!("v{}.track_misses", service.index), 1);
+            }
+            bench.check("about a first fragment", &error, &expect);
         }
     }
 }
