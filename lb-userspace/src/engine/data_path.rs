@@ -81,7 +81,10 @@ impl Actor {
             .context("apply the configuration")?;
         if let Err(error) = self.attach(config) {
             let before = self.running.config.clone();
-            self.attach(&before).context("attach as before")?;
+            // The first error is the one to report.
+            if let Err(error) = self.attach(&before) {
+                error!(error = format!("{error:#}"), "can't attach as before");
+            }
             self.controller
                 .apply_with_ways(&mut self.dataplane, &before, ways)
                 .context("go back to what was there before")?;

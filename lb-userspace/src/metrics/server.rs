@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Limits {
     /// Clients at a time; others wait.
     pub(super) clients: usize,
+    /// How long a client may take to ask. One that only holds its place keeps the others waiting so long.
+    pub(super) question: Duration,
     /// How long a connection lasts at the most, from its beginning to the end of the answer.
     pub(super) patience: Duration,
 }
@@ -45,6 +47,7 @@ impl Limits {
     /// A page of 64 VIPs with 4,096 members takes 50 ms, and Prometheus waits ten seconds.
     const USUAL: Self = Self {
         clients: 32,
+        question: Duration::from_secs(1),
         patience: Duration::from_secs(10),
     };
 }
@@ -151,7 +154,7 @@ pub(super) async fn serve_within(listener: TcpListener, sources: Sources, limits
         let mut http = http1::Builder::new();
         http.keep_alive(false)
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.patience);
+            .header_read_timeout(limits.question);
         let service = TowerToHyperService::new(router.clone());
         let connection = http.serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {

@@ -145,6 +145,7 @@ async fn slow_clients_hold_up_nobody_for_long() {
     let address = listener.local_addr().unwrap();
     let limits = Limits {
         clients: 2,
+        question: Duration::from_millis(300),
         patience: Duration::from_millis(300),
     };
     tokio::spawn(serve_within(listener, small_sources(), limits));
