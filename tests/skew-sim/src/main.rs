@@ -61,14 +61,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let &Arguments { days, trials, .. } = arguments;
-    // What is simulated is numbered from here on: far from where another seed begins.
-    let seed = arguments.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let &Arguments {
+        days, trials, seed, ..
+    } = arguments;
     let begun = Instant::now();
     let tell = |what: &str| eprintln!("skew-sim: {what}");
     tell(&format!(
-        "{days} VIP-days, {trials} trials of each fault, seed {}",
-        arguments.seed
+        "{days} VIP-days, {trials} trials of each fault, seed {seed}"
     ));
     let faultless = faultless::run(
         &Scenario::ALL,
@@ -82,11 +81,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     power.extend(power::run(&slow, &RuleKind::ALL[..1], trials, seed));
     tell(&format!("with faults: {:.0?}", begun.elapsed()));
     let report = Report {
-        run: Run {
-            seed: arguments.seed,
-            days,
-            trials,
-        },
+        run: Run { seed, days, trials },
         faultless,
         power,
         bake: bake::run(trials * 25, seed),
