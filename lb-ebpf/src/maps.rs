@@ -6,6 +6,8 @@
 //! inside the element stays in a register, where that of a lookup goes through the stack. Sizes of the others are defaults; those that depend on the
 //! configuration are set when the object is loaded.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     Global,
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray},
@@ -29,6 +31,14 @@ use lb_common::{
 
 use crate::scratch::Scratch;
 pub(crate) use crate::table::{MAPPED, Tables, TablesMap};
+
+/// `index` below `LEN`, a power of two, in a way that every verifier sees: those before Linux 6.8 know nothing of the
+/// result of an exclusive or of two variables, and the compiler drops a mask that it knows to change nothing.
+#[inline(always)]
+pub(crate) fn below<const LEN: usize>(index: usize) -> usize {
+    const { assert!(LEN.is_power_of_two()) };
+    black_box(index) & (LEN - 1)
+}
 
 /// The tables of fixed size.
 #[inline(always)]

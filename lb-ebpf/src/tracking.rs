@@ -12,7 +12,7 @@ use lb_common::{
 use crate::{
     clock,
     counters::count_vip,
-    maps::{self, TRACK, TRACK_MASK, Tables},
+    maps::{self, TRACK, TRACK_MASK, Tables, below},
     select::serves,
     trace,
 };
@@ -209,8 +209,8 @@ fn insert(vip: u16, bucket: *mut Bucket, place: Place, cell: Cell) {
 /// A cell is one word: it is read and written in one step, whatever other CPUs do.
 #[inline(always)]
 fn load(bucket: *mut Bucket, way: usize) -> u64 {
-    // SAFETY: `way` is below the bucket's length.
-    unsafe { bucket.cast::<u64>().add(way & (WAYS - 1)).read_volatile() }
+    // SAFETY: inside the bucket.
+    unsafe { bucket.cast::<u64>().add(below::<WAYS>(way)).read_volatile() }
 }
 
 #[inline(always)]
@@ -219,7 +219,7 @@ fn store(bucket: *mut Bucket, way: usize, word: u64) {
     unsafe {
         bucket
             .cast::<u64>()
-            .add(way & (WAYS - 1))
+            .add(below::<WAYS>(way))
             .write_volatile(word);
     }
 }

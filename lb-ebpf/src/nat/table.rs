@@ -16,7 +16,7 @@ use lb_common::{
 
 use crate::{
     clock,
-    maps::{self, NAT_BUCKETS, NAT_LOCKS, NAT_REPLIES, NAT_REQUESTS},
+    maps::{self, NAT_BUCKETS, NAT_LOCKS, NAT_REPLIES, NAT_REQUESTS, below},
     scratch::{Session, scratch},
 };
 
@@ -280,7 +280,7 @@ fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
         size_of::<NatRecord>()
     };
     // SAFETY: inside the bucket.
-    unsafe { bucket.add((way & (WAYS - 1)) * size).cast() }
+    unsafe { bucket.add(below::<WAYS>(way) * size).cast() }
 }
 
 /// Writes an entry into a free cell of a bucket that is locked.
