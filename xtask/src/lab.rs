@@ -44,7 +44,7 @@ fn become_binary(
         build.args(["--bin", name]);
     }
     process::run(&mut build).with_context(|| format!("build {binary}"))?;
-    let mut command = Command::new(process::released(binary));
+    let mut command = Command::new(process::built("release", binary));
     let error = command.args(arguments).exec();
     Err(error).with_context(|| format!("start `{}`", process::shown(&command)))
 }

@@ -40,7 +40,7 @@ pub(crate) fn run() -> Result<()> {
 fn build() -> Result<PathBuf> {
     let build = ["build", "--release", "-p", "lb-userspace"];
     process::run(&mut process::cargo(build)).context("build the balancer")?;
-    Ok(process::released("evenkeel"))
+    Ok(process::built("release", "evenkeel"))
 }
 
 fn write_manual(binary: &Path, work: &Path) -> Result<()> {

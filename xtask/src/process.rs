@@ -87,10 +87,10 @@ pub(crate) fn root() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
-/// Where cargo puts a binary that it builds with `--release`.
-pub(crate) fn released(binary: &str) -> PathBuf {
+/// Where cargo puts a binary: `debug`, or `release`.
+pub(crate) fn built(profile: &str, binary: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    root().join(target).join("release").join(binary)
+    root().join(target).join(profile).join(binary)
 }
 
 /// `cargo` in the workspace.
