@@ -213,7 +213,8 @@ impl ProbePaths {
         Ok(links)
     }
 
-    /// Detaches the program from an interface. Says whether it was attached.
+    /// Detaches the program from an interface. Says whether it was attached. A process that is just being started
+    /// has copies of the links, which hold the program until it runs its own.
     pub fn detach(&mut self, interface: &str) -> bool {
         self.attached.remove(interface).is_some()
     }
