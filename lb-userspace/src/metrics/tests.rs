@@ -146,7 +146,7 @@ async fn slow_clients_hold_up_nobody_for_long() {
     let limits = Limits {
         clients: 2,
         question: Duration::from_millis(300),
-        patience: Duration::from_millis(300),
+        patience: Duration::from_mins(1),
     };
     tokio::spawn(serve_within(listener, small_sources(), limits));
     let mut slow = Vec::new();

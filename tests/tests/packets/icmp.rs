@@ -158,16 +158,7 @@ fn errors(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
         for keep in [shortest, shortest + 13, 1000] {
             for error in errors_about(&returned(&flow), keep) {
                 let error = error.tags(tags);
-                let out = if service.forward == forward::IPIP {
-                    service.encapsulated(&error, flow_hash(&flow))
-                } else {
-                    service.delivered(&error)
-                };
-                let mut expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
-                    .plus(&format!("m{}.icmp_errors", service.index), 1);
-                if service.track == track::ALWAYS {
-                    expect = expect.plus(&format!("v{}.track_misses", service.index), 1);
-                }
+                let expect = forwarded(&service, &error, &flow);
                 let name = format!("{:?} for {service:?}", error.transport);
                 bench.check(&name, &error, &expect);
             }
@@ -183,6 +174,22 @@ fn errors(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
                 &Expect::of(Reason::IcmpNoFlow),
             );
         }
+    }
+}
+
+/// An error about a flow that goes to the flow's member.
+fn forwarded(service: &Service, error: &Frame, flow: &Frame) -> Expect {
+    let out = if service.forward == forward::IPIP {
+        service.encapsulated(error, flow_hash(flow))
+    } else {
+        service.delivered(error)
+    };
+    let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+        .plus(&format!("m{}.icmp_errors", service.index), 1);
+    if service.track == track::ALWAYS {
+        expect.plus(&format!("v{}.track_misses", service.index), 1)
+    } else {
+        expect
     }
 }
 
@@ -206,16 +213,7 @@ fn in_fragments(bench: &mut Bench, service: &Service, flow: &Frame) {
                 bench.check("about a later fragment", &error, &refused);
                 continue;
             }
-            let out = if service.forward == forward::IPIP {
-                service.encapsulated(&error, flow_hash(flow))
-            } else {
-                service.delivered(&error)
-            };
-            let mut expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
-                .plus(&format!("m{}.icmp_errors", service.index), 1);
-            if service.track == track::ALWAYS {
-                expect = expect.plus(&format!("v{}.track_misses", service.index), 1);
-            }
+            let expect = forwarded(service, &error, flow);
             bench.check("about a first fragment", &error, &expect);
         }
     }
