@@ -32,8 +32,8 @@ use lb_common::{
 use crate::scratch::Scratch;
 pub(crate) use crate::table::{MAPPED, Tables, TablesMap};
 
-/// `index` below `LEN`, a power of two, in a way that every verifier sees: those before Linux 6.8 know nothing of the
-/// result of an exclusive or of two variables, and the compiler drops a mask that it knows to change nothing.
+/// `index` below `LEN`, a power of two, in a way that every verifier sees: those of Linux 5.10 and 6.1 know nothing
+/// of the result of an exclusive or of two variables, and the compiler drops a mask that it knows to change nothing.
 #[inline(always)]
 pub(crate) fn below<const LEN: usize>(index: usize) -> usize {
     const { assert!(LEN.is_power_of_two()) };

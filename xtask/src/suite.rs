@@ -3,7 +3,8 @@
 //! A test that can't run on a machine (no root, no such kernel feature, no such program) must not
 //! count as passed, but libtest has no word for that. So such a test appends one line, its name and
 //! the reason, to the file named by `EVENKEEL_SKIPS`, and returns; here those lines are shown and
-//! taken out of the passed. `#[ignore]`d tests count as skipped too.
+//! taken out of the passed. `#[ignore]`d tests count as skipped too. The whole suite ends with the programs on
+//! other kernels, each of which counts as a test.
 
 use std::{
     env, fs,
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{process, setup};
+use crate::{kernels, process, setup};
 
 /// Names the file to which a test that can't run appends a line.
 const SKIPS_VARIABLE: &str = "EVENKEEL_SKIPS";
@@ -62,6 +63,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let skips = process::root().join("target/skipped-tests.txt");
     clear(&skips)?;
     let (mut count, success) = test(options, &skips)?;
+    if options.package.is_empty() && options.arguments.is_empty() && success {
+        count.add_kernels();
+    }
     let reasons = fs::read_to_string(&skips)
         .with_context(|| format!("read the skipped tests from {}", skips.display()))?;
     for reason in reasons.lines() {
@@ -129,6 +133,20 @@ fn test(options: &Options, skips: &Path) -> Result<(Count, bool)> {
 }
 
 impl Count {
+    /// Adds what the programs do on other kernels.
+    fn add_kernels(&mut self) {
+        for (kernel, outcome) in kernels::in_suite() {
+            match outcome {
+                Ok(true) => self.passed += 1,
+                Ok(false) => self.failed += 1,
+                Err(error) => {
+                    println!("SKIPPED: {kernel}: {error:#}");
+                    self.skipped += 1;
+                }
+            }
+        }
+    }
+
     /// Adds the line with which a test binary ends, such as
     /// `test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
     fn add(&mut self, line: &str) {
