@@ -22,6 +22,10 @@ use super::{
 };
 use crate::{api::types::HealthStatus, clock};
 
+/// Checks begin at multiples of this, so that those which are due at about the same time share what it costs to
+/// wake up. Far below every interval.
+const BEAT: Duration = Duration::from_millis(10);
+
 type Name = (String, String);
 type Shared = Arc<Mutex<Known>>;
 
@@ -49,6 +53,8 @@ pub struct Health {
     changes: mpsc::UnboundedSender<HealthChange>,
     seed: u64,
     tls: Arc<TlsConfigs>,
+    /// When the first beat was.
+    began: Instant,
     watched: BTreeMap<Name, Watched>,
 }
 
@@ -79,6 +85,7 @@ impl Health {
             changes,
             seed,
             tls: Arc::default(),
+            began: Instant::now(),
             watched: BTreeMap::new(),
         };
         (health, receiver)
@@ -136,6 +143,7 @@ impl Health {
             status: Arc::clone(&status),
             changes: self.changes.clone(),
             tls: Arc::clone(&self.tls),
+            began: self.began,
             started,
         };
         Watched {
@@ -183,6 +191,7 @@ struct Watcher {
     status: Shared,
     changes: mpsc::UnboundedSender<HealthChange>,
     tls: Arc<TlsConfigs>,
+    began: Instant,
     started: Instant,
 }
 
@@ -197,7 +206,7 @@ impl Watcher {
             // With this probe, until the way that the target is checked changes.
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep_until(next) => {}
+                    () = tokio::time::sleep_until(beat(self.began, next)) => {}
                     changed = self.target.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
@@ -254,6 +263,12 @@ impl Watcher {
     }
 }
 
+/// The first beat that is not before `time`.
+fn beat(began: Instant, time: Instant) -> Instant {
+    let beats = (time - began).as_nanos().div_ceil(BEAT.as_nanos());
+    began + Duration::from_nanos((beats * BEAT.as_nanos()) as u64)
+}
+
 /// Why the state changed, if it did.
 fn why(rules: &Rules, verdict: Verdict, damped: bool, error: Option<&str>) -> Option<String> {
     let checks = |number: u32| match number {
@@ -273,4 +288,20 @@ fn why(rules: &Rules, verdict: Verdict, damped: bool, error: Option<&str>) -> Op
     } else {
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_that_are_due_at_about_the_same_time_begin_together() {
+        let began = Instant::now();
+        let after = |nanoseconds| beat(began, began + Duration::from_nanos(nanoseconds)) - began;
+        assert_eq!(after(0), Duration::ZERO);
+        assert_eq!(after(1), BEAT);
+        assert_eq!(after(10_000_000), BEAT);
+        assert_eq!(after(10_000_001), BEAT * 2);
+        assert_eq!(beat(began + BEAT, began), began + BEAT);
+    }
 }

@@ -3,7 +3,6 @@
 //! Every try has a connection of its own, which is closed after it; by a reset, so that a thousand checks a
 //! second do not use up the ports of the node with connections that wait for late packets.
 
-mod answer;
 mod exec;
 mod failure;
 mod http;
