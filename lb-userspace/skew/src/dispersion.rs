@@ -1,6 +1,7 @@
 //! How much more the counts vary than flows that choose by themselves would.
 //!
-//! Two numbers are learned, for the two ways in which flows can depend on each other:
+//! Two numbers are learned here, for two of the ways in which flows can depend on each other; the third has a
+//! file of its own ([`super::unevenness`]):
 //!
 //! - **φ**, bunches: some flows of one second or some seconds go to one member together. The variance of a count is φ
 //!   times that of independent flows. Where whole sources are hashed that is common; elsewhere it is SYNs that are sent again
@@ -14,6 +15,8 @@
 //!
 //! The sums of squares of all members are divided once, not member by member: the mean is the same, and
 //! members with tiny shares, whose (x−e)²/e is either nothing or enormous, don't make noise.
+
+use super::unevenness::Unevenness;
 
 /// Observations that φ remembers.
 const MEMORY: f64 = 300.0;
@@ -77,6 +80,8 @@ pub(super) struct Residuals {
     block: f64,
     last_block: f64,
     long: f64,
+    /// For [`Unevenness`].
+    lasting: f64,
 }
 
 /// What is learned of a VIP.
@@ -93,6 +98,7 @@ pub(super) struct Dispersion {
     block: Block,
     last_block: Option<f64>,
     long_block: Block,
+    unevenness: Unevenness,
     /// Members that vary freely, as many as it would be if all had the same share.
     freedom: f64,
 }
@@ -130,6 +136,7 @@ impl Dispersion {
             block: Block::default(),
             last_block: None,
             long_block: Block::default(),
+            unevenness: Unevenness::default(),
             freedom: 1.0,
         }
     }
@@ -149,7 +156,7 @@ impl Dispersion {
     /// κ, with a margin for what was not seen yet.
     fn kappa(&self) -> f64 {
         if self.independent {
-            0.0
+            self.unevenness.kappa()
         } else {
             LEAST_KAPPA + KAPPA_MARGIN * self.learned_kappa()
         }
@@ -192,7 +199,9 @@ impl Dispersion {
             spread_squares += own * own;
             kept.last = residual;
             kept.block += residual;
-            if !independent {
+            if independent {
+                Unevenness::keep(&mut kept.lasting, residual);
+            } else {
                 kept.long += residual;
             }
         }
@@ -206,7 +215,9 @@ impl Dispersion {
         }
         self.last_variance = Some(variance);
         self.block.add(variance, flows, spread);
-        if !independent {
+        if independent {
+            self.unevenness.learn(flows);
+        } else {
             self.long_block.add(variance, flows, spread);
         }
     }
@@ -217,12 +228,19 @@ impl Dispersion {
             || (!self.independent && self.long_block.observations >= self.long)
     }
 
-    /// Learns from blocks that are full.
-    pub(super) fn close_blocks<'a>(&mut self, members: impl Iterator<Item = &'a mut Residuals>) {
+    /// Learns from blocks that are full; of each member its share and what is kept of it.
+    pub(super) fn close_blocks<'a>(
+        &mut self,
+        members: impl Iterator<Item = (f64, &'a mut Residuals)>,
+    ) {
         let short = self.block.observations >= self.short;
         let long = !self.independent && self.long_block.observations >= self.long;
         let (mut differences, mut squares) = (0.0, 0.0);
-        for kept in members {
+        let mut lasting = Vec::new();
+        for (share, kept) in members {
+            if self.independent {
+                lasting.push((share, kept.lasting));
+            }
             if short {
                 let difference = kept.block - kept.last_block;
                 differences += difference * difference;
@@ -242,6 +260,9 @@ impl Dispersion {
                 self.blocks
                     .add(differences, variance + last, BLOCK_MEMORY, clip);
             }
+        }
+        if self.independent {
+            self.unevenness.judge(self.phi(), &lasting);
         }
         if long {
             self.close_long(squares);

@@ -33,6 +33,7 @@ mod spike;
 #[cfg(test)]
 mod tests;
 mod thresholds;
+mod unevenness;
 mod volume;
 
 pub use after_change::{AfterChange, ChangedMember, Reference, Verdict};

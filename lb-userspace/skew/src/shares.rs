@@ -189,7 +189,9 @@ impl Shares {
             members.map(|(came, kept)| (came.flows - flows * came.share, came.share, kept));
         self.dispersion.learn(flows, residuals);
         if self.dispersion.is_block_full() {
-            self.dispersion.close_blocks(self.residuals.iter_mut());
+            let shares = step.members.iter().map(|came| came.share);
+            self.dispersion
+                .close_blocks(shares.zip(&mut self.residuals));
         }
     }
 

@@ -2,37 +2,34 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use lab::demo::{Report, Size};
 
-const USAGE: &str = "\
-Usage: demo [--json] [--quick]
-
-Sends real HTTP requests and long-lived connections through the balancer in every forwarding mode, over
-IPv4 and IPv6, while a backend is added and another one drained. Needs root.
-
-  --json   one JSON object on standard output in place of the table
-  --quick  a tenth of the requests
-
-Exit code: 0 if nothing failed and nothing broke, 1 otherwise, 2 for wrong arguments.";
+/// Sends real HTTP requests and long-lived connections through the balancer in every forwarding mode, over
+/// IPv4 and IPv6, while a backend is added and another one drained. Needs root.
+#[derive(Parser)]
+#[command(
+    name = "demo",
+    after_help = "Exit code: 0 if nothing failed and nothing broke, 1 otherwise, 2 for wrong arguments."
+)]
+struct Arguments {
+    /// One JSON object on standard output in place of the table
+    #[arg(long)]
+    json: bool,
+    /// A tenth of the requests
+    #[arg(long)]
+    quick: bool,
+}
 
 fn main() -> ExitCode {
-    let (mut json, mut size) = (false, Size::full());
-    for argument in std::env::args().skip(1) {
-        match argument.as_str() {
-            "--json" => json = true,
-            "--quick" => size = Size::quick(),
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return ExitCode::SUCCESS;
-            }
-            other => {
-                eprintln!("demo: no argument `{other}` is known\n\n{USAGE}");
-                return ExitCode::from(2);
-            }
-        }
-    }
+    let arguments = Arguments::parse();
+    let size = if arguments.quick {
+        Size::quick()
+    } else {
+        Size::full()
+    };
     match lab::demo::run(size) {
-        Ok(report) => finish(&report, json),
+        Ok(report) => finish(&report, arguments.json),
         Err(error) => {
             eprintln!("demo: {error:#}");
             ExitCode::FAILURE

@@ -69,6 +69,38 @@ fn one_second_raises_nothing_however_bad() {
     vip.run_well(60, 10_000.0);
 }
 
+/// For each of a hundred members the times of its share that it gets for as long as the ports of few NATs are used again.
+fn uneven(vip: &mut Vip) -> Vec<f64> {
+    let mut normal = || (0..12).map(|_| vip.random()).sum::<f64>() - 6.0;
+    let times: Vec<_> = (0..100).map(|_| 1.0 + 0.07 * normal()).collect();
+    let mean = times.iter().sum::<f64>() / 100.0;
+    times.iter().map(|times| times / mean).collect()
+}
+
+#[test]
+fn where_all_are_off_their_shares_only_what_is_far_off_is_found() {
+    let mut vip = Vip::new(TCP, 100);
+    let mut times = uneven(&mut vip);
+    let most = times.iter().fold(0.0, |most, &times| f64::max(most, times));
+    assert!(most > 1.17, "{most}");
+    for _ in 0..1800 {
+        let found = vip.run(1, 2000.0, &times);
+        assert!(found.is_empty(), "{found:?}");
+    }
+    times[7] = 2.0;
+    let (_, found) = vip.run_until(Kind::Overload, 15, 2000.0, &times);
+    assert_eq!(names(&found), ["b7"]);
+}
+
+#[test]
+fn a_fault_of_many_does_not_pass_for_chance() {
+    let mut vip = Vip::new(TCP, 100);
+    vip.run_well(1800, 2000.0);
+    let mut times = [1.25; 100];
+    times[..40].fill(0.6);
+    vip.run_until(Kind::Starvation, 120, 2000.0, &times);
+}
+
 #[test]
 fn what_is_within_the_tolerance_is_left_alone_at_any_rate() {
     let mut vip = Vip::new(TCP, 4);
