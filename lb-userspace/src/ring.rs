@@ -145,23 +145,67 @@ pub struct RingMember {
 /// Builds a ring. Without any weight, all slots are [`NO_MEMBER`].
 #[must_use]
 pub fn build(members: &[RingMember], ring_size: RingSize) -> Vec<MemberIndex> {
-    let mut members: Vec<RingMember> = members.iter().filter(|m| m.weight > 0).copied().collect();
-    members.sort_unstable_by_key(|m| (m.identity, m.weight, m.member));
-    if members.is_empty() {
-        return vec![NO_MEMBER; ring_size.get() as usize];
+    let (form, indexes) = Form::of(members, ring_size);
+    filled_in(&form.build(), &indexes)
+}
+
+/// All that a ring depends on, but for the indexes of its members: rings of VIPs with the same servers, ports and
+/// weights have one form, and it need be built only once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    ring_size: RingSize,
+    /// Those with a weight, in order.
+    members: Vec<(Identity, u32)>,
+}
+
+/// The ring of a form, of members with these indexes.
+#[must_use]
+pub fn filled_in(places: &[Place], indexes: &[MemberIndex]) -> Vec<MemberIndex> {
+    let index = |&place: &Place| indexes.get(usize::from(place));
+    let slots = places.iter().map(index);
+    slots.map(|index| *index.unwrap_or(&NO_MEMBER)).collect()
+}
+
+/// Where a member is in the order of a form.
+pub type Place = MemberIndex;
+
+impl Form {
+    /// The form of a ring, and the indexes of its members in the order of the form.
+    #[must_use]
+    pub fn of(members: &[RingMember], ring_size: RingSize) -> (Self, Vec<MemberIndex>) {
+        let mut members: Vec<_> = members.iter().filter(|m| m.weight > 0).collect();
+        members.sort_unstable_by_key(|m| (m.identity, m.weight, m.member));
+        let indexes = members.iter().map(|m| m.member).collect();
+        let members = members.iter().map(|m| (m.identity, m.weight)).collect();
+        (Self { ring_size, members }, indexes)
     }
-    let weights: Vec<u32> = members.iter().map(|m| m.weight).collect();
-    let hashes: Vec<(u64, u64)> = members.iter().map(|m| m.identity.hash()).collect();
-    let quotas = quotas(&weights, &hashes, ring_size.get());
-    let walkers = (members.iter().zip(&hashes).zip(quotas))
-        .filter(|(_, quota)| *quota > 0)
-        .map(|((m, hash), quota)| Walker::new(m, *hash, quota, ring_size.get()))
-        .collect();
-    Walk::new(
-        ring_size.get(),
-        members.iter().map(|m| u64::from(m.weight)).sum(),
-    )
-    .fill(walkers)
+
+    /// The number of slots.
+    #[must_use]
+    pub const fn ring_size(&self) -> RingSize {
+        self.ring_size
+    }
+
+    /// Builds it: the place of each slot's member. Without any member, all slots are [`NO_MEMBER`].
+    #[must_use]
+    pub fn build(&self) -> Vec<Place> {
+        let ring_size = self.ring_size.get();
+        if self.members.is_empty() {
+            return vec![NO_MEMBER; ring_size as usize];
+        }
+        let weights: Vec<u32> = self.members.iter().map(|(_, weight)| *weight).collect();
+        let hashes: Vec<(u64, u64)> = self.members.iter().map(|(who, _)| who.hash()).collect();
+        let quotas = quotas(&weights, &hashes, ring_size);
+        let each = (0..).zip(&weights).zip(&hashes).zip(quotas);
+        let walkers = each
+            .filter(|(_, quota)| *quota > 0)
+            .map(|(((place, &weight), &hash), quota)| {
+                Walker::new(place, weight, hash, quota, ring_size)
+            })
+            .collect();
+        let total = weights.iter().map(|&weight| u64::from(weight)).sum();
+        Walk::new(ring_size, total).fill(walkers)
+    }
 }
 
 /// Largest remainder: everybody gets the whole slots of the share, and the slots that are left go to
@@ -191,7 +235,7 @@ const PHASE_BITS: u32 = 24;
 
 /// A member on its way through the slots.
 struct Walker {
-    member: MemberIndex,
+    place: Place,
     weight: u64,
     /// Slots that it may still take.
     left: u32,
@@ -206,10 +250,10 @@ struct Walker {
 }
 
 impl Walker {
-    fn new(m: &RingMember, hash: (u64, u64), quota: u32, ring_size: u32) -> Self {
+    fn new(place: Place, weight: u32, hash: (u64, u64), quota: u32, ring_size: u32) -> Self {
         Self {
-            member: m.member,
-            weight: u64::from(m.weight),
+            place,
+            weight: u64::from(weight),
             left: quota,
             slot: (u64::from(hash.0 as u32) % u64::from(ring_size)) as u32,
             step: (hash.1 % u64::from(ring_size - 1)) as u32 + 1,
@@ -308,7 +352,7 @@ struct Walk {
     clock: Arc<[u64]>,
     /// The time in which all walkers together pass as many slots as the ring has.
     lap: u128,
-    slots: Vec<MemberIndex>,
+    slots: Vec<Place>,
     free: u32,
 }
 
@@ -328,7 +372,7 @@ impl Walk {
     /// Everything happens in the order of time, which is cut into pieces: passings of slots that were
     /// taken before the piece began are dropped at once. As long as nobody takes the last slot that it may, a
     /// piece need not be sorted, and most are not. How it is cut changes the cost, not the result.
-    fn fill(mut self, mut walkers: Vec<Walker>) -> Vec<MemberIndex> {
+    fn fill(mut self, mut walkers: Vec<Walker>) -> Vec<Place> {
         let mut passings: Vec<Passing> = Vec::new();
         let mut firsts = Firsts::new(self.ring_size, walkers.len());
         let mut until = self.lap / u128::from(self.ring_size) + 1;
@@ -387,7 +431,7 @@ impl Walk {
 
     fn claim(&mut self, walker: &mut Walker, slot: u32) {
         if walker.left > 0 && self.slots[slot as usize] == NO_MEMBER {
-            self.slots[slot as usize] = walker.member;
+            self.slots[slot as usize] = walker.place;
             walker.left -= 1;
             self.free -= 1;
         }

@@ -219,12 +219,14 @@ impl RingState {
     #[must_use]
     pub fn to_image(&self) -> Vec<u64> {
         let mut words = vec![0; IMAGE_WORDS as usize];
-        for (index, slot) in (0..).zip(&self.slots) {
-            let (first, second) = slot.encode();
-            let word = (index / ENTRIES_PER_WORD) as usize;
-            words[word] = ring::with_entry(words[word], index, first);
-            let word = word + SECTION_WORDS as usize;
-            words[word] = ring::with_entry(words[word], index, second);
+        let (first, second) = words.split_at_mut(SECTION_WORDS as usize);
+        let slots = self.slots.chunks(ENTRIES_PER_WORD as usize);
+        for ((slots, first), second) in slots.zip(first).zip(second) {
+            for (index, slot) in (0..).zip(slots) {
+                let entries = slot.encode();
+                *first = ring::with_entry(*first, index, entries.0);
+                *second = ring::with_entry(*second, index, entries.1);
+            }
         }
         words
     }

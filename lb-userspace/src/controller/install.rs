@@ -19,7 +19,8 @@ use lb_common::{
 use super::{
     entry::NO_NAT_SOURCE,
     error::{ControllerError, Result},
-    state::{Picture, ServiceKey, State},
+    parallel::in_parallel,
+    state::{Picture, ServiceKey, State, VipState},
 };
 use crate::{
     dataplane::{Dataplane, ImageIndex},
@@ -31,34 +32,31 @@ fn point(name: &str) -> Result<()> {
     fault::point(name).map_err(ControllerError::Fault)
 }
 
-/// Stages the rings that changed; returns the images, and those that nothing names afterwards.
+/// Stages the rings that changed, all before any is swapped in; returns their images.
 pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<ImageIndex>> {
-    let dirty = next.vips.values().filter(|vip| vip.dirty).count();
-    if dirty == 0 {
+    let dirty: Vec<_> = next.vips.values_mut().filter(|vip| vip.dirty).collect();
+    if dirty.is_empty() {
         return Ok(Vec::new());
     }
-    if dataplane.rings.spare() < dirty {
-        // After one grace period for all of them.
-        dataplane.rings.reserve(dirty)?;
-    }
-    let mut staged = Vec::new();
-    for vip in next.vips.values_mut().filter(|vip| vip.dirty) {
-        let image = point("map: stage a ring")
-            .and_then(|()| Ok(dataplane.rings.stage(&vip.ring.to_image())?));
-        match image {
-            Ok(image) => {
-                staged.push(image);
-                let size = vip.ring.slots().len() as u32;
-                vip.entry.ring = lb_common::vip::Vip::pack_ring(image.0, size);
-                vip.dirty = false;
-            }
-            Err(error) => {
-                retire(dataplane, &staged);
-                return Err(error);
-            }
+    // After one grace period for all of them, if too few are spare.
+    let images = dataplane.rings.take(dirty.len())?;
+    let rings = &dataplane.rings;
+    let jobs = dirty.into_iter().zip(images.iter().copied()).collect();
+    let filled = in_parallel(jobs, |(vip, image): (&mut VipState, ImageIndex)| {
+        let filled = rings.fill(image, &vip.ring.to_image());
+        (vip, image, filled)
+    });
+    for (vip, image, filled) in filled {
+        let staged = point("map: stage a ring").and_then(|()| Ok(filled?));
+        if let Err(error) = staged {
+            retire(dataplane, &images);
+            return Err(error);
         }
+        let size = vip.ring.slots().len() as u32;
+        vip.entry.ring = lb_common::vip::Vip::pack_ring(image.0, size);
+        vip.dirty = false;
     }
-    Ok(staged)
+    Ok(images)
 }
 
 /// Gives images back.
@@ -71,10 +69,7 @@ pub(super) fn retire(dataplane: &mut Dataplane, images: &[ImageIndex]) {
 /// Images that `from` names and `to` does not.
 pub(super) fn unnamed_images(from: &State, to: &State) -> Vec<ImageIndex> {
     let images = |state: &State| -> BTreeSet<ImageIndex> {
-        let names = state
-            .vips
-            .values()
-            .filter_map(super::state::VipState::image);
+        let names = state.vips.values().filter_map(VipState::image);
         names.map(|ring| ring.image).collect()
     };
     images(from).difference(&images(to)).copied().collect()
@@ -243,18 +238,21 @@ pub(super) fn verify_rings(
     state: &State,
     swapped: &[ImageIndex],
 ) -> Result<()> {
-    for (&index, vip) in &state.vips {
-        let Some(ring) = vip.image().filter(|ring| swapped.contains(&ring.image)) else {
-            continue;
-        };
-        if dataplane.rings.words(ring.image)? != vip.ring.to_image() {
-            return Err(ControllerError::Readback {
-                table: "RINGS (of VIP)",
-                index: index.into(),
-            });
-        }
+    let read = state.vips.iter().filter_map(|(&index, vip)| {
+        let image = vip.image()?.image;
+        swapped.contains(&image).then_some((index, vip, image))
+    });
+    let wrong = in_parallel(read.collect(), |(index, vip, image)| {
+        let verified = dataplane.rings.verify(image, &vip.ring.to_image());
+        verified.is_err().then_some(index)
+    });
+    match wrong.into_iter().flatten().next() {
+        None => Ok(()),
+        Some(index) => Err(ControllerError::Readback {
+            table: "RINGS (of VIP)",
+            index: index.into(),
+        }),
     }
-    Ok(())
 }
 
 /// Clears what nothing names any more, with the flows of members that are gone.

@@ -28,6 +28,7 @@ mod plan;
 pub mod ports;
 mod preview;
 mod report;
+mod rings;
 mod shares;
 mod state;
 pub mod system;

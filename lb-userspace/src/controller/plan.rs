@@ -7,19 +7,19 @@ use lb_common::{
     member::{Member, control},
     nat::NatSource,
     ring::{MAX_MEMBERS, MemberIndex},
-    vip::{MAX_VIPS, track},
+    vip::MAX_VIPS,
 };
 
 use super::{
     entry::{self, NO_NAT_SOURCE, Source, Ways, forward_name},
     error::{ControllerError, Result},
     indexes::next_free,
-    parallel::in_parallel,
+    rings::change_rings,
     state::{MemberState, ServiceId, SourceState, State, VipState},
 };
 use crate::{
     config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node, family_of},
-    ring::{self, RingMember, RingSize},
+    ring::RingMember,
     transition::RingState,
 };
 
@@ -418,14 +418,8 @@ impl<'a> Plan<'a> {
         let vips = self.next.vips.keys();
         let wanted: Vec<Vec<RingMember>> = vips.map(|&vip| self.ring_members(vip)).collect();
         let pairs = self.next.vips.values_mut().zip(wanted);
-        let changing: Vec<_> = pairs
-            .filter(|(vip, members)| *members != vip.built_of)
-            .collect();
-        // A server that fails may be a backend of every VIP.
-        let changed = in_parallel(changing, |(vip, members)| change_ring(vip, members, now_s));
-        for moved in changed {
-            self.summary.slots_moved += moved?;
-        }
+        let changing = pairs.filter(|(vip, members)| *members != vip.built_of);
+        self.summary.slots_moved += change_rings(changing, now_s)?;
         let dirty = self.next.vips.values().filter(|vip| vip.dirty);
         self.summary.rings_changed = dirty.count() as u32;
         Ok(())
@@ -440,32 +434,6 @@ impl<'a> Plan<'a> {
             .map(|(index, member)| member.ring_member(index, panic))
             .collect()
     }
-}
-
-/// Gives the slots of a VIP to `members`; returns how many slots moved.
-fn change_ring(vip: &mut VipState, members: Vec<RingMember>, now_s: u32) -> Result<u32> {
-    let slots = vip.ring.slots().len() as u32;
-    let size = RingSize::new(slots).ok_or_else(|| ControllerError::Adoption {
-        what: format!(
-            "VIP {} has a ring of {slots} slots, which is no valid size",
-            vip.name
-        ),
-    })?;
-    let ring = ring::build(&members, size);
-    vip.built_of = members;
-    if vip.image().is_none() || vip.entry.track == track::NEVER {
-        // No flows yet, or none that are kept: nothing to remember.
-        let moved = vip.ring.moved_since(&ring);
-        let is_first = vip.image().is_none();
-        vip.dirty |= moved > 0 || is_first;
-        if vip.dirty {
-            vip.ring = Arc::new(RingState::new_clean(&ring));
-        }
-        return Ok(if is_first { 0 } else { moved });
-    }
-    let moved = Arc::make_mut(&mut vip.ring).change(&ring, now_s)?;
-    vip.dirty |= moved > 0;
-    Ok(moved)
 }
 
 /// Why a live VIP can't become another one in one step, if so: what finds or forwards its flows is

@@ -141,6 +141,28 @@ impl Rings {
     /// Writes a ring into a spare image, reads it back and compares. Words past the end of `words`
     /// are zero.
     pub fn stage(&mut self, words: &[u64]) -> Result<ImageIndex> {
+        let image = self.take(1)?[0];
+        if let Err(error) = self.fill(image, words) {
+            self.retire(image);
+            return Err(error);
+        }
+        Ok(image)
+    }
+
+    /// Takes so many spare images, to be filled and named by a VIP, or else retired.
+    pub fn take(&mut self, images: usize) -> Result<Vec<ImageIndex>> {
+        if self.spare.len() < images {
+            self.reclaim()?;
+        }
+        if self.spare.len() < images {
+            self.reserve(images.max(SPARE_IMAGES))?;
+        }
+        Ok(self.spare.split_off(self.spare.len() - images))
+    }
+
+    /// Writes a ring into an image that was taken, reads it back and compares. Words past the end of `words` are
+    /// zero.
+    pub fn fill(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
         if words.len() > IMAGE_WORDS as usize {
             return Err(DataplaneError::OutOfRange {
                 table: IMAGE.name,
@@ -148,19 +170,8 @@ impl Rings {
                 len: IMAGE_WORDS,
             });
         }
-        if self.spare.is_empty() {
-            self.reclaim()?;
-        }
-        if self.spare.is_empty() {
-            self.reserve(SPARE_IMAGES)?;
-        }
-        let Some(&image) = self.spare.last() else {
-            return Err(full());
-        };
         self.write(image, words)?;
-        self.verify(image, words)?;
-        self.spare.pop();
-        Ok(image)
+        self.verify(image, words)
     }
 
     /// Gives an image back that no VIP names any more.
@@ -261,7 +272,8 @@ impl Rings {
         Ok(())
     }
 
-    fn verify(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
+    /// Whether an image holds this ring; the first word that differs is the error.
+    pub fn verify(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
         let rest = std::iter::repeat(&0);
         let pairs = self
             .image(image)?

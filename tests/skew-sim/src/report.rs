@@ -96,12 +96,19 @@ impl Report {
                 line.scenario, line.true_warnings
             );
         }
+        if !self.power.is_empty() {
+            self.fault_tables(&mut text);
+        }
+        text
+    }
+
+    fn fault_tables(&self, text: &mut String) {
         text.push_str("\n### One member off its share\n\nSeconds from the first misplaced flow until it is raised: median / 99 of 100 trials (– : not within ten minutes; at less than ten flows a second and member, two hours). Trials that ended without, if any, in brackets.\n\n");
         let (slow, quick): (Vec<_>, Vec<_>) =
             self.power.iter().cloned().partition(power::Line::is_slow);
-        power_table(&quick, &mut text);
+        power_table(&quick, text);
         text.push_str("\nWhere a member has less than five new flows a second, the evidence itself takes longer to come:\n\n");
-        power_table(&slow, &mut text);
+        power_table(&slow, text);
         text.push_str("\n### After a change\n\n| members | new flows/s | good changes taken back in 60 s | accepted (median) | 94 % of the table to one (median) | one at twice its share (median) |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n");
         for line in &self.bake {
             let (false_rollbacks, trials) = line.false_rollbacks;
@@ -118,7 +125,7 @@ impl Report {
                 shown(line.not_followed_s)
             );
         }
-        self.deaf_table(&mut text);
+        self.deaf_table(text);
         text.push_str("\n### What it costs\n\n| VIPs | members of each | | a second of all takes | of one core |\n| ---: | ---: | --- | ---: | ---: |\n");
         for line in &self.cost {
             let _ = writeln!(
@@ -131,7 +138,6 @@ impl Report {
                 line.median_us / 1e4
             );
         }
-        text
     }
 
     fn deaf_table(&self, text: &mut String) {
