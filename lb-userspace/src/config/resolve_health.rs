@@ -189,19 +189,18 @@ fn check_needed_keys(health: &typed::Health, vip_port: Option<u16>, problems: &P
     let Some(kind) = known(&health.kind) else {
         return;
     };
-    if kind == Kind::Exec
-        && health
-            .command
-            .as_ref()
-            .and_then(|command| command.get_ref().first())
-            .is_none_or(|program| program.get_ref().is_empty())
-    {
+    let command = health.command.as_ref().map(Spanned::get_ref);
+    let no_program = match command {
+        Some(words) => words.first().is_none_or(|word| word.get_ref().is_empty()),
+        None => !health.has.command,
+    };
+    if kind == Kind::Exec && no_program {
         let at = span_of(&health.command).unwrap_or(health.at.clone());
         let help = "the program and its arguments: `command = [\"/usr/local/bin/check\", \"-q\"]`";
         let title = "`vip.health.command` is missing";
         problems.add(Problem::new(at, title, "`kind = \"exec\"` needs it", help));
     }
-    if let (Some(expect), None, Kind::Udp) = (&health.expect, &health.send, kind) {
+    if let (Some(expect), false, Kind::Udp) = (&health.expect, health.has.send, kind) {
         let title = "`vip.health.send` is missing";
         let help = "what the backend is to answer: `send = \"ping\"`";
         problems.add(Problem::new(
@@ -221,7 +220,7 @@ fn check_needed_keys(health: &typed::Health, vip_port: Option<u16>, problems: &P
             help,
         ));
     }
-    if kind != Kind::Exec && vip_port == Some(0) && health.port.is_none() {
+    if kind != Kind::Exec && vip_port == Some(0) && !health.has.port {
         let title = "`vip.health.port` is missing";
         let help = "the port that checks go to: `port = 80`";
         let problem = Problem::new(health.at.clone(), title, "an any-port VIP needs it", help);

@@ -88,6 +88,8 @@ pub(super) struct Health {
     pub(super) send: Typed<Vec<u8>>,
     pub(super) expect: Typed<Vec<u8>>,
     pub(super) command: Typed<Vec<Spanned<String>>>,
+    /// Whether `port`, `send` and `command` were typed, right or wrong.
+    pub(super) has: Has,
     pub(super) interval: Typed<Duration>,
     pub(super) fast_interval: Typed<Duration>,
     pub(super) jitter: Typed<Fraction>,
@@ -98,6 +100,12 @@ pub(super) struct Health {
     pub(super) damping: Typed<bool>,
     pub(super) slow_start: Typed<Duration>,
     pub(super) panic_threshold: Typed<Fraction>,
+}
+
+pub(super) struct Has {
+    pub(super) port: bool,
+    pub(super) send: bool,
+    pub(super) command: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -339,6 +347,11 @@ fn read_health(mut health: Section<'_, '_>) -> Health {
         send: health.value("send", value::payload),
         expect: health.value("expect", value::payload),
         command: health.list("command", value::word),
+        has: Has {
+            port: health.has("port"),
+            send: health.has("send"),
+            command: health.has("command"),
+        },
         interval: health.value("interval", value::duration(ms(100)..=HOUR)),
         fast_interval: health.value("fast_interval", value::duration(ms(10)..=HOUR)),
         jitter: health.value("jitter", value::jitter),

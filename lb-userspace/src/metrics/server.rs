@@ -8,7 +8,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::State,
-    http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
+    http::{
+        Method, StatusCode, Uri,
+        header::{ALLOW, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use hyper::server::conn::http1;
@@ -166,8 +169,12 @@ pub(super) async fn serve_within(listener: TcpListener, sources: Sources, limits
 }
 
 async fn answer(State(endpoint): State<Arc<Endpoint>>, method: Method, uri: Uri) -> Response {
-    if uri.path() != "/metrics" || !matches!(method, Method::GET | Method::HEAD) {
+    if uri.path() != "/metrics" {
         return (StatusCode::NOT_FOUND, "only GET /metrics is here\n").into_response();
+    }
+    if !matches!(method, Method::GET | Method::HEAD) {
+        let only = (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]);
+        return (only, "only GET /metrics is here\n").into_response();
     }
     let _turn = endpoint.turn.lock().await;
     let snapshot = endpoint.sources.snapshot();

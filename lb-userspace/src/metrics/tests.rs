@@ -111,18 +111,19 @@ async fn only_get_metrics_is_answered() {
             .unwrap()
             .contains("evenkeel_build_info{version=\"0.1.0\"} 1")
     );
-    for (method, path) in [
-        ("GET", "/"),
-        ("GET", "/metrics/x"),
-        ("POST", "/metrics"),
-        ("DELETE", "/metrics"),
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/metrics/x", 404),
+        ("POST", "/", 404),
+        ("POST", "/metrics", 405),
+        ("DELETE", "/metrics", 405),
     ] {
         let method = method.parse().unwrap();
         let answer = client
             .request(method, format!("http://{address}{path}"))
             .send()
             .await;
-        assert_eq!(answer.unwrap().status(), 404, "{path}");
+        assert_eq!(answer.unwrap().status(), status, "{method} {path}");
     }
 }
 

@@ -149,6 +149,8 @@ fn mistakes_in_health() {
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\" }", 11, "`vip.health.command` is missing"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [] }", 11, "`vip.health.command`"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"\"] }", 11, "`vip.health.command`"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = \"ls\" }", 11, "not a list but one string"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = 1, expect = \"a\" }", 11, "`vip.health.send` is not valid"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"a\", \"\\u0000\"] }", 11, "can't be in a command"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", path = \"x\" }", 11, "not the path of a request"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", timeout = \"1s\" }", 11, "`interval` is 1s, `timeout` is 1s"),
