@@ -10,7 +10,7 @@
 const KEPT: f64 = 1.0 - 1.0 / 3600.0;
 /// Members below which a median says little. With so few, shares are so large that chance of this kind is far
 /// below any tolerance.
-const FEWEST: usize = 10;
+const FEWEST: usize = 25;
 /// Median of the square of a normal variable with variance 1.
 const MEDIAN_OF_SQUARE: f64 = 0.4549;
 /// Standard deviation of a variance that is taken from the median of so many squares, times √members.
