@@ -173,8 +173,8 @@ async fn answer(State(endpoint): State<Arc<Endpoint>>, method: Method, uri: Uri)
         return (StatusCode::NOT_FOUND, "only GET /metrics is here\n").into_response();
     }
     if !matches!(method, Method::GET | Method::HEAD) {
-        let only = (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]);
-        return (only, "only GET /metrics is here\n").into_response();
+        let allow = [(ALLOW, "GET, HEAD")];
+        return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
     }
     let _turn = endpoint.turn.lock().await;
     let snapshot = endpoint.sources.snapshot();

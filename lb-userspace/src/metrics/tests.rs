@@ -118,9 +118,8 @@ async fn only_get_metrics_is_answered() {
         ("POST", "/metrics", 405),
         ("DELETE", "/metrics", 405),
     ] {
-        let method = method.parse().unwrap();
         let answer = client
-            .request(method, format!("http://{address}{path}"))
+            .request(method.parse().unwrap(), format!("http://{address}{path}"))
             .send()
             .await;
         assert_eq!(answer.unwrap().status(), status, "{method} {path}");
