@@ -16,6 +16,7 @@ pub mod counters;
 pub mod decap;
 pub mod fragment;
 pub mod hash;
+pub mod log;
 pub mod member;
 pub mod nat;
 pub mod node;

@@ -15,6 +15,7 @@ use crate::{
     headers::Headers,
     icmp,
     link::{self, Addresses},
+    log,
     maps::{self, Tables},
     packet::Packet,
     samples, scratch,
@@ -43,7 +44,10 @@ pub(crate) fn forward(
 ) -> Verdict {
     match try_forward(ctx, tables, headers, vip_index) {
         Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
+        Err(reason) => {
+            scratch::leave(headers);
+            log::refuse(reason)
+        }
     }
 }
 

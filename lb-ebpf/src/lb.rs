@@ -29,6 +29,7 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod link;
+mod log;
 mod maps;
 mod nat;
 mod packet;

@@ -144,6 +144,10 @@ pub(crate) static NODE_COUNTS: PerCpuArray<NodeCounters, 1> = PerCpuArray::new()
 #[btf_map]
 pub(crate) static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
+/// The minute in which this CPU last wrote a message of a kind, by reason; see [`crate::log`].
+#[btf_map]
+pub(crate) static LOGGED: PerCpuArray<u64, { lb_common::log::KINDS }> = PerCpuArray::new();
+
 /// What one stage leaves for the next.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

@@ -5,7 +5,7 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_action;
 use lb_common::reason::{FIRST_DROPPED, FIRST_PASSED, Reason};
 
-use crate::{counters, stages::Stage, trace};
+use crate::{counters, log, stages::Stage, trace};
 
 /// The end of a packet's way: the XDP action in bits 0–7, the reason in bits 8–15. Or, with bit 7, the
 /// stage that comes next in bits 0–6, an offset in bits 8–15 and a number in bits 16–31.
@@ -85,11 +85,11 @@ impl Verdict {
     }
 }
 
-/// The verdict of a stage that may have given up.
+/// The verdict of a stage that may have given up; the packet's headers are in the scratch.
 #[inline(always)]
 pub(crate) fn settle(result: Result<Verdict, Reason>) -> Verdict {
     match result {
         Ok(verdict) => verdict,
-        Err(reason) => Verdict::of(reason),
+        Err(reason) => log::refuse(reason),
     }
 }

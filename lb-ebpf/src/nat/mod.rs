@@ -86,10 +86,8 @@ pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
         headers, session, ..
     } = scratch;
     session.new = true;
-    match session::begin(ctx, tables, headers, vip, vip_index as u16, session) {
-        Ok(()) => Verdict::next(Stage::NatSend, 0, vip_index).0,
-        Err(reason) => Verdict::of(reason).0,
-    }
+    let begun = session::begin(ctx, tables, headers, vip, vip_index as u16, session);
+    settle(begun.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
 }
 
 /// Confirms the session of a client's packet, or keeps its entries. The headers and the session are in

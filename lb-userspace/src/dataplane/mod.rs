@@ -28,6 +28,7 @@ mod error;
 mod lookup;
 mod mapping;
 mod members;
+pub mod messages;
 mod object;
 mod pins;
 mod probe;

@@ -37,7 +37,7 @@ use crate::{
         types::{PlanVerdict, RevisionNumber, RevisionState, Status},
     },
     controller::{Controller, load_options, lock::Lock},
-    dataplane::{Dataplane, Opened, Pins},
+    dataplane::{Dataplane, Opened, Pins, messages},
     events::{Entry, Journal},
     health::Health,
     metrics::Facts,
@@ -88,6 +88,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     let journal = Journal::open(&state_dir).context("open the journal of events")?;
     let (mut dataplane, opened) =
         Dataplane::open(&load_options(&candidate.config), &pins).context("open the data path")?;
+    tokio::spawn(messages::follow(dataplane.messages(messages::ToLog)?));
     let controller = match opened {
         Opened::Fresh => Controller::fresh(),
         Opened::Adopted => Controller::adopt(&mut dataplane).context("adopt the data path")?,

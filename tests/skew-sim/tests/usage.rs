@@ -17,7 +17,8 @@ fn help_is_no_mistake_and_a_mistake_is_told() {
     for help in ["--help", "-h"] {
         let said = run(&[help]);
         assert_eq!(said.status.code(), Some(0), "{help}: {said:?}");
-        assert!(said.stdout.starts_with(b"Usage: skew-sim "), "{said:?}");
+        let told = String::from_utf8(said.stdout).unwrap();
+        assert!(told.contains("Usage: skew-sim "), "{told}");
         assert_eq!(said.stderr, b"", "{help}");
     }
     for wrong in [&["--nonsense"][..], &["--days"], &["--seed", "x"]] {
@@ -25,6 +26,6 @@ fn help_is_no_mistake_and_a_mistake_is_told() {
         assert_eq!(said.status.code(), Some(2), "{wrong:?}: {said:?}");
         assert_eq!(said.stdout, b"", "{wrong:?}");
         let told = String::from_utf8(said.stderr).unwrap();
-        assert!(told.contains(wrong[0]) && told.contains("Usage:"), "{told}");
+        assert!(told.contains(wrong[0]) && told.contains("--help"), "{told}");
     }
 }

@@ -11,6 +11,7 @@ mod fragments;
 mod icmp;
 mod links;
 mod malformed;
+mod messages;
 mod nat;
 mod nat_sessions;
 mod random;

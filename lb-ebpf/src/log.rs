@@ -1,0 +1,84 @@
+//! The program's log: which packet met what should not be.
+//!
+//! Counters say how often, and make no difference between one packet and another. Of each kind there is at most one
+//! message a minute and CPU, however many packets there are. The controller reads them; without one they are
+//! lost when the buffer is full.
+
+use aya_log_ebpf::warn;
+use lb_common::{
+    Address, family,
+    log::{KINDS, PAUSE_SHIFT, is_logged},
+    reason::Reason,
+};
+
+use crate::{clock, maps::LOGGED, scratch::scratch, verdict::Verdict};
+
+/// Refuses a packet whose headers are in the scratch; with a message, if the node is to blame.
+#[inline(always)]
+pub(crate) fn refuse(reason: Reason) -> Verdict {
+    if is_logged(reason) {
+        refused(reason as u32);
+    }
+    Verdict::of(reason)
+}
+
+/// Writes the message, unless there was one of this kind already in this minute.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn refused(reason: u32) -> u32 {
+    let (Some(last), Some(scratch)) = (LOGGED.get_ptr_mut(reason % KINDS as u32), scratch()) else {
+        return 0;
+    };
+    // Never 0, which means that there was none.
+    let minute = (clock::now_s() >> PAUSE_SHIFT) + 1;
+    // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+    if unsafe { core::mem::replace(&mut *last, minute) } == minute {
+        return 0;
+    }
+    let headers = &scratch.headers;
+    let (from, to) = (
+        u16::from_be(headers.source_be),
+        u16::from_be(headers.dest_be),
+    );
+    let protocol = headers.protocol;
+    // `lb_common::log` reads the first word.
+    if headers.family == family::V4 {
+        let [source, dest] = [headers.source, headers.dest].map(v4);
+        warn!(
+            (),
+            "{} {:i} port {} to {:i} port {}, protocol {}",
+            reason,
+            source,
+            from,
+            dest,
+            to,
+            protocol
+        );
+    } else {
+        let [source, dest] = [headers.source, headers.dest].map(v6);
+        warn!(
+            (),
+            "{} {:i} port {} to {:i} port {}, protocol {}",
+            reason,
+            source,
+            from,
+            dest,
+            to,
+            protocol
+        );
+    }
+    0
+}
+
+/// An IPv4 address, in host byte order.
+#[inline(always)]
+fn v4(address: Address) -> u32 {
+    u32::from_be(address[0] as u32)
+}
+
+/// The bytes of an IPv6 address.
+#[inline(always)]
+fn v6(address: Address) -> [u8; 16] {
+    // SAFETY: plain bytes of the same size.
+    unsafe { core::mem::transmute(address) }
+}

@@ -1,0 +1,112 @@
+//! What should not be is told with a packet that met it, and not with every one.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use evenkeel::dataplane::LoadOptions;
+use lab::{
+    bytecode::{
+        Bench,
+        tables::{SERVICES, Service},
+    },
+    deadline::poll,
+    packet::{ACK, SYN},
+};
+use lb_common::{reason::Reason, vip::forward};
+use log::{Log, Metadata, Record};
+
+use crate::{
+    nat::begin,
+    stage::{Client, bench, dataplane, options},
+};
+
+/// Keeps messages.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<String>>>);
+
+impl Log for Kept {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+impl Kept {
+    fn take(&self) -> Vec<String> {
+        mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+/// Services of each forwarding mode and family.
+fn services() -> impl Iterator<Item = Service> {
+    [0, 1, 4, 5, 9, 10].into_iter().map(|at| SERVICES[at])
+}
+
+#[test]
+fn what_should_not_be_is_told_with_a_packet() {
+    // Seconds of one tick, so that the test need not take minutes.
+    let quick = LoadOptions {
+        jiffies_shift: Some(0),
+        ..options()
+    };
+    let mut bench = Bench::new(dataplane(&quick));
+    let kept = Kept::default();
+    let mut messages = bench.dataplane.messages(kept.clone()).unwrap();
+    assert!(bench.dataplane.messages(kept.clone()).is_err(), "only once");
+    let client = Client::new(1);
+    for service in services() {
+        let frame = client.to(&service, 500, ACK);
+        if service.forward == forward::NAT {
+            begin(&mut bench, &service, &client.to(&service, 500, SYN));
+        }
+        bench.dataplane.run(&frame.bytes()).unwrap();
+        messages.flush();
+        assert_eq!(kept.take(), [""; 0], "{service:?}");
+        let members = &bench.dataplane.members;
+        members.set_next_hop(service.index, None).unwrap();
+        let told = poll("a message", Duration::from_secs(10), || {
+            bench.dataplane.run(&frame.bytes())?;
+            messages.flush();
+            Ok(kept.take().pop())
+        });
+        let expected = format!(
+            "{} {} port 500 to {} port {}, protocol {}",
+            Reason::NoNextHop as u32,
+            client.like(service.address),
+            service.address,
+            service.port,
+            service.protocol,
+        );
+        assert_eq!(told.unwrap(), expected, "{service:?}");
+    }
+}
+
+#[test]
+fn what_should_not_be_is_told_once_a_minute_and_processor() {
+    // Its time stands still.
+    let mut bench = bench();
+    let kept = Kept::default();
+    let mut messages = bench.dataplane.messages(kept.clone()).unwrap();
+    let client = Client::new(1);
+    for service in services() {
+        let members = &bench.dataplane.members;
+        members.set_next_hop(service.index, None).unwrap();
+        let frame = client.to(&service, 500, SYN);
+        for _ in 0..1000 {
+            bench.dataplane.run(&frame.bytes()).unwrap();
+        }
+    }
+    messages.flush();
+    let told = kept.take().len();
+    let processors = thread::available_parallelism().unwrap().get();
+    assert!((1..=processors).contains(&told), "{told} messages");
+}
