@@ -1,0 +1,140 @@
+//! A data path that is pinned: adopted with what it holds, or refused and left alone.
+
+use aya::maps::{Array, MapData};
+use evenkeel::dataplane::{
+    Dataplane, DataplaneError, LoadOptions, Opened, Pins, RingName, catalog,
+};
+use lb_common::{
+    family,
+    member::control,
+    proto,
+    vip::{VipKey, target},
+};
+
+use crate::{Bpffs, pattern, small};
+
+#[test]
+fn a_data_path_is_adopted_with_all_it_holds() {
+    let bpffs = Bpffs::new();
+    let pins = bpffs.pins();
+    Dataplane::unload(&pins).unwrap();
+    let key = VipKey::new(&lb_common::address_v4(1), family::V4, proto::TCP, 80);
+    let (program, image) = {
+        let (mut dataplane, opened) = Dataplane::open(&small(), &pins).unwrap();
+        assert_eq!(opened, Opened::Fresh);
+        let image = dataplane.rings.stage(&pattern(3)).unwrap();
+        dataplane
+            .vips
+            .swap_ring(9, Some(RingName { image, size: 101 }))
+            .unwrap();
+        dataplane
+            .add_service(&key, target::pack(target::VIP, 9))
+            .unwrap();
+        dataplane
+            .members
+            .set_control(17, control::pack(control::DOWN, 4, 2))
+            .unwrap();
+        (dataplane.program_id().unwrap(), image)
+    };
+    for _ in 0..2 {
+        let (mut dataplane, opened) = Dataplane::open(&small(), &pins).unwrap();
+        assert_eq!(opened, Opened::Adopted);
+        assert_ne!(
+            dataplane.program_id().unwrap(),
+            program,
+            "this binary's own program"
+        );
+        let ring = dataplane.vips.ring(9).unwrap().unwrap();
+        assert_eq!(ring, RingName { image, size: 101 });
+        assert_eq!(dataplane.rings.words(image).unwrap(), pattern(3));
+        assert_eq!(
+            dataplane.services.get(&key).unwrap(),
+            Some(target::pack(target::VIP, 9))
+        );
+        assert_eq!(dataplane.services.iter().count(), 1);
+        let present: Vec<_> = dataplane
+            .members
+            .present()
+            .map(|(index, _)| index)
+            .collect();
+        assert_eq!(present, [17]);
+        for seed in 0..6 {
+            assert_ne!(
+                dataplane.rings.stage(&pattern(seed)).unwrap(),
+                image,
+                "in use"
+            );
+        }
+    }
+    Dataplane::unload(&pins).unwrap();
+    assert!(!pins.folder().exists());
+    Dataplane::unload(&pins).unwrap();
+    assert_eq!(Dataplane::open(&small(), &pins).unwrap().1, Opened::Fresh);
+}
+
+#[test]
+fn maps_that_do_not_fit_are_refused_and_left_alone() {
+    let bpffs = Bpffs::new();
+    let pins = bpffs.pins();
+    drop(Dataplane::open(&small(), &pins).unwrap());
+    let refused = |options: &LoadOptions, what: &str, map: &str| {
+        let error = Dataplane::open(options, &pins).unwrap_err();
+        assert!(
+            matches!(error, DataplaneError::Incompatible { .. }),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains(what) && text.contains(map) && text.contains("unload"),
+            "{text}"
+        );
+        assert_eq!(
+            std::fs::read_dir(pins.maps()).unwrap().count(),
+            catalog(&small()).len()
+        );
+    };
+    // Other settings.
+    refused(
+        &LoadOptions {
+            track_buckets: 128,
+            ..small()
+        },
+        "size 64",
+        "TRACK",
+    );
+    // A map of another kind under one of our names.
+    let place = pins.maps().join("SAMPLES");
+    std::fs::remove_file(&place).unwrap();
+    Array::<MapData, u64>::create(4096, 0)
+        .unwrap()
+        .pin(&place)
+        .unwrap();
+    refused(&small(), "type Array", "SAMPLES");
+    // Another version.
+    let abi = pins.folder().join("abi");
+    std::fs::remove_file(&abi).unwrap();
+    let mut version = Array::<MapData, u32>::create(1, 0).unwrap();
+    version.set(0, 77, 0).unwrap();
+    version.pin(&abi).unwrap();
+    refused(&small(), "version 77", "abi");
+}
+
+#[test]
+fn an_interrupted_start_is_cleared_away() {
+    let bpffs = Bpffs::new();
+    let pins = bpffs.pins();
+    drop(Dataplane::open(&small(), &pins).unwrap());
+    std::fs::remove_file(pins.folder().join("abi")).unwrap();
+    assert_eq!(Dataplane::open(&small(), &pins).unwrap().1, Opened::Fresh);
+    assert_eq!(Dataplane::open(&small(), &pins).unwrap().1, Opened::Adopted);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_that_says_so() {
+    let error = Dataplane::open(&small(), &Pins::at("/nonexistent/bpf")).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("/nonexistent/bpf") && text.contains("mount"),
+        "{text}"
+    );
+}
