@@ -22,7 +22,7 @@ use crate::{
     select::{Choice, Marks, choose, none_serves},
     stages::Stage,
     trace,
-    verdict::Verdict,
+    verdict::{Verdict, settle},
 };
 
 /// Where a member's packets go now.
@@ -58,7 +58,7 @@ pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u
     let (Some(scratch), Some(tables)) = (scratch::scratch(), maps::tables()) else {
         return Verdict::of(Reason::Internal).0;
     };
-    forward(ctx, tables, &scratch.headers, vip_index as u16).0
+    settle(try_forward(ctx, tables, &scratch.headers, vip_index as u16)).0
 }
 
 #[inline(always)]

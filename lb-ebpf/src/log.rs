@@ -11,31 +11,36 @@ use lb_common::{
     reason::Reason,
 };
 
-use crate::{clock, maps::LOGGED, scratch::scratch, verdict::Verdict};
+use crate::{clock, maps::LOGGED, scratch::scratch, stages::Stage, verdict::Verdict};
 
 /// Refuses a packet whose headers are in the scratch; with a message, if the node is to blame.
 #[inline(always)]
 pub(crate) fn refuse(reason: Reason) -> Verdict {
     if is_logged(reason) {
-        refused(reason as u32);
+        return Verdict::next(Stage::Refuse, 0, reason as u32);
     }
     Verdict::of(reason)
 }
 
-/// Writes the message, unless there was one of this kind already in this minute.
+/// Drops a packet for a reason that is logged.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn refused(reason: u32) -> u32 {
-    let (Some(last), Some(scratch)) = (LOGGED.get_ptr_mut(reason % KINDS as u32), scratch()) else {
-        return 0;
-    };
+pub(crate) extern "C" fn refuse_loudly(reason: u32) -> u32 {
+    tell(reason);
+    Verdict::dropped(reason).0
+}
+
+/// Writes the message, unless there was one of this kind already in this minute.
+#[inline(always)]
+fn tell(reason: u32) -> Option<()> {
+    let last = LOGGED.get_ptr_mut(reason % KINDS as u32)?;
+    let headers = &scratch()?.headers;
     // Never 0, which means that there was none.
     let minute = (clock::now_s() >> PAUSE_SHIFT) + 1;
     // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
     if unsafe { core::mem::replace(&mut *last, minute) } == minute {
-        return 0;
+        return None;
     }
-    let headers = &scratch.headers;
     let (from, to) = (
         u16::from_be(headers.source_be),
         u16::from_be(headers.dest_be),
@@ -67,7 +72,7 @@ extern "C" fn refused(reason: u32) -> u32 {
             protocol
         );
     }
-    0
+    Some(())
 }
 
 /// An IPv4 address, in host byte order.

@@ -10,7 +10,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
-use crate::{forward, fragments, icmp, ipv4, ipv6, link, nat, verdict::Verdict};
+use crate::{forward, fragments, icmp, ipv4, ipv6, link, log, nat, verdict::Verdict};
 
 /// A stage.
 #[repr(u32)]
@@ -52,6 +52,8 @@ pub(crate) enum Stage {
     AnswerV4,
     /// The same for IPv6.
     AnswerV6,
+    /// The node can't send the packet: drop it, and say so. Takes the reason.
+    Refuse,
 }
 
 /// The longest way has eight: tagged, uncommon, forward, NAT request, session, begin, send, answer.
@@ -97,6 +99,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const NAT_ERROR: u32 = Stage::NatError as u32;
     const ANSWER_V4: u32 = Stage::AnswerV4 as u32;
     const ANSWER_V6: u32 = Stage::AnswerV6 as u32;
+    const REFUSE: u32 = Stage::Refuse as u32;
     match stage {
         TAGGED => link::receive_tagged(ctx, offset, number),
         UNCOMMON_V4 => ipv4::uncommon_v4(ctx, offset),
@@ -116,6 +119,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         NAT_ERROR => nat::error::nat_error(ctx),
         ANSWER_V4 => icmp::answer_v4(ctx, offset, number),
         ANSWER_V6 => icmp::answer_v6(ctx, offset, number),
+        REFUSE => log::refuse_loudly(number),
         _ => Verdict::of(Reason::Internal).0,
     }
 }

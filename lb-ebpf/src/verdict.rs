@@ -48,6 +48,12 @@ impl Verdict {
         Self::of(reason)
     }
 
+    /// The packet is dropped for the reason with this number.
+    #[inline(always)]
+    pub(crate) const fn dropped(reason: u32) -> Self {
+        Self(reason << 8 | xdp_action::XDP_DROP)
+    }
+
     /// The packet is sent by this XDP action.
     #[inline(always)]
     pub(crate) const fn sent(reason: Reason, action: u32) -> Self {
