@@ -46,31 +46,27 @@ fn tell(reason: u32) -> Option<()> {
         u16::from_be(headers.dest_be),
     );
     let protocol = headers.protocol;
-    // `lb_common::log` reads the first word.
+    // The length of an address is part of the message, so each family has its own.
+    macro_rules! message {
+        ($form:expr) => {{
+            let [source, dest] = [headers.source, headers.dest].map($form);
+            // `lb_common::log` says what the first word is.
+            warn!(
+                (),
+                "{} {:i} port {} to {:i} port {}, protocol {}",
+                reason,
+                source,
+                from,
+                dest,
+                to,
+                protocol
+            );
+        }};
+    }
     if headers.family == family::V4 {
-        let [source, dest] = [headers.source, headers.dest].map(v4);
-        warn!(
-            (),
-            "{} {:i} port {} to {:i} port {}, protocol {}",
-            reason,
-            source,
-            from,
-            dest,
-            to,
-            protocol
-        );
+        message!(v4);
     } else {
-        let [source, dest] = [headers.source, headers.dest].map(v6);
-        warn!(
-            (),
-            "{} {:i} port {} to {:i} port {}, protocol {}",
-            reason,
-            source,
-            from,
-            dest,
-            to,
-            protocol
-        );
+        message!(v6);
     }
     Some(())
 }

@@ -180,12 +180,6 @@ impl Form {
         (Self { ring_size, members }, indexes)
     }
 
-    /// The number of slots.
-    #[must_use]
-    pub const fn ring_size(&self) -> RingSize {
-        self.ring_size
-    }
-
     /// Builds it: the place of each slot's member. Without any member, all slots are [`NO_MEMBER`].
     #[must_use]
     pub fn build(&self) -> Vec<Place> {

@@ -3,8 +3,8 @@
 //! Debian's cloud kernels are booted in QEMU with an initial RAM disk that holds nothing but busybox,
 //! `evenkeel` with its shared libraries, and a configuration. The guest runs `simulate --json` on generated
 //! flows; what it prints must be, to the byte, what it prints on this kernel. So a program that a verifier
-//! refuses, or that does something else there, is found. Downloads about 100 MB; a boot takes ten
-//! to twenty seconds.
+//! refuses, or that does something else there, is found. Downloads about 100 MB; a boot takes less than a
+//! minute.
 
 use std::{
     fs,

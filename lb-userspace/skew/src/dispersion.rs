@@ -171,7 +171,7 @@ impl Dispersion {
         self.independent || self.kappas >= 1.0
     }
 
-    /// Times its share that a member with this share may get for its heavy sources; `widest` bounds it.
+    /// Times its share that a member with this share may get for flows that always choose it; `widest` bounds it.
     pub(super) fn allowance(&self, share: f64, widest: f64) -> f64 {
         let kappa = self.kappa();
         if kappa == 0.0 || share <= 0.0 {

@@ -65,7 +65,7 @@ impl Shares {
         self.dispersion.phi()
     }
 
-    /// What the member should have got, without what it was allowed for its heavy sources.
+    /// What the member should have got, without what it was allowed for flows that always choose it.
     pub(super) fn expected(&self, raised: &Raised, share: f64, thresholds: &Thresholds) -> f64 {
         let allowance = self
             .dispersion

@@ -20,7 +20,8 @@ pub struct Thresholds {
     /// Windows in a row within half the tolerance until a finding is cleared.
     pub clear_windows: u32,
     /// How far the tolerance may widen by itself where whole sources are hashed (see
-    /// [`super::Facts::independent`]): 0.6 is up to 60 % more than the share.
+    /// [`super::Facts::independent`]), or ports that are used again set all members off their shares: 0.6 is up to 60 %
+    /// more than the share.
     pub widest_tolerance: f64,
     /// Times a fair or the former share that are concentration: 2 is twice, or half of what
     /// belongs to the others where that is less.

@@ -23,7 +23,7 @@ use super::{
     state::{Picture, ServiceKey, State, VipState},
 };
 use crate::{
-    dataplane::{Dataplane, ImageIndex},
+    dataplane::{Dataplane, DataplaneError, ImageIndex},
     fault,
 };
 
@@ -242,17 +242,17 @@ pub(super) fn verify_rings(
         let image = vip.image()?.image;
         swapped.contains(&image).then_some((index, vip, image))
     });
-    let wrong = in_parallel(read.collect(), |(index, vip, image)| {
+    let verified = in_parallel(read.collect(), |(index, vip, image)| {
         let verified = dataplane.rings.verify(image, &vip.ring.to_image());
-        verified.is_err().then_some(index)
+        verified.map_err(|error| match error {
+            DataplaneError::Readback { .. } => ControllerError::Readback {
+                table: "RINGS (of VIP)",
+                index: index.into(),
+            },
+            other => other.into(),
+        })
     });
-    match wrong.into_iter().flatten().next() {
-        None => Ok(()),
-        Some(index) => Err(ControllerError::Readback {
-            table: "RINGS (of VIP)",
-            index: index.into(),
-        }),
-    }
+    verified.into_iter().collect()
 }
 
 /// Clears what nothing names any more, with the flows of members that are gone.

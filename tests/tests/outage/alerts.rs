@@ -1,5 +1,6 @@
 //! Each kind of alert that is not about shares, caused for real: it arrives at a real Alertmanager.
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use evenkeel::dataplane::Pins;
@@ -112,4 +113,35 @@ fn a_fall_back_to_the_slow_mode_is_told() {
     let site = start(&lab, |text| text.replace("\"native\"", "\"auto\""));
     let said = await_kind(&site, "EvenkeelGenericXdp");
     assert!(said.contains("generic mode on eth0"), "{said}");
+}
+
+/// A second VIP at the same address, whose backend is nobody.
+fn with_a_lost_vip(text: String) -> String {
+    let address = text.lines().find(|line| line.starts_with("address"));
+    let address = address.expect("the VIP has one").to_owned();
+    text + "\n[[vip]]\nname = \"lost\"\n"
+        + &address
+        + "\nport = 81\nprotocol = \"tcp\"\nforward = \"l2\"\n\
+           [[vip.backend]]\nname = \"nobody\"\naddress = \"192.0.2.250\"\n"
+}
+
+#[test]
+fn a_backend_without_a_way_is_told_and_a_packet_that_met_it_is_logged() {
+    if !can_run("a_backend_without_a_way_is_told_and_a_packet_that_met_it_is_logged") {
+        return;
+    }
+    let lab = site::build().unwrap();
+    let site = start(&lab, with_a_lost_vip);
+    let said = await_kind(&site, "EvenkeelNoNextHop");
+    assert!(said.contains("no way to nobody of lost"), "{said}");
+    let to = SocketAddr::new(site.vip.ip(), 81);
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
+    assert!(lab.clients[0].ns.enter(connect).is_err());
+    let packet = format!("to {} port 81, protocol 6", to.ip());
+    until("the packet is in the log", LIMIT, || {
+        let log = site.balancer.log();
+        let mut lines = log.lines();
+        Ok(lines.any(|line| line.contains("NO_NEXT_HOP") && line.contains(&packet)))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", site.balancer.log()));
 }

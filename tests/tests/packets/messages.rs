@@ -14,9 +14,9 @@ use lab::{
         tables::{SERVICES, Service},
     },
     deadline::poll,
-    packet::{ACK, SYN},
+    packet::{ACK, Extension, Ip, SYN},
 };
-use lb_common::{reason::Reason, vip::forward};
+use lb_common::{member::NextHop, reason::Reason, vip::forward};
 use log::{Log, Metadata, Record};
 
 use crate::{
@@ -51,6 +51,14 @@ fn services() -> impl Iterator<Item = Service> {
     [0, 1, 4, 5, 9, 10].into_iter().map(|at| SERVICES[at])
 }
 
+/// Options or an extension header, so that the packet takes another way to the same member.
+fn lengthen(ip: &mut Ip) {
+    match ip {
+        Ip::V4(ip) => ip.options = vec![1; 8],
+        Ip::V6(ip) => ip.extensions = vec![Extension::Options(60, 16)],
+    }
+}
+
 #[test]
 fn what_should_not_be_is_told_with_a_packet() {
     // Seconds of one tick, so that the test need not take minutes.
@@ -63,15 +71,19 @@ fn what_should_not_be_is_told_with_a_packet() {
     let mut messages = bench.dataplane.messages(kept.clone()).unwrap();
     assert!(bench.dataplane.messages(kept.clone()).is_err(), "only once");
     let client = Client::new(1);
-    for service in services() {
-        let frame = client.to(&service, 500, ACK);
-        if service.forward == forward::NAT {
+    for (service, uncommon) in services().flat_map(|service| [(service, false), (service, true)]) {
+        let mut frame = client.to(&service, 500, ACK);
+        if uncommon {
+            frame = frame.with_ip(lengthen);
+        }
+        if service.forward == forward::NAT && !uncommon {
             begin(&mut bench, &service, &client.to(&service, 500, SYN));
         }
         bench.dataplane.run(&frame.bytes()).unwrap();
         messages.flush();
         assert_eq!(kept.take(), [""; 0], "{service:?}");
         let members = &bench.dataplane.members;
+        let hop = members.read(service.index).unwrap().next_hop;
         members.set_next_hop(service.index, None).unwrap();
         let told = poll("a message", Duration::from_secs(10), || {
             bench.dataplane.run(&frame.bytes())?;
@@ -86,7 +98,10 @@ fn what_should_not_be_is_told_with_a_packet() {
             service.port,
             service.protocol,
         );
-        assert_eq!(told.unwrap(), expected, "{service:?}");
+        assert_eq!(told.unwrap(), expected, "{service:?}, {uncommon}");
+        let members = &bench.dataplane.members;
+        let hop = NextHop::unpack(hop);
+        members.set_next_hop(service.index, hop).unwrap();
     }
 }
 
