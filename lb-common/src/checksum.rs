@@ -47,21 +47,26 @@ pub const fn replace_u16(old: u16, new: u16) -> u64 {
 #[inline(always)]
 #[must_use]
 pub const fn is_right(sum: u64) -> bool {
-    // At most 0x5ffff, then 0x10004: only 0xffff itself is 0 in this arithmetic.
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum == 0xffff
+    // They fold to 0xffff when the sum, which is not 0, is a multiple of that. Multiples of an odd number are
+    // what its inverse modulo 2^64 makes small (Granlund and Montgomery, "Division by invariant integers using
+    // multiplication", 1994).
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const { assert!(INVERSE.wrapping_mul(0xffff) == 1) };
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
-/// The checksum field of an IPv4 header whose hop count goes down by one.
+/// The third word of an IPv4 header (hop count, protocol, checksum) whose hop count, at least 1, goes down by
+/// one.
 ///
-/// [`update`] with that difference, which is the same for all packets: the word with the hop count in
-/// its first byte loses 1 there, the checksum gains it.
+/// [`update`] with that difference, which is the same for all packets: the first byte loses 1, the checksum, which
+/// is in the upper half of the word as a little-endian number, gains it.
 #[inline(always)]
 #[must_use]
-pub const fn after_hop(checksum: u16) -> u16 {
-    let sum = checksum as u32 + u16::from_ne_bytes([1, 0]) as u32;
-    (sum + (sum >= 0xffff) as u32) as u16
+pub const fn after_hop(third_word: u32) -> u32 {
+    let word = u32::from_le(third_word);
+    // The checksum 0xffff is never written: it is 0 in another form.
+    let carry = if word >= 0xfffe_0000 { 1 << 16 } else { 0 };
+    word.wrapping_add((1 << 16) - 1).wrapping_add(carry).to_le()
 }
 
 /// A checksum field after `delta` (of [`replace_u32`], [`replace_u16`]) was added to what it covers.

@@ -1,6 +1,12 @@
 //! Counters. All are per CPU and only ever grow; userspace adds the CPUs up.
 
-use crate::{map_type, reason::REASONS};
+use crate::{
+    map_type,
+    reason::{COUNTED_REASONS, REASONS},
+    ring::MAX_MEMBERS,
+    trace::Trace,
+    vip::MAX_VIPS,
+};
 
 map_type! {
     /// What a member got.
@@ -52,8 +58,28 @@ map_type! {
     /// What happened on the node: one counter for each [`crate::reason::Reason`], in its order.
     pub struct NodeCounters [512] {
         /// The counters; those past the last reason stay 0.
-        pub reasons: [u64; 64],
+        pub reasons: [u64; COUNTED_REASONS],
     }
 }
 
-const _: () = assert!(REASONS.len() <= 64);
+const _: () = assert!(REASONS.len() <= COUNTED_REASONS);
+
+/// What one CPU writes: all its counters, and the trace of its last packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CpuBlock {
+    /// Those of the node.
+    pub node: NodeCounters,
+    /// Those of the VIPs.
+    pub vips: [VipCounters; MAX_VIPS as usize],
+    /// Those of the members.
+    pub members: [MemberCounters; MAX_MEMBERS as usize],
+    /// What was decided about the last packet, when settings ask for that.
+    pub trace: Trace,
+    /// Unused.
+    pub _pad: [u64; 3],
+}
+
+/// Bytes of a line of the cache: no two CPUs write to the same.
+const LINE: usize = 64;
+const _: () = assert!(size_of::<CpuBlock>().is_multiple_of(LINE));

@@ -32,7 +32,7 @@ pub mod vip;
 /// Version of everything in this crate that a pinned map holds.
 ///
 /// A controller adopts pinned maps only when they were written under the same version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// An IPv4 or IPv6 address as the data path keeps it: two words that hold the address bytes in the
 /// order of the packet. An IPv4 address is in the first four bytes, the others are zero.

@@ -107,12 +107,13 @@ map_type! {
     pub struct Egress [16] {
         /// Interface index; 0 in unused entries.
         pub ifindex: u32,
-        /// Largest IP packet, bytes.
+        /// Largest IP packet, bytes; 0 in unused entries, so that nothing fits.
         pub mtu: u32,
+        /// Unused. In front of the address, so that the two words are what a frame has from its fourth byte on, but for the
+        /// end of the destination.
+        pub _pad: u16,
         /// The interface's own MAC address.
         pub mac: [u8; 6],
-        /// Unused.
-        pub _pad: u16,
     }
 }
 

@@ -7,6 +7,8 @@ use crate::map_type;
 pub mod setting {
     /// [`crate::ABI_VERSION`] of the object.
     pub const ABI: &str = "ABI";
+    /// CPUs that the machine may have: so many blocks of counters there are.
+    pub const CPUS: &str = "CPUS";
     /// Seconds are jiffies shifted right by this (see [`super::seconds`]).
     pub const JIFFIES_SHIFT: &str = "JIFFIES_SHIFT";
     /// Buckets of the tracking table minus one; they are a power of two.

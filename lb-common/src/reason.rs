@@ -24,6 +24,9 @@ pub struct ReasonText {
     pub text: &'static str,
 }
 
+/// Reasons that there are counters for, a power of two; those past the last reason stay 0.
+pub const COUNTED_REASONS: usize = 64;
+
 macro_rules! reasons {
     ($($variant:ident $name:literal $fate:ident $text:literal)*) => {
         /// Why a packet was sent, passed or dropped. The number is the index of its counter.

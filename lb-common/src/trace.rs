@@ -26,6 +26,21 @@ map_type! {
     }
 }
 
+impl Trace {
+    /// What is there before the program runs.
+    pub const EMPTY: Self = Self {
+        slot_hash: 0,
+        flow_hash: 0,
+        reason: 0,
+        verdict: 0,
+        slot: 0,
+        vip: NONE,
+        member: NONE,
+        decision: decision::NOT_MADE,
+        _pad: 0,
+    };
+}
+
 /// No VIP, no member.
 pub const NONE: u16 = 0xffff;
 

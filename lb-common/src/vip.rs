@@ -80,14 +80,15 @@ pub const MAX_PROBES: u32 = 8;
 /// VIPs that a node can have.
 pub const MAX_VIPS: u32 = 1024;
 
-/// What a match in the VIP table means: the kind in bits 0–7, an index in bits 16–31.
+/// What a match in the VIP table means: the kind in bits 0–7, one of them set, so that the data path tests a bit; an index in
+/// bits 16–31.
 pub mod target {
     /// A VIP; the index is its place in the VIP array.
     pub const VIP: u8 = 1;
     /// An address that has a VIP: echo is answered, errors are forwarded.
     pub const ADDRESS: u8 = 2;
     /// A source address of `nat`: packets to it may be replies. The index is that of the source.
-    pub const NAT_SOURCE: u8 = 3;
+    pub const NAT_SOURCE: u8 = 4;
 
     /// Builds a target.
     #[must_use]

@@ -8,10 +8,10 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{checksum, family, reason::Reason};
 
 use crate::{
-    forward::{Way, encapsulated},
+    forward::{Way, encapsulated, pass_hop_at},
     headers::Headers,
     link::{self, Addresses, ether},
-    packet::{Packet, adjust_head},
+    packet::{Packet, View, adjust_head},
 };
 
 const V4: usize = 20;
@@ -33,7 +33,10 @@ pub(crate) const fn overhead(family: u8) -> u32 {
     }
 }
 
-/// Puts the outer header for the way's member in front.
+/// Puts the outer header for the way's member in front, and takes one hop off the packet's count.
+///
+/// One piece of the frame is looked at once: link header, outer header, and the 20 bytes behind it, which every
+/// IP header has.
 #[inline(always)]
 pub(crate) fn encapsulate(
     ctx: *mut xdp_md,
@@ -41,79 +44,112 @@ pub(crate) fn encapsulate(
     way: &Way<'_>,
     flow_hash: u64,
 ) -> Result<(), Reason> {
-    let l3 = headers.l3();
-    let tags = link::tags(ctx, l3);
-    let addresses = Addresses::new(way.next_hop, way.egress);
+    let outer = Outer {
+        headers,
+        way,
+        flow_hash,
+        tags: link::tags(ctx, headers.l3()),
+    };
     if way.family == family::V4 {
-        if !adjust_head(ctx, -(V4 as i32)) {
-            return Err(Reason::NoRoom);
+        make_room(ctx, V4)?;
+        match headers.l3 {
+            14 => outer.write_v4(frame::<54>(ctx)?),
+            18 => outer.write_v4(frame::<58>(ctx)?),
+            22 => outer.write_v4(frame::<62>(ctx)?),
+            _ => return Err(Reason::Internal),
         }
-        link::write(ctx, l3, addresses, tags, ether::IPV4)?;
-        write_v4(Packet::of(ctx), l3, headers, way, flow_hash)
     } else {
-        if !adjust_head(ctx, -(V6 as i32)) {
-            return Err(Reason::NoRoom);
+        make_room(ctx, V6)?;
+        match headers.l3 {
+            14 => outer.write_v6(frame::<74>(ctx)?),
+            18 => outer.write_v6(frame::<78>(ctx)?),
+            22 => outer.write_v6(frame::<82>(ctx)?),
+            _ => return Err(Reason::Internal),
         }
-        link::write(ctx, l3, addresses, tags, ether::IPV6)?;
-        write_v6(Packet::of(ctx), l3, headers, way, flow_hash)
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn make_room(ctx: *mut xdp_md, bytes: usize) -> Result<(), Reason> {
+    if adjust_head(ctx, -(bytes as i32)) {
+        Ok(())
+    } else {
+        Err(Reason::NoRoom)
     }
 }
 
 #[inline(always)]
-fn write_v4(
-    packet: Packet,
-    l3: usize,
-    headers: &Headers,
-    way: &Way<'_>,
-    flow_hash: u64,
-) -> Result<(), Reason> {
-    let outer = packet.view::<V4>(l3).ok_or(Reason::NoRoom)?;
-    let length_be = ((headers.length + V4 as u32) as u16).to_be();
-    let first = 0x45 | u32::from(headers.class) << 8 | u32::from(length_be) << 16;
-    let hops_and_protocol = u32::from(HOPS) | u32::from(encapsulated(headers.family)) << 8;
-    let varied = flow_hash as u32 & way.member.vary_mask;
-    let source = way.member.source[0] as u32 | varied;
-    // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
-    let sum = u64::from(way.member.outer_sum)
-        + u64::from(first)
-        + u64::from(hops_and_protocol)
-        + u64::from(varied);
-    outer.set(0, first);
-    outer.set(4, DONT_FRAGMENT);
-    outer.set(
-        8,
-        hops_and_protocol | u32::from(checksum::finish(sum)) << 16,
-    );
-    outer.set(12, source);
-    outer.set(16, way.member.address[0] as u32);
-    Ok(())
+fn frame<const LEN: usize>(ctx: *mut xdp_md) -> Result<View<LEN>, Reason> {
+    Packet::of(ctx).view::<LEN>(0).ok_or(Reason::NoRoom)
 }
 
-#[inline(always)]
-fn write_v6(
-    packet: Packet,
-    l3: usize,
-    headers: &Headers,
-    way: &Way<'_>,
+/// What an outer header is made of.
+struct Outer<'a> {
+    headers: &'a Headers,
+    way: &'a Way<'a>,
     flow_hash: u64,
-) -> Result<(), Reason> {
-    let outer = packet.view::<V6>(l3).ok_or(Reason::NoRoom)?;
-    // Version, class, and 20 bits of the hash as flow label (RFC 6438).
-    let first = 6 << 28 | u32::from(headers.class) << 20 | (flow_hash >> 12) as u32 & 0xf_ffff;
-    let length_be = (headers.length as u16).to_be();
-    let second = u32::from(length_be)
-        | u32::from(encapsulated(headers.family)) << 16
-        | u32::from(HOPS) << 24;
-    let source = &way.member.source;
-    let dest = &way.member.address;
-    outer.set(0, first.to_be());
-    outer.set(4, second);
-    outer.set(8, source[0]);
-    outer.set(
-        16,
-        source[1] | (flow_hash << 32) & u64::from(way.member.vary_mask) << 32,
-    );
-    outer.set(24, dest[0]);
-    outer.set(32, dest[1]);
-    Ok(())
+    tags: u64,
+}
+
+impl Outer<'_> {
+    #[inline(always)]
+    fn write_link<const LEN: usize>(&self, frame: View<LEN>, l3: usize, ether_type: u16) {
+        let addresses = Addresses::new(self.way.next_hop, self.way.egress);
+        link::write_to(frame, l3, addresses, self.tags, ether_type);
+    }
+
+    #[inline(always)]
+    fn write_v4<const LEN: usize>(&self, frame: View<LEN>) {
+        let Self { headers, way, .. } = self;
+        let l3 = const { LEN - 20 - V4 };
+        self.write_link(frame, l3, ether::IPV4);
+        let length_be = ((headers.length + V4 as u32) as u16).to_be();
+        let first = 0x45 | u32::from(headers.class) << 8 | u32::from(length_be) << 16;
+        let hops_and_protocol = u32::from(HOPS) | u32::from(encapsulated(headers.family)) << 8;
+        let varied = self.flow_hash as u32 & way.member.vary_mask;
+        // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
+        let sum = u64::from(way.member.outer_sum)
+            + u64::from(first)
+            + u64::from(hops_and_protocol)
+            + u64::from(varied);
+        frame.set(l3, first);
+        frame.set(l3 + 4, DONT_FRAGMENT);
+        frame.set(
+            l3 + 8,
+            hops_and_protocol | u32::from(checksum::finish(sum)) << 16,
+        );
+        frame.set(l3 + 12, way.member.source[0] as u32 | varied);
+        frame.set(l3 + 16, way.member.address[0] as u32);
+        pass_hop_at(frame, l3 + V4, headers.family);
+    }
+
+    #[inline(always)]
+    fn write_v6<const LEN: usize>(&self, frame: View<LEN>) {
+        let Self {
+            headers,
+            way,
+            flow_hash,
+            ..
+        } = self;
+        let l3 = const { LEN - 20 - V6 };
+        self.write_link(frame, l3, ether::IPV6);
+        // Version, class, and 20 bits of the hash as flow label (RFC 6438).
+        let first = 6 << 28 | u32::from(headers.class) << 20 | (flow_hash >> 12) as u32 & 0xf_ffff;
+        let length_be = (headers.length as u16).to_be();
+        let second = u32::from(length_be)
+            | u32::from(encapsulated(headers.family)) << 16
+            | u32::from(HOPS) << 24;
+        let (source, dest) = (&way.member.source, &way.member.address);
+        frame.set(l3, first.to_be());
+        frame.set(l3 + 4, second);
+        frame.set(l3 + 8, source[0]);
+        frame.set(
+            l3 + 16,
+            source[1] | (flow_hash << 32) & u64::from(way.member.vary_mask) << 32,
+        );
+        frame.set(l3 + 24, dest[0]);
+        frame.set(l3 + 32, dest[1]);
+        pass_hop_at(frame, l3 + V6, headers.family);
+    }
 }

@@ -10,14 +10,14 @@ use lb_common::{
 };
 
 use crate::{
-    counters::count_member,
+    counters::count_sent,
     encap, fragments,
     headers::Headers,
     icmp,
     link::{self, Addresses},
     log,
     maps::{self, Tables},
-    packet::Packet,
+    packet::{Packet, View},
     samples, scratch,
     select::{Choice, Marks, choose, none_serves},
     stages::Stage,
@@ -31,7 +31,24 @@ pub(crate) struct Way<'a> {
     pub(crate) member: &'a Member,
     pub(crate) family: u8,
     pub(crate) next_hop: u64,
+    /// One that is not in use has no interface, and nothing fits through it.
     pub(crate) egress: &'a Egress,
+}
+
+impl Way<'_> {
+    /// Whether an IP packet of so many bytes fits. The first question about a way: it finds out whether there
+    /// is one.
+    #[inline(always)]
+    pub(crate) fn fits(&self, length: u32) -> Result<bool, Reason> {
+        if length <= self.egress.mtu {
+            return Ok(true);
+        }
+        // An unknown next hop names entry 0, which is never used, or one that was given back.
+        if self.egress.ifindex == 0 {
+            return Err(Reason::NoNextHop);
+        }
+        Ok(false)
+    }
 }
 
 /// Sends a packet of a VIP on its way.
@@ -55,9 +72,10 @@ pub(crate) fn forward(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let (Some(scratch), Some(tables)) = (scratch::scratch(), maps::tables()) else {
+    let Some(scratch) = scratch::scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
+    let tables = maps::tables();
     settle(try_forward(ctx, tables, &scratch.headers, vip_index as u16)).0
 }
 
@@ -68,9 +86,9 @@ fn try_forward(
     headers: &Headers,
     vip_index: u16,
 ) -> Result<Verdict, Reason> {
-    trace::vip(vip_index);
     let vip = tables.vip(vip_index);
     if headers.hops <= 1 {
+        trace::vip(vip_index);
         return Ok(icmp::answer(headers, icmp::Answer::TimeExceeded));
     }
     if vip.forward == forward::NAT {
@@ -79,7 +97,6 @@ fn try_forward(
     }
     let choice = choose(vip, vip_index, headers, true)?;
     let way = way(tables, choice.member, vip_index)?;
-    let bytes = Packet::of(ctx).bytes();
     let sampled = samples::is_sampled(vip, choice.flow_hash);
     let noted = sampled || headers.first_fragment;
     if noted {
@@ -88,26 +105,26 @@ fn try_forward(
     }
     let tcp_flags = headers.tcp_flags;
     let first_fragment = headers.first_fragment;
-    let action = match send(ctx, headers, vip, &way, choice.flow_hash)? {
-        Sending::Sent(action) => action,
+    let (action, bytes) = match send(ctx, headers, vip, &way, choice.flow_hash)? {
+        Sending::Sent { action, bytes } => (action, bytes),
         Sending::Answered(verdict) => return Ok(verdict),
     };
     count_packet(choice.member, choice.marks, tcp_flags, bytes);
     if noted {
         note(vip_index, &choice, sampled, first_fragment, bytes);
     }
-    Ok(Verdict::sent(Reason::Forwarded, action))
+    Ok(Verdict::counted(Reason::Forwarded, action))
 }
 
 /// What became of a packet that was to be sent to a member.
 pub(crate) enum Sending {
-    /// It goes, by this action.
-    Sent(u32),
+    /// It goes, by this action; so many bytes came in.
+    Sent { action: u32, bytes: u64 },
     /// It does not fit, and its sender was told so (or not, where that is not allowed).
     Answered(Verdict),
 }
 
-/// The way to a member, if it takes packets and its next hop is known.
+/// The way to a member, if it takes packets. Whether its next hop is known, [`Way::fits`] tells.
 #[inline(always)]
 pub(crate) fn way<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
     if member == lb_common::ring::NO_MEMBER {
@@ -126,16 +143,11 @@ pub(crate) fn way<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Way
     if control::state(word) != control::SERVING {
         return Err(Reason::MemberDown);
     }
-    let egress = tables.egress((next_hop >> 48) as u16);
-    // An unknown next hop names entry 0, which is never used, or one that was given back.
-    if egress.ifindex == 0 {
-        return Err(Reason::NoNextHop);
-    }
     Ok(Way {
         member: entry,
         family: control::family(word),
         next_hop,
-        egress,
+        egress: tables.egress((next_hop >> 48) as u16),
     })
 }
 
@@ -153,33 +165,39 @@ pub(crate) fn send(
     } else {
         0
     };
-    if headers.length + overhead > way.egress.mtu {
+    if !way.fits(headers.length + overhead)? {
         let answer = icmp::Answer::TooBig(way.egress.mtu - overhead);
         return Ok(Sending::Answered(icmp::answer(headers, answer)));
     }
-    let packet = Packet::of(ctx);
-    let l3 = headers.l3();
-    pass_hop(packet, l3, headers.family)?;
+    let bytes = Packet::of(ctx).bytes();
     if vip.forward == forward::IPIP {
         encap::encapsulate(ctx, headers, way, flow_hash)?;
     } else {
+        pass_hop(Packet::of(ctx), headers.l3(), headers.family)?;
         Addresses::new(way.next_hop, way.egress).write(ctx)?;
     }
-    Ok(Sending::Sent(link::leave_by(ctx, way.egress.ifindex)?))
+    Ok(Sending::Sent {
+        action: link::leave_by(ctx, way.egress.ifindex)?,
+        bytes,
+    })
 }
 
 /// Takes one hop off the packet's count, as every router does.
 #[inline(always)]
 pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
-    if family == family::V4 {
-        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(8, ip.get::<u8>(8).wrapping_sub(1));
-        ip.set(10, checksum::after_hop(ip.get(10)));
-    } else {
-        let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-        ip.set(7, ip.get::<u8>(7).wrapping_sub(1));
-    }
+    let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+    pass_hop_at(ip, 0, family);
     Ok(())
+}
+
+/// The same for a packet whose first 20 bytes, at `l3` of the view, are known to be there.
+#[inline(always)]
+pub(crate) fn pass_hop_at<const LEN: usize>(view: View<LEN>, l3: usize, family: u8) {
+    if family == family::V4 {
+        view.set(l3 + 8, checksum::after_hop(view.get(l3 + 8)));
+    } else {
+        view.set(l3 + 7, view.get::<u8>(l3 + 7).wrapping_sub(1));
+    }
 }
 
 /// Writes down what later packets will ask for. The headers are in the scratch.
@@ -194,10 +212,10 @@ fn note(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, by
     }
 }
 
-/// Counts a packet that was sent to a member.
+/// Counts a packet that was sent to a member, and that it was forwarded.
 #[inline(always)]
 pub(crate) fn count_packet(member: u16, marks: Marks, tcp_flags: u8, bytes: u64) {
-    count_member(member, |counters| {
+    count_sent(Reason::Forwarded, member, |counters| {
         counters.packets += 1;
         counters.bytes += bytes;
         marks.count(tcp_flags, counters);

@@ -14,14 +14,13 @@ use lb_common::{
 
 use crate::{
     clock,
-    counters::count_member,
-    forward::{Sending, send, way},
+    forward::{Sending, count_packet, send, way},
     headers::Headers,
     ipv4::fragment_key,
     maps::{self, FRAGMENTS, Tables},
     nat,
-    packet::Packet,
     scratch::{self, scratch},
+    select::Marks,
     services::address,
     trace,
     verdict::Verdict,
@@ -94,9 +93,10 @@ fn remember_target(headers: &Headers, target: &FragmentTarget) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
-    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
+    let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
+    let tables = maps::tables();
     match try_follow(ctx, tables, &scratch.headers, &mut scratch.session.request) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
@@ -135,16 +135,12 @@ fn try_follow(
     if vip.forward == forward::NAT {
         return nat::follow_session(ctx, headers, &target.nat, flow);
     }
-    let bytes = Packet::of(ctx).bytes();
     let way = way(tables, target.member, target.vip)?;
     match send(ctx, headers, vip, &way, target.flow_hash)? {
         Sending::Answered(verdict) => Ok(verdict),
-        Sending::Sent(action) => {
-            count_member(target.member, |counters| {
-                counters.packets += 1;
-                counters.bytes += bytes;
-            });
-            Ok(Verdict::sent(Reason::Forwarded, action))
+        Sending::Sent { action, bytes } => {
+            count_packet(target.member, Marks::none(), 0, bytes);
+            Ok(Verdict::counted(Reason::Forwarded, action))
         }
     }
 }

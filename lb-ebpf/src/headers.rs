@@ -43,6 +43,25 @@ pub(crate) mod tcp {
     pub(crate) const RST: u8 = 0x04;
     pub(crate) const PSH: u8 = 0x08;
     pub(crate) const ACK: u8 = 0x10;
+
+    /// Whether a packet with these flags opens a connection: SYN without ACK.
+    #[inline(always)]
+    pub(crate) const fn opens(flags: u8) -> bool {
+        flags & (SYN | ACK) == SYN
+    }
+
+    /// Whether it closes one, or its sender's half of it.
+    #[inline(always)]
+    pub(crate) const fn closes(flags: u8) -> bool {
+        flags & (FIN | RST) != 0 && flags & SYN == 0
+    }
+
+    /// Whether only a living connection sends such a packet: it ends a piece of data (PSH), and is not the
+    /// last one. Who has closed his half sends nothing more but acknowledgements.
+    #[inline(always)]
+    pub(crate) const fn lives(flags: u8) -> bool {
+        flags & (PSH | FIN | RST | SYN) == PSH
+    }
 }
 
 impl Headers {
@@ -58,23 +77,10 @@ impl Headers {
         (self.l4 & 0x3ff) as usize
     }
 
-    /// Whether the packet opens a TCP connection: SYN without ACK.
+    /// Whether the packet opens a TCP connection.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
-        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-    }
-
-    /// Whether the packet closes a TCP connection, or its sender's half of it.
-    #[inline(always)]
-    pub(crate) fn closes(&self) -> bool {
-        self.tcp_flags & (tcp::FIN | tcp::RST) != 0 && self.tcp_flags & tcp::SYN == 0
-    }
-
-    /// Whether only a living connection sends such a packet: it ends a piece of data (PSH), and is not the
-    /// last one. Who has closed his half sends nothing more but acknowledgements.
-    #[inline(always)]
-    pub(crate) fn lives(&self) -> bool {
-        self.tcp_flags & (tcp::PSH | tcp::FIN | tcp::RST | tcp::SYN) == tcp::PSH
+        tcp::opens(self.tcp_flags)
     }
 
     #[inline(always)]

@@ -36,21 +36,21 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
         return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
     };
-    let protocol = ip.get::<u8>(9);
-    if ip.get::<u8>(0) != PLAIN
-        || ip.get::<u16>(6) & FRAGMENT_BITS != 0
-        || protocol != proto::TCP && protocol != proto::UDP
-    {
+    if ip.get::<u8>(0) != PLAIN || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
         return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
     }
+    let protocol = ip.get::<u8>(9);
     let dest = address_v4(ip.get(16));
     let dest_be = ip.get(22);
-    let Some(tables) = maps::tables() else {
-        return Verdict::of(Reason::Internal);
-    };
+    let tables = maps::tables();
     let found = service(tables, &dest, family::V4, protocol, dest_be);
-    if found.is_foreign() {
-        return foreign(tables, &dest, family::V4);
+    if !found.is_vip() {
+        if protocol != proto::TCP && protocol != proto::UDP {
+            return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
+        }
+        if found.is_foreign() {
+            return foreign(tables, &dest, family::V4);
+        }
     }
     let headers = Headers {
         l3: l3 as u32,
@@ -141,9 +141,7 @@ pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
     };
-    let Some(tables) = maps::tables() else {
-        return Verdict::of(Reason::Internal).0;
-    };
+    let tables = maps::tables();
     let kind = target::kind(address(tables, &address_v4(ip.get(16)), family::V4));
     if kind == 0 {
         return Verdict::of(Reason::NoVip).0;

@@ -36,18 +36,21 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
         return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
     };
-    let protocol = ip.get::<u8>(6);
-    if ip.get::<u8>(0) >> 4 != 6 || protocol != proto::TCP && protocol != proto::UDP {
+    if ip.get::<u8>(0) >> 4 != 6 {
         return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
     }
+    let protocol = ip.get::<u8>(6);
     let dest = dest(ip);
     let dest_be = ip.get(42);
-    let Some(tables) = maps::tables() else {
-        return Verdict::of(Reason::Internal);
-    };
+    let tables = maps::tables();
     let found = service(tables, &dest, family::V6, protocol, dest_be);
-    if found.is_foreign() {
-        return foreign(tables, &dest, family::V6);
+    if !found.is_vip() {
+        if protocol != proto::TCP && protocol != proto::UDP {
+            return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
+        }
+        if found.is_foreign() {
+            return foreign(tables, &dest, family::V6);
+        }
     }
     let room = u32::from(ip.be16(4));
     if room < UDP_LEN as u32 || !packet.holds(room + (l3 + LEN) as u32) {
@@ -107,9 +110,7 @@ pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
     };
-    let Some(tables) = maps::tables() else {
-        return Verdict::of(Reason::Internal).0;
-    };
+    let tables = maps::tables();
     let kind = target::kind(address(tables, &dest(ip), family::V6));
     if kind == 0 {
         return Verdict::of(Reason::NoVip).0;

@@ -47,7 +47,6 @@ mod verdict;
 /// Entry point: takes a frame, returns what becomes of it.
 #[xdp]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
-    trace::begin();
     stages::run(ctx.ctx, link::receive(ctx.ctx)).finish()
 }
 

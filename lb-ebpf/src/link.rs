@@ -95,24 +95,37 @@ pub(crate) fn write(
     match l3 {
         14 => {
             let frame = packet.view::<14>(0).ok_or(Reason::NoRoom)?;
-            addresses.write_to(frame);
-            frame.set(12, ether_type);
+            write_to(frame, 14, addresses, tags, ether_type);
         }
         18 => {
             let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
-            addresses.write_to(frame);
-            frame.set(12, tags as u32);
-            frame.set(16, ether_type);
+            write_to(frame, 18, addresses, tags, ether_type);
         }
         22 => {
             let frame = packet.view::<22>(0).ok_or(Reason::NoRoom)?;
-            addresses.write_to(frame);
-            frame.set(12, tags);
-            frame.set(20, ether_type);
+            write_to(frame, 22, addresses, tags, ether_type);
         }
         _ => return Err(Reason::Internal),
     }
     Ok(())
+}
+
+/// Writes a link header that ends at `l3` into a frame whose bytes are known to be there.
+#[inline(always)]
+pub(crate) fn write_to<const LEN: usize>(
+    frame: View<LEN>,
+    l3: usize,
+    addresses: Addresses,
+    tags: u64,
+    ether_type: u16,
+) {
+    addresses.write_to(frame);
+    match l3 {
+        18 => frame.set(12, tags as u32),
+        22 => frame.set(12, tags),
+        _ => {}
+    }
+    frame.set(l3 - 2, ether_type);
 }
 
 /// Destination and source MAC address of a frame to be sent.
@@ -127,16 +140,16 @@ impl Addresses {
     /// To a next hop (the word of the member table), from the interface's own address.
     #[inline(always)]
     pub(crate) fn new(next_hop: u64, egress: &Egress) -> Self {
-        const { assert!(core::mem::offset_of!(Egress, mac) % 4 == 0) };
-        // In two loads; byte by byte it would take six, and as many shifts.
-        let mac = (&raw const egress.mac).cast::<u32>();
-        // SAFETY: six bytes, and two of padding, from an address that is a multiple of four.
-        let (first, last) = unsafe { (mac.read(), mac.add(1).read()) };
-        let mac = u64::from(first) | u64::from(last) << 32;
+        const { assert!(core::mem::offset_of!(Egress, mac) == 10) };
+        const { assert!(core::mem::offset_of!(Egress, _pad) == 8) };
+        // The address begins in the upper half of a word, as it does in the frame: two loads and no shift.
+        let words = (&raw const egress._pad).cast::<u32>();
+        // SAFETY: two bytes of padding, which are 0, and six of the address, from a multiple of four on.
+        let (first, last) = unsafe { (words.read(), words.add(1).read()) };
         Self {
             low: next_hop as u32,
-            middle: (next_hop >> 32) as u32 & 0xffff | first << 16,
-            high: (mac >> 16) as u32,
+            middle: (next_hop >> 32) as u32 & 0xffff | first,
+            high: last,
         }
     }
 

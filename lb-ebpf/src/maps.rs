@@ -10,11 +10,11 @@ use core::hint::black_box;
 
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
-    counters::{MemberCounters, NodeCounters, VipCounters},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::MAX_EGRESS,
     nat::{
@@ -22,15 +22,16 @@ use lb_common::{
         RequestBucket, buckets_for,
     },
     node::{Budget, DEFAULT_ICMP_RATE},
-    ring::{Image, MAX_IMAGES, MAX_MEMBERS},
+    ring::{Image, MAX_IMAGES},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
-    trace::Trace,
     track::{Bucket, DEFAULT_BUCKETS},
-    vip::MAX_VIPS,
 };
 
 use crate::scratch::Scratch;
-pub(crate) use crate::table::{MAPPED, Tables, TablesMap};
+pub(crate) use crate::table::{Tables, tables};
+
+/// Flags of maps that the controller has in its memory.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 /// `index` below `LEN`, a power of two, in a way that every verifier sees: those of Linux 5.10 and 6.1 know nothing
 /// of the result of an exclusive or of two variables, and the compiler drops a mask that it knows to change nothing.
@@ -38,12 +39,6 @@ pub(crate) use crate::table::{MAPPED, Tables, TablesMap};
 pub(crate) fn below<const LEN: usize>(index: usize) -> usize {
     const { assert!(LEN.is_power_of_two()) };
     black_box(index) & (LEN - 1)
-}
-
-/// The tables of fixed size.
-#[inline(always)]
-pub(crate) fn tables() -> Option<Tables> {
-    Tables::of(&TABLES)
 }
 
 /// Settings: written before the program is loaded, constants to the verifier. Their names are in
@@ -59,6 +54,8 @@ macro_rules! settings {
 settings! {
     /// Version of the maps' layout that this object was built for.
     ABI = lb_common::ABI_VERSION;
+    /// CPUs that there are counters for.
+    CPUS = 1;
     /// Seconds are jiffies shifted right by this.
     JIFFIES_SHIFT = 8;
     /// Buckets of the tracking table minus one.
@@ -70,10 +67,6 @@ settings! {
     /// Write a trace for every packet.
     TRACING = 0;
 }
-
-/// The tables of fixed size: services, VIPs, members, interfaces, NAT sources.
-#[btf_map]
-pub(crate) static TABLES: TablesMap = Array::new();
 
 /// Ring images. A VIP names its image, so that a swap is one store.
 #[btf_map]
@@ -127,19 +120,6 @@ pub(crate) static SAMPLES: LruHashMap<FlowKey, FlowSample, { MAX_SAMPLES as usiz
 #[btf_map]
 pub(crate) static SAMPLE_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
-/// Counters of the members.
-#[btf_map]
-pub(crate) static MEMBER_COUNTS: PerCpuArray<MemberCounters, { MAX_MEMBERS as usize }> =
-    PerCpuArray::new();
-
-/// Counters of the VIPs.
-#[btf_map]
-pub(crate) static VIP_COUNTS: PerCpuArray<VipCounters, { MAX_VIPS as usize }> = PerCpuArray::new();
-
-/// Counters of the node.
-#[btf_map]
-pub(crate) static NODE_COUNTS: PerCpuArray<NodeCounters, 1> = PerCpuArray::new();
-
 /// ICMP messages that this CPU may still send in this second.
 #[btf_map]
 pub(crate) static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
@@ -151,7 +131,3 @@ pub(crate) static LOGGED: PerCpuArray<u64, { lb_common::log::KINDS }> = PerCpuAr
 /// What one stage leaves for the next.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
-/// What was decided about the last packet on this CPU, when settings ask for it.
-#[btf_map]
-pub(crate) static TRACE: PerCpuArray<Trace, 1> = PerCpuArray::new();

@@ -8,7 +8,6 @@ use lb_common::{
     member::control,
     reason::Reason,
     ring::{ENTRIES_PER_WORD, IMAGE_WORDS, LOOK_UP, MemberIndex, NO_MEMBER, SECTION_WORDS, entry},
-    trace::decision,
     vip::{Vip, affinity, track},
 };
 
@@ -56,7 +55,7 @@ impl Marks {
         if self.0 | u32::from(tcp_flags & (tcp::SYN | tcp::RST)) == 0 {
             return;
         }
-        if self.0 & Self::NEW_FLOW != 0 || tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        if self.0 & Self::NEW_FLOW != 0 || tcp::opens(tcp_flags) {
             counters.new_flows += 1;
         }
         if tcp_flags & tcp::RST != 0 {
@@ -155,9 +154,8 @@ pub(crate) fn choose(
         flow_hash
     };
     let slot = slot(vip, vip_index, slot_hash)?;
-    trace::slot(slot_hash, flow_hash, slot.slot);
+    trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
     if slot.entry & LOOK_UP == 0 && vip.track != track::ALWAYS || vip.track == track::NEVER {
-        trace::member(slot.current(), decision::RING);
         return Ok(Choice {
             member: slot.current(),
             marks: Marks::none(),
@@ -174,10 +172,8 @@ pub(crate) fn choose(
             slot.previous()
         },
         always: vip.track == track::ALWAYS,
-        opens: headers.opens(),
-        closes: headers.closes(),
-        lives: headers.lives(),
-        unknown_is_new: headers.opens() || vip.track == track::ALWAYS && !headers.is_tcp(),
+        protocol: headers.protocol,
+        tcp_flags: headers.tcp_flags,
         record,
     };
     let answer = tracking::ask(&question);
@@ -202,6 +198,7 @@ pub(crate) fn serves(tables: Tables, member: MemberIndex) -> bool {
 /// Counts a packet that no member can take.
 #[inline(always)]
 pub(crate) fn none_serves(vip: u16) -> Reason {
+    trace::vip(vip);
     count_vip(vip, |counters| counters.no_member += 1);
     Reason::NoMember
 }

@@ -1,7 +1,7 @@
 //! Is the packet for a VIP?
 
 use lb_common::{
-    Address,
+    Address, family,
     reason::Reason,
     vip::{MAX_PROBES, VIP_TABLE_SIZE, VipKey, target},
 };
@@ -25,7 +25,7 @@ impl Service {
     /// Whether it is a VIP; else, if ours, it is a source address of `nat`.
     #[inline(always)]
     pub(crate) const fn is_vip(self) -> bool {
-        target::kind(self.0) == target::VIP
+        self.0 & target::VIP as u64 != 0
     }
 
     /// What becomes of a packet to it that is refused.
@@ -51,9 +51,9 @@ pub(crate) fn service(
     dest_be: u16,
 ) -> Service {
     let key = VipKey::new(dest, family, protocol, dest_be);
-    let mut found = find(tables, &key);
+    let mut found = find(tables, &key, family);
     if found == 0 {
-        found = find(tables, &key.with_port(0));
+        found = find(tables, &key.with_port(0), family);
     }
     Service(found)
 }
@@ -62,7 +62,7 @@ pub(crate) fn service(
 /// [`target::NAT_SOURCE`], or 0.
 #[inline(always)]
 pub(crate) fn address(tables: Tables, dest: &Address, family: u8) -> u64 {
-    find(tables, &VipKey::new(dest, family, 0, 0))
+    find(tables, &VipKey::new(dest, family, 0, 0), family)
 }
 
 /// Why a packet for no service is passed: its address is a VIP's, or not even that.
@@ -77,7 +77,7 @@ pub(crate) fn foreign(tables: Tables, dest: &Address, family: u8) -> Verdict {
 }
 
 #[inline(always)]
-fn find(tables: Tables, key: &VipKey) -> u64 {
+fn find(tables: Tables, key: &VipKey, family: u8) -> u64 {
     let mut at = key.home();
     for _ in 0..MAX_PROBES {
         let entry = tables.service(at);
@@ -85,9 +85,10 @@ fn find(tables: Tables, key: &VipKey) -> u64 {
         // read once.
         unsafe {
             let service = (&raw const (*entry).key.service).read_volatile();
+            // The service says the family, and of IPv4 there is no second half.
             if service == key.service
                 && (*entry).key.high == key.high
-                && (*entry).key.low == key.low
+                && (family == family::V4 || (*entry).key.low == key.low)
             {
                 return (&raw const (*entry).target).read_volatile();
             }

@@ -1,6 +1,5 @@
 //! Tables of fixed size, which programs share: see `maps.rs` for why they are one map.
 
-use aya_ebpf::{bindings::BPF_F_MMAPABLE, btf_maps::Array};
 use lb_common::{
     member::{Egress, Member},
     nat::NatSource,
@@ -9,26 +8,27 @@ use lb_common::{
     vip::{Vip, VipEntry},
 };
 
-/// Flags of maps that the controller has in its memory.
-pub(crate) const MAPPED: usize = BPF_F_MMAPABLE as usize;
+unsafe extern "C" {
+    /// The one element of the map. The loader links it: it writes the map and the place in it into every
+    /// instruction that takes this address (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2), and the verifier knows the
+    /// element's size. So the tables are where global data is, and are reached without a lookup.
+    static TABLES: tables::Tables;
+}
 
-/// The map that has them all.
-pub(crate) type TablesMap = Array<tables::Tables, 1, MAPPED>;
-
-/// The tables, once they have been looked up.
+/// The tables.
 ///
 /// What the controller changes in them while packets flow it replaces word by word; such words are to be read
 /// once. The rest of an element is constant while something names it.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables(*const tables::Tables);
 
-impl Tables {
-    /// Those of the map.
-    #[inline(always)]
-    pub(crate) fn of(map: &TablesMap) -> Option<Self> {
-        map.get_ptr(0).map(Self)
-    }
+/// The tables of the node.
+#[inline(always)]
+pub(crate) fn tables() -> Tables {
+    Tables(&raw const TABLES)
+}
 
+impl Tables {
     /// A place of the probe table of services.
     #[inline(always)]
     pub(crate) fn service(self, place: u32) -> *const VipEntry {

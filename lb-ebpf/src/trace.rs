@@ -1,32 +1,20 @@
 //! What was decided about a packet, for `simulate --trace` and `explain`.
 //!
-//! Without [`TRACING`] the verifier removes all of it.
+//! Without [`TRACING`] the verifier removes all but the question whether it is set. Who reads a trace writes
+//! [`Trace::EMPTY`] before the packet.
 
-use lb_common::trace::{NONE, Trace, decision};
+use lb_common::trace::{Trace, decision};
 
-use crate::maps::{TRACE, TRACING};
+use crate::{counters::block, maps::TRACING};
 
 #[inline(always)]
 fn change(change: impl FnOnce(&mut Trace)) {
     if TRACING.load() != 0
-        && let Some(trace) = TRACE.get_ptr_mut(0)
+        && let Some(block) = block()
     {
-        // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
-        change(unsafe { &mut *trace });
+        // SAFETY: the block of this CPU, which nothing else writes while the program runs.
+        change(unsafe { &mut (*block).trace });
     }
-}
-
-/// Forgets the packet before.
-#[inline(always)]
-pub(crate) fn begin() {
-    change(|trace| {
-        trace.slot_hash = 0;
-        trace.flow_hash = 0;
-        trace.slot = 0;
-        trace.vip = NONE;
-        trace.member = NONE;
-        trace.decision = decision::NOT_MADE;
-    });
 }
 
 /// The packet is for this VIP.
@@ -35,13 +23,16 @@ pub(crate) fn vip(vip: u16) {
     change(|trace| trace.vip = vip);
 }
 
-/// The ring was asked.
+/// The ring of the VIP was asked, and named this member.
 #[inline(always)]
-pub(crate) fn slot(slot_hash: u64, flow_hash: u64, slot: u32) {
+pub(crate) fn slot(vip: u16, slot_hash: u64, flow_hash: u64, slot: u32, member: u16) {
     change(|trace| {
+        trace.vip = vip;
         trace.slot_hash = slot_hash;
         trace.flow_hash = flow_hash;
         trace.slot = slot;
+        trace.member = member;
+        trace.decision = decision::RING;
     });
 }
 

@@ -4,6 +4,7 @@
 use core::hint::black_box;
 
 use lb_common::{
+    proto,
     ring::{MemberIndex, NO_MEMBER},
     trace::decision,
     track::{Bucket, Cell, FREE, Place, WAYS, yields},
@@ -12,6 +13,7 @@ use lb_common::{
 use crate::{
     clock,
     counters::count_vip,
+    headers::tcp,
     maps::{self, TRACK, TRACK_MASK, Tables, below},
     select::serves,
     trace,
@@ -27,15 +29,10 @@ pub(crate) struct Question {
     pub(crate) previous: MemberIndex,
     /// Whether the VIP tracks all its flows.
     pub(crate) always: bool,
-    /// Whether the packet opens a TCP connection.
-    pub(crate) opens: bool,
-    /// Whether it closes one.
-    pub(crate) closes: bool,
-    /// Whether only a living connection sends such a packet.
-    pub(crate) lives: bool,
-    /// Whether a flow that is not known is a new one: the packet opens it, or it has no other way
-    /// to say so (UDP, where all flows are tracked).
-    pub(crate) unknown_is_new: bool,
+    /// The packet's protocol.
+    pub(crate) protocol: u8,
+    /// Its TCP flags; 0 for UDP.
+    pub(crate) tcp_flags: u8,
     /// Whether the table may be changed.
     pub(crate) record: bool,
 }
@@ -66,51 +63,54 @@ impl Answer {
 #[inline(always)]
 pub(crate) fn ask(question: &Question) -> Answer {
     let members = u32::from(question.current) | u32::from(question.previous) << 16;
-    let bits = u32::from(question.always)
-        | u32::from(question.opens) << 1
-        | u32::from(question.unknown_is_new) << 2
-        | u32::from(question.record) << 3
-        | u32::from(question.closes) << 4
-        | u32::from(question.lives) << 5;
+    let packet = u32::from(question.tcp_flags)
+        | u32::from(question.protocol) << 8
+        | u32::from(question.always) << 16
+        | u32::from(question.record) << 17;
     Answer(black_box(ask_table(
         question.flow_hash,
         members,
         u32::from(question.vip),
-        bits,
+        packet,
     )))
 }
 
 /// [`ask`], as a stage of its own: takes the question as numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, bits: u32) -> u32 {
+extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, packet: u32) -> u32 {
     answer(&Question {
         flow_hash,
         vip: vip as u16,
         current: members as u16,
         previous: (members >> 16) as u16,
-        always: bits & 1 != 0,
-        opens: bits & 2 != 0,
-        unknown_is_new: bits & 4 != 0,
-        record: bits & 8 != 0,
-        closes: bits & 16 != 0,
-        lives: bits & 32 != 0,
+        tcp_flags: packet as u8,
+        protocol: (packet >> 8) as u8,
+        always: packet >> 16 & 1 != 0,
+        record: packet >> 17 & 1 != 0,
     })
     .0
 }
 
+impl Question {
+    /// Whether a flow that is not known is a new one: the packet opens it, or it has no other way to say so
+    /// (UDP, where all flows are tracked).
+    #[inline(always)]
+    fn unknown_is_new(&self) -> bool {
+        tcp::opens(self.tcp_flags) || self.always && self.protocol != proto::TCP
+    }
+}
+
 #[inline(always)]
 fn answer(question: &Question) -> Answer {
-    let Some(tables) = maps::tables() else {
-        return Answer::new(question.current, false);
-    };
+    let tables = maps::tables();
     let place = Place::of(question.flow_hash);
     let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
         return Answer::new(question.current, false);
     };
     let now_s = clock::now_s() as u16;
     if let Some((way, cell)) = find(bucket, place) {
-        let another = question.opens && cell.closed;
+        let another = tcp::opens(question.tcp_flags) && cell.closed;
         if !another && serves(tables, cell.member) {
             count_vip(question.vip, |counters| counters.track_hits += 1);
             refresh(question, bucket, way, cell, now_s);
@@ -129,12 +129,12 @@ fn answer(question: &Question) -> Answer {
             tag: place.tag,
             member,
             confirmed: false,
-            closed: question.closes,
+            closed: tcp::closes(question.tcp_flags),
             seen_s: now_s,
         };
         insert(question.vip, bucket, place, cell);
     }
-    Answer::new(member, question.unknown_is_new)
+    Answer::new(member, question.unknown_is_new())
 }
 
 /// The member of a flow that the table does not know, whether the next packet would be told the
@@ -143,7 +143,7 @@ fn answer(question: &Question) -> Answer {
 fn decide(tables: Tables, question: &Question) -> (MemberIndex, bool, u32) {
     let settled = question.current == question.previous;
     let told_by_ring = settled && !question.always;
-    if question.unknown_is_new {
+    if question.unknown_is_new() {
         return (question.current, told_by_ring, decision::OPENED);
     }
     if serves(tables, question.previous) {
@@ -165,8 +165,8 @@ fn refresh(question: &Question, bucket: *mut Bucket, way: usize, cell: Cell, now
         return;
     }
     let kept = Cell {
-        confirmed: cell.confirmed || !question.opens,
-        closed: question.closes || cell.closed && !question.lives,
+        confirmed: cell.confirmed || !tcp::opens(question.tcp_flags),
+        closed: tcp::closes(question.tcp_flags) || cell.closed && !tcp::lives(question.tcp_flags),
         seen_s: now_s,
         ..cell
     };

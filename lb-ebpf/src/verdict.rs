@@ -7,8 +7,9 @@ use lb_common::reason::{FIRST_DROPPED, FIRST_PASSED, Reason};
 
 use crate::{counters, log, stages::Stage, trace};
 
-/// The end of a packet's way: the XDP action in bits 0–7, the reason in bits 8–15. Or, with bit 7, the
-/// stage that comes next in bits 0–6, an offset in bits 8–15 and a number in bits 16–31.
+/// The end of a packet's way: the XDP action in bits 0–5, whether it was counted under its reason in bit 6, the
+/// reason in bits 8–15. Or, with bit 7, the stage that comes next in bits 0–6, an offset in bits 8–15 and a number
+/// in bits 16–31.
 ///
 /// One word, because a BPF function returns one register; a plain number where the function is a
 /// global one, which returns nothing else.
@@ -17,6 +18,7 @@ use crate::{counters, log, stages::Stage, trace};
 pub(crate) struct Verdict(pub(crate) u32);
 
 const NEXT: u32 = 0x80;
+const COUNTED: u32 = 0x40;
 
 impl Verdict {
     /// The packet is passed or dropped, as the reason says.
@@ -54,6 +56,12 @@ impl Verdict {
         Self(reason << 8 | xdp_action::XDP_DROP)
     }
 
+    /// The packet is sent by this XDP action; it was counted already, together with what its member got.
+    #[inline(always)]
+    pub(crate) const fn counted(reason: Reason, action: u32) -> Self {
+        Self((reason as u32) << 8 | COUNTED | action)
+    }
+
     /// The packet is sent by this XDP action.
     #[inline(always)]
     pub(crate) const fn sent(reason: Reason, action: u32) -> Self {
@@ -84,8 +92,10 @@ impl Verdict {
     /// Counts the packet under its reason, and gives the action to return to the kernel.
     #[inline(always)]
     pub(crate) fn finish(self) -> u32 {
-        let (reason, action) = (self.0 >> 8, self.0 & 0xff);
-        counters::count_reason(reason);
+        let (reason, action) = (self.0 >> 8, self.0 & 0x3f);
+        if self.0 & COUNTED == 0 {
+            counters::count_reason(reason);
+        }
         trace::finished(reason, action);
         action
     }

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    counters::count_member,
+    counters::count_sent,
     forward::{Sending, send, way},
     headers::Headers,
     link::Addresses,
@@ -68,9 +68,8 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
 /// Whether a packet's destination is a NAT source.
 #[inline(always)]
 fn is_to_nat_source(headers: &Headers) -> bool {
-    maps::tables().is_some_and(|tables| {
-        target::kind(address(tables, &headers.dest, headers.family)) == target::NAT_SOURCE
-    })
+    let found = address(maps::tables(), &headers.dest, headers.family);
+    target::kind(found) == target::NAT_SOURCE
 }
 
 /// The verdict of a stage that may have given up on a packet to one of our addresses.
@@ -349,7 +348,7 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
         tcp_flags: 0,
         ..*turned
     };
-    let tables = maps::tables().ok_or(Reason::Internal)?;
+    let tables = maps::tables();
     let Headers {
         family, protocol, ..
     } = *turned;
@@ -373,9 +372,10 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
     match send(ctx, outer, vip, &way, choice.flow_hash)? {
         // Nothing is said about an error (RFC 1122, RFC 4443).
         Sending::Answered(verdict) => Ok(verdict),
-        Sending::Sent(action) => {
-            count_member(choice.member, |counters| counters.icmp_errors += 1);
-            Ok(Verdict::sent(Reason::IcmpErrorForwarded, action))
+        Sending::Sent { action, .. } => {
+            let reason = Reason::IcmpErrorForwarded;
+            count_sent(reason, choice.member, |counters| counters.icmp_errors += 1);
+            Ok(Verdict::counted(reason, action))
         }
     }
 }

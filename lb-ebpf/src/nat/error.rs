@@ -13,11 +13,11 @@ use lb_common::{
 
 use super::{
     rewrite::{TCP_CHECKSUM, address_delta, udp_checksum, write_v6},
-    send_reply,
+    send_back,
     session::look_up,
 };
 use crate::{
-    counters::count_member,
+    counters::count_sent,
     forward::{pass_hop, way},
     headers::Headers,
     link::{self, Addresses},
@@ -67,17 +67,25 @@ fn try_forward(
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     rewrite(packet, outer, quoted, flow)?;
-    count_member(flow.member, |counters| counters.icmp_errors += 1);
-    if is_reply {
-        send_reply(ctx, flow, bytes)?;
-        let action = link::leave_by(ctx, flow.ifindex)?;
-        return Ok(Verdict::sent(Reason::IcmpErrorForwarded, action));
-    }
-    let tables = maps::tables().ok_or(Reason::Internal)?;
-    let way = way(tables, flow.member, flow.vip)?;
-    Addresses::new(way.next_hop, way.egress).write(ctx)?;
-    let action = link::leave_by(ctx, way.egress.ifindex)?;
-    Ok(Verdict::sent(Reason::IcmpErrorForwarded, action))
+    let action = if is_reply {
+        send_back(ctx, flow)?
+    } else {
+        let way = way(maps::tables(), flow.member, flow.vip)?;
+        if !way.fits(outer.length)? {
+            return Err(Reason::TooBig);
+        }
+        Addresses::new(way.next_hop, way.egress).write(ctx)?;
+        link::leave_by(ctx, way.egress.ifindex)?
+    };
+    let reason = Reason::IcmpErrorForwarded;
+    count_sent(reason, flow.member, |counters| {
+        counters.icmp_errors += 1;
+        if is_reply {
+            counters.reply_packets += 1;
+            counters.reply_bytes += bytes;
+        }
+    });
+    Ok(Verdict::counted(reason, action))
 }
 
 /// Rewrites the outer destination and the quoted packet. With `flow` the entry that rewrites packets

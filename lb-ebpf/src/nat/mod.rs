@@ -10,13 +10,13 @@ use lb_common::{
 };
 
 use crate::{
-    counters::count_member,
+    counters::count_sent,
     forward::{count_packet, way},
     fragments,
     headers::Headers,
     icmp,
     link::{self, Addresses},
-    maps::{self, Tables},
+    maps::{Tables, tables},
     packet::Packet,
     samples,
     scratch::{Scratch, Session, scratch},
@@ -38,9 +38,10 @@ use session::Belongs;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
+    let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
+    let tables = tables();
     let vip = tables.vip(vip_index as u16);
     let headers = &scratch.headers;
     let noted = samples::is_sampled(vip, headers.flow_hash(vip));
@@ -58,9 +59,10 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
+    let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
+    let tables = tables();
     let Scratch {
         headers, session, ..
     } = scratch;
@@ -78,9 +80,10 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
+    let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
+    let tables = tables();
     let vip = tables.vip(vip_index as u16);
     let Scratch {
         headers, session, ..
@@ -108,9 +111,10 @@ pub(crate) extern "C" fn nat_keep(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
-    let (Some(scratch), Some(tables)) = (scratch(), maps::tables()) else {
+    let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
+    let tables = tables();
     let Scratch {
         headers, session, ..
     } = scratch;
@@ -153,10 +157,10 @@ fn send(
     vip_index: u16,
     new: bool,
 ) -> Result<Verdict, Reason> {
-    let way = way(tables, flow.member, vip_index)?;
     trace::vip(vip_index);
     trace::member(flow.member, decision::SESSION);
-    if headers.length > way.egress.mtu {
+    let way = way(tables, flow.member, vip_index)?;
+    if !way.fits(headers.length)? {
         return Ok(icmp::answer(headers, icmp::Answer::TooBig(way.egress.mtu)));
     }
     let packet = Packet::of(ctx);
@@ -165,7 +169,7 @@ fn send(
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
     let action = link::leave_by(ctx, way.egress.ifindex)?;
     count_packet(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);
-    Ok(Verdict::sent(Reason::Forwarded, action))
+    Ok(Verdict::counted(Reason::Forwarded, action))
 }
 
 #[inline(always)]
@@ -224,16 +228,22 @@ fn reply(
     send_reply(ctx, flow, bytes)
 }
 
-/// Sends a rewritten packet back the way that the client's packets come.
+/// Sends a rewritten packet back the way that the client's packets come: the XDP action.
+#[inline(always)]
+fn send_back(ctx: *mut xdp_md, flow: &NatFlow) -> Result<u32, Reason> {
+    Addresses::from_words(flow.link).write(ctx)?;
+    link::leave_by(ctx, flow.ifindex)
+}
+
+/// The same for a packet of a backend, which is counted.
 #[inline(always)]
 fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u64) -> Result<Verdict, Reason> {
-    Addresses::from_words(flow.link).write(ctx)?;
-    let action = link::leave_by(ctx, flow.ifindex)?;
-    count_member(flow.member, |counters| {
+    let action = send_back(ctx, flow)?;
+    count_sent(Reason::NatReply, flow.member, |counters| {
         counters.reply_packets += 1;
         counters.reply_bytes += bytes;
     });
-    Ok(Verdict::sent(Reason::NatReply, action))
+    Ok(Verdict::counted(Reason::NatReply, action))
 }
 
 /// A later fragment of a session's datagram. `flow` is a place in the scratch.
@@ -252,12 +262,14 @@ pub(crate) fn follow_session(
     if key.scope & REPLY != 0 {
         return send_reply(ctx, flow, bytes);
     }
-    let tables = maps::tables().ok_or(Reason::Internal)?;
+    let tables = tables();
     let way = way(tables, flow.member, flow.vip)?;
+    if !way.fits(headers.length)? {
+        // Of a later fragment nobody is told (RFC 1122 §3.2.2).
+        return Err(Reason::TooBig);
+    }
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
+    let action = link::leave_by(ctx, way.egress.ifindex)?;
     count_packet(flow.member, Marks::none(), 0, bytes);
-    Ok(Verdict::sent(
-        Reason::Forwarded,
-        link::leave_by(ctx, way.egress.ifindex)?,
-    ))
+    Ok(Verdict::counted(Reason::Forwarded, action))
 }

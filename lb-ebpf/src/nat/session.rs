@@ -40,7 +40,7 @@ pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
     if key.scope & REPLY == 0 {
         if let Some(cell) = table::find_request_rarely(key) {
             // SAFETY: a cell that was just found.
-            *flow = flow_of(maps::tables()?, unsafe { &*cell });
+            *flow = flow_of(maps::tables(), unsafe { &*cell });
             return Some(());
         }
     } else if let Some(cell) = table::find_reply_rarely(key) {
@@ -406,6 +406,7 @@ pub(super) fn begin(
     vip_index: u16,
     session: &mut Session,
 ) -> Result<(), Reason> {
+    trace::vip(vip_index);
     if headers.is_tcp() && !headers.opens() {
         return Err(Reason::NatNoFlow);
     }
@@ -416,7 +417,7 @@ pub(super) fn begin(
         flow_hash
     };
     let slot = slot(vip, vip_index, slot_hash)?;
-    trace::slot(slot_hash, flow_hash, slot.slot);
+    trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
     if slot.current() == NO_MEMBER {
         return Err(none_serves(vip_index));
     }

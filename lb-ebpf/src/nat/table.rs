@@ -65,9 +65,7 @@ extern "C" fn place_of_reply(high: u64, low: u64, last_word: u64) -> u32 {
 #[inline(always)]
 fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
     let hash = key.hash();
-    let Some(search) = Search::new::<REPLIES>(key) else {
-        return 0;
-    };
+    let search = Search::new::<REPLIES>(key);
     for half in halves(hash) {
         let index = index_of(half);
         let Some(bucket) = bucket::<REPLIES>(index) else {
@@ -99,7 +97,7 @@ fn at_place<const REPLIES: bool>(place: u32) -> Option<*mut NatRecord> {
 #[inline(always)]
 fn find<const REPLIES: bool>(key: &NatKey) -> Option<*mut NatRecord> {
     let hash = key.hash();
-    let search = Search::new::<REPLIES>(key)?;
+    let search = Search::new::<REPLIES>(key);
     for half in halves(hash) {
         let bucket = bucket::<REPLIES>(index_of(half))?;
         for step in 0..WAYS {
@@ -122,16 +120,16 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     #[inline(always)]
-    fn new<const REPLIES: bool>(key: &'a NatKey) -> Option<Self> {
-        Some(Self {
+    fn new<const REPLIES: bool>(key: &'a NatKey) -> Self {
+        Self {
             key,
             pattern: Pattern::of(key),
             members: if REPLIES {
-                maps::tables()?.member(0)
+                maps::tables().member(0)
             } else {
                 core::ptr::null()
             },
-        })
+        }
     }
 
     /// Whether a cell is it.

@@ -41,12 +41,6 @@ mod outer;
 )]
 mod table;
 
-use table::TablesMap;
-
-/// The balancer's own tables of fixed size, for its members and interfaces.
-#[btf_map]
-static TABLES: TablesMap = Array::new();
-
 /// Where probes of the members go.
 #[btf_map]
 static PROBE_PATHS: Array<ProbePath, { MAX_MEMBERS as usize }, 0> = Array::new();

@@ -10,10 +10,10 @@ use lb_common::{
 };
 
 use crate::{
-    DROP, NEXT, PROBE_FLOWS, PROBE_PATHS, TABLES, count,
+    DROP, NEXT, PROBE_FLOWS, PROBE_PATHS, count,
     frame::{Field, Frame, L3, Refused, Sum, V4, V6},
     outer,
-    table::Tables,
+    table::tables,
 };
 
 /// What becomes of a packet.
@@ -24,9 +24,10 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
         forget(Frame(skb));
         return NEXT;
     };
-    let (Some(path), Some(tables)) = (PROBE_PATHS.get(index), Tables::of(&TABLES)) else {
+    let Some(path) = PROBE_PATHS.get(index) else {
         return NEXT;
     };
+    let tables = tables();
     // SAFETY: an element of a mapped array. The word that changes is read in one step; the rest is constant
     // while the member is there.
     let member = unsafe { &*tables.member(index as u16) };

@@ -8,7 +8,7 @@ use std::{marker::PhantomData, mem::offset_of};
 
 use aya::maps::{MapData, MapType};
 use lb_common::{
-    counters::{MemberCounters, NodeCounters, VipCounters},
+    counters::CpuBlock,
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
     nat::{
@@ -19,7 +19,6 @@ use lb_common::{
     ring::{Image, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
     tables::Tables,
-    trace::Trace,
     track::Bucket,
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
 };
@@ -42,12 +41,9 @@ pub(super) mod name {
     pub(in super::super) const NAT_NEW: &str = "NAT_NEW";
     pub(in super::super) const FRAGMENTS: &str = "FRAGMENTS";
     pub(in super::super) const SAMPLES: &str = "SAMPLES";
-    pub(in super::super) const MEMBER_COUNTS: &str = "MEMBER_COUNTS";
-    pub(in super::super) const VIP_COUNTS: &str = "VIP_COUNTS";
-    pub(in super::super) const NODE_COUNTS: &str = "NODE_COUNTS";
+    pub(in super::super) const COUNTERS: &str = "COUNTERS";
     pub(in super::super) const ICMP_BUDGET: &str = "ICMP_BUDGET";
     pub(in super::super) const SAMPLE_BUDGET: &str = "SAMPLE_BUDGET";
-    pub(in super::super) const TRACE: &str = "TRACE";
 }
 
 /// `BPF_F_MMAPABLE`, Linux 5.5.
@@ -79,6 +75,7 @@ impl MapSpec {
         let in_an_element = match self.name {
             name::TRACK => lb_common::track::WAYS as u32,
             name::NAT_REQUESTS | name::NAT_REPLIES => lb_common::nat::WAYS as u32,
+            name::COUNTERS => self.value_size / size_of::<CpuBlock>() as u32,
             _ => 1,
         };
         u64::from(self.max_entries) * u64::from(in_an_element)
@@ -180,11 +177,23 @@ const fn recent<K, V>(name: &'static str, max_entries: u32) -> MapSpec {
     spec::<K, V>(name, MapType::LruHash, max_entries, 0)
 }
 
-/// All maps of the balancer, as these options make them.
-#[must_use]
-pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
+/// The map with the counters of all CPUs that the machine may have.
+pub(super) const fn counters(cpus: u32) -> MapSpec {
+    let one = spec::<u32, CpuBlock>(name::COUNTERS, MapType::Array, 1, MMAPABLE);
+    MapSpec {
+        value_size: cpus * one.value_size,
+        ..one
+    }
+}
+
+/// The maps that programs reach as global data, see [`super::external`].
+pub(super) fn external(cpus: u32) -> [MapSpec; 2] {
+    [TABLES, counters(cpus)]
+}
+
+/// All others of the balancer, as these options make them.
+pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
     vec![
-        TABLES,
         spec::<u32, u32>(name::RINGS, MapType::ArrayOfMaps, MAX_IMAGES, 0),
         // An interface index and a program: `bpf_devmap_val`, Linux 5.8.
         spec::<u32, [u32; 2]>(
@@ -200,13 +209,17 @@ pub fn catalog(options: &LoadOptions) -> Vec<MapSpec> {
         recent::<NatKey, NatFlow>(name::NAT_NEW, 2 * options.nat_embryonic),
         recent::<FragmentKey, FragmentTarget>(name::FRAGMENTS, MAX_DATAGRAMS),
         recent::<FlowKey, FlowSample>(name::SAMPLES, MAX_SAMPLES),
-        counts::<MemberCounters>(name::MEMBER_COUNTS, MAX_MEMBERS),
-        counts::<VipCounters>(name::VIP_COUNTS, MAX_VIPS),
-        counts::<NodeCounters>(name::NODE_COUNTS, 1),
         counts::<Budget>(name::ICMP_BUDGET, 1),
         counts::<Budget>(name::SAMPLE_BUDGET, 1),
-        counts::<Trace>(name::TRACE, 1),
     ]
+}
+
+/// All maps of the balancer, as these options make them on a machine with so many CPUs.
+#[must_use]
+pub fn catalog(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
+    let mut maps = Vec::from(external(cpus));
+    maps.extend(ordinary(options));
+    maps
 }
 
 /// What each ring image must be.

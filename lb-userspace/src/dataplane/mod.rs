@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use aya::{
     Ebpf,
     maps::{Map, MapData, MapError},
+    pin::PinError,
     programs::links::FdLink,
 };
 use bytemuck::Pod;
@@ -25,6 +26,7 @@ mod counters;
 mod decap;
 mod egress;
 mod error;
+mod external;
 mod lookup;
 mod mapping;
 mod members;
@@ -66,7 +68,9 @@ pub use view::{PinnedView, address_of};
 pub use vips::{RingName, Vips};
 
 use catalog::{Part, name, part};
+use counters::possible_cpus;
 use error::PRIVILEGE_HINT;
+use external::ExternalMaps;
 use pins::LinkMode;
 use program::Balancer;
 
@@ -137,7 +141,7 @@ impl Dataplane {
     /// pinned before has changed, and nothing new stays.
     pub fn open(options: &LoadOptions, pins: &Pins) -> Result<(Self, Opened)> {
         pins.mount()?;
-        if pins.find(&catalog(options))? {
+        if pins.find(&catalog(options, possible_cpus()?))? {
             let dataplane = Self::assemble(options, Some(pins), Opened::Adopted)?;
             return Ok((dataplane, Opened::Adopted));
         }
@@ -163,50 +167,57 @@ impl Dataplane {
     fn assemble(options: &LoadOptions, pins: Option<&Pins>, opened: Opened) -> Result<Self> {
         let clock = Clock::start(options.jiffies_shift)?;
         let adopted = pins.filter(|_| opened == Opened::Adopted).map(Pins::maps);
-        let ebpf = object::open(options, clock.jiffies_shift(), adopted.as_deref())?;
+        let adopted = adopted.as_deref();
+        let external = catalog::external(possible_cpus()?);
+        let external = match adopted {
+            Some(folder) => ExternalMaps::open(external, folder)?,
+            None => ExternalMaps::create(external)?,
+        };
+        let ebpf = object::open(options, clock.jiffies_shift(), &external, adopted)?;
         check_maps(&ebpf, options)?;
         let mut balancer = Balancer::load(ebpf)?;
         if let Some(pins) = pins {
             if opened == Opened::Fresh {
-                pin_maps(balancer.ebpf(), &pins.maps(), options)?;
+                pin_maps(balancer.ebpf(), &external, &pins.maps(), options)?;
                 pins.pin_version()?;
             }
             pins.create_folders()?;
             pins.pin_program(balancer.xdp_mut()?)?;
         }
-        Self::take_maps(balancer, clock, pins.cloned())
+        Self::take_maps(balancer, &external, clock, pins.cloned())
     }
 
-    fn take_maps(mut balancer: Balancer, clock: Clock, pins: Option<Pins>) -> Result<Self> {
+    fn take_maps(
+        mut balancer: Balancer,
+        external: &ExternalMaps,
+        clock: Clock,
+        pins: Option<Pins>,
+    ) -> Result<Self> {
         let ebpf = balancer.ebpf_mut();
-        let tables = take_any(ebpf, name::TABLES)?;
+        let tables = external.get(name::TABLES)?;
         let vips = Vips {
-            table: part_of(&tables, &part::VIPS)?,
+            table: part_of(tables, &part::VIPS)?,
         };
         let named: Vec<ImageIndex> = vips.rings().map(|(_, ring)| ring.image).collect();
         let images = pins.as_ref().map(Pins::images);
         let rings = Rings::adopt(take(ebpf, name::RINGS)?, images, named)?;
         Ok(Self {
             members: Members {
-                table: part_of(&tables, &part::MEMBERS)?,
+                table: part_of(tables, &part::MEMBERS)?,
             },
-            services: Services::new(part_of(&tables, &part::SERVICES)?),
+            services: Services::new(part_of(tables, &part::SERVICES)?),
             egress: EgressTable {
-                table: part_of(&tables, &part::EGRESS)?,
+                table: part_of(tables, &part::EGRESS)?,
                 devices: take(ebpf, name::DEVICES)?,
             },
-            counters: Counters {
-                members: take(ebpf, name::MEMBER_COUNTS)?,
-                vips: take(ebpf, name::VIP_COUNTS)?,
-                node: take(ebpf, name::NODE_COUNTS)?,
-            },
+            counters: Counters::of(external.get(name::COUNTERS)?)?,
             tracking: Tracking::new(mapped(ebpf, name::TRACK)?),
             sessions: Sessions {
                 requests: mapped(ebpf, name::NAT_REQUESTS)?,
                 replies: mapped(ebpf, name::NAT_REPLIES)?,
                 embryonic: take(ebpf, name::NAT_NEW)?,
             },
-            nat_sources: part_of(&tables, &part::NAT_SOURCES)?,
+            nat_sources: part_of(tables, &part::NAT_SOURCES)?,
             samples: Samples {
                 map: take_data(ebpf, name::SAMPLES)?,
             },
@@ -285,7 +296,7 @@ impl Dataplane {
 
     /// Runs the program on a frame, and reads the trace it left ([`LoadOptions::tracing`]).
     pub fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
-        self.balancer.run_traced(frame)
+        self.balancer.run_traced(frame, &self.counters)
     }
 
     /// The data path's seconds now.
@@ -308,8 +319,9 @@ impl Dataplane {
                 bytes + if is_rings { images } else { 0 }
             }),
         };
-        let maps = catalog(options);
-        let others = maps.iter().filter(|map| map.name != name::TABLES);
+        let counters = catalog::counters(self.counters.cpus());
+        let others = catalog::ordinary(options);
+        let others = others.iter().chain(std::iter::once(&counters));
         part::SIZES.into_iter().chain(others.map(size)).collect()
     }
 
@@ -348,12 +360,8 @@ fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapped<T>> {
 }
 
 /// Maps a table of fixed size into memory. `tables` was compared with the catalog.
-fn part_of<T: Pod>(tables: &Map, part: &Part<T>) -> Result<Mapped<T>> {
-    let data = data_of(tables).ok_or(DataplaneError::Missing {
-        kind: "array map",
-        name: name::TABLES,
-    })?;
-    Mapped::of(part.name, data.fd(), part.offset, part.len)
+fn part_of<T: Pod>(tables: &MapData, part: &Part<T>) -> Result<Mapped<T>> {
+    Mapped::of(part.name, tables.fd(), part.offset, part.len)
 }
 
 /// Maps the table of an open map into memory.
@@ -392,7 +400,7 @@ const fn data_of(map: &Map) -> Option<&MapData> {
 }
 
 fn check_maps(ebpf: &Ebpf, options: &LoadOptions) -> Result<()> {
-    for spec in catalog(options) {
+    for spec in catalog::ordinary(options) {
         let missing = DataplaneError::Missing {
             kind: "map",
             name: spec.name,
@@ -403,22 +411,31 @@ fn check_maps(ebpf: &Ebpf, options: &LoadOptions) -> Result<()> {
     Ok(())
 }
 
-fn pin_maps(ebpf: &Ebpf, folder: &Path, options: &LoadOptions) -> Result<()> {
-    for spec in catalog(options) {
+fn pin_maps(
+    ebpf: &Ebpf,
+    external: &ExternalMaps,
+    folder: &Path,
+    options: &LoadOptions,
+) -> Result<()> {
+    let pin = |name, pin: &dyn Fn(&Path) -> std::result::Result<(), PinError>| {
+        let path = folder.join(name);
+        pin(&path).map_err(|error| DataplaneError::Pin {
+            operation: "pin",
+            path,
+            kernel: error::chain(&error),
+            hint: PRIVILEGE_HINT,
+        })
+    };
+    for (spec, map) in external.iter() {
+        pin(spec.name, &|path| map.pin(path))?;
+    }
+    for spec in catalog::ordinary(options) {
         let missing = DataplaneError::Missing {
             kind: "map",
             name: spec.name,
         };
-        let path = folder.join(spec.name);
-        ebpf.map(spec.name)
-            .ok_or(missing)?
-            .pin(&path)
-            .map_err(|error| DataplaneError::Pin {
-                operation: "pin",
-                path,
-                kernel: error::chain(&error),
-                hint: PRIVILEGE_HINT,
-            })?;
+        let map = ebpf.map(spec.name).ok_or(missing)?;
+        pin(spec.name, &|path| map.pin(path))?;
     }
     Ok(())
 }

@@ -10,8 +10,9 @@ use lb_common::{
 };
 
 use super::{
-    catalog::{self, catalog},
+    catalog::{self, ordinary},
     error::{DataplaneError, Result, chain},
+    external::ExternalMaps,
 };
 
 /// The object, built by the build script.
@@ -83,15 +84,18 @@ impl LoadOptions {
 pub(super) fn open(
     options: &LoadOptions,
     jiffies_shift: u32,
+    external: &ExternalMaps,
     pinned: Option<&Path>,
 ) -> Result<Ebpf> {
     options.check()?;
+    let cpus = external.cpus()?;
     let track_mask = options.track_buckets - 1;
     let nat_buckets = buckets_for(options.nat_sessions);
     let tracing = u32::from(options.tracing);
-    let maps = catalog(options);
+    let maps = ordinary(options);
     let mut loader = EbpfLoader::new();
     loader
+        .override_global(setting::CPUS, &cpus, true)
         .override_global(setting::JIFFIES_SHIFT, &jiffies_shift, true)
         .override_global(setting::TRACK_MASK, &track_mask, true)
         .override_global(setting::NAT_BUCKETS, &nat_buckets, true)
@@ -112,12 +116,15 @@ pub(super) fn open(
             loader.map_pin_path(map.name, folder.join(map.name));
         }
     }
-    loader.load(OBJECT).map_err(|error| load_error(&error))
+    let object = external.link(OBJECT)?;
+    loader
+        .load(object.bytes())
+        .map_err(|error| load_error(&error))
 }
 
 /// The object with maps of one entry each, for programs that use none.
 pub(super) fn open_without_tables() -> Result<Ebpf> {
-    let maps = catalog(&LoadOptions::default());
+    let maps = ordinary(&LoadOptions::default());
     let mut loader = EbpfLoader::new();
     for map in &maps {
         loader.map_max_entries(map.name, 1);

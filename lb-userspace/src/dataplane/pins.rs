@@ -128,10 +128,10 @@ impl Pins {
         Ok(kind.filesystem_type() == BPF_FS_MAGIC)
     }
 
-    /// The kernel's number for the map with the members' counters: other maps, other counters.
+    /// The kernel's number for the map with the counters: other maps, other counters.
     #[must_use]
     pub fn counters_id(&self) -> Option<u32> {
-        let path = self.maps().join(super::catalog::name::MEMBER_COUNTS);
+        let path = self.maps().join(super::catalog::name::COUNTERS);
         let map = MapData::from_pin(path).ok()?;
         map.info().ok().map(|info| info.id())
     }

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, fmt, io, net::IpAddr};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{Array, MapData, MapType, PerCpuArray},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
@@ -28,6 +28,7 @@ use super::{
     counters::sum,
     data_of,
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain, os_error},
+    external::ExternalMaps,
     mapping::Plain,
     pins::{self, Pins},
     take,
@@ -54,9 +55,8 @@ const ATTACH_HINT: &str = "before Linux 6.6 the kernel needs CONFIG_NET_SCH_INGR
      CONFIG_NET_CLS_BPF; without them set `via = \"direct\"` in [vip.health]";
 const DETACH_HINT: &str = "remove it by hand: `tc filter del dev INTERFACE ingress`, and `egress`";
 
-/// What each map must be.
-const MAPS: [MapSpec; 4] = [
-    TABLES,
+/// What each of its own maps must be.
+const MAPS: [MapSpec; 3] = [
     map::<u32, Entry>(PATHS, MapType::Array, MAX_MEMBERS, 0),
     map::<ProbeFlow, ProbedBackend>("PROBE_FLOWS", MapType::LruHash, MAX_PROBE_FLOWS, 0),
     map::<u32, ProbeCounters>(COUNTS, MapType::PerCpuArray, 1, 0),
@@ -122,15 +122,14 @@ impl ProbePaths {
     ///
     /// The data path is not pinned there, or the kernel refuses the program.
     pub fn load(pins: &Pins) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        // aya would create and pin what is not there.
         let path = pins.maps().join(TABLES.name);
         if !path.exists() {
             let missing = io::Error::from(io::ErrorKind::NotFound);
             return Err(pins::failed("open", &path, &missing, PINNED_HINT));
         }
-        loader.map_pin_path(TABLES.name, path);
-        let mut ebpf = loader.load(OBJECT).map_err(|error| DataplaneError::Load {
+        let tables = ExternalMaps::open([TABLES], &pins.maps())?;
+        let object = tables.link(OBJECT)?;
+        let mut ebpf = Ebpf::load(object.bytes()).map_err(|error| DataplaneError::Load {
             kernel: chain(&error),
             hint: LOAD_HINT,
         })?;

@@ -2,7 +2,6 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray},
     programs::{ProgramError, TestRun, TestRunOptions, Xdp},
 };
 use lb_common::trace::Trace;
@@ -13,9 +12,8 @@ use nix::{
 };
 
 use super::{
-    catalog::name,
+    Counters,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
-    mapping::Plain,
 };
 
 /// Name of the balancer's program.
@@ -118,23 +116,11 @@ impl Balancer {
     /// Runs the program on a frame, and reads what it wrote down about it.
     ///
     /// Traces are kept per CPU, so the thread stays on one for the while.
-    pub(super) fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
+    pub(super) fn run_traced(&self, frame: &[u8], counters: &Counters) -> Result<(Run, Trace)> {
         let stay = Stay::on_this_cpu()?;
+        counters.clear_traces()?;
         let run = self.run(frame, 1)?;
-        let map = self.ebpf.map(name::TRACE);
-        let map = map.ok_or(DataplaneError::Missing {
-            kind: "map",
-            name: name::TRACE,
-        })?;
-        let traces = PerCpuArray::<&MapData, Plain<Trace>>::try_from(map)
-            .and_then(|traces| traces.get(&0, 0))
-            .map_err(|error| DataplaneError::map("read", name::TRACE, &error, PRIVILEGE_HINT))?;
-        let trace = traces.get(stay.cpu).ok_or(DataplaneError::OutOfRange {
-            table: name::TRACE,
-            index: stay.cpu as u32,
-            len: traces.len() as u32,
-        })?;
-        Ok((run, trace.0))
+        Ok((run, counters.trace(stay.cpu)?))
     }
 }
 

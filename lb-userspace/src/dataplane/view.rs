@@ -60,7 +60,7 @@ impl PinnedView {
     /// When there is none, or it is of another version.
     pub fn open(pins: &Pins) -> Result<Self> {
         pins.check_version()?;
-        let tables = pinned(pins, name::TABLES)?;
+        let tables = pinned_data(pins, name::TABLES)?;
         let vips = Vips {
             table: part_of(&tables, &part::VIPS)?,
         };
@@ -72,11 +72,7 @@ impl PinnedView {
             services: Services::new(part_of(&tables, &part::SERVICES)?),
             rings: Rings::adopt(pinned_as(pins, name::RINGS)?, Some(pins.images()), named)?,
             vips,
-            counters: Counters {
-                members: pinned_as(pins, name::MEMBER_COUNTS)?,
-                vips: pinned_as(pins, name::VIP_COUNTS)?,
-                node: pinned_as(pins, name::NODE_COUNTS)?,
-            },
+            counters: Counters::of(&pinned_data(pins, name::COUNTERS)?)?,
             tracking: Tracking::new(mapped_from(name::TRACK, &pinned(pins, name::TRACK)?)?),
             egress: EgressTable {
                 table: part_of(&tables, &part::EGRESS)?,
@@ -130,16 +126,19 @@ pub fn address_of(address: IpAddr) -> (Address, u8) {
     }
 }
 
-fn pinned(pins: &Pins, name: &'static str) -> Result<Map> {
+fn pinned_data(pins: &Pins, name: &'static str) -> Result<MapData> {
     let path = pins.maps().join(name);
-    MapData::from_pin(&path)
-        .and_then(Map::from_map_data)
-        .map_err(|error| DataplaneError::Pin {
-            operation: "open pinned map",
-            kernel: io::Error::other(chain(&error)).to_string(),
-            path,
-            hint: MISMATCH_HINT,
-        })
+    MapData::from_pin(&path).map_err(|error| DataplaneError::Pin {
+        operation: "open pinned map",
+        kernel: io::Error::other(chain(&error)).to_string(),
+        path,
+        hint: MISMATCH_HINT,
+    })
+}
+
+fn pinned(pins: &Pins, name: &'static str) -> Result<Map> {
+    Map::from_map_data(pinned_data(pins, name)?)
+        .map_err(|error| DataplaneError::map("open", name, &error, MISMATCH_HINT))
 }
 
 fn pinned_as<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<T> {

@@ -90,7 +90,7 @@ fn maps_that_do_not_fit_are_refused_and_left_alone() {
         );
         assert_eq!(
             std::fs::read_dir(pins.maps()).unwrap().count(),
-            catalog(&small()).len()
+            catalog(&small(), 1).len()
         );
     };
     // Other settings.

@@ -6,16 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData};
 use evenkeel::dataplane::{Dataplane, ImageIndex, LoadOptions, Pins, RingName, SessionLimits};
 use lb_common::{
     family,
     member::{Member, NextHop, control},
     nat::{NatFlow, NatKey, REPLY},
     proto,
+    reason::Reason,
     ring::{Image, MAX_MEMBERS, MAX_RING_SIZE},
     tables::Tables,
     vip::Vip,
+};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
 };
 
 use crate::{Bpffs, pattern, small};
@@ -305,20 +311,20 @@ fn counters_of_all_cpus_and_samples_are_read() {
     let (dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
     let open =
         |name| Map::from_map_data(MapData::from_pin(pins.maps().join(name)).unwrap()).unwrap();
-    let mut counts = PerCpuArray::<_, [u64; 8]>::try_from(open("MEMBER_COUNTS")).unwrap();
-    let cpus = aya::util::nr_cpus().unwrap();
-    let values = (1..=cpus as u64)
-        .map(|cpu| [cpu, 10 * cpu, 0, 0, 0, 0, 0, 0])
-        .collect::<Vec<_>>();
-    counts
-        .set(4095, PerCpuValues::try_from(values).unwrap(), 0)
-        .unwrap();
-    let total = (1..=cpus as u64).sum::<u64>();
-    let member = dataplane.counters.member(4095).unwrap();
-    assert_eq!(
-        (member.packets, member.bytes, member.new_flows),
-        (total, 10 * total, 0)
-    );
+    // Neither IPv4 nor IPv6: counted, and nothing else. On each CPU another number of times.
+    let before = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let mut total = 0;
+    for cpu in (0..CpuSet::count()).filter(|&cpu| before.is_set(cpu).unwrap()) {
+        let mut only = CpuSet::new();
+        only.set(cpu).unwrap();
+        sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+        total += 10 + cpu as u64;
+        dataplane.run_repeatedly(&[0; 64], 10 + cpu as u32).unwrap();
+    }
+    sched_setaffinity(Pid::from_raw(0), &before).unwrap();
+    let counted = dataplane.counters.node().unwrap().reasons;
+    assert_eq!(counted[Reason::NotIp as usize], total);
+    assert_eq!(counted.iter().sum::<u64>(), total);
     assert!(dataplane.counters.member(4096).is_err());
 
     let mut samples = HashMap::<_, [u8; 40], [u8; 40]>::try_from(open("SAMPLES")).unwrap();

@@ -1,0 +1,214 @@
+//! Maps that programs reach as global data.
+//!
+//! An instruction that loads the address of a symbol can be given a map and a place in its only element
+//! (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2): then the element is reached without a lookup. aya does so for the sections
+//! of an object (`.bss`, `.data`), but such maps lack the flag that lets us map them, and an object that is loaded
+//! overwrites what they hold. So the symbols of these maps are undefined in our objects, which aya leaves as
+//! they are, and this module links them.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
+
+use aya::maps::MapData;
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionKind,
+    elf::FileHeader64, read::elf::ElfFile,
+};
+
+use super::{
+    catalog::{MapSpec, name},
+    error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result},
+};
+
+/// Bytes of an instruction; one that loads an address has two of these.
+const INSTRUCTION: usize = 8;
+/// Operation of an instruction that loads 64 bits (`BPF_LD | BPF_DW | BPF_IMM`).
+const LOAD_ADDRESS: u8 = 0x18;
+/// Second register of one that loads a place in a map (`BPF_PSEUDO_MAP_VALUE`).
+const MAP_VALUE: u8 = 2;
+
+const LINK_HINT: &str = "build controller and eBPF object from the same sources";
+
+/// These maps, each with its name. They have to be open until the program is loaded.
+#[derive(Debug)]
+pub(super) struct ExternalMaps(Vec<(MapSpec, MapData)>);
+
+impl ExternalMaps {
+    /// Creates them.
+    pub(super) fn create(specs: impl IntoIterator<Item = MapSpec>) -> Result<Self> {
+        let create = |spec: MapSpec| {
+            let object = aya_obj::Map::new_from_params(
+                spec.kind as u32,
+                spec.key_size,
+                spec.value_size,
+                spec.max_entries,
+                spec.flags,
+            );
+            let map = MapData::create(object, spec.name, None).map_err(|error| {
+                DataplaneError::map("create", spec.name, &error, PRIVILEGE_HINT)
+            })?;
+            Ok((spec, map))
+        };
+        specs
+            .into_iter()
+            .map(create)
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// Opens those that are pinned in a folder, and compares them with what they must be.
+    pub(super) fn open(specs: impl IntoIterator<Item = MapSpec>, folder: &Path) -> Result<Self> {
+        let open = |spec: MapSpec| {
+            let path = folder.join(spec.name);
+            let map = MapData::from_pin(&path).map_err(|error| {
+                DataplaneError::map("open pinned", spec.name, &error, MISMATCH_HINT)
+            })?;
+            spec.check(&path.display().to_string(), &map)?;
+            Ok((spec, map))
+        };
+        specs.into_iter().map(open).collect::<Result<_>>().map(Self)
+    }
+
+    /// A map.
+    pub(super) fn get(&self, name: &'static str) -> Result<&MapData> {
+        self.find(name)
+            .ok_or(DataplaneError::Missing { kind: "map", name })
+    }
+
+    /// CPUs that there are counters for.
+    pub(super) fn cpus(&self) -> Result<u32> {
+        let counters = self.0.iter().find(|(spec, _)| spec.name == name::COUNTERS);
+        let missing = DataplaneError::Missing {
+            kind: "map",
+            name: name::COUNTERS,
+        };
+        Ok(counters.ok_or(missing)?.0.places() as u32)
+    }
+
+    fn find(&self, name: &str) -> Option<&MapData> {
+        let (_, map) = self.0.iter().find(|(spec, _)| spec.name == name)?;
+        Some(map)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&MapSpec, &MapData)> {
+        self.0.iter().map(|(spec, map)| (spec, map))
+    }
+
+    /// Links the undefined symbols of an object to the maps of their names. The object comes back as words, which
+    /// are aligned as an object must be.
+    pub(super) fn link(&self, object: &[u8]) -> Result<LinkedObject> {
+        let mut linked = LinkedObject::copy(object);
+        for (at, map) in self.places(object).map_err(|error| link_error(&error))? {
+            linked.patch(at, map.fd().as_fd().as_raw_fd())?;
+        }
+        Ok(linked)
+    }
+
+    /// Where in the object the address of which map is loaded.
+    fn places(&self, object: &[u8]) -> std::result::Result<Vec<(usize, &MapData)>, object::Error> {
+        let file = ElfFile::<FileHeader64<object::Endianness>>::parse(object)?;
+        let mut places = Vec::new();
+        for section in file
+            .sections()
+            .filter(|section| section.kind() == SectionKind::Text)
+        {
+            let begin = section.file_range().map_or(0, |(begin, _)| begin);
+            for (offset, relocation) in section.relocations() {
+                let RelocationTarget::Symbol(index) = relocation.target() else {
+                    continue;
+                };
+                let symbol = file.symbol_by_index(index)?;
+                if symbol.is_undefined()
+                    && let Some(map) = self.find(symbol.name()?)
+                {
+                    places.push(((begin + offset) as usize, map));
+                }
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// An object whose symbols are linked.
+#[derive(Debug)]
+pub(super) struct LinkedObject {
+    words: Vec<u64>,
+    bytes: usize,
+}
+
+impl LinkedObject {
+    fn copy(object: &[u8]) -> Self {
+        let bytes = object.len();
+        let mut words = vec![0; bytes.div_ceil(size_of::<u64>())];
+        bytemuck::cast_slice_mut(&mut words)[..bytes].copy_from_slice(object);
+        Self { words, bytes }
+    }
+
+    /// The object.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.bytes]
+    }
+
+    /// Makes the instruction at a place load an address in a map. The number that it has so far is the offset.
+    fn patch(&mut self, at: usize, map: i32) -> Result<()> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
+        let both = bytes.get_mut(at..at + 2 * INSTRUCTION);
+        let Some([operation, registers, _, _, number @ ..]) = both else {
+            return Err(link_error(&format!("no instruction at {at:#x}")));
+        };
+        if *operation != LOAD_ADDRESS {
+            return Err(link_error(&format!(
+                "the instruction at {at:#x} loads no address but is {operation:#x}"
+            )));
+        }
+        *registers = *registers & 0xf | MAP_VALUE << 4;
+        number.copy_within(0..4, INSTRUCTION);
+        number[..4].copy_from_slice(&map.to_ne_bytes());
+        Ok(())
+    }
+}
+
+fn link_error(error: &dyn std::fmt::Display) -> DataplaneError {
+    DataplaneError::Load {
+        kernel: format!("link its maps: {error}"),
+        hint: LINK_HINT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_becomes_a_place_in_a_map() {
+        // r8 = 0x80000 ll
+        let mut object = vec![0; 3 * INSTRUCTION];
+        object[8..16].copy_from_slice(&[0x18, 0x08, 0, 0, 0, 0, 8, 0]);
+        let mut linked = LinkedObject::copy(&object);
+        linked.patch(8, 7).unwrap();
+        object[8..24].copy_from_slice(&[0x18, 0x28, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0]);
+        assert_eq!(linked.bytes(), object);
+    }
+
+    #[test]
+    fn what_is_no_load_of_an_address_is_not_changed() {
+        let object = [0xb7; 3 * INSTRUCTION];
+        for at in [0, 8, 16, 400] {
+            let mut linked = LinkedObject::copy(&object);
+            linked.patch(at, 7).unwrap_err();
+            assert_eq!(linked.bytes(), object);
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        let maps = ExternalMaps(Vec::new());
+        for object in [&[][..], b"\x7fELF", &[0; 100]] {
+            let error = maps.link(object).unwrap_err().to_string();
+            assert!(error.contains("link its maps"), "{error}");
+        }
+    }
+}
