@@ -55,6 +55,19 @@ pub const fn address_v6(octets: [u8; 16]) -> Address {
     ]
 }
 
+/// Whether an address can be that of one host (RFC 1122 §3.2.1.3, RFC 4291 §2.5): not multicast, broadcast or reserved,
+/// not a loopback address, not "this host".
+#[inline(always)]
+#[must_use]
+pub const fn is_host(address: &Address, ip: u8) -> bool {
+    let first = u64::from_le(address[0]) as u8;
+    if ip == family::V4 {
+        return !matches!(first, 0 | 127 | 224..);
+    }
+    let is_local = address[0] == 0 && address[1] & !1_u64.to_be() == 0;
+    first != 0xff && !is_local
+}
+
 /// Address family of an [`Address`].
 pub mod family {
     /// IPv4.

@@ -58,6 +58,7 @@ reasons! {
     BadHeader "BAD_HEADER" Dropped "For a VIP, with an IP header that contradicts itself or the frame. Normal: 0."
     BadChecksum "BAD_CHECKSUM" Dropped "For a VIP, with a wrong IPv4 header checksum. Normal: 0."
     BadTransport "BAD_TRANSPORT" Dropped "For a VIP, with a TCP or UDP header that contradicts itself or the packet. Normal: 0."
+    MartianSource "MARTIAN_SOURCE" Dropped "For a VIP, from a source that is no single host (multicast, broadcast, loopback, unspecified) or is the VIP itself: forged. Normal: 0."
     ExtensionHeaders "EXTENSION_HEADERS" Dropped "For a VIP, with more IPv6 extension headers than are followed, or a routing header with segments left. Normal: 0."
     FragmentTiny "FRAGMENT_TINY" Dropped "A first fragment too short for its TCP or UDP header (RFC 1858, RFC 7112). Normal: 0."
     FragmentOrphan "FRAGMENT_ORPHAN" Dropped "A later fragment whose first one was not seen. Normal: few."

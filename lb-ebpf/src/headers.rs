@@ -1,6 +1,6 @@
 //! What is known of a packet once its headers have been read.
 
-use lb_common::{Address, family, hash, proto, sample::FlowKey, vip::Vip};
+use lb_common::{Address, family, hash, is_host, proto, sample::FlowKey, vip::Vip};
 
 /// The headers of a TCP or UDP packet.
 #[repr(C)]
@@ -64,6 +64,13 @@ pub(crate) mod tcp {
     }
 }
 
+/// Whether a packet comes from one host other than ourselves. A router forwards no other (RFC 1812 §5.3.7), and what is said
+/// in answer would go to many, or come back.
+#[inline(always)]
+pub(crate) fn is_from_a_host(source: &Address, dest: &Address, family: u8) -> bool {
+    is_host(source, family) && source != dest
+}
+
 impl Headers {
     /// Offset of the IP header, with a bound that the verifier sees.
     #[inline(always)]
@@ -86,6 +93,12 @@ impl Headers {
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> bool {
         self.protocol == proto::TCP
+    }
+
+    /// Whether it comes from a host other than ourselves ([`is_from_a_host`]).
+    #[inline(always)]
+    pub(crate) fn is_from_a_host(&self) -> bool {
+        is_from_a_host(&self.source, &self.dest, self.family)
     }
 
     /// Hash of the whole flow under the VIP's key.

@@ -6,7 +6,7 @@ use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 use super::{HOPS, LEN};
 use crate::{
     budget, clock,
-    headers::Headers,
+    headers::{Headers, is_from_a_host},
     link::{self, Addresses, ether},
     maps::{ICMP_BUDGET, ICMP_RATE},
     packet::{Packet, adjust_head, adjust_tail},
@@ -72,13 +72,7 @@ fn silence(mtu: u32) -> Reason {
 /// (RFC 1122 §3.2.2, RFC 4443 §2.4). Else a forged packet would make us speak to many.
 #[inline(always)]
 pub(super) fn can_be_told(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
-    let is_host = if ip == family::V4 {
-        !matches!(source[0] as u8, 0 | 127 | 224..)
-    } else {
-        let is_local = source[0] == 0 && source[1] & !1_u64.to_be() == 0;
-        source[0] as u8 != 0xff && !is_local
-    };
-    is_host && source != dest && !link.is_to_group()
+    is_from_a_host(source, dest, ip) && !link.is_to_group()
 }
 
 /// `mtu` 0: time exceeded.

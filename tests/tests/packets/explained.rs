@@ -328,6 +328,13 @@ impl World {
             IpAddr::V4(_) => Ipv4Addr::new(198, 51, 100, client as u8).into(),
             IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, client).into(),
         };
+        // Forged, or the VIP's own.
+        let client = match (dice.below(100), address) {
+            (0, _) => address,
+            (1, IpAddr::V4(_)) => Ipv4Addr::BROADCAST.into(),
+            (1, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            _ => client,
+        };
         let source = SocketAddr::new(client, 40_000 + dice.below(12) as u16);
         let dest = SocketAddr::new(address, port);
         let flow = Flow {
@@ -497,6 +504,7 @@ fn what_is_explained_is_what_is_done() {
         "NO_MEMBER drop",
         "MEMBER_DOWN drop",
         "NO_NEXT_HOP drop",
+        "MARTIAN_SOURCE drop",
         "NAT_NO_FLOW drop",
         "NAT_NO_PORT drop",
         "FORWARDED tx the flow has an entry",

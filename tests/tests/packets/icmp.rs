@@ -423,21 +423,10 @@ fn answers_are_limited() {
 #[test]
 fn some_are_not_answered() {
     let mut bench = bench();
-    let forged_v4 = ["0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"];
-    for source in forged_v4
-        .map(|it| it.parse().unwrap())
-        .into_iter()
-        .chain([VIP4])
-    {
-        unanswered(&mut bench, source.into(), VIP4.into());
-    }
-    let forged_v6 = ["::", "::1", "ff02::1"];
-    for source in forged_v6
-        .map(|it| it.parse().unwrap())
-        .into_iter()
-        .chain([VIP6])
-    {
-        unanswered(&mut bench, source.into(), VIP6.into());
+    for vip in [IpAddr::V4(VIP4), VIP6.into()] {
+        for source in no_hosts(vip) {
+            unanswered(&mut bench, source, vip);
+        }
     }
     for vip in [IpAddr::V4(VIP4), VIP6.into()] {
         let from = Client::new(1).like(vip);
@@ -450,6 +439,15 @@ fn some_are_not_answered() {
         }
     }
     bench.conclude();
+}
+
+/// Addresses that no packet to a VIP can come from: those of no single host, and its own.
+pub(crate) fn no_hosts(vip: IpAddr) -> Vec<IpAddr> {
+    let v4 = "0.0.0.0 0.1.2.3 127.0.0.1 224.0.0.1 239.1.2.3 240.0.0.1 255.255.255.255";
+    let v6 = ":: ::1 ff02::1 ff0e::1:2";
+    let forged = if vip.is_ipv4() { v4 } else { v6 };
+    let forged = forged.split(' ').map(|it| it.parse().unwrap());
+    forged.chain([vip]).collect()
 }
 
 fn unanswered(bench: &mut Bench, from: IpAddr, vip: IpAddr) {

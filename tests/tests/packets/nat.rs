@@ -13,7 +13,7 @@ use lb_common::{reason::Reason, vip::forward};
 
 use crate::{
     fragments::part,
-    icmp::errors_about,
+    icmp::{errors_about, no_hosts},
     stage::{Client, bench},
 };
 
@@ -341,6 +341,12 @@ fn options(bench: &mut Bench, client: Client, service: &Service) {
 
 fn refused(bench: &mut Bench, client: Client) {
     for service in services() {
+        for source in no_hosts(service.address) {
+            let mut forged = client.to(&service, 3400, SYN);
+            forged.ip.set_addresses(source, service.address);
+            let name = format!("from {source} for {service:?}");
+            bench.check(&name, &forged, &Expect::of(Reason::MartianSource));
+        }
         let frame = client.to(&service, 3400, ACK);
         if service.protocol == 6 {
             bench.check("of no session", &frame, &Expect::of(Reason::NatNoFlow));

@@ -1,0 +1,51 @@
+//! Which addresses can be those of one host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use lb_common::{address_v4, address_v6, family, is_host};
+
+fn is(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_host(
+            &address_v4(u32::from_ne_bytes(address.octets())),
+            family::V4,
+        ),
+        IpAddr::V6(address) => is_host(&address_v6(address.octets()), family::V6),
+    }
+}
+
+#[test]
+fn of_ipv4_the_first_byte_tells() {
+    for first in 0..=255 {
+        for rest in [[0, 0, 0], [0, 0, 1], [255, 255, 255]] {
+            let [b, c, d] = rest;
+            let address = Ipv4Addr::new(first, b, c, d);
+            let hosts = (1..=126).contains(&first) || (128..=223).contains(&first);
+            assert_eq!(is(address.into()), hosts, "{address}");
+        }
+    }
+}
+
+#[test]
+fn of_ipv6_neither_groups_nor_what_does_not_leave_the_host() {
+    for (text, host) in [
+        ("::", false),
+        ("::1", false),
+        ("::2", true),
+        ("::1:0", true),
+        ("::1:0:0:0:0", true),
+        ("1::", true),
+        ("1::1", true),
+        ("2001:db8::7f00:0", true),
+        ("fe80::1", true),
+        ("fd00::", true),
+        ("feff::1", true),
+        ("ff00::", false),
+        ("ff02::1", false),
+        ("ff0e::1", false),
+        ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false),
+    ] {
+        let address: Ipv6Addr = text.parse().unwrap();
+        assert_eq!(is(address.into()), host, "{address}");
+    }
+}
