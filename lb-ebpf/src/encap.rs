@@ -99,13 +99,23 @@ impl Outer<'_> {
         link::write_to(frame, l3, addresses, self.tags, ether_type);
     }
 
+    /// Type of service or traffic class of the packet, whose header is at `at`.
+    #[inline(always)]
+    fn class<const LEN: usize>(&self, frame: View<LEN>, at: usize) -> u8 {
+        if self.headers.family == family::V4 {
+            frame.get(at + 1)
+        } else {
+            (frame.be16(at) >> 4) as u8
+        }
+    }
+
     #[inline(always)]
     fn write_v4<const LEN: usize>(&self, frame: View<LEN>) {
         let Self { headers, way, .. } = self;
         let l3 = const { LEN - 20 - V4 };
         self.write_link(frame, l3, ether::IPV4);
         let length_be = ((headers.length + V4 as u32) as u16).to_be();
-        let first = 0x45 | u32::from(headers.class) << 8 | u32::from(length_be) << 16;
+        let first = 0x45 | u32::from(self.class(frame, l3 + V4)) << 8 | u32::from(length_be) << 16;
         let hops_and_protocol = u32::from(HOPS) | u32::from(encapsulated(headers.family)) << 8;
         let varied = self.flow_hash as u32 & way.member.vary_mask;
         // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
@@ -135,7 +145,9 @@ impl Outer<'_> {
         let l3 = const { LEN - 20 - V6 };
         self.write_link(frame, l3, ether::IPV6);
         // Version, class, and 20 bits of the hash as flow label (RFC 6438).
-        let first = 6 << 28 | u32::from(headers.class) << 20 | (flow_hash >> 12) as u32 & 0xf_ffff;
+        let first = 6 << 28
+            | u32::from(self.class(frame, l3 + V6)) << 20
+            | (flow_hash >> 12) as u32 & 0xf_ffff;
         let length_be = (headers.length as u16).to_be();
         let second = u32::from(length_be)
             | u32::from(encapsulated(headers.family)) << 16

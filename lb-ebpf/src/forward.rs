@@ -51,18 +51,21 @@ impl Way<'_> {
     }
 }
 
-/// Sends a packet of a VIP on its way.
+/// Sends a packet of a VIP on its way: one without options, extension headers and fragments.
 #[inline(always)]
-pub(crate) fn forward(
+pub(crate) fn forward_plain(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
     vip_index: u16,
 ) -> Verdict {
-    match try_forward(ctx, tables, headers, vip_index) {
+    let leave = || {
+        scratch::leave_again(ctx, headers.l3, headers.family.into());
+    };
+    match try_forward(ctx, tables, headers, vip_index, leave) {
         Ok(verdict) => verdict,
         Err(reason) => {
-            scratch::leave(headers);
+            leave();
             log::refuse(reason)
         }
     }
@@ -75,16 +78,19 @@ pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u
     let Some(scratch) = scratch::scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let tables = maps::tables();
-    settle(try_forward(ctx, tables, &scratch.headers, vip_index as u16)).0
+    let headers = &scratch.headers;
+    let done = try_forward(ctx, maps::tables(), headers, vip_index as u16, || {});
+    settle(done).0
 }
 
+/// `leave` sees to it that the headers are in the scratch.
 #[inline(always)]
 fn try_forward(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
     vip_index: u16,
+    leave: impl Fn(),
 ) -> Result<Verdict, Reason> {
     let vip = tables.vip(vip_index);
     if headers.hops <= 1 {
@@ -92,22 +98,25 @@ fn try_forward(
         return Ok(icmp::answer(headers, icmp::Answer::TimeExceeded));
     }
     if vip.forward == forward::NAT {
+        // All are asked for, so they are at hand.
         scratch::leave(headers);
         return Ok(Verdict::next(Stage::NatRequest, 0, u32::from(vip_index)));
     }
-    let choice = choose(vip, vip_index, headers, true)?;
+    let choice = choose(tables, vip, vip_index, headers, true)?;
     let way = way(tables, choice.member, vip_index)?;
     let sampled = samples::is_sampled(vip, choice.flow_hash);
     let noted = sampled || headers.first_fragment;
     if noted {
-        // Now, so that the addresses need not be kept while the packet is sent.
-        scratch::leave(headers);
+        // Now: as the packet is when it is sent, its headers are not where they were.
+        leave();
     }
     let tcp_flags = headers.tcp_flags;
     let first_fragment = headers.first_fragment;
     let (action, bytes) = match send(ctx, headers, vip, &way, choice.flow_hash)? {
         Sending::Sent { action, bytes } => (action, bytes),
-        Sending::Answered(verdict) => return Ok(verdict),
+        Sending::TooBig { mtu } => {
+            return Ok(icmp::answer(headers, icmp::Answer::TooBig(mtu)));
+        }
     };
     count_packet(choice.member, choice.marks, tcp_flags, bytes);
     if noted {
@@ -120,8 +129,8 @@ fn try_forward(
 pub(crate) enum Sending {
     /// It goes, by this action; so many bytes came in.
     Sent { action: u32, bytes: u64 },
-    /// It does not fit, and its sender was told so (or not, where that is not allowed).
-    Answered(Verdict),
+    /// It does not fit: the largest IP packet that does, bytes.
+    TooBig { mtu: u32 },
 }
 
 /// The way to a member, if it takes packets. Whether its next hop is known, [`Way::fits`] tells.
@@ -166,9 +175,11 @@ pub(crate) fn send(
         0
     };
     if !way.fits(headers.length + overhead)? {
-        let answer = icmp::Answer::TooBig(way.egress.mtu - overhead);
-        return Ok(Sending::Answered(icmp::answer(headers, answer)));
+        let mtu = way.egress.mtu - overhead;
+        return Ok(Sending::TooBig { mtu });
     }
+    // Before anything is changed: the packet of which the log tells that no interface takes it is whole.
+    let action = link::leave_by(ctx, way.egress.ifindex)?;
     let bytes = Packet::of(ctx).bytes();
     if vip.forward == forward::IPIP {
         encap::encapsulate(ctx, headers, way, flow_hash)?;
@@ -176,10 +187,7 @@ pub(crate) fn send(
         pass_hop(Packet::of(ctx), headers.l3(), headers.family)?;
         Addresses::new(way.next_hop, way.egress).write(ctx)?;
     }
-    Ok(Sending::Sent {
-        action: link::leave_by(ctx, way.egress.ifindex)?,
-        bytes,
-    })
+    Ok(Sending::Sent { action, bytes })
 }
 
 /// Takes one hop off the packet's count, as every router does.

@@ -16,6 +16,7 @@ use crate::{
     clock,
     forward::{Sending, count_packet, send, way},
     headers::Headers,
+    icmp,
     ipv4::fragment_key,
     maps::{self, FRAGMENTS, Tables},
     nat,
@@ -137,7 +138,7 @@ fn try_follow(
     }
     let way = way(tables, target.member, target.vip)?;
     match send(ctx, headers, vip, &way, target.flow_hash)? {
-        Sending::Answered(verdict) => Ok(verdict),
+        Sending::TooBig { mtu } => Ok(icmp::answer(headers, icmp::Answer::TooBig(mtu))),
         Sending::Sent { action, bytes } => {
             count_packet(target.member, Marks::none(), 0, bytes);
             Ok(Verdict::counted(Reason::Forwarded, action))

@@ -20,8 +20,6 @@ pub(crate) struct Headers {
     pub(crate) tcp_flags: u8,
     /// Hops that the packet may still make (TTL, hop limit).
     pub(crate) hops: u8,
-    /// Type of service or traffic class.
-    pub(crate) class: u8,
     /// Set for the first fragment of a datagram: its identification is `fragment_id`.
     pub(crate) first_fragment: bool,
     /// Source port (packet order).

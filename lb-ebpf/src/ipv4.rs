@@ -7,7 +7,7 @@ use lb_common::{
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
-    forward::forward,
+    forward::forward_plain,
     fragments,
     headers::Headers,
     maps::{self, Tables},
@@ -29,55 +29,38 @@ const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
 
 /// Takes a packet whose IPv4 header is at `l3`.
 ///
-/// TCP and UDP without options and fragments are handled here; all else, which is rare, by
-/// [`uncommon_v4`].
+/// TCP and UDP without options and fragments are handled here. All else, which is rare, goes to
+/// [`uncommon_v4`], and so does what is malformed: that finds out what is wrong with it.
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
+    let uncommon = Verdict::next(Stage::UncommonV4, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
-        return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
+        return uncommon;
     };
     if ip.get::<u8>(0) != PLAIN || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
-        return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
+        return uncommon;
     }
-    let protocol = ip.get::<u8>(9);
-    let dest = address_v4(ip.get(16));
-    let dest_be = ip.get(22);
     let tables = maps::tables();
-    let found = service(tables, &dest, family::V4, protocol, dest_be);
+    let headers = plain_headers(ip, l3);
+    let protocol = headers.protocol;
+    let found = service(tables, &headers.dest, family::V4, protocol, headers.dest_be);
     if !found.is_vip() {
         if protocol != proto::TCP && protocol != proto::UDP {
-            return Verdict::next(Stage::UncommonV4, l3 as u32, 0);
+            return uncommon;
         }
         if found.is_foreign() {
-            return foreign(tables, &dest, family::V4);
+            return foreign(tables, &headers.dest, family::V4);
         }
     }
-    let headers = Headers {
-        l3: l3 as u32,
-        l4: (l3 + LEN) as u32,
-        length: u32::from(ip.be16(2)),
-        family: family::V4,
-        protocol,
-        tcp_flags: 0,
-        hops: ip.get(8),
-        class: ip.get(1),
-        first_fragment: false,
-        source_be: ip.get(20),
-        dest_be,
-        fragment_id: 0,
-        source: address_v4(ip.get(12)),
-        dest,
-    };
-    if !checksum::is_right(sum(ip)) {
-        return found.refuse(Reason::BadChecksum);
-    }
-    if headers.length < (LEN + UDP_LEN) as u32 || !packet.holds(headers.length + headers.l3) {
-        return found.refuse(Reason::BadHeader);
+    if !checksum::is_right(sum(ip))
+        || headers.length < (LEN + UDP_LEN) as u32
+        || !packet.holds(headers.length + headers.l3)
+    {
+        return uncommon;
     }
     let room = headers.length - LEN as u32;
-    let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
-        Ok(tcp_flags) => tcp_flags,
-        Err(reason) => return found.refuse(reason),
+    let Ok(tcp_flags) = transport::check(packet, l3 + LEN, protocol, room, false) else {
+        return uncommon;
     };
     dispatch(
         ctx,
@@ -90,6 +73,26 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
     )
 }
 
+/// What the headers of a packet without options and fragments say, but for the TCP flags.
+#[inline(always)]
+pub(crate) fn plain_headers(ip: View<{ LEN + UDP_LEN }>, l3: usize) -> Headers {
+    Headers {
+        l3: l3 as u32,
+        l4: (l3 + LEN) as u32,
+        length: u32::from(ip.be16(2)),
+        family: family::V4,
+        protocol: ip.get(9),
+        tcp_flags: 0,
+        hops: ip.get(8),
+        first_fragment: false,
+        source_be: ip.get(20),
+        dest_be: ip.get(22),
+        fragment_id: 0,
+        source: address_v4(ip.get(12)),
+        dest: address_v4(ip.get(16)),
+    }
+}
+
 /// Hands a TCP or UDP packet to what it is for, which is one of ours.
 #[inline(always)]
 pub(crate) fn dispatch(
@@ -99,7 +102,7 @@ pub(crate) fn dispatch(
     service: Service,
 ) -> Verdict {
     if service.is_vip() {
-        return forward(ctx, tables, headers, service.index());
+        return forward_plain(ctx, tables, headers, service.index());
     }
     scratch::leave(headers);
     Verdict::next(Stage::NatReply, 0, u32::from(service.index()))
@@ -181,7 +184,6 @@ fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, 
         protocol,
         tcp_flags: 0,
         hops: ip.get(8),
-        class: ip.get(1),
         first_fragment: fragment != 0,
         source_be: 0,
         dest_be: 0,

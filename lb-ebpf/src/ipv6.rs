@@ -29,46 +29,56 @@ const MAX_EXTENSION_BYTES: u32 = 512;
 const FRAGMENT_BITS: u16 = 0xfff9_u16.to_be();
 const OFFSET_BITS: u16 = 0xfff8_u16.to_be();
 
-/// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers and ICMPv6, which are
-/// rare, are handled by [`uncommon_v6`].
+/// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, which are rare, and what
+/// is malformed are handled by [`uncommon_v6`].
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
+    let uncommon = Verdict::next(Stage::UncommonV6, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
-        return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
+        return uncommon;
     };
     if ip.get::<u8>(0) >> 4 != 6 {
-        return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
+        return uncommon;
     }
-    let protocol = ip.get::<u8>(6);
-    let dest = dest(ip);
-    let dest_be = ip.get(42);
     let tables = maps::tables();
-    let found = service(tables, &dest, family::V6, protocol, dest_be);
+    let headers = plain_headers(ip, l3);
+    let protocol = headers.protocol;
+    let found = service(tables, &headers.dest, family::V6, protocol, headers.dest_be);
     if !found.is_vip() {
         if protocol != proto::TCP && protocol != proto::UDP {
-            return Verdict::next(Stage::UncommonV6, l3 as u32, 0);
+            return uncommon;
         }
         if found.is_foreign() {
-            return foreign(tables, &dest, family::V6);
+            return foreign(tables, &headers.dest, family::V6);
         }
     }
-    let room = u32::from(ip.be16(4));
-    if room < UDP_LEN as u32 || !packet.holds(room + (l3 + LEN) as u32) {
-        return found.refuse(Reason::BadHeader);
+    let room = headers.length - LEN as u32;
+    if room < UDP_LEN as u32 || !packet.holds(headers.length + headers.l3) {
+        return uncommon;
     }
-    let tcp_flags = match transport::check(packet, l3 + LEN, protocol, room, false) {
-        Ok(tcp_flags) => tcp_flags,
-        Err(reason) => return found.refuse(reason),
+    let Ok(tcp_flags) = transport::check(packet, l3 + LEN, protocol, room, false) else {
+        return uncommon;
     };
-    let headers = Headers {
-        l4: (l3 + LEN) as u32,
-        protocol,
-        tcp_flags,
+    dispatch(
+        ctx,
+        tables,
+        &Headers {
+            tcp_flags,
+            ..headers
+        },
+        found,
+    )
+}
+
+/// What the headers of a packet without extension headers say, but for the TCP flags.
+#[inline(always)]
+pub(crate) fn plain_headers(ip: View<{ LEN + UDP_LEN }>, l3: usize) -> Headers {
+    Headers {
+        protocol: ip.get(6),
         source_be: ip.get(40),
-        dest_be,
+        dest_be: ip.get(42),
         ..headers(ip, l3)
-    };
-    dispatch(ctx, tables, &headers, found)
+    }
 }
 
 #[inline(always)]
@@ -92,7 +102,6 @@ fn headers<const N: usize>(ip: View<N>, l3: usize) -> Headers {
         protocol: 0,
         tcp_flags: 0,
         hops: ip.get(7),
-        class: (ip.be16(0) >> 4) as u8,
         first_fragment: false,
         source_be: 0,
         dest_be: 0,

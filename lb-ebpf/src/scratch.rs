@@ -5,9 +5,13 @@
 //! and numbers, so what is known of the packet is left here. Per CPU: a program is not interrupted
 //! by another packet on its CPU.
 
-use lb_common::nat::{NatFlow, NatKey};
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    family,
+    nat::{NatFlow, NatKey},
+};
 
-use crate::{headers::Headers, maps::SCRATCH};
+use crate::{headers::Headers, ipv4, ipv6, maps::SCRATCH, packet::Packet, transport::TCP_LEN};
 
 /// What is left.
 pub(crate) struct Scratch {
@@ -51,6 +55,30 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     SCRATCH
         .get_ptr_mut(0)
         .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Leaves the headers of a packet without options or extension headers, whose IP header is at `l3`, for the
+/// next stage. They are read again: so the common packet's need not be kept until it is known that nobody asks for
+/// them. The packet must be as it came in.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn leave_again(ctx: *mut xdp_md, l3: u32, ip: u32) -> u32 {
+    let packet = Packet::of(ctx);
+    let l3 = (l3 & 0x1f) as usize;
+    let mut headers = if ip == u32::from(family::V4) {
+        let Some(ip) = packet.view(l3) else { return 0 };
+        ipv4::plain_headers(ip, l3)
+    } else {
+        let Some(ip) = packet.view(l3) else { return 0 };
+        ipv6::plain_headers(ip, l3)
+    };
+    if headers.is_tcp()
+        && let Some(tcp) = packet.view::<TCP_LEN>(headers.l4())
+    {
+        headers.tcp_flags = tcp.get(13);
+    }
+    leave(&headers);
+    0
 }
 
 /// Leaves the headers for the next stage.

@@ -142,6 +142,7 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
 /// errors): they leave no trace in the tracking table.
 #[inline(always)]
 pub(crate) fn choose(
+    tables: Tables,
     vip: &Vip,
     vip_index: u16,
     headers: &Headers,
@@ -176,7 +177,10 @@ pub(crate) fn choose(
         tcp_flags: headers.tcp_flags,
         record,
     };
-    let answer = tracking::ask(&question);
+    let answer = match tracking::known(tables, &question) {
+        Some(member) => tracking::Answer::new(member, false),
+        None => tracking::ask(&question),
+    };
     Ok(Choice {
         member: answer.member(),
         marks: Marks::of(answer.new_flow(), answer.member() != slot.current()),

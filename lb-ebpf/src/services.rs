@@ -28,12 +28,6 @@ impl Service {
         self.0 & target::VIP as u64 != 0
     }
 
-    /// What becomes of a packet to it that is refused.
-    #[inline(always)]
-    pub(crate) fn refuse(self, reason: Reason) -> Verdict {
-        Verdict::refused(reason, !self.is_vip())
-    }
-
     /// Index of the VIP, or of the source.
     #[inline(always)]
     pub(crate) const fn index(self) -> u16 {

@@ -44,7 +44,7 @@ pub(crate) struct Answer(u32);
 
 impl Answer {
     #[inline(always)]
-    const fn new(member: MemberIndex, new_flow: bool) -> Self {
+    pub(crate) const fn new(member: MemberIndex, new_flow: bool) -> Self {
         Self(member as u32 | (new_flow as u32) << 16)
     }
 
@@ -57,6 +57,42 @@ impl Answer {
     pub(crate) const fn new_flow(self) -> bool {
         self.0 >> 16 != 0
     }
+}
+
+/// The member of a flow that is where it is looked for first, when nothing is to be written down about it: the
+/// common answer, without a call. `None`: [`ask`].
+///
+/// Where the ring says the same, the member is the ring's and not what was read: the processor expects that, and goes
+/// on with the packet while the cell still comes from memory.
+#[inline(always)]
+pub(crate) fn known(tables: Tables, question: &Question) -> Option<MemberIndex> {
+    let place = Place::of(question.flow_hash);
+    let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
+    let word = load(bucket, place.way(0));
+    let cell = Cell::unpack(word);
+    let as_it_is = Cell {
+        tag: place.tag,
+        member: cell.member,
+        confirmed: true,
+        closed: false,
+        seen_s: clock::now_s() as u16,
+    };
+    if word != as_it_is.pack() || question.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+        return None;
+    }
+    let member = if cell.member != question.current {
+        cell.member
+    } else if question.always || question.current != question.previous {
+        black_box(question.current)
+    } else {
+        return None;
+    };
+    if !serves(tables, member) {
+        return None;
+    }
+    count_vip(question.vip, |counters| counters.track_hits += 1);
+    trace::member(member, decision::TRACKED);
+    Some(member)
 }
 
 /// Finds the member of a flow, and remembers it where the ring alone could not tell.

@@ -31,17 +31,20 @@ pub(crate) fn check(
     if protocol == proto::TCP {
         let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
         let header_len = u32::from(tcp.get::<u8>(12) >> 4) * 4;
-        if header_len < TCP_LEN as u32 || header_len > room && !fragmented {
-            return Err(Reason::BadTransport);
-        }
-        if room < TCP_LEN as u32 {
+        let least = if fragmented {
+            TCP_LEN as u32
+        } else {
+            header_len
+        };
+        if header_len < TCP_LEN as u32 || room < least {
             return Err(Reason::BadTransport);
         }
         return Ok(tcp.get(13));
     }
     let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
     let length = u32::from(udp.be16(4));
-    if length < UDP_LEN as u32 || room < UDP_LEN as u32 || length > room && !fragmented {
+    let least = if fragmented { UDP_LEN as u32 } else { length };
+    if length < UDP_LEN as u32 || room < least {
         return Err(Reason::BadTransport);
     }
     Ok(0)

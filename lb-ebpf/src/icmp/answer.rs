@@ -33,7 +33,7 @@ const SHORT_QUOTE_V6: usize = 48;
 /// The smallest MTU of IPv6 (RFC 8200).
 const MIN_MTU_V6: u32 = 1280;
 
-/// Tells the sender of a packet, unless it must not be told or the rate is used up.
+/// Tells the sender of a TCP or UDP packet, unless it must not be told or the rate is used up.
 #[inline(always)]
 pub(crate) fn answer(headers: &Headers, answer: Answer) -> Verdict {
     let mtu = match answer {
@@ -46,10 +46,6 @@ pub(crate) fn answer(headers: &Headers, answer: Answer) -> Verdict {
         }
         Answer::TimeExceeded => 0,
     };
-    // Nobody is told about an ICMP message (RFC 1122 §3.2.2, RFC 4443 §2.4).
-    if headers.protocol != proto::TCP && headers.protocol != proto::UDP {
-        return Verdict::of(silence(mtu));
-    }
     let stage = if headers.family == family::V4 {
         Stage::AnswerV4
     } else {

@@ -367,11 +367,11 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
         let key = nat::request_key(turned, vip_index);
         return Ok(about_session(turned, key));
     }
-    let choice = choose(vip, vip_index, turned, false)?;
+    let choice = choose(tables, vip, vip_index, turned, false)?;
     let way = way(tables, choice.member, vip_index)?;
     match send(ctx, outer, vip, &way, choice.flow_hash)? {
-        // Nothing is said about an error (RFC 1122, RFC 4443).
-        Sending::Answered(verdict) => Ok(verdict),
+        // Nothing is said about an error (RFC 1122 §3.2.2, RFC 4443 §2.4).
+        Sending::TooBig { .. } => Err(Reason::TooBig),
         Sending::Sent { action, .. } => {
             let reason = Reason::IcmpErrorForwarded;
             count_sent(reason, choice.member, |counters| counters.icmp_errors += 1);
