@@ -46,12 +46,7 @@ impl Apt {
                 "packages are missing and only root can install them: run\n  apt-get install {wanted}\nas root, or `cargo xtask setup` as root"
             );
         }
-        if !self.updated {
-            process::run(apt_get().args(["update", "--quiet"])).context(
-                "refresh the package lists: is the network there, and /etc/apt/sources.list right?",
-            )?;
-            self.updated = true;
-        }
+        self.update()?;
         for (_, unit) in DAEMONS
             .iter()
             .filter(|(package, _)| packages.contains(package))
@@ -70,6 +65,57 @@ impl Apt {
                 .args(packages),
         )
         .with_context(|| format!("install {wanted} from this machine's Debian sources"))
+    }
+
+    /// Unpacks a package, and what of its dependencies the machine lacks, into a folder that is not there yet,
+    /// saying why. The machine stays as it is: nothing is installed, so nothing that is there can be in the way.
+    pub(crate) fn unpack(&mut self, package: &str, folder: &Path, why: &str) -> Result<()> {
+        eprintln!(
+            "setup: unpacking {package} into {}: {why}",
+            folder.display()
+        );
+        self.update()?;
+        // It gets its name when it is whole; what an interrupted call left is no part of it.
+        let unfinished = folder.with_extension("unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished)
+                .with_context(|| format!("remove {}", unfinished.display()))?;
+        }
+        let archives = unfinished.join("archives");
+        let partial = archives.join("partial");
+        fs::create_dir_all(&partial).with_context(|| format!("make {}", partial.display()))?;
+        let mut download = apt_get();
+        download.args(["install", "--download-only", "--no-install-recommends"]);
+        download.args(["--yes", "--quiet", "-o", "APT::Sandbox::User=root", "-o"]);
+        download.arg(format!("Dir::Cache::archives={}", archives.display()));
+        process::run(download.arg(package))
+            .with_context(|| format!("download {package} from this machine's Debian sources"))?;
+        let listed = fs::read_dir(&archives);
+        for entry in listed.with_context(|| format!("list {}", archives.display()))? {
+            let archive = entry
+                .with_context(|| format!("list {}", archives.display()))?
+                .path();
+            if archive.extension().is_some_and(|kind| kind == "deb") {
+                process::run(
+                    Command::new("dpkg-deb")
+                        .arg("-x")
+                        .arg(&archive)
+                        .arg(&unfinished),
+                )?;
+            }
+        }
+        fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))?;
+        fs::rename(&unfinished, folder).with_context(|| format!("name {}", folder.display()))
+    }
+
+    fn update(&mut self) -> Result<()> {
+        if !self.updated {
+            process::run(apt_get().args(["update", "--quiet"])).context(
+                "refresh the package lists: is the network there, and /etc/apt/sources.list right?",
+            )?;
+            self.updated = true;
+        }
+        Ok(())
     }
 }
 

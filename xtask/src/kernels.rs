@@ -7,6 +7,7 @@
 //! minute.
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -31,9 +32,14 @@ const INIT: &str = "\
 /bin/busybox poweroff -f
 ";
 
+/// Times that a kernel is booted until it comes to its end: in the emulator one of some ten crashes before it has
+/// started the first program.
+const BOOTS: usize = 3;
+
 /// What is compared on every kernel.
 struct Trial {
     work: PathBuf,
+    emulator: Emulator,
     /// What `simulate` prints on this kernel.
     wanted: String,
 }
@@ -68,22 +74,28 @@ impl Trial {
             cfg!(target_arch = "x86_64"),
             "kernels and programs must be for one machine: x86_64"
         );
-        install_tools()?;
+        let mut apt = Apt::default();
+        install_tools(&mut apt)?;
         let work = process::root().join("target/kernels");
         fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
+        let emulator = Emulator::find(&mut apt, &work)?;
         fs::write(work.join("evenkeel.toml"), configuration())
             .context("write the configuration")?;
         let wanted = simulate_here(evenkeel, &work)?;
         make_ram_disk(evenkeel, &work)?;
-        Ok(Self { work, wanted })
+        Ok(Self {
+            work,
+            emulator,
+            wanted,
+        })
     }
 
     fn compare(&self, (suite, package): &(&str, &str)) -> Result<bool> {
         let image = fetch(&self.work, suite, package)?;
-        let mut printed = boot(&image, &self.work)?;
+        let mut printed = self.boot(&image)?;
         if printed != self.wanted {
             // The emulator is not the subject: what is different because of the programs is so again.
-            printed = boot(&image, &self.work)?;
+            printed = self.boot(&image)?;
         }
         let same = printed == self.wanted;
         let name = image.file_name().unwrap_or_default().to_string_lossy();
@@ -93,9 +105,103 @@ impl Trial {
         }
         Ok(same)
     }
+
+    /// Boots a kernel, and returns what `simulate` printed there.
+    fn boot(&self, image: &Path) -> Result<String> {
+        for _ in 0..BOOTS {
+            let printed = self.boot_once(image)?;
+            if let Some((_, ours)) = printed.split_once("EVENKEEL-BEGIN\n") {
+                // Without an end the kernel has crashed under our program.
+                let ours = ours
+                    .split_once("EVENKEEL-END")
+                    .map_or(ours, |(ours, _)| ours);
+                return Ok(ours.trim().to_owned());
+            }
+            eprintln!(
+                "{} ended before it started anything:\n{printed}",
+                image.display()
+            );
+        }
+        bail!("{} does not start in the emulator", image.display());
+    }
+
+    fn boot_once(&self, image: &Path) -> Result<String> {
+        let mut qemu = self.emulator.command();
+        qemu.args(["-M", "q35", "-cpu", "max", "-accel", "tcg", "-m", "2048"]);
+        qemu.args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"]);
+        qemu.arg(image)
+            .arg("-initrd")
+            .arg(self.work.join("initrd.gz"));
+        qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        eprintln!("+ {}", process::shown(&qemu));
+        let output = qemu.stdin(Stdio::null()).output().context("start QEMU")?;
+        ensure!(
+            !output.stdout.is_empty(),
+            "the emulator printed nothing: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
+    }
 }
 
-fn install_tools() -> Result<()> {
+/// QEMU: the machine's own, or one that is only unpacked. To install it, all packages of QEMU on the machine would
+/// have to be of one release, and whoever took one from backports would lose it.
+#[derive(Debug, PartialEq, Eq)]
+struct Emulator {
+    program: PathBuf,
+    /// Folders with shared libraries that the machine does not have.
+    libraries: Vec<PathBuf>,
+}
+
+impl Emulator {
+    fn find(apt: &mut Apt, work: &Path) -> Result<Self> {
+        let versions::Tool {
+            program, package, ..
+        } = versions::EMULATOR;
+        if let Some(program) = process::find(program) {
+            let libraries = Vec::new();
+            return Ok(Self { program, libraries });
+        }
+        let folder = work.join("qemu");
+        if let Some(emulator) = Self::unpacked(&folder) {
+            return Ok(emulator);
+        }
+        apt.unpack(package, &folder, "other kernels are booted in it")?;
+        Self::unpacked(&folder)
+            .with_context(|| format!("{package} is unpacked, and has no {program}"))
+    }
+
+    /// The one that is unpacked in a folder. It finds its firmware by where it lies itself.
+    fn unpacked(folder: &Path) -> Option<Self> {
+        let program = folder.join("usr/bin").join(versions::EMULATOR.program);
+        if !program.is_file() {
+            return None;
+        }
+        let mut libraries = Vec::new();
+        for parent in ["lib", "usr/lib"] {
+            // Debian has them in a folder with the machine's name.
+            let inside = folder.join(parent).join("x86_64-linux-gnu");
+            if inside.is_dir() {
+                libraries.push(inside);
+            }
+        }
+        Some(Self { program, libraries })
+    }
+
+    /// To be followed by its options; ends after ten minutes.
+    fn command(&self) -> Command {
+        let mut command = Command::new("timeout");
+        if !self.libraries.is_empty() {
+            let libraries = self.libraries.iter().map(|folder| folder.as_os_str());
+            let libraries: Vec<&OsStr> = libraries.collect();
+            command.env("LD_LIBRARY_PATH", libraries.join(OsStr::new(":")));
+        }
+        command.arg("600").arg(&self.program);
+        command
+    }
+}
+
+fn install_tools(apt: &mut Apt) -> Result<()> {
     let missing = |tool: &&versions::Tool| process::find(tool.program).is_none();
     let packages: Vec<&str> = (versions::KERNEL_TOOLS.iter())
         .filter(missing)
@@ -104,7 +210,7 @@ fn install_tools() -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    Apt::default().install(&packages, "other kernels are booted with them")
+    apt.install(&packages, "other kernels are booted with them")
 }
 
 fn build() -> Result<PathBuf> {
@@ -270,60 +376,34 @@ fn mirror() -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Times that a kernel is booted until it comes to its end: in the emulator one of some ten crashes before it has
-/// started the first program.
-const BOOTS: usize = 3;
-
-/// Boots a kernel, and returns what `simulate` printed there.
-fn boot(image: &Path, work: &Path) -> Result<String> {
-    for _ in 0..BOOTS {
-        let printed = boot_once(image, work)?;
-        if let Some((_, ours)) = printed.split_once("EVENKEEL-BEGIN\n") {
-            // Without an end the kernel has crashed under our program.
-            let ours = ours
-                .split_once("EVENKEEL-END")
-                .map_or(ours, |(ours, _)| ours);
-            return Ok(ours.trim().to_owned());
-        }
-        eprintln!(
-            "{} ended before it started anything:\n{printed}",
-            image.display()
-        );
-    }
-    bail!("{} does not start in the emulator", image.display());
-}
-
-fn boot_once(image: &Path, work: &Path) -> Result<String> {
-    let mut qemu = Command::new("timeout");
-    qemu.args([
-        "600",
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        "-cpu",
-        "max",
-        "-accel",
-        "tcg",
-    ]);
-    qemu.args([
-        "-m",
-        "2048",
-        "-nographic",
-        "-no-reboot",
-        "-nic",
-        "none",
-        "-kernel",
-    ]);
-    qemu.arg(image).arg("-initrd").arg(work.join("initrd.gz"));
-    qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
-    eprintln!("+ {}", process::shown(&qemu));
-    let output = qemu.stdin(Stdio::null()).output().context("start QEMU")?;
-    Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::numbers;
+    use std::{ffi::OsStr, fs};
+
+    use super::{Emulator, numbers, versions};
+
+    #[test]
+    fn an_unpacked_emulator_is_run_with_the_libraries_that_came_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |path: &str| folder.path().join(path);
+        assert_eq!(Emulator::unpacked(folder.path()), None);
+
+        fs::create_dir_all(inside("usr/bin")).unwrap();
+        fs::create_dir_all(inside("usr/lib/x86_64-linux-gnu")).unwrap();
+        fs::create_dir_all(inside("lib/x86_64-linux-gnu")).unwrap();
+        let program = inside("usr/bin").join(versions::EMULATOR.program);
+        fs::write(&program, "").unwrap();
+
+        let command = Emulator::unpacked(folder.path()).unwrap().command();
+        let at = folder.path().display();
+        let libraries = format!("{at}/lib/x86_64-linux-gnu:{at}/usr/lib/x86_64-linux-gnu");
+        let set: Vec<_> = command.get_envs().collect();
+        assert_eq!(
+            set,
+            [(OsStr::new("LD_LIBRARY_PATH"), Some(OsStr::new(&libraries)))]
+        );
+        assert_eq!(command.get_args().last(), Some(program.as_os_str()));
+    }
 
     #[test]
     fn the_newest_is_found_by_numbers_not_by_letters() {

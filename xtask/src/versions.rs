@@ -107,13 +107,15 @@ pub(crate) const KERNELS: &[(&str, &str)] = &[
     ("trixie", "linux-image-6.12."),
 ];
 
-/// What booting them needs.
+/// What they are booted in.
+pub(crate) const EMULATOR: Tool = Tool {
+    program: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    purpose: "emulates a machine",
+};
+
+/// What else booting them needs.
 pub(crate) const KERNEL_TOOLS: &[Tool] = &[
-    Tool {
-        program: "qemu-system-x86_64",
-        package: "qemu-system-x86",
-        purpose: "emulates a machine",
-    },
     Tool {
         program: "busybox",
         package: "busybox-static",
