@@ -5,7 +5,8 @@
 use std::{
     collections::VecDeque,
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, PipeWriter, Read as _, Write as _},
+    net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -392,6 +393,122 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+}
+
+/// A pipe that nobody reads.
+fn unread() -> PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn a_closed_pipe_changes_nothing_about_what_is_done_and_how_it_ends() {
+    let rolled_back = json!({
+        "state": "rolled_back", "reason": "api-1 went down", "undone_at": "2026-11-22T19:00:12Z"
+    });
+    let controller = Controller::start(&[
+        ("POST /v1/plan", &[ok(&plan("refused"))]),
+        ("POST /v1/apply", &[applied_as(&baking())]),
+        ("GET /v1/revisions/8/progress", &[progress(&rolled_back)]),
+    ]);
+    let file = file(&controller);
+    let folder = controller.folder.path().to_str().unwrap();
+    for (arguments, code) in [
+        (&["plan", &file][..], 3),
+        (&["plan", &file, "--json"], 3),
+        (&["apply", &file], 4),
+        (&["check", &file, "--json"], 1),
+        (&["completions", "bash"], 0),
+        (&["man"], 0),
+        (
+            &["decap", "--status", "--interface", "lo", "--bpffs", folder],
+            1,
+        ),
+    ] {
+        let mut command = command(&controller.socket(), arguments);
+        let output = command.stdout(unread()).output().unwrap();
+        let said = (output.status.code(), err(&output));
+        assert_eq!(said, (Some(code), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_would_print_for_ever_ends_when_nobody_reads() {
+    let event = json!({
+        "id": 1, "at": "2026-11-22T19:00:00Z", "kind": "health", "vip": null, "backend": null,
+        "message": "api-1 is up"
+    });
+    let controller = Controller::start(&[("GET /v1/events", &[ok(&json!([event]))])]);
+    let mut command = command(&controller.socket(), &["events", "--follow"]);
+    let output = command.stdout(unread()).output().unwrap();
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_closed_standard_error_ends_nothing_either() {
+    let controller = Controller::start(&[]);
+    for (arguments, code) in [(&[][..], 2), (&["status"], 1)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        command
+            .args(arguments)
+            .env("EVENKEEL_SOCKET", controller.socket());
+        let output = command.stderr(unread()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+/// The pipe that breaks is not the one that is printed to.
+#[test]
+fn a_controller_that_goes_away_while_it_is_asked_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, large) = (folder.path().join("api.sock"), folder.path().join("large"));
+    // More than the kernel holds for a reader: writing it waits, until the pipe breaks.
+    fs::write(&large, "#".repeat(3 << 20)).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        // Kept open: closed with something unread, it would be reset, which is another error.
+        let mut deaf = Vec::new();
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            stream.shutdown(Shutdown::Both).unwrap();
+            deaf.push(stream);
+        }
+    });
+    let large = large.display().to_string();
+    // It is seen by reading or by writing, whichever comes first: so often, by both.
+    for arguments in [["apply", &large], ["plan", &large]].repeat(10) {
+        let output = command(&socket, &arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(
+            err(&output).contains("ended while it was asked"),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_controller_that_ends_at_once_is_an_error_of_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, file) = (folder.path().join("api.sock"), folder.path().join("file"));
+    fs::write(&file, "[node]\n").unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let file = file.display().to_string();
+    for arguments in [
+        &["apply", &file][..],
+        &["plan", &file],
+        &["rollback"],
+        &["confirm"],
+        &["backend", "weight", "api-1", "50"],
+        &["vip", "remove", "api"],
+        &["status", "--json"],
+    ] {
+        let output = command(&socket, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(
+            err(&output).contains("ended while it was asked"),
+            "{output:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! `simulate` with the kernel's help: shares, tracked flows, captures. Needs root.
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    io::PipeWriter,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use evenkeel::{
     capture,
@@ -9,7 +14,7 @@ use evenkeel::{
     simulate::{Input, Options, Report, SimulateError, simulate},
 };
 
-fn config(forward: &str, v6: bool, protocol: &str) -> Config {
+fn text(forward: &str, v6: bool, protocol: &str) -> String {
     let (vip, net) = if v6 {
         ("2001:db8::1", "fd00::")
     } else {
@@ -34,6 +39,11 @@ fn config(forward: &str, v6: bool, protocol: &str) -> Config {
         )
         .unwrap();
     }
+    text
+}
+
+fn config(forward: &str, v6: bool, protocol: &str) -> Config {
+    let text = text(forward, v6, protocol);
     config::parse("test.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
@@ -143,5 +153,69 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
         std::fs::read_dir(folder.path()).unwrap().count(),
         3,
         "no temporary file stays"
+    );
+}
+
+/// `simulate` as a process, on 5000 flows.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let file = folder.join("test.toml");
+    std::fs::write(&file, text("l2", false, "tcp")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command.args(["simulate", "--flows", "5000", "--config"]);
+    command.arg(file).args(arguments);
+    command
+}
+
+/// A pipe that nobody reads.
+fn unread() -> PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn the_rest_is_done_when_nobody_reads_the_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.pcap");
+    let written = path.to_str().unwrap();
+    let mut printing = command(folder.path(), &["--trace", "--write", written]);
+    let output = printing.stdout(unread()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(capture::read(&path).unwrap().count(), 5000);
+    std::fs::remove_file(&path).unwrap();
+
+    let mut complaining = command(folder.path(), &["--trace", "--json", "--write", written]);
+    let output = complaining.stderr(unread()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(capture::read(&path).unwrap().count(), 5000);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["packets"], 5000);
+}
+
+#[test]
+fn a_log_that_nobody_reads_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path(), &["--json"]);
+    // Says so much that the pipe is written to.
+    command.env("RUST_LOG", "trace").stdout(Stdio::piped());
+    let output = command.stderr(unread()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_capture_whose_reader_goes_away_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let opened = pipe.clone();
+    // Opened together with the writer, who has more than a pipe holds and so can't be done before.
+    let reader = std::thread::spawn(move || drop(std::fs::File::open(opened).unwrap()));
+    let output = command(folder.path(), &["--write", pipe.to_str().unwrap()])
+        .output()
+        .unwrap();
+    reader.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("write the capture") && said.contains("Broken pipe"),
+        "{said}"
     );
 }

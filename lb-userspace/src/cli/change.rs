@@ -254,7 +254,7 @@ fn without_digits(text: &str) -> String {
     text.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// Says something on standard error; a closed one is no reason to stop.
+/// Says something on standard error; one that can't be written is no reason to stop.
 pub(super) fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end_matches('\n'));
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::view::figures::plural;
+use super::{stream, view::figures::plural};
 use crate::config::{self, Config, ConfigErrors};
 
 /// Check a configuration file, and say everything that is wrong with it.
@@ -27,7 +27,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn check(args: &CheckArgs) -> Result<ExitCode> {
     let result = config::load(&args.file);
-    let mut out = std::io::stdout().lock();
+    let mut out = stream::stdout();
     let file = args.file.display().to_string();
     if args.json {
         writeln!(out, "{}", as_json(&file, &result))?;

@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use clap_complete::Shell;
 
+use super::stream;
+
 /// Print the completions of a shell.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -22,6 +24,8 @@ pub(super) fn run(args: &CompletionsArgs, mut command: clap::Command) -> Result<
     // Written to memory first: clap_complete panics when the pipe is closed.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "evenkeel", &mut text);
-    std::io::stdout().write_all(&text)?;
+    let mut out = stream::stdout();
+    out.write_all(&text)?;
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

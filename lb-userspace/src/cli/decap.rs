@@ -6,6 +6,7 @@
 //! for as long as the command runs.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -22,6 +23,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use super::stream;
 use crate::{
     dataplane::{AttachedMode, DEFAULT_BPFFS, DecapPins, DecapStatus, Decapsulator, XdpMode},
     decap::HostAddresses,
@@ -140,10 +142,12 @@ fn needed(pins: Option<DecapPins>) -> anyhow::Result<DecapPins> {
 }
 
 fn remove(pins: &DecapPins, interface: &str) -> anyhow::Result<ExitCode> {
-    if pins.remove()? {
-        println!("evenkeel_decap removed from {interface}");
+    let removed = pins.remove()?;
+    let mut out = stream::stdout();
+    if removed {
+        writeln!(out, "evenkeel_decap removed from {interface}")?;
     } else {
-        println!("evenkeel_decap was not attached to {interface}");
+        writeln!(out, "evenkeel_decap was not attached to {interface}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -151,19 +155,20 @@ fn remove(pins: &DecapPins, interface: &str) -> anyhow::Result<ExitCode> {
 fn status(pins: &DecapPins, arguments: &DecapArgs) -> anyhow::Result<ExitCode> {
     let interface = &arguments.interface;
     let status = pins.status(interface)?;
+    let mut out = stream::stdout();
     if arguments.json {
-        println!("{:#}", status_json(interface, status.as_ref()));
+        writeln!(out, "{:#}", status_json(interface, status.as_ref()))?;
     } else if let Some(status) = &status {
         let mode = if status.native { "native" } else { "generic" };
-        println!("evenkeel_decap on {interface} ({mode})");
+        writeln!(out, "evenkeel_decap on {interface} ({mode})")?;
         for address in &status.addresses {
-            println!("  address    {address}");
+            writeln!(out, "  address    {address}")?;
         }
         for (name, value) in named(&status.counters) {
-            println!("  {name:<10} {value}");
+            writeln!(out, "  {name:<10} {value}")?;
         }
     } else {
-        println!("evenkeel_decap is not attached to {interface}");
+        writeln!(out, "evenkeel_decap is not attached to {interface}")?;
     }
     Ok(if status.is_some() {
         ExitCode::SUCCESS
@@ -242,7 +247,10 @@ async fn serve(arguments: &DecapArgs, pins: Option<DecapPins>) -> anyhow::Result
         |pins| format!("pinned in {}", pins.folder().display()),
     );
     let interface = &arguments.interface;
-    println!("evenkeel_decap attached to {interface} ({mode}); addresses: {addresses}; {place}");
+    writeln!(
+        stream::stdout(),
+        "evenkeel_decap attached to {interface} ({mode}); addresses: {addresses}; {place}"
+    )?;
     if arguments.once {
         return Ok(ExitCode::SUCCESS);
     }

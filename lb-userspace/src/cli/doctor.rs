@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+use super::stream;
 use crate::{
     config,
     dataplane::DEFAULT_BPFFS,
@@ -43,13 +44,13 @@ pub(super) fn run(arguments: &DoctorArgs) -> Result<ExitCode> {
         .context("start the runtime")?;
     let host = runtime.block_on(gather(config.as_ref(), &arguments.bpffs))?;
     let findings = diagnose(&host, config.as_ref());
-    let mut out = io::stdout().lock();
+    let mut out = stream::stdout();
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &findings).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colour = !refused && out.is_terminal();
+        let colour = !refused && io::stdout().is_terminal();
         print(&mut out, &findings, colour)?;
     }
     out.flush()?;

@@ -97,7 +97,7 @@ pub(super) async fn run(args: &EventsArgs, client: Client) -> Result<ExitCode> {
             }
             Err(error) => return Err(error.into()),
         }
-        if !args.follow {
+        if !args.follow || session.is_unheard() {
             return Ok(ExitCode::SUCCESS);
         }
         sleep(LOOK).await;

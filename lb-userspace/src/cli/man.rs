@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use clap_mangen::Man;
 
+use super::stream;
+
 /// Print the manual page, or write those of all commands.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -22,7 +24,9 @@ pub(super) fn run(args: &ManArgs, command: clap::Command) -> Result<ExitCode> {
     let pages = pages(command)?;
     let Some(folder) = &args.out else {
         if let Some((_, page)) = pages.first() {
-            std::io::stdout().write_all(page)?;
+            let mut out = stream::stdout();
+            out.write_all(page)?;
+            out.flush()?;
         }
         return Ok(ExitCode::SUCCESS);
     };

@@ -5,6 +5,9 @@
 //! turns into text. Results go to standard output, everything else to standard error; exit codes are
 //! in `exit`.
 
+// They panic when nobody reads; `stream` is what commands print to.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod alerts;
 mod apply;
 mod argument;
@@ -29,6 +32,7 @@ mod run;
 mod session;
 mod simulate;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod top;
@@ -140,15 +144,13 @@ pub fn main() -> ExitCode {
     // The help, as clap gives it; but not clap itself, which takes a variable of the environment for an
     // argument.
     if std::env::args_os().len() < 2 {
-        eprint!("{}", Cli::command().render_help());
+        change::complain(&Cli::command().render_help().to_string());
         return ExitCode::from(exit::USAGE);
     }
     let cli = Cli::parse();
     start_log(cli.log_format);
     match carry_out(cli) {
         Ok(code) => code,
-        // Whoever read the output had enough of it.
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
@@ -197,6 +199,8 @@ fn start_log(format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would be said on standard error, which is what can't be written, and end the process by a panic.
+        .log_internal_errors(false)
         .with_ansi(color_on_stderr())
         .with_target(false);
     match format {
@@ -208,14 +212,6 @@ fn start_log(format: LogFormat) {
 /// Whether standard error may be coloured.
 fn color_on_stderr() -> bool {
     Paint::when(io::IsTerminal::is_terminal(&io::stderr())).is_colored()
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
 }
 
 fn report(error: &anyhow::Error) {

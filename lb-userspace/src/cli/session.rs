@@ -1,12 +1,12 @@
 //! What the commands that talk to the controller have in common.
 
-use std::io::Write as _;
+use std::{cell::Cell, io::Write as _};
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::view::View;
+use super::{stream, view::View};
 use crate::client::Client;
 
 /// The option of every command that prints data.
@@ -23,6 +23,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     pub(super) view: View,
     pub(super) json: bool,
+    unheard: Cell<bool>,
 }
 
 impl Session {
@@ -31,7 +32,13 @@ impl Session {
             client,
             view: View::of_stdout(),
             json: output.json,
+            unheard: Cell::new(false),
         }
+    }
+
+    /// Whether nobody reads any more what is printed.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.unheard.get()
     }
 
     /// Prints a value as JSON, or as text.
@@ -50,9 +57,7 @@ impl Session {
     /// Prints a value as JSON in a line, if that is wanted.
     pub(super) fn give(&self, value: &impl Serialize) -> Result<()> {
         if self.json {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{}", serde_json::to_string(value)?)?;
-            out.flush()?;
+            self.write(&format!("{}\n", serde_json::to_string(value)?))?;
         }
         Ok(())
     }
@@ -60,10 +65,16 @@ impl Session {
     /// Prints text, unless JSON is wanted.
     pub(super) fn say(&self, text: &str) -> Result<()> {
         if !self.json {
-            let mut out = std::io::stdout().lock();
-            write!(out, "{text}")?;
-            out.flush()?;
+            self.write(text)?;
         }
+        Ok(())
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        let mut out = stream::stdout();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        self.unheard.set(self.unheard.get() || out.is_closed());
         Ok(())
     }
 }

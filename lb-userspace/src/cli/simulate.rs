@@ -5,9 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 
+use super::stream;
 use crate::{
     config,
     simulate::{Input, Options, simulate as run},
@@ -83,18 +84,15 @@ pub(super) fn simulate(args: SimulateArgs) -> Result<()> {
         write,
         trace,
     };
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(stream::stdout());
     let report = if json {
         // Standard output has the object and nothing else.
-        run(&config, &options, &mut std::io::stderr().lock())?
+        run(&config, &options, &mut stream::stderr())?
     } else {
         run(&config, &options, &mut out)?
     };
     if json {
-        serde_json::to_writer(&mut out, &report)
-            .map_err(std::io::Error::from)
-            .context("print the result")?;
-        writeln!(out)?;
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         write!(out, "{report}")?;
     }

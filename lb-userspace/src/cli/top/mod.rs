@@ -29,7 +29,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::view::paint::Paint;
+use super::{stream, view::paint::Paint};
 use crate::{
     api::types::{Event, Status},
     client::{Client, ClientError},
@@ -89,12 +89,13 @@ impl Drop for Restore {
 
 async fn stream(client: &Client) -> Result<ExitCode> {
     let mut every = ticks();
-    loop {
+    let mut out = stream::stdout();
+    while !out.is_closed() {
         every.tick().await;
         match client.status().await {
             Ok(status) => {
-                let line = serde_json::to_string(&status)?;
-                writeln!(std::io::stdout(), "{line}")?;
+                writeln!(out, "{}", serde_json::to_string(&status)?)?;
+                out.flush()?;
             }
             Err(error) if error.is_passing() => {
                 super::change::complain(&format!("evenkeel: {error}"));
@@ -102,6 +103,7 @@ async fn stream(client: &Client) -> Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn ticks() -> tokio::time::Interval {
