@@ -37,7 +37,8 @@ pub(super) struct SimulateArgs {
     /// What the flows are drawn by: the same number, the same flows.
     #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "pcap")]
     seed: u64,
-    /// Write what would be transmitted to this capture file (pcap), in order.
+    /// Write what would be transmitted to this capture file (pcap), in order. A new file is for its owner alone; one
+    /// that is replaced keeps owner and mode.
     #[arg(long, value_name = "OUT")]
     write: Option<PathBuf>,
     /// Print a line for each packet: number (of the capture), verdict, reason, VIP, backend (- for none).

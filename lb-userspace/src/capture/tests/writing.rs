@@ -1,4 +1,10 @@
-use std::{fs, os::unix::fs::symlink, process::Command, thread, time::Duration};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, symlink},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use pcap_file::{DataLink, TsResolution, pcap::PcapReader};
@@ -114,6 +120,60 @@ fn a_link_stays_and_its_file_is_replaced() {
     write(&link, &frames());
     assert!(link.is_symlink());
     assert_eq!(capture::read(&file).unwrap().count(), 3);
+
+    // The file may not be there yet, the link's folder is another, and there may be links of links.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(folder.path().join("links")).unwrap();
+    let (first, second) = (folder.path().join("links/1"), folder.path().join("links/2"));
+    symlink("../file", &second).unwrap();
+    symlink("2", &first).unwrap();
+    write(&first, &frames());
+    assert!(first.is_symlink() && second.is_symlink());
+    assert_eq!(capture::read(&file).unwrap().count(), 3);
+    let circle = folder.path().join("circle");
+    symlink("circle", &circle).unwrap();
+    assert!(Writer::create(&circle).is_err());
+}
+
+#[test]
+fn a_new_capture_is_private_and_one_that_is_replaced_keeps_its_mode_and_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.pcap");
+    let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+    write(&path, &frames());
+    assert_eq!(mode(), 0o600);
+    for kept in [0o600, 0o640, 0o644] {
+        fs::set_permissions(&path, Permissions::from_mode(kept)).unwrap();
+        write(&path, &frames());
+        assert_eq!(mode(), kept, "{kept:o}");
+    }
+    if nix::unistd::geteuid().is_root() {
+        chown(&path, Some(65534), Some(65534)).unwrap();
+        write(&path, &frames());
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (65534, 65534));
+    }
+}
+
+/// So it is when the process is killed, too.
+#[test]
+fn a_capture_that_is_not_finished_has_no_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nameless = fs::OpenOptions::new();
+    nameless.write(true).custom_flags(libc::O_TMPFILE);
+    if let Err(error) = nameless.open(folder.path()) {
+        super::recorded::skip(
+            "capture: a capture that is not finished has no name",
+            &format!("the file system of {}: {error}", folder.path().display()),
+        );
+        return;
+    }
+    let path = folder.path().join("out.pcap");
+    let mut writer = Writer::create(&path).unwrap();
+    writer.write(Duration::ZERO, b"frame").unwrap();
+    assert_eq!(names(folder.path()), [""; 0]);
+    writer.finish().unwrap();
+    assert_eq!(names(folder.path()), ["out.pcap"]);
 }
 
 #[test]
