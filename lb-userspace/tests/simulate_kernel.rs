@@ -53,7 +53,9 @@ fn flows(config: &Config, count: u64) -> Report {
         write: None,
         trace: false,
     };
-    simulate(config, &options, &mut std::io::sink()).unwrap()
+    let outcome = simulate(config, &options, &mut std::io::sink()).unwrap();
+    assert!(outcome.fault.is_none());
+    outcome.report
 }
 
 #[test]
@@ -104,8 +106,11 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
             trace: true,
         };
         let mut trace = Vec::new();
-        let report = simulate(&config("l2", false, "tcp"), &options, &mut trace);
-        report.map(|report| (report, String::from_utf8(trace).unwrap()))
+        let outcome = simulate(&config("l2", false, "tcp"), &options, &mut trace);
+        outcome.map(|outcome| {
+            assert!(outcome.fault.is_none());
+            (outcome.report, String::from_utf8(trace).unwrap())
+        })
     };
     let (report, trace) = run(Input::Flows { count: 20, seed: 1 }, &first).unwrap();
     assert_eq!((report.packets, trace.lines().count()), (20, 20));
@@ -142,8 +147,9 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
     assert_eq!((numbers[0], numbers[1], numbers[19]), ("1", "3", "21"));
     std::fs::remove_file(pipe).unwrap();
 
+    // Nothing is whole in it.
     let cut = folder.path().join("cut.pcap");
-    std::fs::write(&cut, &bytes[..bytes.len() - 5]).unwrap();
+    std::fs::write(&cut, &bytes[..one + 5]).unwrap();
     let out = folder.path().join("3.pcap");
     let error = run(Input::Capture(cut), &out).unwrap_err();
     assert!(matches!(error, SimulateError::Capture(_)), "{error}");
@@ -156,12 +162,12 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
     );
 }
 
-/// `simulate` as a process, on 5000 flows.
+/// `simulate` as a process.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let file = folder.join("test.toml");
     std::fs::write(&file, text("l2", false, "tcp")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-    command.args(["simulate", "--flows", "5000", "--config"]);
+    command.args(["simulate", "--config"]);
     command.arg(file).args(arguments);
     command
 }
@@ -176,13 +182,19 @@ fn the_rest_is_done_when_nobody_reads_the_trace() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.pcap");
     let written = path.to_str().unwrap();
-    let mut printing = command(folder.path(), &["--trace", "--write", written]);
+    let mut printing = command(
+        folder.path(),
+        &["--flows", "5000", "--trace", "--write", written],
+    );
     let output = printing.stdout(unread()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(capture::read(&path).unwrap().count(), 5000);
     std::fs::remove_file(&path).unwrap();
 
-    let mut complaining = command(folder.path(), &["--trace", "--json", "--write", written]);
+    let mut complaining = command(
+        folder.path(),
+        &["--flows", "5000", "--trace", "--json", "--write", written],
+    );
     let output = complaining.stderr(unread()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(capture::read(&path).unwrap().count(), 5000);
@@ -193,7 +205,7 @@ fn the_rest_is_done_when_nobody_reads_the_trace() {
 #[test]
 fn a_log_that_nobody_reads_ends_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = command(folder.path(), &["--json"]);
+    let mut command = command(folder.path(), &["--flows", "1", "--json"]);
     // Says so much that the pipe is written to.
     command.env("RUST_LOG", "trace").stdout(Stdio::piped());
     let output = command.stderr(unread()).output().unwrap();
@@ -208,9 +220,12 @@ fn a_capture_whose_reader_goes_away_is_an_error() {
     let opened = pipe.clone();
     // Opened together with the writer, who has more than a pipe holds and so can't be done before.
     let reader = std::thread::spawn(move || drop(std::fs::File::open(opened).unwrap()));
-    let output = command(folder.path(), &["--write", pipe.to_str().unwrap()])
-        .output()
-        .unwrap();
+    let output = command(
+        folder.path(),
+        &["--flows", "5000", "--write", pipe.to_str().unwrap()],
+    )
+    .output()
+    .unwrap();
     reader.join().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -218,4 +233,29 @@ fn a_capture_whose_reader_goes_away_is_an_error() {
         said.contains("write the capture") && said.contains("Broken pipe"),
         "{said}"
     );
+}
+
+#[test]
+fn a_capture_is_run_up_to_where_it_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = |name: &str| folder.path().join(name).display().to_string();
+    let (whole, cut, out) = (inside("in.pcap"), inside("cut.pcap"), inside("out.pcap"));
+    let made = command(folder.path(), &["--flows", "20", "--write", &whole]).output();
+    assert!(made.unwrap().status.success());
+    let bytes = std::fs::read(&whole).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() - 5]).unwrap();
+
+    let arguments = ["--pcap", &cut, "--write", &out, "--json"];
+    let output = command(folder.path(), &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let (end, packets) = (bytes.len() - 5, "19 whole packets");
+    assert!(
+        said.contains(&format!("{cut} is cut off: it ends at byte {end}")),
+        "{said}"
+    );
+    assert!(said.contains(packets), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["packets"], 19);
+    assert_eq!(capture::read(&out).unwrap().count(), 19);
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use super::stream;
 use crate::{
     config,
-    simulate::{Input, Options, simulate as run},
+    simulate::{Input, Options, Outcome, simulate as run},
 };
 
 /// Run packets through the real program on tables of its own.
@@ -19,6 +19,8 @@ use crate::{
 /// Nothing is attached and no live table is touched; the interfaces of the configuration need
 /// not be there. All backends count as up, unless the configuration drains or disables them.
 /// Needs root, as every use of BPF does.
+///
+/// Of a capture that is damaged or cut off, the packets before that are run; then it is an error.
 ///
 /// Made up: interface 1 with MTU 1500 and MAC address 02:00:00:00:00:01; a MAC address
 /// 02:00:01:… for each backend; without node.encap_source or node.nat_source, packets come from
@@ -86,7 +88,7 @@ pub(super) fn simulate(args: SimulateArgs) -> Result<()> {
         trace,
     };
     let mut out = BufWriter::new(stream::stdout());
-    let report = if json {
+    let Outcome { report, fault } = if json {
         // Standard output has the object and nothing else.
         run(&config, &options, &mut stream::stderr())?
     } else {
@@ -98,5 +100,5 @@ pub(super) fn simulate(args: SimulateArgs) -> Result<()> {
         write!(out, "{report}")?;
     }
     out.flush()?;
-    Ok(())
+    fault.map_or(Ok(()), |fault| Err(fault.into()))
 }

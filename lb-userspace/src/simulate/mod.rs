@@ -109,6 +109,15 @@ pub enum SimulateError {
     },
 }
 
+/// What came of a simulation.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of all packets that could be read.
+    pub report: Report,
+    /// Why the capture could not be read to its end, if it could not.
+    pub fault: Option<CaptureError>,
+}
+
 /// A data path of its own, with the tables of a configuration.
 #[derive(Debug)]
 pub struct Simulation {
@@ -201,15 +210,25 @@ impl Simulation {
         })
     }
 
+    /// Runs the packets of a capture. Gives what keeps the rest of it from being read.
     fn run_capture(
         &mut self,
         mut capture: Capture,
         out: &mut Output,
         trace: &mut dyn Write,
-    ) -> Result<(), SimulateError> {
+    ) -> Result<Option<CaptureError>, SimulateError> {
         let mut short = 0_u64;
-        for frame in &mut capture {
-            let frame = frame?;
+        let mut fault = None;
+        while let Some(frame) = capture.next() {
+            let frame = match frame {
+                Ok(frame) => frame,
+                // Nothing came of it, and nothing is to be replaced by that.
+                Err(error) if capture.frames() == 0 => return Err(error.into()),
+                Err(error) => {
+                    fault = Some(error);
+                    break;
+                }
+            };
             if !RUNNABLE.contains(&frame.data.len()) {
                 self.left_out += 1;
                 short += u64::from(frame.data.len() < *RUNNABLE.start());
@@ -226,7 +245,7 @@ impl Simulation {
             );
         }
         self.tell_left_out(short);
-        Ok(())
+        Ok(fault)
     }
 
     /// `short`: how many of the packets left out are too short.
@@ -269,6 +288,8 @@ impl Simulation {
 
 /// Runs all packets; lines of the trace go to `trace`.
 ///
+/// A capture that is damaged after some packets, as one that is cut off because its disk was full, is run up to there.
+///
 /// # Errors
 ///
 /// Whatever went wrong; then there is no output file, or the one that was there before.
@@ -276,7 +297,7 @@ pub fn simulate(
     config: &Config,
     options: &Options,
     trace: &mut dyn Write,
-) -> Result<Report, SimulateError> {
+) -> Result<Outcome, SimulateError> {
     // What needs no kernel first: a capture that can't be read is found out at once. It is opened once: it
     // may be a pipe.
     let capture = match &options.input {
@@ -285,15 +306,17 @@ pub fn simulate(
     };
     let mut simulation = Simulation::new(config, options.trace)?;
     let mut out = Output::create(options.write.as_ref())?;
+    let mut fault = None;
     match (capture, &options.input) {
-        (Some(capture), _) => simulation.run_capture(capture, &mut out, trace)?,
+        (Some(capture), _) => fault = simulation.run_capture(capture, &mut out, trace)?,
         (None, Input::Flows { count, seed }) => {
             simulation.run_flows(*count, *seed, &mut out, trace)?;
         }
         (None, Input::Capture(_)) => {}
     }
     out.finish()?;
-    simulation.report()
+    let report = simulation.report()?;
+    Ok(Outcome { report, fault })
 }
 
 /// The file for what would be transmitted.
