@@ -83,12 +83,35 @@ pub const MAX_VIPS: u32 = 1024;
 /// What a match in the VIP table means: the kind in bits 0–7, one of them set, so that the data path tests a bit; an index in
 /// bits 16–31.
 pub mod target {
+    use crate::proto;
+
     /// A VIP; the index is its place in the VIP array.
     pub const VIP: u8 = 1;
-    /// An address that has a VIP: echo is answered, errors are forwarded.
+    /// An address that has a VIP: echo is answered, errors are forwarded. The index has a bit for each protocol that VIPs of the
+    /// address have ([`protocol_bit`]).
     pub const ADDRESS: u8 = 2;
     /// A source address of `nat`: packets to it may be replies. The index is that of the source.
     pub const NAT_SOURCE: u8 = 4;
+
+    /// The bit of a protocol that VIPs can have; 0 for others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn protocol_bit(protocol: u8) -> u16 {
+        match protocol {
+            proto::TCP => 1,
+            proto::UDP => 2,
+            _ => 0,
+        }
+    }
+
+    /// Whether a packet of this protocol to the address that `target` is of may be for a service. Without a look at its ports, which
+    /// not every packet has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_serve(target: u64, protocol: u8) -> bool {
+        let bit = protocol_bit(protocol);
+        bit != 0 && (kind(target) != ADDRESS || index(target) & bit != 0)
+    }
 
     /// Builds a target.
     #[must_use]

@@ -23,6 +23,7 @@ use crate::{
     scratch::{self, scratch},
     select::Marks,
     services::address,
+    stages::Stage,
     trace,
     verdict::Verdict,
 };
@@ -59,12 +60,20 @@ pub(crate) extern "C" fn remember_first(vip: u32, member: u32, flow_hash: u64) -
 /// Passes a packet to an address of ours that is for no service; if it is a first fragment, the others
 /// of its datagram will be passed as well.
 #[inline(always)]
-pub(crate) fn no_service(headers: &Headers) -> Verdict {
+pub(crate) fn pass(headers: &Headers, reason: Reason) -> Verdict {
     if headers.first_fragment {
         scratch::leave(headers);
-        remember_first(u32::from(PASSED), u32::from(NONE), 0);
+        return Verdict::next(Stage::PassFirst, 0, reason as u32);
     }
-    Verdict::of(Reason::NoService)
+    Verdict::of(reason)
+}
+
+/// Passes such a first fragment, whose headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn pass_first(reason: u32) -> u32 {
+    remember_first(u32::from(PASSED), u32::from(NONE), 0);
+    Verdict::passed(reason).0
 }
 
 /// Remembers that a first fragment belongs to a session.

@@ -76,10 +76,10 @@ impl Headers {
         (self.l3 & 0x1f) as usize
     }
 
-    /// Offset of the transport header, likewise.
+    /// Offset of the transport header, likewise. That of a quoted packet may be behind two chains of extension headers.
     #[inline(always)]
     pub(crate) fn l4(&self) -> usize {
-        (self.l4 & 0x3ff) as usize
+        (self.l4 & 0x7ff) as usize
     }
 
     /// Whether the packet opens a TCP connection.

@@ -15,7 +15,7 @@ use crate::{
     scratch,
     services::{Service, address, foreign, service},
     stages::Stage,
-    transport::{self, UDP_LEN},
+    transport::{self, PORTS_LEN, UDP_LEN},
     verdict::Verdict,
 };
 
@@ -116,9 +116,6 @@ pub(crate) fn hand_over(
     headers: &Headers,
     service: Service,
 ) -> Verdict {
-    if service.is_foreign() {
-        return fragments::no_service(headers);
-    }
     if service.is_vip() {
         scratch::leave(headers);
         return Verdict::next(Stage::Forward, 0, u32::from(service.index()));
@@ -145,43 +142,38 @@ pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
         return Verdict::of(Reason::Truncated).0;
     };
     let tables = maps::tables();
-    let kind = target::kind(address(tables, &address_v4(ip.get(16)), family::V4));
-    if kind == 0 {
+    let target = address(tables, &address_v4(ip.get(16)), family::V4);
+    if target::kind(target) == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
-    match try_uncommon(ctx, tables, l3) {
+    match try_uncommon(ctx, tables, l3, target) {
         Ok(verdict) => verdict.0,
-        Err(reason) => Verdict::refused(reason, kind == target::NAT_SOURCE).0,
+        Err(reason) => Verdict::refused(reason, target::kind(target) == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, Reason> {
+fn try_uncommon(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    l3: usize,
+    target: u64,
+) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
-    let dest = address_v4(ip.get(16));
     let first = ip.get::<u8>(0);
     let header_len = usize::from(first & 0xf) * 4;
-    let length = u32::from(ip.be16(2));
-    if first >> 4 != 4
-        || header_len < LEN
-        || length < header_len as u32
-        || length + l3 as u32 > packet.len()
-    {
+    if first >> 4 != 4 || header_len < LEN {
         return Err(Reason::BadHeader);
     }
-    if sum_with_options(ctx, l3 as u32, header_len as u32) != 0xffff {
-        return Err(Reason::BadChecksum);
-    }
-    let protocol = ip.get::<u8>(9);
     let fragment = ip.get::<u16>(6) & FRAGMENT_BITS;
     let later = fragment & OFFSET_BITS != 0;
     let mut headers = Headers {
         l3: l3 as u32,
         l4: (l3 + header_len) as u32,
-        length,
+        length: u32::from(ip.be16(2)),
         family: family::V4,
-        protocol,
+        protocol: ip.get(9),
         tcp_flags: 0,
         hops: ip.get(8),
         first_fragment: fragment != 0,
@@ -189,35 +181,73 @@ fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, 
         dest_be: 0,
         fragment_id: u32::from(ip.get::<u16>(4)),
         source: address_v4(ip.get(12)),
-        dest,
+        dest: address_v4(ip.get(16)),
     };
-    if later && (protocol == proto::TCP || protocol == proto::UDP) {
+    let is_icmp = headers.protocol == proto::ICMP && !later;
+    if !is_icmp && !target::may_serve(target, headers.protocol) {
+        return Err(Reason::NoService);
+    }
+    // What is for no service is passed, whatever else is wrong with it; so that is found out first.
+    let found = if is_icmp || later {
+        None
+    } else {
+        find_service(packet, tables, &mut headers)
+    };
+    if found.is_some_and(Service::is_foreign) {
+        return Ok(fragments::pass(&headers, Reason::NoService));
+    }
+    if headers.length < header_len as u32 || headers.length + headers.l3 > packet.len() {
+        return Err(Reason::BadHeader);
+    }
+    if sum_with_options(ctx, l3 as u32, header_len as u32) != 0xffff {
+        return Err(Reason::BadChecksum);
+    }
+    if is_icmp || later {
         scratch::leave(&headers);
-        return Ok(Verdict::next(Stage::Fragment, 0, 0));
+        let stage = if later { Stage::Fragment } else { Stage::Icmp };
+        return Ok(Verdict::next(stage, 0, 0));
     }
-    match protocol {
-        proto::TCP | proto::UDP => {}
-        proto::ICMP if !later => {
-            scratch::leave(&headers);
-            return Ok(Verdict::next(Stage::Icmp, 0, 0));
-        }
-        _ => return Err(Reason::NoService),
-    }
-    let room = length - header_len as u32;
-    let fragmented = headers.first_fragment;
-    let transport =
-        transport::read(packet, l3 + header_len, protocol, room, fragmented).map_err(|reason| {
-            if fragmented {
-                Reason::FragmentTiny
-            } else {
-                reason
-            }
-        })?;
-    headers.source_be = transport.source_be;
-    headers.dest_be = transport.dest_be;
-    headers.tcp_flags = transport.tcp_flags;
-    let found = service(tables, &dest, family::V4, protocol, headers.dest_be);
+    read_transport(packet, &mut headers)?;
+    // Where there is a transport header, there were ports.
+    let found = found.ok_or(Reason::Internal)?;
     Ok(hand_over(ctx, tables, &headers, found))
+}
+
+/// The service that a packet which is no later fragment is for, if it is so long that it has ports. They are written to its
+/// headers.
+#[inline(always)]
+pub(crate) fn find_service(
+    packet: Packet,
+    tables: Tables,
+    headers: &mut Headers,
+) -> Option<Service> {
+    if headers.length + headers.l3 < headers.l4 + PORTS_LEN as u32 {
+        return None;
+    }
+    let ports = packet.view::<PORTS_LEN>(headers.l4())?;
+    headers.source_be = ports.get(0);
+    headers.dest_be = ports.get(2);
+    let Headers {
+        family, protocol, ..
+    } = *headers;
+    let dest_be = headers.dest_be;
+    Some(service(tables, &headers.dest, family, protocol, dest_be))
+}
+
+/// Checks the transport header, and writes the TCP flags to the packet's headers.
+#[inline(always)]
+pub(crate) fn read_transport(packet: Packet, headers: &mut Headers) -> Result<(), Reason> {
+    let room = headers.length - (headers.l4 - headers.l3);
+    let fragmented = headers.first_fragment;
+    let checked = transport::check(packet, headers.l4(), headers.protocol, room, fragmented);
+    headers.tcp_flags = checked.map_err(|reason| {
+        if fragmented {
+            Reason::FragmentTiny
+        } else {
+            reason
+        }
+    })?;
+    Ok(())
 }
 
 /// Folded sum of a header with options; 0 when the frame ends inside it.

@@ -7,12 +7,13 @@ use lb_common::{Address, family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv6Hdr;
 
 use crate::{
+    fragments,
     headers::Headers,
-    ipv4::{dispatch, hand_over},
+    ipv4::{dispatch, find_service, hand_over, read_transport},
     maps::{self, Tables},
     packet::{Packet, View},
     scratch,
-    services::{address, foreign, service},
+    services::{Service, address, foreign, service},
     stages::Stage,
     transport::{self, UDP_LEN},
     verdict::Verdict,
@@ -120,78 +121,77 @@ pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
         return Verdict::of(Reason::Truncated).0;
     };
     let tables = maps::tables();
-    let kind = target::kind(address(tables, &dest(ip), family::V6));
-    if kind == 0 {
+    let target = address(tables, &dest(ip), family::V6);
+    if target::kind(target) == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
-    match try_uncommon(ctx, tables, l3) {
+    match try_uncommon(ctx, tables, l3, target) {
         Ok(verdict) => verdict.0,
-        Err(reason) => Verdict::refused(reason, kind == target::NAT_SOURCE).0,
+        Err(reason) => Verdict::refused(reason, target::kind(target) == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, Reason> {
+fn try_uncommon(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    l3: usize,
+    target: u64,
+) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
-    let dest = dest(ip);
     if ip.get::<u8>(0) >> 4 != 6 {
         return Err(Reason::BadHeader);
     }
     let mut headers = headers(ip, l3);
-    if headers.length + headers.l3 > packet.len() {
-        return Err(Reason::BadHeader);
-    }
-    let chain = Chain(black_box(follow_chain(
-        ctx,
-        (l3 + LEN) as u32,
-        u32::from(ip.get::<u8>(6)),
-    )));
+    let chain = Chain::follow(ctx, (l3 + LEN) as u32, ip.get(6));
     match chain {
         Chain::MALFORMED => return Err(Reason::BadHeader),
         Chain::REFUSED => return Err(Reason::ExtensionHeaders),
         _ => {}
     }
-    let (offset, protocol) = (chain.offset(), chain.protocol());
-    headers.l4 = offset as u32;
-    headers.protocol = protocol;
-    headers.first_fragment = chain.has(Chain::MORE);
-    headers.fragment_id = chain.id();
+    headers.l4 = chain.offset() as u32;
+    headers.protocol = chain.protocol();
     // What looks like an extension header may be padding behind the packet.
-    let used = offset as u32 - headers.l3;
-    if used > headers.length {
+    if headers.l4 - headers.l3 > headers.length {
         return Err(Reason::BadHeader);
     }
-    if chain.has(Chain::LATER) {
-        if protocol == proto::ICMPV6 {
+    headers.first_fragment = chain.has(Chain::MORE);
+    headers.fragment_id = chain.id();
+    let later = chain.has(Chain::LATER);
+    let is_icmp = headers.protocol == proto::ICMPV6 && !later;
+    // Behind the extension header of a later fragment may be anything: only the first one tells.
+    let is_hidden = later && is_extension(headers.protocol);
+    if !is_icmp && !is_hidden && !target::may_serve(target, headers.protocol) {
+        if later {
             // Its first fragment was passed, too.
             return Err(Reason::NoService);
         }
+        return Ok(fragments::pass(&headers, Reason::NoService));
+    }
+    // What is for no service is passed, whatever else is wrong with it; so that is found out first.
+    let found = if is_icmp || later {
+        None
+    } else {
+        find_service(packet, tables, &mut headers)
+    };
+    if found.is_some_and(Service::is_foreign) {
+        return Ok(fragments::pass(&headers, Reason::NoService));
+    }
+    if headers.length + headers.l3 > packet.len() {
+        return Err(Reason::BadHeader);
+    }
+    if is_icmp && headers.first_fragment {
+        return Ok(fragments::pass(&headers, Reason::IcmpOther));
+    }
+    if is_icmp || later {
         scratch::leave(&headers);
-        return Ok(Verdict::next(Stage::Fragment, 0, 0));
+        let stage = if later { Stage::Fragment } else { Stage::Icmp };
+        return Ok(Verdict::next(stage, 0, 0));
     }
-    match protocol {
-        proto::TCP | proto::UDP => {}
-        proto::ICMPV6 => {
-            scratch::leave(&headers);
-            return Ok(Verdict::next(Stage::Icmp, 0, 0));
-        }
-        _ => return Err(Reason::NoService),
-    }
-    let room = headers.length - used;
-    let fragmented = headers.first_fragment;
-    let transport =
-        transport::read(packet, offset, protocol, room, fragmented).map_err(|reason| {
-            if fragmented {
-                Reason::FragmentTiny
-            } else {
-                reason
-            }
-        })?;
-    headers.source_be = transport.source_be;
-    headers.dest_be = transport.dest_be;
-    headers.tcp_flags = transport.tcp_flags;
-    let found = service(tables, &dest, family::V6, protocol, headers.dest_be);
+    read_transport(packet, &mut headers)?;
+    // Where there is a transport header, there were ports.
+    let found = found.ok_or(Reason::Internal)?;
     Ok(hand_over(ctx, tables, &headers, found))
 }
 
@@ -200,14 +200,26 @@ fn try_uncommon(ctx: *mut xdp_md, tables: Tables, l3: usize) -> Result<Verdict, 
 /// identification of the datagram in 32–63. 0: the chain is malformed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
-struct Chain(u64);
+pub(crate) struct Chain(u64);
 
 impl Chain {
     const MALFORMED: Self = Self(0);
     /// More headers than are followed, or a routing header that is not yet at its end.
     const REFUSED: Self = Self(1);
     const MORE: u64 = 1 << 24;
-    const LATER: u64 = 1 << 25;
+    pub(crate) const LATER: u64 = 1 << 25;
+
+    /// Follows the chain that begins at `offset` with a header of kind `protocol`.
+    #[inline(always)]
+    pub(crate) fn follow(ctx: *mut xdp_md, offset: u32, protocol: u8) -> Self {
+        Self(black_box(follow_chain(ctx, offset, u32::from(protocol))))
+    }
+
+    /// Whether it does not lead to its end.
+    #[inline(always)]
+    pub(crate) fn is_broken(self) -> bool {
+        self == Self::MALFORMED || self == Self::REFUSED
+    }
 
     /// The bits that a fragment header adds.
     #[inline(always)]
@@ -231,17 +243,17 @@ impl Chain {
     }
 
     #[inline(always)]
-    fn offset(self) -> usize {
-        (self.0 & 0x3ff) as usize
+    pub(crate) fn offset(self) -> usize {
+        (self.0 & 0x7ff) as usize
     }
 
     #[inline(always)]
-    fn protocol(self) -> u8 {
+    pub(crate) fn protocol(self) -> u8 {
         (self.0 >> 16) as u8
     }
 
     #[inline(always)]
-    fn has(self, bit: u64) -> bool {
+    pub(crate) fn has(self, bit: u64) -> bool {
         self.0 & bit != 0
     }
 
@@ -256,7 +268,7 @@ impl Chain {
 #[inline(never)]
 extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
     let packet = Packet::of(ctx);
-    let start = start & 0x3f;
+    let start = start & 0x3ff;
     let (mut offset, mut protocol) = (start, first as u8);
     let mut fragment = 0_u64;
     for _ in 0..MAX_EXTENSIONS {
@@ -264,7 +276,7 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
             // After the header of a later fragment comes the middle of the datagram.
             return Chain::new(offset, protocol, fragment).0;
         }
-        let Some(header) = packet.view::<8>((offset & 0x3ff) as usize) else {
+        let Some(header) = packet.view::<8>((offset & 0x7ff) as usize) else {
             return Chain::MALFORMED.0;
         };
         let units = u32::from(header.get::<u8>(1));

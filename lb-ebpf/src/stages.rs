@@ -26,6 +26,8 @@ pub(crate) enum Stage {
     Forward,
     /// A later fragment.
     Fragment,
+    /// A first fragment for no service. Takes the reason.
+    PassFirst,
     /// A client's packet for a VIP with `nat`. Takes the VIP.
     NatRequest,
     /// The same, of a session that is not established, or to be written down. Takes the VIP.
@@ -44,7 +46,7 @@ pub(crate) enum Stage {
     Echo,
     /// An ICMP error.
     ErrorV4,
-    /// An ICMPv6 error.
+    /// An ICMPv6 error. Takes the protocol of the quoted packet, and the offset of its header.
     ErrorV6,
     /// An ICMP error about a NAT session.
     NatError,
@@ -86,6 +88,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const UNCOMMON_V6: u32 = Stage::UncommonV6 as u32;
     const FORWARD: u32 = Stage::Forward as u32;
     const FRAGMENT: u32 = Stage::Fragment as u32;
+    const PASS_FIRST: u32 = Stage::PassFirst as u32;
     const NAT_REQUEST: u32 = Stage::NatRequest as u32;
     const NAT_SESSION: u32 = Stage::NatSession as u32;
     const NAT_BEGIN: u32 = Stage::NatBegin as u32;
@@ -106,6 +109,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         UNCOMMON_V6 => ipv6::uncommon_v6(ctx, offset),
         FORWARD => forward::forward_uncommon(ctx, number),
         FRAGMENT => fragments::follow_first(ctx),
+        PASS_FIRST => fragments::pass_first(number),
         NAT_REQUEST => nat::nat_request(ctx, number),
         NAT_SESSION => nat::nat_session(ctx, number),
         NAT_BEGIN => nat::nat_begin(ctx, number),
@@ -115,7 +119,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         ICMP => icmp::receive_icmp(ctx),
         ECHO => icmp::answer_echo(ctx),
         ERROR_V4 => icmp::forward_error_v4(ctx),
-        ERROR_V6 => icmp::forward_error_v6(ctx),
+        ERROR_V6 => icmp::forward_error_v6(ctx, offset, number),
         NAT_ERROR => nat::error::nat_error(ctx),
         ANSWER_V4 => icmp::answer_v4(ctx, offset, number),
         ANSWER_V6 => icmp::answer_v6(ctx, offset, number),

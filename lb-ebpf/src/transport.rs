@@ -8,13 +8,8 @@ use crate::packet::Packet;
 pub(crate) const TCP_LEN: usize = 20;
 /// Length of a UDP header.
 pub(crate) const UDP_LEN: usize = 8;
-
-/// What a transport header says.
-pub(crate) struct Transport {
-    pub(crate) source_be: u16,
-    pub(crate) dest_be: u16,
-    pub(crate) tcp_flags: u8,
-}
+/// Length of the ports, with which both begin.
+pub(crate) const PORTS_LEN: usize = 4;
 
 /// Checks the header at `l4` against the `room` that the IP packet has from there on, and gives the
 /// TCP flags (0 for UDP).
@@ -48,21 +43,4 @@ pub(crate) fn check(
         return Err(Reason::BadTransport);
     }
     Ok(0)
-}
-
-/// Reads and checks a transport header anywhere in the packet.
-#[inline(always)]
-pub(crate) fn read(
-    packet: Packet,
-    l4: usize,
-    protocol: u8,
-    room: u32,
-    fragmented: bool,
-) -> Result<Transport, Reason> {
-    let ports = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
-    Ok(Transport {
-        source_be: ports.get(0),
-        dest_be: ports.get(2),
-        tcp_flags: check(packet, l4, protocol, room, fragmented)?,
-    })
 }

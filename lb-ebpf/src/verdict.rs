@@ -50,6 +50,12 @@ impl Verdict {
         Self::of(reason)
     }
 
+    /// The packet is passed for the reason with this number.
+    #[inline(always)]
+    pub(crate) const fn passed(reason: u32) -> Self {
+        Self(reason << 8 | xdp_action::XDP_PASS)
+    }
+
     /// The packet is dropped for the reason with this number.
     #[inline(always)]
     pub(crate) const fn dropped(reason: u32) -> Self {

@@ -14,7 +14,7 @@ use lb_common::{
     member::{Member, NextHop, control},
     proto,
     trace::decision,
-    vip::{MAX_PROBES, VipKey},
+    vip::{MAX_PROBES, VipKey, target},
 };
 use nix::{
     mount::{MntFlags, umount2},
@@ -23,6 +23,8 @@ use nix::{
 
 const TCP_FLAGS: usize = 14 + 20 + 13;
 const ACK: u8 = 0x10;
+/// Address of the VIP, as its bytes are in memory.
+const VIP: u32 = u32::from_ne_bytes([203, 0, 113, 1]);
 
 fn config(backends: &[(u8, u32, &str)]) -> Config {
     config_with("ring_size = 4093\nforward = \"ipip\"", backends)
@@ -426,6 +428,10 @@ fn adoption_moves_nothing() {
         };
         let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
         assert_eq!(opened, Opened::Adopted);
+        // As a controller left it that did not note the protocols of an address.
+        let address = VipKey::new(&lb_common::address_v4(VIP), family::V4, 0, 0);
+        let meaning = target::pack(target::ADDRESS, 0);
+        dataplane.add_service(&address, meaning).unwrap();
         let mut controller = Controller::adopt(&mut dataplane).unwrap();
         assert_eq!(picture(&dataplane), before, "adopted");
         // Nothing is known about ways yet.

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 
-use super::{HOPS, LEN};
+use super::{HOPS, LEN, NO_SUM, sum_of};
 use crate::{
     budget, clock,
     headers::{Headers, is_from_a_host},
@@ -23,15 +23,14 @@ pub(crate) enum Answer {
     TimeExceeded,
 }
 
-/// Bytes of the packet that are quoted, when it has so many. With the ICMP header, what one helper
-/// call can sum; with the IP header, less than every host must accept (576 bytes, RFC 1812).
-const LONG_QUOTE: usize = 504;
-/// Bytes that are quoted of shorter packets: the IP header without options, and the ports.
-const SHORT_QUOTE_V4: usize = 28;
-const SHORT_QUOTE_V6: usize = 48;
-
 /// The smallest MTU of IPv6 (RFC 8200).
 const MIN_MTU_V6: u32 = 1280;
+
+/// Bytes of the packet that are quoted, if it has so many: what makes a message of 576 bytes, which every host accepts
+/// (RFC 1812 §4.3.2.3), or of the smallest MTU (RFC 4443 §2.4). So the ports are quoted behind any options and nearly
+/// all extension headers.
+const MAX_QUOTE_V4: u32 = 576 - (20 + LEN as u32);
+const MAX_QUOTE_V6: u32 = MIN_MTU_V6 - (40 + LEN as u32);
 
 /// Tells the sender of a TCP or UDP packet, unless it must not be told or the rate is used up.
 #[inline(always)]
@@ -83,20 +82,12 @@ pub(crate) extern "C" fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
     };
     let (source, dest) = (address_v4(ip.get(12)), address_v4(ip.get(16)));
     let is_later = ip.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
-    let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(2) as usize >= LONG_QUOTE;
-    // Of a later fragment nobody is told; nor if options leave no room for the ports in the quote.
-    if is_later
-        || !long && ip.get::<u8>(0) != 0x45
-        || !can_be_told(&source, &dest, family::V4, link)
-        || !may_send()
-    {
+    let quote = u32::from(ip.be16(2)).min(MAX_QUOTE_V4);
+    // Of a later fragment nobody is told (RFC 1122 §3.2.2).
+    if is_later || !can_be_told(&source, &dest, family::V4, link) || !may_send() {
         return Verdict::of(silent).0;
     }
-    let done = if long {
-        write_v4::<LONG_QUOTE, { LONG_QUOTE + LEN }>(ctx, l3, mtu)
-    } else {
-        write_v4::<SHORT_QUOTE_V4, { SHORT_QUOTE_V4 + LEN }>(ctx, l3, mtu)
-    };
+    let done = write_v4(ctx, l3, mtu, quote);
     let sent = if mtu == 0 {
         Reason::TimeExceeded
     } else {
@@ -122,8 +113,8 @@ fn may_send() -> bool {
 
 /// Cuts the packet to what is quoted, and makes `room` in front of it.
 #[inline(always)]
-fn cut(ctx: *mut xdp_md, l3: usize, quote: usize, room: usize) -> Result<(), Reason> {
-    let surplus = Packet::of(ctx).len() as i32 - (l3 + quote) as i32;
+fn cut(ctx: *mut xdp_md, l3: usize, quote: u32, room: usize) -> Result<(), Reason> {
+    let surplus = Packet::of(ctx).len() as i32 - (l3 as u32 + quote) as i32;
     if surplus < 0 {
         return Err(Reason::TooBig);
     }
@@ -138,22 +129,19 @@ fn cut(ctx: *mut xdp_md, l3: usize, quote: usize, room: usize) -> Result<(), Rea
 }
 
 #[inline(always)]
-fn write_v4<const QUOTE: usize, const ICMP: usize>(
-    ctx: *mut xdp_md,
-    l3: usize,
-    mtu: u32,
-) -> Result<(), Reason> {
+fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
     let (sender, vip) = (ip.get::<u32>(12), ip.get::<u32>(16));
     let link = Addresses::read(ctx)?.swapped();
     let tags = link::tags(ctx, l3);
-    cut(ctx, l3, QUOTE, 20 + LEN)?;
+    cut(ctx, l3, quote, 20 + LEN)?;
 
     let packet = Packet::of(ctx);
     link::write(ctx, l3, link, tags, ether::IPV4)?;
     let ip = packet.view::<20>(l3).ok_or(Reason::NoRoom)?;
-    let length_be = ((20 + ICMP) as u16).to_be();
+    let room = quote + LEN as u32;
+    let length_be = (20 + room as u16).to_be();
     let first = 0x45 | u32::from(length_be) << 16;
     let third = u32::from(HOPS) | u32::from(proto::ICMP) << 8;
     let sum = u64::from(first) + u64::from(third) + u64::from(vip) + u64::from(sender);
@@ -162,13 +150,12 @@ fn write_v4<const QUOTE: usize, const ICMP: usize>(
     ip.set(8, third | u32::from(checksum::finish(sum)) << 16);
     ip.set(12, vip);
     ip.set(16, sender);
-    let icmp = packet.view::<ICMP>(l3 + 20).ok_or(Reason::NoRoom)?;
+    let icmp = packet.view::<LEN>(l3 + 20).ok_or(Reason::NoRoom)?;
     // Destination unreachable, fragmentation needed; or time exceeded in transit.
     let kind: u32 = if mtu == 0 { 11 } else { 3 | 4 << 8 };
     icmp.set(0, kind);
     icmp.set(4, mtu.to_be());
-    icmp.set(2, checksum::finish(icmp.sum()));
-    Ok(())
+    finish_icmp(ctx, l3 + 20, room, 0)
 }
 
 /// `mtu` 0: time exceeded.
@@ -183,15 +170,11 @@ pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
     };
     let source = [ip.get::<u64>(8), ip.get::<u64>(16)];
     let dest = [ip.get::<u64>(24), ip.get::<u64>(32)];
+    let quote = (u32::from(ip.be16(4)) + 40).min(MAX_QUOTE_V6);
     if !can_be_told(&source, &dest, family::V6, link) || !may_send() {
         return Verdict::of(silent).0;
     }
-    let long = packet.view::<LONG_QUOTE>(l3).is_some() && ip.be16(4) as usize + 40 >= LONG_QUOTE;
-    let done = if long {
-        write_v6::<LONG_QUOTE, { LONG_QUOTE + LEN }>(ctx, l3, mtu)
-    } else {
-        write_v6::<SHORT_QUOTE_V6, { SHORT_QUOTE_V6 + LEN }>(ctx, l3, mtu)
-    };
+    let done = write_v6(ctx, l3, mtu, quote);
     let sent = if mtu == 0 {
         Reason::TimeExceeded
     } else {
@@ -201,23 +184,20 @@ pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
 }
 
 #[inline(always)]
-fn write_v6<const QUOTE: usize, const ICMP: usize>(
-    ctx: *mut xdp_md,
-    l3: usize,
-    mtu: u32,
-) -> Result<(), Reason> {
+fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
     let sender = [ip.get::<u64>(8), ip.get::<u64>(16)];
     let vip = [ip.get::<u64>(24), ip.get::<u64>(32)];
     let link = Addresses::read(ctx)?.swapped();
     let tags = link::tags(ctx, l3);
-    cut(ctx, l3, QUOTE, 40 + LEN)?;
+    cut(ctx, l3, quote, 40 + LEN)?;
 
     let packet = Packet::of(ctx);
     link::write(ctx, l3, link, tags, ether::IPV6)?;
     let ip = packet.view::<40>(l3).ok_or(Reason::NoRoom)?;
-    let length_be = (ICMP as u16).to_be();
+    let room = quote + LEN as u32;
+    let length_be = (room as u16).to_be();
     ip.set(0, (6_u32 << 28).to_be());
     ip.set(
         4,
@@ -227,16 +207,27 @@ fn write_v6<const QUOTE: usize, const ICMP: usize>(
     ip.set(16, vip[1]);
     ip.set(24, sender[0]);
     ip.set(32, sender[1]);
-    let icmp = packet.view::<ICMP>(l3 + 40).ok_or(Reason::NoRoom)?;
+    let icmp = packet.view::<LEN>(l3 + 40).ok_or(Reason::NoRoom)?;
     // Packet too big, or time exceeded.
     let kind: u32 = if mtu == 0 { 3 } else { 2 };
     let mtu = if mtu == 0 { 0 } else { mtu.max(MIN_MTU_V6) };
     icmp.set(0, kind);
     icmp.set(4, mtu.to_be());
-    let mut sum = icmp.sum() + u64::from(length_be) + u64::from(u32::from(proto::ICMPV6).to_be());
+    let mut sum = u64::from(length_be) + u64::from(u32::from(proto::ICMPV6).to_be());
     for word in [sender[0], sender[1], vip[0], vip[1]] {
         sum += (word & 0xffff_ffff) + (word >> 32);
     }
+    finish_icmp(ctx, l3 + 40, room, sum)
+}
+
+/// Writes the checksum of a message of `room` bytes whose checksum is 0, and which is summed up with `pseudo`.
+#[inline(always)]
+fn finish_icmp(ctx: *mut xdp_md, l4: usize, room: u32, pseudo: u64) -> Result<(), Reason> {
+    let sum = match sum_of(ctx, l4 as u32, room) {
+        NO_SUM => return Err(Reason::Internal),
+        sum => u64::from(sum) + pseudo,
+    };
+    let icmp = Packet::of(ctx).view::<LEN>(l4).ok_or(Reason::Internal)?;
     icmp.set(2, checksum::finish(sum));
     Ok(())
 }

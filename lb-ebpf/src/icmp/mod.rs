@@ -13,6 +13,7 @@ use crate::{
     counters::count_sent,
     forward::{Sending, send, way},
     headers::Headers,
+    ipv6::Chain,
     link::Addresses,
     maps, nat,
     packet::Packet,
@@ -107,9 +108,27 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
         return Ok(Verdict::next(Stage::ErrorV4, 0, 0));
     }
     if !is_v4 && v6::is_error(kind) {
-        return Ok(Verdict::next(Stage::ErrorV6, 0, 0));
+        return about_v6(ctx, headers);
     }
     Err(Reason::IcmpOther)
+}
+
+/// Finds the transport header of the packet that an ICMPv6 error quotes, behind extension headers as anywhere else. Here, and
+/// not in the stage that is next, because both together would need too much stack.
+#[inline(always)]
+fn about_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let at = headers.l4() + LEN;
+    let quoted = Packet::of(ctx).view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
+    if quoted.get::<u8>(0) >> 4 != 6 {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let chain = Chain::follow(ctx, (at + 40) as u32, quoted.get(6));
+    // A quoted later fragment has no ports.
+    if chain.is_broken() || chain.has(Chain::LATER) {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let (l4, protocol) = (chain.offset() as u32, chain.protocol());
+    Ok(Verdict::next(Stage::ErrorV6, u32::from(protocol), l4))
 }
 
 /// Answers an echo request. The headers are in the scratch.
@@ -264,14 +283,15 @@ pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
     conclude(&scratch.headers, error_v4(ctx, &scratch.headers)).0
 }
 
-/// The same for ICMPv6.
+/// The same for ICMPv6. The quoted packet has a header of this protocol at `l4`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md) -> u32 {
+pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md, protocol: u32, l4: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    conclude(&scratch.headers, error_v6(ctx, &scratch.headers)).0
+    let headers = &scratch.headers;
+    conclude(headers, error_v6(ctx, headers, protocol as u8, l4)).0
 }
 
 #[inline(always)]
@@ -305,31 +325,26 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
 }
 
 #[inline(always)]
-fn error_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let at = headers.l4() + LEN;
-    let quoted = packet.view::<48>(at).ok_or(Reason::IcmpNoFlow)?;
-    if quoted.get::<u8>(0) >> 4 != 6 || headers.length + headers.l3 < (at + 48) as u32 {
+    let quoted = packet.view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
+    // What follows the packet in the frame is no quote, as above.
+    if headers.length + headers.l3 < l4 + 8 {
         return Err(Reason::IcmpNoFlow);
     }
-    let (mut l4, mut protocol, mut ports) = (at + 40, quoted.get::<u8>(6), quoted.get::<u32>(40));
-    if protocol == proto::FRAGMENT {
-        // The first fragment of a datagram that was too long even in fragments; others have no ports.
-        let first = packet.view::<56>(at).ok_or(Reason::IcmpNoFlow)?;
-        let is_later = first.get::<u16>(42) & 0xfff8_u16.to_be() != 0;
-        if is_later || headers.length + headers.l3 < (at + 56) as u32 {
-            return Err(Reason::IcmpNoFlow);
-        }
-        (l4, protocol, ports) = (at + 48, first.get(40), first.get(48));
-    }
     let turned = Headers {
-        l4: l4 as u32,
+        l4,
         protocol,
         source: [quoted.get(24), quoted.get(32)],
         dest: [quoted.get(8), quoted.get(16)],
-        source_be: (ports >> 16) as u16,
-        dest_be: ports as u16,
         ..*headers
+    };
+    let ports = packet.view::<8>(turned.l4()).ok_or(Reason::IcmpNoFlow)?;
+    let turned = Headers {
+        source_be: ports.get(2),
+        dest_be: ports.get(0),
+        ..turned
     };
     error(ctx, headers, &turned)
 }

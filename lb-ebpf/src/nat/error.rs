@@ -66,14 +66,15 @@ fn try_forward(
     trace::member_found(flow.member);
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
-    rewrite(packet, outer, quoted, flow)?;
     let action = if is_reply {
+        rewrite(packet, outer, quoted, flow)?;
         send_back(ctx, flow)?
     } else {
         let way = way(maps::tables(), flow.member, flow.vip)?;
         if !way.fits(outer.length)? {
             return Err(Reason::TooBig);
         }
+        rewrite(packet, outer, quoted, flow)?;
         Addresses::new(way.next_hop, way.egress).write(ctx)?;
         link::leave_by(ctx, way.egress.ifindex)?
     };
@@ -88,9 +89,10 @@ fn try_forward(
     Ok(Verdict::counted(reason, action))
 }
 
-/// Rewrites the outer destination and the quoted packet. With `flow` the entry that rewrites packets
+/// Rewrites the outer header and the quoted packet. With `flow` the entry that rewrites packets
 /// of the other direction, the quoted packet becomes `flow.dest` → `flow.source`, and the error goes to
-/// `flow.dest`.
+/// `flow.dest`. One that the other end itself has sent comes from `flow.source` then, as its packets do; routers on the way keep
+/// their addresses (RFC 5508 §4.2).
 #[inline(always)]
 fn rewrite(
     packet: Packet,
@@ -100,6 +102,11 @@ fn rewrite(
 ) -> Result<(), Reason> {
     let (l3, l4) = (outer.l3(), outer.l4());
     let quoted_l4 = quoted.l4();
+    let source = if outer.source == quoted.source {
+        &flow.source
+    } else {
+        &outer.source
+    };
     let addresses =
         address_delta(&quoted.dest, &flow.dest) + address_delta(&quoted.source, &flow.source);
     let ports = checksum::replace_u16(quoted.dest_be, flow.dest_be)
@@ -132,15 +139,17 @@ fn rewrite(
         inner.set(10, new);
         delta += checksum::replace_u16(old, new);
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+        ip.set(12, source[0] as u32);
         ip.set(16, flow.dest[0] as u32);
-        let header = checksum::replace_u32(outer.dest[0] as u32, flow.dest[0] as u32);
+        let header = checksum::replace_u32(outer.source[0] as u32, source[0] as u32)
+            + checksum::replace_u32(outer.dest[0] as u32, flow.dest[0] as u32);
         ip.set(10, checksum::update(ip.get(10), header));
     } else {
         let inner = packet.view::<40>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
         write_v6(inner, 8, &flow.dest, &flow.source);
         let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-        write_v6(ip, 8, &outer.source, &flow.dest);
-        delta += address_delta(&outer.dest, &flow.dest);
+        write_v6(ip, 8, source, &flow.dest);
+        delta += address_delta(&outer.source, source) + address_delta(&outer.dest, &flow.dest);
     }
     let icmp = packet.view::<8>(l4).ok_or(Reason::Internal)?;
     icmp.set(

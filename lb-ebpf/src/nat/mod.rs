@@ -258,8 +258,8 @@ pub(crate) fn follow_session(
     let flow = &*flow;
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
-    rewrite::addresses(packet, headers, flow)?;
     if key.scope & REPLY != 0 {
+        rewrite::addresses(packet, headers, flow)?;
         return send_reply(ctx, flow, bytes);
     }
     let tables = tables();
@@ -268,6 +268,7 @@ pub(crate) fn follow_session(
         // Of a later fragment nobody is told (RFC 1122 §3.2.2).
         return Err(Reason::TooBig);
     }
+    rewrite::addresses(packet, headers, flow)?;
     Addresses::new(way.next_hop, way.egress).write(ctx)?;
     let action = link::leave_by(ctx, way.egress.ifindex)?;
     count_packet(flow.member, Marks::none(), 0, bytes);

@@ -165,7 +165,10 @@ fn sweep_services(dataplane: &mut Dataplane, state: &State) -> Result<()> {
     for key in there.keys().filter(|key| !wanted.contains_key(key)) {
         dataplane.services.remove(&key.vip_key())?;
     }
-    for (key, target) in wanted.iter().filter(|(key, _)| !there.contains_key(key)) {
+    for (key, target) in wanted
+        .iter()
+        .filter(|(key, target)| there.get(key) != Some(target))
+    {
         dataplane.add_service(&key.vip_key(), *target)?;
     }
     Ok(())

@@ -226,10 +226,12 @@ impl State {
 
     /// The entries of all tables.
     pub(super) fn picture(&self) -> Picture {
-        let mut services = BTreeMap::new();
+        let mut services = BTreeMap::<ServiceKey, u64>::new();
         for (&index, vip) in &self.vips {
             let address = ServiceKey::any(vip.service.address, 0);
-            services.insert(address, target::pack(target::ADDRESS, 0));
+            let bit = target::protocol_bit(vip.service.protocol.number());
+            let target = services.entry(address).or_default();
+            *target |= target::pack(target::ADDRESS, bit);
             services.insert(
                 ServiceKey::from(vip.service.key()),
                 target::pack(target::VIP, index),

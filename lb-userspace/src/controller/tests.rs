@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::member::{NextHop, control};
+use lb_common::{
+    member::{NextHop, control},
+    proto,
+    vip::target,
+};
 use proptest::prelude::*;
 
 use super::{
@@ -183,6 +187,31 @@ fn a_vip_that_is_replaced_keeps_the_health_of_its_backends() {
         let (after, _) = next(&state, &checked("forward = \"ipip\"")).unwrap();
         let member = after.members.values().next().unwrap();
         assert_eq!((member.healthy, member.proven), (healthy, true));
+    }
+}
+
+/// The data path asks an address which protocols have a service there, where a fragment has no ports.
+#[test]
+fn an_address_names_the_protocols_that_it_serves() {
+    for protocols in [&["tcp"][..], &["udp"], &["tcp", "udp"]] {
+        let vips = protocols.iter().map(|protocol| {
+            format!(
+                "[[vip]]\nname = \"{protocol}\"\naddress = \"203.0.113.1\"\nport = 80\n\
+                 protocol = \"{protocol}\"\nforward = \"l2\"\nring_size = 251\n\
+                 [[vip.backend]]\nname = \"b\"\naddress = \"10.0.0.1\"\n"
+            )
+        });
+        let (state, _) = next(&State::default(), &parse(&vips.collect::<String>())).unwrap();
+        let services = state.picture().services;
+        let (_, &address) = services
+            .iter()
+            .find(|(key, _)| key.protocol() == 0)
+            .unwrap();
+        assert_eq!(target::kind(address), target::ADDRESS);
+        for (name, number) in [("tcp", proto::TCP), ("udp", proto::UDP)] {
+            let serves = protocols.contains(&name);
+            assert_eq!(target::may_serve(address, number), serves, "{protocols:?}");
+        }
     }
 }
 

@@ -196,7 +196,10 @@ fn write_vip(
     let key = VipKey::new(&dest, packets.family, protocol, PORT.to_be());
     dataplane.add_service(&key, target::pack(target::VIP, vip))?;
     let key = VipKey::new(&dest, packets.family, 0, 0);
-    dataplane.add_service(&key, target::pack(target::ADDRESS, 0))?;
+    dataplane.add_service(
+        &key,
+        target::pack(target::ADDRESS, target::protocol_bit(protocol)),
+    )?;
     Ok(())
 }
 

@@ -316,8 +316,11 @@ pub fn add(dataplane: &mut Dataplane, service: &Service, state: u8, egress: u16)
     set_ring(dataplane, index, &[index; RING_SIZE as usize])?;
     let vip = target::pack(target::VIP, index);
     dataplane.add_service(&service.key(service.protocol, service.port), vip)?;
-    let address = target::pack(target::ADDRESS, 0);
-    dataplane.add_service(&service.key(0, 0), address)?;
+    let address = service.key(0, 0);
+    let others = dataplane.services.get(&address)?.unwrap_or(0);
+    let bit = target::protocol_bit(service.protocol);
+    let meaning = target::pack(target::ADDRESS, bit) | others;
+    dataplane.add_service(&address, meaning)?;
     Ok(())
 }
 

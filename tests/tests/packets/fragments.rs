@@ -1,15 +1,19 @@
 //! Fragments: the later ones follow the first.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lab::{
     bytecode::{
         Bench, Expect,
-        tables::{NAT4, NAT6, SERVICES, Service, VIP4, VIP6},
+        tables::{self, NAT4, NAT6, SERVICES, Service, VIP4, VIP6},
     },
-    packet::{ACK, Extension, Fragment, Frame, Ip, SYN, V4, V6, icmp, tcp},
+    packet::{ACK, Extension, Fragment, Frame, Ip, SYN, Transport, V4, V6, icmp, icmp6, tcp},
 };
-use lb_common::{reason::Reason, vip::forward};
+use lb_common::{
+    member::control,
+    reason::Reason,
+    vip::{VipKey, forward, target},
+};
 
 use crate::{
     forwarding::{TAGS, direct, expect, output},
@@ -117,6 +121,9 @@ fn foreign(bench: &mut Bench, client: Client) {
             bench.check(&format!("last to {dest}"), &last, &Expect::of(reason));
         }
     }
+    unknown(bench, client);
+    hidden(bench, client);
+    without_whole_headers(bench, client);
     let ping = Frame::new(V4::new(client.v4, VIP4), icmp(8, 0, 7)).payload(vec![7; 200]);
     let (first, last) = (
         part(&ping, 902, 0, 96, true),
@@ -132,6 +139,137 @@ fn foreign(bench: &mut Bench, client: Client) {
         &last,
         &Expect::of(Reason::NoService),
     );
+}
+
+/// Of protocols that no VIP can have: SCTP, ESP, GRE, IP in IP.
+fn unknown(bench: &mut Bench, client: Client) {
+    for dest in [IpAddr::V4(VIP4), VIP6.into(), NAT4.into(), NAT6.into()] {
+        for protocol in [132, 50, 47, 4, 41] {
+            let whole = Frame::new(
+                Ip::new(client.like(dest), dest),
+                Transport::Raw { protocol },
+            );
+            let whole = whole.payload(vec![0; 64]);
+            let (first, last) = (
+                part(&whole, 910, 0, 32, true),
+                part(&whole, 910, 32, 32, false),
+            );
+            for fragment in [&last, &first, &last] {
+                let name = format!("a fragment of protocol {protocol} to {dest}");
+                bench.check(&name, fragment, &Expect::of(Reason::NoService));
+            }
+        }
+    }
+}
+
+/// Datagrams whose fragments begin with destination options: what is behind them, only the first one tells.
+fn hidden(bench: &mut Bench, client: Client) {
+    let service = &SERVICES[9];
+    let of = |transport, id| {
+        let whole = Frame::new(V6::new(client.v6, VIP6), transport).payload(vec![7; 200]);
+        let Ip::V6(ip) = &whole.ip else {
+            unreachable!()
+        };
+        let mut with_options = ip.clone();
+        with_options.extensions = vec![Extension::Options(60, 16)];
+        let inside = whole.clone().with_ip(|ip| *ip = with_options.into());
+        let datagram = inside.packet()[40..].to_vec();
+        let len = datagram.len() - 96;
+        let whole = whole.with_transport(Transport::Raw { protocol: 60 });
+        let whole = whole.payload(datagram);
+        (
+            part(&whole, id, 0, 96, true),
+            part(&whole, id, 96, len, false),
+        )
+    };
+    let orphan = Expect::of(Reason::FragmentOrphan);
+    for (number, transport, reason) in [
+        (0, icmp6(128, 0, 7), Reason::IcmpOther),
+        (1, Transport::Raw { protocol: 132 }, Reason::NoService),
+        (2, tcp(960, 22, ACK), Reason::NoService),
+    ] {
+        let (first, last) = of(transport.clone(), 960 + number);
+        bench.check(&format!("before the first: {transport:?}"), &last, &orphan);
+        bench.check(
+            &format!("first: {transport:?}"),
+            &first,
+            &Expect::of(reason),
+        );
+        let passed = Expect::of(Reason::NoService);
+        bench.check(&format!("last: {transport:?}"), &last, &passed);
+    }
+    let (first, last) = of(tcp(960, 80, ACK), 970);
+    bench.check("before the first, for a VIP", &last, &orphan);
+    bench.check("first, for a VIP", &first, &follows(service, &first));
+    bench.check("last, for a VIP", &last, &follows(service, &last));
+}
+
+/// A first fragment for no service passes though it has no more than the ports; so do the others.
+fn without_whole_headers(bench: &mut Bench, client: Client) {
+    for (dest, id) in [(IpAddr::V4(VIP4), 980), (VIP6.into(), 990)] {
+        for (protocol, reason) in [(6, Reason::NoService), (17, Reason::FragmentTiny)] {
+            let whole = client
+                .to_port(dest, protocol, 980, 2049, SYN)
+                .payload(vec![1; 64]);
+            let id = id + u16::from(protocol == 6);
+            // Of UDP no fragment has a part of the header: offsets count in eights, and 0 bytes have no ports.
+            let first = part(&whole, id, 0, if protocol == 6 { 8 } else { 0 }, true);
+            let last = part(&whole, id, 8, 32, false);
+            let name = format!("tiny, protocol {protocol}, to {dest}");
+            bench.check(&name, &first, &Expect::of(reason));
+            let reason = match reason {
+                Reason::FragmentTiny => Reason::FragmentOrphan,
+                passed => passed,
+            };
+            bench.check(&format!("{name}, last"), &last, &Expect::of(reason));
+        }
+    }
+}
+
+/// Of a protocol that no VIP of the address has, all fragments pass, in whatever order they come.
+#[test]
+fn fragments_of_a_protocol_without_a_service_pass() {
+    let mut bench = bench();
+    let client = Client::new(1);
+    let addresses = [
+        IpAddr::V4(Ipv4Addr::new(203, 0, 113, 40)),
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x40)),
+    ];
+    let here = bench.dataplane.egress.find(1).unwrap().unwrap();
+    for (address, like) in addresses.into_iter().zip([SERVICES[0], SERVICES[9]]) {
+        for (served, other) in [(6, 17), (17, 6)] {
+            let service = Service {
+                index: 30,
+                address,
+                protocol: served,
+                ..like
+            };
+            let dataplane = &mut bench.dataplane;
+            tables::add(dataplane, &service, control::SERVING, here).unwrap();
+            // The other one does not count any more.
+            let meaning = target::pack(target::ADDRESS, target::protocol_bit(served));
+            let (key, family) = tables::address(address);
+            dataplane
+                .add_service(&VipKey::new(&key, family, 0, 0), meaning)
+                .unwrap();
+            for (protocol, reason) in [(served, Reason::FragmentOrphan), (other, Reason::NoService)]
+            {
+                let whole = client.to_port(address, protocol, 900, 2049, ACK);
+                let whole = whole.payload(vec![7; 200]);
+                let id = 1000 + u16::from(served) * 32 + u16::from(protocol);
+                let name = format!("protocol {protocol} where {served} is served at {address}");
+                let last = part(&whole, id, 96, 100, false);
+                bench.check(&format!("{name}, last"), &last, &Expect::of(reason));
+                let tiny = part(&whole, id, 0, 0, true);
+                let reason = match reason {
+                    Reason::FragmentOrphan => Reason::FragmentTiny,
+                    passed => passed,
+                };
+                bench.check(&format!("{name}, tiny"), &tiny, &Expect::of(reason));
+            }
+        }
+    }
+    bench.conclude();
 }
 
 /// A fragment header on a whole datagram (RFC 6946) makes no difference.

@@ -36,6 +36,7 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
         too_big(bench, client, tags);
     }
     too_big_with_options(bench, client);
+    expired_with_options(bench, client);
     odd_errors(bench, client);
     to_the_host(bench, client);
 }
@@ -164,6 +165,7 @@ fn errors(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
             }
         }
         in_fragments(bench, &service, &flow);
+        behind_extensions(bench, &service, &flow);
         for error in errors_about(&returned(&flow), shortest - 1) {
             bench.check("a short quote", &error, &Expect::of(Reason::IcmpNoFlow));
             // What follows the packet in the frame is no quote.
@@ -219,6 +221,66 @@ fn in_fragments(bench: &mut Bench, service: &Service, flow: &Frame) {
     }
 }
 
+/// Chains of extension headers that are followed, and their lengths.
+pub(crate) fn chains() -> [(Vec<Extension>, usize); 3] {
+    use Extension::{Auth, Options};
+    [
+        (vec![Options(60, 8)], 8),
+        (vec![Options(0, 24), Options(60, 8), Auth(24)], 56),
+        (vec![Options(0, 256), Options(60, 256)], 512),
+    ]
+}
+
+/// Errors about packets with extension headers, which may have some of their own.
+fn behind_extensions(bench: &mut Bench, service: &Service, flow: &Frame) {
+    let quoting = |chain: &[Extension]| {
+        let mut quoted = returned(flow);
+        let Ip::V6(ip) = &mut quoted.ip else {
+            return None;
+        };
+        ip.extensions = chain.to_vec();
+        Some(quoted)
+    };
+    for (chain, len) in chains() {
+        let Some(quoted) = quoting(&chain) else {
+            return;
+        };
+        let whole = 40 + len + 8;
+        for keep in [whole, whole + 3, 1200] {
+            for (outer, _) in [(Vec::new(), 0)].into_iter().chain(chains()) {
+                for error in errors_about(&quoted, keep) {
+                    let error = error.with_ip(|ip| {
+                        let Ip::V6(ip) = ip else { unreachable!() };
+                        ip.extensions = outer.clone();
+                    });
+                    let expect = forwarded(service, &error, flow);
+                    let name = format!("about {chain:?}, {keep} of it, behind {outer:?}");
+                    bench.check(&name, &error, &expect);
+                }
+            }
+        }
+        // Cut off before or inside the ports, or among the extension headers.
+        for keep in [whole - 1, whole - 8, 40 + len / 2, 41] {
+            for error in errors_about(&quoted, keep) {
+                let refused = Expect::of(Reason::IcmpNoFlow);
+                let name = format!("about {chain:?}, only {keep} of it");
+                bench.check(&name, &error, &refused);
+                let padded = error.padding(&[0; 64]);
+                bench.check(&format!("{name}, padded"), &padded, &refused);
+            }
+        }
+    }
+    for chain in [
+        vec![Extension::Routing(1)],
+        vec![Extension::Options(60, 8); 8],
+    ] {
+        for error in quoting(&chain).iter().flat_map(|it| errors_about(it, 1200)) {
+            let name = format!("about {chain:?}");
+            bench.check(&name, &error, &Expect::of(Reason::IcmpNoFlow));
+        }
+    }
+}
+
 fn odd_errors(bench: &mut Bench, client: Client) {
     for service in [SERVICES[0], SERVICES[9]] {
         let flow = returned(&client.to(&service, 2000, ACK));
@@ -250,9 +312,8 @@ fn odd_errors(bench: &mut Bench, client: Client) {
 /// The node's own message about a frame: as much as it quotes.
 fn answer(frame: &Frame, v4: Transport, v6: Transport) -> Frame {
     let mut quote = frame.packet();
-    let short = if frame.ip.dest().is_ipv4() { 28 } else { 48 };
-    let keep = if quote.len() >= 504 { 504 } else { short };
-    quote.truncate(keep);
+    // 576 bytes in all (RFC 1812 §4.3.2.3), or 1280 (RFC 4443 §2.4).
+    quote.truncate(if frame.ip.dest().is_ipv4() { 548 } else { 1232 });
     let mut answer = message(frame.ip.dest(), frame.ip.source(), v4, v6)
         .payload(quote)
         .tags(&frame.tags)
@@ -266,7 +327,9 @@ fn answer(frame: &Frame, v4: Transport, v6: Transport) -> Frame {
 fn expired(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
     for service in SERVICES {
         for hops in [0, 1] {
-            for len in [0, 30, 490, 1200] {
+            for len in [
+                0, 1, 30, 490, 507, 508, 520, 521, 1171, 1172, 1191, 1192, 1200,
+            ] {
                 let frame = client
                     .to(&service, 2100, ACK)
                     .payload(vec![9; len])
@@ -327,10 +390,7 @@ fn too_big_with_options(bench: &mut Bench, client: Client) {
             continue;
         }
         let frame = client.to(&service, 2300, ACK).payload(vec![8; 2000]);
-        let frame = frame.with_ip(|ip| match ip {
-            Ip::V4(ip) => ip.options = vec![1; 8],
-            Ip::V6(ip) => ip.extensions = vec![Extension::Options(60, 16)],
-        });
+        let frame = with_options(frame);
         let room = MTU - overhead(&service);
         let answer = answer(&frame, icmp(3, 4, room), icmp6(2, 0, room));
         let reason = if service.address.is_ipv4() {
@@ -343,6 +403,26 @@ fn too_big_with_options(bench: &mut Bench, client: Client) {
             &frame,
             &Expect::sent(reason, &answer),
         );
+    }
+}
+
+fn with_options(frame: Frame) -> Frame {
+    frame.with_ip(|ip| match ip {
+        Ip::V4(ip) => ip.options = vec![1; 40],
+        Ip::V6(ip) => ip.extensions = vec![Extension::Options(60, 16), Extension::Options(60, 256)],
+    })
+}
+
+/// Nor from learning that the hop count was too small, with the ports in what is quoted.
+fn expired_with_options(bench: &mut Bench, client: Client) {
+    for service in SERVICES {
+        for len in [0, 1, 400, 1300] {
+            let frame = client.to(&service, 2310, ACK).payload(vec![8; len]);
+            let frame = with_options(frame).hops(1);
+            let answer = answer(&frame, icmp(11, 0, 0), icmp6(3, 0, 0));
+            let name = format!("options, last hop, {len} bytes, {service:?}");
+            bench.check(&name, &frame, &Expect::sent(Reason::TimeExceeded, &answer));
+        }
     }
 }
 

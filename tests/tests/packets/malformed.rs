@@ -25,6 +25,7 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
     ipv4_headers(bench, client);
     ipv6_lengths(bench, client);
     transports(bench, client);
+    foreign(bench, client);
     cut_off(bench, client);
 }
 
@@ -268,6 +269,59 @@ fn transports(bench: &mut Bench, client: Client) {
             &frame,
             &expect(&service, &frame, false),
         );
+    }
+}
+
+/// What is for no service is passed, whatever else is wrong with it, also behind options and extension headers; what is for one
+/// is not.
+fn foreign(bench: &mut Bench, client: Client) {
+    for (service, other) in [
+        (SERVICES[0], 22),
+        (SERVICES[2], 9),
+        (SERVICES[9], 22),
+        (SERVICES[16], 9),
+    ] {
+        let v4 = service.address.is_ipv4();
+        let l4 = 14 + if v4 { 24 } else { 56 };
+        for (port, passed) in [(service.port, false), (other, true)] {
+            let frame = client.to_port(service.address, service.protocol, 4500, port, ACK);
+            let frame = frame.with_ip(|ip| match ip {
+                Ip::V4(ip) => ip.options = vec![1; 4],
+                Ip::V6(ip) => ip.extensions = vec![Extension::Options(60, 16)],
+            });
+            let mut wrongs = vec![("transport", Reason::BadTransport, frame.bytes())];
+            let at = if service.protocol == 6 {
+                l4 + 12
+            } else {
+                l4 + 5
+            };
+            wrongs[0].2[at] = if service.protocol == 6 { 0x40 } else { 7 };
+            let longer = if v4 {
+                with_header(&frame, |ip| ip[3] += 1)
+            } else {
+                let mut bytes = frame.bytes();
+                bytes[19] += 1;
+                bytes
+            };
+            wrongs.push(("length", Reason::BadHeader, longer));
+            if v4 {
+                let mut bytes = frame.bytes();
+                bytes[24] ^= 1;
+                wrongs.push(("checksum", Reason::BadChecksum, bytes));
+            }
+            for (what, reason, bytes) in wrongs {
+                let reason = if passed { Reason::NoService } else { reason };
+                let name = format!("wrong {what}, port {port}, like {service:?}");
+                bench.check_bytes(&name, &bytes, &Expect::of(reason));
+            }
+        }
+    }
+    for vip in [SERVICES[0].address, SERVICES[9].address] {
+        let raw = Transport::Raw { protocol: 47 };
+        let gre = Frame::new(Ip::new(client.like(vip), vip), raw);
+        let mut wrong = gre.bytes();
+        wrong[if vip.is_ipv4() { 24 } else { 19 }] ^= 0x40;
+        bench.check_bytes("GRE, somehow wrong", &wrong, &Expect::of(Reason::NoService));
     }
 }
 

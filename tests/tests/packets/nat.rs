@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lab::{
     bytecode::{
-        Bench, Expect,
+        Bench, Expect, Verdict,
         tables::{MTU, NAT_DOWN, NAT_PORTS, NAT4, NAT6, SERVICES, Service},
     },
     packet::{ACK, FIN, Frame, Ip, OUTSIDE, OWN, RST, SYN, Transport},
@@ -13,7 +13,7 @@ use lb_common::{reason::Reason, vip::forward};
 
 use crate::{
     fragments::part,
-    icmp::{errors_about, no_hosts},
+    icmp::{chains, errors_about, no_hosts},
     stage::{Client, bench},
 };
 
@@ -155,6 +155,10 @@ fn session(bench: &mut Bench, client: Client, service: &Service) {
         &Expect::of(Reason::HopLimit),
     );
     errors(bench, &session, &frame(ACK, 100));
+    if service.address.is_ipv6() {
+        errors_behind_extensions(bench, &session, &frame(ACK, 100));
+    }
+    large_error(bench, &session, &frame(ACK, 1400));
     let index = service.index;
     let room = MTU as usize - frame(ACK, 0).packet().len();
     bench.check(
@@ -212,6 +216,16 @@ fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
                 .plus(&format!("m{index}.reply_bytes"), error.bytes().len());
             let name = format!("{:?} about a request, {keep} of it", error.transport);
             bench.check(&name, &error, &expect);
+            // The backend's own leaves under the VIP's address, as its packets do.
+            let (own, out) = (
+                from(error, session.service.backend()),
+                from(out, session.service.address),
+            );
+            let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+                .plus(&format!("m{index}.icmp_errors"), 1)
+                .plus(&format!("m{index}.reply_packets"), 1)
+                .plus(&format!("m{index}.reply_bytes"), own.bytes().len());
+            bench.check(&format!("{name}, by the backend"), &own, &expect);
         }
         // About a reply on its way to the client.
         let (reply, out_reply) = session.reply(request);
@@ -228,6 +242,73 @@ fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
                 .plus(&format!("m{index}.icmp_errors"), 1);
             let name = format!("{:?} about a reply, {keep} of it", error.transport);
             bench.check(&name, &error, &expect);
+            // The client's own, likewise.
+            let (own, out) = (from(error, session.client), from(out, session.node));
+            let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+                .plus(&format!("m{index}.icmp_errors"), 1);
+            bench.check(&format!("{name}, by the client"), &own, &expect);
+        }
+    }
+}
+
+/// The same from another source.
+fn from(mut frame: Frame, source: IpAddr) -> Frame {
+    let dest = frame.ip.dest();
+    frame.ip.set_addresses(source, dest);
+    frame
+}
+
+/// Errors about packets with extension headers.
+fn errors_behind_extensions(bench: &mut Bench, session: &Session, request: &Frame) {
+    let index = session.service.index;
+    for (chain, len) in chains() {
+        let request = request.clone().with_ip(|ip| {
+            if let Ip::V6(ip) = ip {
+                ip.extensions = chain;
+            }
+        });
+        let (reply, out_reply) = session.reply(&request);
+        let ends = [
+            (session.request(&request), request, (OUTSIDE, true)),
+            (out_reply, reply, (session.service.mac(), false)),
+        ];
+        for (sent, original, (to, is_reply)) in ends {
+            let errors = errors_about(&sent, 1200).into_iter();
+            for (error, as_sent) in errors.zip(errors_about(&original, 1200)) {
+                let mut out = as_sent.link(to, OWN);
+                out.payload[7] = error.payload[7];
+                *out.ip.hops_mut() -= 1;
+                let mut expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
+                    .plus(&format!("m{index}.icmp_errors"), 1);
+                if is_reply {
+                    expect = expect
+                        .plus(&format!("m{index}.reply_packets"), 1)
+                        .plus(&format!("m{index}.reply_bytes"), error.bytes().len());
+                }
+                let name = format!("{:?} behind {len} bytes", error.transport);
+                bench.check(&name, &error, &expect);
+            }
+        }
+    }
+}
+
+/// An error to the backend that does not fit the way there is dropped: nobody is told about an error.
+fn large_error(bench: &mut Bench, session: &Session, request: &Frame) {
+    let (_, out_reply) = session.reply(request);
+    for error in errors_about(&out_reply, 1600) {
+        let room = MTU as usize - (error.packet().len() - error.payload.len());
+        let mut fits = error.clone();
+        fits.payload.resize(room, 0);
+        let mut larger = fits.clone();
+        larger.payload.push(0);
+        let name = format!("{:?} of more bytes than fit", error.transport);
+        bench.check(&name, &larger, &Expect::of(Reason::TooBig));
+        let run = bench.dataplane.run(&fits.bytes()).unwrap();
+        if run.verdict != Verdict::Tx as u32 {
+            bench.fail(format!(
+                "one byte less than {name}: verdict {}",
+                run.verdict
+            ));
         }
     }
 }
@@ -304,6 +385,14 @@ fn fragmented(bench: &mut Bench, client: Client, service: &Service) {
         &forwarded(&session, &first),
     );
     bench.check(&name("last fragment"), &last, &forwarded(&session, &last));
+    // More than fits the way to the backend; nobody is told of a later fragment.
+    let header = last.packet().len() - (total - 120);
+    let room = (MTU as usize - header) & !7;
+    let long = whole.clone().payload(vec![0x3c; 2000]);
+    let fits = part(&long, id, 120, room, true);
+    bench.check(&name("long fragment"), &fits, &forwarded(&session, &fits));
+    let larger = part(&long, id, 120, room + 8, true);
+    bench.check(&name("too long"), &larger, &Expect::of(Reason::TooBig));
     let (first, first_out) = session.reply(&first);
     let (last, last_out) = session.reply(&last);
     bench.check(

@@ -1,0 +1,33 @@
+//! What the entries of the VIP table mean.
+
+use lb_common::{
+    proto,
+    vip::target::{ADDRESS, NAT_SOURCE, VIP, index, kind, may_serve, pack, protocol_bit},
+};
+
+#[test]
+fn an_address_serves_the_protocols_of_its_bits() {
+    let (tcp, udp) = (protocol_bit(proto::TCP), protocol_bit(proto::UDP));
+    for (bits, serves_tcp, serves_udp) in [
+        (0, false, false),
+        (tcp, true, false),
+        (udp, false, true),
+        (tcp | udp, true, true),
+    ] {
+        let address = pack(ADDRESS, bits);
+        assert_eq!((kind(address), index(address)), (ADDRESS, bits));
+        assert_eq!(may_serve(address, proto::TCP), serves_tcp);
+        assert_eq!(may_serve(address, proto::UDP), serves_udp);
+    }
+}
+
+#[test]
+fn no_other_protocol_is_served_and_a_nat_source_takes_both() {
+    for protocol in 0..=255 {
+        let can_be = protocol == proto::TCP || protocol == proto::UDP;
+        assert_eq!(may_serve(pack(ADDRESS, u16::MAX), protocol), can_be);
+        // Their index is another thing.
+        assert_eq!(may_serve(pack(NAT_SOURCE, 0), protocol), can_be);
+        assert_eq!(may_serve(pack(VIP, 0), protocol), can_be);
+    }
+}
