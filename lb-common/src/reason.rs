@@ -54,6 +54,7 @@ reasons! {
     NoVip "NO_VIP" Passed "For an address that no VIP has. Normal: the host's own traffic."
     NoService "NO_SERVICE" Passed "For a VIP's address, but another port or protocol. Normal: few (scans)."
     IcmpOther "ICMP_OTHER" Passed "ICMP for a VIP's address that is neither an echo request nor an error. Normal: few (neighbour discovery)."
+    LinkGroup "LINK_GROUP" Passed "For a VIP or a NAT source, in a frame to many stations (broadcast, multicast): nobody forwards such (RFC 1812 §5.3.4). Normal: 0."
     NatNoSession "NAT_NO_SESSION" Passed "For a NAT source address, but of no session: the host's own traffic, answers to its health checks among it, or a packet that came late. Normal: few besides these answers."
     BadHeader "BAD_HEADER" Dropped "For a VIP, with an IP header that contradicts itself or the frame. Normal: 0."
     BadChecksum "BAD_CHECKSUM" Dropped "For a VIP, with a wrong IPv4 header checksum. Normal: 0."

@@ -10,11 +10,13 @@ use crate::{
     forward::forward_plain,
     fragments,
     headers::Headers,
+    link,
     maps::{self, Tables},
     packet::{Packet, View},
     scratch,
     services::{Service, address, foreign, service},
     stages::Stage,
+    trace,
     transport::{self, PORTS_LEN, UDP_LEN},
     verdict::Verdict,
 };
@@ -30,14 +32,14 @@ const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
 /// Takes a packet whose IPv4 header is at `l3`.
 ///
 /// TCP and UDP without options and fragments are handled here. All else, which is rare, goes to
-/// [`uncommon_v4`], and so does what is malformed: that finds out what is wrong with it.
+/// [`uncommon_v4`], and so does what is malformed, forged or `to_group`: that finds out what is wrong with it.
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
+pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: bool) -> Verdict {
     let uncommon = Verdict::next(Stage::UncommonV4, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
         return uncommon;
     };
-    if ip.get::<u8>(0) != PLAIN || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
+    if to_group || ip.get::<u8>(0) != PLAIN || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
         return uncommon;
     }
     let tables = maps::tables();
@@ -53,6 +55,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         }
     }
     if !checksum::is_right(sum(ip))
+        || !headers.is_from_a_host()
         || headers.length < (LEN + UDP_LEN) as u32
         || !packet.holds(headers.length + headers.l3)
     {
@@ -116,11 +119,20 @@ pub(crate) fn hand_over(
     headers: &Headers,
     service: Service,
 ) -> Verdict {
-    if service.is_vip() {
-        scratch::leave(headers);
-        return Verdict::next(Stage::Forward, 0, u32::from(service.index()));
+    // A router forwards neither frames to many, of which each would send a copy, nor packets of whom nobody can answer
+    // (RFC 1812 §5.3.4, §5.3.7).
+    if link::is_to_group(ctx) {
+        return fragments::pass(headers, Reason::LinkGroup);
     }
-    dispatch(ctx, tables, headers, service)
+    if !service.is_vip() {
+        return dispatch(ctx, tables, headers, service);
+    }
+    if !headers.is_from_a_host() {
+        trace::vip(service.index());
+        return Verdict::of(Reason::MartianSource);
+    }
+    scratch::leave(headers);
+    Verdict::next(Stage::Forward, 0, u32::from(service.index()))
 }
 
 /// Sum of the five words of a plain header.

@@ -31,14 +31,14 @@ const FRAGMENT_BITS: u16 = 0xfff9_u16.to_be();
 const OFFSET_BITS: u16 = 0xfff8_u16.to_be();
 
 /// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, which are rare, and what
-/// is malformed are handled by [`uncommon_v6`].
+/// is malformed, forged or `to_group` are handled by [`uncommon_v6`].
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
+pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: bool) -> Verdict {
     let uncommon = Verdict::next(Stage::UncommonV6, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
         return uncommon;
     };
-    if ip.get::<u8>(0) >> 4 != 6 {
+    if to_group || ip.get::<u8>(0) >> 4 != 6 {
         return uncommon;
     }
     let tables = maps::tables();
@@ -54,7 +54,10 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize) -> Verdict {
         }
     }
     let room = headers.length - LEN as u32;
-    if room < UDP_LEN as u32 || !packet.holds(headers.length + headers.l3) {
+    if room < UDP_LEN as u32
+        || !headers.is_from_a_host()
+        || !packet.holds(headers.length + headers.l3)
+    {
         return uncommon;
     }
     let Ok(tcp_flags) = transport::check(packet, l3 + LEN, protocol, room, false) else {

@@ -38,13 +38,14 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
             l3 += TAG;
         }
     }
+    let to_group = group_bit(ethernet);
     match ether_type {
         ether::IPV4 | ether::IPV6 if l3 != EthHdr::LEN => {
             let is_v6 = u32::from(ether_type == ether::IPV6);
             Verdict::next(Stage::Tagged, l3 as u32, is_v6)
         }
-        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN),
-        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN),
+        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN, to_group),
+        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN, to_group),
         _ => Verdict::of(Reason::NotIp),
     }
 }
@@ -56,13 +57,28 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
 pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -> u32 {
     // Constants here, too: with a variable offset the compiler drops checks that the verifier needs.
     let packet = Packet::of(ctx);
+    let to_group = packet.view::<18>(0).is_some_and(group_bit);
     let verdict = match (l3, is_v6) {
-        (18, 0) => ipv4::receive(ctx, packet, 18),
-        (18, _) => ipv6::receive(ctx, packet, 18),
-        (_, 0) => ipv4::receive(ctx, packet, 22),
-        _ => ipv6::receive(ctx, packet, 22),
+        (18, 0) => ipv4::receive(ctx, packet, 18, to_group),
+        (18, _) => ipv6::receive(ctx, packet, 18, to_group),
+        (_, 0) => ipv4::receive(ctx, packet, 22, to_group),
+        _ => ipv6::receive(ctx, packet, 22, to_group),
     };
     verdict.0
+}
+
+/// Whether a frame is for more than one station (multicast, broadcast).
+#[inline(always)]
+fn group_bit<const LEN: usize>(frame: View<LEN>) -> bool {
+    frame.get::<u8>(0) & 1 != 0
+}
+
+/// The same, asked of the packet.
+#[inline(always)]
+pub(crate) fn is_to_group(ctx: *mut xdp_md) -> bool {
+    Packet::of(ctx)
+        .view::<{ EthHdr::LEN }>(0)
+        .is_some_and(group_bit)
 }
 
 /// The VLAN tags of a frame whose IP header is at `l3`, as they are between the addresses and the

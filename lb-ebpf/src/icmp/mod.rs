@@ -14,7 +14,7 @@ use crate::{
     forward::{Sending, send, way},
     headers::Headers,
     ipv6::Chain,
-    link::Addresses,
+    link::{self, Addresses},
     maps, nat,
     packet::Packet,
     scratch::scratch,
@@ -104,10 +104,21 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if kind == echo_request && icmp.get::<u8>(1) == 0 {
         return Ok(Verdict::next(Stage::Echo, 0, 0));
     }
-    if is_v4 && v4::is_error(kind) {
+    let is_error = if is_v4 {
+        v4::is_error(kind)
+    } else {
+        v6::is_error(kind)
+    };
+    if is_error && link::is_to_group(ctx) {
+        return Err(Reason::LinkGroup);
+    }
+    if is_error && !headers.is_from_a_host() {
+        return Err(Reason::MartianSource);
+    }
+    if is_v4 && is_error {
         return Ok(Verdict::next(Stage::ErrorV4, 0, 0));
     }
-    if !is_v4 && v6::is_error(kind) {
+    if is_error {
         return about_v6(ctx, headers);
     }
     Err(Reason::IcmpOther)

@@ -407,10 +407,6 @@ pub(super) fn begin(
     session: &mut Session,
 ) -> Result<(), Reason> {
     trace::vip(vip_index);
-    if !headers.is_from_a_host() {
-        // The backend's replies would be sent to many, or back to ourselves.
-        return Err(Reason::MartianSource);
-    }
     if headers.is_tcp() && !headers.opens() {
         return Err(Reason::NatNoFlow);
     }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    is_host,
     member::{Member, control},
     nat::{MAX_NAT_SOURCES, NatKey, PORT_TRIES, REPLY, state},
     reason::Reason,
@@ -113,13 +112,6 @@ impl Walker<'_> {
 
     /// The session that would begin with this packet.
     fn begin(&mut self, vip: &Vip) -> Step<Rewriting> {
-        let (dest, family) = self.flow.dest_address();
-        let source = self.flow.source_address();
-        if !is_host(&source, family) || source == dest {
-            let text = "the source is no single host, or the VIP itself: none begins";
-            self.note("session", text);
-            return Err(Stop::Reason(Reason::MartianSource));
-        }
         if self.flow.protocol == Protocol::Tcp && !self.opens {
             self.note("session", "only a SYN begins one");
             return Err(Stop::Reason(Reason::NatNoFlow));

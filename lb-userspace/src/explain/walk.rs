@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    Address, family,
+    Address, family, is_host,
     reason::{Fate, Reason},
     ring::{MemberIndex, NO_MEMBER},
     vip::{Vip, VipKey, affinity, forward, target, track},
@@ -248,6 +248,16 @@ impl Walker<'_> {
 
     fn serve(&mut self, index: u16) -> Step<End> {
         let vip = self.sources.tables.vips.read(index)?;
+        let (dest, family) = self.flow.dest_address();
+        let source = self.flow.source_address();
+        if !is_host(&source, family) || source == dest {
+            let ip = self.flow.source.ip();
+            self.note(
+                "source",
+                format!("{ip} is no single host, or the VIP itself"),
+            );
+            return Err(Stop::Reason(Reason::MartianSource));
+        }
         if vip.forward == forward::NAT {
             return self.request(index, &vip);
         }

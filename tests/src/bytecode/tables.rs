@@ -316,11 +316,15 @@ pub fn add(dataplane: &mut Dataplane, service: &Service, state: u8, egress: u16)
     set_ring(dataplane, index, &[index; RING_SIZE as usize])?;
     let vip = target::pack(target::VIP, index);
     dataplane.add_service(&service.key(service.protocol, service.port), vip)?;
-    let address = service.key(0, 0);
-    let others = dataplane.services.get(&address)?.unwrap_or(0);
-    let bit = target::protocol_bit(service.protocol);
+    add_address(dataplane, &service.key(0, 0), service.protocol)
+}
+
+/// Adds the address of a VIP, or the VIP's protocol to those that it has.
+pub fn add_address(dataplane: &mut Dataplane, address: &VipKey, protocol: u8) -> Result<()> {
+    let others = dataplane.services.get(address)?.unwrap_or(0);
+    let bit = target::protocol_bit(protocol);
     let meaning = target::pack(target::ADDRESS, bit) | others;
-    dataplane.add_service(&address, meaning)?;
+    dataplane.add_service(address, meaning)?;
     Ok(())
 }
 

@@ -241,6 +241,8 @@ impl World {
         let key = VipKey::new(&address, family, kind.protocol.number(), kind.port.to_be());
         let meaning = target::pack(target::VIP, kind.index);
         self.dataplane.add_service(&key, meaning).unwrap();
+        let (key, protocol) = (VipKey::new(&address, family, 0, 0), kind.protocol.number());
+        tables::add_address(&mut self.dataplane, &key, protocol).unwrap();
         self.rings.push(RingState::new_clean(&ring(dice, kind)));
         self.swap(self.rings.len() - 1);
     }

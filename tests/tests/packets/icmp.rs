@@ -505,13 +505,15 @@ fn some_are_not_answered() {
     let mut bench = bench();
     for vip in [IpAddr::V4(VIP4), VIP6.into()] {
         for source in no_hosts(vip) {
-            unanswered(&mut bench, source, vip);
+            for (frame, reason) in to_be_told(source, vip, Reason::MartianSource) {
+                bench.check(&format!("{source} to {vip}"), &frame, &Expect::of(reason));
+            }
         }
     }
     for vip in [IpAddr::V4(VIP4), VIP6.into()] {
         let from = Client::new(1).like(vip);
         for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
-            for (frame, reason) in to_be_told(from, vip) {
+            for (frame, reason) in to_be_told(from, vip, Reason::LinkGroup) {
                 let sender = frame.from;
                 let name = format!("{from} to {vip}, {group:?}");
                 bench.check(&name, &frame.link(group, sender), &Expect::of(reason));
@@ -530,15 +532,18 @@ pub(crate) fn no_hosts(vip: IpAddr) -> Vec<IpAddr> {
     forged.chain([vip]).collect()
 }
 
-fn unanswered(bench: &mut Bench, from: IpAddr, vip: IpAddr) {
-    for (frame, reason) in to_be_told(from, vip) {
-        bench.check(&format!("{from} to {vip}"), &frame, &Expect::of(reason));
-    }
-}
-
-/// Frames that are answered when they come from a host, and what becomes of them if they are not.
-fn to_be_told(from: IpAddr, vip: IpAddr) -> [(Frame, Reason); 2] {
+/// Frames that are answered when they come from a host to this node, and what becomes of them if they do not: the first for
+/// this reason.
+fn to_be_told(from: IpAddr, vip: IpAddr, refused: Reason) -> Vec<(Frame, Reason)> {
     let last_hop = Frame::new(Ip::new(from, vip), lab::packet::tcp(1, 80, ACK)).hops(1);
     let ping = message(from, vip, icmp(8, 0, 1), icmp6(128, 0, 1));
-    [(last_hop, Reason::HopLimit), (ping, Reason::IcmpOther)]
+    let quoted = Frame::new(Ip::new(vip, from), lab::packet::tcp(80, 1, ACK));
+    let errors = errors_about(&quoted, 1400).into_iter().map(|mut error| {
+        error.ip.set_addresses(from, vip);
+        (error, refused)
+    });
+    [(last_hop, refused), (ping, Reason::IcmpOther)]
+        .into_iter()
+        .chain(errors)
+        .collect()
 }

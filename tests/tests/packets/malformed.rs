@@ -4,12 +4,12 @@ use lab::{
     bytecode::{Bench, Expect, Verdict, tables::SERVICES},
     packet::{ACK, Extension, Frame, Ip, SYN, Transport, V4, V6, check::findings, icmp, icmp6},
 };
-use lb_common::reason::Reason;
+use lb_common::{reason::Reason, vip::forward};
 
 use crate::{
     forwarding::{TAGS, direct, expect},
     fragments::part,
-    icmp::errors_about,
+    icmp::{errors_about, no_hosts},
     nat,
     stage::{Client, bench},
 };
@@ -25,6 +25,7 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
     ipv4_headers(bench, client);
     ipv6_lengths(bench, client);
     transports(bench, client);
+    forwarded_by_nobody(bench, client);
     foreign(bench, client);
     cut_off(bench, client);
 }
@@ -216,6 +217,45 @@ fn ipv6_lengths(bench: &mut Bench, client: Client) {
         bytes[18..20].copy_from_slice(&[0, 0]);
         let name = format!("fragment header in the padding for {service:?}");
         bench.check_bytes(&name, &bytes, &Expect::of(Reason::BadHeader));
+    }
+}
+
+/// Sources that are no single host's, and frames to many stations: of both, options and fragments too.
+fn forwarded_by_nobody(bench: &mut Bench, client: Client) {
+    for service in SERVICES
+        .iter()
+        .filter(|service| service.forward != forward::NAT)
+    {
+        for tags in TAGS {
+            for source in no_hosts(service.address) {
+                let mut forged = client.to(service, 4500, ACK).tags(tags);
+                forged.ip.set_addresses(source, service.address);
+                let name = format!("from {source} for {service:?}");
+                bench.check(&name, &forged, &Expect::of(Reason::MartianSource));
+                let mut first = part(&forged, 4500, 0, 24, true);
+                first.ip.set_addresses(source, service.address);
+                bench.check(&name, &first, &Expect::of(Reason::MartianSource));
+            }
+        }
+    }
+    for service in &SERVICES {
+        for (tags, group) in TAGS.iter().zip([
+            [0xff; 6],
+            [1, 0, 0x5e, 0, 0, 1],
+            [0x33, 0x33, 0, 0, 0, 1],
+            [3; 6],
+        ]) {
+            let frame = client.to(service, 4501, SYN).tags(tags).payload([7; 60]);
+            let from = frame.from;
+            let frame = frame.link(group, from);
+            let name = format!("to {group:?} for {service:?}");
+            let passed = Expect::of(Reason::LinkGroup);
+            bench.check(&name, &frame, &passed);
+            bench.check(&name, &part(&frame, 4502, 0, 24, true), &passed);
+            // As the first one.
+            let last = part(&frame, 4502, 24, 8, false);
+            bench.check(&name, &last, &Expect::of(Reason::NoService));
+        }
     }
 }
 
