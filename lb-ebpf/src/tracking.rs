@@ -59,8 +59,8 @@ impl Answer {
     }
 }
 
-/// The member of a flow that is where it is looked for first, when nothing is to be written down about it: the
-/// common answer, without a call. `None`: [`ask`].
+/// The member of a flow that is in one of the two cells where it is looked for first, when nothing is to be written down
+/// about it: the common answer, without a call. `None`: [`ask`].
 ///
 /// Where the ring says the same, the member is the ring's and not what was read: the processor expects that, and goes
 /// on with the packet while the cell still comes from memory.
@@ -68,7 +68,11 @@ impl Answer {
 pub(crate) fn known(tables: Tables, question: &Question) -> Option<MemberIndex> {
     let place = Place::of(question.flow_hash);
     let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
-    let word = load(bucket, place.way(0));
+    let (first, second) = (load(bucket, place.way(0)), load(bucket, place.way(1)));
+    // All bits set if the first is of this flow, else none. No branch: with a table half full one flow in four is not in
+    // the first cell, which nobody can foretell, but one in twelve in neither.
+    let is_first = ((((first >> 32) ^ u64::from(place.tag)) as i64 - 1) >> 63) as u64;
+    let word = first & is_first | second & !is_first;
     let cell = Cell::unpack(word);
     let as_it_is = Cell {
         tag: place.tag,
