@@ -11,6 +11,7 @@ use std::{
 };
 
 use evenkeel::dataplane::{PinnedView, Pins};
+use lb_common::member::NextHop;
 use nix::{
     mount::{MntFlags, umount2},
     sched::{CloneFlags, unshare},
@@ -161,6 +162,30 @@ impl Node {
         slots.sort_unstable();
         slots
     }
+
+    fn wait(&self, what: &str, is: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is() {
+            assert!(start.elapsed() < LIMIT, "{what}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        self.wait(text, || self.log().contains(text));
+    }
+
+    /// Until the kernel has this address for a backend's next hop.
+    fn wait_for_next_hop(&self, mac: [u8; 6]) {
+        let view = PinnedView::open(&Pins::at(self.folder.join("bpf"))).unwrap();
+        let vip = view.vip("203.0.113.1".parse().unwrap(), 80, 6).unwrap();
+        self.wait("next hop", || {
+            let mut members = view.members_of(vip.unwrap());
+            members.any(|(_, member)| {
+                NextHop::unpack(member.next_hop).is_some_and(|hop| hop.mac == mac)
+            })
+        });
+    }
 }
 
 impl Drop for Node {
@@ -295,6 +320,58 @@ fn an_interface_that_comes_back_gets_the_program_again() {
         let links = Command::new("ip").args(["link", "show", "vlb0"]).output();
         let links = String::from_utf8(links.unwrap().stdout).unwrap();
         assert!(links.contains(" xdp "), "{links}");
+    });
+}
+
+/// Anybody can bind a socket: that is said, and keeps nothing from being done that `nat` needs no port for.
+#[test]
+fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        let file = folder.join("evenkeel.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"l2\"", "\"nat\"")).unwrap();
+        let bind = || std::net::TcpListener::bind("0.0.0.0:20000").unwrap();
+        let socket = bind();
+        assert!(!node.try_start(None), "nothing is adopted: it refuses");
+        assert!(node.log().contains("0.0.0.0:20000"), "{}", node.log());
+        drop(socket);
+        node.start();
+        let confirm = json!({"change": drain("b2"), "confirm_s": 1});
+        let (status, applied) = node.apply(&confirm);
+        assert_eq!(status, 200, "{applied}");
+        let number = applied["revision"]["number"].as_u64().unwrap();
+        let socket = bind();
+        node.wait_for("/v1/revisions", "undone", |r| {
+            state_of(r, number) == "rolled_back"
+        });
+        assert_eq!(node.slots(), EVEN);
+
+        let is_said = |alerts: &Value| alerts.to_string().contains("0.0.0.0:20000");
+        node.wait_for("/v1/alerts", "said", is_said);
+        ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:99 dev vlb0 nud permanent");
+        node.wait_for_next_hop([2, 0, 0, 0, 0, 0x99]);
+        let (status, applied) = node.apply(&json!({"change": drain("b2")}));
+        assert_eq!(status, 200, "{applied}");
+        let (status, back) = node.ask("POST", "/v1/rollback", &json!({}));
+        assert_eq!(status, 200, "{back}");
+        assert_eq!(node.slots(), EVEN);
+
+        // More ports than before are refused, with the socket's name.
+        let wider = fs::read_to_string(&file).unwrap();
+        let wider = wider.replace("[node]", "[node]\nnat_ports = \"16384-40000\"");
+        let wider = json!({"change": {"kind": "config", "file": "wider.toml", "text": wider}});
+        let (status, refused) = node.apply(&wider);
+        assert_eq!(status, 500, "{refused}");
+        assert!(is_said(&refused), "{refused}");
+
+        node.end(Signal::SIGKILL);
+        node.start();
+        node.wait_for_log("are not its own");
+        ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:22 dev vlb0 nud permanent");
+        node.wait_for_next_hop([2, 0, 0, 0, 0, 0x22]);
+        drop(socket);
+        node.wait_for_log("are its own again");
     });
 }
 

@@ -179,6 +179,12 @@ impl Controller {
         Ok(summary)
     }
 
+    /// The ways to the backends that are in the tables.
+    #[must_use]
+    pub fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
     /// Tells what is now known about the ways to the backends.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A reply to a session and a packet to a socket of the host look the same when they have the same
 //! address and port. So the ports of `node.nat_ports` are **reserved** (the kernel then gives none
 //! of them to a socket that asks for any port), and a socket that is **bound** to one already is a
-//! reason not to start. What was reserved is written down, so that `unload` takes back just that.
+//! reason not to begin to use them. What was reserved is written down, so that `unload` takes back just that.
 
 use std::{
     fs, io,

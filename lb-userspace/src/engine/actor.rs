@@ -264,6 +264,9 @@ impl Actor {
         if self.controller.member_count() != before {
             self.follow_backends([]);
         }
+        if self.said.stale.is_some() {
+            self.ways_changed();
+        }
         self.tick_checks();
         self.make_ready();
         self.tick_data_path();

@@ -137,7 +137,12 @@ impl Actor {
         }
         let number = self.write_down(candidate, terms, &plan)?;
         let trial = self.begin_trial(number, &plan, terms);
-        if let Err(error) = self.install(&candidate.config) {
+        let installed = if terms.is_rollback {
+            self.put_back(&candidate.config)
+        } else {
+            self.install(&candidate.config)
+        };
+        if let Err(error) = installed {
             return Err(self.failed(number, format!("{error:#}")));
         }
         // The clock of the deadlines begins when the change is in the kernel.
@@ -242,7 +247,7 @@ impl Actor {
     ) -> Box<ApiError> {
         let before = self.running.config.clone();
         let mut why = format!("the result can't be written down, so it was undone: {error}");
-        if let Err(error) = self.install(&before) {
+        if let Err(error) = self.put_back(&before) {
             why = format!("{why}; and going back failed as well: {error:#}");
         }
         self.failed(number, why)

@@ -9,14 +9,15 @@ use std::{
 use anyhow::{Context as _, Result};
 use tracing::{debug, error, info, warn};
 
-use super::{actor::Actor, ways};
+use super::actor::Actor;
 use crate::{
     alerts::Condition,
     api::types::{InterfaceStatus, Severity},
     config::{self, Config},
-    controller::{Summary, load_options},
+    controller::{Summary, Ways, load_options},
     dataplane::{AttachedMode, LinkStatus, XdpMode},
     events::Entry,
+    nexthop::Table,
 };
 
 /// Ticks between two looks at the entries of the tables. Programs are looked at with every tick, rings one
@@ -38,6 +39,8 @@ pub(super) struct Watchman {
     links: Vec<LinkStatus>,
     /// What is not as it was loaded, and since when.
     wrong: BTreeMap<String, Instant>,
+    /// Who has ports that `nat` uses.
+    pub(super) port_conflict: Option<String>,
     /// Digest of the entries, as last read.
     pub(super) digest: String,
 }
@@ -70,11 +73,22 @@ fn say_attached(interface: &str, attached: AttachedMode) {
 }
 
 impl Actor {
-    /// Tables and interfaces as a configuration says, or neither.
+    /// Tables and interfaces as a new configuration says, or neither.
     pub(super) fn install(&mut self, config: &Config) -> Result<()> {
         let table = self.ways.borrow().clone();
         let ways = self.ways(&table)?;
-        ways::guard_ports(config, &ways)?;
+        self.guard_ports(config, &ways)?;
+        self.put(config, &table, ways)
+    }
+
+    /// The same for one that was in force before: what others on this host did since is no reason not to.
+    pub(super) fn put_back(&mut self, config: &Config) -> Result<()> {
+        let table = self.ways.borrow().clone();
+        let ways = self.ways(&table)?;
+        self.put(config, &table, ways)
+    }
+
+    fn put(&mut self, config: &Config, table: &Table, ways: Ways) -> Result<()> {
         let summary = self
             .controller
             .apply_with_ways(&mut self.dataplane, config, ways.clone())
@@ -91,7 +105,7 @@ impl Actor {
             return Err(error);
         }
         self.say(config, &summary);
-        self.report_ways(&table);
+        self.report_ways(table);
         self.watchman.ticks = 0;
         Ok(())
     }
@@ -162,6 +176,7 @@ impl Actor {
         self.look_at_links();
         if self.watchman.ticks.is_multiple_of(LOOK_EVERY) {
             self.look_at_entries();
+            self.look_at_ports();
             let options = load_options(&self.running.config);
             self.observer.maps = self.dataplane.map_sizes(&options);
         }
@@ -302,6 +317,6 @@ impl Actor {
             condition.part_of = vip.and_then(|vip| self.watch.table_condition(&vip.name));
             condition
         };
-        tables.map(condition).collect()
+        tables.map(condition).chain(self.port_condition()).collect()
     }
 }

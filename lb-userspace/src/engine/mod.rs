@@ -22,6 +22,7 @@ mod command;
 mod data_path;
 mod import;
 pub(crate) mod locks;
+mod nat_ports;
 mod observe;
 mod request;
 mod shares;

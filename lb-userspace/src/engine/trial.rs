@@ -472,7 +472,7 @@ impl Actor {
 
     fn try_revert(&mut self, number: RevisionNumber, why: &str) -> Answer<()> {
         let (parent, candidate) = self.before_trial()?;
-        self.install(&candidate.config)
+        self.put_back(&candidate.config)
             .map_err(|error| ApiError::new(ErrorCode::Failed, format!("{error:#}")))?;
         let state = RevisionState::RolledBack {
             why: why.to_owned(),

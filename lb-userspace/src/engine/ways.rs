@@ -16,8 +16,8 @@ use tracing::{error, info, warn};
 
 use super::actor::Actor;
 use crate::{
-    config::{Config, Forward},
-    controller::{Way, Ways, ports},
+    config::Config,
+    controller::{Way, Ways},
     nexthop::{Reason, State, Table},
 };
 
@@ -43,30 +43,6 @@ pub(super) fn backends_of(config: &Config) -> impl Iterator<Item = IpAddr> + '_ 
     all.map(|backend| backend.address)
 }
 
-/// Reserves the ports of `nat`, after a look at who has them.
-pub(super) fn guard_ports(config: &Config, ways: &Ways) -> Result<()> {
-    let nat = config.vips.iter().filter(|vip| vip.forward == Forward::Nat);
-    let backends: BTreeSet<IpAddr> = nat
-        .flat_map(|vip| &vip.backends)
-        .map(|backend| backend.address)
-        .collect();
-    if backends.is_empty() {
-        return Ok(());
-    }
-    let mut sources = config.node.nat_sources.clone();
-    for backend in backends {
-        let configured = &config.node.nat_sources;
-        let configured = configured.iter().any(|s| s.is_ipv4() == backend.is_ipv4());
-        if !configured {
-            let way = ways.get(&backend).copied().flatten();
-            sources.extend(way.and_then(|way| way.source));
-        }
-    }
-    let range = &config.node.nat_ports;
-    ports::check_sockets(&sources, range)?;
-    Ok(ports::reserve(range)?)
-}
-
 /// What was said about ways, so that it is said once.
 #[derive(Default)]
 pub(super) struct Said {
@@ -74,6 +50,8 @@ pub(super) struct Said {
     pub(super) unresolved: BTreeMap<IpAddr, Reason>,
     /// Backends that have no source.
     without_source: Vec<String>,
+    /// Why the tables don't have the ways as they are now; the next tick tries again.
+    pub(super) stale: Option<String>,
 }
 
 impl Actor {
@@ -114,16 +92,20 @@ impl Actor {
 
     pub(super) fn ways_changed(&mut self) {
         let table = self.ways.borrow_and_update().clone();
-        let changed = self.ways(&table).and_then(|ways| {
-            guard_ports(&self.running.config, &ways)?;
-            Ok(self.controller.set_ways(&mut self.dataplane, ways)?)
-        });
-        if let Err(error) = changed {
-            error!(
-                error = format!("{error:#}"),
-                "the ways to the backends can't be updated"
-            );
+        let changed = self
+            .ways(&table)
+            .and_then(|ways| Ok(self.controller.set_ways(&mut self.dataplane, ways)?));
+        let stale = changed.err().map(|error| format!("{error:#}"));
+        if stale != self.said.stale {
+            match &stale {
+                Some(error) => error!(
+                    error,
+                    "the ways to the backends can't be updated; trying again"
+                ),
+                None => info!("the ways to the backends are up to date again"),
+            }
         }
+        self.said.stale = stale;
         self.report_ways(&table);
         self.follow_probe_interfaces();
     }
