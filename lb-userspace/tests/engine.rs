@@ -163,6 +163,13 @@ impl Node {
         slots
     }
 
+    fn unload(&self) {
+        let _ = Command::new(EVENKEEL)
+            .args(["unload", "--bpffs"])
+            .arg(self.folder.join("bpf"))
+            .output();
+    }
+
     fn wait(&self, what: &str, is: impl Fn() -> bool) {
         let start = Instant::now();
         while !is() {
@@ -191,10 +198,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.end(Signal::SIGKILL);
-        let _ = Command::new(EVENKEEL)
-            .args(["unload", "--bpffs"])
-            .arg(self.folder.join("bpf"))
-            .output();
+        self.unload();
         let _ = umount2(&self.folder.join("bpf"), MntFlags::MNT_DETACH);
     }
 }
@@ -320,6 +324,63 @@ fn an_interface_that_comes_back_gets_the_program_again() {
         let links = Command::new("ip").args(["link", "show", "vlb0"]).output();
         let links = String::from_utf8(links.unwrap().stdout).unwrap();
         assert!(links.contains(" xdp "), "{links}");
+    });
+}
+
+/// Also while nobody ran; but what was never there is a mistake.
+#[test]
+fn a_start_goes_on_without_an_interface_that_is_gone() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        let file = folder.join("evenkeel.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"vlb0\"", "\"vlb0\", \"vlb1\"")).unwrap();
+        assert!(!node.try_start(None), "it was never there");
+        assert!(node.log().contains("vlb1"), "{}", node.log());
+        let make = || ip("link add vlb1 type veth peer name vfar1");
+        make();
+        node.start();
+        let runs = |at: usize| {
+            move |status: &Value| {
+                let node = &status["node"];
+                node["interfaces"][at]["program_id"] == node["program_id"]
+            }
+        };
+        node.wait_for("/v1/status", "attached", runs(1));
+        for fresh in [false, true] {
+            node.end(Signal::SIGTERM);
+            ip("link del vlb1");
+            if fresh {
+                node.unload();
+            }
+            node.start();
+            assert!(node.log().contains("when it comes back"), "{}", node.log());
+            node.wait_for("/v1/status", "attached", runs(0));
+            node.wait_for("/v1/alerts", "said", |alerts| {
+                alerts.to_string().contains("vlb1 does not run it")
+            });
+            let (status, applied) = node.apply(&json!({"change": drain("b2")}));
+            assert_eq!(status, 200, "{applied}");
+            let (status, back) = node.ask("POST", "/v1/rollback", &json!({}));
+            assert_eq!(status, 200, "{back}");
+            make();
+            node.wait_for("/v1/status", "attached again", runs(1));
+        }
+        node.end(Signal::SIGTERM);
+        node.unload();
+        ip("link del vlb1");
+        node.start();
+        ip("link del vlb0");
+        let (status, applied) = node.apply(&json!({"change": drain("b2")}));
+        assert_eq!(status, 200, "one that runs needs none: {applied}");
+        node.end(Signal::SIGTERM);
+        node.unload();
+        assert!(!node.try_start(None), "there is none");
+        assert!(
+            node.log().contains("attach to interface vlb"),
+            "{}",
+            node.log()
+        );
     });
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::actor::Actor;
+use super::{actor::Actor, data_path::exists};
 use crate::{
     config::{self, Fraction},
     controller::{HealthUpdate, Summary},
@@ -189,7 +189,8 @@ impl Actor {
                 interfaces.insert(way.ifname.clone());
             }
         }
-        interfaces.into_iter().collect()
+        // One that is missing is looked for again when it is back.
+        interfaces.into_iter().filter(|i| exists(i)).collect()
     }
 
     /// Makes one change of the rings of what the checks told.

@@ -57,6 +57,11 @@ fn mode_of(config: &Config) -> XdpMode {
     }
 }
 
+/// Whether there is an interface of this name now.
+pub(super) fn exists(interface: &str) -> bool {
+    nix::net::if_::if_nametoindex(interface).is_ok()
+}
+
 fn say_attached(interface: &str, attached: AttachedMode) {
     match attached {
         AttachedMode::Native => info!(interface, mode = "native", "attached"),
@@ -78,25 +83,31 @@ impl Actor {
         let table = self.ways.borrow().clone();
         let ways = self.ways(&table)?;
         self.guard_ports(config, &ways)?;
-        self.put(config, &table, ways)
+        // The first of all has no number yet: what it names was never there.
+        let known = match self.running.number {
+            Some(_) => self.running.config.node.interfaces.clone(),
+            None => Vec::new(),
+        };
+        self.put(config, &table, ways, &known)
     }
 
     /// The same for one that was in force before: what others on this host did since is no reason not to.
     pub(super) fn put_back(&mut self, config: &Config) -> Result<()> {
         let table = self.ways.borrow().clone();
         let ways = self.ways(&table)?;
-        self.put(config, &table, ways)
+        self.put(config, &table, ways, &config.node.interfaces)
     }
 
-    fn put(&mut self, config: &Config, table: &Table, ways: Ways) -> Result<()> {
+    /// Interfaces that are `known` may be missing.
+    fn put(&mut self, config: &Config, table: &Table, ways: Ways, known: &[String]) -> Result<()> {
         let summary = self
             .controller
             .apply_with_ways(&mut self.dataplane, config, ways.clone())
             .context("apply the configuration")?;
-        if let Err(error) = self.attach(config) {
+        if let Err(error) = self.attach(config, known) {
             let before = self.running.config.clone();
             // The first error is the one to report.
-            if let Err(error) = self.attach(&before) {
+            if let Err(error) = self.attach(&before, &before.node.interfaces) {
                 error!(error = format!("{error:#}"), "can't attach as before");
             }
             self.controller
@@ -131,19 +142,31 @@ impl Actor {
         );
     }
 
-    fn attach(&mut self, config: &Config) -> Result<()> {
+    /// Puts the program on the interfaces, or leaves them as they were. Of those that are `known`, what is
+    /// missing is left to [`Self::attach_again`]; only a start needs one that is there.
+    fn attach(&mut self, config: &Config, known: &[String]) -> Result<()> {
         let mode = mode_of(config);
         let before: BTreeSet<String> = self.dataplane.interfaces()?.into_iter().collect();
-        let wanted = &config.node.interfaces;
-        let same = wanted.iter().collect::<BTreeSet<_>>() == before.iter().collect();
+        let interfaces = &config.node.interfaces;
+        let is_left = |interface: &String| known.contains(interface) && !exists(interface);
+        let (missing, mut wanted): (Vec<_>, Vec<_>) =
+            interfaces.iter().partition(|interface| is_left(interface));
+        if wanted.is_empty() && !self.attached {
+            // The kernel says what is wrong with it.
+            wanted.extend(missing.first());
+        }
+        let same = wanted.iter().all(|interface| before.contains(*interface))
+            && before
+                .iter()
+                .all(|interface| interfaces.contains(interface));
         if self.attached && same && config.node.xdp_mode == self.running.config.node.xdp_mode {
             return Ok(());
         }
-        for interface in wanted {
+        for interface in &wanted {
             match self.dataplane.attach(interface, mode) {
                 Ok(attached) => say_attached(interface, attached),
                 Err(error) => {
-                    for new in wanted.iter().filter(|i| !before.contains(*i)) {
+                    for new in wanted.iter().filter(|i| !before.contains(**i)) {
                         // The first error is the one to report.
                         let _ = self.dataplane.detach(new);
                     }
@@ -151,7 +174,13 @@ impl Actor {
                 }
             }
         }
-        for interface in before.iter().filter(|i| !wanted.contains(i)) {
+        for interface in missing {
+            warn!(
+                interface,
+                "there is no such interface: it gets the program when it comes back"
+            );
+        }
+        for interface in before.iter().filter(|i| !interfaces.contains(i)) {
             self.dataplane.detach(interface)?;
             info!(interface, "detached: not in node.interfaces any more");
         }
@@ -241,7 +270,7 @@ impl Actor {
     /// A link ends with its interface. One that comes back under its name, as after a restart of its
     /// driver, is given the program again.
     fn attach_again(&mut self, interface: &str) {
-        if nix::net::if_::if_nametoindex(interface).is_err() {
+        if !exists(interface) {
             return;
         }
         let mode = mode_of(&self.running.config);
@@ -251,6 +280,7 @@ impl Actor {
                 let what = format!("interface {interface} was without its program: attached again");
                 self.note(Entry::new("alert", what));
                 self.read_links();
+                self.follow_probe_interfaces();
             }
             // It is tried again and again; that it is not attached is said once.
             Err(error) => debug!(%error, interface, "can't be attached again"),
