@@ -154,6 +154,7 @@ fn lifetime(folder: &Path) {
     }
     configure(folder, 2, "");
     fs::create_dir(folder.join("bpf")).unwrap();
+    nothing_stays_of_a_start_that_fails(folder);
     let mut first = Controller::start(folder, "first.log");
     assert!(is_attached());
     assert_eq!(reserved(), "16384-32767");
@@ -198,6 +199,19 @@ fn lifetime(folder: &Path) {
         assert!(!is_attached());
         assert_eq!(reserved(), "");
     }
+}
+
+fn nothing_stays_of_a_start_that_fails(folder: &Path) {
+    let file = folder.join("evenkeel.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("[\"vlb0\"]", "[\"vlb0\", \"vlb9\"]")).unwrap();
+    let output = run(folder).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("vlb9"), "{said}");
+    assert!(!is_attached());
+    assert_eq!(reserved(), "");
+    fs::write(&file, text).unwrap();
 }
 
 /// The folder of the state is moved while nothing runs: history and edits go on.

@@ -36,7 +36,7 @@ use crate::{
         self,
         types::{PlanVerdict, RevisionNumber, RevisionState, Status},
     },
-    controller::{Controller, load_options, lock::Lock},
+    controller::{Controller, load_options, lock::Lock, ports},
     dataplane::{Dataplane, Opened, Pins, messages},
     events::{Entry, Journal},
     health::Health,
@@ -164,6 +164,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
             // Nothing was there before, and nothing of a start that failed stays.
             drop(actor);
             Dataplane::unload(&pins).context("remove what the failed start left")?;
+            ports::release().context("give back the ports that the failed start reserved")?;
         }
         return Err(error);
     }
