@@ -199,6 +199,28 @@ fn lifetime(folder: &Path) {
         assert!(!is_attached());
         assert_eq!(reserved(), "");
     }
+    forwarding_ends_without_pins(folder);
+}
+
+/// The BPF file system is unmounted while the controller runs: that keeps it alive, and nothing else.
+fn forwarding_ends_without_pins(folder: &Path) {
+    let mut controller = Controller::start(folder, "unmounted.log");
+    umount2(&folder.join("bpf"), MntFlags::MNT_DETACH).unwrap();
+    controller.wait_for("the pins are gone");
+    assert!(is_attached());
+    controller.signal(Signal::SIGTERM);
+    assert_eq!(controller.child.wait().unwrap().code(), Some(0));
+    let log = controller.log();
+    assert!(log.contains("forwarding ends\n"), "{log}");
+    assert!(
+        !log.contains("goes on forwarding") && !log.contains("does not run"),
+        "{log}"
+    );
+    let start = Instant::now();
+    while is_attached() {
+        assert!(start.elapsed() < LIMIT, "still attached");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn nothing_stays_of_a_start_that_fails(folder: &Path) {

@@ -14,6 +14,7 @@ use super::{
     checks::Checks,
     command::{Ask, Command},
     data_path::Watchman,
+    locks::BpffsLock,
     observe::Observer,
     request::{self, Candidate},
     shares::Watch,
@@ -80,7 +81,9 @@ pub(super) struct Actor {
     pub(super) alerts: Alerts,
     pub(super) alert_observer: alerts::Observer,
     pub(super) facts: watch::Sender<Arc<Facts>>,
-    pub(super) _locks: (Lock, super::locks::BpffsLock),
+    /// Held to the end.
+    pub(super) _lock: Lock,
+    pub(super) bpffs_lock: BpffsLock,
 }
 
 /// Where things come in.
@@ -91,12 +94,12 @@ pub(super) struct Inbox {
 }
 
 impl Actor {
-    /// Works until it is told to stop.
+    /// Works until it is told to stop. Says whether forwarding goes on then.
     ///
     /// # Errors
     ///
     /// The resolver of next hops ended, without which the tables can't be kept up.
-    pub(super) async fn run(mut self, mut inbox: Inbox) -> Result<()> {
+    pub(super) async fn run(mut self, mut inbox: Inbox) -> Result<bool> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut gathered = Vec::new();
@@ -122,20 +125,25 @@ impl Actor {
                 () = inbox.stop.notified() => break,
             }
         }
-        self.finish();
-        Ok(())
+        Ok(self.finish())
     }
 
     /// What is known only here is written down.
-    fn finish(self) {
-        let ended = Entry::new("start", "the controller ends; forwarding goes on");
-        self.note(ended);
+    fn finish(self) -> bool {
+        let goes_on = self.outlives_us();
+        let ended = if goes_on {
+            "the controller ends; forwarding goes on"
+        } else {
+            "the controller ends, and forwarding with it"
+        };
+        self.note(Entry::new("start", ended));
         if let Err(error) = self.recorder.finish() {
             tracing::warn!(%error, "the totals of the traffic can't be written down");
         }
         if let Err(error) = self.alerts.finish() {
             tracing::warn!(%error, "the alerts can't be written down");
         }
+        goes_on
     }
 
     fn handle(&mut self, command: Command) {

@@ -30,6 +30,9 @@ const TABLE_IS_JUDGED: Duration = Duration::from_secs(8);
 /// How what is wrong with an interface begins.
 const INTERFACE: &str = "interface ";
 
+const PINS_ARE_GONE: &str = "the pins are gone, the BPF file system is not mounted any more where it was: \
+     forwarding ends with the controller";
+
 /// What is known of the data path besides what is written to it.
 #[derive(Default)]
 pub(super) struct Watchman {
@@ -241,6 +244,12 @@ impl Actor {
         let Ok(ours) = self.dataplane.program_id() else {
             return;
         };
+        let is_gone = !self.bpffs_lock.is_in_place();
+        self.found(PINS_ARE_GONE.to_owned(), is_gone);
+        if is_gone {
+            // The links are as they were, and can't be seen.
+            return;
+        }
         self.read_links();
         for interface in self.running.config.node.interfaces.clone() {
             if self.program_on(&interface).is_none() {
@@ -251,6 +260,12 @@ impl Actor {
                 format!("{INTERFACE}{interface} does not run program {ours}, which was loaded");
             self.found(what, !is_ours);
         }
+    }
+
+    /// Whether pins keep the data path when this process ends.
+    pub(super) fn outlives_us(&self) -> bool {
+        let pinned = self.dataplane.interfaces();
+        self.bpffs_lock.is_in_place() && pinned.is_ok_and(|interfaces| !interfaces.is_empty())
     }
 
     fn read_links(&mut self) {
@@ -337,10 +352,13 @@ impl Actor {
         let condition = |what: &String| {
             let key = format!("data_path:{what}");
             let mut condition = Condition::new(key, "data_path", Severity::Critical, what.clone())
-                .cause(
+                .cause(if what == PINS_ARE_GONE {
+                    "it was unmounted: start the controller again when a gap does least harm, which makes a \
+                     new data path"
+                } else {
                     "something besides the controller wrote to the pinned maps: start the controller \
-                     again to load everything anew",
-                );
+                     again to load everything anew"
+                });
             // The alert of the shares says the same, and what it means.
             let mut vips = self.running.config.vips.iter();
             let vip = vips.find(|vip| ring_is_wrong(&vip.name) == *what);

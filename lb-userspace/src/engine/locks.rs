@@ -2,9 +2,9 @@
 //! changes.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io,
-    os::{linux::fs::MetadataExt as _, unix::fs::MetadataExt as _},
+    os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -40,7 +40,8 @@ pub(crate) enum BpffsLockError {
 /// there, so the kernel's list of locks tells who has it.
 #[derive(Debug)]
 pub(crate) struct BpffsLock {
-    _folder: Flock<File>,
+    folder: Flock<File>,
+    path: PathBuf,
 }
 
 impl BpffsLock {
@@ -52,9 +53,12 @@ impl BpffsLock {
         let folder = File::open(bpffs).map_err(failed)?;
         let metadata = folder.metadata().map_err(failed)?;
         match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(folder) => Ok(Self { _folder: folder }),
+            Ok(folder) => Ok(Self {
+                folder,
+                path: bpffs.to_owned(),
+            }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                let holder = holder(metadata.st_dev(), metadata.ino());
+                let holder = holder(metadata.st_dev(), metadata.st_ino());
                 Err(BpffsLockError::Held {
                     pid: holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
                     path: bpffs.to_owned(),
@@ -63,6 +67,20 @@ impl BpffsLock {
             Err((_, error)) => Err(failed(error.into())),
         }
     }
+
+    /// Whether the file system is still mounted where it was. One that was unmounted lives as long as the
+    /// lock holds it, with all that is pinned in it.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let there = fs::metadata(&self.path);
+        let ours = self.folder.metadata();
+        there
+            .and_then(|there| Ok(identity(&there) == identity(&ours?)))
+            .unwrap_or(false)
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.st_dev(), metadata.st_ino())
 }
 
 fn holder(device: u64, inode: u64) -> Option<u32> {

@@ -38,7 +38,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use command::{Ask, Command};
 
@@ -294,8 +294,11 @@ pub async fn run(options: Options) -> Result<()> {
         }
     };
     tell_manager("STOPPING=1\n");
-    stopped?;
-    info!("stopped; the data path stays pinned and goes on forwarding");
+    if stopped? {
+        info!("stopped; the data path stays pinned and goes on forwarding");
+    } else {
+        error!("stopped; nothing is pinned that keeps the data path: forwarding ends");
+    }
     Ok(())
 }
 
@@ -314,7 +317,7 @@ fn spawn_reload(engine: Engine) {
                 None => info!("configuration reloaded: nothing to do"),
             },
             Err(error) => {
-                tracing::error!(error = error.message, "reload failed; nothing changed");
+                error!(error = error.message, "reload failed; nothing changed");
             }
         }
         tell_manager("READY=1\n");

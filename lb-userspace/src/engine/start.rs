@@ -153,7 +153,8 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         alerts: alerts.clone(),
         alert_observer: alerts::Observer::default(),
         facts,
-        _locks: (found.lock, bpffs_lock),
+        _lock: found.lock,
+        bpffs_lock,
     };
     let begun = match found.in_force {
         Some((number, state, ..)) => actor.go_on(number, &state, found.at_start, found.file),
