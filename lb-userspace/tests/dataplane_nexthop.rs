@@ -132,6 +132,7 @@ fn neighbours_and_gateways_are_resolved_and_watched() {
             .unwrap()
             .clone();
         assert_eq!((way.ifname.as_str(), way.mtu), ("near", 1400));
+        assert_eq!(way.gateway, Some("10.1.0.2".parse().unwrap()));
         assert_eq!(way.source, Some("10.1.0.1".parse().unwrap()));
         let own = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         assert!(own.contains("near:"), "{own}");
@@ -144,6 +145,12 @@ fn neighbours_and_gateways_are_resolved_and_watched() {
             (1500, Some("fd00::1".parse().unwrap()))
         );
         assert_ne!(way.own_mac, [0; 6]);
+        assert_eq!(way.gateway, None);
+        let way = known[&"10.8.1.1".parse::<IpAddr>().unwrap()]
+            .resolved()
+            .unwrap()
+            .clone();
+        assert_eq!(way.gateway, Some("fd00::2".parse().unwrap()));
 
         // The neighbour's card is replaced, and the new one says so.
         neighbour.run("ip link set far down");

@@ -55,6 +55,7 @@ fn ways(dataplane: &mut Dataplane) -> Ways {
             mac: [2, 0, 0, 0, 1, number],
             egress,
         },
+        on_link: true,
         source: Some([10, 0, 0, 254].into()),
     };
     (1..20)

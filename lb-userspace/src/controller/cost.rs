@@ -70,6 +70,7 @@ fn measure(backends: usize, common: Common) {
             mac: [2, 0, 0, 0, 1, n as u8],
             egress,
         },
+        on_link: true,
         source: None,
     };
     let ways: Ways = (0..backends)

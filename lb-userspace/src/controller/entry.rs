@@ -18,6 +18,8 @@ use crate::{
 pub struct Way {
     /// MAC address and egress.
     pub next_hop: NextHop,
+    /// Whether the next hop is the backend itself, not a gateway: `l2` needs that.
+    pub on_link: bool,
     /// Address of this host that packets to the backend are sent from.
     pub source: Option<IpAddr>,
 }

@@ -54,7 +54,7 @@ pub use shares::MemberShare;
 pub use state::ServiceId;
 
 use plan::Plan;
-use state::State;
+use state::{MemberState, State};
 
 use crate::{
     config::{Config, Forward, Fraction},
@@ -364,31 +364,34 @@ impl Controller {
     /// Names of the backends that have this address, with their VIPs.
     #[must_use]
     pub fn backends_at(&self, address: IpAddr) -> Vec<String> {
-        let members = self.state.members.values();
-        members
-            .filter(|member| member.identity.address == address)
-            .map(|member| {
-                let vip = self.vip_name(member.vip).unwrap_or_default();
-                format!("{} of VIP {vip}", member.name)
-            })
-            .collect()
+        self.named(|member, _| member.identity.address == address)
+    }
+
+    /// Those of them that get their packets by `l2`.
+    #[must_use]
+    pub fn l2_backends_at(&self, address: IpAddr) -> Vec<String> {
+        self.named(|member, forward| {
+            member.identity.address == address && forward == Forward::L2.code()
+        })
     }
 
     /// Backends whose way is known, but not the address that packets to them are sent from.
     #[must_use]
     pub fn without_source(&self) -> Vec<String> {
-        let needs = |vip: u16| {
-            let vip = self.state.vips.get(&vip);
-            vip.is_some_and(|vip| vip.entry.forward != Forward::L2.code())
-        };
-        let has_way = |address| self.ways.get(address).is_some_and(Option::is_some);
+        self.named(|member, forward| {
+            forward != Forward::L2.code()
+                && member.entry.source == [0; 2]
+                && self.has_way_to(member.identity.address)
+        })
+    }
+
+    /// Names of the members that are asked for, by what they are and the way their VIP forwards.
+    fn named(&self, is_wanted: impl Fn(&MemberState, u8) -> bool) -> Vec<String> {
         let members = self.state.members.values();
         members
-            .filter(|m| needs(m.vip) && m.entry.source == [0; 2] && has_way(&m.identity.address))
-            .map(|member| {
-                let vip = self.vip_name(member.vip).unwrap_or_default();
-                format!("{} of VIP {vip}", member.name)
-            })
+            .filter_map(|member| Some((member, self.state.vips.get(&member.vip)?)))
+            .filter(|(member, vip)| is_wanted(member, vip.entry.forward))
+            .map(|(member, vip)| format!("{} of VIP {}", member.name, vip.name))
             .collect()
     }
 

@@ -389,7 +389,11 @@ impl<'a> Plan<'a> {
     fn member_entry(&self, index: MemberIndex, member: &MemberState) -> Member {
         let old = &member.entry;
         let next_hop = match self.ways.get(&member.identity.address) {
-            Some(way) => way.map_or(0, |way| way.next_hop.pack()),
+            // `l2` leaves the VIP's address in the packet: a gateway would route it back here, again and
+            // again.
+            Some(way) => way
+                .filter(|way| way.on_link || !self.forwards(member, Forward::L2))
+                .map_or(0, |way| way.next_hop.pack()),
             None => old.next_hop,
         };
         let source = self.source(index, member);

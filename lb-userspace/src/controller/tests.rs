@@ -54,6 +54,7 @@ fn ways() -> Ways {
             mac: [2; 6],
             egress: 1,
         },
+        on_link: true,
         source: Some([10, 0, 0, 254].into()),
     };
     (1..10).map(|b| ([10, 0, 0, b].into(), Some(way))).collect()
@@ -233,6 +234,24 @@ fn a_source_that_is_a_vips_address_is_not_used() {
             .values()
             .all(|member| member.entry.next_hop == 0)
     );
+}
+
+#[test]
+fn a_way_through_a_gateway_is_none_for_l2() {
+    let mut ways = ways();
+    for way in ways.values_mut().flatten() {
+        way.on_link = false;
+    }
+    for (forward, expected) in [("l2", false), ("ipip", true), ("nat", true)] {
+        let config = one(&format!("forward = \"{forward}\""));
+        let (next, _) = Plan::new(&State::default(), &config, &ways)
+            .configure()
+            .unwrap()
+            .finish(1)
+            .unwrap();
+        let known = next.members.values().map(|m| m.entry.next_hop != 0);
+        assert!(known.eq([expected]), "{forward}");
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::{
     controller::{MemberReport, ServiceId, VipReport},
     dataplane::{MapSize, Result},
     metrics,
+    nexthop::Reason,
     traffic::{Capacity, MemberSample, Sample, Traffic, VipSample},
 };
 
@@ -235,11 +236,14 @@ impl Actor {
     }
 
     /// Why no frame can be sent to a member; none if it can.
-    fn obstacle(&self, member: &MemberReport) -> Option<String> {
+    fn obstacle(&self, vip: &VipReport, member: &MemberReport) -> Option<String> {
         if member.next_hop.is_some() {
             return None;
         }
         let reason = self.said.unresolved.get(&member.identity.address);
+        // An address may have members of several VIPs, and a gateway is in the way of `l2` alone.
+        let is_l2 = vip.forward == Forward::L2.code();
+        let reason = reason.filter(|why| is_l2 || !matches!(why, Reason::BehindGateway { .. }));
         Some(match reason {
             Some(reason) => reason.to_string(),
             None if self.controller.has_way_to(member.identity.address) => {
@@ -315,7 +319,7 @@ impl View<'_> {
             effective_weight: member.effective_weight,
             capacity,
             health: self.health.get(&name).cloned(),
-            next_hop: self.actor.obstacle(member),
+            next_hop: self.actor.obstacle(vip, member),
             totals: traffic.map_or_else(Default::default, |traffic| traffic.totals()),
             rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
             tracked_flows: tracked.unwrap_or(0).into(),

@@ -84,8 +84,12 @@ impl Actor {
                 mac: resolved.mac,
                 egress,
             };
-            let source = resolved.source;
-            ways.insert(backend, Some(Way { next_hop, source }));
+            let way = Way {
+                next_hop,
+                on_link: resolved.gateway.is_none(),
+                source: resolved.source,
+            };
+            ways.insert(backend, Some(way));
         }
         Ok(ways)
     }
@@ -113,20 +117,31 @@ impl Actor {
     /// Says which ways are not known, and which are again: each once.
     pub(super) fn report_ways(&mut self, table: &Table) {
         for (&backend, state) in table {
-            let named = self.controller.backends_at(backend).join(", ");
-            match state {
-                State::Resolved(resolved) => {
-                    if self.said.unresolved.remove(&backend).is_some() {
-                        info!(%backend, backends = named, interface = resolved.ifname, "next hop found");
-                    }
-                }
+            let l2 = self.controller.l2_backends_at(backend);
+            let (reason, named) = match state {
                 // The answer is on its way.
-                State::Unresolved(Reason::Asking { .. }) => {}
+                State::Unresolved(Reason::Asking { .. }) => continue,
                 State::Unresolved(reason) => {
-                    let before = self.said.unresolved.insert(backend, reason.clone());
-                    if before.as_ref() != Some(reason) {
-                        warn!(%backend, backends = named, %reason, "no next hop: its packets are dropped");
-                    }
+                    (Some(reason.clone()), self.controller.backends_at(backend))
+                }
+                State::Resolved(way) if !l2.is_empty() => (way.obstacle_to_l2(), l2),
+                State::Resolved(_) => (None, Vec::new()),
+            };
+            let before = match &reason {
+                Some(reason) => self.said.unresolved.insert(backend, reason.clone()),
+                None => self.said.unresolved.remove(&backend),
+            };
+            if before == reason {
+                continue;
+            }
+            match reason {
+                Some(reason) => {
+                    warn!(%backend, backends = named.join(", "), %reason, "no next hop: its packets are dropped");
+                }
+                None => {
+                    let interface = state.resolved().map(|way| way.ifname.as_str());
+                    let named = self.controller.backends_at(backend).join(", ");
+                    info!(%backend, backends = named, interface, "next hop found");
                 }
             }
         }

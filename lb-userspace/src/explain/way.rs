@@ -76,7 +76,7 @@ impl Walker<'_> {
         }
         let egress = self.sources.tables.egress.read(index)?;
         if egress.ifindex == 0 {
-            let text = "not known: no route, or the neighbour does not answer";
+            let text = "not known: no route, no answer of the neighbour, or l2 through a gateway; `evenkeel status` says which";
             self.note("next hop", text);
             return Err(Stop::Reason(Reason::NoNextHop));
         }

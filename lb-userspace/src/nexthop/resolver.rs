@@ -248,7 +248,7 @@ impl Task {
             };
             Some((
                 *backend,
-                decide(route, link, neighbour, before.get(backend)),
+                decide(*backend, route, link, neighbour, before.get(backend)),
             ))
         };
         wanted.iter().filter_map(state).collect()

@@ -16,10 +16,23 @@ pub struct Resolved {
     pub mac: [u8; 6],
     /// The interface's own MAC address.
     pub own_mac: [u8; 6],
+    /// The gateway that frames go to. `None`: they go to the backend itself.
+    pub gateway: Option<IpAddr>,
     /// Largest IP packet on the way, as far as the kernel knows.
     pub mtu: u32,
     /// Address that the kernel would send from. `None` when the interface has none.
     pub source: Option<IpAddr>,
+}
+
+impl Resolved {
+    /// Why packets can't go this way with the addresses that they came with (`l2`), if so.
+    #[must_use]
+    pub fn obstacle_to_l2(&self) -> Option<Reason> {
+        self.gateway.map(|gateway| Reason::BehindGateway {
+            ifname: self.ifname.clone(),
+            gateway,
+        })
+    }
 }
 
 /// Whether the way is known.
@@ -76,6 +89,14 @@ pub enum Reason {
         /// The gateway, or the backend itself.
         neighbour: IpAddr,
     },
+    /// For `l2` alone: a gateway looks at the packet's address, which is the VIP's still, and sends it
+    /// back here, until its TTL ends.
+    BehindGateway {
+        /// Interface that the gateway is on.
+        ifname: String,
+        /// The gateway.
+        gateway: IpAddr,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -105,6 +126,11 @@ impl fmt::Display for Reason {
                 f,
                 "{neighbour} does not answer on {ifname} (ARP or neighbour discovery); is it up, \
                  and in the same network?"
+            ),
+            Self::BehindGateway { ifname, gateway } => write!(
+                f,
+                "it is behind the gateway {gateway} on {ifname}, which would send its packets \
+                 back: l2 needs the backend on the same link; use forward = \"ipip\" or \"nat\""
             ),
         }
     }
@@ -152,18 +178,22 @@ pub(super) enum Neighbour {
 /// The way to a backend, by all that the kernel says. `before` is what was known before: an entry
 /// that the kernel cleared away to save memory is asked for again, and good until that fails.
 pub(super) fn decide(
+    backend: IpAddr,
     route: &Route,
     link: Option<&Link>,
     neighbour: Option<Neighbour>,
     before: Option<&State>,
 ) -> State {
-    let (ifindex, address, source, mtu) = match route {
+    let (ifindex, address, gateway, source, mtu) = match route {
         Route::Via {
             ifindex,
             neighbour,
             source,
             mtu,
-        } => (*ifindex, *neighbour, *source, *mtu),
+        } => {
+            let gateway = (*neighbour != backend).then_some(*neighbour);
+            (*ifindex, *neighbour, gateway, *source, *mtu)
+        }
         Route::Local => return State::Unresolved(Reason::Local),
         Route::None { kernel } => {
             return State::Unresolved(Reason::NoRoute {
@@ -212,6 +242,7 @@ pub(super) fn decide(
         ifname,
         mac,
         own_mac,
+        gateway,
         mtu,
         source,
     })
@@ -222,6 +253,8 @@ mod tests {
     use super::*;
 
     const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    const BACKEND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
     fn route() -> Route {
         Route::Via {
@@ -251,6 +284,7 @@ mod tests {
     #[test]
     fn a_known_neighbour_is_a_way() {
         let state = decide(
+            BACKEND,
             &route(),
             Some(&link()),
             Some(Neighbour::Known([9; 6])),
@@ -264,24 +298,43 @@ mod tests {
     }
 
     #[test]
+    fn only_a_backend_on_the_link_is_a_way_for_l2() {
+        let known = Some(Neighbour::Known([9; 6]));
+        for (backend, expected) in [(BACKEND, Some(GATEWAY)), (GATEWAY, None)] {
+            let state = decide(backend, &route(), Some(&link()), known, None);
+            let way = state.resolved().unwrap();
+            assert_eq!(way.gateway, expected);
+            let said = way.obstacle_to_l2().map(|reason| reason.to_string());
+            assert_eq!(said.is_some(), expected.is_some());
+            if let Some(said) = said {
+                assert!(said.contains("192.0.2.1 on eth0"), "{said}");
+                assert!(said.contains("use forward = \"ipip\" or \"nat\""), "{said}");
+            }
+        }
+    }
+
+    #[test]
     fn a_forgotten_neighbour_is_good_until_it_fails_to_answer() {
         let before = decide(
+            BACKEND,
             &route(),
             Some(&link()),
             Some(Neighbour::Known([9; 6])),
             None,
         );
         for neighbour in [None, Some(Neighbour::Asking)] {
-            let now = decide(&route(), Some(&link()), neighbour, Some(&before));
+            let now = decide(BACKEND, &route(), Some(&link()), neighbour, Some(&before));
             assert_eq!(now, before);
         }
         let failed = decide(
+            BACKEND,
             &route(),
             Some(&link()),
             Some(Neighbour::Failed),
             Some(&before),
         );
         let asked = decide(
+            BACKEND,
             &route(),
             Some(&link()),
             Some(Neighbour::Asking),
@@ -301,7 +354,7 @@ mod tests {
             source: None,
             mtu: None,
         };
-        let moved = decide(&elsewhere, Some(&link()), None, Some(&before));
+        let moved = decide(BACKEND, &elsewhere, Some(&link()), None, Some(&before));
         assert!(matches!(reason(moved), Reason::Asking { .. }));
     }
 
@@ -320,20 +373,20 @@ mod tests {
             kernel: "unreachable".into(),
         };
         assert_eq!(
-            reason(decide(&Route::Local, None, None, None)),
+            reason(decide(BACKEND, &Route::Local, None, None, None)),
             Reason::Local
         );
         assert!(matches!(
-            reason(decide(&none, None, known, None)),
+            reason(decide(BACKEND, &none, None, known, None)),
             Reason::NoRoute { .. }
         ));
         assert!(matches!(
-            reason(decide(&route(), None, known, None)),
+            reason(decide(BACKEND, &route(), None, known, None)),
             Reason::NoRoute { .. }
         ));
-        let state = decide(&route(), Some(&down), known, None);
+        let state = decide(BACKEND, &route(), Some(&down), known, None);
         assert!(matches!(reason(state), Reason::InterfaceDown { .. }));
-        let state = decide(&route(), Some(&tunnel), known, None);
+        let state = decide(BACKEND, &route(), Some(&tunnel), known, None);
         assert!(matches!(reason(state), Reason::NotEthernet { .. }));
     }
 }

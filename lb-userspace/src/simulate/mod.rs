@@ -372,8 +372,12 @@ fn made_up_ways(config: &Config, egress: u16) -> Ways {
             let [_, b, c, d] = number.to_be_bytes();
             let mac = [2, 0, 1, b, c, d];
             let next_hop = NextHop { mac, egress };
-            let source = None;
-            (address, Some(Way { next_hop, source }))
+            let way = Way {
+                next_hop,
+                on_link: true,
+                source: None,
+            };
+            (address, Some(way))
         })
         .collect()
 }

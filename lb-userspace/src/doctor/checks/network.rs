@@ -30,16 +30,21 @@ fn way(host: &Host, backend: IpAddr) -> Option<&Resolved> {
 fn next_hops(host: &Host, config: &Config, findings: &mut Findings) {
     let mut resolved = 0;
     for (address, state) in &host.next_hops {
-        let State::Unresolved(reason) = state else {
+        let backends = |forwards: fn(Forward) -> bool| {
+            let vips = config.vips.iter().filter(|vip| forwards(vip.forward));
+            vips.flat_map(|vip| vip.backends.iter().map(move |backend| (vip, backend)))
+                .filter(|(_, backend)| backend.address == *address)
+                .map(|(vip, backend)| format!("{} of VIP {}", backend.name, vip.name))
+                .collect::<Vec<String>>()
+        };
+        let (reason, names) = match state {
+            State::Unresolved(reason) => (Some(reason.clone()), backends(|_| true)),
+            State::Resolved(way) => (way.obstacle_to_l2(), backends(|f| f == Forward::L2)),
+        };
+        let Some(reason) = reason.filter(|_| !names.is_empty()) else {
             resolved += 1;
             continue;
         };
-        let vips = config.vips.iter();
-        let names: Vec<String> = vips
-            .flat_map(|vip| vip.backends.iter().map(move |backend| (vip, backend)))
-            .filter(|(_, backend)| backend.address == *address)
-            .map(|(vip, backend)| format!("{} of VIP {}", backend.name, vip.name))
-            .collect();
         findings.problem(
             "next hop",
             &address.to_string(),
@@ -273,6 +278,21 @@ mod tests {
         let finding = findings.0.iter().find(|f| f.level == Problem).unwrap();
         assert_eq!(finding.subject, "10.0.1.11");
         assert!(finding.finding.contains("one of VIP web"), "{finding:?}");
+    }
+
+    #[test]
+    fn a_gateway_is_in_the_way_of_l2_alone() {
+        let behind_gateway = |host: &mut Host| {
+            for state in host.next_hops.values_mut() {
+                if let State::Resolved(way) = state {
+                    way.gateway = Some([10, 0, 0, 1].into());
+                }
+            }
+        };
+        assert_eq!(found("next hop", behind_gateway, "l2"), Problem);
+        assert_eq!(found("next hop", behind_gateway, "ipip"), Fine);
+        assert_eq!(found("next hop", behind_gateway, "nat"), Fine);
+        assert_eq!(found("next hop", |_| {}, "l2"), Fine);
     }
 
     fn with_mtu(mtu: u32) -> impl Fn(&mut Host) {

@@ -43,6 +43,7 @@ pub(super) fn host() -> Host {
         ifname: "eth1".into(),
         mac: [2; 6],
         own_mac: [4; 6],
+        gateway: None,
         mtu: 1600,
         source: None,
     };
