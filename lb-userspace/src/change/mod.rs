@@ -102,6 +102,8 @@ pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> 
         verdict,
         vips,
         other,
+        // That is for those to say who know the host.
+        warnings: Vec::new(),
     }
 }
 

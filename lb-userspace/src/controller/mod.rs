@@ -23,6 +23,7 @@ mod install;
 mod integrity;
 pub mod lock;
 mod maintenance;
+pub mod nat_sources;
 mod parallel;
 mod plan;
 pub mod ports;

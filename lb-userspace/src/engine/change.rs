@@ -20,7 +20,7 @@ use crate::{
     },
     change::{self, Load, Pair, Side, SideMember, VipFacts},
     config,
-    controller::{ControllerError, Preview, ServiceId, VipSide},
+    controller::{ControllerError, Preview, ServiceId, VipSide, nat_sources},
     events::Entry,
     revision::New,
     traffic::Traffic,
@@ -57,7 +57,10 @@ impl Actor {
         };
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
-        Ok(change::plan(&input, |pair| facts(pair, &preview, &traffic)))
+        Ok(Plan {
+            warnings: nat_sources::warnings(&candidate.config),
+            ..change::plan(&input, |pair| facts(pair, &preview, &traffic))
+        })
     }
 
     fn check_fixed(&self, candidate: &Candidate) -> Answer<()> {
@@ -280,6 +283,9 @@ impl Actor {
         self.follow_targets();
         self.alerts.configure(&self.running.config.alerts);
         let config = &self.running.config;
+        for warning in nat_sources::warnings(config) {
+            warn!("{warning}");
+        }
         self.facts
             .send_modify(|facts| std::sync::Arc::make_mut(facts).configure(config));
     }

@@ -18,6 +18,9 @@ pub struct Plan {
     pub vips: Vec<VipPlan>,
     /// Changes outside of VIPs, in words: `node.interfaces: ["eth0"] → ["eth0", "eth1"]`.
     pub other: Vec<String>,
+    /// What hinders nothing, but may not be meant so, in sentences.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What would come of a change.

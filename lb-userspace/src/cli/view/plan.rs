@@ -34,6 +34,10 @@ pub(in crate::cli) fn changes(view: View, plan: &Plan) -> String {
     if !plan.other.is_empty() {
         text.push('\n');
     }
+    for warning in &plan.warnings {
+        text += &view.hang("warning: ", "  ", warning);
+        text += "\n\n";
+    }
     text
 }
 

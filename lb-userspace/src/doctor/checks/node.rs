@@ -1,8 +1,11 @@
 //! What the configuration of the node asks of the host: its folder, its ports.
 
+use std::net::IpAddr;
+
 use super::HOST;
 use crate::{
     config::{Config, Forward},
+    controller::nat_sources,
     doctor::{Findings, Folder, Host},
 };
 
@@ -15,6 +18,29 @@ pub(in super::super) fn node(host: &Host, config: &Config, findings: &mut Findin
     }
     if config.vips.iter().any(|vip| vip.forward == Forward::Nat) {
         ports(host, config, findings);
+        sources(host, config, findings);
+    }
+}
+
+/// The addresses that `nat` sends from.
+fn sources(host: &Host, config: &Config, findings: &mut Findings) {
+    let own: Vec<IpAddr> = host.addresses.iter().map(|(_, address)| *address).collect();
+    let strangers = nat_sources::strangers(config, &own);
+    for &address in &strangers {
+        findings.warn(
+            "nat source",
+            &address.to_string(),
+            nat_sources::describe(address),
+            format!(
+                "give it to an interface (`ip addr add {address}/{} dev IF`), correct node.nat_source, \
+                 or have the network route it to this host",
+                if address.is_ipv4() { 32 } else { 128 }
+            ),
+        );
+    }
+    if strangers.is_empty() {
+        let text = "addresses that `nat` sends from are this host's";
+        findings.ok("nat source", HOST, text);
     }
 }
 
@@ -117,6 +143,18 @@ mod tests {
             assert_eq!(state_dir_of(|f| f.file_system = Some(name)), Warning);
         }
         assert_eq!(state_dir_of(|f| f.free_bytes = 1 << 20), Warning);
+    }
+
+    #[test]
+    fn a_source_of_nat_that_the_host_does_not_have_is_a_warning() {
+        let sources_of = |source: [u8; 4]| {
+            let mut config = config("");
+            config.vips[0].forward = Forward::Nat;
+            config.node.nat_sources = vec![source.into()];
+            level("nat source", |findings| node(&host(), &config, findings))
+        };
+        assert_eq!(sources_of([192, 0, 2, 200]), Warning);
+        assert_eq!(sources_of([192, 0, 2, 2]), Fine);
     }
 
     fn ports_of(change: impl Fn(&mut Ports)) -> Level {

@@ -262,6 +262,7 @@ pub(in crate::cli) fn plan() -> Plan {
             ],
         }],
         other: vec!["node.interfaces: [\"eth0\"] → [\"eth0\", \"eth1\"]".into()],
+        warnings: Vec::new(),
     }
 }
 

@@ -93,8 +93,23 @@ fn a_plan_of_nothing() {
         verdict: PlanVerdict::Nothing,
         vips: Vec::new(),
         other: Vec::new(),
+        warnings: Vec::new(),
     };
     insta::assert_snapshot!(plan::plan(plain(80), &nothing));
+}
+
+#[test]
+fn a_plan_tells_its_warnings() {
+    let warned = Plan {
+        base: 7,
+        verdict: PlanVerdict::Allowed,
+        vips: Vec::new(),
+        other: Vec::new(),
+        warnings: vec!["nat_source 10.0.1.200 is no address of this host".into()],
+    };
+    let text = plan::plan(plain(80), &warned);
+    let expected = "warning: nat_source 10.0.1.200 is no address of this host\n\n";
+    assert!(text.starts_with(expected), "{text}");
 }
 
 #[test]
