@@ -72,6 +72,9 @@ pub struct Interface {
     pub kind: Option<String>,
     /// What it is a part of.
     pub master: Option<MasterLink>,
+    /// What it is made of or stands on, as far as it is in this network namespace: the ports of a bond or
+    /// bridge, the interface below a VLAN or macvlan.
+    pub lower: Vec<String>,
     /// Id of the XDP program that is attached.
     pub xdp_program: Option<u32>,
     /// Driver.

@@ -36,6 +36,9 @@ const NATIVE_DRIVERS: [&str; 27] = [
     "virtio_net",
 ];
 
+/// Kinds of interfaces that stand on others and have no native XDP.
+const STACKED: [&str; 5] = ["vlan", "bridge", "team", "macvlan", "ipvlan"];
+
 /// Largest MTU at which a frame with its headroom fits a page, which programs without fragments
 /// need. Drivers differ by a few bytes.
 const MAX_MTU: u32 = 3498;
@@ -83,7 +86,7 @@ fn check(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findi
     occupied(host, interface, findings);
     native(interface, mode, findings);
     queues(host, interface, findings);
-    merging(interface, mode, findings);
+    merging(host, interface, mode, findings);
     frame_size(interface, mode, findings);
 }
 
@@ -108,7 +111,7 @@ fn unless_generic(
 fn structure(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let name = &interface.name;
     match interface.kind.as_deref() {
-        Some(kind @ ("vlan" | "bridge" | "team" | "macvlan" | "ipvlan")) => {
+        Some(kind) if STACKED.contains(&kind) => {
             let advice = "name the interface below it in node.interfaces: the program reads up to \
                           two VLAN tags, and frames leave with those that they came with; or set \
                           xdp_mode = \"generic\" (slow)";
@@ -228,42 +231,106 @@ fn queues(host: &Host, interface: &Interface, findings: &mut Findings) {
     }
 }
 
+/// Whether the program runs in the stack, as far as that can be told before it is attached.
+fn runs_in_stack(interface: &Interface, mode: XdpMode) -> bool {
+    let is_stacked = (interface.kind.as_deref()).is_some_and(|kind| STACKED.contains(&kind));
+    let driver = interface.driver.as_deref().unwrap_or_default();
+    let has_native = match interface.xdp_features {
+        Some(features) => features & xdp_feature::BASIC != 0,
+        None => NATIVE_DRIVERS.contains(&driver),
+    };
+    match mode {
+        XdpMode::Native => false,
+        XdpMode::Auto => is_stacked || !has_native,
+        XdpMode::Generic => true,
+    }
+}
+
+/// The interfaces that the packets of an interface come in by, where they are merged: those at the
+/// bottom, or itself.
+fn entrances<'a>(host: &'a Host, interface: &'a Interface) -> Vec<&'a Interface> {
+    let mut seen = vec![interface];
+    let mut next = 0;
+    while let Some(upper) = seen.get(next) {
+        let lower = upper.lower.iter().filter_map(|name| host.interface(name));
+        let new: Vec<_> = lower.filter(|lower| !seen.contains(lower)).collect();
+        seen.extend(new);
+        next += 1;
+    }
+    seen.retain(|interface| interface.lower.is_empty());
+    seen
+}
+
 /// Packets that are merged before the program sees them are too long, and not what was sent.
-fn merging(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+fn merging(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let name = &interface.name;
-    match interface.lro {
-        Some(true) => findings.problem(
-            "lro",
-            name,
-            "the NIC merges received packets (LRO)",
-            format!("ethtool -K {name} lro off"),
-        ),
-        Some(false) => findings.ok("lro", name, "off"),
-        None => {}
+    let in_stack = runs_in_stack(interface, mode);
+    let entrances = match in_stack {
+        true => entrances(host, interface),
+        false => vec![interface],
+    };
+    for entrance in &entrances {
+        let name = &entrance.name;
+        match entrance.lro {
+            Some(true) => findings.problem(
+                "lro",
+                name,
+                "the NIC merges received packets (LRO)",
+                format!("ethtool -K {name} lro off"),
+            ),
+            Some(false) => findings.ok("lro", name, "off"),
+            None => {}
+        }
     }
     // What a veth says depends on its peer.
     let features = interface.xdp_features.unwrap_or(xdp_feature::NDO_XMIT);
     let is_deaf =
         interface.driver.as_deref() == Some("veth") && features & xdp_feature::NDO_XMIT == 0;
-    match interface.gro {
-        Some(_) if is_deaf => findings.warn(
+    if is_deaf && interface.gro.is_some() {
+        findings.warn(
             "gro",
             name,
             "a veth whose peer has neither an XDP program nor GRO: frames that are sent to it get lost",
             "attach a program that passes everything to the peer, or, which is enough for frames that \
              come in by another interface, `ethtool -K PEER gro on`",
-        ),
-        Some(true) if mode == XdpMode::Generic => findings.warn(
-            "gro",
-            name,
-            "on: in generic mode merged packets may reach the program",
-            format!("ethtool -K {name} gro off"),
-        ),
-        Some(state) => {
-            let state = if state { "on" } else { "off" };
-            let text = format!("{state}; the program runs before it");
-            findings.ok("gro", name, text);
+        );
+    } else if in_stack {
+        for entrance in entrances {
+            merging_before_the_stack(interface, entrance, findings);
         }
+    } else if let Some(state) = interface.gro {
+        let state = if state { "on" } else { "off" };
+        let text = format!("{state}; the program runs before it");
+        findings.ok("gro", name, text);
+    }
+}
+
+/// GRO of an interface whose packets a program of generic mode sees, at `interface`.
+fn merging_before_the_stack(interface: &Interface, entrance: &Interface, findings: &mut Findings) {
+    let lower = &entrance.name;
+    let is_stacked = (entrance.kind.as_deref()).is_some_and(|kind| STACKED.contains(&kind));
+    match entrance.gro {
+        _ if is_stacked => findings.warn(
+            "gro",
+            lower,
+            format!(
+                "what is below this {} can't be seen from here: with GRO there, packets are merged before \
+                 the program, which in generic mode runs after it",
+                entrance.kind.as_deref().unwrap_or_default()
+            ),
+            "where the interface below is: ethtool -K LOWER gro off",
+        ),
+        Some(true) => findings.warn(
+            "gro",
+            lower,
+            format!(
+                "on: in generic mode the program at {} gets merged packets, answers that they are too \
+                 long, and uploads stall",
+                interface.name
+            ),
+            format!("ethtool -K {lower} gro off"),
+        ),
+        Some(false) => findings.ok("gro", lower, "off, as generic mode needs it"),
         None => {}
     }
 }
@@ -384,7 +451,53 @@ mod tests {
         assert_eq!(found("gro", |i| i.gro = Some(true), ""), Fine);
         let generic = "xdp_mode = \"generic\"";
         assert_eq!(found("gro", |i| i.gro = Some(true), generic), Warning);
+        let auto = "xdp_mode = \"auto\"";
+        let without = |i: &mut Interface| i.xdp_features = Some(0);
+        assert_eq!(found("gro", without, auto), Warning, "it falls back");
+        assert_eq!(found("gro", |_| (), auto), Fine);
         assert_eq!(found("frame size", |i| i.mtu = 9000, ""), Problem);
         assert_eq!(found("frame size", |i| i.mtu = 9000, generic), Fine);
+    }
+
+    /// A macvlan on a VLAN on `eth1`.
+    fn stacked(gro: bool, lro: bool, mode: &str) -> Vec<(String, Level, Option<String>)> {
+        let mut host = host();
+        host.interfaces[1].gro = Some(gro);
+        host.interfaces[1].lro = Some(lro);
+        let upper = |name: &str, kind: &str, lower: &str| Interface {
+            name: name.into(),
+            kind: Some(kind.into()),
+            lower: vec![lower.into()],
+            xdp_features: Some(0),
+            ..host.interfaces[0].clone()
+        };
+        let uppers = [upper("mv0", "macvlan", "v0"), upper("v0", "vlan", "eth1")];
+        host.interfaces.extend(uppers);
+        let mut config = config(&format!("xdp_mode = \"{mode}\""));
+        config.node.interfaces = vec!["mv0".into()];
+        let mut findings = Findings::default();
+        interfaces(&host, Some(&config), &mut findings);
+        let of_merging = |check: &str| check == "gro" || check == "lro";
+        let found = findings.0.into_iter().filter(|f| of_merging(f.check));
+        found.map(|f| (f.subject, f.level, f.advice)).collect()
+    }
+
+    #[test]
+    fn in_the_stack_merging_matters_where_packets_come_in() {
+        let fine = |subject: &str| (subject.to_owned(), Fine, None);
+        let eth1 = |level, feature: &str| {
+            let advice = format!("ethtool -K eth1 {feature} off");
+            ("eth1".to_owned(), level, Some(advice))
+        };
+        for mode in ["auto", "generic"] {
+            let bad = [fine("eth1"), eth1(Warning, "gro")];
+            assert_eq!(stacked(true, false, mode), bad);
+            let worse = [eth1(Problem, "lro"), eth1(Warning, "gro")];
+            assert_eq!(stacked(true, true, mode), worse);
+            assert_eq!(stacked(false, false, mode), [fine("eth1"), fine("eth1")]);
+        }
+        let elsewhere = |i: &mut Interface| i.kind = Some("macvlan".into());
+        let generic = "xdp_mode = \"generic\"";
+        assert_eq!(found("gro", elsewhere, generic), Warning);
     }
 }

@@ -32,7 +32,10 @@ pub(super) async fn read() -> Result<(Vec<Interface>, Addresses), GatherError> {
         .iter()
         .map(|message| (message.header.index, as_master(message)))
         .collect();
-    let interfaces = links.iter().map(|message| interface(message, &known));
+    let interfaces = links.iter().map(|message| Interface {
+        lower: lower(message, &links, &known),
+        ..interface(message, &known)
+    });
     let addresses = addresses.iter().filter_map(|message| {
         let link = known.get(&message.header.index)?;
         Some((link.name.clone(), address(message)?))
@@ -98,6 +101,34 @@ fn interface(message: &LinkMessage, known: &HashMap<u32, MasterLink>) -> Interfa
         }
     }
     interface
+}
+
+/// Names of the interfaces that an interface is made of or stands on.
+fn lower(
+    message: &LinkMessage,
+    links: &[LinkMessage],
+    known: &HashMap<u32, MasterLink>,
+) -> Vec<String> {
+    // With a number of a namespace, the index beside it is one of there. What a veth names is its peer.
+    let has_namespace = |a: &LinkAttribute| matches!(a, LinkAttribute::LinkNetNsId(_));
+    let is_elsewhere = message.attributes.iter().any(has_namespace);
+    let below = message
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::Link(index) if !is_elsewhere && *index != message.header.index => {
+                Some(index)
+            }
+            _ => None,
+        });
+    let below = below.filter(|_| kind_of(message).as_deref() != Some("veth"));
+    let own = LinkAttribute::Controller(message.header.index);
+    let ports = links.iter().filter(|link| link.attributes.contains(&own));
+    let ports = ports.map(|port| &port.header.index);
+    below
+        .chain(ports)
+        .filter_map(|index| Some(known.get(index)?.name.clone()))
+        .collect()
 }
 
 /// Id of the XDP program, if one is attached.
