@@ -248,6 +248,8 @@ impl Actor {
             at: _,
         } = change;
         let word = if *healthy { "up" } else { "down" };
+        // Microseconds are as fine as anybody needs it.
+        let took_ms = (took_ms * 1e3).round() / 1e3;
         if *healthy {
             info!(vip, backend, why, took_ms, "backend is up");
         } else {
