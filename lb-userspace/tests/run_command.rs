@@ -200,6 +200,10 @@ fn lifetime(folder: &Path) {
         assert_eq!(reserved(), "");
     }
     forwarding_ends_without_pins(folder);
+    drop(Controller::start(folder, "gone.log"));
+    ip("link del vlb0");
+    let output = unload(folder);
+    assert!(output.status.success(), "its interface is gone: {output:?}");
 }
 
 /// The BPF file system is unmounted while the controller runs: that keeps it alive, and nothing else.

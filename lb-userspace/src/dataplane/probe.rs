@@ -321,7 +321,10 @@ fn remove_filters(interface: &str) -> std::result::Result<(), ProgramError> {
                     os_error(&error),
                     Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP)
                 ) => {}
-            Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            // aya shows an error of the system as its own, so the chain does not have it.
+            Err(TcError::IoError(error))
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(libc::ENODEV) => {}
             Err(error) => return Err(error.into()),
         }
     }
