@@ -26,7 +26,9 @@ fn install() -> Result<PathBuf> {
     let folder = target.canonicalize()?.join("schemathesis");
     let stamp = folder.join("installed");
     let program = folder.join("bin/schemathesis");
-    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == SCHEMATHESIS) {
+    // Its scripts name the folder: one that was moved is installed anew.
+    let installed = format!("{SCHEMATHESIS} in {}", folder.display());
+    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == installed) {
         return Ok(program);
     }
     call(
@@ -43,7 +45,7 @@ fn install() -> Result<PathBuf> {
         "1",
     ]);
     call(pip.arg(SCHEMATHESIS))?;
-    std::fs::write(stamp, SCHEMATHESIS)?;
+    std::fs::write(stamp, installed)?;
     Ok(program)
 }
 
