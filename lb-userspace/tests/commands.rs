@@ -133,7 +133,7 @@ fn plan(verdict: &str) -> Value {
         })
     };
     json!({
-        "base": 7, "verdict": verdict, "other": [],
+        "base": 7, "verdict": verdict, "other": [], "warnings": [],
         "vips": [{
             "vip": "api", "action": "changed", "ring_size": 65537, "slots_moved": 32768,
             "new_flows_per_s": 10.0, "peak_new_flows_per_s": 20.0, "settings": [],
