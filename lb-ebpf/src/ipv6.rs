@@ -38,7 +38,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
         return uncommon;
     };
-    if to_group || ip.get::<u8>(0) >> 4 != 6 {
+    if ip.get::<u8>(0) >> 4 != 6 {
         return uncommon;
     }
     let tables = maps::tables();
@@ -54,7 +54,9 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
         }
     }
     let room = headers.length - LEN as u32;
-    if room < UDP_LEN as u32
+    // Asked only now, as in `ipv4`.
+    if to_group
+        || room < UDP_LEN as u32
         || !headers.is_from_a_host()
         || !packet.holds(headers.length + headers.l3)
     {
