@@ -1,7 +1,7 @@
 //! The tables whose size is fixed, as parts of one map.
 //!
-//! A lookup in an array costs little, but five of them follow from one another on the way from a packet's
-//! bytes to its member. Of one map with one element there is one lookup; from there on a table is an offset.
+//! A lookup in an array costs little, but five of them would follow from one another on the way from a packet's
+//! bytes to its member. The only element of one map is reached like global data, without any; a table is an offset in it.
 
 use crate::{
     member::{Egress, MAX_EGRESS, Member},

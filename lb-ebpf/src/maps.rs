@@ -2,9 +2,9 @@
 //!
 //! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`, Linux
 //! 5.5): it stores single words in one step, and a lookup here is inlined. Those whose size is fixed are
-//! parts of **one** element of one map ([`Tables`]): one lookup is enough for all of them, and an index
-//! inside the element stays in a register, where that of a lookup goes through the stack. Sizes of the others are defaults; those that depend on the
-//! configuration are set when the object is loaded.
+//! parts of **one** element of one map ([`Tables`]), which is reached without a lookup ([`crate::table`]), and so are
+//! the counters ([`crate::counters`]): these two maps are not here. Sizes of the others are defaults; those that
+//! depend on the configuration are set when the object is loaded.
 
 use core::hint::black_box;
 

@@ -24,7 +24,7 @@ const LOAD_HINT: &str = "root (or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), Linux
 /// What the data path is told when it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Buckets of the tracking table, of eight flows each; a power of two.
+    /// Buckets of the tracking table, of sixteen flows each; a power of two.
     pub track_buckets: u32,
     /// Sessions of `nat`.
     pub nat_sessions: u32,
