@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use evenkeel::nexthop::{Reason, Resolver, State, Table};
+use lb_daemon::nexthop::{Reason, Resolver, State, Table};
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch;
 

@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use evenkeel::dataplane::Decapsulator;
 use lb_common::decap::{DecapCounters, decapsulated_ecn};
+use lb_dataplane::Decapsulator;
 
 const DROP: u32 = 1;
 const PASS: u32 = 2;

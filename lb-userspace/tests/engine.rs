@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use evenkeel::dataplane::{PinnedView, Pins};
 use lb_common::member::NextHop;
+use lb_dataplane::{PinnedView, Pins};
 use nix::{
     mount::{MntFlags, umount2},
     sched::{CloneFlags, unshare},

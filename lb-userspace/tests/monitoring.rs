@@ -1,6 +1,6 @@
 //! The page on monitoring and the files in `deploy/` name metrics that exist, and real tools can read the files.
 
-#[path = "../src/skip.rs"]
+#[path = "../daemon/src/skip.rs"]
 mod skip;
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use evenkeel::{
+use lb_daemon::{
     alerts::Patience,
     metrics::{FAMILIES, Kind},
 };

@@ -3,12 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel::{
-    config::{self, Config},
-    controller::{Controller, Way, Ways, address, load_options},
-    dataplane::{Dataplane, LoadOptions, Opened, Pins, SPARE_IMAGES},
-    simulate::Flows,
-};
+use evenkeel::simulate::Flows;
 use lb_common::{
     family,
     member::{Member, NextHop, control},
@@ -16,6 +11,9 @@ use lb_common::{
     trace::decision,
     vip::{MAX_PROBES, VipKey, target},
 };
+use lb_daemon::controller::{Controller, Way, Ways, address, load_options};
+use lb_dataplane::{Dataplane, LoadOptions, Opened, Pins, SPARE_IMAGES};
+use lb_model::config::{self, Config};
 use nix::{
     mount::{MntFlags, umount2},
     sched::{CloneFlags, unshare},
@@ -127,7 +125,7 @@ impl Node {
         self.controller.member_index("v", backend).unwrap()
     }
 
-    fn tick(&mut self, later_s: u64) -> evenkeel::controller::Tick {
+    fn tick(&mut self, later_s: u64) -> lb_daemon::controller::Tick {
         let now_s = self.dataplane.now_s().unwrap() + later_s;
         self.controller.tick(&mut self.dataplane, now_s).unwrap()
     }
@@ -438,7 +436,7 @@ fn adoption_moves_nothing() {
         // Nothing is known about ways yet.
         let two = self::config(&THREE[..2]);
         let summary = controller.apply(&mut dataplane, &two).unwrap();
-        assert_eq!(summary, evenkeel::controller::Summary::default());
+        assert_eq!(summary, lb_daemon::controller::Summary::default());
         assert_eq!(picture(&dataplane), before, "applied");
         assert_eq!(controller.member_index("v", "b1"), index);
         let ways = ways(&mut dataplane);

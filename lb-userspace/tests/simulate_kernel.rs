@@ -10,9 +10,9 @@ use std::{
 
 use evenkeel::{
     capture,
-    config::{self, Config},
     simulate::{Input, Options, Report, SimulateError, simulate},
 };
+use lb_model::config::{self, Config};
 
 fn text(forward: &str, v6: bool, protocol: &str) -> String {
     let (vip, net) = if v6 {

@@ -227,8 +227,8 @@ impl Configuration {
     }
 
     /// The same with the VIPs of a configuration as the product read it, without guards and checks.
-    pub fn with_vips_of(&self, config: &evenkeel::config::Config) -> Self {
-        use evenkeel::config;
+    pub fn with_vips_of(&self, config: &lb_model::config::Config) -> Self {
+        use lb_model::config;
         let backend = |backend: &config::Backend, vip: &config::Vip| Backend {
             name: backend.name.clone(),
             address: backend.address,
@@ -391,7 +391,7 @@ mod tests {
         let mut configuration = configuration();
         configuration.change_backend("two", |backend| backend.state = State::Drain);
         let text = configuration.to_toml(Path::new("/run/somewhere"));
-        let taken = evenkeel::config::parse("test.toml", &text);
+        let taken = lb_model::config::parse("test.toml", &text);
         let taken = taken.unwrap_or_else(|problems| panic!("{}\n{text}", problems.render(false)));
         assert_eq!(taken.vips[0].backends.len(), 3);
     }

@@ -9,13 +9,17 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use evenkeel::dataplane::{PinnedView, Pins, address_of};
-use evenkeel::ring::{Identity, RingMember, RingSize, build};
-use evenkeel::transition::RingState;
-use lb_common::member::{Member, control};
-use lb_common::proto;
-use lb_common::reason::REASONS;
-use lb_common::ring::MemberIndex;
+use lb_common::{
+    member::{Member, control},
+    proto,
+    reason::REASONS,
+    ring::MemberIndex,
+};
+use lb_dataplane::{PinnedView, Pins, address_of};
+use lb_model::{
+    ring::{Identity, RingMember, RingSize, build},
+    transition::RingState,
+};
 use nix::sys::signal::Signal;
 
 use crate::balancer::Balancer;
@@ -145,7 +149,7 @@ impl<'lab> Node<'lab> {
         let path = self.balancer.state_dir().join(file);
         let bytes = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let text = bytes.splitn(3, '\n').nth(2).unwrap_or_default();
-        let parsed = evenkeel::config::parse("revision", text);
+        let parsed = lb_model::config::parse("revision", text);
         let config = parsed.map_err(|errors| anyhow!("{}", errors.render(false)))?;
         Ok(self.configuration.with_vips_of(&config))
     }

@@ -2,7 +2,7 @@
 //!
 //! Two kinds can: one with a prebuilt core library for BPF (Debian's `rustc-web` with
 //! `libstd-rust-web-dev-bpf`), and a nightly with `rust-src`, which builds core itself. What is
-//! there is taken, in the order in which `lb-userspace/build.rs` looks; no rustup toolchain is ever
+//! there is taken, in the order in which `lb-userspace/dataplane/build.rs` looks; no rustup toolchain is ever
 //! downloaded: that is for the owner of the machine to decide.
 
 use std::{

@@ -18,16 +18,16 @@ pub(crate) const SHLIBDEPS: Tool = Tool {
 /// The LLVM majors that this bpf-linker can be built with (its features `llvm-NN`).
 pub(crate) const BPF_LINKER_LLVM: &[u32] = &[21, 22, 23];
 
-/// What rustup calls Debian's rustc; `lb-userspace/build.rs` looks for this name.
+/// What rustup calls Debian's rustc; `lb-userspace/dataplane/build.rs` looks for this name.
 pub(crate) const BPF_TOOLCHAIN: &str = "evenkeel-bpf";
 
-/// Names another toolchain for the eBPF programs; `lb-userspace/build.rs` reads it too.
+/// Names another toolchain for the eBPF programs; `lb-userspace/dataplane/build.rs` reads it too.
 pub(crate) const BPF_TOOLCHAIN_VARIABLE: &str = "EVENKEEL_BPF_TOOLCHAIN";
 
 /// What the eBPF programs are built for.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
-/// The crate that may use unstable features of a stable rustc; same as in `lb-userspace/build.rs`.
+/// The crate that may use unstable features of a stable rustc; same as in `lb-userspace/dataplane/build.rs`.
 pub(crate) const BPF_BOOTSTRAP: &str = "aya_ebpf";
 
 /// Debian's rustc (the one it builds browsers with, hence the name) that comes with a core library

@@ -12,7 +12,7 @@ use super::{
     session::{Output, Session},
     view::{self, View, figures::duration, paint::Tone},
 };
-use crate::client::{Client, Tested};
+use lb_api::client::{Client, Tested};
 
 /// List alerts, acknowledge and silence them, and try where they go.
 #[derive(Args, Debug)]

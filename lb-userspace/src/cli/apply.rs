@@ -9,7 +9,7 @@ use super::{
     change::{self, ChangeArgs},
     file::{self, explained},
 };
-use crate::client::Client;
+use lb_api::client::Client;
 
 /// Put a configuration into force.
 ///

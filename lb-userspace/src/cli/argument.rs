@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::view::words::GUARDS;
-use crate::api::types::{BackendSpec, Guard};
+use lb_api::{BackendSpec, Guard};
 
 /// Reads a length of time, as in `30s`, `5m` or `1h30m`, as whole seconds.
 pub(super) fn seconds(text: &str) -> Result<u32, String> {

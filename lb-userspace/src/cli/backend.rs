@@ -12,10 +12,7 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::{
-    api::types::{BackendSpec, Change, Edit, VipStatus, WantedState},
-    client::Client,
-};
+use lb_api::{BackendSpec, Change, Edit, VipStatus, WantedState, client::Client};
 
 /// List, add, remove, drain and weigh backends.
 ///

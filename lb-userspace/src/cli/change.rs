@@ -16,11 +16,9 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::{
-    api::types::{
-        Applied, ApplyRequest, Change, ErrorCode, Guard, PlanRequest, PlanVerdict, RevisionInfo,
-        RevisionNumber, RevisionState,
-    },
+use lb_api::{
+    Applied, ApplyRequest, Change, ErrorCode, Guard, PlanRequest, PlanVerdict, RevisionInfo,
+    RevisionNumber, RevisionState,
     client::{Client, ClientError},
 };
 

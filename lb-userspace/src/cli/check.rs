@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{stream, view::figures::plural};
-use crate::config::{self, Config, ConfigErrors};
+use lb_model::config::{self, Config, ConfigErrors};
 
 /// Check a configuration file, and say everything that is wrong with it.
 ///

@@ -9,10 +9,7 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::{
-    api::types::{ConfirmRequest, RevisionNumber},
-    client::Client,
-};
+use lb_api::{ConfirmRequest, RevisionNumber, client::Client};
 
 /// Keep a change that was applied with --confirm.
 ///

@@ -24,10 +24,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::stream;
-use crate::{
-    dataplane::{AttachedMode, DEFAULT_BPFFS, DecapPins, DecapStatus, Decapsulator, XdpMode},
-    decap::HostAddresses,
-};
+use crate::decap::HostAddresses;
+use lb_dataplane::{AttachedMode, DEFAULT_BPFFS, DecapPins, DecapStatus, Decapsulator, XdpMode};
 
 /// After a failure, the host's addresses are read again this often.
 const RETRY: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use super::{
     session::{Output, Session},
     view::{View, paint::Tone},
 };
-use crate::{api::types::RevisionNumber, client::Client};
+use lb_api::{RevisionNumber, client::Client};
 
 /// Show the difference of two revisions, or of one and what runs.
 ///

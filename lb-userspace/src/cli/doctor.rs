@@ -10,11 +10,9 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::stream;
-use crate::{
-    config,
-    dataplane::DEFAULT_BPFFS,
-    doctor::{Finding, Level, diagnose, gather, has_problem},
-};
+use crate::doctor::{Finding, Level, diagnose, gather, has_problem};
+use lb_dataplane::DEFAULT_BPFFS;
+use lb_model::config;
 
 /// Check whether this host can run the balancer, and a configuration.
 ///

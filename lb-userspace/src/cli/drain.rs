@@ -14,10 +14,7 @@ use super::{
     session::Session,
     view,
 };
-use crate::{
-    api::types::{Change, MemberStatus, VipStatus, WantedState},
-    client::Client,
-};
+use lb_api::{Change, MemberStatus, VipStatus, WantedState, client::Client};
 
 const LOOK: Duration = Duration::from_secs(1);
 

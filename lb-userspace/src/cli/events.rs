@@ -13,7 +13,7 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::client::Client;
+use lb_api::client::Client;
 
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -9,10 +9,7 @@ use super::{
     session::{Output, Session},
     view::{View, paint::Tone},
 };
-use crate::{
-    api::types::{ExplainRequest, Explanation},
-    client::Client,
-};
+use lb_api::{ExplainRequest, Explanation, client::Client};
 
 /// Say step by step what the data path would do with a packet, and why.
 ///

@@ -4,11 +4,8 @@ use std::{io::Read as _, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::{
-    api::types::{Change, ErrorCode},
-    client::ClientError,
-    config,
-};
+use lb_api::{Change, ErrorCode, client::ClientError};
+use lb_model::config;
 
 /// Reads a file, or standard input for `-`, as a change.
 ///

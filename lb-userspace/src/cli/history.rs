@@ -9,7 +9,7 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::{api::types::RevisionNumber, client::Client};
+use lb_api::{RevisionNumber, client::Client};
 
 /// List the revisions, or show one with its configuration.
 ///

@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! `main` hands over here. Each command is a module with its arguments beside what is done with
-//! them: a call of the library, or requests to the controller ([`crate::client`]), whose answers `view`
+//! them: a call of the library, or requests to the controller ([`lb_api::client`]), whose answers `view`
 //! turns into text. Results go to standard output, everything else to standard error; exit codes are
 //! in `exit`.
 
@@ -47,12 +47,12 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use view::paint::Paint;
 
-use crate::{
-    api::types::ErrorCode,
+use lb_api::{
+    ErrorCode,
     client::{Client, ClientError, DEFAULT_SOCKET},
-    config::ConfigErrors,
-    dataplane::DEFAULT_BPFFS,
 };
+use lb_dataplane::DEFAULT_BPFFS;
+use lb_model::config::ConfigErrors;
 
 /// An L4 load balancer in XDP.
 #[derive(Debug, Parser)]

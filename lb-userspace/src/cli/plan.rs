@@ -10,7 +10,7 @@ use super::{
     file::{self, explained},
     session::{Output, Session},
 };
-use crate::{api::types::Guard, client::Client};
+use lb_api::{Guard, client::Client};
 
 /// Say what a configuration would change, and whether the guards let it.
 ///

@@ -9,10 +9,7 @@ use super::{
     change,
     session::{Output, Session},
 };
-use crate::{
-    api::types::{RevisionNumber, RevisionState, RollbackRequest},
-    client::Client,
-};
+use lb_api::{RevisionNumber, RevisionState, RollbackRequest, client::Client};
 
 /// Go back to the configuration of an earlier revision.
 ///

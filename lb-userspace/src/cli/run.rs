@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::RunArgs;
-use crate::engine::{self, Options};
+use lb_daemon::engine::{self, Options};
 
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let RunArgs { config, bpffs } = args;

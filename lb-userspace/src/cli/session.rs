@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{stream, view::View};
-use crate::client::Client;
+use lb_api::client::Client;
 
 /// The option of every command that prints data.
 #[derive(Args, Clone, Copy, Debug)]

@@ -9,10 +9,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::stream;
-use crate::{
-    config,
-    simulate::{Input, Options, Outcome, simulate as run},
-};
+use crate::simulate::{Input, Options, Outcome, simulate as run};
+use lb_model::config;
 
 /// Run packets through the real program on tables of its own.
 ///

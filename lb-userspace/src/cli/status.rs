@@ -9,7 +9,7 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::client::Client;
+use lb_api::client::Client;
 
 /// Show everything on one screen.
 ///

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::*;
-use crate::api::types::Guard;
+use lb_api::Guard;
 
 fn parse(text: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(text.split_whitespace())

@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tracing::info;
 
-use crate::{
+use lb_daemon::{
     controller::ports,
-    dataplane::{DEFAULT_BPFFS, Dataplane, Pins, ProbePaths},
     engine::locks::{BpffsLock, BpffsLockError},
 };
+use lb_dataplane::{DEFAULT_BPFFS, Dataplane, Pins, ProbePaths};
 
 /// Detach the program from all interfaces and remove its tables: forwarding ends.
 ///

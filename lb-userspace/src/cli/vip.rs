@@ -11,10 +11,7 @@ use super::{
     session::{Output, Session},
     view,
 };
-use crate::{
-    api::types::{BackendSpec, Change, Edit, VipSpec},
-    client::Client,
-};
+use lb_api::{BackendSpec, Change, Edit, VipSpec, client::Client};
 
 /// List, add and remove VIPs.
 ///

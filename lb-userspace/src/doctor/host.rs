@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf};
 
-use crate::nexthop;
+use lb_daemon::nexthop;
 
 /// A host. `None` stands for what could not be found out.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use gather::{GatherError, gather};
 pub use host::{Bpffs, Channels, Folder, Host, Interface, MasterLink, Ports, xdp_feature};
 
-use crate::config::Config;
+use lb_model::config::Config;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

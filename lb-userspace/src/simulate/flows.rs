@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::packet::{Flow, first_frame};
-use crate::config::Vip;
+use lb_model::config::Vip;
 
 /// Draws that all gave a flow that was there before: there are hardly any others.
 const MAX_DRAWS: u32 = 1000;
@@ -97,7 +97,7 @@ mod tests {
     fn vips(text: &str) -> Vec<Vip> {
         let head =
             "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n";
-        crate::config::parse("f", &format!("{head}{text}"))
+        lb_model::config::parse("f", &format!("{head}{text}"))
             .unwrap()
             .vips
     }

@@ -33,12 +33,10 @@ use tracing::warn;
 pub use flows::Flows;
 pub use report::{Report, Verdicts};
 
-use crate::{
-    capture::{self, Capture, CaptureError},
-    config::{Config, Prefix},
-    controller::{Controller, ControllerError, Way, Ways, load_options},
-    dataplane::{Dataplane, DataplaneError, LoadOptions, Run},
-};
+use crate::capture::{self, Capture, CaptureError};
+use lb_daemon::controller::{Controller, ControllerError, Way, Ways, load_options};
+use lb_dataplane::{Dataplane, DataplaneError, LoadOptions, Run};
+use lb_model::config::{Config, Prefix};
 
 /// Number of the interface that packets come in and leave by: a test run's own.
 pub const EGRESS_IFINDEX: u32 = 1;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lb_common::checksum;
 
 use super::OWN_MAC;
-use crate::config::Protocol;
+use lb_model::config::Protocol;
 
 /// MAC address that generated packets come from.
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];

@@ -5,10 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::reason::REASONS;
 use serde::Serialize;
 
-use crate::{
-    controller::MemberShare,
-    dataplane::{Dataplane, DataplaneError},
-};
+use lb_daemon::controller::MemberShare;
+use lb_dataplane::{Dataplane, DataplaneError};
 
 /// How many packets met which fate, by XDP's verdicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

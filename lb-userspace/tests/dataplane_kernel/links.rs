@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::programs::links::{FdLink, PinnedLink};
-use evenkeel::dataplane::{AttachedMode, Dataplane, DataplaneError, Pins, XdpMode};
+use lb_dataplane::{AttachedMode, Dataplane, DataplaneError, Pins, XdpMode};
 
 use crate::{Bpffs, in_network_namespace, ip, small};
 
@@ -117,7 +117,7 @@ fn interfaces_that_cannot_be_used_are_errors_that_say_what_to_do() {
         ip("link add one type veth peer name two");
         let bpffs = Bpffs::new();
         let (mut dataplane, _) = Dataplane::open(&small(), &bpffs.pins()).unwrap();
-        let text = |result: evenkeel::dataplane::Result<AttachedMode>| {
+        let text = |result: lb_dataplane::Result<AttachedMode>| {
             let error = result.unwrap_err();
             assert!(matches!(error, DataplaneError::Interface { .. }), "{error}");
             error.to_string()

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use evenkeel::dataplane::{Dataplane, LoadOptions, Pins};
 use lb_common::ring::IMAGE_WORDS;
+use lb_dataplane::{Dataplane, LoadOptions, Pins};
 use nix::{
     mount::{MntFlags, umount2},
     sched::{CloneFlags, unshare},

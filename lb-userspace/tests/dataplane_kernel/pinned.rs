@@ -1,15 +1,13 @@
 //! A data path that is pinned: adopted with what it holds, or refused and left alone.
 
 use aya::maps::{Array, MapData};
-use evenkeel::dataplane::{
-    Dataplane, DataplaneError, LoadOptions, Opened, Pins, RingName, catalog,
-};
 use lb_common::{
     family,
     member::control,
     proto,
     vip::{VipKey, target},
 };
+use lb_dataplane::{Dataplane, DataplaneError, LoadOptions, Opened, Pins, RingName, catalog};
 
 use crate::{Bpffs, pattern, small};
 

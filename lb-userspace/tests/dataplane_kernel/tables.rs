@@ -7,7 +7,6 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use evenkeel::dataplane::{Dataplane, ImageIndex, LoadOptions, Pins, RingName, SessionLimits};
 use lb_common::{
     family,
     member::{Member, NextHop, control},
@@ -18,6 +17,7 @@ use lb_common::{
     tables::Tables,
     vip::Vip,
 };
+use lb_dataplane::{Dataplane, ImageIndex, LoadOptions, Pins, RingName, SessionLimits};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -188,10 +188,7 @@ fn a_swap_is_quick_and_the_maps_are_small() {
         dataplane.vips.swap_ring(vip as u16, Some(ring)).unwrap();
     }
     println!("64 rings staged the first time in {:?}", began.elapsed());
-    dataplane
-        .rings
-        .reserve(evenkeel::dataplane::SPARE_IMAGES)
-        .unwrap();
+    dataplane.rings.reserve(lb_dataplane::SPARE_IMAGES).unwrap();
 
     let mut times: Vec<Duration> = (0..101)
         .map(|round| {
@@ -206,10 +203,7 @@ fn a_swap_is_quick_and_the_maps_are_small() {
             dataplane.vips.swap_ring(3, Some(ring)).unwrap();
             dataplane.rings.retire(before.image);
             let elapsed = began.elapsed();
-            dataplane
-                .rings
-                .reserve(evenkeel::dataplane::SPARE_IMAGES)
-                .unwrap();
+            dataplane.rings.reserve(lb_dataplane::SPARE_IMAGES).unwrap();
             elapsed
         })
         .collect();

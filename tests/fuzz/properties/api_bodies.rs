@@ -1,12 +1,8 @@
 //! What holds for any body of a request that changes something: it is refused, or it means a change
 //! whose result is a configuration or has mistakes that can be drawn; made twice, it comes to the same.
 
-use evenkeel::{
-    api::types::{
-        ApplyRequest, Change, ConfirmRequest, ExplainRequest, PlanRequest, RollbackRequest,
-    },
-    config, edit,
-};
+use lb_api::{ApplyRequest, Change, ConfirmRequest, ExplainRequest, PlanRequest, RollbackRequest};
+use lb_model::{config, edit};
 
 /// What the edits are made in.
 const RUNNING: &str = "\

@@ -1,7 +1,8 @@
 //! What holds for any text that is given as a configuration: it is one, or it has mistakes that can be
 //! drawn, each with its place in the text; and no secret is in the drawing or in what is shown of it.
 
-use evenkeel::{config, revision};
+use lb_daemon::revision;
+use lb_model::config;
 
 /// A seed of which nothing may be shown, wherever it stands.
 const SEED: &str = "5c1e0b7f3a9d24468d2f6e1b90c3a7f4";

@@ -4,11 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
-use evenkeel::{
-    dataplane::{Dataplane, LoadOptions, RingName},
-    ring::{Identity, RingMember, RingSize, build},
-    transition::RingState,
-};
 use lb_common::{
     Address,
     bench::{Flow, Plan},
@@ -19,6 +14,11 @@ use lb_common::{
     proto,
     ring::MemberIndex,
     vip::{Vip, VipKey, forward, target},
+};
+use lb_dataplane::{Dataplane, LoadOptions, RingName};
+use lb_model::{
+    ring::{Identity, RingMember, RingSize, build},
+    transition::RingState,
 };
 
 use super::packets::{PORT, Packets, VIP_V4, VIP_V6};

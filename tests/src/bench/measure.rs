@@ -1,8 +1,8 @@
 //! Rounds of measuring, and the proof that each did what it was to do.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use evenkeel::dataplane::{Bench, Dataplane};
 use lb_common::{bench::Plan, counters::VipCounters, reason::REASONS};
+use lb_dataplane::{Bench, Dataplane};
 
 use super::{
     Line,

@@ -1,13 +1,13 @@
 //! The workloads.
 
 use anyhow::Result;
-use evenkeel::dataplane::{Bench, Dataplane, Floor, LoadOptions};
 use lb_common::{
     bench::Plan,
     family, proto,
     reason::Reason,
     vip::{affinity, forward, track},
 };
+use lb_dataplane::{Bench, Dataplane, Floor, LoadOptions};
 
 use super::{
     balancer::{Service, establish, load},

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use evenkeel::dataplane::Dataplane;
 use lb_common::reason::{Fate, Reason};
+use lb_dataplane::Dataplane;
 
 use super::counts::{Counts, counts, difference};
 use crate::packet::{Frame, check::findings};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use evenkeel::dataplane::Counters;
 use lb_common::reason::REASONS;
+use lb_dataplane::Counters;
 
 use super::tables::{MEMBERS, VIPS};
 

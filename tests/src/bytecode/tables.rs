@@ -3,10 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
-use evenkeel::{
-    dataplane::{Dataplane, RingName},
-    transition::RingState,
-};
 use lb_common::{
     Address, address_v4, address_v6,
     checksum::fold,
@@ -17,6 +13,8 @@ use lb_common::{
     ring::{MemberIndex, NO_MEMBER},
     vip::{Vip, VipKey, affinity, forward, target, track},
 };
+use lb_dataplane::{Dataplane, RingName};
+use lb_model::transition::RingState;
 
 use crate::packet::{Frame, Ip, Mac, V4, V6};
 

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use evenkeel::api::types::{RevisionNumber, Status};
+use lb_api::{RevisionNumber, Status};
 
 use super::site::{BACKENDS, Site};
 use crate::alertmanager::Received;

@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use evenkeel::api::types::{MemberState, Status};
-use evenkeel::client::Client;
+use lb_api::{MemberState, Status, client::Client};
 use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 
@@ -142,9 +141,8 @@ impl<'lab> Site<'lab> {
             };
             let vip = status.vips.first();
             Ok(vip.is_some_and(|vip| {
-                let up = |m: &&evenkeel::api::types::MemberStatus| {
-                    m.state == MemberState::Up && m.table_share > 0.2
-                };
+                let up =
+                    |m: &&lb_api::MemberStatus| m.state == MemberState::Up && m.table_share > 0.2;
                 vip.members.iter().filter(up).count() == usize::from(BACKENDS)
             }))
         })?;
@@ -162,7 +160,7 @@ impl<'lab> Site<'lab> {
     }
 
     /// What happened since the start.
-    pub fn events(&self) -> Result<Vec<evenkeel::api::types::Event>> {
+    pub fn events(&self) -> Result<Vec<lb_api::Event>> {
         let client = self.client();
         let events = self.runtime.block_on(client.events(Some(0), Some(1000)));
         Ok(events?)

@@ -5,16 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel::config::{self, Fraction, HealthKind, HttpCheck, StatusSet};
-use evenkeel::dataplane::{Pins, ProbePath, ProbePaths, address_of};
-use evenkeel::health::Target;
-use evenkeel::health::probe::{Probe, TlsConfigs};
-use lab::balancer::binary;
-use lab::configuration::{Configuration, Forward};
-use lab::node::Node;
-use lab::service::{FAMILIES, Kind, vip};
-use lab::topology::{Family, Lab};
+use lab::{
+    balancer::binary,
+    configuration::{Configuration, Forward},
+    node::Node,
+    service::{FAMILIES, Kind, vip},
+    topology::{Family, Lab},
+};
 use lb_common::proto;
+use lb_daemon::health::{
+    Target,
+    probe::{Probe, TlsConfigs},
+};
+use lb_dataplane::{Pins, ProbePath, ProbePaths, address_of};
+use lb_model::config::{self, Fraction, HealthKind, HttpCheck, StatusSet};
 
 /// Which way a probe goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,15 +3,17 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use evenkeel::config::HealthKind;
-use evenkeel::dataplane::{Pins, ProbePaths};
-use lab::configuration::Forward;
-use lab::deadline::until;
-use lab::link::ip;
-use lab::nginx::Nginx;
-use lab::process::output;
-use lab::tool;
-use lab::topology::{Family, Lab, Layout, Plan};
+use lab::{
+    configuration::Forward,
+    deadline::until,
+    link::ip,
+    nginx::Nginx,
+    process::output,
+    tool,
+    topology::{Family, Lab, Layout, Plan},
+};
+use lb_dataplane::{Pins, ProbePaths};
+use lb_model::config::HealthKind;
 
 use crate::probing::{Prober, Way, can_run};
 

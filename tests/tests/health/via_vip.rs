@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use evenkeel::config::HealthKind;
-use lab::balancer::{binary, start_decap};
-use lab::configuration::Forward;
-use lab::link::ip;
-use lab::nginx::Nginx;
-use lab::service::FAMILIES;
-use lab::stats::damage;
-use lab::topology::{Family, Lab, Layout, Plan};
+use lab::{
+    balancer::{binary, start_decap},
+    configuration::Forward,
+    link::ip,
+    nginx::Nginx,
+    service::FAMILIES,
+    stats::damage,
+    topology::{Family, Lab, Layout, Plan},
+};
+use lb_model::config::HealthKind;
 
 use crate::probing::{Prober, Way, can_run, page_of};
 

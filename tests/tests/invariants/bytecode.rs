@@ -2,13 +2,18 @@
 //! through the program, which needs no clients.
 
 use etherparse::PacketBuilder;
-use evenkeel::config::hash_key;
-use evenkeel::dataplane::{Dataplane, LoadOptions, RingName};
-use evenkeel::ring::{Identity, RingMember, RingSize, build};
-use evenkeel::transition::RingState;
-use lb_common::member::{Member, NextHop, control};
-use lb_common::vip::{Vip, VipKey, forward, target, track};
-use lb_common::{address_v4, family, proto};
+use lb_common::{
+    address_v4, family,
+    member::{Member, NextHop, control},
+    proto,
+    vip::{Vip, VipKey, forward, target, track},
+};
+use lb_dataplane::{Dataplane, LoadOptions, RingName};
+use lb_model::{
+    config::hash_key,
+    ring::{Identity, RingMember, RingSize, build},
+    transition::RingState,
+};
 
 const FLOWS: u32 = 100_000;
 const MEMBERS: u16 = 5;

@@ -3,11 +3,13 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use evenkeel::dataplane::Pins;
-use lab::deadline::until;
-use lab::link::ip;
-use lab::outage::site::{self, Site, Terms};
-use lab::pass_program::attach_pass;
+use lab::{
+    deadline::until,
+    link::ip,
+    outage::site::{self, Site, Terms},
+    pass_program::attach_pass,
+};
+use lb_dataplane::Pins;
 
 use crate::can_run;
 

@@ -4,12 +4,15 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
-use evenkeel::dataplane::{PinnedView, Pins};
-use evenkeel::transition::RingState;
-use lab::outage::record::Record;
-use lab::outage::site::{self, Site, Terms};
-use lab::outage::{Fault, RATE, run};
+use lab::outage::{
+    Fault, RATE,
+    record::Record,
+    run,
+    site::{self, Site, Terms},
+};
 use lb_common::{proto, ring::IMAGE_WORDS};
+use lb_dataplane::{PinnedView, Pins};
+use lb_model::transition::RingState;
 
 use crate::can_run;
 

@@ -3,11 +3,11 @@
 
 use std::{collections::HashSet, thread};
 
-use evenkeel::dataplane::{Dataplane, LoadOptions};
 use lab::{
     bytecode::tables::Service,
     packet::{ACK, Frame, SYN, check::findings},
 };
+use lb_dataplane::{Dataplane, LoadOptions};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,

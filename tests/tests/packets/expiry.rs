@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel::dataplane::{Dataplane, LoadOptions};
 use lab::{
     bytecode::tables::{SERVICES, Service},
     packet::ACK,
 };
 use lb_common::{fragment::LIFETIME_S, reason::Reason, sample::MAX_SAMPLES};
+use lb_dataplane::{Dataplane, LoadOptions};
 
 use crate::{
     fragments::part,

@@ -8,17 +8,11 @@ use std::{
     process::Command,
 };
 
-use evenkeel::{
-    api::types::ExplainRequest,
-    config::Protocol,
-    dataplane::{Dataplane, Run, address_of},
-    explain::{self, Flow, Names, Sent, Sources, Tables, Verdict, Walk},
-    transition::RingState,
-};
 use lab::{
     bytecode::tables::{self, ANY4, KEY, NAT4, NAT6, OUTER4, OUTER6, RING_SIZE, VIP4, VIP6},
     packet::{ACK, FIN, Frame, Ip, PSH, RST, SYN, tcp, udp},
 };
+use lb_api::ExplainRequest;
 use lb_common::{
     checksum::fold,
     family,
@@ -29,6 +23,11 @@ use lb_common::{
     trace::{NONE, Trace},
     vip::{Vip, VipKey, affinity, forward, target, track},
 };
+use lb_dataplane::{
+    Dataplane, Run, address_of,
+    explain::{self, Flow, Names, Sent, Sources, Tables, Verdict, Walk},
+};
+use lb_model::{config::Protocol, transition::RingState};
 
 use crate::{
     random::Dice,

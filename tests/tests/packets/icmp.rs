@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use evenkeel::dataplane::LoadOptions;
 use lab::{
     bytecode::{
         Bench, Expect,
@@ -14,6 +13,7 @@ use lb_common::{
     reason::Reason,
     vip::{forward, track},
 };
+use lb_dataplane::LoadOptions;
 
 use crate::{
     forwarding::{TAGS, direct},

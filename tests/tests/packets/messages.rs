@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use evenkeel::dataplane::LoadOptions;
 use lab::{
     bytecode::{
         Bench,
@@ -17,6 +16,7 @@ use lab::{
     packet::{ACK, Extension, Ip, SYN},
 };
 use lb_common::{member::NextHop, reason::Reason, vip::forward};
+use lb_dataplane::LoadOptions;
 use log::{Log, Metadata, Record};
 
 use crate::{

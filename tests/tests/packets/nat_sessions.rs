@@ -2,10 +2,6 @@
 
 use std::net::IpAddr;
 
-use evenkeel::{
-    dataplane::{SessionLimits, address_of},
-    transition::RingState,
-};
 use lab::{
     bytecode::{
         Bench, Expect,
@@ -21,6 +17,8 @@ use lb_common::{
     ring::MemberIndex,
     vip::{Vip, affinity, forward, track},
 };
+use lb_dataplane::{SessionLimits, address_of};
+use lb_model::transition::RingState;
 
 use crate::{
     nat::{Session, begin, forwarded, replied},

@@ -1,11 +1,11 @@
 //! The same tables after the program was replaced in place: a new controller adopts what the old one
 //! pinned, and its program takes the place of the running one over the same maps.
 
-use evenkeel::dataplane::{Dataplane, Opened, Pins, XdpMode};
 use lab::{
     bpffs::Bpffs,
     bytecode::{Bench, tables},
 };
+use lb_dataplane::{Dataplane, Opened, Pins, XdpMode};
 
 use crate::{
     forwarding, fragments, icmp, malformed, nat,

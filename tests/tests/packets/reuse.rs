@@ -1,6 +1,5 @@
 //! A client uses its port again while its slot is in transition: what is a new connection, and what is not.
 
-use evenkeel::{dataplane::Dataplane, transition::RingState};
 use lab::{
     bytecode::tables::{self, RING_SIZE, Service, VIP4, set_state},
     packet::{ACK, FIN, PSH, RST, SYN},
@@ -9,6 +8,8 @@ use lb_common::{
     member::control,
     vip::{forward, track},
 };
+use lb_dataplane::Dataplane;
+use lb_model::transition::RingState;
 
 use crate::stage::{Client, dataplane, options};
 

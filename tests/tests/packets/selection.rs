@@ -3,10 +3,6 @@
 
 use std::collections::HashMap;
 
-use evenkeel::{
-    dataplane::{Dataplane, LoadOptions},
-    transition::RingState,
-};
 use lab::{
     bytecode::tables::{self, KEY, RING_SIZE, Service, set_state},
     packet::{ACK, FIN, Frame, PSH, RST, SYN},
@@ -19,6 +15,8 @@ use lb_common::{
     track::{Cell, FREE, Place, WAYS, yields},
     vip::{affinity, forward, track},
 };
+use lb_dataplane::{Dataplane, LoadOptions};
+use lb_model::transition::RingState;
 
 use crate::{
     random::Dice,

@@ -6,7 +6,6 @@ use std::{
     process::Command,
 };
 
-use evenkeel::dataplane::{Dataplane, LoadOptions};
 use lab::{
     bytecode::{
         Bench,
@@ -15,6 +14,7 @@ use lab::{
     packet::{Frame, Ip, Mac, Transport, tcp, udp},
 };
 use lb_common::hash;
+use lb_dataplane::{Dataplane, LoadOptions};
 use nix::sched::{CloneFlags, unshare};
 
 /// The other interface.

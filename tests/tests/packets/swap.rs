@@ -7,10 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use evenkeel::{
-    dataplane::{Dataplane, Pins, RingName},
-    transition::RingState,
-};
 use lab::{
     bpffs::Bpffs,
     bytecode::tables::{self, RING_SIZE, SERVICES, Service, VIP4, set_state},
@@ -24,6 +20,8 @@ use lb_common::{
     ring::{MAX_RING_SIZE, NO_MEMBER},
     vip::{forward, track},
 };
+use lb_dataplane::{Dataplane, Pins, RingName};
+use lb_model::transition::RingState;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,

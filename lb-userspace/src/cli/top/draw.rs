@@ -18,7 +18,7 @@ use super::{
     },
     model::{Curve, Mark, Model},
 };
-use crate::api::types::{Alert, MemberStatus, Status, VipStatus};
+use lb_api::{Alert, MemberStatus, Status, VipStatus};
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 

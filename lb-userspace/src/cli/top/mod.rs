@@ -30,8 +30,8 @@ use tokio::{
 };
 
 use super::{stream, view::paint::Paint};
-use crate::{
-    api::types::{Event, Status},
+use lb_api::{
+    Event, Status,
     client::{Client, ClientError},
 };
 

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
-use crate::api::types::{Event, MemberStatus, Status, VipStatus};
+use lb_api::{Event, MemberStatus, Status, VipStatus};
 
 /// Seconds that curves go back.
 const LENGTH: usize = 240;

@@ -5,7 +5,7 @@ use ratatui::{
 };
 
 use super::{super::view::tests::fixtures, model::Order, *};
-use crate::api::types::{MemberState, VipStatus};
+use lb_api::{MemberState, VipStatus};
 
 fn screen(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

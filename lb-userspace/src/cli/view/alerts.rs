@@ -8,7 +8,7 @@ use super::{
     paint::Tone,
     words,
 };
-use crate::api::types::Alert;
+use lb_api::Alert;
 
 /// A paragraph for each alert, the worst first.
 pub(in crate::cli) fn alerts(view: View, alerts: &[Alert], now: Timestamp) -> String {

@@ -1,7 +1,7 @@
 //! Events, a line for each: they are printed as they come, so the columns have fixed widths.
 
 use super::{View, figures::moment, paint::Tone};
-use crate::api::types::Event;
+use lb_api::Event;
 
 /// An event in a line.
 pub(in crate::cli) fn event(view: View, event: &Event) -> String {

@@ -1,7 +1,7 @@
 //! What guards say, and how to get past those that refuse.
 
 use super::{View, paint::Tone, words};
-use crate::api::types::{GuardResult, GuardVerdict, Plan};
+use lb_api::{GuardResult, GuardVerdict, Plan};
 
 /// A line for each guard.
 pub(super) fn lines(view: View, guards: &[GuardResult]) -> String {

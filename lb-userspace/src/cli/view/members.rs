@@ -7,8 +7,8 @@ use super::{
     table::{Cell, Side, Table},
     words,
 };
-use crate::api::types::{HealthStatus, MemberState, MemberStatus, VipStatus};
 use jiff::Timestamp;
+use lb_api::{HealthStatus, MemberState, MemberStatus, VipStatus};
 
 /// Further from the table share than this part of it, an observed share is marked.
 const FAR: f64 = 0.25;

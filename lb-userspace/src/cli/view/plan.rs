@@ -11,9 +11,7 @@ use super::{
     table::{Cell, Side, Table},
     words,
 };
-use crate::api::types::{
-    MemberPlan, MemberSide, Plan, PlanVerdict, VipAction, VipPlan, WantedState,
-};
+use lb_api::{MemberPlan, MemberSide, Plan, PlanVerdict, VipAction, VipPlan, WantedState};
 
 /// The plan; its last line says what would come of it.
 pub(in crate::cli) fn plan(view: View, plan: &Plan) -> String {

@@ -9,7 +9,7 @@ use super::{
     table::{Cell, Side, Table},
     words,
 };
-use crate::api::types::{Progress, RevisionInfo, RevisionState};
+use lb_api::{Progress, RevisionInfo, RevisionState};
 
 /// A revision in a line: number, state, age, who and how.
 pub(in crate::cli) fn line(view: View, revision: &RevisionInfo, now: Timestamp) -> String {

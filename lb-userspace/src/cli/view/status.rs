@@ -7,7 +7,7 @@ use super::{
     paint::Tone,
     revisions,
 };
-use crate::api::types::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
+use lb_api::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
 
 /// The status.
 pub(in crate::cli) fn status(view: View, status: &Status) -> String {

@@ -1,9 +1,7 @@
 //! Words and tones for states, as the API spells them.
 
 use super::paint::Tone;
-use crate::api::types::{
-    Guard, MemberState, PlanVerdict, RevisionState, Severity, VipAction, WantedState,
-};
+use lb_api::{Guard, MemberState, PlanVerdict, RevisionState, Severity, VipAction, WantedState};
 
 /// All guards with their names.
 pub(in crate::cli) const GUARDS: [(&str, Guard); 8] = [

@@ -1,9 +1,7 @@
 //! Interfaces that the program is to be attached to.
 
-use crate::{
-    config::{Config, XdpMode},
-    doctor::{Findings, Host, Interface, xdp_feature},
-};
+use crate::doctor::{Findings, Host, Interface, xdp_feature};
+use lb_model::config::{Config, XdpMode};
 
 /// Drivers with native XDP, for kernels whose drivers don't say it themselves (before 6.3).
 const NATIVE_DRIVERS: [&str; 27] = [
@@ -353,12 +351,15 @@ fn frame_size(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{
-        Channels, Level,
-        Level::{Ok as Fine, Problem, Warning},
-        MasterLink,
-        checks::sample::{config, host, level},
-    };
+    use crate::doctor::Channels;
+    use crate::doctor::Level;
+    use crate::doctor::Level::Ok as Fine;
+    use crate::doctor::Level::Problem;
+    use crate::doctor::Level::Warning;
+    use crate::doctor::MasterLink;
+    use crate::doctor::checks::sample::config;
+    use crate::doctor::checks::sample::host;
+    use crate::doctor::checks::sample::level;
 
     fn found(check: &str, change: impl Fn(&mut Interface), more: &str) -> Level {
         let mut host = host();

@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 
 use super::HOST;
-use crate::{
-    config::{Config, Forward, Via, Vip},
-    doctor::{Findings, Host, xdp_feature},
-    nexthop::{Resolved, State},
-};
+use crate::doctor::{Findings, Host, xdp_feature};
+use lb_daemon::nexthop::{Resolved, State};
+use lb_model::config::{Config, Forward, Via, Vip};
 
 /// What the Internet and most networks carry.
 const USUAL_MTU: u32 = 1500;
@@ -236,14 +234,14 @@ fn reverse_path(host: &Host, config: &Config, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        doctor::{
-            Level,
-            Level::{Ok as Fine, Problem, Warning},
-            checks::sample::{config, host, level},
-        },
-        nexthop::Reason,
-    };
+    use crate::doctor::Level;
+    use crate::doctor::Level::Ok as Fine;
+    use crate::doctor::Level::Problem;
+    use crate::doctor::Level::Warning;
+    use crate::doctor::checks::sample::config;
+    use crate::doctor::checks::sample::host;
+    use crate::doctor::checks::sample::level;
+    use lb_daemon::nexthop::Reason;
 
     fn found(check: &str, change: impl Fn(&mut Host), forward: &str) -> Level {
         let mut host = host();

@@ -3,11 +3,9 @@
 use std::net::IpAddr;
 
 use super::HOST;
-use crate::{
-    config::{Config, Forward},
-    controller::nat_sources,
-    doctor::{Findings, Folder, Host},
-};
+use crate::doctor::{Findings, Folder, Host};
+use lb_daemon::controller::nat_sources;
+use lb_model::config::{Config, Forward};
 
 /// Less room than this for revisions is soon used up.
 const LITTLE_ROOM: u64 = 64 << 20;
@@ -118,12 +116,14 @@ fn ports(host: &Host, config: &Config, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{
-        Level,
-        Level::{Ok as Fine, Problem, Warning},
-        Ports,
-        checks::sample::{config, host, level},
-    };
+    use crate::doctor::Level;
+    use crate::doctor::Level::Ok as Fine;
+    use crate::doctor::Level::Problem;
+    use crate::doctor::Level::Warning;
+    use crate::doctor::Ports;
+    use crate::doctor::checks::sample::config;
+    use crate::doctor::checks::sample::host;
+    use crate::doctor::checks::sample::level;
 
     fn state_dir_of(change: impl Fn(&mut Folder)) -> Level {
         let mut host = host();

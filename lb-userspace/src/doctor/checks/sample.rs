@@ -1,10 +1,8 @@
 //! A made-up host on which all is well, and a configuration for it.
 
-use crate::{
-    config::{self, Config},
-    doctor::{Bpffs, Channels, Findings, Folder, Host, Interface, Level, Ports},
-    nexthop::{Resolved, State},
-};
+use crate::doctor::{Bpffs, Channels, Findings, Folder, Host, Interface, Level, Ports};
+use lb_daemon::nexthop::{Resolved, State};
+use lb_model::config::{self, Config};
 
 /// A configuration of one VIP with `ipip`, one backend and checks through the VIP; `more` keys go
 /// into `[node]`.

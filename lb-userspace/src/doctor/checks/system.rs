@@ -199,10 +199,11 @@ fn clock(host: &Host, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{
-        Level::{Ok as Fine, Problem, Warning},
-        checks::sample::{host, level},
-    };
+    use crate::doctor::Level::Ok as Fine;
+    use crate::doctor::Level::Problem;
+    use crate::doctor::Level::Warning;
+    use crate::doctor::checks::sample::host;
+    use crate::doctor::checks::sample::level;
 
     #[test]
     fn a_good_host_has_nothing_to_mend() {

@@ -13,12 +13,12 @@ use std::{
 };
 
 use super::{Host, Interface, Ports};
-use crate::{
-    config::{Config, Forward},
+use lb_daemon::{
     controller::ports,
-    dataplane::Pins,
     nexthop::{self, NextHopError, Reason, Resolver, State},
 };
+use lb_dataplane::Pins;
+use lb_model::config::{Config, Forward};
 
 /// How long backends have to answer: the kernel gives a neighbour up after three seconds.
 const ANSWERS: Duration = Duration::from_secs(4);

@@ -14,10 +14,8 @@ use nix::{
     unistd::{AccessFlags, access},
 };
 
-use crate::{
-    dataplane::{Dataplane, LoadOptions},
-    doctor::{Bpffs, Folder},
-};
+use crate::doctor::{Bpffs, Folder};
+use lb_dataplane::{Dataplane, LoadOptions};
 
 pub(super) fn kernel() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::api::types::{
+use lb_api::{
     Alert, Event, ExplainStep, Explanation, Guard, GuardResult, GuardVerdict, HealthStatus,
     InterfaceStatus, MemberPlan, MemberSide, MemberState, MemberStatus, NodeStatus, Plan,
     PlanVerdict, Progress, Rates, RevisionInfo, RevisionState, RingStatus, Severity, Status,

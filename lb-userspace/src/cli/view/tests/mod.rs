@@ -3,7 +3,7 @@
 pub(in crate::cli) mod fixtures;
 
 use super::{View, alerts, events, members, paint::Paint, plan, revisions, status};
-use crate::api::types::{Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
+use lb_api::{Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
 
 /// A view without colours.
 pub(in crate::cli) fn plain(width: usize) -> View {
@@ -45,7 +45,7 @@ fn the_status_of_a_node_without_vips() {
 fn what_of_the_capacity_is_used() {
     let mut known = fixtures::status();
     known.vips[0].peak_new_flows_per_s = 4100.0;
-    known.vips[0].capacity = Some(crate::api::types::CapacityStatus {
+    known.vips[0].capacity = Some(lb_api::CapacityStatus {
         eligible_new_flows_per_s: 5000.0,
         utilisation: 0.2468,
         target_utilisation: 0.7,

@@ -1,0 +1,413 @@
+//! The alerts that are on: a value that conditions and time act on, and nothing else.
+//!
+//! ```text
+//! condition ──stays──► on ──gone for a while──► over ──told, or old──► forgotten
+//!     │                 └──stays──► graver
+//!     └─goes─► nothing
+//! ```
+//!
+//! Every change worth telling makes the alert's *version* grow. Each receiver has, per alert, the version that it
+//! confirmed: what it must still be told is what lies between. So nothing is lost when a receiver or the controller is
+//! down for a while, nothing is told twice, and a receiver that is slow gets the newest state, not all states
+//! that there were.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::condition::{Condition, Patience};
+use crate::clock::later;
+use lb_api::{Alert, Severity};
+
+/// Alerts that can be on at once. More of them tell nobody anything.
+pub(super) const MOST: usize = 1000;
+
+/// After a start nothing is over yet: those who watch must find their feet first.
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long an alert that is over is repeated to receivers that keep no state (as Prometheus does it).
+pub(super) const REPEAT_OVER: SignedDuration = SignedDuration::from_mins(15);
+
+/// How long an alert that is over waits for a receiver to listen.
+const WAIT_FOR_RECEIVERS: SignedDuration = SignedDuration::from_hours(24);
+
+/// How long a change of details (such as the list of backends) waits for more of them.
+const GATHER: SignedDuration = SignedDuration::from_secs(30);
+
+/// An alert, on or over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// What is told.
+    pub(super) told: Condition,
+    /// How bad, with escalation.
+    pub(super) severity: Severity,
+    pub(super) since: Timestamp,
+    /// When it was over.
+    pub(super) over: Option<Timestamp>,
+    pub(super) acknowledged_by: Option<String>,
+    /// Grows with each change that is worth telling.
+    pub(super) version: u64,
+    changed: Timestamp,
+    /// The backends as they were then.
+    announced: Vec<String>,
+    /// Whether it began in a silence that has not ended: nobody heard of it.
+    pub(super) muted: bool,
+    /// What receivers have confirmed.
+    confirmed: BTreeMap<String, u64>,
+    /// Kinds and severities it had before, and until when.
+    pub(super) former: Vec<(String, Severity, Timestamp)>,
+    /// How many times it came back soon after it was over.
+    flaps: u32,
+    /// When its condition was last seen; none since the start.
+    #[serde(skip)]
+    seen: Option<Timestamp>,
+    /// Since when the condition is less bad than what is told.
+    #[serde(skip)]
+    milder_since: Option<Timestamp>,
+}
+
+/// A change that people want to read of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Raised(String),
+    Graver(String),
+    Changed(String),
+    Over(String),
+}
+
+/// All alerts.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Book {
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// Silences, by key: until when.
+    silences: BTreeMap<String, Timestamp>,
+    /// Conditions that have not stayed long enough, and since when they are there.
+    #[serde(skip)]
+    pending: BTreeMap<String, Timestamp>,
+    /// The first update after the start.
+    #[serde(skip)]
+    started: Option<Timestamp>,
+    /// Alerts that were not raised because there were too many.
+    #[serde(skip)]
+    pub(super) refused: u64,
+}
+
+fn is_past(since: Timestamp, now: Timestamp, patience: std::time::Duration) -> bool {
+    let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
+    now.duration_since(since) >= patience
+}
+
+impl Entry {
+    fn new(
+        condition: Condition,
+        since: Timestamp,
+        now: Timestamp,
+        muted: bool,
+        flaps: u32,
+    ) -> Self {
+        Self {
+            severity: condition.severity,
+            announced: condition.backends.clone(),
+            told: condition,
+            since,
+            over: None,
+            acknowledged_by: None,
+            version: 1,
+            changed: now,
+            muted,
+            confirmed: BTreeMap::new(),
+            former: Vec::new(),
+            flaps,
+            seen: Some(now),
+            milder_since: None,
+        }
+    }
+
+    /// The severity that it has at a time, with escalation.
+    fn escalated(&self, now: Timestamp, after: Option<std::time::Duration>) -> Severity {
+        let patience = Patience::with(&self.told.kind);
+        let stays = |times| after.is_some_and(|after| is_past(self.since, now, after * times));
+        match self.told.severity {
+            severity if !patience.escalates || self.acknowledged_by.is_some() => {
+                severity.max(self.severity)
+            }
+            Severity::Info if stays(2) => Severity::Critical,
+            Severity::Info if stays(1) => Severity::Warning,
+            Severity::Warning if stays(1) => Severity::Critical,
+            severity => severity,
+        }
+    }
+
+    /// Takes a new state of the condition in; says what is worth telling of it.
+    fn follow(
+        &mut self,
+        condition: Condition,
+        now: Timestamp,
+        after: Option<std::time::Duration>,
+    ) -> Option<fn(String) -> Change> {
+        self.seen = Some(now);
+        let before = (self.told.kind.clone(), self.severity);
+        let explanation = |c: &Condition| (c.revision, c.cause.is_some());
+        let old = explanation(&self.told);
+        if condition.severity < self.told.severity {
+            // It must stay milder for a while, else it would go up and down.
+            let since = *self.milder_since.get_or_insert(now);
+            if is_past(since, now, Patience::with(&self.told.kind).clear_after) {
+                self.milder_since = None;
+                self.severity = condition.severity;
+                self.told = condition;
+            }
+        } else {
+            self.milder_since = None;
+            self.told = condition;
+        }
+        self.severity = self.escalated(now, after);
+        let is_graver = self.severity > before.1;
+        if (&self.told.kind, self.severity) != (&before.0, before.1) {
+            let is_recent = |until: Timestamp| now.duration_since(until) < REPEAT_OVER;
+            self.former.retain(|(_, _, until)| is_recent(*until));
+            self.former.push((before.0, before.1, now));
+            self.touch(now);
+            return Some(if is_graver {
+                Change::Graver
+            } else {
+                Change::Changed
+            });
+        }
+        let is_explained = explanation(&self.told) != old;
+        let is_gathered = now.duration_since(self.changed) >= GATHER;
+        if is_explained || (is_gathered && self.told.backends != self.announced) {
+            self.touch(now);
+            return Some(Change::Changed);
+        }
+        None
+    }
+
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        let former = self.former.iter_mut().map(|(_, _, until)| until);
+        let known = [&mut self.since, &mut self.changed].into_iter();
+        let perhaps = [&mut self.over, &mut self.seen, &mut self.milder_since];
+        known.chain(perhaps.into_iter().flatten()).chain(former)
+    }
+
+    fn touch(&mut self, now: Timestamp) {
+        self.version += 1;
+        self.changed = now;
+        self.announced.clone_from(&self.told.backends);
+    }
+
+    /// Whether it has been gone for long enough.
+    fn is_gone(&self, now: Timestamp) -> bool {
+        // It came back soon after it was over: one is more patient each time.
+        let patience = Patience::with(&self.told.kind).clear_after * (1 << self.flaps.min(5));
+        self.seen.is_some_and(|seen| is_past(seen, now, patience))
+    }
+
+    pub(super) fn as_alert(&self, silenced_until: Option<Timestamp>) -> Alert {
+        Alert {
+            id: self.told.key.clone(),
+            kind: self.told.kind.clone(),
+            severity: self.severity,
+            vip: self.told.vip.clone(),
+            backends: self.told.backends.clone(),
+            summary: self.told.summary.clone(),
+            cause: self.told.cause.clone(),
+            revision: self.told.revision,
+            since: self.since,
+            acknowledged_by: self.acknowledged_by.clone(),
+            silenced_until,
+        }
+    }
+}
+
+impl Book {
+    /// Takes all conditions of a moment in. Gives what changed.
+    pub(super) fn update(
+        &mut self,
+        now: Timestamp,
+        conditions: &[Condition],
+        escalate_after: Option<std::time::Duration>,
+    ) -> Vec<Change> {
+        let started = *self.started.get_or_insert(now);
+        self.silences.retain(|_, until| *until > now);
+        let mut current: BTreeMap<&str, Condition> = BTreeMap::new();
+        for condition in conditions {
+            current
+                .entry(&condition.key)
+                .and_modify(|known| known.merge(condition))
+                .or_insert_with(|| condition.clone());
+        }
+        self.pending
+            .retain(|key, _| current.contains_key(key.as_str()));
+        let mut changes = Vec::new();
+        for condition in current.values() {
+            let explained = condition.part_of.as_deref();
+            let is_explained =
+                explained.is_some_and(|key| key != condition.key && current.contains_key(key));
+            changes.extend(self.take_in(now, condition, is_explained, escalate_after));
+        }
+        self.unmute();
+        if now.duration_since(started) >= GRACE {
+            changes.extend(self.end_those_gone(now, &current));
+        } else {
+            // Those that the last process left count as seen until the grace is over.
+            for entry in self.entries.values_mut() {
+                entry.seen = Some(now);
+            }
+        }
+        changes
+    }
+
+    fn take_in(
+        &mut self,
+        now: Timestamp,
+        condition: &Condition,
+        is_explained: bool,
+        escalate_after: Option<std::time::Duration>,
+    ) -> Option<Change> {
+        let key = &condition.key;
+        let is_silenced = self.silences.contains_key(key);
+        if let Some(entry) = self
+            .entries
+            .get_mut(key)
+            .filter(|entry| entry.over.is_none())
+        {
+            // Somebody who does not want to hear of it does not want it to grow either.
+            let after = escalate_after.filter(|_| !is_silenced);
+            let change = entry.follow(condition.clone(), now, after);
+            return change.map(|change| change(key.clone()));
+        }
+        let since = *self.pending.entry(key.clone()).or_insert(now);
+        if is_explained || !is_past(since, now, Patience::with(&condition.kind).raise_after) {
+            return None;
+        }
+        self.pending.remove(key);
+        let old = self.entries.remove(key);
+        if self.entries.len() >= MOST && !self.drop_oldest_over() {
+            self.refused += 1;
+            return None;
+        }
+        let flaps = old.map_or(0, |old| old.flaps + 1);
+        let entry = Entry::new(condition.clone(), since, now, is_silenced, flaps);
+        self.entries.insert(key.clone(), entry);
+        Some(Change::Raised(key.clone()))
+    }
+
+    /// Makes room; false when all are on.
+    fn drop_oldest_over(&mut self) -> bool {
+        let over = |(key, entry): (&String, &Entry)| Some((entry.over?, key.clone()));
+        let oldest = self.entries.iter().filter_map(over).min();
+        oldest.is_some_and(|(_, key)| self.entries.remove(&key).is_some())
+    }
+
+    fn unmute(&mut self) {
+        for (key, entry) in &mut self.entries {
+            entry.muted &= self.silences.contains_key(key);
+        }
+    }
+
+    fn end_those_gone(
+        &mut self,
+        now: Timestamp,
+        current: &BTreeMap<&str, Condition>,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (key, entry) in &mut self.entries {
+            let is_on = entry.over.is_none() && !current.contains_key(key.as_str());
+            if is_on && entry.is_gone(now) {
+                entry.over = Some(now);
+                entry.touch(now);
+                changes.push(Change::Over(key.clone()));
+            }
+        }
+        changes
+    }
+
+    /// The clock was set: everything is as old as it was, and lasts as long.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        let pending = self.pending.values_mut();
+        let mut times: Vec<&mut Timestamp> = pending.chain(self.silences.values_mut()).collect();
+        times.extend(&mut self.started);
+        times.extend(self.entries.values_mut().flat_map(Entry::times));
+        for time in times {
+            *time = later(*time, by);
+        }
+    }
+
+    /// Forgets what is over and was told to all receivers, or is too old.
+    pub(super) fn forget(&mut self, now: Timestamp, receivers: &[String]) {
+        self.entries.retain(|_, entry| {
+            let Some(over) = entry.over else { return true };
+            let age = now.duration_since(over);
+            let version = entry.version;
+            let confirmed = |receiver| entry.confirmed.get(receiver) == Some(&version);
+            let is_done = entry.muted || receivers.iter().all(confirmed);
+            age < REPEAT_OVER || (!is_done && age < WAIT_FOR_RECEIVERS)
+        });
+    }
+
+    /// Alerts that are on, the gravest first, then the oldest.
+    pub(super) fn list(&self) -> Vec<Alert> {
+        let on = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.over.is_none());
+        let mut alerts: Vec<Alert> = on
+            .map(|(key, entry)| entry.as_alert(self.silences.get(key).copied()))
+            .collect();
+        alerts.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.since));
+        alerts
+    }
+
+    /// The alert that is on under this key.
+    pub(super) fn on(&mut self, key: &str) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(key);
+        entry.filter(|entry| entry.over.is_none())
+    }
+
+    pub(super) fn alert(&self, key: &str) -> Option<Alert> {
+        let entry = self.entries.get(key)?;
+        Some(entry.as_alert(self.silences.get(key).copied()))
+    }
+
+    /// How many silences there are.
+    pub(super) fn silences(&self) -> usize {
+        self.silences.len()
+    }
+
+    /// Silences a key; a time that is past ends the silence.
+    pub(super) fn silence(&mut self, now: Timestamp, key: &str, until: Timestamp) {
+        if until > now {
+            self.silences.insert(key.to_owned(), until);
+        } else {
+            self.silences.remove(key);
+            self.unmute();
+        }
+    }
+
+    /// What a receiver has not confirmed, as (key, version).
+    pub(super) fn due(&self, receiver: &str) -> Vec<(String, u64)> {
+        let due = self.entries.iter().filter(|(key, entry)| {
+            let confirmed = entry.confirmed.get(receiver).copied().unwrap_or(0);
+            confirmed < entry.version && !entry.muted && !self.silences.contains_key(*key)
+        });
+        due.map(|(key, entry)| (key.clone(), entry.version))
+            .collect()
+    }
+
+    /// Notes that a receiver confirmed a version.
+    pub(super) fn confirm(&mut self, receiver: &str, key: &str, version: u64) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.confirmed.insert(receiver.to_owned(), version);
+        }
+    }
+
+    /// Versions that a receiver will never see, because a newer one came first.
+    pub(super) fn confirmed(&self, receiver: &str, key: &str) -> u64 {
+        let entry = self.entries.get(key);
+        entry
+            .and_then(|entry| entry.confirmed.get(receiver).copied())
+            .unwrap_or(0)
+    }
+}

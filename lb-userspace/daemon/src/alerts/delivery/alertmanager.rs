@@ -1,0 +1,181 @@
+//! Alertmanager, version 2 of its API.
+//!
+//! Alertmanager knows an alert by its labels, and forgets it when nobody reminds it: everything
+//! that is on is sent again and again, with an end that is a few reminders away. An alert whose
+//! severity or kind changed is another one there; the old one is ended at the same moment.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::{Receiver, Shared};
+use crate::alerts::{
+    book::{Book, Entry, REPEAT_OVER},
+    lock,
+};
+use lb_api::Severity;
+
+/// Reminders that may be lost before Alertmanager takes an alert for over, as with Prometheus.
+const REMINDERS: u32 = 4;
+
+/// An alert as `POST /api/v2/alerts` takes it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Post {
+    starts_at: Timestamp,
+    ends_at: Timestamp,
+    labels: BTreeMap<&'static str, String>,
+    annotations: BTreeMap<&'static str, String>,
+}
+
+/// `backend_down` → `EvenkeelBackendDown`.
+fn alert_name(kind: &str) -> String {
+    let words = kind.split(['_', '-', ' ']).map(|word| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    });
+    format!("Evenkeel{}", words.collect::<String>())
+}
+
+const fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    }
+}
+
+/// What Alertmanager knows it by: nothing that changes while it is the same alert.
+fn labels(
+    host: &str,
+    entry: &Entry,
+    kind: &str,
+    severity: Severity,
+) -> BTreeMap<&'static str, String> {
+    let mut labels = BTreeMap::from([
+        ("alertname", alert_name(kind)),
+        ("alert_id", entry.told.key.clone()),
+        ("severity", severity_name(severity).to_owned()),
+        ("node", host.to_owned()),
+    ]);
+    if let Some(vip) = &entry.told.vip {
+        labels.insert("vip", vip.clone());
+    }
+    labels
+}
+
+fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
+    let told = &entry.told;
+    let mut annotations = BTreeMap::from([("summary", told.summary.clone())]);
+    if let Some(cause) = &told.cause {
+        annotations.insert("cause", cause.clone());
+    }
+    if let Some(revision) = told.revision {
+        annotations.insert("revision", revision.to_string());
+    }
+    if !told.backends.is_empty() {
+        annotations.insert("backends", told.backends.join(", "));
+    }
+    if let Some(who) = &entry.acknowledged_by {
+        annotations.insert("acknowledged_by", who.clone());
+    }
+    annotations
+}
+
+/// All that is to be said of an entry: itself, and what it was before.
+fn posts(host: &str, entry: &Entry, now: Timestamp, end: Timestamp) -> Vec<Post> {
+    let post = |kind: &str, severity, ends_at| Post {
+        starts_at: entry.since,
+        ends_at,
+        labels: labels(host, entry, kind, severity),
+        annotations: annotations(entry),
+    };
+    let current = (entry.told.kind.as_str(), entry.severity);
+    let mut posts = vec![post(current.0, current.1, entry.over.unwrap_or(end))];
+    for (kind, severity, until) in &entry.former {
+        let is_recent = now.duration_since(*until) < REPEAT_OVER;
+        if is_recent && (kind.as_str(), *severity) != current {
+            posts.push(post(kind, *severity, *until));
+        }
+    }
+    posts
+}
+
+/// What is to be posted, and what is confirmed by that.
+fn collect(
+    host: &str,
+    book: &Book,
+    receiver: &str,
+    now: Timestamp,
+    resend: Duration,
+) -> (Vec<Post>, Vec<(String, u64)>) {
+    let lasts = SignedDuration::try_from(resend * REMINDERS).unwrap_or(REPEAT_OVER);
+    let end = now.checked_add(lasts).unwrap_or(now);
+    let due = book.due(receiver);
+    let mut all = Vec::new();
+    for (key, entry) in &book.entries {
+        let is_due = due.iter().any(|(name, _)| name == key);
+        // Silenced ones that it knows already go on as they are.
+        let is_known = book.confirmed(receiver, key) > 0;
+        let is_fresh = entry
+            .over
+            .is_none_or(|over| now.duration_since(over) < REPEAT_OVER);
+        if !entry.muted && (is_due || (is_known && is_fresh)) {
+            all.extend(posts(host, entry, now, end));
+        }
+    }
+    (all, due)
+}
+
+/// Sends everything that is on or was until a short while ago.
+pub(super) async fn send_all(shared: &Shared, receiver: &Receiver) -> Result<(), String> {
+    let now = crate::clock::now();
+    let (posts, due) = collect(
+        &shared.host,
+        &lock(&shared.book),
+        &receiver.id(),
+        now,
+        receiver.resend,
+    );
+    if posts.is_empty() {
+        return Ok(());
+    }
+    post(receiver, &posts).await?;
+    for (key, version) in &due {
+        shared.confirm(receiver, key, *version);
+    }
+    if !due.is_empty() {
+        shared.changed();
+    }
+    Ok(())
+}
+
+async fn post(receiver: &Receiver, posts: &[Post]) -> Result<(), String> {
+    let url = format!("{}/api/v2/alerts", receiver.url.trim_end_matches('/'));
+    receiver.send(receiver.client.post(url).json(posts)).await
+}
+
+/// Sends a test that is over by itself.
+pub(super) async fn send_test(
+    host: &str,
+    receiver: &Receiver,
+    now: Timestamp,
+) -> Result<(), String> {
+    let test = Post {
+        starts_at: now,
+        ends_at: now.checked_add(SignedDuration::from_mins(1)).unwrap_or(now),
+        labels: BTreeMap::from([
+            ("alertname", alert_name("test")),
+            ("alert_id", "test".to_owned()),
+            ("severity", "info".to_owned()),
+            ("node", host.to_owned()),
+        ]),
+        annotations: BTreeMap::from([("summary", TEST_SUMMARY.to_owned())]),
+    };
+    post(receiver, &[test]).await
+}
+
+pub(super) const TEST_SUMMARY: &str =
+    "a test: somebody ran `evenkeel alerts test`; nothing is wrong";

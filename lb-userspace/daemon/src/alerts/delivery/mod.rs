@@ -1,0 +1,281 @@
+//! Bringing alerts to those who want them.
+//!
+//! One task a receiver. It waits until there is something that its receiver has not confirmed, sends it,
+//! and tries again with growing pauses until the receiver says yes. What waits is not a queue of messages but the state of
+//! the book: one message an alert at the most, always the newest.
+
+mod alertmanager;
+mod webhook;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{info, warn};
+pub use webhook::signature;
+
+use super::{Shared, lock};
+use lb_model::config;
+
+/// How long a receiver may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause after a failure; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a receiver got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverCounts {
+    /// `alertmanager` or `webhook`.
+    pub kind: &'static str,
+    /// Scheme, host and port of its URL: paths may have secrets.
+    pub receiver: String,
+    /// Requests that it confirmed.
+    pub sent: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// States of alerts that it was never told, because a newer one came first.
+    pub superseded: u64,
+}
+
+/// How a receiver answered a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Tested {
+    /// `alertmanager` or `webhook`.
+    pub kind: &'static str,
+    /// Scheme, host and port of its URL.
+    pub receiver: String,
+    /// Why it failed; none if it did not.
+    pub error: Option<String>,
+}
+
+/// Where alerts go.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    target: Target,
+    url: String,
+    client: reqwest::Client,
+    resend: Duration,
+    sent: AtomicU64,
+    failed: AtomicU64,
+    superseded: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Target {
+    Alertmanager,
+    Webhook(Option<config::Secret>),
+}
+
+/// The receivers of a configuration; counts of those that were there before go on.
+pub(super) fn receivers(config: &config::Alerts, old: &[Arc<Receiver>]) -> Vec<Arc<Receiver>> {
+    if config.alertmanager.is_empty() && config.webhook.is_empty() {
+        return Vec::new();
+    }
+    let Some(client) = client() else {
+        return Vec::new();
+    };
+    let make = |target, url: &str| {
+        let mut receiver = Receiver {
+            target,
+            url: url.to_owned(),
+            client: client.clone(),
+            resend: config.resend,
+            sent: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            superseded: AtomicU64::new(0),
+        };
+        if let Some(old) = old.iter().find(|old| old.id() == receiver.id()) {
+            receiver.sent = AtomicU64::new(old.sent.load(Ordering::Relaxed));
+            receiver.failed = AtomicU64::new(old.failed.load(Ordering::Relaxed));
+            receiver.superseded = AtomicU64::new(old.superseded.load(Ordering::Relaxed));
+        }
+        Arc::new(receiver)
+    };
+    let alertmanagers = config.alertmanager.iter();
+    let webhooks = config.webhook.iter();
+    alertmanagers
+        .map(|url| make(Target::Alertmanager, url))
+        .chain(webhooks.map(|url| make(Target::Webhook(config.webhook_secret.clone()), url)))
+        .collect()
+}
+
+/// A client; none, which is said, if TLS can't be had at all.
+fn client() -> Option<reqwest::Client> {
+    // The process may have chosen one already; that is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = || {
+        reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(Duration::from_secs(2))
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+    };
+    let without_https = |error: reqwest::Error| {
+        let error = reason(&error);
+        warn!(
+            error,
+            "no certificate authorities: alerts can't be sent by https"
+        );
+        builder().tls_certs_only([]).build()
+    };
+    match builder().build().or_else(without_https) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            let error = reason(&error);
+            warn!(error, "alerts can't be sent: no HTTP client");
+            None
+        }
+    }
+}
+
+impl Receiver {
+    /// What it is known by in the book.
+    pub(super) fn id(&self) -> String {
+        format!("{} {}", self.kind(), self.url)
+    }
+
+    const fn kind(&self) -> &'static str {
+        match self.target {
+            Target::Alertmanager => "alertmanager",
+            Target::Webhook(_) => "webhook",
+        }
+    }
+
+    /// Its URL without what may be secret.
+    fn label(&self) -> String {
+        let Ok(url) = reqwest::Url::parse(&self.url) else {
+            return "unknown".to_owned();
+        };
+        let port = url.port_or_known_default().unwrap_or_default();
+        format!(
+            "{}://{}:{port}",
+            url.scheme(),
+            url.host_str().unwrap_or("-")
+        )
+    }
+
+    pub(super) fn counts(&self) -> ReceiverCounts {
+        ReceiverCounts {
+            kind: self.kind(),
+            receiver: self.label(),
+            sent: self.sent.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            superseded: self.superseded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Brings it what it must know.
+    async fn bring(&self, shared: &Shared) -> Result<(), String> {
+        match &self.target {
+            Target::Alertmanager => alertmanager::send_all(shared, self).await,
+            Target::Webhook(secret) => webhook::send_due(shared, self, secret.as_ref()).await,
+        }
+    }
+
+    /// Sends one request, and counts it.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<(), String> {
+        let result = match request.send().await {
+            Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) => {
+                let status = response.status();
+                let words = response.text().await.unwrap_or_default();
+                let words: String = words.trim().chars().take(200).collect();
+                Err(format!("it answered {status} {words}"))
+            }
+            Err(error) => Err(reason(&error.without_url())),
+        };
+        let count = if result.is_ok() {
+            &self.sent
+        } else {
+            &self.failed
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+}
+
+/// An error with what it came from.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Brings a receiver what it has not confirmed, for ever.
+pub(super) async fn deliver(shared: Arc<Shared>, receiver: Arc<Receiver>) {
+    let mut saved = shared.saved.subscribe();
+    // Alertmanager forgets what it is not reminded of.
+    let mut reminder = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        saved.borrow_and_update();
+        let is_due = !lock(&shared.book).due(&receiver.id()).is_empty();
+        if is_due || Instant::now() >= reminder {
+            if let Err(error) = receiver.bring(&shared).await {
+                if pause == FIRST_PAUSE {
+                    let receiver = receiver.label();
+                    warn!(receiver, error, "alerts can't be delivered; trying on");
+                }
+                sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+            if pause > FIRST_PAUSE {
+                info!(receiver = receiver.label(), "alerts are delivered again");
+            }
+            pause = FIRST_PAUSE;
+            reminder = Instant::now() + receiver.resend;
+        }
+        if let Ok(Err(_)) = timeout_at(reminder, saved.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Half to all of a pause, by chance: many nodes are not to knock at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8);
+    pause.mul_f64(0.5 + (random >> 11) as f64 / (1_u64 << 54) as f64)
+}
+
+impl Shared {
+    /// Notes what a receiver confirmed, and what it never saw.
+    fn confirm(&self, receiver: &Receiver, key: &str, version: u64) {
+        let id = receiver.id();
+        let mut book = lock(&self.book);
+        let missed = version.saturating_sub(book.confirmed(&id, key) + 1);
+        receiver.superseded.fetch_add(missed, Ordering::Relaxed);
+        book.confirm(&id, key, version);
+    }
+}
+
+/// Sends a test to each receiver.
+pub(super) async fn test(host: &str, receivers: &[Arc<Receiver>]) -> Vec<Tested> {
+    let now = crate::clock::now();
+    let tests = receivers.iter().map(|receiver| async move {
+        let result = match &receiver.target {
+            Target::Alertmanager => alertmanager::send_test(host, receiver, now).await,
+            Target::Webhook(secret) => {
+                webhook::send_test(host, receiver, secret.as_ref(), now).await
+            }
+        };
+        Tested {
+            kind: receiver.kind(),
+            receiver: receiver.label(),
+            error: result.err(),
+        }
+    });
+    futures_util::future::join_all(tests).await
+}

@@ -1,0 +1,226 @@
+//! Webhooks that answer, fail and hang.
+
+use std::{net::SocketAddr, time::Instant};
+
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
+use serde_json::Value;
+
+use super::*;
+use lb_model::config::Secret;
+
+/// A webhook that notes what it gets, and answers as it is told.
+#[derive(Clone, Default)]
+struct Hook {
+    got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    /// Requests that it will refuse.
+    refuses: Arc<Mutex<usize>>,
+}
+
+async fn receive(State(hook): State<Hook>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let mut refuses = lock(&hook.refuses);
+    if *refuses > 0 {
+        *refuses -= 1;
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    lock(&hook.got).push((headers, body));
+    StatusCode::OK
+}
+
+impl Hook {
+    async fn start(&self) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(receive).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    fn documents(&self) -> Vec<Value> {
+        let got = lock(&self.got);
+        let parse = |(_, body): &(HeaderMap, Bytes)| serde_json::from_slice(body).unwrap();
+        got.iter().map(parse).collect()
+    }
+
+    /// Waits until it got so many.
+    async fn wait(&self, count: usize) -> Vec<Value> {
+        until(|| self.documents().len() >= count).await;
+        self.documents()
+    }
+}
+
+/// Waits until something is so.
+pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never was so");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn to_hook(address: SocketAddr) -> config::Alerts {
+    config::Alerts {
+        webhook: vec![format!("http://{address}/hook?token=secret")],
+        ..config::Alerts::default()
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_gets_one_signed_document_a_change() {
+    let hook = Hook::default();
+    let mut config = to_hook(hook.start().await);
+    config.webhook_secret = Some(Secret::new("0123456789abcdef"));
+    let alerts = seasoned();
+    alerts.configure(&config);
+    during(&alerts, 0..5, &[down(&["a"])]);
+    hook.wait(1).await;
+    during(&alerts, 5..30, &[]);
+    let documents = hook.wait(2).await;
+    let brief = |d: &Value| {
+        (
+            d["status"].clone(),
+            d["alert"]["id"].clone(),
+            d["sequence"].clone(),
+        )
+    };
+    assert_eq!(
+        brief(&documents[0]),
+        ("firing".into(), "backends:api".into(), 1.into())
+    );
+    assert_eq!(
+        brief(&documents[1]),
+        ("resolved".into(), "backends:api".into(), 2.into())
+    );
+    assert_eq!(documents[0]["alert"]["vip"], "api");
+    assert_eq!(documents[0]["node"], "localhost");
+    assert!(documents[1]["resolved_at"].is_string());
+    let (headers, body) = lock(&hook.got)[0].clone();
+    let timestamp = headers["x-evenkeel-timestamp"].to_str().unwrap();
+    let expected = signature(b"0123456789abcdef", timestamp, &body);
+    assert_eq!(
+        headers["x-evenkeel-signature"],
+        format!("sha256={expected}")
+    );
+    let counts = &alerts.receiver_counts()[0];
+    assert_eq!((counts.sent, counts.failed, counts.superseded), (2, 0, 0));
+    assert!(!counts.receiver.contains("secret"), "{}", counts.receiver);
+}
+
+#[test]
+fn the_signature_is_an_hmac() {
+    // openssl: printf '1700000000.{}' | openssl dgst -sha256 -hmac 0123456789abcdef
+    let digits = "e4f8e2ecae2295b2ddb2f0b5584c8275e226c0ebe9b3b819e70156bb67122e3e";
+    assert_eq!(signature(b"0123456789abcdef", "1700000000", b"{}"), digits);
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_gets_the_newest_state_later() {
+    let hook = Hook::default();
+    *lock(&hook.refuses) = 3;
+    let address = hook.start().await;
+    let alerts = seasoned();
+    alerts.configure(&to_hook(address));
+    during(&alerts, 0..5, &[down(&["a"])]);
+    until(|| *lock(&hook.refuses) < 3).await;
+    // Graver while the webhook can't be reached: the milder state is never sent.
+    let mut few = down(&["a", "b"]);
+    few.severity = Severity::Critical;
+    during(&alerts, 5..6, &[few]);
+    let documents = hook.wait(1).await;
+    assert_eq!(documents[0]["alert"]["severity"], "critical");
+    until(|| alerts.receiver_counts()[0].superseded == 1).await;
+    assert_eq!(alerts.receiver_counts()[0].failed, 3);
+}
+
+#[tokio::test]
+async fn nothing_is_lost_and_nothing_sent_twice_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Alerts::open(folder.path(), "lb-1", Journal::in_memory());
+    let hook = Hook::default();
+    let config = to_hook(hook.start().await);
+    let alerts = open();
+    alerts.configure(&config);
+    during(&alerts, 0..10, &[down(&["a"])]);
+    hook.wait(1).await;
+    // Confirmed, and that is on disk.
+    let file = folder.path().join("alerts.json");
+    until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.contains("webhook http"))).await;
+    // A second alert that the webhook does not take before the process dies.
+    *lock(&hook.refuses) = usize::MAX;
+    let skew = Condition::new("skew:api", "share_skew", Severity::Critical, "skew");
+    during(&alerts, 10..12, &[down(&["a"]), skew.clone()]);
+    until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.contains("skew:api"))).await;
+    // Killed: nothing is saved any more.
+    lock(&alerts.shared.tasks).abort_all();
+    drop(alerts);
+    *lock(&hook.refuses) = 0;
+    let alerts = open();
+    alerts.configure(&config);
+    let documents = hook.wait(2).await;
+    assert_eq!(documents[1]["alert"]["id"], "skew:api");
+    during(&alerts, 20..30, &[down(&["a"]), skew]);
+    let again = Condition::new("other", "share_skew", Severity::Critical, "another");
+    during(&alerts, 30..31, &[again]);
+    let documents = hook.wait(3).await;
+    assert_eq!(documents[2]["alert"]["id"], "other", "{documents:#?}");
+}
+
+#[tokio::test]
+async fn a_silenced_alert_is_not_sent_until_the_silence_ends() {
+    let hook = Hook::default();
+    let alerts = seasoned();
+    alerts.configure(&to_hook(hook.start().await));
+    during(&alerts, 0..10, &[down(&["a"])]);
+    hook.wait(1).await;
+    let now = Timestamp::now();
+    let until_later = now.checked_add(SignedDuration::from_hours(24)).unwrap();
+    alerts.silence("backends:api", until_later, "eve").unwrap();
+    // Graver, but silenced.
+    let mut few = down(&["a", "b"]);
+    few.severity = Severity::Critical;
+    alerts.update(at(10), &[few.clone()]);
+    let other = Condition::new("other", "share_skew", Severity::Critical, "another");
+    alerts.update(at(11), &[few.clone(), other.clone()]);
+    let documents = hook.wait(2).await;
+    assert_eq!(documents[1]["alert"]["id"], "other");
+    alerts.silence("backends:api", now, "eve").unwrap();
+    let documents = hook.wait(3).await;
+    assert_eq!(documents[2]["alert"]["severity"], "critical");
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_holds_nobody_up() {
+    // It accepts, by its backlog, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = Hook::default();
+    let mut config = to_hook(hook.start().await);
+    config
+        .webhook
+        .push(format!("http://{}/", silent.local_addr().unwrap()));
+    let alerts = seasoned();
+    alerts.configure(&config);
+    let begun = Instant::now();
+    during(&alerts, 0..100, &[down(&["a"])]);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "an update does not wait"
+    );
+    hook.wait(1).await;
+    assert_eq!(alerts.receiver_counts()[1].sent, 0);
+}
+
+#[tokio::test]
+async fn a_test_tells_how_each_receiver_answered() {
+    let hook = Hook::default();
+    let mut config = to_hook(hook.start().await);
+    config.alertmanager = vec!["http://127.0.0.1:1".to_owned()];
+    let alerts = seasoned();
+    alerts.configure(&config);
+    let tested = alerts.test().await;
+    assert_eq!(tested.len(), 2);
+    assert!(
+        tested[0].error.as_ref().unwrap().contains("refused"),
+        "{tested:?}"
+    );
+    assert_eq!(tested[1].error, None);
+    assert_eq!(hook.documents()[0]["status"], "test");
+}

@@ -1,0 +1,245 @@
+//! What the data path is told about one member, VIP or service: pure computation.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lb_common::{
+    Address, address_v4, address_v6, checksum, family,
+    member::{Member, NextHop, control},
+    vip,
+};
+
+use lb_model::{
+    config::{self, Forward, HashSeed, Prefix, family_of},
+    ring::Identity,
+};
+
+/// The way to a backend, as far as the tables need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// MAC address and egress.
+    pub next_hop: NextHop,
+    /// Whether the next hop is the backend itself, not a gateway: `l2` needs that.
+    pub on_link: bool,
+    /// Address of this host that packets to the backend are sent from.
+    pub source: Option<IpAddr>,
+}
+
+/// The ways to backends. `None`: there is none. Not in it: nothing is known yet, and what the tables
+/// hold stays (after a restart, the neighbour that served until now may take a moment to answer).
+pub type Ways = BTreeMap<IpAddr, Option<Way>>;
+
+/// "Don't fragment" as the bytes of an IPv4 header have it; the data path writes the same word.
+const DONT_FRAGMENT: u32 = 0x0040 << 16;
+
+/// An address as the maps have it.
+#[must_use]
+pub fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(ip) => address_v4(u32::from_ne_bytes(ip.octets())),
+        IpAddr::V6(ip) => address_v6(ip.octets()),
+    }
+}
+
+/// The address behind one of the maps.
+pub(super) fn ip_of(address: &Address, family: u8) -> IpAddr {
+    let bytes: [u8; 16] = bytemuck::cast([address[0].to_ne_bytes(), address[1].to_ne_bytes()]);
+    if family == family::V4 {
+        let [a, b, c, d, ..] = bytes;
+        IpAddr::from([a, b, c, d])
+    } else {
+        IpAddr::from(bytes)
+    }
+}
+
+/// Where packets to a member come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// `l2`: from where they came.
+    None,
+    /// `ipip`: any address of a prefix.
+    Encap(Prefix),
+    /// `nat`: an address of the node, and its index.
+    Nat(IpAddr, u16),
+    /// Not known yet: no packet can be sent.
+    Unknown,
+}
+
+/// The bits of the last four address bytes that vary inside a prefix, in packet order.
+fn vary_mask(prefix: Prefix) -> u32 {
+    let width = if prefix.address().is_ipv4() { 32 } else { 128 };
+    let host_bits = width - u32::from(prefix.length());
+    u32::MAX
+        .checked_shr(32 - host_bits.min(32))
+        .unwrap_or(0)
+        .to_be()
+}
+
+/// Index of a NAT source that never has ports: for members whose source is not known.
+pub(super) const NO_NAT_SOURCE: u16 = lb_common::nat::MAX_NAT_SOURCES as u16 - 1;
+
+/// The entry of a member.
+pub(super) fn member(
+    vip: u16,
+    identity: &Identity,
+    control: u64,
+    source: Source,
+    next_hop: u64,
+) -> Member {
+    let mut entry = Member {
+        control,
+        next_hop,
+        source: [0; 2],
+        address: address(identity.address),
+        vary_mask: 0,
+        outer_sum: 0,
+        port_be: identity.port.to_be(),
+        vip,
+        nat_source: 0,
+        _pad: 0,
+    };
+    match source {
+        Source::None => {}
+        Source::Encap(prefix) => {
+            entry.source = address(prefix.address());
+            entry.vary_mask = vary_mask(prefix);
+            if identity.address.is_ipv4() {
+                entry.outer_sum = outer_sum(entry.source[0] as u32, entry.address[0] as u32);
+            }
+        }
+        Source::Nat(ip, index) => {
+            entry.source = address(ip);
+            entry.nat_source = index;
+        }
+        Source::Unknown => {
+            entry.next_hop = 0;
+            entry.nat_source = NO_NAT_SOURCE;
+        }
+    }
+    entry
+}
+
+/// Sum of the words of an outer IPv4 header that are the same in every packet.
+fn outer_sum(source: u32, dest: u32) -> u32 {
+    let sum = u64::from(source) + u64::from(dest) + u64::from(DONT_FRAGMENT);
+    checksum::fold(sum).into()
+}
+
+/// A member's control word in another state.
+pub(super) const fn with_state(word: u64, state: u8) -> u64 {
+    control::pack(state, control::family(word), control::generation(word))
+}
+
+/// The entry of a VIP, without a ring.
+pub(super) fn vip(vip: &config::Vip, seed: &HashSeed) -> vip::Vip {
+    vip::Vip {
+        ring: 0,
+        hash_key: vip.hash_key(seed),
+        forward: vip.forward.code(),
+        affinity: vip.affinity.code(),
+        track: vip.track.code(),
+        family: family_of(vip.address),
+        port_be: vip.port.to_be(),
+        protocol: vip.protocol.number(),
+        _pad: [0; 9],
+        sample_mask: 0,
+    }
+}
+
+/// Name of a way to forward, as the configuration has it.
+pub(super) const fn forward_name(code: u8) -> &'static str {
+    if code == Forward::L2.code() {
+        "l2"
+    } else if code == Forward::Ipip.code() {
+        "ipip"
+    } else {
+        "nat"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(address: &str) -> Identity {
+        Identity {
+            address: address.parse().unwrap(),
+            port: 443,
+        }
+    }
+
+    fn prefix(address: &str, length: u8) -> Source {
+        Source::Encap(Prefix::containing(address.parse().unwrap(), length))
+    }
+
+    const NEXT_HOP: u64 = 7;
+
+    #[test]
+    fn an_ipv4_prefix_varies_in_its_host_bits() {
+        let entry = member(
+            3,
+            &identity("10.0.0.2"),
+            1,
+            prefix("10.9.8.7", 24),
+            NEXT_HOP,
+        );
+        assert_eq!(entry.source, address("10.9.8.0".parse().unwrap()));
+        assert_eq!(entry.vary_mask.to_ne_bytes(), [0, 0, 0, 255]);
+        let entry = member(
+            3,
+            &identity("10.0.0.2"),
+            1,
+            prefix("10.9.8.7", 32),
+            NEXT_HOP,
+        );
+        assert_eq!(
+            (entry.vary_mask, entry.vip, entry.port_be),
+            (0, 3, 443u16.to_be())
+        );
+    }
+
+    #[test]
+    fn an_ipv6_prefix_varies_in_the_last_four_bytes_at_most() {
+        let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 64), NEXT_HOP);
+        assert_eq!((entry.vary_mask, entry.outer_sum), (u32::MAX, 0));
+        let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 120), NEXT_HOP);
+        assert_eq!(entry.vary_mask.to_ne_bytes(), [0, 0, 0, 255]);
+        let entry = member(0, &identity("fd00::2"), 1, prefix("100::1", 128), NEXT_HOP);
+        assert_eq!(entry.vary_mask, 0);
+    }
+
+    /// A header of our own making, checked by the checksum's definition.
+    #[test]
+    fn the_outer_sum_completes_to_a_header_whose_sum_is_zero() {
+        let entry = member(
+            0,
+            &identity("10.0.0.2"),
+            1,
+            prefix("192.0.2.0", 24),
+            NEXT_HOP,
+        );
+        let mut header = [
+            0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 4, 0, 0, 192, 0, 2, 0, 10, 0, 0, 2,
+        ];
+        let word = |at: usize, header: &[u8; 20]| {
+            u64::from(u32::from_ne_bytes(header[at..at + 4].try_into().unwrap()))
+        };
+        let sum = u64::from(entry.outer_sum) + word(0, &header) + word(8, &header);
+        header[10..12].copy_from_slice(&checksum::finish(sum).to_ne_bytes());
+        let all: u64 = (0..5).map(|i| word(4 * i, &header)).sum();
+        assert_eq!(checksum::fold(all), 0xffff);
+    }
+
+    #[test]
+    fn without_a_source_nothing_is_sent() {
+        let entry = member(0, &identity("10.0.0.2"), 1, Source::Unknown, NEXT_HOP);
+        assert_eq!((entry.next_hop, entry.nat_source), (0, NO_NAT_SOURCE));
+    }
+
+    #[test]
+    fn addresses_come_back_as_they_were() {
+        for (text, family) in [("192.0.2.7", family::V4), ("2001:db8::7", family::V6)] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(ip_of(&address(ip), family), ip);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! From one picture of the tables to another, in an order that no packet can notice.
+//!
+//! 1. NAT sources, then members: nothing names the new ones yet.
+//! 2. Services of VIPs that go.
+//! 3. New VIPs, and the rings of those that stay: each by one store.
+//! 4. Services of new VIPs.
+//! 5. Everything is read back and compared.
+//! 6. After a grace period, what nothing names any more is cleared.
+//!
+//! The way back after a failure is the same function with the pictures exchanged.
+
+use std::collections::BTreeSet;
+
+use lb_common::{
+    member::{Member, NextHop, control},
+    ring::MemberIndex,
+};
+
+use super::{
+    entry::NO_NAT_SOURCE,
+    error::{ControllerError, Result},
+    parallel::in_parallel,
+    state::{Picture, ServiceKey, State, VipState},
+};
+use crate::fault;
+use lb_dataplane::{Dataplane, DataplaneError, ImageIndex};
+
+/// A write to a map follows, which a test may have asked to fail.
+fn point(name: &str) -> Result<()> {
+    fault::point(name).map_err(ControllerError::Fault)
+}
+
+/// Stages the rings that changed, all before any is swapped in; returns their images.
+pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<ImageIndex>> {
+    let dirty: Vec<_> = next.vips.values_mut().filter(|vip| vip.dirty).collect();
+    if dirty.is_empty() {
+        return Ok(Vec::new());
+    }
+    // After one grace period for all of them, if too few are spare.
+    let images = dataplane.rings.take(dirty.len())?;
+    let rings = &dataplane.rings;
+    let jobs = dirty.into_iter().zip(images.iter().copied()).collect();
+    let filled = in_parallel(jobs, |(vip, image): (&mut VipState, ImageIndex)| {
+        let filled = rings.fill(image, &vip.ring.to_image());
+        (vip, image, filled)
+    });
+    for (vip, image, filled) in filled {
+        let staged = point("map: stage a ring").and_then(|()| Ok(filled?));
+        if let Err(error) = staged {
+            retire(dataplane, &images);
+            return Err(error);
+        }
+        let size = vip.ring.slots().len() as u32;
+        vip.entry.ring = lb_common::vip::Vip::pack_ring(image.0, size);
+        vip.dirty = false;
+    }
+    Ok(images)
+}
+
+/// Gives images back.
+pub(super) fn retire(dataplane: &mut Dataplane, images: &[ImageIndex]) {
+    for image in images {
+        dataplane.rings.retire(*image);
+    }
+}
+
+/// Images that `from` names and `to` does not.
+pub(super) fn unnamed_images(from: &State, to: &State) -> Vec<ImageIndex> {
+    let images = |state: &State| -> BTreeSet<ImageIndex> {
+        let names = state.vips.values().filter_map(VipState::image);
+        names.map(|ring| ring.image).collect()
+    };
+    images(from).difference(&images(to)).copied().collect()
+}
+
+/// Makes the tables hold `to`, given that they hold `from`.
+pub(super) fn install(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+    write_sources(dataplane, from, to)?;
+    write_members(dataplane, from, to)?;
+    let mut freed = false;
+    for key in from.services.keys() {
+        if !to.services.contains_key(key) {
+            point("map: remove a service")?;
+            freed |= dataplane.services.remove(&key.vip_key())?;
+        }
+    }
+    write_vips(dataplane, from, to)?;
+    for (key, target) in &to.services {
+        if from.services.get(key) != Some(target) {
+            point("map: add a service")?;
+            dataplane.add_service(&key.vip_key(), *target)?;
+        }
+    }
+    verify(dataplane, to)?;
+    freed |= from.vips.keys().any(|vip| !to.vips.contains_key(vip));
+    freed |= from
+        .members
+        .keys()
+        .any(|member| !to.members.contains_key(member));
+    if freed {
+        dataplane.rings.grace_period()?;
+        dataplane.services.settle();
+    }
+    clear(dataplane, from, to)
+}
+
+fn write_sources(dataplane: &Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+    for (&index, source) in &to.sources {
+        if from.sources.get(&index) != Some(source) {
+            point("map: write a NAT source")?;
+            dataplane.nat_sources.write(index.into(), source)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether two entries differ in nothing but the words that may change while packets flow.
+fn differ_in_words(a: &Member, b: &Member) -> bool {
+    let words = Member {
+        control: b.control,
+        next_hop: b.next_hop,
+        ..*a
+    };
+    words == *b && control::generation(a.control) == control::generation(b.control)
+}
+
+fn write_members(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+    let mut rewritten = Vec::new();
+    for (&index, new) in &to.members {
+        match from.members.get(&index) {
+            Some(old) if old == new => {}
+            Some(old) if differ_in_words(old, new) => {
+                point("map: change a member")?;
+                dataplane.members.set_control(index, new.control)?;
+                point("map: change a member's next hop")?;
+                let next_hop = NextHop::unpack(new.next_hop);
+                dataplane.members.set_next_hop(index, next_hop)?;
+            }
+            Some(old) if control::generation(old.control) == control::generation(new.control) => {
+                rewritten.push((index, old, new));
+            }
+            _ => {
+                point("map: write a member")?;
+                dataplane.counters.reset_member(index)?;
+                dataplane.members.write(index, new)?;
+            }
+        }
+    }
+    rewrite_members(dataplane, &rewritten)
+}
+
+/// Changes what takes several words in members that packets go to: nobody sends to a member without
+/// a next hop, and nobody begins a session from a source without ports. Takes two grace periods, of
+/// some milliseconds, in which packets to these members are dropped.
+fn rewrite_members(
+    dataplane: &mut Dataplane,
+    members: &[(MemberIndex, &Member, &Member)],
+) -> Result<()> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let quiet = |entry: &Member| Member {
+        next_hop: 0,
+        nat_source: NO_NAT_SOURCE,
+        ..*entry
+    };
+    for (index, old, _) in members {
+        point("map: silence a member")?;
+        dataplane.members.write(*index, &quiet(old))?;
+    }
+    dataplane.rings.grace_period()?;
+    for (index, _, new) in members {
+        point("map: rewrite a member")?;
+        dataplane.members.write(*index, &quiet(new))?;
+    }
+    dataplane.rings.grace_period()?;
+    for (index, _, new) in members {
+        point("map: let a member speak")?;
+        dataplane.members.write(*index, new)?;
+    }
+    Ok(())
+}
+
+fn write_vips(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+    for (&index, new) in &to.vips {
+        match from.vips.get(&index) {
+            Some(old) if old == new => {}
+            // The words that differ are the ring's and the one with the way to track: each is
+            // stored in one step.
+            Some(_) => {
+                point("map: swap a ring")?;
+                dataplane.vips.write(index, new)?;
+            }
+            None => {
+                point("map: write a VIP")?;
+                dataplane.counters.reset_vip(index)?;
+                dataplane.vips.write(index, new)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads back what was written.
+fn verify(dataplane: &Dataplane, picture: &Picture) -> Result<()> {
+    let wrong = |table, index: u16| ControllerError::Readback {
+        table,
+        index: index.into(),
+    };
+    for (&index, member) in &picture.members {
+        if dataplane.members.read(index)? != *member {
+            return Err(wrong("MEMBERS", index));
+        }
+    }
+    for (&index, vip) in &picture.vips {
+        if dataplane.vips.read(index)? != *vip {
+            return Err(wrong("VIPS", index));
+        }
+    }
+    for (&index, source) in &picture.sources {
+        if dataplane.nat_sources.read(index.into())? != *source {
+            return Err(wrong("NAT_SOURCES", index));
+        }
+    }
+    for (key, target) in &picture.services {
+        if dataplane.services.get(&key.vip_key())? != Some(*target) {
+            return Err(wrong("VIP_TABLE", ServiceKey::port(*key)));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the images of the rings back that were swapped in.
+pub(super) fn verify_rings(
+    dataplane: &Dataplane,
+    state: &State,
+    swapped: &[ImageIndex],
+) -> Result<()> {
+    let read = state.vips.iter().filter_map(|(&index, vip)| {
+        let image = vip.image()?.image;
+        swapped.contains(&image).then_some((index, vip, image))
+    });
+    let verified = in_parallel(read.collect(), |(index, vip, image)| {
+        let verified = dataplane.rings.verify(image, &vip.ring.to_image());
+        verified.map_err(|error| match error {
+            DataplaneError::Readback { .. } => ControllerError::Readback {
+                table: "RINGS (of VIP)",
+                index: index.into(),
+            },
+            other => other.into(),
+        })
+    });
+    verified.into_iter().collect()
+}
+
+/// Clears what nothing names any more, with the flows of members that are gone.
+fn clear(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+    let gone = from
+        .members
+        .keys()
+        .filter(|index| !to.members.contains_key(index));
+    let gone: BTreeSet<MemberIndex> = gone.copied().collect();
+    if !gone.is_empty() {
+        dataplane.tracking.purge_members(&gone);
+        dataplane.sessions.remove_members(&gone)?;
+    }
+    for member in gone {
+        point("map: clear a member")?;
+        dataplane.members.clear(member)?;
+    }
+    for &index in from
+        .vips
+        .keys()
+        .filter(|index| !to.vips.contains_key(index))
+    {
+        point("map: clear a VIP")?;
+        dataplane.vips.clear(index)?;
+    }
+    for &index in from
+        .sources
+        .keys()
+        .filter(|index| !to.sources.contains_key(index))
+    {
+        let empty = bytemuck::Zeroable::zeroed();
+        point("map: clear a NAT source")?;
+        dataplane.nat_sources.write(index.into(), &empty)?;
+    }
+    Ok(())
+}

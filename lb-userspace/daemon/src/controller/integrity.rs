@@ -1,0 +1,139 @@
+//! Proof that the kernel holds what was meant: both sides hashed, and compared.
+//!
+//! After a swap everything is read back ([`super::install`]). Later something else may write to the
+//! pinned maps; [`Controller::check_entries`] and [`Controller::check_ring`] look again. A ring is
+//! half a megabyte, so rings are looked at one at a time.
+
+use std::collections::BTreeMap;
+
+use lb_common::{member::control, ring::MemberIndex};
+use sha2::{Digest as _, Sha256};
+
+use super::{Controller, error::Result, state::ServiceKey};
+use lb_dataplane::Dataplane;
+use lb_model::transition::RingState;
+
+/// SHA-256 of what was meant and of what the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Of what the controller wrote.
+    pub meant: [u8; 32],
+    /// Of what was read back.
+    pub found: [u8; 32],
+}
+
+impl Digests {
+    /// Whether they are the same.
+    #[must_use]
+    pub fn agree(&self) -> bool {
+        self.meant == self.found
+    }
+
+    /// The first half of what the kernel has, in hex: enough to compare by eye.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let bytes = self.found.iter().take(8);
+        bytes.map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Hashes both sides in step.
+#[derive(Default)]
+struct Both {
+    meant: Sha256,
+    found: Sha256,
+}
+
+impl Both {
+    fn add(&mut self, meant: &[u8], found: &[u8]) {
+        self.meant.update(meant);
+        self.found.update(found);
+    }
+
+    fn finish(self) -> Digests {
+        Digests {
+            meant: self.meant.finalize().into(),
+            found: self.found.finalize().into(),
+        }
+    }
+}
+
+impl Controller {
+    /// Compares the entries of members, VIPs, NAT sources and services with the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// A table can't be read.
+    pub fn check_entries(&self, dataplane: &Dataplane) -> Result<Digests> {
+        let picture = self.state.picture();
+        let mut both = Both::default();
+        for (&index, member) in &picture.members {
+            let found = dataplane.members.read(index)?;
+            both.add(bytemuck::bytes_of(member), bytemuck::bytes_of(&found));
+        }
+        // Nothing else may be there.
+        let present = dataplane.members.present();
+        for (index, member) in present.filter(|(index, _)| !picture.members.contains_key(index)) {
+            if control::state(member.control) == control::SERVING {
+                both.add(&[], &index.to_ne_bytes());
+            }
+        }
+        for (&index, vip) in &picture.vips {
+            let found = dataplane.vips.read(index)?;
+            both.add(bytemuck::bytes_of(vip), bytemuck::bytes_of(&found));
+        }
+        for (&index, source) in &picture.sources {
+            let found = dataplane.nat_sources.read(index.into())?;
+            both.add(bytemuck::bytes_of(source), bytemuck::bytes_of(&found));
+        }
+        for (key, target) in &picture.services {
+            let found = dataplane.services.get(&ServiceKey::vip_key(*key))?;
+            both.add(&target.to_ne_bytes(), &found.unwrap_or(0).to_ne_bytes());
+        }
+        Ok(both.finish())
+    }
+
+    /// Compares a VIP's ring with the kernel's; none when there is no such VIP, or it has no ring.
+    ///
+    /// # Errors
+    ///
+    /// The ring can't be read.
+    pub fn check_ring(&self, dataplane: &Dataplane, vip: u16) -> Result<Option<Digests>> {
+        let Some(state) = self.state.vips.get(&vip) else {
+            return Ok(None);
+        };
+        let Some(ring) = state.image() else {
+            return Ok(None);
+        };
+        let mut both = Both::default();
+        let (meant, found) = (state.ring.to_image(), dataplane.rings.words(ring.image)?);
+        both.add(bytemuck::cast_slice(&meant), bytemuck::cast_slice(&found));
+        Ok(Some(both.finish()))
+    }
+
+    /// What each member has of a VIP's ring as the kernel has it; none when that can't be read, or makes no
+    /// sense.
+    #[must_use]
+    pub fn shares_found(
+        &self,
+        dataplane: &Dataplane,
+        vip: u16,
+    ) -> Option<BTreeMap<MemberIndex, f64>> {
+        let state = self.state.vips.get(&vip)?;
+        let words = dataplane.rings.words(state.image()?.image).ok()?;
+        let size = state.ring.slots().len() as u32;
+        let ring = RingState::from_image(&words, size, 0).ok()?;
+        let slots = ring.slots_per_member().into_iter();
+        Some(
+            slots
+                .map(|(member, slots)| (member, f64::from(slots) / f64::from(size.max(1))))
+                .collect(),
+        )
+    }
+
+    /// Indexes of the VIPs, for [`Self::check_ring`].
+    #[must_use]
+    pub fn vip_indexes(&self) -> Vec<u16> {
+        self.state.vips.keys().copied().collect()
+    }
+}

@@ -1,0 +1,145 @@
+//! What is to be done every second: forget flows that ended, end transitions, free what nothing names.
+
+use std::sync::Arc;
+
+use lb_common::{ring::MemberIndex, vip::track};
+
+use super::{Controller, error::Result, state::State};
+use lb_dataplane::{Dataplane, SessionLimits};
+
+/// Seen without a name this many times in a row, a second apart: no program that runs can name it.
+const UNNAMED_TWICE: u8 = 2;
+
+/// What a second brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Tracked flows that were forgotten.
+    pub flows_expired: usize,
+    /// Entries of sessions that were forgotten.
+    pub sessions_expired: usize,
+    /// Slots whose transition ended.
+    pub slots_settled: u32,
+    /// Slots that are clean again.
+    pub slots_cleaned: u32,
+    /// Members that left and are gone now.
+    pub members_gone: u32,
+}
+
+impl Controller {
+    /// To be called about every second, with the data path's time ([`Dataplane::now_s`]).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused; the tables hold what they held.
+    pub fn tick(&mut self, dataplane: &mut Dataplane, now_s: u64) -> Result<Tick> {
+        let Some(config) = &self.config else {
+            return Ok(Tick::default());
+        };
+        let idle_s = config.node.track_idle.as_secs();
+        let ttl_s = config.node.transition_ttl.as_secs() as u32;
+        // Cells keep the time modulo 2^16 seconds.
+        let idle_s = u16::try_from(idle_s)
+            .unwrap_or(u16::MAX)
+            .min(u16::MAX - 1024);
+        let mut tick = Tick {
+            flows_expired: dataplane.tracking.expire(now_s, idle_s),
+            sessions_expired: dataplane.sessions.expire(now_s, SessionLimits::default())?,
+            ..Tick::default()
+        };
+        let mut next = self.state.clone();
+        if next.is_at_rest() {
+            return Ok(tick);
+        }
+        let tracked = dataplane.tracking.count_by_member();
+        next.age_rings(now_s as u32, ttl_s, &tracked, &mut tick);
+        next.free_unnamed(dataplane, &tracked, &mut tick)?;
+        self.commit(dataplane, next)?;
+        Ok(tick)
+    }
+}
+
+impl State {
+    /// Whether no slot is in transition or settling and nothing leaves.
+    fn is_at_rest(&self) -> bool {
+        let clean = |slots: &[lb_common::ring::Slot]| slots.iter().all(|s| s.previous.is_none());
+        self.vips.values().all(|vip| clean(vip.ring.slots()))
+            && self.members.values().all(|member| !member.leaving)
+            && self.sources.values().all(|source| source.entry.ports > 0)
+    }
+
+    fn age_rings(&mut self, now_s: u32, ttl_s: u32, tracked: &[u32], tick: &mut Tick) {
+        let indexes: Vec<u16> = self.vips.keys().copied().collect();
+        for index in indexes {
+            let has_flows = self
+                .members_of(index)
+                .any(|(member, _)| tracked.get(usize::from(member)).is_some_and(|&n| n > 0));
+            let Some(vip) = self.vips.get_mut(&index) else {
+                continue;
+            };
+            let counts = vip.ring.counts();
+            let mut aged = (0, 0);
+            if counts.in_transition > 0 {
+                aged.0 = Arc::make_mut(&mut vip.ring).settle(now_s, ttl_s);
+            }
+            // A VIP that always tracks looks up in every slot anyway.
+            let may_clean = !has_flows && vip.entry.track != track::ALWAYS;
+            if may_clean && counts.settling + aged.0 > 0 {
+                aged.1 = Arc::make_mut(&mut vip.ring).clean();
+            }
+            vip.dirty |= aged != (0, 0);
+            tick.slots_settled += aged.0;
+            tick.slots_cleaned += aged.1;
+        }
+    }
+
+    /// Removes members that left, and NAT sources without ports, that nothing has named for a second.
+    fn free_unnamed(
+        &mut self,
+        dataplane: &Dataplane,
+        tracked: &[u32],
+        tick: &mut Tick,
+    ) -> Result<()> {
+        let leaving: Vec<MemberIndex> = (self.members.iter())
+            .filter(|(_, member)| member.leaving)
+            .map(|(index, _)| *index)
+            .collect();
+        let closing = self.sources.values().any(|source| source.entry.ports == 0);
+        if leaving.is_empty() && !closing {
+            return Ok(());
+        }
+        let sessions = dataplane.sessions.names()?;
+        for index in leaving {
+            let named = self.is_in_ring(index)
+                || tracked.get(usize::from(index)).is_some_and(|&n| n > 0)
+                || sessions.members.contains(&index);
+            let Some(member) = self.members.get_mut(&index) else {
+                continue;
+            };
+            member.unnamed = if named { 0 } else { member.unnamed + 1 };
+            if member.unnamed >= UNNAMED_TWICE {
+                self.members.remove(&index);
+                tick.members_gone += 1;
+            }
+        }
+        let used: Vec<u16> = self.members.values().map(|m| m.entry.nat_source).collect();
+        self.sources.retain(|index, source| {
+            let named = source.entry.ports > 0
+                || used.contains(index) && source.entry.address != [0; 2] && {
+                    let members = self.members.values();
+                    members
+                        .clone()
+                        .any(|m| m.entry.source == source.entry.address)
+                }
+                || sessions.sources.contains(index);
+            source.unnamed = if named { 0 } else { source.unnamed + 1 };
+            source.unnamed < UNNAMED_TWICE
+        });
+        Ok(())
+    }
+
+    fn is_in_ring(&self, member: MemberIndex) -> bool {
+        let vip = self.members.get(&member).map(|state| state.vip);
+        vip.and_then(|vip| self.vips.get(&vip))
+            .is_some_and(|vip| vip.ring.references(member))
+    }
+}

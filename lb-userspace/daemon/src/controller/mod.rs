@@ -1,0 +1,449 @@
+//! The controller: makes a data path hold a configuration, and keeps it so.
+//!
+//! ```text
+//! Config ─┐
+//! health ─┼──► Plan ──► State ──► Picture ──install──► Dataplane
+//! ways  ──┘     pure     pure       pure                kernel
+//! ```
+//!
+//! Everything that may be wrong is found while planning, before the kernel is touched. What fails
+//! then is undone: the old picture is installed again.
+//!
+//! Members that leave the configuration keep their flows: they have no slots, but serve until no
+//! ring, no tracked flow and no session names them ([`Controller::tick`]). To cut their flows, set
+//! `state = "disabled"` first.
+
+mod adoption;
+#[cfg(test)]
+mod cost;
+mod entry;
+mod error;
+mod indexes;
+mod install;
+mod integrity;
+pub mod lock;
+mod maintenance;
+pub mod nat_sources;
+mod parallel;
+mod plan;
+pub mod ports;
+mod preview;
+mod report;
+mod rings;
+mod shares;
+mod state;
+pub mod system;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lb_common::ring::MemberIndex;
+
+pub use entry::{Way, Ways, address};
+pub use error::{ControllerError, Result};
+pub use integrity::Digests;
+pub use maintenance::Tick;
+pub use plan::Summary;
+pub use preview::{Preview, SidePreview, VipPreview, VipSide};
+pub use report::{MemberReport, VipReport};
+pub use shares::MemberShare;
+pub use state::ServiceId;
+
+use plan::Plan;
+use state::{MemberState, State};
+
+use lb_dataplane::{Dataplane, LoadOptions};
+use lb_model::{
+    config::{Config, Forward, Fraction},
+    transition::SlotCounts,
+};
+
+/// How the data path is to be loaded for a configuration.
+#[must_use]
+pub fn load_options(config: &Config) -> LoadOptions {
+    LoadOptions {
+        track_buckets: (config.node.track_flows / lb_common::track::WAYS as u32).max(1),
+        nat_sessions: config.node.nat_sessions,
+        ..LoadOptions::default()
+    }
+}
+
+/// What the tables of a data path hold, and why.
+#[derive(Debug)]
+pub struct Controller {
+    state: State,
+    /// The configuration that was applied last.
+    config: Option<Config>,
+    ways: Ways,
+    /// Whether members count as up although nobody has checked them.
+    presume_up: bool,
+    counted: report::Counted,
+    /// Rings built, and the time that planning took when rings were built.
+    built: (u64, Duration),
+}
+
+/// What checks say about a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthUpdate {
+    /// Name of the VIP.
+    pub vip: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// Whether it is to get traffic.
+    pub healthy: bool,
+    /// The part of its weight that it is to have: less than all while it starts slowly.
+    pub ramp: Fraction,
+}
+
+impl Controller {
+    /// For a data path with empty tables.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self {
+            state: State::default(),
+            config: None,
+            ways: Ways::new(),
+            presume_up: false,
+            counted: report::Counted::default(),
+            built: (0, Duration::ZERO),
+        }
+    }
+
+    /// For a data path on which nobody checks the members: they count as up, unless
+    /// [`Self::set_health`] says otherwise.
+    #[must_use]
+    pub fn presuming_up(mut self) -> Self {
+        self.presume_up = true;
+        self
+    }
+
+    /// For a data path that another controller filled. Nothing that packets meet is changed; until a
+    /// configuration is applied, the controller changes nothing by itself.
+    ///
+    /// # Errors
+    ///
+    /// What is there contradicts itself, or can't be read.
+    pub fn adopt(dataplane: &mut Dataplane) -> Result<Self> {
+        let now_s = dataplane.now_s()? as u32;
+        let state = adoption::read(dataplane, now_s)?;
+        adoption::sweep(dataplane, &state)?;
+        Ok(Self {
+            state,
+            config: None,
+            ways: Ways::new(),
+            presume_up: false,
+            counted: report::Counted::default(),
+            built: (0, Duration::ZERO),
+        })
+    }
+
+    /// Makes the tables hold a configuration.
+    ///
+    /// # Errors
+    ///
+    /// The configuration can't be had, or the kernel refused; the tables hold what they held.
+    pub fn apply(&mut self, dataplane: &mut Dataplane, config: &Config) -> Result<Summary> {
+        let ways = self.ways.clone();
+        self.apply_with_ways(dataplane, config, ways)
+    }
+
+    /// Makes the tables hold a configuration, and what is now known about the ways to its backends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn apply_with_ways(
+        &mut self,
+        dataplane: &mut Dataplane,
+        config: &Config,
+        ways: Ways,
+    ) -> Result<Summary> {
+        if let Some(running) = &self.config {
+            check_node(running, config)?;
+        }
+        let now_s = dataplane.now_s()? as u32;
+        let begun = Instant::now();
+        let mut plan = Plan::new(&self.state, config, &ways);
+        if self.presume_up {
+            plan = plan.presume_up();
+        }
+        let (next, summary) = plan.configure()?.finish(now_s)?;
+        self.note_built(&summary, begun);
+        self.commit(dataplane, next)?;
+        self.config = Some(config.clone());
+        self.ways = ways;
+        Ok(summary)
+    }
+
+    /// The ways to the backends that are in the tables.
+    #[must_use]
+    pub fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
+    /// Tells what is now known about the ways to the backends.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused; the tables hold what they held.
+    pub fn set_ways(&mut self, dataplane: &mut Dataplane, ways: Ways) -> Result<()> {
+        if ways == self.ways {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.ways, ways);
+        let done = self.reconcile(dataplane).map(drop);
+        if done.is_err() {
+            self.ways = before;
+        }
+        done
+    }
+
+    /// Tells that a backend is healthy, or is not. One that is not gets nothing at once, and has no
+    /// slots. Says what changed.
+    ///
+    /// # Errors
+    ///
+    /// [`ControllerError::Unknown`] names; or the kernel refused: the tables hold what they held.
+    pub fn set_health(
+        &mut self,
+        dataplane: &mut Dataplane,
+        vip: &str,
+        backend: &str,
+        healthy: bool,
+    ) -> Result<Summary> {
+        self.find(vip, backend)?;
+        self.set_healths(
+            dataplane,
+            &[HealthUpdate {
+                vip: vip.to_owned(),
+                backend: backend.to_owned(),
+                healthy,
+                ramp: Fraction::ALL,
+            }],
+        )
+    }
+
+    /// Tells what checks say about members, all in one change. Members that are not there any more
+    /// are passed over: the checks may not know it yet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused; the tables hold what they held.
+    pub fn set_healths(
+        &mut self,
+        dataplane: &mut Dataplane,
+        updates: &[HealthUpdate],
+    ) -> Result<Summary> {
+        let mut before = Vec::new();
+        for update in updates {
+            let Ok(index) = self.find(&update.vip, &update.backend) else {
+                continue;
+            };
+            let Some(member) = self.state.members.get_mut(&index) else {
+                continue;
+            };
+            let now = (update.healthy, true, update.ramp);
+            let was = (member.healthy, member.proven, member.ramp);
+            if was != now {
+                before.push((index, was));
+                (member.healthy, member.proven, member.ramp) = now;
+            }
+        }
+        if before.is_empty() {
+            return Ok(Summary::default());
+        }
+        let done = self.reconcile(dataplane);
+        if done.is_err() {
+            for (index, was) in before {
+                if let Some(member) = self.state.members.get_mut(&index) {
+                    (member.healthy, member.proven, member.ramp) = was;
+                }
+            }
+        }
+        done
+    }
+
+    /// How many rings were built, and how long that took.
+    #[must_use]
+    pub const fn ring_builds(&self) -> (u64, Duration) {
+        self.built
+    }
+
+    fn note_built(&mut self, summary: &Summary, since: Instant) {
+        if summary.rings_changed > 0 {
+            self.built.0 += u64::from(summary.rings_changed);
+            self.built.1 += since.elapsed();
+        }
+    }
+
+    /// Brings the tables up to date with what is known besides the configuration.
+    fn reconcile(&mut self, dataplane: &mut Dataplane) -> Result<Summary> {
+        let Some(config) = &self.config else {
+            return Ok(Summary::default());
+        };
+        let now_s = dataplane.now_s()? as u32;
+        let begun = Instant::now();
+        let (next, summary) = Plan::new(&self.state, config, &self.ways).finish(now_s)?;
+        self.note_built(&summary, begun);
+        self.commit(dataplane, next)?;
+        Ok(summary)
+    }
+
+    /// Makes the tables hold the next state, or what they held before.
+    fn commit(&mut self, dataplane: &mut Dataplane, mut next: State) -> Result<()> {
+        let staged = install::stage(dataplane, &mut next)?;
+        let (from, to) = (self.state.picture(), next.picture());
+        let installed = install::install(dataplane, &from, &to)
+            .and_then(|()| install::verify_rings(dataplane, &next, &staged));
+        if let Err(first) = installed {
+            let undone = install::install(dataplane, &to, &from);
+            install::retire(dataplane, &staged);
+            return Err(match undone {
+                Ok(()) => first,
+                Err(second) => ControllerError::NotUndone {
+                    first: first.into(),
+                    second: second.into(),
+                },
+            });
+        }
+        let unnamed = install::unnamed_images(&self.state, &next);
+        install::retire(dataplane, &unnamed);
+        self.state = next;
+        Ok(())
+    }
+
+    fn find(&self, vip: &str, backend: &str) -> Result<MemberIndex> {
+        let names = |index: u16| self.state.vips.get(&index).is_some_and(|v| v.name == vip);
+        let mut members = self.state.members.iter();
+        let found = members.find(|(_, m)| !m.leaving && m.name == backend && names(m.vip));
+        found
+            .map(|(index, _)| *index)
+            .ok_or_else(|| ControllerError::Unknown {
+                vip: vip.to_owned(),
+                backend: backend.to_owned(),
+            })
+    }
+
+    /// Index of a member in the tables.
+    #[must_use]
+    pub fn member_index(&self, vip: &str, backend: &str) -> Option<MemberIndex> {
+        self.find(vip, backend).ok()
+    }
+
+    /// Name of the VIP with this index.
+    #[must_use]
+    pub fn vip_name(&self, index: u16) -> Option<&str> {
+        self.state.vips.get(&index).map(|vip| vip.name.as_str())
+    }
+
+    /// Name of the backend with this member index.
+    #[must_use]
+    pub fn member_name(&self, index: MemberIndex) -> Option<&str> {
+        let member = self.state.members.get(&index);
+        member.map(|member| member.name.as_str())
+    }
+
+    /// How many slots of a VIP's ring are in which state.
+    #[must_use]
+    pub fn slot_counts(&self, vip: &str) -> Option<SlotCounts> {
+        let mut vips = self.state.vips.values();
+        vips.find(|state| state.name == vip)
+            .map(|state| state.ring.counts())
+    }
+
+    /// Members in the tables: those of the configuration, and those that keep flows until they end.
+    #[must_use]
+    pub fn member_count(&self) -> usize {
+        self.state.members.len()
+    }
+
+    /// Names of the backends that have this address, with their VIPs.
+    #[must_use]
+    pub fn backends_at(&self, address: IpAddr) -> Vec<String> {
+        self.named(|member, _| member.identity.address == address)
+    }
+
+    /// Those of them that get their packets by `l2`.
+    #[must_use]
+    pub fn l2_backends_at(&self, address: IpAddr) -> Vec<String> {
+        self.named(|member, forward| {
+            member.identity.address == address && forward == Forward::L2.code()
+        })
+    }
+
+    /// Backends whose way is known, but not the address that packets to them are sent from.
+    #[must_use]
+    pub fn without_source(&self) -> Vec<String> {
+        self.named(|member, forward| {
+            forward != Forward::L2.code()
+                && member.entry.source == [0; 2]
+                && self.has_way_to(member.identity.address)
+        })
+    }
+
+    /// Names of the members that are asked for, by what they are and the way their VIP forwards.
+    fn named(&self, is_wanted: impl Fn(&MemberState, u8) -> bool) -> Vec<String> {
+        let members = self.state.members.values();
+        members
+            .filter_map(|member| Some((member, self.state.vips.get(&member.vip)?)))
+            .filter(|(member, vip)| is_wanted(member, vip.entry.forward))
+            .map(|(member, vip)| format!("{} of VIP {}", member.name, vip.name))
+            .collect()
+    }
+
+    /// Addresses whose way must be known: of the configuration's backends and of those leaving.
+    #[must_use]
+    pub fn backends(&self) -> BTreeSet<IpAddr> {
+        self.state.backends()
+    }
+
+    /// Addresses that `nat` begins sessions from.
+    #[must_use]
+    pub fn nat_sources(&self) -> BTreeSet<IpAddr> {
+        let sources = self.state.sources.values();
+        sources
+            .filter(|source| source.entry.ports > 0)
+            .map(|source| source.address)
+            .collect()
+    }
+
+    /// Shares of all members.
+    ///
+    /// # Errors
+    ///
+    /// A counter can't be read.
+    pub fn shares(&self, dataplane: &Dataplane) -> Result<Vec<MemberShare>> {
+        shares::shares(&self.state, dataplane)
+    }
+}
+
+/// Refuses changes of what the maps were made with.
+fn check_node(running: &Config, wanted: &Config) -> Result<()> {
+    let pairs = [
+        (
+            "node.track_flows",
+            running.node.track_flows,
+            wanted.node.track_flows,
+        ),
+        (
+            "node.nat_sessions",
+            running.node.nat_sessions,
+            wanted.node.nat_sessions,
+        ),
+    ];
+    for (what, has, new) in pairs {
+        if has != new {
+            return Err(ControllerError::NodeFixed {
+                what,
+                has: has.to_string(),
+                new: new.to_string(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,459 @@
+//! From one state to the next: what a configuration, a health change or a new way to a backend means
+//! for the tables. Nothing here touches the kernel.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use lb_common::{
+    member::{Member, control},
+    nat::NatSource,
+    ring::{MAX_MEMBERS, MemberIndex},
+    vip::MAX_VIPS,
+};
+
+use super::{
+    entry::{self, NO_NAT_SOURCE, Source, Ways, forward_name},
+    error::{ControllerError, Result},
+    indexes::next_free,
+    rings::change_rings,
+    state::{MemberState, ServiceId, SourceState, State, VipState},
+};
+use lb_model::{
+    config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node, family_of},
+    ring::RingMember,
+    transition::RingState,
+};
+
+/// What a change did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// VIPs that are new.
+    pub vips_added: Vec<String>,
+    /// VIPs that went, with their connections.
+    pub vips_removed: Vec<String>,
+    /// VIPs that went and came again, because their flows would be in other slots or go another way:
+    /// their connections were broken. With the reason.
+    pub vips_replaced: Vec<String>,
+    /// Members that are new.
+    pub members_added: u32,
+    /// Members that left; they keep their flows until these end.
+    pub members_leaving: u32,
+    /// Slots that another member has now, of all rings.
+    pub slots_moved: u32,
+    /// Rings that were swapped.
+    pub rings_changed: u32,
+    /// VIPs that spread traffic over all members since: too few are healthy.
+    pub panics_begun: Vec<String>,
+    /// VIPs that go by the health of their members again.
+    pub panics_ended: Vec<String>,
+}
+
+/// Makes the next state out of one.
+pub(super) struct Plan<'a> {
+    before: &'a State,
+    config: &'a Config,
+    ways: &'a Ways,
+    /// Whether members that are new count as up at once.
+    presume_up: bool,
+    pub(super) next: State,
+    pub(super) summary: Summary,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(before: &'a State, config: &'a Config, ways: &'a Ways) -> Self {
+        Self {
+            before,
+            config,
+            ways,
+            presume_up: false,
+            next: before.clone(),
+            summary: Summary::default(),
+        }
+    }
+
+    /// New members count as up: for a look ahead at what a change is meant to come to.
+    pub(super) const fn presume_up(mut self) -> Self {
+        self.presume_up = true;
+        self
+    }
+
+    /// VIPs and members as the configuration has them.
+    pub(super) fn configure(mut self) -> Result<Self> {
+        self.remove_vips();
+        for vip in &self.config.vips {
+            let index = self.place_vip(vip)?;
+            self.place_members(index, vip)?;
+        }
+        Ok(self)
+    }
+
+    /// Entries and rings as VIPs and members ask for.
+    pub(super) fn finish(mut self, now_s: u32) -> Result<(State, Summary)> {
+        self.judge_panic();
+        self.place_sources()?;
+        self.write_members();
+        self.build_rings(now_s)?;
+        Ok((self.next, self.summary))
+    }
+
+    fn judge_panic(&mut self) {
+        let indexes: Vec<u16> = self.next.vips.keys().copied().collect();
+        for index in indexes {
+            let panic = self.next.must_panic(index);
+            let Some(vip) = self.next.vips.get_mut(&index) else {
+                continue;
+            };
+            if panic != vip.panic {
+                vip.panic = panic;
+                let changed = if panic {
+                    &mut self.summary.panics_begun
+                } else {
+                    &mut self.summary.panics_ended
+                };
+                changed.push(vip.name.clone());
+            }
+        }
+    }
+
+    fn remove_vips(&mut self) {
+        let mut gone = BTreeSet::new();
+        for (&index, vip) in &self.before.vips {
+            let mut wanted = self.config.vips.iter();
+            match wanted.find(|c| ServiceId::of(c) == vip.service) {
+                Some(c) => match replaced_for(vip, c, &self.config.node.hash_seed) {
+                    Some(why) => {
+                        let what = format!("{} ({why})", c.name);
+                        self.summary.vips_replaced.push(what);
+                    }
+                    None => continue,
+                },
+                None => self.summary.vips_removed.push(vip.name.clone()),
+            }
+            gone.insert(index);
+        }
+        self.next.vips.retain(|index, _| !gone.contains(index));
+        self.next
+            .members
+            .retain(|_, member| !gone.contains(&member.vip));
+    }
+
+    fn place_vip(&mut self, vip: &config::Vip) -> Result<u16> {
+        let service = ServiceId::of(vip);
+        let entry = entry::vip(vip, &self.config.node.hash_seed);
+        if let Some(index) = self.next.vip_of(&service)
+            && let Some(live) = self.next.vips.get_mut(&index)
+        {
+            live.name.clone_from(&vip.name);
+            live.entry.track = entry.track;
+            live.panic_threshold = vip.health.as_ref().map(|health| health.panic_threshold);
+            return Ok(index);
+        }
+        let taken =
+            |index| self.next.vips.contains_key(&index) || self.before.vips.contains_key(&index);
+        let index = next_free(self.next.last_vip, MAX_VIPS, taken).ok_or_else(|| {
+            ControllerError::Full {
+                what: format!("VIP {}", vip.name),
+                limit: MAX_VIPS,
+                hint: "remove VIPs first, in a change of its own",
+            }
+        })?;
+        self.next.last_vip = Some(index);
+        let empty = vec![lb_common::ring::NO_MEMBER; vip.ring_size.get() as usize];
+        let state = VipState {
+            name: vip.name.clone(),
+            service,
+            entry,
+            ring: Arc::new(RingState::new_clean(&empty)),
+            built_of: Vec::new(),
+            panic_threshold: vip.health.as_ref().map(|health| health.panic_threshold),
+            panic: false,
+            dirty: true,
+        };
+        self.next.vips.insert(index, state);
+        self.summary.vips_added.push(vip.name.clone());
+        Ok(index)
+    }
+
+    fn place_members(&mut self, index: u16, vip: &config::Vip) -> Result<()> {
+        let listed = |member: &MemberState| {
+            vip.backends
+                .iter()
+                .any(|backend| backend.identity() == member.identity)
+        };
+        let members = self.next.members.values_mut();
+        for member in members.filter(|member| member.vip == index && !listed(member)) {
+            self.summary.members_leaving += u32::from(!member.leaving);
+            member.leaving = true;
+        }
+        for backend in &vip.backends {
+            let member = match self.next.member_of(index, &backend.identity()) {
+                Some(member) => member,
+                None => self.add_member(index, vip, backend)?,
+            };
+            if let Some(state) = self.next.members.get_mut(&member) {
+                if vip.health.is_none() {
+                    // Nobody would ever say that it is up again.
+                    state.healthy = true;
+                    state.ramp = Fraction::ALL;
+                } else if state.leaving {
+                    state.healthy = control::state(state.entry.control) == control::SERVING;
+                }
+                state.healthy |= self.presume_up && !state.proven;
+                state.leaving = false;
+                state.unnamed = 0;
+                state.name.clone_from(&backend.name);
+                state.weight = backend.weight;
+                state.wanted = backend.state;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_member(
+        &mut self,
+        index_of_vip: u16,
+        vip: &config::Vip,
+        backend: &Backend,
+    ) -> Result<MemberIndex> {
+        let taken = |index| {
+            self.next.members.contains_key(&index) || self.before.members.contains_key(&index)
+        };
+        let index = next_free(self.next.last_member, MAX_MEMBERS, taken).ok_or_else(|| {
+            ControllerError::Full {
+                what: format!("backend {} of VIP {}", backend.name, vip.name),
+                limit: MAX_MEMBERS,
+                hint: "backends that were removed keep their place until their last flow ends; remove \
+                       some, or wait for that",
+            }
+        })?;
+        self.next.last_member = Some(index);
+        let generation = &mut self.next.generations[usize::from(index)];
+        *generation = generation.wrapping_add(1);
+        let word = control::pack(control::DOWN, family_of(backend.address), *generation);
+        let identity = backend.identity();
+        // In a VIP that goes and comes again, what is known of its backends holds on.
+        let known = self.before.vip_of(&ServiceId::of(vip)).and_then(|before| {
+            let index = self.before.member_of(before, &identity)?;
+            self.before.members.get(&index)
+        });
+        let known = known.filter(|_| vip.health.is_some());
+        let state = MemberState {
+            name: backend.name.clone(),
+            vip: index_of_vip,
+            identity,
+            weight: 0,
+            wanted: BackendState::Up,
+            // Down until its checks say otherwise.
+            healthy: match known {
+                Some(known) => known.healthy,
+                None => vip.health.is_none() || self.presume_up,
+            },
+            proven: known.is_some_and(|known| known.proven),
+            ramp: known.map_or(Fraction::ALL, |known| known.ramp),
+            leaving: false,
+            unnamed: 0,
+            entry: entry::member(index_of_vip, &identity, word, Source::Unknown, 0),
+        };
+        self.next.members.insert(index, state);
+        self.summary.members_added += 1;
+        Ok(index)
+    }
+
+    /// Addresses of the configuration that `nat` sends from to `backend`.
+    fn configured_sources(node: &Node, backend: IpAddr) -> Vec<IpAddr> {
+        let all = node.nat_sources.iter().copied();
+        all.filter(|source| source.is_ipv4() == backend.is_ipv4())
+            .collect()
+    }
+
+    /// The address that `nat` sends from to a member; members are spread over those there are.
+    fn nat_source(&self, index: MemberIndex, member: &MemberState) -> Option<IpAddr> {
+        let backend = member.identity.address;
+        let configured = Self::configured_sources(&self.config.node, backend);
+        match configured.len() {
+            0 => self.way_source(backend),
+            n => configured.get(usize::from(index) % n).copied(),
+        }
+    }
+
+    /// The host's own address on the way to a backend, unless it is that of a VIP: replies to it would
+    /// be taken for requests.
+    fn way_source(&self, backend: IpAddr) -> Option<IpAddr> {
+        let source = self.ways.get(&backend)?.as_ref()?.source?;
+        let is_vip = self
+            .next
+            .vips
+            .values()
+            .any(|vip| vip.service.address == source);
+        (!is_vip && source.is_ipv4() == backend.is_ipv4()).then_some(source)
+    }
+
+    fn forwards(&self, member: &MemberState, forward: Forward) -> bool {
+        let vip = self.next.vips.get(&member.vip);
+        vip.is_some_and(|vip| vip.entry.forward == forward.code())
+    }
+
+    /// Sees to it that every address that `nat` sends from has an index.
+    fn place_sources(&mut self) -> Result<()> {
+        let mut wanted: BTreeSet<IpAddr> = BTreeSet::new();
+        for (&index, member) in &self.next.members {
+            if self.forwards(member, Forward::Nat) {
+                wanted.extend(self.nat_source(index, member));
+                // A member whose way is not known for the moment keeps the source that it has.
+                if !self.has_way(member)
+                    && let Some(source) = self.next.sources.get(&member.entry.nat_source)
+                    && member.entry.source == entry::address(source.address)
+                {
+                    wanted.insert(source.address);
+                }
+            }
+        }
+        let ports = &self.config.node.nat_ports;
+        let (first_port, count) = (*ports.start(), ports.end() - ports.start());
+        for state in self.next.sources.values_mut() {
+            let is_wanted = wanted.remove(&state.address);
+            state.entry.first_port = first_port;
+            state.entry.ports = if is_wanted {
+                count.saturating_add(1)
+            } else {
+                0
+            };
+            if is_wanted {
+                state.unnamed = 0;
+            }
+        }
+        for address in wanted {
+            let taken = |index| self.next.sources.contains_key(&index);
+            let index = next_free(None, u32::from(NO_NAT_SOURCE), taken).ok_or_else(|| {
+                ControllerError::Full {
+                    what: format!("NAT source {address}"),
+                    limit: u32::from(NO_NAT_SOURCE),
+                    hint: "name fewer addresses in node.nat_source",
+                }
+            })?;
+            let entry = NatSource {
+                address: entry::address(address),
+                first_port,
+                ports: count.saturating_add(1),
+                _pad: 0,
+            };
+            let state = SourceState {
+                address,
+                entry,
+                unnamed: 0,
+            };
+            self.next.sources.insert(index, state);
+        }
+        Ok(())
+    }
+
+    fn source(&self, index: MemberIndex, member: &MemberState) -> Source {
+        let backend = member.identity.address;
+        if self.forwards(member, Forward::L2) {
+            return Source::None;
+        }
+        if self.forwards(member, Forward::Ipip) {
+            let configured = self.config.node.encap_source(backend);
+            let own = || {
+                let source = self.way_source(backend)?;
+                Some(config::Prefix::containing(source, 128))
+            };
+            return configured
+                .or_else(own)
+                .map_or(Source::Unknown, Source::Encap);
+        }
+        let source = self.nat_source(index, member).and_then(|address| {
+            let mut all = self.next.sources.iter();
+            let (index, _) = all.find(|(_, state)| state.address == address)?;
+            Some(Source::Nat(address, *index))
+        });
+        source.unwrap_or(Source::Unknown)
+    }
+
+    fn has_way(&self, member: &MemberState) -> bool {
+        let way = self.ways.get(&member.identity.address);
+        way.is_some_and(Option::is_some)
+    }
+
+    fn write_members(&mut self) {
+        let members = self.next.members.iter();
+        let written: Vec<_> = members
+            .map(|(&index, member)| (index, self.member_entry(index, member)))
+            .collect();
+        for (index, entry) in written {
+            if let Some(member) = self.next.members.get_mut(&index) {
+                member.entry = entry;
+            }
+        }
+    }
+
+    fn member_entry(&self, index: MemberIndex, member: &MemberState) -> Member {
+        let old = &member.entry;
+        let next_hop = match self.ways.get(&member.identity.address) {
+            // `l2` leaves the VIP's address in the packet: a gateway would route it back here, again and
+            // again.
+            Some(way) => way
+                .filter(|way| way.on_link || !self.forwards(member, Forward::L2))
+                .map_or(0, |way| way.next_hop.pack()),
+            None => old.next_hop,
+        };
+        let source = self.source(index, member);
+        let new = entry::member(
+            member.vip,
+            &member.identity,
+            member.control(self.next.is_panicking(member.vip)),
+            source,
+            next_hop,
+        );
+        if source != Source::Unknown || old.source == [0; 2] {
+            return new;
+        }
+        // As long as the way is not known, it is no news about the source.
+        Member {
+            next_hop,
+            source: old.source,
+            vary_mask: old.vary_mask,
+            outer_sum: old.outer_sum,
+            nat_source: old.nat_source,
+            ..new
+        }
+    }
+
+    fn build_rings(&mut self, now_s: u32) -> Result<()> {
+        let vips = self.next.vips.keys();
+        let wanted: Vec<Vec<RingMember>> = vips.map(|&vip| self.ring_members(vip)).collect();
+        let pairs = self.next.vips.values_mut().zip(wanted);
+        let changing = pairs.filter(|(vip, members)| *members != vip.built_of);
+        self.summary.slots_moved += change_rings(changing, now_s)?;
+        let dirty = self.next.vips.values().filter(|vip| vip.dirty);
+        self.summary.rings_changed = dirty.count() as u32;
+        Ok(())
+    }
+
+    /// Who is to have slots of a VIP.
+    fn ring_members(&self, vip: u16) -> Vec<RingMember> {
+        let panic = self.next.is_panicking(vip);
+        let members = self.next.members_of(vip);
+        let eligible = members.filter(|(_, member)| member.is_eligible(panic));
+        eligible
+            .map(|(index, member)| member.ring_member(index, panic))
+            .collect()
+    }
+}
+
+/// Why a live VIP can't become another one in one step, if so: what finds or forwards its flows is
+/// another.
+fn replaced_for(live: &VipState, wanted: &config::Vip, seed: &HashSeed) -> Option<String> {
+    let entry = entry::vip(wanted, seed);
+    let (has, new) = (live.ring.slots().len(), wanted.ring_size.get() as usize);
+    if live.entry.forward != entry.forward {
+        let names = [live.entry.forward, entry.forward].map(forward_name);
+        return Some(format!("forward: {} → {}", names[0], names[1]));
+    }
+    if has != new {
+        return Some(format!("ring_size: {has} → {new}"));
+    }
+    if live.entry.affinity != entry.affinity {
+        return Some("another affinity".to_owned());
+    }
+    (live.entry.hash_key != entry.hash_key).then(|| "another hash_seed".to_owned())
+}

@@ -1,0 +1,174 @@
+//! How VIPs and members stand, for those who show it: no table is read.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use lb_common::{
+    member::{NextHop, control},
+    ring::MemberIndex,
+};
+
+use super::{
+    Controller,
+    state::{ServiceId, State},
+};
+use lb_dataplane::explain::Names;
+use lb_model::{
+    config::BackendState,
+    ring::Identity,
+    transition::{RingState, SlotCounts},
+};
+
+/// How a VIP stands.
+#[derive(Clone, Debug)]
+pub struct VipReport {
+    /// Its index in the tables.
+    pub index: u16,
+    /// Its name.
+    pub name: String,
+    /// Its address, port and protocol.
+    pub service: ServiceId,
+    /// Its way to forward, as the table has it.
+    pub forward: u8,
+    /// Whether too few are healthy and traffic is spread over all.
+    pub panic: bool,
+    /// Slots of its ring.
+    pub slots: u32,
+    /// How many of them are in which state.
+    pub counts: SlotCounts,
+    /// Its members, in the order of their indexes.
+    pub members: Vec<MemberReport>,
+}
+
+/// How a member stands.
+#[derive(Clone, Debug)]
+pub struct MemberReport {
+    /// Its index in the tables.
+    pub index: MemberIndex,
+    /// Generation of the index.
+    pub generation: u32,
+    /// Name of the backend.
+    pub name: String,
+    /// Address and port.
+    pub identity: Identity,
+    /// What the operator wants of it.
+    pub wanted: BackendState,
+    /// Whether it counts as healthy.
+    pub healthy: bool,
+    /// Whether its checks have said something.
+    pub proven: bool,
+    /// Whether it is not in the configuration any more.
+    pub leaving: bool,
+    /// The configured weight.
+    pub weight: u32,
+    /// The weight in force; 0: no slots.
+    pub effective_weight: u32,
+    /// The way to it, if there is one.
+    pub next_hop: Option<NextHop>,
+    /// Weight over the sum of the eligible weights.
+    pub intended_share: f64,
+    /// Slots over ring size.
+    pub table_share: f64,
+}
+
+/// The rings that were counted, with what was found: to count 65,537 slots every second for
+/// nothing would be a waste.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    rings: BTreeMap<u16, CountedRing>,
+}
+
+/// A ring, its slots by state, and by member.
+type CountedRing = (Arc<RingState>, SlotCounts, BTreeMap<MemberIndex, u32>);
+
+impl Counted {
+    fn update(&mut self, state: &State) {
+        self.rings.retain(|index, _| state.vips.contains_key(index));
+        for (&index, vip) in &state.vips {
+            let known = self.rings.get(&index);
+            if known.is_none_or(|(ring, _, _)| !Arc::ptr_eq(ring, &vip.ring)) {
+                let (counts, slots) = (vip.ring.counts(), vip.ring.slots_per_member());
+                let ring = Arc::clone(&vip.ring);
+                self.rings.insert(index, (ring, counts, slots));
+            }
+        }
+    }
+}
+
+impl Controller {
+    /// How all VIPs stand, in the order of their indexes.
+    #[must_use]
+    pub fn report(&mut self) -> Vec<VipReport> {
+        self.counted.update(&self.state);
+        let mut members = self.members_by_vip();
+        let vips = self.state.vips.iter();
+        vips.map(|(&index, vip)| {
+            let slots = vip.ring.slots().len() as u32;
+            let counted = self.counted.rings.get(&index);
+            VipReport {
+                index,
+                name: vip.name.clone(),
+                service: vip.service,
+                forward: vip.entry.forward,
+                panic: vip.panic,
+                slots,
+                counts: counted.map_or_else(|| vip.ring.counts(), |(_, counts, _)| *counts),
+                members: members.remove(&index).unwrap_or_default(),
+            }
+        })
+        .collect()
+    }
+
+    fn members_by_vip(&self) -> BTreeMap<u16, Vec<MemberReport>> {
+        let mut weights = BTreeMap::new();
+        for (&index, vip) in &self.state.vips {
+            let sum: u64 = vip.built_of.iter().map(|m| u64::from(m.weight)).sum();
+            weights.insert(index, sum.max(1) as f64);
+        }
+        let mut grouped: BTreeMap<u16, Vec<MemberReport>> = BTreeMap::new();
+        for (&index, member) in &self.state.members {
+            let Some(vip) = self.state.vips.get(&member.vip) else {
+                continue;
+            };
+            let effective_weight = if member.is_eligible(vip.panic) {
+                member.ring_member(index, vip.panic).weight
+            } else {
+                0
+            };
+            let counted = self.counted.rings.get(&member.vip);
+            let owned = counted.and_then(|(_, _, slots)| slots.get(&index).copied());
+            grouped.entry(member.vip).or_default().push(MemberReport {
+                index,
+                generation: control::generation(member.entry.control),
+                name: member.name.clone(),
+                identity: member.identity,
+                wanted: member.wanted,
+                healthy: member.healthy,
+                proven: member.proven,
+                leaving: member.leaving,
+                weight: member.weight,
+                effective_weight,
+                next_hop: NextHop::unpack(member.entry.next_hop),
+                intended_share: f64::from(effective_weight)
+                    / weights.get(&member.vip).copied().unwrap_or(1.0),
+                table_share: f64::from(owned.unwrap_or(0)) / vip.ring.slots().len().max(1) as f64,
+            });
+        }
+        grouped
+    }
+
+    /// Whether the way to the address is known.
+    #[must_use]
+    pub fn has_way_to(&self, address: IpAddr) -> bool {
+        self.ways.get(&address).is_some_and(Option::is_some)
+    }
+}
+
+impl Names for Controller {
+    fn vip(&self, index: u16) -> Option<String> {
+        self.vip_name(index).map(str::to_owned)
+    }
+
+    fn member(&self, index: MemberIndex) -> Option<String> {
+        self.member_name(index).map(str::to_owned)
+    }
+}

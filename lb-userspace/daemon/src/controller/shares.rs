@@ -1,0 +1,71 @@
+//! Shares: what was asked for, what the table gives, what was counted.
+
+use serde::Serialize;
+
+use super::{error::Result, state::State};
+use lb_dataplane::Dataplane;
+
+/// One member's part of its VIP.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemberShare {
+    /// Name of the VIP.
+    pub vip: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// New flows.
+    pub new_flows: u64,
+    /// Weight over the sum of weights of the VIP's eligible members.
+    pub intended_share: f64,
+    /// Slots over ring size.
+    pub table_share: f64,
+    /// New flows over those of the VIP.
+    pub observed_share: f64,
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+/// The shares of all members, VIP by VIP, in the order of their indexes.
+pub(super) fn shares(state: &State, dataplane: &Dataplane) -> Result<Vec<MemberShare>> {
+    let mut shares = Vec::new();
+    for (&vip_index, vip) in &state.vips {
+        let slots = vip.ring.slots_per_member();
+        let ring_size = vip.ring.slots().len() as u64;
+        let total_weight: u64 = vip.built_of.iter().map(|m| u64::from(m.weight)).sum();
+        let mut counted = Vec::new();
+        for (index, member) in state.members_of(vip_index) {
+            counted.push((index, member, dataplane.counters.member(index)?));
+        }
+        let total_flows: u64 = counted
+            .iter()
+            .map(|(_, _, counters)| counters.new_flows)
+            .sum();
+        for (index, member, counters) in counted {
+            let weight = if member.is_eligible(vip.panic) {
+                member.ring_member(index, vip.panic).weight
+            } else {
+                0
+            };
+            shares.push(MemberShare {
+                vip: vip.name.clone(),
+                backend: member.name.clone(),
+                packets: counters.packets,
+                bytes: counters.bytes,
+                new_flows: counters.new_flows,
+                intended_share: ratio(weight.into(), total_weight),
+                table_share: ratio(slots.get(&index).copied().unwrap_or(0).into(), ring_size),
+                observed_share: ratio(counters.new_flows, total_flows),
+            });
+        }
+    }
+    Ok(shares)
+}

@@ -1,0 +1,318 @@
+//! What the controller believes the tables hold: VIPs, members, NAT sources and their indexes.
+//!
+//! A [`State`] is a value. A change makes another one out of it ([`super::plan`]), which is then
+//! brought into the kernel ([`super::install`]); if that fails, the old value is still there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use lb_common::{
+    member::{Member, control},
+    nat::NatSource,
+    proto,
+    ring::{MAX_MEMBERS, MemberIndex},
+    vip::{Vip, VipKey, target},
+};
+
+use super::entry;
+use lb_dataplane::RingName;
+use lb_model::{
+    config::{self, BackendState, Fraction, Protocol, family_of},
+    ring::{Identity, RingMember},
+    transition::RingState,
+};
+
+/// What makes a VIP the same VIP in two configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; 0 for any.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+impl ServiceId {
+    /// That of a VIP of the configuration.
+    #[must_use]
+    pub const fn of(vip: &config::Vip) -> Self {
+        Self {
+            address: vip.address,
+            port: vip.port,
+            protocol: vip.protocol,
+        }
+    }
+
+    fn key(&self) -> VipKey {
+        let address = entry::address(self.address);
+        let family = family_of(self.address);
+        VipKey::new(&address, family, self.protocol.number(), self.port.to_be())
+    }
+}
+
+/// A VIP that is in the tables.
+#[derive(Clone, Debug)]
+pub(super) struct VipState {
+    pub(super) name: String,
+    pub(super) service: ServiceId,
+    /// Its entry, with the ring that it has.
+    pub(super) entry: Vip,
+    pub(super) ring: Arc<RingState>,
+    /// What the ring was built of.
+    pub(super) built_of: Vec<RingMember>,
+    /// How its members are checked, as far as the ring depends on it; none: they count as up.
+    pub(super) panic_threshold: Option<Fraction>,
+    /// Whether too few members are healthy, and all get traffic.
+    pub(super) panic: bool,
+    /// Whether the ring differs from the image that the entry names.
+    pub(super) dirty: bool,
+}
+
+impl VipState {
+    pub(super) const fn image(&self) -> Option<RingName> {
+        RingName::unpack(self.entry.ring)
+    }
+}
+
+/// A member that is in the tables.
+#[derive(Clone, Debug)]
+pub(super) struct MemberState {
+    pub(super) name: String,
+    pub(super) vip: u16,
+    pub(super) identity: Identity,
+    pub(super) weight: u32,
+    pub(super) wanted: BackendState,
+    pub(super) healthy: bool,
+    /// Whether its checks have said something, or a running data path did when it was adopted.
+    pub(super) proven: bool,
+    /// The part of its weight that is in force: less than all while it starts slowly.
+    pub(super) ramp: Fraction,
+    /// Not in the configuration any more: it keeps its flows, and goes when there are none.
+    pub(super) leaving: bool,
+    /// How many times in a row nothing was found that names it.
+    pub(super) unnamed: u8,
+    pub(super) entry: Member,
+}
+
+impl MemberState {
+    /// Whether it would have slots if it were healthy.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.leaving && self.wanted == BackendState::Up && self.weight > 0
+    }
+
+    /// Whether it is to have slots; `panic`: its VIP does not ask who is healthy.
+    pub(super) fn is_eligible(&self, panic: bool) -> bool {
+        self.is_wanted() && (self.healthy || panic)
+    }
+
+    /// The weight in force: one at least, for a member that has a weight at all.
+    pub(super) fn effective_weight(&self) -> u32 {
+        let part = u64::from(self.weight) * u64::from(self.ramp.millionths());
+        let all = u64::from(Fraction::ALL.millionths());
+        // Not more than the weight, which fits.
+        (part.div_ceil(all) as u32).max(self.weight.min(1))
+    }
+
+    pub(super) fn ring_member(&self, member: MemberIndex, panic: bool) -> RingMember {
+        RingMember {
+            identity: self.identity,
+            // Nobody is spared in a panic.
+            weight: if panic {
+                self.weight
+            } else {
+                self.effective_weight()
+            },
+            member,
+        }
+    }
+
+    /// The control word that it is to have.
+    pub(super) fn control(&self, panic: bool) -> u64 {
+        let now = self.entry.control;
+        if self.leaving {
+            return now;
+        }
+        let serves = (self.healthy || panic) && self.wanted != BackendState::Disabled;
+        let state = if serves {
+            control::SERVING
+        } else {
+            control::DOWN
+        };
+        entry::with_state(now, state)
+    }
+}
+
+/// An address that `nat` sends from.
+#[derive(Clone, Debug)]
+pub(super) struct SourceState {
+    pub(super) address: IpAddr,
+    /// Its entry; no ports: no new sessions.
+    pub(super) entry: NatSource,
+    pub(super) unnamed: u8,
+}
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) vips: BTreeMap<u16, VipState>,
+    pub(super) members: BTreeMap<MemberIndex, MemberState>,
+    pub(super) sources: BTreeMap<u16, SourceState>,
+    /// Generation that was last used at each member index.
+    pub(super) generations: Vec<u32>,
+    /// What was given away last.
+    pub(super) last_vip: Option<u16>,
+    pub(super) last_member: Option<MemberIndex>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            vips: BTreeMap::new(),
+            members: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            generations: vec![0; MAX_MEMBERS as usize],
+            last_vip: None,
+            last_member: None,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn vip_of(&self, service: &ServiceId) -> Option<u16> {
+        let found = self.vips.iter().find(|(_, vip)| vip.service == *service);
+        found.map(|(index, _)| *index)
+    }
+
+    pub(super) fn members_of(
+        &self,
+        vip: u16,
+    ) -> impl Iterator<Item = (MemberIndex, &MemberState)> + '_ {
+        let all = self.members.iter().map(|(index, member)| (*index, member));
+        all.filter(move |(_, member)| member.vip == vip)
+    }
+
+    /// Whether a VIP does not ask who is healthy.
+    pub(super) fn is_panicking(&self, vip: u16) -> bool {
+        self.vips.get(&vip).is_some_and(|vip| vip.panic)
+    }
+
+    /// Whether fewer members of a VIP are healthy than it asks for. Not before all have been checked:
+    /// what is not known is no reason to panic.
+    pub(super) fn must_panic(&self, vip: u16) -> bool {
+        let Some(threshold) = self.vips.get(&vip).and_then(|vip| vip.panic_threshold) else {
+            return false;
+        };
+        let mut counted = (0u64, 0u64);
+        for (_, member) in self.members_of(vip).filter(|(_, m)| m.is_wanted()) {
+            if !member.proven {
+                return false;
+            }
+            counted.0 += u64::from(member.healthy);
+            counted.1 += 1;
+        }
+        let (healthy, all) = counted;
+        healthy * u64::from(Fraction::ALL.millionths()) < all * u64::from(threshold.millionths())
+    }
+
+    pub(super) fn member_of(&self, vip: u16, identity: &Identity) -> Option<MemberIndex> {
+        self.members_of(vip)
+            .find(|(_, member)| member.identity == *identity)
+            .map(|(index, _)| index)
+    }
+
+    /// The entries of all tables.
+    pub(super) fn picture(&self) -> Picture {
+        let mut services = BTreeMap::<ServiceKey, u64>::new();
+        for (&index, vip) in &self.vips {
+            let address = ServiceKey::any(vip.service.address, 0);
+            let bit = target::protocol_bit(vip.service.protocol.number());
+            let target = services.entry(address).or_default();
+            *target |= target::pack(target::ADDRESS, bit);
+            services.insert(
+                ServiceKey::from(vip.service.key()),
+                target::pack(target::VIP, index),
+            );
+        }
+        for (&index, source) in &self.sources {
+            for protocol in [0, proto::TCP, proto::UDP] {
+                let key = ServiceKey::any(source.address, protocol);
+                services.insert(key, target::pack(target::NAT_SOURCE, index));
+            }
+        }
+        let entries = |(index, vip): (&u16, &VipState)| (*index, vip.entry);
+        Picture {
+            services,
+            vips: self.vips.iter().map(entries).collect(),
+            members: self.members.iter().map(|(i, m)| (*i, m.entry)).collect(),
+            sources: self.sources.iter().map(|(i, s)| (*i, s.entry)).collect(),
+        }
+    }
+
+    /// Addresses that must be reached: those of all members.
+    pub(super) fn backends(&self) -> BTreeSet<IpAddr> {
+        let addresses = self.members.values().map(|member| member.identity.address);
+        addresses.collect()
+    }
+}
+
+/// The entries of the tables, by key or index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Picture {
+    pub(super) services: BTreeMap<ServiceKey, u64>,
+    pub(super) vips: BTreeMap<u16, Vip>,
+    pub(super) members: BTreeMap<MemberIndex, Member>,
+    pub(super) sources: BTreeMap<u16, NatSource>,
+}
+
+/// A [`VipKey`] that can be sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ServiceKey {
+    high: u64,
+    low: u64,
+    service: u64,
+}
+
+impl ServiceKey {
+    /// Key of an address with any port.
+    fn any(ip: IpAddr, protocol: u8) -> Self {
+        VipKey::new(&entry::address(ip), family_of(ip), protocol, 0).into()
+    }
+
+    pub(super) const fn vip_key(self) -> VipKey {
+        VipKey {
+            high: self.high,
+            low: self.low,
+            service: self.service,
+        }
+    }
+
+    pub(super) const fn address(self) -> lb_common::Address {
+        [self.high, self.low]
+    }
+
+    pub(super) const fn port(self) -> u16 {
+        u16::from_be(self.service as u16)
+    }
+
+    pub(super) const fn protocol(self) -> u8 {
+        (self.service >> 16) as u8
+    }
+
+    pub(super) const fn family(self) -> u8 {
+        (self.service >> 24) as u8
+    }
+}
+
+impl From<VipKey> for ServiceKey {
+    fn from(key: VipKey) -> Self {
+        Self {
+            high: key.high,
+            low: key.low,
+            service: key.service,
+        }
+    }
+}

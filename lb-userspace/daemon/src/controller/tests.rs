@@ -1,0 +1,279 @@
+//! The planning, without a kernel: which indexes are given to whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{
+    member::{NextHop, control},
+    proto,
+    vip::target,
+};
+use proptest::prelude::*;
+
+use super::{
+    entry::{Way, Ways},
+    error::ControllerError,
+    plan::{Plan, Summary},
+    state::{ServiceId, State},
+};
+use lb_model::{
+    config::{self, Config},
+    ring::Identity,
+};
+
+const HEAD: &str =
+    "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n";
+
+fn parse(text: &str) -> Config {
+    match config::parse("test.toml", &format!("{HEAD}{text}")) {
+        Ok(config) => config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+/// VIPs by their last address byte, each with backends by theirs and their weights.
+fn config_of(vips: &BTreeMap<u8, BTreeMap<u8, u32>>) -> Config {
+    let mut text = String::new();
+    for (vip, backends) in vips {
+        text += &format!(
+            "[[vip]]\nname = \"v{vip}\"\naddress = \"203.0.113.{vip}\"\nport = 80\n\
+             protocol = \"tcp\"\nforward = \"ipip\"\nring_size = 251\n"
+        );
+        for (backend, weight) in backends {
+            text += &format!(
+                "[[vip.backend]]\nname = \"b{backend}\"\naddress = \"10.0.0.{backend}\"\n\
+                 weight = {weight}\n"
+            );
+        }
+    }
+    parse(&text)
+}
+
+fn ways() -> Ways {
+    let way = Way {
+        next_hop: NextHop {
+            mac: [2; 6],
+            egress: 1,
+        },
+        on_link: true,
+        source: Some([10, 0, 0, 254].into()),
+    };
+    (1..10).map(|b| ([10, 0, 0, b].into(), Some(way))).collect()
+}
+
+/// Plans, and pretends that the images were staged.
+fn next(state: &State, config: &Config) -> Result<(State, Summary), ControllerError> {
+    let ways = ways();
+    let (mut next, summary) = Plan::new(state, config, &ways).configure()?.finish(1)?;
+    for vip in next.vips.values_mut() {
+        vip.dirty = false;
+        vip.entry.ring = lb_common::vip::Vip::pack_ring(1, 251);
+    }
+    Ok((next, summary))
+}
+
+type Names = BTreeMap<(ServiceId, Identity), (u16, u32)>;
+
+fn names(state: &State) -> Names {
+    let name = |(index, member): (&u16, &super::state::MemberState)| {
+        let vip = state.vips[&member.vip].service;
+        let generation = control::generation(member.entry.control);
+        ((vip, member.identity), (*index, generation))
+    };
+    state.members.iter().map(name).collect()
+}
+
+proptest! {
+    /// A member keeps its index as long as its VIP is there, in the configuration or not; no index
+    /// and generation is ever given twice.
+    #[test]
+    fn indexes_are_stable_and_never_shared(
+        configs in prop::collection::vec(
+            prop::collection::btree_map(1u8..4, prop::collection::btree_map(1u8..6, 1u32..200, 1..5), 1..4),
+            1..12,
+        ),
+    ) {
+        let mut state = State::default();
+        let mut owners = BTreeMap::new();
+        for vips in configs {
+            let (after, _) = next(&state, &config_of(&vips)).unwrap();
+            let (old, new) = (names(&state), names(&after));
+            let live: BTreeSet<ServiceId> = after.vips.values().map(|vip| vip.service).collect();
+            let stayed = state.vips.values().map(|vip| vip.service);
+            let stayed: BTreeSet<_> = stayed.filter(|service| live.contains(service)).collect();
+            for (name, index) in &old {
+                if stayed.contains(&name.0) {
+                    prop_assert_eq!(new.get(name), Some(index), "{:?} moved or went", name);
+                }
+            }
+            for (name, index) in &new {
+                if !old.contains_key(name) {
+                    prop_assert!(owners.insert(*index, *name).is_none(), "{index:?} given twice");
+                }
+            }
+            prop_assert_eq!(after.vips.len(), vips.len());
+            let eligible = after.members.values().filter(|member| member.is_eligible(false)).count();
+            prop_assert_eq!(eligible, vips.values().map(BTreeMap::len).sum::<usize>());
+            let same = next(&after, &config_of(&vips)).unwrap();
+            prop_assert_eq!(same.1, Summary::default());
+            prop_assert_eq!(same.0.picture(), after.picture());
+            state = after;
+        }
+    }
+}
+
+fn one(vip: &str) -> Config {
+    parse(&format!(
+        "[[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n{vip}\n\
+         [[vip.backend]]\nname = \"b\"\naddress = \"10.0.0.1\"\n"
+    ))
+}
+
+/// What is found by other keys, in other slots or another way goes and comes again, at once.
+#[test]
+fn what_would_lose_every_flow_replaces_the_vip_and_says_so() {
+    let (state, _) = next(&State::default(), &one("forward = \"l2\"")).unwrap();
+    let mut other_seed = one("forward = \"l2\"");
+    other_seed.node.hash_seed = config::HashSeed::new([1; 16]);
+    for (config, why) in [
+        (one("forward = \"ipip\""), "v (forward: l2 → ipip)"),
+        (
+            one("forward = \"l2\"\nring_size = 251"),
+            "v (ring_size: 65537 → 251)",
+        ),
+        (
+            one("forward = \"l2\"\naffinity = \"source\""),
+            "v (another affinity)",
+        ),
+        (other_seed, "v (another hash_seed)"),
+    ] {
+        let (after, summary) = next(&state, &config).unwrap();
+        assert_eq!(summary.vips_replaced, [why]);
+        let vips = &after.vips;
+        assert!(state.vips.keys().all(|index| !vips.contains_key(index)));
+        let members = &after.members;
+        assert!(
+            state
+                .members
+                .keys()
+                .all(|index| !members.contains_key(index))
+        );
+        let (before, after) = (state.picture().services, after.picture().services);
+        assert!(
+            before.keys().eq(after.keys()),
+            "the services stay, and name another VIP"
+        );
+    }
+}
+
+/// Its backends are the same servers: they serve on, and need not be proven again.
+#[test]
+fn a_vip_that_is_replaced_keeps_the_health_of_its_backends() {
+    let checked = |vip: &str| {
+        let mut config = one(vip);
+        config.vips[0].health = parse(
+            "[[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
+             forward = \"l2\"\n[vip.health]\nkind = \"tcp\"\n[[vip.backend]]\nname = \"b\"\n\
+             address = \"10.0.0.1\"\n",
+        )
+        .vips[0]
+            .health
+            .clone();
+        config
+    };
+    for healthy in [true, false] {
+        let (mut state, _) = next(&State::default(), &checked("forward = \"l2\"")).unwrap();
+        for member in state.members.values_mut() {
+            (member.healthy, member.proven) = (healthy, true);
+        }
+        let (after, _) = next(&state, &checked("forward = \"ipip\"")).unwrap();
+        let member = after.members.values().next().unwrap();
+        assert_eq!((member.healthy, member.proven), (healthy, true));
+    }
+}
+
+/// The data path asks an address which protocols have a service there, where a fragment has no ports.
+#[test]
+fn an_address_names_the_protocols_that_it_serves() {
+    for protocols in [&["tcp"][..], &["udp"], &["tcp", "udp"]] {
+        let vips = protocols.iter().map(|protocol| {
+            format!(
+                "[[vip]]\nname = \"{protocol}\"\naddress = \"203.0.113.1\"\nport = 80\n\
+                 protocol = \"{protocol}\"\nforward = \"l2\"\nring_size = 251\n\
+                 [[vip.backend]]\nname = \"b\"\naddress = \"10.0.0.1\"\n"
+            )
+        });
+        let (state, _) = next(&State::default(), &parse(&vips.collect::<String>())).unwrap();
+        let services = state.picture().services;
+        let (_, &address) = services
+            .iter()
+            .find(|(key, _)| key.protocol() == 0)
+            .unwrap();
+        assert_eq!(target::kind(address), target::ADDRESS);
+        for (name, number) in [("tcp", proto::TCP), ("udp", proto::UDP)] {
+            let serves = protocols.contains(&name);
+            assert_eq!(target::may_serve(address, number), serves, "{protocols:?}");
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_a_vips_address_is_not_used() {
+    let config = one("forward = \"nat\"");
+    let mut ways = ways();
+    for way in ways.values_mut().flatten() {
+        way.source = Some([203, 0, 113, 1].into());
+    }
+    let (next, _) = Plan::new(&State::default(), &config, &ways)
+        .configure()
+        .unwrap()
+        .finish(1)
+        .unwrap();
+    assert!(next.sources.is_empty());
+    assert!(
+        next.members
+            .values()
+            .all(|member| member.entry.next_hop == 0)
+    );
+}
+
+#[test]
+fn a_way_through_a_gateway_is_none_for_l2() {
+    let mut ways = ways();
+    for way in ways.values_mut().flatten() {
+        way.on_link = false;
+    }
+    for (forward, expected) in [("l2", false), ("ipip", true), ("nat", true)] {
+        let config = one(&format!("forward = \"{forward}\""));
+        let (next, _) = Plan::new(&State::default(), &config, &ways)
+            .configure()
+            .unwrap()
+            .finish(1)
+            .unwrap();
+        let known = next.members.values().map(|m| m.entry.next_hop != 0);
+        assert!(known.eq([expected]), "{forward}");
+    }
+}
+
+#[test]
+fn what_is_not_known_about_a_way_changes_nothing() {
+    let config = one("forward = \"ipip\"");
+    let (state, _) = next(&State::default(), &config).unwrap();
+    let plan = |ways: &Ways| {
+        let (next, _) = Plan::new(&state, &config, ways)
+            .configure()
+            .unwrap()
+            .finish(1)
+            .unwrap();
+        next.members.values().next().unwrap().entry
+    };
+    let before = state.members.values().next().unwrap().entry;
+    assert_eq!(plan(&Ways::new()), before);
+    let none = Ways::from([([10, 0, 0, 1].into(), None)]);
+    assert_eq!(
+        plan(&none),
+        lb_common::member::Member {
+            next_hop: 0,
+            ..before
+        }
+    );
+}

@@ -1,0 +1,343 @@
+//! What is published: once a second, and after each change.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use lb_common::{counters::NodeCounters, reason::REASONS};
+use tracing::error;
+
+use super::{actor::Actor, trial::WATCHED_DROPS};
+use crate::{
+    alerts,
+    clock::later,
+    controller::{MemberReport, ServiceId, VipReport},
+    metrics,
+    nexthop::Reason,
+    traffic::{Capacity, MemberSample, Sample, Traffic, VipSample},
+};
+use lb_api::{
+    HealthStatus, MemberState, MemberStatus, NodeStatus, Rates, RingStatus, Status, VipStatus,
+};
+use lb_dataplane::{MapSize, Result};
+use lb_model::config::{self, BackendState, Forward};
+
+/// Seconds over which drops are averaged.
+const DROP_WINDOW: usize = 10;
+
+/// What is remembered from one look to the next.
+pub(super) struct Observer {
+    pub(super) host: String,
+    pub(super) started_at: Timestamp,
+    pub(super) adopted: bool,
+    pub(super) program_id: u32,
+    /// The tables in the kernel; looked at now and then.
+    pub(super) maps: Vec<MapSize>,
+    reasons: BTreeMap<String, u64>,
+    tracked: Vec<u32>,
+    /// Counters of [`WATCHED_DROPS`], the newest last, and when.
+    drops: VecDeque<(Instant, [u64; 3])>,
+    is_failing: bool,
+}
+
+impl Observer {
+    pub(super) fn new(adopted: bool, program_id: u32) -> Self {
+        Self {
+            host: crate::controller::system::host_name(),
+            started_at: super::now(),
+            adopted,
+            program_id,
+            maps: Vec::new(),
+            reasons: BTreeMap::new(),
+            tracked: Vec::new(),
+            drops: VecDeque::new(),
+            is_failing: false,
+        }
+    }
+
+    /// The clock was set.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        self.started_at = later(self.started_at, by);
+    }
+
+    fn note_reasons(&mut self, counters: &NodeCounters) {
+        let counted = REASONS.iter().zip(counters.reasons);
+        self.reasons = counted
+            .map(|(reason, count)| (reason.name.to_owned(), count))
+            .collect();
+        let drops = WATCHED_DROPS.map(|reason| counters.reasons[reason as usize]);
+        self.drops.push_back((Instant::now(), drops));
+        while self.drops.len() > DROP_WINDOW + 1 {
+            self.drops.pop_front();
+        }
+    }
+
+    /// Drops a second between two looks.
+    fn rate(&self, from: usize) -> [f64; 3] {
+        let (Some((then, old)), Some((now, new))) = (self.drops.get(from), self.drops.back())
+        else {
+            return [0.0; 3];
+        };
+        let seconds = now.duration_since(*then).as_secs_f64();
+        if seconds == 0.0 {
+            return [0.0; 3];
+        }
+        std::array::from_fn(|i| new[i].saturating_sub(old[i]) as f64 / seconds)
+    }
+
+    /// Drops of [`WATCHED_DROPS`] a second, over the last ten.
+    pub(super) fn drops_per_s(&self) -> [f64; 3] {
+        self.rate(0)
+    }
+
+    /// The same, over the last second.
+    pub(super) fn drops_last_s(&self) -> [f64; 3] {
+        self.rate(self.drops.len().saturating_sub(2))
+    }
+}
+
+impl Actor {
+    /// Reads all counters.
+    pub(super) fn count(&mut self) {
+        let report = self.controller.report();
+        let counted = self.try_count(&report);
+        let failed = counted.is_err();
+        if let Err(error) = counted
+            && !self.observer.is_failing
+        {
+            error!(%error, "the counters can't be read");
+        }
+        self.observer.is_failing = failed;
+    }
+
+    fn try_count(&mut self, report: &[VipReport]) -> Result<()> {
+        let counters = &self.dataplane.counters;
+        let mut sample = Sample {
+            at: Instant::now(),
+            wall: super::now(),
+            members: Vec::new(),
+            vips: Vec::new(),
+        };
+        for vip in report {
+            sample.vips.push(VipSample {
+                vip: &vip.name,
+                index: vip.index,
+                counters: counters.vip(vip.index)?,
+            });
+            for member in &vip.members {
+                sample.members.push(MemberSample {
+                    vip: &vip.name,
+                    backend: &member.name,
+                    index: member.index,
+                    generation: member.generation,
+                    counters: counters.member(member.index)?,
+                });
+            }
+        }
+        self.recorder.observe(&sample);
+        self.observer.note_reasons(&counters.node()?);
+        self.observer.tracked = self.dataplane.tracking.count_by_member();
+        Ok(())
+    }
+
+    /// Publishes how everything stands.
+    pub(super) fn publish(&mut self) {
+        let report = self.controller.report();
+        let health = self.checks.health.statuses();
+        let traffic = self.recorder.traffic();
+        let traffic = traffic.lock();
+        let view = View {
+            actor: self,
+            health,
+            traffic: &traffic,
+        };
+        let vips = self.running.config.vips.iter();
+        let vips = vips.filter_map(|vip| {
+            let reported = report.iter().find(|r| r.service == ServiceId::of(vip))?;
+            Some(view.vip(vip, reported))
+        });
+        let number = self.running.number;
+        let record = number.and_then(|number| self.store.record(number).ok());
+        let status = Status {
+            at: super::now(),
+            node: self.node_status(),
+            revision: record.map(|record| record.info.clone()),
+            vips: vips.collect(),
+            alerts: self.alerts.list(),
+            reasons: self.observer.reasons.clone(),
+        };
+        drop(traffic);
+        // Nobody listening is fine.
+        self.status.send_replace(Arc::new(status));
+    }
+
+    /// Makes alerts of what is wrong, and tells the metrics what only the engine knows.
+    pub(super) fn update_alerts(&mut self) {
+        let status = Arc::clone(&self.status.borrow());
+        let limits = alerts::Limits::of(&self.running.config);
+        let mut conditions = self.alert_observer.conditions(&status, &limits);
+        conditions.extend(self.data_path_conditions());
+        conditions.extend(self.share_conditions());
+        self.alerts.update(super::now(), &conditions);
+        let (ring_builds, seconds) = self.controller.ring_builds();
+        let maps = self.maps();
+        self.facts.send_modify(|facts| {
+            let facts = Arc::make_mut(facts);
+            facts.maps = maps;
+            facts.ring_builds = ring_builds;
+            facts.ring_build_seconds = seconds.as_secs_f64();
+        });
+    }
+
+    /// The tables in the kernel, with what is known of them without counting.
+    fn maps(&self) -> Vec<metrics::MapFacts> {
+        let used = |name: &str| {
+            Some(match name {
+                "VIPS" => self.running.config.vips.len() as u64,
+                "MEMBERS" => self.controller.member_count() as u64,
+                "RINGS" => self.dataplane.rings.len() as u64,
+                "TRACK" => {
+                    let tracked = self.observer.tracked.iter();
+                    tracked.copied().map(u64::from).sum()
+                }
+                _ => return None,
+            })
+        };
+        let sizes = self.observer.maps.iter();
+        sizes
+            .map(|map| metrics::MapFacts {
+                name: map.name.to_owned(),
+                entries: used(map.name),
+                max_entries: map.places,
+                bytes: map.bytes,
+            })
+            .collect()
+    }
+
+    /// Counts what came of a change.
+    pub(super) fn count_change(&self, count: impl FnOnce(&mut metrics::Changes)) {
+        self.facts
+            .send_modify(|facts| count(&mut Arc::make_mut(facts).changes));
+    }
+
+    fn node_status(&self) -> NodeStatus {
+        NodeStatus {
+            host: self.observer.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.observer.started_at,
+            adopted: self.observer.adopted,
+            program_id: self.observer.program_id,
+            interfaces: self.interfaces(),
+        }
+    }
+
+    /// Why no frame can be sent to a member; none if it can.
+    fn obstacle(&self, vip: &VipReport, member: &MemberReport) -> Option<String> {
+        if member.next_hop.is_some() {
+            return None;
+        }
+        let reason = self.said.unresolved.get(&member.identity.address);
+        // An address may have members of several VIPs, and a gateway is in the way of `l2` alone.
+        let is_l2 = vip.forward == Forward::L2.code();
+        let reason = reason.filter(|why| is_l2 || !matches!(why, Reason::BehindGateway { .. }));
+        Some(match reason {
+            Some(reason) => reason.to_string(),
+            None if self.controller.has_way_to(member.identity.address) => {
+                "there is no address to send from".to_owned()
+            }
+            None => "the neighbour has not answered yet".to_owned(),
+        })
+    }
+}
+
+/// What a status is made of.
+struct View<'a> {
+    actor: &'a Actor,
+    health: BTreeMap<(String, String), HealthStatus>,
+    traffic: &'a Traffic,
+}
+
+impl View<'_> {
+    fn vip(&self, vip: &config::Vip, reported: &VipReport) -> VipStatus {
+        let configured = vip.backends.iter().filter_map(|backend| {
+            let mut members = reported.members.iter().filter(|m| !m.leaving);
+            let member = members.find(|m| m.identity == backend.identity())?;
+            Some(self.member(reported, member, backend.capacity))
+        });
+        let leaving = reported.members.iter().filter(|m| m.leaving);
+        let leaving = leaving.map(|member| self.member(reported, member, None));
+        let members: Vec<MemberStatus> = configured.chain(leaving).collect();
+        let traffic = self.traffic.vip(&vip.name);
+        let mut status = VipStatus {
+            name: vip.name.clone(),
+            address: vip.address,
+            port: vip.port,
+            protocol: vip.protocol.to_string(),
+            forward: match vip.forward {
+                Forward::L2 => "l2",
+                Forward::Ipip => "ipip",
+                Forward::Nat => "nat",
+            }
+            .to_owned(),
+            panic: reported.panic,
+            ring: RingStatus {
+                slots: reported.slots,
+                in_transition: reported.counts.in_transition,
+                settling: reported.counts.settling,
+            },
+            rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
+            peak_new_flows_per_s: traffic.map_or(0.0, |traffic| traffic.peak_new_flows_per_s),
+            capacity: None,
+            tracked_flows: members.iter().map(|member| member.tracked_flows).sum(),
+            members,
+        };
+        let target = vip.scaling.target_utilisation.as_f64();
+        status.capacity = Capacity::of(&status, target).map(|capacity| capacity.status(target));
+        status
+    }
+
+    fn member(
+        &self,
+        vip: &VipReport,
+        member: &MemberReport,
+        capacity: Option<u32>,
+    ) -> MemberStatus {
+        let traffic = self.traffic.member(&vip.name, &member.name);
+        let tracked = &self.actor.observer.tracked;
+        let tracked = tracked.get(usize::from(member.index)).copied();
+        let name = (vip.name.clone(), member.name.clone());
+        MemberStatus {
+            backend: member.name.clone(),
+            address: member.identity.address,
+            port: member.identity.port,
+            state: state_of(member),
+            weight: member.weight,
+            effective_weight: member.effective_weight,
+            capacity,
+            health: self.health.get(&name).cloned(),
+            next_hop: self.actor.obstacle(vip, member),
+            totals: traffic.map_or_else(Default::default, |traffic| traffic.totals()),
+            rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
+            tracked_flows: tracked.unwrap_or(0).into(),
+            intended_share: member.intended_share,
+            table_share: member.table_share,
+            observed_share: traffic.and_then(|traffic| traffic.observed_share),
+        }
+    }
+}
+
+const fn state_of(member: &MemberReport) -> MemberState {
+    if member.leaving {
+        return MemberState::Leaving;
+    }
+    match member.wanted {
+        BackendState::Disabled => MemberState::Disabled,
+        BackendState::Up | BackendState::Drain if !member.healthy => MemberState::Down,
+        BackendState::Drain => MemberState::Draining,
+        BackendState::Up => MemberState::Up,
+    }
+}

@@ -1,0 +1,259 @@
+//! From what was asked for to a candidate: a text, and the configuration that it means.
+
+use std::path::{Path, PathBuf};
+
+use super::{Answer, actor::Actor};
+use crate::revision;
+use lb_api::{ApiError, Change, Edit, ErrorCode, RevisionNumber, WantedState};
+use lb_model::{
+    config::{self, Config},
+    edit,
+};
+
+/// A configuration that may be put in force.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) text: String,
+    /// Folder that relative paths in the text begin at.
+    pub(super) base: PathBuf,
+    pub(super) config: Config,
+    /// How it came about, for the history.
+    pub(super) how: String,
+    /// SHA-256 of the configuration file, if the text is that of the file.
+    pub(super) file_digest: Option<String>,
+}
+
+impl Actor {
+    pub(super) fn candidate(&self, change: &Change) -> Answer<Candidate> {
+        match change {
+            Change::Config { file, text } => self.candidate_of_text(file, text),
+            Change::Edits { edits } => self.candidate_of_edits(edits),
+            Change::Revision { revision } => self.candidate_of_revision(*revision),
+        }
+    }
+
+    fn candidate_of_text(&self, file: &str, text: &str) -> Answer<Candidate> {
+        let text = &unmask(text, &self.running.text);
+        let digest = revision::digest(text);
+        let is_ours = self.digest_of_file().is_some_and(|ours| ours == digest);
+        Ok(Candidate {
+            config: parse(file, text)?,
+            text: text.to_owned(),
+            base: folder_of(file),
+            how: format!("apply {}", one_line(file)),
+            file_digest: is_ours.then_some(digest),
+        })
+    }
+
+    fn candidate_of_edits(&self, edits: &[Edit]) -> Answer<Candidate> {
+        if edits.is_empty() {
+            let message = "there are no edits in the request";
+            return Err(ApiError::new(ErrorCode::BadRequest, message));
+        }
+        let running = &self.running;
+        let text = edit::apply(&running.text, edits)
+            .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))?;
+        let name = running.base.join("the edited configuration");
+        let words: Vec<String> = edits.iter().map(describe).collect();
+        let config = parse(&name.display().to_string(), &text)?;
+        Ok(Candidate {
+            config: self.in_place(config),
+            text,
+            base: running.base.clone(),
+            how: words.join(", "),
+            file_digest: None,
+        })
+    }
+
+    fn candidate_of_revision(&self, number: Option<RevisionNumber>) -> Answer<Candidate> {
+        let number = match number {
+            Some(number) => number,
+            None => self.one_before()?,
+        };
+        let found = self.store.get(number).map_err(|error| of_store(&error))?;
+        let config = found.config().map_err(|errors| invalid(&errors))?;
+        Ok(Candidate {
+            config: self.in_place(config),
+            base: found.record.base.clone(),
+            text: found.text,
+            how: format!("rollback to {number}"),
+            file_digest: None,
+        })
+    }
+
+    /// A configuration out of our own store, with the folder that the store is in now: it may have been
+    /// moved between two starts.
+    fn in_place(&self, mut config: Config) -> Config {
+        let state_dir = &self.running.config.node.state_dir;
+        config.node.state_dir.clone_from(state_dir);
+        config
+    }
+
+    /// The revision before the last change.
+    fn one_before(&self) -> Answer<RevisionNumber> {
+        let number = self.running.number;
+        let parent = number.and_then(|n| self.store.record(n).ok()?.info.parent);
+        parent.ok_or_else(|| {
+            let message = "there is no earlier revision to go back to";
+            ApiError::new(ErrorCode::NotFound, message)
+        })
+    }
+}
+
+/// Where the seed is written.
+fn seed_of(text: &str) -> Option<(std::ops::Range<usize>, String)> {
+    let document = toml_edit::Document::parse(text).ok()?;
+    let seed = document.get("node")?.get("hash_seed")?;
+    Some((seed.span()?, seed.as_str()?.to_owned()))
+}
+
+/// A text that was shown has stars for the seed. One that comes back like that keeps the seed.
+fn unmask(text: &str, running: &str) -> String {
+    let (Some((at, shown)), Some((seed_at, _))) = (seed_of(text), seed_of(running)) else {
+        return text.to_owned();
+    };
+    if shown.is_empty() || shown.chars().any(|c| c != '*') {
+        return text.to_owned();
+    }
+    format!(
+        "{}{}{}",
+        &text[..at.start],
+        &running[seed_at],
+        &text[at.end..]
+    )
+}
+
+/// Reads a text; what is wrong with it is drawn without colours.
+pub(super) fn parse(file: &str, text: &str) -> Answer<Config> {
+    config::parse(file, text).map_err(|errors| invalid(&errors))
+}
+
+/// Problems of a configuration that an answer draws: all that anybody reads, and no more than can be
+/// drawn at once, since everything else waits.
+const DRAWN: usize = 100;
+
+fn invalid(errors: &config::ConfigErrors) -> Box<ApiError> {
+    let drawing = errors.render_first(false, DRAWN);
+    ApiError::new(ErrorCode::InvalidConfig, hide_seed(&drawing))
+}
+
+/// A drawing shows the lines around a mistake, and one of them may be the seed's.
+fn hide_seed(drawing: &str) -> String {
+    let hide = |line: &str| {
+        let Some(at) = line.find("hash_seed") else {
+            return line.to_owned();
+        };
+        let (before, after) = line.split_at(at);
+        let masked: String = after
+            .split_inclusive(|c: char| !c.is_ascii_hexdigit())
+            .map(|word| {
+                let digits = word.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+                if digits.len() < 8 {
+                    return word.to_owned();
+                }
+                format!("{}{}", "*".repeat(digits.len()), &word[digits.len()..])
+            })
+            .collect();
+        format!("{before}{masked}")
+    };
+    drawing.lines().map(hide).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn of_store(error: &revision::StoreError) -> Box<ApiError> {
+    let code = match error {
+        revision::StoreError::Missing { .. } => ErrorCode::NotFound,
+        _ => ErrorCode::Failed,
+    };
+    ApiError::new(code, error.to_string())
+}
+
+pub(super) fn folder_of(file: &str) -> PathBuf {
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    // Without a working directory there is nothing that a path could begin at.
+    std::path::absolute(folder).unwrap_or_else(|_| PathBuf::from("/"))
+}
+
+/// What comes from outside must not draw on the terminal of whoever reads the history.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(500)
+        .collect()
+}
+
+/// An edit as the command line calls it.
+fn describe(edit: &Edit) -> String {
+    let words = match edit {
+        Edit::AddVip { vip } => format!("vip add {}", vip.name),
+        Edit::RemoveVip { vip } => format!("vip remove {vip}"),
+        Edit::AddBackend { vip, backend } => format!("backend add {vip} {}", backend.name),
+        Edit::RemoveBackend { vip, backend } => format!("backend remove {vip} {backend}"),
+        Edit::SetState {
+            vip,
+            backend,
+            state,
+        } => {
+            let verb = match state {
+                WantedState::Up => "undrain",
+                WantedState::Drain => "drain",
+                WantedState::Disabled => "disable",
+            };
+            match vip {
+                Some(vip) => format!("backend {verb} {vip} {backend}"),
+                None => format!("backend {verb} {backend}"),
+            }
+        }
+        Edit::SetWeight {
+            vip,
+            backend,
+            weight,
+        } => format!("backend weight {vip} {backend} {weight}"),
+    };
+    one_line(&words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawing_does_not_show_the_seed() {
+        let seed = "000102030405060708090a0b0c0d0e0f";
+        for text in [
+            format!("[node]\nhash_seed = \"{seed}\"\n"),
+            format!("[node]\nhash_seed = \"{seed}00\"\ninterfaces = 5\n"),
+            format!("[node]\nhash_seed = \"{seed}\" x\ninterfaces = [\"eth0\"]\n"),
+        ] {
+            let error = parse("f.toml", &text).unwrap_err();
+            assert!(!error.message.contains(seed), "{}", error.message);
+            assert!(error.message.contains("f.toml"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_text_that_was_shown_can_be_given_back() {
+        let running = "[node]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\nsample = 1\n";
+        let shown = revision::without_secrets(running).replace("sample = 1", "sample = 2");
+        assert!(!shown.contains("0001020304"), "{shown}");
+        let back = running.replace("sample = 1", "sample = 2");
+        assert_eq!(unmask(&shown, running), back);
+        let other = running.replace("0001", "ffff");
+        assert_eq!(
+            unmask(&other, running),
+            other,
+            "a seed that was typed stays"
+        );
+        assert_eq!(unmask("no toml [", running), "no toml [");
+    }
+
+    #[test]
+    fn what_is_written_down_has_one_line() {
+        assert_eq!(one_line("a\nb\x1b[31m"), "a b [31m");
+        let drain = Edit::SetState {
+            vip: None,
+            backend: "api-1".into(),
+            state: WantedState::Drain,
+        };
+        assert_eq!(describe(&drain), "backend drain api-1");
+    }
+}

@@ -1,0 +1,141 @@
+//! The shares in the first seconds after a change: a sequential test for each member of each VIP that
+//! it changed, which says as soon as it can be said that a member gets far too much.
+
+use std::collections::BTreeMap;
+
+use super::{Watch, thresholds};
+use crate::{controller::VipReport, traffic::Traffic};
+use lb_api::RevisionNumber;
+use lb_model::config::{self, Fraction};
+use lb_skew::{AfterChange, ChangedMember, Reference, Verdict};
+
+/// The tests of one change.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct ShareTrial {
+    vips: BTreeMap<String, VipTrial>,
+}
+
+#[derive(Debug)]
+struct VipTrial {
+    test: AfterChange,
+    members: Vec<String>,
+    shares: Vec<f64>,
+    said: &'static str,
+}
+
+impl ShareTrial {
+    /// Begins to watch VIPs as they are now, after the change.
+    pub(in crate::engine) fn begin(
+        number: RevisionNumber,
+        vips: &[String],
+        watch: &Watch,
+        config: &config::Config,
+        report: &[VipReport],
+    ) -> Self {
+        let mut trial = Self::default();
+        let changed = config.vips.iter().filter(|vip| vips.contains(&vip.name));
+        for vip in changed {
+            let Some(reported) = report.iter().find(|r| r.name == vip.name) else {
+                continue;
+            };
+            let members = reported.members.iter().filter(|member| !member.leaving);
+            let members = members.map(|member| {
+                let before = watch.changes.before(&vip.name, number, &member.name);
+                let mut backends = vip.backends.iter();
+                let configured = backends.find(|b| b.name == member.name);
+                ChangedMember {
+                    name: member.name.as_str().into(),
+                    table_share: member.table_share,
+                    share_before: before.unwrap_or(member.table_share),
+                    capacity: configured.and_then(|b| b.capacity).map(f64::from),
+                }
+            });
+            let members: Vec<ChangedMember> = members.collect();
+            let cap = vip.guard.max_share;
+            // A guard that allows everything says nothing of what is usual.
+            let allowed = (cap != Fraction::ALL).then(|| cap.as_f64());
+            let (names, shares) = members
+                .iter()
+                .map(|member| (member.name.to_string(), member.table_share))
+                .unzip();
+            let dispersion = watch.dispersion(&vip.name);
+            let test = AfterChange::new(&thresholds(&vip.skew), dispersion, allowed, members);
+            let vip_trial = VipTrial {
+                test,
+                members: names,
+                shares,
+                said: "not enough new flows yet",
+            };
+            trial.vips.insert(vip.name.clone(), vip_trial);
+        }
+        trial
+    }
+
+    /// Takes what was counted; why the change should be undone, if it should.
+    pub(in crate::engine) fn judge(
+        &mut self,
+        report: &[VipReport],
+        traffic: &Traffic,
+    ) -> Option<String> {
+        for (name, vip) in &mut self.vips {
+            let Some(reported) = report.iter().find(|r| r.name == *name) else {
+                continue;
+            };
+            if let Some(why) = vip.judge(reported, traffic) {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    /// How it stands.
+    pub(in crate::engine) fn notes(&self) -> impl Iterator<Item = String> {
+        let vips = self.vips.iter();
+        vips.map(|(name, vip)| format!("shares of VIP {name}: {}", vip.said))
+    }
+}
+
+impl VipTrial {
+    fn judge(&mut self, report: &VipReport, traffic: &Traffic) -> Option<String> {
+        let share = |name: &String| {
+            let mut members = report.members.iter().filter(|member| !member.leaving);
+            let member = members.find(|member| member.name == *name);
+            member.map_or(0.0, |member| member.table_share)
+        };
+        let shares: Vec<f64> = self.members.iter().map(share).collect();
+        if shares != self.shares {
+            self.test.table_changed(&shares);
+            self.shares = shares;
+        }
+        let count = |name: &String| {
+            let counters = traffic.counters(&report.name, name);
+            counters.map_or(0, |counters| counters.new_flows)
+        };
+        let counts: Vec<u64> = self.members.iter().map(count).collect();
+        match self.test.observe(&counts) {
+            Verdict::RollBack {
+                member,
+                observed_share,
+                expected_share,
+                against,
+                ..
+            } => {
+                let held = match against {
+                    Reference::Table => "the table gives it",
+                    Reference::Fair => "an even share, or what it had, is",
+                };
+                Some(format!(
+                    "backend {member} of VIP {} gets {:.0} % of the new flows since the change; {held} {:.0} %",
+                    report.name,
+                    observed_share * 100.0,
+                    expected_share * 100.0,
+                ))
+            }
+            Verdict::Accept => {
+                self.said = "every backend gets what it should";
+                None
+            }
+            Verdict::Undecided => None,
+        }
+    }
+}

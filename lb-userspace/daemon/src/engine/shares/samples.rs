@@ -1,0 +1,307 @@
+//! Sampled flows: what they tell of elephants, of members that don't answer, and of heavy sources.
+//!
+//! How many are sampled changes with the traffic ([`super::sampling`]). What is counted over some time is therefore counted
+//! among the flows that were sampled all that time.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use lb_common::{
+    Address, family,
+    hash::is_sampled,
+    proto,
+    ring::MemberIndex,
+    sample::{FlowKey, FlowSample},
+};
+
+use super::sampling::Sampling;
+use crate::controller::VipReport;
+use lb_model::config;
+use lb_skew::{Elephant, Openings, Samples, Source};
+
+/// Seconds after which a flow must have had an answer.
+const PATIENCE_S: u64 = 3;
+/// Packets of a client that nobody answered: SYN, the end of the handshake, a request. Whoever got an answer
+/// has acknowledged it, or closed.
+const UNANSWERED: u64 = 3;
+/// Flows of a member whose beginnings are remembered, and for how long.
+const OPENINGS: usize = 32;
+const OPENINGS_S: u64 = 60;
+/// Seconds in which flows are counted by source: the shortest that has enough flows, so that what was before a fault is not
+/// counted with it.
+const SOURCE_WINDOWS_S: [u64; 3] = [3, 10, 30];
+const ENOUGH_IN_WINDOW: usize = 300;
+/// Flows that make a source's share more than chance, and sources that are named.
+const ENOUGH_FLOWS: u32 = 20;
+const NAMED: usize = 8;
+
+/// A flow as the key of a table.
+type Flow = [u64; 5];
+
+/// A flow with its packets and bytes a second since the last reading.
+type Rated<'a> = (&'a FlowKey, &'a FlowSample, [f64; 2]);
+
+/// What is kept from one reading to the next.
+#[derive(Debug, Default)]
+pub(super) struct Sampled {
+    flows: HashMap<Flow, Known>,
+    read_s: u64,
+    /// Flows of each VIP that came into the table in the last whole second.
+    begun: BTreeMap<u16, u32>,
+    openings: BTreeMap<(u16, MemberIndex), VecDeque<(u64, bool)>>,
+    vips: BTreeMap<String, Samples>,
+    /// Whether a VIP's samples were told: each is told once.
+    fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    packets: u64,
+    bytes: u64,
+    first_s: u32,
+    judged: bool,
+}
+
+impl Sampled {
+    /// What the newest reading says of a VIP; none when there was none since it was asked last.
+    pub(super) fn of(&self, vip: &str) -> Option<&Samples> {
+        self.vips.get(vip).filter(|_| self.fresh)
+    }
+
+    /// Flows of a VIP that came into the table a second.
+    pub(super) fn begun_per_s(&self, vip: u16) -> f64 {
+        self.begun.get(&vip).copied().unwrap_or(0).into()
+    }
+
+    /// Between two readings there is nothing new.
+    pub(super) fn age(&mut self) {
+        self.fresh = false;
+    }
+
+    /// Takes a reading. `now_s` is the time of the data path's clock.
+    pub(super) fn take(
+        &mut self,
+        now_s: u64,
+        flows: &[(FlowKey, FlowSample)],
+        report: &[VipReport],
+        vips: &[config::Vip],
+        sampling: &Sampling,
+    ) {
+        let read_s = self.read_s;
+        let seconds = now_s.saturating_sub(read_s).max(1) as f64;
+        self.begun.clear();
+        let had = std::mem::take(&mut self.flows);
+        let mut rates: BTreeMap<u16, Vec<Rated<'_>>> = BTreeMap::new();
+        for (key, flow) in flows {
+            let same = |known: &&Known| known.first_s == flow.first_s;
+            let known = had.get(&flow_of(key)).filter(same);
+            if u64::from(flow.first_s) + 1 == now_s {
+                *self.begun.entry(flow.vip).or_default() += 1;
+            }
+            let judged = known.is_some_and(|known| known.judged);
+            let judged = judged || self.judge(now_s, key, flow, sampling);
+            // All that a flow has came since, if it was not there when it was read last.
+            let is_new = u64::from(flow.first_s) >= read_s;
+            let since = |now: u64, before: Option<u64>| {
+                let before = before.unwrap_or(if is_new { 0 } else { now });
+                now.saturating_sub(before) as f64 / seconds
+            };
+            let rate = [
+                since(flow.packets, known.map(|known| known.packets)),
+                since(flow.bytes, known.map(|known| known.bytes)),
+            ];
+            rates.entry(flow.vip).or_default().push((key, flow, rate));
+            self.flows.insert(
+                flow_of(key),
+                Known {
+                    packets: flow.packets,
+                    bytes: flow.bytes,
+                    first_s: flow.first_s,
+                    judged,
+                },
+            );
+        }
+        self.read_s = now_s;
+        self.forget_old(now_s);
+        self.vips.clear();
+        for vip in report {
+            let Some(configured) = vips.iter().find(|v| v.name == vip.name) else {
+                continue;
+            };
+            let theirs = rates.remove(&vip.index).unwrap_or_default();
+            let samples = self.samples(now_s, vip, configured, &theirs, sampling);
+            self.vips.insert(vip.name.clone(), samples);
+        }
+        self.fresh = true;
+    }
+
+    /// Notes how a flow began, once it is old enough; says whether it was noted.
+    fn judge(&mut self, now_s: u64, key: &FlowKey, flow: &FlowSample, sampling: &Sampling) -> bool {
+        let age_s = now_s.saturating_sub(flow.first_s.into());
+        if key.protocol != proto::TCP || flow.syns == 0 || age_s < PATIENCE_S {
+            return false;
+        }
+        // Who gave up at once (a check, a scan) was answered well enough.
+        let gave_up = flow.resets > 0 && flow.syns == 1;
+        // Of one that is not sampled any more, nothing is seen that may have followed.
+        let coarsest = sampling.coarsest(flow.vip, flow.first_s.into());
+        if age_s <= 2 * PATIENCE_S + 2 && !gave_up && is_sampled(flow.hash.into(), coarsest) {
+            let bad = flow.packets <= UNANSWERED || flow.packets == u64::from(flow.syns);
+            let openings = self.openings.entry((flow.vip, flow.member)).or_default();
+            if openings.len() == OPENINGS {
+                openings.pop_front();
+            }
+            openings.push_back((now_s, bad));
+        }
+        true
+    }
+
+    fn forget_old(&mut self, now_s: u64) {
+        for openings in self.openings.values_mut() {
+            openings.retain(|(at_s, _)| now_s - at_s.min(&now_s) <= OPENINGS_S);
+        }
+        self.openings.retain(|_, openings| !openings.is_empty());
+    }
+
+    fn samples(
+        &self,
+        now_s: u64,
+        vip: &VipReport,
+        configured: &config::Vip,
+        flows: &[Rated<'_>],
+        sampling: &Sampling,
+    ) -> Samples {
+        let name_of = |index: MemberIndex| {
+            let member = vip.members.iter().find(|member| member.index == index);
+            member.map(|member| std::sync::Arc::<str>::from(member.name.as_str()))
+        };
+        let openings = self.openings.range((vip.index, 0)..=(vip.index, u16::MAX));
+        let openings = openings.filter_map(|((_, member), flows)| {
+            Some(Openings {
+                member: name_of(*member)?,
+                flows: flows.len() as u32,
+                unanswered: flows.iter().filter(|(_, bad)| *bad).count() as u32,
+            })
+        });
+        let mut largest: Vec<_> = flows.iter().filter(|(_, _, [p, _])| *p >= 1.0).collect();
+        largest.sort_by(|a, b| b.2[1].total_cmp(&a.2[1]));
+        largest.truncate(NAMED);
+        let elephants = largest.into_iter().filter_map(|(key, flow, rate)| {
+            Some(Elephant {
+                flow: show(key),
+                member: name_of(flow.member)?,
+                packets_per_s: rate[0],
+                bytes_per_s: rate[1],
+            })
+        });
+        Samples {
+            openings: openings.collect(),
+            elephants: elephants.collect(),
+            sources: sources(
+                &newest(now_s, configured, flows, vip.index, sampling),
+                name_of,
+            ),
+        }
+    }
+}
+
+/// The newest flows of a VIP, each of which had the same chance to be among them.
+fn newest<'f>(
+    now_s: u64,
+    vip: &config::Vip,
+    flows: &[Rated<'f>],
+    index: u16,
+    sampling: &Sampling,
+) -> Vec<(&'f FlowKey, &'f FlowSample)> {
+    let mut newest = Vec::new();
+    for window_s in SOURCE_WINDOWS_S {
+        let first = now_s.saturating_sub(window_s);
+        let coarsest = sampling.coarsest(index, first);
+        let is_new = |flow: &FlowSample| {
+            // One that was displaced and came again is none.
+            let opened = vip.protocol != config::Protocol::Tcp || flow.syns > 0;
+            opened && u64::from(flow.first_s) > first && is_sampled(flow.hash.into(), coarsest)
+        };
+        let inside = flows.iter().filter(|(_, flow, _)| is_new(flow));
+        newest = inside.map(|(key, flow, _)| (*key, *flow)).collect();
+        if newest.len() >= ENOUGH_IN_WINDOW {
+            break;
+        }
+    }
+    newest
+}
+
+/// The sources of flows.
+fn sources(
+    flows: &[(&FlowKey, &FlowSample)],
+    name_of: impl Fn(MemberIndex) -> Option<std::sync::Arc<str>>,
+) -> Vec<Source> {
+    let mut by_source: BTreeMap<IpAddr, BTreeMap<MemberIndex, u32>> = BTreeMap::new();
+    for (key, flow) in flows {
+        let members = by_source.entry(prefix(key)).or_default();
+        *members.entry(flow.member).or_default() += 1;
+    }
+    let all = flows.len() as f64;
+    let mut sources: Vec<Source> = by_source
+        .into_iter()
+        .filter_map(|(source, members)| {
+            let flows: u32 = members.values().sum();
+            let (member, most) = members.into_iter().max_by_key(|(_, flows)| *flows)?;
+            (flows >= ENOUGH_FLOWS).then_some(())?;
+            Some(Source {
+                prefix: show_prefix(source),
+                share: (f64::from(flows) / all.max(1.0)).min(1.0),
+                member: name_of(member)?,
+                at_member: f64::from(most) / f64::from(flows),
+            })
+        })
+        .collect();
+    sources.sort_by(|a, b| b.share.total_cmp(&a.share));
+    sources.truncate(NAMED);
+    sources
+}
+
+fn flow_of(key: &FlowKey) -> Flow {
+    bytemuck::cast(*key)
+}
+
+fn address(address: Address, of: u8) -> IpAddr {
+    let [high, low] = address;
+    let [a, b, c, d, e, f, g, h] = high.to_ne_bytes();
+    if of == family::V4 {
+        return Ipv4Addr::new(a, b, c, d).into();
+    }
+    let [i, j, k, l, m, n, o, p] = low.to_ne_bytes();
+    Ipv6Addr::from([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]).into()
+}
+
+/// Who has an IPv6 network has all addresses of it.
+fn prefix(key: &FlowKey) -> IpAddr {
+    match address(key.source, key.family) {
+        IpAddr::V6(source) => Ipv6Addr::from(u128::from(source) >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+fn show_prefix(prefix: IpAddr) -> String {
+    match prefix {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(network) => format!("{network}/64"),
+    }
+}
+
+/// As `explain` takes it.
+fn show(key: &FlowKey) -> String {
+    let protocol = if key.protocol == proto::TCP {
+        "tcp"
+    } else {
+        "udp"
+    };
+    let end = |at: Address, port_be: u16| {
+        std::net::SocketAddr::new(address(at, key.family), u16::from_be(port_be))
+    };
+    let (source, dest) = (end(key.source, key.source_be), end(key.dest, key.dest_be));
+    format!("{protocol} {source} > {dest}")
+}

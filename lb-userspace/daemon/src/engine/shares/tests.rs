@@ -1,0 +1,149 @@
+//! The words, the memory of changes, and what a second of it costs.
+
+use std::{sync::Arc, time::Instant};
+
+mod samples;
+
+use super::{
+    words::{Speech, changed_lines},
+    *,
+};
+use lb_skew::{Affected, Finding, Kind};
+
+fn finding(cause: Cause, raised_s: f64) -> Finding {
+    Finding {
+        kind: Kind::Concentration,
+        weight: Weight::Critical,
+        members: vec![Affected {
+            name: "b0".into(),
+            ratio: 3.9,
+            observed_share: 0.97,
+            expected_share: 0.25,
+            z: 40.0,
+        }],
+        since_s: 10.0,
+        raised_s,
+        cause,
+        evidence: vec!["numbers".to_owned()],
+    }
+}
+
+#[test]
+fn what_was_explained_stays_explained() {
+    let mut speech = Speech::default();
+    let known = finding(Cause::Revision { number: 2 }, 13.0);
+    let told = speech.conditions(13.0, &[("api", &known)], |_| None);
+    assert_eq!(told[0].key, "skew:api:revision:2");
+    assert_eq!(told[0].revision, Some(2));
+    // The change is undone: nothing explains it any more, and it takes a while to end.
+    let unknown = finding(Cause::Unknown, 13.0);
+    for second in 0..5 {
+        let again = speech.conditions(20.0 + f64::from(second), &[("api", &unknown)], |_| None);
+        assert_eq!(again, told);
+    }
+    assert!(speech.conditions(30.0, &[], |_| None).is_empty());
+}
+
+/// What was explained by a revision still is when another controller goes on.
+#[test]
+fn what_a_revision_moved_is_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let side = |share: f64| {
+        serde_json::json!({
+            "weight": 100, "state": "up", "eligible": true, "intended_share": share, "table_share": share,
+        })
+    };
+    let member = |backend: &str, before: f64, after: f64| {
+        serde_json::json!({
+            "backend": backend, "address": "10.0.0.1", "before": side(before), "after": side(after),
+            "predicted_new_flows_per_s": 0.0, "capacity": null,
+        })
+    };
+    let vip = serde_json::json!({
+        "vip": "api", "action": "changed", "ring_size": 65537, "slots_moved": 47186, "new_flows_per_s": 0.0,
+        "peak_new_flows_per_s": 0.0, "settings": [], "guards": [],
+        "members": [member("b0", 0.25, 0.97), member("b1", 0.25, 0.01)],
+    });
+    let plan = serde_json::json!({
+        "base": 6, "verdict": "allowed", "vips": [vip], "other": [],
+    });
+    let plan: Plan = serde_json::from_value(plan).unwrap();
+    let mut watch = Watch::new(folder.path());
+    watch.changed(7, &plan);
+    let before = watch.changes.newest("api", 100.0).unwrap();
+    drop(watch);
+    let next = Watch::new(folder.path());
+    let after = next.changes.newest("api", 100.0).unwrap();
+    assert_eq!((after.revision, &after.moved), (7, &before.moved));
+    assert!((after.at_s - before.at_s).abs() < 5.0);
+    assert_eq!(next.changes.before("api", 7, "b0"), Some(0.25));
+    // Undone, it explains nothing, for the next controller neither.
+    let mut next = next;
+    next.changes.forget(7);
+    assert_eq!(Watch::new(folder.path()).changes.newest("api", 100.0), None);
+    // A damaged file makes a cause less certain, no more.
+    std::fs::write(folder.path().join("changes.json"), "{").unwrap();
+    assert_eq!(Watch::new(folder.path()).changes.newest("api", 100.0), None);
+}
+
+#[test]
+fn what_nothing_explains_waits_a_moment() {
+    let mut speech = Speech::default();
+    let unknown = finding(Cause::Unknown, 13.0);
+    assert!(
+        speech
+            .conditions(14.0, &[("api", &unknown)], |_| None)
+            .is_empty()
+    );
+    let told = speech.conditions(16.0, &[("api", &unknown)], |_| None);
+    assert_eq!(told[0].key, "skew:api:unknown");
+}
+
+#[test]
+fn a_diff_is_told_by_its_changed_lines() {
+    let unified = "--- revision 1\n+++ revision 2\n@@ -1,2 +1,2 @@\n name = \"a\"\n-weight = 100\n+weight = 10000\n";
+    assert_eq!(changed_lines(unified), "`-weight = 100` `+weight = 10000`");
+}
+
+#[test]
+fn a_second_of_4096_members_costs_little() {
+    let mut detector = Detector::new(
+        Thresholds::default(),
+        Facts {
+            tcp: true,
+            independent: true,
+        },
+    );
+    let count = 4096;
+    let mut members: Vec<Member> = (0..count)
+        .map(|number| Member {
+            name: Arc::from(format!("b{number}")),
+            table_share: 1.0 / f64::from(count),
+            intended_share: 1.0 / f64::from(count),
+            capacity: None,
+            phase: Phase::Serving,
+            new_flows: 0,
+            packets: 0,
+            bytes: 0,
+        })
+        .collect();
+    let start = Instant::now();
+    for second in 1..=60 {
+        for member in &mut members {
+            member.new_flows += 20;
+            member.packets += 120;
+            member.bytes += 12_000;
+        }
+        detector.observe(&Observation {
+            at_s: f64::from(second),
+            members: &members,
+            ring_size: 65_537,
+            in_transition: false,
+            change: None,
+            samples: None,
+        });
+    }
+    let each = start.elapsed() / 60;
+    println!("{each:?} a second for 4,096 members");
+    assert!(detector.findings().is_empty());
+}

@@ -1,0 +1,170 @@
+//! The ways to the backends: waited for before a change, put into the tables when they change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::Result;
+use lb_common::member::NextHop;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info, warn};
+
+use super::actor::Actor;
+use crate::{
+    controller::{Way, Ways},
+    nexthop::{Reason, State, Table},
+};
+use lb_model::config::Config;
+
+/// How long a change waits for the ways to its backends.
+const FIRST_WAYS: Duration = Duration::from_secs(2);
+
+/// Waits until the kernel was asked about all backends and their neighbours answered, or not for
+/// some time: the others follow when they answer.
+pub(super) async fn first(watch: &mut watch::Receiver<Table>, backends: &BTreeSet<IpAddr>) {
+    let known = |table: &Table| {
+        backends.iter().all(|backend| {
+            let state = table.get(backend);
+            state.is_some_and(|s| !matches!(s, State::Unresolved(Reason::Asking { .. })))
+        })
+    };
+    // Running out of time, or out of a resolver, is found out later.
+    let _ = timeout_at(Instant::now() + FIRST_WAYS, watch.wait_for(known)).await;
+}
+
+/// Addresses of the backends of a configuration.
+pub(super) fn backends_of(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
+    let all = config.vips.iter().flat_map(|vip| &vip.backends);
+    all.map(|backend| backend.address)
+}
+
+/// What was said about ways, so that it is said once.
+#[derive(Default)]
+pub(super) struct Said {
+    /// Ways that are not known, and why.
+    pub(super) unresolved: BTreeMap<IpAddr, Reason>,
+    /// Backends that have no source.
+    without_source: Vec<String>,
+    /// Why the tables don't have the ways as they are now; the next tick tries again.
+    pub(super) stale: Option<String>,
+}
+
+impl Actor {
+    /// The ways as the tables need them; interfaces get their place in the egress table.
+    pub(super) fn ways(&mut self, table: &Table) -> Result<Ways> {
+        let mut ways = Ways::new();
+        for (&backend, state) in table {
+            let resolved = match state {
+                State::Resolved(resolved) => resolved,
+                State::Unresolved(Reason::Asking { .. }) => continue,
+                State::Unresolved(_) => {
+                    ways.insert(backend, None);
+                    continue;
+                }
+            };
+            let assigned =
+                self.dataplane
+                    .egress
+                    .assign(resolved.ifindex, resolved.mtu, resolved.own_mac);
+            let egress = match assigned {
+                Ok(egress) => egress,
+                Err(error) => {
+                    // The interface may have gone this very moment.
+                    warn!(%error, interface = resolved.ifname, "no frames can leave there");
+                    ways.insert(backend, None);
+                    continue;
+                }
+            };
+            let next_hop = NextHop {
+                mac: resolved.mac,
+                egress,
+            };
+            let way = Way {
+                next_hop,
+                on_link: resolved.gateway.is_none(),
+                source: resolved.source,
+            };
+            ways.insert(backend, Some(way));
+        }
+        Ok(ways)
+    }
+
+    pub(super) fn ways_changed(&mut self) {
+        let table = self.ways.borrow_and_update().clone();
+        let changed = self
+            .ways(&table)
+            .and_then(|ways| Ok(self.controller.set_ways(&mut self.dataplane, ways)?));
+        let stale = changed.err().map(|error| format!("{error:#}"));
+        if stale != self.said.stale {
+            match &stale {
+                Some(error) => error!(
+                    error,
+                    "the ways to the backends can't be updated; trying again"
+                ),
+                None => info!("the ways to the backends are up to date again"),
+            }
+        }
+        self.said.stale = stale;
+        self.report_ways(&table);
+        self.follow_probe_interfaces();
+    }
+
+    /// Says which ways are not known, and which are again: each once.
+    pub(super) fn report_ways(&mut self, table: &Table) {
+        for (&backend, state) in table {
+            let l2 = self.controller.l2_backends_at(backend);
+            let (reason, named) = match state {
+                // The answer is on its way.
+                State::Unresolved(Reason::Asking { .. }) => continue,
+                State::Unresolved(reason) => {
+                    (Some(reason.clone()), self.controller.backends_at(backend))
+                }
+                State::Resolved(way) if !l2.is_empty() => (way.obstacle_to_l2(), l2),
+                State::Resolved(_) => (None, Vec::new()),
+            };
+            let before = match &reason {
+                Some(reason) => self.said.unresolved.insert(backend, reason.clone()),
+                None => self.said.unresolved.remove(&backend),
+            };
+            if before == reason {
+                continue;
+            }
+            match reason {
+                Some(reason) => {
+                    warn!(%backend, backends = named.join(", "), %reason, "no next hop: its packets are dropped");
+                }
+                None => {
+                    let interface = state.resolved().map(|way| way.ifname.as_str());
+                    let named = self.controller.backends_at(backend).join(", ");
+                    info!(%backend, backends = named, interface, "next hop found");
+                }
+            }
+        }
+        self.said
+            .unresolved
+            .retain(|backend, _| table.contains_key(backend));
+        let without = self.controller.without_source();
+        if without != self.said.without_source && !without.is_empty() {
+            warn!(
+                backends = without.join(", "),
+                "no address to send from, so their packets are dropped: set node.encap_source or \
+                 node.nat_source, or give the interface an address that no VIP has"
+            );
+        }
+        self.said.without_source = without;
+    }
+
+    /// Has the resolver look for the backends of the running configuration, those that leave, and
+    /// `more`.
+    pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
+        let mut backends = self.controller.backends();
+        backends.extend(backends_of(&self.running.config));
+        backends.extend(more);
+        self.resolver.set_backends(backends);
+    }
+}

@@ -1,0 +1,156 @@
+//! The files of the journal.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::durable::with_path;
+use lb_api::Event;
+
+/// Bytes of a file before it is put aside.
+const FULL: u64 = 1 << 20;
+
+/// Files: the one that is written, and older ones.
+const FILES: usize = 4;
+
+/// Where events are written.
+#[derive(Debug)]
+pub(super) struct Storage {
+    folder: PathBuf,
+    file: File,
+    size: u64,
+}
+
+/// What the files have.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The newest events, the oldest of them first.
+    pub(super) events: VecDeque<Event>,
+    pub(super) next_id: u64,
+    /// Lines that make no sense.
+    pub(super) skipped: usize,
+}
+
+/// Number 0 is written; the higher the number, the older.
+fn path(folder: &Path, number: usize) -> PathBuf {
+    match number {
+        0 => folder.join("events.jsonl"),
+        number => folder.join(format!("events.{number}.jsonl")),
+    }
+}
+
+impl Storage {
+    pub(super) fn open(folder: &Path, remembered: usize) -> io::Result<(Self, Past)> {
+        fs::create_dir_all(folder).map_err(|error| with_path("create", folder, &error))?;
+        let mut past = Past {
+            next_id: 1,
+            ..Past::default()
+        };
+        for number in (0..FILES).rev() {
+            read(&path(folder, number), remembered, &mut past)?;
+        }
+        if past.skipped > 0 {
+            // A number that was cut off may have been seen by somebody.
+            past.next_id += past.skipped as u64;
+        }
+        let current = path(folder, 0);
+        let mut file = append_to(&current)?;
+        let size = end_line(&current, &mut file)?;
+        let folder = folder.to_owned();
+        Ok((Self { folder, file, size }, past))
+    }
+
+    /// Writes a line. If that fails half-way, the next one begins a new line.
+    pub(super) fn append(&mut self, event: &Event) -> io::Result<()> {
+        if self.size >= FULL {
+            self.rotate()?;
+        }
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        let current = path(&self.folder, 0);
+        // One write, so that a crash can cut off nothing but this line.
+        let written = self.file.write_all(&line);
+        if written.is_err() {
+            // What was written of it, if anything, is ended now or by the next line.
+            let _ = end_line(&current, &mut self.file);
+        }
+        written.map_err(|error| with_path("write", &current, &error))?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_file(&mut self, file: File) {
+        self.file = file;
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (0..FILES - 1).rev() {
+            let (from, to) = (path(&self.folder, number), path(&self.folder, number + 1));
+            match fs::rename(&from, &to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(with_path("rename", &from, &error));
+                }
+                _ => {}
+            }
+        }
+        self.file = append_to(&path(&self.folder, 0))?;
+        self.size = 0;
+        Ok(())
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new()
+        .append(true)
+        .read(true)
+        .create(true)
+        .open(path);
+    opened.map_err(|error| with_path("open", path, &error))
+}
+
+/// Ends the last line if something cut it off; gives the size of the file.
+fn end_line(path: &Path, file: &mut File) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt;
+    let ended = || -> io::Result<u64> {
+        let size = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if size > 0 {
+            file.read_exact_at(&mut last, size - 1)?;
+        }
+        if last == [b'\n'] {
+            return Ok(size);
+        }
+        (&*file).write_all(b"\n")?;
+        Ok(size + 1)
+    };
+    ended().map_err(|error| with_path("read", path, &error))
+}
+
+fn read(path: &Path, remembered: usize, past: &mut Past) -> io::Result<()> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(with_path("open", path, &error)),
+    };
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line.map_err(|error| with_path("read", path, &error))?;
+        match serde_json::from_slice::<Event>(&line) {
+            // A number that does not grow is as wrong as no number.
+            Ok(event) if event.id >= past.next_id => {
+                past.next_id = event.id + 1;
+                if past.events.len() == remembered {
+                    past.events.pop_front();
+                }
+                past.events.push_back(event);
+            }
+            Ok(_) => past.skipped += 1,
+            Err(_) if line.is_empty() => {}
+            Err(_) => past.skipped += 1,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! An HTTP request, and what its answer must be (HTTP/1.1, RFC 9112).
+
+use std::{
+    io,
+    net::IpAddr,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, Response, body::Bytes, body::Incoming, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Failure, Limit, socket::Route};
+use crate::health::Target;
+use lb_model::config::{HttpCheck, StatusSet};
+
+/// Bytes of a body that are looked through for the expected text.
+const MOST_BODY: usize = 256 * 1024;
+
+/// A request, and what is expected.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    request: Request<Empty<Bytes>>,
+    status: StatusSet,
+    body: Option<String>,
+}
+
+impl Exchange {
+    /// `usual_port` is the one that `Host` does not mention.
+    pub(super) fn new(
+        target: &Target,
+        check: &HttpCheck,
+        usual_port: u16,
+    ) -> Result<Self, Failure> {
+        let host = check
+            .host
+            .clone()
+            .unwrap_or_else(|| default_host(target.vip_address, target.probe_port(), usual_port));
+        let request = Request::get(&check.path)
+            .header(header::HOST, host)
+            .header(header::USER_AGENT, "evenkeel-health")
+            .header(header::ACCEPT, "*/*")
+            .header(header::CONNECTION, "close")
+            .body(Empty::new())
+            .map_err(|error| Failure(format!("the request can't be made: {error}")))?;
+        Ok(Self {
+            request,
+            status: check.expect_status.clone(),
+            body: check.expect_body.clone(),
+        })
+    }
+
+    pub(super) async fn run(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        route: &Route,
+        limit: Limit,
+    ) -> Result<(), Failure> {
+        let late = |limit| Failure(format!("{route} took the request, no answer in {limit}"));
+        let broken = |error: hyper::Error| {
+            Failure(format!("no HTTP answer from {route}: {}", chain(&error)))
+        };
+        let exchange = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(Abrupt(stream)))
+                .await
+                .map_err(broken)?;
+            let mut connection = pin!(connection);
+            let mut answer = pin!(async {
+                let response = sender.send_request(self.request.clone()).await;
+                self.judge(response.map_err(broken)?, route).await
+            });
+            tokio::select! {
+                answer = &mut answer => answer,
+                // Closed by the other side; the answer may be here nonetheless.
+                _ = &mut connection => answer.await,
+            }
+        };
+        limit.within(exchange, late).await
+    }
+
+    async fn judge(&self, response: Response<Incoming>, route: &Route) -> Result<(), Failure> {
+        let status = response.status().as_u16();
+        if !self.status.contains(status) {
+            let expected = self.status.to_string().replace('-', "–");
+            return Err(Failure(format!(
+                "status {status} from {route}, expected {expected}"
+            )));
+        }
+        match &self.body {
+            None => Ok(()),
+            Some(text) => find(response.into_body(), text, route).await,
+        }
+    }
+}
+
+/// A stream that is never closed in order: dropping it resets the connection, and a packet before that
+/// only to say goodbye is a tenth of what a check costs.
+struct Abrupt<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Abrupt<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads the body until the text is found.
+async fn find(mut body: Incoming, text: &str, route: &Route) -> Result<(), Failure> {
+    let mut seen = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Failure(format!(
+                "the answer of {route} broke off: {}",
+                chain(&error)
+            ))
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        // The text may lie across two pieces.
+        let from = seen.len().saturating_sub(text.len());
+        seen.extend_from_slice(&data);
+        if contains(&seen[from..], text.as_bytes()) {
+            return Ok(());
+        }
+        if seen.len() > MOST_BODY {
+            return Err(Failure(format!(
+                "the first {} KiB of the answer of {route} do not have {text:?}",
+                MOST_BODY / 1024
+            )));
+        }
+    }
+    Err(Failure(format!(
+        "the answer of {route} does not have {text:?}"
+    )))
+}
+
+/// Whether the bytes have these bytes in them.
+pub(super) fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// What a client of the VIP would write into `Host`.
+fn default_host(address: IpAddr, port: u16, usual_port: u16) -> String {
+    let address = match address {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    if port == usual_port {
+        address
+    } else {
+        format!("{address}:{port}")
+    }
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

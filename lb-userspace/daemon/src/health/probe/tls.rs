@@ -1,0 +1,227 @@
+//! TLS of `https` checks.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{Failure, Limit, http::chain, socket::Route};
+use crate::health::Target;
+use lb_model::config::{CaFile, HttpCheck};
+
+/// What is needed to open sessions, once for all targets with the same settings: reading the host's
+/// trusted certificates takes longer than a check.
+#[derive(Debug, Default)]
+pub struct TlsConfigs(Mutex<HashMap<Settings, Arc<ClientConfig>>>);
+
+/// Whether certificates are verified, and by whose (PEM).
+type Settings = (bool, Option<String>);
+
+impl TlsConfigs {
+    fn get(&self, verify: bool, ca: Option<&CaFile>) -> Result<Arc<ClientConfig>, Failure> {
+        let key = (verify, ca.map(|ca| ca.pem.clone()));
+        let mut configs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = configs.get(&key) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(make(verify, ca)?);
+        configs.insert(key, Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn make(verify: bool, ca: Option<&CaFile>) -> Result<ClientConfig, Failure> {
+    let provider = Arc::new(ring::default_provider());
+    let failed = |error: rustls::Error| Failure(format!("TLS can't be set up: {error}"));
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?;
+    let mut config = if verify {
+        builder
+            .with_root_certificates(roots(ca)?)
+            .with_no_client_auth()
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth()
+    };
+    // A session that is resumed shows no certificate: one that has expired would not be noticed.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Who may have signed certificates.
+fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
+    let mut store = RootCertStore::empty();
+    let Some(ca) = ca else {
+        let found = rustls_native_certs::load_native_certs();
+        store.add_parsable_certificates(found.certs);
+        if store.is_empty() {
+            return Err(Failure::new(
+                "the host trusts no certificates (is the package ca-certificates there?); name some \
+                 in `ca_file`, or set `verify = false`",
+            ));
+        }
+        return Ok(store);
+    };
+    let wrong = |why: String| {
+        Failure(format!(
+            "the certificates of {} can't be used: {why}",
+            ca.path.display()
+        ))
+    };
+    for certificate in CertificateDer::pem_slice_iter(ca.pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        store
+            .add(certificate)
+            .map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(store)
+}
+
+/// How sessions with a backend are opened.
+pub(super) struct Session {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Session").field(&self.name).finish()
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        target: &Target,
+        check: &HttpCheck,
+        verify: bool,
+        ca: Option<&CaFile>,
+        configs: &TlsConfigs,
+    ) -> Result<Self, Failure> {
+        let name = match &check.host {
+            None => ServerName::from(target.vip_address),
+            Some(host) => {
+                let name = without_port(host).to_owned();
+                ServerName::try_from(name).map_err(|_| {
+                    Failure(format!("{host:?} is no name that a certificate can have"))
+                })?
+            }
+        };
+        Ok(Self {
+            connector: configs.get(verify, ca)?.into(),
+            name,
+        })
+    }
+
+    pub(super) async fn open(
+        &self,
+        stream: TcpStream,
+        route: &Route,
+        limit: Limit,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let opening = async {
+            let opened = self.connector.connect(self.name.clone(), stream).await;
+            opened.map_err(|error| failure(&error, route))
+        };
+        let late = |limit| Failure(format!("{route} took the connection, no TLS in {limit}"));
+        limit.within(opening, late).await
+    }
+}
+
+fn failure(error: &io::Error, route: &Route) -> Failure {
+    Failure(format!("no TLS with {route}: {}", chain(error)))
+}
+
+/// The name in `name`, `name:port`, `[v6]` and `[v6]:port`.
+fn without_port(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match host.rsplit_once(':') {
+        Some((name, _)) if !name.contains(':') => name,
+        _ => host,
+    }
+}
+
+/// Takes every certificate: the operator said so.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_port;
+
+    #[test]
+    fn names_of_certificates_have_no_port() {
+        for (host, name) in [
+            ("api.example", "api.example"),
+            ("api.example:8443", "api.example"),
+            ("10.0.0.1:443", "10.0.0.1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(without_port(host), name);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The runner: tasks, their changes and their states.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::mpsc::UnboundedReceiver,
+    time::{sleep, timeout},
+};
+
+use super::{
+    health,
+    server::{Answer, http, nobody},
+    target,
+};
+use crate::{
+    clock,
+    health::{Health, HealthChange, Target},
+};
+use lb_model::config::HealthKind;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn tcp(at: SocketAddr) -> Target {
+    target(at, health(HealthKind::Tcp))
+}
+
+async fn next(changes: &mut UnboundedReceiver<HealthChange>) -> HealthChange {
+    timeout(LIMIT, changes.recv())
+        .await
+        .expect("a change")
+        .unwrap()
+}
+
+/// Waits until a condition holds.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(LIMIT, waiting).await.expect(what);
+}
+
+#[tokio::test]
+async fn a_backend_is_down_until_proven_and_goes_down_when_it_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (mut health, mut changes) = Health::start(1);
+    health.set_targets(vec![tcp(at)]);
+    let status = health.status("web", "web-1").unwrap();
+    assert_eq!((status.healthy, status.last_ok), (false, None));
+    let up = next(&mut changes).await;
+    assert!(up.healthy, "{up:?}");
+    assert_eq!(up.why, "2 checks in a row succeeded");
+    let status = health.status("web", "web-1").unwrap();
+    assert!(status.healthy && status.last_ok == Some(true), "{status:?}");
+    assert_eq!((status.since, status.last_error), (clock::at(up.at), None));
+    drop(listener);
+    let down = next(&mut changes).await;
+    assert!(!down.healthy && !down.damped, "{down:?}");
+    let why = format!("3 checks in a row failed: connection refused by {at}");
+    assert_eq!(down.why, why);
+    let status = health.status("web", "web-1").unwrap();
+    assert!(!status.healthy && status.last_error.is_some(), "{status:?}");
+    assert!(health.status("web", "other").is_none());
+}
+
+#[tokio::test]
+async fn one_that_is_known_to_serve_stays_up() {
+    let at = http(Answer::Nothing).await;
+    let (mut health, mut changes) = Health::start(2);
+    health.set_targets(vec![Target {
+        initial: true,
+        ..tcp(at)
+    }]);
+    assert!(health.status("web", "web-1").unwrap().healthy);
+    until("a check", || {
+        health.status("web", "web-1").unwrap().last_ok == Some(true)
+    })
+    .await;
+    assert!(changes.try_recv().is_err(), "nothing changed");
+}
+
+#[tokio::test]
+async fn targets_that_stay_keep_their_state() {
+    let (alive, dead) = (http(Answer::Nothing).await, nobody().await);
+    let named = |name: &str, at| Target {
+        backend: name.to_owned(),
+        ..tcp(at)
+    };
+    let (mut health, mut changes) = Health::start(3);
+    health.set_targets(vec![named("a", alive), named("b", dead)]);
+    assert_eq!(next(&mut changes).await.backend, "a");
+    // Other settings are the same server still; it is not proven anew.
+    let mut slower = named("a", alive);
+    let settings = std::sync::Arc::make_mut(&mut slower.health);
+    settings.rise = 50;
+    settings.interval *= 2;
+    health.set_targets(vec![slower.clone(), named("c", dead)]);
+    assert!(health.status("web", "a").unwrap().healthy);
+    assert!(health.status("web", "b").is_none());
+    let names: Vec<_> = health
+        .statuses()
+        .into_keys()
+        .map(|(_, name)| name)
+        .collect();
+    assert_eq!(names, ["a", "c"]);
+    // Another server under the old name is not trusted, even if it was said to be up.
+    slower.address = dead.ip();
+    slower.port = dead.port();
+    health.set_targets(vec![slower]);
+    assert!(!health.status("web", "a").unwrap().healthy);
+    until("a check of the new one", || {
+        health.status("web", "a").unwrap().last_ok == Some(false)
+    })
+    .await;
+    assert!(changes.try_recv().is_err(), "nothing else changed");
+}
+
+#[tokio::test]
+async fn new_settings_count_at_once() {
+    let at = http(Answer::Nothing).await;
+    let mut rare = tcp(at);
+    std::sync::Arc::make_mut(&mut rare.health).interval = Duration::from_secs(3600);
+    rare.initial = true;
+    let (mut health, _changes) = Health::start(4);
+    health.set_targets(vec![rare]);
+    health.set_targets(vec![tcp(at)]);
+    until("a check", || {
+        health.status("web", "web-1").unwrap().last_ok.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_taken_away_is_not_checked_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (mut health, _changes) = Health::start(5);
+    health.set_targets(vec![tcp(at)]);
+    timeout(LIMIT, listener.accept())
+        .await
+        .expect("a check")
+        .unwrap();
+    health.set_targets(Vec::new());
+    assert!(health.statuses().is_empty());
+    // What was under way may still arrive; then nothing more.
+    let quiet = Duration::from_millis(300);
+    let mut late = 0;
+    while timeout(quiet, listener.accept()).await.is_ok() {
+        late += 1;
+        assert!(late < 3, "checks go on");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_flaps_is_held_down_and_says_so() {
+    let at = nobody().await;
+    let mut settings = health(HealthKind::Tcp);
+    (settings.rise, settings.fall) = (1, 1);
+    let (mut checks, mut changes) = Health::start(6);
+    checks.set_targets(vec![target(at, settings)]);
+    for flap in 1..=4 {
+        let listener = TcpListener::bind(at).await.unwrap();
+        let up = next(&mut changes).await;
+        assert!(up.healthy, "{flap}: {up:?}");
+        drop(listener);
+        let down = next(&mut changes).await;
+        assert_eq!((down.healthy, down.damped), (false, flap == 4), "{down:?}");
+        assert_eq!(down.why.contains("held down"), flap == 4, "{}", down.why);
+    }
+    let _listener = TcpListener::bind(at).await.unwrap();
+    until("a check that succeeds", || {
+        checks.status("web", "web-1").unwrap().last_ok == Some(true)
+    })
+    .await;
+    let status = checks.status("web", "web-1").unwrap();
+    assert!(status.damped && !status.healthy, "{status:?}");
+}

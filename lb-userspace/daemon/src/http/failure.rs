@@ -1,0 +1,116 @@
+//! Failures as JSON: ours, and those that the HTTP layer finds before a handler runs.
+
+use axum::{
+    Json,
+    extract::{
+        FromRequest, FromRequestParts, Request,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+
+use lb_api::{ApiError, ErrorCode, Refused};
+
+const fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::InvalidConfig | ErrorCode::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    error: Refused,
+}
+
+impl Failure {
+    pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => ErrorCode::NotFound,
+            _ => ErrorCode::BadRequest,
+        };
+        let error = ApiError::new(code, message);
+        Self { status, error }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(error: Refused) -> Self {
+        let status = status_of(error.code);
+        Self { status, error }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.error)).into_response()
+    }
+}
+
+/// A body of JSON.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(value)) => Ok(Self(value)),
+            Err(rejection) => Err(of_json(&rejection)),
+        }
+    }
+}
+
+fn of_json(rejection: &JsonRejection) -> Failure {
+    let status = match rejection {
+        // What is JSON but not what was asked for is as little understood as what is no JSON.
+        JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,
+        other => other.status(),
+    };
+    Failure::with_status(status, rejection.body_text())
+}
+
+/// Parameters of the path.
+pub(super) struct Segments<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let found = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        match found {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(rejection) => Err(of_path(&rejection)),
+        }
+    }
+}
+
+fn of_path(rejection: &PathRejection) -> Failure {
+    Failure::with_status(StatusCode::BAD_REQUEST, rejection.body_text())
+}
+
+/// Parameters after the question mark.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let found = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        match found {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(rejection) => Err(of_query(&rejection)),
+        }
+    }
+}
+
+fn of_query(rejection: &QueryRejection) -> Failure {
+    Failure::with_status(StatusCode::BAD_REQUEST, rejection.body_text())
+}

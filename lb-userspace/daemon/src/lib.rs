@@ -1,0 +1,18 @@
+//! The controller: loads or adopts the data path, keeps it as the configuration says, checks health, watches shares,
+//! serves the API and the metrics.
+
+pub mod alerts;
+pub mod clock;
+pub mod controller;
+pub mod durable;
+pub mod engine;
+pub mod events;
+pub mod fault;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod nexthop;
+pub mod revision;
+#[cfg(test)]
+mod skip;
+pub mod traffic;

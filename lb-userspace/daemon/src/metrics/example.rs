@@ -1,0 +1,194 @@
+//! A node in the best of health, of any size.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use bytemuck::Zeroable as _;
+use jiff::Timestamp;
+use lb_common::{
+    counters::{MemberCounters, VipCounters},
+    reason::REASONS,
+};
+
+use super::*;
+use crate::traffic::{MemberSample, Sample, Traffic, VipSample};
+use lb_api::{
+    HealthStatus, InterfaceStatus, MemberState, MemberStatus, NodeStatus, Rates, RevisionInfo,
+    RevisionState, RingStatus, Totals, VipStatus,
+};
+
+pub(crate) struct Example {
+    pub(crate) status: Status,
+    pub(crate) traffic: Traffic,
+    pub(crate) facts: Facts,
+}
+
+/// `vips` VIPs with `members` members each.
+pub(crate) fn example(vips: usize, members: usize) -> Example {
+    let at = Timestamp::from_second(1_800_000_000).unwrap();
+    let status = Status {
+        at,
+        node: NodeStatus {
+            host: "lb-1".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 7,
+            started_at: at,
+            adopted: true,
+            program_id: 42,
+            interfaces: vec![InterfaceStatus {
+                name: "eth0".to_owned(),
+                mode: "native".to_owned(),
+                program_id: Some(42),
+            }],
+        },
+        revision: Some(RevisionInfo {
+            number: 3,
+            parent: Some(2),
+            at,
+            who: "root".to_owned(),
+            how: "start".to_owned(),
+            why: None,
+            forced: Vec::new(),
+            state: RevisionState::Applied,
+            digest: String::new(),
+        }),
+        vips: (0..vips).map(|index| vip(index, members)).collect(),
+        alerts: Vec::new(),
+        reasons: REASONS.iter().map(|r| (r.name.to_owned(), 7)).collect(),
+    };
+    let facts = Facts {
+        maps: vec![MapFacts {
+            name: "members".to_owned(),
+            entries: Some(4),
+            max_entries: 4096,
+            bytes: Some(262_144),
+        }],
+        ..Facts::default()
+    };
+    Example {
+        traffic: traffic(&status),
+        status,
+        facts,
+    }
+}
+
+fn vip(index: usize, members: usize) -> VipStatus {
+    VipStatus {
+        name: format!("vip-{index}"),
+        address: IpAddr::V4(Ipv4Addr::new(203, 0, 113, index as u8)),
+        port: 443,
+        protocol: "tcp".to_owned(),
+        forward: "l2".to_owned(),
+        panic: false,
+        ring: RingStatus {
+            slots: 65_537,
+            in_transition: 0,
+            settling: 0,
+        },
+        rates: Rates {
+            packets_per_s: 1000.0,
+            bytes_per_s: 1e6,
+            new_flows_per_s: 140.0,
+        },
+        peak_new_flows_per_s: 0.0,
+        capacity: None,
+        tracked_flows: 0,
+        members: (0..members).map(|i| member(index, i, members)).collect(),
+    }
+}
+
+fn member(vip: usize, index: usize, members: usize) -> MemberStatus {
+    let address = Ipv4Addr::new(10, vip as u8, (index >> 8) as u8, index as u8);
+    MemberStatus {
+        backend: format!("backend-{index}"),
+        address: address.into(),
+        port: 443,
+        state: MemberState::Up,
+        weight: 100,
+        effective_weight: 100,
+        capacity: Some(1000),
+        health: Some(HealthStatus {
+            healthy: true,
+            since: Timestamp::UNIX_EPOCH,
+            last_ok: Some(true),
+            last_error: None,
+            latency_ms: Some(0.4731),
+            damped: false,
+        }),
+        next_hop: None,
+        totals: Totals::default(),
+        rates: Rates::default(),
+        tracked_flows: 0,
+        intended_share: 1.0 / members as f64,
+        table_share: (65_537 / members) as f64 / 65_537.0,
+        observed_share: Some(1.01 / members as f64),
+    }
+}
+
+fn traffic(status: &Status) -> Traffic {
+    let mut traffic = Traffic::new("example");
+    let start = Instant::now();
+    for second in 0..12 {
+        let counters = MemberCounters {
+            packets: 1_234_567_890 + second * 1000,
+            bytes: 987_654_321_000 + second * 100_000,
+            new_flows: 123_456_789 + second * 10,
+            ..MemberCounters::zeroed()
+        };
+        let members = status.vips.iter().flat_map(|vip| {
+            let members = vip.members.iter();
+            members.map(|member| (vip.name.as_str(), member.backend.as_str()))
+        });
+        let members = members
+            .enumerate()
+            .map(|(index, (vip, backend))| MemberSample {
+                vip,
+                backend,
+                index: index as u16,
+                generation: 1,
+                counters,
+            });
+        let vips = status
+            .vips
+            .iter()
+            .enumerate()
+            .map(|(index, vip)| VipSample {
+                vip: &vip.name,
+                index: index as u16,
+                counters: VipCounters::zeroed(),
+            });
+        traffic.observe(&Sample {
+            at: start + Duration::from_secs(second),
+            wall: status.at,
+            members: members.collect(),
+            vips: vips.collect(),
+        });
+    }
+    traffic
+}
+
+/// The example as the page gets it.
+pub(crate) fn snapshot(vips: usize, members: usize) -> Snapshot {
+    let example = example(vips, members);
+    let count = |severity| crate::alerts::Firing {
+        kind: "share_skew".to_owned(),
+        severity,
+        count: 1,
+    };
+    Snapshot {
+        status: Arc::new(example.status),
+        totals: example.traffic.copy(),
+        facts: Arc::new(example.facts),
+        firing: vec![count(lb_api::Severity::Warning)],
+        refused: 0,
+        receivers: vec![ReceiverCounts {
+            kind: "webhook",
+            receiver: "http://127.0.0.1:8080".to_owned(),
+            sent: 2,
+            failed: 1,
+            superseded: 0,
+        }],
+    }
+}

@@ -1,0 +1,208 @@
+//! What belongs to a name.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytemuck::Zeroable as _;
+use jiff::SignedDuration;
+use lb_common::counters::{MemberCounters, VipCounters};
+
+use super::{PEAK_MINUTES, VipSample, VipTotals, window::Cumulative};
+use lb_api::Totals;
+
+/// The last reading of a member index.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) generation: u32,
+    pub(super) vip: Arc<str>,
+    pub(super) backend: Arc<str>,
+    pub(super) counters: MemberCounters,
+}
+
+/// A member's account.
+#[derive(Clone, Debug)]
+pub(super) struct MemberAccount {
+    pub(super) counters: MemberCounters,
+    /// Second of the calendar at which it was last in the tables.
+    pub(super) seen: i64,
+    pub(super) window: Cumulative,
+    /// Whether it was in the last sample.
+    pub(super) is_present: bool,
+}
+
+/// A VIP's account.
+#[derive(Clone, Debug)]
+pub(super) struct VipAccount {
+    pub(super) totals: Totals,
+    pub(super) counters: VipCounters,
+    /// Index and last reading of its own counters.
+    pub(super) reading: Option<(u16, VipCounters)>,
+    pub(super) window: Cumulative,
+    /// The highest rate of each minute of the last hour: (minute of the calendar, new flows a second).
+    pub(super) peaks: VecDeque<(i64, f64)>,
+    pub(super) members: BTreeMap<Arc<str>, MemberAccount>,
+}
+
+impl Default for MemberAccount {
+    fn default() -> Self {
+        Self {
+            counters: MemberCounters::zeroed(),
+            seen: 0,
+            window: Cumulative::default(),
+            is_present: false,
+        }
+    }
+}
+
+impl Default for VipAccount {
+    fn default() -> Self {
+        Self {
+            totals: Totals::default(),
+            counters: VipCounters::zeroed(),
+            reading: None,
+            window: Cumulative::default(),
+            peaks: VecDeque::new(),
+            members: BTreeMap::new(),
+        }
+    }
+}
+
+/// Counters as words, to do the same to all of them.
+fn words<T: bytemuck::Pod>(counters: &T) -> &[u64] {
+    bytemuck::cast_slice(std::slice::from_ref(counters))
+}
+
+/// Adds all counters of a kind up.
+pub(super) fn add<T: bytemuck::Pod>(total: &mut T, delta: &T) {
+    let totals: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(total));
+    for (total, delta) in totals.iter_mut().zip(words(delta)) {
+        *total = total.saturating_add(*delta);
+    }
+}
+
+/// What was counted since the last reading. Counters that are smaller than before were started
+/// anew.
+pub(super) fn difference<T: bytemuck::Pod>(last: Option<&T>, now: &T) -> T {
+    let Some(last) = last else { return *now };
+    let pairs = || words(now).iter().zip(words(last));
+    if pairs().any(|(now, last)| now < last) {
+        return *now;
+    }
+    let mut delta = *now;
+    let deltas: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut delta));
+    for (delta, last) in deltas.iter_mut().zip(words(last)) {
+        *delta -= last;
+    }
+    delta
+}
+
+/// The entry of a name; made if it is not there.
+fn entry<'m, T: Default>(map: &'m mut BTreeMap<Arc<str>, T>, name: &str) -> &'m mut T {
+    // Looked up twice, but a name is only copied when it is new.
+    if map.contains_key(name) {
+        return map.get_mut(name).expect("it is there");
+    }
+    map.entry(name.into()).or_default()
+}
+
+/// The account of a VIP.
+pub(super) fn of<'m>(
+    vips: &'m mut BTreeMap<Arc<str>, VipAccount>,
+    name: &str,
+) -> &'m mut VipAccount {
+    entry(vips, name)
+}
+
+impl VipAccount {
+    pub(super) fn member(&mut self, backend: &str) -> &mut MemberAccount {
+        entry(&mut self.members, backend)
+    }
+
+    /// What one of its members got.
+    pub(super) fn count_members(&mut self, delta: &Totals, windowed: &Totals) {
+        self.totals.packets += delta.packets;
+        self.totals.bytes += delta.bytes;
+        self.totals.new_flows += delta.new_flows;
+        self.window.add(windowed);
+    }
+
+    /// Its own counters; says whether they are under another index than before.
+    pub(super) fn count_own(&mut self, sample: &VipSample<'_>) -> bool {
+        let last = self.reading.filter(|(index, _)| *index == sample.index);
+        let delta = difference(
+            last.as_ref().map(|(_, counters)| counters),
+            &sample.counters,
+        );
+        add(&mut self.counters, &delta);
+        self.reading = Some((sample.index, sample.counters));
+        last.is_none()
+    }
+
+    /// Begins a reading: nobody is there until the sample says so.
+    pub(super) fn begin_frame(&mut self) {
+        for member in self.members.values_mut() {
+            member.is_present = false;
+        }
+    }
+
+    /// Ends a reading.
+    pub(super) fn end_frame(&mut self) {
+        self.window.end_frame();
+        for member in self.members.values_mut() {
+            if member.is_present || !member.window.is_quiet() {
+                member.window.end_frame();
+            } else {
+                member.window.clear();
+            }
+        }
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.members.values().any(|member| member.is_present)
+    }
+
+    pub(super) fn note_peak(&mut self, minute: i64, flows: f64) {
+        match self.peaks.back_mut() {
+            Some((last, peak)) if *last >= minute => *peak = peak.max(flows),
+            _ => self.peaks.push_back((minute, flows)),
+        }
+        while let Some((first, _)) = self.peaks.front()
+            && *first <= minute - PEAK_MINUTES
+        {
+            self.peaks.pop_front();
+        }
+    }
+
+    /// The clock was set: it is as long ago as it was.
+    pub(super) fn move_by(&mut self, by: SignedDuration) {
+        // To the nearest minute.
+        let minutes = (by.as_secs() + 30).div_euclid(60);
+        for (minute, _) in &mut self.peaks {
+            *minute = minute.saturating_add(minutes);
+        }
+        for member in self.members.values_mut() {
+            member.seen = member.seen.saturating_add(by.as_secs());
+        }
+    }
+
+    pub(super) fn peak(&self) -> f64 {
+        self.peaks
+            .iter()
+            .map(|(_, flows)| *flows)
+            .fold(0.0, f64::max)
+    }
+
+    pub(super) fn copy(&self) -> VipTotals {
+        let present = self.members.iter().filter(|(_, member)| member.is_present);
+        VipTotals {
+            totals: self.totals,
+            counters: self.counters,
+            peak_new_flows_per_s: self.peak(),
+            members: present
+                .map(|(name, member)| (Arc::clone(name), member.counters))
+                .collect(),
+        }
+    }
+}

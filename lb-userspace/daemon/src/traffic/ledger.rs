@@ -1,0 +1,216 @@
+//! The accounts as they are written to a file.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lb_common::{
+    counters::{MemberCounters, VipCounters},
+    ring::MemberIndex,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    Traffic,
+    account::{MemberAccount, Reading, VipAccount},
+};
+use lb_api::Totals;
+
+/// Form of the file.
+const FORM: u32 = 1;
+
+/// Accounts of names that are in no table, kept for when they return. The longest absent are
+/// dropped.
+const MOST_ABSENT: usize = 8192;
+
+/// Why accounts begin at 0 although there is a ledger.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// It is not what was written.
+    #[error("the ledger can't be read, so the totals begin at 0: {0}")]
+    Damaged(#[from] serde_json::Error),
+    /// It is of another version.
+    #[error("the ledger has the form {0}, which this version does not know: the totals begin at 0")]
+    Form(u32),
+    /// The counters in the kernel were made anew, and the ledger is older than what was last shown.
+    #[error(
+        "the kernel's counters were made anew and the controller was not stopped properly before: \
+         the totals begin at 0, since they would go backwards otherwise"
+    )]
+    LostCounters,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    form: u32,
+    epoch: String,
+    /// Whether it was written at a stop, so that nothing later was ever shown.
+    is_final: bool,
+    vips: BTreeMap<Box<str>, VipRow>,
+    readings: Vec<ReadingRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VipRow {
+    totals: Totals,
+    counters: [u64; 8],
+    reading: Option<(u16, [u64; 8])>,
+    peaks: Vec<(i64, f64)>,
+    members: BTreeMap<Box<str>, MemberRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MemberRow {
+    counters: [u64; 8],
+    seen: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReadingRow {
+    index: MemberIndex,
+    generation: u32,
+    vip: Box<str>,
+    backend: Box<str>,
+    counters: [u64; 8],
+}
+
+fn row<T: bytemuck::Pod>(counters: T) -> [u64; 8] {
+    bytemuck::cast(counters)
+}
+
+impl Traffic {
+    /// The accounts and last readings, for a file. `is_final`: nothing that is later will be shown
+    /// to anybody.
+    #[must_use]
+    pub fn to_ledger(&self, is_final: bool) -> Vec<u8> {
+        let oldest = self.oldest_kept();
+        let file = File {
+            form: FORM,
+            epoch: self.epoch.clone(),
+            is_final,
+            vips: self
+                .vips
+                .iter()
+                .map(|(name, vip)| (Box::from(&**name), vip_row(vip, oldest)))
+                .filter(|(_, row)| !row.members.is_empty())
+                .collect(),
+            readings: self.readings.iter().map(reading_row).collect(),
+        };
+        serde_json::to_vec(&file).expect("numbers and strings can be written as JSON")
+    }
+
+    /// Accounts as a ledger has them; those that begin at 0 if it can't be used, and why.
+    #[must_use]
+    pub fn from_ledger(
+        epoch: impl Into<String>,
+        bytes: &[u8],
+        wall: Timestamp,
+    ) -> (Self, Option<LedgerError>) {
+        let epoch = epoch.into();
+        match read(&epoch, bytes, wall) {
+            Ok(traffic) => (traffic, None),
+            Err(error) => (Self::new(epoch), Some(error)),
+        }
+    }
+
+    /// The second of the calendar that an absent account must have been seen at to be kept.
+    fn oldest_kept(&self) -> i64 {
+        let members = self.vips.values().flat_map(|vip| vip.members.values());
+        let absent = members.filter(|member| !member.is_present);
+        let mut seen: Vec<i64> = absent.map(|member| member.seen).collect();
+        if seen.len() <= MOST_ABSENT {
+            return i64::MIN;
+        }
+        seen.sort_unstable_by_key(|second| std::cmp::Reverse(*second));
+        seen[MOST_ABSENT]
+    }
+}
+
+fn vip_row(vip: &VipAccount, oldest: i64) -> VipRow {
+    let kept = |member: &MemberAccount| member.is_present || member.seen > oldest;
+    VipRow {
+        totals: vip.totals,
+        counters: row(vip.counters),
+        reading: vip.reading.map(|(index, counters)| (index, row(counters))),
+        peaks: vip.peaks.iter().copied().collect(),
+        members: vip
+            .members
+            .iter()
+            .filter(|(_, member)| kept(member))
+            .map(|(name, member)| {
+                let counters = row(member.counters);
+                let seen = member.seen;
+                (Box::from(&**name), MemberRow { counters, seen })
+            })
+            .collect(),
+    }
+}
+
+fn reading_row((&index, reading): (&MemberIndex, &Reading)) -> ReadingRow {
+    ReadingRow {
+        index,
+        generation: reading.generation,
+        vip: Box::from(&*reading.vip),
+        backend: Box::from(&*reading.backend),
+        counters: row(reading.counters),
+    }
+}
+
+fn read(epoch: &str, bytes: &[u8], wall: Timestamp) -> Result<Traffic, LedgerError> {
+    #[derive(Deserialize)]
+    struct Form {
+        form: u32,
+    }
+    let Form { form } = serde_json::from_slice(bytes)?;
+    if form != FORM {
+        return Err(LedgerError::Form(form));
+    }
+    let file: File = serde_json::from_slice(bytes)?;
+    let same_maps = file.epoch == epoch;
+    if !same_maps && !file.is_final {
+        return Err(LedgerError::LostCounters);
+    }
+    let mut traffic = Traffic::new(epoch);
+    for (name, row) in file.vips {
+        traffic
+            .vips
+            .insert(name.into(), account(row, same_maps, wall));
+    }
+    if same_maps {
+        let readings = file.readings.into_iter();
+        traffic.readings = readings.map(|row| (row.index, reading(row))).collect();
+    }
+    Ok(traffic)
+}
+
+fn reading(row: ReadingRow) -> Reading {
+    Reading {
+        generation: row.generation,
+        vip: row.vip.into(),
+        backend: row.backend.into(),
+        counters: bytemuck::cast::<_, MemberCounters>(row.counters),
+    }
+}
+
+fn account(row: VipRow, same_maps: bool, wall: Timestamp) -> VipAccount {
+    let member = |row: MemberRow| MemberAccount {
+        counters: bytemuck::cast::<_, MemberCounters>(row.counters),
+        seen: row.seen,
+        ..MemberAccount::default()
+    };
+    let reading = row.reading.filter(|_| same_maps);
+    let oldest = wall.as_second() / 60 - super::PEAK_MINUTES;
+    let peaks = row.peaks.into_iter();
+    VipAccount {
+        totals: row.totals,
+        counters: bytemuck::cast::<_, VipCounters>(row.counters),
+        reading: reading.map(|(index, counters)| (index, bytemuck::cast(counters))),
+        peaks: peaks.filter(|(minute, _)| *minute > oldest).collect(),
+        members: row
+            .members
+            .into_iter()
+            .map(|(name, row)| (name.into(), member(row)))
+            .collect(),
+        ..VipAccount::default()
+    }
+}

@@ -1,0 +1,189 @@
+//! The flow of a packet, as a person writes it.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
+use lb_common::{Address, hash, hash::HashKey};
+
+use crate::address_of;
+use lb_model::config::Protocol;
+
+/// Examples for error messages.
+const EXAMPLE: &str = "write it like `tcp 198.51.100.7:40000 > 203.0.113.10:443` or \
+     `udp [2001:db8::7]:5353 > [2001:db8::10]:53`";
+
+/// A flow: protocol, source, destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Who sends.
+    pub source: SocketAddr,
+    /// Whom it is for.
+    pub dest: SocketAddr,
+}
+
+/// A text is no flow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// It does not have the form of one.
+    #[error("{text:?} is no flow; {EXAMPLE}")]
+    Shape {
+        /// The text.
+        text: String,
+    },
+    /// It begins with something else than a protocol.
+    #[error("{word:?} is no protocol of a VIP: it is tcp or udp; {EXAMPLE}")]
+    Protocol {
+        /// What stands there.
+        word: String,
+    },
+    /// One side is no address with a port.
+    #[error("the {side} {text:?} is no IP address with a port; {EXAMPLE}")]
+    Address {
+        /// `source` or `destination`.
+        side: &'static str,
+        /// What stands there.
+        text: String,
+    },
+    /// No packet has addresses of both families.
+    #[error("{flow}: source and destination are not of one address family; {EXAMPLE}")]
+    Families {
+        /// The flow.
+        flow: String,
+    },
+    /// UDP knows no SYN.
+    #[error("{flow}: only TCP has packets that open a connection; ask without SYN")]
+    Syn {
+        /// The flow.
+        flow: String,
+    },
+}
+
+impl FromStr for Flow {
+    type Err = FlowError;
+
+    fn from_str(text: &str) -> Result<Self, FlowError> {
+        let shape = || FlowError::Shape {
+            text: text.to_owned(),
+        };
+        let (left, dest) = text.split_once('>').ok_or_else(shape)?;
+        let (word, source) = left
+            .trim()
+            .split_once(char::is_whitespace)
+            .ok_or_else(shape)?;
+        let protocol = match word.to_ascii_lowercase().as_str() {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => {
+                return Err(FlowError::Protocol {
+                    word: word.to_owned(),
+                });
+            }
+        };
+        let flow = Self {
+            protocol,
+            source: address("source", source)?,
+            dest: address("destination", dest)?,
+        };
+        if flow.source.is_ipv4() != flow.dest.is_ipv4() {
+            return Err(FlowError::Families {
+                flow: flow.to_string(),
+            });
+        }
+        Ok(flow)
+    }
+}
+
+fn address(side: &'static str, text: &str) -> Result<SocketAddr, FlowError> {
+    let text = text.trim();
+    let wrong = |_| FlowError::Address {
+        side,
+        text: text.to_owned(),
+    };
+    text.parse().map_err(wrong)
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} > {}", self.protocol, self.source, self.dest)
+    }
+}
+
+impl Flow {
+    /// Source address as the maps have it.
+    pub(super) fn source_address(&self) -> Address {
+        address_of(self.source.ip()).0
+    }
+
+    /// Destination address and family as the maps have them.
+    pub(super) fn dest_address(&self) -> (Address, u8) {
+        address_of(self.dest.ip())
+    }
+
+    /// Hash of the whole flow under a VIP's key.
+    pub(super) fn flow_hash(&self, key: &HashKey) -> u64 {
+        let (source, dest) = (self.source.port().to_be(), self.dest.port().to_be());
+        self.hash_with(key, hash::ports_word(source, dest))
+    }
+
+    /// Hash of the source address alone.
+    pub(super) fn source_hash(&self, key: &HashKey) -> u64 {
+        self.hash_with(key, 0)
+    }
+
+    fn hash_with(&self, key: &HashKey, ports: u64) -> u64 {
+        let source = self.source_address();
+        match self.source.ip() {
+            IpAddr::V4(_) => hash::flow_hash_v4(key, source[0] as u32, ports),
+            IpAddr::V6(_) => hash::flow_hash_v6(key, &source, ports),
+        }
+    }
+
+    /// Bytes of the smallest IP packet of the flow.
+    pub(super) fn length(&self) -> u32 {
+        let ip = if self.dest.is_ipv4() { 20 } else { 40 };
+        ip + match self.protocol {
+            Protocol::Tcp => 20,
+            Protocol::Udp => 8,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_read_as_they_are_shown() {
+        for text in [
+            "tcp 198.51.100.7:40000 > 203.0.113.10:443",
+            "udp [2001:db8::7]:5353 > [2001:db8::10]:53",
+        ] {
+            assert_eq!(text.parse::<Flow>().unwrap().to_string(), text);
+        }
+        let loose: Flow = " TCP  198.51.100.7:1>203.0.113.10:443 ".parse().unwrap();
+        assert_eq!(loose.to_string(), "tcp 198.51.100.7:1 > 203.0.113.10:443");
+    }
+
+    #[test]
+    fn what_is_no_flow_is_told_with_an_example() {
+        for (text, says) in [
+            ("", "\"\" is no flow"),
+            ("tcp 1.2.3.4:5 6.7.8.9:10", "is no flow"),
+            ("1.2.3.4:5>6.7.8.9:10", "is no flow"),
+            ("sctp 1.2.3.4:5 > 6.7.8.9:10", "\"sctp\" is no protocol"),
+            ("tcp 1.2.3.4 > 6.7.8.9:10", "the source \"1.2.3.4\""),
+            ("tcp 1.2.3.4:5 > 6.7.8.9:99999", "the destination"),
+            ("tcp 2001:db8::1:80 > [2001:db8::2]:80", "the source"),
+            ("tcp 1.2.3.4:5 > [::1]:10", "not of one address family"),
+        ] {
+            let error = text.parse::<Flow>().unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.contains("write it like `tcp "), "{error}");
+        }
+    }
+}

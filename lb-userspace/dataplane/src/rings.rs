@@ -1,0 +1,383 @@
+//! Ring images: an array of maps, each an array that is mapped into this process.
+//!
+//! An image that a VIP names is never written to. A new ring is **staged** in a spare image, the VIP
+//! is pointed to it by one store, and the old image is **retired**: programs that run at that moment
+//! may still read it, so it is written to again only after a **grace period**, when all programs that
+//! ran then have ended.
+//!
+//! Images are created some ahead: installing one makes the kernel wait for a grace period of its own.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+use aya::maps::{Array, ArrayOfMaps, IterableMap, Map, MapData, MapError};
+use lb_common::ring::{
+    ENTRIES_PER_WORD, IMAGE_WORDS, Image, MAX_IMAGES, SECTION_WORDS, Slot, entry,
+};
+
+use super::{
+    catalog::{IMAGE, MMAPABLE, name},
+    error::{DataplaneError, PRIVILEGE_HINT, Result, chain},
+    mapping::Mapped,
+    pins::entries,
+    syscalls::membarrier_global,
+    vips::RingName,
+};
+
+/// Images that are kept ready, at least.
+pub const SPARE_IMAGES: usize = 4;
+/// Images that are kept ready, at most: as many as there is room for beside those of all VIPs.
+pub const MOST_SPARE_IMAGES: usize = 64;
+
+/// Number of a ring image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageIndex(pub u32);
+
+/// All ring images of the node.
+#[derive(Debug)]
+pub struct Rings {
+    outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
+    /// Where the images are pinned, each under its number.
+    pins: Option<PathBuf>,
+    images: BTreeMap<ImageIndex, Mapped<u64>>,
+    /// No program reads these.
+    spare: Vec<ImageIndex>,
+    /// No VIP names these; programs that run may still read them.
+    retired: Vec<ImageIndex>,
+}
+
+impl Rings {
+    /// Takes over the images that are pinned in `pins`, and those that VIPs name. Others are of nobody:
+    /// an earlier process ended before it had pinned them.
+    ///
+    /// Pins, and not the outer map, since the kernel gives a map that is in another one only to those
+    /// with CAP_SYS_ADMIN.
+    pub(super) fn adopt(
+        outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
+        pins: Option<PathBuf>,
+        named: impl IntoIterator<Item = ImageIndex>,
+    ) -> Result<Self> {
+        let mut rings = Self {
+            outer,
+            pins,
+            images: BTreeMap::new(),
+            spare: Vec::new(),
+            retired: Vec::new(),
+        };
+        let pinned = rings.pins.as_deref().map(pinned_images).transpose()?;
+        for index in pinned.unwrap_or_default() {
+            let image = rings.open(index)?;
+            rings.map_image(index, &image)?;
+        }
+        rings.retired = rings.images.keys().copied().collect();
+        for index in named {
+            if !rings.images.contains_key(&index) {
+                let image = rings.open(index)?;
+                rings.map_image(index, &image)?;
+            }
+            rings.retired.retain(|&retired| retired != index);
+        }
+        Ok(rings)
+    }
+
+    /// An image that is there: from its pin, or else from the outer map.
+    fn open(&self, index: ImageIndex) -> Result<Array<MapData, Image>> {
+        let pin = self.pins.as_ref().map(|folder| pin_of(folder, index));
+        let opened = match pin.filter(|pin| pin.exists()) {
+            Some(pin) => MapData::from_pin(pin)
+                .and_then(Map::from_map_data)
+                .and_then(Array::try_from),
+            None => self.outer.get(&index.0, 0),
+        };
+        opened.map_err(|error| map_error("look up an image", &error))
+    }
+
+    fn map_image(&mut self, index: ImageIndex, image: &Array<MapData, Image>) -> Result<()> {
+        IMAGE.check(&format!("{} {}", IMAGE.name, index.0), image_data(image))?;
+        let mapped = Mapped::of(IMAGE.name, image_data(image).fd(), 0, IMAGE_WORDS)?;
+        self.images.insert(index, mapped);
+        Ok(())
+    }
+
+    /// Images that exist.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is no image at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Images that can be staged in at once.
+    #[must_use]
+    pub fn spare(&self) -> usize {
+        self.spare.len()
+    }
+
+    /// Creates images until some are ready to be staged in, after a grace period for those that were
+    /// retired. To be called when nothing is urgent, after a batch of swaps: a [`Self::stage`] that
+    /// finds no spare image has to wait for all that (about 10 ms).
+    pub fn reserve(&mut self, spare: usize) -> Result<()> {
+        self.reclaim()?;
+        while self.spare.len() < spare {
+            let image = self.create()?;
+            self.spare.push(image);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::reserve`], but creates `most` images at most: each makes the kernel wait.
+    pub fn approach(&mut self, spare: usize, most: usize) -> Result<()> {
+        let have = self.spare.len() + self.retired.len();
+        self.reserve(spare.min(have + most))
+    }
+
+    /// Writes a ring into a spare image, reads it back and compares. Words past the end of `words`
+    /// are zero.
+    pub fn stage(&mut self, words: &[u64]) -> Result<ImageIndex> {
+        let image = self.take(1)?[0];
+        if let Err(error) = self.fill(image, words) {
+            self.retire(image);
+            return Err(error);
+        }
+        Ok(image)
+    }
+
+    /// Takes so many spare images, to be filled and named by a VIP, or else retired.
+    pub fn take(&mut self, images: usize) -> Result<Vec<ImageIndex>> {
+        if self.spare.len() < images {
+            self.reclaim()?;
+        }
+        if self.spare.len() < images {
+            self.reserve(images.max(SPARE_IMAGES))?;
+        }
+        Ok(self.spare.split_off(self.spare.len() - images))
+    }
+
+    /// Writes a ring into an image that was taken, reads it back and compares. Words past the end of `words` are
+    /// zero.
+    pub fn fill(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
+        if words.len() > IMAGE_WORDS as usize {
+            return Err(DataplaneError::OutOfRange {
+                table: IMAGE.name,
+                index: words.len() as u32,
+                len: IMAGE_WORDS,
+            });
+        }
+        self.write(image, words)?;
+        self.verify(image, words)
+    }
+
+    /// Gives an image back that no VIP names any more.
+    pub fn retire(&mut self, image: ImageIndex) {
+        let known = self.images.contains_key(&image);
+        if known && !self.retired.contains(&image) && !self.spare.contains(&image) {
+            self.retired.push(image);
+        }
+    }
+
+    /// Makes retired images spare, after a grace period if there are any.
+    pub fn reclaim(&mut self) -> Result<()> {
+        if !self.retired.is_empty() {
+            self.grace_period()?;
+            self.spare.append(&mut self.retired);
+        }
+        Ok(())
+    }
+
+    /// Waits until every program run that began before this call has ended.
+    ///
+    /// Where `membarrier` is refused, an entry of the array of maps is written with what it holds:
+    /// the kernel then waits by itself before the call returns (since 4.20), since userspace may
+    /// be about to reuse what the entry named.
+    pub fn grace_period(&mut self) -> Result<()> {
+        if membarrier_global().is_ok() {
+            Ok(())
+        } else {
+            self.grace_period_by_update()
+        }
+    }
+
+    /// The other way to wait for a grace period.
+    pub(super) fn grace_period_by_update(&mut self) -> Result<()> {
+        let Some(&index) = self.images.keys().next() else {
+            // Creating an image writes an entry.
+            let image = self.create()?;
+            self.spare.push(image);
+            return Ok(());
+        };
+        let image = self.open(index)?;
+        self.outer
+            .set(index.0, &image, 0)
+            .map_err(|error| map_error("wait for a grace period by an update", &error))
+    }
+
+    /// The words of an image.
+    pub fn words(&self, image: ImageIndex) -> Result<Vec<u64>> {
+        let words = self.image(image)?.words().iter();
+        Ok(words.map(|word| word.load(Ordering::Acquire)).collect())
+    }
+
+    /// One slot of a ring.
+    ///
+    /// # Errors
+    ///
+    /// The image is not known here (made by another process since), or has no such slot.
+    pub fn slot(&self, ring: RingName, slot: u32) -> Result<Slot> {
+        let image = self.image(ring.image)?.words();
+        let at = slot / ENTRIES_PER_WORD;
+        let read = |at: u32| {
+            image
+                .get(at as usize)
+                .map(|word| word.load(Ordering::Acquire))
+        };
+        match (read(at), read(SECTION_WORDS + at)) {
+            (Some(first), Some(second)) if slot < ring.size => {
+                Ok(Slot::decode(entry(first, slot), entry(second, slot)))
+            }
+            _ => Err(DataplaneError::OutOfRange {
+                table: IMAGE.name,
+                index: slot,
+                len: ring.size,
+            }),
+        }
+    }
+
+    fn image(&self, image: ImageIndex) -> Result<&Mapped<u64>> {
+        self.images.get(&image).ok_or(DataplaneError::OutOfRange {
+            table: name::RINGS,
+            index: image.0,
+            len: self.images.len() as u32,
+        })
+    }
+
+    fn write(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
+        let rest = std::iter::repeat(&0);
+        for (to, from) in self
+            .image(image)?
+            .words()
+            .iter()
+            .zip(words.iter().chain(rest))
+        {
+            to.store(*from, Ordering::Relaxed);
+        }
+        // Whoever sees the VIP name this image sees all of it.
+        std::sync::atomic::fence(Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether an image holds this ring; the first word that differs is the error.
+    pub fn verify(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
+        let rest = std::iter::repeat(&0);
+        let pairs = self
+            .image(image)?
+            .words()
+            .iter()
+            .zip(words.iter().chain(rest));
+        for (word, (there, &written)) in pairs.enumerate() {
+            let read = there.load(Ordering::Acquire);
+            if read != written {
+                return Err(DataplaneError::Readback {
+                    image: image.0,
+                    word,
+                    written,
+                    read,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates an image at the first free index.
+    fn create(&mut self) -> Result<ImageIndex> {
+        let free = (0..MAX_IMAGES)
+            .map(ImageIndex)
+            .find(|index| !self.images.contains_key(index));
+        let index = free.ok_or_else(full)?;
+        let image = Array::<MapData, Image>::create(1, MMAPABLE)
+            .map_err(|error| map_error("create an image", &error))?;
+        self.outer
+            .set(index.0, &image, 0)
+            .map_err(|error| map_error("install an image", &error))?;
+        self.map_image(index, &image)?;
+        // In this order: what is pinned is in the outer map as well.
+        if let Some(folder) = &self.pins {
+            let path = pin_of(folder, index);
+            image.pin(&path).map_err(|error| DataplaneError::Pin {
+                operation: "pin",
+                kernel: chain(&error),
+                path,
+                hint: PRIVILEGE_HINT,
+            })?;
+        }
+        Ok(index)
+    }
+}
+
+fn pin_of(folder: &Path, image: ImageIndex) -> PathBuf {
+    folder.join(image.0.to_string())
+}
+
+/// Numbers of the images that are pinned.
+fn pinned_images(folder: &Path) -> Result<Vec<ImageIndex>> {
+    let names = entries(folder)?.into_iter().filter_map(|path| {
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        Some(ImageIndex(number)).filter(|_| number < MAX_IMAGES)
+    });
+    Ok(names.collect())
+}
+
+/// The map of an image.
+fn image_data(image: &Array<MapData, Image>) -> &MapData {
+    IterableMap::<u32, Image>::map(image)
+}
+
+fn map_error(operation: &'static str, error: &MapError) -> DataplaneError {
+    DataplaneError::map(operation, name::RINGS, error, PRIVILEGE_HINT)
+}
+
+fn full() -> DataplaneError {
+    DataplaneError::Full {
+        table: name::RINGS,
+        what: "another ring image".into(),
+        limit: format!("{MAX_IMAGES} images"),
+        hint: "remove VIPs",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use crate::Dataplane;
+    use crate::LoadOptions;
+
+    /// Needs root.
+    #[test]
+    fn where_membarrier_is_refused_an_update_waits_as_well() {
+        let options = LoadOptions {
+            jiffies_shift: Some(8),
+            ..LoadOptions::default()
+        };
+        let mut rings = Dataplane::load(&options).unwrap().rings;
+        rings.grace_period_by_update().unwrap();
+        assert_eq!(rings.len(), 1, "an image was created, which waits");
+        let image = rings.stage(&[1, 2, 3]).unwrap();
+        let began = Instant::now();
+        rings.grace_period_by_update().unwrap();
+        println!("a grace period by an update takes {:?}", began.elapsed());
+        assert_eq!(
+            rings.words(image).unwrap()[..4],
+            [1, 2, 3, 0],
+            "the images are what they were"
+        );
+        let again = rings.outer.get(&image.0, 0).unwrap();
+        assert_eq!(again.get(&0, 0).unwrap()[2], 3, "and still installed");
+    }
+}

@@ -1,0 +1,90 @@
+//! Which VIP became which.
+
+use crate::config::{Backend, Config, Vip};
+use lb_api::VipAction;
+
+/// A VIP before and after a change.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// In the running configuration; none if it is new.
+    pub before: Option<&'a Vip>,
+    /// In the candidate; none if it goes.
+    pub after: Option<&'a Vip>,
+    /// What happens to it. [`VipAction::Changed`] also when nothing does.
+    pub action: VipAction,
+}
+
+impl Pair<'_> {
+    /// Its name: the new one, if it has one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.after.or(self.before).map_or("", |vip| &vip.name)
+    }
+
+    /// Whether the change says anything about it. The order of backends says nothing.
+    #[must_use]
+    pub fn is_touched(&self) -> bool {
+        match (self.before, self.after) {
+            (Some(before), Some(after)) if self.action == VipAction::Changed => {
+                in_order(before) != in_order(after)
+            }
+            _ => true,
+        }
+    }
+}
+
+fn in_order(vip: &Vip) -> Vip {
+    let mut vip = vip.clone();
+    vip.backends.sort_by_key(Backend::identity);
+    vip
+}
+
+/// The VIPs of both configurations: those of the candidate in its order, then those that go.
+#[must_use]
+pub fn pairs<'a>(running: Option<&'a Config>, candidate: &'a Config) -> Vec<Pair<'a>> {
+    let mut old: Vec<&Vip> = running.map_or(Vec::new(), |config| config.vips.iter().collect());
+    let mut take = |is: &dyn Fn(&Vip) -> bool| {
+        let at = old.iter().position(|vip| is(vip))?;
+        Some(old.remove(at))
+    };
+    let new_seed = running.is_some_and(|c| c.node.hash_seed != candidate.node.hash_seed);
+    // Services first: a VIP that swapped its name with another must not be taken for that.
+    let same_service: Vec<Option<&Vip>> = candidate
+        .vips
+        .iter()
+        .map(|vip| take(&|other| service(other) == service(vip)))
+        .collect();
+    let mut pairs: Vec<Pair<'_>> = Vec::new();
+    for (vip, same) in candidate.vips.iter().zip(same_service) {
+        let before = same.or_else(|| take(&|other| other.name == vip.name));
+        let action = match before {
+            None => VipAction::Added,
+            Some(before) if new_seed || is_replaced(before, vip) => VipAction::Replaced,
+            Some(_) => VipAction::Changed,
+        };
+        pairs.push(Pair {
+            before,
+            after: Some(vip),
+            action,
+        });
+    }
+    pairs.extend(old.into_iter().map(|vip| Pair {
+        before: Some(vip),
+        after: None,
+        action: VipAction::Removed,
+    }));
+    pairs
+}
+
+const fn service(vip: &Vip) -> (std::net::IpAddr, u16, u8) {
+    (vip.address, vip.port, vip.protocol.number())
+}
+
+/// Whether flows of one would be lost to the other: they are found by other keys, are in other
+/// slots, or are forwarded another way.
+fn is_replaced(before: &Vip, after: &Vip) -> bool {
+    service(before) != service(after)
+        || before.forward != after.forward
+        || before.affinity != after.affinity
+        || before.ring_size != after.ring_size
+}

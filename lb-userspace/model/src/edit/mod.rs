@@ -1,0 +1,348 @@
+//! Edits of a configuration's text: a backend added, drained, reweighted, without touching what else
+//! a person wrote there.
+//!
+//! The text is the only truth about what is wanted, so a command such as `backend drain` is an edit
+//! of the text like that of a person, and goes the same way after it: it is parsed, planned, guarded,
+//! and becomes a revision. Comments, order and spacing stay; so do line ends, Windows' too. Backends
+//! may be tables (`[[vip.backend]]`) or be written in a row (`backend = [{ … }]`).
+//!
+//! Of comments, those right above a table or behind an entry go with it when it is removed; what
+//! stands above, after an empty line, stays.
+
+mod lines;
+mod places;
+mod rows;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use toml_edit::{DocumentMut, Item, Value};
+
+use crate::config::distance;
+use lb_api::{BackendSpec, Edit, VipSpec, WantedState};
+use places::{Collection, Entry, Field};
+
+/// Why an edit can't be made. The text is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The text is not TOML.
+    #[error("the running configuration can't be edited, it is not TOML: {message}")]
+    NotToml {
+        /// What the parser said.
+        message: String,
+    },
+    /// There is no such VIP.
+    #[error("there is no VIP \"{vip}\"{hint}")]
+    NoVip {
+        /// The name.
+        vip: String,
+        /// Names that there are.
+        hint: String,
+    },
+    /// The VIP has no such backend.
+    #[error("VIP \"{vip}\" has no backend \"{backend}\"{hint}")]
+    NoBackend {
+        /// Name of the VIP.
+        vip: String,
+        /// The name.
+        backend: String,
+        /// Names that there are.
+        hint: String,
+    },
+    /// No VIP has such a backend.
+    #[error("no VIP has a backend \"{backend}\"{hint}")]
+    NoBackendAnywhere {
+        /// The name.
+        backend: String,
+        /// Names that there are.
+        hint: String,
+    },
+    /// There is such a VIP already.
+    #[error("there is a VIP \"{vip}\" already; remove it first, or take another name")]
+    VipExists {
+        /// The name.
+        vip: String,
+    },
+    /// The VIP has such a backend already.
+    #[error(
+        "VIP \"{vip}\" has a backend \"{backend}\" already; change its weight or state, or take \
+         another name"
+    )]
+    BackendExists {
+        /// Name of the VIP.
+        vip: String,
+        /// The name.
+        backend: String,
+    },
+    /// The text is written in a way that the edit can't be put into.
+    #[error("the edit can't be made: {what}; change the configuration file instead, and apply it")]
+    Odd {
+        /// What is odd.
+        what: String,
+    },
+}
+
+/// Makes edits, in their order; all or none. The result is not yet checked: give it to
+/// [`crate::config::parse`].
+///
+/// # Errors
+///
+/// [`EditError`]
+pub fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
+    let plain = lines::with_newlines(text);
+    let mut document: DocumentMut = plain.parse().map_err(|error: toml_edit::TomlError| {
+        let message = error.message().to_owned();
+        EditError::NotToml { message }
+    })?;
+    for edit in edits {
+        make(&mut document, edit)?;
+    }
+    let edited = document.to_string();
+    check(&document, &edited)?;
+    Ok(lines::with_line_ends_of(text, &plain, &edited))
+}
+
+/// The order of tables means something in TOML. That what was written is what was meant, is seen by
+/// reading it again.
+fn check(meant: &DocumentMut, written: &str) -> Result<(), EditError> {
+    let read = written.parse::<DocumentMut>();
+    if read.is_ok_and(|read| places::meaning(read.as_item()) == places::meaning(meant.as_item())) {
+        return Ok(());
+    }
+    let what = "the tables of the configuration are in an order that does not allow it";
+    Err(EditError::Odd {
+        what: what.to_owned(),
+    })
+}
+
+fn make(document: &mut DocumentMut, edit: &Edit) -> Result<(), EditError> {
+    match edit {
+        Edit::AddVip { vip } => add_vip(document, vip),
+        Edit::RemoveVip { vip } => {
+            let at = vips(document)?
+                .find(vip)
+                .ok_or_else(|| no_vip(document, vip))?;
+            tables::remove(document, &[(VIP, at)]);
+            Ok(())
+        }
+        Edit::AddBackend { vip, backend } => add_backend(document, vip, backend),
+        Edit::RemoveBackend { vip, backend } => {
+            let (vip_at, at) = find_backend(document, vip, backend)?;
+            tables::remove(document, &[(VIP, vip_at), (BACKEND, at)]);
+            Ok(())
+        }
+        Edit::SetState {
+            vip: Some(vip),
+            backend,
+            state,
+        } => {
+            let at = find_backend(document, vip, backend)?;
+            set_state(document, at, *state)
+        }
+        Edit::SetState {
+            vip: None,
+            backend,
+            state,
+        } => set_state_everywhere(document, backend, *state),
+        Edit::SetWeight {
+            vip,
+            backend,
+            weight,
+        } => {
+            let at = find_backend(document, vip, backend)?;
+            let weight = i64::from(*weight);
+            backend_at(document, at)?.set("weight", weight.into());
+            Ok(())
+        }
+    }
+}
+
+const VIP: &str = "vip";
+const BACKEND: &str = "backend";
+
+fn vips(document: &mut DocumentMut) -> Result<Collection<'_>, EditError> {
+    Entry::Table(document.as_table_mut()).into_collection(VIP)
+}
+
+/// The backends of the VIP at this place.
+fn backends(document: &mut DocumentMut, vip: usize) -> Result<Collection<'_>, EditError> {
+    let vip = vips(document)?.into_entry(vip).ok_or_else(places::moved)?;
+    vip.into_collection(BACKEND)
+}
+
+fn find_backend(
+    document: &mut DocumentMut,
+    vip: &str,
+    backend: &str,
+) -> Result<(usize, usize), EditError> {
+    let at = vips(document)?
+        .find(vip)
+        .ok_or_else(|| no_vip(document, vip))?;
+    let backends = backends(document, at)?;
+    match backends.find(backend) {
+        Some(found) => Ok((at, found)),
+        None => Err(EditError::NoBackend {
+            vip: vip.to_owned(),
+            backend: backend.to_owned(),
+            hint: hint(backend, &backends.names()),
+        }),
+    }
+}
+
+fn backend_at(
+    document: &mut DocumentMut,
+    (vip, backend): (usize, usize),
+) -> Result<Entry<'_>, EditError> {
+    let entry = backends(document, vip)?.into_entry(backend);
+    entry.ok_or_else(places::moved)
+}
+
+fn no_vip(document: &mut DocumentMut, vip: &str) -> EditError {
+    let names = vips(document).map_or(Vec::new(), |vips| vips.names());
+    EditError::NoVip {
+        vip: vip.to_owned(),
+        hint: hint(vip, &names),
+    }
+}
+
+/// What was probably meant, or what there is.
+fn hint(typed: &str, names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let nearest = names.iter().min_by_key(|name| distance(name, typed));
+    match nearest {
+        None => "; there is none at all".to_owned(),
+        Some(name) if distance(name, typed) <= 1 + typed.len() / 4 => {
+            format!("; did you mean \"{name}\"?")
+        }
+        Some(_) => {
+            let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+            names.sort_unstable();
+            names.dedup();
+            let more = if names.len() > SHOWN { ", …" } else { "" };
+            names.truncate(SHOWN);
+            format!("; there are {}{more}", names.join(", "))
+        }
+    }
+}
+
+fn add_vip(document: &mut DocumentMut, spec: &VipSpec) -> Result<(), EditError> {
+    let mut vips = vips(document)?;
+    if vips.find(&spec.name).is_some() {
+        return Err(EditError::VipExists {
+            vip: spec.name.clone(),
+        });
+    }
+    let VipSpec {
+        name,
+        address,
+        port,
+        protocol,
+        forward,
+        health,
+        backends,
+    } = spec;
+    let mut fields: Vec<(&str, Field)> = vec![
+        ("name", text(name)),
+        ("address", text(&address.to_string())),
+        ("port", number(*port)),
+        ("protocol", text(protocol)),
+        ("forward", text(forward)),
+    ];
+    if let Some(kind) = health {
+        fields.push(("health", Field::Table(vec![("kind", kind.into())])));
+    }
+    let backends = backends.iter().map(backend_fields).collect();
+    fields.push((BACKEND, Field::Tables(backends)));
+    vips.add(fields, tables::AT_THE_END);
+    Ok(())
+}
+
+fn add_backend(document: &mut DocumentMut, vip: &str, spec: &BackendSpec) -> Result<(), EditError> {
+    let at = vips(document)?
+        .find(vip)
+        .ok_or_else(|| no_vip(document, vip))?;
+    let mut backends = backends(document, at)?;
+    if backends.find(&spec.name).is_some() {
+        return Err(EditError::BackendExists {
+            vip: vip.to_owned(),
+            backend: spec.name.clone(),
+        });
+    }
+    let fields = backend_fields(spec).into_iter();
+    let fields = fields.map(|(key, value)| (key, Field::Value(value)));
+    backends.add(fields.collect(), None);
+    Ok(())
+}
+
+fn text(text: &str) -> Field {
+    Field::Value(text.into())
+}
+
+fn number(number: impl Into<i64>) -> Field {
+    Field::Value(number.into().into())
+}
+
+fn backend_fields(spec: &BackendSpec) -> Vec<(&'static str, Value)> {
+    let BackendSpec {
+        name,
+        address,
+        port,
+        weight,
+        capacity,
+    } = spec;
+    let mut fields = vec![
+        ("name", name.into()),
+        ("address", address.to_string().into()),
+    ];
+    let optional = [
+        ("port", port.map(i64::from)),
+        ("weight", weight.map(i64::from)),
+        ("capacity", capacity.map(i64::from)),
+    ];
+    fields.extend(
+        optional
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?.into()))),
+    );
+    fields
+}
+
+fn set_state(
+    document: &mut DocumentMut,
+    at: (usize, usize),
+    state: WantedState,
+) -> Result<(), EditError> {
+    let word = match state {
+        WantedState::Up => "up",
+        WantedState::Drain => "drain",
+        WantedState::Disabled => "disabled",
+    };
+    let backend = backend_at(document, at)?;
+    let is_default = state == WantedState::Up && backend.get("state").is_none_or(Item::is_none);
+    if !is_default {
+        backend.set("state", word.into());
+    }
+    Ok(())
+}
+
+fn set_state_everywhere(
+    document: &mut DocumentMut,
+    backend: &str,
+    state: WantedState,
+) -> Result<(), EditError> {
+    let (mut found, mut names) = (Vec::new(), Vec::new());
+    for vip in 0..vips(document)?.len() {
+        let backends = backends(document, vip)?;
+        found.extend(backends.find(backend).map(|at| (vip, at)));
+        names.extend(backends.names());
+    }
+    if found.is_empty() {
+        return Err(EditError::NoBackendAnywhere {
+            backend: backend.to_owned(),
+            hint: hint(backend, &names),
+        });
+    }
+    found
+        .into_iter()
+        .try_for_each(|at| set_state(document, at, state))
+}
