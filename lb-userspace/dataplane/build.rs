@@ -4,6 +4,9 @@
 //! `evenkeel-bpf` if rustup knows it, else `nightly`. A toolchain with a prebuilt core for BPF is told to
 //! let aya-ebpf alone use unstable features; a nightly builds core itself.
 //!
+//! With `EVENKEEL_BPF=skip` nothing is compiled and the objects are empty: enough for `cargo check`, clippy and unit
+//! tests on a machine without a BPF toolchain. A binary built like that says so when it loads a program.
+//!
 //! aya-build does nearly the same, but has no way to name the instruction set: it leaves the oldest, which
 //! lacks half of the comparisons and all arithmetic on 32 bits.
 
@@ -21,10 +24,26 @@ const CRATE: &str = "lb-ebpf";
 /// Instruction set of the programs: the third, which Linux knows since 5.1.
 const INSTRUCTIONS: &str = "v3";
 
+/// The programs of [`CRATE`].
+const PROGRAMS: [&str; 4] = [
+    "evenkeel-lb",
+    "evenkeel-decap",
+    "evenkeel-probe",
+    "evenkeel-bench",
+];
+
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=../../lb-common/src");
     println!("cargo:rerun-if-changed=../../{CRATE}");
+    println!("cargo:rerun-if-env-changed=EVENKEEL_BPF");
     println!("cargo:rerun-if-env-changed=EVENKEEL_BPF_TOOLCHAIN");
+    let out = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR")?);
+    if env::var("EVENKEEL_BPF").is_ok_and(|value| value == "skip") {
+        println!(
+            "cargo:warning=EVENKEEL_BPF=skip: the eBPF programs are empty and can't be loaded"
+        );
+        return write_empty(&out);
+    }
     let toolchain = env::var("EVENKEEL_BPF_TOOLCHAIN").unwrap_or_else(|_| {
         if version("evenkeel-bpf").is_some() {
             "evenkeel-bpf".into()
@@ -32,7 +51,6 @@ fn main() -> Result<()> {
             "nightly".into()
         }
     });
-    let out = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR")?);
     build(&toolchain, &out).with_context(|| {
         format!(
             "build the eBPF programs with toolchain `{toolchain}` (`cargo xtask setup` installs \
@@ -83,6 +101,15 @@ fn build(toolchain: &str, out: &Path) -> Result<()> {
         bail!("{}", String::from_utf8_lossy(&result.stderr));
     }
     copy_programs(&folder.join(target).join("release"), out)
+}
+
+/// Writes an empty object for each program.
+fn write_empty(out: &Path) -> Result<()> {
+    for program in PROGRAMS {
+        let path = out.join(program);
+        fs::write(&path, "").with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Copies what has no extension: the linked programs.

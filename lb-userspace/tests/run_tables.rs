@@ -11,7 +11,7 @@ use lb_common::{
     trace::decision,
     vip::{MAX_PROBES, VipKey, target},
 };
-use lb_daemon::controller::{Controller, Way, Ways, address, load_options};
+use lb_daemon::reconciler::{Reconciler, Route, Routes, address, load_options};
 use lb_dataplane::{Dataplane, LoadOptions, Opened, Pins, SPARE_IMAGES};
 use lb_model::config::{self, Config};
 use nix::{
@@ -43,12 +43,12 @@ fn config_with(vip: &str, backends: &[(u8, u32, &str)]) -> Config {
     config::parse("test.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn ways(dataplane: &mut Dataplane) -> Ways {
+fn routes(dataplane: &mut Dataplane) -> Routes {
     let egress = dataplane
         .egress
         .assign(1, 1500, [2, 0, 0, 0, 0, 1])
         .unwrap();
-    let way = |number| Way {
+    let way = |number| Route {
         next_hop: NextHop {
             mac: [2, 0, 0, 0, 1, number],
             egress,
@@ -71,17 +71,17 @@ fn options(config: &Config) -> LoadOptions {
 /// A node without interfaces, and clients of it.
 struct Node {
     dataplane: Dataplane,
-    controller: Controller,
+    controller: Reconciler,
     flows: Vec<Vec<u8>>,
 }
 
 impl Node {
     fn new(config: &Config) -> Self {
         let mut dataplane = Dataplane::load(&options(config)).unwrap();
-        let mut controller = Controller::fresh();
-        let ways = ways(&mut dataplane);
+        let mut controller = Reconciler::fresh();
+        let routes = routes(&mut dataplane);
         controller
-            .apply_with_ways(&mut dataplane, config, ways)
+            .apply_with_routes(&mut dataplane, config, routes)
             .unwrap();
         let mut flows = Flows::new(&config.vips, 3);
         Self {
@@ -125,7 +125,7 @@ impl Node {
         self.controller.member_index("v", backend).unwrap()
     }
 
-    fn tick(&mut self, later_s: u64) -> lb_daemon::controller::Tick {
+    fn tick(&mut self, later_s: u64) -> lb_daemon::reconciler::Tick {
         let now_s = self.dataplane.now_s().unwrap() + later_s;
         self.controller.tick(&mut self.dataplane, now_s).unwrap()
     }
@@ -290,10 +290,10 @@ fn an_index_is_used_again_only_when_nothing_names_it() {
 }
 
 /// Words of each ring's image, members, services.
-type Picture = (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>);
+type Snapshot = (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>);
 
 /// All that packets meet.
-fn picture(dataplane: &Dataplane) -> Picture {
+fn snapshot(dataplane: &Dataplane) -> Snapshot {
     let rings = dataplane.vips.rings();
     let rings = rings.map(|(vip, ring)| (vip, dataplane.rings.words(ring.image).unwrap()));
     let mut services: Vec<_> = dataplane
@@ -312,7 +312,7 @@ fn picture(dataplane: &Dataplane) -> Picture {
 #[test]
 fn what_cannot_be_had_changes_nothing() {
     let mut node = Node::new(&config(THREE));
-    let before = picture(&node.dataplane);
+    let before = snapshot(&node.dataplane);
     let mut wrong = config(THREE);
     wrong.node.track_flows = 16;
     let error = node
@@ -321,7 +321,7 @@ fn what_cannot_be_had_changes_nothing() {
         .unwrap_err();
     assert!(error.to_string().contains("track_flows"), "{error}");
     assert_eq!(node.apply(&config(THREE)), 0);
-    assert_eq!(picture(&node.dataplane), before);
+    assert_eq!(snapshot(&node.dataplane), before);
 }
 
 /// More services than can be found from one place of the table: found out in the middle of a change.
@@ -329,7 +329,7 @@ fn what_cannot_be_had_changes_nothing() {
 fn a_change_that_fails_half_way_is_undone() {
     let mut node = Node::new(&config(THREE));
     let established = node.open();
-    let before = picture(&node.dataplane);
+    let before = snapshot(&node.dataplane);
     let mut crowd = config(&[(1, 100, "up"), (2, 10, "up"), (4, 100, "up")]);
     let template = crowd.vips[0].clone();
     let services = (0..=255u8).flat_map(|host| (1..=60_000u16).map(move |port| (host, port)));
@@ -348,7 +348,7 @@ fn a_change_that_fails_half_way_is_undone() {
         .apply(&mut node.dataplane, &crowd)
         .unwrap_err();
     assert!(error.to_string().contains("VIP_TABLE"), "{error}");
-    assert_eq!(picture(&node.dataplane), before);
+    assert_eq!(snapshot(&node.dataplane), before);
     assert_eq!(node.go_on(), established);
     crowd.vips.truncate(3);
     assert!(node.apply(&crowd) > 0, "and a change that can be had works");
@@ -366,7 +366,7 @@ fn a_removed_vip_is_gone_with_its_flows() {
     none.vips.clear();
     node.apply(&none);
     assert_eq!(
-        picture(&node.dataplane),
+        snapshot(&node.dataplane),
         (BTreeMap::new(), BTreeMap::new(), Vec::new())
     );
     assert_eq!(node.dataplane.tracking.count(), 0);
@@ -415,15 +415,15 @@ fn adoption_moves_nothing() {
         let (before, index) = {
             let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
             assert_eq!(opened, Opened::Fresh);
-            let mut controller = Controller::fresh();
-            let ways = ways(&mut dataplane);
+            let mut controller = Reconciler::fresh();
+            let routes = routes(&mut dataplane);
             controller
-                .apply_with_ways(&mut dataplane, &config, ways)
+                .apply_with_routes(&mut dataplane, &config, routes)
                 .unwrap();
             // A ring with a past, a member that left.
             let two = self::config(&THREE[..2]);
             controller.apply(&mut dataplane, &two).unwrap();
-            (picture(&dataplane), controller.member_index("v", "b1"))
+            (snapshot(&dataplane), controller.member_index("v", "b1"))
         };
         let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
         assert_eq!(opened, Opened::Adopted);
@@ -431,17 +431,17 @@ fn adoption_moves_nothing() {
         let address = VipKey::new(&lb_common::address_v4(VIP), family::V4, 0, 0);
         let meaning = target::pack(target::ADDRESS, 0);
         dataplane.add_service(&address, meaning).unwrap();
-        let mut controller = Controller::adopt(&mut dataplane).unwrap();
-        assert_eq!(picture(&dataplane), before, "adopted");
+        let mut controller = Reconciler::adopt(&mut dataplane).unwrap();
+        assert_eq!(snapshot(&dataplane), before, "adopted");
         // Nothing is known about ways yet.
         let two = self::config(&THREE[..2]);
         let summary = controller.apply(&mut dataplane, &two).unwrap();
-        assert_eq!(summary, lb_daemon::controller::Summary::default());
-        assert_eq!(picture(&dataplane), before, "applied");
+        assert_eq!(summary, lb_daemon::reconciler::Summary::default());
+        assert_eq!(snapshot(&dataplane), before, "applied");
         assert_eq!(controller.member_index("v", "b1"), index);
-        let ways = ways(&mut dataplane);
-        controller.set_ways(&mut dataplane, ways).unwrap();
-        assert_eq!(picture(&dataplane), before, "ways known");
+        let routes = routes(&mut dataplane);
+        controller.set_routes(&mut dataplane, routes).unwrap();
+        assert_eq!(snapshot(&dataplane), before, "ways known");
         assert!(
             controller
                 .apply(&mut dataplane, &config)

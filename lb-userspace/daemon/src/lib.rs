@@ -3,7 +3,6 @@
 
 pub mod alerts;
 pub mod clock;
-pub mod controller;
 pub mod durable;
 pub mod engine;
 pub mod events;
@@ -12,6 +11,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod nexthop;
+pub mod reconciler;
 pub mod revision;
 #[cfg(test)]
 mod skip;

@@ -1,7 +1,7 @@
 //! What the operator asked for, and what follows from it: configuration, edits, plans, rings, transitions. Pure: no I/O.
 
-pub mod change;
 pub mod config;
 pub mod edit;
+pub mod planner;
 pub mod ring;
 pub mod transition;

@@ -7,8 +7,8 @@ use clap::Args;
 use tracing::info;
 
 use lb_daemon::{
-    controller::ports,
     engine::locks::{BpffsLock, BpffsLockError},
+    reconciler::ports,
 };
 use lb_dataplane::{DEFAULT_BPFFS, Dataplane, Pins, ProbePaths};
 

@@ -34,7 +34,7 @@ pub use flows::Flows;
 pub use report::{Report, Verdicts};
 
 use crate::capture::{self, Capture, CaptureError};
-use lb_daemon::controller::{Controller, ControllerError, Way, Ways, load_options};
+use lb_daemon::reconciler::{Reconciler, ReconcilerError, Route, Routes, load_options};
 use lb_dataplane::{Dataplane, DataplaneError, LoadOptions, Run};
 use lb_model::config::{Config, Prefix};
 
@@ -92,7 +92,7 @@ pub enum SimulateError {
     Dataplane(#[from] DataplaneError),
     /// Its tables.
     #[error(transparent)]
-    Controller(#[from] ControllerError),
+    Reconciler(#[from] ReconcilerError),
     /// The capture, or the file to write.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -120,7 +120,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Simulation {
     dataplane: Dataplane,
-    controller: Controller,
+    reconciler: Reconciler,
     config: Config,
     tracing: bool,
     verdicts: Verdicts,
@@ -144,12 +144,12 @@ impl Simulation {
         };
         let mut dataplane = Dataplane::load(&options)?;
         let egress = dataplane.egress.assign(EGRESS_IFINDEX, MTU, OWN_MAC)?;
-        let mut controller = Controller::fresh().presuming_up();
-        let ways = made_up_ways(&config, egress);
-        controller.apply_with_ways(&mut dataplane, &config, ways)?;
+        let mut reconciler = Reconciler::fresh().presuming_up();
+        let routes = made_up_ways(&config, egress);
+        reconciler.apply_with_routes(&mut dataplane, &config, routes)?;
         Ok(Self {
             dataplane,
-            controller,
+            reconciler,
             config,
             tracing,
             verdicts: Verdicts::default(),
@@ -184,8 +184,8 @@ impl Simulation {
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let reason = REASONS.get(traced.reason as usize).map_or("?", |r| r.name);
-        let vip = (traced.vip != NONE).then(|| self.controller.vip_name(traced.vip));
-        let member = (traced.member != NONE).then(|| self.controller.member_name(traced.member));
+        let vip = (traced.vip != NONE).then(|| self.reconciler.vip_name(traced.vip));
+        let member = (traced.member != NONE).then(|| self.reconciler.member_name(traced.member));
         let name = |name: Option<Option<&str>>| name.flatten().unwrap_or("-").to_owned();
         let verdict = report::verdict_name(run.verdict);
         let number = self.packets + self.left_out;
@@ -203,7 +203,7 @@ impl Simulation {
             packets: self.packets,
             verdicts: self.verdicts,
             reasons: report::reasons(&self.dataplane)?,
-            members: self.controller.shares(&self.dataplane)?,
+            members: self.reconciler.shares(&self.dataplane)?,
             tracked_flows: report::tracked_flows(&self.dataplane)?,
         })
     }
@@ -361,7 +361,7 @@ fn with_dummies(config: &Config) -> Config {
     config
 }
 
-fn made_up_ways(config: &Config, egress: u16) -> Ways {
+fn made_up_ways(config: &Config, egress: u16) -> Routes {
     let backends = config.vips.iter().flat_map(|vip| &vip.backends);
     let addresses: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
     (0u32..)
@@ -370,12 +370,12 @@ fn made_up_ways(config: &Config, egress: u16) -> Ways {
             let [_, b, c, d] = number.to_be_bytes();
             let mac = [2, 0, 1, b, c, d];
             let next_hop = NextHop { mac, egress };
-            let way = Way {
+            let route = Route {
                 next_hop,
                 on_link: true,
                 source: None,
             };
-            (address, Some(way))
+            (address, Some(route))
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use lb_common::reason::REASONS;
 use serde::Serialize;
 
-use lb_daemon::controller::MemberShare;
+use lb_daemon::reconciler::MemberShare;
 use lb_dataplane::{Dataplane, DataplaneError};
 
 /// How many packets met which fate, by XDP's verdicts.

@@ -92,7 +92,7 @@ impl Observer {
                 explain_by_others(&mut condition, vip, &mut told);
                 conditions.push(condition);
             }
-            conditions.extend(ways(vip));
+            conditions.extend(routes(vip));
             conditions.extend(capacity(vip, vip_limits));
         }
         conditions
@@ -260,7 +260,7 @@ fn explain_by_others(
 }
 
 /// Members that are up and can't be sent anything.
-fn ways(vip: &VipStatus) -> Option<Condition> {
+fn routes(vip: &VipStatus) -> Option<Condition> {
     let lost: Vec<&MemberStatus> = vip
         .members
         .iter()

@@ -13,22 +13,22 @@ use super::{
     Answer, Options,
     checks::Checks,
     command::{Ask, Command},
-    data_path::Watchman,
+    data_path::DriftCheck,
     locks::BpffsLock,
     observe::Observer,
     request::{self, Candidate},
+    routes::{self, Said},
     shares::Watch,
     trial::Trial,
-    ways::{self, Said},
 };
 use crate::{
     alerts::{self, Alerts},
     clock,
-    controller::{Controller, lock::Lock},
     events::{Entry, Journal},
     health::HealthChange,
     metrics::Facts,
     nexthop::{Resolver, Table},
+    reconciler::{Reconciler, lock::Lock},
     revision::Store,
     traffic::Recorder,
 };
@@ -65,9 +65,9 @@ pub(super) struct Actor {
     pub(super) options: Options,
     pub(super) running: Running,
     pub(super) dataplane: Dataplane,
-    pub(super) controller: Controller,
+    pub(super) reconciler: Reconciler,
     pub(super) resolver: Resolver,
-    pub(super) ways: watch::Receiver<Table>,
+    pub(super) routes: watch::Receiver<Table>,
     pub(super) said: Said,
     pub(super) store: Store,
     pub(super) checks: Checks,
@@ -76,7 +76,7 @@ pub(super) struct Actor {
     pub(super) journal: Journal,
     pub(super) recorder: Recorder,
     pub(super) observer: Observer,
-    pub(super) watchman: Watchman,
+    pub(super) drift_check: DriftCheck,
     /// Whether the program of this process is on the interfaces.
     pub(super) attached: bool,
     pub(super) status: watch::Sender<Arc<Status>>,
@@ -118,8 +118,8 @@ impl Actor {
                     flush_at = None;
                     self.health_changed(&std::mem::take(&mut gathered));
                 }
-                changed = self.ways.changed() => match changed {
-                    Ok(()) => self.ways_changed(),
+                changed = self.routes.changed() => match changed {
+                    Ok(()) => self.routes_changed(),
                     Err(_) => anyhow::bail!("the resolver of next hops ended"),
                 },
                 Some(command) = inbox.commands.recv() => self.handle(command),
@@ -193,14 +193,14 @@ impl Actor {
 
     /// Has the ways to the backends of a candidate looked for.
     fn look_for(&self, candidate: &Candidate) -> std::collections::BTreeSet<std::net::IpAddr> {
-        self.follow_backends(ways::backends_of(&candidate.config));
-        ways::backends_of(&candidate.config).collect()
+        self.follow_backends(routes::backends_of(&candidate.config));
+        routes::backends_of(&candidate.config).collect()
     }
 
     fn explain(&self, request: &ExplainRequest) -> Answer<Explanation> {
         let sources = Sources {
             tables: (&self.dataplane).into(),
-            names: &self.controller,
+            names: &self.reconciler,
             ingress: None,
         };
         explain::explain(request, &sources).map_err(|error| {
@@ -252,12 +252,12 @@ impl Actor {
     /// To be done about every second.
     fn tick(&mut self) {
         self.follow_clock();
-        let before = self.controller.member_count();
+        let before = self.reconciler.member_count();
         let ticked = self
             .dataplane
             .now_s()
-            .map_err(crate::controller::ControllerError::from)
-            .and_then(|now_s| self.controller.tick(&mut self.dataplane, now_s));
+            .map_err(crate::reconciler::ReconcilerError::from)
+            .and_then(|now_s| self.reconciler.tick(&mut self.dataplane, now_s));
         match ticked {
             Ok(tick) => {
                 if tick.slots_settled + tick.slots_cleaned + tick.members_gone > 0 {
@@ -271,11 +271,11 @@ impl Actor {
             }
             Err(error) => error!(%error, "the tables can't be kept up"),
         }
-        if self.controller.member_count() != before {
+        if self.reconciler.member_count() != before {
             self.follow_backends([]);
         }
         if self.said.stale.is_some() {
-            self.ways_changed();
+            self.routes_changed();
         }
         self.tick_checks();
         self.make_ready();
@@ -300,7 +300,7 @@ impl Actor {
 
     /// Tells a service manager that asked for it that the actor is alive.
     fn keep_awake(&self) {
-        use crate::controller::system;
+        use crate::reconciler::system;
         if system::wants_watchdog()
             && let Err(error) = system::notify("WATCHDOG=1\n")
         {

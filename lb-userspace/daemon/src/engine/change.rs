@@ -11,9 +11,9 @@ use super::{
     trial::{Deadlines, Trial},
 };
 use crate::{
-    controller::{ControllerError, Preview, ServiceId, VipSide, nat_sources},
     events::Entry,
     http::Caller,
+    reconciler::{Preview, ReconcilerError, ServiceId, VipSide, nat_sources},
     revision::New,
     traffic::Traffic,
 };
@@ -22,8 +22,8 @@ use lb_api::{
     PlanRequest, PlanVerdict, RevisionInfo, RevisionNumber, RevisionState, RollbackRequest,
 };
 use lb_model::{
-    change::{self, Load, Pair, Side, SideMember, VipFacts},
     config,
+    planner::{self, Load, Pair, Side, SideMember, VipFacts},
 };
 
 /// How a candidate is to be put in force.
@@ -47,9 +47,9 @@ impl Actor {
         self.check_fixed(candidate)?;
         let now_s = self.dataplane.now_s();
         let now_s = now_s.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?;
-        let preview = self.controller.preview(&candidate.config, now_s);
+        let preview = self.reconciler.preview(&candidate.config, now_s);
         let preview = preview.map_err(|error| of_controller(&error))?;
-        let input = change::Input {
+        let input = planner::Input {
             base: self.running.number.unwrap_or(0),
             running: self.running.number.map(|_| &self.running.config),
             candidate: &candidate.config,
@@ -59,7 +59,7 @@ impl Actor {
         let traffic = traffic.lock();
         Ok(Plan {
             warnings: nat_sources::warnings(&candidate.config),
-            ..change::plan(&input, |pair| facts(pair, &preview, &traffic))
+            ..planner::plan(&input, |pair| facts(pair, &preview, &traffic))
         })
     }
 
@@ -119,7 +119,7 @@ impl Actor {
             return Err(trial.conflict());
         }
         let force: &[Guard] = if terms.is_rollback {
-            &change::ALL_GUARDS
+            &planner::ALL_GUARDS
         } else {
             &terms.force
         };
@@ -453,9 +453,9 @@ pub(super) fn refusal(plan: &Plan) -> String {
     format!("refused: {}", words.join("; "))
 }
 
-pub(super) fn of_controller(error: &ControllerError) -> Box<ApiError> {
+pub(super) fn of_controller(error: &ReconcilerError) -> Box<ApiError> {
     let code = match error {
-        ControllerError::NodeFixed { .. } | ControllerError::Full { .. } => {
+        ReconcilerError::NodeFixed { .. } | ReconcilerError::Full { .. } => {
             ErrorCode::InvalidConfig
         }
         _ => ErrorCode::Failed,

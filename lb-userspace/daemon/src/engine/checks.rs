@@ -10,10 +10,10 @@ use tracing::{error, info, warn};
 
 use super::{actor::Actor, data_path::exists};
 use crate::{
-    controller::{HealthUpdate, Summary},
     events::Entry,
     health::{Health, HealthChange, Target, effective_weight, takes_vip_path},
     nexthop,
+    reconciler::{HealthUpdate, Summary},
 };
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::config::{self, Fraction};
@@ -116,7 +116,7 @@ impl Actor {
 
     /// Has the members of the running configuration checked.
     pub(super) fn follow_targets(&mut self) {
-        let report = self.controller.report();
+        let report = self.reconciler.report();
         let mut targets = Vec::new();
         let mut paths = BTreeMap::new();
         for vip in &self.running.config.vips {
@@ -184,9 +184,9 @@ impl Actor {
             .iter()
             .cloned()
             .collect();
-        for state in self.ways.borrow().values() {
-            if let nexthop::State::Resolved(way) = state {
-                interfaces.insert(way.ifname.clone());
+        for state in self.routes.borrow().values() {
+            if let nexthop::State::Resolved(route) = state {
+                interfaces.insert(route.ifname.clone());
             }
         }
         // One that is missing is looked for again when it is back.
@@ -231,7 +231,7 @@ impl Actor {
         if updates.is_empty() {
             return;
         }
-        match self.controller.set_healths(&mut self.dataplane, updates) {
+        match self.reconciler.set_healths(&mut self.dataplane, updates) {
             Ok(summary) => self.tell_panic(&summary),
             // The next tick tries again.
             Err(error) => error!(%error, "what the checks say can't be put into the tables"),
@@ -282,7 +282,7 @@ impl Actor {
             return;
         }
         let mut updates = Vec::new();
-        for vip in self.controller.report() {
+        for vip in self.reconciler.report() {
             let Some(health) = self.health_of(&vip.name).cloned() else {
                 continue;
             };

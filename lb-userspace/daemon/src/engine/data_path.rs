@@ -12,9 +12,9 @@ use tracing::{debug, error, info, warn};
 use super::actor::Actor;
 use crate::{
     alerts::Condition,
-    controller::{Summary, Ways, load_options},
     events::Entry,
     nexthop::Table,
+    reconciler::{Routes, Summary, load_options},
 };
 use lb_api::{InterfaceStatus, Severity};
 use lb_dataplane::{AttachedMode, LinkStatus, XdpMode};
@@ -35,7 +35,7 @@ const PINS_ARE_GONE: &str = "the pins are gone, the BPF file system is not mount
 
 /// What is known of the data path besides what is written to it.
 #[derive(Default)]
-pub(super) struct Watchman {
+pub(super) struct DriftCheck {
     ticks: u64,
     /// The VIP whose ring is looked at next.
     next_ring: usize,
@@ -83,29 +83,35 @@ fn say_attached(interface: &str, attached: AttachedMode) {
 impl Actor {
     /// Tables and interfaces as a new configuration says, or neither.
     pub(super) fn install(&mut self, config: &Config) -> Result<()> {
-        let table = self.ways.borrow().clone();
-        let ways = self.ways(&table)?;
-        self.guard_ports(config, &ways)?;
+        let table = self.routes.borrow().clone();
+        let routes = self.routes(&table)?;
+        self.guard_ports(config, &routes)?;
         // The first of all has no number yet: what it names was never there.
         let known = match self.running.number {
             Some(_) => self.running.config.node.interfaces.clone(),
             None => Vec::new(),
         };
-        self.put(config, &table, ways, &known)
+        self.put(config, &table, routes, &known)
     }
 
     /// The same for one that was in force before: what others on this host did since is no reason not to.
     pub(super) fn put_back(&mut self, config: &Config) -> Result<()> {
-        let table = self.ways.borrow().clone();
-        let ways = self.ways(&table)?;
-        self.put(config, &table, ways, &config.node.interfaces)
+        let table = self.routes.borrow().clone();
+        let routes = self.routes(&table)?;
+        self.put(config, &table, routes, &config.node.interfaces)
     }
 
     /// Interfaces that are `known` may be missing.
-    fn put(&mut self, config: &Config, table: &Table, ways: Ways, known: &[String]) -> Result<()> {
+    fn put(
+        &mut self,
+        config: &Config,
+        table: &Table,
+        routes: Routes,
+        known: &[String],
+    ) -> Result<()> {
         let summary = self
-            .controller
-            .apply_with_ways(&mut self.dataplane, config, ways.clone())
+            .reconciler
+            .apply_with_routes(&mut self.dataplane, config, routes.clone())
             .context("apply the configuration")?;
         if let Err(error) = self.attach(config, known) {
             let before = self.running.config.clone();
@@ -113,14 +119,14 @@ impl Actor {
             if let Err(error) = self.attach(&before, &before.node.interfaces) {
                 error!(error = format!("{error:#}"), "can't attach as before");
             }
-            self.controller
-                .apply_with_ways(&mut self.dataplane, &before, ways)
+            self.reconciler
+                .apply_with_routes(&mut self.dataplane, &before, routes)
                 .context("go back to what was there before")?;
             return Err(error);
         }
         self.say(config, &summary);
-        self.report_ways(table);
-        self.watchman.ticks = 0;
+        self.report_routes(table);
+        self.drift_check.ticks = 0;
         Ok(())
     }
 
@@ -128,9 +134,9 @@ impl Actor {
         for vip in &summary.vips_replaced {
             warn!(vip, "the VIP was replaced: its connections are broken");
         }
-        let digests = self.controller.check_entries(&self.dataplane);
+        let digests = self.reconciler.check_entries(&self.dataplane);
         if let Ok(digests) = digests {
-            self.watchman.digest = digests.short();
+            self.drift_check.digest = digests.short();
         }
         info!(
             vips = config.vips.len(),
@@ -140,7 +146,7 @@ impl Actor {
             members_leaving = summary.members_leaving,
             rings_changed = summary.rings_changed,
             slots_moved = summary.slots_moved,
-            digest = self.watchman.digest,
+            digest = self.drift_check.digest,
             "tables filled and read back"
         );
     }
@@ -193,36 +199,36 @@ impl Actor {
 
     /// Looks whether the kernel still has what was loaded.
     pub(super) fn tick_data_path(&mut self) {
-        let vips = self.controller.vip_indexes();
+        let vips = self.reconciler.vip_indexes();
         if !vips.is_empty() {
-            self.look_at_ring(vips[self.watchman.next_ring % vips.len()]);
-            self.watchman.next_ring += 1;
+            self.look_at_ring(vips[self.drift_check.next_ring % vips.len()]);
+            self.drift_check.next_ring += 1;
         }
         // Where shares are off and nobody knows why, the ring may be the reason.
         for vip in vips {
-            let name = self.controller.vip_name(vip).unwrap_or_default();
+            let name = self.reconciler.vip_name(vip).unwrap_or_default();
             if self.watch.is_puzzled(name) {
                 self.look_at_ring(vip);
             }
         }
         self.look_at_links();
-        if self.watchman.ticks.is_multiple_of(LOOK_EVERY) {
+        if self.drift_check.ticks.is_multiple_of(LOOK_EVERY) {
             self.look_at_entries();
             self.look_at_ports();
             let options = load_options(&self.running.config);
             self.observer.maps = self.dataplane.map_sizes(&options);
         }
-        self.watchman.ticks += 1;
+        self.drift_check.ticks += 1;
     }
 
     fn look_at_ring(&mut self, vip: u16) {
-        let name = self.controller.vip_name(vip).unwrap_or_default().to_owned();
+        let name = self.reconciler.vip_name(vip).unwrap_or_default().to_owned();
         let what = ring_is_wrong(&name);
-        match self.controller.check_ring(&self.dataplane, vip) {
+        match self.reconciler.check_ring(&self.dataplane, vip) {
             Ok(digests) => {
                 let is_wrong = digests.is_some_and(|digests| !digests.agree());
                 self.found(what, is_wrong);
-                let shares = is_wrong.then(|| self.controller.shares_found(&self.dataplane, vip));
+                let shares = is_wrong.then(|| self.reconciler.shares_found(&self.dataplane, vip));
                 self.watch.ring_is(vip, shares.flatten());
             }
             Err(error) => error!(%error, vip = name, "its ring can't be read back"),
@@ -230,11 +236,11 @@ impl Actor {
     }
 
     fn look_at_entries(&mut self) {
-        match self.controller.check_entries(&self.dataplane) {
+        match self.reconciler.check_entries(&self.dataplane) {
             Ok(digests) => {
                 let what = "members, VIPs or services in the tables are not what was loaded";
                 self.found(what.to_owned(), !digests.agree());
-                self.watchman.digest = digests.short();
+                self.drift_check.digest = digests.short();
             }
             Err(error) => error!(%error, "the tables can't be read back"),
         }
@@ -270,7 +276,7 @@ impl Actor {
 
     fn read_links(&mut self) {
         match self.dataplane.links() {
-            Ok(links) => self.watchman.links = links,
+            Ok(links) => self.drift_check.links = links,
             Err(error) => error!(%error, "the links to the interfaces can't be read"),
         }
     }
@@ -278,7 +284,7 @@ impl Actor {
     /// The program in the link to an interface, when last looked at; none when there is no link, or the
     /// interface that it was to is gone.
     fn program_on(&self, interface: &str) -> Option<u32> {
-        let mut links = self.watchman.links.iter();
+        let mut links = self.drift_check.links.iter();
         links.find(|link| link.interface == interface)?.program_id
     }
 
@@ -304,13 +310,13 @@ impl Actor {
 
     /// Notes that something is wrong, or is not any more; says so when that changes.
     fn found(&mut self, what: String, is_wrong: bool) {
-        let known = self.watchman.wrong.contains_key(&what);
+        let known = self.drift_check.wrong.contains_key(&what);
         if is_wrong && !known {
             error!(what, "something else changes the data path");
             self.note(Entry::new("alert", what.clone()));
-            self.watchman.wrong.insert(what, Instant::now());
+            self.drift_check.wrong.insert(what, Instant::now());
         } else if !is_wrong && known {
-            let since = self.watchman.wrong.remove(&what);
+            let since = self.drift_check.wrong.remove(&what);
             let seconds = since.map(|since| since.elapsed().as_secs());
             info!(what, seconds, "over");
         }
@@ -319,7 +325,7 @@ impl Actor {
     /// The interfaces, as they were when last looked at.
     pub(super) fn interfaces(&self) -> Vec<InterfaceStatus> {
         let status = |name: &String| {
-            let mut links = self.watchman.links.iter();
+            let mut links = self.drift_check.links.iter();
             let link = links.find(|link| link.interface == *name);
             let link = link.filter(|link| link.program_id.is_some());
             InterfaceStatus {
@@ -340,11 +346,11 @@ impl Actor {
     /// What is wrong with the tables. That the program on an interface is another is seen in the
     /// status.
     pub(super) fn data_path_conditions(&self) -> Vec<Condition> {
-        let tables = self.watchman.wrong.keys();
+        let tables = self.drift_check.wrong.keys();
         let tables = tables.filter(|what| !what.starts_with(INTERFACE));
         // What a wrong ring means for the shares is known a moment later: that alert goes first.
         let tables = tables.filter(|what| {
-            let found = self.watchman.wrong.get(*what);
+            let found = self.drift_check.wrong.get(*what);
             let is_new = found.is_some_and(|at| at.elapsed() < TABLE_IS_JUDGED);
             let mut vips = self.running.config.vips.iter();
             !(is_new && vips.any(|vip| ring_is_wrong(&vip.name) == **what))

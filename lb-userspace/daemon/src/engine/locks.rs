@@ -45,6 +45,7 @@ pub struct BpffsLock {
 }
 
 impl BpffsLock {
+    /// Locks the BPF file system; the lock is held until the value is dropped.
     pub fn take(bpffs: &Path) -> Result<Self, BpffsLockError> {
         let failed = |source| BpffsLockError::System {
             path: bpffs.to_owned(),

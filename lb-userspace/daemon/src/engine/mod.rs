@@ -25,10 +25,10 @@ pub mod locks;
 mod nat_ports;
 mod observe;
 mod request;
+mod routes;
 mod shares;
 mod start;
 mod trial;
-mod ways;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -45,10 +45,10 @@ use command::{Ask, Command};
 use crate::{
     alerts::Alerts,
     clock,
-    controller::system,
     events::Journal,
     http::{self, Caller},
     metrics::{self, Facts},
+    reconciler::system,
     traffic::SharedTraffic,
 };
 use lb_api::{
@@ -77,7 +77,7 @@ const QUEUE: usize = 64;
 pub struct Engine {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<Status>>,
-    ways: watch::Receiver<crate::nexthop::Table>,
+    routes: watch::Receiver<crate::nexthop::Table>,
     journal: Journal,
     traffic: SharedTraffic,
     alerts: Alerts,
@@ -260,7 +260,7 @@ impl Engine {
         make: impl FnOnce(Ask<std::collections::BTreeSet<std::net::IpAddr>>) -> Command,
     ) -> Answer<()> {
         let backends = self.ask(make).await?;
-        ways::first(&mut self.ways.clone(), &backends).await;
+        routes::first(&mut self.routes.clone(), &backends).await;
         Ok(())
     }
 }

@@ -11,11 +11,11 @@ use tracing::{info, warn};
 use super::actor::Actor;
 use crate::{
     alerts::Condition,
-    controller::{
-        Ways,
+    events::Entry,
+    reconciler::{
+        Routes,
         ports::{self, PortError, PortRange},
     },
-    events::Entry,
 };
 use lb_api::Severity;
 use lb_model::config::{Config, Forward};
@@ -28,7 +28,7 @@ struct NatPorts {
 
 impl NatPorts {
     /// None where nothing is forwarded by `nat`.
-    fn of(config: &Config, ways: &Ways) -> Option<Self> {
+    fn of(config: &Config, routes: &Routes) -> Option<Self> {
         let nat = config.vips.iter().filter(|vip| vip.forward == Forward::Nat);
         let backends: BTreeSet<IpAddr> = nat
             .flat_map(|vip| &vip.backends)
@@ -41,8 +41,8 @@ impl NatPorts {
         let mut sources: BTreeSet<IpAddr> = configured.iter().copied().collect();
         for backend in backends {
             if !configured.iter().any(|s| s.is_ipv4() == backend.is_ipv4()) {
-                let way = ways.get(&backend).copied().flatten();
-                sources.extend(way.and_then(|way| way.source));
+                let route = routes.get(&backend).copied().flatten();
+                sources.extend(route.and_then(|route| route.source));
             }
         }
         let range = config.node.nat_ports.clone();
@@ -62,13 +62,13 @@ impl NatPorts {
 
 impl Actor {
     /// Reserves the ports that `nat` is to use and does not use yet, after a look at who has them.
-    pub(super) fn guard_ports(&self, config: &Config, ways: &Ways) -> Result<(), PortError> {
-        let Some(wanted) = NatPorts::of(config, ways) else {
+    pub(super) fn guard_ports(&self, config: &Config, routes: &Routes) -> Result<(), PortError> {
+        let Some(wanted) = NatPorts::of(config, routes) else {
             return Ok(());
         };
         // Before the first packet nothing is used, unless a data path was there already.
         let in_use = self.attached || self.observer.adopted;
-        let used = in_use.then(|| NatPorts::of(&self.running.config, ways));
+        let used = in_use.then(|| NatPorts::of(&self.running.config, routes));
         if used.flatten().is_some_and(|used| wanted.is_part_of(&used)) {
             return Ok(());
         }
@@ -78,11 +78,11 @@ impl Actor {
 
     /// Looks whether a socket has a port that `nat` uses, and says so when that changes.
     pub(super) fn look_at_ports(&mut self) {
-        let used = NatPorts::of(&self.running.config, self.controller.ways());
+        let used = NatPorts::of(&self.running.config, self.reconciler.routes());
         // Reserved first: whoever has one port must not be followed by others.
         let looked = used.map(|used| ports::reserve(&used.range).and_then(|()| used.check()));
         let conflict = looked.and_then(|looked| Some(looked.err()?.to_string()));
-        if conflict == self.watchman.port_conflict {
+        if conflict == self.drift_check.port_conflict {
             return;
         }
         match &conflict {
@@ -92,12 +92,12 @@ impl Actor {
             }
             None => info!("the ports of `nat` are its own again"),
         }
-        self.watchman.port_conflict = conflict;
+        self.drift_check.port_conflict = conflict;
     }
 
     /// That a socket has a port that `nat` uses.
     pub(super) fn port_condition(&self) -> Option<Condition> {
-        let what = self.watchman.port_conflict.as_ref()?;
+        let what = self.drift_check.port_conflict.as_ref()?;
         let key = "data_path:nat_ports";
         let condition = Condition::new(key, "data_path", Severity::Warning, what.clone());
         Some(condition.cause(

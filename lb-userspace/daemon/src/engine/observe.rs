@@ -14,9 +14,9 @@ use super::{actor::Actor, trial::WATCHED_DROPS};
 use crate::{
     alerts,
     clock::later,
-    controller::{MemberReport, ServiceId, VipReport},
     metrics,
     nexthop::Reason,
+    reconciler::{MemberReport, ServiceId, VipReport},
     traffic::{Capacity, MemberSample, Sample, Traffic, VipSample},
 };
 use lb_api::{
@@ -46,7 +46,7 @@ pub(super) struct Observer {
 impl Observer {
     pub(super) fn new(adopted: bool, program_id: u32) -> Self {
         Self {
-            host: crate::controller::system::host_name(),
+            host: crate::reconciler::system::host_name(),
             started_at: super::now(),
             adopted,
             program_id,
@@ -102,7 +102,7 @@ impl Observer {
 impl Actor {
     /// Reads all counters.
     pub(super) fn count(&mut self) {
-        let report = self.controller.report();
+        let report = self.reconciler.report();
         let counted = self.try_count(&report);
         let failed = counted.is_err();
         if let Err(error) = counted
@@ -145,7 +145,7 @@ impl Actor {
 
     /// Publishes how everything stands.
     pub(super) fn publish(&mut self) {
-        let report = self.controller.report();
+        let report = self.reconciler.report();
         let health = self.checks.health.statuses();
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
@@ -182,7 +182,7 @@ impl Actor {
         conditions.extend(self.data_path_conditions());
         conditions.extend(self.share_conditions());
         self.alerts.update(super::now(), &conditions);
-        let (ring_builds, seconds) = self.controller.ring_builds();
+        let (ring_builds, seconds) = self.reconciler.ring_builds();
         let maps = self.maps();
         self.facts.send_modify(|facts| {
             let facts = Arc::make_mut(facts);
@@ -197,7 +197,7 @@ impl Actor {
         let used = |name: &str| {
             Some(match name {
                 "VIPS" => self.running.config.vips.len() as u64,
-                "MEMBERS" => self.controller.member_count() as u64,
+                "MEMBERS" => self.reconciler.member_count() as u64,
                 "RINGS" => self.dataplane.rings.len() as u64,
                 "TRACK" => {
                     let tracked = self.observer.tracked.iter();
@@ -246,7 +246,7 @@ impl Actor {
         let reason = reason.filter(|why| is_l2 || !matches!(why, Reason::BehindGateway { .. }));
         Some(match reason {
             Some(reason) => reason.to_string(),
-            None if self.controller.has_way_to(member.identity.address) => {
+            None if self.reconciler.has_route_to(member.identity.address) => {
                 "there is no address to send from".to_owned()
             }
             None => "the neighbour has not answered yet".to_owned(),

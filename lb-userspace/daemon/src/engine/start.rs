@@ -22,22 +22,22 @@ use super::{
     actor::{Actor, Inbox, Running},
     change::refusal,
     checks::Checks,
-    data_path::Watchman,
+    data_path::DriftCheck,
     import,
     locks::BpffsLock,
     observe::Observer,
     request::{self, Candidate},
+    routes::{self, Said},
     shares::Watch,
-    ways::{self, Said},
 };
 use crate::{
     alerts::{self, Alerts},
-    controller::{Controller, load_options, lock::Lock, ports},
     events::{Entry, Journal},
     health::Health,
     http,
     metrics::Facts,
     nexthop::Resolver,
+    reconciler::{Reconciler, load_options, lock::Lock, ports},
     revision::{AtStart, New, Store},
     traffic::Recorder,
 };
@@ -58,7 +58,7 @@ struct Found {
     file: std::result::Result<Candidate, String>,
     store: Store,
     at_start: AtStart,
-    in_force: Option<(RevisionNumber, RevisionState, Candidate, Option<String>)>,
+    active: Option<(RevisionNumber, RevisionState, Candidate, Option<String>)>,
     lock: Lock,
     /// Where all this was found.
     state_dir: PathBuf,
@@ -70,7 +70,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     pins.mount()?;
     let bpffs_lock = BpffsLock::take(pins.bpffs())?;
     // What is in force decides, and the file where nothing is.
-    let (number, mut candidate, file_digest) = match &found.in_force {
+    let (number, mut candidate, file_digest) = match &found.active {
         Some((number, _, candidate, digest)) => (Some(*number), candidate.clone(), digest.clone()),
         None => {
             let file = found.file.clone().map_err(|why| anyhow!(why))?;
@@ -87,27 +87,27 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     let (mut dataplane, opened) =
         Dataplane::open(&load_options(&candidate.config), &pins).context("open the data path")?;
     tokio::spawn(messages::follow(dataplane.messages(messages::ToLog)?));
-    let controller = match opened {
-        Opened::Fresh => Controller::fresh(),
-        Opened::Adopted => Controller::adopt(&mut dataplane).context("adopt the data path")?,
+    let reconciler = match opened {
+        Opened::Fresh => Reconciler::fresh(),
+        Opened::Adopted => Reconciler::adopt(&mut dataplane).context("adopt the data path")?,
     };
     let adopted = opened == Opened::Adopted;
     let program_id = dataplane.program_id()?;
     info!(
         adopted,
-        members = controller.member_count(),
+        members = reconciler.member_count(),
         program = program_id,
         bpffs = %options.bpffs.display(),
         "data path open"
     );
-    let mut backends: BTreeSet<IpAddr> = ways::backends_of(&candidate.config).collect();
-    backends.extend(controller.backends());
+    let mut backends: BTreeSet<IpAddr> = routes::backends_of(&candidate.config).collect();
+    backends.extend(reconciler.backends());
     if let Ok(file) = &found.file {
-        backends.extend(ways::backends_of(&file.config));
+        backends.extend(routes::backends_of(&file.config));
     }
     let resolver = Resolver::start(backends.iter().copied())?;
     let mut table = resolver.watch();
-    ways::first(&mut table, &backends).await;
+    routes::first(&mut table, &backends).await;
     let (health, health_changes) = Health::start(seed());
     let recorder = Recorder::open(&state_dir, epoch(&pins), super::now());
     let (commands, inbox) = mpsc::channel(QUEUE);
@@ -120,7 +120,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         facts: facts_watch,
         commands,
         status: status_watch,
-        ways: resolver.watch(),
+        routes: resolver.watch(),
         journal: journal.clone(),
         traffic: recorder.traffic(),
     };
@@ -134,8 +134,8 @@ pub(super) async fn start(options: Options) -> Result<Started> {
             file_digest,
         },
         dataplane,
-        controller,
-        ways: resolver.watch(),
+        reconciler,
+        routes: resolver.watch(),
         resolver,
         said: Said::default(),
         store: found.store,
@@ -145,7 +145,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         journal,
         recorder,
         observer,
-        watchman: Watchman::default(),
+        drift_check: DriftCheck::default(),
         attached: false,
         status,
         alerts: alerts.clone(),
@@ -154,7 +154,7 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         _lock: found.lock,
         bpffs_lock,
     };
-    let begun = match found.in_force {
+    let begun = match found.active {
         Some((number, state, ..)) => actor.go_on(number, &state, found.at_start, found.file),
         None => actor.begin(&candidate, found.at_start),
     };
@@ -199,22 +199,22 @@ fn look_around(options: &Options) -> Result<Found> {
         error!("{damage}");
     }
     let at_start = store.at_start(super::now());
-    let in_force = find_in_force(&store, &at_start)?;
+    let active = find_in_force(&store, &at_start)?;
     Ok(Found {
         file,
         store,
         at_start,
-        in_force,
+        active,
         lock,
         state_dir,
     })
 }
 
-type InForce = (RevisionNumber, RevisionState, Candidate, Option<String>);
+type ActiveRevision = (RevisionNumber, RevisionState, Candidate, Option<String>);
 
 /// The newest good revision whose text still means something.
-fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<InForce>> {
-    let mut next = at_start.in_force;
+fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevision>> {
+    let mut next = at_start.active;
     while let Some(number) = next {
         let found = store.get(number)?;
         match request::parse(&found.file_name(), &found.text) {

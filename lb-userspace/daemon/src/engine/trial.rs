@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{
     clock::later,
-    controller::VipReport,
     durable,
     events::Entry,
     fault,
+    reconciler::VipReport,
     revision::{StoreError, not_confirmed, to_the_second},
 };
 use lb_api::{ApiError, ErrorCode, Plan, RevisionNumber, RevisionState};
@@ -286,7 +286,7 @@ impl Trial {
 impl Actor {
     /// A trial of a change that is about to be made.
     pub(super) fn new_trial(&mut self, number: RevisionNumber, vips: Vec<String>) -> Trial {
-        let report = self.controller.report();
+        let report = self.reconciler.report();
         let members = report.iter().flat_map(|vip| {
             let healthy = vip.members.iter().filter(|m| m.healthy && !m.leaving);
             healthy.map(|member| (vip.name.clone(), member.name.clone()))
@@ -344,7 +344,7 @@ impl Actor {
         };
         let mut why = None;
         if trial.deadlines.bake_until.is_some() {
-            let report = self.controller.report();
+            let report = self.reconciler.report();
             why = trial
                 .judge_members(&report)
                 .or_else(|| trial.judge_drops(self.observer.drops_last_s()));
@@ -369,7 +369,7 @@ impl Actor {
         if trial.deadlines.bake_until.is_none() {
             return;
         }
-        let report = self.controller.report();
+        let report = self.reconciler.report();
         let why = self.trial.as_ref().and_then(|t| t.judge_members(&report));
         if why.is_some() {
             self.judge_trial(why);
@@ -388,7 +388,7 @@ impl Actor {
             return;
         }
         if deadlines.bake_until.is_some_and(|until| until <= now) {
-            match trial.judge_newcomers(&self.controller.report()) {
+            match trial.judge_newcomers(&self.reconciler.report()) {
                 // As above.
                 Some(why) => drop(self.revert(&why)),
                 None => self.end_bake(now),
@@ -450,7 +450,7 @@ impl Actor {
     /// What undoing the trial would do.
     pub(super) fn plan_back(&mut self) -> Answer<Plan> {
         let (_, candidate) = self.before_trial()?;
-        self.plan(&candidate, &lb_model::change::ALL_GUARDS)
+        self.plan(&candidate, &lb_model::planner::ALL_GUARDS)
     }
 
     /// Undoes the change on trial.

@@ -290,9 +290,9 @@ mod tests {
             Some(Neighbour::Known([9; 6])),
             None,
         );
-        let way = state.resolved().unwrap();
+        let route = state.resolved().unwrap();
         assert_eq!(
-            (way.mac, way.own_mac, way.mtu, way.ifindex),
+            (route.mac, route.own_mac, route.mtu, route.ifindex),
             ([9; 6], [2; 6], 1400, 3)
         );
     }
@@ -302,9 +302,9 @@ mod tests {
         let known = Some(Neighbour::Known([9; 6]));
         for (backend, expected) in [(BACKEND, Some(GATEWAY)), (GATEWAY, None)] {
             let state = decide(backend, &route(), Some(&link()), known, None);
-            let way = state.resolved().unwrap();
-            assert_eq!(way.gateway, expected);
-            let said = way.obstacle_to_l2().map(|reason| reason.to_string());
+            let route = state.resolved().unwrap();
+            assert_eq!(route.gateway, expected);
+            let said = route.obstacle_to_l2().map(|reason| reason.to_string());
             assert_eq!(said.is_some(), expected.is_some());
             if let Some(said) = said {
                 assert!(said.contains("192.0.2.1 on eth0"), "{said}");

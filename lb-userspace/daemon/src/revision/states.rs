@@ -43,9 +43,9 @@ pub(super) fn is_step(from: &RevisionState, to: &RevisionState) -> bool {
 pub struct AtStart {
     /// The revision that must be in force; none if there is no good one. It may still bake or wait to
     /// be confirmed: its state says until when.
-    pub in_force: Option<RevisionNumber>,
+    pub active: Option<RevisionNumber>,
     /// Revisions that nobody finished, newest first, and what is to be written down of each, once
-    /// `in_force` is in the kernel. A start that does not get that far finds the same again.
+    /// `active` is in the kernel. A start that does not get that far finds the same again.
     pub ended: Vec<(RevisionNumber, RevisionState)>,
 }
 
@@ -56,8 +56,8 @@ pub(super) fn at_start<'a>(
 ) -> AtStart {
     let mut found = AtStart::default();
     for (number, state) in revisions {
-        match (ending(state, now), found.in_force) {
-            (None, None) if is_in_force(state) => found.in_force = Some(number),
+        match (ending(state, now), found.active) {
+            (None, None) if is_in_force(state) => found.active = Some(number),
             (Some(end), None) => found.ended.push((number, end)),
             (_, Some(newer)) if !is_final(state) => {
                 let why = format!("it was not finished when revision {newer} took its place");
@@ -146,9 +146,9 @@ mod tests {
             (RevisionState::Applied, 100, 2, 0),
             (RevisionState::Failed { why: String::new() }, 100, 1, 0),
         ];
-        for (newest, now, in_force, ended) in table {
+        for (newest, now, active, ended) in table {
             let found = start(&[good.clone(), newest.clone()], at(now));
-            assert_eq!(found.in_force, Some(in_force), "{newest:?}");
+            assert_eq!(found.active, Some(active), "{newest:?}");
             assert_eq!(found.ended.len(), ended, "{newest:?}");
         }
         assert_eq!(start(&[], at(0)), AtStart::default());
@@ -165,7 +165,7 @@ mod tests {
                 _ => false,
             };
             let expected = states.iter().rposition(holds).map(|i| i as u64 + 1);
-            prop_assert_eq!(found.in_force, expected);
+            prop_assert_eq!(found.active, expected);
         }
 
         #[test]
@@ -182,11 +182,11 @@ mod tests {
             }
             // The same again, at once; and whenever the next start is, at most one is unfinished.
             let second = start(&states, at(100));
-            prop_assert_eq!(second.in_force, first.in_force);
+            prop_assert_eq!(second.active, first.active);
             prop_assert_eq!(second.ended, vec![]);
             let third = start(&states, at(100 + later));
             prop_assert!(third.ended.len() <= 1);
-            prop_assert!(third.in_force <= first.in_force);
+            prop_assert!(third.active <= first.active);
         }
 
         #[test]

@@ -147,7 +147,7 @@ fn a_diff_shows_no_secrets() {
 }
 
 /// Everything that can be seen of a store.
-fn picture(store: &Store) -> Vec<(Record, String)> {
+fn snapshot(store: &Store) -> Vec<(Record, String)> {
     let all = store.list();
     all.map(|record| (record.clone(), store.get(record.info.number).unwrap().text))
         .collect()
@@ -165,10 +165,10 @@ fn at_every_fault(
             let _none = Faults::none();
             prepare(folder.path())
         };
-        let before = picture(&store);
+        let before = snapshot(&store);
         let (done, passed) = (change(&mut store), faults.passed());
         drop(faults);
-        let after = picture(&open(folder.path()));
+        let after = snapshot(&open(folder.path()));
         let left = fs::read_dir(file_of(folder.path(), "")).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         assert!(
@@ -280,7 +280,7 @@ fn a_damaged_newest_revision_is_told_and_passed_over() {
             "{message}"
         );
         assert_eq!(store.head().unwrap().info.number, 1);
-        assert_eq!(store.at_start(at(9)).in_force, Some(1));
+        assert_eq!(store.at_start(at(9)).active, Some(1));
         assert!(matches!(store.get(2), Err(StoreError::Missing { .. })));
         // It stays, and its number is not used again.
         let number = store.append(new("x")).unwrap().record.info.number;
@@ -303,7 +303,7 @@ fn what_cannot_be_read_is_damaged() {
         let (store, damages) = Store::open(folder.path()).unwrap();
         assert_eq!(damages.len(), 1, "{kind}");
         assert!(damages[0].to_string().contains("Is a directory"));
-        assert_eq!(store.at_start(at(9)).in_force, Some(1), "{kind}");
+        assert_eq!(store.at_start(at(9)).active, Some(1), "{kind}");
     }
 }
 
@@ -410,12 +410,12 @@ proptest! {
             let _ = settle(&mut store);
         }
         let mut store = open(folder.path());
-        prop_assert_eq!(store.at_start(at(now)).in_force, answer.in_force);
+        prop_assert_eq!(store.at_start(at(now)).active, answer.active);
         settle(&mut store).unwrap();
         let store = open(folder.path());
-        prop_assert_eq!(store.head().map(|head| head.info.number), answer.in_force);
+        prop_assert_eq!(store.head().map(|head| head.info.number), answer.active);
         let unfinished = store.unfinished().map(|record| record.info.number);
-        prop_assert!(unfinished.is_none() || unfinished == answer.in_force);
+        prop_assert!(unfinished.is_none() || unfinished == answer.active);
         for number in 1..=ends.len() as u64 {
             if let Some(good) = store.previous_good(number) {
                 prop_assert!(good.info.number < number);

@@ -10,7 +10,7 @@
 //! | [`Walk`]'s VIP lookup | `services`, `ipv4`, `ipv6` |
 //! | `choice` | `select`, `tracking` |
 //! | `session` | `nat`, `nat/session` |
-//! | `way` | `forward`, `encap`, `link` |
+//! | `route` | `forward`, `encap`, `link` |
 //!
 //! What can't be known ahead is assumed: the packet is small and well-formed, is not a fragment and
 //! has hops left. Another packet, or the controller, may change a table between this and the real
@@ -18,10 +18,10 @@
 
 mod choice;
 mod flow;
+mod route;
 mod session;
 mod sources;
 mod walk;
-mod way;
 
 pub use flow::{Flow, FlowError};
 pub use sources::{Names, Sources, Tables, Unnamed};

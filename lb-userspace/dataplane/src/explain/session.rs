@@ -11,8 +11,8 @@ use lb_common::{
 };
 
 use super::{
+    route::mac_text,
     walk::{End, Sent, Step, Stop, Walker, ip_of},
-    way::mac_text,
 };
 use crate::SessionEntry;
 use lb_model::config::Protocol;
@@ -31,8 +31,8 @@ impl Walker<'_> {
             Some(found) => self.follow(&found),
             None => self.begin(vip)?,
         };
-        let way = self.way(rewriting.member)?;
-        self.send_rewritten(&way, rewriting.source, rewriting.dest)
+        let route = self.route(rewriting.member)?;
+        self.send_rewritten(&route, rewriting.source, rewriting.dest)
     }
 
     /// Entries are found by this: `scope` is the VIP, or the NAT source with [`REPLY`].

@@ -264,8 +264,8 @@ impl Walker<'_> {
             return self.request(index, &vip);
         }
         let choice = self.choose(&vip)?;
-        let way = self.way(choice.member)?;
-        self.send(&vip, &way, choice.flow_hash)
+        let route = self.route(choice.member)?;
+        self.send(&vip, &route, choice.flow_hash)
     }
 
     pub(super) fn vip_label(&self, index: u16) -> String {

@@ -329,7 +329,7 @@ fn read_health(mut health: Section<'_, '_>) -> Health {
         ("udp", Kind::Udp),
         ("exec", Kind::Exec),
     ];
-    let ways = [("vip", Via::Vip), ("direct", Via::Direct)];
+    let routes = [("vip", Via::Vip), ("direct", Via::Direct)];
     let ms = Duration::from_millis;
     Health {
         kind: health.required(
@@ -358,7 +358,7 @@ fn read_health(mut health: Section<'_, '_>) -> Health {
         timeout: health.value("timeout", value::duration(ms(10)..=ms(60_000))),
         rise: health.value("rise", value::integer(1..=100)),
         fall: health.value("fall", value::integer(1..=100)),
-        via: health.value("via", value::one_of(&ways)),
+        via: health.value("via", value::one_of(&routes)),
         damping: health.value("damping", value::yes_or_no),
         slow_start: health.value("slow_start", value::duration(Duration::ZERO..=HOUR)),
         panic_threshold: health.value("panic_threshold", value::fraction(true)),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::HOST;
 use crate::doctor::{Findings, Folder, Host};
-use lb_daemon::controller::nat_sources;
+use lb_daemon::reconciler::nat_sources;
 use lb_model::config::{Config, Forward};
 
 /// Less room than this for revisions is soon used up.

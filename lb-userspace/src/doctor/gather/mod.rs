@@ -14,7 +14,7 @@ use std::{
 
 use super::{Host, Interface, Ports};
 use lb_daemon::{
-    controller::ports,
+    reconciler::ports,
     nexthop::{self, NextHopError, Reason, Resolver, State},
 };
 use lb_dataplane::Pins;

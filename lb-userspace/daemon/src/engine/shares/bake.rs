@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Watch, thresholds};
-use crate::{controller::VipReport, traffic::Traffic};
+use crate::{reconciler::VipReport, traffic::Traffic};
 use lb_api::RevisionNumber;
 use lb_model::config::{self, Fraction};
 use lb_skew::{AfterChange, ChangedMember, Reference, Verdict};

@@ -38,8 +38,8 @@ use words::Speech;
 use super::actor::Actor;
 use crate::{
     alerts::Condition,
-    controller::{MemberReport, ServiceId, VipReport},
     events::Entry,
+    reconciler::{MemberReport, ServiceId, VipReport},
     traffic::Traffic,
 };
 use lb_api::{Plan, RevisionNumber, Totals};
@@ -290,7 +290,7 @@ pub(super) fn thresholds(skew: &config::Skew) -> Thresholds {
 impl Actor {
     /// Gives the watch what was counted in the last second.
     pub(super) fn watch_shares(&mut self) {
-        let report = self.controller.report();
+        let report = self.reconciler.report();
         self.watch.sampled.age();
         if let Err(error) = self.read_samples(&report) {
             error!(%error, "the sampled flows can't be read");

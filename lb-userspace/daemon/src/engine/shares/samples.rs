@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use super::sampling::Sampling;
-use crate::controller::VipReport;
+use crate::reconciler::VipReport;
 use lb_model::config;
 use lb_skew::{Elephant, Openings, Samples, Source};
 

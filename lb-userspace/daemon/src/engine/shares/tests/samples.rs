@@ -8,7 +8,7 @@ use super::super::{
     samples::Sampled,
     sampling::{Demand, Sampling},
 };
-use crate::controller::{MemberReport, ServiceId, VipReport};
+use crate::reconciler::{MemberReport, ServiceId, VipReport};
 use lb_model::{
     config::{self, BackendState, Config},
     ring::Identity,

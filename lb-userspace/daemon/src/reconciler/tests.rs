@@ -10,8 +10,8 @@ use lb_common::{
 use proptest::prelude::*;
 
 use super::{
-    entry::{Way, Ways},
-    error::ControllerError,
+    entry::{Route, Routes},
+    error::ReconcilerError,
     plan::{Plan, Summary},
     state::{ServiceId, State},
 };
@@ -48,8 +48,8 @@ fn config_of(vips: &BTreeMap<u8, BTreeMap<u8, u32>>) -> Config {
     parse(&text)
 }
 
-fn ways() -> Ways {
-    let way = Way {
+fn routes() -> Routes {
+    let route = Route {
         next_hop: NextHop {
             mac: [2; 6],
             egress: 1,
@@ -57,13 +57,15 @@ fn ways() -> Ways {
         on_link: true,
         source: Some([10, 0, 0, 254].into()),
     };
-    (1..10).map(|b| ([10, 0, 0, b].into(), Some(way))).collect()
+    (1..10)
+        .map(|b| ([10, 0, 0, b].into(), Some(route)))
+        .collect()
 }
 
 /// Plans, and pretends that the images were staged.
-fn next(state: &State, config: &Config) -> Result<(State, Summary), ControllerError> {
-    let ways = ways();
-    let (mut next, summary) = Plan::new(state, config, &ways).configure()?.finish(1)?;
+fn next(state: &State, config: &Config) -> Result<(State, Summary), ReconcilerError> {
+    let routes = routes();
+    let (mut next, summary) = Plan::new(state, config, &routes).configure()?.finish(1)?;
     for vip in next.vips.values_mut() {
         vip.dirty = false;
         vip.entry.ring = lb_common::vip::Vip::pack_ring(1, 251);
@@ -115,7 +117,7 @@ proptest! {
             prop_assert_eq!(eligible, vips.values().map(BTreeMap::len).sum::<usize>());
             let same = next(&after, &config_of(&vips)).unwrap();
             prop_assert_eq!(same.1, Summary::default());
-            prop_assert_eq!(same.0.picture(), after.picture());
+            prop_assert_eq!(same.0.snapshot(), after.snapshot());
             state = after;
         }
     }
@@ -157,7 +159,7 @@ fn what_would_lose_every_flow_replaces_the_vip_and_says_so() {
                 .keys()
                 .all(|index| !members.contains_key(index))
         );
-        let (before, after) = (state.picture().services, after.picture().services);
+        let (before, after) = (state.snapshot().services, after.snapshot().services);
         assert!(
             before.keys().eq(after.keys()),
             "the services stay, and name another VIP"
@@ -203,7 +205,7 @@ fn an_address_names_the_protocols_that_it_serves() {
             )
         });
         let (state, _) = next(&State::default(), &parse(&vips.collect::<String>())).unwrap();
-        let services = state.picture().services;
+        let services = state.snapshot().services;
         let (_, &address) = services
             .iter()
             .find(|(key, _)| key.protocol() == 0)
@@ -219,11 +221,11 @@ fn an_address_names_the_protocols_that_it_serves() {
 #[test]
 fn a_source_that_is_a_vips_address_is_not_used() {
     let config = one("forward = \"nat\"");
-    let mut ways = ways();
-    for way in ways.values_mut().flatten() {
-        way.source = Some([203, 0, 113, 1].into());
+    let mut routes = routes();
+    for route in routes.values_mut().flatten() {
+        route.source = Some([203, 0, 113, 1].into());
     }
-    let (next, _) = Plan::new(&State::default(), &config, &ways)
+    let (next, _) = Plan::new(&State::default(), &config, &routes)
         .configure()
         .unwrap()
         .finish(1)
@@ -238,13 +240,13 @@ fn a_source_that_is_a_vips_address_is_not_used() {
 
 #[test]
 fn a_way_through_a_gateway_is_none_for_l2() {
-    let mut ways = ways();
-    for way in ways.values_mut().flatten() {
-        way.on_link = false;
+    let mut routes = routes();
+    for route in routes.values_mut().flatten() {
+        route.on_link = false;
     }
     for (forward, expected) in [("l2", false), ("ipip", true), ("nat", true)] {
         let config = one(&format!("forward = \"{forward}\""));
-        let (next, _) = Plan::new(&State::default(), &config, &ways)
+        let (next, _) = Plan::new(&State::default(), &config, &routes)
             .configure()
             .unwrap()
             .finish(1)
@@ -258,8 +260,8 @@ fn a_way_through_a_gateway_is_none_for_l2() {
 fn what_is_not_known_about_a_way_changes_nothing() {
     let config = one("forward = \"ipip\"");
     let (state, _) = next(&State::default(), &config).unwrap();
-    let plan = |ways: &Ways| {
-        let (next, _) = Plan::new(&state, &config, ways)
+    let plan = |routes: &Routes| {
+        let (next, _) = Plan::new(&state, &config, routes)
             .configure()
             .unwrap()
             .finish(1)
@@ -267,8 +269,8 @@ fn what_is_not_known_about_a_way_changes_nothing() {
         next.members.values().next().unwrap().entry
     };
     let before = state.members.values().next().unwrap().entry;
-    assert_eq!(plan(&Ways::new()), before);
-    let none = Ways::from([([10, 0, 0, 1].into(), None)]);
+    assert_eq!(plan(&Routes::new()), before);
+    let none = Routes::from([([10, 0, 0, 1].into(), None)]);
     assert_eq!(
         plan(&none),
         lb_common::member::Member {

@@ -18,16 +18,16 @@ use lb_common::{
 
 use super::{
     entry::NO_NAT_SOURCE,
-    error::{ControllerError, Result},
+    error::{ReconcilerError, Result},
     parallel::in_parallel,
-    state::{Picture, ServiceKey, State, VipState},
+    state::{ServiceKey, Snapshot, State, VipState},
 };
 use crate::fault;
 use lb_dataplane::{Dataplane, DataplaneError, ImageIndex};
 
 /// A write to a map follows, which a test may have asked to fail.
 fn point(name: &str) -> Result<()> {
-    fault::point(name).map_err(ControllerError::Fault)
+    fault::point(name).map_err(ReconcilerError::Fault)
 }
 
 /// Stages the rings that changed, all before any is swapped in; returns their images.
@@ -74,7 +74,7 @@ pub(super) fn unnamed_images(from: &State, to: &State) -> Vec<ImageIndex> {
 }
 
 /// Makes the tables hold `to`, given that they hold `from`.
-pub(super) fn install(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+pub(super) fn install(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     write_sources(dataplane, from, to)?;
     write_members(dataplane, from, to)?;
     let mut freed = false;
@@ -104,7 +104,7 @@ pub(super) fn install(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -
     clear(dataplane, from, to)
 }
 
-fn write_sources(dataplane: &Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+fn write_sources(dataplane: &Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     for (&index, source) in &to.sources {
         if from.sources.get(&index) != Some(source) {
             point("map: write a NAT source")?;
@@ -124,7 +124,7 @@ fn differ_in_words(a: &Member, b: &Member) -> bool {
     words == *b && control::generation(a.control) == control::generation(b.control)
 }
 
-fn write_members(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+fn write_members(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     let mut rewritten = Vec::new();
     for (&index, new) in &to.members {
         match from.members.get(&index) {
@@ -181,7 +181,7 @@ fn rewrite_members(
     Ok(())
 }
 
-fn write_vips(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     for (&index, new) in &to.vips {
         match from.vips.get(&index) {
             Some(old) if old == new => {}
@@ -202,27 +202,27 @@ fn write_vips(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result
 }
 
 /// Reads back what was written.
-fn verify(dataplane: &Dataplane, picture: &Picture) -> Result<()> {
-    let wrong = |table, index: u16| ControllerError::Readback {
+fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
+    let wrong = |table, index: u16| ReconcilerError::Readback {
         table,
         index: index.into(),
     };
-    for (&index, member) in &picture.members {
+    for (&index, member) in &snapshot.members {
         if dataplane.members.read(index)? != *member {
             return Err(wrong("MEMBERS", index));
         }
     }
-    for (&index, vip) in &picture.vips {
+    for (&index, vip) in &snapshot.vips {
         if dataplane.vips.read(index)? != *vip {
             return Err(wrong("VIPS", index));
         }
     }
-    for (&index, source) in &picture.sources {
+    for (&index, source) in &snapshot.sources {
         if dataplane.nat_sources.read(index.into())? != *source {
             return Err(wrong("NAT_SOURCES", index));
         }
     }
-    for (key, target) in &picture.services {
+    for (key, target) in &snapshot.services {
         if dataplane.services.get(&key.vip_key())? != Some(*target) {
             return Err(wrong("VIP_TABLE", ServiceKey::port(*key)));
         }
@@ -243,7 +243,7 @@ pub(super) fn verify_rings(
     let verified = in_parallel(read.collect(), |(index, vip, image)| {
         let verified = dataplane.rings.verify(image, &vip.ring.to_image());
         verified.map_err(|error| match error {
-            DataplaneError::Readback { .. } => ControllerError::Readback {
+            DataplaneError::Readback { .. } => ReconcilerError::Readback {
                 table: "RINGS (of VIP)",
                 index: index.into(),
             },
@@ -254,7 +254,7 @@ pub(super) fn verify_rings(
 }
 
 /// Clears what nothing names any more, with the flows of members that are gone.
-fn clear(dataplane: &mut Dataplane, from: &Picture, to: &Picture) -> Result<()> {
+fn clear(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     let gone = from
         .members
         .keys()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_common::{ring::MemberIndex, vip::track};
 
-use super::{Controller, error::Result, state::State};
+use super::{Reconciler, error::Result, state::State};
 use lb_dataplane::{Dataplane, SessionLimits};
 
 /// Seen without a name this many times in a row, a second apart: no program that runs can name it.
@@ -25,7 +25,7 @@ pub struct Tick {
     pub members_gone: u32,
 }
 
-impl Controller {
+impl Reconciler {
     /// To be called about every second, with the data path's time ([`Dataplane::now_s`]).
     ///
     /// # Errors

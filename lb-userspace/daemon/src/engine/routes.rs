@@ -16,13 +16,13 @@ use tracing::{error, info, warn};
 
 use super::actor::Actor;
 use crate::{
-    controller::{Way, Ways},
     nexthop::{Reason, State, Table},
+    reconciler::{Route, Routes},
 };
 use lb_model::config::Config;
 
 /// How long a change waits for the ways to its backends.
-const FIRST_WAYS: Duration = Duration::from_secs(2);
+const FIRST_ROUTES: Duration = Duration::from_secs(2);
 
 /// Waits until the kernel was asked about all backends and their neighbours answered, or not for
 /// some time: the others follow when they answer.
@@ -34,7 +34,7 @@ pub(super) async fn first(watch: &mut watch::Receiver<Table>, backends: &BTreeSe
         })
     };
     // Running out of time, or out of a resolver, is found out later.
-    let _ = timeout_at(Instant::now() + FIRST_WAYS, watch.wait_for(known)).await;
+    let _ = timeout_at(Instant::now() + FIRST_ROUTES, watch.wait_for(known)).await;
 }
 
 /// Addresses of the backends of a configuration.
@@ -56,14 +56,14 @@ pub(super) struct Said {
 
 impl Actor {
     /// The ways as the tables need them; interfaces get their place in the egress table.
-    pub(super) fn ways(&mut self, table: &Table) -> Result<Ways> {
-        let mut ways = Ways::new();
+    pub(super) fn routes(&mut self, table: &Table) -> Result<Routes> {
+        let mut routes = Routes::new();
         for (&backend, state) in table {
             let resolved = match state {
                 State::Resolved(resolved) => resolved,
                 State::Unresolved(Reason::Asking { .. }) => continue,
                 State::Unresolved(_) => {
-                    ways.insert(backend, None);
+                    routes.insert(backend, None);
                     continue;
                 }
             };
@@ -76,7 +76,7 @@ impl Actor {
                 Err(error) => {
                     // The interface may have gone this very moment.
                     warn!(%error, interface = resolved.ifname, "no frames can leave there");
-                    ways.insert(backend, None);
+                    routes.insert(backend, None);
                     continue;
                 }
             };
@@ -84,21 +84,21 @@ impl Actor {
                 mac: resolved.mac,
                 egress,
             };
-            let way = Way {
+            let route = Route {
                 next_hop,
                 on_link: resolved.gateway.is_none(),
                 source: resolved.source,
             };
-            ways.insert(backend, Some(way));
+            routes.insert(backend, Some(route));
         }
-        Ok(ways)
+        Ok(routes)
     }
 
-    pub(super) fn ways_changed(&mut self) {
-        let table = self.ways.borrow_and_update().clone();
+    pub(super) fn routes_changed(&mut self) {
+        let table = self.routes.borrow_and_update().clone();
         let changed = self
-            .ways(&table)
-            .and_then(|ways| Ok(self.controller.set_ways(&mut self.dataplane, ways)?));
+            .routes(&table)
+            .and_then(|routes| Ok(self.reconciler.set_routes(&mut self.dataplane, routes)?));
         let stale = changed.err().map(|error| format!("{error:#}"));
         if stale != self.said.stale {
             match &stale {
@@ -110,21 +110,21 @@ impl Actor {
             }
         }
         self.said.stale = stale;
-        self.report_ways(&table);
+        self.report_routes(&table);
         self.follow_probe_interfaces();
     }
 
     /// Says which ways are not known, and which are again: each once.
-    pub(super) fn report_ways(&mut self, table: &Table) {
+    pub(super) fn report_routes(&mut self, table: &Table) {
         for (&backend, state) in table {
-            let l2 = self.controller.l2_backends_at(backend);
+            let l2 = self.reconciler.l2_backends_at(backend);
             let (reason, named) = match state {
                 // The answer is on its way.
                 State::Unresolved(Reason::Asking { .. }) => continue,
                 State::Unresolved(reason) => {
-                    (Some(reason.clone()), self.controller.backends_at(backend))
+                    (Some(reason.clone()), self.reconciler.backends_at(backend))
                 }
-                State::Resolved(way) if !l2.is_empty() => (way.obstacle_to_l2(), l2),
+                State::Resolved(route) if !l2.is_empty() => (route.obstacle_to_l2(), l2),
                 State::Resolved(_) => (None, Vec::new()),
             };
             let before = match &reason {
@@ -139,8 +139,8 @@ impl Actor {
                     warn!(%backend, backends = named.join(", "), %reason, "no next hop: its packets are dropped");
                 }
                 None => {
-                    let interface = state.resolved().map(|way| way.ifname.as_str());
-                    let named = self.controller.backends_at(backend).join(", ");
+                    let interface = state.resolved().map(|route| route.ifname.as_str());
+                    let named = self.reconciler.backends_at(backend).join(", ");
                     info!(%backend, backends = named, interface, "next hop found");
                 }
             }
@@ -148,7 +148,7 @@ impl Actor {
         self.said
             .unresolved
             .retain(|backend, _| table.contains_key(backend));
-        let without = self.controller.without_source();
+        let without = self.reconciler.without_source();
         if without != self.said.without_source && !without.is_empty() {
             warn!(
                 backends = without.join(", "),
@@ -162,7 +162,7 @@ impl Actor {
     /// Has the resolver look for the backends of the running configuration, those that leave, and
     /// `more`.
     pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
-        let mut backends = self.controller.backends();
+        let mut backends = self.reconciler.backends();
         backends.extend(backends_of(&self.running.config));
         backends.extend(more);
         self.resolver.set_backends(backends);

@@ -6,7 +6,7 @@ use lb_model::transition::RingError;
 /// A change was refused or failed. What was there before is there again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ControllerError {
+pub enum ReconcilerError {
     /// A setting of the node that the maps were made with.
     #[error(
         "{what} can't be changed from {has} to {new} while the data path is loaded: keep it, or run \
@@ -70,11 +70,11 @@ pub enum ControllerError {
     #[error("{first}; and going back to what was there before failed as well: {second}")]
     NotUndone {
         /// Why the change failed.
-        first: Box<ControllerError>,
+        first: Box<ReconcilerError>,
         /// Why it could not be undone.
-        second: Box<ControllerError>,
+        second: Box<ReconcilerError>,
     },
 }
 
 /// Result of a change.
-pub type Result<T> = std::result::Result<T, ControllerError>;
+pub type Result<T> = std::result::Result<T, ReconcilerError>;

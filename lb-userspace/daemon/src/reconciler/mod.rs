@@ -10,7 +10,7 @@
 //! then is undone: the old picture is installed again.
 //!
 //! Members that leave the configuration keep their flows: they have no slots, but serve until no
-//! ring, no tracked flow and no session names them ([`Controller::tick`]). To cut their flows, set
+//! ring, no tracked flow and no session names them ([`Reconciler::tick`]). To cut their flows, set
 //! `state = "disabled"` first.
 
 mod adoption;
@@ -44,8 +44,8 @@ use std::{
 
 use lb_common::ring::MemberIndex;
 
-pub use entry::{Way, Ways, address};
-pub use error::{ControllerError, Result};
+pub use entry::{Route, Routes, address};
+pub use error::{ReconcilerError, Result};
 pub use integrity::Digests;
 pub use maintenance::Tick;
 pub use plan::Summary;
@@ -75,11 +75,11 @@ pub fn load_options(config: &Config) -> LoadOptions {
 
 /// What the tables of a data path hold, and why.
 #[derive(Debug)]
-pub struct Controller {
+pub struct Reconciler {
     state: State,
     /// The configuration that was applied last.
     config: Option<Config>,
-    ways: Ways,
+    routes: Routes,
     /// Whether members count as up although nobody has checked them.
     presume_up: bool,
     counted: report::Counted,
@@ -100,14 +100,14 @@ pub struct HealthUpdate {
     pub ramp: Fraction,
 }
 
-impl Controller {
+impl Reconciler {
     /// For a data path with empty tables.
     #[must_use]
     pub fn fresh() -> Self {
         Self {
             state: State::default(),
             config: None,
-            ways: Ways::new(),
+            routes: Routes::new(),
             presume_up: false,
             counted: report::Counted::default(),
             built: (0, Duration::ZERO),
@@ -135,7 +135,7 @@ impl Controller {
         Ok(Self {
             state,
             config: None,
-            ways: Ways::new(),
+            routes: Routes::new(),
             presume_up: false,
             counted: report::Counted::default(),
             built: (0, Duration::ZERO),
@@ -148,8 +148,8 @@ impl Controller {
     ///
     /// The configuration can't be had, or the kernel refused; the tables hold what they held.
     pub fn apply(&mut self, dataplane: &mut Dataplane, config: &Config) -> Result<Summary> {
-        let ways = self.ways.clone();
-        self.apply_with_ways(dataplane, config, ways)
+        let routes = self.routes.clone();
+        self.apply_with_routes(dataplane, config, routes)
     }
 
     /// Makes the tables hold a configuration, and what is now known about the ways to its backends.
@@ -157,18 +157,18 @@ impl Controller {
     /// # Errors
     ///
     /// As [`Self::apply`].
-    pub fn apply_with_ways(
+    pub fn apply_with_routes(
         &mut self,
         dataplane: &mut Dataplane,
         config: &Config,
-        ways: Ways,
+        routes: Routes,
     ) -> Result<Summary> {
         if let Some(running) = &self.config {
             check_node(running, config)?;
         }
         let now_s = dataplane.now_s()? as u32;
         let begun = Instant::now();
-        let mut plan = Plan::new(&self.state, config, &ways);
+        let mut plan = Plan::new(&self.state, config, &routes);
         if self.presume_up {
             plan = plan.presume_up();
         }
@@ -176,14 +176,14 @@ impl Controller {
         self.note_built(&summary, begun);
         self.commit(dataplane, next)?;
         self.config = Some(config.clone());
-        self.ways = ways;
+        self.routes = routes;
         Ok(summary)
     }
 
     /// The ways to the backends that are in the tables.
     #[must_use]
-    pub fn ways(&self) -> &Ways {
-        &self.ways
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// Tells what is now known about the ways to the backends.
@@ -191,14 +191,14 @@ impl Controller {
     /// # Errors
     ///
     /// The kernel refused; the tables hold what they held.
-    pub fn set_ways(&mut self, dataplane: &mut Dataplane, ways: Ways) -> Result<()> {
-        if ways == self.ways {
+    pub fn set_routes(&mut self, dataplane: &mut Dataplane, routes: Routes) -> Result<()> {
+        if routes == self.routes {
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.ways, ways);
+        let before = std::mem::replace(&mut self.routes, routes);
         let done = self.reconcile(dataplane).map(drop);
         if done.is_err() {
-            self.ways = before;
+            self.routes = before;
         }
         done
     }
@@ -208,7 +208,7 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// [`ControllerError::Unknown`] names; or the kernel refused: the tables hold what they held.
+    /// [`ReconcilerError::Unknown`] names; or the kernel refused: the tables hold what they held.
     pub fn set_health(
         &mut self,
         dataplane: &mut Dataplane,
@@ -288,7 +288,7 @@ impl Controller {
         };
         let now_s = dataplane.now_s()? as u32;
         let begun = Instant::now();
-        let (next, summary) = Plan::new(&self.state, config, &self.ways).finish(now_s)?;
+        let (next, summary) = Plan::new(&self.state, config, &self.routes).finish(now_s)?;
         self.note_built(&summary, begun);
         self.commit(dataplane, next)?;
         Ok(summary)
@@ -297,7 +297,7 @@ impl Controller {
     /// Makes the tables hold the next state, or what they held before.
     fn commit(&mut self, dataplane: &mut Dataplane, mut next: State) -> Result<()> {
         let staged = install::stage(dataplane, &mut next)?;
-        let (from, to) = (self.state.picture(), next.picture());
+        let (from, to) = (self.state.snapshot(), next.snapshot());
         let installed = install::install(dataplane, &from, &to)
             .and_then(|()| install::verify_rings(dataplane, &next, &staged));
         if let Err(first) = installed {
@@ -305,7 +305,7 @@ impl Controller {
             install::retire(dataplane, &staged);
             return Err(match undone {
                 Ok(()) => first,
-                Err(second) => ControllerError::NotUndone {
+                Err(second) => ReconcilerError::NotUndone {
                     first: first.into(),
                     second: second.into(),
                 },
@@ -323,7 +323,7 @@ impl Controller {
         let found = members.find(|(_, m)| !m.leaving && m.name == backend && names(m.vip));
         found
             .map(|(index, _)| *index)
-            .ok_or_else(|| ControllerError::Unknown {
+            .ok_or_else(|| ReconcilerError::Unknown {
                 vip: vip.to_owned(),
                 backend: backend.to_owned(),
             })
@@ -382,7 +382,7 @@ impl Controller {
         self.named(|member, forward| {
             forward != Forward::L2.code()
                 && member.entry.source == [0; 2]
-                && self.has_way_to(member.identity.address)
+                && self.has_route_to(member.identity.address)
         })
     }
 
@@ -438,7 +438,7 @@ fn check_node(running: &Config, wanted: &Config) -> Result<()> {
     ];
     for (what, has, new) in pairs {
         if has != new {
-            return Err(ControllerError::NodeFixed {
+            return Err(ReconcilerError::NodeFixed {
                 what,
                 has: has.to_string(),
                 new: new.to_string(),

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Controller,
+    Reconciler,
     error::Result,
     plan::Plan,
     state::{ServiceId, State, VipState},
@@ -69,17 +69,17 @@ pub struct SidePreview {
     pub slots: u32,
 }
 
-impl Controller {
+impl Reconciler {
     /// What [`Self::apply`] would make of the tables. Pure: no table is looked at.
     ///
     /// # Errors
     ///
-    /// What planning refuses: see [`super::ControllerError`].
+    /// What planning refuses: see [`super::ReconcilerError`].
     pub fn preview(&self, config: &Config, now_s: u64) -> Result<Preview> {
         if let Some(running) = &self.config {
             super::check_node(running, config)?;
         }
-        let plan = Plan::new(&self.state, config, &self.ways).presume_up();
+        let plan = Plan::new(&self.state, config, &self.routes).presume_up();
         let (next, _) = plan.configure()?.finish(now_s as u32)?;
         let wanted = config.vips.iter().map(ServiceId::of);
         let gone = self.state.vips.values().map(|vip| vip.service);

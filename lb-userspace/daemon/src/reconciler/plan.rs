@@ -11,8 +11,8 @@ use lb_common::{
 };
 
 use super::{
-    entry::{self, NO_NAT_SOURCE, Source, Ways, forward_name},
-    error::{ControllerError, Result},
+    entry::{self, NO_NAT_SOURCE, Routes, Source, forward_name},
+    error::{ReconcilerError, Result},
     indexes::next_free,
     rings::change_rings,
     state::{MemberState, ServiceId, SourceState, State, VipState},
@@ -51,7 +51,7 @@ pub struct Summary {
 pub(super) struct Plan<'a> {
     before: &'a State,
     config: &'a Config,
-    ways: &'a Ways,
+    routes: &'a Routes,
     /// Whether members that are new count as up at once.
     presume_up: bool,
     pub(super) next: State,
@@ -59,11 +59,11 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(before: &'a State, config: &'a Config, ways: &'a Ways) -> Self {
+    pub(super) fn new(before: &'a State, config: &'a Config, routes: &'a Routes) -> Self {
         Self {
             before,
             config,
-            ways,
+            routes,
             presume_up: false,
             next: before.clone(),
             summary: Summary::default(),
@@ -150,7 +150,7 @@ impl<'a> Plan<'a> {
         let taken =
             |index| self.next.vips.contains_key(&index) || self.before.vips.contains_key(&index);
         let index = next_free(self.next.last_vip, MAX_VIPS, taken).ok_or_else(|| {
-            ControllerError::Full {
+            ReconcilerError::Full {
                 what: format!("VIP {}", vip.name),
                 limit: MAX_VIPS,
                 hint: "remove VIPs first, in a change of its own",
@@ -218,7 +218,7 @@ impl<'a> Plan<'a> {
             self.next.members.contains_key(&index) || self.before.members.contains_key(&index)
         };
         let index = next_free(self.next.last_member, MAX_MEMBERS, taken).ok_or_else(|| {
-            ControllerError::Full {
+            ReconcilerError::Full {
                 what: format!("backend {} of VIP {}", backend.name, vip.name),
                 limit: MAX_MEMBERS,
                 hint: "backends that were removed keep their place until their last flow ends; remove \
@@ -278,7 +278,7 @@ impl<'a> Plan<'a> {
     /// The host's own address on the way to a backend, unless it is that of a VIP: replies to it would
     /// be taken for requests.
     fn way_source(&self, backend: IpAddr) -> Option<IpAddr> {
-        let source = self.ways.get(&backend)?.as_ref()?.source?;
+        let source = self.routes.get(&backend)?.as_ref()?.source?;
         let is_vip = self
             .next
             .vips
@@ -324,7 +324,7 @@ impl<'a> Plan<'a> {
         for address in wanted {
             let taken = |index| self.next.sources.contains_key(&index);
             let index = next_free(None, u32::from(NO_NAT_SOURCE), taken).ok_or_else(|| {
-                ControllerError::Full {
+                ReconcilerError::Full {
                     what: format!("NAT source {address}"),
                     limit: u32::from(NO_NAT_SOURCE),
                     hint: "name fewer addresses in node.nat_source",
@@ -370,8 +370,8 @@ impl<'a> Plan<'a> {
     }
 
     fn has_way(&self, member: &MemberState) -> bool {
-        let way = self.ways.get(&member.identity.address);
-        way.is_some_and(Option::is_some)
+        let route = self.routes.get(&member.identity.address);
+        route.is_some_and(Option::is_some)
     }
 
     fn write_members(&mut self) {
@@ -388,12 +388,12 @@ impl<'a> Plan<'a> {
 
     fn member_entry(&self, index: MemberIndex, member: &MemberState) -> Member {
         let old = &member.entry;
-        let next_hop = match self.ways.get(&member.identity.address) {
+        let next_hop = match self.routes.get(&member.identity.address) {
             // `l2` leaves the VIP's address in the packet: a gateway would route it back here, again and
             // again.
-            Some(way) => way
-                .filter(|way| way.on_link || !self.forwards(member, Forward::L2))
-                .map_or(0, |way| way.next_hop.pack()),
+            Some(route) => route
+                .filter(|route| route.on_link || !self.forwards(member, Forward::L2))
+                .map_or(0, |route| route.next_hop.pack()),
             None => old.next_hop,
         };
         let source = self.source(index, member);

@@ -15,7 +15,7 @@ use lb_model::{
 
 /// The way to a backend, as far as the tables need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Route {
     /// MAC address and egress.
     pub next_hop: NextHop,
     /// Whether the next hop is the backend itself, not a gateway: `l2` needs that.
@@ -26,7 +26,7 @@ pub struct Way {
 
 /// The ways to backends. `None`: there is none. Not in it: nothing is known yet, and what the tables
 /// hold stays (after a restart, the neighbour that served until now may take a moment to answer).
-pub type Ways = BTreeMap<IpAddr, Option<Way>>;
+pub type Routes = BTreeMap<IpAddr, Option<Route>>;
 
 /// "Don't fragment" as the bytes of an IPv4 header have it; the data path writes the same word.
 const DONT_FRAGMENT: u32 = 0x0040 << 16;

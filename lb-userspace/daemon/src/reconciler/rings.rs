@@ -11,7 +11,7 @@ use std::{
 use lb_common::{ring::MemberIndex, vip::track};
 
 use super::{
-    error::{ControllerError, Result},
+    error::{ReconcilerError, Result},
     parallel::in_parallel,
     state::VipState,
 };
@@ -54,7 +54,7 @@ struct Change<'a> {
 impl<'a> Change<'a> {
     fn new(vip: &'a mut VipState, members: Vec<RingMember>) -> Result<Self> {
         let slots = vip.ring.slots().len() as u32;
-        let size = RingSize::new(slots).ok_or_else(|| ControllerError::Adoption {
+        let size = RingSize::new(slots).ok_or_else(|| ReconcilerError::Adoption {
             what: format!(
                 "VIP {} has a ring of {slots} slots, which is no valid size",
                 vip.name

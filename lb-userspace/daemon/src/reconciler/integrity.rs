@@ -1,7 +1,7 @@
 //! Proof that the kernel holds what was meant: both sides hashed, and compared.
 //!
 //! After a swap everything is read back ([`super::install`]). Later something else may write to the
-//! pinned maps; [`Controller::check_entries`] and [`Controller::check_ring`] look again. A ring is
+//! pinned maps; [`Reconciler::check_entries`] and [`Reconciler::check_ring`] look again. A ring is
 //! half a megabyte, so rings are looked at one at a time.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use lb_common::{member::control, ring::MemberIndex};
 use sha2::{Digest as _, Sha256};
 
-use super::{Controller, error::Result, state::ServiceKey};
+use super::{Reconciler, error::Result, state::ServiceKey};
 use lb_dataplane::Dataplane;
 use lb_model::transition::RingState;
 
@@ -58,35 +58,35 @@ impl Both {
     }
 }
 
-impl Controller {
+impl Reconciler {
     /// Compares the entries of members, VIPs, NAT sources and services with the kernel's.
     ///
     /// # Errors
     ///
     /// A table can't be read.
     pub fn check_entries(&self, dataplane: &Dataplane) -> Result<Digests> {
-        let picture = self.state.picture();
+        let snapshot = self.state.snapshot();
         let mut both = Both::default();
-        for (&index, member) in &picture.members {
+        for (&index, member) in &snapshot.members {
             let found = dataplane.members.read(index)?;
             both.add(bytemuck::bytes_of(member), bytemuck::bytes_of(&found));
         }
         // Nothing else may be there.
         let present = dataplane.members.present();
-        for (index, member) in present.filter(|(index, _)| !picture.members.contains_key(index)) {
+        for (index, member) in present.filter(|(index, _)| !snapshot.members.contains_key(index)) {
             if control::state(member.control) == control::SERVING {
                 both.add(&[], &index.to_ne_bytes());
             }
         }
-        for (&index, vip) in &picture.vips {
+        for (&index, vip) in &snapshot.vips {
             let found = dataplane.vips.read(index)?;
             both.add(bytemuck::bytes_of(vip), bytemuck::bytes_of(&found));
         }
-        for (&index, source) in &picture.sources {
+        for (&index, source) in &snapshot.sources {
             let found = dataplane.nat_sources.read(index.into())?;
             both.add(bytemuck::bytes_of(source), bytemuck::bytes_of(&found));
         }
-        for (key, target) in &picture.services {
+        for (key, target) in &snapshot.services {
             let found = dataplane.services.get(&ServiceKey::vip_key(*key))?;
             both.add(&target.to_ne_bytes(), &found.unwrap_or(0).to_ne_bytes());
         }

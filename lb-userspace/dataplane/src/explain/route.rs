@@ -13,13 +13,13 @@ use lb_common::{
 use super::walk::{End, Sent, Step, Stop, Verdict, Walker, ip_of};
 
 /// Where a member's packets go now.
-pub(super) struct Way {
+pub(super) struct Route {
     member: Member,
     mac: [u8; 6],
     egress: Egress,
 }
 
-impl Way {
+impl Route {
     fn family(&self) -> u8 {
         control::family(self.member.control)
     }
@@ -45,7 +45,7 @@ impl Way {
 
 impl Walker<'_> {
     /// The way to a member, if it takes packets and its next hop is known.
-    pub(super) fn way(&mut self, member: MemberIndex) -> Step<Way> {
+    pub(super) fn route(&mut self, member: MemberIndex) -> Step<Route> {
         if member == NO_MEMBER {
             self.note("member", "the VIP has nobody to serve it");
             return Err(Stop::Reason(Reason::NoMember));
@@ -68,7 +68,7 @@ impl Walker<'_> {
         self.next_hop(entry)
     }
 
-    fn next_hop(&mut self, member: Member) -> Step<Way> {
+    fn next_hop(&mut self, member: Member) -> Step<Route> {
         let [a, b, c, d, e, f, x, y] = member.next_hop.to_le_bytes();
         let (mac, index) = ([a, b, c, d, e, f], u16::from_le_bytes([x, y]));
         if u32::from(index) >= MAX_EGRESS {
@@ -83,7 +83,7 @@ impl Walker<'_> {
         let through = self.interface_label(egress.ifindex);
         let text = format!("{} through {through}, MTU {}", mac_text(mac), egress.mtu);
         self.note("next hop", text);
-        Ok(Way {
+        Ok(Route {
             member,
             mac,
             egress,
@@ -91,39 +91,39 @@ impl Walker<'_> {
     }
 
     /// Sends the packet as it is, or with an outer header (`l2`, `ipip`).
-    pub(super) fn send(&mut self, vip: &Vip, way: &Way, flow_hash: u64) -> Step<End> {
+    pub(super) fn send(&mut self, vip: &Vip, route: &Route, flow_hash: u64) -> Step<End> {
         if vip.forward != forward::IPIP {
-            self.check_size(way, 0)?;
-            return self.finish(way, None, None);
+            self.check_size(route, 0)?;
+            return self.finish(route, None, None);
         }
-        self.check_size(way, way.overhead())?;
-        let (source, dest) = way.outer(flow_hash);
-        let (bytes, room) = (way.overhead(), way.egress.mtu - way.overhead());
+        self.check_size(route, route.overhead())?;
+        let (source, dest) = route.outer(flow_hash);
+        let (bytes, room) = (route.overhead(), route.egress.mtu - route.overhead());
         let text = format!(
             "{bytes} bytes of outer header, {source} > {dest}; packets of up to {room} bytes fit"
         );
         self.note("encapsulation", text);
-        self.finish(way, Some((source, dest)), None)
+        self.finish(route, Some((source, dest)), None)
     }
 
     /// Sends a packet with other addresses and ports (`nat`).
     pub(super) fn send_rewritten(
         &mut self,
-        way: &Way,
+        route: &Route,
         source: SocketAddr,
         dest: SocketAddr,
     ) -> Step<End> {
-        self.check_size(way, 0)?;
+        self.check_size(route, 0)?;
         self.note("nat", format!("rewritten to {source} > {dest}"));
-        self.finish(way, None, Some((source, dest)))
+        self.finish(route, None, Some((source, dest)))
     }
 
     /// The packet is as small as it can be; even so it may not fit.
-    fn check_size(&mut self, way: &Way, overhead: u32) -> Step<()> {
-        if self.flow.length() + overhead <= way.egress.mtu {
+    fn check_size(&mut self, route: &Route, overhead: u32) -> Step<()> {
+        if self.flow.length() + overhead <= route.egress.mtu {
             return Ok(());
         }
-        let mtu = way.egress.mtu;
+        let mtu = route.egress.mtu;
         self.note("encapsulation", format!("nothing fits the MTU of {mtu}"));
         Err(Stop::Reason(if self.flow.dest.is_ipv4() {
             Reason::FragmentationNeeded
@@ -134,16 +134,16 @@ impl Walker<'_> {
 
     fn finish(
         &mut self,
-        way: &Way,
+        route: &Route,
         outer: Option<(IpAddr, IpAddr)>,
         rewritten: Option<(SocketAddr, SocketAddr)>,
     ) -> Step<End> {
         Ok(End {
-            verdict: self.leave_by(way.egress.ifindex)?,
+            verdict: self.leave_by(route.egress.ifindex)?,
             reason: Reason::Forwarded,
             sent: Some(Sent {
-                ifindex: way.egress.ifindex,
-                mac: way.mac,
+                ifindex: route.egress.ifindex,
+                mac: route.mac,
                 outer,
                 rewritten,
             }),

@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use super::{
-    Controller,
+    Reconciler,
     state::{ServiceId, State},
 };
 use lb_dataplane::explain::Names;
@@ -94,7 +94,7 @@ impl Counted {
     }
 }
 
-impl Controller {
+impl Reconciler {
     /// How all VIPs stand, in the order of their indexes.
     #[must_use]
     pub fn report(&mut self) -> Vec<VipReport> {
@@ -158,12 +158,12 @@ impl Controller {
 
     /// Whether the way to the address is known.
     #[must_use]
-    pub fn has_way_to(&self, address: IpAddr) -> bool {
-        self.ways.get(&address).is_some_and(Option::is_some)
+    pub fn has_route_to(&self, address: IpAddr) -> bool {
+        self.routes.get(&address).is_some_and(Option::is_some)
     }
 }
 
-impl Names for Controller {
+impl Names for Reconciler {
     fn vip(&self, index: u16) -> Option<String> {
         self.vip_name(index).map(str::to_owned)
     }

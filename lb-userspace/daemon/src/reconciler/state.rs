@@ -225,7 +225,7 @@ impl State {
     }
 
     /// The entries of all tables.
-    pub(super) fn picture(&self) -> Picture {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let mut services = BTreeMap::<ServiceKey, u64>::new();
         for (&index, vip) in &self.vips {
             let address = ServiceKey::any(vip.service.address, 0);
@@ -244,7 +244,7 @@ impl State {
             }
         }
         let entries = |(index, vip): (&u16, &VipState)| (*index, vip.entry);
-        Picture {
+        Snapshot {
             services,
             vips: self.vips.iter().map(entries).collect(),
             members: self.members.iter().map(|(i, m)| (*i, m.entry)).collect(),
@@ -261,7 +261,7 @@ impl State {
 
 /// The entries of the tables, by key or index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Picture {
+pub(super) struct Snapshot {
     pub(super) services: BTreeMap<ServiceKey, u64>,
     pub(super) vips: BTreeMap<u16, Vip>,
     pub(super) members: BTreeMap<MemberIndex, Member>,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::member::NextHop;
 
-use super::{Controller, HealthUpdate, Way, Ways};
+use super::{HealthUpdate, Reconciler, Route, Routes};
 use lb_dataplane::{Dataplane, LoadOptions};
 use lb_model::config::{self, Config, Fraction};
 
@@ -63,7 +63,7 @@ fn measure(backends: usize, common: Common) {
         .egress
         .assign(1, 1500, [2, 0, 0, 0, 0, 1])
         .unwrap();
-    let way = |n: usize| Way {
+    let route = |n: usize| Route {
         next_hop: NextHop {
             mac: [2, 0, 0, 0, 1, n as u8],
             egress,
@@ -71,25 +71,25 @@ fn measure(backends: usize, common: Common) {
         on_link: true,
         source: None,
     };
-    let ways: Ways = (0..backends)
-        .map(|n| ([10, 0, 0, n as u8 + 1].into(), Some(way(n))))
+    let routes: Routes = (0..backends)
+        .map(|n| ([10, 0, 0, n as u8 + 1].into(), Some(route(n))))
         .collect();
-    let mut controller = Controller::fresh();
+    let mut reconciler = Reconciler::fresh();
     let dataplane = &mut dataplane;
-    controller
-        .apply_with_ways(dataplane, &config, ways)
+    reconciler
+        .apply_with_routes(dataplane, &config, routes)
         .unwrap();
     let up = all_say(0..backends, true);
-    controller.set_healths(dataplane, &up).unwrap();
+    reconciler.set_healths(dataplane, &up).unwrap();
     let mut times: Vec<(Duration, Duration)> = Vec::new();
     for round in 0..ROUNDS {
         dataplane.rings.reserve(VIPS).unwrap();
         let said = all_say(0..1, round % 2 == 1);
-        let (built, begun) = (controller.ring_builds(), Instant::now());
-        let done = controller.set_healths(dataplane, &said).unwrap();
+        let (built, begun) = (reconciler.ring_builds(), Instant::now());
+        let done = reconciler.set_healths(dataplane, &said).unwrap();
         let took = begun.elapsed();
         assert_eq!(done.rings_changed as usize, VIPS);
-        times.push((took, controller.ring_builds().1 - built.1));
+        times.push((took, reconciler.ring_builds().1 - built.1));
     }
     times.sort_unstable();
     let (median, worst) = (times[ROUNDS / 2], times[ROUNDS - 1]);

@@ -19,7 +19,7 @@ use lb_common::{
 
 use super::{
     entry::ip_of,
-    error::{ControllerError, Result},
+    error::{ReconcilerError, Result},
     state::{MemberState, ServiceId, ServiceKey, SourceState, State, VipState},
 };
 use lb_dataplane::Dataplane;
@@ -156,7 +156,7 @@ pub(super) fn sweep(dataplane: &mut Dataplane, state: &State) -> Result<()> {
 }
 
 fn sweep_services(dataplane: &mut Dataplane, state: &State) -> Result<()> {
-    let wanted = state.picture().services;
+    let wanted = state.snapshot().services;
     let there: BTreeMap<ServiceKey, u64> = dataplane
         .services
         .iter()
@@ -174,6 +174,6 @@ fn sweep_services(dataplane: &mut Dataplane, state: &State) -> Result<()> {
     Ok(())
 }
 
-fn broken(what: String) -> ControllerError {
-    ControllerError::Adoption { what }
+fn broken(what: String) -> ReconcilerError {
+    ReconcilerError::Adoption { what }
 }
