@@ -9,6 +9,7 @@
 //! machine; everything else is in the machine's own order. All map types are `repr(C)` with
 //! explicit padding, and their sizes and offsets are asserted at compile time.
 #![no_std]
+#![warn(missing_docs)]
 
 pub mod bench;
 pub mod checksum;

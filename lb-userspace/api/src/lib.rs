@@ -3,6 +3,8 @@
 //! The server, the command line and the OpenAPI document are made from these types, so that they
 //! can't disagree. Shares are numbers from 0 to 1; rates are per second; times are RFC 3339 in UTC.
 
+#![warn(missing_docs)]
+
 mod alert;
 mod change;
 pub mod client;

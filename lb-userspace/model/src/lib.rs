@@ -1,5 +1,7 @@
 //! What the operator asked for, and what follows from it: configuration, edits, plans, rings, transitions. Pure: no I/O.
 
+#![warn(missing_docs)]
+
 pub mod config;
 pub mod edit;
 pub mod planner;
