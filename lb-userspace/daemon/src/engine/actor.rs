@@ -10,13 +10,13 @@ use tokio::{
 use tracing::error;
 
 use super::{
-    Answer, Options,
+    EngineError, EngineResult, Options,
     checks::Checks,
     command::{Ask, Command},
     data_path::DriftCheck,
     locks::BpffsLock,
     observe::Observer,
-    request::{self, Candidate},
+    request::Candidate,
     routes::{self, Said},
     shares::Watch,
     trial::Trial,
@@ -32,13 +32,10 @@ use crate::{
     revision::Store,
     traffic::Recorder,
 };
-use lb_api::{
-    ApiError, Change, ErrorCode, ExplainRequest, Explanation, Progress, Revision, RevisionNumber,
-    Status,
-};
+use lb_api::{Change, ExplainRequest, Explanation, Progress, Revision, RevisionNumber, Status};
 use lb_dataplane::{
     Dataplane, MOST_SPARE_IMAGES, SPARE_IMAGES,
-    explain::{self, ExplainError, Sources},
+    explain::{self, Sources},
 };
 use lb_model::config::Config;
 
@@ -181,12 +178,15 @@ impl Actor {
             Command::Progress(number, ask) => answer(ask, self.progress(number)),
             Command::Diff(from, to, ask) => {
                 let diff = self.store.diff(from, to);
-                answer(ask, diff.map_err(|error| request::of_store(&error)));
+                answer(ask, diff.map_err(EngineError::from));
             }
         }
     }
 
-    fn prepare(&self, change: &Change) -> Answer<std::collections::BTreeSet<std::net::IpAddr>> {
+    fn prepare(
+        &self,
+        change: &Change,
+    ) -> EngineResult<std::collections::BTreeSet<std::net::IpAddr>> {
         let candidate = self.candidate(change)?;
         Ok(self.look_for(&candidate))
     }
@@ -197,35 +197,26 @@ impl Actor {
         routes::backends_of(&candidate.config).collect()
     }
 
-    fn explain(&self, request: &ExplainRequest) -> Answer<Explanation> {
+    fn explain(&self, request: &ExplainRequest) -> EngineResult<Explanation> {
         let sources = Sources {
             tables: (&self.dataplane).into(),
             names: &self.reconciler,
             ingress: None,
         };
-        explain::explain(request, &sources).map_err(|error| {
-            let code = match error {
-                ExplainError::Flow(_) => ErrorCode::BadRequest,
-                _ => ErrorCode::Failed,
-            };
-            ApiError::new(code, error.to_string())
-        })
+        Ok(explain::explain(request, &sources)?)
     }
 
-    fn show(&self, number: Option<RevisionNumber>) -> Answer<Revision> {
-        let nothing = || ApiError::new(ErrorCode::NotFound, "no revision is in force yet");
+    fn show(&self, number: Option<RevisionNumber>) -> EngineResult<Revision> {
+        let nothing = || EngineError::NotFound("no revision is in force yet".into());
         let number = match number {
             Some(number) => number,
             None => self.running.number.ok_or_else(nothing)?,
         };
-        let found = self.store.get(number);
-        let found = found.map_err(|error| request::of_store(&error))?;
-        Ok(found.public())
+        Ok(self.store.get(number)?.public())
     }
 
-    fn progress(&self, number: RevisionNumber) -> Answer<Progress> {
-        let record = self.store.record(number);
-        let record = record.map_err(|error| request::of_store(&error))?;
+    fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
+        let record = self.store.record(number)?;
         let trial = self.trial.as_ref().filter(|trial| trial.number == number);
         Ok(Progress {
             revision: record.info.clone(),
@@ -313,7 +304,7 @@ impl Actor {
     }
 }
 
-fn answer<T>(ask: Ask<T>, what: Answer<T>) {
+fn answer<T>(ask: Ask<T>, what: EngineResult<T>) {
     // Whoever asked may have gone.
     let _ = ask.send(what);
 }

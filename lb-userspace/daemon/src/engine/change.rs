@@ -5,21 +5,21 @@ use jiff::SignedDuration;
 use tracing::{error, info, warn};
 
 use super::{
-    Answer,
+    EngineError, EngineResult,
     actor::{Actor, Running},
-    request::{self, Candidate, one_line},
+    request::{Candidate, one_line},
     trial::{Deadlines, Trial},
 };
 use crate::{
     events::Entry,
     http::Caller,
-    reconciler::{Preview, ReconcilerError, ServiceId, VipSide, nat_sources},
+    reconciler::{Preview, ServiceId, VipSide, nat_sources},
     revision::New,
     traffic::Traffic,
 };
 use lb_api::{
-    ApiError, Applied, ApplyRequest, ConfirmRequest, ErrorCode, Guard, GuardVerdict, Plan,
-    PlanRequest, PlanVerdict, RevisionInfo, RevisionNumber, RevisionState, RollbackRequest,
+    Applied, ApplyRequest, ConfirmRequest, Guard, GuardVerdict, Plan, PlanRequest, PlanVerdict,
+    RevisionInfo, RevisionNumber, RevisionState, RollbackRequest,
 };
 use lb_model::{
     config,
@@ -38,17 +38,16 @@ pub(super) struct Terms {
 }
 
 impl Actor {
-    pub(super) fn plan_request(&mut self, request: &PlanRequest) -> Answer<Plan> {
+    pub(super) fn plan_request(&mut self, request: &PlanRequest) -> EngineResult<Plan> {
         let candidate = self.candidate(&request.change)?;
         self.plan(&candidate, &request.force)
     }
 
-    pub(super) fn plan(&mut self, candidate: &Candidate, force: &[Guard]) -> Answer<Plan> {
+    pub(super) fn plan(&mut self, candidate: &Candidate, force: &[Guard]) -> EngineResult<Plan> {
         self.check_fixed(candidate)?;
         let now_s = self.dataplane.now_s();
-        let now_s = now_s.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?;
-        let preview = self.reconciler.preview(&candidate.config, now_s);
-        let preview = preview.map_err(|error| of_controller(&error))?;
+        let now_s = now_s.map_err(|error| EngineError::Failed(error.to_string()))?;
+        let preview = self.reconciler.preview(&candidate.config, now_s)?;
         let input = planner::Input {
             base: self.running.number.unwrap_or(0),
             running: self.running.number.map(|_| &self.running.config),
@@ -63,20 +62,20 @@ impl Actor {
         })
     }
 
-    fn check_fixed(&self, candidate: &Candidate) -> Answer<()> {
+    fn check_fixed(&self, candidate: &Candidate) -> EngineResult<()> {
         if candidate.config.node.state_dir == self.running.config.node.state_dir {
             return Ok(());
         }
         let message = "node.state_dir can't be changed while the controller runs: stop it, move the \
                        folder, and start it again";
-        Err(ApiError::new(ErrorCode::InvalidConfig, message))
+        Err(EngineError::InvalidConfig(message.into()))
     }
 
     pub(super) fn apply_request(
         &mut self,
         request: ApplyRequest,
         caller: &Caller,
-    ) -> Answer<Applied> {
+    ) -> EngineResult<Applied> {
         if let Some(base) = request.base
             && self.running.number != Some(base)
         {
@@ -102,7 +101,7 @@ impl Actor {
         SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
     }
 
-    fn moved_on(&self, base: RevisionNumber) -> Box<ApiError> {
+    fn moved_on(&self, base: RevisionNumber) -> EngineError {
         let message = match self.running.number {
             Some(running) => format!(
                 "the change was made for revision {base}, but revision {running} is running: look at \
@@ -110,11 +109,11 @@ impl Actor {
             ),
             None => format!("the change was made for revision {base}, but none is running"),
         };
-        ApiError::new(ErrorCode::Conflict, message)
+        EngineError::Conflict(message)
     }
 
     /// Puts a candidate in force, or changes nothing.
-    pub(super) fn change(&mut self, candidate: &Candidate, terms: &Terms) -> Answer<Applied> {
+    pub(super) fn change(&mut self, candidate: &Candidate, terms: &Terms) -> EngineResult<Applied> {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
         }
@@ -134,7 +133,9 @@ impl Actor {
             }
             PlanVerdict::Refused => {
                 self.count_change(|changes| changes.refused += 1);
-                return Err(ApiError::refused(refusal(&plan), plan));
+                let message = refusal(&plan);
+                let plan = Box::new(plan);
+                return Err(EngineError::Refused { message, plan });
             }
             PlanVerdict::Allowed => {}
         }
@@ -157,11 +158,7 @@ impl Actor {
         self.watch.changed(number, &plan);
         self.count_change(|changes| changes.applied += 1);
         self.trial = trial.map(|trial| trial.with(deadlines));
-        let record = self.store.record(number);
-        let info = record
-            .map_err(|error| request::of_store(&error))?
-            .info
-            .clone();
+        let info = self.store.record(number)?.info.clone();
         info!(
             revision = number,
             how = info.how,
@@ -187,7 +184,7 @@ impl Actor {
         candidate: &Candidate,
         terms: &Terms,
         plan: &Plan,
-    ) -> Answer<RevisionNumber> {
+    ) -> EngineResult<RevisionNumber> {
         let digest = &candidate.file_digest;
         let new = New {
             text: candidate.text.clone(),
@@ -202,10 +199,8 @@ impl Actor {
             state: RevisionState::Applying,
         };
         let written = self.store.append(new);
-        let written = written.map_err(|error| {
-            let message = format!("{error}; nothing was changed");
-            ApiError::new(ErrorCode::Failed, message)
-        })?;
+        let written = written
+            .map_err(|error| EngineError::Failed(format!("{error}; nothing was changed")))?;
         Ok(written.record.info.number)
     }
 
@@ -220,7 +215,7 @@ impl Actor {
     }
 
     /// The kernel refused, and has what it had.
-    fn failed(&mut self, number: RevisionNumber, why: String) -> Box<ApiError> {
+    fn failed(&mut self, number: RevisionNumber, why: String) -> EngineError {
         error!(
             revision = number,
             error = why,
@@ -238,7 +233,7 @@ impl Actor {
             format!("revision {number} failed, what was in force stays: {why}"),
         ));
         self.publish();
-        ApiError::new(ErrorCode::Failed, why)
+        EngineError::Failed(why)
     }
 
     /// The change is in the kernel, but the disk does not take it: a start would undo it, so it is
@@ -247,7 +242,7 @@ impl Actor {
         &mut self,
         number: RevisionNumber,
         error: &crate::revision::StoreError,
-    ) -> Box<ApiError> {
+    ) -> EngineError {
         let before = self.running.config.clone();
         let mut why = format!("the result can't be written down, so it was undone: {error}");
         if let Err(error) = self.put_back(&before) {
@@ -294,11 +289,10 @@ impl Actor {
         &mut self,
         request: &ConfirmRequest,
         caller: &Caller,
-    ) -> Answer<RevisionInfo> {
-        let conflict = |message: String| ApiError::new(ErrorCode::Conflict, message);
+    ) -> EngineResult<RevisionInfo> {
+        let conflict = EngineError::Conflict;
         if let Some(number) = request.revision {
-            let known = self.store.record(number);
-            known.map_err(|error| request::of_store(&error))?;
+            self.store.record(number)?;
         }
         let Some(trial) = self.trial.as_mut().filter(|trial| trial.wants_confirm()) else {
             return Err(conflict("no change waits to be confirmed".into()));
@@ -311,11 +305,9 @@ impl Actor {
         let state_dir = self.running.config.node.state_dir.clone();
         if trial.confirm() {
             // What it was baking for goes on; only the deadline falls away.
-            let kept = trial.deadlines.keep(&state_dir, number);
-            kept.map_err(|error| request::of_store(&error))?;
+            trial.deadlines.keep(&state_dir, number)?;
         } else {
-            let set = self.store.set_state(number, RevisionState::Applied);
-            set.map_err(|error| request::of_store(&error))?;
+            self.store.set_state(number, RevisionState::Applied)?;
             self.trial = None;
         }
         info!(revision = number, who = %caller, "confirmed");
@@ -324,18 +316,14 @@ impl Actor {
             format!("revision {number} was confirmed by {caller}"),
         ));
         self.publish();
-        let record = self.store.record(number);
-        Ok(record
-            .map_err(|error| request::of_store(&error))?
-            .info
-            .clone())
+        Ok(self.store.record(number)?.info.clone())
     }
 
     pub(super) fn rollback(
         &mut self,
         request: &RollbackRequest,
         caller: &Caller,
-    ) -> Answer<Applied> {
+    ) -> EngineResult<Applied> {
         let why = request.why.as_deref().map(one_line);
         if let Some(number) = self.trial.as_ref().map(|trial| trial.number) {
             let parent = self.store.record(number).ok().and_then(|r| r.info.parent);
@@ -360,23 +348,17 @@ impl Actor {
     }
 
     /// An operator ends a trial.
-    fn end_trial(&mut self, caller: &Caller, why: Option<&str>) -> Answer<Applied> {
+    fn end_trial(&mut self, caller: &Caller, why: Option<&str>) -> EngineResult<Applied> {
         let said = why.map_or_else(String::new, |why| format!(": {why}"));
         let Some(trial) = &self.trial else {
             let message = "no change is under way";
-            return Err(ApiError::new(ErrorCode::Conflict, message));
+            return Err(EngineError::Conflict(message.into()));
         };
         let number = trial.number;
         let plan = self.plan_back()?;
         self.revert(&format!("{caller} asked for it{said}"))?;
-        let record = self.store.record(number);
         Ok(Applied {
-            revision: Some(
-                record
-                    .map_err(|error| request::of_store(&error))?
-                    .info
-                    .clone(),
-            ),
+            revision: Some(self.store.record(number)?.info.clone()),
             plan,
         })
     }
@@ -451,14 +433,4 @@ pub(super) fn refusal(plan: &Plan) -> String {
         }
     }
     format!("refused: {}", words.join("; "))
-}
-
-pub(super) fn of_controller(error: &ReconcilerError) -> Box<ApiError> {
-    let code = match error {
-        ReconcilerError::NodeFixed { .. } | ReconcilerError::Full { .. } => {
-            ErrorCode::InvalidConfig
-        }
-        _ => ErrorCode::Failed,
-    };
-    ApiError::new(code, error.to_string())
 }

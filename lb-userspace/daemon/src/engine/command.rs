@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use tokio::sync::oneshot;
 
-use super::Answer;
+use super::EngineResult;
 use crate::http::Caller;
 use lb_api::{
     Applied, ApplyRequest, Change, ConfirmRequest, Diff, ExplainRequest, Explanation, Plan,
@@ -12,7 +12,7 @@ use lb_api::{
 };
 
 /// Where the answer goes. Nobody there any more is fine.
-pub(super) type Ask<T> = oneshot::Sender<Answer<T>>;
+pub(super) type Ask<T> = oneshot::Sender<EngineResult<T>>;
 
 pub(super) enum Command {
     Plan(PlanRequest, Ask<Plan>),

@@ -5,24 +5,23 @@ use std::{fs, path::Path};
 use jiff::SignedDuration;
 
 use super::{
-    Answer,
+    EngineError, EngineResult,
     actor::Actor,
     change::Terms,
     request::{self, Candidate, folder_of},
 };
 use crate::revision;
-use lb_api::{ApiError, Applied, ErrorCode};
+use lb_api::Applied;
 
 /// The file's text.
-pub(super) fn read(file: &Path) -> Answer<String> {
+pub(super) fn read(file: &Path) -> EngineResult<String> {
     fs::read_to_string(file).map_err(|error| {
-        let message = format!("can't read {}: {error}", file.display());
-        ApiError::new(ErrorCode::InvalidConfig, message)
+        EngineError::InvalidConfig(format!("can't read {}: {error}", file.display()))
     })
 }
 
 /// The file as a candidate.
-pub(super) fn candidate(file: &Path, how: &str) -> Answer<Candidate> {
+pub(super) fn candidate(file: &Path, how: &str) -> EngineResult<Candidate> {
     let text = read(file)?;
     let name = file.display().to_string();
     Ok(Candidate {
@@ -47,7 +46,7 @@ pub(super) fn terms(who: &str, bake: SignedDuration) -> Terms {
 }
 
 impl Actor {
-    pub(super) fn candidate_of_file(&self, how: &str) -> Answer<Candidate> {
+    pub(super) fn candidate_of_file(&self, how: &str) -> EngineResult<Candidate> {
         candidate(&self.options.config, how)
     }
 
@@ -58,7 +57,7 @@ impl Actor {
     }
 
     /// Takes over what the file says now.
-    pub(super) fn reload(&mut self) -> Answer<Applied> {
+    pub(super) fn reload(&mut self) -> EngineResult<Applied> {
         let candidate = self.candidate_of_file("reload")?;
         let terms = terms("SIGHUP", self.default_bake(&candidate));
         self.change(&candidate, &terms)

@@ -20,6 +20,7 @@ mod change;
 mod checks;
 mod command;
 mod data_path;
+mod error;
 mod import;
 pub mod locks;
 mod nat_ports;
@@ -41,6 +42,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use command::{Ask, Command};
+pub use error::{EngineError, EngineResult};
 
 use crate::{
     alerts::Alerts,
@@ -52,9 +54,8 @@ use crate::{
     traffic::SharedTraffic,
 };
 use lb_api::{
-    ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, ErrorCode, Event, ExplainRequest,
-    Explanation, Plan, PlanRequest, Progress, Refused, Revision, RevisionInfo, RevisionNumber,
-    RollbackRequest, Status,
+    Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest, Explanation, Plan,
+    PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest, Status,
 };
 
 /// What `run` is told.
@@ -65,9 +66,6 @@ pub struct Options {
     /// Where the BPF file system is.
     pub bpffs: PathBuf,
 }
-
-/// What the engine answers.
-pub type Answer<T> = std::result::Result<T, Refused>;
 
 /// Commands that may wait for the actor. One that finds it full waits itself.
 const QUEUE: usize = 64;
@@ -135,8 +133,8 @@ impl Engine {
         }
     }
 
-    async fn ask<T>(&self, make: impl FnOnce(Ask<T>) -> Command) -> Answer<T> {
-        let ending = || ApiError::new(ErrorCode::Failed, "the controller is ending; ask again");
+    async fn ask<T>(&self, make: impl FnOnce(Ask<T>) -> Command) -> EngineResult<T> {
+        let ending = || EngineError::Failed("the controller is stopping; try again".into());
         let (ask, answer) = oneshot::channel();
         let sent = self.commands.send(make(ask)).await;
         sent.map_err(|_| ending())?;
@@ -148,7 +146,7 @@ impl Engine {
     /// # Errors
     ///
     /// The change makes no sense.
-    pub async fn plan(&self, request: PlanRequest) -> Answer<Plan> {
+    pub async fn plan(&self, request: PlanRequest) -> EngineResult<Plan> {
         self.ask(|ask| Command::Plan(request, ask)).await
     }
 
@@ -158,7 +156,7 @@ impl Engine {
     ///
     /// It makes no sense, a guard refuses it, another change is under way, or the kernel or the disk
     /// refused. What was in force before is in force.
-    pub async fn apply(&self, request: ApplyRequest, caller: Caller) -> Answer<Applied> {
+    pub async fn apply(&self, request: ApplyRequest, caller: Caller) -> EngineResult<Applied> {
         let change = request.change.clone();
         self.find_ways(|ask| Command::Prepare(change, ask)).await?;
         self.ask(|ask| Command::Apply(Box::new(request), caller, ask))
@@ -170,7 +168,11 @@ impl Engine {
     /// # Errors
     ///
     /// None waits, or another one.
-    pub async fn confirm(&self, request: ConfirmRequest, caller: Caller) -> Answer<RevisionInfo> {
+    pub async fn confirm(
+        &self,
+        request: ConfirmRequest,
+        caller: Caller,
+    ) -> EngineResult<RevisionInfo> {
         self.ask(|ask| Command::Confirm(request, caller, ask)).await
     }
 
@@ -179,7 +181,11 @@ impl Engine {
     /// # Errors
     ///
     /// There is nowhere to go back to, or the kernel or the disk refused.
-    pub async fn rollback(&self, request: RollbackRequest, caller: Caller) -> Answer<Applied> {
+    pub async fn rollback(
+        &self,
+        request: RollbackRequest,
+        caller: Caller,
+    ) -> EngineResult<Applied> {
         let change = lb_api::Change::Revision {
             revision: request.revision,
         };
@@ -194,7 +200,7 @@ impl Engine {
     /// # Errors
     ///
     /// As for [`Self::apply`].
-    pub async fn reload(&self) -> Answer<Applied> {
+    pub async fn reload(&self) -> EngineResult<Applied> {
         self.find_ways(Command::PrepareReload).await?;
         self.ask(Command::Reload).await
     }
@@ -204,7 +210,7 @@ impl Engine {
     /// # Errors
     ///
     /// The flow makes no sense.
-    pub async fn explain(&self, request: ExplainRequest) -> Answer<Explanation> {
+    pub async fn explain(&self, request: ExplainRequest) -> EngineResult<Explanation> {
         self.ask(|ask| Command::Explain(request, ask)).await
     }
 
@@ -213,7 +219,7 @@ impl Engine {
     /// # Errors
     ///
     /// The controller is ending.
-    pub async fn revisions(&self) -> Answer<Vec<RevisionInfo>> {
+    pub async fn revisions(&self) -> EngineResult<Vec<RevisionInfo>> {
         self.ask(Command::Revisions).await
     }
 
@@ -222,7 +228,7 @@ impl Engine {
     /// # Errors
     ///
     /// There is none of this number.
-    pub async fn revision(&self, number: RevisionNumber) -> Answer<Revision> {
+    pub async fn revision(&self, number: RevisionNumber) -> EngineResult<Revision> {
         self.ask(|ask| Command::Revision(Some(number), ask)).await
     }
 
@@ -231,7 +237,7 @@ impl Engine {
     /// # Errors
     ///
     /// Its file can't be read.
-    pub async fn config(&self) -> Answer<Revision> {
+    pub async fn config(&self) -> EngineResult<Revision> {
         self.ask(|ask| Command::Revision(None, ask)).await
     }
 
@@ -240,7 +246,7 @@ impl Engine {
     /// # Errors
     ///
     /// There is none of this number.
-    pub async fn progress(&self, number: RevisionNumber) -> Answer<Progress> {
+    pub async fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
         self.ask(|ask| Command::Progress(number, ask)).await
     }
 
@@ -249,7 +255,7 @@ impl Engine {
     /// # Errors
     ///
     /// There is none of one of the numbers.
-    pub async fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> Answer<Diff> {
+    pub async fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> EngineResult<Diff> {
         self.ask(|ask| Command::Diff(from, to, ask)).await
     }
 
@@ -258,7 +264,7 @@ impl Engine {
     async fn find_ways(
         &self,
         make: impl FnOnce(Ask<std::collections::BTreeSet<std::net::IpAddr>>) -> Command,
-    ) -> Answer<()> {
+    ) -> EngineResult<()> {
         let backends = self.ask(make).await?;
         routes::first(&mut self.routes.clone(), &backends).await;
         Ok(())
@@ -315,7 +321,7 @@ fn spawn_reload(engine: Engine) {
                 None => info!("configuration reloaded: nothing to do"),
             },
             Err(error) => {
-                error!(error = error.message, "reload failed; nothing changed");
+                error!(%error, "reload failed; nothing changed");
             }
         }
         tell_manager("READY=1\n");

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Answer, actor::Actor};
+use super::{EngineError, EngineResult, actor::Actor};
 use crate::revision;
-use lb_api::{ApiError, Change, Edit, ErrorCode, RevisionNumber, WantedState};
+use lb_api::{Change, Edit, RevisionNumber, WantedState};
 use lb_model::{
     config::{self, Config},
     edit,
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
 }
 
 impl Actor {
-    pub(super) fn candidate(&self, change: &Change) -> Answer<Candidate> {
+    pub(super) fn candidate(&self, change: &Change) -> EngineResult<Candidate> {
         match change {
             Change::Config { file, text } => self.candidate_of_text(file, text),
             Change::Edits { edits } => self.candidate_of_edits(edits),
@@ -32,7 +32,7 @@ impl Actor {
         }
     }
 
-    fn candidate_of_text(&self, file: &str, text: &str) -> Answer<Candidate> {
+    fn candidate_of_text(&self, file: &str, text: &str) -> EngineResult<Candidate> {
         let text = &unmask(text, &self.running.text);
         let digest = revision::digest(text);
         let is_ours = self.digest_of_file().is_some_and(|ours| ours == digest);
@@ -45,14 +45,14 @@ impl Actor {
         })
     }
 
-    fn candidate_of_edits(&self, edits: &[Edit]) -> Answer<Candidate> {
+    fn candidate_of_edits(&self, edits: &[Edit]) -> EngineResult<Candidate> {
         if edits.is_empty() {
             let message = "there are no edits in the request";
-            return Err(ApiError::new(ErrorCode::BadRequest, message));
+            return Err(EngineError::BadRequest(message.into()));
         }
         let running = &self.running;
         let text = edit::apply(&running.text, edits)
-            .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()))?;
+            .map_err(|error| EngineError::InvalidConfig(error.to_string()))?;
         let name = running.base.join("the edited configuration");
         let words: Vec<String> = edits.iter().map(describe).collect();
         let config = parse(&name.display().to_string(), &text)?;
@@ -65,12 +65,12 @@ impl Actor {
         })
     }
 
-    fn candidate_of_revision(&self, number: Option<RevisionNumber>) -> Answer<Candidate> {
+    fn candidate_of_revision(&self, number: Option<RevisionNumber>) -> EngineResult<Candidate> {
         let number = match number {
             Some(number) => number,
             None => self.one_before()?,
         };
-        let found = self.store.get(number).map_err(|error| of_store(&error))?;
+        let found = self.store.get(number)?;
         let config = found.config().map_err(|errors| invalid(&errors))?;
         Ok(Candidate {
             config: self.in_place(config),
@@ -90,12 +90,12 @@ impl Actor {
     }
 
     /// The revision before the last change.
-    fn one_before(&self) -> Answer<RevisionNumber> {
+    fn one_before(&self) -> EngineResult<RevisionNumber> {
         let number = self.running.number;
         let parent = number.and_then(|n| self.store.record(n).ok()?.info.parent);
         parent.ok_or_else(|| {
             let message = "there is no earlier revision to go back to";
-            ApiError::new(ErrorCode::NotFound, message)
+            EngineError::NotFound(message.into())
         })
     }
 }
@@ -124,7 +124,7 @@ fn unmask(text: &str, running: &str) -> String {
 }
 
 /// Reads a text; what is wrong with it is drawn without colours.
-pub(super) fn parse(file: &str, text: &str) -> Answer<Config> {
+pub(super) fn parse(file: &str, text: &str) -> EngineResult<Config> {
     config::parse(file, text).map_err(|errors| invalid(&errors))
 }
 
@@ -132,9 +132,9 @@ pub(super) fn parse(file: &str, text: &str) -> Answer<Config> {
 /// drawn at once, since everything else waits.
 const DRAWN: usize = 100;
 
-fn invalid(errors: &config::ConfigErrors) -> Box<ApiError> {
+fn invalid(errors: &config::ConfigErrors) -> EngineError {
     let drawing = errors.render_first(false, DRAWN);
-    ApiError::new(ErrorCode::InvalidConfig, hide_seed(&drawing))
+    EngineError::InvalidConfig(hide_seed(&drawing))
 }
 
 /// A drawing shows the lines around a mistake, and one of them may be the seed's.
@@ -157,14 +157,6 @@ fn hide_seed(drawing: &str) -> String {
         format!("{before}{masked}")
     };
     drawing.lines().map(hide).collect::<Vec<_>>().join("\n")
-}
-
-pub(super) fn of_store(error: &revision::StoreError) -> Box<ApiError> {
-    let code = match error {
-        revision::StoreError::Missing { .. } => ErrorCode::NotFound,
-        _ => ErrorCode::Failed,
-    };
-    ApiError::new(code, error.to_string())
 }
 
 pub(super) fn folder_of(file: &str) -> PathBuf {
@@ -224,9 +216,9 @@ mod tests {
             format!("[node]\nhash_seed = \"{seed}00\"\ninterfaces = 5\n"),
             format!("[node]\nhash_seed = \"{seed}\" x\ninterfaces = [\"eth0\"]\n"),
         ] {
-            let error = parse("f.toml", &text).unwrap_err();
-            assert!(!error.message.contains(seed), "{}", error.message);
-            assert!(error.message.contains("f.toml"), "{}", error.message);
+            let message = parse("f.toml", &text).unwrap_err().to_string();
+            assert!(!message.contains(seed), "{message}");
+            assert!(message.contains("f.toml"), "{message}");
         }
     }
 

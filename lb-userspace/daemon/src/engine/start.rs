@@ -187,7 +187,7 @@ fn look_around(options: &Options) -> Result<Found> {
         Ok(file) => file.config.node.state_dir.clone(),
         Err(_) => state_dir_of(options),
     };
-    let file = file.map_err(|error| error.message);
+    let file = file.map_err(|error| error.to_string());
     if let Err(why) = &file
         && !state_dir.exists()
     {
@@ -234,7 +234,7 @@ fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevis
                 // Perhaps the file with the seed is gone.
                 error!(
                     revision = number,
-                    "its configuration can't be used: {}", error.message
+                    "its configuration can't be used: {error}"
                 );
                 next = store.previous_good(number).map(|record| record.info.number);
             }
@@ -302,9 +302,8 @@ fn empty_status() -> Status {
 impl Actor {
     /// The first configuration of all: the file. Guards are only told, since nobody could force them.
     fn begin(&mut self, file: &Candidate, at_start: AtStart) -> Result<()> {
-        let plan = self
-            .plan(file, &[])
-            .map_err(|error| anyhow!(error.message))?;
+        let plan = self.plan(file, &[])?;
+
         if plan.verdict == PlanVerdict::Refused {
             warn!("the guards of the first configuration: {}", refusal(&plan));
         }
@@ -397,8 +396,8 @@ impl Actor {
                 );
             }
             Err(error) => {
-                refused(&error.message);
-                let words = format!("the configuration file is not in force: {}", error.message);
+                refused(&error.to_string());
+                let words = format!("the configuration file is not in force: {error}");
                 self.note(Entry::new("revision", words));
             }
         }

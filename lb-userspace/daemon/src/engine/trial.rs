@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    Answer,
+    EngineError, EngineResult,
     actor::Actor,
     request::{self, Candidate},
     shares::ShareTrial,
@@ -29,7 +29,7 @@ use crate::{
     reconciler::VipReport,
     revision::{StoreError, not_confirmed, to_the_second},
 };
-use lb_api::{ApiError, ErrorCode, Plan, RevisionNumber, RevisionState};
+use lb_api::{Plan, RevisionNumber, RevisionState};
 use lb_model::config::BackendState;
 
 /// Reasons to drop that a good change does not make more frequent.
@@ -191,7 +191,7 @@ impl Trial {
         })
     }
 
-    pub(super) fn conflict(&self) -> Box<ApiError> {
+    pub(super) fn conflict(&self) -> EngineError {
         let (number, state) = (self.number, self.deadlines.state());
         let message = match state {
             RevisionState::AwaitingConfirm { until } => format!(
@@ -204,7 +204,7 @@ impl Trial {
                  undo it with `evenkeel rollback`"
             ),
         };
-        ApiError::new(ErrorCode::Conflict, message)
+        EngineError::Conflict(message)
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -430,13 +430,12 @@ impl Actor {
     }
 
     /// What the change on trial changed.
-    fn before_trial(&self) -> Answer<(RevisionNumber, Candidate)> {
-        let nothing = || ApiError::new(ErrorCode::Failed, "there is no revision before this one");
+    fn before_trial(&self) -> EngineResult<(RevisionNumber, Candidate)> {
+        let nothing = || EngineError::Failed("there is no revision before this one".into());
         let number = self.trial.as_ref().ok_or_else(nothing)?.number;
         let parent = self.store.record(number).ok().and_then(|r| r.info.parent);
         let parent = parent.ok_or_else(nothing)?;
-        let found = self.store.get(parent);
-        let found = found.map_err(|error| request::of_store(&error))?;
+        let found = self.store.get(parent)?;
         let candidate = Candidate {
             config: request::parse(&found.file_name(), &found.text)?,
             base: found.record.base.clone(),
@@ -448,13 +447,13 @@ impl Actor {
     }
 
     /// What undoing the trial would do.
-    pub(super) fn plan_back(&mut self) -> Answer<Plan> {
+    pub(super) fn plan_back(&mut self) -> EngineResult<Plan> {
         let (_, candidate) = self.before_trial()?;
         self.plan(&candidate, &lb_model::planner::ALL_GUARDS)
     }
 
     /// Undoes the change on trial.
-    pub(super) fn revert(&mut self, why: &str) -> Answer<()> {
+    pub(super) fn revert(&mut self, why: &str) -> EngineResult<()> {
         let Some(number) = self.trial.as_ref().map(|trial| trial.number) else {
             return Ok(());
         };
@@ -463,23 +462,22 @@ impl Actor {
             error!(
                 revision = number,
                 why,
-                error = error.message,
+                %error,
                 "the change can't be undone; trying again"
             );
         }
         done
     }
 
-    fn try_revert(&mut self, number: RevisionNumber, why: &str) -> Answer<()> {
+    fn try_revert(&mut self, number: RevisionNumber, why: &str) -> EngineResult<()> {
         let (parent, candidate) = self.before_trial()?;
         self.put_back(&candidate.config)
-            .map_err(|error| ApiError::new(ErrorCode::Failed, format!("{error:#}")))?;
+            .map_err(|error| EngineError::Failed(format!("{error:#}")))?;
         let state = RevisionState::RolledBack {
             why: why.to_owned(),
             at: super::now(),
         };
-        let set = self.store.set_state(number, state);
-        set.map_err(|error| request::of_store(&error))?;
+        self.store.set_state(number, state)?;
         self.trial = None;
         self.count_change(|changes| changes.rolled_back += 1);
         self.run_as(parent, &candidate);

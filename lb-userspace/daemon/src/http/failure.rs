@@ -11,7 +11,10 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use lb_api::{ApiError, ErrorCode, Refused};
+use lb_api::{ApiError, ErrorCode};
+
+use crate::{engine::EngineError, reconciler::ReconcilerError, revision::StoreError};
+use lb_dataplane::explain::ExplainError;
 
 const fn status_of(code: ErrorCode) -> StatusCode {
     match code {
@@ -27,7 +30,7 @@ const fn status_of(code: ErrorCode) -> StatusCode {
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
-    error: Refused,
+    error: Box<ApiError>,
 }
 
 impl Failure {
@@ -41,10 +44,31 @@ impl Failure {
     }
 }
 
-impl From<Refused> for Failure {
-    fn from(error: Refused) -> Self {
-        let status = status_of(error.code);
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let code = code_of(&error);
+        let message = error.to_string();
+        let error = match error {
+            EngineError::Refused { plan, .. } => ApiError::refused(message, *plan),
+            _ => ApiError::new(code, message),
+        };
+        let status = status_of(code);
         Self { status, error }
+    }
+}
+
+const fn code_of(error: &EngineError) -> ErrorCode {
+    use EngineError as E;
+    match error {
+        E::BadRequest(_) | E::Explain(ExplainError::Flow(_)) => ErrorCode::BadRequest,
+        E::NotFound(_) | E::Store(StoreError::Missing { .. }) => ErrorCode::NotFound,
+        E::Conflict(_) => ErrorCode::Conflict,
+        E::InvalidConfig(_)
+        | E::Reconciler(ReconcilerError::NodeFixed { .. } | ReconcilerError::Full { .. }) => {
+            ErrorCode::InvalidConfig
+        }
+        E::Refused { .. } => ErrorCode::Refused,
+        E::Failed(_) | E::Store(_) | E::Reconciler(_) | E::Explain(_) => ErrorCode::Failed,
     }
 }
 

@@ -19,7 +19,7 @@ mod tests;
 use toml_edit::{DocumentMut, Item, Value};
 
 use crate::config::distance;
-use lb_api::{BackendSpec, Edit, VipSpec, WantedState};
+pub use lb_api::{BackendSpec, Edit, VipSpec, WantedState};
 use places::{Collection, Entry, Field};
 
 /// Why an edit can't be made. The text is as it was.

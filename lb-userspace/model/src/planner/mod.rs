@@ -50,7 +50,10 @@ pub use pairs::{Pair, pairs};
 pub use side::{Chance, Load, Side, SideMember, VipFacts};
 
 use crate::config::Config;
-use lb_api::{Guard, GuardVerdict, Plan, PlanVerdict, RevisionNumber, VipAction, VipPlan};
+pub use lb_api::{
+    Guard, GuardResult, GuardVerdict, MemberPlan, MemberSide, Plan, PlanVerdict, RevisionNumber,
+    VipAction, VipPlan,
+};
 use members::Line;
 
 /// All guards: what a rollback is planned with as `force`.
@@ -87,7 +90,7 @@ pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> 
         .map(|pair| plan_vip(pair, &facts(pair), input.force))
         .collect();
     let other = settings::outside(input.running, input.candidate);
-    let refused = |guard: &lb_api::GuardResult| guard.verdict == GuardVerdict::Refused;
+    let refused = |guard: &GuardResult| guard.verdict == GuardVerdict::Refused;
     let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(refused) {
         PlanVerdict::Refused
     } else if vips.is_empty() && other.is_empty() {

@@ -14,8 +14,8 @@ use std::{
 
 use super::{Host, Interface, Ports};
 use lb_daemon::{
-    reconciler::ports,
     nexthop::{self, NextHopError, Reason, Resolver, State},
+    reconciler::ports,
 };
 use lb_dataplane::Pins;
 use lb_model::config::{Config, Forward};
