@@ -4,6 +4,9 @@
 
 pub mod config;
 pub mod edit;
+mod member;
 pub mod planner;
 pub mod ring;
 pub mod transition;
+
+pub use member::MemberRef;

@@ -16,16 +16,16 @@ use crate::{
     reconciler::{HealthUpdate, Summary},
 };
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
-use lb_model::config::{self, Fraction};
-
-/// VIP and backend.
-type Name = (String, String);
+use lb_model::{
+    MemberRef,
+    config::{self, Fraction},
+};
 
 /// The checks, and what the engine remembers about them.
 pub(super) struct Checks {
     pub(super) health: Health,
     /// Members that start slowly, and since when they are up.
-    starting: BTreeMap<Name, Instant>,
+    starting: BTreeMap<MemberRef, Instant>,
     pins: Pins,
     /// The program that takes probes the way of a VIP's traffic, once it is needed.
     paths: Option<ProbePaths>,
@@ -95,14 +95,14 @@ impl Checks {
     }
 
     /// The part of its weight that a member has, as long as it has been up.
-    fn ramp(&mut self, name: &Name, health: &config::Health) -> Fraction {
-        let Some(since) = self.starting.get(name) else {
+    fn ramp(&mut self, member: &MemberRef, health: &config::Health) -> Fraction {
+        let Some(since) = self.starting.get(member) else {
             return Fraction::ALL;
         };
         let all = Fraction::ALL.millionths();
         let part = effective_weight(all, since.elapsed(), health.slow_start);
         if part == all {
-            self.starting.remove(name);
+            self.starting.remove(member);
         }
         Fraction::new(f64::from(part) / f64::from(all)).unwrap_or(Fraction::ALL)
     }
@@ -195,24 +195,23 @@ impl Actor {
 
     /// Makes one change of the rings of what the checks told.
     pub(super) fn health_changed(&mut self, changes: &[HealthChange]) {
-        let mut newest: BTreeMap<Name, &HealthChange> = BTreeMap::new();
+        let mut newest: BTreeMap<MemberRef, &HealthChange> = BTreeMap::new();
         for change in changes {
-            newest.insert((change.vip.clone(), change.backend.clone()), change);
+            newest.insert(MemberRef::new(&change.vip, &change.backend), change);
         }
         let mut updates = Vec::new();
-        for (name, change) in newest {
-            let Some(health) = self.health_of(&name.0).cloned() else {
+        for (member, change) in newest {
+            let Some(health) = self.health_of(&member.vip).cloned() else {
                 continue;
             };
-            self.checks.starting.remove(&name);
+            self.checks.starting.remove(&member);
             if change.healthy && !health.slow_start.is_zero() {
-                self.checks.starting.insert(name.clone(), Instant::now());
+                self.checks.starting.insert(member.clone(), Instant::now());
             }
             updates.push(HealthUpdate {
                 healthy: change.healthy,
-                ramp: self.checks.ramp(&name, &health),
-                vip: name.0,
-                backend: name.1,
+                ramp: self.checks.ramp(&member, &health),
+                member,
             });
         }
         self.update_health(&updates);
@@ -282,27 +281,26 @@ impl Actor {
             return;
         }
         let mut updates = Vec::new();
-        for vip in self.reconciler.report() {
+        for vip in self.reconciler.report().iter() {
             let Some(health) = self.health_of(&vip.name).cloned() else {
                 continue;
             };
             // Long enough for a verdict.
             let verdict = health.interval * health.fall + health.timeout;
-            for member in vip.members.iter().filter(|member| !member.leaving) {
-                let name = (vip.name.clone(), member.name.clone());
-                let Some(status) = statuses.get(&name) else {
+            for reported in vip.members.iter().filter(|member| !member.leaving) {
+                let member = MemberRef::new(&vip.name, &reported.name);
+                let Some(status) = statuses.get(&member) else {
                     continue;
                 };
-                let known_for = self.checks.health.known_for(&name.0, &name.1);
+                let known_for = self.checks.health.known_for(&member);
                 let is_long = known_for.is_some_and(|time| time > verdict);
                 let proven = status.healthy || status.last_ok.is_some() && is_long;
-                let starts = self.checks.starting.contains_key(&name);
-                if status.healthy != member.healthy || proven && !member.proven || starts {
+                let starts = self.checks.starting.contains_key(&member);
+                if status.healthy != reported.healthy || proven && !reported.proven || starts {
                     updates.push(HealthUpdate {
                         healthy: status.healthy,
-                        ramp: self.checks.ramp(&name, &health),
-                        vip: name.0,
-                        backend: name.1,
+                        ramp: self.checks.ramp(&member, &health),
+                        member,
                     });
                 }
             }

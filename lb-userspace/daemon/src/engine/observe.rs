@@ -23,7 +23,10 @@ use lb_api::{
     HealthStatus, MemberState, MemberStatus, NodeStatus, Rates, RingStatus, Status, VipStatus,
 };
 use lb_dataplane::{MapSize, Result};
-use lb_model::config::{self, BackendState, Forward};
+use lb_model::{
+    MemberRef,
+    config::{self, BackendState, Forward},
+};
 
 /// Seconds over which drops are averaged.
 const DROP_WINDOW: usize = 10;
@@ -257,7 +260,7 @@ impl Actor {
 /// What a status is made of.
 struct View<'a> {
     actor: &'a Actor,
-    health: BTreeMap<(String, String), HealthStatus>,
+    health: BTreeMap<MemberRef, HealthStatus>,
     traffic: &'a Traffic,
 }
 
@@ -309,7 +312,7 @@ impl View<'_> {
         let traffic = self.traffic.member(&vip.name, &member.name);
         let tracked = &self.actor.observer.tracked;
         let tracked = tracked.get(usize::from(member.index)).copied();
-        let name = (vip.name.clone(), member.name.clone());
+        let name = MemberRef::new(&vip.name, &member.name);
         MemberStatus {
             backend: member.name.clone(),
             address: member.identity.address,

@@ -30,7 +30,7 @@ use crate::{
     revision::{StoreError, not_confirmed, to_the_second},
 };
 use lb_api::{Plan, RevisionNumber, RevisionState};
-use lb_model::config::BackendState;
+use lb_model::{MemberRef, config::BackendState};
 
 /// Reasons to drop that a good change does not make more frequent.
 pub(super) const WATCHED_DROPS: [Reason; 3] =
@@ -156,9 +156,9 @@ pub(super) struct Trial {
     /// VIPs that it changed.
     vips: Vec<String>,
     /// Members of these that were healthy before: VIP and backend.
-    healthy: BTreeSet<(String, String)>,
+    healthy: BTreeSet<MemberRef>,
     /// Members that there were before, healthy or not.
-    known: BTreeSet<(String, String)>,
+    known: BTreeSet<MemberRef>,
     /// VIPs that were in a panic before.
     panicking: BTreeSet<String>,
     /// Drops a second before, by [`WATCHED_DROPS`].
@@ -236,7 +236,7 @@ impl Trial {
             let wanted = vip.members.iter();
             let mut wanted = wanted.filter(|m| !m.leaving && m.wanted == BackendState::Up);
             let down = wanted.find(|member| {
-                let key = (vip.name.clone(), member.name.clone());
+                let key = MemberRef::new(&vip.name, &member.name);
                 !member.healthy && self.healthy.contains(&key)
             });
             if let Some(member) = down {
@@ -255,7 +255,7 @@ impl Trial {
         for vip in report.iter().filter(|vip| self.vips.contains(&vip.name)) {
             let mut wanted = vip.members.iter();
             let never_came = wanted.find(|member| {
-                let key = (vip.name.clone(), member.name.clone());
+                let key = MemberRef::new(&vip.name, &member.name);
                 let is_wanted = !member.leaving && member.wanted == BackendState::Up;
                 is_wanted && member.proven && !member.healthy && !self.known.contains(&key)
             });
@@ -289,17 +289,19 @@ impl Actor {
         let report = self.reconciler.report();
         let members = report.iter().flat_map(|vip| {
             let healthy = vip.members.iter().filter(|m| m.healthy && !m.leaving);
-            healthy.map(|member| (vip.name.clone(), member.name.clone()))
+            healthy.map(|member| MemberRef::new(&vip.name, &member.name))
         });
         let known = report.iter().flat_map(|vip| {
             let members = vip.members.iter();
-            members.map(|member| (vip.name.clone(), member.name.clone()))
+            members.map(|member| MemberRef::new(&vip.name, &member.name))
         });
         let panicking = report.iter().filter(|vip| vip.panic);
         Trial {
             number,
             deadlines: Deadlines::default(),
-            healthy: members.filter(|(vip, _)| vips.contains(vip)).collect(),
+            healthy: members
+                .filter(|member| vips.contains(&member.vip))
+                .collect(),
             known: known.collect(),
             panicking: panicking.map(|vip| vip.name.clone()).collect(),
             drops_before: self.observer.drops_per_s(),

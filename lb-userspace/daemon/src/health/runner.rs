@@ -22,12 +22,12 @@ use super::{
 };
 use crate::clock;
 use lb_api::HealthStatus;
+use lb_model::MemberRef;
 
 /// Checks begin at multiples of this, so that those which are due at about the same time share what it costs to
 /// wake up. Far below every interval.
 const BEAT: Duration = Duration::from_millis(10);
 
-type Name = (String, String);
 type Shared = Arc<Mutex<Known>>;
 
 /// What is known about a target.
@@ -56,7 +56,7 @@ pub struct Health {
     tls: Arc<TlsConfigs>,
     /// When the first beat was.
     began: Instant,
-    watched: BTreeMap<Name, Watched>,
+    watched: BTreeMap<MemberRef, Watched>,
 }
 
 /// A target, and the task that checks it.
@@ -101,7 +101,7 @@ impl Health {
     pub fn set_targets(&mut self, targets: Vec<Target>) {
         let mut before = mem::take(&mut self.watched);
         for target in targets {
-            let name = (target.vip.clone(), target.backend.clone());
+            let name = MemberRef::new(&target.vip, &target.backend);
             let kept = before.remove(&name).filter(|watched| {
                 let now = watched.target.borrow();
                 now.is_same_server(&target)
@@ -157,22 +157,20 @@ impl Health {
     /// What is known about a backend of a VIP; `None` when it is not checked.
     #[must_use]
     pub fn status(&self, vip: &str, backend: &str) -> Option<HealthStatus> {
-        let name = (vip.to_owned(), backend.to_owned());
-        let watched = self.watched.get(&name)?;
+        let watched = self.watched.get(&MemberRef::new(vip, backend))?;
         Some(lock(&watched.status).status())
     }
 
     /// How long a backend of a VIP has been up or down; `None` when it is not checked.
     #[must_use]
-    pub fn known_for(&self, vip: &str, backend: &str) -> Option<Duration> {
-        let name = (vip.to_owned(), backend.to_owned());
-        let watched = self.watched.get(&name)?;
+    pub fn known_for(&self, member: &MemberRef) -> Option<Duration> {
+        let watched = self.watched.get(member)?;
         Some(lock(&watched.status).since.elapsed())
     }
 
     /// What is known about all, by VIP and backend.
     #[must_use]
-    pub fn statuses(&self) -> BTreeMap<(String, String), HealthStatus> {
+    pub fn statuses(&self) -> BTreeMap<MemberRef, HealthStatus> {
         let each = self.watched.iter();
         each.map(|(name, watched)| (name.clone(), lock(&watched.status).status()))
             .collect()

@@ -7,7 +7,10 @@ use lb_common::member::NextHop;
 
 use super::{HealthUpdate, Reconciler, Route, Routes};
 use lb_dataplane::{Dataplane, LoadOptions};
-use lb_model::config::{self, Config, Fraction};
+use lb_model::{
+    MemberRef,
+    config::{self, Config, Fraction},
+};
 
 const VIPS: usize = 64;
 const ROUNDS: usize = 21;
@@ -47,8 +50,7 @@ fn config(backends: usize, common: Common) -> Config {
 fn all_say(backends: std::ops::Range<usize>, healthy: bool) -> Vec<HealthUpdate> {
     let of_vip = |vip: usize| {
         backends.clone().map(move |backend| HealthUpdate {
-            vip: format!("v{vip}"),
-            backend: format!("b{backend}"),
+            member: MemberRef::new(format!("v{vip}"), format!("b{backend}")),
             healthy,
             ramp: Fraction::ALL,
         })

@@ -46,10 +46,10 @@ impl Reconciler {
             sessions_expired: dataplane.sessions.expire(now_s, SessionLimits::default())?,
             ..Tick::default()
         };
-        let mut next = self.state.clone();
-        if next.is_at_rest() {
+        if self.state.is_at_rest() {
             return Ok(tick);
         }
+        let mut next = State::clone(&self.state);
         let tracked = dataplane.tracking.count_by_member();
         next.age_rings(now_s as u32, ttl_s, &tracked, &mut tick);
         next.free_unnamed(dataplane, &tracked, &mut tick)?;

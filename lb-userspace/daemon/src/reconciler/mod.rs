@@ -55,10 +55,11 @@ pub use shares::MemberShare;
 pub use state::ServiceId;
 
 use plan::Plan;
-use state::{MemberState, State};
+use state::{MemberState, State, Versioned};
 
 use lb_dataplane::{Dataplane, LoadOptions};
 use lb_model::{
+    MemberRef,
     config::{Config, Forward, Fraction},
     transition::SlotCounts,
 };
@@ -73,30 +74,26 @@ pub fn load_options(config: &Config) -> LoadOptions {
     }
 }
 
-/// What the tables of a data path hold, and why.
+/// The state that the tables of a data path hold.
 #[derive(Debug)]
 pub struct Reconciler {
-    state: State,
+    state: Versioned,
     /// The configuration that was applied last.
     config: Option<Config>,
     routes: Routes,
-    /// Whether members count as up although nobody has checked them.
+    /// Whether members without a health check result count as up.
     presume_up: bool,
-    counted: report::Counted,
-    /// Rings built, and the time that planning took when rings were built.
+    reports: report::Reports,
+    /// Rings built, and the time spent planning them.
     built: (u64, Duration),
 }
 
-/// What checks say about a member.
+/// A new health check result for a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthUpdate {
-    /// Name of the VIP.
-    pub vip: String,
-    /// Name of the backend.
-    pub backend: String,
-    /// Whether it is to get traffic.
+    pub member: MemberRef,
     pub healthy: bool,
-    /// The part of its weight that it is to have: less than all while it starts slowly.
+    /// Fraction of the configured weight in force; below 1 during slow start.
     pub ramp: Fraction,
 }
 
@@ -105,11 +102,11 @@ impl Reconciler {
     #[must_use]
     pub fn fresh() -> Self {
         Self {
-            state: State::default(),
+            state: Versioned::default(),
             config: None,
             routes: Routes::new(),
             presume_up: false,
-            counted: report::Counted::default(),
+            reports: report::Reports::default(),
             built: (0, Duration::ZERO),
         }
     }
@@ -132,14 +129,9 @@ impl Reconciler {
         let now_s = dataplane.now_s()? as u32;
         let state = adoption::read(dataplane, now_s)?;
         adoption::sweep(dataplane, &state)?;
-        Ok(Self {
-            state,
-            config: None,
-            routes: Routes::new(),
-            presume_up: false,
-            counted: report::Counted::default(),
-            built: (0, Duration::ZERO),
-        })
+        let mut reconciler = Self::fresh();
+        reconciler.state.replace(state);
+        Ok(reconciler)
     }
 
     /// Makes the tables hold a configuration.
@@ -220,8 +212,7 @@ impl Reconciler {
         self.set_healths(
             dataplane,
             &[HealthUpdate {
-                vip: vip.to_owned(),
-                backend: backend.to_owned(),
+                member: MemberRef::new(vip, backend),
                 healthy,
                 ramp: Fraction::ALL,
             }],
@@ -241,17 +232,17 @@ impl Reconciler {
     ) -> Result<Summary> {
         let mut before = Vec::new();
         for update in updates {
-            let Ok(index) = self.find(&update.vip, &update.backend) else {
+            let Ok(index) = self.find(&update.member.vip, &update.member.backend) else {
                 continue;
             };
-            let Some(member) = self.state.members.get_mut(&index) else {
+            let Some(member) = self.state.members.get(&index) else {
                 continue;
             };
             let now = (update.healthy, true, update.ramp);
             let was = (member.healthy, member.proven, member.ramp);
             if was != now {
                 before.push((index, was));
-                (member.healthy, member.proven, member.ramp) = now;
+                self.set_member_health(index, now);
             }
         }
         if before.is_empty() {
@@ -260,12 +251,17 @@ impl Reconciler {
         let done = self.reconcile(dataplane);
         if done.is_err() {
             for (index, was) in before {
-                if let Some(member) = self.state.members.get_mut(&index) {
-                    (member.healthy, member.proven, member.ramp) = was;
-                }
+                self.set_member_health(index, was);
             }
         }
         done
+    }
+
+    /// Sets whether a member is healthy, whether that is proven, and its ramp.
+    fn set_member_health(&mut self, index: MemberIndex, health: (bool, bool, Fraction)) {
+        if let Some(member) = self.state.change().members.get_mut(&index) {
+            (member.healthy, member.proven, member.ramp) = health;
+        }
     }
 
     /// How many rings were built, and how long that took.
@@ -313,7 +309,7 @@ impl Reconciler {
         }
         let unnamed = install::unnamed_images(&self.state, &next);
         install::retire(dataplane, &unnamed);
-        self.state = next;
+        self.state.replace(next);
         Ok(())
     }
 

@@ -70,18 +70,19 @@ pub struct MemberReport {
     pub table_share: f64,
 }
 
-/// The rings that were counted, with what was found: to count 65,537 slots every second for
-/// nothing would be a waste.
+/// The newest report, with the version of the state that it describes, and what the slots of each
+/// ring were counted to be: counting 65,537 slots takes longer than everything else in a report.
 #[derive(Debug, Default)]
-pub(super) struct Counted {
+pub(super) struct Reports {
+    newest: Option<(u64, Arc<[VipReport]>)>,
     rings: BTreeMap<u16, CountedRing>,
 }
 
 /// A ring, its slots by state, and by member.
 type CountedRing = (Arc<RingState>, SlotCounts, BTreeMap<MemberIndex, u32>);
 
-impl Counted {
-    fn update(&mut self, state: &State) {
+impl Reports {
+    fn count_rings(&mut self, state: &State) {
         self.rings.retain(|index, _| state.vips.contains_key(index));
         for (&index, vip) in &state.vips {
             let known = self.rings.get(&index);
@@ -95,22 +96,34 @@ impl Counted {
 }
 
 impl Reconciler {
-    /// How all VIPs stand, in the order of their indexes.
+    /// The state of all VIPs, in the order of their indexes. Computed once per change of the state;
+    /// further calls share the result.
     #[must_use]
-    pub fn report(&mut self) -> Vec<VipReport> {
-        self.counted.update(&self.state);
+    pub fn report(&mut self) -> Arc<[VipReport]> {
+        let version = self.state.version();
+        if let Some((of, report)) = &self.reports.newest
+            && *of == version
+        {
+            return Arc::clone(report);
+        }
+        self.reports.count_rings(&self.state);
+        let report: Arc<[VipReport]> = self.report_vips().into();
+        self.reports.newest = Some((version, Arc::clone(&report)));
+        report
+    }
+
+    fn report_vips(&self) -> Vec<VipReport> {
         let mut members = self.members_by_vip();
         let vips = self.state.vips.iter();
         vips.map(|(&index, vip)| {
-            let slots = vip.ring.slots().len() as u32;
-            let counted = self.counted.rings.get(&index);
+            let counted = self.reports.rings.get(&index);
             VipReport {
                 index,
                 name: vip.name.clone(),
                 service: vip.service,
                 forward: vip.entry.forward,
                 panic: vip.panic,
-                slots,
+                slots: vip.ring.slots().len() as u32,
                 counts: counted.map_or_else(|| vip.ring.counts(), |(_, counts, _)| *counts),
                 members: members.remove(&index).unwrap_or_default(),
             }
@@ -134,7 +147,7 @@ impl Reconciler {
             } else {
                 0
             };
-            let counted = self.counted.rings.get(&member.vip);
+            let counted = self.reports.rings.get(&member.vip);
             let owned = counted.and_then(|(_, _, slots)| slots.get(&index).copied());
             grouped.entry(member.vip).or_default().push(MemberReport {
                 index,

@@ -168,6 +168,36 @@ pub(super) struct State {
     pub(super) last_member: Option<MemberIndex>,
 }
 
+/// A state that counts its changes: two equal versions of one reconciler are the same state.
+#[derive(Debug, Default)]
+pub(super) struct Versioned {
+    state: State,
+    version: u64,
+}
+
+impl Versioned {
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn replace(&mut self, next: State) {
+        *self.change() = next;
+    }
+
+    pub(super) const fn change(&mut self) -> &mut State {
+        self.version += 1;
+        &mut self.state
+    }
+}
+
+impl std::ops::Deref for Versioned {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {

@@ -103,7 +103,7 @@ async fn targets_that_stay_keep_their_state() {
     let names: Vec<_> = health
         .statuses()
         .into_keys()
-        .map(|(_, name)| name)
+        .map(|member| member.backend)
         .collect();
     assert_eq!(names, ["a", "c"]);
     // Another server under the old name is not trusted, even if it was said to be up.
