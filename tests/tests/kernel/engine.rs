@@ -1,5 +1,4 @@
 //! The controller as a process with its API, in a network namespace of its own. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
     fs::{self, File},
@@ -14,22 +13,14 @@ use lb_common::member::NextHop;
 use lb_dataplane::{PinnedView, Pins};
 use nix::{
     mount::{MntFlags, umount2},
-    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
 
-const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::host::{evenkeel, in_network_namespace, ip};
 
-fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-}
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A folder with a configuration, and the controller that runs by it.
 struct Node {
@@ -69,7 +60,7 @@ impl Node {
 
     /// Starts the controller. Says whether it came up; a fault may keep it from that.
     fn try_start(&mut self, fault: Option<&str>) -> bool {
-        let mut command = Command::new(EVENKEEL);
+        let mut command = evenkeel();
         command
             .args(["run", "--config"])
             .arg(self.folder.join("evenkeel.toml"));
@@ -164,7 +155,7 @@ impl Node {
     }
 
     fn unload(&self) {
-        let _ = Command::new(EVENKEEL)
+        let _ = evenkeel()
             .args(["unload", "--bpffs"])
             .arg(self.folder.join("bpf"))
             .output();
@@ -206,26 +197,20 @@ impl Drop for Node {
 /// Runs a test in a network namespace with an interface and three neighbours.
 fn in_namespace(test: impl FnOnce(&Path) + Send) {
     let folder = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        let ran = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-            for arguments in [
-                "link set lo up",
-                "link add vlb0 type veth peer name vfar",
-                "link set vlb0 up",
-                "link set vfar up",
-                "addr add 10.77.0.1/24 dev vlb0",
-                "neigh add 10.77.0.2 lladdr 02:00:00:00:00:22 dev vlb0 nud permanent",
-                "neigh add 10.77.0.3 lladdr 02:00:00:00:00:33 dev vlb0 nud permanent",
-                "neigh add 10.77.0.4 lladdr 02:00:00:00:00:44 dev vlb0 nud permanent",
-            ] {
-                ip(arguments);
-            }
-            test(folder.path());
-        });
-        if let Err(panic) = ran.join() {
-            std::panic::resume_unwind(panic);
+    in_network_namespace(|| {
+        for arguments in [
+            "link set lo up",
+            "link add vlb0 type veth peer name vfar",
+            "link set vlb0 up",
+            "link set vfar up",
+            "addr add 10.77.0.1/24 dev vlb0",
+            "neigh add 10.77.0.2 lladdr 02:00:00:00:00:22 dev vlb0 nud permanent",
+            "neigh add 10.77.0.3 lladdr 02:00:00:00:00:33 dev vlb0 nud permanent",
+            "neigh add 10.77.0.4 lladdr 02:00:00:00:00:44 dev vlb0 nud permanent",
+        ] {
+            ip(arguments);
         }
+        test(folder.path());
     });
 }
 
@@ -285,7 +270,7 @@ fn changes_are_made_refused_and_undone() {
                 .replace("api.sock", "b.sock"),
         )
         .unwrap();
-        let second = Command::new(EVENKEEL)
+        let second = evenkeel()
             .args(["run", "--config"])
             .arg(&other)
             .arg("--bpffs")

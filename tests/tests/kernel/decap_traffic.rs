@@ -1,5 +1,4 @@
 //! `evenkeel decap` on a veth between network namespaces, in native mode. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
     fs::File,
@@ -13,7 +12,7 @@ use std::{
 use etherparse::PacketBuilder;
 use nix::{
     mount::{MntFlags, umount2},
-    sched::{CloneFlags, setns, unshare},
+    sched::{CloneFlags, setns},
     sys::{
         signal::{Signal, kill},
         socket::{
@@ -24,16 +23,9 @@ use nix::{
     unistd::Pid,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::host::{evenkeel, in_network_namespace, ip, run};
 
-fn run(command: &str) {
-    let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{command}: {output:?}");
-}
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process that is killed when this is dropped.
 struct Process(Child);
@@ -172,7 +164,7 @@ impl Backend {
     }
 
     fn command(arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        let mut command = evenkeel();
         command.args(["decap", "--interface", "eth0.1"]);
         command.args(arguments.split_whitespace());
         command
@@ -267,15 +259,7 @@ fn around_v6(dest: Ipv6Addr, protocol: u8, inner: &[u8]) -> Vec<u8> {
 
 /// Runs a test on a thread of its own, in a namespace of its own.
 fn on_a_backend(test: impl FnOnce(&Backend) + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("tests of the decapsulation need root");
-            test(&Backend::new());
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
+    in_network_namespace(|| test(&Backend::new()));
 }
 
 fn terminate(process: &mut Process) {
@@ -285,12 +269,7 @@ fn terminate(process: &mut Process) {
 }
 
 fn has_program() -> bool {
-    let output = Command::new("ip")
-        .args(["link", "show", "eth0.1"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).contains("prog/xdp")
+    ip("link show eth0.1").contains("prog/xdp")
 }
 
 fn status(backend: &Backend) -> serde_json::Value {

@@ -24,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Bpffs, pattern, small};
+use crate::host::{Bpffs, pattern, small};
 
 /// The members, as a system call reads them.
 fn members_of_kernel(pins: &Pins) -> Vec<Member> {

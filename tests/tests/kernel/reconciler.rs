@@ -1,5 +1,4 @@
 //! The controller and the kernel: what a change does to flows, and what is adopted. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::collections::BTreeMap;
 
@@ -12,12 +11,10 @@ use lb_common::{
     vip::{MAX_PROBES, VipKey, target},
 };
 use lb_daemon::reconciler::{Reconciler, Route, Routes, address, load_options};
-use lb_dataplane::{Dataplane, LoadOptions, Opened, Pins, SPARE_IMAGES};
+use lb_dataplane::{Dataplane, LoadOptions, Opened, SPARE_IMAGES};
 use lb_model::config::{self, Config};
-use nix::{
-    mount::{MntFlags, umount2},
-    sched::{CloneFlags, unshare},
-};
+
+use crate::host::{Bpffs, in_network_namespace};
 
 const TCP_FLAGS: usize = 14 + 20 + 13;
 const ACK: u8 = 0x10;
@@ -393,24 +390,11 @@ fn what_replaces_a_vip_takes_effect_without_a_gap() {
     );
 }
 
-/// Runs a test in a network namespace of its own, on a thread of its own.
-fn in_network_namespace(test: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let test = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("tests of the data path need root");
-            test();
-        });
-        if let Err(panic) = test.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
-
 #[test]
 fn adoption_moves_nothing() {
     in_network_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let pins = Pins::at(folder.path());
+        let bpffs = Bpffs::new();
+        let pins = bpffs.pins();
         let config = config(THREE);
         let (before, index) = {
             let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
@@ -451,6 +435,5 @@ fn adoption_moves_nothing() {
         );
         drop(dataplane);
         Dataplane::unload(&pins).unwrap();
-        umount2(folder.path(), MntFlags::MNT_DETACH).unwrap();
     });
 }

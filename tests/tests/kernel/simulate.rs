@@ -1,5 +1,4 @@
 //! `simulate` with the kernel's help: shares, tracked flows, captures. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
     fmt::Write as _,
@@ -13,6 +12,8 @@ use evenkeel::{
     simulate::{Input, Options, Report, SimulateError, simulate},
 };
 use lb_model::config::{self, Config};
+
+use crate::host;
 
 fn text(forward: &str, v6: bool, protocol: &str) -> String {
     let (vip, net) = if v6 {
@@ -166,7 +167,7 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let file = folder.join("test.toml");
     std::fs::write(&file, text("l2", false, "tcp")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let mut command = host::evenkeel();
     command.args(["simulate", "--config"]);
     command.arg(file).args(arguments);
     command

@@ -1,5 +1,4 @@
 //! Next hops, resolved in network namespaces. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
     net::IpAddr,
@@ -8,17 +7,9 @@ use std::{
 };
 
 use lb_daemon::nexthop::{Reason, Resolver, State, Table};
-use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch;
 
-fn run(command: &str) {
-    let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{command}: {output:?}");
-}
+use crate::host::{in_network_namespace, run};
 
 /// A network namespace beside ours: a process that only waits. Its end is the namespace's.
 struct Neighbour(Child);
@@ -53,28 +44,22 @@ impl Drop for Neighbour {
 /// Runs a test on a thread of its own, in a namespace whose interface `near` leads to `far` in the
 /// namespace of a neighbour: 10.1.0.1 and 10.1.0.2, fd00::1 and fd00::2.
 fn beside_a_neighbour(test: impl AsyncFnOnce(&Neighbour) + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("tests of next hops need root");
-            let neighbour = Neighbour::new();
-            run("ip link set lo up");
-            run("ip link add near type veth peer name far");
-            run(&format!("ip link set far netns {}", neighbour.0.id()));
-            run("ip addr add 10.1.0.1/24 dev near");
-            run("ip addr add fd00::1/64 dev near nodad");
-            run("ip link set near up");
-            neighbour.run("ip addr add 10.1.0.2/24 dev far");
-            neighbour.run("ip addr add fd00::2/64 dev far nodad");
-            neighbour.run("ip link set far address 02:00:00:00:00:02");
-            neighbour.run("ip link set far up");
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.unwrap().block_on(test(&neighbour));
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
+    in_network_namespace(|| {
+        let neighbour = Neighbour::new();
+        run("ip link set lo up");
+        run("ip link add near type veth peer name far");
+        run(&format!("ip link set far netns {}", neighbour.0.id()));
+        run("ip addr add 10.1.0.1/24 dev near");
+        run("ip addr add fd00::1/64 dev near nodad");
+        run("ip link set near up");
+        neighbour.run("ip addr add 10.1.0.2/24 dev far");
+        neighbour.run("ip addr add fd00::2/64 dev far nodad");
+        neighbour.run("ip link set far address 02:00:00:00:00:02");
+        neighbour.run("ip link set far up");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(test(&neighbour));
     });
 }
 

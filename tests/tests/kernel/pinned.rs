@@ -9,7 +9,7 @@ use lb_common::{
 };
 use lb_dataplane::{Dataplane, DataplaneError, LoadOptions, Opened, Pins, RingName, catalog};
 
-use crate::{Bpffs, pattern, small};
+use crate::host::{Bpffs, pattern, small};
 
 #[test]
 fn a_data_path_is_adopted_with_all_it_holds() {

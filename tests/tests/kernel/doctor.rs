@@ -1,23 +1,14 @@
 //! `evenkeel doctor` as a process, on a host (a network namespace) with faults. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-}
+use crate::host::{evenkeel, in_network_namespace, ip};
 
 fn configure(folder: &Path) -> PathBuf {
     let state = folder.join("state");
@@ -42,7 +33,7 @@ fn configure(folder: &Path) -> PathBuf {
 
 /// Exit code and findings.
 fn doctor(config: Option<&Path>) -> (i32, Vec<Value>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let mut command = evenkeel();
     command.args(["doctor", "--json"]);
     if let Some(config) = config {
         command.arg("--config").arg(config);
@@ -141,13 +132,5 @@ fn faults_are_found_and_mended(folder: &Path) {
 #[test]
 fn a_host_with_faults_is_told_from_a_mended_one() {
     let folder = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        let host = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-            faults_are_found_and_mended(folder.path());
-        });
-        if let Err(panic) = host.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
+    in_network_namespace(|| faults_are_found_and_mended(folder.path()));
 }

@@ -1,5 +1,4 @@
 //! The decapsulation on frames of ours: a table of packets through `BPF_PROG_TEST_RUN`. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,31 +1,21 @@
 //! `evenkeel run` and `unload` as processes, in a network namespace with a veth. Needs root.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output},
     time::{Duration, Instant},
 };
 
 use nix::{
     mount::{MntFlags, umount2},
-    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::host::{evenkeel, in_network_namespace, ip};
 
-fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn is_attached() -> bool {
     ip("link show vlb0").contains("prog/xdp")
@@ -34,7 +24,7 @@ fn is_attached() -> bool {
 /// A controller; killed at the end.
 struct Controller {
     child: Child,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Controller {
@@ -42,7 +32,7 @@ impl Controller {
         Self::spawn(run(folder), folder.join(name))
     }
 
-    fn spawn(mut command: Command, log: std::path::PathBuf) -> Self {
+    fn spawn(mut command: Command, log: PathBuf) -> Self {
         let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
         let mut controller = Self { child, log };
         controller.wait_for("ready");
@@ -80,12 +70,12 @@ impl Drop for Controller {
 }
 
 fn run(folder: &Path) -> Command {
-    with_arguments(Command::new(EVENKEEL), folder)
+    with_arguments(evenkeel(), folder)
 }
 
 /// With no more capabilities than `deploy/evenkeel.service` leaves it.
 fn run_as_in_the_unit(folder: &Path) -> Command {
-    let unit = include_str!("../../deploy/evenkeel.service");
+    let unit = include_str!("../../../deploy/evenkeel.service");
     let bounding = unit
         .lines()
         .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
@@ -95,7 +85,8 @@ fn run_as_in_the_unit(folder: &Path) -> Command {
         .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
         .collect();
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", &format!("-all{kept}"), EVENKEEL]);
+    command.args(["--bounding-set", &format!("-all{kept}")]);
+    command.arg(evenkeel().get_program());
     with_arguments(command, folder)
 }
 
@@ -112,7 +103,7 @@ fn with_arguments(mut command: Command, folder: &Path) -> Command {
 }
 
 fn unload(folder: &Path) -> Output {
-    let mut command = Command::new(EVENKEEL);
+    let mut command = evenkeel();
     command.arg("unload").arg("--bpffs").arg(folder.join("bpf"));
     command.output().unwrap()
 }
@@ -253,7 +244,7 @@ fn state_moves(folder: &Path) {
         &["backend", "weight", "v/b2", "50", "--bake", "0s"][..],
         &["rollback"],
     ] {
-        let mut command = Command::new(EVENKEEL);
+        let mut command = evenkeel();
         command.args(arguments).arg("--socket");
         let output = command.arg(folder.join("api.sock")).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -264,15 +255,17 @@ fn state_moves(folder: &Path) {
 #[test]
 fn a_controllers_life_from_start_to_unload() {
     let folder = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        let life = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root");
-            lifetime(folder.path());
-        });
-        let ended = life.join();
-        let _ = umount2(&folder.path().join("bpf"), MntFlags::MNT_DETACH);
-        if let Err(panic) = ended {
-            std::panic::resume_unwind(panic);
-        }
+    in_network_namespace(|| {
+        let _unmounted = Unmount(folder.path().join("bpf"));
+        lifetime(folder.path());
     });
+}
+
+/// Unmounts a folder when dropped.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
 }

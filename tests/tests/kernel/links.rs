@@ -8,7 +8,7 @@ use std::{
 use aya::programs::links::{FdLink, PinnedLink};
 use lb_dataplane::{AttachedMode, Dataplane, DataplaneError, Pins, XdpMode};
 
-use crate::{Bpffs, in_network_namespace, ip, small};
+use crate::host::{Bpffs, in_network_namespace, ip, small};
 
 fn link_id(path: &Path) -> u32 {
     FdLink::from(PinnedLink::from_pin(path).unwrap())

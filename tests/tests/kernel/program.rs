@@ -1,0 +1,47 @@
+//! The balancer's program in the kernel: it loads, runs and reads the clock.
+
+use std::time::{Duration, Instant};
+
+use lb_dataplane::{Dataplane, LoadOptions};
+
+use crate::host::small;
+
+#[test]
+fn the_object_loads_and_runs_with_default_options() {
+    let dataplane = Dataplane::load(&LoadOptions::default()).unwrap();
+    let frame = [0; 60];
+    let run = dataplane.run(&frame).unwrap();
+    assert!(run.frame.len() >= frame.len(), "{run:?}");
+    dataplane.run_traced(&frame).unwrap();
+    assert!(
+        dataplane
+            .run(&[0; 3])
+            .unwrap_err()
+            .to_string()
+            .contains("evenkeel_lb")
+    );
+    assert_eq!(dataplane.tracking.count(), 0);
+    assert_eq!(dataplane.sessions.count().unwrap().flows, 0);
+    assert_eq!(dataplane.samples.read().unwrap().len(), 0);
+    assert_eq!(dataplane.counters.member(0).unwrap().packets, 0);
+    dataplane.counters.vip(0).unwrap();
+    dataplane.counters.node().unwrap();
+}
+
+#[test]
+fn the_clock_ticks_in_about_seconds() {
+    let dataplane = Dataplane::load(&LoadOptions {
+        jiffies_shift: None,
+        ..small()
+    })
+    .unwrap();
+    let start = dataplane.now_s().unwrap();
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_millis(3000));
+    let ticks = dataplane.now_s().unwrap() - start;
+    println!(
+        "{ticks} of the data path's seconds in {:?}",
+        began.elapsed()
+    );
+    assert!((2..=5).contains(&ticks), "{ticks}");
+}
