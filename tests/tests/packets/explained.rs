@@ -12,7 +12,6 @@ use lab::{
     bytecode::tables::{self, ANY4, KEY, NAT4, NAT6, OUTER4, OUTER6, RING_SIZE, VIP4, VIP6},
     packet::{ACK, FIN, Frame, Ip, PSH, RST, SYN, tcp, udp},
 };
-use lb_api::ExplainRequest;
 use lb_common::{
     checksum::fold,
     family,
@@ -508,11 +507,11 @@ fn what_is_explained_is_what_is_done() {
         "MARTIAN_SOURCE drop",
         "NAT_NO_FLOW drop",
         "NAT_NO_PORT drop",
-        "FORWARDED tx the flow has an entry",
-        "FORWARDED tx a new flow goes to the slot's member",
-        "FORWARDED tx an older flow stays",
-        "FORWARDED tx an older flow whose member takes no packets",
-        "FORWARDED tx it belongs to the slot's member",
+        "FORWARDED tx entry found",
+        "FORWARDED tx new flow, uses the slot's backend",
+        "FORWARDED tx existing flow, stays on the slot's previous backend",
+        "FORWARDED tx existing flow whose previous backend is down",
+        "FORWARDED tx existing flow, uses the slot's unchanged backend",
     ] {
         let some = seen.keys().any(|key| key.starts_with(kind));
         assert!(some, "never seen: {kind}");
@@ -521,14 +520,10 @@ fn what_is_explained_is_what_is_done() {
 
 /// The explanation in words says the same.
 fn in_words(world: &World, flow: &Flow, syn: bool, walk: &Walk) {
-    let request = ExplainRequest {
-        flow: flow.to_string(),
-        syn,
-    };
-    let said = explain::explain(&request, &sources(&world.dataplane)).unwrap();
-    assert_eq!(said.verdict, walk.verdict.to_string());
-    assert_eq!(said.reason, walk.reason.text().name);
-    assert_eq!(said.steps, walk.steps);
+    let text = flow.to_string();
+    let said = explain::explain(&text, syn, &sources(&world.dataplane)).unwrap();
+    assert_eq!(said.flow, *flow);
+    assert_eq!(said.walk, *walk);
     let backend = walk.member.filter(|_| walk.sent.is_some());
     assert_eq!(said.backend, backend.map(|member| format!("m-{member}")));
     assert_eq!(said.vip, walk.vip.map(|vip| format!("vip-{vip}")));

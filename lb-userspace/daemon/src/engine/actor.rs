@@ -32,10 +32,10 @@ use crate::{
     revision::Store,
     traffic::Recorder,
 };
-use lb_api::{Change, ExplainRequest, Explanation, Progress, Revision, RevisionNumber, Status};
+use lb_api::{Change, ExplainRequest, Progress, Revision, RevisionNumber, Status};
 use lb_dataplane::{
     Dataplane, MOST_SPARE_IMAGES, SPARE_IMAGES,
-    explain::{self, Sources},
+    explain::{self, Explanation, Sources},
 };
 use lb_model::config::Config;
 
@@ -203,7 +203,7 @@ impl Actor {
             names: &self.reconciler,
             ingress: None,
         };
-        Ok(explain::explain(request, &sources)?)
+        Ok(explain::explain(&request.flow, request.syn, &sources)?)
     }
 
     fn show(&self, number: Option<RevisionNumber>) -> EngineResult<Revision> {

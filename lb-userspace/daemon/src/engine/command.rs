@@ -7,9 +7,10 @@ use tokio::sync::oneshot;
 use super::EngineResult;
 use crate::http::Caller;
 use lb_api::{
-    Applied, ApplyRequest, Change, ConfirmRequest, Diff, ExplainRequest, Explanation, Plan,
-    PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest,
+    Applied, ApplyRequest, Change, ConfirmRequest, Diff, ExplainRequest, Plan, PlanRequest,
+    Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest,
 };
+use lb_dataplane::explain::Explanation;
 
 /// Where the answer goes. Nobody there any more is fine.
 pub(super) type Ask<T> = oneshot::Sender<EngineResult<T>>;

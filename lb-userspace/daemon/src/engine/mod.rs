@@ -54,9 +54,11 @@ use crate::{
     traffic::SharedTraffic,
 };
 use lb_api::{
-    Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest, Explanation, Plan,
-    PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest, Status,
+    Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest, Plan, PlanRequest,
+    Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest, Status,
 };
+
+use lb_dataplane::explain::Explanation;
 
 /// What `run` is told.
 #[derive(Clone, Debug)]

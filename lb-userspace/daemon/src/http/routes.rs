@@ -17,8 +17,8 @@ use super::{
 use crate::{alerts::AlertsError, clock, engine::Engine};
 use lb_api::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
-    Explanation, MemberStatus, Plan, PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber,
-    RollbackRequest, Status, VipStatus,
+    ExplainStep, Explanation, MemberStatus, Plan, PlanRequest, Progress, Revision, RevisionInfo,
+    RevisionNumber, RollbackRequest, Status, VipStatus,
 };
 
 /// The largest body that is read, in bytes.
@@ -443,5 +443,26 @@ async fn explain(
     State(engine): State<Engine>,
     Body(request): Body<ExplainRequest>,
 ) -> Answer<Explanation> {
-    Ok(Json(engine.explain(request).await?))
+    Ok(Json(public_explanation(engine.explain(request).await?)))
+}
+
+fn public_explanation(explanation: lb_dataplane::explain::Explanation) -> Explanation {
+    let lb_dataplane::explain::Explanation {
+        flow,
+        walk,
+        vip,
+        backend,
+    } = explanation;
+    let steps = walk.steps.into_iter().map(|step| ExplainStep {
+        step: step.step.to_owned(),
+        finding: step.finding,
+    });
+    Explanation {
+        flow: flow.to_string(),
+        steps: steps.collect(),
+        verdict: walk.verdict.to_string(),
+        reason: walk.reason.text().name.to_owned(),
+        vip,
+        backend,
+    }
 }

@@ -1,4 +1,4 @@
-//! Which member gets the packet: the ring, and for slots that changed, the tracking table.
+//! Member selection: the ring and, for slots that changed, the tracking table.
 
 use lb_common::{
     hash::slot_of,
@@ -8,7 +8,7 @@ use lb_common::{
     vip::{Vip, affinity, track},
 };
 
-use super::walk::{Step, Stop, Walker};
+use super::walk::{Found, Stop, Walker};
 use crate::RingName;
 use lb_model::config::Protocol;
 
@@ -20,38 +20,38 @@ pub(super) struct Choice {
 }
 
 impl Walker<'_> {
-    /// The slot that the packet falls into, and the hash of the whole flow.
-    pub(super) fn find_slot(&mut self, vip: &Vip) -> Step<(Slot, u64)> {
+    /// Finds the packet's slot; returns it with the hash of the 5-tuple.
+    pub(super) fn find_slot(&mut self, vip: &Vip) -> Found<(Slot, u64)> {
         let flow_hash = self.flow.flow_hash(&vip.hash_key);
         let (hash, of_what) = if vip.affinity == affinity::SOURCE {
             let hash = self.flow.source_hash(&vip.hash_key);
-            (hash, "the source address alone")
+            (hash, "source address only")
         } else {
-            (flow_hash, "addresses and ports")
+            (flow_hash, "5-tuple")
         };
         self.note(
             "hash",
-            format!("{hash:#018x}, of {of_what} under the VIP's key"),
+            format!("{hash:#018x} ({of_what}, keyed for this VIP)"),
         );
         let Some(ring) = RingName::unpack(vip.ring) else {
-            self.note("slot", "the VIP has no ring: nobody serves it");
+            self.note("slot", "the VIP has no ring: no eligible backends");
             return Err(Stop::Reason(Reason::NoMember));
         };
         let number = slot_of(hash, ring.size);
         let slot = self.sources.tables.rings.slot(ring, number)?;
         self.slot = Some(number);
-        let who = self.member_label(slot.current);
-        self.note("slot", format!("{number} of {}: {who}", ring.size));
+        let label = self.member_label(slot.current);
+        self.note("slot", format!("{number} of {}: {label}", ring.size));
         Ok((slot, flow_hash))
     }
 
-    /// The member for a packet of a VIP without `nat`.
-    pub(super) fn choose(&mut self, vip: &Vip) -> Step<Choice> {
+    /// Selects the member for a packet of a VIP that does not use `nat`.
+    pub(super) fn choose(&mut self, vip: &Vip) -> Found<Choice> {
         let (slot, flow_hash) = self.find_slot(vip)?;
         self.note_transition(vip, slot);
         let looks_up = slot.previous.is_some() || vip.track == track::ALWAYS;
         let member = if looks_up && vip.track != track::NEVER {
-            self.ask_tracking(vip, slot, flow_hash)?
+            self.look_up_flow(vip, slot, flow_hash)?
         } else {
             slot.current
         };
@@ -62,60 +62,60 @@ impl Walker<'_> {
         let state = match slot.previous {
             None => "the slot is clean".to_owned(),
             Some(previous) if previous == slot.current => {
-                "the slot's transition ended; flows of that time have entries".to_owned()
+                "the slot's transition has ended, but its flows may still have entries".to_owned()
             }
             Some(previous) => {
                 let before = self.member_label(previous);
-                format!("the slot is in transition: it was {before}'s before")
+                format!("the slot is in transition from {before}")
             }
         };
         let then = match (vip.track, slot.previous) {
-            (track::NEVER, _) => "flows are never tracked, so the ring alone decides",
-            (track::ALWAYS, _) => "every flow is tracked, so the tracking table is asked",
+            (track::NEVER, _) => "flows are never tracked: the ring alone decides",
+            (track::ALWAYS, _) => "every flow is tracked: look it up",
             (_, None) => "the ring alone decides",
-            (_, Some(_)) => "the tracking table is asked",
+            (_, Some(_)) => "look the flow up in the tracking table",
         };
         self.note("transition", format!("{state}; {then}"));
     }
 
-    fn ask_tracking(&mut self, vip: &Vip, slot: Slot, flow_hash: u64) -> Step<MemberIndex> {
+    fn look_up_flow(&mut self, vip: &Vip, slot: Slot, flow_hash: u64) -> Found<MemberIndex> {
         if let Some(cell) = self.sources.tables.tracking.find(flow_hash) {
-            let who = self.member_label(cell.member);
+            let label = self.member_label(cell.member);
             let text = if self.opens && cell.closed {
-                format!("the flow has an entry for {who}, but was closed: forgotten")
+                format!("entry for {label} ignored: the connection is closed")
             } else if self.serves(cell.member)? {
-                self.note("tracking", format!("the flow has an entry: {who}"));
+                self.note("tracking", format!("entry found: {label}"));
                 return Ok(cell.member);
             } else {
-                format!("the flow has an entry for {who}, who takes no packets: forgotten")
+                format!("entry for {label} ignored: the backend is down or disabled")
             };
             self.note("tracking", text);
         } else {
-            self.note("tracking", "the flow has no entry");
+            self.note("tracking", "no entry");
         }
         let previous = slot.previous.unwrap_or(slot.current);
-        let is_new =
-            self.opens || vip.track == track::ALWAYS && self.flow.protocol == Protocol::Udp;
+        let is_udp = self.flow.protocol == Protocol::Udp;
+        let is_new = self.opens || vip.track == track::ALWAYS && is_udp;
         let (member, why) = if is_new {
-            (slot.current, "a new flow goes to the slot's member")
+            (slot.current, "new flow, uses the slot's backend")
         } else if self.serves(previous)? {
             if previous == slot.current {
-                (previous, "it belongs to the slot's member, as before")
+                (previous, "existing flow, uses the slot's unchanged backend")
             } else {
-                let why = "an older flow stays with the member that the slot had before";
+                let why = "existing flow, stays on the slot's previous backend";
                 (previous, why)
             }
         } else {
-            let why = "an older flow whose member takes no packets goes to the slot's member";
+            let why = "existing flow whose previous backend is down, uses the slot's backend";
             (slot.current, why)
         };
-        let who = self.member_label(member);
-        self.note("tracking", format!("{why}: {who}"));
+        let label = self.member_label(member);
+        self.note("tracking", format!("{why}: {label}"));
         Ok(member)
     }
 
-    /// Whether a member takes the packets of its flows.
-    pub(super) fn serves(&self, member: MemberIndex) -> Step<bool> {
+    /// Whether a member accepts packets of its flows.
+    pub(super) fn serves(&self, member: MemberIndex) -> Found<bool> {
         if member == NO_MEMBER || u32::from(member) >= MAX_MEMBERS {
             return Ok(false);
         }

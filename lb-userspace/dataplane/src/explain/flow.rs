@@ -1,4 +1,4 @@
-//! The flow of a packet, as a person writes it.
+//! The text form of a flow.
 
 use std::{
     fmt,
@@ -11,56 +11,30 @@ use lb_common::{Address, hash, hash::HashKey};
 use crate::address_of;
 use lb_model::config::Protocol;
 
-/// Examples for error messages.
-const EXAMPLE: &str = "write it like `tcp 198.51.100.7:40000 > 203.0.113.10:443` or \
+const EXAMPLE: &str = "use the form `tcp 198.51.100.7:40000 > 203.0.113.10:443` or \
      `udp [2001:db8::7]:5353 > [2001:db8::10]:53`";
 
-/// A flow: protocol, source, destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// The protocol.
     pub protocol: Protocol,
-    /// Who sends.
     pub source: SocketAddr,
-    /// Whom it is for.
     pub dest: SocketAddr,
 }
 
-/// A text is no flow.
+/// A text that is not a flow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FlowError {
-    /// It does not have the form of one.
-    #[error("{text:?} is no flow; {EXAMPLE}")]
-    Shape {
-        /// The text.
-        text: String,
-    },
-    /// It begins with something else than a protocol.
-    #[error("{word:?} is no protocol of a VIP: it is tcp or udp; {EXAMPLE}")]
-    Protocol {
-        /// What stands there.
-        word: String,
-    },
-    /// One side is no address with a port.
-    #[error("the {side} {text:?} is no IP address with a port; {EXAMPLE}")]
-    Address {
-        /// `source` or `destination`.
-        side: &'static str,
-        /// What stands there.
-        text: String,
-    },
-    /// No packet has addresses of both families.
-    #[error("{flow}: source and destination are not of one address family; {EXAMPLE}")]
-    Families {
-        /// The flow.
-        flow: String,
-    },
-    /// UDP knows no SYN.
-    #[error("{flow}: only TCP has packets that open a connection; ask without SYN")]
-    Syn {
-        /// The flow.
-        flow: String,
-    },
+    #[error("{text:?} is not a flow; {EXAMPLE}")]
+    Shape { text: String },
+    #[error("protocol must be tcp or udp, not {word:?}; {EXAMPLE}")]
+    Protocol { word: String },
+    /// `side` is `source` or `destination`.
+    #[error("{side} {text:?} is not an IP address with a port; {EXAMPLE}")]
+    Address { side: &'static str, text: String },
+    #[error("{flow}: source and destination have different address families; {EXAMPLE}")]
+    Families { flow: String },
+    #[error("{flow}: only TCP packets have a SYN flag; leave it out for UDP")]
+    Syn { flow: String },
 }
 
 impl FromStr for Flow {
@@ -114,23 +88,23 @@ impl fmt::Display for Flow {
 }
 
 impl Flow {
-    /// Source address as the maps have it.
+    /// Source address as a map key.
     pub(super) fn source_address(&self) -> Address {
         address_of(self.source.ip()).0
     }
 
-    /// Destination address and family as the maps have them.
+    /// Destination address and family as in a map key.
     pub(super) fn dest_address(&self) -> (Address, u8) {
         address_of(self.dest.ip())
     }
 
-    /// Hash of the whole flow under a VIP's key.
+    /// Hash of the 5-tuple under a VIP's key.
     pub(super) fn flow_hash(&self, key: &HashKey) -> u64 {
         let (source, dest) = (self.source.port().to_be(), self.dest.port().to_be());
         self.hash_with(key, hash::ports_word(source, dest))
     }
 
-    /// Hash of the source address alone.
+    /// Hash of the source address.
     pub(super) fn source_hash(&self, key: &HashKey) -> u64 {
         self.hash_with(key, 0)
     }
@@ -143,7 +117,7 @@ impl Flow {
         }
     }
 
-    /// Bytes of the smallest IP packet of the flow.
+    /// Length in bytes of the smallest IP packet of the flow.
     pub(super) fn length(&self) -> u32 {
         let ip = if self.dest.is_ipv4() { 20 } else { 40 };
         ip + match self.protocol {
@@ -158,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flows_are_read_as_they_are_shown() {
+    fn parses_what_display_prints() {
         for text in [
             "tcp 198.51.100.7:40000 > 203.0.113.10:443",
             "udp [2001:db8::7]:5353 > [2001:db8::10]:53",
@@ -170,20 +144,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_flow_is_told_with_an_example() {
-        for (text, says) in [
-            ("", "\"\" is no flow"),
-            ("tcp 1.2.3.4:5 6.7.8.9:10", "is no flow"),
-            ("1.2.3.4:5>6.7.8.9:10", "is no flow"),
-            ("sctp 1.2.3.4:5 > 6.7.8.9:10", "\"sctp\" is no protocol"),
-            ("tcp 1.2.3.4 > 6.7.8.9:10", "the source \"1.2.3.4\""),
-            ("tcp 1.2.3.4:5 > 6.7.8.9:99999", "the destination"),
-            ("tcp 2001:db8::1:80 > [2001:db8::2]:80", "the source"),
-            ("tcp 1.2.3.4:5 > [::1]:10", "not of one address family"),
+    fn rejects_invalid_flows_with_an_example() {
+        for (text, expected) in [
+            ("", "\"\" is not a flow"),
+            ("tcp 1.2.3.4:5 6.7.8.9:10", "is not a flow"),
+            ("1.2.3.4:5>6.7.8.9:10", "is not a flow"),
+            (
+                "sctp 1.2.3.4:5 > 6.7.8.9:10",
+                "must be tcp or udp, not \"sctp\"",
+            ),
+            ("tcp 1.2.3.4 > 6.7.8.9:10", "source \"1.2.3.4\""),
+            (
+                "tcp 1.2.3.4:5 > 6.7.8.9:99999",
+                "destination \"6.7.8.9:99999\"",
+            ),
+            (
+                "tcp 2001:db8::1:80 > [2001:db8::2]:80",
+                "source \"2001:db8::1:80\"",
+            ),
+            ("tcp 1.2.3.4:5 > [::1]:10", "different address families"),
         ] {
             let error = text.parse::<Flow>().unwrap_err().to_string();
-            assert!(error.contains(says), "{text}: {error}");
-            assert!(error.contains("write it like `tcp "), "{error}");
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(error.contains("use the form `tcp "), "{error}");
         }
     }
 }

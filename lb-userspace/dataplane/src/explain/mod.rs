@@ -1,20 +1,18 @@
-//! What the data path would do with a packet, step by step, and why.
+//! Explains what the data path would do with a packet, step by step, and why.
 //!
-//! [`walk`] goes the way that a packet takes through the program, on the very tables that the
-//! program reads, and writes down what it finds; nothing is changed. Each module is the counterpart
-//! of one of the program's (`lb-ebpf/src`) and decides as that one does: what is changed there is
-//! changed here. A test runs packets through both and compares.
+//! [`walk`] repeats the program's decisions on the program's own maps and records what it finds. It
+//! changes nothing. Each module mirrors modules of the program (`lb-ebpf/src`): a change of one
+//! needs the same change of the other. A test runs packets through both and compares.
 //!
-//! | here | there |
+//! | here | program |
 //! | --- | --- |
 //! | [`Walk`]'s VIP lookup | `services`, `ipv4`, `ipv6` |
 //! | `choice` | `select`, `tracking` |
 //! | `session` | `nat`, `nat/session` |
 //! | `route` | `forward`, `encap`, `link` |
 //!
-//! What can't be known ahead is assumed: the packet is small and well-formed, is not a fragment and
-//! has hops left. Another packet, or the controller, may change a table between this and the real
-//! packet.
+//! The packet is assumed to be small, well-formed and unfragmented, with a TTL that does not
+//! expire. Another packet or the controller may change a map before the real packet arrives.
 
 mod choice;
 mod flow;
@@ -24,47 +22,53 @@ mod sources;
 mod walk;
 
 pub use flow::{Flow, FlowError};
-pub use sources::{Names, Sources, Tables, Unnamed};
-pub use walk::{Sent, Verdict, Walk, walk};
+pub use sources::{Names, Sources, Tables};
+pub use walk::{Sent, Step, Verdict, Walk, walk};
 
 use crate::DataplaneError;
-use lb_api::{ExplainRequest, Explanation};
 
-/// A packet can't be explained.
+/// A packet that can't be explained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExplainError {
-    /// The flow can't be understood: the caller's mistake.
+    /// The caller's flow is invalid.
     #[error(transparent)]
     Flow(#[from] FlowError),
-    /// A table can't be read.
-    #[error("look into the data path's tables: {0}")]
+    #[error("can't read the data path's maps: {0}")]
     Tables(#[from] DataplaneError),
 }
 
-/// Explains what becomes of a packet.
+/// What happens to a packet, with the names of its VIP and backend.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub flow: Flow,
+    pub walk: Walk,
+    pub vip: Option<String>,
+    /// The backend that receives the packet; none if it is not forwarded.
+    pub backend: Option<String>,
+}
+
+/// Explains the packet of a flow written as `tcp 198.51.100.7:40000 > 203.0.113.10:443`. `syn`: it
+/// opens the connection.
 ///
 /// # Errors
 ///
-/// The flow can't be understood, or a table can't be read.
-pub fn explain(
-    request: &ExplainRequest,
-    sources: &Sources<'_>,
-) -> Result<Explanation, ExplainError> {
-    let flow: Flow = request.flow.parse()?;
-    let walk = walk(&flow, request.syn, sources)?;
-    let name = |name: Option<String>, kind: &str, index: Option<u16>| {
-        index.map(|index| name.unwrap_or_else(|| format!("{kind} {index}")))
-    };
-    let backend = walk.member.filter(|_| walk.sent.is_some());
-    let vip_name = walk.vip.and_then(|vip| sources.names.vip(vip));
-    let member_name = backend.and_then(|member| sources.names.member(member));
+/// The flow is invalid, or a map can't be read.
+pub fn explain(flow: &str, syn: bool, sources: &Sources<'_>) -> Result<Explanation, ExplainError> {
+    let flow: Flow = flow.parse()?;
+    let walk = walk(&flow, syn, sources)?;
+    let vip = walk.vip.map(|vip| {
+        let name = sources.names.vip(vip);
+        name.unwrap_or_else(|| format!("VIP {vip}"))
+    });
+    let backend = walk.member.filter(|_| walk.sent.is_some()).map(|member| {
+        let name = sources.names.member(member);
+        name.unwrap_or_else(|| format!("member {member}"))
+    });
     Ok(Explanation {
-        flow: flow.to_string(),
-        verdict: walk.verdict.to_string(),
-        reason: walk.reason.text().name.to_owned(),
-        vip: name(vip_name, "VIP", walk.vip),
-        backend: name(member_name, "member", backend),
-        steps: walk.steps,
+        flow,
+        walk,
+        vip,
+        backend,
     })
 }

@@ -1,4 +1,4 @@
-//! Out: the member's state, its next hop, the outer header.
+//! Forwarding: the member's state, its next hop, the outer header.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,9 +10,8 @@ use lb_common::{
     vip::{Vip, forward},
 };
 
-use super::walk::{End, Sent, Step, Stop, Verdict, Walker, ip_of};
+use super::walk::{End, Found, Sent, Stop, Verdict, Walker, ip_of};
 
-/// Where a member's packets go now.
 pub(super) struct Route {
     member: Member,
     mac: [u8; 6],
@@ -24,12 +23,12 @@ impl Route {
         control::family(self.member.control)
     }
 
-    /// Bytes that an outer header adds.
+    /// Length of the outer header in bytes.
     fn overhead(&self) -> u32 {
         if self.family() == family::V4 { 20 } else { 40 }
     }
 
-    /// Source and destination of the outer header of a flow.
+    /// Source and destination of a flow's outer header.
     fn outer(&self, flow_hash: u64) -> (IpAddr, IpAddr) {
         let (member, family) = (&self.member, self.family());
         let mut source = member.source;
@@ -44,10 +43,10 @@ impl Route {
 }
 
 impl Walker<'_> {
-    /// The way to a member, if it takes packets and its next hop is known.
-    pub(super) fn route(&mut self, member: MemberIndex) -> Step<Route> {
+    /// The route to a member, if the member accepts packets and its next hop is known.
+    pub(super) fn route(&mut self, member: MemberIndex) -> Found<Route> {
         if member == NO_MEMBER {
-            self.note("member", "the VIP has nobody to serve it");
+            self.note("member", "the VIP has no eligible backends");
             return Err(Stop::Reason(Reason::NoMember));
         }
         self.member = Some(member);
@@ -56,19 +55,25 @@ impl Walker<'_> {
         }
         let entry = self.sources.tables.members.read(member)?;
         let ip = ip_of(&entry.address, control::family(entry.control));
-        let who = self.member_label(member);
-        let said = self.sources.names.member_state(member);
-        if control::state(entry.control) != control::SERVING {
-            let state = said.unwrap_or_else(|| "down or disabled".to_owned());
-            self.note("member", format!("{who} at {ip} takes no packets: {state}"));
+        let is_serving = control::state(entry.control) == control::SERVING;
+        let state = self.sources.names.member_state(member);
+        let state = state.unwrap_or_else(|| {
+            let states = if is_serving {
+                "up or draining"
+            } else {
+                "down or disabled"
+            };
+            states.to_owned()
+        });
+        let label = self.member_label(member);
+        self.note("member", format!("{label} at {ip} is {state}"));
+        if !is_serving {
             return Err(Stop::Reason(Reason::MemberDown));
         }
-        let state = said.unwrap_or_else(|| "up or draining".to_owned());
-        self.note("member", format!("{who} at {ip} takes packets: {state}"));
         self.next_hop(entry)
     }
 
-    fn next_hop(&mut self, member: Member) -> Step<Route> {
+    fn next_hop(&mut self, member: Member) -> Found<Route> {
         let [a, b, c, d, e, f, x, y] = member.next_hop.to_le_bytes();
         let (mac, index) = ([a, b, c, d, e, f], u16::from_le_bytes([x, y]));
         if u32::from(index) >= MAX_EGRESS {
@@ -76,12 +81,13 @@ impl Walker<'_> {
         }
         let egress = self.sources.tables.egress.read(index)?;
         if egress.ifindex == 0 {
-            let text = "not known: no route, no answer of the neighbour, or l2 through a gateway; `evenkeel status` says which";
+            let text = "unknown: no route, unresolved neighbour, or l2 through a gateway; \
+                        `evenkeel status` shows which";
             self.note("next hop", text);
             return Err(Stop::Reason(Reason::NoNextHop));
         }
-        let through = self.interface_label(egress.ifindex);
-        let text = format!("{} through {through}, MTU {}", mac_text(mac), egress.mtu);
+        let interface = self.interface_label(egress.ifindex);
+        let text = format!("{} on {interface}, MTU {}", mac_text(mac), egress.mtu);
         self.note("next hop", text);
         Ok(Route {
             member,
@@ -90,41 +96,41 @@ impl Walker<'_> {
         })
     }
 
-    /// Sends the packet as it is, or with an outer header (`l2`, `ipip`).
-    pub(super) fn send(&mut self, vip: &Vip, route: &Route, flow_hash: u64) -> Step<End> {
+    /// Forwards the packet unchanged (`l2`) or with an outer header (`ipip`).
+    pub(super) fn send(&mut self, vip: &Vip, route: &Route, flow_hash: u64) -> Found<End> {
         if vip.forward != forward::IPIP {
             self.check_size(route, 0)?;
             return self.finish(route, None, None);
         }
         self.check_size(route, route.overhead())?;
         let (source, dest) = route.outer(flow_hash);
-        let (bytes, room) = (route.overhead(), route.egress.mtu - route.overhead());
+        let (bytes, fits) = (route.overhead(), route.egress.mtu - route.overhead());
         let text = format!(
-            "{bytes} bytes of outer header, {source} > {dest}; packets of up to {room} bytes fit"
+            "{bytes}-byte outer header, {source} > {dest}; largest inner packet {fits} bytes"
         );
         self.note("encapsulation", text);
         self.finish(route, Some((source, dest)), None)
     }
 
-    /// Sends a packet with other addresses and ports (`nat`).
+    /// Forwards a packet with rewritten addresses and ports (`nat`).
     pub(super) fn send_rewritten(
         &mut self,
         route: &Route,
         source: SocketAddr,
         dest: SocketAddr,
-    ) -> Step<End> {
+    ) -> Found<End> {
         self.check_size(route, 0)?;
         self.note("nat", format!("rewritten to {source} > {dest}"));
         self.finish(route, None, Some((source, dest)))
     }
 
-    /// The packet is as small as it can be; even so it may not fit.
-    fn check_size(&mut self, route: &Route, overhead: u32) -> Step<()> {
+    /// Checks the smallest packet of the flow against the MTU.
+    fn check_size(&mut self, route: &Route, overhead: u32) -> Found<()> {
         if self.flow.length() + overhead <= route.egress.mtu {
             return Ok(());
         }
         let mtu = route.egress.mtu;
-        self.note("encapsulation", format!("nothing fits the MTU of {mtu}"));
+        self.note("encapsulation", format!("no packet fits the MTU of {mtu}"));
         Err(Stop::Reason(if self.flow.dest.is_ipv4() {
             Reason::FragmentationNeeded
         } else {
@@ -137,9 +143,9 @@ impl Walker<'_> {
         route: &Route,
         outer: Option<(IpAddr, IpAddr)>,
         rewritten: Option<(SocketAddr, SocketAddr)>,
-    ) -> Step<End> {
+    ) -> Found<End> {
         Ok(End {
-            verdict: self.leave_by(route.egress.ifindex)?,
+            verdict: self.transmit_on(route.egress.ifindex)?,
             reason: Reason::Forwarded,
             sent: Some(Sent {
                 ifindex: route.egress.ifindex,
@@ -150,24 +156,23 @@ impl Walker<'_> {
         })
     }
 
-    /// How a frame gets out of an interface.
-    pub(super) fn leave_by(&mut self, ifindex: u32) -> Step<Verdict> {
+    /// The verdict that transmits a frame on an interface.
+    pub(super) fn transmit_on(&mut self, ifindex: u32) -> Found<Verdict> {
         let Some(ingress) = self.sources.ingress.filter(|&ingress| ingress != ifindex) else {
             return Ok(Verdict::Tx);
         };
         let (from, to) = (self.interface_label(ingress), self.interface_label(ifindex));
         if !self.sources.tables.egress.admits(ifindex)? {
-            let text = format!("frames can't be redirected from {from} to {to}");
+            let text = format!("can't redirect from {from} to {to}");
             self.note("egress", text);
             return Err(Stop::Reason(Reason::NoNextHop));
         }
-        let text = format!("redirected to {to}, if the packet comes in by {from}");
+        let text = format!("redirected to {to} if received on {from}");
         self.note("egress", text);
         Ok(Verdict::Redirect)
     }
 }
 
-/// A MAC address, as people write it.
 pub(super) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -1,4 +1,4 @@
-//! `nat`: sessions, found or yet to begin.
+//! Sessions of `nat`, existing or about to be created.
 
 use std::net::SocketAddr;
 
@@ -12,12 +12,12 @@ use lb_common::{
 
 use super::{
     route::mac_text,
-    walk::{End, Sent, Step, Stop, Walker, ip_of},
+    walk::{End, Found, Sent, Stop, Walker, ip_of},
 };
 use crate::SessionEntry;
 use lb_model::config::Protocol;
 
-/// What a session makes of a client's packet.
+/// How a session rewrites a client's packet.
 struct Rewriting {
     member: u16,
     source: SocketAddr,
@@ -25,8 +25,8 @@ struct Rewriting {
 }
 
 impl Walker<'_> {
-    /// A client's packet for a VIP with `nat`.
-    pub(super) fn request(&mut self, index: u16, vip: &Vip) -> Step<End> {
+    /// Handles a client's packet for a VIP that uses `nat`.
+    pub(super) fn request(&mut self, index: u16, vip: &Vip) -> Found<End> {
         let rewriting = match self.find_session(index)? {
             Some(found) => self.follow(&found),
             None => self.begin(vip)?,
@@ -35,7 +35,7 @@ impl Walker<'_> {
         self.send_rewritten(&route, rewriting.source, rewriting.dest)
     }
 
-    /// Entries are found by this: `scope` is the VIP, or the NAT source with [`REPLY`].
+    /// Key of the packet's session: `scope` is the VIP, or the NAT source with [`REPLY`].
     fn key(&self, scope: u16) -> NatKey {
         NatKey {
             address: self.flow.source_address(),
@@ -46,42 +46,42 @@ impl Walker<'_> {
         }
     }
 
-    fn session_of(&self, key: &NatKey) -> Step<Option<SessionEntry>> {
+    fn session_of(&self, key: &NatKey) -> Found<Option<SessionEntry>> {
         let tables = &self.sources.tables;
         Ok((tables.sessions).find(key, tables.members, tables.nat_sources)?)
     }
 
     /// The session that a client's packet belongs to.
-    fn find_session(&mut self, vip: u16) -> Step<Option<SessionEntry>> {
+    fn find_session(&mut self, vip: u16) -> Found<Option<SessionEntry>> {
         let Some(found) = self.session_of(&self.key(vip))? else {
-            self.note("session", "the flow has none");
+            self.note("session", "none");
             return Ok(None);
         };
         let flow = &found.flow;
-        let who = self.member_label(flow.member);
+        let label = self.member_label(flow.member);
         let word = self.sources.tables.members.read(flow.member)?.control;
         let is_current = control::generation(word) as u8 == flow.generation as u8
             && control::state(word) != control::ABSENT;
         let gone = if !is_current {
-            "whose member is gone"
+            "the backend is gone"
         } else if !self.opens {
             return Ok(Some(found));
         } else if flow.state & (state::RST | state::FIN) != 0 {
-            "which is closed"
+            "the connection is closed"
         } else if self.was_reset(&found)? {
-            "which the backend has reset"
+            "the backend has reset it"
         } else if !self.serves(flow.member)? {
-            "whose member takes no packets"
+            "the backend is down or disabled"
         } else {
             return Ok(Some(found));
         };
-        let text = format!("the flow has one with {who}, {gone}: another begins");
+        let text = format!("session with {label} ignored: {gone}");
         self.note("session", text);
         Ok(None)
     }
 
     /// Whether the backend has reset the session.
-    fn was_reset(&self, found: &SessionEntry) -> Step<bool> {
+    fn was_reset(&self, found: &SessionEntry) -> Found<bool> {
         let flow = &found.flow;
         let key = NatKey {
             address: flow.dest,
@@ -96,13 +96,13 @@ impl Walker<'_> {
 
     fn follow(&mut self, found: &SessionEntry) -> Rewriting {
         let flow = &found.flow;
-        let who = self.member_label(flow.member);
+        let label = self.member_label(flow.member);
         let age = if found.embryonic {
-            "not answered and followed yet"
+            "not established yet"
         } else {
             "established"
         };
-        self.note("session", format!("the flow has one with {who}, {age}"));
+        self.note("session", format!("found, with {label}, {age}"));
         let (_, family) = self.flow.dest_address();
         Rewriting {
             member: flow.member,
@@ -111,10 +111,10 @@ impl Walker<'_> {
         }
     }
 
-    /// The session that would begin with this packet.
-    fn begin(&mut self, vip: &Vip) -> Step<Rewriting> {
+    /// The session that this packet would create.
+    fn begin(&mut self, vip: &Vip) -> Found<Rewriting> {
         if self.flow.protocol == Protocol::Tcp && !self.opens {
-            self.note("session", "only a SYN begins one");
+            self.note("session", "none can be created: only a SYN creates one");
             return Err(Stop::Reason(Reason::NatNoFlow));
         }
         let (slot, flow_hash) = self.find_slot(vip)?;
@@ -124,22 +124,19 @@ impl Walker<'_> {
         }
         self.member = Some(member);
         if !self.serves(member)? {
-            let who = self.member_label(member);
-            self.note(
-                "member",
-                format!("{who} takes no packets (down or disabled)"),
-            );
+            let label = self.member_label(member);
+            self.note("member", format!("{label} is down or disabled"));
             return Err(Stop::Reason(Reason::MemberDown));
         }
         let entry = self.sources.tables.members.read(member)?;
-        let port_be = self.take_port(&entry, flow_hash)?;
+        let port_be = self.free_port(&entry, flow_hash)?;
         let (_, family) = self.flow.dest_address();
         let source = SocketAddr::new(ip_of(&entry.source, family), u16::from_be(port_be));
         let dest = SocketAddr::new(
             ip_of(&entry.address, family),
             u16::from_be(self.backend_port_be(&entry)),
         );
-        self.note("session", format!("begins, with the free port {source}"));
+        self.note("session", format!("new, from the free port {source}"));
         Ok(Rewriting {
             member,
             source,
@@ -154,8 +151,8 @@ impl Walker<'_> {
         }
     }
 
-    /// The first port, of those that the hash names, that no session to the same backend has.
-    fn take_port(&mut self, member: &Member, flow_hash: u64) -> Step<u16> {
+    /// The first of the ports derived from the hash that no session to the same backend uses.
+    fn free_port(&mut self, member: &Member, flow_hash: u64) -> Found<u16> {
         if u32::from(member.nat_source) >= MAX_NAT_SOURCES {
             return Err(Stop::Reason(Reason::Internal));
         }
@@ -181,36 +178,37 @@ impl Walker<'_> {
                 return Ok(port_be);
             }
         }
-        let text = format!("all {PORT_TRIES} ports that were tried are taken");
+        let text = format!("all {PORT_TRIES} tried ports are in use");
         self.note("session", text);
         Err(Stop::Reason(Reason::NatNoPort))
     }
 
-    /// A packet to one of the node's NAT addresses: a backend's reply, or the host's own traffic.
-    pub(super) fn answer(&mut self, source: u16) -> Step<End> {
+    /// Handles a packet to one of the node's NAT addresses: a backend's reply, or the host's own
+    /// traffic.
+    pub(super) fn reply(&mut self, source: u16) -> Found<End> {
         let key = self.key(source | REPLY);
         let Some(SessionEntry { flow, .. }) = self.session_of(&key)? else {
-            self.note("session", "the packet belongs to none");
+            self.note("session", "none: not a reply to a session");
             return Err(Stop::Reason(Reason::NatNoSession));
         };
         (self.vip, self.member) = (Some(flow.vip), Some(flow.member));
-        let who = self.member_label(flow.member);
+        let label = self.member_label(flow.member);
         let vip = self.vip_label(flow.vip);
-        self.note("session", format!("an answer of {who} of {vip}"));
+        self.note("session", format!("reply from {label} of {vip}"));
         let (_, family) = self.flow.dest_address();
         let from = SocketAddr::new(ip_of(&flow.source, family), u16::from_be(flow.source_be));
         let to = SocketAddr::new(ip_of(&flow.dest, family), u16::from_be(flow.dest_be));
         self.note("nat", format!("rewritten to {from} > {to}"));
         let link: [u8; 12] = bytemuck::cast(flow.link);
         let mac = [link[0], link[1], link[2], link[3], link[4], link[5]];
-        let through = self.interface_label(flow.ifindex);
+        let interface = self.interface_label(flow.ifindex);
         let text = format!(
-            "{} through {through}, where the client's packets come from",
+            "{} on {interface}, where the client's packets arrive",
             mac_text(mac)
         );
         self.note("next hop", text);
         Ok(End {
-            verdict: self.leave_by(flow.ifindex)?,
+            verdict: self.transmit_on(flow.ifindex)?,
             reason: Reason::NatReply,
             sent: Some(Sent {
                 ifindex: flow.ifindex,

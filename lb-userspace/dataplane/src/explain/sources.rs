@@ -1,4 +1,4 @@
-//! Where an explanation comes from: the tables, and names for what is in them.
+//! What an explanation reads: the maps, and names for the VIPs and members in them.
 
 use lb_common::{nat::NatSource, ring::MemberIndex};
 
@@ -6,24 +6,16 @@ use crate::{
     Dataplane, EgressTable, Mapped, Members, PinnedView, Rings, Services, Sessions, Tracking, Vips,
 };
 
-/// The tables that decide about a packet.
+/// The maps that decide about a packet.
 #[derive(Clone, Copy)]
 pub struct Tables<'a> {
-    /// Which packets are for which VIP.
     pub services: &'a Services,
-    /// The VIPs.
     pub vips: &'a Vips,
-    /// The ring images.
     pub rings: &'a Rings,
-    /// The members.
     pub members: &'a Members,
-    /// The tracking table.
     pub tracking: &'a Tracking,
-    /// Sessions of `nat`.
     pub sessions: &'a Sessions,
-    /// Addresses that `nat` sends from.
     pub nat_sources: &'a Mapped<NatSource>,
-    /// Interfaces that frames leave through.
     pub egress: &'a EgressTable,
 }
 
@@ -63,68 +55,37 @@ impl<'a> From<&'a PinnedView> for Tables<'a> {
     }
 }
 
-/// What people call the things that the tables know by number.
+/// Names for what the maps know by index.
 pub trait Names {
-    /// Name of a VIP.
     fn vip(&self, index: u16) -> Option<String>;
 
-    /// Name of the backend of a member.
+    /// Name of a member's backend.
     fn member(&self, index: MemberIndex) -> Option<String>;
 
-    /// More about the state of a member than the tables say: they know no difference between one
-    /// that is up and one that drains.
+    /// The state of a member, in more detail than in the maps: these do not tell an up member from
+    /// a draining one.
     fn member_state(&self, _index: MemberIndex) -> Option<String> {
         None
     }
 
-    /// Name of an interface, in the network namespace of the calling thread.
+    /// Name of an interface in the network namespace of the calling thread.
     fn interface(&self, ifindex: u32) -> Option<String> {
         let name = nix::net::if_::if_indextoname(ifindex).ok()?;
         name.into_string().ok()
     }
 }
 
-/// No names: things are called by their number.
-#[derive(Clone, Copy, Debug)]
-pub struct Unnamed;
-
-impl Names for Unnamed {
-    fn vip(&self, _index: u16) -> Option<String> {
-        None
-    }
-
-    fn member(&self, _index: MemberIndex) -> Option<String> {
-        None
-    }
-}
-
-/// Everything that an explanation needs.
+/// Everything an explanation reads.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// The tables.
     pub tables: Tables<'a>,
-    /// Names.
     pub names: &'a dyn Names,
-    /// Index of the interface that the packet is taken to come in by. `None`: the one that it leaves
-    /// by.
+    /// Index of the interface that receives the packet. `None`: the one that transmits it.
     pub ingress: Option<u32>,
 }
 
 impl std::fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources").finish_non_exhaustive()
-    }
-}
-
-impl<'a> Sources<'a> {
-    /// A data path, and names for what is in it. Packets are taken to come in by the
-    /// interface with the index `ingress`.
-    #[must_use]
-    pub fn of(dataplane: &'a Dataplane, names: &'a dyn Names, ingress: Option<u32>) -> Self {
-        Self {
-            tables: dataplane.into(),
-            names,
-            ingress,
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The way of a packet, from the VIP lookup to the verdict.
+//! The walk of a packet through the program, from the VIP lookup to the verdict.
 
 use std::{
     fmt,
@@ -14,19 +14,17 @@ use lb_common::{
 
 use super::{ExplainError, Flow, FlowError, Sources};
 use crate::DataplaneError;
-use lb_api::ExplainStep;
 use lb_model::config::Protocol;
 
-/// What the program answers the kernel.
+/// The program's return value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Out by the interface that the packet came in by.
+    /// Transmitted on the interface that received it.
     Tx,
-    /// Out by another interface.
+    /// Transmitted on another interface.
     Redirect,
-    /// To the host.
+    /// Passed to the host.
     Pass,
-    /// Dropped.
     Drop,
 }
 
@@ -41,44 +39,47 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A packet as it leaves.
+/// A packet as it is transmitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// Interface.
     pub ifindex: u32,
-    /// MAC address that the frame goes to.
+    /// Destination MAC address.
     pub mac: [u8; 6],
     /// Source and destination of the outer header, if there is one.
     pub outer: Option<(IpAddr, IpAddr)>,
-    /// Source and destination after rewriting (`nat`). The port of a session that is yet to begin is the
-    /// one that would be taken now.
+    /// Source and destination after rewriting (`nat`). A new session's port is the one that would be
+    /// taken now.
     pub rewritten: Option<(SocketAddr, SocketAddr)>,
 }
 
-/// What becomes of a packet.
+/// One decision: the map or stage consulted, and what was found there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub step: &'static str,
+    pub finding: String,
+}
+
+/// The outcome for a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
-    /// What was looked at, in order, and what was found.
-    pub steps: Vec<ExplainStep>,
-    /// The VIP that it is for.
+    pub steps: Vec<Step>,
     pub vip: Option<u16>,
-    /// The slot of its ring.
     pub slot: Option<u32>,
-    /// The member that was chosen; it may be unable to take the packet.
+    /// The selected member; it may be unable to accept the packet.
     pub member: Option<MemberIndex>,
-    /// What the program answers the kernel.
     pub verdict: Verdict,
-    /// The reason that is counted.
+    /// The reason counter that is incremented.
     pub reason: Reason,
-    /// How it leaves, when it is sent to where it belongs.
+    /// How it is transmitted, when it is forwarded.
     pub sent: Option<Sent>,
 }
 
-/// Goes the way that a packet would take, and changes nothing. `opens`: TCP with SYN and without ACK.
+/// Walks through the program's decisions for a packet without changing anything. `opens`: TCP with
+/// SYN and without ACK.
 ///
 /// # Errors
 ///
-/// A table can't be read, or UDP is to open a connection.
+/// A map can't be read, or `opens` is set for UDP.
 pub fn walk(flow: &Flow, opens: bool, sources: &Sources<'_>) -> Result<Walk, ExplainError> {
     if opens && flow.protocol != Protocol::Tcp {
         let flow = flow.to_string();
@@ -94,7 +95,7 @@ pub fn walk(flow: &Flow, opens: bool, sources: &Sources<'_>) -> Result<Walk, Exp
         member: None,
     };
     walker.note("packet", walker.packet());
-    let end = match walker.go() {
+    let end = match walker.verdict() {
         Ok(end) => end,
         Err(Stop::Reason(reason)) => End::of(reason),
         Err(Stop::Failed(error)) => return Err(error.into()),
@@ -113,7 +114,7 @@ pub fn walk(flow: &Flow, opens: bool, sources: &Sources<'_>) -> Result<Walk, Exp
     })
 }
 
-/// Why a packet goes no further.
+/// Why a walk ends before the packet is forwarded.
 #[derive(Debug)]
 pub(super) enum Stop {
     Reason(Reason),
@@ -126,9 +127,8 @@ impl From<DataplaneError> for Stop {
     }
 }
 
-pub(super) type Step<T> = Result<T, Stop>;
+pub(super) type Found<T> = Result<T, Stop>;
 
-/// The end of a packet's way.
 pub(super) struct End {
     pub(super) verdict: Verdict,
     pub(super) reason: Reason,
@@ -136,10 +136,10 @@ pub(super) struct End {
 }
 
 impl End {
-    /// Of a packet that is not sent to where it belongs.
+    /// For a packet that is not forwarded.
     pub(super) fn of(reason: Reason) -> Self {
         let verdict = match reason.text().fate {
-            // Answered to its sender.
+            // The program replies to the sender.
             Fate::Sent => Verdict::Tx,
             Fate::Passed => Verdict::Pass,
             Fate::Dropped => Verdict::Drop,
@@ -152,51 +152,50 @@ impl End {
     }
 }
 
-/// What a packet's destination is.
+/// What a packet's destination belongs to.
 enum Service {
     Vip(u16),
     NatSource(u16),
     Foreign,
 }
 
-/// A packet on its way.
 pub(super) struct Walker<'a> {
     pub(super) flow: &'a Flow,
     pub(super) opens: bool,
     pub(super) sources: &'a Sources<'a>,
-    steps: Vec<ExplainStep>,
+    steps: Vec<Step>,
     pub(super) vip: Option<u16>,
     pub(super) slot: Option<u32>,
     pub(super) member: Option<MemberIndex>,
 }
 
 impl Walker<'_> {
-    pub(super) fn note(&mut self, step: &str, finding: impl Into<String>) {
-        self.steps.push(ExplainStep {
-            step: step.to_owned(),
+    pub(super) fn note(&mut self, step: &'static str, finding: impl Into<String>) {
+        self.steps.push(Step {
+            step,
             finding: finding.into(),
         });
     }
 
     fn packet(&self) -> String {
         let kind = match (self.flow.protocol, self.opens) {
-            (Protocol::Tcp, true) => "TCP, opens a connection (SYN)",
-            (Protocol::Tcp, false) => "TCP, goes on with a connection (no SYN)",
+            (Protocol::Tcp, true) => "TCP SYN, opens a connection",
+            (Protocol::Tcp, false) => "TCP without SYN, part of a connection",
             (Protocol::Udp, _) => "UDP",
         };
-        format!("{kind}; taken to be small, well-formed, no fragment, with hops left")
+        format!("{kind}; assumed small, well-formed and unfragmented, with enough TTL")
     }
 
-    fn go(&mut self) -> Step<End> {
+    fn verdict(&mut self) -> Found<End> {
         match self.service()? {
             Service::Vip(index) => self.serve(index),
-            Service::NatSource(index) => self.answer(index),
+            Service::NatSource(index) => self.reply(index),
             Service::Foreign => Err(self.foreign()?),
         }
     }
 
-    /// The exact service first, then the address with any port.
-    fn service(&mut self) -> Step<Service> {
+    /// Looks up the exact service first, then the address with any port.
+    fn service(&mut self) -> Found<Service> {
         let (address, family) = self.flow.dest_address();
         let (port, protocol) = (self.flow.dest.port(), self.flow.protocol);
         let key = VipKey::new(&address, family, protocol.number(), port.to_be());
@@ -223,7 +222,7 @@ impl Walker<'_> {
             }
             target::NAT_SOURCE => {
                 let ip = self.flow.dest.ip();
-                let text = format!("no VIP: {ip} is an address that `nat` sends from");
+                let text = format!("none: {ip} is a source address of `nat`");
                 self.note("vip", text);
                 Service::NatSource(index)
             }
@@ -231,15 +230,15 @@ impl Walker<'_> {
         })
     }
 
-    /// Why a packet for no service is passed.
-    fn foreign(&mut self) -> Step<Stop> {
+    /// Why a packet that belongs to no service is passed.
+    fn foreign(&mut self) -> Found<Stop> {
         let (address, family) = self.flow.dest_address();
         let key = VipKey::new(&address, family, 0, 0);
         let found = self.sources.tables.services.get(&key)?.unwrap_or(0);
         let (ip, port) = (self.flow.dest.ip(), self.flow.dest.port());
         let protocol = self.flow.protocol;
         if target::kind(found) == target::ADDRESS {
-            let text = format!("{ip} is a VIP's address, but none has {protocol} port {port}");
+            let text = format!("{ip} is a VIP address, but no VIP has {protocol} port {port}");
             self.note("vip", text);
             Ok(Stop::Reason(Reason::NoService))
         } else {
@@ -248,7 +247,7 @@ impl Walker<'_> {
         }
     }
 
-    fn serve(&mut self, index: u16) -> Step<End> {
+    fn serve(&mut self, index: u16) -> Found<End> {
         let vip = self.sources.tables.vips.read(index)?;
         let (dest, family) = self.flow.dest_address();
         let source = self.flow.source_address();
@@ -256,7 +255,7 @@ impl Walker<'_> {
             let ip = self.flow.source.ip();
             self.note(
                 "source",
-                format!("{ip} is no single host, or the VIP itself"),
+                format!("{ip} is martian: not a unicast address, or the VIP itself"),
             );
             return Err(Stop::Reason(Reason::MartianSource));
         }
@@ -271,14 +270,14 @@ impl Walker<'_> {
     pub(super) fn vip_label(&self, index: u16) -> String {
         match self.sources.names.vip(index) {
             Some(name) => format!("VIP {name}"),
-            None => format!("VIP number {index}"),
+            None => format!("VIP {index}"),
         }
     }
 
     pub(super) fn member_label(&self, index: MemberIndex) -> String {
         match self.sources.names.member(index) {
             Some(name) => format!("{name} (member {index})"),
-            None if index == NO_MEMBER => "nobody".to_owned(),
+            None if index == NO_MEMBER => "no backend".to_owned(),
             None => format!("member {index}"),
         }
     }
@@ -291,7 +290,7 @@ impl Walker<'_> {
     }
 }
 
-/// The settings of a VIP that matter to a packet.
+/// The settings of a VIP that affect forwarding.
 fn describe(vip: &Vip) -> String {
     let forward = match vip.forward {
         forward::L2 => "l2",
