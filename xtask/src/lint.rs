@@ -33,20 +33,15 @@ pub(crate) fn run() -> Result<bool> {
         host.args(["--all-targets", "--", "-D", "warnings"]),
     )?;
     check("eBPF programs", &mut ebpf(&toolchain))?;
-    if process::find("cargo-deny").is_some() {
-        // Advisories need a download and change by themselves; they are looked at by hand.
-        check(
-            "dependencies",
-            &mut process::cargo(["deny", "check", "bans", "licenses", "sources"]),
-        )?;
-    } else {
-        eprintln!("lint: cargo-deny is not here: deny.toml was not checked");
-    }
+    // Advisories need a download and change by themselves: `cargo deny check advisories` looks at them by hand.
+    let mut deny = Command::new(setup::cargo_tool("cargo-deny", versions::CARGO_DENY)?);
+    deny.args(["check", "bans", "licenses", "sources"]);
+    check("dependencies", deny.current_dir(process::root()))?;
     if failed.is_empty() {
         eprintln!("lint: clean");
     } else {
         eprintln!(
-            "lint: not clean: {} (`cargo fmt --all` mends the format)",
+            "lint: not clean: {} (`cargo fmt --all` fixes the format)",
             failed.join(", ")
         );
     }

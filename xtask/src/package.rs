@@ -20,6 +20,9 @@ const SHELLS: &[(&str, &str)] = &[
     ("fish", "evenkeel.fish"),
 ];
 
+/// Cargo's profile of the binary in a package.
+const PROFILE: &str = "dist";
+
 /// Builds the package and prints where it is.
 pub(crate) fn run() -> Result<()> {
     setup::run()?;
@@ -29,7 +32,8 @@ pub(crate) fn run() -> Result<()> {
     write_completions(&binary, &work)?;
     let cargo_deb = cargo_deb()?;
     let mut pack = Command::new(cargo_deb);
-    pack.args(["deb", "--no-build", "--package", "lb-userspace", "--output"]);
+    pack.args(["deb", "--no-build", "--profile", PROFILE]);
+    pack.args(["--package", "lb-userspace", "--output"]);
     // cargo-deb looks for the workspace from where it stands.
     process::run(pack.arg(&work).current_dir(process::root()))?;
     let package = newest(&work).context("cargo-deb left no package")?;
@@ -38,9 +42,9 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn build() -> Result<PathBuf> {
-    let build = ["build", "--release", "-p", "lb-userspace"];
+    let build = ["build", "--profile", PROFILE, "-p", "lb-userspace"];
     process::run(&mut process::cargo(build)).context("build the balancer")?;
-    Ok(process::built("release", "evenkeel"))
+    Ok(process::built(PROFILE, "evenkeel"))
 }
 
 fn write_manual(binary: &Path, work: &Path) -> Result<()> {
@@ -63,25 +67,13 @@ fn write_completions(binary: &Path, work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// cargo-deb, built if it is not there, and what it calls.
+/// cargo-deb, and what it calls.
 fn cargo_deb() -> Result<PathBuf> {
     let shlibdeps = versions::SHLIBDEPS;
     if process::find(shlibdeps.program).is_none() {
         Apt::default().install(&[shlibdeps.package], shlibdeps.purpose)?;
     }
-    if let Some(there) = process::find("cargo-deb") {
-        return Ok(there);
-    }
-    // In a folder of its own: it is nobody's but this task's.
-    let tools = process::root().join("target/tools");
-    let program = tools.join("bin/cargo-deb");
-    if !program.exists() {
-        let mut install = Command::new("cargo");
-        install.args(["install", "cargo-deb", "--locked", "--version"]);
-        install.args([versions::CARGO_DEB, "--root"]).arg(&tools);
-        process::run(&mut install).context("build cargo-deb")?;
-    }
-    Ok(program)
+    setup::cargo_tool("cargo-deb", versions::CARGO_DEB)
 }
 
 fn newest(folder: &Path) -> Option<PathBuf> {

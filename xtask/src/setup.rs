@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: gets a machine ready, and finds that it is.
 
-use anyhow::Result;
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result};
 
 use crate::{apt::Apt, linker, process, toolchain, toolchain::Toolchain, versions};
 
@@ -28,4 +30,21 @@ pub(crate) fn run() -> Result<Toolchain> {
         tools.join(" ")
     );
     Ok(toolchain)
+}
+
+/// Returns a program that cargo installs: the one on the PATH, or one of this version below `target/tools`, built if
+/// it is missing.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    if let Some(program) = process::find(name) {
+        return Ok(program);
+    }
+    let tools = process::root().join("target/tools");
+    let program = tools.join("bin").join(name);
+    if !program.exists() {
+        eprintln!("setup: building {name} {version} in target/tools (a few minutes)");
+        let mut install = Command::new("cargo");
+        install.args(["install", name, "--locked", "--version", version, "--root"]);
+        process::run(install.arg(&tools)).with_context(|| format!("build {name}"))?;
+    }
+    Ok(program)
 }

@@ -8,6 +8,9 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 /// What makes Debian packages of cargo's output.
 pub(crate) const CARGO_DEB: &str = "3.8.0";
 
+/// Checks the licences and sources of dependencies.
+pub(crate) const CARGO_DENY: &str = "0.20.2";
+
 /// Finds out which libraries a package depends on.
 pub(crate) const SHLIBDEPS: Tool = Tool {
     program: "dpkg-shlibdeps",
