@@ -82,7 +82,7 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "### Nothing is wrong\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n"
+            "### No fault\n\n{alarms} false alarms of `evenkeel` in {days:.0} VIP-days. False alarms per VIP-day (VIP-days watched):\n"
         );
         self.faultless_table(&mut text);
         let right = self
@@ -92,7 +92,7 @@ impl Report {
         for line in right {
             let _ = writeln!(
                 text,
-                "\nIn `{}`, {} warnings of `evenkeel` were right, and are not among them: whole sources are hashed, and some members really got more than 15 % too much because of who the clients were.",
+                "\nIn `{}`, {} warnings of `evenkeel` were correct and are not counted: the hash covers only the source, and the clients really gave some members more than 15 % too much.",
                 line.scenario, line.true_warnings
             );
         }
@@ -103,17 +103,17 @@ impl Report {
     }
 
     fn fault_tables(&self, text: &mut String) {
-        text.push_str("\n### One member off its share\n\nSeconds from the first misplaced flow until it is raised: median / 99 of 100 trials (– : not within ten minutes; at less than ten flows a second and member, two hours). Trials that ended without, if any, in brackets.\n\n");
+        text.push_str("\n### One member off its share\n\nSeconds from the first misplaced flow until the finding: median / 99th percentile of trials (– : not within ten minutes; at less than ten flows per second and member, two hours). In brackets: trials that ended without a finding, if any.\n\n");
         let (slow, quick): (Vec<_>, Vec<_>) =
             self.power.iter().cloned().partition(power::Line::is_slow);
         power_table(&quick, text);
-        text.push_str("\nWhere a member has less than five new flows a second, the evidence itself takes longer to come:\n\n");
+        text.push_str("\nWhere a member has less than five new flows per second, the evidence itself takes longer to accumulate:\n\n");
         power_table(&slow, text);
-        text.push_str("\n### After a change\n\n| members | new flows/s | good changes taken back in 60 s | accepted (median) | 94 % of the table to one (median) | one at twice its share (median) |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n");
+        text.push_str("\n### After a change\n\n| members | new flows/s | good changes rolled back within 60 s | accepted (median) | 94 % of the table to one (median) | one at twice its share (median) |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n");
         for line in &self.bake {
             let (false_rollbacks, trials) = line.false_rollbacks;
             let shown = |seconds: Option<u64>| {
-                seconds.map_or_else(|| "not in 60 s".to_owned(), |s| format!("{s} s"))
+                seconds.map_or_else(|| "not within 60 s".to_owned(), |s| format!("{s} s"))
             };
             let _ = writeln!(
                 text,
@@ -126,7 +126,7 @@ impl Report {
             );
         }
         self.deaf_table(text);
-        text.push_str("\n### What it costs\n\n| VIPs | members of each | | a second of all takes | of one core |\n| ---: | ---: | --- | ---: | ---: |\n");
+        text.push_str("\n### CPU time\n\n| VIPs | members of each | | CPU time per second | of one core |\n| ---: | ---: | --- | ---: | ---: |\n");
         for line in &self.cost {
             let _ = writeln!(
                 text,
@@ -141,7 +141,7 @@ impl Report {
     }
 
     fn deaf_table(&self, text: &mut String) {
-        text.push_str("\n### A member that answers nothing\n\nOne of four. Seconds from the first flow that is not answered until it is named as a black hole: median / 99 of 100 trials (– : not within five minutes). *Dead*: nothing comes back. *Mute*: it accepts, and says nothing.\n\n| clients | new flows/s | dead | mute |\n| --- | ---: | ---: | ---: |\n");
+        text.push_str("\n### Black holes: detection time\n\nOne of four. Seconds from the first unanswered flow until the member is reported as a black hole: median / 99th percentile of trials (– : not within five minutes). *Dead*: no packet comes back. *Mute*: it accepts connections but never replies.\n\n| clients | new flows/s | dead | mute |\n| --- | ---: | ---: | ---: |\n");
         for dead in self
             .deaf
             .iter()
