@@ -1,8 +1,11 @@
 //! What the benchmark tells its wrapper program.
 //!
-//! `BPF_PROG_TEST_RUN` with a repeat count gives a program its own output as the next input. So a
-//! wrapper runs first: it brings the frame back to its length, writes all headers anew, for the
-//! next flow, and goes on to the program that is measured.
+//! `BPF_PROG_TEST_RUN` with a repeat count hands a program its own output as the next input. So a
+//! wrapper runs first: it restores the length of the frame, writes all headers anew for the next
+//! flow, and calls the program that is measured.
+//!
+//! The module is here because this crate is the only one that both sides share: the wrapper
+//! (`lb-ebpf/src/bench.rs`) and the measuring code (`tests/src/bench`).
 
 use crate::{checksum, map_type};
 

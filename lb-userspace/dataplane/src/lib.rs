@@ -19,7 +19,6 @@ use bytemuck::Pod;
 use lb_common::{nat::NatSource, trace::Trace, vip::VipKey};
 
 mod attach;
-mod bench;
 mod catalog;
 mod clock;
 mod counters;
@@ -46,7 +45,6 @@ mod view;
 mod vips;
 
 pub use attach::{AttachedMode, LinkStatus, XdpMode};
-pub use bench::{Bench, Floor};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
 pub use counters::Counters;
@@ -74,6 +72,12 @@ use error::PRIVILEGE_HINT;
 use external::ExternalMaps;
 use pins::LinkMode;
 use program::Balancer;
+
+/// The object of the benchmark's programs, for the crate of tests: the build script here is the one
+/// that builds eBPF. No product binary refers to it, so none holds it.
+#[doc(hidden)]
+pub static BENCH_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-bench"));
 
 /// Whether a data path was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

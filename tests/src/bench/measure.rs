@@ -2,11 +2,12 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::{bench::Plan, counters::VipCounters, reason::REASONS};
-use lb_dataplane::{Bench, Dataplane};
+use lb_dataplane::Dataplane;
 
 use super::{
     Line,
     workloads::{Tracking, Workload},
+    wrapper::Wrapper,
 };
 
 /// Packets of one measurement, at least.
@@ -34,11 +35,11 @@ pub fn measure(
     rounds: usize,
     mut progress: impl FnMut(&str),
 ) -> Result<Vec<Line>> {
-    let mut bench = Bench::load().context("load the benchmark's programs")?;
+    let mut wrapper = Wrapper::load()?;
     let mut running = Vec::new();
     for workload in workloads {
         progress(workload.name);
-        let dataplane = workload.prepare(&mut bench).context(workload.name)?;
+        let dataplane = workload.prepare(&mut wrapper).context(workload.name)?;
         running.push(Running {
             plan: workload.packets.plan(),
             workload: *workload,
@@ -50,7 +51,7 @@ pub fn measure(
     for round in 1..=rounds {
         progress(&format!("round {round} of {rounds}"));
         for one in &mut running {
-            one.round(&mut bench)
+            one.round(&mut wrapper)
                 .with_context(|| format!("workload {}, round {round}", one.workload.name))?;
         }
     }
@@ -58,29 +59,29 @@ pub fn measure(
 }
 
 impl Running {
-    fn round(&mut self, bench: &mut Bench) -> Result<()> {
-        bench.choose_floor(self.workload.floor)?;
-        let floor_ns = self.timed(bench)?;
+    fn round(&mut self, wrapper: &mut Wrapper) -> Result<()> {
+        wrapper.choose_floor(self.workload.floor)?;
+        let floor_ns = self.timed(wrapper)?;
         self.floor_ns.push(floor_ns);
-        bench.choose_balancer(&self.dataplane)?;
+        wrapper.choose_balancer(&self.dataplane)?;
         let before = Counted::read(&self.dataplane, &self.workload)?;
         let made = self.plan.made;
-        let ns = self.timed(bench)?;
+        let ns = self.timed(wrapper)?;
         self.ns.push(ns);
         let after = Counted::read(&self.dataplane, &self.workload)?;
         self.prove(&before, &after, self.plan.made - made)
     }
 
     /// Nanoseconds a packet of the program that is chosen.
-    fn timed(&mut self, bench: &mut Bench) -> Result<f64> {
-        bench.run(&mut self.plan, WARM_UP)?;
+    fn timed(&mut self, wrapper: &mut Wrapper) -> Result<f64> {
+        wrapper.run(&mut self.plan, WARM_UP)?;
         let flows = self.workload.packets.flow_mask().saturating_add(1);
         let packets = if flows == u32::MAX {
             PACKETS
         } else {
             flows.max(PACKETS)
         };
-        let (spent, verdict) = bench.run(&mut self.plan, packets)?;
+        let (spent, verdict) = wrapper.run(&mut self.plan, packets)?;
         ensure!(verdict > XDP_DROP, "the last packet was dropped: {verdict}");
         Ok(spent.as_nanos() as f64 / f64::from(packets))
     }

@@ -2,13 +2,14 @@
 //!
 //! A workload is a balancer of its own with the tables it needs ([`balancer`]) and the packets that are
 //! sent through it ([`packets`]). Each round measures every workload right after its floor, through
-//! the same wrapper ([`lb_common::bench`]), and **proves that the workload did what its name says**: a
+//! the same wrapper (`wrapper`, [`lb_common::bench`]), and **proves that the workload did what its name says**: a
 //! packet that was forwarded for another reason makes an error, not a number ([`measure`]).
 
 pub mod balancer;
 pub mod measure;
 pub mod packets;
 pub mod workloads;
+mod wrapper;
 
 use serde::Serialize;
 

@@ -7,11 +7,12 @@ use lb_common::{
     reason::Reason,
     vip::{affinity, forward, track},
 };
-use lb_dataplane::{Bench, Dataplane, Floor, LoadOptions};
+use lb_dataplane::{Dataplane, LoadOptions};
 
 use super::{
     balancer::{Service, establish, load},
     packets::{ALL_DISTINCT, ELSEWHERE_V4, Packets, Payload, flags},
+    wrapper::{Floor, Wrapper},
 };
 
 const KI: u32 = 1024;
@@ -249,19 +250,19 @@ impl Workload {
     }
 
     /// Loads its balancer, and does what comes before.
-    pub fn prepare(&self, bench: &mut Bench) -> Result<Dataplane> {
+    pub fn prepare(&self, wrapper: &mut Wrapper) -> Result<Dataplane> {
         let mut dataplane = load(&self.options(), &self.service, &self.packets)?;
         match self.before {
             Before::Nothing => {}
-            Before::Track => self.track(bench, &dataplane)?,
+            Before::Track => self.track(wrapper, &dataplane)?,
             Before::Establish => establish(&mut dataplane, &self.packets)?,
         }
         Ok(dataplane)
     }
 
     /// Opens every flow, then sends a second packet of each.
-    fn track(&self, bench: &mut Bench, dataplane: &Dataplane) -> Result<()> {
-        bench.choose_balancer(dataplane)?;
+    fn track(&self, wrapper: &mut Wrapper, dataplane: &Dataplane) -> Result<()> {
+        wrapper.choose_balancer(dataplane)?;
         let open = if self.packets.payload.protocol() == proto::TCP {
             Payload::Tcp(flags::SYN)
         } else {
@@ -273,7 +274,7 @@ impl Workload {
                 ..self.packets
             };
             let mut plan: Plan = packets.plan();
-            bench.run(&mut plan, self.packets.flows)?;
+            wrapper.run(&mut plan, self.packets.flows)?;
         }
         Ok(())
     }
