@@ -39,8 +39,6 @@ enum Task {
     Test(suite::Options),
     /// Check format and lints of every crate, the eBPF programs on their own target.
     Lint,
-    /// Lint, then test: what has to be green before a change is merged.
-    Ci,
     /// Send real traffic through the balancer, in network namespaces. Needs root.
     Demo {
         /// Passed to the demo, such as `--json`.
@@ -93,16 +91,6 @@ fn run(task: Task) -> anyhow::Result<bool> {
             Ok(outcome.success)
         }
         Task::Lint => lint::run(),
-        Task::Ci => {
-            // Tests run even if lints fail: one round tells all.
-            let clean = lint::run()?;
-            let outcome = suite::run(&suite::Options::default())?;
-            if !clean {
-                eprintln!("ci: lint was not clean: see above");
-            }
-            outcome.print();
-            Ok(clean && outcome.success)
-        }
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
         Task::Kernels => kernels::run(),
         Task::Package => package::run().map(|()| true),
