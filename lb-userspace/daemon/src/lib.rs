@@ -11,6 +11,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod nexthop;
+pub mod node;
 pub mod reconciler;
 pub mod revision;
 #[cfg(test)]

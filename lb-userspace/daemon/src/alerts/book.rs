@@ -16,9 +16,11 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::condition::{Condition, Patience};
+use super::{
+    alert::{Alert, Severity},
+    condition::{Condition, Patience},
+};
 use crate::clock::later;
-use lb_api::{Alert, Severity};
 
 /// Alerts that can be on at once. More of them tell nobody anything.
 pub(super) const MOST: usize = 1000;

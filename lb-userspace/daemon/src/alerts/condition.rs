@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use lb_api::{RevisionNumber, Severity};
+use super::Severity;
+use crate::revision::RevisionNumber;
 
 /// Something that is wrong now. Whoever watches gives all of them, again and again; [`super::Alerts`] makes
 /// alerts of those that stay.
@@ -13,7 +14,7 @@ pub struct Condition {
     /// Names the cause, and is the same as long as it is the same: conditions with one key are one alert.
     /// As in `backends:api`: parts of names, with colons between them.
     pub key: String,
-    /// Kind, as in [`lb_api::Alert::kind`].
+    /// Kind, as in [`super::Alert::kind`].
     pub kind: String,
     /// How bad it is now.
     pub severity: Severity,

@@ -9,6 +9,7 @@
 //! or a socket. What becomes of it is decided by the `book` alone, a value that is saved after
 //! each change. Tasks of their own bring it to the receivers.
 
+mod alert;
 mod book;
 mod condition;
 mod delivery;
@@ -25,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+pub use alert::{Alert, Severity};
 use book::{Book, Change};
 pub use condition::{Condition, Patience};
 use delivery::Receiver;
@@ -39,7 +41,6 @@ use crate::{
     clock, durable,
     events::{Entry as EventEntry, Journal},
 };
-use lb_api::{Alert, Severity};
 use lb_model::config;
 
 /// Why something can't be done with an alert.

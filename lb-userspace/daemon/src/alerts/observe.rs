@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Condition;
-use crate::traffic::{Capacity, is_eligible};
-use lb_api::{MemberState, MemberStatus, Severity, Status, VipStatus};
+use super::{Condition, Severity};
+use crate::{
+    health::HealthStatus,
+    node::{InterfaceMode, MemberPhase, MemberState, NodeState, VipState},
+};
 use lb_model::config;
 
 /// What the configuration calls too much or too little.
@@ -23,8 +25,6 @@ pub struct Limits {
 pub struct VipLimits {
     /// Fewest backends that should be eligible.
     pub min_backends: u32,
-    /// Utilisation that is wanted.
-    pub target_utilisation: f64,
     /// Utilisation that is too much.
     pub alert_utilisation: f64,
 }
@@ -35,7 +35,6 @@ impl Limits {
     pub fn of(config: &config::Config) -> Self {
         let limits = |vip: &config::Vip| VipLimits {
             min_backends: vip.guard.min_backends,
-            target_utilisation: vip.scaling.target_utilisation.as_f64(),
             alert_utilisation: vip.scaling.alert_utilisation.as_f64(),
         };
         Self {
@@ -76,7 +75,7 @@ pub struct Observer {
 
 impl Observer {
     /// Everything that is wrong now.
-    pub fn conditions(&mut self, status: &Status, limits: &Limits) -> Vec<Condition> {
+    pub fn conditions(&mut self, status: &NodeState, limits: &Limits) -> Vec<Condition> {
         let mut conditions = Vec::new();
         conditions.extend(data_path(status));
         if !limits.wants_generic {
@@ -98,7 +97,7 @@ impl Observer {
         conditions
     }
 
-    fn drops(&mut self, status: &Status) -> Vec<Condition> {
+    fn drops(&mut self, status: &NodeState) -> Vec<Condition> {
         let counter = |(name, _): &(&str, _)| status.reasons.get(*name).copied().unwrap_or(0);
         let now: Vec<u64> = BAD_REASONS.iter().map(counter).collect();
         while self.past.len() > 1 && status.at.duration_since(self.past[1].0) >= BACK {
@@ -124,7 +123,7 @@ impl Observer {
 }
 
 /// Interfaces where another program runs than ours, or none.
-fn data_path(status: &Status) -> Option<Condition> {
+fn data_path(status: &NodeState) -> Option<Condition> {
     let expected = status.node.program_id;
     let wrong = |id: Option<u32>| id != Some(expected);
     let interfaces = status.node.interfaces.iter();
@@ -149,10 +148,10 @@ fn data_path(status: &Status) -> Option<Condition> {
     ))
 }
 
-fn generic(status: &Status) -> Option<Condition> {
+fn generic(status: &NodeState) -> Option<Condition> {
     let interfaces = status.node.interfaces.iter();
     let generic: Vec<&str> = interfaces
-        .filter(|interface| interface.mode == "generic")
+        .filter(|interface| interface.mode == InterfaceMode::Generic)
         .map(|interface| interface.name.as_str())
         .collect();
     if generic.is_empty() {
@@ -167,24 +166,24 @@ fn generic(status: &Status) -> Option<Condition> {
 }
 
 /// Members that the operator wants to serve.
-fn wanted(vip: &VipStatus) -> impl Iterator<Item = &MemberStatus> {
-    let serve = |member: &&MemberStatus| {
-        member.weight > 0 && matches!(member.state, MemberState::Up | MemberState::Down)
+fn wanted(vip: &VipState) -> impl Iterator<Item = &MemberState> {
+    let serve = |member: &&MemberState| {
+        member.weight > 0 && matches!(member.phase, MemberPhase::Up | MemberPhase::Down)
     };
     vip.members.iter().filter(serve)
 }
 
 /// Whether a check has said that it is down: at a start nobody knows yet.
-fn is_found_down(member: &MemberStatus) -> bool {
-    let is_known = |health: &lb_api::HealthStatus| health.last_ok.is_some();
-    member.state == MemberState::Down && member.health.as_ref().is_none_or(is_known)
+fn is_found_down(member: &MemberState) -> bool {
+    let is_known = |health: &HealthStatus| health.last_ok.is_some();
+    member.phase == MemberPhase::Down && member.health.as_ref().is_none_or(is_known)
 }
 
 /// All that is wrong with the health of a VIP's backends: one condition, however many there are.
-fn backends(vip: &VipStatus, limits: &VipLimits) -> Option<Condition> {
-    let down: Vec<&MemberStatus> = wanted(vip).filter(|member| is_found_down(member)).collect();
+fn backends(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
+    let down: Vec<&MemberState> = wanted(vip).filter(|member| is_found_down(member)).collect();
     let all = wanted(vip).count();
-    let eligible = vip.members.iter().filter(|m| is_eligible(m)).count();
+    let eligible = vip.members.iter().filter(|m| m.is_eligible()).count();
     let names: Vec<&str> = down.iter().map(|member| member.backend.as_str()).collect();
     let is_few = eligible < limits.min_backends as usize && (!down.is_empty() || all == 0);
     let of = format!("{} of {all} backends of {}", down.len(), vip.name);
@@ -223,11 +222,11 @@ fn listed(names: &[&str]) -> String {
 }
 
 /// What most of the failed checks met.
-fn common_cause(down: &[&MemberStatus]) -> Option<String> {
+fn common_cause(down: &[&MemberState]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for member in down {
         let error = member.health.as_ref().and_then(|h| h.last_error.as_deref());
-        if let Some(error) = member.next_hop.as_deref().or(error) {
+        if let Some(error) = member.route_problem.as_deref().or(error) {
             *counts.entry(error).or_default() += 1;
         }
     }
@@ -242,7 +241,7 @@ fn common_cause(down: &[&MemberStatus]) -> Option<String> {
 /// A host that is down serves no VIP: the first VIP that lacks the addresses tells of it.
 fn explain_by_others(
     condition: &mut Condition,
-    vip: &VipStatus,
+    vip: &VipState,
     told: &mut Vec<(String, Vec<String>)>,
 ) {
     let down = wanted(vip).filter(|member| is_found_down(member));
@@ -260,11 +259,11 @@ fn explain_by_others(
 }
 
 /// Members that are up and can't be sent anything.
-fn routes(vip: &VipStatus) -> Option<Condition> {
-    let lost: Vec<&MemberStatus> = vip
+fn routes(vip: &VipState) -> Option<Condition> {
+    let lost: Vec<&MemberState> = vip
         .members
         .iter()
-        .filter(|member| is_eligible(member) && member.next_hop.is_some())
+        .filter(|member| member.is_eligible() && member.route_problem.is_some())
         .collect();
     let first = lost.first()?;
     let names: Vec<&str> = lost.iter().map(|member| member.backend.as_str()).collect();
@@ -272,14 +271,14 @@ fn routes(vip: &VipStatus) -> Option<Condition> {
     let key = format!("no_next_hop:{}", vip.name);
     let condition = Condition::new(key, "no_next_hop", Severity::Critical, summary);
     let condition = condition.vip(&vip.name).backends(names);
-    Some(match &first.next_hop {
+    Some(match &first.route_problem {
         Some(why) => condition.cause(why.clone()),
         None => condition,
     })
 }
 
-fn capacity(vip: &VipStatus, limits: &VipLimits) -> Option<Condition> {
-    let capacity = Capacity::of(vip, limits.target_utilisation)?;
+fn capacity(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
+    let capacity = vip.capacity()?;
     if capacity.utilisation < limits.alert_utilisation {
         return None;
     }
@@ -303,8 +302,8 @@ fn capacity(vip: &VipStatus, limits: &VipLimits) -> Option<Condition> {
     );
     let wanted = format!(
         "{} backends of this size are wanted for {:.0} %",
-        capacity.backends_wanted,
-        limits.target_utilisation * 100.0
+        capacity.wanted_backends,
+        vip.target_utilisation * 100.0
     );
     Some(condition.vip(&vip.name).cause(wanted))
 }

@@ -12,27 +12,27 @@ use tracing::error;
 use super::{
     EngineError, EngineResult, Options,
     checks::Checks,
-    command::{Ask, Command},
+    command::{Change, Command, Progress, Reply},
     data_path::DriftCheck,
     locks::BpffsLock,
     observe::Observer,
+    publisher::Publisher,
     request::Candidate,
     routes::{self, Said},
     shares::Watch,
     trial::Trial,
 };
 use crate::{
-    alerts::{self, Alerts},
+    alerts::Alerts,
     clock,
     events::{Entry, Journal},
     health::HealthChange,
     metrics::Facts,
     nexthop::{Resolver, Table},
     reconciler::{Reconciler, lock::Lock},
-    revision::Store,
+    revision::{Revision, RevisionNumber, Store},
     traffic::Recorder,
 };
-use lb_api::{Change, ExplainRequest, Progress, Revision, RevisionNumber, Status};
 use lb_dataplane::{
     Dataplane, MOST_SPARE_IMAGES, SPARE_IMAGES,
     explain::{self, Explanation, Sources},
@@ -76,9 +76,8 @@ pub(super) struct Actor {
     pub(super) drift_check: DriftCheck,
     /// Whether the program of this process is on the interfaces.
     pub(super) attached: bool,
-    pub(super) status: watch::Sender<Arc<Status>>,
+    pub(super) publisher: Publisher,
     pub(super) alerts: Alerts,
-    pub(super) alert_observer: alerts::Observer,
     pub(super) facts: watch::Sender<Arc<Facts>>,
     /// Held to the end.
     pub(super) _lock: Lock,
@@ -147,38 +146,38 @@ impl Actor {
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Plan(request, ask) => {
-                answer(ask, self.plan_request(&request));
+            Command::Plan(change, force, reply) => {
+                send(reply, self.plan_request(&change, &force));
             }
-            Command::Prepare(change, ask) => {
-                answer(ask, self.prepare(&change));
+            Command::Prepare(change, reply) => {
+                send(reply, self.prepare(&change));
             }
-            Command::Apply(request, caller, ask) => {
-                answer(ask, self.apply_request(*request, &caller));
+            Command::Apply(request, caller, reply) => {
+                send(reply, self.apply_request(*request, &caller));
             }
-            Command::Confirm(request, caller, ask) => {
-                answer(ask, self.confirm(&request, &caller));
+            Command::Confirm(revision, caller, reply) => {
+                send(reply, self.confirm(revision, &caller));
             }
-            Command::Rollback(request, caller, ask) => {
-                answer(ask, self.rollback(&request, &caller));
+            Command::Rollback(revision, why, caller, reply) => {
+                send(reply, self.rollback(revision, why.as_deref(), &caller));
             }
-            Command::PrepareReload(ask) => {
+            Command::PrepareReload(reply) => {
                 let candidate = self.candidate_of_file("reload");
-                answer(ask, candidate.map(|candidate| self.look_for(&candidate)));
+                send(reply, candidate.map(|candidate| self.look_for(&candidate)));
             }
-            Command::Reload(ask) => answer(ask, self.reload()),
-            Command::Explain(request, ask) => {
-                answer(ask, self.explain(&request));
+            Command::Reload(reply) => send(reply, self.reload()),
+            Command::Explain(flow, syn, reply) => {
+                send(reply, self.explain(&flow, syn));
             }
-            Command::Revisions(ask) => {
+            Command::Revisions(reply) => {
                 let records = self.store.list().map(|record| record.info.clone());
-                answer(ask, Ok(records.collect()));
+                send(reply, Ok(records.collect()));
             }
-            Command::Revision(number, ask) => answer(ask, self.show(number)),
-            Command::Progress(number, ask) => answer(ask, self.progress(number)),
-            Command::Diff(from, to, ask) => {
+            Command::Revision(number, reply) => send(reply, self.show(number)),
+            Command::Progress(number, reply) => send(reply, self.progress(number)),
+            Command::Diff(from, to, reply) => {
                 let diff = self.store.diff(from, to);
-                answer(ask, diff.map_err(EngineError::from));
+                send(reply, diff.map_err(EngineError::from));
             }
         }
     }
@@ -197,13 +196,13 @@ impl Actor {
         routes::backends_of(&candidate.config).collect()
     }
 
-    fn explain(&self, request: &ExplainRequest) -> EngineResult<Explanation> {
+    fn explain(&self, flow: &str, syn: bool) -> EngineResult<Explanation> {
         let sources = Sources {
             tables: (&self.dataplane).into(),
             names: &self.reconciler,
             ingress: None,
         };
-        Ok(explain::explain(&request.flow, request.syn, &sources)?)
+        Ok(explain::explain(flow, syn, &sources)?)
     }
 
     fn show(&self, number: Option<RevisionNumber>) -> EngineResult<Revision> {
@@ -212,7 +211,7 @@ impl Actor {
             Some(number) => number,
             None => self.running.number.ok_or_else(nothing)?,
         };
-        Ok(self.store.get(number)?.public())
+        Ok(self.store.get(number)?)
     }
 
     fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
@@ -274,8 +273,7 @@ impl Actor {
         self.count();
         self.watch_shares();
         self.tick_trial();
-        self.update_alerts();
-        self.publish();
+        self.publish_with_alerts();
         self.keep_awake();
     }
 
@@ -304,7 +302,7 @@ impl Actor {
     }
 }
 
-fn answer<T>(ask: Ask<T>, what: EngineResult<T>) {
-    // Whoever asked may have gone.
-    let _ = ask.send(what);
+fn send<T>(reply: Reply<T>, result: EngineResult<T>) {
+    // The caller may have gone.
+    let _ = reply.send(result);
 }

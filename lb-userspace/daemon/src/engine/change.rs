@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 use super::{
     EngineError, EngineResult,
     actor::{Actor, Running},
+    command::{Applied, Change, ChangeRequest},
     request::{Candidate, one_line},
     trial::{Deadlines, Trial},
 };
@@ -14,16 +15,14 @@ use crate::{
     events::Entry,
     http::Caller,
     reconciler::{Preview, ServiceId, VipSide, nat_sources},
-    revision::New,
+    revision::{New, RevisionInfo, RevisionNumber, RevisionState},
     traffic::Traffic,
-};
-use lb_api::{
-    Applied, ApplyRequest, ConfirmRequest, Guard, GuardVerdict, Plan, PlanRequest, PlanVerdict,
-    RevisionInfo, RevisionNumber, RevisionState, RollbackRequest,
 };
 use lb_model::{
     config,
-    planner::{self, Load, Pair, Side, SideMember, VipFacts},
+    planner::{
+        self, Guard, GuardVerdict, Load, Pair, Plan, PlanVerdict, Side, SideMember, VipFacts,
+    },
 };
 
 /// How a candidate is to be put in force.
@@ -38,9 +37,9 @@ pub(super) struct Terms {
 }
 
 impl Actor {
-    pub(super) fn plan_request(&mut self, request: &PlanRequest) -> EngineResult<Plan> {
-        let candidate = self.candidate(&request.change)?;
-        self.plan(&candidate, &request.force)
+    pub(super) fn plan_request(&mut self, change: &Change, force: &[Guard]) -> EngineResult<Plan> {
+        let candidate = self.candidate(change)?;
+        self.plan(&candidate, force)
     }
 
     pub(super) fn plan(&mut self, candidate: &Candidate, force: &[Guard]) -> EngineResult<Plan> {
@@ -73,7 +72,7 @@ impl Actor {
 
     pub(super) fn apply_request(
         &mut self,
-        request: ApplyRequest,
+        request: ChangeRequest,
         caller: &Caller,
     ) -> EngineResult<Applied> {
         if let Some(base) = request.base
@@ -82,12 +81,11 @@ impl Actor {
             return Err(self.moved_on(base));
         }
         let candidate = self.candidate(&request.change)?;
-        let bake = request.bake_s.map(|s| SignedDuration::from_secs(s.into()));
         let terms = Terms {
-            bake: bake.unwrap_or_else(|| self.default_bake(&candidate)),
-            confirm: request
-                .confirm_s
-                .map(|s| SignedDuration::from_secs(s.into())),
+            bake: request
+                .bake
+                .unwrap_or_else(|| self.default_bake(&candidate)),
+            confirm: request.confirm,
             force: request.force,
             is_rollback: false,
             who: caller.to_string(),
@@ -287,18 +285,18 @@ impl Actor {
 
     pub(super) fn confirm(
         &mut self,
-        request: &ConfirmRequest,
+        asked: Option<RevisionNumber>,
         caller: &Caller,
     ) -> EngineResult<RevisionInfo> {
         let conflict = EngineError::Conflict;
-        if let Some(number) = request.revision {
+        if let Some(number) = asked {
             self.store.record(number)?;
         }
         let Some(trial) = self.trial.as_mut().filter(|trial| trial.wants_confirm()) else {
             return Err(conflict("no change waits to be confirmed".into()));
         };
         let number = trial.number;
-        if let Some(asked) = request.revision.filter(|asked| *asked != number) {
+        if let Some(asked) = asked.filter(|asked| *asked != number) {
             let message = format!("revision {number} waits to be confirmed, not {asked}");
             return Err(conflict(message));
         }
@@ -321,21 +319,19 @@ impl Actor {
 
     pub(super) fn rollback(
         &mut self,
-        request: &RollbackRequest,
+        to: Option<RevisionNumber>,
+        why: Option<&str>,
         caller: &Caller,
     ) -> EngineResult<Applied> {
-        let why = request.why.as_deref().map(one_line);
+        let why = why.map(one_line);
         if let Some(number) = self.trial.as_ref().map(|trial| trial.number) {
             let parent = self.store.record(number).ok().and_then(|r| r.info.parent);
-            if request.revision.is_none() || request.revision == parent {
+            if to.is_none() || to == parent {
                 return self.end_trial(caller, why.as_deref());
             }
             self.end_trial(caller, why.as_deref())?;
         }
-        let change = lb_api::Change::Revision {
-            revision: request.revision,
-        };
-        let candidate = self.candidate(&change)?;
+        let candidate = self.candidate(&Change::Revision(to))?;
         let terms = Terms {
             force: Vec::new(),
             is_rollback: true,

@@ -1,33 +1,88 @@
-//! What the actor can be asked for.
+//! Requests to the actor and their results.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use jiff::SignedDuration;
+use lb_dataplane::explain::Explanation;
+use lb_model::{
+    edit::Edit,
+    planner::{Guard, Plan},
+};
 use tokio::sync::oneshot;
 
 use super::EngineResult;
-use crate::http::Caller;
-use lb_api::{
-    Applied, ApplyRequest, Change, ConfirmRequest, Diff, ExplainRequest, Plan, PlanRequest,
-    Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest,
+use crate::{
+    http::Caller,
+    revision::{Revision, RevisionInfo, RevisionNumber},
 };
-use lb_dataplane::explain::Explanation;
 
-/// Where the answer goes. Nobody there any more is fine.
-pub(super) type Ask<T> = oneshot::Sender<EngineResult<T>>;
+/// A change of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A whole configuration. Relative paths in it start at the folder of `file`.
+    Config { file: String, text: String },
+    /// Edits of the running configuration, in this order; all or none.
+    Edits(Vec<Edit>),
+    /// The configuration of an earlier revision; by default the one before the last change.
+    Revision(Option<RevisionNumber>),
+}
+
+/// A change to apply, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRequest {
+    pub change: Change,
+    /// Guards to override.
+    pub force: Vec<Guard>,
+    /// Refuse unless this revision is running.
+    pub base: Option<RevisionNumber>,
+    /// Roll back unless confirmed within this time.
+    pub confirm: Option<SignedDuration>,
+    /// Bake for this time; by default `change.bake` of the configuration.
+    pub bake: Option<SignedDuration>,
+    /// The reason, for the history.
+    pub why: Option<String>,
+}
+
+/// The result of a change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// The new revision; none if nothing changed.
+    pub revision: Option<RevisionInfo>,
+    pub plan: Plan,
+}
+
+/// The progress of a revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    pub revision: RevisionInfo,
+    /// Seconds until the bake or the time to confirm ends.
+    pub remaining_s: f64,
+    /// What is being watched, and its state.
+    pub notes: Vec<String>,
+}
+
+/// Where the result goes. The receiver may be gone.
+pub(super) type Reply<T> = oneshot::Sender<EngineResult<T>>;
 
 pub(super) enum Command {
-    Plan(PlanRequest, Ask<Plan>),
-    /// Look for the ways to the backends of a change; gives their addresses.
-    Prepare(Change, Ask<BTreeSet<IpAddr>>),
-    Apply(Box<ApplyRequest>, Caller, Ask<Applied>),
-    Confirm(ConfirmRequest, Caller, Ask<RevisionInfo>),
-    Rollback(RollbackRequest, Caller, Ask<Applied>),
-    PrepareReload(Ask<BTreeSet<IpAddr>>),
-    Reload(Ask<Applied>),
-    Explain(ExplainRequest, Ask<Explanation>),
-    Revisions(Ask<Vec<RevisionInfo>>),
-    /// Without a number: the running one.
-    Revision(Option<RevisionNumber>, Ask<Revision>),
-    Progress(RevisionNumber, Ask<Progress>),
-    Diff(RevisionNumber, RevisionNumber, Ask<Diff>),
+    Plan(Change, Vec<Guard>, Reply<Plan>),
+    /// Starts to resolve the next hops of a change's backends, and returns their addresses.
+    Prepare(Change, Reply<BTreeSet<IpAddr>>),
+    Apply(Box<ChangeRequest>, Caller, Reply<Applied>),
+    Confirm(Option<RevisionNumber>, Caller, Reply<RevisionInfo>),
+    Rollback(
+        Option<RevisionNumber>,
+        Option<String>,
+        Caller,
+        Reply<Applied>,
+    ),
+    PrepareReload(Reply<BTreeSet<IpAddr>>),
+    Reload(Reply<Applied>),
+    /// A flow, and whether the packet opens it.
+    Explain(String, bool, Reply<Explanation>),
+    Revisions(Reply<Vec<RevisionInfo>>),
+    /// Without a number: the running revision.
+    Revision(Option<RevisionNumber>, Reply<Revision>),
+    Progress(RevisionNumber, Reply<Progress>),
+    Diff(RevisionNumber, RevisionNumber, Reply<String>),
 }

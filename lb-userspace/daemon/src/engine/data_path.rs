@@ -11,12 +11,12 @@ use tracing::{debug, error, info, warn};
 
 use super::actor::Actor;
 use crate::{
-    alerts::Condition,
+    alerts::{Condition, Severity},
     events::Entry,
     nexthop::Table,
+    node::{Interface, InterfaceMode},
     reconciler::{Routes, Summary, load_options},
 };
-use lb_api::{InterfaceStatus, Severity};
 use lb_dataplane::{AttachedMode, LinkStatus, XdpMode};
 use lb_model::config::{self, Config};
 
@@ -323,19 +323,18 @@ impl Actor {
     }
 
     /// The interfaces, as they were when last looked at.
-    pub(super) fn interfaces(&self) -> Vec<InterfaceStatus> {
+    pub(super) fn interfaces(&self) -> Vec<Interface> {
         let status = |name: &String| {
             let mut links = self.drift_check.links.iter();
             let link = links.find(|link| link.interface == *name);
             let link = link.filter(|link| link.program_id.is_some());
-            InterfaceStatus {
+            Interface {
                 name: name.clone(),
                 mode: match link {
-                    None => "none",
-                    Some(link) if link.generic => "generic",
-                    Some(_) => "native",
-                }
-                .to_owned(),
+                    None => InterfaceMode::Detached,
+                    Some(link) if link.generic => InterfaceMode::Generic,
+                    Some(_) => InterfaceMode::Native,
+                },
                 program_id: link.and_then(|link| link.program_id),
             }
         };

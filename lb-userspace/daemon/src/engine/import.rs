@@ -8,10 +8,10 @@ use super::{
     EngineError, EngineResult,
     actor::Actor,
     change::Terms,
+    command::Applied,
     request::{self, Candidate, folder_of},
 };
 use crate::revision;
-use lb_api::Applied;
 
 /// The file's text.
 pub(super) fn read(file: &Path) -> EngineResult<String> {

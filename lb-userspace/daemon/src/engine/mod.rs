@@ -1,19 +1,21 @@
-//! The engine: one task that owns the data path, the controller's state and the revisions.
+//! The engine: one actor owns the data path, the controller's state and the revisions.
 //!
 //! ```text
-//! API ────┐                        ┌──► kernel
-//! SIGHUP ─┤ commands, one by one   │
-//! health ─┼──────────► actor ──────┼──► revisions on disk
-//! ways ───┤                        │
-//! clock ──┘                        └──► Status, once a second and after each change
+//! API ──────┐                        ┌──► kernel
+//! SIGHUP ───┤ commands, one by one   │
+//! health ───┼──────────► actor ──────┼──► revisions on disk
+//! next hops ┤                        │
+//! clock ────┘                        └──► NodeState, once per second and after each change
 //! ```
 //!
-//! Whatever happens, happens in the actor, one thing after the other: that is why two changes can't
-//! meet. Nothing in it waits. A change that is watched or waits to be confirmed is a *trial*: a note
-//! with deadlines, which the actor looks at every second.
+//! Everything that changes the node happens in the actor, one thing after the other, so two changes
+//! never overlap. A change that bakes or waits to be confirmed is a *trial*: a record with deadlines
+//! that the actor checks every second.
 //!
-//! Everybody else has an [`Engine`], a handle that can be cloned, and reads the [`Status`] that was
-//! published last, never the tables.
+//! The actor has a thread of its own ([`run`]), because it writes files and waits for kernel grace
+//! periods. Health checks, next hops, the API and the metrics run on the main runtime. They have an
+//! [`Engine`], a handle that can be cloned, and read the [`NodeState`] that was published last, never
+//! the maps.
 
 mod actor;
 mod change;
@@ -25,59 +27,54 @@ mod import;
 pub mod locks;
 mod nat_ports;
 mod observe;
+mod publisher;
 mod request;
 mod routes;
+mod run;
 mod shares;
 mod start;
 mod trial;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
-};
-use tracing::{error, info, warn};
+use lb_dataplane::explain::Explanation;
+use lb_model::planner::{Guard, Plan};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use command::{Ask, Command};
+pub use command::{Applied, Change, ChangeRequest, Progress};
+use command::{Command, Reply};
 pub use error::{EngineError, EngineResult};
+pub use run::run;
 
 use crate::{
     alerts::Alerts,
     clock,
-    events::Journal,
-    http::{self, Caller},
+    events::{Event, Journal},
+    http::Caller,
     metrics::{self, Facts},
-    reconciler::system,
+    nexthop::Table,
+    node::NodeState,
+    revision::{Revision, RevisionInfo, RevisionNumber},
     traffic::SharedTraffic,
 };
-use lb_api::{
-    Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest, Plan, PlanRequest,
-    Progress, Revision, RevisionInfo, RevisionNumber, RollbackRequest, Status,
-};
 
-use lb_dataplane::explain::Explanation;
-
-/// What `run` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The configuration file.
     pub config: PathBuf,
-    /// Where the BPF file system is.
+    /// Mount point of the BPF file system.
     pub bpffs: PathBuf,
 }
 
-/// Commands that may wait for the actor. One that finds it full waits itself.
+/// Commands that can wait for the actor. With a full queue, callers wait.
 const QUEUE: usize = 64;
 
 /// A handle of the engine.
 #[derive(Clone, Debug)]
 pub struct Engine {
     commands: mpsc::Sender<Command>,
-    status: watch::Receiver<Arc<Status>>,
-    routes: watch::Receiver<crate::nexthop::Table>,
+    state: watch::Receiver<Arc<NodeState>>,
+    routes: watch::Receiver<Table>,
     journal: Journal,
     traffic: SharedTraffic,
     alerts: Alerts,
@@ -85,48 +82,29 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// What was published last.
+    /// The state that was published last.
     #[must_use]
-    pub fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status.borrow())
+    pub fn state(&self) -> Arc<NodeState> {
+        Arc::clone(&self.state.borrow())
     }
 
-    /// To be told of every new status.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<Status>> {
-        self.status.clone()
-    }
-
-    /// What happened.
-    #[must_use]
-    pub const fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// The accounts of the traffic.
-    #[must_use]
-    pub const fn traffic(&self) -> &SharedTraffic {
-        &self.traffic
-    }
-
-    /// The alerts.
     #[must_use]
     pub const fn alerts(&self) -> &Alerts {
         &self.alerts
     }
 
-    /// What the metrics are made of.
+    /// The sources of the metrics page.
     #[must_use]
     pub fn sources(&self) -> metrics::Sources {
         metrics::Sources {
-            status: self.status.clone(),
+            state: self.state.clone(),
             traffic: self.traffic.clone(),
             facts: self.facts.clone(),
             alerts: self.alerts.clone(),
         }
     }
 
-    /// `limit` events after the one of this number, or the newest; oldest first.
+    /// `limit` events after number `since`, or the newest; oldest first.
     #[must_use]
     pub fn events(&self, since: Option<u64>, limit: usize) -> Vec<Event> {
         match since {
@@ -135,205 +113,137 @@ impl Engine {
         }
     }
 
-    async fn ask<T>(&self, make: impl FnOnce(Ask<T>) -> Command) -> EngineResult<T> {
-        let ending = || EngineError::Failed("the controller is stopping; try again".into());
-        let (ask, answer) = oneshot::channel();
-        let sent = self.commands.send(make(ask)).await;
-        sent.map_err(|_| ending())?;
-        answer.await.map_err(|_| ending())?
+    async fn request<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> EngineResult<T> {
+        let stopping = || EngineError::Failed("the controller is stopping; try again".into());
+        let (reply, result) = oneshot::channel();
+        let sent = self.commands.send(command(reply)).await;
+        sent.map_err(|_| stopping())?;
+        result.await.map_err(|_| stopping())?
     }
 
-    /// What a change would do.
+    /// Previews a change.
     ///
     /// # Errors
     ///
-    /// The change makes no sense.
-    pub async fn plan(&self, request: PlanRequest) -> EngineResult<Plan> {
-        self.ask(|ask| Command::Plan(request, ask)).await
-    }
-
-    /// Makes a change.
-    ///
-    /// # Errors
-    ///
-    /// It makes no sense, a guard refuses it, another change is under way, or the kernel or the disk
-    /// refused. What was in force before is in force.
-    pub async fn apply(&self, request: ApplyRequest, caller: Caller) -> EngineResult<Applied> {
-        let change = request.change.clone();
-        self.find_ways(|ask| Command::Prepare(change, ask)).await?;
-        self.ask(|ask| Command::Apply(Box::new(request), caller, ask))
+    /// The change is invalid.
+    pub async fn plan(&self, change: Change, force: Vec<Guard>) -> EngineResult<Plan> {
+        self.request(|reply| Command::Plan(change, force, reply))
             .await
     }
 
-    /// Confirms a revision that waits for it.
+    /// Applies a change.
     ///
     /// # Errors
     ///
-    /// None waits, or another one.
+    /// The change is invalid, a guard refuses it, another change is in progress, or the kernel or the
+    /// disk failed. What was active before still is.
+    pub async fn apply(&self, request: ChangeRequest, caller: Caller) -> EngineResult<Applied> {
+        let change = request.change.clone();
+        self.resolve_next_hops(|reply| Command::Prepare(change, reply))
+            .await?;
+        self.request(|reply| Command::Apply(Box::new(request), caller, reply))
+            .await
+    }
+
+    /// Confirms the revision that waits for it, or fails if that is not `revision`.
+    ///
+    /// # Errors
+    ///
+    /// No revision waits to be confirmed, or another one does.
     pub async fn confirm(
         &self,
-        request: ConfirmRequest,
+        revision: Option<RevisionNumber>,
         caller: Caller,
     ) -> EngineResult<RevisionInfo> {
-        self.ask(|ask| Command::Confirm(request, caller, ask)).await
-    }
-
-    /// Goes back.
-    ///
-    /// # Errors
-    ///
-    /// There is nowhere to go back to, or the kernel or the disk refused.
-    pub async fn rollback(
-        &self,
-        request: RollbackRequest,
-        caller: Caller,
-    ) -> EngineResult<Applied> {
-        let change = lb_api::Change::Revision {
-            revision: request.revision,
-        };
-        // That there is nothing to go back to is said by the command itself.
-        let _ = self.find_ways(|ask| Command::Prepare(change, ask)).await;
-        self.ask(|ask| Command::Rollback(request, caller, ask))
+        self.request(|reply| Command::Confirm(revision, caller, reply))
             .await
     }
 
-    /// Reads the configuration file again and makes what it says a change.
+    /// Rolls back to `revision`, by default to the one before the last change.
+    ///
+    /// # Errors
+    ///
+    /// There is no such revision, or the kernel or the disk failed.
+    pub async fn rollback(
+        &self,
+        revision: Option<RevisionNumber>,
+        why: Option<String>,
+        caller: Caller,
+    ) -> EngineResult<Applied> {
+        let change = Change::Revision(revision);
+        // A revision that does not exist is reported by the rollback itself.
+        let _ = self
+            .resolve_next_hops(|reply| Command::Prepare(change, reply))
+            .await;
+        self.request(|reply| Command::Rollback(revision, why, caller, reply))
+            .await
+    }
+
+    /// Reads the configuration file again and applies it.
     ///
     /// # Errors
     ///
     /// As for [`Self::apply`].
     pub async fn reload(&self) -> EngineResult<Applied> {
-        self.find_ways(Command::PrepareReload).await?;
-        self.ask(Command::Reload).await
+        self.resolve_next_hops(Command::PrepareReload).await?;
+        self.request(Command::Reload).await
     }
 
-    /// What the data path would do with a packet.
+    /// Explains what the data path would do with a packet of a flow; `syn`: the first one of TCP.
     ///
     /// # Errors
     ///
-    /// The flow makes no sense.
-    pub async fn explain(&self, request: ExplainRequest) -> EngineResult<Explanation> {
-        self.ask(|ask| Command::Explain(request, ask)).await
+    /// The flow is invalid.
+    pub async fn explain(&self, flow: String, syn: bool) -> EngineResult<Explanation> {
+        self.request(|reply| Command::Explain(flow, syn, reply))
+            .await
     }
 
     /// All revisions, oldest first.
     ///
     /// # Errors
     ///
-    /// The controller is ending.
+    /// The controller is stopping.
     pub async fn revisions(&self) -> EngineResult<Vec<RevisionInfo>> {
-        self.ask(Command::Revisions).await
+        self.request(Command::Revisions).await
     }
 
-    /// A revision with its text.
+    /// A revision with its text, by default the running one.
     ///
     /// # Errors
     ///
-    /// There is none of this number.
-    pub async fn revision(&self, number: RevisionNumber) -> EngineResult<Revision> {
-        self.ask(|ask| Command::Revision(Some(number), ask)).await
+    /// It does not exist or its file can't be read.
+    pub async fn revision(&self, number: Option<RevisionNumber>) -> EngineResult<Revision> {
+        self.request(|reply| Command::Revision(number, reply)).await
     }
 
-    /// The running revision with its text.
+    /// The progress of a revision.
     ///
     /// # Errors
     ///
-    /// Its file can't be read.
-    pub async fn config(&self) -> EngineResult<Revision> {
-        self.ask(|ask| Command::Revision(None, ask)).await
-    }
-
-    /// How a revision is doing.
-    ///
-    /// # Errors
-    ///
-    /// There is none of this number.
+    /// It does not exist.
     pub async fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
-        self.ask(|ask| Command::Progress(number, ask)).await
+        self.request(|reply| Command::Progress(number, reply)).await
     }
 
-    /// The difference of two revisions.
+    /// The unified diff of two revisions' texts.
     ///
     /// # Errors
     ///
-    /// There is none of one of the numbers.
-    pub async fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> EngineResult<Diff> {
-        self.ask(|ask| Command::Diff(from, to, ask)).await
+    /// One of them does not exist.
+    pub async fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> EngineResult<String> {
+        self.request(|reply| Command::Diff(from, to, reply)).await
     }
 
-    /// Has the ways to the backends of a change looked for, and waits until they are known, or not
-    /// for some time. That is the one thing of a change that takes time, so it is done out here.
-    async fn find_ways(
+    /// Waits until the next hops of a change's backends are known, or for a limited time. This is the
+    /// slow part of a change, so the actor does not wait for it.
+    async fn resolve_next_hops(
         &self,
-        make: impl FnOnce(Ask<std::collections::BTreeSet<std::net::IpAddr>>) -> Command,
+        prepare: impl FnOnce(Reply<BTreeSet<IpAddr>>) -> Command,
     ) -> EngineResult<()> {
-        let backends = self.ask(make).await?;
-        routes::first(&mut self.routes.clone(), &backends).await;
+        let backends = self.request(prepare).await?;
+        routes::wait_for(&mut self.routes.clone(), &backends).await;
         Ok(())
-    }
-}
-
-/// Runs until SIGTERM or SIGINT.
-///
-/// # Errors
-///
-/// Why it can't start. What was pinned before stays as it was.
-pub async fn run(options: Options) -> Result<()> {
-    // Before anything that takes time, so that no signal kills us half-way.
-    let mut reload = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
-    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let started = start::start(options).await?;
-    let engine = started.engine.clone();
-    tokio::spawn(http::serve(started.listener, engine.clone()));
-    tokio::spawn(metrics::run(engine.sources()));
-    let stop = Arc::clone(&started.inbox.stop);
-    info!("ready");
-    tell_manager("READY=1\n");
-    let mut actor = Box::pin(started.actor.run(started.inbox));
-    let stopped = loop {
-        tokio::select! {
-            ended = &mut actor => break ended,
-            _ = terminate.recv() => stop.notify_one(),
-            _ = interrupt.recv() => stop.notify_one(),
-            _ = reload.recv() => spawn_reload(engine.clone()),
-        }
-    };
-    tell_manager("STOPPING=1\n");
-    if stopped? {
-        info!("stopped; the data path stays pinned and goes on forwarding");
-    } else {
-        error!("stopped; nothing is pinned that keeps the data path: forwarding ends");
-    }
-    Ok(())
-}
-
-/// The outcome of a reload is in the log: nobody waits for it.
-fn spawn_reload(engine: Engine) {
-    tokio::spawn(async move {
-        tell_manager(&format!(
-            "RELOADING=1\nMONOTONIC_USEC={}\n",
-            system::monotonic_us()
-        ));
-        match engine.reload().await {
-            Ok(applied) => match applied.revision {
-                Some(revision) => {
-                    info!(revision = revision.number, "configuration reloaded");
-                }
-                None => info!("configuration reloaded: nothing to do"),
-            },
-            Err(error) => {
-                error!(%error, "reload failed; nothing changed");
-            }
-        }
-        tell_manager("READY=1\n");
-    });
-}
-
-/// systemd may have asked to be told.
-fn tell_manager(message: &str) {
-    if let Err(error) = system::notify(message) {
-        warn!(%error, "telling the service manager failed");
     }
 }
 

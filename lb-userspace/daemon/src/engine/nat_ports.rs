@@ -10,14 +10,13 @@ use tracing::{info, warn};
 
 use super::actor::Actor;
 use crate::{
-    alerts::Condition,
+    alerts::{Condition, Severity},
     events::Entry,
     reconciler::{
         Routes,
         ports::{self, PortError, PortRange},
     },
 };
-use lb_api::Severity;
 use lb_model::config::{Config, Forward};
 
 /// Which ports of which addresses `nat` uses.

@@ -12,15 +12,14 @@ use tracing::error;
 
 use super::{actor::Actor, trial::WATCHED_DROPS};
 use crate::{
-    alerts,
+    alerts::Limits,
     clock::later,
+    health::HealthStatus,
     metrics,
     nexthop::Reason,
+    node::{MemberPhase, MemberState, NodeInfo, NodeState, RingSlots, VipState},
     reconciler::{MemberReport, ServiceId, VipReport},
-    traffic::{Capacity, MemberSample, Sample, Traffic, VipSample},
-};
-use lb_api::{
-    HealthStatus, MemberState, MemberStatus, NodeStatus, Rates, RingStatus, Status, VipStatus,
+    traffic::{MemberSample, Rates, Sample, Traffic, VipSample},
 };
 use lb_dataplane::{MapSize, Result};
 use lb_model::{
@@ -39,7 +38,7 @@ pub(super) struct Observer {
     pub(super) program_id: u32,
     /// The tables in the kernel; looked at now and then.
     pub(super) maps: Vec<MapSize>,
-    reasons: BTreeMap<String, u64>,
+    reasons: BTreeMap<&'static str, u64>,
     tracked: Vec<u32>,
     /// Counters of [`WATCHED_DROPS`], the newest last, and when.
     drops: VecDeque<(Instant, [u64; 3])>,
@@ -69,7 +68,7 @@ impl Observer {
     fn note_reasons(&mut self, counters: &NodeCounters) {
         let counted = REASONS.iter().zip(counters.reasons);
         self.reasons = counted
-            .map(|(reason, count)| (reason.name.to_owned(), count))
+            .map(|(reason, count)| (reason.name, count))
             .collect();
         let drops = WATCHED_DROPS.map(|reason| counters.reasons[reason as usize]);
         self.drops.push_back((Instant::now(), drops));
@@ -146,8 +145,31 @@ impl Actor {
         Ok(())
     }
 
-    /// Publishes how everything stands.
+    /// Publishes the state with the alerts as they were at the last tick.
     pub(super) fn publish(&mut self) {
+        let state = self.node_state();
+        self.publisher.publish(state);
+    }
+
+    /// Publishes the state with the alerts that it raises or resolves, and the facts for the metrics.
+    pub(super) fn publish_with_alerts(&mut self) {
+        let state = self.node_state();
+        let limits = Limits::of(&self.running.config);
+        let mut conditions = self.data_path_conditions();
+        conditions.extend(self.share_conditions());
+        self.publisher
+            .publish_with_alerts(state, &limits, conditions);
+        let (ring_builds, seconds) = self.reconciler.ring_builds();
+        let maps = self.maps();
+        self.facts.send_modify(|facts| {
+            let facts = Arc::make_mut(facts);
+            facts.maps = maps;
+            facts.ring_builds = ring_builds;
+            facts.ring_build_seconds = seconds.as_secs_f64();
+        });
+    }
+
+    fn node_state(&mut self) -> NodeState {
         let report = self.reconciler.report();
         let health = self.checks.health.statuses();
         let traffic = self.recorder.traffic();
@@ -164,35 +186,14 @@ impl Actor {
         });
         let number = self.running.number;
         let record = number.and_then(|number| self.store.record(number).ok());
-        let status = Status {
+        NodeState {
             at: super::now(),
-            node: self.node_status(),
+            node: self.node_info(),
             revision: record.map(|record| record.info.clone()),
             vips: vips.collect(),
-            alerts: self.alerts.list(),
+            alerts: Vec::new(),
             reasons: self.observer.reasons.clone(),
-        };
-        drop(traffic);
-        // Nobody listening is fine.
-        self.status.send_replace(Arc::new(status));
-    }
-
-    /// Makes alerts of what is wrong, and tells the metrics what only the engine knows.
-    pub(super) fn update_alerts(&mut self) {
-        let status = Arc::clone(&self.status.borrow());
-        let limits = alerts::Limits::of(&self.running.config);
-        let mut conditions = self.alert_observer.conditions(&status, &limits);
-        conditions.extend(self.data_path_conditions());
-        conditions.extend(self.share_conditions());
-        self.alerts.update(super::now(), &conditions);
-        let (ring_builds, seconds) = self.reconciler.ring_builds();
-        let maps = self.maps();
-        self.facts.send_modify(|facts| {
-            let facts = Arc::make_mut(facts);
-            facts.maps = maps;
-            facts.ring_builds = ring_builds;
-            facts.ring_build_seconds = seconds.as_secs_f64();
-        });
+        }
     }
 
     /// The tables in the kernel, with what is known of them without counting.
@@ -226,10 +227,10 @@ impl Actor {
             .send_modify(|facts| count(&mut Arc::make_mut(facts).changes));
     }
 
-    fn node_status(&self) -> NodeStatus {
-        NodeStatus {
+    fn node_info(&self) -> NodeInfo {
+        NodeInfo {
             host: self.observer.host.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             started_at: self.observer.started_at,
             adopted: self.observer.adopted,
@@ -239,7 +240,7 @@ impl Actor {
     }
 
     /// Why no frame can be sent to a member; none if it can.
-    fn obstacle(&self, vip: &VipReport, member: &MemberReport) -> Option<String> {
+    fn route_problem(&self, vip: &VipReport, member: &MemberReport) -> Option<String> {
         if member.next_hop.is_some() {
             return None;
         }
@@ -265,7 +266,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn vip(&self, vip: &config::Vip, reported: &VipReport) -> VipStatus {
+    fn vip(&self, vip: &config::Vip, reported: &VipReport) -> VipState {
         let configured = vip.backends.iter().filter_map(|backend| {
             let mut members = reported.members.iter().filter(|m| !m.leaving);
             let member = members.find(|m| m.identity == backend.identity())?;
@@ -273,56 +274,43 @@ impl View<'_> {
         });
         let leaving = reported.members.iter().filter(|m| m.leaving);
         let leaving = leaving.map(|member| self.member(reported, member, None));
-        let members: Vec<MemberStatus> = configured.chain(leaving).collect();
+        let members: Vec<MemberState> = configured.chain(leaving).collect();
         let traffic = self.traffic.vip(&vip.name);
-        let mut status = VipStatus {
+        VipState {
             name: vip.name.clone(),
             address: vip.address,
             port: vip.port,
-            protocol: vip.protocol.to_string(),
-            forward: match vip.forward {
-                Forward::L2 => "l2",
-                Forward::Ipip => "ipip",
-                Forward::Nat => "nat",
-            }
-            .to_owned(),
+            protocol: vip.protocol,
+            forward: vip.forward,
             panic: reported.panic,
-            ring: RingStatus {
-                slots: reported.slots,
+            ring: RingSlots {
+                total: reported.slots,
                 in_transition: reported.counts.in_transition,
                 settling: reported.counts.settling,
             },
             rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
             peak_new_flows_per_s: traffic.map_or(0.0, |traffic| traffic.peak_new_flows_per_s),
-            capacity: None,
+            target_utilisation: vip.scaling.target_utilisation.as_f64(),
             tracked_flows: members.iter().map(|member| member.tracked_flows).sum(),
             members,
-        };
-        let target = vip.scaling.target_utilisation.as_f64();
-        status.capacity = Capacity::of(&status, target).map(|capacity| capacity.status(target));
-        status
+        }
     }
 
-    fn member(
-        &self,
-        vip: &VipReport,
-        member: &MemberReport,
-        capacity: Option<u32>,
-    ) -> MemberStatus {
+    fn member(&self, vip: &VipReport, member: &MemberReport, capacity: Option<u32>) -> MemberState {
         let traffic = self.traffic.member(&vip.name, &member.name);
         let tracked = &self.actor.observer.tracked;
         let tracked = tracked.get(usize::from(member.index)).copied();
         let name = MemberRef::new(&vip.name, &member.name);
-        MemberStatus {
+        MemberState {
             backend: member.name.clone(),
             address: member.identity.address,
             port: member.identity.port,
-            state: state_of(member),
+            phase: phase_of(member),
             weight: member.weight,
             effective_weight: member.effective_weight,
             capacity,
             health: self.health.get(&name).cloned(),
-            next_hop: self.actor.obstacle(vip, member),
+            route_problem: self.actor.route_problem(vip, member),
             totals: traffic.map_or_else(Default::default, |traffic| traffic.totals()),
             rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
             tracked_flows: tracked.unwrap_or(0).into(),
@@ -333,14 +321,14 @@ impl View<'_> {
     }
 }
 
-const fn state_of(member: &MemberReport) -> MemberState {
+const fn phase_of(member: &MemberReport) -> MemberPhase {
     if member.leaving {
-        return MemberState::Leaving;
+        return MemberPhase::Leaving;
     }
     match member.wanted {
-        BackendState::Disabled => MemberState::Disabled,
-        BackendState::Up | BackendState::Drain if !member.healthy => MemberState::Down,
-        BackendState::Drain => MemberState::Draining,
-        BackendState::Up => MemberState::Up,
+        BackendState::Disabled => MemberPhase::Disabled,
+        BackendState::Up | BackendState::Drain if !member.healthy => MemberPhase::Down,
+        BackendState::Drain => MemberPhase::Draining,
+        BackendState::Up => MemberPhase::Up,
     }
 }

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{EngineError, EngineResult, actor::Actor};
-use crate::revision;
-use lb_api::{Change, Edit, RevisionNumber, WantedState};
+use super::{EngineError, EngineResult, actor::Actor, command::Change};
+use crate::revision::{self, RevisionNumber};
 use lb_model::{
     config::{self, Config},
-    edit,
+    edit::{self, Edit, WantedState},
 };
 
 /// A configuration that may be put in force.
@@ -27,8 +26,8 @@ impl Actor {
     pub(super) fn candidate(&self, change: &Change) -> EngineResult<Candidate> {
         match change {
             Change::Config { file, text } => self.candidate_of_text(file, text),
-            Change::Edits { edits } => self.candidate_of_edits(edits),
-            Change::Revision { revision } => self.candidate_of_revision(*revision),
+            Change::Edits(edits) => self.candidate_of_edits(edits),
+            Change::Revision(revision) => self.candidate_of_revision(*revision),
         }
     }
 

@@ -26,7 +26,7 @@ const FIRST_ROUTES: Duration = Duration::from_secs(2);
 
 /// Waits until the kernel was asked about all backends and their neighbours answered, or not for
 /// some time: the others follow when they answer.
-pub(super) async fn first(watch: &mut watch::Receiver<Table>, backends: &BTreeSet<IpAddr>) {
+pub(super) async fn wait_for(watch: &mut watch::Receiver<Table>, backends: &BTreeSet<IpAddr>) {
     let known = |table: &Table| {
         backends.iter().all(|backend| {
             let state = table.get(backend);

@@ -26,23 +26,25 @@ use super::{
     import,
     locks::BpffsLock,
     observe::Observer,
+    publisher::Publisher,
     request::{self, Candidate},
     routes::{self, Said},
     shares::Watch,
 };
 use crate::{
-    alerts::{self, Alerts},
+    alerts::Alerts,
     events::{Entry, Journal},
     health::Health,
     http,
     metrics::Facts,
     nexthop::Resolver,
+    node::NodeState,
     reconciler::{Reconciler, load_options, lock::Lock, ports},
-    revision::{AtStart, New, Store},
+    revision::{AtStart, New, RevisionNumber, RevisionState, Store},
     traffic::Recorder,
 };
-use lb_api::{PlanVerdict, RevisionNumber, RevisionState, Status};
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
+use lb_model::planner::PlanVerdict;
 
 /// What a start gives.
 pub(super) struct Started {
@@ -107,19 +109,19 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     }
     let resolver = Resolver::start(backends.iter().copied())?;
     let mut table = resolver.watch();
-    routes::first(&mut table, &backends).await;
+    routes::wait_for(&mut table, &backends).await;
     let (health, health_changes) = Health::start(seed());
     let recorder = Recorder::open(&state_dir, epoch(&pins), super::now());
     let (commands, inbox) = mpsc::channel(QUEUE);
     let observer = Observer::new(adopted, program_id);
-    let (status, status_watch) = watch::channel(Arc::new(empty_status()));
+    let (states, published) = watch::channel(Arc::new(NodeState::empty(super::now())));
     let alerts = Alerts::open(&state_dir, observer.host.clone(), journal.clone());
     let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
     let engine = Engine {
         alerts: alerts.clone(),
         facts: facts_watch,
         commands,
-        status: status_watch,
+        state: published,
         routes: resolver.watch(),
         journal: journal.clone(),
         traffic: recorder.traffic(),
@@ -147,9 +149,8 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         observer,
         drift_check: DriftCheck::default(),
         attached: false,
-        status,
-        alerts: alerts.clone(),
-        alert_observer: alerts::Observer::default(),
+        publisher: Publisher::new(states, alerts.clone()),
+        alerts,
         facts,
         _lock: found.lock,
         bpffs_lock,
@@ -278,25 +279,6 @@ fn epoch(pins: &Pins) -> String {
 fn seed() -> u64 {
     let now = super::now().as_nanosecond();
     (now as u64).rotate_left(17) ^ u64::from(std::process::id())
-}
-
-fn empty_status() -> Status {
-    Status {
-        at: super::now(),
-        node: lb_api::NodeStatus {
-            host: String::new(),
-            version: String::new(),
-            pid: 0,
-            started_at: super::now(),
-            adopted: false,
-            program_id: 0,
-            interfaces: Vec::new(),
-        },
-        revision: None,
-        vips: Vec::new(),
-        alerts: Vec::new(),
-        reasons: std::collections::BTreeMap::new(),
-    }
 }
 
 impl Actor {

@@ -27,10 +27,9 @@ use crate::{
     events::Entry,
     fault,
     reconciler::VipReport,
-    revision::{StoreError, not_confirmed, to_the_second},
+    revision::{RevisionNumber, RevisionState, StoreError, not_confirmed, to_the_second},
 };
-use lb_api::{Plan, RevisionNumber, RevisionState};
-use lb_model::{MemberRef, config::BackendState};
+use lb_model::{MemberRef, config::BackendState, planner::Plan};
 
 /// Reasons to drop that a good change does not make more frequent.
 pub(super) const WATCHED_DROPS: [Reason; 3] =

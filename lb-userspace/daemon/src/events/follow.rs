@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::Journal;
-use lb_api::Event;
+use super::{Event, Journal};
 
 /// Events that are fetched from the journal at a time.
 const AT_ONCE: usize = 256;

@@ -1,9 +1,9 @@
-//! The journal: what happened, for people who ask later.
+//! The journal of events, for whoever asks later what happened.
 //!
-//! One JSON object a line, at the end of a file in `state_dir/events/`. When the file is full it is put aside
-//! and a new one begun; the oldest is removed, so that the journal never needs more than a few megabytes. A
-//! line that a crash cut off is skipped, and its number not given again: numbers grow for ever, and
-//! whoever has seen the event `n` asks for those after `n`.
+//! One JSON object per line, appended to a file in `state_dir/events/`. A full file is rotated and the
+//! oldest one removed, so the journal never needs more than a few megabytes. A line that a crash cut
+//! off is skipped and its number is not used again: numbers only grow, and whoever has seen event `n`
+//! asks for those after `n`.
 
 mod follow;
 mod storage;
@@ -20,34 +20,42 @@ use std::{
 
 pub use follow::Follower;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use storage::Storage;
 use tokio::sync::broadcast;
 use tracing::warn;
 
-use lb_api::Event;
-
-/// Events that are kept in memory, and can be asked for.
+/// Events that are kept in memory for readers.
 const REMEMBERED: usize = 10_000;
 
-/// Events that a subscriber may be behind.
+/// Events that a subscriber can lag behind.
 const BEHIND: usize = 1024;
 
-/// What happened, before it has a number.
+/// A line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows with every event.
+    pub id: u64,
+    pub at: Timestamp,
+    pub kind: String,
+    pub vip: Option<String>,
+    pub backend: Option<String>,
+    pub message: String,
+}
+
+/// An event before it has a number and a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What kind: `revision`, `health`, `alert`, `rollback`, `start`, `upgrade`; or what the watch over shares found and nobody
-    /// need be woken for: `spike`, `overload` in a transition, `table_skew` by rounding.
+    /// `revision`, `health`, `alert`, `rollback`, `start`, `upgrade`; or a finding of the share monitor
+    /// that needs no alert: `spike`, `overload` during a transition, `table_skew` by rounding.
     pub kind: &'static str,
-    /// The VIP it is about, if it is about one.
     pub vip: Option<String>,
-    /// The backend it is about, if it is about one.
     pub backend: Option<String>,
-    /// What happened, in words.
     pub message: String,
 }
 
 impl Entry {
-    /// Something that is about no VIP.
+    /// An event that concerns no VIP.
     #[must_use]
     pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -58,14 +66,12 @@ impl Entry {
         }
     }
 
-    /// About this VIP.
     #[must_use]
     pub fn vip(mut self, vip: impl Into<String>) -> Self {
         self.vip = Some(vip.into());
         self
     }
 
-    /// About this backend.
     #[must_use]
     pub fn backend(mut self, backend: impl Into<String>) -> Self {
         self.backend = Some(backend.into());
@@ -73,129 +79,131 @@ impl Entry {
     }
 }
 
-/// The journal. Clones are the same journal.
+/// The journal. Clones share it.
+///
+/// Appending waits for the disk, reading does not.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    inner: Arc<Mutex<Inner>>,
-    news: broadcast::Sender<Event>,
+    /// Held while an event is appended, so that lines are in the order of their numbers.
+    file: Arc<Mutex<JournalFile>>,
+    recent: Arc<Mutex<VecDeque<Event>>>,
+    subscribers: broadcast::Sender<Event>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct JournalFile {
     storage: Option<Storage>,
-    newest: VecDeque<Event>,
     next_id: u64,
-    /// Whether the last write failed, so that it is said once.
+    /// Whether the last write failed: repeated failures are logged once.
     is_failing: bool,
 }
 
 impl Journal {
-    /// Goes on with the journal in `state_dir`, or begins one.
+    /// Opens the journal in `state_dir`, or creates one.
     ///
     /// # Errors
     ///
-    /// Why its folder or files can't be made, read or written. Lines that make no sense are no error: they are
-    /// skipped and counted in the log.
+    /// Its folder or files can't be created, read or written. Invalid lines are no error: they are
+    /// skipped, and their number is logged.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let (storage, past) = Storage::open(&state_dir.join("events"), REMEMBERED)?;
         if past.skipped > 0 {
-            warn!(
-                lines = past.skipped,
-                "the journal has lines that make no sense"
-            );
+            warn!(lines = past.skipped, "skipped invalid lines in the journal");
         }
         Ok(Self::with(Some(storage), past.events, past.next_id))
     }
 
-    /// A journal that is forgotten when the process ends.
+    /// A journal without files.
     #[must_use]
     pub fn in_memory() -> Self {
         Self::with(None, VecDeque::new(), 1)
     }
 
-    fn with(storage: Option<Storage>, newest: VecDeque<Event>, next_id: u64) -> Self {
-        let inner = Inner {
+    fn with(storage: Option<Storage>, recent: VecDeque<Event>, next_id: u64) -> Self {
+        let file = JournalFile {
             storage,
-            newest,
             next_id,
             is_failing: false,
         };
         Self {
-            inner: Arc::new(Mutex::new(inner)),
-            news: broadcast::Sender::new(BEHIND),
+            file: Arc::new(Mutex::new(file)),
+            recent: Arc::new(Mutex::new(recent)),
+            subscribers: broadcast::Sender::new(BEHIND),
         }
     }
 
-    /// Writes an event down and tells the subscribers. A disk that refuses is said in the log: the event is still
-    /// told and remembered as long as the process lives.
+    /// Appends an event and sends it to the subscribers. If the disk fails, that is logged, and the
+    /// event is kept in memory only.
     pub fn append(&self, at: Timestamp, entry: Entry) -> Event {
-        let mut inner = self.lock();
+        let mut file = lock(&self.file);
         let event = Event {
-            id: inner.next_id,
+            id: file.next_id,
             at,
             kind: entry.kind.to_owned(),
             vip: entry.vip,
             backend: entry.backend,
             message: entry.message,
         };
-        inner.next_id += 1;
-        let written = match &mut inner.storage {
+        file.next_id += 1;
+        let written = match &mut file.storage {
             Some(storage) => storage.append(&event),
             None => Ok(()),
         };
-        if let (Err(error), false) = (&written, inner.is_failing) {
-            warn!(%error, "an event could not be written to the journal");
+        if let (Err(error), false) = (&written, file.is_failing) {
+            warn!(%error, "can't write an event to the journal");
         }
-        inner.is_failing = written.is_err();
-        if inner.newest.len() == REMEMBERED {
-            inner.newest.pop_front();
+        file.is_failing = written.is_err();
+        // After the write, so that no reader knows a number that a crash could take back.
+        let mut recent = lock(&self.recent);
+        if recent.len() == REMEMBERED {
+            recent.pop_front();
         }
-        inner.newest.push_back(event.clone());
-        // In the lock, so that subscribers see numbers grow. Nobody listening is no error.
-        let _ = self.news.send(event.clone());
+        recent.push_back(event.clone());
+        drop(recent);
+        // Without subscribers this fails, which is fine.
+        let _ = self.subscribers.send(event.clone());
         event
     }
 
     /// Events with numbers above `id`, the oldest first; `limit` at most.
     #[must_use]
     pub fn since(&self, id: u64, limit: usize) -> Vec<Event> {
-        let inner = self.lock();
-        let first = inner.newest.partition_point(|event| event.id <= id);
-        inner.newest.range(first..).take(limit).cloned().collect()
+        let recent = lock(&self.recent);
+        let first = recent.partition_point(|event| event.id <= id);
+        recent.range(first..).take(limit).cloned().collect()
     }
 
     /// Events at or after a time, the oldest first; `limit` at most.
     #[must_use]
     pub fn since_time(&self, time: Timestamp, limit: usize) -> Vec<Event> {
-        let inner = self.lock();
+        let recent = lock(&self.recent);
         // The clock may have been set back: not sorted.
-        let later = inner.newest.iter().filter(|event| event.at >= time);
+        let later = recent.iter().filter(|event| event.at >= time);
         later.take(limit).cloned().collect()
     }
 
     /// The newest events, the oldest of them first.
     #[must_use]
     pub fn newest(&self, limit: usize) -> Vec<Event> {
-        let inner = self.lock();
-        let first = inner.newest.len().saturating_sub(limit);
-        inner.newest.range(first..).cloned().collect()
+        let recent = lock(&self.recent);
+        let first = recent.len().saturating_sub(limit);
+        recent.range(first..).cloned().collect()
     }
 
-    /// Events as they happen. Who is too slow is told how many were missed; [`Self::follow`] does not miss
-    /// any.
+    /// New events. A subscriber that lags learns how many it missed; [`Self::follow`] misses none.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.news.subscribe()
+        self.subscribers.subscribe()
     }
 
-    /// Events with numbers above `id`: those of the past, then each as it happens, none twice.
+    /// Events with numbers above `id`: past ones, then each new one, none twice.
     #[must_use]
     pub fn follow(&self, id: u64) -> Follower {
         Follower::new(self.clone(), id)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Whoever panicked with the lock left a list of events behind, nothing worse.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic leaves whole events behind.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::Event;
 use crate::durable::with_path;
-use lb_api::Event;
 
 /// Bytes of a file before it is put aside.
 const FULL: u64 = 1 << 20;

@@ -116,7 +116,9 @@ fn a_disk_that_refuses_loses_nothing_while_the_process_lives() {
         .append(true)
         .open("/dev/full")
         .unwrap();
-    journal.lock().storage.as_mut().unwrap().set_file(full);
+    let mut file = lock(&journal.file);
+    file.storage.as_mut().unwrap().set_file(full);
+    drop(file);
     assert_eq!(journal.append(at(1), entry(1)).id, 1);
     assert_eq!(journal.append(at(2), entry(2)).id, 2);
     assert_eq!(ids(&journal.since(0, 9)), [1, 2]);

@@ -18,6 +18,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use jiff::Timestamp;
 use lb_model::config;
 
 mod effect;
@@ -85,6 +86,22 @@ pub fn takes_vip_path(vip: &config::Vip, backend: IpAddr) -> bool {
     via == Some(config::Via::Vip)
         && vip.forward != config::Forward::Nat
         && vip.address.is_ipv4() == backend.is_ipv4()
+}
+
+/// What the checks of a backend report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthStatus {
+    pub healthy: bool,
+    /// When it last changed.
+    pub since: Timestamp,
+    /// Whether the newest check succeeded; none before the first.
+    pub last_ok: Option<bool>,
+    /// Error of the newest failed check.
+    pub last_error: Option<String>,
+    /// Duration of the newest check.
+    pub latency_ms: Option<f64>,
+    /// Whether it is held down because of flapping.
+    pub damped: bool,
 }
 
 /// A backend came up or went down.

@@ -15,13 +15,12 @@ use tokio::{
 };
 
 use super::{
-    HealthChange, Target,
+    HealthChange, HealthStatus, Target,
     judge::{Judge, Rules, Verdict, first_delay},
     probe::{Failure, Probe, TlsConfigs},
     random::Random,
 };
 use crate::clock;
-use lb_api::HealthStatus;
 use lb_model::MemberRef;
 
 /// Checks begin at multiples of this, so that those which are due at about the same time share what it costs to

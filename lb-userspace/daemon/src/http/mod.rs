@@ -8,6 +8,7 @@ mod caller;
 mod failure;
 mod listener;
 mod routes;
+mod wire;
 
 pub use caller::Caller;
 pub use failure::Failure;

@@ -13,12 +13,18 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Caller,
     failure::{Body, Failure, Parameters, Segments},
+    wire,
 };
-use crate::{alerts::AlertsError, clock, engine::Engine};
+use crate::{
+    alerts::{self, Alerts, AlertsError},
+    clock,
+    engine::{Engine, EngineError},
+    node::{NodeState, VipState},
+};
 use lb_api::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
-    ExplainStep, Explanation, MemberStatus, Plan, PlanRequest, Progress, Revision, RevisionInfo,
-    RevisionNumber, RollbackRequest, Status, VipStatus,
+    Explanation, MemberStatus, Plan, PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber,
+    RollbackRequest, Status, VipStatus,
 };
 
 /// The largest body that is read, in bytes.
@@ -152,13 +158,13 @@ async fn wrong_method() -> Failure {
 /// Everything on one screen.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), ReadFailures))]
 async fn status(State(engine): State<Engine>) -> Json<Status> {
-    Json(Status::clone(&engine.status()))
+    Json(Status::from(&*engine.state()))
 }
 
 /// The VIPs.
 #[utoipa::path(get, path = "/v1/vips", responses((status = 200, body = Vec<VipStatus>), ReadFailures))]
 async fn vips(State(engine): State<Engine>) -> Json<Vec<VipStatus>> {
-    Json(engine.status().vips.clone())
+    Json(engine.state().vips.iter().map(Into::into).collect())
 }
 
 /// A VIP.
@@ -168,7 +174,7 @@ async fn vips(State(engine): State<Engine>) -> Json<Vec<VipStatus>> {
     responses((status = 200, body = VipStatus), ReadFailures)
 )]
 async fn vip(State(engine): State<Engine>, Segments(name): Segments<String>) -> Answer<VipStatus> {
-    find_vip(&engine.status(), &name).cloned().map(Json)
+    Ok(Json(find_vip(&engine.state(), &name)?.into()))
 }
 
 /// A member of a VIP.
@@ -184,17 +190,17 @@ async fn backend(
     State(engine): State<Engine>,
     Segments((vip, backend)): Segments<(String, String)>,
 ) -> Answer<MemberStatus> {
-    let status = engine.status();
-    let mut members = find_vip(&status, &vip)?.members.iter();
+    let state = engine.state();
+    let mut members = find_vip(&state, &vip)?.members.iter();
     let found = members.find(|member| member.backend == backend);
-    found.cloned().map(Json).ok_or_else(|| {
+    found.map(|member| Json(member.into())).ok_or_else(|| {
         let message = format!("VIP {vip:?} has no backend {backend:?}");
         Failure::with_status(StatusCode::NOT_FOUND, message)
     })
 }
 
-fn find_vip<'a>(status: &'a Status, name: &str) -> Result<&'a VipStatus, Failure> {
-    let found = status.vips.iter().find(|vip| vip.name == name);
+fn find_vip<'a>(state: &'a NodeState, name: &str) -> Result<&'a VipState, Failure> {
+    let found = state.vips.iter().find(|vip| vip.name == name);
     found.ok_or_else(|| {
         Failure::with_status(StatusCode::NOT_FOUND, format!("there is no VIP {name:?}"))
     })
@@ -203,7 +209,9 @@ fn find_vip<'a>(status: &'a Status, name: &str) -> Result<&'a VipStatus, Failure
 /// The revisions, oldest first.
 #[utoipa::path(get, path = "/v1/revisions", responses((status = 200, body = Vec<RevisionInfo>), ReadFailures))]
 async fn revisions(State(engine): State<Engine>) -> Answer<Vec<RevisionInfo>> {
-    Ok(Json(engine.revisions().await?))
+    Ok(Json(
+        engine.revisions().await?.iter().map(Into::into).collect(),
+    ))
 }
 
 /// A revision with its text.
@@ -216,7 +224,7 @@ async fn revision(
     State(engine): State<Engine>,
     Segments(number): Segments<RevisionNumber>,
 ) -> Answer<Revision> {
-    Ok(Json(engine.revision(number).await?))
+    Ok(Json(engine.revision(Some(number)).await?.into()))
 }
 
 /// How a revision is doing.
@@ -229,7 +237,7 @@ async fn progress(
     State(engine): State<Engine>,
     Segments(number): Segments<RevisionNumber>,
 ) -> Answer<Progress> {
-    Ok(Json(engine.progress(number).await?))
+    Ok(Json(engine.progress(number).await?.into()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -248,13 +256,15 @@ async fn diff(
     State(engine): State<Engine>,
     Parameters(query): Parameters<DiffQuery>,
 ) -> Answer<Diff> {
-    Ok(Json(engine.diff(query.from, query.to).await?))
+    let DiffQuery { from, to } = query;
+    let unified = engine.diff(from, to).await?;
+    Ok(Json(Diff { from, to, unified }))
 }
 
 /// The running revision with its text.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, body = Revision), ReadFailures))]
 async fn config(State(engine): State<Engine>) -> Answer<Revision> {
-    Ok(Json(engine.config().await?))
+    Ok(Json(engine.revision(None).await?.into()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -287,13 +297,14 @@ async fn events(
         let message = "since is greater than any number that an event can have";
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
-    Ok(Json(engine.events(query.since, limit as usize)))
+    let events = engine.events(query.since, limit as usize).into_iter();
+    Ok(Json(events.map(Into::into).collect()))
 }
 
 /// Alerts that are on.
 #[utoipa::path(get, path = "/v1/alerts", responses((status = 200, body = Vec<Alert>), ReadFailures))]
 async fn alerts(State(engine): State<Engine>) -> Json<Vec<Alert>> {
-    Json(engine.status().alerts.clone())
+    Json(engine.state().alerts.iter().map(Into::into).collect())
 }
 
 /// Who has seen an alert.
@@ -317,9 +328,8 @@ async fn acknowledge(
     Segments(id): Segments<String>,
     Body(request): Body<AckRequest>,
 ) -> Answer<Alert> {
-    let who = check_who(&request.who)?;
-    let acknowledged = engine.alerts().ack(&id, who);
-    Ok(Json(acknowledged.map_err(|error| of_alerts(&error))?))
+    check_who(&request.who)?;
+    change_alert(engine, move |alerts| alerts.ack(&id, &request.who)).await
 }
 
 /// How long to be silent about an alert.
@@ -346,19 +356,32 @@ async fn silence(
     Segments(id): Segments<String>,
     Body(request): Body<SilenceRequest>,
 ) -> Answer<Alert> {
-    let who = check_who(&request.who)?;
+    check_who(&request.who)?;
     let time = jiff::SignedDuration::from_secs(request.for_s.into());
     let until = clock::later(clock::now(), time);
-    let silenced = engine.alerts().silence(&id, until, who);
-    Ok(Json(silenced.map_err(|error| of_alerts(&error))?))
+    change_alert(engine, move |alerts| {
+        alerts.silence(&id, until, &request.who)
+    })
+    .await
 }
 
-fn check_who(who: &str) -> Result<&str, Failure> {
+/// Off the runtime's thread: the change is written to the journal, and the disk may stall.
+async fn change_alert(
+    engine: Engine,
+    change: impl FnOnce(&Alerts) -> Result<alerts::Alert, AlertsError> + Send + 'static,
+) -> Answer<Alert> {
+    let changed = tokio::task::spawn_blocking(move || change(engine.alerts())).await;
+    let changed = changed.map_err(|error| EngineError::Failed(error.to_string()))?;
+    let alert = changed.map_err(|error| of_alerts(&error))?;
+    Ok(Json((&alert).into()))
+}
+
+fn check_who(who: &str) -> Result<(), Failure> {
     if who.is_empty() || who.chars().count() > 200 || who.chars().any(char::is_control) {
         let message = "who must be a name: 1 to 200 characters, no control characters";
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
-    Ok(who)
+    Ok(())
 }
 
 fn of_alerts(error: &AlertsError) -> Failure {
@@ -403,7 +426,9 @@ async fn test_alerts(
 /// What a change would do. A plan that a guard refuses is an answer, not a failure.
 #[utoipa::path(post, path = "/v1/plan", request_body = PlanRequest, responses((status = 200, body = Plan), ChangeFailures))]
 async fn plan(State(engine): State<Engine>, Body(request): Body<PlanRequest>) -> Answer<Plan> {
-    Ok(Json(engine.plan(request).await?))
+    Ok(Json(
+        engine.plan(request.change.into(), request.force).await?,
+    ))
 }
 
 /// Makes a change. Answers when it is in the kernel and was read back; bake and confirmation go on
@@ -414,7 +439,7 @@ async fn apply(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ApplyRequest>,
 ) -> Answer<Applied> {
-    Ok(Json(engine.apply(request, caller).await?))
+    Ok(Json(engine.apply(request.into(), caller).await?.into()))
 }
 
 /// Confirms a revision that waits for it.
@@ -424,7 +449,9 @@ async fn confirm(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ConfirmRequest>,
 ) -> Answer<RevisionInfo> {
-    Ok(Json(engine.confirm(request, caller).await?))
+    Ok(Json(
+        (&engine.confirm(request.revision, caller).await?).into(),
+    ))
 }
 
 /// Goes back to an earlier configuration; ends a bake or a wait for confirmation.
@@ -434,7 +461,8 @@ async fn rollback(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<RollbackRequest>,
 ) -> Answer<Applied> {
-    Ok(Json(engine.rollback(request, caller).await?))
+    let RollbackRequest { revision, why } = request;
+    Ok(Json(engine.rollback(revision, why, caller).await?.into()))
 }
 
 /// What the data path would do with a packet, and why.
@@ -443,26 +471,6 @@ async fn explain(
     State(engine): State<Engine>,
     Body(request): Body<ExplainRequest>,
 ) -> Answer<Explanation> {
-    Ok(Json(public_explanation(engine.explain(request).await?)))
-}
-
-fn public_explanation(explanation: lb_dataplane::explain::Explanation) -> Explanation {
-    let lb_dataplane::explain::Explanation {
-        flow,
-        walk,
-        vip,
-        backend,
-    } = explanation;
-    let steps = walk.steps.into_iter().map(|step| ExplainStep {
-        step: step.step.to_owned(),
-        finding: step.finding,
-    });
-    Explanation {
-        flow: flow.to_string(),
-        steps: steps.collect(),
-        verdict: walk.verdict.to_string(),
-        reason: walk.reason.text().name.to_owned(),
-        vip,
-        backend,
-    }
+    let ExplainRequest { flow, syn } = request;
+    Ok(Json(wire::explanation(engine.explain(flow, syn).await?)))
 }

@@ -13,14 +13,16 @@ use lb_common::{
 };
 
 use super::*;
-use crate::traffic::{MemberSample, Sample, Traffic, VipSample};
-use lb_api::{
-    HealthStatus, InterfaceStatus, MemberState, MemberStatus, NodeStatus, Rates, RevisionInfo,
-    RevisionState, RingStatus, Totals, VipStatus,
+use crate::{
+    health::HealthStatus,
+    node::{Interface, InterfaceMode, MemberPhase, MemberState, NodeInfo, RingSlots, VipState},
+    revision::{RevisionInfo, RevisionState},
+    traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
 };
+use lb_model::config::{Forward, Protocol};
 
 pub(crate) struct Example {
-    pub(crate) status: Status,
+    pub(crate) state: NodeState,
     pub(crate) traffic: Traffic,
     pub(crate) facts: Facts,
 }
@@ -28,18 +30,18 @@ pub(crate) struct Example {
 /// `vips` VIPs with `members` members each.
 pub(crate) fn example(vips: usize, members: usize) -> Example {
     let at = Timestamp::from_second(1_800_000_000).unwrap();
-    let status = Status {
+    let state = NodeState {
         at,
-        node: NodeStatus {
+        node: NodeInfo {
             host: "lb-1".to_owned(),
-            version: "0.1.0".to_owned(),
+            version: "0.1.0",
             pid: 7,
             started_at: at,
             adopted: true,
             program_id: 42,
-            interfaces: vec![InterfaceStatus {
+            interfaces: vec![Interface {
                 name: "eth0".to_owned(),
-                mode: "native".to_owned(),
+                mode: InterfaceMode::Native,
                 program_id: Some(42),
             }],
         },
@@ -56,7 +58,7 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
         }),
         vips: (0..vips).map(|index| vip(index, members)).collect(),
         alerts: Vec::new(),
-        reasons: REASONS.iter().map(|r| (r.name.to_owned(), 7)).collect(),
+        reasons: REASONS.iter().map(|r| (r.name, 7)).collect(),
     };
     let facts = Facts {
         maps: vec![MapFacts {
@@ -68,22 +70,22 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
         ..Facts::default()
     };
     Example {
-        traffic: traffic(&status),
-        status,
+        traffic: traffic(&state),
+        state,
         facts,
     }
 }
 
-fn vip(index: usize, members: usize) -> VipStatus {
-    VipStatus {
+fn vip(index: usize, members: usize) -> VipState {
+    VipState {
         name: format!("vip-{index}"),
         address: IpAddr::V4(Ipv4Addr::new(203, 0, 113, index as u8)),
         port: 443,
-        protocol: "tcp".to_owned(),
-        forward: "l2".to_owned(),
+        protocol: Protocol::Tcp,
+        forward: Forward::L2,
         panic: false,
-        ring: RingStatus {
-            slots: 65_537,
+        ring: RingSlots {
+            total: 65_537,
             in_transition: 0,
             settling: 0,
         },
@@ -93,19 +95,19 @@ fn vip(index: usize, members: usize) -> VipStatus {
             new_flows_per_s: 140.0,
         },
         peak_new_flows_per_s: 0.0,
-        capacity: None,
+        target_utilisation: 0.7,
         tracked_flows: 0,
         members: (0..members).map(|i| member(index, i, members)).collect(),
     }
 }
 
-fn member(vip: usize, index: usize, members: usize) -> MemberStatus {
+fn member(vip: usize, index: usize, members: usize) -> MemberState {
     let address = Ipv4Addr::new(10, vip as u8, (index >> 8) as u8, index as u8);
-    MemberStatus {
+    MemberState {
         backend: format!("backend-{index}"),
         address: address.into(),
         port: 443,
-        state: MemberState::Up,
+        phase: MemberPhase::Up,
         weight: 100,
         effective_weight: 100,
         capacity: Some(1000),
@@ -117,7 +119,7 @@ fn member(vip: usize, index: usize, members: usize) -> MemberStatus {
             latency_ms: Some(0.4731),
             damped: false,
         }),
-        next_hop: None,
+        route_problem: None,
         totals: Totals::default(),
         rates: Rates::default(),
         tracked_flows: 0,
@@ -127,7 +129,7 @@ fn member(vip: usize, index: usize, members: usize) -> MemberStatus {
     }
 }
 
-fn traffic(status: &Status) -> Traffic {
+fn traffic(state: &NodeState) -> Traffic {
     let mut traffic = Traffic::new("example");
     let start = Instant::now();
     for second in 0..12 {
@@ -137,7 +139,7 @@ fn traffic(status: &Status) -> Traffic {
             new_flows: 123_456_789 + second * 10,
             ..MemberCounters::zeroed()
         };
-        let members = status.vips.iter().flat_map(|vip| {
+        let members = state.vips.iter().flat_map(|vip| {
             let members = vip.members.iter();
             members.map(|member| (vip.name.as_str(), member.backend.as_str()))
         });
@@ -150,18 +152,14 @@ fn traffic(status: &Status) -> Traffic {
                 generation: 1,
                 counters,
             });
-        let vips = status
-            .vips
-            .iter()
-            .enumerate()
-            .map(|(index, vip)| VipSample {
-                vip: &vip.name,
-                index: index as u16,
-                counters: VipCounters::zeroed(),
-            });
+        let vips = state.vips.iter().enumerate().map(|(index, vip)| VipSample {
+            vip: &vip.name,
+            index: index as u16,
+            counters: VipCounters::zeroed(),
+        });
         traffic.observe(&Sample {
             at: start + Duration::from_secs(second),
-            wall: status.at,
+            wall: state.at,
             members: members.collect(),
             vips: vips.collect(),
         });
@@ -178,10 +176,10 @@ pub(crate) fn snapshot(vips: usize, members: usize) -> Snapshot {
         count: 1,
     };
     Snapshot {
-        status: Arc::new(example.status),
+        state: Arc::new(example.state),
         totals: example.traffic.copy(),
         facts: Arc::new(example.facts),
-        firing: vec![count(lb_api::Severity::Warning)],
+        firing: vec![count(crate::alerts::Severity::Warning)],
         refused: 0,
         receivers: vec![ReceiverCounts {
             kind: "webhook",

@@ -1,6 +1,6 @@
 //! What Prometheus gets: one page, read-only, made when it is asked for.
 //!
-//! It is rendered from what the engine published ([`Status`], totals of [`crate::traffic`], [`Facts`]), never from the kernel's
+//! It is rendered from what the engine published ([`NodeState`], totals of [`crate::traffic`], [`Facts`]), never from the kernel's
 //! tables, and in a thread of its own: a scrape holds up neither the engine nor the data path.
 //!
 //! Labels are names of the configuration (`vip`, `backend`, `interface`) or words of a fixed list: the number of
@@ -17,7 +17,7 @@ pub(crate) mod example;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 pub use family::{FAMILIES, Family, Kind};
 pub use render::render;
@@ -26,9 +26,9 @@ use tokio::sync::watch;
 
 use crate::{
     alerts::{Alerts, Firing, ReceiverCounts},
+    node::NodeState,
     traffic::{SharedTraffic, TotalsCopy},
 };
-use lb_api::Status;
 use lb_model::config::Config;
 
 /// What the engine knows besides the status.
@@ -46,19 +46,12 @@ pub struct Facts {
     pub reactions: Reactions,
     /// Tables in the kernel.
     pub maps: Vec<MapFacts>,
-    /// Wanted utilisation by VIP.
-    pub target_utilisation: BTreeMap<String, f64>,
 }
 
 impl Facts {
     /// Takes in what a configuration says.
     pub fn configure(&mut self, config: &Config) {
-        let target = |vip: &lb_model::config::Vip| {
-            let target = vip.scaling.target_utilisation.as_f64();
-            (vip.name.clone(), target)
-        };
         self.listen = Some(config.metrics.listen);
-        self.target_utilisation = config.vips.iter().map(target).collect();
     }
 }
 
@@ -115,7 +108,7 @@ pub struct MapFacts {
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// What the engine publishes once a second.
-    pub status: watch::Receiver<Arc<Status>>,
+    pub state: watch::Receiver<Arc<NodeState>>,
     /// The accounts of the traffic.
     pub traffic: SharedTraffic,
     /// What else the engine publishes.
@@ -127,8 +120,7 @@ pub struct Sources {
 /// Everything on the page, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The status.
-    pub status: Arc<Status>,
+    pub state: Arc<NodeState>,
     /// The totals.
     pub totals: TotalsCopy,
     /// What else the engine knows.
@@ -146,7 +138,7 @@ impl Sources {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            status: Arc::clone(&self.status.borrow()),
+            state: Arc::clone(&self.state.borrow()),
             totals: self.traffic.lock().copy(),
             facts: Arc::clone(&self.facts.borrow()),
             firing: self.alerts.firing(),

@@ -14,19 +14,19 @@ use super::{
     page::{Labels, Page, Samples, labels},
     process,
 };
-use crate::traffic::{Capacity, VipTotals, is_eligible};
-use lb_api::{MemberState, MemberStatus, RevisionState, Severity, VipStatus};
+use crate::{
+    node::{MemberPhase, MemberState, VipState},
+    revision::RevisionState,
+    traffic::VipTotals,
+};
 
 /// Bytes of a sample, about.
 const SAMPLE_BYTES: usize = 90;
 
-/// Utilisation that is wanted of a VIP whose configuration is not known.
-const DEFAULT_TARGET: f64 = 0.7;
-
 /// The page.
 #[must_use]
 pub fn render(snapshot: &Snapshot) -> String {
-    let vips = &snapshot.status.vips;
+    let vips = &snapshot.state.vips;
     let members: usize = vips.iter().map(|vip| vip.members.len()).sum();
     let samples = members * 24 + vips.len() * 32 + 200;
     let mut page = Page::with_capacity(samples * SAMPLE_BYTES);
@@ -51,16 +51,16 @@ fn seconds(time: Timestamp) -> f64 {
 }
 
 fn node(page: &mut Page, snapshot: &Snapshot) {
-    let status = &snapshot.status;
-    let node = &status.node;
-    page.family(BUILD_INFO, |s| s.add(&[&node.version], 1.0));
+    let state = &snapshot.state;
+    let node = &state.node;
+    page.family(BUILD_INFO, |s| s.add(&[node.version], 1.0));
     page.single(START_TIME, seconds(node.started_at));
-    page.single(STATUS_TIME, seconds(status.at));
+    page.single(STATUS_TIME, seconds(state.at));
     page.single(ADOPTED, flag(node.adopted));
     page.single(PROGRAM_ID, node.program_id.into());
     page.family(INTERFACE_INFO, |s| {
         for interface in &node.interfaces {
-            s.add(&[&interface.name, &interface.mode], 1.0);
+            s.add(&[&interface.name, interface.mode.as_str()], 1.0);
         }
     });
     page.family(INTERFACE_OK, |s| {
@@ -72,14 +72,14 @@ fn node(page: &mut Page, snapshot: &Snapshot) {
     page.family(PACKETS, |s| {
         for reason in REASONS {
             let fate = format!("{:?}", reason.fate).to_lowercase();
-            let count = status.reasons.get(reason.name).copied().unwrap_or(0);
+            let count = state.reasons.get(reason.name).copied().unwrap_or(0);
             s.add(&[&fate, reason.name], count as f64);
         }
     });
 }
 
 fn changes(page: &mut Page, snapshot: &Snapshot) {
-    if let Some(revision) = &snapshot.status.revision {
+    if let Some(revision) = &snapshot.state.revision {
         let is_pending = matches!(
             revision.state,
             RevisionState::Applying
@@ -135,18 +135,10 @@ fn add_some(samples: &mut Samples, labels: &[&str], value: Option<f64>) {
     }
 }
 
-const fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Critical => "critical",
-    }
-}
-
 fn alerts(page: &mut Page, snapshot: &Snapshot) {
     page.family(ALERTS, |s| {
         for firing in &snapshot.firing {
-            let severity = severity_name(firing.severity);
+            let severity = firing.severity.as_str();
             s.add(&[&firing.kind, severity], firing.count as f64);
         }
     });
@@ -179,40 +171,35 @@ fn usage(page: &mut Page) {
 }
 
 fn vips(page: &mut Page, snapshot: &Snapshot) {
-    let vips = &snapshot.status.vips;
-    let mut each = |family: &'static family::Family, value: &dyn Fn(&VipStatus) -> Option<f64>| {
+    let vips = &snapshot.state.vips;
+    let mut each = |family: &'static family::Family, value: &dyn Fn(&VipState) -> Option<f64>| {
         page.family(family, |s| {
             for vip in vips {
                 add_some(s, &[&vip.name], value(vip));
             }
         });
     };
-    let target = |vip: &VipStatus| {
-        let target = snapshot.facts.target_utilisation.get(&vip.name);
-        target.copied().unwrap_or(DEFAULT_TARGET)
-    };
-    let capacity = |vip: &VipStatus| Capacity::of(vip, target(vip));
-    let peak = |vip: &VipStatus| {
+    let peak = |vip: &VipState| {
         let totals = snapshot.totals.vips.get(vip.name.as_str());
         totals.map(|totals| totals.peak_new_flows_per_s)
     };
     each(VIP_RATE, &|vip| Some(vip.rates.new_flows_per_s));
     each(VIP_PEAK, &peak);
-    each(VIP_CAPACITY, &|vip| Some(capacity(vip)?.eligible_capacity));
-    each(VIP_UTILISATION, &|vip| Some(capacity(vip)?.utilisation));
-    each(VIP_TARGET, &|vip| Some(target(vip)));
+    each(VIP_CAPACITY, &|vip| Some(vip.capacity()?.eligible_capacity));
+    each(VIP_UTILISATION, &|vip| Some(vip.capacity()?.utilisation));
+    each(VIP_TARGET, &|vip| Some(vip.target_utilisation));
     each(VIP_HEADROOM, &|vip| {
-        Some(capacity(vip)?.headroom_after_failure)
+        Some(vip.capacity()?.headroom_after_failure)
     });
     each(VIP_WANTED, &|vip| {
-        Some(capacity(vip)?.backends_wanted.into())
+        Some(vip.capacity()?.wanted_backends.into())
     });
     each(VIP_ELIGIBLE, &|vip| {
-        let eligible = vip.members.iter().filter(|member| is_eligible(member));
+        let eligible = vip.members.iter().filter(|member| member.is_eligible());
         Some(eligible.count() as f64)
     });
     each(VIP_PANIC, &|vip| Some(flag(vip.panic)));
-    each(VIP_SLOTS, &|vip| Some(vip.ring.slots.into()));
+    each(VIP_SLOTS, &|vip| Some(vip.ring.total.into()));
     each(VIP_TRANSITION, &|vip| Some(vip.ring.in_transition.into()));
     each(VIP_SETTLING, &|vip| Some(vip.ring.settling.into()));
     each(VIP_TRACKED, &|vip| Some(vip.tracked_flows as f64));
@@ -220,33 +207,27 @@ fn vips(page: &mut Page, snapshot: &Snapshot) {
 }
 
 /// Families with labels of their own.
-fn vip_labels(page: &mut Page, vips: &[VipStatus]) {
+fn vip_labels(page: &mut Page, vips: &[VipState]) {
     page.family(VIP_INFO, |s| {
         for vip in vips {
             let (address, port) = (vip.address.to_string(), vip.port.to_string());
-            let labels = [&*address, &vip.forward, &port, &vip.protocol, &vip.name];
+            let protocol = vip.protocol.to_string();
+            let labels = [&*address, vip.forward_name(), &port, &protocol, &vip.name];
             s.add(&labels, 1.0);
         }
     });
-    let states = [
-        ("up", MemberState::Up),
-        ("down", MemberState::Down),
-        ("draining", MemberState::Draining),
-        ("disabled", MemberState::Disabled),
-        ("leaving", MemberState::Leaving),
-    ];
     page.family(VIP_BACKENDS, |s| {
         for vip in vips {
-            for (name, state) in states {
-                let members = vip.members.iter().filter(|member| member.state == state);
-                s.add(&[name, &vip.name], members.count() as f64);
+            for phase in MemberPhase::ALL {
+                let members = vip.members.iter().filter(|member| member.phase == phase);
+                s.add(&[phase.as_str(), &vip.name], members.count() as f64);
             }
         }
     });
 }
 
 fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
-    let vips = &snapshot.status.vips;
+    let vips = &snapshot.state.vips;
     let mut each = |family, value: fn(&VipTotals) -> u64| {
         page.family(family, |s| {
             for vip in vips {
@@ -280,7 +261,7 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
 }
 
 /// The members of a VIP, each name once: the first is the configured one, another that has its name leaves.
-fn named_once(vip: &VipStatus) -> Vec<&MemberStatus> {
+fn named_once(vip: &VipState) -> Vec<&MemberState> {
     let mut seen = BTreeSet::new();
     let members = vip.members.iter();
     members
@@ -292,24 +273,24 @@ fn named_once(vip: &VipStatus) -> Vec<&MemberStatus> {
 const MEMBER_LABELS: &[&str] = MEMBER_PACKETS.labels;
 
 fn members(page: &mut Page, snapshot: &Snapshot) {
-    let rows = snapshot.status.vips.iter().flat_map(|vip| {
+    let rows = snapshot.state.vips.iter().flat_map(|vip| {
         let members = named_once(vip).into_iter();
         members.map(|member| (labels(MEMBER_LABELS, &[&member.backend, &vip.name]), member))
     });
-    let mut rows: Vec<(Labels, &MemberStatus)> = rows.collect();
-    let mut each = |family, value: fn(&MemberStatus) -> Option<f64>| {
+    let mut rows: Vec<(Labels, &MemberState)> = rows.collect();
+    let mut each = |family, value: fn(&MemberState) -> Option<f64>| {
         page.rows(family, &mut rows, |member| value(member));
     };
     each(MEMBER_STATE, |member| {
-        Some(match member.state {
-            MemberState::Down => 0.0,
-            MemberState::Up => 1.0,
-            MemberState::Draining => 2.0,
-            MemberState::Disabled => 3.0,
-            MemberState::Leaving => 4.0,
+        Some(match member.phase {
+            MemberPhase::Down => 0.0,
+            MemberPhase::Up => 1.0,
+            MemberPhase::Draining => 2.0,
+            MemberPhase::Disabled => 3.0,
+            MemberPhase::Leaving => 4.0,
         })
     });
-    each(MEMBER_ELIGIBLE, |member| Some(flag(is_eligible(member))));
+    each(MEMBER_ELIGIBLE, |member| Some(flag(member.is_eligible())));
     each(MEMBER_WEIGHT, |member| Some(member.weight.into()));
     each(MEMBER_EFFECTIVE, |member| {
         Some(member.effective_weight.into())
@@ -329,11 +310,13 @@ fn members(page: &mut Page, snapshot: &Snapshot) {
     each(MEMBER_DAMPED, |member| {
         Some(flag(member.health.as_ref()?.damped))
     });
-    each(MEMBER_WAY, |member| Some(flag(member.next_hop.is_none())));
+    each(MEMBER_WAY, |member| {
+        Some(flag(member.route_problem.is_none()))
+    });
 }
 
 fn member_counters(page: &mut Page, snapshot: &Snapshot) {
-    let rows = snapshot.status.vips.iter().flat_map(|vip| {
+    let rows = snapshot.state.vips.iter().flat_map(|vip| {
         let totals = snapshot.totals.vips.get(vip.name.as_str());
         let members = totals.into_iter().flat_map(|totals| &totals.members);
         members.map(|(backend, counters)| (labels(MEMBER_LABELS, &[backend, &vip.name]), counters))

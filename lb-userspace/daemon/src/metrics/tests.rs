@@ -15,7 +15,7 @@ use super::{
     server::{Limits, serve_within},
     *,
 };
-use lb_api::MemberState;
+use crate::node::MemberPhase;
 
 fn names(page: &str) -> BTreeSet<&str> {
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -46,9 +46,9 @@ fn everything_of_the_list_is_on_the_page() {
 #[test]
 fn a_name_that_two_members_have_is_there_once() {
     let mut snapshot = snapshot(1, 2);
-    let status = Arc::make_mut(&mut snapshot.status);
+    let status = Arc::make_mut(&mut snapshot.state);
     let mut leaving = status.vips[0].members[0].clone();
-    leaving.state = MemberState::Leaving;
+    leaving.phase = MemberPhase::Leaving;
     status.vips[0].members.push(leaving);
     let page = render(&snapshot);
     let samples = page.lines().filter(|line| !line.starts_with('#'));
@@ -130,7 +130,7 @@ async fn only_get_metrics_is_answered() {
 fn small_sources() -> Sources {
     let example = example::example(1, 2);
     Sources {
-        status: watch::channel(Arc::new(example.status)).1,
+        state: watch::channel(Arc::new(example.state)).1,
         traffic: SharedTraffic::new(example.traffic),
         facts: watch::channel(Arc::new(example.facts)).1,
         alerts: Alerts::in_memory(),
@@ -174,10 +174,10 @@ async fn slow_clients_hold_up_nobody_for_long() {
 #[ignore = "a measurement: cargo test --release -- --ignored --nocapture"]
 fn cost_of_a_scrape_of_64_vips_and_4096_members() {
     let example = example::example(64, 64);
-    let (_status, status) = watch::channel(Arc::new(example.status));
+    let (_state, state) = watch::channel(Arc::new(example.state));
     let (_facts, facts) = watch::channel(Arc::new(example.facts));
     let sources = Sources {
-        status,
+        state,
         traffic: SharedTraffic::new(example.traffic),
         facts,
         alerts: Alerts::in_memory(),

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use lb_api::{RevisionNumber, RevisionState};
+use super::info::{RevisionNumber, RevisionState};
 
 /// A file that can't be trusted. It is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@
 
 mod damage;
 mod file;
+mod info;
 mod secrets;
 mod states;
 mod store;
@@ -41,6 +42,7 @@ mod store;
 mod tests;
 
 pub use damage::{Damage, StoreError};
+pub use info::{RevisionInfo, RevisionNumber, RevisionState};
 pub use secrets::without_secrets;
 pub use states::{AtStart, is_final, is_in_force};
 pub(crate) use states::{not_confirmed, to_the_second};

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use lb_api::{RevisionNumber, RevisionState};
+use super::info::{RevisionNumber, RevisionState};
 
 /// Whether a revision of this state is what the kernel is meant to hold.
 ///

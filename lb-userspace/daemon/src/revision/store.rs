@@ -12,11 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     damage::{Damage, StoreError},
-    file, secrets,
+    file,
+    info::{RevisionInfo, RevisionNumber, RevisionState},
+    secrets,
     states::{self, AtStart},
 };
-use lb_api::{Diff, Guard, RevisionInfo, RevisionNumber, RevisionState};
-use lb_model::config::{self, Config, ConfigErrors};
+use lb_model::{
+    config::{self, Config, ConfigErrors},
+    planner::Guard,
+};
 
 /// Folder of the revisions in the state folder.
 const FOLDER: &str = "revisions";
@@ -107,15 +111,6 @@ impl Revision {
     pub fn file_name(&self) -> String {
         let name = format!("revision-{}", self.record.info.number);
         self.record.base.join(name).display().to_string()
-    }
-
-    /// What everybody may see.
-    #[must_use]
-    pub fn public(&self) -> lb_api::Revision {
-        lb_api::Revision {
-            info: self.record.info.clone(),
-            text: secrets::without_secrets(&self.text),
-        }
     }
 }
 
@@ -416,18 +411,17 @@ impl Store {
         )
     }
 
-    /// The difference of two revisions' texts, secrets taken out.
+    /// The unified diff of two revisions' texts, with secrets masked; empty if they are the same.
     ///
     /// # Errors
     ///
     /// As [`Self::get`].
-    pub fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> Result<Diff, StoreError> {
+    pub fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> Result<String, StoreError> {
         let (old, new) = (self.get(from)?, self.get(to)?);
         let (old, new) = secrets::masked_pair(&old.text, &new.text);
         let (a, b) = (format!("revision {from}"), format!("revision {to}"));
         let diff = similar::TextDiff::from_lines(&old, &new);
-        let unified = diff.unified_diff().header(&a, &b).to_string();
-        Ok(Diff { from, to, unified })
+        Ok(diff.unified_diff().header(&a, &b).to_string())
     }
 }
 

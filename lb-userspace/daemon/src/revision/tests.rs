@@ -7,7 +7,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fault::Faults;
-use lb_api::{RevisionNumber, RevisionState};
 
 const SEED: &str = "000102030405060708090a0b0c0d0e0f";
 
@@ -28,7 +27,7 @@ fn new(note: &str) -> New {
         who: "root (pid 7)".to_owned(),
         how: "apply a.toml".to_owned(),
         why: Some("line 1\nline 2 \"ü\"".to_owned()),
-        forced: vec![lb_api::Guard::MaxMoved],
+        forced: vec![lb_model::planner::Guard::MaxMoved],
         file_digest: Some(digest("the file")),
         state: RevisionState::Applying,
     }
@@ -91,7 +90,11 @@ fn only_the_owner_reads_it_and_debug_does_not_show_it() {
     assert_eq!(mode(&file_of(folder.path(), "00000001.revision")), 0o600);
     assert_eq!(mode(&file_of(folder.path(), "00000001.state")), 0o600);
     let revision = store.get(1).unwrap();
-    let shown = format!("{revision:?} {:?} {:?}", new("x"), revision.public());
+    let shown = format!(
+        "{revision:?} {:?} {:?}",
+        new("x"),
+        without_secrets(&revision.text)
+    );
     assert!(!shown.contains(SEED), "{shown}");
     assert!(revision.text.contains(SEED));
 }
@@ -136,14 +139,14 @@ fn a_diff_shows_no_secrets() {
     let mut store = open(folder.path());
     store.append(new("one")).unwrap();
     store.append(new("two")).unwrap();
-    let diff = store.diff(1, 2).unwrap().unified;
+    let diff = store.diff(1, 2).unwrap();
     assert!(
         diff.starts_with("--- revision 1\n+++ revision 2\n@@"),
         "{diff}"
     );
     assert!(diff.contains("-# one") && diff.contains("+# two"), "{diff}");
     assert!(!diff.contains(SEED) && diff.contains("********"), "{diff}");
-    assert_eq!(store.diff(2, 2).unwrap().unified, "");
+    assert_eq!(store.diff(2, 2).unwrap(), "");
 }
 
 /// Everything that can be seen of a store.

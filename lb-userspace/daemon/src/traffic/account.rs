@@ -9,8 +9,7 @@ use bytemuck::Zeroable as _;
 use jiff::SignedDuration;
 use lb_common::counters::{MemberCounters, VipCounters};
 
-use super::{PEAK_MINUTES, VipSample, VipTotals, window::Cumulative};
-use lb_api::Totals;
+use super::{PEAK_MINUTES, Totals, VipSample, VipTotals, window::Cumulative};
 
 /// The last reading of a member index.
 #[derive(Clone, Debug)]

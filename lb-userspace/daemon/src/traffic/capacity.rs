@@ -1,6 +1,6 @@
 //! What the rates mean for the size of a service: signals that an autoscaler can act on.
 
-use lb_api::{CapacityStatus, MemberState, MemberStatus, VipStatus};
+use crate::node::VipState;
 
 /// How much of a VIP's capacity is used, and how many backends it should have.
 ///
@@ -17,21 +17,14 @@ pub struct Capacity {
     /// negative: the others could not take what there is now.
     pub headroom_after_failure: f64,
     /// Backends of the present mean size that would bring the utilisation to its target; 1 at least.
-    pub backends_wanted: u32,
-}
-
-/// Whether a member can get new flows.
-#[must_use]
-pub fn is_eligible(member: &MemberStatus) -> bool {
-    member.state == MemberState::Up && member.effective_weight > 0
+    pub wanted_backends: u32,
 }
 
 impl Capacity {
-    /// The signals of a VIP. None when nobody is eligible, or the capacity of an eligible backend is not known.
-    /// `target` is the wanted utilisation, above 0.
+    /// None if no backend is eligible or the capacity of an eligible one is unknown.
     #[must_use]
-    pub fn of(vip: &VipStatus, target: f64) -> Option<Self> {
-        let eligible: Vec<_> = vip.members.iter().filter(|m| is_eligible(m)).collect();
+    pub fn of(vip: &VipState) -> Option<Self> {
+        let eligible: Vec<_> = vip.members.iter().filter(|m| m.is_eligible()).collect();
         let capacities: Option<Vec<f64>> = eligible
             .iter()
             .map(|member| member.capacity.map(f64::from))
@@ -41,27 +34,14 @@ impl Capacity {
         let largest = capacities.iter().copied().fold(0.0, f64::max);
         let now = vip.rates.new_flows_per_s;
         let mean = total / capacities.len() as f64;
-        let wanted = (now / (target * mean)).ceil().max(1.0);
+        let wanted = (now / (vip.target_utilisation * mean)).ceil().max(1.0);
         Some(Self {
             eligible: capacities.len(),
             eligible_capacity: total,
             utilisation: now / total,
             headroom_after_failure: total - largest - now,
             // Saturates; nobody has so many.
-            backends_wanted: wanted as u32,
+            wanted_backends: wanted as u32,
         })
-    }
-
-    /// As it is shown.
-    #[must_use]
-    pub fn status(&self, target: f64) -> CapacityStatus {
-        CapacityStatus {
-            eligible_new_flows_per_s: self.eligible_capacity,
-            utilisation: self.utilisation,
-            target_utilisation: target,
-            headroom_after_failure: self.headroom_after_failure,
-            eligible_backends: self.eligible as u32,
-            wanted_backends: self.backends_wanted,
-        }
     }
 }

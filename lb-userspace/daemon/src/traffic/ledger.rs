@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Traffic,
+    Totals, Traffic,
     account::{MemberAccount, Reading, VipAccount},
 };
-use lb_api::Totals;
 
 /// Form of the file.
 const FORM: u32 = 1;

@@ -34,7 +34,7 @@ use std::{
 };
 
 use account::{Reading, VipAccount, add, difference};
-pub use capacity::{Capacity, is_eligible};
+pub use capacity::Capacity;
 use jiff::{SignedDuration, Timestamp};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
@@ -42,9 +42,8 @@ use lb_common::{
 };
 pub use ledger::LedgerError;
 pub use recorder::{Recorder, SharedTraffic};
+use serde::{Deserialize, Serialize};
 use window::Frames;
-
-use lb_api::{Rates, Totals};
 
 /// Rates are over this time.
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -54,6 +53,22 @@ pub const SHARE_WINDOW: Duration = Duration::from_secs(60);
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(120);
 /// Peaks are over this many minutes.
 pub const PEAK_MINUTES: i64 = 60;
+
+/// Counters that never go backwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub packets: u64,
+    pub bytes: u64,
+    pub new_flows: u64,
+}
+
+/// Rates over [`RATE_WINDOW`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    pub packets_per_s: f64,
+    pub bytes_per_s: f64,
+    pub new_flows_per_s: f64,
+}
 
 /// Everything the kernel counted, read at one moment.
 #[derive(Clone, Debug)]

@@ -8,8 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::LONGEST_WINDOW;
-use lb_api::Totals;
+use super::{LONGEST_WINDOW, Totals};
 
 /// Moments that are kept: one a second, the first of the window, and some to spare.
 const MOMENTS: usize = LONGEST_WINDOW.as_secs() as usize + 8;

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::{Receiver, Shared};
 use crate::alerts::{
+    Severity,
     book::{Book, Entry, REPEAT_OVER},
     lock,
 };
-use lb_api::Severity;
 
 /// Reminders that may be lost before Alertmanager takes an alert for over, as with Prometheus.
 const REMINDERS: u32 = 4;
@@ -39,14 +39,6 @@ fn alert_name(kind: &str) -> String {
     format!("Evenkeel{}", words.collect::<String>())
 }
 
-const fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Critical => "critical",
-    }
-}
-
 /// What Alertmanager knows it by: nothing that changes while it is the same alert.
 fn labels(
     host: &str,
@@ -57,7 +49,7 @@ fn labels(
     let mut labels = BTreeMap::from([
         ("alertname", alert_name(kind)),
         ("alert_id", entry.told.key.clone()),
-        ("severity", severity_name(severity).to_owned()),
+        ("severity", severity.as_str().to_owned()),
         ("node", host.to_owned()),
     ]);
     if let Some(vip) = &entry.told.vip {

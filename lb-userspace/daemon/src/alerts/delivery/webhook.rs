@@ -6,8 +6,7 @@ use serde::Serialize;
 use sha2::Sha256;
 
 use super::{Receiver, Shared, alertmanager::TEST_SUMMARY};
-use crate::alerts::lock;
-use lb_api::{Alert, Severity};
+use crate::alerts::{Alert, Severity, lock};
 use lb_model::config::Secret;
 
 /// What is posted.

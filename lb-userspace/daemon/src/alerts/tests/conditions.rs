@@ -1,13 +1,15 @@
 //! Conditions that a status shows.
 
 use super::*;
-use crate::metrics::example::{Example, example};
-use lb_api::{HealthStatus, InterfaceStatus, MemberState, MemberStatus, Status};
+use crate::{
+    health::HealthStatus,
+    metrics::example::{Example, example},
+    node::{Interface, InterfaceMode, MemberPhase, MemberState, NodeState},
+};
 
 fn limits(min_backends: u32) -> Limits {
     let vip = VipLimits {
         min_backends,
-        target_utilisation: 0.7,
         alert_utilisation: 0.9,
     };
     Limits {
@@ -16,17 +18,17 @@ fn limits(min_backends: u32) -> Limits {
     }
 }
 
-fn status(vips: usize, members: usize) -> Status {
-    let Example { status, .. } = example(vips, members);
-    status
+fn status(vips: usize, members: usize) -> NodeState {
+    let Example { state, .. } = example(vips, members);
+    state
 }
 
-fn conditions(status: &Status, min_backends: u32) -> Vec<Condition> {
+fn conditions(status: &NodeState, min_backends: u32) -> Vec<Condition> {
     Observer::default().conditions(status, &limits(min_backends))
 }
 
-fn take_down(member: &mut MemberStatus, why: &str) {
-    member.state = MemberState::Down;
+fn take_down(member: &mut MemberState, why: &str) {
+    member.phase = MemberPhase::Down;
     member.health = Some(HealthStatus {
         healthy: false,
         since: Timestamp::UNIX_EPOCH,
@@ -70,8 +72,8 @@ fn what_was_not_checked_yet_or_is_not_wanted_is_not_down() {
     let members = &mut status.vips[0].members;
     take_down(&mut members[0], "x");
     members[0].health.as_mut().unwrap().last_ok = None;
-    members[1].state = MemberState::Disabled;
-    members[2].state = MemberState::Draining;
+    members[1].phase = MemberPhase::Disabled;
+    members[2].phase = MemberPhase::Draining;
     assert_eq!(conditions(&status, 1), []);
 }
 
@@ -94,12 +96,12 @@ fn a_host_that_serves_several_vips_is_one_alert() {
 #[test]
 fn the_data_path_is_watched() {
     let mut status = status(1, 4);
-    status.node.interfaces.push(InterfaceStatus {
+    status.node.interfaces.push(Interface {
         name: "eth1".to_owned(),
-        mode: "none".to_owned(),
+        mode: InterfaceMode::Detached,
         program_id: None,
     });
-    status.node.interfaces[0].mode = "generic".to_owned();
+    status.node.interfaces[0].mode = InterfaceMode::Generic;
     let kinds: Vec<_> = conditions(&status, 1).into_iter().map(|c| c.kind).collect();
     assert_eq!(kinds, ["data_path", "generic_xdp"]);
 }
@@ -108,7 +110,7 @@ fn the_data_path_is_watched() {
 fn capacity_and_ways_are_watched() {
     let mut status = status(1, 4);
     let vip = &mut status.vips[0];
-    vip.members[3].next_hop = Some("no route".to_owned());
+    vip.members[3].route_problem = Some("no route".to_owned());
     for member in &mut vip.members {
         member.capacity = Some(100);
     }
@@ -131,7 +133,7 @@ fn capacity_and_ways_are_watched() {
 fn packets_that_are_dropped_now_count_and_those_of_the_past_do_not() {
     let mut status = status(1, 4);
     let mut observer = Observer::default();
-    status.reasons.insert("NO_NEXT_HOP".to_owned(), 1_000_000);
+    status.reasons.insert("NO_NEXT_HOP", 1_000_000);
     let mut found = Vec::new();
     for second in 0..60 {
         status.at = at(second);

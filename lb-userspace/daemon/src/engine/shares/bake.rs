@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Watch, thresholds};
-use crate::{reconciler::VipReport, traffic::Traffic};
-use lb_api::RevisionNumber;
+use crate::{reconciler::VipReport, revision::RevisionNumber, traffic::Traffic};
 use lb_model::config::{self, Fraction};
 use lb_skew::{AfterChange, ChangedMember, Reference, Verdict};
 

@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::{clock::later, durable};
-use lb_api::{Plan, RevisionNumber};
+use crate::{clock::later, durable, revision::RevisionNumber};
+use lb_model::planner::{MemberSide, Plan};
 use lb_skew::{Change, Moved};
 
 /// Changes of a VIP that are remembered.
@@ -54,9 +54,8 @@ impl Changes {
     pub(super) fn add(&mut self, revision: RevisionNumber, at: Timestamp, plan: &Plan) {
         for vip in &plan.vips {
             let sides = vip.members.iter().map(|member| {
-                let share = |side: &Option<lb_api::MemberSide>| {
-                    side.as_ref().map_or(0.0, |side| side.table_share)
-                };
+                let share =
+                    |side: &Option<MemberSide>| side.as_ref().map_or(0.0, |side| side.table_share);
                 let (before, after) = (share(&member.before), share(&member.after));
                 (member.backend.clone(), before, after)
             });

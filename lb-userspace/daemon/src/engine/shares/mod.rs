@@ -40,10 +40,13 @@ use crate::{
     alerts::Condition,
     events::Entry,
     reconciler::{MemberReport, ServiceId, VipReport},
-    traffic::Traffic,
+    revision::RevisionNumber,
+    traffic::{Totals, Traffic},
 };
-use lb_api::{Plan, RevisionNumber, Totals};
-use lb_model::config::{self, BackendState};
+use lb_model::{
+    config::{self, BackendState},
+    planner::Plan,
+};
 use lb_skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Thresholds, Weight};
 
 /// What a member's share of the kernel's ring is, where that is not the one that was loaded.
@@ -372,7 +375,7 @@ impl Actor {
             .parent
             .and_then(|parent| self.store.diff(parent, number).ok());
         Some(Explained {
-            diff: diff.map(|diff| words::changed_lines(&diff.unified)),
+            diff: diff.map(|diff| words::changed_lines(&diff)),
             info,
         })
     }

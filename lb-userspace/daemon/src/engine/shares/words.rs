@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::alerts::Condition;
-use lb_api::{Guard, RevisionInfo, RevisionNumber, Severity};
+use crate::{
+    alerts::{Condition, Severity},
+    revision::{RevisionInfo, RevisionNumber},
+};
+use lb_model::planner::Guard;
 use lb_skew::{Affected, Cause, Finding, Kind, Weight};
 
 /// How long a finding that nothing explains waits for an explanation, seconds: sampled flows and rings

@@ -1,0 +1,288 @@
+//! Domain values as API types. Nothing else in this crate knows both.
+
+use jiff::SignedDuration;
+
+use crate::{
+    alerts::{Alert, Severity},
+    engine, events,
+    health::HealthStatus,
+    node::{Interface, MemberPhase, MemberState, NodeInfo, NodeState, VipState},
+    revision::{self, RevisionInfo, RevisionState},
+    traffic::{Rates, Totals},
+};
+
+impl From<&NodeState> for lb_api::Status {
+    fn from(state: &NodeState) -> Self {
+        let reasons = state.reasons.iter();
+        Self {
+            at: state.at,
+            node: (&state.node).into(),
+            revision: state.revision.as_ref().map(Into::into),
+            vips: state.vips.iter().map(Into::into).collect(),
+            alerts: state.alerts.iter().map(Into::into).collect(),
+            reasons: reasons
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+        }
+    }
+}
+
+impl From<&NodeInfo> for lb_api::NodeStatus {
+    fn from(node: &NodeInfo) -> Self {
+        Self {
+            host: node.host.clone(),
+            version: node.version.to_owned(),
+            pid: node.pid,
+            started_at: node.started_at,
+            adopted: node.adopted,
+            program_id: node.program_id,
+            interfaces: node.interfaces.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Interface> for lb_api::InterfaceStatus {
+    fn from(interface: &Interface) -> Self {
+        Self {
+            name: interface.name.clone(),
+            mode: interface.mode.as_str().to_owned(),
+            program_id: interface.program_id,
+        }
+    }
+}
+
+impl From<&VipState> for lb_api::VipStatus {
+    fn from(vip: &VipState) -> Self {
+        let capacity = vip.capacity().map(|capacity| lb_api::CapacityStatus {
+            eligible_new_flows_per_s: capacity.eligible_capacity,
+            utilisation: capacity.utilisation,
+            target_utilisation: vip.target_utilisation,
+            headroom_after_failure: capacity.headroom_after_failure,
+            eligible_backends: capacity.eligible as u32,
+            wanted_backends: capacity.wanted_backends,
+        });
+        Self {
+            name: vip.name.clone(),
+            address: vip.address,
+            port: vip.port,
+            protocol: vip.protocol.to_string(),
+            forward: vip.forward_name().to_owned(),
+            panic: vip.panic,
+            ring: lb_api::RingStatus {
+                slots: vip.ring.total,
+                in_transition: vip.ring.in_transition,
+                settling: vip.ring.settling,
+            },
+            rates: vip.rates.into(),
+            peak_new_flows_per_s: vip.peak_new_flows_per_s,
+            capacity,
+            tracked_flows: vip.tracked_flows,
+            members: vip.members.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&MemberState> for lb_api::MemberStatus {
+    fn from(member: &MemberState) -> Self {
+        Self {
+            backend: member.backend.clone(),
+            address: member.address,
+            port: member.port,
+            state: member.phase.into(),
+            weight: member.weight,
+            effective_weight: member.effective_weight,
+            capacity: member.capacity,
+            health: member.health.as_ref().map(Into::into),
+            next_hop: member.route_problem.clone(),
+            totals: member.totals.into(),
+            rates: member.rates.into(),
+            tracked_flows: member.tracked_flows,
+            intended_share: member.intended_share,
+            table_share: member.table_share,
+            observed_share: member.observed_share,
+        }
+    }
+}
+
+impl From<MemberPhase> for lb_api::MemberState {
+    fn from(phase: MemberPhase) -> Self {
+        match phase {
+            MemberPhase::Up => Self::Up,
+            MemberPhase::Down => Self::Down,
+            MemberPhase::Draining => Self::Draining,
+            MemberPhase::Disabled => Self::Disabled,
+            MemberPhase::Leaving => Self::Leaving,
+        }
+    }
+}
+
+impl From<Rates> for lb_api::Rates {
+    fn from(rates: Rates) -> Self {
+        Self {
+            packets_per_s: rates.packets_per_s,
+            bytes_per_s: rates.bytes_per_s,
+            new_flows_per_s: rates.new_flows_per_s,
+        }
+    }
+}
+
+impl From<Totals> for lb_api::Totals {
+    fn from(totals: Totals) -> Self {
+        Self {
+            packets: totals.packets,
+            bytes: totals.bytes,
+            new_flows: totals.new_flows,
+        }
+    }
+}
+
+impl From<&HealthStatus> for lb_api::HealthStatus {
+    fn from(health: &HealthStatus) -> Self {
+        Self {
+            healthy: health.healthy,
+            since: health.since,
+            last_ok: health.last_ok,
+            last_error: health.last_error.clone(),
+            latency_ms: health.latency_ms,
+            damped: health.damped,
+        }
+    }
+}
+
+impl From<&Alert> for lb_api::Alert {
+    fn from(alert: &Alert) -> Self {
+        Self {
+            id: alert.id.clone(),
+            kind: alert.kind.clone(),
+            severity: match alert.severity {
+                Severity::Info => lb_api::Severity::Info,
+                Severity::Warning => lb_api::Severity::Warning,
+                Severity::Critical => lb_api::Severity::Critical,
+            },
+            vip: alert.vip.clone(),
+            backends: alert.backends.clone(),
+            summary: alert.summary.clone(),
+            cause: alert.cause.clone(),
+            revision: alert.revision,
+            since: alert.since,
+            acknowledged_by: alert.acknowledged_by.clone(),
+            silenced_until: alert.silenced_until,
+        }
+    }
+}
+
+impl From<events::Event> for lb_api::Event {
+    fn from(event: events::Event) -> Self {
+        Self {
+            id: event.id,
+            at: event.at,
+            kind: event.kind,
+            vip: event.vip,
+            backend: event.backend,
+            message: event.message,
+        }
+    }
+}
+
+impl From<&RevisionInfo> for lb_api::RevisionInfo {
+    fn from(info: &RevisionInfo) -> Self {
+        Self {
+            number: info.number,
+            parent: info.parent,
+            at: info.at,
+            who: info.who.clone(),
+            how: info.how.clone(),
+            why: info.why.clone(),
+            forced: info.forced.clone(),
+            state: info.state.clone().into(),
+            digest: info.digest.clone(),
+        }
+    }
+}
+
+impl From<RevisionState> for lb_api::RevisionState {
+    fn from(state: RevisionState) -> Self {
+        match state {
+            RevisionState::Applying => Self::Applying,
+            RevisionState::Baking { until } => Self::Baking { until },
+            RevisionState::AwaitingConfirm { until } => Self::AwaitingConfirm { until },
+            RevisionState::Applied => Self::Applied,
+            RevisionState::RolledBack { why, at } => Self::RolledBack { why, at },
+            RevisionState::Failed { why } => Self::Failed { why },
+        }
+    }
+}
+
+impl From<revision::Revision> for lb_api::Revision {
+    /// Masks secrets in the text.
+    fn from(revision: revision::Revision) -> Self {
+        Self {
+            info: (&revision.record.info).into(),
+            text: revision::without_secrets(&revision.text),
+        }
+    }
+}
+
+impl From<engine::Applied> for lb_api::Applied {
+    fn from(applied: engine::Applied) -> Self {
+        Self {
+            revision: applied.revision.as_ref().map(Into::into),
+            plan: applied.plan,
+        }
+    }
+}
+
+impl From<engine::Progress> for lb_api::Progress {
+    fn from(progress: engine::Progress) -> Self {
+        Self {
+            revision: (&progress.revision).into(),
+            remaining_s: progress.remaining_s,
+            notes: progress.notes,
+        }
+    }
+}
+
+pub(super) fn explanation(explanation: lb_dataplane::explain::Explanation) -> lb_api::Explanation {
+    let lb_dataplane::explain::Explanation {
+        flow,
+        walk,
+        vip,
+        backend,
+    } = explanation;
+    let steps = walk.steps.into_iter().map(|step| lb_api::ExplainStep {
+        step: step.step.to_owned(),
+        finding: step.finding,
+    });
+    lb_api::Explanation {
+        flow: flow.to_string(),
+        steps: steps.collect(),
+        verdict: walk.verdict.to_string(),
+        reason: walk.reason.text().name.to_owned(),
+        vip,
+        backend,
+    }
+}
+
+impl From<lb_api::Change> for engine::Change {
+    fn from(change: lb_api::Change) -> Self {
+        match change {
+            lb_api::Change::Config { file, text } => Self::Config { file, text },
+            lb_api::Change::Edits { edits } => Self::Edits(edits),
+            lb_api::Change::Revision { revision } => Self::Revision(revision),
+        }
+    }
+}
+
+impl From<lb_api::ApplyRequest> for engine::ChangeRequest {
+    fn from(request: lb_api::ApplyRequest) -> Self {
+        let seconds = |s: u32| SignedDuration::from_secs(s.into());
+        Self {
+            change: request.change.into(),
+            force: request.force,
+            base: request.base,
+            confirm: request.confirm_s.map(seconds),
+            bake: request.bake_s.map(seconds),
+            why: request.why,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The state of the node, as the engine publishes it: once per second and after each change.
+//!
+//! Alerts and metrics are derived from it, and `http` makes the API's status of it.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use jiff::Timestamp;
+use lb_model::config::{Forward, Protocol};
+
+use crate::{
+    alerts::Alert,
+    health::HealthStatus,
+    revision::RevisionInfo,
+    traffic::{Capacity, Rates, Totals},
+};
+
+/// The node at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeState {
+    pub at: Timestamp,
+    pub node: NodeInfo,
+    /// The active revision.
+    pub revision: Option<RevisionInfo>,
+    /// In the order of the configuration.
+    pub vips: Vec<VipState>,
+    /// Firing alerts.
+    pub alerts: Vec<Alert>,
+    /// Packets by verdict reason since the maps were created.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    pub host: String,
+    pub version: &'static str,
+    pub pid: u32,
+    pub started_at: Timestamp,
+    /// Whether a running data path was adopted.
+    pub adopted: bool,
+    /// Id of the XDP program.
+    pub program_id: u32,
+    pub interfaces: Vec<Interface>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub mode: InterfaceMode,
+    /// Id of the program attached there; none if there is no link.
+    pub program_id: Option<u32>,
+}
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceMode {
+    Detached,
+    Generic,
+    Native,
+}
+
+impl InterfaceMode {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Detached => "none",
+            Self::Generic => "generic",
+            Self::Native => "native",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct VipState {
+    pub name: String,
+    pub address: IpAddr,
+    /// 0: any.
+    pub port: u16,
+    pub protocol: Protocol,
+    pub forward: Forward,
+    /// Whether too few backends are healthy, so that traffic is spread over all of them.
+    pub panic: bool,
+    pub ring: RingSlots,
+    /// Sum over all members.
+    pub rates: Rates,
+    /// The highest rate over ten seconds in the last hour.
+    pub peak_new_flows_per_s: f64,
+    /// Configured utilisation target, above 0.
+    pub target_utilisation: f64,
+    /// Entries in the tracking table.
+    pub tracked_flows: u64,
+    /// In the order of the configuration, then those that are leaving.
+    pub members: Vec<MemberState>,
+}
+
+impl VipState {
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn forward_name(&self) -> &'static str {
+        match self.forward {
+            Forward::L2 => "l2",
+            Forward::Ipip => "ipip",
+            Forward::Nat => "nat",
+        }
+    }
+
+    /// Capacity signals; none if no member is eligible or the capacity of an eligible one is unknown.
+    #[must_use]
+    pub fn capacity(&self) -> Option<Capacity> {
+        Capacity::of(self)
+    }
+}
+
+/// Slots of a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingSlots {
+    pub total: u32,
+    pub in_transition: u32,
+    /// The transition has ended, but there are still tracked flows.
+    pub settling: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemberPhase {
+    Up,
+    /// Its health checks fail or have not succeeded yet.
+    Down,
+    /// Keeps its flows and gets no new ones.
+    Draining,
+    Disabled,
+    /// Removed from the configuration; keeps its flows until they end.
+    Leaving,
+}
+
+impl MemberPhase {
+    pub const ALL: [Self; 5] = [
+        Self::Up,
+        Self::Down,
+        Self::Draining,
+        Self::Disabled,
+        Self::Leaving,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// A backend in its role as a member of one VIP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberState {
+    pub backend: String,
+    pub address: IpAddr,
+    /// 0: the packet's port.
+    pub port: u16,
+    pub phase: MemberPhase,
+    /// Configured weight.
+    pub weight: u32,
+    /// Lower than `weight` during slow start.
+    pub effective_weight: u32,
+    /// New flows per second.
+    pub capacity: Option<u32>,
+    /// None without health checks.
+    pub health: Option<HealthStatus>,
+    /// Why no frame can be sent to it; none if one can.
+    pub route_problem: Option<String>,
+    /// Since the controller first saw the backend; monotonic.
+    pub totals: Totals,
+    pub rates: Rates,
+    pub tracked_flows: u64,
+    /// Weight over the sum of eligible weights.
+    pub intended_share: f64,
+    /// Slots over ring size.
+    pub table_share: f64,
+    /// Share of the VIP's new flows in the last minute; none without new flows.
+    pub observed_share: Option<f64>,
+}
+
+impl MemberState {
+    /// Whether it can get new flows.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        self.phase == MemberPhase::Up && self.effective_weight > 0
+    }
+}
+
+impl NodeState {
+    /// The state before the first one is published.
+    #[must_use]
+    pub fn empty(at: Timestamp) -> Self {
+        Self {
+            at,
+            node: NodeInfo {
+                started_at: at,
+                ..NodeInfo::default()
+            },
+            revision: None,
+            vips: Vec::new(),
+            alerts: Vec::new(),
+            reasons: BTreeMap::new(),
+        }
+    }
+}
