@@ -11,6 +11,7 @@
 #![no_std]
 #![warn(missing_docs)]
 
+mod address;
 pub mod bench;
 pub mod checksum;
 pub mod counters;
@@ -38,6 +39,8 @@ pub const ABI_VERSION: u32 = 5;
 /// An IPv4 or IPv6 address as the data path keeps it: two words that hold the address bytes in the
 /// order of the packet. An IPv4 address is in the first four bytes, the others are zero.
 pub type Address = [u64; 2];
+
+pub use address::{address_of, family_of, ip_of};
 
 /// [`Address`] of the four bytes of an IPv4 address, read as a number as they are in memory.
 #[inline(always)]

@@ -2,15 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_common::{address_v4, address_v6, family, is_host};
+use lb_common::{address_of, family, ip_of, is_host};
 
 fn is(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_host(
-            &address_v4(u32::from_ne_bytes(address.octets())),
-            family::V4,
-        ),
-        IpAddr::V6(address) => is_host(&address_v6(address.octets()), family::V6),
+    let (address, family) = address_of(address);
+    is_host(&address, family)
+}
+
+#[test]
+fn addresses_convert_to_map_addresses_and_back() {
+    for (text, expected) in [("192.0.2.7", family::V4), ("2001:db8::7", family::V6)] {
+        let ip: IpAddr = text.parse().unwrap();
+        let (address, family) = address_of(ip);
+        assert_eq!(family, expected);
+        assert_eq!(ip_of(&address, family), ip);
     }
 }
 

@@ -9,13 +9,14 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use lb_common::address_of;
 use lb_common::{
     member::{Member, control},
     proto,
     reason::REASONS,
     ring::MemberIndex,
 };
-use lb_dataplane::{PinnedView, Pins, address_of};
+use lb_dataplane::{PinnedView, Pins};
 use lb_model::{
     ring::{Identity, RingMember, RingSize, build},
     transition::RingState,

@@ -25,9 +25,9 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp, links::FdLink},
 };
 use lb_common::{
-    address_v4, address_v6,
+    address_of,
     decap::{ADDRESS_TABLE_SIZE, DecapCounters, LocalAddress, MAX_ADDRESSES},
-    family,
+    family, ip_of,
 };
 
 use super::{
@@ -343,27 +343,15 @@ fn keys(addresses: &Addresses) -> Result<Vec<LocalAddress>> {
 }
 
 const fn key(address: &IpAddr) -> LocalAddress {
-    match address {
-        IpAddr::V4(v4) => LocalAddress {
-            address: address_v4(u32::from_ne_bytes(v4.octets())),
-            family: family::V4 as u64,
-        },
-        IpAddr::V6(v6) => LocalAddress {
-            address: address_v6(v6.octets()),
-            family: family::V6 as u64,
-        },
+    let (address, family) = address_of(*address);
+    LocalAddress {
+        address,
+        family: family as u64,
     }
 }
 
-/// The address of a key; `None` for what this version did not write.
+/// Returns the address of a key; `None` for a family that this version does not write.
 fn ip(key: &LocalAddress) -> Option<IpAddr> {
-    let octets: [u8; 16] = bytemuck::cast(key.address);
-    if key.family == u64::from(family::V4) {
-        let [a, b, c, d, ..] = octets;
-        Some([a, b, c, d].into())
-    } else if key.family == u64::from(family::V6) {
-        Some(octets.into())
-    } else {
-        None
-    }
+    let family = u8::try_from(key.family).ok()?;
+    matches!(family, family::V4 | family::V6).then(|| ip_of(&key.address, family))
 }

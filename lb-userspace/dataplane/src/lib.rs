@@ -63,7 +63,7 @@ pub use samples::Samples;
 pub use services::Services;
 pub use sessions::{SessionCounts, SessionLimits, SessionNames, Sessions};
 pub use tracking::Tracking;
-pub use view::{PinnedView, address_of};
+pub use view::PinnedView;
 pub use vips::{RingName, Vips};
 
 use catalog::{Part, name, part};

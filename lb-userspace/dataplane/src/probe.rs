@@ -18,6 +18,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use lb_common::{
+    address_of,
     probe::{MAX_PROBE_FLOWS, ProbeCounters, ProbeFlow, ProbePath as Entry, ProbedBackend},
     ring::MAX_MEMBERS,
     vip::forward,
@@ -32,7 +33,6 @@ use super::{
     mapping::Plain,
     pins::{self, Pins},
     take,
-    view::address_of,
 };
 
 /// The object, built by the build script.

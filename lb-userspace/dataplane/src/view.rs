@@ -8,7 +8,7 @@ use std::{io, net::IpAddr};
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::{
-    Address, address_v4, address_v6, family,
+    address_of,
     member::Member,
     nat::NatSource,
     proto,
@@ -114,15 +114,6 @@ impl PinnedView {
             return Ok(None);
         };
         Ok(RingState::from_image(&words, ring.size, 0).ok())
-    }
-}
-
-/// An address as the maps have it, and its family.
-#[must_use]
-pub fn address_of(address: IpAddr) -> (Address, u8) {
-    match address {
-        IpAddr::V4(address) => (address_v4(u32::from_ne_bytes(address.octets())), family::V4),
-        IpAddr::V6(address) => (address_v6(address.octets()), family::V6),
     }
 }
 

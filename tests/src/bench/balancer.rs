@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
 use lb_common::{
-    Address,
+    Address, address_of,
     bench::{Flow, Plan},
     checksum, family,
     hash::HashKey,
@@ -84,16 +84,9 @@ fn member_ip(member: u16, of: u8) -> IpAddr {
 
 fn nat_address(of: u8) -> Address {
     if of == family::V4 {
-        address(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)))
+        address_of(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1))).0
     } else {
-        address(IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1)))
-    }
-}
-
-fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(ip) => lb_common::address_v4(u32::from_ne_bytes(ip.octets())),
-        IpAddr::V6(ip) => lb_common::address_v6(ip.octets()),
+        address_of(IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1))).0
     }
 }
 
@@ -104,14 +97,14 @@ fn members_of(vip: u16) -> std::ops::Range<MemberIndex> {
 fn write_members(dataplane: &Dataplane, service: &Service, vip: u16, egress: u16) -> Result<()> {
     for index in members_of(vip) {
         let of = service.member_family;
-        let dest = address(member_ip(index, of));
+        let dest = address_of(member_ip(index, of)).0;
         let nat = service.forward == forward::NAT;
         let source = if nat {
             nat_address(of)
         } else if of == family::V4 {
-            address(IpAddr::V4(Ipv4Addr::new(10, 8, 0, 0)))
+            address_of(IpAddr::V4(Ipv4Addr::new(10, 8, 0, 0))).0
         } else {
-            address(IpAddr::V6(Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 0)))
+            address_of(IpAddr::V6(Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, 0))).0
         };
         let [_, _, _, _, high, low] = [2, 0, 0, 0, index.to_be_bytes()[0], index.to_be_bytes()[1]];
         let next_hop = NextHop {
@@ -225,7 +218,7 @@ fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2
     };
     let (client_be, vip_be) = (flow.source_be(), PORT.to_be());
     let (member, nat_be) = (flow.0 as u16 % MEMBERS, ((flow.0 >> 4) as u16).to_be());
-    let (node, backend) = (nat_address(of), address(member_ip(member, of)));
+    let (node, backend) = (nat_address(of), address_of(member_ip(member, of)).0);
     let backend_be = 8443_u16.to_be();
     let common = NatFlow {
         member,

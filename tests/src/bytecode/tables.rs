@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use lb_common::{
-    Address, address_v4, address_v6,
+    address_of,
     checksum::fold,
     family,
     hash::HashKey,
@@ -197,7 +197,7 @@ impl Service {
     }
 
     fn key(&self, protocol: u8, port: u16) -> VipKey {
-        let (address, family) = address(self.address);
+        let (address, family) = address_of(self.address);
         VipKey::new(&address, family, protocol, port.to_be())
     }
 
@@ -208,7 +208,7 @@ impl Service {
             forward: self.forward,
             affinity: affinity::FLOW,
             track: self.track,
-            family: address(self.address).1,
+            family: address_of(self.address).1,
             port_be: self.port.to_be(),
             protocol: self.protocol,
             _pad: [0; 9],
@@ -217,13 +217,13 @@ impl Service {
     }
 
     fn member(&self, state: u8, egress: u16) -> Member {
-        let (backend, family) = address(self.backend());
+        let (backend, family) = address_of(self.backend());
         let v6 = family == family::V6;
         let (source, nat_source) = match (self.forward, v6) {
-            (forward::NAT, false) => (address(NAT4.into()).0, 0),
-            (forward::NAT, true) => (address(NAT6.into()).0, 1),
-            (_, false) => (address(OUTER4.into()).0, 0),
-            (_, true) => (address(OUTER6.into()).0, 0),
+            (forward::NAT, false) => (address_of(NAT4.into()).0, 0),
+            (forward::NAT, true) => (address_of(NAT6.into()).0, 1),
+            (_, false) => (address_of(OUTER4.into()).0, 0),
+            (_, true) => (address_of(OUTER6.into()).0, 0),
         };
         let words = u64::from(source[0] as u32) + u64::from(backend[0] as u32) + 0x40;
         Member {
@@ -249,23 +249,11 @@ impl Service {
     }
 }
 
-/// An address as the maps have it, and its family.
-#[must_use]
-pub fn address(address: IpAddr) -> (Address, u8) {
-    match address {
-        IpAddr::V4(address) => {
-            let word = u32::from_ne_bytes(address.octets());
-            (address_v4(word), family::V4)
-        }
-        IpAddr::V6(address) => (address_v6(address.octets()), family::V6),
-    }
-}
-
 /// Fills the maps. Frames come in by interface 1; `elsewhere` is another that exists, with its address.
 pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<()> {
     let here = dataplane.egress.assign(1, MTU, crate::packet::OWN)?;
     for (index, source) in [IpAddr::V4(NAT4), IpAddr::V6(NAT6)].into_iter().enumerate() {
-        let (address, family) = address(source);
+        let (address, family) = address_of(source);
         let value = NatSource {
             address,
             first_port: NAT_PORTS.start,

@@ -12,12 +12,13 @@ use lab::{
     service::{FAMILIES, Kind, vip},
     topology::{Family, Lab},
 };
+use lb_common::address_of;
 use lb_common::proto;
 use lb_daemon::health::{
     Target,
     probe::{Probe, TlsConfigs},
 };
-use lb_dataplane::{Pins, ProbePath, ProbePaths, address_of};
+use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::config::{self, Fraction, HealthKind, HttpCheck, StatusSet};
 
 /// Which way a probe goes.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel::simulate::Flows;
+use lb_common::address_of;
 use lb_common::{
     family,
     member::{Member, NextHop, control},
@@ -10,7 +11,7 @@ use lb_common::{
     trace::decision,
     vip::{MAX_PROBES, VipKey, target},
 };
-use lb_daemon::reconciler::{Reconciler, Route, Routes, address, load_options};
+use lb_daemon::reconciler::{Reconciler, Route, Routes, load_options};
 use lb_dataplane::{Dataplane, LoadOptions, Opened, SPARE_IMAGES};
 use lb_model::config::{self, Config};
 
@@ -331,7 +332,7 @@ fn a_change_that_fails_half_way_is_undone() {
     let template = crowd.vips[0].clone();
     let services = (0..=255u8).flat_map(|host| (1..=60_000u16).map(move |port| (host, port)));
     let crowded = services.filter(|(host, port)| {
-        let address = address([192, 0, 2, *host].into());
+        let address = address_of([192, 0, 2, *host].into()).0;
         VipKey::new(&address, family::V4, proto::TCP, port.to_be()).home() == 99
     });
     for (host, port) in crowded.take(MAX_PROBES as usize + 1) {

@@ -13,6 +13,7 @@ use lab::{
     packet::{ACK, FIN, Frame, Ip, PSH, RST, SYN, tcp, udp},
 };
 use lb_common::{
+    address_of,
     checksum::fold,
     family,
     hash::HashKey,
@@ -23,7 +24,7 @@ use lb_common::{
     vip::{Vip, VipKey, affinity, forward, target, track},
 };
 use lb_dataplane::{
-    Dataplane, Run, address_of,
+    Dataplane, Run,
     explain::{self, Flow, Names, Sent, Sources, Tables, Verdict, Walk},
 };
 use lb_model::{config::Protocol, transition::RingState};

@@ -248,7 +248,7 @@ fn fragments_of_a_protocol_without_a_service_pass() {
             tables::add(dataplane, &service, control::SERVING, here).unwrap();
             // The other one does not count any more.
             let meaning = target::pack(target::ADDRESS, target::protocol_bit(served));
-            let (key, family) = tables::address(address);
+            let (key, family) = lb_common::address_of(address);
             dataplane
                 .add_service(&VipKey::new(&key, family, 0, 0), meaning)
                 .unwrap();

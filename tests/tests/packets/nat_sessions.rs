@@ -9,6 +9,7 @@ use lab::{
     },
     packet::{ACK, FIN, Frame, RST, SYN},
 };
+use lb_common::address_of;
 use lb_common::{
     hash,
     member::control,
@@ -17,7 +18,7 @@ use lb_common::{
     ring::MemberIndex,
     vip::{Vip, affinity, forward, track},
 };
-use lb_dataplane::{SessionLimits, address_of};
+use lb_dataplane::SessionLimits;
 use lb_model::transition::RingState;
 
 use crate::{
@@ -111,7 +112,7 @@ fn with_source_affinity_a_client_has_one_member_for_all_its_sessions() {
         let mut used = std::collections::BTreeSet::new();
         for number in 1..=12 {
             let client = Client::new(number);
-            let (source, _) = tables::address(client.like(address));
+            let (source, _) = lb_common::address_of(client.like(address));
             let hash = match address {
                 IpAddr::V4(_) => hash::flow_hash_v4(&KEY, source[0] as u32, 0),
                 IpAddr::V6(_) => hash::flow_hash_v6(&KEY, &source, 0),
@@ -124,7 +125,7 @@ fn with_source_affinity_a_client_has_one_member_for_all_its_sessions() {
                 assert_eq!(run.verdict, 3);
                 assert_eq!(run.frame[..6], service(member).mac(), "client {number}");
                 let at = if address.is_ipv4() { 30..34 } else { 38..54 };
-                let (backend, _) = tables::address(service(member).backend());
+                let (backend, _) = lb_common::address_of(service(member).backend());
                 assert!(bytemuck::bytes_of(&backend).starts_with(&run.frame[at]));
             }
         }

@@ -70,7 +70,7 @@ impl Model {
         let opens = flags == SYN;
         let flow = flow_hash(frame);
         let by = if self.affinity == affinity::SOURCE {
-            let (source, _) = tables::address(frame.ip.source());
+            let (source, _) = lb_common::address_of(frame.ip.source());
             hash::flow_hash_v4(&KEY, source[0] as u32, 0)
         } else {
             flow

@@ -126,7 +126,7 @@ pub(crate) fn flow_hash(frame: &Frame) -> u64 {
         }
         _ => panic!("no ports"),
     };
-    let (source, _) = tables::address(frame.ip.source());
+    let (source, _) = lb_common::address_of(frame.ip.source());
     match frame.ip {
         Ip::V4(_) => hash::flow_hash_v4(&KEY, source[0] as u32, ports),
         Ip::V6(_) => hash::flow_hash_v6(&KEY, &source, ports),

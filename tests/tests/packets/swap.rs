@@ -118,7 +118,7 @@ fn member_of(frame: &[u8]) -> Result<usize, String> {
     }
     let which = MARKED.iter().position(|&index| {
         let service = service(index);
-        let (backend, _) = tables::address(service.backend());
+        let (backend, _) = lb_common::address_of(service.backend());
         let ether_type = if service.backend_v6 {
             [0x86, 0xdd]
         } else {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use lb_common::{
+    ip_of,
     member::{Member, control},
     nat::MAX_NAT_SOURCES,
     proto,
@@ -18,7 +19,6 @@ use lb_common::{
 };
 
 use super::{
-    entry::ip_of,
     error::{ReconcilerError, Result},
     state::{MemberState, ServiceId, ServiceKey, SourceState, State, VipState},
 };

@@ -44,7 +44,7 @@ use std::{
 
 use lb_common::ring::MemberIndex;
 
-pub use entry::{Route, Routes, address};
+pub use entry::{Route, Routes};
 pub use error::{ReconcilerError, Result};
 pub use integrity::Digests;
 pub use maintenance::Tick;

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lb_common::{
+    address_of, family_of,
     member::{Member, control},
     nat::NatSource,
     ring::{MAX_MEMBERS, MemberIndex},
@@ -18,7 +19,7 @@ use super::{
     state::{MemberState, ServiceId, SourceState, State, VipState},
 };
 use lb_model::{
-    config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node, family_of},
+    config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node},
     ring::RingMember,
     transition::RingState,
 };
@@ -301,7 +302,7 @@ impl<'a> Plan<'a> {
                 // A member whose way is not known for the moment keeps the source that it has.
                 if !self.has_way(member)
                     && let Some(source) = self.next.sources.get(&member.entry.nat_source)
-                    && member.entry.source == entry::address(source.address)
+                    && member.entry.source == address_of(source.address).0
                 {
                     wanted.insert(source.address);
                 }
@@ -331,7 +332,7 @@ impl<'a> Plan<'a> {
                 }
             })?;
             let entry = NatSource {
-                address: entry::address(address),
+                address: address_of(address).0,
                 first_port,
                 ports: count.saturating_add(1),
                 _pad: 0,

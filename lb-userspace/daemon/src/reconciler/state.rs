@@ -10,6 +10,7 @@ use std::{
 };
 
 use lb_common::{
+    address_of,
     member::{Member, control},
     nat::NatSource,
     proto,
@@ -20,7 +21,7 @@ use lb_common::{
 use super::entry;
 use lb_dataplane::RingName;
 use lb_model::{
-    config::{self, BackendState, Fraction, Protocol, family_of},
+    config::{self, BackendState, Fraction, Protocol},
     ring::{Identity, RingMember},
     transition::RingState,
 };
@@ -48,8 +49,7 @@ impl ServiceId {
     }
 
     fn key(&self) -> VipKey {
-        let address = entry::address(self.address);
-        let family = family_of(self.address);
+        let (address, family) = address_of(self.address);
         VipKey::new(&address, family, self.protocol.number(), self.port.to_be())
     }
 }
@@ -309,7 +309,8 @@ pub(super) struct ServiceKey {
 impl ServiceKey {
     /// Key of an address with any port.
     fn any(ip: IpAddr, protocol: u8) -> Self {
-        VipKey::new(&entry::address(ip), family_of(ip), protocol, 0).into()
+        let (address, family) = address_of(ip);
+        VipKey::new(&address, family, protocol, 0).into()
     }
 
     pub(super) const fn vip_key(self) -> VipKey {

@@ -6,9 +6,8 @@ use std::{
     str::FromStr,
 };
 
-use lb_common::{Address, hash, hash::HashKey};
+use lb_common::{Address, address_of, hash, hash::HashKey};
 
-use crate::address_of;
 use lb_model::config::Protocol;
 
 const EXAMPLE: &str = "use the form `tcp 198.51.100.7:40000 > 203.0.113.10:443` or \

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    family,
+    family, ip_of,
     member::{Egress, MAX_EGRESS, Member, control},
     reason::Reason,
     ring::{MAX_MEMBERS, MemberIndex, NO_MEMBER},
     vip::{Vip, forward},
 };
 
-use super::walk::{End, Found, Sent, Stop, Verdict, Walker, ip_of};
+use super::walk::{End, Found, Sent, Stop, Verdict, Walker};
 
 pub(super) struct Route {
     member: Member,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use lb_common::{
+    ip_of,
     member::{Member, control},
     nat::{MAX_NAT_SOURCES, NatKey, PORT_TRIES, REPLY, state},
     reason::Reason,
@@ -12,7 +13,7 @@ use lb_common::{
 
 use super::{
     route::mac_text,
-    walk::{End, Found, Sent, Stop, Walker, ip_of},
+    walk::{End, Found, Sent, Stop, Walker},
 };
 use crate::SessionEntry;
 use lb_model::config::Protocol;

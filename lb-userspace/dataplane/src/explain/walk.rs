@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use lb_common::{
-    Address, family, is_host,
+    is_host,
     reason::{Fate, Reason},
     ring::{MemberIndex, NO_MEMBER},
     vip::{Vip, VipKey, affinity, forward, target, track},
@@ -308,16 +308,4 @@ fn describe(vip: &Vip) -> String {
         _ => "on-change",
     };
     format!("forward {forward}, affinity {affinity}, track {track}")
-}
-
-/// An address of the maps, as people write it.
-pub(super) fn ip_of(address: &Address, address_family: u8) -> IpAddr {
-    let [high, low] = *address;
-    if address_family == family::V4 {
-        return Ipv4Addr::from((high as u32).to_ne_bytes()).into();
-    }
-    let mut octets = [0; 16];
-    octets[..8].copy_from_slice(&high.to_ne_bytes());
-    octets[8..].copy_from_slice(&low.to_ne_bytes());
-    Ipv6Addr::from(octets).into()
 }

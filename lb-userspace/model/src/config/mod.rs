@@ -34,7 +34,7 @@ pub use hash_key::hash_key;
 pub use model::{
     Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Factor, Forward,
     Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
-    Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode, family_of,
+    Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};

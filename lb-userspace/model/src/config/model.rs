@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{family, hash::HashKey, proto, vip};
+use lb_common::{family_of, hash::HashKey, proto, vip};
 
 use super::hash_key;
 use crate::ring::{Identity, RingSize};
@@ -362,15 +362,6 @@ impl Vip {
             self.protocol.number(),
             self.port,
         )
-    }
-}
-
-/// Family of an address as the maps have it.
-#[must_use]
-pub const fn family_of(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => family::V4,
-        IpAddr::V6(_) => family::V6,
     }
 }
 

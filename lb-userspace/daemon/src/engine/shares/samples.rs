@@ -5,13 +5,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use lb_common::{
-    Address, family,
+    Address,
     hash::is_sampled,
-    proto,
+    ip_of, proto,
     ring::MemberIndex,
     sample::{FlowKey, FlowSample},
 };
@@ -267,19 +267,9 @@ fn flow_of(key: &FlowKey) -> Flow {
     bytemuck::cast(*key)
 }
 
-fn address(address: Address, of: u8) -> IpAddr {
-    let [high, low] = address;
-    let [a, b, c, d, e, f, g, h] = high.to_ne_bytes();
-    if of == family::V4 {
-        return Ipv4Addr::new(a, b, c, d).into();
-    }
-    let [i, j, k, l, m, n, o, p] = low.to_ne_bytes();
-    Ipv6Addr::from([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]).into()
-}
-
 /// Who has an IPv6 network has all addresses of it.
 fn prefix(key: &FlowKey) -> IpAddr {
-    match address(key.source, key.family) {
+    match ip_of(&key.source, key.family) {
         IpAddr::V6(source) => Ipv6Addr::from(u128::from(source) >> 64 << 64).into(),
         v4 @ IpAddr::V4(_) => v4,
     }
@@ -300,7 +290,7 @@ fn show(key: &FlowKey) -> String {
         "udp"
     };
     let end = |at: Address, port_be: u16| {
-        std::net::SocketAddr::new(address(at, key.family), u16::from_be(port_be))
+        std::net::SocketAddr::new(ip_of(&at, key.family), u16::from_be(port_be))
     };
     let (source, dest) = (end(key.source, key.source_be), end(key.dest, key.dest_be));
     format!("{protocol} {source} > {dest}")
