@@ -3,6 +3,7 @@
 //! Every error names the operation and its object, repeats what the kernel said, and says what the
 //! operator can do.
 
+pub(super) use lb_model::error::chain;
 use std::path::PathBuf;
 
 /// Result of an operation on the data path.
@@ -173,20 +174,6 @@ pub(super) const PRIVILEGE_HINT: &str =
 /// Hint for maps of another version or with other settings.
 pub(super) const MISMATCH_HINT: &str = "run `evenkeel unload` (forwarding stops) and start again, \
      or go back to the version and settings that created it";
-
-/// An error with all of its causes, as one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
-}
 
 /// Error number in an error or one of its causes.
 pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {

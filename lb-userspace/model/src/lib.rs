@@ -5,6 +5,7 @@
 pub mod config;
 pub mod edit;
 mod member;
+pub mod error;
 pub mod planner;
 pub mod ring;
 pub mod transition;

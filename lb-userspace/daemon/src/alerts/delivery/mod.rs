@@ -22,7 +22,7 @@ use tracing::{info, warn};
 pub use webhook::signature;
 
 use super::{Shared, lock};
-use lb_model::config;
+use lb_model::{config, error::chain};
 
 /// How long a receiver may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ fn client() -> Option<reqwest::Client> {
             .user_agent(concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
     };
     let without_https = |error: reqwest::Error| {
-        let error = reason(&error);
+        let error = chain(&error);
         warn!(
             error,
             "no certificate authorities: alerts can't be sent by https"
@@ -129,7 +129,7 @@ fn client() -> Option<reqwest::Client> {
     match builder().build().or_else(without_https) {
         Ok(client) => Some(client),
         Err(error) => {
-            let error = reason(&error);
+            let error = chain(&error);
             warn!(error, "alerts can't be sent: no HTTP client");
             None
         }
@@ -190,7 +190,7 @@ impl Receiver {
                 let words: String = words.trim().chars().take(200).collect();
                 Err(format!("it answered {status} {words}"))
             }
-            Err(error) => Err(reason(&error.without_url())),
+            Err(error) => Err(chain(&error.without_url())),
         };
         let count = if result.is_ok() {
             &self.sent
@@ -200,17 +200,6 @@ impl Receiver {
         count.fetch_add(1, Ordering::Relaxed);
         result
     }
-}
-
-/// An error with what it came from.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Brings a receiver what it has not confirmed, for ever.

@@ -14,7 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Failure, Limit, socket::Route};
 use crate::health::Target;
-use lb_model::config::{HttpCheck, StatusSet};
+use lb_model::{
+    config::{HttpCheck, StatusSet},
+    error::chain,
+};
 
 /// Bytes of a body that are looked through for the expected text.
 const MOST_BODY: usize = 256 * 1024;
@@ -174,18 +177,4 @@ fn default_host(address: IpAddr, port: u16, usual_port: u16) -> String {
     } else {
         format!("{address}:{port}")
     }
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

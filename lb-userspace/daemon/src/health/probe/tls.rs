@@ -18,9 +18,12 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Failure, Limit, http::chain, socket::Route};
+use super::{Failure, Limit, socket::Route};
 use crate::health::Target;
-use lb_model::config::{CaFile, HttpCheck};
+use lb_model::{
+    config::{CaFile, HttpCheck},
+    error::chain,
+};
 
 /// What is needed to open sessions, once for all targets with the same settings: reading the host's
 /// trusted certificates takes longer than a check.
