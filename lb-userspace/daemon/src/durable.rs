@@ -1,61 +1,140 @@
-//! Files that are never half-written.
+//! Replaces files as a whole, so that a crash or a power failure leaves the old content or the new.
 //!
-//! A file is replaced in one step: a temporary file beside it, flushed to the disk, renamed over it,
-//! and the folder flushed. Whoever reads it meets the old content or the new one, also after the
-//! power failed.
+//! The content is written to a temporary file in the same folder and flushed; the file is renamed
+//! over the old one, and the folder is flushed. The temporary file has a fixed name: one that a crash
+//! leaves behind is overwritten by the next write or removed by its owner. (`tempfile` neither flushes
+//! nor gives fixed names, and a killed process would leave a new file each time.)
 
 use std::{
-    ffi::OsString,
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
-/// Replaces the content of a file, or makes the file.
+use crate::fault;
+
+/// How files are replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replacer {
+    /// Suffix of the temporary file's name.
+    pub(crate) suffix: &'static str,
+    /// Permissions of the file, before the umask.
+    pub(crate) mode: u32,
+    /// Prefix of the fault points that each step passes; `None` for no fault points.
+    pub(crate) faults: Option<&'static str>,
+}
+
+/// An operation on a file failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {}: {source}", path.display())]
+pub(crate) struct FileError {
+    pub(crate) operation: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> Self {
+        Self::new(error.source.kind(), error.to_string())
+    }
+}
+
+/// Replaces or creates a file that anyone may read.
 ///
 /// # Errors
 ///
-/// The operation that failed, with the path. The old content is still there, unless it was the last
-/// step (flushing the folder) that failed.
+/// As [`Replacer::replace`].
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    let written = write_new(&temporary, content).and_then(|()| {
-        let renamed = fs::rename(&temporary, path);
-        renamed.map_err(|error| with_path("rename to", path, &error))
-    });
-    if written.is_err() {
-        // What is left of it would only confuse; that it can't be removed changes nothing.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    flush_folder(path)
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let file = File::create(path);
-    let mut file = file.map_err(|error| with_path("create", path, &error))?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    written.map_err(|error| with_path("write", path, &error))
-}
-
-/// Makes renames in the file's folder last.
-pub(crate) fn flush_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    let replacer = Replacer {
+        suffix: ".new",
+        mode: 0o666,
+        faults: None,
     };
-    let flushed = File::open(folder).and_then(|folder| folder.sync_all());
-    flushed.map_err(|error| with_path("flush", folder, &error))
+    Ok(replacer.replace(path, content)?)
 }
 
-/// An error that says what was done to which file.
+/// Returns an error that names the operation and the file.
 pub(crate) fn with_path(operation: &str, path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("{operation} {}: {error}", path.display()),
-    )
+    let text = format!("{operation} {}: {error}", path.display());
+    io::Error::new(error.kind(), text)
+}
+
+impl Replacer {
+    /// Replaces or creates a file.
+    ///
+    /// # Errors
+    ///
+    /// The step that failed. The file has its old content, unless the last step failed (flushing the
+    /// folder): then it has either.
+    pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> Result<(), FileError> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(self.suffix);
+        let temporary = PathBuf::from(temporary);
+        let written = self.write(&temporary, content).and_then(|()| {
+            self.step("rename", "rename", &temporary, || {
+                fs::rename(&temporary, path)
+            })
+        });
+        if let Err(error) = written {
+            self.remove(&temporary);
+            return Err(error);
+        }
+        match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => self.flush_folder(folder),
+            _ => self.flush_folder(Path::new(".")),
+        }
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> Result<(), FileError> {
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(self.mode);
+        let mut file = self.step("create", "create", path, || options.open(path))?;
+        // In two halves, so that a fault can leave a truncated file.
+        let (first, second) = content.split_at(content.len() / 2);
+        self.step("write", "write", path, || file.write_all(first))?;
+        self.step("write", "write the rest", path, || file.write_all(second))?;
+        self.step("flush", "fsync", path, || file.sync_all())
+    }
+
+    /// Flushes the names in a folder to the disk.
+    pub(crate) fn flush_folder(&self, folder: &Path) -> Result<(), FileError> {
+        self.step("flush", "fsync folder", folder, || {
+            File::open(folder)?.sync_all()
+        })
+    }
+
+    /// Removes an unfinished file. Failing to do so is only logged: its owner ignores such files.
+    pub(crate) fn remove(&self, path: &Path) {
+        if let Err(error) = self.step("remove", "remove", path, || fs::remove_file(path))
+            && error.source.kind() != io::ErrorKind::NotFound
+        {
+            let (path, error) = (path.display(), error.source);
+            tracing::warn!(%path, %error, "cannot remove an unfinished file");
+        }
+    }
+
+    fn step<T>(
+        &self,
+        operation: &'static str,
+        point: &str,
+        path: &Path,
+        run: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, FileError> {
+        let fault = match self.faults {
+            Some(area) => fault::point(&format!("{area}: {point}")),
+            None => Ok(()),
+        };
+        fault.and_then(|()| run()).map_err(|source| FileError {
+            operation,
+            path: path.to_owned(),
+            source,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -63,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_content_is_replaced_and_nothing_else_is_left() {
+    fn replaces_the_content_and_leaves_no_other_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         replace(&path, b"one").unwrap();
@@ -73,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_which_file() {
+    fn an_error_names_the_operation_and_the_file() {
         let error = replace(Path::new("/nonexistent/file"), b"x").unwrap_err();
         assert!(
             error.to_string().contains("create /nonexistent/file.new"),

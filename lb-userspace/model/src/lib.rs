@@ -8,6 +8,7 @@ mod member;
 pub mod error;
 pub mod planner;
 pub mod ring;
+pub mod secrets;
 pub mod transition;
 
 pub use member::MemberRef;

@@ -1,6 +1,7 @@
 //! Domain values as API types. Nothing else in this crate knows both.
 
 use jiff::SignedDuration;
+use lb_model::secrets;
 
 use crate::{
     alerts::{Alert, Severity},
@@ -218,7 +219,7 @@ impl From<revision::Revision> for lb_api::Revision {
     fn from(revision: revision::Revision) -> Self {
         Self {
             info: (&revision.record.info).into(),
-            text: revision::without_secrets(&revision.text),
+            text: secrets::mask(&revision.text),
         }
     }
 }

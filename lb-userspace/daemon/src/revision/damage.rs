@@ -1,17 +1,16 @@
-//! What can be wrong with the store.
+//! Errors of the store.
 
 use std::{fmt, io, path::PathBuf};
 
 use super::info::{RevisionNumber, RevisionState};
+use crate::durable::FileError;
 
-/// A file that can't be trusted. It is left as it is.
+/// A damaged file. It is left in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The revision that it belongs to.
     pub number: RevisionNumber,
-    /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the file, as a sentence without its subject.
     pub what: String,
 }
 
@@ -20,69 +19,65 @@ impl fmt::Display for Damage {
         let Self { number, path, what } = self;
         write!(
             f,
-            "revision {number} is damaged and is not used: {}: {what}; the file is left as it is",
+            "revision {number} is damaged and not used: {} {what}; the file is left in place",
             path.display()
         )
     }
 }
 
-/// The store can't do what it was asked for.
+/// An operation on the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The system refused.
     #[error("can't {what} {}: {source}", path.display())]
     System {
-        /// What was tried: `write`, `rename`.
+        /// The operation: `write`, `rename`.
         what: &'static str,
-        /// With what.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// There is no revision of this number.
-    #[error("there is no revision {number}{}; `evenkeel history` lists those there are", newest_hint(*newest))]
+    #[error("no revision {number}{}; run `evenkeel history` for a list", newest_hint(*newest))]
     Missing {
-        /// The number.
         number: RevisionNumber,
-        /// The newest there is.
+        /// The newest revision.
         newest: Option<RevisionNumber>,
     },
-    /// The file of the revision was damaged since it was read last.
+    /// The revision's file was damaged while the controller ran.
     #[error("{0}")]
     Damaged(Damage),
-    /// A state that is final can't change, and a revision is applied once only.
-    #[error("revision {number} is {} and can't become {}", name(has), name(new))]
+    /// Final states do not change, and no revision is applied twice.
+    #[error("revision {number} is {} and cannot become {}", name(has), name(new))]
     NotAStep {
-        /// The revision.
         number: RevisionNumber,
-        /// Its state.
         has: RevisionState,
-        /// The state that it can't have.
         new: RevisionState,
     },
-    /// The header can't be written.
-    #[error("can't write down revision {number}: {why}")]
-    Header {
-        /// The revision.
-        number: RevisionNumber,
-        /// Why.
-        why: String,
-    },
+    /// The revision cannot be encoded.
+    #[error("cannot write revision {number}: {why}")]
+    Header { number: RevisionNumber, why: String },
 }
 
 fn newest_hint(newest: Option<RevisionNumber>) -> String {
     newest.map_or_else(
-        || " (there is none at all)".to_owned(),
+        || " (there are none)".to_owned(),
         |newest| format!(" (the newest is {newest})"),
     )
 }
 
-/// A state as people call it.
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        Self::System {
+            what: error.operation,
+            path: error.path,
+            source: error.source,
+        }
+    }
+}
+
 const fn name(state: &RevisionState) -> &'static str {
     match state {
         RevisionState::Applying => "being applied",
         RevisionState::Baking { .. } => "baking",
-        RevisionState::AwaitingConfirm { .. } => "waiting to be confirmed",
+        RevisionState::AwaitingConfirm { .. } => "awaiting confirmation",
         RevisionState::Applied => "applied",
         RevisionState::RolledBack { .. } => "rolled back",
         RevisionState::Failed { .. } => "failed",

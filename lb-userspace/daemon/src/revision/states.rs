@@ -1,14 +1,14 @@
-//! Which revision is in force: rules over the states alone.
+//! Rules over revision states: which revision is active, and how unfinished ones end.
 
 use jiff::Timestamp;
 
 use super::info::{RevisionNumber, RevisionState};
 
-/// Whether a revision of this state is what the kernel is meant to hold.
+/// Whether the kernel should hold a revision of this state.
 ///
-/// One that is being applied is not, yet: until its result is written down, the one before counts.
+/// One that is being applied is not active yet: until its result is written, the one before is.
 #[must_use]
-pub const fn is_in_force(state: &RevisionState) -> bool {
+pub(super) const fn is_active(state: &RevisionState) -> bool {
     match state {
         RevisionState::Baking { .. }
         | RevisionState::AwaitingConfirm { .. }
@@ -19,7 +19,7 @@ pub const fn is_in_force(state: &RevisionState) -> bool {
     }
 }
 
-/// Whether nothing can become of it any more.
+/// Whether the state never changes again.
 #[must_use]
 pub const fn is_final(state: &RevisionState) -> bool {
     match state {
@@ -32,24 +32,24 @@ pub const fn is_final(state: &RevisionState) -> bool {
     }
 }
 
-/// Whether `to` may follow `from`: a state that is final stays, and nothing is applied twice. To say
-/// again what is so already is no mistake.
+/// Whether `to` may follow `from`. Final states do not change and nothing is applied twice; repeating
+/// a state is allowed.
 pub(super) fn is_step(from: &RevisionState, to: &RevisionState) -> bool {
     from == to || (!is_final(from) && !matches!(to, RevisionState::Applying))
 }
 
-/// What a start finds.
+/// What a start of the controller has to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AtStart {
-    /// The revision that must be in force; none if there is no good one. It may still bake or wait to
-    /// be confirmed: its state says until when.
+    /// The revision to activate, if any is good. It may still be baking or awaiting confirmation; its
+    /// state has the deadline.
     pub active: Option<RevisionNumber>,
-    /// Revisions that nobody finished, newest first, and what is to be written down of each, once
-    /// `active` is in the kernel. A start that does not get that far finds the same again.
+    /// Unfinished revisions, newest first, with the states to write once `active` is in the kernel. A
+    /// start that fails before that finds the same ones again.
     pub ended: Vec<(RevisionNumber, RevisionState)>,
 }
 
-/// What a start at `now` finds in these revisions, **newest first**.
+/// Decides what a start at `now` has to do. `revisions` are sorted newest first.
 pub(super) fn at_start<'a>(
     revisions: impl Iterator<Item = (RevisionNumber, &'a RevisionState)>,
     now: Timestamp,
@@ -57,10 +57,10 @@ pub(super) fn at_start<'a>(
     let mut found = AtStart::default();
     for (number, state) in revisions {
         match (ending(state, now), found.active) {
-            (None, None) if is_in_force(state) => found.active = Some(number),
+            (None, None) if is_active(state) => found.active = Some(number),
             (Some(end), None) => found.ended.push((number, end)),
             (_, Some(newer)) if !is_final(state) => {
-                let why = format!("it was not finished when revision {newer} took its place");
+                let why = format!("superseded by revision {newer} before it was finished");
                 found
                     .ended
                     .push((number, RevisionState::RolledBack { why, at: now }));
@@ -71,15 +71,16 @@ pub(super) fn at_start<'a>(
     found
 }
 
-/// What becomes of a revision in this state when the controller was away until `now`; `None`: nothing.
+/// Returns the final state of a revision in this state after the controller was away until `now`;
+/// `None` if it does not change.
 fn ending(state: &RevisionState, now: Timestamp) -> Option<RevisionState> {
     let rolled_back = |why| Some(RevisionState::RolledBack { why, at: now });
     match state {
         RevisionState::Applying => Some(RevisionState::Failed {
-            why: "the controller ended while it was being applied".to_owned(),
+            why: "the controller stopped while applying it".to_owned(),
         }),
         RevisionState::Baking { until } if *until <= now => rolled_back(format!(
-            "nobody watched it until {}: the controller did not run",
+            "the controller did not run until the end of the bake at {}",
             to_the_second(*until)
         )),
         RevisionState::AwaitingConfirm { until } if *until <= now => {
@@ -89,12 +90,12 @@ fn ending(state: &RevisionState, now: Timestamp) -> Option<RevisionState> {
     }
 }
 
-/// Why a revision was rolled back that had to be confirmed.
+/// Why a revision that had to be confirmed was rolled back.
 pub(crate) fn not_confirmed(until: Timestamp) -> String {
-    format!("it was not confirmed until {}", to_the_second(until))
+    format!("not confirmed by {}", to_the_second(until))
 }
 
-/// A time as people read it.
+/// Returns a time without fractions of a second, for display.
 pub(crate) fn to_the_second(at: Timestamp) -> Timestamp {
     at.round(jiff::Unit::Second).unwrap_or(at)
 }
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_the_documentation() {
+    fn follows_the_table_in_the_module_documentation() {
         let until = at(200);
         let good = RevisionState::Applied;
         let table = [
@@ -156,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_newest_that_is_good_is_in_force(states in prop::collection::vec(state(), 0..8)) {
+        fn the_newest_good_revision_is_active(states in prop::collection::vec(state(), 0..8)) {
             let now = at(100);
             let found = start(&states, now);
             let holds = |state: &RevisionState| match state {
@@ -169,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_down_makes_the_next_start_clean(
+        fn writing_the_final_states_leaves_nothing_for_the_next_start(
             mut states in prop::collection::vec(state(), 0..8),
             later in 0i64..300,
         ) {
@@ -177,10 +178,10 @@ mod tests {
             for (number, end) in &first.ended {
                 let state = &mut states[*number as usize - 1];
                 prop_assert!(is_step(state, end), "{:?} → {:?}", state, end);
-                prop_assert!(is_final(end) && !is_in_force(end));
+                prop_assert!(is_final(end) && !is_active(end));
                 *state = end.clone();
             }
-            // The same again, at once; and whenever the next start is, at most one is unfinished.
+            // The next start, whenever it is, finds at most one unfinished revision.
             let second = start(&states, at(100));
             prop_assert_eq!(second.active, first.active);
             prop_assert_eq!(second.ended, vec![]);
@@ -190,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn steps_only_lead_forward(from in state(), to in state()) {
+        fn final_states_do_not_change(from in state(), to in state()) {
             if is_step(&from, &to) && from != to {
                 prop_assert!(!is_final(&from));
                 prop_assert!(!matches!(to, RevisionState::Applying));

@@ -1,4 +1,4 @@
-//! The store itself.
+//! Reads and writes the revisions of a node.
 
 use std::{
     collections::BTreeMap,
@@ -12,73 +12,64 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     damage::{Damage, StoreError},
-    file,
+    file::{self, FILES},
     info::{RevisionInfo, RevisionNumber, RevisionState},
-    secrets,
     states::{self, AtStart},
 };
 use lb_model::{
     config::{self, Config, ConfigErrors},
     planner::Guard,
+    secrets,
 };
 
 /// Folder of the revisions in the state folder.
 const FOLDER: &str = "revisions";
-/// Only the owner: texts may have the hash seed in them.
+/// Only the owner may read them: a text may have the hash seed in it.
 const FOLDER_MODE: u32 = 0o700;
 const REVISION: &str = "revision";
 const STATE: &str = "state";
 
-/// SHA-256 of a text, in hex: of a revision's ([`RevisionInfo::digest`]), or of the configuration
-/// file ([`Record::file_digest`]).
+/// Returns the SHA-256 of a text in hex, for [`RevisionInfo::digest`] and [`Record::file_digest`].
 #[must_use]
 pub fn digest(text: &str) -> String {
     file::sha256(text.as_bytes())
 }
 
-/// A revision that is to be written down.
+/// A revision to append.
 #[derive(Clone)]
 pub struct New {
-    /// The configuration (TOML), secrets and all.
+    /// The configuration (TOML), with its secrets.
     pub text: String,
-    /// The folder that relative paths in the text begin at. Changes made by edits keep that of their
-    /// parent.
+    /// The folder that relative paths in the text are relative to. Edits keep that of their parent.
     pub base: PathBuf,
-    /// The revision that it changes.
     pub parent: Option<RevisionNumber>,
-    /// When it was accepted.
     pub at: Timestamp,
-    /// Who asked for it.
     pub who: String,
-    /// How: `start`, `reload`, `apply FILE`.
+    /// `start`, `reload`, `apply FILE` and so on.
     pub how: String,
-    /// Why, if the caller said.
     pub why: Option<String>,
-    /// Guards that were forced.
     pub forced: Vec<Guard>,
-    /// SHA-256 of the configuration file when it was last taken in ([`digest`]).
+    /// [`digest`] of the configuration file when it was last applied.
     pub file_digest: Option<String>,
-    /// What becomes of it: [`RevisionState::Applying`] for all but the first.
+    /// [`RevisionState::Applying`] for all but the first.
     pub state: RevisionState,
 }
 
-/// What is known of a revision, without its text.
+/// A revision without its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What everybody may know.
     pub info: RevisionInfo,
-    /// The folder that relative paths in the text begin at.
+    /// The folder that relative paths in the text are relative to.
     pub base: PathBuf,
-    /// SHA-256 of the configuration file when it was last taken in.
+    /// [`digest`] of the configuration file when it was last applied.
     pub file_digest: Option<String>,
 }
 
-/// A revision. `Debug` does not show its text, which may have secrets in it.
+/// A revision. `Debug` omits the text, which may contain secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Revision {
-    /// What is known of it.
     pub record: Record,
-    /// The configuration (TOML), secrets and all.
+    /// The configuration (TOML), with its secrets.
     pub text: String,
 }
 
@@ -96,7 +87,7 @@ impl fmt::Debug for Revision {
 }
 
 impl Revision {
-    /// The configuration, read again. It means what it meant when it was accepted, unless a file that
+    /// Parses the configuration again. It means the same as when it was accepted, unless a file that
     /// it names (`hash_seed_file`) has changed.
     ///
     /// # Errors
@@ -106,7 +97,7 @@ impl Revision {
         config::parse(&self.file_name(), &self.text)
     }
 
-    /// A name for messages about the text, in the folder that its relative paths begin at.
+    /// Returns a file name for error messages, in the folder that relative paths are relative to.
     #[must_use]
     pub fn file_name(&self) -> String {
         let name = format!("revision-{}", self.record.info.number);
@@ -114,7 +105,7 @@ impl Revision {
     }
 }
 
-/// The first line of a revision's body.
+/// The first line of a revision file's body.
 #[derive(Serialize, Deserialize)]
 struct Header {
     number: RevisionNumber,
@@ -126,7 +117,7 @@ struct Header {
     forced: Vec<Guard>,
     file_digest: Option<String>,
     base: PathBuf,
-    /// Until there is a file for the state.
+    /// Valid until there is a file for the state.
     state: RevisionState,
 }
 
@@ -164,25 +155,26 @@ impl Header {
     }
 }
 
-/// The revisions of a node. One process at a time may have it open (the lock of the state folder).
+/// The revisions of a node. One process at a time may open it; the lock of the state folder ensures
+/// that.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
     records: BTreeMap<RevisionNumber, Record>,
-    /// The number of the next revision: higher than all that were ever tried.
+    /// Higher than every number ever tried.
     next: RevisionNumber,
 }
 
 impl Store {
-    /// Opens the store of a state folder, and makes it if there is none. Files that can't be trusted
-    /// are passed over and told of; they must be told loudly.
+    /// Opens or creates the store in a state folder. Damaged files are skipped and returned, for the
+    /// caller to log as errors.
     ///
     /// # Errors
     ///
-    /// The folder can't be made or read.
+    /// The folder cannot be created or read.
     pub fn open(state_dir: &Path) -> Result<(Self, Vec<Damage>), StoreError> {
         let folder = state_dir.join(FOLDER);
-        make_folder(&folder)?;
+        create_folder(&folder)?;
         let mut store = Self {
             folder,
             records: BTreeMap::new(),
@@ -202,15 +194,15 @@ impl Store {
         Ok((store, damages))
     }
 
-    /// Removes what a crash left unfinished; says which revisions there are.
+    /// Removes temporary files that a crash left; returns the numbers of the revisions.
     fn sweep(&mut self) -> Result<Vec<RevisionNumber>, StoreError> {
         let failed = |source| failed("read", &self.folder, source);
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             let Some(name) = name.to_str() else { continue };
-            if let Some(number) = numbered(name, file::TEMPORARY) {
-                file::remove(&self.folder.join(name));
+            if let Some(number) = numbered(name, FILES.suffix) {
+                FILES.remove(&self.folder.join(name));
                 self.next = self.next.max(number + 1);
             } else if let Some(number) = numbered(name, "") {
                 self.next = self.next.max(number + 1);
@@ -229,7 +221,7 @@ impl Store {
 
     fn read(&self, number: RevisionNumber) -> Result<Revision, StoreError> {
         let path = self.path(number, REVISION);
-        let bytes = fs::read(&path).map_err(|error| format!("it can't be read: {error}"));
+        let bytes = fs::read(&path).map_err(|error| format!("cannot be read: {error}"));
         let damaged = |what| StoreError::Damaged(Damage { number, path, what });
         let body = match bytes.and_then(|bytes| file::unseal(REVISION, &bytes)) {
             Ok(body) => body,
@@ -241,36 +233,40 @@ impl Store {
                 record: header.into_record(text),
                 text: text.to_owned(),
             }),
-            Ok(header) => Err(damaged(format!("it is revision {}", header.number))),
-            Err(error) => Err(damaged(format!("its header is not understood: {error}"))),
+            Ok(header) => Err(damaged(format!("is revision {}", header.number))),
+            Err(error) => Err(damaged(format!("has an invalid header: {error}"))),
         }
     }
 
-    /// The record with the state that was written down last.
+    /// Returns the record with the state from its file, if there is one.
     fn with_state(&self, mut record: Record, damages: &mut Vec<Damage>) -> Record {
         let number = record.info.number;
         let path = self.path(number, STATE);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return record,
-            read => read.map_err(|error| format!("it can't be read: {error}")),
+            read => read.map_err(|error| format!("cannot be read: {error}")),
         };
         let state = bytes
             .and_then(|bytes| file::unseal(STATE, &bytes))
-            .and_then(|body| serde_json::from_str(&body).map_err(|error| error.to_string()));
+            .and_then(|body| {
+                serde_json::from_str(&body)
+                    .map_err(|error| format!("has an invalid state: {error}"))
+            });
         record.info.state = state.unwrap_or_else(|what| {
-            let why = "what became of it is not known: the file of its state is damaged".to_owned();
+            let why = "unknown: its state file is damaged".to_owned();
             damages.push(Damage { number, path, what });
             RevisionState::Failed { why }
         });
         record
     }
 
-    /// Writes down a revision, and gives it the next number.
+    /// Appends a revision under the next number.
     ///
     /// # Errors
     ///
-    /// The disk refused; there is no such revision then. (If even the undoing fails, the next start
-    /// may find one; being not applied, it is not used.) Its number is not used again.
+    /// The file cannot be written. The revision then does not exist, and its number is not reused. If
+    /// removing the file fails too, the next start may find it, but does not use it: it was not
+    /// applied.
     pub fn append(&mut self, new: New) -> Result<Revision, StoreError> {
         let number = self.next;
         self.next += 1;
@@ -303,21 +299,21 @@ impl Store {
         let json = serde_json::to_string(&new).map_err(|error| header(error.to_string()))?;
         let path = self.path(number, REVISION);
         let sealed = file::seal(REVISION, &format!("{json}\n{text}"));
-        if let Err(error) = file::replace(&path, &sealed) {
-            file::remove(&path);
-            return Err(error);
+        if let Err(error) = FILES.replace(&path, sealed.as_bytes()) {
+            FILES.remove(&path);
+            return Err(error.into());
         }
         let record = new.into_record(&text);
         self.records.insert(number, record.clone());
         Ok(Revision { record, text })
     }
 
-    /// Writes down what became of a revision.
+    /// Writes the state of a revision.
     ///
     /// # Errors
     ///
-    /// There is no such revision; its state is final ([`states::is_final`]); or the disk refused: then
-    /// the state counts as it was, the disk may have either, and the call may be made again.
+    /// There is no such revision, its state is final ([`states::is_final`]), or the file cannot be
+    /// written: then the store keeps the old state, the disk has either, and the call can be repeated.
     pub fn set_state(
         &mut self,
         number: RevisionNumber,
@@ -336,10 +332,8 @@ impl Store {
             why: error.to_string(),
         })?;
         if has != state {
-            file::replace(
-                &self.path(number, STATE),
-                &file::seal(STATE, &format!("{json}\n")),
-            )?;
+            let sealed = file::seal(STATE, &format!("{json}\n"));
+            FILES.replace(&self.path(number, STATE), sealed.as_bytes())?;
         }
         if let Some(record) = self.records.get_mut(&number) {
             record.info.state = state;
@@ -347,16 +341,16 @@ impl Store {
         Ok(())
     }
 
-    /// What is known of all revisions, oldest first.
+    /// Returns all revisions, oldest first.
     pub fn list(&self) -> impl DoubleEndedIterator<Item = &Record> {
         self.records.values()
     }
 
-    /// What is known of a revision.
+    /// Returns a revision without its text.
     ///
     /// # Errors
     ///
-    /// There is none of this number.
+    /// There is no such revision.
     pub fn record(&self, number: RevisionNumber) -> Result<&Record, StoreError> {
         self.records
             .get(&number)
@@ -366,26 +360,25 @@ impl Store {
             })
     }
 
-    /// A revision with its text, from the disk.
+    /// Reads a revision with its text from the disk.
     ///
     /// # Errors
     ///
-    /// There is none of this number, or it was damaged meanwhile.
+    /// There is no such revision, or its file was damaged meanwhile.
     pub fn get(&self, number: RevisionNumber) -> Result<Revision, StoreError> {
         let record = self.record(number)?.clone();
         let text = self.read(number)?.text;
         Ok(Revision { record, text })
     }
 
-    /// The revision that is in force: the newest that is applied, baking or waiting to be confirmed.
+    /// Returns the active revision: the newest that is applied, baking or awaiting confirmation.
     #[must_use]
     pub fn head(&self) -> Option<&Record> {
         let mut newest_first = self.list().rev();
-        newest_first.find(|record| states::is_in_force(&record.info.state))
+        newest_first.find(|record| states::is_active(&record.info.state))
     }
 
-    /// The newest revision before this one that was applied for good: where a rollback of `number`
-    /// leads.
+    /// Returns the newest applied revision before `number`, to which a rollback of `number` goes.
     #[must_use]
     pub fn previous_good(&self, number: RevisionNumber) -> Option<&Record> {
         let mut older = self.records.range(..number).rev();
@@ -393,15 +386,15 @@ impl Store {
         good.map(|(_, record)| record)
     }
 
-    /// The newest revision that is not finished: being applied, baking, or waiting.
+    /// Returns the newest revision that is being applied, baking or awaiting confirmation.
     #[must_use]
     pub fn unfinished(&self) -> Option<&Record> {
         let mut newest_first = self.list().rev();
         newest_first.find(|record| !states::is_final(&record.info.state))
     }
 
-    /// What a start at `now` (the clock on the wall) has to put in force, and what it has to write
-    /// down after that. Changes nothing.
+    /// Decides what a start at `now` (wall clock) has to activate, and what to write after that.
+    /// Changes nothing.
     #[must_use]
     pub fn at_start(&self, now: Timestamp) -> AtStart {
         let newest_first = self.list().rev();
@@ -411,14 +404,14 @@ impl Store {
         )
     }
 
-    /// The unified diff of two revisions' texts, with secrets masked; empty if they are the same.
+    /// Returns a unified diff of two revisions, with secrets masked; empty if they are the same.
     ///
     /// # Errors
     ///
     /// As [`Self::get`].
     pub fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> Result<String, StoreError> {
         let (old, new) = (self.get(from)?, self.get(to)?);
-        let (old, new) = secrets::masked_pair(&old.text, &new.text);
+        let (old, new) = secrets::mask_pair(&old.text, &new.text);
         let (a, b) = (format!("revision {from}"), format!("revision {to}"));
         let diff = similar::TextDiff::from_lines(&old, &new);
         Ok(diff.unified_diff().header(&a, &b).to_string())
@@ -433,7 +426,7 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
     }
 }
 
-/// The number of a file of the store, whose name ends with this after its kind.
+/// Parses `NUMBER.KIND` followed by `ending`.
 fn numbered(name: &str, ending: &str) -> Option<RevisionNumber> {
     let (number, kind) = name.strip_suffix(ending)?.split_once('.')?;
     let is_digits = number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -441,16 +434,19 @@ fn numbered(name: &str, ending: &str) -> Option<RevisionNumber> {
     (is_digits && [REVISION, STATE].contains(&kind)).then_some(number)
 }
 
-fn make_folder(folder: &Path) -> Result<(), StoreError> {
+fn create_folder(folder: &Path) -> Result<(), StoreError> {
     let make = || {
         crate::fault::point("revision: make folder")?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(FOLDER_MODE)
             .create(folder)?;
-        // One that was there, or that a umask made.
+        // The folder may have existed, or a umask applied.
         fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))
     };
-    make().map_err(|source| failed("make", folder, source))?;
-    folder.parent().map_or(Ok(()), file::sync_folder)
+    make().map_err(|source| failed("create", folder, source))?;
+    if let Some(parent) = folder.parent() {
+        FILES.flush_folder(parent)?;
+    }
+    Ok(())
 }

@@ -58,7 +58,7 @@ fn file_of(folder: &Path, name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn what_was_written_is_there_after_a_restart() {
+fn revisions_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path());
     assert!(store.head().is_none() && store.list().next().is_none());
@@ -81,7 +81,7 @@ fn what_was_written_is_there_after_a_restart() {
 }
 
 #[test]
-fn only_the_owner_reads_it_and_debug_does_not_show_it() {
+fn files_are_private_and_debug_omits_the_text() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(file_of(folder.path(), "")).unwrap();
     let store = filled(folder.path(), &[RevisionState::Applied]);
@@ -93,14 +93,14 @@ fn only_the_owner_reads_it_and_debug_does_not_show_it() {
     let shown = format!(
         "{revision:?} {:?} {:?}",
         new("x"),
-        without_secrets(&revision.text)
+        lb_model::secrets::mask(&revision.text)
     );
     assert!(!shown.contains(SEED), "{shown}");
     assert!(revision.text.contains(SEED));
 }
 
 #[test]
-fn relative_files_mean_the_same_after_a_restart() {
+fn relative_paths_mean_the_same_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let etc = folder.path().join("etc");
     fs::create_dir(&etc).unwrap();
@@ -119,7 +119,7 @@ fn relative_files_mean_the_same_after_a_restart() {
 }
 
 #[test]
-fn unknown_numbers_and_states_that_can_not_follow_are_refused() {
+fn rejects_unknown_numbers_and_impossible_transitions() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = filled(folder.path(), &[RevisionState::Applied]);
     let error = store.get(9).unwrap_err().to_string();
@@ -128,7 +128,7 @@ fn unknown_numbers_and_states_that_can_not_follow_are_refused() {
     let error = error.to_string();
     assert_eq!(
         error,
-        "revision 1 is applied and can't become being applied"
+        "revision 1 is applied and cannot become being applied"
     );
     store.set_state(1, RevisionState::Applied).unwrap();
 }
@@ -156,7 +156,7 @@ fn snapshot(store: &Store) -> Vec<(Record, String)> {
         .collect()
 }
 
-/// Runs `change` with a fault at each of its points, and looks at what a restart finds.
+/// Runs `change` with a fault at each of its points. A restart must find the old state or the new.
 fn at_every_fault(
     arm: impl Fn(u64) -> Faults,
     prepare: impl Fn(&Path) -> Store,
@@ -196,7 +196,7 @@ fn at_every_fault(
 }
 
 #[test]
-fn an_append_that_ends_anywhere_leaves_the_old_or_the_new() {
+fn an_interrupted_append_leaves_the_old_or_the_new_state() {
     let prepare = |folder: &Path| filled(folder, &[RevisionState::Applied]);
     let change = |store: &mut Store| store.append(new("next")).map(drop);
     at_every_fault(Faults::crash_at, prepare, change);
@@ -204,7 +204,7 @@ fn an_append_that_ends_anywhere_leaves_the_old_or_the_new() {
 }
 
 #[test]
-fn a_state_that_is_not_written_leaves_the_old_or_the_new() {
+fn an_interrupted_state_change_leaves_the_old_or_the_new_state() {
     let until = at(100);
     let prepare = move |folder: &Path| {
         filled(
@@ -218,7 +218,7 @@ fn a_state_that_is_not_written_leaves_the_old_or_the_new() {
 }
 
 #[test]
-fn opening_can_fail_and_be_tried_again() {
+fn a_failed_open_can_be_repeated() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path(), &[RevisionState::Applied]);
     for point in 1..=2 {
@@ -230,7 +230,7 @@ fn opening_can_fail_and_be_tried_again() {
 }
 
 #[test]
-fn a_failed_append_can_be_tried_again() {
+fn a_failed_append_can_be_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = filled(folder.path(), &[RevisionState::Applied]);
     for point in 1..=6 {
@@ -239,17 +239,17 @@ fn a_failed_append_can_be_tried_again() {
         drop(faults);
     }
     let number = store.append(new("y")).unwrap().record.info.number;
-    assert_eq!(number, 8, "no number is used twice");
+    assert_eq!(number, 8, "numbers are not reused");
     assert_eq!(numbers(&open(folder.path())), [1, 8]);
 }
 
 #[test]
-fn a_damaged_newest_revision_is_told_and_passed_over() {
-    type Harm = fn(Vec<u8>) -> Vec<u8>;
-    let harms: [(Harm, &str); 6] = [
+fn reports_and_skips_a_damaged_newest_revision() {
+    type Damaging = fn(Vec<u8>) -> Vec<u8>;
+    let damages: [(Damaging, &str); 6] = [
         (|bytes| bytes[..bytes.len() - 1].to_vec(), "SHA-256"),
         (|bytes| bytes[..10].to_vec(), "does not begin with"),
-        (|_| Vec::new(), "it is empty"),
+        (|_| Vec::new(), "is empty"),
         (|_| vec![0; 4096], "does not begin with"),
         (
             |mut bytes| {
@@ -264,16 +264,16 @@ fn a_damaged_newest_revision_is_told_and_passed_over() {
                 let text = String::from_utf8(bytes).unwrap();
                 text.replace("revision 1 ", "revision 2 ").into_bytes()
             },
-            "it has format 2",
+            "has format version 2",
         ),
     ];
-    for (harm, what) in harms {
+    for (damage, what) in damages {
         let folder = tempfile::tempdir().unwrap();
         let good = RevisionState::Applied;
         filled(folder.path(), &[good.clone(), good.clone()]);
         let path = file_of(folder.path(), "00000002.revision");
-        let harmed = harm(fs::read(&path).unwrap());
-        fs::write(&path, &harmed).unwrap();
+        let damaged = damage(fs::read(&path).unwrap());
+        fs::write(&path, &damaged).unwrap();
 
         let (mut store, damages) = Store::open(folder.path()).unwrap();
         assert_eq!(damages.len(), 1);
@@ -285,16 +285,16 @@ fn a_damaged_newest_revision_is_told_and_passed_over() {
         assert_eq!(store.head().unwrap().info.number, 1);
         assert_eq!(store.at_start(at(9)).active, Some(1));
         assert!(matches!(store.get(2), Err(StoreError::Missing { .. })));
-        // It stays, and its number is not used again.
+        // The file stays, and its number is not reused.
         let number = store.append(new("x")).unwrap().record.info.number;
         assert_eq!(number, 3);
-        assert_eq!(fs::read(&path).unwrap(), harmed);
+        assert_eq!(fs::read(&path).unwrap(), damaged);
     }
 }
 
-/// As of a disk with a bad sector: reading gives an error.
+/// Like a bad sector: reading fails.
 #[test]
-fn what_cannot_be_read_is_damaged() {
+fn an_unreadable_file_counts_as_damaged() {
     for kind in ["revision", "state"] {
         let folder = tempfile::tempdir().unwrap();
         let good = RevisionState::Applied;
@@ -311,7 +311,7 @@ fn what_cannot_be_read_is_damaged() {
 }
 
 #[test]
-fn a_revision_with_a_damaged_state_is_not_put_in_force() {
+fn a_revision_with_a_damaged_state_is_not_active() {
     let folder = tempfile::tempdir().unwrap();
     filled(
         folder.path(),
@@ -334,14 +334,14 @@ fn a_revision_with_a_damaged_state_is_not_put_in_force() {
 }
 
 #[test]
-fn a_file_under_another_number_is_damage() {
+fn a_file_with_the_wrong_number_counts_as_damaged() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path(), &[RevisionState::Applied]);
     let (from, to) = ("00000001.revision", "00000005.revision");
     fs::copy(file_of(folder.path(), from), file_of(folder.path(), to)).unwrap();
     let (mut store, damages) = Store::open(folder.path()).unwrap();
     assert!(
-        damages[0].to_string().contains("it is revision 1"),
+        damages[0].to_string().contains("is revision 1"),
         "{}",
         damages[0]
     );
@@ -349,7 +349,7 @@ fn a_file_under_another_number_is_damage() {
 }
 
 #[test]
-fn a_file_that_was_harmed_while_running_is_an_error() {
+fn a_file_damaged_while_running_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let store = filled(folder.path(), &[RevisionState::Applied]);
     fs::write(file_of(folder.path(), "00000001.revision"), "gone").unwrap();
@@ -357,7 +357,7 @@ fn a_file_that_was_harmed_while_running_is_an_error() {
 }
 
 #[test]
-fn numbers_of_files_that_are_gone_are_not_used_again() {
+fn numbers_of_deleted_files_are_not_reused() {
     let folder = tempfile::tempdir().unwrap();
     filled(
         folder.path(),
@@ -393,8 +393,8 @@ fn end() -> impl Strategy<Value = RevisionState> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever was written and whenever it ended: a start has one answer, gives it again when it
-    /// dies in the middle of writing it down, and leaves a store that says the same.
+    /// A start that dies while writing the final states decides the same the next time, and leaves a
+    /// store that agrees.
     #[test]
     fn a_start_settles_the_store(
         ends in prop::collection::vec(end(), 0..6),

@@ -4,6 +4,8 @@ use std::{cell::RefCell, fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use crate::secrets;
+
 /// One thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -108,7 +110,13 @@ impl ConfigErrors {
                 .map_or((0, 0), |span| (span.start, span.end))
         });
         problems.dedup();
-        let text = without_secrets(text);
+        for problem in &mut problems {
+            // They may quote the text.
+            for words in [&mut problem.title, &mut problem.label, &mut problem.help] {
+                *words = secrets::star(words);
+            }
+        }
+        let text = secrets::star(text);
         Self {
             file: file.to_owned(),
             lines: Lines::of(&text),
@@ -243,77 +251,9 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// The text with the values of secrets starred out, and everything else where it was: what is drawn
-/// ends up in logs and bug reports.
-fn without_secrets(text: &str) -> String {
-    let text = ["hash_seed", "webhook_secret"]
-        .iter()
-        .fold(text.to_owned(), |text, key| starred(&text, key));
-    without_hex(&text)
-}
-
-fn starred(text: &str, key: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(key) {
-        let (before, after) = rest.split_at(at + key.len());
-        out.push_str(before);
-        rest = after;
-        let value = rest.trim_start_matches(['"', '\'', ' ', '\t']);
-        let Some(value) = value.strip_prefix('=') else {
-            continue;
-        };
-        let (equals, value) = rest.split_at(rest.len() - value.len());
-        out.push_str(equals);
-        let secret = value.find(['\n', ',', '}', '#']).unwrap_or(value.len());
-        for c in value[..secret].chars() {
-            match c {
-                '"' | '\'' | ' ' | '\t' | '\r' => out.push(c),
-                _ => out.extend(std::iter::repeat_n('*', c.len_utf8())),
-            }
-        }
-        rest = &value[secret..];
-    }
-    out + rest
-}
-
-/// Stars out what looks like a seed, under whatever key it was typed.
-fn without_hex(text: &str) -> String {
-    const LIKE_A_SEED: usize = 24;
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_hexdigit())
-            .unwrap_or(rest.len());
-        match &rest[..end] {
-            run if run.len() >= LIKE_A_SEED => out.extend(std::iter::repeat_n('*', run.len())),
-            run => out.push_str(run),
-        }
-        let other = rest[end..].find(|c: char| c.is_ascii_hexdigit());
-        let next = other.map_or(rest.len(), |at| end + at);
-        out.push_str(&rest[end..next]);
-        rest = &rest[next..];
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_starred_and_nothing_moves() {
-        let text =
-            "[node]\nhash_seed_file = \"seed\"\nhash_seed = \"00ff\" # mine\nnode.hash_seed='é1'";
-        let starred =
-            "[node]\nhash_seed_file = \"seed\"\nhash_seed = \"****\" # mine\nnode.hash_seed='***'";
-        assert_eq!(without_secrets(text), starred);
-        assert_eq!(text.len(), starred.len());
-        let text = "hash_sed = \"000102030405060708090a0b0c0d0e0f\"\nport = 443";
-        let starred = format!("hash_sed = \"{}\"\nport = 443", "*".repeat(32));
-        assert_eq!(without_secrets(text), starred);
-    }
 
     #[test]
     fn positions_count_characters_from_one() {
