@@ -34,7 +34,7 @@ pub struct Host {
     /// Sysctls by their name with dots.
     pub sysctls: BTreeMap<String, String>,
     /// Ways to the backends of the configuration.
-    pub next_hops: nexthop::Table,
+    pub next_hops: nexthop::NextHops,
     /// Ports, if the configuration has `nat`.
     pub ports: Option<Ports>,
     /// The folder of the revisions, if there is a configuration.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lb_daemon::nexthop::{Reason, Resolver, State, Table};
+use lb_daemon::nexthop::{NextHopState, NextHops, Resolver, UnresolvedReason};
 use tokio::sync::watch;
 
 use crate::host::{in_network_namespace, run};
@@ -65,9 +65,9 @@ fn beside_a_neighbour(test: impl AsyncFnOnce(&Neighbour) + Send) {
 
 /// Waits until what is known about a backend is as expected.
 async fn wait(
-    table: &mut watch::Receiver<Table>,
+    table: &mut watch::Receiver<NextHops>,
     backend: &str,
-    expected: impl Fn(&State) -> bool,
+    expected: impl Fn(&NextHopState) -> bool,
 ) {
     let backend: IpAddr = backend.parse().unwrap();
     let found = tokio::time::timeout(
@@ -82,7 +82,7 @@ async fn wait(
     );
 }
 
-fn mac_is(mac: u8) -> impl Fn(&State) -> bool {
+fn mac_is(mac: u8) -> impl Fn(&NextHopState) -> bool {
     move |state| {
         state
             .resolved()
@@ -90,8 +90,8 @@ fn mac_is(mac: u8) -> impl Fn(&State) -> bool {
     }
 }
 
-fn because(reason: fn(&Reason) -> bool) -> impl Fn(&State) -> bool {
-    move |state| matches!(state, State::Unresolved(why) if reason(why))
+fn because(reason: fn(&UnresolvedReason) -> bool) -> impl Fn(&NextHopState) -> bool {
+    move |state| matches!(state, NextHopState::Unresolved(why) if reason(why))
 }
 
 fn addresses(list: &[&str]) -> Vec<IpAddr> {
@@ -183,23 +183,28 @@ fn what_can_not_be_resolved_has_a_reason() {
         run("ip route add blackhole 10.7.0.0/16");
         let resolver = Resolver::start(addresses(&backends)).unwrap();
         let mut table = resolver.watch();
-        wait(&mut table, "10.1.0.1", because(|why| *why == Reason::Local)).await;
+        wait(
+            &mut table,
+            "10.1.0.1",
+            because(|why| *why == UnresolvedReason::Local),
+        )
+        .await;
         for backend in ["10.200.0.1", "fd99::1", "10.1.0.255", "10.7.0.1"] {
             wait(
                 &mut table,
                 backend,
-                because(|why| matches!(why, Reason::NoRoute { .. })),
+                because(|why| matches!(why, UnresolvedReason::NoRoute { .. })),
             )
             .await;
         }
         wait(
             &mut table,
             "10.1.0.50",
-            because(|why| matches!(why, Reason::NoAnswer { .. })),
+            because(|why| matches!(why, UnresolvedReason::NoAnswer { .. })),
         )
         .await;
         for state in table.borrow().values() {
-            if let State::Unresolved(reason) = state {
+            if let NextHopState::Unresolved(reason) = state {
                 println!("{reason}");
             }
         }
@@ -215,7 +220,7 @@ fn what_can_not_be_resolved_has_a_reason() {
         wait(
             &mut table,
             "10.1.0.50",
-            because(|why| matches!(why, Reason::InterfaceDown { .. })),
+            because(|why| matches!(why, UnresolvedReason::InterfaceDown { .. })),
         )
         .await;
         neighbour.run("ip link set far up");
@@ -224,7 +229,7 @@ fn what_can_not_be_resolved_has_a_reason() {
         wait(
             &mut table,
             "10.1.0.50",
-            because(|why| matches!(why, Reason::NoRoute { .. })),
+            because(|why| matches!(why, UnresolvedReason::NoRoute { .. })),
         )
         .await;
     });

@@ -135,7 +135,7 @@ fn a_backend_without_a_way_is_told_and_a_packet_that_met_it_is_logged() {
     let lab = site::build().unwrap();
     let site = start(&lab, with_a_lost_vip);
     let said = await_kind(&site, "EvenkeelNoNextHop");
-    assert!(said.contains("no way to nobody of lost"), "{said}");
+    assert!(said.contains("no route to nobody of lost"), "{said}");
     let to = SocketAddr::new(site.vip.ip(), 81);
     let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
     assert!(lab.clients[0].ns.enter(connect).is_err());

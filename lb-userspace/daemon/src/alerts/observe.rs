@@ -267,7 +267,7 @@ fn routes(vip: &VipState) -> Option<Condition> {
         .collect();
     let first = lost.first()?;
     let names: Vec<&str> = lost.iter().map(|member| member.backend.as_str()).collect();
-    let summary = format!("no way to {} of {}", listed(&names), vip.name);
+    let summary = format!("no route to {} of {}", listed(&names), vip.name);
     let key = format!("no_next_hop:{}", vip.name);
     let condition = Condition::new(key, "no_next_hop", Severity::Critical, summary);
     let condition = condition.vip(&vip.name).backends(names);

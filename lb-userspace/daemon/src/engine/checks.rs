@@ -185,7 +185,7 @@ impl Actor {
             .cloned()
             .collect();
         for state in self.routes.borrow().values() {
-            if let nexthop::State::Resolved(route) = state {
+            if let nexthop::NextHopState::Resolved(route) = state {
                 interfaces.insert(route.ifname.clone());
             }
         }

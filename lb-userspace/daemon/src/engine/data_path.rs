@@ -13,7 +13,7 @@ use super::actor::Actor;
 use crate::{
     alerts::{Condition, Severity},
     events::Entry,
-    nexthop::Table,
+    nexthop::NextHops,
     node::{Interface, InterfaceMode},
     reconciler::{Routes, Summary, load_options},
 };
@@ -105,7 +105,7 @@ impl Actor {
     fn put(
         &mut self,
         config: &Config,
-        table: &Table,
+        table: &NextHops,
         routes: Routes,
         known: &[String],
     ) -> Result<()> {

@@ -53,7 +53,7 @@ use crate::{
     events::{Event, Journal},
     http::Caller,
     metrics::{self, Facts},
-    nexthop::Table,
+    nexthop::NextHops,
     node::NodeState,
     revision::{Revision, RevisionInfo, RevisionNumber},
     traffic::SharedTraffic,
@@ -74,7 +74,7 @@ const QUEUE: usize = 64;
 pub struct Engine {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<Arc<NodeState>>,
-    routes: watch::Receiver<Table>,
+    routes: watch::Receiver<NextHops>,
     journal: Journal,
     traffic: SharedTraffic,
     alerts: Alerts,

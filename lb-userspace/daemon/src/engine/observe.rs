@@ -16,7 +16,7 @@ use crate::{
     clock::later,
     health::HealthStatus,
     metrics,
-    nexthop::Reason,
+    nexthop::UnresolvedReason,
     node::{MemberPhase, MemberState, NodeInfo, NodeState, RingSlots, VipState},
     reconciler::{MemberReport, ServiceId, VipReport},
     traffic::{MemberSample, Rates, Sample, Traffic, VipSample},
@@ -247,7 +247,8 @@ impl Actor {
         let reason = self.said.unresolved.get(&member.identity.address);
         // An address may have members of several VIPs, and a gateway is in the way of `l2` alone.
         let is_l2 = vip.forward == Forward::L2.code();
-        let reason = reason.filter(|why| is_l2 || !matches!(why, Reason::BehindGateway { .. }));
+        let reason =
+            reason.filter(|why| is_l2 || !matches!(why, UnresolvedReason::BehindGateway { .. }));
         Some(match reason {
             Some(reason) => reason.to_string(),
             None if self.reconciler.has_route_to(member.identity.address) => {

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::actor::Actor;
 use crate::{
-    nexthop::{Reason, State, Table},
+    nexthop::{NextHopState, NextHops, UnresolvedReason},
     reconciler::{Route, Routes},
 };
 use lb_model::config::Config;
@@ -26,11 +26,16 @@ const FIRST_ROUTES: Duration = Duration::from_secs(2);
 
 /// Waits until the kernel was asked about all backends and their neighbours answered, or not for
 /// some time: the others follow when they answer.
-pub(super) async fn wait_for(watch: &mut watch::Receiver<Table>, backends: &BTreeSet<IpAddr>) {
-    let known = |table: &Table| {
+pub(super) async fn wait_for(watch: &mut watch::Receiver<NextHops>, backends: &BTreeSet<IpAddr>) {
+    let known = |table: &NextHops| {
         backends.iter().all(|backend| {
             let state = table.get(backend);
-            state.is_some_and(|s| !matches!(s, State::Unresolved(Reason::Asking { .. })))
+            state.is_some_and(|s| {
+                !matches!(
+                    s,
+                    NextHopState::Unresolved(UnresolvedReason::Resolving { .. })
+                )
+            })
         })
     };
     // Running out of time, or out of a resolver, is found out later.
@@ -47,7 +52,7 @@ pub(super) fn backends_of(config: &Config) -> impl Iterator<Item = IpAddr> + '_ 
 #[derive(Default)]
 pub(super) struct Said {
     /// Ways that are not known, and why.
-    pub(super) unresolved: BTreeMap<IpAddr, Reason>,
+    pub(super) unresolved: BTreeMap<IpAddr, UnresolvedReason>,
     /// Backends that have no source.
     without_source: Vec<String>,
     /// Why the tables don't have the ways as they are now; the next tick tries again.
@@ -56,13 +61,13 @@ pub(super) struct Said {
 
 impl Actor {
     /// The ways as the tables need them; interfaces get their place in the egress table.
-    pub(super) fn routes(&mut self, table: &Table) -> Result<Routes> {
+    pub(super) fn routes(&mut self, table: &NextHops) -> Result<Routes> {
         let mut routes = Routes::new();
         for (&backend, state) in table {
             let resolved = match state {
-                State::Resolved(resolved) => resolved,
-                State::Unresolved(Reason::Asking { .. }) => continue,
-                State::Unresolved(_) => {
+                NextHopState::Resolved(resolved) => resolved,
+                NextHopState::Unresolved(UnresolvedReason::Resolving { .. }) => continue,
+                NextHopState::Unresolved(_) => {
                     routes.insert(backend, None);
                     continue;
                 }
@@ -115,17 +120,17 @@ impl Actor {
     }
 
     /// Says which ways are not known, and which are again: each once.
-    pub(super) fn report_routes(&mut self, table: &Table) {
+    pub(super) fn report_routes(&mut self, table: &NextHops) {
         for (&backend, state) in table {
             let l2 = self.reconciler.l2_backends_at(backend);
             let (reason, named) = match state {
                 // The answer is on its way.
-                State::Unresolved(Reason::Asking { .. }) => continue,
-                State::Unresolved(reason) => {
+                NextHopState::Unresolved(UnresolvedReason::Resolving { .. }) => continue,
+                NextHopState::Unresolved(reason) => {
                     (Some(reason.clone()), self.reconciler.backends_at(backend))
                 }
-                State::Resolved(route) if !l2.is_empty() => (route.obstacle_to_l2(), l2),
-                State::Resolved(_) => (None, Vec::new()),
+                NextHopState::Resolved(route) if !l2.is_empty() => (route.obstacle_to_l2(), l2),
+                NextHopState::Resolved(_) => (None, Vec::new()),
             };
             let before = match &reason {
                 Some(reason) => self.said.unresolved.insert(backend, reason.clone()),

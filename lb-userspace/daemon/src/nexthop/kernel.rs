@@ -1,4 +1,4 @@
-//! What the kernel says about links, neighbours and routes, by rtnetlink.
+//! Reads links, neighbours and routes by rtnetlink.
 
 use std::{collections::HashMap, net::IpAddr, num::NonZeroI32};
 
@@ -17,13 +17,12 @@ use rtnetlink::{
 
 use super::state::{Link, Neighbour, Route};
 
-/// Interfaces by their index.
+/// Interfaces by index.
 pub(super) type Links = HashMap<u32, Link>;
 
 /// Neighbours by interface and address.
 pub(super) type Neighbours = HashMap<(u32, IpAddr), Neighbour>;
 
-/// All interfaces.
 pub(super) async fn links(handle: &Handle) -> Result<Links, Error> {
     let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
     Ok(messages
@@ -55,7 +54,6 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-/// All neighbours.
 pub(super) async fn neighbours(handle: &Handle) -> Result<Neighbours, Error> {
     let messages: Vec<NeighbourMessage> = handle.neighbours().get().execute().try_collect().await?;
     Ok(messages.iter().filter_map(neighbour).collect())
@@ -79,14 +77,14 @@ fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Neighbour)> {
     }
     let neighbour = match (message.header.state, mac) {
         (NeighbourState::Failed, _) => Neighbour::Failed,
-        (NeighbourState::Incomplete | NeighbourState::None, _) | (_, None) => Neighbour::Asking,
-        (NeighbourState::Permanent | NeighbourState::Noarp, Some(mac)) => Neighbour::Fixed(mac),
+        (NeighbourState::Incomplete | NeighbourState::None, _) | (_, None) => Neighbour::Incomplete,
+        (NeighbourState::Permanent | NeighbourState::Noarp, Some(mac)) => Neighbour::Permanent(mac),
         (_, Some(mac)) => Neighbour::Known(mac),
     };
     Some(((message.header.ifindex, address?), neighbour))
 }
 
-/// The route to an address, as a packet of this host would take it.
+/// Looks up the route of this host to an address.
 pub(super) async fn route(handle: &Handle, address: IpAddr) -> Result<Route, Error> {
     let mut message = RouteMessage::default();
     (
@@ -102,17 +100,17 @@ pub(super) async fn route(handle: &Handle, address: IpAddr) -> Result<Route, Err
     let answer = handle.route().get(message).execute().boxed().next().await;
     match answer {
         Some(Ok(message)) => Ok(route_of(address, &message)),
-        // The kernel's way to say that there is none: unreachable, prohibited, blackhole.
+        // No route: unreachable, prohibited, blackhole.
         Some(Err(Error::NetlinkError(error))) => Ok(Route::None {
-            kernel: words(error.code),
+            kernel: error_text(error.code),
         }),
         Some(Err(error)) => Err(error),
         None => Err(Error::RequestFailed),
     }
 }
 
-/// The text of an error number as netlink has it.
-fn words(code: Option<NonZeroI32>) -> String {
+/// Returns the text of a netlink error code.
+fn error_text(code: Option<NonZeroI32>) -> String {
     let number = code.map_or(0, |code| code.get().saturating_abs());
     std::io::Error::from_raw_os_error(number).to_string()
 }
@@ -123,7 +121,7 @@ fn route_of(address: IpAddr, message: &RouteMessage) -> Route {
         RouteType::Local => return Route::Local,
         other => {
             return Route::None {
-                kernel: format!("the route's type is {other:?}"),
+                kernel: format!("route type {other:?}"),
             };
         }
     }
@@ -152,7 +150,7 @@ fn route_of(address: IpAddr, message: &RouteMessage) -> Route {
             mtu,
         },
         None => Route::None {
-            kernel: "the route has no interface".into(),
+            kernel: "route without an interface".into(),
         },
     }
 }
@@ -165,9 +163,9 @@ const fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Tells the kernel that a neighbour is in use (`NTF_USE`): it asks for one that it does not know,
-/// and confirms one that it has not heard of lately. Not for those that were set by hand: since
-/// Linux 5.16 this makes them ordinary ones, which are then asked for and forgotten.
+/// Marks a neighbour as in use (`NTF_USE`): the kernel resolves an unknown one and confirms a stale
+/// one. Not for permanent neighbours: since Linux 5.16 this would make them ordinary entries, which
+/// expire.
 pub(super) async fn use_neighbour(
     handle: &Handle,
     ifindex: u32,

@@ -1,12 +1,12 @@
-//! Next hops: which MAC address, through which interface, frames for a backend go to.
+//! Next hops: the interface and MAC address to which frames for a backend are sent.
 //!
-//! The data path never looks a route up. A [`Resolver`] asks the kernel for the route to each backend
-//! and for the neighbour on it, watches for changes, and keeps the kernel asking: frames that XDP
-//! sends don't count as use of a neighbour entry, so without being told the kernel would forget it.
+//! The data path does no route lookups. A [`Resolver`] asks the kernel for the route to each backend and
+//! its neighbour, watches for changes, and keeps neighbour entries fresh: frames sent by XDP do not
+//! count as use of an entry, so the kernel would let it expire.
 
 mod kernel;
 mod resolver;
 mod state;
 
 pub use resolver::{NextHopError, Resolver};
-pub use state::{Reason, Resolved, State, Table};
+pub use state::{NextHopState, NextHops, ResolvedNextHop, UnresolvedReason};

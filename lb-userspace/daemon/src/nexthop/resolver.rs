@@ -1,4 +1,4 @@
-//! The resolver: a task that keeps the ways to all backends up to date.
+//! The resolver: a task that keeps the next hops of all backends up to date.
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
@@ -22,16 +22,17 @@ use tracing::{debug, warn};
 
 use super::{
     kernel::{self, Links, Neighbours},
-    state::{Neighbour, Reason, Route, State, Table, decide},
+    state::{Neighbour, NextHopState, NextHops, Route, UnresolvedReason, decide},
 };
 
-/// Changes come in bursts: this long is waited for the rest of one.
+/// Debounce window: changes come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(5);
 
-/// The kernel believes a neighbour for 15 to 45 s without hearing of it.
+/// Interval for marking neighbours as in use. A neighbour is reachable for 15 to 45 s without
+/// confirmation.
 const REFRESH: Duration = Duration::from_secs(15);
 
-/// A neighbour that does not answer is asked for again this often.
+/// Retry interval for neighbours that do not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
 const GROUPS: [MulticastGroup; 6] = [
@@ -43,31 +44,29 @@ const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Ipv6Ifaddr,
 ];
 
-/// The resolver could not be started.
+/// The resolver cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[error("watch routes and neighbours by rtnetlink: {kernel}; CAP_NET_ADMIN is needed")]
+#[error("watch routes and neighbours by rtnetlink: {kernel}; CAP_NET_ADMIN is required")]
 pub struct NextHopError {
-    /// What the kernel said.
     #[source]
     pub kernel: io::Error,
 }
 
-/// Keeps the ways to a set of backends up to date, until it is dropped.
+/// Keeps the next hops of a set of backends up to date until it is dropped.
 #[derive(Debug)]
 pub struct Resolver {
     backends: watch::Sender<BTreeSet<IpAddr>>,
-    table: watch::Receiver<Table>,
+    table: watch::Receiver<NextHops>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Resolver {
-    /// Starts to resolve, in the network namespace of the calling thread. Must be called within a
-    /// tokio runtime.
+    /// Starts in the network namespace of the calling thread. Must be called within a tokio runtime.
     pub fn start(backends: impl IntoIterator<Item = IpAddr>) -> Result<Self, NextHopError> {
         let (connection, handle, messages) =
             new_multicast_connection(&GROUPS).map_err(|kernel| NextHopError { kernel })?;
         let (backends, wanted) = watch::channel(backends.into_iter().collect());
-        let (publish, table) = watch::channel(Table::new());
+        let (publish, table) = watch::channel(NextHops::new());
         let task = Task {
             handle,
             wanted,
@@ -90,15 +89,14 @@ impl Resolver {
         })
     }
 
-    /// Changes the set of backends.
     pub fn set_backends(&self, backends: impl IntoIterator<Item = IpAddr>) {
         self.backends.send_replace(backends.into_iter().collect());
     }
 
-    /// What is known about each backend, now and whenever it changes. A backend is in the table
-    /// once the kernel was asked about it.
+    /// Returns the next hops, now and whenever they change. A backend is in the table once the kernel
+    /// has been asked about it.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Table> {
+    pub fn watch(&self) -> watch::Receiver<NextHops> {
         self.table.clone()
     }
 }
@@ -111,7 +109,7 @@ impl Drop for Resolver {
     }
 }
 
-/// What has to be asked for again.
+/// What has to be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stale {
     Nothing,
@@ -120,14 +118,14 @@ enum Stale {
 }
 
 impl Stale {
-    /// What a message of the kernel makes stale.
+    /// What a message makes stale.
     fn by(message: &NetlinkMessage<RouteNetlinkMessage>) -> Self {
         use RouteNetlinkMessage as Message;
         match &message.payload {
             NetlinkPayload::InnerMessage(Message::NewNeighbour(_) | Message::DelNeighbour(_)) => {
                 Self::Neighbours
             }
-            // Anything else, among it that messages were lost.
+            // Everything else, including lost messages.
             _ => Self::All,
         }
     }
@@ -138,13 +136,13 @@ type Messages = futures_util::stream::BoxStream<'static, NetlinkMessage<RouteNet
 struct Task {
     handle: Handle,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
-    publish: watch::Sender<Table>,
+    publish: watch::Sender<NextHops>,
     links: Links,
     routes: HashMap<IpAddr, Route>,
     stale: Stale,
-    /// When all neighbours are used next.
+    /// When all neighbours are marked as in use next.
     refresh_at: Instant,
-    /// Whether those that did not answer are to be asked again.
+    /// Whether to resolve neighbours again that did not answer.
     retry: bool,
 }
 
@@ -153,12 +151,12 @@ impl Task {
         loop {
             let mut again = false;
             if let Err(error) = self.resolve().await {
-                warn!(%error, "asking the kernel for routes and neighbours failed; trying again");
+                warn!(%error, "cannot read routes and neighbours; retrying");
                 self.stale = Stale::All;
                 again = true;
             }
             self.retry = false;
-            again |= self.waiting();
+            again |= self.has_unresolved_neighbours();
             let retry_at = Instant::now() + RETRY;
             let wake_at = if again {
                 retry_at.min(self.refresh_at)
@@ -169,7 +167,7 @@ impl Task {
                 message = messages.next() => {
                     let Some(message) = message else { return };
                     self.stale = self.stale.max(Stale::by(&message));
-                    self.gather(&mut messages).await;
+                    self.drain_burst(&mut messages).await;
                 }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
@@ -188,33 +186,34 @@ impl Task {
         }
     }
 
-    /// Whether some neighbour has yet to answer.
-    fn waiting(&self) -> bool {
+    /// Whether some neighbour has not answered yet.
+    fn has_unresolved_neighbours(&self) -> bool {
         self.publish.borrow().values().any(|state| {
             matches!(
                 state,
-                State::Unresolved(Reason::Asking { .. } | Reason::NoAnswer { .. })
+                NextHopState::Unresolved(
+                    UnresolvedReason::Resolving { .. } | UnresolvedReason::NoAnswer { .. }
+                )
             )
         })
     }
 
-    /// Takes in the rest of a burst of messages.
-    async fn gather(&mut self, messages: &mut Messages) {
+    /// Reads the rest of a burst of messages.
+    async fn drain_burst(&mut self, messages: &mut Messages) {
         let until = Instant::now() + DEBOUNCE;
         while let Ok(Some(message)) = tokio::time::timeout_at(until, messages.next()).await {
             self.stale = self.stale.max(Stale::by(&message));
         }
     }
 
-    /// Asks the kernel for what is stale, publishes what changed, and tells the kernel which
-    /// neighbours are in use.
+    /// Reads what is stale, publishes changes, and marks neighbours as in use.
     async fn resolve(&mut self) -> Result<(), rtnetlink::Error> {
         let wanted = self.wanted.borrow_and_update().clone();
         if self.stale == Stale::All {
             self.links = kernel::links(&self.handle).await?;
             self.routes.clear();
         }
-        // The set may have changed just when something else woke us.
+        // The set may have changed while another event woke the task.
         self.routes.retain(|backend, _| wanted.contains(backend));
         for &backend in &wanted {
             if let Entry::Vacant(unknown) = self.routes.entry(backend) {
@@ -229,11 +228,11 @@ impl Task {
             *published = table;
             changed
         });
-        self.keep_alive(&neighbours).await;
+        self.mark_in_use(&neighbours).await;
         Ok(())
     }
 
-    fn table(&self, wanted: &BTreeSet<IpAddr>, neighbours: &Neighbours) -> Table {
+    fn table(&self, wanted: &BTreeSet<IpAddr>, neighbours: &Neighbours) -> NextHops {
         let before = self.publish.borrow();
         let state = |backend: &IpAddr| {
             let route = self.routes.get(backend)?;
@@ -254,9 +253,9 @@ impl Task {
         wanted.iter().filter_map(state).collect()
     }
 
-    /// Tells the kernel which neighbours are in use: all when it is time for that, those that did
-    /// not answer when they are to be asked again, those that it does not know at once.
-    async fn keep_alive(&mut self, neighbours: &Neighbours) {
+    /// Marks neighbours as in use: unknown ones at once, failed ones at a retry, all others at a
+    /// refresh.
+    async fn mark_in_use(&mut self, neighbours: &Neighbours) {
         let all = Instant::now() >= self.refresh_at;
         if all {
             self.refresh_at = Instant::now() + REFRESH;
@@ -279,12 +278,12 @@ impl Task {
         for (ifindex, address) in in_use {
             let due = match neighbours.get(&(ifindex, address)) {
                 None => true,
-                Some(Neighbour::Fixed(_)) => false,
+                Some(Neighbour::Permanent(_)) => false,
                 Some(Neighbour::Failed) => all || self.retry,
-                Some(Neighbour::Known(_) | Neighbour::Asking) => all,
+                Some(Neighbour::Known(_) | Neighbour::Incomplete) => all,
             };
             if due && let Err(error) = kernel::use_neighbour(&self.handle, ifindex, address).await {
-                debug!(%address, ifindex, %error, "asking for the neighbour failed");
+                debug!(%address, ifindex, %error, "cannot mark the neighbour as in use");
             }
         }
     }

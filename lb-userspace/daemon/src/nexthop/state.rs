@@ -1,53 +1,49 @@
-//! What is known about the way to a backend, and how that follows from what the kernel says.
+//! The next hop of a backend, derived from the kernel's links, neighbours and routes.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-/// What is known about each backend.
-pub type Table = BTreeMap<IpAddr, State>;
+/// The next hop of each backend.
+pub type NextHops = BTreeMap<IpAddr, NextHopState>;
 
-/// The way to a backend.
+/// A resolved next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// Interface that frames leave through.
+pub struct ResolvedNextHop {
     pub ifindex: u32,
-    /// Its name.
     pub ifname: String,
-    /// MAC address that frames go to.
+    /// MAC address of the next hop.
     pub mac: [u8; 6],
-    /// The interface's own MAC address.
+    /// MAC address of the interface.
     pub own_mac: [u8; 6],
-    /// The gateway that frames go to. `None`: they go to the backend itself.
+    /// `None` if the backend is on the link.
     pub gateway: Option<IpAddr>,
-    /// Largest IP packet on the way, as far as the kernel knows.
+    /// MTU of the route, or of the interface if that is smaller.
     pub mtu: u32,
-    /// Address that the kernel would send from. `None` when the interface has none.
+    /// Source address of the route; `None` if the interface has no address.
     pub source: Option<IpAddr>,
 }
 
-impl Resolved {
-    /// Why packets can't go this way with the addresses that they came with (`l2`), if so.
+impl ResolvedNextHop {
+    /// Returns why `l2` cannot forward to this next hop, if so.
     #[must_use]
-    pub fn obstacle_to_l2(&self) -> Option<Reason> {
-        self.gateway.map(|gateway| Reason::BehindGateway {
+    pub fn obstacle_to_l2(&self) -> Option<UnresolvedReason> {
+        self.gateway.map(|gateway| UnresolvedReason::BehindGateway {
             ifname: self.ifname.clone(),
             gateway,
         })
     }
 }
 
-/// Whether the way is known.
+/// Whether the next hop is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It is.
-    Resolved(Resolved),
-    /// It is not.
-    Unresolved(Reason),
+pub enum NextHopState {
+    Resolved(ResolvedNextHop),
+    Unresolved(UnresolvedReason),
 }
 
-impl State {
-    /// The way, if it is known.
+impl NextHopState {
+    /// Returns the next hop if it is resolved.
     #[must_use]
-    pub const fn resolved(&self) -> Option<&Resolved> {
+    pub const fn resolved(&self) -> Option<&ResolvedNextHop> {
         match self {
             Self::Resolved(resolved) => Some(resolved),
             Self::Unresolved(_) => None,
@@ -55,57 +51,50 @@ impl State {
     }
 }
 
-/// Why it is not.
+/// Why the next hop is unresolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum UnresolvedReason {
     /// The kernel has no route to the address.
     NoRoute {
-        /// The kernel's words.
+        /// The kernel's message.
         kernel: String,
     },
-    /// The address is one of this host's own.
+    /// The address belongs to this host.
     Local,
     /// The interface is down or has no carrier.
     InterfaceDown {
-        /// The interface.
         ifname: String,
     },
-    /// The interface does not carry Ethernet frames.
     NotEthernet {
-        /// The interface.
         ifname: String,
     },
-    /// The kernel is asking for the neighbour's MAC address.
-    Asking {
-        /// Interface that it asks on.
-        ifname: String,
-        /// Whom it asks for: the gateway, or the backend itself.
-        neighbour: IpAddr,
-    },
-    /// The neighbour does not answer.
-    NoAnswer {
-        /// Interface that it was asked on.
+    /// The kernel is resolving the neighbour.
+    Resolving {
         ifname: String,
         /// The gateway, or the backend itself.
         neighbour: IpAddr,
     },
-    /// For `l2` alone: a gateway looks at the packet's address, which is the VIP's still, and sends it
-    /// back here, until its TTL ends.
-    BehindGateway {
-        /// Interface that the gateway is on.
+    /// The neighbour does not answer.
+    NoAnswer {
         ifname: String,
-        /// The gateway.
+        /// The gateway, or the backend itself.
+        neighbour: IpAddr,
+    },
+    /// `l2` only: the gateway routes by the destination, which is still the VIP, and would send the
+    /// packet back until its TTL expires.
+    BehindGateway {
+        ifname: String,
         gateway: IpAddr,
     },
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for UnresolvedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRoute { kernel } => write!(f, "no route ({kernel}); see `ip route get`"),
             Self::Local => f.write_str(
-                "the address is this host's own; a balancer can't send frames to itself: run the \
-                 backend on another host, or in a network namespace with an address of its own",
+                "the address belongs to this host, and the balancer cannot send frames to itself; run \
+                 the backend on another host, or in a network namespace with its own address",
             ),
             Self::InterfaceDown { ifname } => {
                 write!(
@@ -116,136 +105,146 @@ impl fmt::Display for Reason {
             Self::NotEthernet { ifname } => {
                 write!(
                     f,
-                    "interface {ifname} is not Ethernet; frames can't be sent through it"
+                    "interface {ifname} is not Ethernet and cannot be used for forwarding"
                 )
             }
-            Self::Asking { ifname, neighbour } => {
-                write!(f, "asking for {neighbour} on {ifname}")
+            Self::Resolving { ifname, neighbour } => {
+                write!(f, "resolving {neighbour} on {ifname}")
             }
             Self::NoAnswer { ifname, neighbour } => write!(
                 f,
-                "{neighbour} does not answer on {ifname} (ARP or neighbour discovery); is it up, \
-                 and in the same network?"
+                "{neighbour} does not answer on {ifname} (ARP or neighbour discovery); check that it \
+                 is up and in the same subnet"
             ),
             Self::BehindGateway { ifname, gateway } => write!(
                 f,
-                "it is behind the gateway {gateway} on {ifname}, which would send its packets \
-                 back: l2 needs the backend on the same link; use forward = \"ipip\" or \"nat\""
+                "only reachable through gateway {gateway} on {ifname}, which would send packets back; \
+                 l2 needs the backend on the same link: use forward = \"ipip\" or \"nat\""
             ),
         }
     }
 }
 
-/// What the kernel says about the route to an address.
+/// The kernel's route to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// It goes through an interface.
     Via {
         ifindex: u32,
         neighbour: IpAddr,
         source: Option<IpAddr>,
         mtu: Option<u32>,
     },
-    /// It ends here.
+    /// The address belongs to this host.
     Local,
-    /// There is none.
-    None { kernel: String },
+    None {
+        kernel: String,
+    },
 }
 
-/// What the kernel says about an interface.
+/// An interface of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) name: String,
     pub(super) usable: bool,
-    /// `None`: not an Ethernet interface.
+    /// `None` if it is not Ethernet.
     pub(super) mac: Option<[u8; 6]>,
     pub(super) mtu: u32,
 }
 
-/// What the kernel says about a neighbour.
+/// The kernel's state of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Neighbour {
-    /// Its MAC address is known; whether it was confirmed lately does not matter.
+    /// The MAC address is known, whether or not it was confirmed recently.
     Known([u8; 6]),
-    /// Its MAC address was set by hand, or is not asked for on this kind of interface.
-    Fixed([u8; 6]),
-    /// The kernel is asking.
-    Asking,
-    /// It did not answer.
+    /// The MAC address was configured, or the interface does not resolve addresses.
+    Permanent([u8; 6]),
+    /// The kernel is resolving it.
+    Incomplete,
     Failed,
 }
 
-/// The way to a backend, by all that the kernel says. `before` is what was known before: an entry
-/// that the kernel cleared away to save memory is asked for again, and good until that fails.
+/// Derives the state of a backend's next hop. `before` is its last state: when the kernel drops a
+/// neighbour entry to save memory, the last MAC address stays valid until resolving it fails.
 pub(super) fn decide(
     backend: IpAddr,
     route: &Route,
     link: Option<&Link>,
     neighbour: Option<Neighbour>,
-    before: Option<&State>,
-) -> State {
-    let (ifindex, address, gateway, source, mtu) = match route {
+    before: Option<&NextHopState>,
+) -> NextHopState {
+    match resolve(backend, route, link, neighbour, before) {
+        Ok(resolved) => NextHopState::Resolved(resolved),
+        Err(reason) => NextHopState::Unresolved(reason),
+    }
+}
+
+fn resolve(
+    backend: IpAddr,
+    route: &Route,
+    link: Option<&Link>,
+    neighbour: Option<Neighbour>,
+    before: Option<&NextHopState>,
+) -> Result<ResolvedNextHop, UnresolvedReason> {
+    let (ifindex, address, source, mtu) = match route {
         Route::Via {
             ifindex,
             neighbour,
             source,
             mtu,
-        } => {
-            let gateway = (*neighbour != backend).then_some(*neighbour);
-            (*ifindex, *neighbour, gateway, *source, *mtu)
-        }
-        Route::Local => return State::Unresolved(Reason::Local),
+        } => (*ifindex, *neighbour, *source, *mtu),
+        Route::Local => return Err(UnresolvedReason::Local),
         Route::None { kernel } => {
-            return State::Unresolved(Reason::NoRoute {
-                kernel: kernel.clone(),
-            });
+            let kernel = kernel.clone();
+            return Err(UnresolvedReason::NoRoute { kernel });
         }
     };
-    let Some(link) = link else {
-        let kernel = format!("interface {ifindex} is gone");
-        return State::Unresolved(Reason::NoRoute { kernel });
-    };
+    let link = link.ok_or_else(|| UnresolvedReason::NoRoute {
+        kernel: format!("interface {ifindex} is gone"),
+    })?;
     let ifname = link.name.clone();
     if !link.usable {
-        return State::Unresolved(Reason::InterfaceDown { ifname });
+        return Err(UnresolvedReason::InterfaceDown { ifname });
     }
     let Some(own_mac) = link.mac else {
-        return State::Unresolved(Reason::NotEthernet { ifname });
+        return Err(UnresolvedReason::NotEthernet { ifname });
     };
-    let mac = match neighbour {
-        Some(Neighbour::Known(mac) | Neighbour::Fixed(mac)) => mac,
-        Some(Neighbour::Failed) => {
-            return State::Unresolved(Reason::NoAnswer {
-                ifname,
-                neighbour: address,
-            });
-        }
-        None | Some(Neighbour::Asking) => match before {
-            Some(State::Resolved(before)) if before.ifindex == ifindex => before.mac,
-            // It stays silent until it answers.
-            Some(State::Unresolved(reason @ Reason::NoAnswer { neighbour, .. }))
-                if *neighbour == address =>
-            {
-                return State::Unresolved(reason.clone());
-            }
-            _ => {
-                return State::Unresolved(Reason::Asking {
-                    ifname,
-                    neighbour: address,
-                });
-            }
-        },
-    };
-    let mtu = mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-    State::Resolved(Resolved {
+    Ok(ResolvedNextHop {
+        mac: mac(ifindex, &ifname, address, neighbour, before)?,
         ifindex,
         ifname,
-        mac,
         own_mac,
-        gateway,
-        mtu,
+        gateway: (address != backend).then_some(address),
+        mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
         source,
     })
+}
+
+/// Returns the MAC address of a neighbour.
+fn mac(
+    ifindex: u32,
+    ifname: &str,
+    address: IpAddr,
+    neighbour: Option<Neighbour>,
+    before: Option<&NextHopState>,
+) -> Result<[u8; 6], UnresolvedReason> {
+    let ifname = ifname.to_owned();
+    match (neighbour, before) {
+        (Some(Neighbour::Known(mac) | Neighbour::Permanent(mac)), _) => Ok(mac),
+        (Some(Neighbour::Failed), _) => Err(UnresolvedReason::NoAnswer {
+            ifname,
+            neighbour: address,
+        }),
+        (_, Some(NextHopState::Resolved(before))) if before.ifindex == ifindex => Ok(before.mac),
+        // The reason stays while the kernel retries.
+        (
+            _,
+            Some(NextHopState::Unresolved(reason @ UnresolvedReason::NoAnswer { neighbour, .. })),
+        ) if *neighbour == address => Err(reason.clone()),
+        _ => Err(UnresolvedReason::Resolving {
+            ifname,
+            neighbour: address,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -274,15 +273,15 @@ mod tests {
         }
     }
 
-    fn reason(state: State) -> Reason {
+    fn reason(state: NextHopState) -> UnresolvedReason {
         match state {
-            State::Unresolved(reason) => reason,
-            State::Resolved(resolved) => panic!("{resolved:?}"),
+            NextHopState::Unresolved(reason) => reason,
+            NextHopState::Resolved(resolved) => panic!("{resolved:?}"),
         }
     }
 
     #[test]
-    fn a_known_neighbour_is_a_way() {
+    fn a_known_neighbour_resolves_the_next_hop() {
         let state = decide(
             BACKEND,
             &route(),
@@ -298,23 +297,26 @@ mod tests {
     }
 
     #[test]
-    fn only_a_backend_on_the_link_is_a_way_for_l2() {
+    fn l2_needs_a_backend_on_the_link() {
         let known = Some(Neighbour::Known([9; 6]));
         for (backend, expected) in [(BACKEND, Some(GATEWAY)), (GATEWAY, None)] {
             let state = decide(backend, &route(), Some(&link()), known, None);
             let route = state.resolved().unwrap();
             assert_eq!(route.gateway, expected);
-            let said = route.obstacle_to_l2().map(|reason| reason.to_string());
-            assert_eq!(said.is_some(), expected.is_some());
-            if let Some(said) = said {
-                assert!(said.contains("192.0.2.1 on eth0"), "{said}");
-                assert!(said.contains("use forward = \"ipip\" or \"nat\""), "{said}");
+            let obstacle = route.obstacle_to_l2().map(|reason| reason.to_string());
+            assert_eq!(obstacle.is_some(), expected.is_some());
+            if let Some(obstacle) = obstacle {
+                assert!(obstacle.contains("192.0.2.1 on eth0"), "{obstacle}");
+                assert!(
+                    obstacle.contains("use forward = \"ipip\" or \"nat\""),
+                    "{obstacle}"
+                );
             }
         }
     }
 
     #[test]
-    fn a_forgotten_neighbour_is_good_until_it_fails_to_answer() {
+    fn a_dropped_neighbour_entry_is_valid_until_it_fails() {
         let before = decide(
             BACKEND,
             &route(),
@@ -322,7 +324,7 @@ mod tests {
             Some(Neighbour::Known([9; 6])),
             None,
         );
-        for neighbour in [None, Some(Neighbour::Asking)] {
+        for neighbour in [None, Some(Neighbour::Incomplete)] {
             let now = decide(BACKEND, &route(), Some(&link()), neighbour, Some(&before));
             assert_eq!(now, before);
         }
@@ -337,17 +339,17 @@ mod tests {
             BACKEND,
             &route(),
             Some(&link()),
-            Some(Neighbour::Asking),
+            Some(Neighbour::Incomplete),
             Some(&failed),
         );
         assert_eq!(
             asked, failed,
-            "the reason does not flap while the kernel asks again"
+            "the reason does not flap while the kernel retries"
         );
         assert!(
-            matches!(reason(failed), Reason::NoAnswer { neighbour, .. } if neighbour == GATEWAY)
+            matches!(reason(failed), UnresolvedReason::NoAnswer { neighbour, .. } if neighbour == GATEWAY)
         );
-        // Another interface: nothing is known there.
+        // Nothing is known on another interface.
         let elsewhere = Route::Via {
             ifindex: 4,
             neighbour: GATEWAY,
@@ -355,7 +357,7 @@ mod tests {
             mtu: None,
         };
         let moved = decide(BACKEND, &elsewhere, Some(&link()), None, Some(&before));
-        assert!(matches!(reason(moved), Reason::Asking { .. }));
+        assert!(matches!(reason(moved), UnresolvedReason::Resolving { .. }));
     }
 
     #[test]
@@ -374,19 +376,25 @@ mod tests {
         };
         assert_eq!(
             reason(decide(BACKEND, &Route::Local, None, None, None)),
-            Reason::Local
+            UnresolvedReason::Local
         );
         assert!(matches!(
             reason(decide(BACKEND, &none, None, known, None)),
-            Reason::NoRoute { .. }
+            UnresolvedReason::NoRoute { .. }
         ));
         assert!(matches!(
             reason(decide(BACKEND, &route(), None, known, None)),
-            Reason::NoRoute { .. }
+            UnresolvedReason::NoRoute { .. }
         ));
         let state = decide(BACKEND, &route(), Some(&down), known, None);
-        assert!(matches!(reason(state), Reason::InterfaceDown { .. }));
+        assert!(matches!(
+            reason(state),
+            UnresolvedReason::InterfaceDown { .. }
+        ));
         let state = decide(BACKEND, &route(), Some(&tunnel), known, None);
-        assert!(matches!(reason(state), Reason::NotEthernet { .. }));
+        assert!(matches!(
+            reason(state),
+            UnresolvedReason::NotEthernet { .. }
+        ));
     }
 }

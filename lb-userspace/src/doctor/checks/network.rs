@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::HOST;
 use crate::doctor::{Findings, Host, xdp_feature};
-use lb_daemon::nexthop::{Resolved, State};
+use lb_daemon::nexthop::{NextHopState, ResolvedNextHop};
 use lb_model::config::{Config, Forward, Via, Vip};
 
 /// What the Internet and most networks carry.
@@ -21,7 +21,7 @@ pub(in super::super) fn network(host: &Host, config: &Config, findings: &mut Fin
     reverse_path(host, config, findings);
 }
 
-fn way(host: &Host, backend: IpAddr) -> Option<&Resolved> {
+fn way(host: &Host, backend: IpAddr) -> Option<&ResolvedNextHop> {
     host.next_hops.get(&backend)?.resolved()
 }
 
@@ -36,8 +36,8 @@ fn next_hops(host: &Host, config: &Config, findings: &mut Findings) {
                 .collect::<Vec<String>>()
         };
         let (reason, names) = match state {
-            State::Unresolved(reason) => (Some(reason.clone()), backends(|_| true)),
-            State::Resolved(way) => (way.obstacle_to_l2(), backends(|f| f == Forward::L2)),
+            NextHopState::Unresolved(reason) => (Some(reason.clone()), backends(|_| true)),
+            NextHopState::Resolved(way) => (way.obstacle_to_l2(), backends(|f| f == Forward::L2)),
         };
         let Some(reason) = reason.filter(|_| !names.is_empty()) else {
             resolved += 1;
@@ -46,7 +46,7 @@ fn next_hops(host: &Host, config: &Config, findings: &mut Findings) {
         findings.problem(
             "next hop",
             &address.to_string(),
-            format!("no way to {}: {reason}", names.join(", ")),
+            format!("no route to {}: {reason}", names.join(", ")),
             "packets to it are dropped (NO_NEXT_HOP) until that is mended; `ip route get` and \
              `ip neigh` show what the kernel knows",
         );
@@ -156,7 +156,7 @@ fn vip_address(host: &Host, vip: &Vip, findings: &mut Findings) {
 
 /// Interfaces that frames are redirected to.
 fn egress(host: &Host, config: &Config, findings: &mut Findings) {
-    let ways = host.next_hops.values().filter_map(State::resolved);
+    let ways = host.next_hops.values().filter_map(NextHopState::resolved);
     let mut names: Vec<&str> = ways.map(|way| way.ifname.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -241,7 +241,7 @@ mod tests {
     use crate::doctor::checks::sample::config;
     use crate::doctor::checks::sample::host;
     use crate::doctor::checks::sample::level;
-    use lb_daemon::nexthop::Reason;
+    use lb_daemon::nexthop::UnresolvedReason;
 
     fn found(check: &str, change: impl Fn(&mut Host), forward: &str) -> Level {
         let mut host = host();
@@ -266,11 +266,12 @@ mod tests {
     fn a_backend_without_a_way_is_named() {
         let mut host = host();
         let address: IpAddr = "10.0.1.11".parse().unwrap();
-        let reason = Reason::NoAnswer {
+        let reason = UnresolvedReason::NoAnswer {
             ifname: "eth0".into(),
             neighbour: address,
         };
-        host.next_hops.insert(address, State::Unresolved(reason));
+        host.next_hops
+            .insert(address, NextHopState::Unresolved(reason));
         let mut findings = Findings::default();
         network(&host, &config(""), &mut findings);
         let finding = findings.0.iter().find(|f| f.level == Problem).unwrap();
@@ -282,7 +283,7 @@ mod tests {
     fn a_gateway_is_in_the_way_of_l2_alone() {
         let behind_gateway = |host: &mut Host| {
             for state in host.next_hops.values_mut() {
-                if let State::Resolved(way) = state {
+                if let NextHopState::Resolved(way) = state {
                     way.gateway = Some([10, 0, 0, 1].into());
                 }
             }
@@ -296,7 +297,7 @@ mod tests {
     fn with_mtu(mtu: u32) -> impl Fn(&mut Host) {
         move |host| {
             for state in host.next_hops.values_mut() {
-                if let State::Resolved(way) = state {
+                if let NextHopState::Resolved(way) = state {
                     way.mtu = mtu;
                 }
             }

@@ -1,7 +1,7 @@
 //! A made-up host on which all is well, and a configuration for it.
 
 use crate::doctor::{Bpffs, Channels, Findings, Folder, Host, Interface, Level, Ports};
-use lb_daemon::nexthop::{Resolved, State};
+use lb_daemon::nexthop::{NextHopState, ResolvedNextHop};
 use lb_model::config::{self, Config};
 
 /// A configuration of one VIP with `ipip`, one backend and checks through the VIP; `more` keys go
@@ -36,7 +36,7 @@ fn interface(name: &str, mtu: u32) -> Interface {
 
 /// The host.
 pub(super) fn host() -> Host {
-    let way = Resolved {
+    let way = ResolvedNextHop {
         ifindex: 3,
         ifname: "eth1".into(),
         mac: [2; 6],
@@ -67,7 +67,7 @@ pub(super) fn host() -> Host {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
-        next_hops: [([10, 0, 1, 11].into(), State::Resolved(way))].into(),
+        next_hops: [([10, 0, 1, 11].into(), NextHopState::Resolved(way))].into(),
         ports: Some(Ports {
             local: 32_768..=60_999,
             reserved: Vec::new(),

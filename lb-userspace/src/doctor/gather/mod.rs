@@ -14,7 +14,7 @@ use std::{
 
 use super::{Host, Interface, Ports};
 use lb_daemon::{
-    nexthop::{self, NextHopError, Reason, Resolver, State},
+    nexthop::{self, NextHopError, NextHopState, Resolver, UnresolvedReason},
     reconciler::ports,
 };
 use lb_dataplane::Pins;
@@ -49,7 +49,7 @@ pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, Gathe
     let (interfaces, addresses) = links::read().await?;
     let next_hops = match config {
         Some(config) => next_hops(config).await?,
-        None => nexthop::Table::new(),
+        None => nexthop::NextHops::new(),
     };
     let ports = config
         .filter(|config| config.vips.iter().any(|vip| vip.forward == Forward::Nat))
@@ -104,14 +104,14 @@ fn sysctls(interfaces: &[Interface]) -> BTreeMap<String, String> {
 }
 
 /// Asks for the ways to all backends, and waits until all are known or given up.
-async fn next_hops(config: &Config) -> Result<nexthop::Table, NextHopError> {
+async fn next_hops(config: &Config) -> Result<nexthop::NextHops, NextHopError> {
     let backends = config.vips.iter().flat_map(|vip| &vip.backends);
     let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
     let resolver = Resolver::start(wanted.iter().copied())?;
     let mut table = resolver.watch();
-    let settled = |table: &nexthop::Table| {
+    let settled = |table: &nexthop::NextHops| {
         wanted.iter().all(|address| match table.get(address) {
-            None | Some(State::Unresolved(Reason::Asking { .. })) => false,
+            None | Some(NextHopState::Unresolved(UnresolvedReason::Resolving { .. })) => false,
             Some(_) => true,
         })
     };
@@ -121,9 +121,9 @@ async fn next_hops(config: &Config) -> Result<nexthop::Table, NextHopError> {
     Ok(known)
 }
 
-fn read_ports(config: &Config, next_hops: &nexthop::Table) -> Ports {
+fn read_ports(config: &Config, next_hops: &nexthop::NextHops) -> Ports {
     let configured = config.node.nat_sources.iter().copied();
-    let ways = next_hops.values().filter_map(State::resolved);
+    let ways = next_hops.values().filter_map(NextHopState::resolved);
     let sources: Vec<IpAddr> = configured
         .chain(ways.filter_map(|way| way.source))
         .collect();
