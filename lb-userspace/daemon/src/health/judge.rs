@@ -1,45 +1,43 @@
-//! The judge: from the results of single checks to up and down. Pure: it is told the time.
+//! Derives up and down from the results of single checks. Pure: the caller passes the time.
 //!
-//! - A backend that is down comes up after `rise` successes in a row, one that is up goes down after
-//!   `fall` failures in a row.
-//! - While some results speak against the state, but not enough yet, it is **uncertain**, and checks
-//!   come at `fast_interval`.
-//! - **Damping**: each time that a backend goes down costs it a point. Points lose half of their value
-//!   every [`HALF_LIFE`]. With more than [`LIMIT`] of them it is held down, whatever its checks say,
-//!   until there are fewer than [`RELEASE`]; after [`LONGEST_HOLD`] at the latest. (The idea is that of
-//!   route flap damping, RFC 2439.) A restart of every backend once a day, or a few in a row, costs
-//!   nothing; one that comes and goes every few seconds would otherwise break flows each time.
+//! - A backend comes up after `rise` consecutive successes and goes down after `fall` consecutive
+//!   failures.
+//! - While results contradict the state, but too few to change it, the backend is **uncertain** and is
+//!   checked every `fast_interval`.
+//! - **Damping** (after route flap damping, RFC 2439): each time a backend goes down it gets a penalty
+//!   of 1, which decays by half every [`HALF_LIFE`]. Above [`LIMIT`] the backend is held down, whatever
+//!   its checks say, until the penalty is below [`RELEASE`]; for [`LONGEST_HOLD`] at most. Daily
+//!   restarts, or a few in a row, are not damped; a backend that flaps every few seconds would break
+//!   flows each time.
 
 use std::time::Duration;
 
-use super::random::Random;
 use lb_model::config::{Fraction, Health};
 
-/// Time in which points of damping lose half of their value.
+/// Time in which the penalty decays by half.
 pub const HALF_LIFE: Duration = Duration::from_secs(60);
-/// A backend with more points than this is held down.
+/// Above this penalty a backend is held down.
 pub const LIMIT: f64 = 3.0;
-/// A backend that is held down is let go when it has fewer points than this.
+/// Below this penalty a backend is no longer held down.
 pub const RELEASE: f64 = 1.5;
-/// The most points that a backend can have: what takes [`LONGEST_HOLD`] to get below [`RELEASE`].
-const MOST: f64 = 6.0;
-/// The longest that a backend is held down after it went down for the last time.
+/// The highest penalty. It takes [`LONGEST_HOLD`] to decay to [`RELEASE`].
+const HIGHEST: f64 = 6.0;
+/// The longest time that a backend is held down after it last went down.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(120);
 
-/// What the judge goes by.
+/// The settings of a check that the judge needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Successes in a row that make a backend up.
+    /// Consecutive successes after which a backend is up.
     pub rise: u32,
-    /// Failures in a row that make it down.
+    /// Consecutive failures after which it is down.
     pub fall: u32,
-    /// Time between two checks.
+    /// Time between the starts of two checks.
     pub interval: Duration,
-    /// The same, while uncertain.
+    /// The same while the backend is uncertain.
     pub fast_interval: Duration,
-    /// Share by which intervals vary.
+    /// Fraction by which intervals vary at random.
     pub jitter: Fraction,
-    /// Whether flaps are damped.
     pub damping: bool,
 }
 
@@ -56,14 +54,11 @@ impl From<&Health> for Rules {
     }
 }
 
-/// What became of a backend by a check.
+/// The effect of a check on the state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing changed.
     Same,
-    /// It came up.
     Up,
-    /// It went down.
     Down,
 }
 
@@ -71,29 +66,28 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judge {
     healthy: bool,
-    /// Results in a row that speak against the state.
+    /// Consecutive results that contradict the state.
     against: u32,
-    points: f64,
-    /// When `points` had that value.
-    points_at: Duration,
+    penalty: f64,
+    /// When `penalty` had its value.
+    penalty_at: Duration,
     held: bool,
 }
 
 impl Judge {
-    /// A backend with its state before the first check.
     #[must_use]
     pub const fn new(healthy: bool) -> Self {
         Self {
             healthy,
             against: 0,
-            points: 0.0,
-            points_at: Duration::ZERO,
+            penalty: 0.0,
+            penalty_at: Duration::ZERO,
             held: false,
         }
     }
 
-    /// Takes the result of a check that ended at `now` (since any fixed time; never earlier than the
-    /// one before).
+    /// Records the result of a check that ended at `now`, counted from any fixed time. `now` never
+    /// decreases.
     pub fn observe(&mut self, rules: &Rules, now: Duration, ok: bool) -> Verdict {
         self.release(rules, now);
         if ok == self.healthy {
@@ -114,25 +108,24 @@ impl Judge {
         Verdict::Down
     }
 
-    /// Whether it counts as healthy.
     #[must_use]
     pub const fn is_healthy(&self) -> bool {
         self.healthy
     }
 
-    /// Whether it is held down since it goes up and down again and again.
+    /// Whether the backend is held down because it is flapping.
     #[must_use]
     pub const fn is_damped(&self) -> bool {
         self.held
     }
 
-    /// Whether some results speak against the state, but not enough yet.
+    /// Whether results contradict the state, but too few to change it.
     #[must_use]
     pub const fn is_uncertain(&self) -> bool {
         self.against > 0 && !self.held
     }
 
-    /// Time from the start of a check to that of the next. `random` is from 0 to 1.
+    /// Returns the time from the start of a check to the start of the next. `random` is in 0..1.
     #[must_use]
     pub fn interval(&self, rules: &Rules, random: f64) -> Duration {
         let interval = if self.is_uncertain() {
@@ -145,32 +138,33 @@ impl Judge {
     }
 
     fn decay(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.points_at).as_secs_f64();
-        self.points *= (-passed / HALF_LIFE.as_secs_f64()).exp2();
-        self.points_at = now;
+        let passed = now.saturating_sub(self.penalty_at).as_secs_f64();
+        self.penalty *= (-passed / HALF_LIFE.as_secs_f64()).exp2();
+        self.penalty_at = now;
     }
 
     fn penalize(&mut self, rules: &Rules, now: Duration) {
         self.decay(now);
-        self.points = (self.points + 1.0).min(MOST);
-        self.held = rules.damping && self.points > LIMIT;
+        self.penalty = (self.penalty + 1.0).min(HIGHEST);
+        self.held = rules.damping && self.penalty > LIMIT;
     }
 
     fn release(&mut self, rules: &Rules, now: Duration) {
         self.decay(now);
-        if !rules.damping || self.points < RELEASE {
+        if !rules.damping || self.penalty < RELEASE {
             self.held = false;
         }
     }
 }
 
-/// When the first check of a target is made: soon, but not all at the same moment.
-pub(super) fn first_delay(rules: &Rules, healthy: bool, random: &mut Random) -> Duration {
-    // What is known to serve can wait its turn; what is down waits for us.
+/// Returns the delay of a target's first check. It spreads the checks of many targets; `random` is in
+/// 0..1.
+pub(super) fn first_delay(rules: &Rules, healthy: bool, random: f64) -> Duration {
+    // A backend that is up can wait; one that is down may be able to serve.
     let within = if healthy {
         rules.interval
     } else {
         rules.fast_interval.min(Duration::from_millis(100))
     };
-    within.mul_f64(random.fraction())
+    within.mul_f64(random)
 }

@@ -1,20 +1,18 @@
-//! Health: which backends can serve, found out by trying.
+//! Health checks: which backends can serve.
 //!
 //! ```text
-//! Targets ─→ runner: a task each ──→ probe: one try, ok or what was met
+//! Targets ─→ runner: a task each ──→ probe: one check, ok or a failure
 //!                   │                   │
-//!                   │     judge: rise, fall, damping  ─→ up or down?
-//!                   ├──→ HealthChange, at once, to the engine
-//!                   └──→ HealthStatus, for whoever asks
+//!                   │     judge: rise, fall, damping ─→ up or down
+//!                   ├──→ HealthChange, to the engine
+//!                   └──→ HealthStatus, on request
 //! ```
 //!
-//! Nothing here touches the data path. The engine says what is to be checked
-//! ([`Health::set_targets`]), and turns the changes that it is told into rings; how much of its weight a
-//! backend gets that has just come up ([`effective_weight`]) and when all checks together are not to be
-//! believed ([`is_panicking`]) are plain functions for that.
+//! Nothing here touches the data path. The engine sets the targets ([`Health::set_targets`]) and builds
+//! rings from the changes; [`effective_weight`] is the weight of a backend in its slow start.
 //!
-//! A backend is down until proven otherwise, unless the caller knows better: a controller that adopts a
-//! running data path says what was so before ([`Target::initial`]).
+//! A backend is down until its checks succeed, unless the caller knows its state: a controller that
+//! adopts a running data path passes the states found there ([`Target::initial`]).
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -24,42 +22,36 @@ use lb_model::config;
 mod effect;
 pub mod judge;
 pub mod probe;
-mod random;
 mod runner;
 #[cfg(test)]
 mod tests;
 
-pub use effect::{effective_weight, is_panicking, next_step};
+pub use effect::effective_weight;
 pub use runner::Health;
 
-/// What is to be checked: one backend of one VIP.
+/// A backend of a VIP to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Name of the VIP.
     pub vip: String,
-    /// Name of the backend.
     pub backend: String,
-    /// Address of the backend.
     pub address: IpAddr,
-    /// Port that the backend serves; 0 for any, then the check has its own.
+    /// Port of the backend; 0 for any, then the check has a port of its own.
     pub port: u16,
-    /// Address of the VIP.
     pub vip_address: IpAddr,
-    /// Port of the VIP; 0 for any.
+    /// 0 for any port.
     pub vip_port: u16,
-    /// How it is checked.
     pub health: Arc<config::Health>,
-    /// Whether it counts as healthy before the first check. Only looked at when the target is new.
+    /// Whether the backend counts as healthy before its first check. Ignored unless the target is new.
     pub initial: bool,
-    /// Address that probes are sent from; without it the kernel chooses.
+    /// Source address of probes; without it the kernel chooses.
     pub source: Option<IpAddr>,
-    /// Index in the member table, for probes by the way of the VIP's traffic; without it, or when
-    /// [`takes_vip_path`] says no, they go straight to the backend.
+    /// Index in the member table, for probes through the VIP's data path; without it probes go directly
+    /// to the backend. See [`takes_vip_path`].
     pub member: Option<u32>,
 }
 
 impl Target {
-    /// The port that is tried; 0 when there is none (only for [`config::HealthKind::Exec`]).
+    /// Returns the port to check; 0 if there is none (only for [`config::HealthKind::Exec`]).
     #[must_use]
     pub fn probe_port(&self) -> u16 {
         match self.health.port {
@@ -68,18 +60,18 @@ impl Target {
         }
     }
 
-    /// What makes it another target than one of the same names.
+    /// Whether a target of the same names is the same server.
     fn is_same_server(&self, other: &Self) -> bool {
         (self.address, self.port, self.vip_address, self.vip_port)
             == (other.address, other.port, other.vip_address, other.vip_port)
     }
 }
 
-/// Whether probes of this VIP's backend at `backend` can go the way of the VIP's traffic.
+/// Whether probes of this VIP's backend at `backend` can take the path of the VIP's traffic.
 ///
-/// With `nat`, that way is the direct one: backends see packets from the node to their own address.
-/// Where the families differ (`ipip` alone allows it), a socket of the backend's family can't be told
-/// what happens to packets of the VIP's family, and probes are direct as well.
+/// With `nat` the direct path is the same: backends see packets from the node to their own address.
+/// Where the families differ (`ipip` only), errors for packets of the VIP's family do not reach a
+/// socket of the backend's family, so probes are direct as well.
 #[must_use]
 pub fn takes_vip_path(vip: &config::Vip, backend: IpAddr) -> bool {
     let via = vip.health.as_ref().map(|health| health.via);
@@ -107,16 +99,13 @@ pub struct HealthStatus {
 /// A backend came up or went down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
-    /// Name of the VIP.
     pub vip: String,
-    /// Name of the backend.
     pub backend: String,
-    /// Whether it is healthy now.
     pub healthy: bool,
-    /// Whether it will be held down for a while, since it goes up and down again and again.
+    /// Whether it is held down because it is flapping.
     pub damped: bool,
-    /// Why, in words: `3 checks in a row failed: connection refused by 10.0.1.11:443`.
+    /// The reason: `3 consecutive checks failed: connection refused by 10.0.1.11:443`.
     pub why: String,
-    /// When the check that decided it ended.
+    /// End of the check that decided it.
     pub at: Instant,
 }

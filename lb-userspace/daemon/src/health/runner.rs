@@ -1,4 +1,4 @@
-//! The runner: a task for every target, which probes, asks its judge, tells, and sleeps.
+//! Runs a task for each target, which probes at intervals and reports changes.
 
 use std::{
     collections::BTreeMap,
@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -18,23 +19,22 @@ use super::{
     HealthChange, HealthStatus, Target,
     judge::{Judge, Rules, Verdict, first_delay},
     probe::{Failure, Probe, TlsConfigs},
-    random::Random,
 };
 use crate::clock;
 use lb_model::MemberRef;
 
-/// Checks begin at multiples of this, so that those which are due at about the same time share what it costs to
-/// wake up. Far below every interval.
-const BEAT: Duration = Duration::from_millis(10);
+/// Checks start at multiples of this, so that checks due at about the same time share a wake-up. Far
+/// below every interval.
+const TICK: Duration = Duration::from_millis(10);
 
 type Shared = Arc<Mutex<Known>>;
 
-/// What is known about a target.
+/// The state of a target.
 #[derive(Debug)]
 struct Known {
-    /// As of now, but for the time.
+    /// Without a valid `since`.
     status: HealthStatus,
-    /// Since when it is up or down. Clocks may be set: this one may not.
+    /// The last change, on a clock that is never set.
     since: Instant,
 }
 
@@ -47,18 +47,18 @@ impl Known {
     }
 }
 
-/// The checks that run. They end when it is dropped.
+/// The running checks. They end when this is dropped.
 #[derive(Debug)]
 pub struct Health {
     changes: mpsc::UnboundedSender<HealthChange>,
     seed: u64,
     tls: Arc<TlsConfigs>,
-    /// When the first beat was.
+    /// The first tick.
     began: Instant,
     watched: BTreeMap<MemberRef, Watched>,
 }
 
-/// A target, and the task that checks it.
+/// A target and the task that checks it.
 #[derive(Debug)]
 struct Watched {
     target: watch::Sender<Arc<Target>>,
@@ -73,11 +73,11 @@ impl Drop for Watched {
 }
 
 impl Health {
-    /// Begins, with nothing to check yet. The receiver gets every change at once, in order; a change of a
-    /// target that has been taken away since may still be among them.
+    /// Starts without targets. The receiver gets every change at once and in order, even of a target
+    /// that has been removed since.
     ///
-    /// Checks run as tasks of the runtime that is current when [`Health::set_targets`] is called, in the
-    /// network namespace of its threads. `seed` decides the jitter.
+    /// Checks are tasks of the runtime that calls [`Health::set_targets`], in the network namespace of
+    /// its threads. `seed` determines the jitter.
     #[must_use]
     pub fn start(seed: u64) -> (Self, mpsc::UnboundedReceiver<HealthChange>) {
         let (changes, receiver) = mpsc::unbounded_channel();
@@ -91,8 +91,8 @@ impl Health {
         (health, receiver)
     }
 
-    /// Sets what is checked. Targets that stay (the same names, addresses and ports) keep their state,
-    /// also when the way they are checked changes; those that are gone are forgotten.
+    /// Sets the targets. Those with the same names, addresses and ports as before keep their state, even
+    /// if their settings change; removed ones are forgotten.
     ///
     /// # Panics
     ///
@@ -139,7 +139,7 @@ impl Health {
         let watcher = Watcher {
             target: receiver,
             judge,
-            random: Random::new(hasher.finish()),
+            random: SmallRng::seed_from_u64(hasher.finish()),
             status: Arc::clone(&status),
             changes: self.changes.clone(),
             tls: Arc::clone(&self.tls),
@@ -177,7 +177,7 @@ impl Health {
 }
 
 fn lock(status: &Shared) -> MutexGuard<'_, Known> {
-    // Whoever panicked while it held the lock left whole values.
+    // A panic while the lock was held left valid values.
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -185,7 +185,7 @@ fn lock(status: &Shared) -> MutexGuard<'_, Known> {
 struct Watcher {
     target: watch::Receiver<Arc<Target>>,
     judge: Judge,
-    random: Random,
+    random: SmallRng,
     status: Shared,
     changes: mpsc::UnboundedSender<HealthChange>,
     tls: Arc<TlsConfigs>,
@@ -199,21 +199,21 @@ impl Watcher {
         loop {
             let rules = Rules::from(&*target.health);
             let probe = Probe::new(&target, &self.tls);
-            let delay = first_delay(&rules, self.judge.is_healthy(), &mut self.random);
+            let delay = first_delay(&rules, self.judge.is_healthy(), self.random.random());
             let mut next = Instant::now() + delay;
-            // With this probe, until the way that the target is checked changes.
+            // Repeats this probe until the settings of the target change.
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep_until(beat(self.began, next)) => {}
+                    () = tokio::time::sleep_until(tick(self.began, next)) => {}
                     changed = self.target.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
                     },
                 }
-                let begun = Instant::now();
+                let start = Instant::now();
                 let result = probe.run().await;
-                self.conclude(&target, &rules, begun.elapsed(), result.err());
-                next = begun + self.judge.interval(&rules, self.random.fraction());
+                self.conclude(&target, &rules, start.elapsed(), result.err());
+                next = start + self.judge.interval(&rules, self.random.random());
             }
             target = Arc::clone(&self.target.borrow_and_update());
         }
@@ -230,7 +230,7 @@ impl Watcher {
         let now = Instant::now();
         let verdict = self.judge.observe(rules, now - self.started, ok);
         let error = failure.map(|failure| failure.to_string());
-        // First the status, so that whoever hears of the change finds it there.
+        // The status first: a receiver of the change must find it there.
         let mut known = lock(&self.status);
         let status = &mut known.status;
         status.last_ok = Some(ok);
@@ -256,33 +256,33 @@ impl Watcher {
             why,
             at: now.into_std(),
         };
-        // Nobody to tell: the controller is ending.
+        // Fails only when the controller is shutting down.
         let _ = self.changes.send(change);
     }
 }
 
-/// The first beat that is not before `time`.
-fn beat(began: Instant, time: Instant) -> Instant {
-    let beats = (time - began).as_nanos().div_ceil(BEAT.as_nanos());
-    began + Duration::from_nanos((beats * BEAT.as_nanos()) as u64)
+/// Returns the first tick that is not before `time`.
+fn tick(began: Instant, time: Instant) -> Instant {
+    let ticks = (time - began).as_nanos().div_ceil(TICK.as_nanos());
+    began + Duration::from_nanos((ticks * TICK.as_nanos()) as u64)
 }
 
-/// Why the state changed, if it did.
+/// Returns why the state changed, if it did.
 fn why(rules: &Rules, verdict: Verdict, damped: bool, error: Option<&str>) -> Option<String> {
     let checks = |number: u32| match number {
         1 => "1 check".to_owned(),
-        more => format!("{more} checks in a row"),
+        more => format!("{more} consecutive checks"),
     };
     let text = match verdict {
         Verdict::Same => return None,
         Verdict::Up => format!("{} succeeded", checks(rules.rise)),
         Verdict::Down => {
-            let met = error.unwrap_or("no reason given");
-            format!("{} failed: {met}", checks(rules.fall))
+            let error = error.unwrap_or("no reason given");
+            format!("{} failed: {error}", checks(rules.fall))
         }
     };
     Some(if damped {
-        format!("{text}; held down for a while, since it goes up and down again and again")
+        format!("{text}; held down because it is flapping")
     } else {
         text
     })
@@ -293,13 +293,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_that_are_due_at_about_the_same_time_begin_together() {
+    fn checks_start_at_ticks() {
         let began = Instant::now();
-        let after = |nanoseconds| beat(began, began + Duration::from_nanos(nanoseconds)) - began;
+        let after = |nanoseconds| tick(began, began + Duration::from_nanos(nanoseconds)) - began;
         assert_eq!(after(0), Duration::ZERO);
-        assert_eq!(after(1), BEAT);
-        assert_eq!(after(10_000_000), BEAT);
-        assert_eq!(after(10_000_001), BEAT * 2);
-        assert_eq!(beat(began + BEAT, began), began + BEAT);
+        assert_eq!(after(1), TICK);
+        assert_eq!(after(10_000_000), TICK);
+        assert_eq!(after(10_000_001), TICK * 2);
+        assert_eq!(tick(began + TICK, began), began + TICK);
     }
 }

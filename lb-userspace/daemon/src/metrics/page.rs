@@ -1,8 +1,8 @@
-//! The text that Prometheus reads, written by the crate `prometheus`.
+//! Encodes the metrics page with the crate `prometheus`.
 //!
-//! Family by family: samples are gathered in a [`MetricFamily`], its text is added to the page, and the next one takes its place. So the
-//! hundred thousand samples of a large node are never there all at once. Labels that many families have (those of the members) are
-//! made once and lent to one family after the other: to copy them for each would take longer than to write them.
+//! The page is written family by family, so that the hundred thousand samples of a large node are never
+//! in memory at once. Labels shared by many families (those of the members) are built once and lent to
+//! one family after the other: copying them would take longer than writing them.
 
 use prometheus::{
     TextEncoder,
@@ -12,7 +12,6 @@ use tracing::error;
 
 use super::family::{Family, Kind};
 
-/// A page that is being written, one family after the other.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     text: String,
@@ -25,10 +24,9 @@ pub(super) struct Samples {
     metrics: Vec<Metric>,
 }
 
-/// Labels with their values, to be used for several families.
+/// Labels with values, shared by several families.
 pub(super) type Labels = Vec<LabelPair>;
 
-/// Labels of these names and their values.
 pub(super) fn labels(names: &[&str], values: &[&str]) -> Labels {
     debug_assert_eq!(names.len(), values.len());
     let pair = |(name, value): (&&str, &&str)| {
@@ -41,7 +39,7 @@ pub(super) fn labels(names: &[&str], values: &[&str]) -> Labels {
 }
 
 impl Samples {
-    /// A sample; `values` are those of the family's labels, in their order.
+    /// Adds a sample; `values` are those of the family's labels, in order.
     pub(super) fn add(&mut self, values: &[&str], value: f64) {
         self.labelled(labels(self.family.labels, values), value);
     }
@@ -72,7 +70,7 @@ impl Page {
         }
     }
 
-    /// Writes a family; one without samples is left out.
+    /// Writes a family, unless it has no samples.
     pub(super) fn family(&mut self, family: &'static Family, fill: impl FnOnce(&mut Samples)) {
         let mut samples = Samples {
             family,
@@ -82,7 +80,8 @@ impl Page {
         self.write(samples);
     }
 
-    /// Writes a family of which each of `rows` may have a sample. The labels are back in their rows afterwards.
+    /// Writes a family with at most one sample per row. Borrows the labels of the rows and gives them
+    /// back.
     pub(super) fn rows<Row>(
         &mut self,
         family: &'static Family,
@@ -124,12 +123,12 @@ impl Page {
             Kind::Gauge => MetricType::GAUGE,
         });
         written.set_metric(metrics);
-        // It refuses families without a name or a sample, and there are none.
+        // Fails only for families without a name or a sample, which do not exist here.
         if let Err(error) = self
             .encoder
             .encode_utf8(std::slice::from_ref(&written), &mut self.text)
         {
-            error!(family = family.name, %error, "a metric can't be written");
+            error!(family = family.name, %error, "cannot encode a metric");
         }
         written.take_metric()
     }
@@ -147,7 +146,7 @@ mod tests {
     };
 
     #[test]
-    fn labels_are_lent_to_one_family_after_the_other() {
+    fn several_families_share_labels() {
         let named = |name: &str| labels(MEMBER_STATE.labels, &[name, "a \"VIP\"\n"]);
         let mut rows = vec![(named("a"), 1.5), (named("b"), -1.0), (named("c"), 7.0)];
         let mut page = Page::default();

@@ -1,8 +1,7 @@
-//! What the controller itself needs.
+//! CPU time, memory and open files of the controller.
 
 use std::fs;
 
-/// Its use of the machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Usage {
     pub(super) cpu_seconds: f64,
@@ -10,7 +9,7 @@ pub(super) struct Usage {
     pub(super) open_files: f64,
 }
 
-/// Reads it from `/proc/self`; none if that is not as expected.
+/// Reads the usage from `/proc/self`; `None` if the files have another format.
 pub(super) fn usage() -> Option<Usage> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (ticks, pages) = parse(&stat)?;
@@ -27,9 +26,9 @@ fn positive(name: libc::c_int) -> Option<f64> {
     (value > 0).then_some(value as f64)
 }
 
-/// Ticks of processor time and resident pages (proc(5): fields 14, 15 and 24).
+/// Returns CPU time in clock ticks and resident pages (proc(5): fields 14, 15 and 24).
 fn parse(stat: &str) -> Option<(u64, u64)> {
-    // The name, in parentheses, may have anything in it.
+    // The name, in parentheses, may contain anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -41,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_behind_any_name() {
+    fn parses_the_fields_after_any_name() {
         let stat = "7 (a b) 1 2) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 1 0 99 1000000 250 1";
         assert_eq!(parse(stat), Some((42, 250)));
         assert_eq!(parse("nonsense"), None);

@@ -1,18 +1,16 @@
-//! The endpoint: GET /metrics, and nothing else.
+//! HTTP server of the metrics page: `GET /metrics`, gzip-compressed for clients that accept it.
 //!
-//! Each connection is for one request, and ends after a few seconds whatever its client does; there are never more than
-//! some at a time. A client that says nothing, or does not read, holds up nobody for long.
+//! The number of connections and their lifetime are limited, so that clients that send or read nothing
+//! cannot lock others out for long. (`axum::serve` has no such limits, hence the loop around hyper.)
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
-    http::{
-        Method, StatusCode, Uri,
-        header::{ALLOW, CONTENT_TYPE},
-    },
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -21,71 +19,72 @@ use hyper_util::{
 };
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Mutex, Semaphore, watch},
     time::{sleep, timeout},
 };
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tracing::{error, info, warn};
 
 use super::{Facts, Sources, render};
 
-/// What the page is.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long to wait when no connection can be taken: there may be no descriptor left.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause after a failed accept: there may be no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What clients may take.
+/// Time between two attempts to listen.
+const LISTEN_RETRY: Duration = Duration::from_secs(5);
+
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Clients at a time; others wait.
-    pub(super) clients: usize,
-    /// How long a client may take to ask. One that only holds its place keeps the others waiting so long.
-    pub(super) question: Duration,
-    /// How long a connection lasts at the most, from its beginning to the end of the answer.
-    pub(super) patience: Duration,
+    /// Simultaneous connections; more wait.
+    pub(super) connections: usize,
+    /// Time for the header of a request. A kept-alive connection is closed after this time without a
+    /// request.
+    pub(super) header: Duration,
+    /// Lifetime of a connection. From half of it on, the connection ends with the current request.
+    pub(super) lifetime: Duration,
 }
 
 impl Limits {
     /// A page of 64 VIPs with 4,096 members takes 50 ms, and Prometheus waits ten seconds.
-    const USUAL: Self = Self {
-        clients: 32,
-        question: Duration::from_secs(1),
-        patience: Duration::from_secs(10),
+    pub(super) const DEFAULT: Self = Self {
+        connections: 32,
+        header: Duration::from_secs(1),
+        lifetime: Duration::from_secs(10),
     };
 }
 
-/// Why there are no metrics.
+/// The listener of the metrics cannot be opened.
 #[derive(Debug, Error)]
 #[error(
-    "metrics can't be served on {listen}: {error}; set `metrics.listen` to an address of this host and a free port"
+    "cannot serve metrics on {listen}: {error}; set `metrics.listen` to an address of this host and a free port"
 )]
 pub struct MetricsError {
     listen: SocketAddr,
     error: io::Error,
 }
 
-/// Listens.
+/// Opens the listener.
 ///
 /// # Errors
 ///
-/// The address is not this host's, or taken.
+/// The address is not one of this host's, or the port is taken.
 pub async fn bind(listen: SocketAddr) -> Result<TcpListener, MetricsError> {
     let bound = TcpListener::bind(listen).await;
     bound.map_err(|error| MetricsError { listen, error })
 }
 
-/// Time between two tries to listen.
-const RETRY: Duration = Duration::from_secs(5);
-
-/// Serves the page for ever, where the configuration in force says. An address that can't be had is
-/// said once and tried again: nobody's packets wait for metrics.
+/// Serves the page on the address of the active configuration, and follows its changes. A failure to
+/// listen is logged once per address and retried.
 pub async fn run(sources: Sources) {
     let mut facts = sources.facts.clone();
-    let mut refused = None;
+    let mut failed = None;
     loop {
         let Some(listen) = facts.borrow_and_update().listen else {
-            // Told to nobody any more: the controller is ending.
+            // The controller is shutting down.
             if facts.changed().await.is_err() {
                 return;
             }
@@ -93,20 +92,20 @@ pub async fn run(sources: Sources) {
         };
         match bind(listen).await {
             Ok(listener) => {
-                info!(%listen, "metrics are served");
-                refused = None;
+                info!(%listen, "serving metrics");
+                failed = None;
                 tokio::select! {
                     () = serve(listener, sources.clone()) => {}
                     () = moved(&mut facts, listen) => {}
                 }
             }
             Err(error) => {
-                if refused != Some(listen) {
-                    error!("{error}; it is tried again every {} s", RETRY.as_secs());
+                if failed != Some(listen) {
+                    error!("{error}; retrying every {} s", LISTEN_RETRY.as_secs());
                 }
-                refused = Some(listen);
+                failed = Some(listen);
                 tokio::select! {
-                    () = sleep(RETRY) => {}
+                    () = sleep(LISTEN_RETRY) => {}
                     () = moved(&mut facts, listen) => {}
                 }
             }
@@ -114,68 +113,74 @@ pub async fn run(sources: Sources) {
     }
 }
 
-/// Waits until the page is to be served elsewhere.
+/// Waits until the page has to be served on another address.
 async fn moved(facts: &mut watch::Receiver<Arc<Facts>>, from: SocketAddr) {
     let elsewhere = facts.wait_for(|facts| facts.listen != Some(from));
     if elsewhere.await.is_err() {
-        // The controller is ending, and whoever waits with it.
+        // The controller is shutting down.
         std::future::pending::<()>().await;
     }
 }
 
 struct Endpoint {
     sources: Sources,
-    /// One page at a time: many who ask at once are not to take the machine from the engine.
+    /// Renders one page at a time, so that simultaneous clients don't take the CPU from the engine.
     turn: Mutex<()>,
 }
 
-/// Serves the page for ever.
+/// Serves the page until it is dropped.
 pub async fn serve(listener: TcpListener, sources: Sources) {
-    serve_within(listener, sources, Limits::USUAL).await;
+    serve_within(listener, sources, Limits::DEFAULT).await;
 }
 
-/// The same, with other limits.
 pub(super) async fn serve_within(listener: TcpListener, sources: Sources, limits: Limits) {
     let endpoint = Endpoint {
         sources,
         turn: Mutex::new(()),
     };
+    // Pages have megabytes, and the runtime has other tasks: speed comes before size.
+    let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
     let router = Router::new()
-        .fallback(answer)
+        .route("/metrics", get(page))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "only GET /metrics is here\n") })
+        .layer(gzip)
         .with_state(Arc::new(endpoint));
-    let places = Arc::new(Semaphore::new(limits.clients));
-    // It goes on after errors of single connections, and never ends.
+    let places = Arc::new(Semaphore::new(limits.connections));
+    // The semaphore is never closed, so this loop never ends.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "a client of the metrics can't be taken");
-                sleep(PAUSE).await;
-                continue;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let serving = serve_connection(stream, router.clone(), limits);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
-        };
-        let mut http = http1::Builder::new();
-        http.keep_alive(false)
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.question);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(async move {
-            // Whether it ended well is the client's business.
-            let _ = timeout(limits.patience, connection).await;
-            drop(place);
-        });
+            Err(error) => {
+                warn!(%error, "cannot accept a metrics connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
-async fn answer(State(endpoint): State<Arc<Endpoint>>, method: Method, uri: Uri) -> Response {
-    if uri.path() != "/metrics" {
-        return (StatusCode::NOT_FOUND, "only GET /metrics is here\n").into_response();
+/// Serves one connection. Its errors are the client's and are ignored.
+async fn serve_connection(stream: TcpStream, router: Router, limits: Limits) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    if timeout(limits.lifetime / 2, connection.as_mut())
+        .await
+        .is_err()
+    {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(limits.lifetime / 2, connection).await;
     }
-    if !matches!(method, Method::GET | Method::HEAD) {
-        let allow = [(ALLOW, "GET, HEAD")];
-        return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
-    }
+}
+
+async fn page(State(endpoint): State<Arc<Endpoint>>) -> Response {
     let _turn = endpoint.turn.lock().await;
     let snapshot = endpoint.sources.snapshot();
     match tokio::task::spawn_blocking(move || render(&snapshot)).await {

@@ -82,35 +82,31 @@ fn promtool_has_no_complaint() {
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
-#[tokio::test]
-async fn only_get_metrics_is_answered() {
+/// Serves the page of a small node on a free port.
+async fn server(limits: Limits) -> SocketAddr {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let sources = small_sources();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
+    tokio::spawn(serve_within(listener, small_sources(), limits));
+    address
+}
+
+#[tokio::test]
+async fn serves_only_get_metrics() {
+    let address = server(Limits::DEFAULT).await;
     let error = bind(address).await.unwrap_err().to_string();
     assert!(error.contains("metrics.listen"), "{error}");
-    tokio::spawn(serve(listener, sources));
     let client = reqwest::Client::new();
-    let answer = client
-        .get(format!("http://{address}/metrics"))
-        .send()
-        .await
-        .unwrap();
+    let url = format!("http://{address}/metrics");
+    let answer = client.get(&url).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    assert!(
-        answer.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .contains("version=0.0.4")
-    );
-    assert!(
-        answer
-            .text()
-            .await
-            .unwrap()
-            .contains("evenkeel_build_info{version=\"0.1.0\"} 1")
-    );
+    let kind = answer.headers()["content-type"].to_str().unwrap();
+    assert!(kind.contains("version=0.0.4"), "{kind}");
+    let page = answer.text().await.unwrap();
+    assert!(page.contains("evenkeel_build_info{version=\"0.1.0\"} 1"));
+    let head = client.head(&url).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    assert_eq!(head.text().await.unwrap(), "");
     for (method, path, status) in [
         ("GET", "/", 404),
         ("GET", "/metrics/x", 404),
@@ -118,15 +114,44 @@ async fn only_get_metrics_is_answered() {
         ("POST", "/metrics", 405),
         ("DELETE", "/metrics", 405),
     ] {
-        let answer = client
-            .request(method.parse().unwrap(), format!("http://{address}{path}"))
-            .send()
-            .await;
-        assert_eq!(answer.unwrap().status(), status, "{method} {path}");
+        let url = format!("http://{address}{path}");
+        let request = client.request(method.parse().unwrap(), url);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        let allow = answer.headers().get("allow");
+        let expected = (status == 405).then_some("GET,HEAD");
+        assert_eq!(allow.map(|allow| allow.to_str().unwrap()), expected);
     }
 }
 
-/// The sources of a small node. Their senders are gone: what they last said stays.
+#[tokio::test]
+async fn compresses_the_page_for_clients_that_accept_it() {
+    let url = format!("http://{}/metrics", server(Limits::DEFAULT).await);
+    let request = reqwest::Client::new().get(&url);
+    let request = request.header("accept-encoding", "deflate, gzip;q=0.5");
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.headers()["content-encoding"], "gzip");
+    let compressed = answer.bytes().await.unwrap();
+    assert_eq!(&compressed[..2], [0x1f, 0x8b]);
+    let plain = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+    assert!(compressed.len() < plain.len() / 2);
+}
+
+#[tokio::test]
+async fn answers_several_requests_on_one_connection() {
+    let address = server(Limits::DEFAULT).await;
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    for _ in 0..3 {
+        let request = b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"only GET /metrics is here\n") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "closed");
+        }
+    }
+}
+
+/// The sources of a small node. Their senders are dropped; the last values remain.
 fn small_sources() -> Sources {
     let example = example::example(1, 2);
     Sources {
@@ -137,22 +162,19 @@ fn small_sources() -> Sources {
     }
 }
 
-/// Clients that say nothing, or half of a request, hold their places for a while and no longer.
+/// Clients that send nothing, or half a request, keep their connections for a while and no longer.
 #[tokio::test]
-async fn slow_clients_hold_up_nobody_for_long() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let limits = Limits {
-        clients: 2,
-        question: Duration::from_millis(300),
-        patience: Duration::from_mins(1),
-    };
-    tokio::spawn(serve_within(listener, small_sources(), limits));
+async fn slow_clients_do_not_lock_others_out() {
+    let address = server(Limits {
+        connections: 2,
+        header: Duration::from_millis(300),
+        lifetime: Duration::from_mins(1),
+    })
+    .await;
     let mut slow = Vec::new();
-    for said in [&b""[..], b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"", b"G"] {
+    for sent in [&b""[..], b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"", b"G"] {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(said).await.unwrap();
+        stream.write_all(sent).await.unwrap();
         slow.push(stream);
     }
     let url = format!("http://{address}/metrics");
@@ -161,7 +183,6 @@ async fn slow_clients_hold_up_nobody_for_long() {
         .expect("an answer, when the slow ones are out")
         .unwrap();
     assert_eq!(answer.status(), 200);
-    // All of them were let go.
     for mut stream in slow {
         let mut rest = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest));

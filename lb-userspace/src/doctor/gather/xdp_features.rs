@@ -1,95 +1,105 @@
-//! What drivers can do with XDP: the netlink family `netdev` (Linux 6.3, `linux/netdev.h`).
-//!
-//! Two questions on a generic netlink socket: the number of the family, then a device. Each message is a
-//! header of 16 bytes (length, type, flags, sequence, sender), four of generic netlink (command,
-//! version), and attributes: length, type, value, padded to four bytes.
+//! XDP features of drivers: the generic netlink family `netdev` (Linux 6.3, `linux/netdev.h`).
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
-
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _,
+    NlasIterator, Parseable as _, ParseableParametrized,
 };
-
-/// The family of families (`linux/genetlink.h`).
-const CONTROLLER: u16 = 0x10;
-const GET_FAMILY: u8 = 3;
-const FAMILY_ID: u16 = 1;
-const FAMILY_NAME: u16 = 2;
+use netlink_packet_generic::{
+    GenlFamily, GenlHeader, GenlMessage,
+    ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
+};
+use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
 
 /// `NETDEV_CMD_DEV_GET` and its attributes.
 const GET_DEVICE: u8 = 1;
 const IFINDEX: u16 = 1;
 const XDP_FEATURES: u16 = 3;
 
-/// `NLM_F_REQUEST`.
-const REQUEST: u16 = 1;
-/// `NLMSG_ERROR`.
-const ERROR: u16 = 2;
-const HEADER: usize = 20;
+/// Attributes of a device.
+#[derive(Debug)]
+struct Device(Vec<DefaultNla>);
 
-/// Features of an interface ([`crate::doctor::xdp_feature`]); `None`: the kernel does not say.
-pub(super) fn of(ifindex: u32) -> Option<u64> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkGeneric,
-    )
-    .ok()?;
-    let name = (FAMILY_NAME, b"netdev\0".as_slice());
-    let answer = ask(&socket, CONTROLLER, GET_FAMILY, name)?;
-    let family = attribute(&answer, FAMILY_ID)?;
-    let family = u16::from_ne_bytes(family.get(..2)?.try_into().ok()?);
-    let device = (IFINDEX, ifindex.to_ne_bytes());
-    let answer = ask(&socket, family, GET_DEVICE, (device.0, &device.1))?;
-    let features = attribute(&answer, XDP_FEATURES)?;
-    Some(u64::from_ne_bytes(features.get(..8)?.try_into().ok()?))
-}
-
-fn padded(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-fn message(family: u16, command: u8, (kind, value): (u16, &[u8])) -> Vec<u8> {
-    let length = HEADER + 4 + padded(value.len());
-    let mut bytes = Vec::with_capacity(length);
-    bytes.extend((length as u32).to_ne_bytes());
-    bytes.extend(family.to_ne_bytes());
-    bytes.extend(REQUEST.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([command, 1, 0, 0]);
-    bytes.extend((4 + value.len() as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(length, 0);
-    bytes
-}
-
-/// Asks, and gives the attributes of the answer.
-fn ask(socket: &OwnedFd, family: u16, command: u8, what: (u16, &[u8])) -> Option<Vec<u8>> {
-    let fd = socket.as_raw_fd();
-    send(fd, &message(family, command, what), MsgFlags::empty()).ok()?;
-    let mut answer = vec![0; 1 << 14];
-    // The kernel answers before `send` returns.
-    let length = recv(fd, &mut answer, MsgFlags::MSG_DONTWAIT).ok()?;
-    answer.truncate(length);
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    if kind == ERROR {
-        return None;
+impl GenlFamily for Device {
+    fn family_name() -> &'static str {
+        "netdev"
     }
-    answer.get(HEADER..).map(<[u8]>::to_vec)
+
+    fn command(&self) -> u8 {
+        GET_DEVICE
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
 }
 
-/// The value of an attribute.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
-        let value = bytes.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        bytes = bytes.get(padded(length)..)?;
+impl Emitable for Device {
+    fn buffer_len(&self) -> usize {
+        self.0.as_slice().buffer_len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        self.0.as_slice().emit(buffer);
+    }
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for Device {
+    fn parse_with_param(buffer: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
+        let attributes = NlasIterator::new(buffer).map(|nla| DefaultNla::parse(&nla?));
+        attributes.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Device {
+    fn xdp_features(&self) -> Option<u64> {
+        let features = self.0.iter().find(|nla| nla.kind() == XDP_FEATURES)?;
+        let mut bytes = [0; 8];
+        (features.value_len() == bytes.len()).then(|| features.emit_value(&mut bytes))?;
+        Some(u64::from_ne_bytes(bytes))
+    }
+}
+
+/// Returns the features of an interface ([`crate::doctor::xdp_feature`]); `None` if the kernel does not
+/// report them.
+pub(super) fn of(ifindex: u32) -> Option<u64> {
+    let socket = Socket::new(NETLINK_GENERIC).ok()?;
+    let family = GenlMessage::from_payload(GenlCtrl {
+        cmd: GenlCtrlCmd::GetFamily,
+        nlas: vec![GenlCtrlAttrs::FamilyName(Device::family_name().to_owned())],
+    });
+    let family = ask(&socket, family)?
+        .nlas
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            GenlCtrlAttrs::FamilyId(id) => Some(id),
+            _ => None,
+        });
+    let index = DefaultNla::new(IFINDEX, ifindex.to_ne_bytes().to_vec());
+    let mut device = GenlMessage::from_payload(Device(vec![index]));
+    device.set_resolved_family_id(family?);
+    ask(&socket, device)?.xdp_features()
+}
+
+/// Sends a request and returns the payload of the answer.
+fn ask<F>(socket: &Socket, request: GenlMessage<F>) -> Option<F>
+where
+    F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader> + std::fmt::Debug,
+{
+    let mut request = NetlinkMessage::from(request);
+    request.header.flags = NLM_F_REQUEST;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0).ok()?;
+    let mut answer = Vec::with_capacity(1 << 14);
+    // The kernel answers before `send` returns.
+    socket.recv(&mut answer, libc::MSG_DONTWAIT).ok()?;
+    match NetlinkMessage::<GenlMessage<F>>::deserialize(&answer)
+        .ok()?
+        .payload
+    {
+        NetlinkPayload::InnerMessage(message) => Some(message.payload),
+        _ => None,
     }
 }
 
@@ -97,15 +107,37 @@ fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    fn parsed(bytes: &[u8]) -> Option<Device> {
+        let header = GenlHeader {
+            cmd: GET_DEVICE,
+            version: 1,
+        };
+        Device::parse_with_param(bytes, header).ok()
+    }
+
     #[test]
-    fn attributes_are_found_and_broken_ones_are_not() {
-        let mut bytes = message(1, 2, (7, b"abcde"))[HEADER..].to_vec();
-        assert_eq!(bytes.len() % 4, 0);
-        bytes.extend([8, 0, 3, 0, 1, 2, 3, 4]);
-        assert_eq!(attribute(&bytes, 7), Some(b"abcde".as_slice()));
-        assert_eq!(attribute(&bytes, 3), Some([1, 2, 3, 4].as_slice()));
-        assert_eq!(attribute(&bytes, 9), None);
-        assert_eq!(attribute(&[0, 0, 1, 0], 2), None, "no length: no loop");
-        assert_eq!(attribute(&[99, 0, 1, 0], 1), None);
+    fn reads_the_features_attribute_and_rejects_broken_ones() {
+        let name = DefaultNla::new(7, b"abcde".to_vec());
+        let features = DefaultNla::new(XDP_FEATURES, 0x77_u64.to_ne_bytes().to_vec());
+        let short = DefaultNla::new(XDP_FEATURES, vec![1, 2, 3, 4]);
+        for (attributes, expected) in [
+            (vec![name.clone(), features], Some(0x77)),
+            (vec![name.clone(), short], None),
+            (vec![name], None),
+        ] {
+            let device = Device(attributes);
+            let mut bytes = vec![0; device.buffer_len()];
+            device.emit(&mut bytes);
+            assert_eq!(parsed(&bytes).unwrap().xdp_features(), expected);
+        }
+        assert!(parsed(&[0, 0, 1, 0]).is_none(), "no length: no loop");
+        assert!(parsed(&[99, 0, 1, 0]).is_none());
+    }
+
+    #[test]
+    fn asks_this_kernel_about_the_loopback_interface() {
+        // Before Linux 6.3 there is no answer; with one, `lo` has no hardware offload.
+        assert!(of(1).is_none_or(|features| features < 1 << 16));
+        assert_eq!(of(u32::MAX), None);
     }
 }

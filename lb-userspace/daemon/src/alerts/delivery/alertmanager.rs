@@ -1,8 +1,8 @@
-//! Alertmanager, version 2 of its API.
+//! Posts alerts to Alertmanager (API version 2).
 //!
-//! Alertmanager knows an alert by its labels, and forgets it when nobody reminds it: everything
-//! that is on is sent again and again, with an end that is a few reminders away. An alert whose
-//! severity or kind changed is another one there; the old one is ended at the same moment.
+//! Alertmanager identifies an alert by its labels and resolves it unless it is sent again: all firing
+//! alerts are resent regularly, with an end a few intervals ahead. An alert with another severity or
+//! kind is a different alert there; the old one is resolved at the same time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::alerts::{
     lock,
 };
 
-/// Reminders that may be lost before Alertmanager takes an alert for over, as with Prometheus.
-const REMINDERS: u32 = 4;
+/// Resend intervals after which Alertmanager resolves an alert, as with Prometheus.
+const RESENDS: u32 = 4;
 
-/// An alert as `POST /api/v2/alerts` takes it.
+/// The body of `POST /api/v2/alerts`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Post {
@@ -39,7 +39,7 @@ fn alert_name(kind: &str) -> String {
     format!("Evenkeel{}", words.collect::<String>())
 }
 
-/// What Alertmanager knows it by: nothing that changes while it is the same alert.
+/// Returns the identity of an alert: nothing that changes while it is the same alert.
 fn labels(
     host: &str,
     entry: &Entry,
@@ -76,7 +76,7 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
     annotations
 }
 
-/// All that is to be said of an entry: itself, and what it was before.
+/// Returns the posts of an entry: its current state, and recent severities and kinds to resolve.
 fn posts(host: &str, entry: &Entry, now: Timestamp, end: Timestamp) -> Vec<Post> {
     let post = |kind: &str, severity, ends_at| Post {
         starts_at: entry.since,
@@ -95,7 +95,7 @@ fn posts(host: &str, entry: &Entry, now: Timestamp, end: Timestamp) -> Vec<Post>
     posts
 }
 
-/// What is to be posted, and what is confirmed by that.
+/// Returns what to post, and the versions that this confirms.
 fn collect(
     host: &str,
     book: &Book,
@@ -103,13 +103,13 @@ fn collect(
     now: Timestamp,
     resend: Duration,
 ) -> (Vec<Post>, Vec<(String, u64)>) {
-    let lasts = SignedDuration::try_from(resend * REMINDERS).unwrap_or(REPEAT_OVER);
+    let lasts = SignedDuration::try_from(resend * RESENDS).unwrap_or(REPEAT_OVER);
     let end = now.checked_add(lasts).unwrap_or(now);
     let due = book.due(receiver);
     let mut all = Vec::new();
     for (key, entry) in &book.entries {
         let is_due = due.iter().any(|(name, _)| name == key);
-        // Silenced ones that it knows already go on as they are.
+        // Silenced alerts that Alertmanager knows are resent unchanged.
         let is_known = book.confirmed(receiver, key) > 0;
         let is_fresh = entry
             .over
@@ -121,7 +121,7 @@ fn collect(
     (all, due)
 }
 
-/// Sends everything that is on or was until a short while ago.
+/// Sends all alerts that are firing or were resolved recently.
 pub(super) async fn send_all(shared: &Shared, receiver: &Receiver) -> Result<(), String> {
     let now = crate::clock::now();
     let (posts, due) = collect(
@@ -149,7 +149,7 @@ async fn post(receiver: &Receiver, posts: &[Post]) -> Result<(), String> {
     receiver.send(receiver.client.post(url).json(posts)).await
 }
 
-/// Sends a test that is over by itself.
+/// Sends a test alert that resolves by itself.
 pub(super) async fn send_test(
     host: &str,
     receiver: &Receiver,
@@ -169,5 +169,4 @@ pub(super) async fn send_test(
     post(receiver, &[test]).await
 }
 
-pub(super) const TEST_SUMMARY: &str =
-    "a test: somebody ran `evenkeel alerts test`; nothing is wrong";
+pub(super) const TEST_SUMMARY: &str = "test alert from `evenkeel alerts test`; nothing is wrong";

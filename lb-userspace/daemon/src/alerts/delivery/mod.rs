@@ -1,8 +1,8 @@
-//! Bringing alerts to those who want them.
+//! Delivers alerts to receivers.
 //!
-//! One task a receiver. It waits until there is something that its receiver has not confirmed, sends it,
-//! and tries again with growing pauses until the receiver says yes. What waits is not a queue of messages but the state of
-//! the book: one message an alert at the most, always the newest.
+//! A task per receiver sends what the receiver has not confirmed, and retries with growing pauses. There
+//! is no queue of messages, only the state of the book: at most one message per alert, always the
+//! newest.
 
 mod alertmanager;
 mod webhook;
@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
@@ -24,39 +25,39 @@ pub use webhook::signature;
 use super::{Shared, lock};
 use lb_model::{config, error::chain};
 
-/// How long a receiver may take to answer.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The first pause after a failure; it doubles with each.
+/// The pause after the first failure; it doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What a receiver got.
+/// Counters of a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiverCounts {
     /// `alertmanager` or `webhook`.
     pub kind: &'static str,
-    /// Scheme, host and port of its URL: paths may have secrets.
+    /// Scheme, host and port of the URL; its path may be secret.
     pub receiver: String,
-    /// Requests that it confirmed.
+    /// Confirmed requests.
     pub sent: u64,
-    /// Requests that failed.
+    /// Failed requests.
     pub failed: u64,
-    /// States of alerts that it was never told, because a newer one came first.
+    /// States of alerts that were never sent because a newer one came first.
     pub superseded: u64,
 }
 
-/// How a receiver answered a test.
+/// The result of a test alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Tested {
     /// `alertmanager` or `webhook`.
     pub kind: &'static str,
-    /// Scheme, host and port of its URL.
+    /// Scheme, host and port of the URL.
     pub receiver: String,
-    /// Why it failed; none if it did not.
+    /// Why it failed, if it did.
     pub error: Option<String>,
 }
 
-/// Where alerts go.
+/// A destination of alerts.
 #[derive(Debug)]
 pub(super) struct Receiver {
     target: Target,
@@ -74,7 +75,7 @@ enum Target {
     Webhook(Option<config::Secret>),
 }
 
-/// The receivers of a configuration; counts of those that were there before go on.
+/// Returns the receivers of a configuration. Those that existed before keep their counters.
 pub(super) fn receivers(config: &config::Alerts, old: &[Arc<Receiver>]) -> Vec<Arc<Receiver>> {
     if config.alertmanager.is_empty() && config.webhook.is_empty() {
         return Vec::new();
@@ -107,9 +108,9 @@ pub(super) fn receivers(config: &config::Alerts, old: &[Arc<Receiver>]) -> Vec<A
         .collect()
 }
 
-/// A client; none, which is said, if TLS can't be had at all.
+/// Returns an HTTP client; logs why if there is none.
 fn client() -> Option<reqwest::Client> {
-    // The process may have chosen one already; that is as good.
+    // Fails if the process has chosen a provider already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || {
         reqwest::Client::builder()
@@ -120,24 +121,21 @@ fn client() -> Option<reqwest::Client> {
     };
     let without_https = |error: reqwest::Error| {
         let error = chain(&error);
-        warn!(
-            error,
-            "no certificate authorities: alerts can't be sent by https"
-        );
+        warn!(error, "no CA certificates: cannot deliver alerts by https");
         builder().tls_certs_only([]).build()
     };
     match builder().build().or_else(without_https) {
         Ok(client) => Some(client),
         Err(error) => {
             let error = chain(&error);
-            warn!(error, "alerts can't be sent: no HTTP client");
+            warn!(error, "cannot deliver alerts: no HTTP client");
             None
         }
     }
 }
 
 impl Receiver {
-    /// What it is known by in the book.
+    /// Returns its key in the book.
     pub(super) fn id(&self) -> String {
         format!("{} {}", self.kind(), self.url)
     }
@@ -149,7 +147,7 @@ impl Receiver {
         }
     }
 
-    /// Its URL without what may be secret.
+    /// Returns scheme, host and port of the URL; the path may be secret.
     fn label(&self) -> String {
         let Ok(url) = reqwest::Url::parse(&self.url) else {
             return "unknown".to_owned();
@@ -172,23 +170,23 @@ impl Receiver {
         }
     }
 
-    /// Brings it what it must know.
-    async fn bring(&self, shared: &Shared) -> Result<(), String> {
+    /// Sends what the receiver has not confirmed.
+    async fn send_due(&self, shared: &Shared) -> Result<(), String> {
         match &self.target {
             Target::Alertmanager => alertmanager::send_all(shared, self).await,
             Target::Webhook(secret) => webhook::send_due(shared, self, secret.as_ref()).await,
         }
     }
 
-    /// Sends one request, and counts it.
+    /// Sends and counts one request.
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(), String> {
         let result = match request.send().await {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => {
                 let status = response.status();
-                let words = response.text().await.unwrap_or_default();
-                let words: String = words.trim().chars().take(200).collect();
-                Err(format!("it answered {status} {words}"))
+                let body = response.text().await.unwrap_or_default();
+                let body: String = body.trim().chars().take(200).collect();
+                Err(format!("response {status} {body}"))
             }
             Err(error) => Err(chain(&error.without_url())),
         };
@@ -202,27 +200,27 @@ impl Receiver {
     }
 }
 
-/// Brings a receiver what it has not confirmed, for ever.
+/// Delivers alerts to a receiver until the book is dropped.
 pub(super) async fn deliver(shared: Arc<Shared>, receiver: Arc<Receiver>) {
     let mut saved = shared.saved.subscribe();
-    // Alertmanager forgets what it is not reminded of.
+    // Alertmanager resolves alerts that are not sent again.
     let mut reminder = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         saved.borrow_and_update();
         let is_due = !lock(&shared.book).due(&receiver.id()).is_empty();
         if is_due || Instant::now() >= reminder {
-            if let Err(error) = receiver.bring(&shared).await {
+            if let Err(error) = receiver.send_due(&shared).await {
                 if pause == FIRST_PAUSE {
                     let receiver = receiver.label();
-                    warn!(receiver, error, "alerts can't be delivered; trying on");
+                    warn!(receiver, error, "cannot deliver alerts; retrying");
                 }
                 sleep(jittered(pause)).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 continue;
             }
             if pause > FIRST_PAUSE {
-                info!(receiver = receiver.label(), "alerts are delivered again");
+                info!(receiver = receiver.label(), "delivering alerts again");
             }
             pause = FIRST_PAUSE;
             reminder = Instant::now() + receiver.resend;
@@ -233,14 +231,14 @@ pub(super) async fn deliver(shared: Arc<Shared>, receiver: Arc<Receiver>) {
     }
 }
 
-/// Half to all of a pause, by chance: many nodes are not to knock at the same moment.
+/// Returns a random part of a pause, at least half, so that nodes do not retry at the same moment.
 fn jittered(pause: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0_u8);
-    pause.mul_f64(0.5 + (random >> 11) as f64 / (1_u64 << 54) as f64)
+    let mut random = SmallRng::seed_from_u64(RandomState::new().hash_one(0_u8));
+    pause.mul_f64(random.random_range(0.5..1.0))
 }
 
 impl Shared {
-    /// Notes what a receiver confirmed, and what it never saw.
+    /// Records that a receiver confirmed a version; counts the versions that it missed.
     fn confirm(&self, receiver: &Receiver, key: &str, version: u64) {
         let id = receiver.id();
         let mut book = lock(&self.book);
@@ -250,7 +248,7 @@ impl Shared {
     }
 }
 
-/// Sends a test to each receiver.
+/// Sends a test alert to each receiver.
 pub(super) async fn test(host: &str, receivers: &[Arc<Receiver>]) -> Vec<Tested> {
     let now = crate::clock::now();
     let tests = receivers.iter().map(|receiver| async move {

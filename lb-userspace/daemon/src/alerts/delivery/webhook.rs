@@ -1,4 +1,4 @@
-//! Webhooks: one JSON document for each change of an alert.
+//! Posts a JSON document to webhooks for each change of an alert.
 
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
@@ -9,26 +9,23 @@ use super::{Receiver, Shared, alertmanager::TEST_SUMMARY};
 use crate::alerts::{Alert, Severity, lock};
 use lb_model::config::Secret;
 
-/// What is posted.
+/// The body of a request.
 #[derive(Debug, Serialize)]
 struct Message<'a> {
-    /// Form of the document.
+    /// Version of the format.
     version: u32,
     /// `firing`, `resolved` or `test`.
     status: &'static str,
-    /// The node.
     node: &'a str,
-    /// Grows with each message about the same alert: who gets one twice can tell.
+    /// Increases with each message about an alert, so that receivers can detect duplicates.
     sequence: u64,
-    /// When it was sent.
     sent_at: Timestamp,
-    /// When the alert was over.
     resolved_at: Option<Timestamp>,
     alert: Alert,
 }
 
-/// The signature of a body: HMAC-SHA-256, keyed by the secret, of the time in the header
-/// `X-Evenkeel-Timestamp`, a full stop and the body; in hex.
+/// Returns the signature of a body: HMAC-SHA-256 in hex, keyed by the secret, of the header
+/// `X-Evenkeel-Timestamp`, a full stop and the body.
 #[must_use]
 pub fn signature(secret: &[u8], timestamp: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
@@ -39,7 +36,7 @@ pub fn signature(secret: &[u8], timestamp: &str, body: &[u8]) -> String {
     digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Sends what is due, the oldest alert first; stops at the first failure.
+/// Sends the unconfirmed alerts, oldest first, until one fails.
 pub(super) async fn send_due(
     shared: &Shared,
     receiver: &Receiver,
@@ -48,7 +45,7 @@ pub(super) async fn send_due(
     let mut due = lock(&shared.book).due(&receiver.id());
     due.sort_by_key(|(key, _)| lock(&shared.book).entries.get(key).map(|entry| entry.since));
     for (key, _) in due {
-        // Read now, not before: while others were sent it may have changed.
+        // Read now: it may have changed while others were sent.
         let found = {
             let book = lock(&shared.book);
             let entry = book.entries.get(&key);
@@ -97,7 +94,7 @@ async fn post(
     receiver.send(request.body(body)).await
 }
 
-/// Sends a test.
+/// Sends a test alert.
 pub(super) async fn send_test(
     host: &str,
     receiver: &Receiver,

@@ -1,7 +1,6 @@
-//! A command of the operator: exit code 0 means healthy.
+//! `exec` checks: an operator's command, for which exit code 0 means healthy.
 //!
-//! It is started without a shell and in a process group of its own; what is left of the group at the
-//! timeout is killed.
+//! The command runs without a shell, in its own process group. At the timeout the group is killed.
 
 use std::{process::ExitStatus, process::Stdio};
 
@@ -17,10 +16,9 @@ use tokio::{
 use super::{Failure, Limit};
 use crate::health::Target;
 
-/// Bytes of what the command says that are kept for the failure.
-const MOST: usize = 4096;
+/// Bytes of standard error that are kept for the failure.
+const STDERR_LIMIT: usize = 4096;
 
-/// The command, with its arguments and environment.
 #[derive(Debug)]
 pub(super) struct Command {
     program: String,
@@ -50,23 +48,30 @@ impl Command {
         let mut child = self
             .command()
             .spawn()
-            .map_err(|error| Failure(format!("{program} can't be started: {error}")))?;
-        // Killed with its group when this future ends before it, or is dropped.
+            .map_err(|error| Failure(format!("cannot start {program}: {error}")))?;
+        // Kills the process group when this future ends or is dropped before the command exits.
         let mut group = Group::of(&child);
-        let mut said = Vec::new();
+        let mut stderr = Vec::new();
         let waiting = async {
-            let status = wait(&mut child, &mut said)
+            let status = wait(&mut child, &mut stderr)
                 .await
-                .map_err(|error| Failure(format!("{program} can't be waited for: {error}")))?;
+                .map_err(|error| Failure(format!("cannot wait for {program}: {error}")))?;
             Ok(status)
         };
-        let late = |limit| Failure(format!("{program} did not end in {limit}, and was killed"));
+        let late = |limit| {
+            Failure(format!(
+                "{program} did not exit within {limit} and was killed"
+            ))
+        };
         let status = limit.within(waiting, late).await?;
-        group.has_ended();
+        group.disarm();
         if status.success() {
             return Ok(());
         }
-        Err(Failure(format!("{program}: {status}{}", last_line(&said))))
+        Err(Failure(format!(
+            "{program}: {status}{}",
+            last_line(&stderr)
+        )))
     }
 
     fn command(&self) -> Tokio {
@@ -82,14 +87,14 @@ impl Command {
     }
 }
 
-/// Waits until the command itself has ended; what it started may hold its error stream open for longer.
-async fn wait(child: &mut Child, said: &mut Vec<u8>) -> std::io::Result<ExitStatus> {
+/// Waits until the command itself exits. Its children may hold standard error open for longer.
+async fn wait(child: &mut Child, stderr: &mut Vec<u8>) -> std::io::Result<ExitStatus> {
     let mut stream = child.stderr.take();
-    let mut piece = [0; 1024];
+    let mut buffer = [0; 1024];
     loop {
         let reading = async {
             match &mut stream {
-                Some(stream) => stream.read(&mut piece).await,
+                Some(stream) => stream.read(&mut buffer).await,
                 None => std::future::pending().await,
             }
         };
@@ -97,10 +102,10 @@ async fn wait(child: &mut Child, said: &mut Vec<u8>) -> std::io::Result<ExitStat
             biased;
             read = reading => match read {
                 Ok(0) | Err(_) => stream = None,
-                // Read on all the same, so that it is not stopped by a full pipe.
+                // Reads beyond the limit too, so that a full pipe does not block the command.
                 Ok(length) => {
-                    let room = MOST - said.len();
-                    said.extend_from_slice(&piece[..length.min(room)]);
+                    let room = STDERR_LIMIT - stderr.len();
+                    stderr.extend_from_slice(&buffer[..length.min(room)]);
                 }
             },
             status = child.wait() => return status,
@@ -108,9 +113,9 @@ async fn wait(child: &mut Child, said: &mut Vec<u8>) -> std::io::Result<ExitStat
     }
 }
 
-/// The last line that has anything in it.
-fn last_line(said: &[u8]) -> String {
-    let text = String::from_utf8_lossy(said);
+/// Returns the last line that is not empty, after a colon.
+fn last_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
     line.map_or_else(String::new, |line| {
         let short: String = line.chars().take(200).collect();
@@ -118,7 +123,7 @@ fn last_line(said: &[u8]) -> String {
     })
 }
 
-/// A process group that is killed when this is dropped.
+/// Kills a process group when dropped.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -127,8 +132,8 @@ impl Group {
         Self(id.map(Pid::from_raw))
     }
 
-    /// Its number may be given to others from now on.
-    fn has_ended(&mut self) {
+    /// The command has exited; its process group number may be reused.
+    fn disarm(&mut self) {
         self.0 = None;
     }
 }
@@ -136,7 +141,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // It fails only if nobody is left in it.
+            // Fails only if the group is empty.
             let _ = killpg(group, Signal::SIGKILL);
         }
     }

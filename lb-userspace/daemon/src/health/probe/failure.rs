@@ -1,6 +1,6 @@
-//! What a probe met instead of success.
+//! Why a check failed.
 
-/// Why a check failed, in words that name the other side.
+/// The reason of a failed check, for operators; it names the peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub(crate) String);

@@ -1,4 +1,4 @@
-//! An HTTP request, and what its answer must be (HTTP/1.1, RFC 9112).
+//! `http` checks: a request and the expected response (HTTP/1.1, RFC 9112).
 
 use std::{
     io,
@@ -19,10 +19,9 @@ use lb_model::{
     error::chain,
 };
 
-/// Bytes of a body that are looked through for the expected text.
-const MOST_BODY: usize = 256 * 1024;
+/// Bytes of a body that are searched for the expected text.
+const BODY_LIMIT: usize = 256 * 1024;
 
-/// A request, and what is expected.
 #[derive(Debug)]
 pub(super) struct Exchange {
     request: Request<Empty<Bytes>>,
@@ -31,23 +30,23 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// `usual_port` is the one that `Host` does not mention.
+    /// `default_port` is left out of the `Host` header.
     pub(super) fn new(
         target: &Target,
         check: &HttpCheck,
-        usual_port: u16,
+        default_port: u16,
     ) -> Result<Self, Failure> {
         let host = check
             .host
             .clone()
-            .unwrap_or_else(|| default_host(target.vip_address, target.probe_port(), usual_port));
+            .unwrap_or_else(|| default_host(target.vip_address, target.probe_port(), default_port));
         let request = Request::get(&check.path)
             .header(header::HOST, host)
             .header(header::USER_AGENT, "evenkeel-health")
             .header(header::ACCEPT, "*/*")
             .header(header::CONNECTION, "close")
             .body(Empty::new())
-            .map_err(|error| Failure(format!("the request can't be made: {error}")))?;
+            .map_err(|error| Failure(format!("cannot build the request: {error}")))?;
         Ok(Self {
             request,
             status: check.expect_status.clone(),
@@ -61,23 +60,30 @@ impl Exchange {
         route: &Route,
         limit: Limit,
     ) -> Result<(), Failure> {
-        let late = |limit| Failure(format!("{route} took the request, no answer in {limit}"));
+        let late = |limit| {
+            Failure(format!(
+                "{route} accepted the request but did not reply within {limit}"
+            ))
+        };
         let broken = |error: hyper::Error| {
-            Failure(format!("no HTTP answer from {route}: {}", chain(&error)))
+            Failure(format!(
+                "no valid HTTP response from {route}: {}",
+                chain(&error)
+            ))
         };
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(Abrupt(stream)))
                 .await
                 .map_err(broken)?;
             let mut connection = pin!(connection);
-            let mut answer = pin!(async {
+            let mut judging = pin!(async {
                 let response = sender.send_request(self.request.clone()).await;
                 self.judge(response.map_err(broken)?, route).await
             });
             tokio::select! {
-                answer = &mut answer => answer,
-                // Closed by the other side; the answer may be here nonetheless.
-                _ = &mut connection => answer.await,
+                result = &mut judging => result,
+                // The server closed the connection; the response may have arrived before.
+                _ = &mut connection => judging.await,
             }
         };
         limit.within(exchange, late).await
@@ -98,8 +104,8 @@ impl Exchange {
     }
 }
 
-/// A stream that is never closed in order: dropping it resets the connection, and a packet before that
-/// only to say goodbye is a tenth of what a check costs.
+/// A stream without orderly shutdown. Dropping it resets the connection; a FIN before that would add
+/// a tenth to the cost of a check.
 struct Abrupt<S>(S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
@@ -130,49 +136,48 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Abrupt<S> {
     }
 }
 
-/// Reads the body until the text is found.
+/// Reads the body until it contains the text.
 async fn find(mut body: Incoming, text: &str, route: &Route) -> Result<(), Failure> {
     let mut seen = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Failure(format!(
-                "the answer of {route} broke off: {}",
+                "the response from {route} was cut off: {}",
                 chain(&error)
             ))
         })?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        // The text may lie across two pieces.
+        // The text may span two frames.
         let from = seen.len().saturating_sub(text.len());
         seen.extend_from_slice(&data);
         if contains(&seen[from..], text.as_bytes()) {
             return Ok(());
         }
-        if seen.len() > MOST_BODY {
+        if seen.len() > BODY_LIMIT {
             return Err(Failure(format!(
-                "the first {} KiB of the answer of {route} do not have {text:?}",
-                MOST_BODY / 1024
+                "the first {} KiB of the response from {route} do not contain {text:?}",
+                BODY_LIMIT / 1024
             )));
         }
     }
     Err(Failure(format!(
-        "the answer of {route} does not have {text:?}"
+        "the response from {route} does not contain {text:?}"
     )))
 }
 
-/// Whether the bytes have these bytes in them.
 pub(super) fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// What a client of the VIP would write into `Host`.
-fn default_host(address: IpAddr, port: u16, usual_port: u16) -> String {
+/// Returns the `Host` header that a client of the VIP would send.
+fn default_host(address: IpAddr, port: u16, default_port: u16) -> String {
     let address = match address {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
-    if port == usual_port {
+    if port == default_port {
         address
     } else {
         format!("{address}:{port}")

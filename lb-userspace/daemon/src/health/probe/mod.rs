@@ -1,7 +1,7 @@
-//! Probes: one try each, that succeeds or says what was met.
+//! Probes: single checks of a backend.
 //!
-//! Every try has a connection of its own, which is closed after it; by a reset, so that a thousand checks a
-//! second do not use up the ports of the node with connections that wait for late packets.
+//! Every check opens a connection of its own and resets it afterwards, so that a thousand checks per
+//! second do not fill the node's ports with connections in TIME_WAIT.
 
 mod exec;
 mod failure;
@@ -21,7 +21,7 @@ pub use tls::TlsConfigs;
 use super::Target;
 use lb_model::config::HealthKind;
 
-/// A check that can be made again and again.
+/// A check that can be repeated.
 #[derive(Debug)]
 pub struct Probe {
     kind: Kind,
@@ -35,12 +35,12 @@ enum Kind {
     Https(Route, http::Exchange, tls::Session),
     Udp(Route, udp::Exchange),
     Exec(exec::Command),
-    /// It can't even be tried.
+    /// The target cannot be checked at all.
     Broken(Failure),
 }
 
 impl Probe {
-    /// The check of a target. What is wrong with it becomes the failure of every try.
+    /// Prepares the check of a target. If that fails, every run fails with the reason.
     #[must_use]
     pub fn new(target: &Target, tls: &TlsConfigs) -> Self {
         let route = Route::new(target);
@@ -69,11 +69,7 @@ impl Probe {
         }
     }
 
-    /// Tries once. Ends within the timeout.
-    ///
-    /// # Errors
-    ///
-    /// What was met instead of success.
+    /// Checks once, within the timeout.
     pub async fn run(&self) -> Result<(), Failure> {
         let limit = Limit {
             timeout: self.timeout,
@@ -87,7 +83,7 @@ impl Probe {
             }
             Kind::Https(route, exchange, session) => {
                 let stream = route.connect(limit).await?;
-                let stream = session.open(stream, route, limit).await?;
+                let stream = session.handshake(stream, route, limit).await?;
                 exchange.run(stream, route, limit).await
             }
             Kind::Udp(route, exchange) => exchange.run(route, limit).await,
@@ -97,7 +93,7 @@ impl Probe {
     }
 }
 
-/// When a try must have ended.
+/// The deadline of a check.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
     timeout: Duration,
@@ -105,7 +101,7 @@ struct Limit {
 }
 
 impl Limit {
-    /// Waits for a step; `late` says what did not happen in time.
+    /// Runs a step until the deadline; `late` is its failure after that.
     async fn within<T>(
         self,
         step: impl Future<Output = Result<T, Failure>>,

@@ -1,4 +1,4 @@
-//! Sockets of probes: bound and marked as the target says.
+//! Sockets of probes.
 
 use std::{
     fmt, io,
@@ -13,12 +13,12 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use super::{Failure, Limit};
 use crate::health::Target;
 
-/// Where packets of a probe go, and how.
+/// The destination of a probe and the path to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     backend: SocketAddr,
     source: Option<IpAddr>,
-    /// By the way of this VIP's traffic, as the member with this index.
+    /// The VIP and member index whose traffic path the probe takes.
     through: Option<(IpAddr, u32)>,
 }
 
@@ -31,7 +31,7 @@ impl Route {
         }
     }
 
-    /// A TCP connection, which is reset when it is dropped.
+    /// Opens a TCP connection, which is reset when dropped.
     pub(super) async fn connect(&self, limit: Limit) -> Result<TcpStream, Failure> {
         let socket = self
             .open(Type::STREAM)
@@ -39,10 +39,10 @@ impl Route {
             .map_err(|error| self.local_failure(&error))?;
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(self.backend);
         let connecting = async { connecting.await.map_err(|error| self.failure(&error)) };
-        limit.within(connecting, |limit| self.silence(limit)).await
+        limit.within(connecting, |limit| self.no_reply(limit)).await
     }
 
-    /// A UDP socket that is connected to the backend.
+    /// Opens a UDP socket connected to the backend.
     pub(super) fn udp(&self) -> Result<UdpSocket, Failure> {
         let socket = self
             .open(Type::DGRAM)
@@ -61,8 +61,8 @@ impl Route {
             socket.set_mark(mark::of(member))?;
         }
         if self.source.is_some() || self.through.is_some() {
-            // Bound, the port is the socket's alone. A port that is chosen by connecting may be shared with
-            // a connection to another backend; on their way to the VIP they would be the same flow.
+            // A bound port belongs to this socket alone. A port chosen by `connect` may be shared with a
+            // connection to another backend; on the path through the VIP both would be the same flow.
             let any = match self.backend {
                 SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -73,12 +73,12 @@ impl Route {
         Ok(socket)
     }
 
-    /// Nothing came back at all.
-    pub(super) fn silence(&self, limit: Limit) -> Failure {
-        Failure(format!("no answer from {self} in {limit}"))
+    /// The failure of a backend that sent nothing.
+    pub(super) fn no_reply(&self, limit: Limit) -> Failure {
+        Failure(format!("no reply from {self} within {limit}"))
     }
 
-    /// What an error of the connection means.
+    /// The failure for an error of the connection.
     pub(super) fn failure(&self, error: &io::Error) -> Failure {
         Failure(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("connection refused by {self}"),
@@ -89,20 +89,20 @@ impl Route {
             _ => {
                 let error = error.to_string();
                 let words = error.split(" (os error").next().unwrap_or(&error);
-                format!("{self} can't be reached: {words}")
+                format!("cannot reach {self}: {words}")
             }
         })
     }
 
-    /// What is wrong on this side.
+    /// The failure for an error on this node.
     fn local_failure(&self, error: &io::Error) -> Failure {
         let hint = match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => "; the capability CAP_NET_ADMIN is needed",
-            Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (LimitNOFILE)",
-            Some(libc::EADDRNOTAVAIL) => "; does the node still have its source address?",
+            Some(libc::EPERM | libc::EACCES) => "; CAP_NET_ADMIN is required",
+            Some(libc::EMFILE | libc::ENFILE) => "; raise the open file limit (LimitNOFILE)",
+            Some(libc::EADDRNOTAVAIL) => "; check that the node still has the source address",
             _ => "",
         };
-        Failure(format!("no socket for {self}: {error}{hint}"))
+        Failure(format!("cannot open a socket for {self}: {error}{hint}"))
     }
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.backend)?;
         match self.through {
-            Some((vip, _)) => write!(f, " (by the way of {vip})"),
+            Some((vip, _)) => write!(f, " (through VIP {vip})"),
             None => Ok(()),
         }
     }

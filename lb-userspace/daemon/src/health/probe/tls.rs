@@ -25,12 +25,12 @@ use lb_model::{
     error::chain,
 };
 
-/// What is needed to open sessions, once for all targets with the same settings: reading the host's
-/// trusted certificates takes longer than a check.
+/// Client configurations, shared by targets with the same settings: loading the host's trusted
+/// certificates takes longer than a check.
 #[derive(Debug, Default)]
 pub struct TlsConfigs(Mutex<HashMap<Settings, Arc<ClientConfig>>>);
 
-/// Whether certificates are verified, and by whose (PEM).
+/// Whether certificates are verified, and the CA certificates (PEM) if not the host's.
 type Settings = (bool, Option<String>);
 
 impl TlsConfigs {
@@ -48,7 +48,7 @@ impl TlsConfigs {
 
 fn make(verify: bool, ca: Option<&CaFile>) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(ring::default_provider());
-    let failed = |error: rustls::Error| Failure(format!("TLS can't be set up: {error}"));
+    let failed = |error: rustls::Error| Failure(format!("cannot set up TLS: {error}"));
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(failed)?;
@@ -59,15 +59,15 @@ fn make(verify: bool, ca: Option<&CaFile>) -> Result<ClientConfig, Failure> {
     } else {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
             .with_no_client_auth()
     };
-    // A session that is resumed shows no certificate: one that has expired would not be noticed.
+    // A resumed session shows no certificate, so that an expired one would go unnoticed.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-/// Who may have signed certificates.
+/// Loads the trusted CA certificates.
 fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
     let mut store = RootCertStore::empty();
     let Some(ca) = ca else {
@@ -75,15 +75,15 @@ fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
         store.add_parsable_certificates(found.certs);
         if store.is_empty() {
             return Err(Failure::new(
-                "the host trusts no certificates (is the package ca-certificates there?); name some \
-                 in `ca_file`, or set `verify = false`",
+                "the host has no trusted CA certificates; install the package ca-certificates, set \
+                 `ca_file`, or set `verify = false`",
             ));
         }
         return Ok(store);
     };
     let wrong = |why: String| {
         Failure(format!(
-            "the certificates of {} can't be used: {why}",
+            "cannot use the certificates in {}: {why}",
             ca.path.display()
         ))
     };
@@ -96,7 +96,7 @@ fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
     Ok(store)
 }
 
-/// How sessions with a backend are opened.
+/// The TLS settings of a target.
 pub(super) struct Session {
     connector: TlsConnector,
     name: ServerName<'static>,
@@ -121,7 +121,7 @@ impl Session {
             Some(host) => {
                 let name = without_port(host).to_owned();
                 ServerName::try_from(name).map_err(|_| {
-                    Failure(format!("{host:?} is no name that a certificate can have"))
+                    Failure(format!("{host:?} is not a valid name for a certificate"))
                 })?
             }
         };
@@ -131,26 +131,33 @@ impl Session {
         })
     }
 
-    pub(super) async fn open(
+    pub(super) async fn handshake(
         &self,
         stream: TcpStream,
         route: &Route,
         limit: Limit,
     ) -> Result<TlsStream<TcpStream>, Failure> {
-        let opening = async {
+        let handshake = async {
             let opened = self.connector.connect(self.name.clone(), stream).await;
             opened.map_err(|error| failure(&error, route))
         };
-        let late = |limit| Failure(format!("{route} took the connection, no TLS in {limit}"));
-        limit.within(opening, late).await
+        let late = |limit| {
+            Failure(format!(
+                "{route} accepted the connection but did not complete the TLS handshake within {limit}"
+            ))
+        };
+        limit.within(handshake, late).await
     }
 }
 
 fn failure(error: &io::Error, route: &Route) -> Failure {
-    Failure(format!("no TLS with {route}: {}", chain(error)))
+    Failure(format!(
+        "TLS handshake with {route} failed: {}",
+        chain(error)
+    ))
 }
 
-/// The name in `name`, `name:port`, `[v6]` and `[v6]:port`.
+/// Returns the name in `name`, `name:port`, `[v6]` and `[v6]:port`.
 fn without_port(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
@@ -161,11 +168,11 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Takes every certificate: the operator said so.
+/// Accepts every certificate, for `verify = false`.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -215,7 +222,7 @@ mod tests {
     use super::without_port;
 
     #[test]
-    fn names_of_certificates_have_no_port() {
+    fn strips_the_port_of_a_host() {
         for (host, name) in [
             ("api.example", "api.example"),
             ("api.example:8443", "api.example"),

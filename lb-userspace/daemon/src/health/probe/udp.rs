@@ -1,13 +1,12 @@
-//! A UDP packet, and its answer.
+//! `udp` checks: a packet and the expected reply.
 
 use std::io;
 
 use super::{Failure, Limit, http::contains, socket::Route};
 
-/// Bytes of an answer that are looked at.
-const MOST: usize = 4096;
+/// Bytes of a reply that are compared.
+const REPLY_LIMIT: usize = 4096;
 
-/// What is sent, and what must come back.
 #[derive(Debug)]
 pub(super) struct Exchange {
     send: Option<Vec<u8>>,
@@ -24,28 +23,30 @@ impl Exchange {
 
     pub(super) async fn run(&self, route: &Route, limit: Limit) -> Result<(), Failure> {
         let failure = |error: io::Error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure(format!(
-                "nothing listens on the UDP port of {route} (port unreachable)"
-            )),
+            io::ErrorKind::ConnectionRefused => {
+                Failure(format!("nothing listens on UDP {route} (port unreachable)"))
+            }
             _ => route.failure(&error),
         };
         let socket = route.udp()?;
         let payload = self.send.as_deref().unwrap_or_default();
-        let mut answer = [0; MOST];
+        let mut reply = [0; REPLY_LIMIT];
         let exchange = async {
             socket.send(payload).await.map_err(failure)?;
-            let length = socket.recv(&mut answer).await.map_err(failure)?;
+            let length = socket.recv(&mut reply).await.map_err(failure)?;
             Ok(length)
         };
         let received = tokio::time::timeout_at(limit.at, exchange).await;
         match (received, &self.expect) {
-            // Most servers ignore an empty packet: that nobody refused it has to do.
+            // Most servers ignore an empty packet; not being refused counts as success.
             (Err(_), _) if self.send.is_none() => Ok(()),
-            (Err(_), _) => Err(route.silence(limit)),
+            (Err(_), _) => Err(route.no_reply(limit)),
             (Ok(Err(failure)), _) => Err(failure),
-            (Ok(Ok(length)), Some(expect)) if !contains(&answer[..length], expect) => Err(Failure(
-                format!("the answer of {route} ({length} bytes) does not have what is expected"),
-            )),
+            (Ok(Ok(length)), Some(expect)) if !contains(&reply[..length], expect) => {
+                Err(Failure(format!(
+                    "the reply from {route} ({length} bytes) does not contain the expected bytes"
+                )))
+            }
             (Ok(Ok(_)), _) => Ok(()),
         }
     }

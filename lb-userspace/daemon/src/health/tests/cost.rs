@@ -1,5 +1,5 @@
-//! What checking a thousand backends every second costs. Not a test that can fail: run it with
-//! `cargo test --release -p lb-userspace --lib -- --ignored --nocapture cost_of_a_thousand`.
+//! Measures the cost of checking a thousand backends every second:
+//! `cargo test --release -p lb-daemon --lib -- --ignored --nocapture cost_of_a_thousand`.
 
 use std::{net::SocketAddr, sync::mpsc, thread, time::Duration};
 
@@ -16,7 +16,7 @@ use lb_model::config::{HealthKind, HttpCheck, StatusSet};
 const BACKENDS: usize = 1000;
 const SECONDS: u64 = 10;
 
-/// Servers in a thread of their own, so that their time is not ours.
+/// Runs the server in a thread of its own, so that its CPU time is not counted.
 fn serve(with: Answer) -> SocketAddr {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -36,15 +36,15 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// Processor time that this thread has used.
-fn used() -> Duration {
+/// Returns the CPU time of this thread.
+fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .unwrap()
         .into()
 }
 
-/// Of that, in the kernel: seconds, in ticks of a hundredth.
-fn used_in_kernel() -> f64 {
+/// Returns the CPU time of this thread in the kernel, in seconds (steps of 10 ms).
+fn kernel_time() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks = fields.split(' ').nth(12).unwrap();
@@ -66,24 +66,24 @@ fn cost_of(kind: &HealthKind, at: SocketAddr) {
     runtime().block_on(async {
         let (mut health, mut changes) = Health::start(1);
         health.set_targets(targets);
-        // All are under way.
+        // Until all have started.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let before = (used(), used_in_kernel());
+        let before = (cpu_time(), kernel_time());
         tokio::time::sleep(Duration::from_secs(SECONDS)).await;
-        let share = (used() - before.0).as_secs_f64() / SECONDS as f64;
-        let kernel = (used_in_kernel() - before.1) / SECONDS as f64;
+        let share = (cpu_time() - before.0).as_secs_f64() / SECONDS as f64;
+        let kernel = (kernel_time() - before.1) / SECONDS as f64;
         assert!(changes.try_recv().is_err(), "a check failed");
         let each = share * 1e6 / BACKENDS as f64;
         let (share, kernel) = (share * 100.0, kernel * 100.0);
         println!(
-            "{kind:?}: {share:.1} % of a core ({kernel:.1} in the kernel), {each:.0} µs a check"
+            "{kind:?}: {share:.1} % of a core ({kernel:.1} in the kernel), {each:.0} µs per check"
         );
     });
 }
 
 #[test]
-#[ignore = "measures, and takes its time"]
-fn cost_of_a_thousand_checks_a_second() {
+#[ignore = "a measurement that takes half a minute"]
+fn cost_of_a_thousand_checks_per_second() {
     let page = page("200 OK", "well");
     let at = serve(page);
     cost_of(&HealthKind::Tcp, at);

@@ -20,7 +20,7 @@ fn rules(rise: u32, fall: u32, damping: bool) -> Rules {
     }
 }
 
-/// The verdicts of results that come a second apart.
+/// Returns the verdicts on results one second apart: `U` up, `D` down, `.` no change.
 fn verdicts(judge: &mut Judge, rules: &Rules, results: &str) -> String {
     let show = |(i, c): (usize, char)| {
         let at = SECOND * u32::try_from(i).unwrap();
@@ -34,7 +34,7 @@ fn verdicts(judge: &mut Judge, rules: &Rules, results: &str) -> String {
 }
 
 #[test]
-fn it_takes_rise_successes_and_fall_failures_in_a_row() {
+fn needs_rise_consecutive_successes_or_fall_consecutive_failures() {
     let rules = rules(2, 3, false);
     for (results, expected) in [
         ("++++", ".U.."),
@@ -46,12 +46,12 @@ fn it_takes_rise_successes_and_fall_failures_in_a_row() {
         let mut judge = Judge::new(false);
         assert_eq!(verdicts(&mut judge, &rules, results), expected, "{results}");
     }
-    // One that is known to serve goes on until it is proven not to.
+    // A backend that starts as up stays up until its checks fail.
     assert_eq!(verdicts(&mut Judge::new(true), &rules, "---+"), "..D.");
 }
 
 #[test]
-fn checks_come_faster_while_it_is_uncertain() {
+fn checks_run_at_the_fast_interval_while_uncertain() {
     let rules = rules(2, 3, true);
     let mut judge = Judge::new(true);
     assert_eq!(judge.interval(&rules, 0.5), SECOND);
@@ -63,36 +63,32 @@ fn checks_come_faster_while_it_is_uncertain() {
     for _ in 0..3 {
         judge.observe(&rules, SECOND, false);
     }
-    assert_eq!(
-        judge.interval(&rules, 0.5),
-        SECOND,
-        "down, and that is certain"
-    );
+    assert_eq!(judge.interval(&rules, 0.5), SECOND, "down for certain");
     judge.observe(&rules, SECOND, true);
     assert_eq!(judge.interval(&rules, 0.5), SECOND / 4);
 }
 
 #[test]
-fn one_that_flaps_is_held_down_and_let_go() {
+fn a_flapping_backend_is_held_down_and_released() {
     let rules = rules(1, 1, true);
     let mut judge = Judge::new(true);
-    // Up and down every second: it goes down at 0, 2, 4 and 6.
+    // Down at seconds 0, 2, 4 and 6.
     let flaps = verdicts(&mut judge, &rules, "-+-+-+-+++++");
     assert_eq!(flaps, "DUDUDUD.....");
     assert!(judge.is_damped() && !judge.is_healthy());
-    assert!(!judge.is_uncertain(), "no hurry while it is held");
+    assert!(!judge.is_uncertain(), "no fast checks while it is held");
     let mut now = SECOND * 12;
     while judge.observe(&rules, now, true) == Verdict::Same {
         now += SECOND;
-        assert!(now < LONGEST_HOLD + SECOND * 12, "it is never let go");
+        assert!(now < LONGEST_HOLD + SECOND * 12, "it is never released");
     }
-    // Nearly four points are one and a half after 1.4 half-lives.
+    // A penalty of nearly 4 decays to 1.5 in 1.4 half-lives.
     assert!(now > HALF_LIFE && now < HALF_LIFE * 2, "{now:?}");
     assert!(!judge.is_damped());
 }
 
 #[test]
-fn a_restart_now_and_then_is_no_flap() {
+fn occasional_restarts_are_not_damped() {
     let rules = rules(2, 3, true);
     let mut judge = Judge::new(true);
     let minute = SECOND * 60;
@@ -113,9 +109,9 @@ fn a_restart_now_and_then_is_no_flap() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Against a model that only looks at the tail of what was seen since the last change.
+    /// Compares with a model that counts consecutive results since the last change.
     #[test]
-    fn a_verdict_needs_its_row(
+    fn verdicts_match_the_model(
         initial: bool,
         rise in 1u32..5,
         fall in 1u32..5,
@@ -142,7 +138,7 @@ proptest! {
         }
     }
 
-    /// Damping only ever holds back: it never makes anything up, never delays a fall, and ends.
+    /// Damping never brings a backend up, never delays its going down, and ends.
     #[test]
     fn damping_only_holds_down(
         results in prop::collection::vec((any::<bool>(), 1u64..20_000), 1..80),
@@ -162,9 +158,8 @@ proptest! {
         prop_assert!(held.is_healthy(), "held for longer than LONGEST_HOLD: {:?}", held);
     }
 
-    /// Intervals stay within the jitter, for all random numbers.
     #[test]
-    fn intervals_vary_by_the_jitter(random in 0.0..1.0f64, millionths in 0u32..=500_000) {
+    fn intervals_stay_within_the_jitter(random in 0.0..1.0f64, millionths in 0u32..=500_000) {
         let jitter = Fraction::new(f64::from(millionths) / 1e6).unwrap();
         let rules = Rules { jitter, ..rules(1, 1, true) };
         let share = f64::from(jitter.millionths()) / 1e6;

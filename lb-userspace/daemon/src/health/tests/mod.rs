@@ -1,4 +1,4 @@
-//! The judge on random results; probes and runner on the loopback.
+//! The judge on random results; probes and runner on the loopback interface.
 
 mod cost;
 mod judging;
@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::Target;
 use lb_model::config::{self, Fraction, HealthKind, Via};
 
-/// Checks of a kind: fast ones, with time enough for a busy machine to answer.
+/// Frequent checks with a timeout that suits a busy machine.
 fn health(kind: HealthKind) -> config::Health {
     config::Health {
         kind,

@@ -1,4 +1,4 @@
-//! The runner: tasks, their changes and their states.
+//! The runner: tasks, changes and statuses.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -43,7 +43,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_backend_is_down_until_proven_and_goes_down_when_it_ends() {
+async fn a_backend_is_down_until_its_checks_succeed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (mut health, mut changes) = Health::start(1);
@@ -52,14 +52,14 @@ async fn a_backend_is_down_until_proven_and_goes_down_when_it_ends() {
     assert_eq!((status.healthy, status.last_ok), (false, None));
     let up = next(&mut changes).await;
     assert!(up.healthy, "{up:?}");
-    assert_eq!(up.why, "2 checks in a row succeeded");
+    assert_eq!(up.why, "2 consecutive checks succeeded");
     let status = health.status("web", "web-1").unwrap();
     assert!(status.healthy && status.last_ok == Some(true), "{status:?}");
     assert_eq!((status.since, status.last_error), (clock::at(up.at), None));
     drop(listener);
     let down = next(&mut changes).await;
     assert!(!down.healthy && !down.damped, "{down:?}");
-    let why = format!("3 checks in a row failed: connection refused by {at}");
+    let why = format!("3 consecutive checks failed: connection refused by {at}");
     assert_eq!(down.why, why);
     let status = health.status("web", "web-1").unwrap();
     assert!(!status.healthy && status.last_error.is_some(), "{status:?}");
@@ -67,7 +67,7 @@ async fn a_backend_is_down_until_proven_and_goes_down_when_it_ends() {
 }
 
 #[tokio::test]
-async fn one_that_is_known_to_serve_stays_up() {
+async fn a_backend_that_starts_as_up_stays_up() {
     let at = http(Answer::Nothing).await;
     let (mut health, mut changes) = Health::start(2);
     health.set_targets(vec![Target {
@@ -92,7 +92,7 @@ async fn targets_that_stay_keep_their_state() {
     let (mut health, mut changes) = Health::start(3);
     health.set_targets(vec![named("a", alive), named("b", dead)]);
     assert_eq!(next(&mut changes).await.backend, "a");
-    // Other settings are the same server still; it is not proven anew.
+    // With new settings it is the same server and keeps its state.
     let mut slower = named("a", alive);
     let settings = std::sync::Arc::make_mut(&mut slower.health);
     settings.rise = 50;
@@ -106,7 +106,7 @@ async fn targets_that_stay_keep_their_state() {
         .map(|member| member.backend)
         .collect();
     assert_eq!(names, ["a", "c"]);
-    // Another server under the old name is not trusted, even if it was said to be up.
+    // Another server under the same name starts as down.
     slower.address = dead.ip();
     slower.port = dead.port();
     health.set_targets(vec![slower]);
@@ -119,7 +119,7 @@ async fn targets_that_stay_keep_their_state() {
 }
 
 #[tokio::test]
-async fn new_settings_count_at_once() {
+async fn new_settings_apply_at_once() {
     let at = http(Answer::Nothing).await;
     let mut rare = tcp(at);
     std::sync::Arc::make_mut(&mut rare.health).interval = Duration::from_secs(3600);
@@ -134,7 +134,7 @@ async fn new_settings_count_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_taken_away_is_not_checked_any_more() {
+async fn removed_targets_are_not_checked() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (mut health, _changes) = Health::start(5);
@@ -145,7 +145,7 @@ async fn what_is_taken_away_is_not_checked_any_more() {
         .unwrap();
     health.set_targets(Vec::new());
     assert!(health.statuses().is_empty());
-    // What was under way may still arrive; then nothing more.
+    // Checks under way may still arrive.
     let quiet = Duration::from_millis(300);
     let mut late = 0;
     while timeout(quiet, listener.accept()).await.is_ok() {
@@ -155,7 +155,7 @@ async fn what_is_taken_away_is_not_checked_any_more() {
 }
 
 #[tokio::test]
-async fn a_backend_that_flaps_is_held_down_and_says_so() {
+async fn a_flapping_backend_is_held_down_and_reported_as_damped() {
     let at = nobody().await;
     let mut settings = health(HealthKind::Tcp);
     (settings.rise, settings.fall) = (1, 1);

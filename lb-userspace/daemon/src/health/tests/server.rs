@@ -1,4 +1,4 @@
-//! Servers that say what they are told to.
+//! Servers with fixed replies.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,14 +14,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What every connection is answered with, after its request was seen.
+/// The reply to every request.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// These bytes; then the connection is closed.
+    /// These bytes; then the server closes the connection.
     Bytes(String),
-    /// Nothing, and the connection stays open.
+    /// None; the connection stays open.
     Nothing,
-    /// The request itself, as the body of a page.
+    /// The request itself, as the body of a response.
     Request,
 }
 
@@ -50,7 +50,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answer)
             format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
         }
     };
-    // The client may have read enough.
+    // Fails if the client has read enough.
     let _ = stream.write_all(text.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
@@ -61,7 +61,7 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, at)
 }
 
-/// A server of plain HTTP.
+/// Starts an HTTP server.
 pub(super) async fn http(with: Answer) -> SocketAddr {
     let (listener, at) = listen().await;
     tokio::spawn(async move {
@@ -72,7 +72,7 @@ pub(super) async fn http(with: Answer) -> SocketAddr {
     at
 }
 
-/// A server of HTTPS with a certificate for a name, and the certificate (PEM).
+/// Starts an HTTPS server with a certificate for a name; returns the certificate (PEM) too.
 pub(super) async fn https(name: &str, with: Answer) -> (SocketAddr, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -94,13 +94,13 @@ pub(super) async fn https(name: &str, with: Answer) -> (SocketAddr, String) {
 }
 
 async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, with: Answer) {
-    // A client that does not trust the certificate hangs up.
+    // Fails if the client does not trust the certificate.
     if let Ok(stream) = acceptor.accept(stream).await {
         answer(stream, with).await;
     }
 }
 
-/// Answers every packet that has something in it with "pong " and the packet.
+/// Starts a UDP server that replies to every packet with a payload: "pong " and the payload.
 pub(super) async fn pong() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let at = socket.local_addr().unwrap();
@@ -116,7 +116,7 @@ pub(super) async fn pong() -> SocketAddr {
     at
 }
 
-/// An address where nobody listens: the port was just given back.
+/// Returns an address where nothing listens: the port was just released.
 pub(super) async fn nobody() -> SocketAddr {
     listen().await.1
 }
