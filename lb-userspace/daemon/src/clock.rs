@@ -1,11 +1,10 @@
-//! The time of the calendar, for what lasts: deadlines, silences, the age of an alert.
+//! Wall-clock time for deadlines, silences and the age of alerts.
 //!
-//! The system's clock may be set, by hours and in either direction; what was to last ten minutes lasts ten
-//! minutes all the same. So the clock of this process runs on by itself, and nobody but the engine makes it
-//! [`follow`] the system's: once a second, and when it does, the engine moves everything that it remembers by
-//! as much.
+//! The system clock may be set by hours in either direction, but ten minutes must stay ten minutes. So
+//! this clock runs on its own, and only the engine makes it [`follow`] the system clock, once per second;
+//! it then shifts all stored times by the same amount.
 //!
-//! What is never shown and never kept on disk is timed by [`Instant`] alone.
+//! Times that are neither shown nor stored use [`Instant`].
 
 use std::{
     sync::{LazyLock, Mutex, PoisonError},
@@ -14,8 +13,8 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Differences that are followed. Less comes from reading two clocks one after the other, and from one that is
-/// being slewed.
+/// The smallest difference to follow. Smaller ones come from reading two clocks in turn and from
+/// slewing.
 const JUMP: SignedDuration = SignedDuration::from_millis(500);
 
 static CLOCK: LazyLock<Mutex<Anchor>> = LazyLock::new(|| {
@@ -23,7 +22,7 @@ static CLOCK: LazyLock<Mutex<Anchor>> = LazyLock::new(|| {
     Mutex::new(Anchor { wall, steady })
 });
 
-/// What both clocks showed at one moment.
+/// Both clocks at the same moment.
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
     wall: Timestamp,
@@ -38,14 +37,14 @@ impl Anchor {
         later(self.wall, signed(passed) - signed(missing))
     }
 
-    /// By how much the system's clock is ahead, if that is worth following.
+    /// Returns how far the system clock is ahead, if that is at least [`JUMP`].
     fn jump(self, wall: Timestamp, steady: Instant) -> Option<SignedDuration> {
         let ahead = wall.duration_since(self.at(steady));
         (ahead.abs() >= JUMP).then_some(ahead)
     }
 }
 
-/// A time moved by a duration, which may be negative.
+/// Returns a time shifted by a duration, which may be negative; saturates.
 #[must_use]
 pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     let end = if by.is_negative() {
@@ -56,21 +55,21 @@ pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(end)
 }
 
-/// The time. It never jumps but in [`follow`].
+/// Returns the time. It jumps only in [`follow`].
 #[must_use]
 pub fn now() -> Timestamp {
     at(Instant::now())
 }
 
-/// The time of the calendar at a moment, by the system's clock as it is set now.
+/// Returns the wall-clock time of a moment, by the current setting of the clock.
 #[must_use]
 pub fn at(moment: Instant) -> Timestamp {
     let anchor = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     anchor.at(moment)
 }
 
-/// Follows the system's clock. Says by how much it was set, if it was: by that much everything must be moved
-/// that was told the time before.
+/// Follows the system clock. Returns how far it was set, if it was; all times taken before must be
+/// shifted by that.
 #[must_use]
 pub fn follow() -> Option<SignedDuration> {
     let mut anchor = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,13 +86,13 @@ fn read() -> (Timestamp, Instant) {
     (later(Timestamp::now(), set_by_test()), steady)
 }
 
-/// In release builds the system's clock is the only one.
+/// Release builds always use the system clock.
 #[cfg(not(debug_assertions))]
 const fn set_by_test() -> SignedDuration {
     SignedDuration::ZERO
 }
 
-/// Seconds by which a test has set the clock, in the file that `EVENKEEL_TEST_CLOCK` names.
+/// Returns the offset that a test has set, in seconds, in the file named by `EVENKEEL_TEST_CLOCK`.
 #[cfg(debug_assertions)]
 fn set_by_test() -> SignedDuration {
     let file = std::env::var_os("EVENKEEL_TEST_CLOCK");
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_is_followed_and_one_that_runs_is_not() {
+    fn follows_a_clock_that_is_set_but_not_drift() {
         let anchor = Anchor {
             wall: Timestamp::UNIX_EPOCH,
             steady: Instant::now(),
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn times_end_where_the_calendar_does() {
+    fn shifted_times_saturate() {
         let (min, max) = (Timestamp::MIN, Timestamp::MAX);
         assert_eq!(later(max, SignedDuration::from_secs(1)), max);
         assert_eq!(later(min, SignedDuration::from_secs(-1)), min);

@@ -1,35 +1,34 @@
-//! Faults on purpose: every write to a file or a map passes a point that can be made to fail.
+//! Fault injection: every write to a file or a map passes a point that can be made to fail.
 //!
-//! A change must leave the old state or the new one, whatever goes wrong in its middle. To see that,
-//! each step that can fail calls [`point`] first. Points are counted, from 1, and one of them can be
-//! chosen:
+//! A change must leave the old state or the new one, wherever it fails. To test that, each step that can
+//! fail calls [`point`] first. Points are counted from 1, and one of them can be selected:
 //!
-//! - for a whole process, by `EVENKEEL_FAULT=7` (the seventh point fails, as if the system had
-//!   refused) or `EVENKEEL_FAULT=7:kill` (the process dies there, by SIGKILL);
-//! - for the current thread of a test, by [`Faults`], which also counts: run once to learn how many
-//!   points a change passes, then once for each of them.
+//! - for the process: `EVENKEEL_FAULT=7` makes the seventh point fail like a system call;
+//!   `EVENKEEL_FAULT=7:kill` kills the process there with SIGKILL;
+//! - for the current thread of a test: [`Faults`], which also counts. Run a change once to learn how many
+//!   points it passes, then once for each of them.
 //!
-//! Builds without debug assertions, but for the tests in this crate, have none of this: [`point`] is empty, and the variable is not
-//! read.
+//! Without debug assertions, [`point`] is empty and the variable is not read (except in the tests of this
+//! crate).
 
 use std::io;
 
-/// A step that can be made to fail follows. `name` says what: `revision: rename`.
+/// Marks a step that can be made to fail, such as `revision: rename`.
 ///
 /// # Errors
 ///
-/// The fault that was asked for; in release builds never.
+/// The injected fault; never in release builds.
 #[cfg(not(any(debug_assertions, test)))]
 #[inline(always)]
 pub fn point(_name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A step that can be made to fail follows. `name` says what: `revision: rename`.
+/// Marks a step that can be made to fail, such as `revision: rename`.
 ///
 /// # Errors
 ///
-/// The fault that was asked for; in release builds never.
+/// The injected fault; never in release builds.
 #[cfg(any(debug_assertions, test))]
 pub fn point(name: &str) -> io::Result<()> {
     armed::pass_thread(name)?;
@@ -51,16 +50,15 @@ mod armed {
         },
     };
 
-    /// Name of the variable that chooses a point.
+    /// Selects a point.
     const VARIABLE: &str = "EVENKEEL_FAULT";
 
-    /// What happens at the chosen point.
+    /// What happens at the selected point.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Kind {
-        /// It fails, and nothing else does.
+        /// Only this point fails.
         Fail,
-        /// It fails, and so does all that follows: as far as files and maps can tell, the process
-        /// died here.
+        /// This point and all later ones fail, so that files and maps look as if the process died here.
         Crash,
         /// The process dies.
         Kill,
@@ -68,10 +66,10 @@ mod armed {
 
     #[derive(Debug)]
     struct Armed {
-        /// The chosen point; 0: none.
+        /// The selected point; 0 for none.
         at: u64,
         kind: Kind,
-        /// Names of the points that were passed, the chosen one among them.
+        /// Names of the passed points, including the selected one.
         passed: Vec<String>,
     }
 
@@ -88,20 +86,20 @@ mod armed {
     }
 
     impl Faults {
-        /// Only counts.
+        /// Counts points without a fault.
         #[must_use]
         pub fn none() -> Self {
             Self::arm(0, Kind::Fail)
         }
 
-        /// The point of this number (from 1) fails; those after it work again.
+        /// Makes the point with this number (from 1) fail.
         #[must_use]
         pub fn fail_at(point: u64) -> Self {
             Self::arm(point, Kind::Fail)
         }
 
-        /// The point of this number (from 1) and all after it fail, so that what is on disk stays as
-        /// a death at that point would leave it.
+        /// Makes the point with this number (from 1) and all later ones fail, so that the disk looks as
+        /// after a crash there.
         #[must_use]
         pub fn crash_at(point: u64) -> Self {
             Self::arm(point, Kind::Crash)
@@ -119,13 +117,12 @@ mod armed {
             }
         }
 
-        /// Names of the points passed so far, the one that failed among them.
+        /// Returns the names of the passed points, including failed ones.
         #[must_use]
         pub fn passed(&self) -> Vec<String> {
             ARMED.with_borrow(|armed| armed.as_ref().map_or(Vec::new(), |a| a.passed.clone()))
         }
 
-        /// Points passed so far.
         #[must_use]
         pub fn count(&self) -> u64 {
             self.passed().len() as u64
@@ -157,18 +154,21 @@ mod armed {
     }
 
     fn fault(number: u64, name: &str) -> io::Error {
-        io::Error::other(format!("fault on purpose at point {number}, {name}"))
+        io::Error::other(format!("injected fault at point {number}, {name}"))
     }
 
-    /// Points that this process passed.
+    /// Points passed by this process.
     static PASSED: AtomicU64 = AtomicU64::new(0);
 
-    /// What the environment asks for.
+    /// The fault selected by the environment.
     static CHOSEN: LazyLock<Option<(u64, Kind)>> = LazyLock::new(|| {
         let value = std::env::var(VARIABLE).ok()?;
         let chosen = parse(&value);
         if chosen.is_none() {
-            tracing::warn!(value, "{VARIABLE} is not understood: N or N:kill, N from 1");
+            tracing::warn!(
+                value,
+                "invalid {VARIABLE}: must be N or N:kill with N from 1"
+            );
         }
         chosen
     });
@@ -191,11 +191,13 @@ mod armed {
         if number != at {
             return Ok(());
         }
-        tracing::warn!(number, name, "fault on purpose ({VARIABLE})");
+        tracing::warn!(number, name, "injecting a fault ({VARIABLE})");
         if kind == Kind::Kill {
-            // Nothing may run after this: no destructor, no handler.
+            // SIGKILL: no destructor and no handler may run.
             let died = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
-            return Err(io::Error::other(format!("SIGKILL did not come: {died:?}")));
+            return Err(io::Error::other(format!(
+                "SIGKILL was not delivered: {died:?}"
+            )));
         }
         Err(fault(number, name))
     }
@@ -213,7 +215,7 @@ mod armed {
         }
 
         #[test]
-        fn points_are_counted_and_fail_where_asked() {
+        fn counts_points_and_fails_at_the_selected_one() {
             let faults = Faults::none();
             assert_eq!(three().unwrap(), 3);
             assert_eq!(faults.passed(), ["one", "two", "three"]);
@@ -221,20 +223,20 @@ mod armed {
 
             let faults = Faults::fail_at(2);
             let error = three().unwrap_err().to_string();
-            assert_eq!(error, "fault on purpose at point 2, two");
+            assert_eq!(error, "injected fault at point 2, two");
             assert_eq!(three().unwrap(), 3, "only that point fails");
             assert_eq!(faults.count(), 5);
         }
 
         #[test]
-        fn after_a_crash_nothing_works() {
+        fn all_points_fail_after_a_crash() {
             let _faults = Faults::crash_at(2);
             assert!(three().is_err());
             assert!(point("four").is_err());
         }
 
         #[test]
-        fn guards_nest_and_end() {
+        fn guards_nest() {
             let outer = Faults::fail_at(1);
             {
                 let _inner = Faults::none();
@@ -246,14 +248,14 @@ mod armed {
         }
 
         #[test]
-        fn another_thread_is_not_touched() {
+        fn other_threads_are_not_affected() {
             let _faults = Faults::crash_at(1);
             let other = std::thread::spawn(|| three().is_ok());
             assert!(other.join().unwrap());
         }
 
         #[test]
-        fn what_the_environment_may_say() {
+        fn parses_the_environment_variable() {
             assert_eq!(parse("7"), Some((7, Kind::Fail)));
             assert_eq!(parse("7:kill"), Some((7, Kind::Kill)));
             for odd in ["", "0", "0:kill", "x", "7:", "7:die", "-1"] {

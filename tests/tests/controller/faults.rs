@@ -51,7 +51,7 @@ fn fault(site: &mut Site<'_>, flows: &Flows, fault: &str) -> Met {
         .try_start(&[("EVENKEEL_FAULT", fault)])
         .unwrap();
     if is_up {
-        let hit = site.node.balancer.log()[logged..].contains("fault on purpose");
+        let hit = site.node.balancer.log()[logged..].contains("injecting a fault");
         let text = new.to_toml(site.lab.balancers[0].directory());
         let change = json!({"kind": "config", "file": "/new.toml", "text": text});
         let answer = site
@@ -77,7 +77,7 @@ fn fault(site: &mut Site<'_>, flows: &Flows, fault: &str) -> Met {
             return Met::Start;
         }
     }
-    let hit = site.node.balancer.log()[logged..].contains("fault on purpose");
+    let hit = site.node.balancer.log()[logged..].contains("injecting a fault");
     finish(site, flows, fault, before, [&old, &new]);
     match (hit, is_up) {
         (false, _) => Met::Nothing,

@@ -524,7 +524,7 @@ fn with_fault(folder: &Path, fault: &str) -> bool {
             None => assert!(slots == EVEN || slots == WITHOUT_ONE, "{slots:?}"),
         }
     }
-    let hit = node.log().contains("fault on purpose");
+    let hit = node.log().contains("injecting a fault");
     node.end(Signal::SIGKILL);
     node.start();
     let running = node.get("/v1/config")["text"].as_str().unwrap().to_owned();

@@ -1,4 +1,7 @@
-//! The service manager that started us.
+//! The service manager and the host.
+//!
+//! The crate `sd-notify` is not used: it cannot reach sockets in the abstract namespace (`@…`), which
+//! sd_notify(3) allows.
 
 use std::{
     io,
@@ -8,11 +11,11 @@ use std::{
     },
 };
 
-/// Tells systemd something (`READY=1`), if it asked to be told (`Type=notify`, `NOTIFY_SOCKET`).
+/// Sends a message such as `READY=1` to systemd, if it set `NOTIFY_SOCKET` (`Type=notify`).
 ///
 /// # Errors
 ///
-/// The socket is there but does not take the message.
+/// The socket does not accept the message.
 pub fn notify(message: &str) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
@@ -26,16 +29,16 @@ pub fn notify(message: &str) -> io::Result<()> {
     socket.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
-/// Microseconds of the monotonic clock, as systemd wants them beside `RELOADING=1`.
+/// Returns the monotonic clock in microseconds, which systemd needs with `RELOADING=1`.
 #[must_use]
 pub fn monotonic_us() -> i64 {
     use nix::time::{ClockId, clock_gettime};
-    // The clock is always there; without it systemd refuses the message, which is logged.
+    // This clock always exists.
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000)
 }
 
-/// Whether systemd wants a sign of life (`WatchdogSec=`).
+/// Whether systemd expects keep-alive messages (`WatchdogSec=`).
 #[must_use]
 pub fn wants_watchdog() -> bool {
     let ours =
@@ -43,7 +46,6 @@ pub fn wants_watchdog() -> bool {
     ours && std::env::var_os("WATCHDOG_USEC").is_some()
 }
 
-/// Name of this host.
 #[must_use]
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
