@@ -1,8 +1,5 @@
 //! The page on monitoring and the files in `deploy/` name metrics that exist, and real tools can read the files.
 
-#[path = "../daemon/src/skip.rs"]
-mod skip;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -209,7 +206,7 @@ fn run(tool: &str, arguments: &[&str], package: &str) {
         .current_dir(root().join("deploy/prometheus"))
         .output();
     let Ok(output) = output else {
-        skip::note(tool, package);
+        lb_skip::skip(tool, &format!("needs {package}"));
         return;
     };
     let said = [output.stdout, output.stderr].concat();

@@ -1,7 +1,7 @@
-//! The balancer itself: the `evenkeel` binary on a node, and its `decap` on a backend.
+//! The balancer: `evenkeel run` on a node, and `evenkeel decap` on a backend.
 //!
-//! What a node keeps while its controller is stopped, killed or replaced, its BPF file system and its
-//! state folder, belongs to [`Balancer`]; the controller is a process that comes and goes.
+//! [`Balancer`] owns what a node keeps while its controller is stopped, killed or replaced: the BPF
+//! file system and the state folder. The controller is a process that may be missing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -17,11 +17,11 @@ use crate::link::xdp_mode;
 use crate::operator::Operator;
 use crate::process::Daemon;
 
-/// Loading takes the verifier a moment, and the machine may be busy.
+/// Verification takes a while, and the machine may be busy.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A balancer node. When it is dropped its controller is killed and its pins go, and the programs with them.
+/// A balancer node. Dropping it kills its controller and removes its pins and programs.
 #[derive(Debug)]
 pub struct Balancer<'lab> {
     host: &'lab Host,
@@ -31,7 +31,7 @@ pub struct Balancer<'lab> {
 }
 
 impl<'lab> Balancer<'lab> {
-    /// A node on which nothing runs yet.
+    /// Creates a node without a controller.
     pub fn new(host: &'lab Host, binary: &Path) -> Result<Self> {
         let bpffs = Bpffs::mount(&host.directory().join("bpf"))?;
         std::fs::create_dir_all(state_dir(host))?;
@@ -43,31 +43,31 @@ impl<'lab> Balancer<'lab> {
         })
     }
 
-    /// The folder to name as `state_dir` in the configuration.
+    /// Returns the value of `state_dir` in the configuration.
     pub fn state_dir(&self) -> PathBuf {
         state_dir(self.host)
     }
 
-    /// Where the node's pins are: the option `--bpffs` of `evenkeel`.
+    /// Returns the folder of the node's pins, the value of `--bpffs`.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()
     }
 
-    /// Runs `evenkeel run` with a configuration (TOML), and waits until `ready` says that it serves.
+    /// Starts `evenkeel run` with a configuration (TOML) and waits until `ready` returns true.
     ///
-    /// `ready` should look at what the configuration is about; [`Balancer::is_attached`] is the least.
+    /// `ready` should check the effect of the configuration, at least [`Balancer::is_attached`].
     pub fn start(
         &mut self,
         configuration: &str,
         mut ready: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
         if self.controller.is_some() {
-            bail!("a controller runs on {} already", self.host.name);
+            bail!("a controller already runs on {}", self.host.name);
         }
         self.write_configuration(configuration)?;
         let mut daemon = self.spawn(&[])?;
         let (operator, pid) = (self.operator(), u64::from(daemon.pid()));
-        // What `ready` looks at may have been left by the controller before.
+        // The state that `ready` checks may be from the previous controller.
         let is_ready = || Ok(operator.controller() == Some(pid) && ready()?);
         daemon.wait_ready(START_LIMIT, is_ready)?;
         self.controller = Some(daemon);
@@ -84,17 +84,17 @@ impl<'lab> Balancer<'lab> {
         Daemon::start(&name, &self.host.ns.entry(), command, &self.log_file())
     }
 
-    /// Runs `evenkeel run` with the configuration file as it is, and waits until the API answers. Says
-    /// whether it came to that; if not, the process has ended.
+    /// Starts `evenkeel run` with the present configuration file and waits until its API replies. Returns
+    /// false if the process exited before.
     pub fn try_start(&mut self, environment: &[(&str, &str)]) -> Result<bool> {
         if self.controller.is_some() {
-            bail!("a controller runs on {} already", self.host.name);
+            bail!("a controller already runs on {}", self.host.name);
         }
         let mut daemon = self.spawn(environment)?;
         let operator = self.operator();
         let pid = u64::from(daemon.pid());
-        let is_up = poll("the controller answers or ends", START_LIMIT, || {
-            if daemon.ended()?.is_some() {
+        let is_up = poll("the controller replies or exits", START_LIMIT, || {
+            if daemon.exited()?.is_some() {
                 return Ok(Some(false));
             }
             Ok((operator.controller() == Some(pid)).then_some(true))
@@ -105,18 +105,18 @@ impl<'lab> Balancer<'lab> {
         Ok(is_up)
     }
 
-    /// Everything that controllers of this node wrote so far.
+    /// Returns the output of all controllers of this node so far.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Somebody who works on this node.
+    /// Returns an operator of this node.
     pub fn operator(&self) -> Operator {
         Operator::new(self.host, &self.binary)
     }
 
-    /// Has another binary started from now on: an upgrade.
+    /// Sets the binary for further starts: an upgrade.
     pub fn set_binary(&mut self, binary: &Path) {
         self.binary = binary.to_owned();
     }
@@ -125,25 +125,26 @@ impl<'lab> Balancer<'lab> {
         self.host.directory().join("evenkeel.log")
     }
 
-    /// The configuration file.
+    /// Returns the path of the configuration file.
     pub fn file(&self) -> PathBuf {
         self.host.directory().join("evenkeel.toml")
     }
 
-    /// Rewrites the configuration and tells the running controller (`SIGHUP`). It works on for a moment:
-    /// see [`Daemon::wait_ready`].
+    /// Writes the configuration and sends `SIGHUP` to the controller, which then needs a moment: see
+    /// [`Daemon::wait_ready`].
     pub fn reload(&mut self, configuration: &str) -> Result<()> {
         self.write_configuration(configuration)?;
         self.controller()?.signal(Signal::SIGHUP)
     }
 
-    /// Writes the configuration file, and tells nobody.
+    /// Writes the configuration file without notifying the controller.
     pub fn write_configuration(&self, text: &str) -> Result<()> {
         let file = self.file();
-        std::fs::write(&file, text).with_context(|| format!("configuration {}", file.display()))
+        std::fs::write(&file, text)
+            .with_context(|| format!("write configuration {}", file.display()))
     }
 
-    /// Whether every interface of the node runs an XDP program.
+    /// Returns whether every interface of the node runs an XDP program.
     pub fn is_attached(host: &Host) -> Result<bool> {
         for port in &host.ports {
             if xdp_mode(&host.ns, &port.interface)?.is_none() {
@@ -153,12 +154,12 @@ impl<'lab> Balancer<'lab> {
         Ok(true)
     }
 
-    /// A command of the binary, to be run with [`crate::process::output`] or [`Daemon::start`].
+    /// Returns a command of the binary, for [`crate::process::output`] or [`Daemon::start`].
     pub fn command(&self) -> Command {
         Command::new(&self.binary)
     }
 
-    /// The running controller.
+    /// Returns the running controller.
     pub fn controller(&mut self) -> Result<&mut Daemon> {
         let name = &self.host.name;
         self.controller
@@ -166,23 +167,23 @@ impl<'lab> Balancer<'lab> {
             .with_context(|| format!("no controller runs on {name}"))
     }
 
-    /// Asks the controller to end and waits for it. The data path stays.
+    /// Stops the controller (`SIGTERM`) and waits for its exit. The data path stays.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let status = self.controller()?.terminate(STOP_LIMIT)?;
         self.controller = None;
         Ok(status)
     }
 
-    /// Kills the controller in the middle of whatever it does. The data path stays.
+    /// Kills the controller. The data path stays.
     pub fn kill(&mut self) {
         self.controller = None;
     }
 }
 
-/// Runs `evenkeel decap` on a backend's `eth0`, and waits until it is attached.
+/// Starts `evenkeel decap` on a backend's `eth0` and waits until it is attached.
 pub fn start_decap(host: &Host, binary: &Path) -> Result<Daemon> {
     let mut command = Command::new(binary);
-    // The lab's backends share the machine's BPF file system, if it has one: nothing is to stay there.
+    // Backends share the machine's BPF file system, in which nothing must remain.
     command.args([
         "decap",
         "--interface",
@@ -198,7 +199,8 @@ pub fn start_decap(host: &Host, binary: &Path) -> Result<Daemon> {
     Ok(daemon)
 }
 
-/// The `evenkeel` that was built beside the running test or xtask, or the one that `EVENKEEL_BIN` names.
+/// Returns the `evenkeel` binary: the value of `EVENKEEL_BIN`, or the one in the target folder of this
+/// program.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("EVENKEEL_BIN") {
         return Ok(path.into());
@@ -210,8 +212,8 @@ pub fn binary() -> Result<PathBuf> {
         .map(|folder| folder.join("evenkeel"))
         .find(|file| file.is_file())
         .context(
-            "no `evenkeel` beside this program: build it (cargo build -p lb-userspace) \
-             or name it in EVENKEEL_BIN",
+            "no `evenkeel` in the target folder of this program: build it (cargo build -p lb-userspace) \
+             or set EVENKEEL_BIN",
         )
 }
 

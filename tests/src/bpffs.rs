@@ -1,22 +1,22 @@
-//! A BPF file system of a balancer node's own.
+//! A BPF file system for each balancer node.
 //!
-//! Nodes must not see each other's pins, `/sys/fs/bpf` is not mounted everywhere, and pins have to outlive the
-//! controller (that is what they are for). So each node gets a mount in the run's folder, which lives
-//! until its guard is dropped; with it go the pins, and with the pins the attached programs.
+//! Nodes must not see each other's pins, `/sys/fs/bpf` is not mounted everywhere, and pins must
+//! outlive the controller. So each node gets a mount in the folder of the run. Dropping its guard
+//! unmounts it, which removes the pins and, with them, the attached programs.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// The mount; it is taken away when this is dropped.
+/// A mounted BPF file system, unmounted when dropped.
 #[derive(Debug)]
 pub struct Bpffs {
     path: PathBuf,
 }
 
 impl Bpffs {
-    /// Mounts one at `path`, which is made if need be.
+    /// Mounts one at `path`, which is created if it is missing.
     pub fn mount(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path).with_context(|| format!("folder {}", path.display()))?;
         mount(
@@ -26,13 +26,12 @@ impl Bpffs {
             MsFlags::empty(),
             Some("mode=0700"),
         )
-        .with_context(|| format!("mounting a BPF file system at {}", path.display()))?;
+        .with_context(|| format!("mount a BPF file system at {}", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
         })
     }
 
-    /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.path
     }

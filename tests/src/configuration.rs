@@ -1,4 +1,4 @@
-//! The configuration of a balancer node, as values that a test can change and write out again.
+//! The configuration of a balancer node, as values that a test can change and write as TOML.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,19 +6,15 @@ use std::path::Path;
 
 use crate::host::Host;
 
-/// How packets get to the backends.
+/// Forwarding mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Forward {
-    /// By their hardware address.
     L2,
-    /// With an outer header.
     Ipip,
-    /// With source and destination rewritten.
     Nat,
 }
 
 impl Forward {
-    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::L2 => "l2",
@@ -27,21 +23,18 @@ impl Forward {
         }
     }
 
-    /// Whether backends hold the VIP and answer clients by themselves (direct server return).
+    /// Returns whether backends hold the VIP and reply to clients directly (direct server return).
     pub fn is_direct(self) -> bool {
         self != Self::Nat
     }
 }
 
-/// What the operator wants of a backend.
+/// Configured state of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Serve.
     #[default]
     Up,
-    /// Keep its flows, get no new ones.
     Drain,
-    /// Get nothing.
     Disabled,
 }
 
@@ -55,23 +48,19 @@ impl State {
     }
 }
 
-/// A `[[vip.backend]]`.
+/// A `[[vip.backend]]` table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its name.
     pub name: String,
-    /// Its address.
     pub address: IpAddr,
-    /// Its port, if it is not the VIP's.
+    /// Port, if it differs from the VIP's.
     pub port: Option<u16>,
-    /// Its weight.
     pub weight: u32,
-    /// What is wanted of it.
     pub state: State,
 }
 
 impl Backend {
-    /// The weight that counts: what is not up has none.
+    /// Returns the weight, or 0 unless the backend is up.
     pub fn effective_weight(&self) -> u32 {
         match self.state {
             State::Up => self.weight,
@@ -80,25 +69,19 @@ impl Backend {
     }
 }
 
-/// A `[vip.health]`; what is not here has its default.
+/// A `[vip.health]` table. Keys without a field keep their defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// `kind`.
     pub kind: String,
-    /// `via`.
     pub via: String,
-    /// `interval`.
     pub interval: String,
-    /// `timeout`.
     pub timeout: String,
-    /// `rise`.
     pub rise: u32,
-    /// `fall`.
     pub fall: u32,
 }
 
 impl Health {
-    /// Checks of this kind by this way, fast, and patient enough for a busy machine.
+    /// Creates frequent checks with a timeout long enough for a busy machine.
     pub fn new(kind: &str, via: &str) -> Self {
         Self {
             kind: kind.to_owned(),
@@ -111,14 +94,11 @@ impl Health {
     }
 }
 
-/// A `[vip.guard]`.
+/// A `[vip.guard]` table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guard {
-    /// `max_share`.
     pub max_share: f64,
-    /// `max_moved`.
     pub max_moved: f64,
-    /// `min_backends`.
     pub min_backends: u32,
 }
 
@@ -132,14 +112,11 @@ impl Default for Guard {
     }
 }
 
-/// A `[[vip]]` of TCP.
+/// A `[[vip]]` table for TCP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vip {
-    /// Its name.
     pub name: String,
-    /// Its address and port.
     pub at: SocketAddr,
-    /// How packets get to the backends.
     pub forward: Forward,
     /// How backends are checked, if they are.
     pub health: Option<Health>,
@@ -189,7 +166,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// One without VIPs, for all interfaces of a host; `nat` sends from the addresses of the last.
+    /// Creates a configuration without VIPs for all interfaces of a host. `nat` uses the addresses of the last.
     pub fn new(host: &Host) -> Self {
         let nat_source = host.ports.last().map_or_else(Vec::new, |port| {
             vec![IpAddr::V4(port.ipv4), IpAddr::V6(port.ipv6)]
@@ -209,7 +186,7 @@ impl Configuration {
         }
     }
 
-    /// The VIP with this name.
+    /// Returns the VIP with this name.
     ///
     /// # Panics
     /// If there is none.
@@ -226,7 +203,7 @@ impl Configuration {
             .for_each(&mut change);
     }
 
-    /// The same with the VIPs of a configuration as the product read it, without guards and checks.
+    /// Returns a copy with the VIPs of a parsed configuration, without guards and health checks.
     pub fn with_vips_of(&self, config: &lb_model::config::Config) -> Self {
         use lb_model::config;
         let backend = |backend: &config::Backend, vip: &config::Vip| Backend {
@@ -258,7 +235,7 @@ impl Configuration {
         }
     }
 
-    /// The file, for a node whose files are in `directory`.
+    /// Renders the file of a node whose files are in `directory`.
     pub fn to_toml(&self, directory: &Path) -> String {
         Toml {
             configuration: self,
@@ -279,7 +256,7 @@ impl fmt::Display for Toml<'_> {
         let directory = self.directory.display();
         writeln!(f, "[node]")?;
         writeln!(f, "interfaces = {:?}", configuration.interfaces)?;
-        // No other mode shows whether frames are whole: the generic one repairs checksums.
+        // Only native mode shows damaged frames: generic mode repairs checksums.
         writeln!(f, "xdp_mode = \"native\"")?;
         writeln!(f, "state_dir = \"{directory}/state\"")?;
         writeln!(f, "hash_seed = {:?}", configuration.hash_seed)?;
@@ -387,17 +364,17 @@ mod tests {
     }
 
     #[test]
-    fn the_balancer_takes_what_is_written() {
+    fn the_balancer_accepts_the_configuration() {
         let mut configuration = configuration();
         configuration.change_backend("two", |backend| backend.state = State::Drain);
         let text = configuration.to_toml(Path::new("/run/somewhere"));
-        let taken = lb_model::config::parse("test.toml", &text);
-        let taken = taken.unwrap_or_else(|problems| panic!("{}\n{text}", problems.render(false)));
-        assert_eq!(taken.vips[0].backends.len(), 3);
+        let parsed = lb_model::config::parse("test.toml", &text);
+        let parsed = parsed.unwrap_or_else(|problems| panic!("{}\n{text}", problems.render(false)));
+        assert_eq!(parsed.vips[0].backends.len(), 3);
     }
 
     #[test]
-    fn what_is_not_up_has_no_share() {
+    fn only_backends_that_are_up_have_a_share() {
         let mut configuration = configuration();
         configuration.change_backend("one", |backend| backend.state = State::Disabled);
         let shares = configuration.vip("web").intended_shares();

@@ -1,27 +1,27 @@
-//! Waiting for something to become true: often looked at, never for ever.
+//! Waits for a condition by polling, with a deadline.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Time between two looks. Short, because most things in the lab are ready within milliseconds.
+/// Polling interval. Short, because most things in the lab are ready within milliseconds.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Looks until `look` gives `Some`, and fails after `limit` with what was waited for.
+/// Polls until `check` returns `Some`, and fails after `limit` with an error that contains `what`.
 ///
-/// An error of `look` ends the waiting: it means that it can't become true any more.
+/// An error of `check` ends the polling: the condition can't be met any more.
 pub fn poll<T>(
     what: &str,
     limit: Duration,
-    mut look: impl FnMut() -> Result<Option<T>>,
+    mut check: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let end = Instant::now() + limit;
     loop {
-        if let Some(value) = look()? {
+        if let Some(value) = check()? {
             return Ok(value);
         }
         if Instant::now() >= end {
-            bail!("waited {limit:?} in vain: {what}");
+            bail!("timed out after {limit:?}: {what}");
         }
         std::thread::sleep(INTERVAL);
     }
@@ -37,13 +37,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_was_waited_for() {
+    fn names_the_condition_that_timed_out() {
         let error = until("pigs fly", Duration::from_millis(20), || Ok(false)).unwrap_err();
         assert!(error.to_string().contains("pigs fly"), "{error}");
     }
 
     #[test]
-    fn an_error_ends_the_waiting_at_once() {
+    fn stops_at_an_error() {
         let start = Instant::now();
         let outcome = until("never", Duration::from_secs(60), || bail!("it is dead"));
         assert_eq!(outcome.unwrap_err().to_string(), "it is dead");

@@ -1,7 +1,7 @@
-//! Removes what a lab left behind whose harness was killed before its guards could run.
+//! Removes what a harness left behind that was killed before its guards could run.
 //!
-//! Only names of this lab whose process is gone are touched ([`Run::is_alive`]), and only processes that
-//! live in such a namespace are killed: whatever is in there, a lab has put there.
+//! Only names of labs whose process is gone ([`Run::is_alive`]) are touched. Only processes in such
+//! a namespace are killed: a lab has started them.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use crate::directory::DIRECTORIES;
 use crate::namespace::{NAMES, remove};
 use crate::run::Run;
 
-/// Sweeps when the process makes its first namespace.
+/// Sweeps when the process creates its first namespace.
 pub(crate) fn sweep_once() {
     static SWEPT: Once = Once::new();
     SWEPT.call_once(sweep);
@@ -24,12 +24,12 @@ pub(crate) fn sweep_once() {
 
 /// Removes the namespaces, processes, mounts and files of dead runs.
 ///
-/// Another harness may sweep at the same time, so what is gone already is no error; what can't be removed is
-/// reported and left to the next run.
+/// Another harness may sweep at the same time, so it is no error if something is gone already. What
+/// can't be removed is reported and left to the next run.
 pub fn sweep() {
     for name in names_in(NAMES).filter(|name| is_dead(name)) {
         if let Err(error) = remove(&Path::new(NAMES).join(&name)) {
-            eprintln!("lab: removing the leftover {name}: {error:#}");
+            eprintln!("lab: remove the leftover {name}: {error:#}");
         }
     }
     for name in names_in(DIRECTORIES).filter(|name| is_dead(name)) {
@@ -37,7 +37,7 @@ pub fn sweep() {
     }
 }
 
-/// Names of namespaces and folders that belong to a run, whether it lives or not.
+/// Returns the namespaces and folders of a run, alive or not.
 pub fn of_run(run: Run) -> BTreeSet<String> {
     [NAMES, DIRECTORIES]
         .into_iter()
@@ -46,7 +46,7 @@ pub fn of_run(run: Run) -> BTreeSet<String> {
         .collect()
 }
 
-/// Processes whose network namespace is the one with this device and inode.
+/// Returns the processes whose network namespace has this device and inode.
 pub fn processes_inside(namespace: (u64, u64)) -> Vec<u32> {
     names_in("/proc")
         .filter_map(|name| name.parse().ok())
@@ -57,7 +57,7 @@ pub fn processes_inside(namespace: (u64, u64)) -> Vec<u32> {
         .collect()
 }
 
-/// Kills the processes of a namespace, except the harness itself.
+/// Kills the processes in a namespace, except the harness itself.
 pub(crate) fn kill_inside(namespace: (u64, u64)) {
     for pid in processes_inside(namespace) {
         if pid != std::process::id()
@@ -69,7 +69,7 @@ pub(crate) fn kill_inside(namespace: (u64, u64)) {
     }
 }
 
-/// Removes a folder and whatever is mounted in it.
+/// Removes a folder and unmounts what is mounted in it.
 pub(crate) fn remove_directory(directory: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for target in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
@@ -80,7 +80,7 @@ pub(crate) fn remove_directory(directory: &Path) {
     if let Err(error) = std::fs::remove_dir_all(directory)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        eprintln!("lab: removing {}: {error}", directory.display());
+        eprintln!("lab: remove {}: {error}", directory.display());
     }
 }
 

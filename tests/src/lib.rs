@@ -1,21 +1,21 @@
-//! The lab: real hosts, links, servers and traffic on one machine, for everything about a balancer
-//! that can only be believed when it was seen.
+//! The lab: hosts, links, servers and traffic in network namespaces of one machine, for tests of the
+//! balancer with real packets.
 //!
-//! A [`topology::Lab`] is a set of network namespaces joined by a switch: clients, balancer nodes and
-//! backends, IPv4 and IPv6. On it stand [`nginx::Nginx`], [`traffic::echo`] servers and the
-//! [`balancer::Balancer`], which a [`node::Node`] configures; against it run the loads of [`traffic`], which report what failed and who
-//! answered. [`stats`] says whether anything was corrupted on the way.
+//! A [`topology::Lab`] is a set of namespaces joined by a switch: clients, balancer nodes and backends,
+//! IPv4 and IPv6. Backends run [`nginx::Nginx`] and [`traffic::echo`] servers; a [`node::Node`]
+//! configures a [`balancer::Balancer`]. The loads of [`traffic`] report failures and which backend
+//! replied, and [`stats`] finds corrupted packets.
 //!
 //! Three rules hold everywhere:
 //!
-//! - **Nothing is left behind.** Whatever is made has a guard. Processes die with the harness
-//!   ([`process`]); what a killed harness leaves is removed by the next one ([`leftovers`]).
-//! - **Labs do not meet.** Names carry the identity of the run ([`run`]), addresses live in namespaces,
-//!   so that labs run in parallel with the same addresses.
-//! - **Nobody sleeps for luck.** Waiting is polling with a deadline ([`deadline`]), and the error says what
-//!   was waited for.
+//! - **Nothing is left behind.** Everything that is created has a guard. Processes die with the harness
+//!   ([`process`]), and the next harness removes what a killed one left ([`leftovers`]).
+//! - **Labs are isolated.** Names carry the identity of the run ([`run`]) and addresses are inside
+//!   namespaces, so labs with the same addresses run in parallel.
+//! - **No fixed sleeps.** Waiting is polling with a deadline ([`deadline`]), and the error names the
+//!   condition.
 //!
-//! The root namespace's interfaces are never touched. Everything here needs root.
+//! The interfaces of the root namespace are never touched. Everything here needs root.
 
 pub mod alertmanager;
 pub mod balancer;
@@ -38,6 +38,7 @@ pub mod packet;
 pub mod pass_program;
 pub mod process;
 pub mod prometheus;
+pub mod random;
 pub mod run;
 pub mod service;
 pub mod skip;

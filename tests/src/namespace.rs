@@ -1,9 +1,8 @@
-//! Network namespaces: one is one host of the lab.
+//! Network namespaces: each is one host of the lab.
 //!
-//! A namespace is made, and entered, by a **thread** that calls `unshare` or `setns`: both change the
-//! calling thread only, and a thread can't be trusted to have come back. So each entry has a thread of
-//! its own, and `ip netns exec`, which would mount a new `/sys` over the old one, is never needed.
-//! A socket belongs to the namespace in which it was made, wherever it is used later.
+//! A **thread** creates or enters a namespace with `unshare` or `setns`. Both change only the calling
+//! thread, which might fail to return, so each entry uses a new thread. `ip netns exec`, which would
+//! mount a new `/sys`, is not needed. A socket stays in the namespace in which it was created.
 //!
 //! Trap: `/proc/net` is that of the process's *main* thread. Inside, read `/proc/thread-self/net`.
 //! `/proc/sys/net` follows the calling thread.
@@ -24,25 +23,25 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::leftovers;
 use crate::run::Run;
 
-/// Where namespaces get their names, so that `ip -n NAME` and `nsenter --net=` find them.
+/// Folder of namespace names, where `ip -n NAME` and `nsenter --net=` find them.
 pub(crate) const NAMES: &str = "/run/netns";
 
-/// A network namespace. When it is dropped, what still runs in it is killed, and its name is removed.
+/// A network namespace. Dropping it kills the processes in it and removes its name.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     entry: Entry,
 }
 
-/// A way into a namespace that does not keep its name; for whatever has to enter it later.
+/// A handle for entering a namespace, also after its name is removed.
 #[derive(Clone, Debug)]
 pub struct Entry(Arc<OwnedFd>);
 
 impl Namespace {
-    /// Makes one with nothing in it but a loopback interface, which is up.
+    /// Creates a namespace with only a loopback interface, which is up.
     pub fn new(role: &str) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
-            bail!("the lab makes network namespaces and needs root: run it with sudo");
+            bail!("creating network namespaces needs root: run the lab with sudo");
         }
         leftovers::sweep_once();
         let name = Run::current().name(role);
@@ -53,7 +52,7 @@ impl Namespace {
         })
         .join()
         .unwrap_or_else(|panic| resume_unwind(panic))
-        .with_context(|| format!("making the network namespace {name}"))?;
+        .with_context(|| format!("create the network namespace {name}"))?;
         let namespace = Self {
             name,
             entry: Entry(Arc::new(file)),
@@ -62,17 +61,17 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The name that `ip -n` takes.
+    /// Returns the name for `ip -n`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A way in, for threads and processes that outlive a borrow.
+    /// Returns a handle for threads and processes that outlive a borrow.
     pub fn entry(&self) -> Entry {
         self.entry.clone()
     }
 
-    /// Runs a closure inside, in a thread of its own. A panic in it goes on here.
+    /// Runs a closure inside, on a new thread. Propagates panics.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             scope
@@ -92,20 +91,20 @@ impl Namespace {
             .with_context(|| format!("sysctl {key} = {value} in {}", self.name))
     }
 
-    /// The text of a file under `/proc/net`, as it is inside.
+    /// Reads a file under `/proc/net` of the namespace.
     pub fn read_proc_net(&self, file: &str) -> Result<String> {
         self.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")))
             .with_context(|| format!("/proc/net/{file} of {}", self.name))
     }
 
-    /// What a host of the lab needs before it has its first interface: `default` is copied by each new one.
+    /// Sets sysctls before the first interface is created: each new one copies `default`.
     fn set_defaults(&self) -> Result<()> {
         for (key, value) in [
-            // Addresses are usable at once, and nobody takes a foreign router's word.
+            // Addresses are usable at once, and router advertisements are ignored.
             ("net.ipv6.conf.default.accept_dad", "0"),
             ("net.ipv6.conf.default.accept_ra", "0"),
             ("net.ipv6.conf.default.router_solicitations", "0"),
-            // Answers of a direct server return come from where a strict host would not expect them.
+            // With direct server return, replies arrive where a strict check does not expect them.
             ("net.ipv4.conf.all.rp_filter", "0"),
             ("net.ipv4.conf.default.rp_filter", "0"),
         ] {
@@ -119,13 +118,13 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let path = Path::new(NAMES).join(&self.name);
         if let Err(error) = remove(&path) {
-            eprintln!("lab: removing the namespace {}: {error:#}", self.name);
+            eprintln!("lab: remove the namespace {}: {error:#}", self.name);
         }
     }
 }
 
 impl Entry {
-    /// Moves the calling thread inside, for good. Also safe between `fork` and `exec`: one system call.
+    /// Moves the calling thread inside. Safe between `fork` and `exec`: it is one system call.
     pub(crate) fn set_current(&self) -> io::Result<()> {
         Ok(setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET)?)
     }
@@ -135,7 +134,7 @@ impl Entry {
             .expect("setns with a descriptor of a network namespace, as root");
     }
 
-    /// Starts a thread that lives inside.
+    /// Starts a thread inside.
     pub fn spawn(
         &self,
         name: &str,
@@ -149,7 +148,7 @@ impl Entry {
     }
 }
 
-/// Runs in a thread that ends afterwards: it leaves the namespace of the process.
+/// Must run on a thread that ends afterwards, because it leaves the process's namespace.
 fn make(path: &Path) -> Result<OwnedFd> {
     const THIS: &str = "/proc/thread-self/ns/net";
     unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
@@ -164,24 +163,24 @@ fn make(path: &Path) -> Result<OwnedFd> {
     );
     if let Err(error) = mounted {
         let _ = std::fs::remove_file(path);
-        return Err(error).context("mounting its name");
+        return Err(error).context("mount its name");
     }
     Ok(File::open(THIS).context(THIS)?.into())
 }
 
-/// Kills what runs in the namespace with this name and removes the name.
+/// Kills the processes in the namespace with this name and removes the name.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     if let Ok(data) = path.metadata() {
         leftovers::kill_inside((data.dev(), data.ino()));
     }
-    // EINVAL: not mounted, by a maker that died between the two steps.
+    // EINVAL: not mounted, because its creator died before mounting it.
     match umount2(path, MntFlags::MNT_DETACH) {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-        Err(error) => return Err(error).context("unmounting its name"),
+        Err(error) => return Err(error).context("unmount its name"),
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).context("removing its name")
+            Err(error).context("remove its name")
         }
         _ => Ok(()),
     }

@@ -1,7 +1,7 @@
-//! A real web server that says who answered.
+//! nginx on a backend.
 //!
-//! Every answer has the backend's name in the header `X-Backend`. Pages: `/` (the name), `/healthz`, `/1k` and
-//! `/1m` (files of 1 KiB and 1 MiB).
+//! Every reply has the backend's name in the header `X-Backend`. Pages: `/` (the name), `/healthz`,
+//! `/1k` and `/1m` (files of 1 KiB and 1 MiB), and `/upload`, which discards any body.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -16,19 +16,19 @@ use crate::tool;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// An nginx on a host. It is killed when this is dropped.
+/// An nginx on a host. Killed when dropped.
 #[derive(Debug)]
 pub struct Nginx {
     daemon: Daemon,
 }
 
 impl Nginx {
-    /// Starts one that listens on these addresses (`0.0.0.0` and `[::]` for all of the host's), and waits until
-    /// each of them can be connected to.
+    /// Starts nginx on these addresses (`0.0.0.0` and `[::]` for all of the host) and waits until all accept
+    /// connections.
     pub fn start(host: &Host, listen: &[SocketAddr]) -> Result<Self> {
         let prefix = prefix(host, listen);
         write_files(&prefix, &host.name, listen)
-            .with_context(|| format!("files of nginx in {}", prefix.display()))?;
+            .with_context(|| format!("write the files of nginx in {}", prefix.display()))?;
         let mut command = tool::command("nginx")?;
         command
             .arg("-p")
@@ -44,13 +44,12 @@ impl Nginx {
         Ok(Self { daemon })
     }
 
-    /// Its process.
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
 }
 
-/// Several on one host differ in what they listen on.
+/// Returns the folder of an instance. Instances on one host differ in their addresses.
 fn prefix(host: &Host, listen: &[SocketAddr]) -> PathBuf {
     let mut name = "nginx".to_owned();
     for address in listen {
@@ -77,7 +76,7 @@ fn write_files(prefix: &Path, name: &str, listen: &[SocketAddr]) -> std::io::Res
     std::fs::write(pages.join("1m"), pattern(1 << 20))
 }
 
-/// Bytes in which a swapped or shifted piece shows.
+/// Returns bytes in which a swapped or shifted part is detected.
 fn pattern(length: u32) -> Vec<u8> {
     (0..length)
         .map(|i| b'a' + (i.wrapping_mul(2_654_435_761) >> 24) as u8 % 26)
@@ -94,7 +93,7 @@ fn configuration(name: &str, listen: &[SocketAddr]) -> String {
         };
         let _ = writeln!(listens, "    listen {address}{only} backlog=4096;");
     }
-    // One process in the foreground: no children that could outlive it.
+    // One process in the foreground, without children that could outlive it.
     format!(
         "daemon off;
 master_process off;
@@ -117,7 +116,7 @@ http {{
     add_header X-Backend {name} always;
     location = / {{ default_type text/plain; return 200 \"{name}\\n\"; }}
     location = /healthz {{ default_type text/plain; return 200 \"ok\\n\"; }}
-    # Takes a body without end, and looks at none of it.
+    # Discards a body of any length.
     location = /upload {{ client_max_body_size 0; lingering_time 1h; lingering_timeout 1m; return 200 \"ok\\n\"; }}
   }}
 }}

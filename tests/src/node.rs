@@ -1,6 +1,6 @@
-//! A balancer node with a configuration, and what its kernel really does with it.
+//! A balancer node with a configuration, and the state of its maps.
 //!
-//! Whether a configuration is in force is not asked of the controller: the maps in the kernel are
+//! Whether a configuration is active is not asked of the controller: the maps in the kernel are
 //! compared, slot by slot, with the ring that the configuration should give.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ use crate::operator::Operator;
 
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// A node that runs, or whose controller is away for the moment.
+/// A node, whose controller may be stopped.
 #[derive(Debug)]
 pub struct Node<'lab> {
     /// The controller's process and the node's pins.
@@ -39,21 +39,20 @@ pub struct Node<'lab> {
     host: &'lab Host,
 }
 
-/// A backend of a VIP, as the kernel has it.
+/// Share of a backend in a VIP, as the kernel has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Share {
-    /// Name of the backend.
     pub name: String,
-    /// Its share by weight.
+    /// Share by weight.
     pub intended: f64,
-    /// Its share of the ring in the kernel.
+    /// Share of the ring in the kernel.
     pub table: f64,
-    /// New flows that the kernel has counted for it.
+    /// New flows that the kernel counted.
     pub new_flows: u64,
 }
 
 impl<'lab> Node<'lab> {
-    /// Starts the controller, and waits until the kernel has what the configuration says.
+    /// Starts the controller and waits until the maps match the configuration.
     pub fn start(host: &'lab Host, binary: &Path, configuration: Configuration) -> Result<Self> {
         let mut node = Self {
             balancer: Balancer::new(host, binary)?,
@@ -78,7 +77,7 @@ impl<'lab> Node<'lab> {
         })
     }
 
-    /// Changes the configuration, and waits until the kernel has it.
+    /// Changes the configuration and waits until the maps match it.
     pub fn reload(&mut self, change: impl FnOnce(&mut Configuration)) -> Result<()> {
         change(&mut self.configuration);
         let Self {
@@ -95,11 +94,11 @@ impl<'lab> Node<'lab> {
         });
         waited.with_context(|| {
             let difference = difference.unwrap_or_else(|| "nothing".to_owned());
-            format!("what the kernel lacks of the configuration: {difference}")
+            format!("maps differ from the configuration: {difference}")
         })
     }
 
-    /// Ends the controller as an operator would; the data path stays.
+    /// Stops the controller as an operator would; the data path stays.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.balancer.stop()
     }
@@ -109,7 +108,7 @@ impl<'lab> Node<'lab> {
         self.balancer.kill();
     }
 
-    /// Kills the controller `delay` after it began to reload a change: in the middle, perhaps.
+    /// Kills the controller `delay` after the start of a reload.
     pub fn kill_while_reloading(
         &mut self,
         delay: Duration,
@@ -124,27 +123,26 @@ impl<'lab> Node<'lab> {
         Ok(())
     }
 
-    /// Starts a controller with the configuration file as it is, and waits until it answers. What is
-    /// in force is for the revisions to say.
-    pub fn go_on(&mut self) -> Result<()> {
+    /// Starts the controller with the present configuration file and waits until its API replies. The
+    /// active configuration depends on the revisions.
+    pub fn restart(&mut self) -> Result<()> {
         if !self.balancer.try_start(&[])? {
-            bail!("the controller ended:\n{}", self.balancer.log());
+            bail!("the controller exited:\n{}", self.balancer.log());
         }
         Ok(())
     }
 
-    /// Somebody who works on this node.
+    /// Returns an operator of this node.
     pub fn operator(&self) -> Operator {
         self.balancer.operator()
     }
 
-    /// What of a configuration the kernel does not have, if anything. Also for one that the
-    /// configuration file does not have: the revisions decide.
+    /// Returns how the maps differ from a configuration, if at all. It need not be that of the file.
     pub fn difference(&self, configuration: &Configuration) -> Option<String> {
         find_difference(&Pins::at(self.balancer.bpffs()), configuration)
     }
 
-    /// The configuration of a revision as it is on disk.
+    /// Reads the configuration of a revision from disk.
     pub fn revision(&self, number: u64) -> Result<Configuration> {
         let file = format!("revisions/{number:08}.revision");
         let path = self.balancer.state_dir().join(file);
@@ -155,29 +153,30 @@ impl<'lab> Node<'lab> {
         Ok(self.configuration.with_vips_of(&config))
     }
 
-    /// The revision that the controller says is running, and its configuration.
-    pub fn in_force(&self) -> Result<(u64, Configuration)> {
+    /// Returns the revision that the controller reports as active, and its configuration.
+    pub fn active(&self) -> Result<(u64, Configuration)> {
         let running = self.operator().get("/v1/config")?;
-        let number = running["number"].as_u64().context("its number")?;
+        let number = running["number"]
+            .as_u64()
+            .context("revision number in /v1/config")?;
         Ok((number, self.revision(number)?))
     }
 
-    /// The present configuration.
     pub fn configuration(&self) -> &Configuration {
         &self.configuration
     }
 
-    /// What is in the kernel at this moment.
+    /// Opens the maps in the kernel.
     pub fn view(&self) -> Result<PinnedView> {
         Ok(PinnedView::open(&Pins::at(self.balancer.bpffs()))?)
     }
 
-    /// The flows in the tracking table.
+    /// Returns the number of flows in the tracking table.
     pub fn tracked_flows(&self) -> Result<usize> {
         Ok(self.view()?.tracking.count())
     }
 
-    /// What became of packets on this node: every reason that was counted.
+    /// Returns every reason that was counted on this node.
     pub fn reasons(&self) -> Result<BTreeMap<&'static str, u64>> {
         let counters = self.view()?.counters.node()?;
         let counted = REASONS.iter().zip(counters.reasons);
@@ -187,7 +186,7 @@ impl<'lab> Node<'lab> {
             .collect())
     }
 
-    /// The backends of a VIP, in the order of the configuration.
+    /// Returns the shares of a VIP's backends, in the order of the configuration.
     pub fn shares(&self, vip: &str) -> Result<Vec<Share>> {
         let found = self.configuration.vips.iter().find(|v| v.name == vip);
         let vip = found.with_context(|| format!("no VIP {vip}"))?;
@@ -222,7 +221,7 @@ impl<'lab> Node<'lab> {
 /// A VIP in the kernel.
 struct KernelVip {
     ring: RingState,
-    /// For each backend of the configuration.
+    /// One entry per backend of the configuration.
     members: Vec<Option<(MemberIndex, Member)>>,
 }
 
@@ -244,8 +243,8 @@ impl KernelVip {
         })
     }
 
-    /// The ring that the configuration should give.
-    fn wanted_ring(&self, vip: &Vip) -> Result<Vec<MemberIndex>> {
+    /// Returns the ring that the configuration should give.
+    fn expected_ring(&self, vip: &Vip) -> Result<Vec<MemberIndex>> {
         let slots = self.ring.slots().len() as u32;
         let size = RingSize::new(slots).with_context(|| format!("a ring of {slots} slots"))?;
         let pairs = vip.backends.iter().zip(&self.members);
@@ -263,7 +262,7 @@ impl KernelVip {
     }
 }
 
-/// What the kernel does not have as the configuration says, if anything.
+/// Returns how the maps differ from the configuration, if at all.
 fn find_difference(pins: &Pins, configuration: &Configuration) -> Option<String> {
     let compare = || -> Result<()> {
         let view = PinnedView::open(pins)?;
@@ -272,9 +271,12 @@ fn find_difference(pins: &Pins, configuration: &Configuration) -> Option<String>
             for (backend, member) in vip.backends.iter().zip(&kernel.members) {
                 check_member(vip, backend, member.as_ref().map(|(_, member)| member))?;
             }
-            let moved = kernel.ring.moved_since(&kernel.wanted_ring(vip)?);
+            let moved = kernel.ring.moved_since(&kernel.expected_ring(vip)?);
             if moved != 0 {
-                bail!("{moved} slots of VIP {} are another member's", vip.name);
+                bail!(
+                    "{moved} slots of VIP {} have another member than expected",
+                    vip.name
+                );
             }
         }
         Ok(())
@@ -286,7 +288,7 @@ fn check_member(vip: &Vip, backend: &Backend, member: Option<&Member>) -> Result
     let name = format!("{} of VIP {}", backend.name, vip.name);
     let state = member.map_or(control::ABSENT, |member| control::state(member.control));
     match backend.state {
-        State::Disabled if state == control::SERVING => bail!("{name} serves, and is disabled"),
+        State::Disabled if state == control::SERVING => bail!("{name} is disabled but serves"),
         State::Up | State::Drain if state != control::SERVING => bail!("{name} does not serve"),
         State::Up if member.is_none_or(|member| member.next_hop == 0) => {
             bail!("{name} has no next hop")

@@ -1,5 +1,4 @@
-//! Who works with a node: the commands of the `evenkeel` binary, and requests to its API, as they are
-//! made from outside.
+//! An operator of a node: runs commands of the `evenkeel` binary and makes requests to its API.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,10 +13,10 @@ use crate::host::Host;
 use crate::namespace::Entry;
 use crate::process::finish;
 
-/// Longer than any answer takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any reply takes, however busy the machine is.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// An operator on a node. One may be handed to several threads.
+/// An operator of a node, shareable between threads.
 #[derive(Clone, Debug)]
 pub struct Operator {
     inside: Entry,
@@ -25,41 +24,42 @@ pub struct Operator {
     socket: PathBuf,
 }
 
-/// What a command said.
+/// Result of a command.
 #[derive(Clone, Debug)]
-pub struct Said {
-    /// Its exit code; -1 if it was killed.
+pub struct CommandResult {
+    /// Exit code; -1 if it was killed.
     pub code: i32,
-    /// Its standard output.
     pub out: String,
-    /// Its standard error.
     pub err: String,
-    /// How long it took.
     pub took: Duration,
 }
 
-impl Said {
-    /// What it printed, read as JSON.
+impl CommandResult {
+    /// Parses its standard output as JSON.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Itself, if the command ended with this code.
+    /// Asserts its exit code.
     ///
     /// # Panics
-    /// If it ended otherwise.
+    /// If the exit code is another.
     #[track_caller]
-    pub fn ended(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\n{}", self.out, self.err);
+    pub fn assert_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code, code,
+            "exit code; output:\n{}\n{}",
+            self.out, self.err
+        );
         self
     }
 }
 
 impl Operator {
-    /// One who works on `host` with `binary`.
+    /// Creates an operator who runs `binary` on `host`.
     pub fn new(host: &Host, binary: &Path) -> Self {
         Self {
             inside: host.ns.entry(),
@@ -68,8 +68,8 @@ impl Operator {
         }
     }
 
-    /// Runs a command to its end, whatever that is.
-    pub fn run(&self, arguments: &[&str]) -> Result<Said> {
+    /// Runs a command to its end, whatever its exit code.
+    pub fn run(&self, arguments: &[&str]) -> Result<CommandResult> {
         let mut command = Command::new(&self.binary);
         command.arg("--socket").arg(&self.socket).args(arguments);
         command.env("NO_COLOR", "1").env_remove("EVENKEEL_FAULT");
@@ -79,7 +79,7 @@ impl Operator {
             stdout,
             stderr,
         } = finish(&self.inside, command, "")?;
-        Ok(Said {
+        Ok(CommandResult {
             code: status.code().unwrap_or(-1),
             out: String::from_utf8(stdout).context("standard output")?,
             err: String::from_utf8_lossy(&stderr).into_owned(),
@@ -87,16 +87,17 @@ impl Operator {
         })
     }
 
-    /// Drains a backend, and waits until it has been idle for two seconds; for `limit` (`60s`) at most.
-    pub fn drain(&self, backend: &str, limit: &str) -> Result<Said> {
+    /// Drains a backend and waits until it has been idle for two seconds, at most for `limit` (`60s`).
+    pub fn drain(&self, backend: &str, limit: &str) -> Result<CommandResult> {
         let wait = ["--wait", "--idle", "2s", "--timeout", limit];
         self.run(&[&["backend", "drain", backend], &wait[..]].concat())
     }
 
-    /// Makes a request; gives the status and the body. An error: there was no answer.
-    pub fn ask(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
-        let mut stream = UnixStream::connect(&self.socket).context("the API's socket")?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// Makes a request and returns status and body. Fails if there is no reply.
+    pub fn request(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let mut stream =
+            UnixStream::connect(&self.socket).context("connect to the API's socket")?;
+        stream.set_read_timeout(Some(LIMIT))?;
         let body = if body.is_null() {
             String::new()
         } else {
@@ -111,30 +112,29 @@ impl Operator {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-            bail!("{method} {path} was answered by {answer:?}");
+            bail!("{method} {path}: incomplete reply {answer:?}");
         };
-        let status = head.split(' ').nth(1).context("a status line")?;
+        let status = head.split(' ').nth(1).context("status line of the reply")?;
         let body =
             serde_json::from_str(body).with_context(|| format!("{method} {path}: {body}"))?;
         Ok((status.parse()?, body))
     }
 
-    /// What there is at a path; an error if it is refused.
+    /// Makes a GET request. Fails unless the status is 200.
     pub fn get(&self, path: &str) -> Result<Value> {
-        let (status, body) = self.ask("GET", path, &Value::Null)?;
+        let (status, body) = self.request("GET", path, &Value::Null)?;
         if status != 200 {
             bail!("{path}: {status} {body}");
         }
         Ok(body)
     }
 
-    /// The process id of the controller that answers; none while nobody does.
+    /// Returns the process id of the controller, or `None` if it does not reply.
     pub fn controller(&self) -> Option<u64> {
         let status = self.get("/v1/status").ok()?;
         status["node"]["pid"].as_u64()
     }
 
-    /// The controller's socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }

@@ -1,8 +1,8 @@
-//! The smallest XDP program, `return XDP_PASS`, and why the lab needs it.
+//! The smallest XDP program, `return XDP_PASS`.
 //!
-//! A veth end drops, without a word, frames that its peer sends by native `XDP_TX` or `XDP_REDIRECT`, unless
-//! it runs an XDP program itself (only then it has the NAPI context that takes such frames). So the
-//! switch's end of every balancer's cable gets this one.
+//! A veth end silently drops frames that its peer transmits by native `XDP_TX` or `XDP_REDIRECT` unless it
+//! runs an XDP program itself: only then does it have the NAPI context that receives such frames. So
+//! this program is attached to the switch's end of every balancer's link.
 
 use anyhow::Result;
 
@@ -27,7 +27,7 @@ const PASS: [Instruction; 2] = [
     },
 ];
 
-/// Puts the program on an interface of a namespace, in native mode.
+/// Attaches the program to an interface of a namespace, in native mode.
 pub fn attach_pass(ns: &Namespace, interface: &str) -> Result<XdpProgram> {
     XdpProgram::attach(ns, interface, &PASS)
 }

@@ -1,9 +1,8 @@
-//! Processes that the lab starts, each inside a namespace and none longer than the harness.
+//! Processes inside namespaces, which never outlive the harness.
 //!
-//! Every process is started by one thread, the **starter**, and asks the kernel to be killed when its
-//! parent dies (`PR_SET_PDEATHSIG`). The kernel means the parent *thread*: started from a test's thread,
-//! a server would die with that thread, although the lab may have been handed on. The starter ends
-//! only with the process.
+//! Every process is started by one thread, the **starter**, and is killed by the kernel when its parent
+//! dies (`PR_SET_PDEATHSIG`). That means the parent *thread*: a server that a test's thread started
+//! would die with it, even if the lab is still in use. The starter ends only with the process.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,7 +20,7 @@ use nix::unistd::Pid;
 use crate::deadline;
 use crate::namespace::{Entry, Namespace};
 
-/// A process that runs until it is stopped. Its output goes to a file. It is killed when this is dropped.
+/// A process that runs until it is stopped, with its output in a file. Killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     name: String,
@@ -30,7 +29,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command` in a namespace, with both outputs appended to the file `log`.
+    /// Starts `command` in a namespace and appends its output to the file `log`.
     pub fn start(name: &str, ns: &Entry, mut command: Command, log: &Path) -> Result<Self> {
         let file = File::options()
             .create(true)
@@ -43,33 +42,32 @@ impl Daemon {
             .stderr(file);
         Ok(Self {
             name: name.to_owned(),
-            child: spawn(ns, command).with_context(|| format!("starting {name}"))?,
+            child: spawn(ns, command).with_context(|| format!("start {name}"))?,
             log: log.to_owned(),
         })
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it has written so far.
+    /// Returns its output so far.
     pub fn log(&self) -> String {
         std::fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
-    /// An error, with the end of its log, if it has ended.
+    /// Fails, with the end of its log, if it has exited.
     pub fn check_running(&mut self) -> Result<()> {
         let ended = self.child.try_wait().with_context(|| self.name.clone())?;
         match ended {
             None => Ok(()),
-            Some(status) => bail!("{} ended ({status}):\n{}", self.name, self.log_tail()),
+            Some(status) => bail!("{} exited ({status}):\n{}", self.name, self.log_tail()),
         }
     }
 
-    /// Waits until `ready` says so; an error if the process ends before.
+    /// Waits until `ready` returns true. Fails if the process exits before.
     pub fn wait_ready(
         &mut self,
         limit: Duration,
@@ -83,32 +81,31 @@ impl Daemon {
         waited.with_context(|| format!("log of {}:\n{}", self.name, self.log_tail()))
     }
 
-    /// Asks it to end (`SIGTERM`) and waits for that.
+    /// Sends `SIGTERM` and waits for its exit.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         self.wait(limit)
     }
 
-    /// How it ended, if it has.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    /// Returns its exit status if it has exited.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| self.name.clone())
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits by itself.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let what = format!("{} ends", self.name);
+        let what = format!("{} exits", self.name);
         deadline::poll(&what, limit, || Ok(self.child.try_wait()?))
     }
 
-    /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id())?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.name))
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills it and waits for its end.
     pub fn kill(&mut self) {
-        // Both fail only if it was waited for already.
+        // Both fail only if it was reaped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -126,13 +123,13 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs a command in a namespace to its end and gives its output; an error if it fails.
+/// Runs a command in a namespace and returns its output. Fails unless the command succeeds.
 pub fn output(ns: &Entry, command: Command, input: &str) -> Result<String> {
     let shown = format!("{command:?}");
     let output = finish(ns, command, input)?;
     if !output.status.success() {
         bail!(
-            "{shown} ended with {}:\n{}{}{input}",
+            "{shown} failed with {}:\n{}{}{input}",
             output.status,
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
@@ -141,22 +138,22 @@ pub fn output(ns: &Entry, command: Command, input: &str) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("output of {shown}"))
 }
 
-/// Runs a command in a namespace to its end, whatever that is.
+/// Runs a command in a namespace to its end, whatever its exit status.
 pub fn finish(ns: &Entry, mut command: Command, input: &str) -> Result<Output> {
     let shown = format!("{command:?}");
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = spawn(ns, command).with_context(|| format!("starting {shown}"))?;
+    let mut child = spawn(ns, command).with_context(|| format!("start {shown}"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A command that ends without reading says why in its status.
+        // If the command exits without reading, its status explains it.
         let _ = stdin.write_all(input.as_bytes());
     }
     child.wait_with_output().with_context(|| shown.clone())
 }
 
-/// Whether something in the namespace listens on a TCP port. Unlike a try to connect, nobody notices.
+/// Returns whether a socket in the namespace listens on a TCP port, without connecting to it.
 pub fn is_listening(ns: &Namespace, port: u16) -> Result<bool> {
     const LISTEN: &str = "0A";
     let wanted = format!(":{port:04X}");
@@ -174,12 +171,12 @@ pub fn is_listening(ns: &Namespace, port: u16) -> Result<bool> {
     Ok(false)
 }
 
-type Order = (Command, Sender<io::Result<Child>>);
+type Request = (Command, Sender<io::Result<Child>>);
 
 /// Starts a process inside a namespace, through the starter.
 pub(crate) fn spawn(ns: &Entry, mut command: Command) -> io::Result<Child> {
     let ns = ns.clone();
-    // SAFETY: between fork and exec only two system calls are made, nothing is allocated or locked; the
+    // SAFETY: between fork and exec there are only two system calls, which neither allocate nor lock; the
     // descriptor stays open because the closure owns it.
     unsafe {
         command.pre_exec(move || {
@@ -194,19 +191,19 @@ pub(crate) fn spawn(ns: &Entry, mut command: Command) -> io::Result<Child> {
     started.recv().map_err(io::Error::other)?
 }
 
-fn starter() -> &'static Sender<Order> {
-    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+fn starter() -> &'static Sender<Request> {
+    static STARTER: OnceLock<Sender<Request>> = OnceLock::new();
     STARTER.get_or_init(|| {
-        let (orders, inbox) = channel::<Order>();
+        let (requests, inbox) = channel::<Request>();
         std::thread::Builder::new()
             .name("starter".to_owned())
             .spawn(move || {
                 for (mut command, answer) in inbox {
-                    // Whoever ordered it waits for the answer.
+                    // The requester waits for this.
                     let _ = answer.send(command.spawn());
                 }
             })
             .expect("a thread can be started");
-        orders
+        requests
     })
 }

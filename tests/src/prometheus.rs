@@ -1,8 +1,6 @@
-//! A real Prometheus that scrapes the balancer of its host every second, with the rules of `deploy/`.
+//! Prometheus on a host: scrapes its balancer every second, with the rules of `deploy/`.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,11 +12,11 @@ use crate::process::Daemon;
 use crate::tool;
 
 const PORT: u16 = 9090;
-/// Where a balancer serves its metrics unless it is told otherwise.
+/// Default port of a balancer's metrics.
 const METRICS: u16 = 9477;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A Prometheus on the loopback of a host. It is killed when this is dropped.
+/// A Prometheus on the loopback of a host. Killed when dropped.
 #[derive(Debug)]
 pub struct Prometheus<'lab> {
     host: &'lab Host,
@@ -26,13 +24,13 @@ pub struct Prometheus<'lab> {
 }
 
 impl<'lab> Prometheus<'lab> {
-    /// Starts one and waits until it answers. The rules are those of `deploy/`, with shorter waiting times: what takes
-    /// minutes there takes seconds here.
+    /// Starts Prometheus and waits until it is ready. The rules are those of `deploy/`, with seconds in place
+    /// of minutes.
     pub fn start(host: &'lab Host) -> Result<Self> {
         let folder = host.directory().join("prometheus");
         std::fs::create_dir_all(&folder)?;
         let rules = folder.join("evenkeel.rules.yml");
-        std::fs::write(&rules, hurried(&read_rules()?))?;
+        std::fs::write(&rules, shorten(&read_rules()?))?;
         let config = folder.join("prometheus.yml");
         std::fs::write(&config, configuration(&rules))?;
         let mut command = tool::command("prometheus")?;
@@ -45,37 +43,39 @@ impl<'lab> Prometheus<'lab> {
             .arg(format!("--web.listen-address=127.0.0.1:{PORT}"));
         let log = folder.join("log");
         let mut daemon = Daemon::start("prometheus", &host.ns.entry(), command, &log)?;
-        daemon.wait_ready(START_LIMIT, || Ok(get(host, PORT, "/-/ready").is_ok()))?;
+        daemon.wait_ready(START_LIMIT, || Ok(host.http_get(PORT, "/-/ready").is_ok()))?;
         Ok(Self {
             host,
             _daemon: daemon,
         })
     }
 
-    /// What a query gives now: a list of series, each with its labels and its value.
+    /// Returns the present result of a query: a list of series, each with labels and value.
     pub fn query(&self, query: &str) -> Result<Vec<Value>> {
         let path = format!("/api/v1/query?query={}", encoded(query));
-        let answer: Value = serde_json::from_str(&get(self.host, PORT, &path)?)?;
+        let answer: Value = serde_json::from_str(&self.host.http_get(PORT, &path)?)?;
         let result = answer["data"]["result"].as_array();
         result
             .cloned()
             .with_context(|| format!("{query}: {answer}"))
     }
 
-    /// The value of the only series that a query gives; none if there is no series.
+    /// Returns the value of a query with at most one series.
     pub fn value(&self, query: &str) -> Result<Option<f64>> {
         let result = self.query(query)?;
         match &result[..] {
             [] => Ok(None),
             [one] => {
-                let value = one["value"][1].as_str().context("a value")?;
+                let value = one["value"][1]
+                    .as_str()
+                    .with_context(|| format!("value of {query}"))?;
                 Ok(Some(value.parse()?))
             }
-            several => bail!("{query} gives {} series", several.len()),
+            several => bail!("{query} has {} series, expected one", several.len()),
         }
     }
 
-    /// Names of the alerts that fire.
+    /// Returns the names of the firing alerts.
     pub fn firing(&self) -> Result<Vec<String>> {
         let firing = self.query("ALERTS{alertstate=\"firing\"}")?;
         let names = firing
@@ -85,9 +85,9 @@ impl<'lab> Prometheus<'lab> {
     }
 }
 
-/// The page that the balancer of a host serves.
+/// Returns the metrics of a host's balancer.
 pub fn scrape(host: &Host) -> Result<String> {
-    get(host, METRICS, "/metrics")
+    host.http_get(METRICS, "/metrics")
 }
 
 fn read_rules() -> Result<String> {
@@ -96,14 +96,14 @@ fn read_rules() -> Result<String> {
     std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
 }
 
-/// The same rules, looked at every second, and without patience.
-fn hurried(rules: &str) -> String {
-    let hurry = |line: &str| match line.trim_start().split(' ').next() {
+/// Returns the rules with all intervals and delays set to one second.
+fn shorten(rules: &str) -> String {
+    let shorten = |line: &str| match line.trim_start().split(' ').next() {
         Some("for:") => "        for: 1s".to_owned(),
         Some("interval:") => "    interval: 1s".to_owned(),
         _ => line.to_owned(),
     };
-    rules.lines().map(hurry).collect::<Vec<_>>().join("\n")
+    rules.lines().map(shorten).collect::<Vec<_>>().join("\n")
 }
 
 fn configuration(rules: &Path) -> String {
@@ -125,22 +125,4 @@ fn encoded(query: &str) -> String {
         }
     }
     text
-}
-
-/// A request of HTTP/1.0 to the loopback of a host: the answer ends with the connection.
-fn get(host: &Host, port: u16, path: &str) -> Result<String> {
-    let asked = host.ns.enter(|| -> std::io::Result<String> {
-        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        connection.set_read_timeout(Some(Duration::from_secs(30)))?;
-        write!(connection, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Ok(answer)
-    });
-    let answer = asked.with_context(|| format!("asking port {port} for {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if !head.contains(" 200 ") {
-        bail!("port {port} answers {path}: {head}\n{body}");
-    }
-    Ok(body.to_owned())
 }

@@ -1,27 +1,26 @@
-//! The identity of this run of the harness, which every name on the machine carries.
+//! The identity of this run of the harness, which is part of every name on the machine.
 //!
-//! A process id alone is not enough: ids are reused, and a lab of a dead process would look alive for
-//! ever. The start time of the process makes it unique until the next boot, and nothing that the lab
-//! makes outlives a boot.
+//! A process id alone is not enough: ids are reused, and the lab of a dead process could seem alive
+//! for ever. With the start time of the process it is unique until the next boot, and nothing that
+//! the lab creates survives a boot.
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Everything of a lab on the machine starts with this.
+/// Prefix of all names that a lab creates.
 pub const PREFIX: &str = "ek";
 
-/// A run: a process that is or was.
+/// A run of the harness, by its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
-    /// Its process id.
     pub pid: u32,
-    /// When it started, in clock ticks since boot.
+    /// Start time in clock ticks since boot.
     pub start_ticks: u64,
 }
 
 impl Run {
-    /// This process.
+    /// Returns the run of this process.
     pub fn current() -> Self {
         static CURRENT: OnceLock<Run> = OnceLock::new();
         *CURRENT.get_or_init(|| {
@@ -32,7 +31,7 @@ impl Run {
         })
     }
 
-    /// The run that a name was made by, if it is a lab's name.
+    /// Returns the run that created a name, if it is a lab's name.
     pub fn of_name(name: &str) -> Option<Self> {
         let mut parts = name.splitn(4, '-');
         if parts.next()? != PREFIX {
@@ -43,14 +42,14 @@ impl Run {
         Some(Self { pid, start_ticks })
     }
 
-    /// A name that nobody else has, nor had in this run.
+    /// Returns a name that is unique, also within this run.
     pub fn name(self, role: &str) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         format!("{self}-{serial}-{role}")
     }
 
-    /// Whether the process that made the run is still there.
+    /// Returns whether the process still runs.
     pub fn is_alive(self) -> bool {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
@@ -62,10 +61,10 @@ impl fmt::Display for Run {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`; none if there is no such process, or only its zombie.
+/// Returns field 22 of `/proc/PID/stat`, or `None` if there is no such process or it is a zombie.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name may hold spaces and parentheses: count from the last one.
+    // The command's name may contain spaces and parentheses: count from the last one.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     if fields.next()? == "Z" {
         return None;
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_leads_back_to_its_run() {
+    fn parses_the_run_from_a_name() {
         let run = Run::current();
         assert_eq!(Run::of_name(&run.name("client-1")), Some(run));
         assert_eq!(Run::of_name(&run.to_string()), Some(run));
@@ -86,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_process_id_is_not_the_run() {
+    fn distinguishes_a_reused_process_id() {
         let mut other = Run::current();
         other.start_ticks -= 1;
         assert!(!other.is_alive());
     }
 
     #[test]
-    fn foreign_names_are_nobodys() {
+    fn ignores_foreign_names() {
         for name in ["ek", "ek-1", "ek-a-2-x", "eke-1-2-x", "blue", ""] {
             assert_eq!(Run::of_name(name), None, "{name}");
         }

@@ -1,9 +1,8 @@
-//! Services behind VIPs: the servers on the backends, and what the balancer is told about them.
+//! Services behind VIPs: the servers on the backends, and their part of the balancer's configuration.
 //!
-//! A lab serves one forwarding mode at a time, since that decides what the backends need: with direct
-//! server return they hold the VIPs on their loopback, for `ipip` they run `evenkeel decap` besides,
-//! and for `nat` they need nothing and listen on other ports than the VIPs, to show that these
-//! are rewritten.
+//! A lab uses one forwarding mode at a time, because backends need different preparation: with direct
+//! server return they hold the VIPs on their loopback, for `ipip` they also run `evenkeel decap`, and
+//! for `nat` they listen on other ports than the VIPs, to show that ports are rewritten.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -18,20 +17,19 @@ use crate::process::Daemon;
 use crate::topology::{Family, Lab};
 use crate::traffic::echo::EchoServer;
 
-/// What a VIP serves.
+/// Service of a VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Pages, by nginx.
+    /// Pages, served by nginx.
     Web,
-    /// Long-lived connections, by [`EchoServer`].
+    /// Long-lived connections, served by [`EchoServer`].
     Echo,
 }
 
-/// Both families.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl Kind {
-    /// Port of the VIP.
+    /// Returns the port of the VIP.
     pub fn port(self) -> u16 {
         match self {
             Self::Web => 80,
@@ -39,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// Port that backends listen on.
+    /// Returns the port that backends listen on.
     pub fn backend_port(self, forward: Forward) -> u16 {
         match (self, forward) {
             (_, Forward::L2 | Forward::Ipip) => self.port(),
@@ -62,7 +60,7 @@ impl Kind {
     }
 }
 
-/// Name of a service's VIP in the configuration.
+/// Returns the name of a service's VIP in the configuration.
 pub fn vip_name(kind: Kind, family: Family) -> String {
     let family = match family {
         Family::V4 => "ipv4",
@@ -71,12 +69,12 @@ pub fn vip_name(kind: Kind, family: Family) -> String {
     format!("{}-{family}", kind.name())
 }
 
-/// Where clients find a service.
+/// Returns the address of a service's VIP.
 pub fn address(lab: &Lab, kind: Kind, family: Family) -> SocketAddr {
     SocketAddr::new(lab.vip(family, 1), kind.port())
 }
 
-/// The VIP of a service, with the lab's first backends by these weights.
+/// Returns the VIP of a service, with one of the lab's backends per weight.
 pub fn vip(lab: &Lab, forward: Forward, kind: Kind, family: Family, weights: &[u32]) -> Vip {
     let pairs = lab.backends.iter().zip(weights);
     Vip {
@@ -91,7 +89,6 @@ pub fn vip(lab: &Lab, forward: Forward, kind: Kind, family: Family, weights: &[u
     }
 }
 
-/// A backend of a service.
 pub fn backend(host: &Host, forward: Forward, kind: Kind, family: Family, weight: u32) -> Backend {
     Backend {
         name: host.name.clone(),
@@ -102,7 +99,7 @@ pub fn backend(host: &Host, forward: Forward, kind: Kind, family: Family, weight
     }
 }
 
-/// The servers on all backends of a lab. They end when this is dropped.
+/// The servers on all backends of a lab, stopped when dropped.
 #[derive(Debug)]
 pub struct Servers {
     forward: Forward,
@@ -112,7 +109,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts them, and prepares the backends for the forwarding mode. `binary` is `evenkeel`.
+    /// Prepares the backends for the forwarding mode and starts the servers. `binary` is `evenkeel`.
     pub fn start(lab: &Lab, forward: Forward, kinds: &[Kind], binary: &Path) -> Result<Self> {
         let mut servers = Self {
             forward,
@@ -143,38 +140,34 @@ impl Servers {
         Ok(servers)
     }
 
-    /// Kills the nginx of a backend.
     pub fn kill_nginx(&mut self, backend: usize) {
         self.nginx[backend].daemon().kill();
     }
 
-    /// Starts it again.
     pub fn restart_nginx(&mut self, lab: &Lab, backend: usize) -> Result<()> {
         let listen = Kind::Web.listen(self.forward);
         self.nginx[backend] = Nginx::start(&lab.backends[backend], &listen)?;
         Ok(())
     }
 
-    /// Kills the echo server of a backend.
     pub fn kill_echo(&mut self, backend: usize) {
         if let Some(server) = self.echo[backend].take() {
             server.kill();
         }
     }
 
-    /// Starts it again.
     pub fn restart_echo(&mut self, lab: &Lab, backend: usize) -> Result<()> {
         self.echo[backend] = Some(start_echo(&lab.backends[backend], self.forward)?);
         Ok(())
     }
 
-    /// An error if one of the processes has ended.
+    /// Fails if a process has exited.
     pub fn check_running(&mut self) -> Result<()> {
         for nginx in &mut self.nginx {
             nginx.daemon().check_running()?;
         }
         for decap in &mut self.decap {
-            decap.check_running().context("a backend")?;
+            decap.check_running().context("decap of a backend")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the kernel counted, for "nothing was corrupted on the way".
+//! Kernel counters that show corrupted and lost packets.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::process::output;
 use crate::tool;
 use crate::topology::Lab;
 
-/// Packets with a wrong checksum that a host received, by protocol (`Tcp` is both families).
+/// Returns the packets with a wrong checksum that a host received, by protocol (`Tcp` is both families).
 pub fn checksum_errors(ns: &Namespace) -> Result<BTreeMap<String, u64>> {
     let mut errors = snmp_checksum_errors(&ns.read_proc_net("snmp")?);
     errors.extend(snmp6_checksum_errors(&ns.read_proc_net("snmp6")?));
     Ok(errors)
 }
 
-/// `/proc/net/snmp`: a line of names and a line of values for each protocol.
+/// Parses `/proc/net/snmp`: a line of names and a line of values per protocol.
 fn snmp_checksum_errors(text: &str) -> BTreeMap<String, u64> {
     let lines: Vec<&str> = text.lines().collect();
     let mut errors = BTreeMap::new();
@@ -35,7 +35,7 @@ fn snmp_checksum_errors(text: &str) -> BTreeMap<String, u64> {
     errors
 }
 
-/// `/proc/net/snmp6`: a name and a value on each line.
+/// Parses `/proc/net/snmp6`: a name and a value per line.
 fn snmp6_checksum_errors(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| line.split_once(char::is_whitespace))
@@ -46,16 +46,16 @@ fn snmp6_checksum_errors(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// XDP statistics of an interface (`xdp_tx`, `xdp_tx_errors`, `xdp_xmit_errors` …), summed over its queues.
+/// Returns the XDP statistics of an interface (`xdp_tx`, `xdp_tx_errors`, …), summed over its queues.
 pub fn xdp_statistics(ns: &Namespace, interface: &str) -> Result<BTreeMap<String, u64>> {
     let mut command = tool::command("ethtool")?;
     command.args(["-S", interface]);
     let text = output(&ns.entry(), command, "")
-        .with_context(|| format!("statistics of {interface} in {}", ns.name()))?;
+        .with_context(|| format!("read the statistics of {interface} in {}", ns.name()))?;
     Ok(sum_queues(&text))
 }
 
-/// Lines such as `rx_queue_0_xdp_tx_errors: 0`.
+/// Parses lines such as `rx_queue_0_xdp_tx_errors: 0`.
 fn sum_queues(text: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for (name, value) in text.lines().filter_map(|line| line.trim().split_once(": ")) {
@@ -68,9 +68,9 @@ fn sum_queues(text: &str) -> BTreeMap<String, u64> {
     sums
 }
 
-/// Everything in a lab that counts damage and isn't 0, as `(host, counter, value)`.
+/// Returns every counter of damage in a lab that is not 0, as `(host, counter, value)`.
 ///
-/// Judge by it only what ran in native mode: the generic one repairs checksums on the way.
+/// Meaningful only in native mode: generic mode repairs checksums.
 pub fn damage(lab: &Lab) -> Result<Vec<(String, String, u64)>> {
     let mut damage = Vec::new();
     for host in lab.hosts() {
@@ -108,18 +108,18 @@ mod tests {
         let text = "Ip: Forwarding DefaultTTL\nIp: 1 64\n\
                     Icmp: InMsgs InErrors InCsumErrors\nIcmp: 5 6 7\n\
                     Tcp: InErrs OutRsts InCsumErrors\nTcp: 1 2 3\n";
-        let want = [("Icmp".to_owned(), 7), ("Tcp".to_owned(), 3)];
-        assert_eq!(snmp_checksum_errors(text), want.into());
-        let want = [("Udp6".to_owned(), 9)];
+        let expected = [("Icmp".to_owned(), 7), ("Tcp".to_owned(), 3)];
+        assert_eq!(snmp_checksum_errors(text), expected.into());
+        let expected = [("Udp6".to_owned(), 9)];
         let text = "Udp6OutDatagrams   \t8\nUdp6InCsumErrors   \t9\n";
-        assert_eq!(snmp6_checksum_errors(text), want.into());
+        assert_eq!(snmp6_checksum_errors(text), expected.into());
     }
 
     #[test]
     fn sums_over_queues() {
         let text = "NIC statistics:\n     peer_ifindex: 5\n     rx_queue_0_xdp_tx_errors: 2\n     \
                     rx_queue_1_xdp_tx_errors: 3\n     tx_queue_0_xdp_xmit: 7\n";
-        let want = [("xdp_tx_errors".to_owned(), 5), ("xdp_xmit".to_owned(), 7)];
-        assert_eq!(sum_queues(text), want.into());
+        let expected = [("xdp_tx_errors".to_owned(), 5), ("xdp_xmit".to_owned(), 7)];
+        assert_eq!(sum_queues(text), expected.into());
     }
 }

@@ -1,17 +1,14 @@
-//! Tables for results that a person reads.
+//! Text tables.
 
 use std::fmt;
 
-/// On which side a column's cells stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// Names.
     Left,
-    /// Numbers.
     Right,
 }
 
-/// Rows of cells under headings, aligned when shown.
+/// Rows of cells under headings, aligned by `Display`.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<(String, Align)>,
@@ -19,7 +16,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table without rows.
     pub fn new(columns: &[(&str, Align)]) -> Self {
         let columns = columns
             .iter()
@@ -34,7 +30,7 @@ impl Table {
     /// Adds a row.
     ///
     /// # Panics
-    /// If it has not as many cells as the table has columns.
+    /// If the number of cells is not that of the columns.
     pub fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
         let row: Vec<String> = cells.into_iter().map(Into::into).collect();
         assert_eq!(row.len(), self.columns.len(), "cells in {row:?}");
@@ -81,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn aligns_columns() {
         let mut table = Table::new(&[("backend", Align::Left), ("share", Align::Right)]);
         table.row(["api-1", "5.00 %"]);
         table.row(["api-number-2", "95.00 %"]);

@@ -1,11 +1,11 @@
-//! The programs of the machine that the lab stands on, and where they come from.
+//! The programs that the lab needs on the machine, and their Debian packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
-/// Programs and the Debian packages that have them.
+/// Programs and their Debian packages.
 const PACKAGES: [(&str, &str); 7] = [
     ("curl", "curl"),
     ("ethtool", "ethtool"),
@@ -16,15 +16,15 @@ const PACKAGES: [(&str, &str); 7] = [
     ("prometheus-alertmanager", "prometheus-alertmanager"),
 ];
 
-/// Searched after `PATH`, which often lacks them although most of these tools live there.
+/// Searched after `PATH`, which often lacks them.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// A command for one of the lab's tools; an error that names the package if it is not there.
+/// Returns a command for one of the lab's tools. The error for a missing one names its package.
 pub fn command(name: &str) -> Result<Command> {
     Ok(Command::new(find(name)?))
 }
 
-/// An error if one of these programs is not on the machine; it names all that are missing.
+/// Fails if programs are missing on the machine, and names all of them.
 pub fn require(names: &[&str]) -> Result<()> {
     let missing: Vec<String> = names
         .iter()
@@ -45,10 +45,8 @@ fn find(name: &str) -> Result<PathBuf> {
         .find(|file| is_program(file));
     let Some(found) = found else {
         match PACKAGES.iter().find(|(tool, _)| *tool == name) {
-            Some((_, package)) => bail!(
-                "the lab needs `{name}`, which is not on this machine: apt-get install -y {package}"
-            ),
-            None => bail!("the lab needs `{name}`, which is not on this machine"),
+            Some((_, package)) => bail!("`{name}` is not installed: apt-get install -y {package}"),
+            None => bail!("`{name}` is not installed"),
         }
     };
     Ok(found)
@@ -65,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_tool_is_named() {
+    fn names_a_missing_tool() {
         let error = command("no-such-tool").unwrap_err().to_string();
         assert!(error.contains("no-such-tool"), "{error}");
     }

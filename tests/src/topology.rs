@@ -1,22 +1,22 @@
-//! Which hosts there are and how they are joined.
+//! The hosts of a lab and the links between them.
 //!
 //! ```text
 //! one arm:   clients ─┬─ balancers          two arms:  clients ── front ── balancers ── back ── backends
 //!                     └─ backends
 //! ```
 //!
-//! A **segment** (`front`, and with two arms `back`) is a bridge in a namespace of its own, the switch. All
-//! labs use the same addresses, IPv4 and IPv6. VIPs lie in a network of their own ([`VIP_NETWORK_V4`],
-//! [`VIP_NETWORK_V6`]), to which clients have a route via one balancer node: moving that route
+//! A **segment** (`front`, and with two arms `back`) is a bridge in a separate namespace, the switch.
+//! All labs use the same addresses, IPv4 and IPv6. VIPs are in a separate network ([`VIP_NETWORK_V4`],
+//! [`VIP_NETWORK_V6`]), to which clients have a route via one balancer node. Changing that route
 //! ([`Lab::route_vips_via`]) is what a router does when a node fails.
 //!
-//! Cables are veth pairs, with the traps that those have under native XDP:
+//! Links are veth pairs, which have traps under native XDP:
 //!
-//! - The switch's end of a balancer's cable runs a `pass` program, or frames that the balancer
-//!   sends would be lost ([`crate::pass_program`]).
-//! - The same end has checksum offload off. Packets of a local sender carry only a partial checksum, which
-//!   the receiver is trusted not to check; XDP would forward it as it is, and wrong. Off, the kernel completes it
-//!   (and splits large segments) on the way to the balancer. Nothing is changed on clients and backends.
+//! - The switch's end of a balancer's link runs a `pass` program; without it, frames that the balancer
+//!   transmits would be lost ([`crate::pass_program`]).
+//! - The same end has checksum offload off. Packets of a local sender carry only a partial checksum, and
+//!   XDP would forward it unfinished. With offload off, the kernel completes it (and splits large
+//!   segments) before the balancer. Clients and backends keep their offloads.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,50 +28,45 @@ use crate::namespace::Namespace;
 use crate::pass_program::attach_pass;
 use crate::xdp_program::XdpProgram;
 
-/// The network that IPv4 VIPs are in.
+/// Network of the IPv4 VIPs.
 pub const VIP_NETWORK_V4: &str = "192.0.2.0/24";
-/// The network that IPv6 VIPs are in.
+/// Network of the IPv6 VIPs.
 pub const VIP_NETWORK_V6: &str = "2001:db8:2::/64";
 
-/// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
-    /// IPv4.
     V4,
-    /// IPv6.
     V6,
 }
 
-/// On how many segments the balancers stand.
+/// Number of segments that balancers are connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// All hosts on one segment; packets leave a balancer by the interface that they came by.
+    /// All hosts on one segment; a balancer transmits packets on the interface that received them.
     OneArm,
-    /// Clients in front of the balancers (`eth0`), backends behind them (`eth1`), and no way around.
+    /// Clients in front of the balancers (`eth0`), backends behind them (`eth1`), no other route.
     TwoArm,
 }
 
-/// A lab to build.
+/// Description of a lab.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How it is joined.
     pub layout: Layout,
-    /// Number of clients, `client-0` and so on.
+    /// Number of clients (`client-0`, …).
     pub clients: u8,
-    /// Number of balancer nodes, `balancer-0` and so on.
+    /// Number of balancer nodes (`balancer-0`, …).
     pub balancers: u8,
-    /// Number of backends, `backend-0` and so on.
+    /// Number of backends (`backend-0`, …).
     pub backends: u8,
     /// MTU between balancers and backends. Clients have [`CLIENT_MTU`]; the difference is room for an
     /// outer header.
     pub fabric_mtu: u32,
 }
 
-/// MTU of clients.
 pub const CLIENT_MTU: u32 = 1500;
 
 impl Plan {
-    /// One client, one balancer, three backends, and room for any outer header.
+    /// Plans one client, one balancer, three backends, and room for any outer header.
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -116,7 +111,7 @@ impl Segment {
     }
 }
 
-/// What a host is for; its number on each segment starts where its kind's numbers start.
+/// Role of a host. Each role has a range of host numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Client,
@@ -143,26 +138,22 @@ impl Role {
     }
 }
 
-/// Hosts that are there and joined. Dropping it removes all of it.
+/// Hosts that exist and are connected. Dropping it removes all of them.
 #[derive(Debug)]
 pub struct Lab {
-    /// What it was built from.
     pub plan: Plan,
-    /// The clients.
     pub clients: Vec<Host>,
-    /// The balancer nodes.
     pub balancers: Vec<Host>,
-    /// The backends.
     pub backends: Vec<Host>,
-    /// The namespace of the bridges.
+    /// Namespace of the bridges.
     pub switch: Namespace,
-    /// What makes the switch's ends of the balancers' cables take frames from XDP.
+    /// Programs on the switch's ends of the balancers' links, so that they accept frames from XDP.
     pub pass_programs: Vec<XdpProgram>,
 }
 
 impl Lab {
-    /// Builds it. Clients' routes to the VIPs, and backends' default routes if there are two arms, go
-    /// via the first balancer.
+    /// Builds the lab. Clients' routes to the VIPs and, with two arms, backends' default routes go via the
+    /// first balancer.
     pub fn build(plan: Plan) -> Result<Self> {
         let switch = Namespace::new("switch")?;
         for segment in plan.segments() {
@@ -195,7 +186,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The VIP with this number (1 to 254) of a family. It is only an address: see [`Host::hold_vip`].
+    /// Returns the VIP with this number (1 to 254). It is only an address: see [`Host::hold_vip`].
     pub fn vip(&self, family: Family, number: u8) -> IpAddr {
         match family {
             Family::V4 => Ipv4Addr::new(192, 0, 2, number).into(),
@@ -203,7 +194,6 @@ impl Lab {
         }
     }
 
-    /// Every host.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.clients
             .iter()
@@ -211,7 +201,7 @@ impl Lab {
             .chain(&self.backends)
     }
 
-    /// Sends the clients' packets for VIPs to a balancer node, and with two arms the backends' answers too.
+    /// Routes the clients' packets for VIPs via a balancer node and, with two arms, the backends' replies.
     pub fn route_vips_via(&self, balancer: usize) -> Result<()> {
         let node = &self.balancers[balancer];
         let front = &node.ports[0];
@@ -229,7 +219,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Sends the clients' packets for one VIP somewhere else, for instance straight to a backend.
+    /// Routes the clients' packets for one VIP via another gateway, such as a backend.
     pub fn route_vip_via(&self, vip: IpAddr, gateway: IpAddr) -> Result<()> {
         let bits = if vip.is_ipv4() { 32 } else { 128 };
         for client in &self.clients {
@@ -254,7 +244,7 @@ fn via(gateway: &Port, v4: &[&str], v6: &[&str]) -> Vec<String> {
 
 fn make_bridge(switch: &Namespace, segment: Segment) -> Result<()> {
     let name = segment.bridge();
-    // No spanning tree, no snooping: a port forwards from the start, and neighbour discovery reaches all.
+    // Without spanning tree and snooping, ports forward at once and neighbour discovery reaches all.
     ip(
         switch,
         &[
@@ -286,16 +276,16 @@ impl Plan {
         for (arm, segment) in self.segments_of(role).iter().enumerate() {
             let number = role.first_number() + index;
             let port = Port::new(&name, arm, *segment, number);
-            self.join(&host.ns, role, &port, switch)
-                .with_context(|| format!("joining {name} to {}", segment.bridge()))?;
+            self.connect(&host.ns, role, &port, switch)
+                .with_context(|| format!("connect {name} to {}", segment.bridge()))?;
             host.ports.push(port);
         }
         set_role(&host.ns, role, self.layout)?;
         Ok(host)
     }
 
-    /// Lays the cable between a host and the switch and sets its addresses.
-    fn join(&self, ns: &Namespace, role: Role, port: &Port, switch: &Namespace) -> Result<()> {
+    /// Creates the link between a host and the switch and sets its addresses.
+    fn connect(&self, ns: &Namespace, role: Role, port: &Port, switch: &Namespace) -> Result<()> {
         let mtu = match role {
             Role::Client => CLIENT_MTU,
             Role::Balancer | Role::Backend => self.fabric_mtu,
@@ -321,7 +311,7 @@ impl Plan {
             ],
         )?;
         let (v4, v6) = (segment.network_v4(), segment.network_v6());
-        // The routes' MTU keeps what a host sends within what every host of the segment takes.
+        // With the routes' MTU, hosts send only what every host of the segment can receive.
         ip(
             ns,
             &[
@@ -337,7 +327,7 @@ impl Plan {
 
 fn set_role(ns: &Namespace, role: Role, layout: Layout) -> Result<()> {
     let sysctls: &[(&str, &str)] = match (role, layout) {
-        // Backends may hold VIPs on their loopback, but must not answer for them on the segment.
+        // Backends may hold VIPs on their loopback, but must not answer ARP for them.
         (Role::Backend, _) => &[
             ("net.ipv4.conf.all.arp_ignore", "1"),
             ("net.ipv4.conf.all.arp_announce", "2"),

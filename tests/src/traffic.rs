@@ -1,10 +1,10 @@
-//! Traffic, and what became of it.
+//! Traffic loads and their results.
 //!
-//! - [`http`]: requests by `curl`, each on a connection of its own.
-//! - [`echo`] and [`flows`]: long-lived TCP connections and UDP flows that carry numbered data all the time,
-//!   so that a break, a move to another backend or a damaged byte shows.
-//! - [`flood`]: SYNs from nobody.
-//! - [`steady`]: so many new connections a second, from many addresses; an elephant.
+//! - [`http`]: requests by `curl`, each on a new connection.
+//! - [`echo`] and [`flows`]: long-lived TCP connections and UDP flows that carry numbered data, so that
+//!   a reset, a move to another backend or a damaged byte is detected.
+//! - [`flood`]: SYNs from spoofed addresses.
+//! - [`steady`]: a constant rate of new connections from many addresses; an elephant flow.
 //! - [`iperf`]: throughput by `iperf3`.
 
 pub mod echo;

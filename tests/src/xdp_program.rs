@@ -1,8 +1,7 @@
-//! XDP programs of a few instructions, loaded and attached without any library.
+//! XDP programs of a few instructions, loaded and attached without a library.
 //!
-//! The lab needs programs that are not the balancer: to prepare a cable ([`crate::pass_program`]) and
-//! to stand in for it in the lab's own tests. They are so small that building an object file would
-//! cost more than it explains.
+//! The lab needs programs other than the balancer: for the switch ([`crate::pass_program`]), and in
+//! place of the balancer in the lab's own tests. They are too small to justify an object file.
 
 use std::ffi::CString;
 use std::io;
@@ -19,27 +18,25 @@ const BPF_XDP: u32 = 37;
 /// Native mode or an error, never the generic one.
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// One instruction of BPF.
+/// A BPF instruction.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Instruction {
-    /// What it does.
     pub opcode: u8,
     /// Destination register in the low four bits, source register in the high ones.
     pub registers: u8,
-    /// Where a jump goes to, or an access lies.
+    /// Offset of a jump or a memory access.
     pub offset: i16,
-    /// The constant in it.
     pub immediate: i32,
 }
 
-/// A program on an interface; it comes off when this is dropped.
+/// A program on an interface, detached when dropped.
 #[derive(Debug)]
 pub struct XdpProgram {
     _link: OwnedFd,
 }
 
-/// What `BPF_PROG_LOAD` reads of `union bpf_attr`.
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` reads.
 #[repr(C)]
 struct LoadAttributes {
     prog_type: u32,
@@ -56,7 +53,7 @@ struct LoadAttributes {
     expected_attach_type: u32,
 }
 
-/// What `BPF_LINK_CREATE` reads of `union bpf_attr`.
+/// The part of `union bpf_attr` that `BPF_LINK_CREATE` reads.
 #[repr(C)]
 struct LinkAttributes {
     prog_fd: u32,
@@ -66,11 +63,11 @@ struct LinkAttributes {
 }
 
 impl XdpProgram {
-    /// Loads instructions and puts them on an interface of a namespace, in native mode.
+    /// Loads instructions and attaches them to an interface of a namespace, in native mode.
     pub fn attach(ns: &Namespace, interface: &str, instructions: &[Instruction]) -> Result<Self> {
-        // The kernel looks the interface's index up in the namespace of the calling thread.
+        // The kernel looks up the interface index in the namespace of the calling thread.
         ns.enter(|| attach(interface, instructions))
-            .with_context(|| format!("XDP program on {interface} of {}", ns.name()))
+            .with_context(|| format!("attach an XDP program to {interface} of {}", ns.name()))
     }
 }
 
@@ -108,22 +105,22 @@ fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
         expected_attach_type: BPF_XDP,
     };
     // SAFETY: `LoadAttributes` is the start of `union bpf_attr` for this command, without padding.
-    // The kernel only reads what its pointers name: `insn_cnt` instructions of 8 bytes, and a text
-    // that ends with 0.
+    // The kernel only reads what the pointers refer to: `insn_cnt` instructions of 8 bytes, and a
+    // string that ends with 0.
     Ok(unsafe { bpf(BPF_PROG_LOAD, &attributes) }?)
 }
 
-/// A `bpf(2)` command that makes a file descriptor.
+/// Executes a `bpf(2)` command that returns a file descriptor.
 ///
 /// # Safety
-/// `attributes` must be what the command reads: see there.
+/// `attributes` must be valid for the command.
 unsafe fn bpf<A>(command: libc::c_int, attributes: &A) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<A>()` bytes of `attributes`; for the rest the caller answers.
+    // SAFETY: the kernel reads `size_of::<A>()` bytes of `attributes`; the caller guarantees their content.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<A>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just made this descriptor (close-on-exec) for us, nobody else owns it.
+    // SAFETY: the kernel just created this descriptor (close-on-exec); nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,10 +1,9 @@
-//! Debian packages, without questions and without starting services.
+//! Installs Debian packages without questions and without starting services.
 //!
-//! Installing a package with a daemon starts that daemon and enables it for the next boot. Nginx
-//! would take port 80 of a machine that only wanted to run our tests, where it is started by the lab
-//! in namespaces of its own. So a daemon's unit is masked before its package comes (and only if it
-//! was not there: a web server that already runs is none of our business). `policy-rc.d` would do
-//! it too, but would also stop every other package from starting anything if we die half-way.
+//! Installing a package with a daemon starts that daemon and enables it for the next boot: nginx
+//! would take port 80 of a machine that only runs our tests, in namespaces. So the daemon's unit is
+//! masked before its package is installed, unless the unit exists already. `policy-rc.d` would work
+//! too, but would keep every other package from starting its services if we died half-way.
 
 use std::{
     fs,
@@ -19,7 +18,7 @@ use crate::process;
 
 const UNITS: &str = "/etc/systemd/system";
 
-/// Packages that start a daemon when they come, and the daemon's unit.
+/// Packages that start a daemon when installed, and its unit.
 const DAEMONS: &[(&str, &str)] = &[
     ("nginx-light", "nginx.service"),
     ("iperf3", "iperf3.service"),
@@ -27,23 +26,25 @@ const DAEMONS: &[(&str, &str)] = &[
     ("prometheus-alertmanager", "prometheus-alertmanager.service"),
 ];
 
-/// Installs packages; knows whether the package lists are fresh.
 #[derive(Default)]
 pub(crate) struct Apt {
+    /// Whether the package lists were updated by this process.
     updated: bool,
 }
 
 impl Apt {
-    /// Installs packages, saying why, and nothing that would remove another.
+    /// Installs packages unless that would remove others. `why` is printed.
     pub(crate) fn install(&mut self, packages: &[&str], why: &str) -> Result<()> {
         let wanted = packages.join(" ");
         eprintln!("setup: installing {wanted}: {why}");
         if process::find("apt-get").is_none() {
-            bail!("there is no apt-get here: install yourself what Debian calls {wanted}");
+            bail!(
+                "apt-get not found: install the equivalent of these Debian packages yourself: {wanted}"
+            );
         }
         if !process::is_root() {
             bail!(
-                "packages are missing and only root can install them: run\n  apt-get install {wanted}\nas root, or `cargo xtask setup` as root"
+                "packages are missing and installing them needs root: run\n  apt-get install {wanted}\nas root, or `cargo xtask setup` as root"
             );
         }
         self.update()?;
@@ -67,15 +68,15 @@ impl Apt {
         .with_context(|| format!("install {wanted} from this machine's Debian sources"))
     }
 
-    /// Unpacks a package, and what of its dependencies the machine lacks, into a folder that is not there yet,
-    /// saying why. The machine stays as it is: nothing is installed, so nothing that is there can be in the way.
+    /// Unpacks a package and its missing dependencies into a new folder. `why` is printed. Nothing is
+    /// installed, so nothing on the machine can conflict.
     pub(crate) fn unpack(&mut self, package: &str, folder: &Path, why: &str) -> Result<()> {
         eprintln!(
             "setup: unpacking {package} into {}: {why}",
             folder.display()
         );
         self.update()?;
-        // It gets its name when it is whole; what an interrupted call left is no part of it.
+        // Renamed when complete; an interrupted call leaves only an unfinished folder.
         let unfinished = folder.with_extension("unfinished");
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished)
@@ -83,7 +84,7 @@ impl Apt {
         }
         let archives = unfinished.join("archives");
         let partial = archives.join("partial");
-        fs::create_dir_all(&partial).with_context(|| format!("make {}", partial.display()))?;
+        fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
         let mut download = apt_get();
         download.args(["install", "--download-only", "--no-install-recommends"]);
         download.args(["--yes", "--quiet", "-o", "APT::Sandbox::User=root", "-o"]);
@@ -105,27 +106,27 @@ impl Apt {
             }
         }
         fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))?;
-        fs::rename(&unfinished, folder).with_context(|| format!("name {}", folder.display()))
+        fs::rename(&unfinished, folder)
+            .with_context(|| format!("rename the unfinished folder to {}", folder.display()))
     }
 
     fn update(&mut self) -> Result<()> {
         if !self.updated {
-            process::run(apt_get().args(["update", "--quiet"])).context(
-                "refresh the package lists: is the network there, and /etc/apt/sources.list right?",
-            )?;
+            process::run(apt_get().args(["update", "--quiet"]))
+                .context("update the package lists: check the network and /etc/apt/sources.list")?;
             self.updated = true;
         }
         Ok(())
     }
 }
 
-/// Whether the machine's sources have a package.
+/// Returns whether the machine's package sources have a package.
 pub(crate) fn knows(package: &str) -> bool {
     process::output(Command::new("apt-cache").args(["show", "--no-all-versions", package]))
         .is_some_and(|shown| !shown.is_empty())
 }
 
-/// Whether a package is installed.
+/// Returns whether a package is installed.
 pub(crate) fn has(package: &str) -> bool {
     process::output(Command::new("dpkg-query").args(["--show", "--showformat=${Status}", package]))
         .is_some_and(|status| status == "install ok installed")
@@ -133,7 +134,7 @@ pub(crate) fn has(package: &str) -> bool {
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    // Ask nothing; let needrestart restart nothing; draw no progress bars into logs.
+    // No questions, no restarts by needrestart, no progress bars in logs.
     command
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("NEEDRESTART_MODE", "l");
@@ -141,14 +142,14 @@ fn apt_get() -> Command {
     command
 }
 
-/// Masks a unit that does not exist yet, so that its package can't start or enable it.
+/// Masks a unit that does not exist, so that its package can neither start nor enable it.
 fn mask(units: &Path, unit: &str) -> Result<()> {
     let file: PathBuf = units.join(unit);
     if !units.is_dir() || fs::symlink_metadata(&file).is_ok() {
         return Ok(());
     }
     eprintln!(
-        "setup: masking {unit}, so that it neither starts now nor at boot; `systemctl unmask {unit}` undoes it"
+        "setup: masking {unit}, so that it starts neither now nor at boot; undo with `systemctl unmask {unit}`"
     );
     symlink("/dev/null", &file).with_context(|| format!("mask {}", file.display()))
 }
@@ -158,7 +159,7 @@ mod tests {
     use super::mask;
 
     #[test]
-    fn a_unit_is_masked_once_and_never_over_an_existing_one() {
+    fn masks_only_units_that_do_not_exist() {
         let folder = tempfile::tempdir().unwrap();
         mask(folder.path(), "a.service").unwrap();
         mask(folder.path(), "a.service").unwrap();

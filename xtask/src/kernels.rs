@@ -1,10 +1,10 @@
-//! `cargo xtask kernels`: the real programs on other kernels than this machine's.
+//! `cargo xtask kernels`: runs the eBPF programs on kernels other than this machine's.
 //!
-//! Debian's cloud kernels are booted in QEMU with an initial RAM disk that holds nothing but busybox,
-//! `evenkeel` with its shared libraries, and a configuration. The guest runs `simulate --json` on generated
-//! flows; what it prints must be, to the byte, what it prints on this kernel. So a program that a verifier
-//! refuses, or that does something else there, is found. Downloads about 100 MB; a boot takes less than a
-//! minute.
+//! QEMU boots Debian's cloud kernels with an initial RAM disk that holds only busybox, `evenkeel`
+//! with its shared libraries, and a configuration. The guest runs `simulate --json` on generated
+//! flows, and its output must be identical to the output on this kernel. This finds programs that
+//! another verifier rejects or that behave differently. Downloads about 100 MB; a boot takes less
+//! than a minute.
 
 use std::{
     ffi::OsStr,
@@ -18,8 +18,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::{apt::Apt, process, setup, versions};
 
-/// The guest's first program. Its output goes to the serial line, framed, so that what BIOS and kernel
-/// print is not taken for it.
+/// The guest's first program. Its output goes to the serial line between two marks, which separate
+/// it from the output of BIOS and kernel.
 const INIT: &str = "\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /tmp
@@ -32,19 +32,18 @@ const INIT: &str = "\
 /bin/busybox poweroff -f
 ";
 
-/// Times that a kernel is booted until it comes to its end: in the emulator one of some ten crashes before it has
-/// started the first program.
+/// Attempts to boot a kernel: in the emulator, about one in ten crashes before the first program.
 const BOOTS: usize = 3;
 
-/// What is compared on every kernel.
+/// The run that is compared on every kernel.
 struct Trial {
     work: PathBuf,
     emulator: Emulator,
-    /// What `simulate` prints on this kernel.
+    /// Output of `simulate` on this kernel.
     wanted: String,
 }
 
-/// Boots every kernel; whether all of them did the same as this one.
+/// Boots every kernel. Returns whether the output was the same on all.
 pub(crate) fn run() -> Result<bool> {
     setup::run()?;
     let trial = Trial::prepare(&build()?)?;
@@ -55,8 +54,8 @@ pub(crate) fn run() -> Result<bool> {
     Ok(all_same)
 }
 
-/// The same for the suite, which has just built `evenkeel`: for each kernel whether it did the same, or why that
-/// can't be found out here.
+/// The same for the suite, which has just built `evenkeel`. Returns for each kernel whether the output
+/// was the same, or why it can't be run here.
 pub(crate) fn in_suite() -> Vec<(&'static str, Result<bool>)> {
     let trial = Trial::prepare(&process::built("debug", "evenkeel"));
     let outcome = |kernel| match &trial {
@@ -69,15 +68,18 @@ pub(crate) fn in_suite() -> Vec<(&'static str, Result<bool>)> {
 
 impl Trial {
     fn prepare(evenkeel: &Path) -> Result<Self> {
-        ensure!(process::is_root(), "BPF needs root: run this as root");
+        ensure!(
+            process::is_root(),
+            "loading eBPF programs needs root: run this as root"
+        );
         ensure!(
             cfg!(target_arch = "x86_64"),
-            "kernels and programs must be for one machine: x86_64"
+            "the kernels are built for x86_64, and this machine is not"
         );
         let mut apt = Apt::default();
         install_tools(&mut apt)?;
         let work = process::root().join("target/kernels");
-        fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
+        fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
         let emulator = Emulator::find(&mut apt, &work)?;
         fs::write(work.join("evenkeel.toml"), configuration())
             .context("write the configuration")?;
@@ -94,35 +96,45 @@ impl Trial {
         let image = fetch(&self.work, suite, package)?;
         let mut printed = self.boot(&image)?;
         if printed != self.wanted {
-            // The emulator is not the subject: what is different because of the programs is so again.
+            // The emulator itself may fail; a difference in the programs is there again.
             printed = self.boot(&image)?;
         }
         let same = printed == self.wanted;
         let name = image.file_name().unwrap_or_default().to_string_lossy();
-        println!("{name}: {}", if same { "the same" } else { "DIFFERENT" });
+        println!(
+            "{name}: {}",
+            if same {
+                "same output"
+            } else {
+                "DIFFERENT output"
+            }
+        );
         if !same {
-            eprintln!("here:\n{}\nthere:\n{printed}", self.wanted);
+            eprintln!(
+                "expected (this kernel):\n{}\nactual:\n{printed}",
+                self.wanted
+            );
         }
         Ok(same)
     }
 
-    /// Boots a kernel, and returns what `simulate` printed there.
+    /// Boots a kernel and returns the output of `simulate` there.
     fn boot(&self, image: &Path) -> Result<String> {
         for _ in 0..BOOTS {
             let printed = self.boot_once(image)?;
             if let Some((_, ours)) = printed.split_once("EVENKEEL-BEGIN\n") {
-                // Without an end the kernel has crashed under our program.
+                // Without the end mark, the kernel crashed while our program ran.
                 let ours = ours
                     .split_once("EVENKEEL-END")
                     .map_or(ours, |(ours, _)| ours);
                 return Ok(ours.trim().to_owned());
             }
             eprintln!(
-                "{} ended before it started anything:\n{printed}",
+                "{} ended before it started the first program:\n{printed}",
                 image.display()
             );
         }
-        bail!("{} does not start in the emulator", image.display());
+        bail!("{} did not boot in {BOOTS} attempts", image.display());
     }
 
     fn boot_once(&self, image: &Path) -> Result<String> {
@@ -137,19 +149,19 @@ impl Trial {
         let output = qemu.stdin(Stdio::null()).output().context("start QEMU")?;
         ensure!(
             !output.stdout.is_empty(),
-            "the emulator printed nothing: {}",
+            "QEMU printed nothing: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
     }
 }
 
-/// QEMU: the machine's own, or one that is only unpacked. To install it, all packages of QEMU on the machine would
-/// have to be of one release, and whoever took one from backports would lose it.
+/// QEMU: installed, or only unpacked into a folder. Installing it requires all QEMU packages of the
+/// machine to be from one release, which would replace those from backports.
 #[derive(Debug, PartialEq, Eq)]
 struct Emulator {
     program: PathBuf,
-    /// Folders with shared libraries that the machine does not have.
+    /// Folders with shared libraries that the machine lacks.
     libraries: Vec<PathBuf>,
 }
 
@@ -166,12 +178,11 @@ impl Emulator {
         if let Some(emulator) = Self::unpacked(&folder) {
             return Ok(emulator);
         }
-        apt.unpack(package, &folder, "other kernels are booted in it")?;
-        Self::unpacked(&folder)
-            .with_context(|| format!("{package} is unpacked, and has no {program}"))
+        apt.unpack(package, &folder, "it boots other kernels")?;
+        Self::unpacked(&folder).with_context(|| format!("the unpacked {package} has no {program}"))
     }
 
-    /// The one that is unpacked in a folder. It finds its firmware by where it lies itself.
+    /// Returns the one that is unpacked in a folder. It finds its firmware relative to itself.
     fn unpacked(folder: &Path) -> Option<Self> {
         let program = folder.join("usr/bin").join(versions::EMULATOR.program);
         if !program.is_file() {
@@ -179,7 +190,6 @@ impl Emulator {
         }
         let mut libraries = Vec::new();
         for parent in ["lib", "usr/lib"] {
-            // Debian has them in a folder with the machine's name.
             let inside = folder.join(parent).join("x86_64-linux-gnu");
             if inside.is_dir() {
                 libraries.push(inside);
@@ -188,7 +198,7 @@ impl Emulator {
         Some(Self { program, libraries })
     }
 
-    /// To be followed by its options; ends after ten minutes.
+    /// Returns a command that lacks only QEMU's options, and ends after ten minutes.
     fn command(&self) -> Command {
         let mut command = Command::new("timeout");
         if !self.libraries.is_empty() {
@@ -210,7 +220,7 @@ fn install_tools(apt: &mut Apt) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    apt.install(&packages, "other kernels are booted with them")
+    apt.install(&packages, "they boot other kernels")
 }
 
 fn build() -> Result<PathBuf> {
@@ -219,23 +229,23 @@ fn build() -> Result<PathBuf> {
     Ok(process::built("debug", "evenkeel"))
 }
 
-/// Puts the shared libraries of a program, and what loads them, where it looks for them.
+/// Copies the shared libraries of a program and its loader to the same paths below `root`.
 fn copy_libraries(program: &Path, root: &Path) -> Result<()> {
     let listed = process::output(Command::new("ldd").arg(program));
-    let listed = listed.with_context(|| format!("ask ldd for what {} needs", program.display()))?;
+    let listed = listed.with_context(|| format!("run ldd on {}", program.display()))?;
     for library in listed
         .split_whitespace()
         .filter(|word| word.starts_with('/'))
     {
         let to = root.join(library.trim_start_matches('/'));
         let folder = to.parent().unwrap_or(root);
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         fs::copy(library, &to).with_context(|| format!("copy {library}"))?;
     }
     Ok(())
 }
 
-/// VIPs of every way to forward, for both protocols and families.
+/// Returns a configuration with a VIP for each forwarding mode, protocol and family.
 fn configuration() -> String {
     let mut text =
         "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n"
@@ -265,14 +275,15 @@ fn simulate_here(evenkeel: &Path, work: &Path) -> Result<String> {
     let mut command = Command::new(evenkeel);
     command.args(["simulate", "--flows", "3000", "--json", "--config"]);
     command.arg(work.join("evenkeel.toml"));
-    let printed = process::output(&mut command).context("`simulate` failed on this kernel")?;
+    let printed =
+        process::output(&mut command).context("run `evenkeel simulate` on this kernel")?;
     Ok(printed.trim().to_owned())
 }
 
 fn make_ram_disk(evenkeel: &Path, work: &Path) -> Result<()> {
     let root = work.join("root");
-    fs::create_dir_all(root.join("bin")).context("make the RAM disk's folders")?;
-    let busybox = process::find("busybox").context("busybox is not there after all")?;
+    fs::create_dir_all(root.join("bin")).context("create the folders of the RAM disk")?;
+    let busybox = process::find("busybox").context("busybox is not on the PATH")?;
     fs::copy(busybox, root.join("bin/busybox")).context("copy busybox")?;
     fs::copy(work.join("evenkeel.toml"), root.join("evenkeel.toml"))
         .context("copy the configuration")?;
@@ -293,16 +304,15 @@ fn make_ram_disk(evenkeel: &Path, work: &Path) -> Result<()> {
     process::run(pack.current_dir(&root))
 }
 
-/// Gets the newest kernel of a suite whose package begins with `prefix`, from this machine's own sources
-/// with another suite's name, in folders of its own: the machine's lists stay as they are.
+/// Downloads the newest kernel of a Debian suite whose package begins with `prefix`, from this
+/// machine's mirror. Uses folders of its own, so that the machine's package lists do not change.
 fn fetch(work: &Path, suite: &str, prefix: &str) -> Result<PathBuf> {
     let apt = work.join(suite);
     for folder in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(apt.join(folder)).with_context(|| format!("make {folder}"))?;
+        fs::create_dir_all(apt.join(folder)).with_context(|| format!("create {folder}"))?;
     }
     let mirror = mirror().context("find a Debian mirror in /etc/apt")?;
-    // The mirror is the machine's own; an older suite's key may be missing on it. What is fetched runs
-    // in an emulator only.
+    // Trusted: the machine may lack the key of an older suite, and the kernel only runs in QEMU.
     let source = format!("deb [trusted=yes] {mirror} {suite} main\n");
     fs::write(apt.join("sources.list"), source).context("write sources.list")?;
     let options = [
@@ -358,14 +368,14 @@ fn fetch(work: &Path, suite: &str, prefix: &str) -> Result<PathBuf> {
     Ok(apt.join(format!("image/boot/vmlinuz-{version}")))
 }
 
-/// The numbers in a name, to find the newest by.
+/// Returns the numbers in a name, by which versions are compared.
 fn numbers(name: &str) -> Vec<u32> {
     name.split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
         .collect()
 }
 
-/// The archive that this machine installs Debian's packages from.
+/// Returns the mirror from which this machine installs Debian packages.
 fn mirror() -> Option<String> {
     let policy = process::output(Command::new("apt-cache").arg("policy"))?;
     let lines: Vec<&str> = policy.lines().collect();
@@ -383,7 +393,7 @@ mod tests {
     use super::{Emulator, numbers, versions};
 
     #[test]
-    fn an_unpacked_emulator_is_run_with_the_libraries_that_came_with_it() {
+    fn runs_an_unpacked_emulator_with_its_own_libraries() {
         let folder = tempfile::tempdir().unwrap();
         let inside = |path: &str| folder.path().join(path);
         assert_eq!(Emulator::unpacked(folder.path()), None);
@@ -406,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_found_by_numbers_not_by_letters() {
+    fn compares_kernel_versions_by_number() {
         let newest = [
             "linux-image-6.1.0-9-cloud-amd64",
             "linux-image-6.1.0-56-cloud-amd64",

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `bench` and `outage`: the binaries of the lab (crate `tests`), built and started; and `skew-sim`.
+//! `cargo xtask demo`, `bench`, `outage` and `skew-sim`: builds a binary of the tests and runs it.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, setup};
 
-/// Becomes a binary of the lab that makes network namespaces.
+/// Builds and executes a binary of the lab, which creates network namespaces.
 pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
     setup::run()?;
     if !process::is_root() {
-        bail!("`{binary}` makes network namespaces and loads eBPF programs: run it as root");
+        bail!("`{binary}` creates network namespaces and loads eBPF programs: run it as root");
     }
-    become_binary(
+    execute(
         &["lb-tests", "lb-userspace"],
         &["evenkeel"],
         binary,
@@ -20,27 +20,22 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
     )
 }
 
-/// Becomes the simulation of traffic: it only calculates, and needs nothing that has to be set up.
+/// Builds and executes the traffic simulation, which needs no set-up.
 pub(crate) fn simulate(arguments: &[OsString]) -> Result<()> {
-    become_binary(&["skew-sim"], &[], "skew-sim", arguments)
+    execute(&["skew-sim"], &[], "skew-sim", arguments)
 }
 
-/// Builds a binary of one of the packages, and others beside it, and becomes it. Its stdout is ours: nothing else
-/// is written there.
+/// Builds binaries of these packages and replaces this process with `binary`, so that stdout holds
+/// nothing but its output.
 ///
-/// All are built by one call, and none by `cargo run`: cargo chooses the features of all crates for what is built
-/// together, and would build most of them anew for each.
-fn become_binary(
-    packages: &[&str],
-    beside: &[&str],
-    binary: &str,
-    arguments: &[OsString],
-) -> Result<()> {
+/// One `cargo build` builds all of them: cargo unifies features over what is built together, and
+/// separate builds or `cargo run` would rebuild most crates.
+fn execute(packages: &[&str], others: &[&str], binary: &str, arguments: &[OsString]) -> Result<()> {
     let mut build = process::cargo(["build", "--release"]);
     for package in packages {
         build.args(["--package", package]);
     }
-    for name in beside.iter().chain([&binary]) {
+    for name in others.iter().chain([&binary]) {
         build.args(["--bin", name]);
     }
     process::run(&mut build).with_context(|| format!("build {binary}"))?;

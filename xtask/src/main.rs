@@ -1,7 +1,7 @@
-//! `cargo xtask`: everything that is done with this repository besides `cargo build`.
+//! `cargo xtask`: the tasks of this repository besides `cargo build`.
 //!
-//! What a subcommand says about its own work goes to stderr, and so does all output of what it calls
-//! on the way; stdout belongs to the result (the JSON of `bench --json`, the last line of `test`).
+//! Progress and the output of called programs go to stderr. Only results go to stdout: the JSON of
+//! `bench --json`, the output and the last line of `test`.
 
 mod apt;
 mod kernels;
@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
-    about = "Set-up, tests, lints, demo, benchmark and package of Evenkeel"
+    about = "Set up, test, lint, demonstrate, benchmark and package Evenkeel"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -31,39 +31,39 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Get this machine ready: a rustc that can build for BPF, bpf-linker, test tools.
+    /// Install what building and testing need: a rustc for BPF, bpf-linker, test tools
     ///
-    /// Takes what is already there and installs only what is missing (that needs root and a Debian).
+    /// Uses what is already there and installs only what is missing (needs root and Debian).
     Setup,
-    /// Run the tests, and count them.
+    /// Run the tests and count them
     Test(suite::Options),
-    /// Check format and lints of every crate, the eBPF programs on their own target.
+    /// Check formatting and lints of every crate, the eBPF programs on their own target
     Lint,
-    /// Send real traffic through the balancer, in network namespaces. Needs root.
+    /// Send real traffic through the balancer in network namespaces (needs root)
     Demo {
-        /// Passed to the demo, such as `--json`.
+        /// Arguments for the demo, such as `--json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run the programs on other kernels (5.10, 6.1, 6.12), booted in QEMU. Needs root.
+    /// Run the eBPF programs on other kernels (5.10, 6.1, 6.12) in QEMU (needs root)
     Kernels,
-    /// Build a Debian package: the binary, its unit, manual pages, completions, documentation.
+    /// Build a Debian package: binary, unit, manual pages, completions, documentation
     Package,
-    /// Measure what a packet costs. Needs root.
+    /// Measure the cost per packet (needs root)
     Bench {
-        /// Passed to the benchmark, such as `--json`.
+        /// Arguments for the benchmark, such as `--json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Replay the outage: a bad change and three faults, and how soon they are undone or told. Needs root.
+    /// Replay an outage: measure how fast a bad change and three faults are found (needs root)
     Outage {
-        /// Passed to it, such as `--json`.
+        /// Arguments for the outage, such as `--json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Judge the watch over shares by simulated traffic, with and without faults.
+    /// Evaluate the share monitor on simulated traffic, with and without faults
     SkewSim {
-        /// Passed to the simulation: `--json`, `--quick`, `--write`, `--days N`, …
+        /// Arguments for the simulation: `--json`, `--quick`, `--write`, `--days N`, …
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -74,14 +74,14 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // The chain of causes, but never a backtrace: what failed is a command, no line of ours.
+            // With causes but without a backtrace: what failed is usually a command.
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whether all is well; an error is for what could not even be tried.
+/// Returns whether the task succeeded. An error means that it could not be attempted.
 fn run(task: Task) -> anyhow::Result<bool> {
     match task {
         Task::Setup => setup::run().map(|_| true),

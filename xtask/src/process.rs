@@ -1,4 +1,4 @@
-//! Running other programs: shown, with output on stderr, and errors that name the command.
+//! Runs other programs: prints the command, sends its output to stderr, and names it in errors.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The command as one would type it.
+/// Returns the command as one would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         Some(format!(
@@ -25,7 +25,7 @@ pub(crate) fn shown(command: &Command) -> String {
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Shows and runs a command, its output on stderr, and returns how it ended.
+/// Prints and runs a command, with its output on stderr.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     let line = shown(command);
     eprintln!("+ {line}");
@@ -36,19 +36,19 @@ pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
         .with_context(|| format!("start `{line}`"))
 }
 
-/// Shows and runs a command that has to succeed, its output on stderr.
+/// Prints and runs a command, with its output on stderr. Fails unless the command succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = status(command)?;
     if !status.success() {
         bail!(
-            "`{}` failed ({status}); its own words are above",
+            "`{}` failed ({status}): see its output above",
             shown(command)
         );
     }
     Ok(())
 }
 
-/// The stdout of a command, `None` if it can't be started or fails. Shows nothing: for looking around.
+/// Returns the stdout of a command, or `None` if it can't be started or fails. Prints nothing.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     output
@@ -57,7 +57,7 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Where a program is: on the PATH, or where Debian puts system tools (often not on a user's PATH).
+/// Finds a program on the PATH, or where Debian puts system tools (often not on a user's PATH).
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -72,33 +72,32 @@ fn is_program(file: &Path) -> bool {
         .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether this runs as root.
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    // Whose a process is, is whose its folder under /proc is: no unsafe call for this alone.
+    // The owner of /proc/self is the effective user; this needs no unsafe call.
     Path::new("/proc/self")
         .metadata()
         .is_ok_and(|it| it.uid() == 0)
 }
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 pub(crate) fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
 }
 
-/// Where cargo puts a binary: `debug`, or `release`.
+/// Returns where cargo puts a binary. `profile` is `debug` or `release`.
 pub(crate) fn built(profile: &str, binary: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     root().join(target).join(profile).join(binary)
 }
 
-/// `cargo` in the workspace.
+/// Returns a `cargo` command in the workspace.
 pub(crate) fn cargo<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(root());
-    // What the cargo that started us says of this package: some build scripts run again when it changes, and with
-    // it half of the workspace would be built anew after each call by hand.
+    // The cargo that started us sets these for xtask. Some build scripts run again when they change,
+    // which would rebuild half of the workspace after each call by hand.
     let of_xtask =
         |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_xtask)) {

@@ -1,14 +1,14 @@
-//! `cargo xtask test`: all tests, and one line that counts them.
+//! `cargo xtask test`: runs the tests, lists the slowest test binaries and counts the tests.
 //!
 //! A test that can't run on a machine (no root, no such kernel feature, no such program) must not
-//! count as passed, but libtest has no word for that. So such a test appends one line, its name and
-//! the reason, to the file named by `EVENKEEL_SKIPS`, and returns; here those lines are shown and
-//! taken out of the passed. `#[ignore]`d tests count as skipped too. The whole suite ends with the programs on
-//! other kernels, each of which counts as a test.
+//! count as passed, but libtest can't express that. Such a test appends one line, its name and the
+//! reason, to the file named by `EVENKEEL_SKIPS`, and returns. These lines are printed here and
+//! subtracted from the passed tests. `#[ignore]`d tests count as skipped too. The whole suite ends
+//! with the programs on other kernels; each kernel counts as one test.
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, IsTerminal as _},
     path::Path,
     process::Stdio,
 };
@@ -17,16 +17,18 @@ use anyhow::{Context as _, Result};
 
 use crate::{kernels, process, setup};
 
-/// Names the file to which a test that can't run appends a line.
+/// Environment variable with the file to which a test that can't run appends a line.
 const SKIPS_VARIABLE: &str = "EVENKEEL_SKIPS";
 
-/// What to run.
+/// Test binaries that are listed with their times.
+const SLOWEST: usize = 10;
+
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
-    /// Only this crate (may be given several times).
+    /// Test only this crate (repeatable)
     #[arg(short, long)]
     package: Vec<String>,
-    /// Passed to the test binaries, after `--`: a filter, `--nocapture`, …
+    /// Arguments for the test binaries, after `--`: a filter, `--nocapture`, …
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -38,15 +40,21 @@ struct Count {
     skipped: u64,
 }
 
-/// What came of the tests.
+/// A test binary that ran.
+#[derive(Debug, PartialEq)]
+struct Finished {
+    name: String,
+    seconds: f64,
+}
+
 pub(crate) struct Outcome {
     count: Count,
-    /// Whether all is well; without a failed test it may still not be.
+    /// False also if no test failed but cargo did.
     pub(crate) success: bool,
 }
 
 impl Outcome {
-    /// Prints `N passed, N failed, N skipped`, to be the last line of all.
+    /// Prints `N passed, N failed, N skipped`. This must be the last line of the output.
     pub(crate) fn print(&self) {
         let Count {
             passed,
@@ -57,15 +65,16 @@ impl Outcome {
     }
 }
 
-/// Runs the tests and shows those that were skipped.
+/// Runs the tests, and lists the slowest test binaries and the skipped tests.
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
     setup::run()?;
     let skips = process::root().join("target/skipped-tests.txt");
     clear(&skips)?;
-    let (mut count, success) = test(options, &skips)?;
+    let (mut count, finished, success) = test(options, &skips)?;
     if options.package.is_empty() && options.arguments.is_empty() && success {
         count.add_kernels();
     }
+    print_slowest(finished);
     let reasons = fs::read_to_string(&skips)
         .with_context(|| format!("read the skipped tests from {}", skips.display()))?;
     for reason in reasons.lines() {
@@ -74,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
         count.passed = count.passed.saturating_sub(1);
     }
     if !success && count.failed == 0 {
-        // A crate that does not build or a binary that dies has no line of its own to count.
+        // A crate that does not build and a test binary that dies print no line to count.
         count.failed = 1;
         eprintln!(
             "test: cargo failed without a failed test: a crate did not build, or a test binary died"
@@ -86,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     })
 }
 
-/// An empty file, so that tests only ever append.
+/// Empties the file, because tests only append.
 fn clear(skips: &Path) -> Result<()> {
     if let Some(folder) = skips.parent() {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
@@ -94,10 +103,10 @@ fn clear(skips: &Path) -> Result<()> {
     fs::write(skips, "").with_context(|| format!("empty {}", skips.display()))
 }
 
-fn test(options: &Options, skips: &Path) -> Result<(Count, bool)> {
+fn test(options: &Options, skips: &Path) -> Result<(Count, Vec<Finished>, bool)> {
     let mut command = process::cargo(["test", "--no-fail-fast"]);
     if options.package.is_empty() {
-        // The eBPF crate has no tests and builds for another target only.
+        // The eBPF crate has no tests and builds only for another target.
         command.args(["--workspace", "--exclude", "lb-ebpf"]);
         command.args(["--exclude", "evenkeel-fuzz"]);
     }
@@ -109,31 +118,71 @@ fn test(options: &Options, skips: &Path) -> Result<(Count, bool)> {
         .args(&options.arguments)
         .env(SKIPS_VARIABLE, skips);
     if env::var_os("RUST_TEST_THREADS").is_none() {
-        // Tests with namespaces and real servers have deadlines: don't start one per core on big
-        // machines, nor more than the small ones can serve.
+        // Tests with namespaces and real servers have deadlines: a large machine must not run one
+        // per core, nor a small one more than it can serve.
         command.env("RUST_TEST_THREADS", "2");
     }
+    if io::stdout().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
     eprintln!("+ {}", process::shown(&command));
+    // One pipe for both: the name of a test binary is on cargo's stderr, its result on stdout.
+    let (reader, writer) = io::pipe().context("make a pipe for the output of cargo")?;
     let mut cargo = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(writer.try_clone().context("duplicate the pipe")?)
+        .stderr(writer)
         .spawn()
         .context("start cargo: is it on the PATH?")?;
-    let mut count = Count::default();
-    if let Some(stdout) = cargo.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.context("read the output of cargo test")?;
-            let line = String::from_utf8_lossy(&line);
-            println!("{line}");
-            count.add(&line);
+    // The command still holds the writing ends, and the output would never end.
+    drop(command);
+    let (mut count, mut finished, mut running) = (Count::default(), Vec::new(), String::new());
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = line.context("read the output of cargo test")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        count.add(&line);
+        if let Some(name) = binary_of(&line) {
+            name.clone_into(&mut running);
+        } else if let Some(seconds) = seconds_of(&line) {
+            let name = std::mem::take(&mut running);
+            finished.push(Finished { name, seconds });
         }
     }
     let status = cargo.wait().context("wait for cargo test")?;
-    Ok((count, status.success()))
+    Ok((count, finished, status.success()))
+}
+
+/// Returns the test binary that cargo says it runs:
+/// `     Running tests/kernel/main.rs (target/debug/deps/kernel-d413be663ca972d5)`.
+fn binary_of(line: &str) -> Option<&str> {
+    if let Some((_, documented)) = line.split_once("Doc-tests ") {
+        return Some(documented);
+    }
+    if !line.contains("Running ") {
+        return None;
+    }
+    let (_, file) = line.rsplit_once("/deps/")?;
+    file.rsplit_once('-').map(|(name, _)| name)
+}
+
+/// Returns the time in the last line of a test binary.
+fn seconds_of(line: &str) -> Option<f64> {
+    let (_, time) = line
+        .strip_prefix("test result: ")?
+        .split_once("finished in ")?;
+    time.trim_end().strip_suffix('s')?.parse().ok()
+}
+
+fn print_slowest(mut finished: Vec<Finished>) {
+    finished.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    for Finished { name, seconds } in finished.iter().take(SLOWEST) {
+        println!("SLOWEST: {seconds:>7.1} s {name}");
+    }
 }
 
 impl Count {
-    /// Adds what the programs do on other kernels.
+    /// Runs the programs on other kernels and adds the results.
     fn add_kernels(&mut self) {
         for (kernel, outcome) in kernels::in_suite() {
             match outcome {
@@ -147,7 +196,7 @@ impl Count {
         }
     }
 
-    /// Adds the line with which a test binary ends, such as
+    /// Adds the last line of a test binary:
     /// `test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line
@@ -173,10 +222,10 @@ impl Count {
 
 #[cfg(test)]
 mod tests {
-    use super::Count;
+    use super::{Count, binary_of, seconds_of};
 
     #[test]
-    fn the_last_lines_of_all_binaries_add_up() {
+    fn adds_the_results_of_all_binaries() {
         let mut count = Count::default();
         for line in [
             "running 3 tests",
@@ -195,5 +244,16 @@ mod tests {
                 skipped: 1
             }
         );
+    }
+
+    #[test]
+    fn reads_names_and_times_of_binaries() {
+        let running = "     Running tests/kernel/main.rs (target/debug/deps/kernel-d413be66)";
+        assert_eq!(binary_of(running), Some("kernel"));
+        assert_eq!(binary_of("   Doc-tests lb_common"), Some("lb_common"));
+        assert_eq!(binary_of("running 3 tests"), None);
+        let result = "test result: ok. 7 passed; 0 failed; finished in 161.64s";
+        assert_eq!(seconds_of(result), Some(161.64));
+        assert_eq!(seconds_of("test a ... ok"), None);
     }
 }

@@ -1,9 +1,9 @@
-//! The rustc that builds the eBPF programs.
+//! Finds or installs a rustc that can build the eBPF programs.
 //!
 //! Two kinds can: one with a prebuilt core library for BPF (Debian's `rustc-web` with
-//! `libstd-rust-web-dev-bpf`), and a nightly with `rust-src`, which builds core itself. What is
-//! there is taken, in the order in which `lb-userspace/dataplane/build.rs` looks; no rustup toolchain is ever
-//! downloaded: that is for the owner of the machine to decide.
+//! `libstd-rust-web-dev-bpf`), and a nightly with `rust-src`, which builds core itself. An installed
+//! one is used, in the order in which `lb-userspace/dataplane/build.rs` looks. No rustup toolchain
+//! is downloaded: the owner of the machine decides that.
 
 use std::{
     env,
@@ -15,41 +15,38 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{apt, apt::Apt, process, versions};
 
-/// Where the core library for BPF comes from.
+/// Source of the core library for BPF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Core {
-    /// It came with the toolchain.
+    /// Part of the toolchain.
     Prebuilt,
-    /// Cargo builds it (`-Zbuild-std`).
+    /// Built by cargo (`-Zbuild-std`).
     FromSource,
 }
 
 /// A toolchain that can build for BPF.
 pub(crate) struct Toolchain {
-    /// rustup's name for it; `None` without rustup: then it is what is on the PATH.
+    /// rustup's name for it; `None`: the rustc on the PATH, without rustup.
     name: Option<String>,
-    /// rustc's release.
     release: String,
-    /// The major version of the LLVM that rustc has: the bitcode that the linker must understand.
+    /// Major version of rustc's LLVM, whose bitcode the linker must read.
     pub(crate) llvm: u32,
-    /// Where core comes from.
     pub(crate) core: Core,
 }
 
 impl Toolchain {
-    /// A command of this toolchain.
+    /// Returns a command that runs a program of this toolchain.
     pub(crate) fn command(&self, program: &str) -> Command {
         command(self.name.as_deref(), program)
     }
 
-    /// For people.
     pub(crate) fn describe(&self) -> String {
         let name = self.name.as_deref().unwrap_or("on the PATH");
         format!("rustc {} ({name}, LLVM {})", self.release, self.llvm)
     }
 }
 
-/// Finds a toolchain, installing Debian's if there is none.
+/// Finds a toolchain, and installs Debian's if there is none.
 pub(crate) fn ensure(apt: &mut Apt) -> Result<Toolchain> {
     if let Ok(name) = env::var(versions::BPF_TOOLCHAIN_VARIABLE) {
         return probe(Some(&name)).with_context(|| {
@@ -65,27 +62,27 @@ pub(crate) fn ensure(apt: &mut Apt) -> Result<Toolchain> {
     } else {
         &[None]
     };
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for candidate in candidates {
         match probe(*candidate) {
             Ok(found) => return Ok(found),
-            Err(error) => refused.push(format!("  {error:#}")),
+            Err(error) => rejected.push(format!("  {error:#}")),
         }
     }
     eprintln!(
         "setup: no rustc here can build for BPF:\n{}",
-        refused.join("\n")
+        rejected.join("\n")
     );
     install(apt, rustup)?;
     probe(rustup.then_some(versions::BPF_TOOLCHAIN)).with_context(|| match rustup {
-        true => "Debian's packages are installed, but their rustc does not serve".to_owned(),
-        false => "Debian's packages are installed, but without rustup the eBPF programs are built by the \
-                  first rustc on the PATH, and that is another one: put /usr/bin first, or install rustup"
+        true => "Debian's packages are installed, but their rustc can't build for BPF".to_owned(),
+        false => "Debian's packages are installed, but another rustc precedes theirs on the PATH: \
+                  put /usr/bin first, or install rustup"
             .to_owned(),
     })
 }
 
-/// Installs Debian's toolchain and tells rustup about it.
+/// Installs Debian's toolchain and links it as a rustup toolchain.
 fn install(apt: &mut Apt, rustup: bool) -> Result<()> {
     let missing: Vec<&str> = versions::DEBIAN_RUST
         .iter()
@@ -93,12 +90,12 @@ fn install(apt: &mut Apt, rustup: bool) -> Result<()> {
         .filter(|package| !apt::has(package))
         .collect();
     if !missing.is_empty() {
-        apt.install(&missing, "a rustc with a core library for BPF, beside the one that is there")
-            .map_err(|error| anyhow!("{error:#}\n\nAny rustup nightly with its source serves as well:\n  rustup toolchain install nightly --component rust-src"))?;
+        apt.install(&missing, "a rustc with a core library for BPF, in addition to the installed one")
+            .map_err(|error| anyhow!("{error:#}\n\nA rustup nightly with its source works as well:\n  rustup toolchain install nightly --component rust-src"))?;
     }
     if rustup {
         eprintln!(
-            "setup: linking /usr as rustup's toolchain `{}`: the build calls it by name",
+            "setup: linking /usr as rustup toolchain `{}`, which the build uses",
             versions::BPF_TOOLCHAIN
         );
         process::run(Command::new("rustup").args([
@@ -111,11 +108,11 @@ fn install(apt: &mut Apt, rustup: bool) -> Result<()> {
     Ok(())
 }
 
-/// What a toolchain is, if it can build for BPF; else why not.
+/// Returns a toolchain if it can build for BPF, or why it can't.
 fn probe(name: Option<&str>) -> Result<Toolchain> {
     let called = name.unwrap_or("rustc on the PATH");
     let verbose = process::output(command(name, "rustc").arg("-vV"))
-        .ok_or_else(|| anyhow!("{called}: not there"))?;
+        .ok_or_else(|| anyhow!("{called}: not installed"))?;
     let sysroot = process::output(command(name, "rustc").args(["--print", "sysroot"]))
         .ok_or_else(|| anyhow!("{called}: has no sysroot"))?;
     let rustlib = PathBuf::from(sysroot.trim()).join("lib/rustlib");
@@ -143,7 +140,7 @@ fn command(toolchain: Option<&str>, program: &str) -> Command {
         return Command::new(program);
     };
     let mut command = Command::new("rustup");
-    // Newer rustups download what is asked for; we only look.
+    // Newer versions of rustup would download a missing toolchain.
     command
         .env("RUSTUP_AUTO_INSTALL", "0")
         .args(["run", toolchain, program]);
@@ -165,7 +162,7 @@ fn core_of(rustlib: &Path, nightly: bool) -> Option<Core> {
     }
 }
 
-/// Reads `rustc -vV`.
+/// Parses the output of `rustc -vV`.
 fn release_and_llvm(verbose: &str) -> Option<(String, u32)> {
     let field = |name: &str| verbose.lines().find_map(|line| line.strip_prefix(name));
     let llvm = field("LLVM version: ")?.split('.').next()?.parse().ok()?;
@@ -179,14 +176,14 @@ mod tests {
     use super::{Core, core_of, release_and_llvm};
 
     #[test]
-    fn llvm_is_read_from_the_verbose_version() {
+    fn reads_llvm_from_the_verbose_version() {
         let verbose = "rustc 1.96.0 (x)\nhost: x86_64\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         assert_eq!(release_and_llvm(verbose), Some(("1.96.0".to_owned(), 22)));
         assert_eq!(release_and_llvm("rustc 1.0\nrelease: 1.0\n"), None);
     }
 
     #[test]
-    fn a_nightly_serves_only_with_its_source_and_a_stable_only_with_a_core() {
+    fn accepts_a_nightly_with_its_source_and_any_with_a_core() {
         let folder = tempfile::tempdir().unwrap();
         let rustlib = folder.path();
         assert_eq!(core_of(rustlib, true), None);
@@ -198,7 +195,7 @@ mod tests {
         assert_eq!(
             core_of(rustlib, false),
             None,
-            "an empty folder is no library"
+            "the folder of the library is empty"
         );
         fs::write(library.join("libcore-0123.rlib"), "").unwrap();
         assert_eq!(core_of(rustlib, false), Some(Core::Prebuilt));

@@ -14,6 +14,4 @@ pub mod nexthop;
 pub mod node;
 pub mod reconciler;
 pub mod revision;
-#[cfg(test)]
-mod skip;
 pub mod traffic;

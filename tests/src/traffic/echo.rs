@@ -1,7 +1,7 @@
-//! Servers that send back what they get, with their name before it.
+//! Echo servers that prefix their name.
 //!
-//! TCP: each line `TEXT\n` is answered by `NAME TEXT\n`. UDP: each datagram is answered by `NAME TEXT`, from
-//! the address that it was sent to.
+//! TCP: the reply to a line `TEXT\n` is `NAME TEXT\n`. UDP: the reply to a datagram `TEXT` is
+//! `NAME TEXT`, from the address to which the datagram was sent.
 
 use std::net::SocketAddr;
 
@@ -13,17 +13,17 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use super::runtime::{Running, Stop, run_inside};
 use crate::host::Host;
 
-/// A server, TCP and UDP on the same addresses. It ends when this is dropped.
+/// A server, TCP and UDP on the same addresses. Stops when dropped.
 #[derive(Debug)]
 pub struct EchoServer {
     running: Running,
 }
 
 impl EchoServer {
-    /// Starts one on a host that goes by the host's name.
+    /// Starts a server with the name of its host.
     ///
-    /// Name VIPs one by one: answers to a datagram that was sent to a wildcard's socket would leave with
-    /// another source address. A VIP need not be there yet.
+    /// List VIPs one by one: the reply to a datagram on a wildcard socket would have another source
+    /// address. The host need not have the VIP yet.
     pub fn start(host: &Host, listen: &[SocketAddr]) -> Result<Self> {
         let mut sockets = Vec::new();
         for address in listen {
@@ -38,7 +38,7 @@ impl EchoServer {
         Ok(Self { running })
     }
 
-    /// Ends it as if its process had been killed: the kernel closes its connections.
+    /// Stops it as if its process were killed: the kernel closes its connections.
     pub fn kill(self) {
         self.running.stop();
     }
@@ -72,23 +72,23 @@ async fn serve(name: String, sockets: Vec<Sockets>, mut stop: Stop) {
         // Both fail only outside a runtime.
         if let (Ok(tcp), Ok(udp)) = (TcpListener::from_std(tcp), UdpSocket::from_std(udp)) {
             tokio::spawn(accept(name.clone(), tcp));
-            tokio::spawn(answer_datagrams(name.clone(), udp));
+            tokio::spawn(echo_datagrams(name.clone(), udp));
         }
     }
-    // An error means that whoever could stop it is gone.
+    // An error means that the sender is gone: stop too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn accept(name: String, listener: TcpListener) {
     loop {
-        // What fails is that connection, which the client reports.
+        // If this fails, the client reports the connection.
         if let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(answer_lines(name.clone(), connection));
+            tokio::spawn(echo_lines(name.clone(), connection));
         }
     }
 }
 
-async fn answer_lines(name: String, connection: TcpStream) -> std::io::Result<()> {
+async fn echo_lines(name: String, connection: TcpStream) -> std::io::Result<()> {
     connection.set_nodelay(true)?;
     let mut connection = BufReader::new(connection);
     let mut line = String::new();
@@ -101,7 +101,7 @@ async fn answer_lines(name: String, connection: TcpStream) -> std::io::Result<()
     Ok(())
 }
 
-async fn answer_datagrams(name: String, socket: UdpSocket) {
+async fn echo_datagrams(name: String, socket: UdpSocket) {
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
@@ -109,7 +109,7 @@ async fn answer_datagrams(name: String, socket: UdpSocket) {
         };
         let mut answer = format!("{name} ").into_bytes();
         answer.extend_from_slice(&buffer[..length]);
-        // What is lost the client reports.
+        // If this fails, the client reports the datagram as lost.
         let _ = socket.send_to(&answer, from).await;
     }
 }

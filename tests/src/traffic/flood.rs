@@ -1,6 +1,6 @@
-//! A SYN flood: TCP packets with SYN, each of another flow, from addresses that nobody has.
+//! A SYN flood: each SYN belongs to another flow, with a spoofed source address.
 //!
-//! They are sent as whole frames on a packet socket, so the kernel of the sending host takes no part.
+//! A packet socket sends whole frames, so the network stack of the sending host is not involved.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -12,17 +12,14 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::host::{Host, Port};
 
-/// What was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct FloodReport {
-    /// SYNs.
     pub sent: u64,
-    /// How long it took.
     pub took: Duration,
 }
 
-/// Sends `count` SYNs for `to` from a host's first interface to `gateway`, or as many as it can within
-/// `limit`. `seed` makes floods different.
+/// Sends `count` SYNs for `to` from a host's first interface to `gateway`, or as many as possible
+/// within `limit`. Floods with different seeds have different flows.
 pub fn flood(
     host: &Host,
     gateway: &Port,
@@ -43,9 +40,9 @@ pub fn flood(
                 write_syn(&mut frame, macs, to, seed, sent)?;
                 match socket.send(&frame) {
                     Ok(_) => {}
-                    // The queue of the interface is full: that one is lost, as in a real flood.
+                    // The interface's queue is full: the SYN is lost, as in a real flood.
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                    Err(error) => return Err(error).context("sending a SYN"),
+                    Err(error) => return Err(error).context("send a SYN"),
                 }
                 sent += 1;
             }
@@ -71,7 +68,7 @@ fn parse_mac(text: &str) -> Result<Mac> {
     }
 }
 
-/// The SYN with this number: 2¹⁷ addresses, each with its ports.
+/// Writes the SYN with this number. There are 2¹⁷ addresses, each with several ports.
 fn write_syn(
     frame: &mut Vec<u8>,
     (from_mac, to_mac): (Mac, Mac),
@@ -85,7 +82,7 @@ fn write_syn(
     let ethernet = PacketBuilder::ethernet2(from_mac, to_mac);
     let packet = match to.ip() {
         IpAddr::V4(to) => {
-            // The network of RFC 2544: for tests, routed nowhere.
+            // Reserved for benchmarks (RFC 2544), not routed.
             let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) | host);
             ethernet.ipv4(from.octets(), to.octets(), 64)
         }
@@ -97,10 +94,11 @@ fn write_syn(
     };
     frame.clear();
     let syn = packet.tcp(port, to.port(), number, 65_535).syn();
-    syn.write(frame, &[]).context("building a SYN")
+    syn.write(frame, &[]).context("build a SYN")
 }
 
-/// A socket that sends frames by an interface of the calling thread's namespace, and receives none.
+/// Returns a socket that sends frames from an interface of the calling thread's namespace and receives
+/// none.
 fn packet_socket(interface: &str) -> Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>)
         .context("a packet socket (needs root)")?;
@@ -116,7 +114,7 @@ fn packet_socket(interface: &str) -> Result<Socket> {
         unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) };
     socket
         .bind(&address)
-        .with_context(|| format!("binding to {interface}"))?;
+        .with_context(|| format!("bind to {interface}"))?;
     Ok(socket)
 }
 
@@ -125,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_syn_is_another_flow() {
+    fn each_syn_belongs_to_another_flow() {
         let mut seen = std::collections::HashSet::new();
         let to = "192.0.2.1:80".parse().unwrap();
         let mut frame = Vec::new();

@@ -1,8 +1,8 @@
-//! Long-lived flows that carry data all the time, against [`super::echo`] servers.
+//! Long-lived flows that carry data continuously, to [`super::echo`] servers.
 //!
-//! Each flow sends a numbered text, waits for the answer, and checks that it is that text after the same
-//! backend's name as before. A flow that finds a fault records it and ends, so one break is
-//! counted once. A lost datagram is no fault, but is counted.
+//! Each flow sends a numbered text and checks that the reply is the name of the same backend as
+//! before, followed by the text. A flow with a fault ends, so that each fault is counted once. A
+//! lost datagram is counted but is no fault.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,37 +21,32 @@ use super::runtime::{Running, Stop, run_inside};
 use crate::deadline;
 use crate::host::Host;
 
-/// Flows that may be opening at once; more would only overrun the servers' queues.
+/// Flows that are opened at the same time; more would overrun the servers' queues.
 const MOST_OPENING: usize = 64;
 
-/// What the flows are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A connection.
     Tcp,
-    /// Datagrams from one socket.
+    /// Datagrams from one socket per flow.
     Udp,
 }
 
 /// Flows to open.
 #[derive(Clone, Debug)]
 pub struct FlowPlan {
-    /// TCP or UDP.
     pub transport: Transport,
-    /// Where to.
     pub to: SocketAddr,
-    /// How many.
     pub flows: usize,
     /// Length of each text.
     pub text_bytes: usize,
-    /// Time between an answer and the next text.
+    /// Time between a reply and the next text.
     pub pause: Duration,
-    /// Time for an answer; after it a TCP flow is broken, and a datagram lost.
+    /// Time limit of a reply, after which a TCP flow is broken or a datagram lost.
     pub answer_limit: Duration,
 }
 
 impl FlowPlan {
-    /// Flows with small texts, a hundred a second each.
+    /// Plans flows with short texts, at most 100 per second each.
     pub fn new(transport: Transport, to: SocketAddr, flows: usize) -> Self {
         Self {
             transport,
@@ -64,25 +59,22 @@ impl FlowPlan {
     }
 }
 
-/// Why a flow ended before it was asked to.
+/// Why a flow ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It could not be opened.
     NotOpened(String),
-    /// It was reset, or sending failed otherwise.
+    /// Reset, or sending failed.
     Reset(String),
-    /// The other side closed it.
+    /// Closed by the server.
     Closed,
-    /// No answer in time.
+    /// No reply in time.
     Silent,
-    /// Another backend answered than the one before.
+    /// Another backend replied than before.
     Moved {
-        /// The one that answered now.
         to: String,
     },
-    /// The answer was not what had been sent.
+    /// The reply was not the text.
     Damaged {
-        /// What came back.
         answer: String,
     },
 }
@@ -93,52 +85,48 @@ impl fmt::Display for Fault {
             Self::NotOpened(why) => write!(f, "not opened: {why}"),
             Self::Reset(why) => write!(f, "reset: {why}"),
             Self::Closed => f.write_str("closed by the server"),
-            Self::Silent => f.write_str("no answer in time"),
+            Self::Silent => f.write_str("no reply in time"),
             Self::Moved { to } => write!(f, "moved to {to}"),
             Self::Damaged { answer } => write!(f, "damaged: {answer:?}"),
         }
     }
 }
 
-/// What is known of one flow.
+/// State of one flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// The client's end.
+    /// The client's address.
     pub from: Option<SocketAddr>,
-    /// Who answers.
     pub backend: Option<String>,
-    /// Right answers.
+    /// Correct replies.
     pub answers: u64,
-    /// Datagrams without an answer.
+    /// Datagrams without a reply.
     pub lost: u64,
-    /// Why it ended early.
     pub fault: Option<Fault>,
 }
 
-/// What became of the flows.
 #[derive(Clone, Debug)]
 pub struct FlowReport {
-    /// All of them.
     pub flows: Vec<Flow>,
 }
 
 impl FlowReport {
-    /// Those with a fault.
+    /// Returns the flows with a fault.
     pub fn broken(&self) -> impl Iterator<Item = &Flow> {
         self.flows.iter().filter(|flow| flow.fault.is_some())
     }
 
-    /// Right answers of all flows.
+    /// Returns the correct replies of all flows.
     pub fn answers(&self) -> u64 {
         self.flows.iter().map(|flow| flow.answers).sum()
     }
 
-    /// Datagrams of all flows that had no answer.
+    /// Returns the lost datagrams of all flows.
     pub fn lost(&self) -> u64 {
         self.flows.iter().map(|flow| flow.lost).sum()
     }
 
-    /// How many flows each backend had.
+    /// Returns the number of flows by backend.
     pub fn per_backend(&self) -> BTreeMap<String, u64> {
         let mut count = BTreeMap::new();
         for backend in self.flows.iter().filter_map(|flow| flow.backend.clone()) {
@@ -147,7 +135,7 @@ impl FlowReport {
         count
     }
 
-    /// Faults and how often each came, to be shown.
+    /// Returns the number of faults by description.
     pub fn faults(&self) -> BTreeMap<String, u64> {
         let mut count = BTreeMap::new();
         for fault in self.flows.iter().filter_map(|flow| flow.fault.as_ref()) {
@@ -157,7 +145,7 @@ impl FlowReport {
     }
 }
 
-/// Flows that run. They end when this is dropped.
+/// Running flows, stopped when dropped.
 #[derive(Debug)]
 pub struct FlowLoad {
     running: Running,
@@ -165,7 +153,7 @@ pub struct FlowLoad {
 }
 
 impl FlowLoad {
-    /// Opens flows from a host. They open in the background: see [`FlowLoad::wait_answers`].
+    /// Opens flows from a host in the background: see [`FlowLoad::wait_answers`].
     pub fn start(host: &Host, plan: &FlowPlan) -> Result<Self> {
         let flows = Flows((0..plan.flows).map(|_| Mutex::default()).collect());
         let (task_plan, task_flows) = (plan.clone(), flows.clone());
@@ -175,12 +163,13 @@ impl FlowLoad {
         Ok(Self { running, flows })
     }
 
-    /// Waits until every flow that has no fault has had `more` answers from now on.
+    /// Waits until every flow without a fault has had `more` further replies.
     ///
-    /// With 1 directly after the start, all of them are open; after a change, all of them have outlived it.
+    /// With 1, directly after the start, this waits until all are open; after a change, until all have
+    /// survived it.
     pub fn wait_answers(&self, more: u64, limit: Duration) -> Result<()> {
         let before = self.snapshot();
-        let what = format!("each flow has {more} more answers");
+        let what = format!("each flow has {more} more replies");
         deadline::until(&what, limit, || {
             let now = self.snapshot();
             Ok(now
@@ -191,12 +180,12 @@ impl FlowLoad {
         })
     }
 
-    /// What is known at this moment.
+    /// Returns the present state.
     pub fn snapshot(&self) -> FlowReport {
         self.flows.report()
     }
 
-    /// Lets each flow end after its present answer, and reports.
+    /// Ends each flow after its next reply, and reports.
     pub fn stop(self) -> FlowReport {
         let Self { running, flows } = self;
         running.stop();
@@ -209,7 +198,7 @@ struct Flows(Arc<[Mutex<Flow>]>);
 
 impl Flows {
     fn get(&self, index: usize) -> MutexGuard<'_, Flow> {
-        // A flow is right at any time, also when a task panicked.
+        // A flow is consistent at any time, also when a task panicked.
         self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -228,20 +217,20 @@ async fn run_all(plan: FlowPlan, flows: Flows, stop: Stop) {
         let (plan, flows, opening) = (plan.clone(), flows.clone(), opening.clone());
         let stop = stop.clone();
         tasks.spawn(async move {
-            let place = opening.acquire().await;
+            let permit = opening.acquire().await;
             let opened = open(&plan).await;
-            drop(place);
+            drop(permit);
             let outcome = match opened {
                 Ok((from, channel)) => {
                     flows.get(index).from = Some(from);
-                    carry(&plan, &flows, index, channel, stop).await
+                    exchange_all(&plan, &flows, index, channel, stop).await
                 }
                 Err(error) => Err(Fault::NotOpened(error.to_string())),
             };
             flows.get(index).fault = outcome.err();
         });
     }
-    // join_all passes a task's panic on.
+    // join_all propagates panics.
     tasks.join_all().await;
 }
 
@@ -270,7 +259,7 @@ async fn open(plan: &FlowPlan) -> std::io::Result<(SocketAddr, Channel)> {
     }
 }
 
-async fn carry(
+async fn exchange_all(
     plan: &FlowPlan,
     flows: &Flows,
     index: usize,
@@ -287,7 +276,7 @@ async fn carry(
             Err(_) => return Err(Fault::Silent),
         };
         record(&mut flows.get(index), &text, answer)?;
-        // Ends early when asked to stop; an error means that nobody could ask any more.
+        // The pause ends early when `stop` becomes true. An error means that its sender is gone.
         if let Ok(Err(_)) = timeout(plan.pause, stop.wait_for(|stop| *stop)).await {
             break;
         }
@@ -319,8 +308,8 @@ fn record(flow: &mut Flow, text: &str, answer: Option<String>) -> Result<(), Fau
     Ok(())
 }
 
-/// `FLOW NUMBER ` and letters that differ with both, so that an old or a foreign text is not taken
-/// for this one.
+/// Returns `FLOW NUMBER ` and letters that differ with both, so that the text of another flow or
+/// another number is not mistaken for it.
 fn text(index: usize, number: u64, bytes: usize) -> String {
     let mut text = format!("{index} {number} ");
     for letter in (b'a'..=b'z')
@@ -334,7 +323,7 @@ fn text(index: usize, number: u64, bytes: usize) -> String {
 }
 
 impl Channel {
-    /// Sends a text and gives the answer to it.
+    /// Sends a text and returns the reply.
     async fn exchange(&mut self, number: u64, text: &str) -> Result<String, Fault> {
         let reset = |error: std::io::Error| Fault::Reset(error.kind().to_string());
         match self {
@@ -348,7 +337,7 @@ impl Channel {
                 }
             }
             Self::Udp(socket) => {
-                // Refused: the last datagram met no server. It is lost like any other.
+                // Refused if no server received the last datagram, which counts as lost.
                 let _ = socket.send(text.as_bytes()).await;
                 let mut buffer = vec![0; 65_536];
                 loop {
@@ -357,7 +346,7 @@ impl Channel {
                         continue;
                     };
                     let answer = String::from_utf8_lossy(&buffer[..length]);
-                    // An answer to an earlier datagram that came too late.
+                    // Skips late replies to earlier datagrams.
                     if answered_number(&answer).is_none_or(|of| of >= number) {
                         return Ok(answer.into_owned());
                     }
@@ -367,7 +356,7 @@ impl Channel {
     }
 }
 
-/// The number in `NAME FLOW NUMBER letters`.
+/// Returns the number in `NAME FLOW NUMBER letters`.
 fn answered_number(answer: &str) -> Option<u64> {
     answer.split(' ').nth(2)?.parse().ok()
 }
@@ -377,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_or_foreign_answer_is_a_fault() {
+    fn reports_damaged_and_foreign_replies() {
         let mut flow = Flow::default();
         let sent = text(3, 1, 20);
         record(&mut flow, &sent, Some(format!("a {sent}"))).unwrap();
@@ -392,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_their_length_and_differ() {
+    fn texts_have_the_given_length_and_differ() {
         assert_eq!(text(0, 1, 64).len(), 64);
         assert_ne!(text(0, 1, 64), text(1, 1, 64));
         assert_ne!(text(0, 1, 64), text(0, 2, 64));

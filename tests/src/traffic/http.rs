@@ -1,4 +1,4 @@
-//! HTTP load by `curl`, and who answered how many requests.
+//! HTTP load by `curl`, and the number of replies per backend.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -11,28 +11,26 @@ use crate::host::Host;
 use crate::process::spawn;
 use crate::tool;
 
-/// curl does not run more transfers at once.
+/// curl's limit of parallel transfers.
 const MOST_PARALLEL: u32 = 300;
 
 /// Requests to make.
 #[derive(Clone, Debug)]
 pub struct HttpPlan {
-    /// Where to; a query that numbers the requests is put after it.
+    /// A query that numbers the requests is appended.
     pub url: String,
-    /// How many.
     pub requests: u32,
-    /// How many at once.
     pub parallel: u32,
-    /// How many bytes the body of each answer has, if that is to be checked.
+    /// Expected length of each body, if it is to be checked.
     pub body_bytes: Option<u64>,
-    /// Time for one request.
+    /// Time limit of one request.
     pub limit: Duration,
-    /// Whether connections are used again. If not, each request is a new flow.
+    /// Whether connections are reused. If not, each request is a new flow.
     pub keep_alive: bool,
 }
 
 impl HttpPlan {
-    /// Requests for a page, each on a new connection.
+    /// Plans requests for a page, each on a new connection.
     pub fn new(url: impl Into<String>, requests: u32) -> Self {
         Self {
             url: url.into(),
@@ -45,21 +43,19 @@ impl HttpPlan {
     }
 }
 
-/// What became of the requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpReport {
-    /// How many were to be made.
     pub requests: u64,
-    /// How many did not end with status 200, a named backend and a whole body.
+    /// Requests without status 200, a named backend and a complete body.
     pub failed: u64,
-    /// Answers by backend, the good ones.
+    /// Successful replies by backend.
     pub per_backend: BTreeMap<String, u64>,
-    /// What failed, and how often.
+    /// Number of failures by error.
     pub errors: BTreeMap<String, u64>,
 }
 
 impl HttpReport {
-    /// Adds what became of other requests.
+    /// Adds another report.
     pub fn add(&mut self, other: &Self) {
         let Self {
             requests,
@@ -78,7 +74,7 @@ impl HttpReport {
     }
 }
 
-/// A load that runs. It is killed when this is dropped.
+/// A running load. Killed when dropped.
 #[derive(Debug)]
 pub struct HttpLoad {
     plan: HttpPlan,
@@ -87,11 +83,10 @@ pub struct HttpLoad {
 }
 
 impl HttpLoad {
-    /// Starts it on a host.
     pub fn start(host: &Host, plan: &HttpPlan) -> Result<Self> {
         if plan.parallel > MOST_PARALLEL {
             bail!(
-                "{} requests at once: curl does {MOST_PARALLEL}",
+                "{} parallel requests: curl's limit is {MOST_PARALLEL}",
                 plan.parallel
             );
         }
@@ -102,10 +97,10 @@ impl HttpLoad {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut child = spawn(&host.ns.entry(), command)
-            .with_context(|| format!("starting curl on {}", host.name))?;
+            .with_context(|| format!("start curl on {}", host.name))?;
         let mut stdin = child.stdin.take().context("curl's input")?;
         let mut stdout = child.stdout.take().context("curl's output")?;
-        // Read all the time: curl would wait for a pipe that is full.
+        // Read continuously: curl blocks when the pipe is full.
         let results = std::thread::spawn(move || {
             let mut text = String::new();
             std::io::Read::read_to_string(&mut stdout, &mut text).map(|_| text)
@@ -121,25 +116,25 @@ impl HttpLoad {
 
     /// Waits until all requests are done.
     pub fn finish(mut self) -> Result<HttpReport> {
-        self.child.wait().context("waiting for curl")?;
+        self.child.wait().context("wait for curl")?;
         let results = self.results.take().context("curl's results")?;
         let text = results
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            .context("reading curl's results")?;
+            .context("read curl's results")?;
         Ok(read_results(&self.plan, &text))
     }
 }
 
 impl Drop for HttpLoad {
     fn drop(&mut self) {
-        // Both fail only if it was waited for already.
+        // Both fail only if it was reaped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Makes requests and waits until they are done.
+/// Makes requests and waits for the results.
 pub fn request(host: &Host, plan: &HttpPlan) -> Result<HttpReport> {
     HttpLoad::start(host, plan)?.finish()
 }
@@ -169,34 +164,34 @@ noproxy = \"*\"
     )
 }
 
-/// A request of which nothing is told has failed too.
+/// Parses curl's results. A request without a result has failed.
 fn read_results(plan: &HttpPlan, text: &str) -> HttpReport {
     let mut report = HttpReport {
         requests: plan.requests.into(),
         ..HttpReport::default()
     };
     for line in text.lines() {
-        match judge(plan, line) {
+        match backend_of(plan, line) {
             Ok(backend) => *report.per_backend.entry(backend).or_default() += 1,
             Err(error) => *report.errors.entry(error).or_default() += 1,
         }
     }
     let good: u64 = report.per_backend.values().sum();
     report.failed = report.requests.saturating_sub(good);
-    let told: u64 = report.errors.values().sum();
-    if told < report.failed {
-        let untold = report.failed - told;
+    let reported: u64 = report.errors.values().sum();
+    if reported < report.failed {
+        let missing = report.failed - reported;
         report
             .errors
-            .insert("no result from curl".to_owned(), untold);
+            .insert("no result from curl".to_owned(), missing);
     }
     report
 }
 
-fn judge(plan: &HttpPlan, line: &str) -> Result<String, String> {
+fn backend_of(plan: &HttpPlan, line: &str) -> Result<String, String> {
     let fields: Vec<&str> = line.splitn(5, '\t').collect();
     let [status, exit, bytes, backend, message] = fields[..] else {
-        return Err(format!("not understood: {line}"));
+        return Err(format!("unknown output: {line}"));
     };
     if exit != "0" {
         return Err(format!("curl {exit}: {}", without_numbers(message)));
@@ -205,15 +200,15 @@ fn judge(plan: &HttpPlan, line: &str) -> Result<String, String> {
         return Err(format!("status {status}"));
     }
     if backend.is_empty() {
-        return Err("no backend named".to_owned());
+        return Err("no backend name".to_owned());
     }
     match plan.body_bytes {
-        Some(want) if bytes.parse() != Ok(want) => Err(format!("{bytes} bytes in place of {want}")),
+        Some(want) if bytes.parse() != Ok(want) => Err(format!("{bytes} bytes instead of {want}")),
         _ => Ok(backend.to_owned()),
     }
 }
 
-/// curl's messages hold times in milliseconds, which would make each of them a kind of its own.
+/// Replaces numbers: curl's messages contain times, which would make every message unique.
 fn without_numbers(message: &str) -> String {
     let words = message.split(' ').map(|word| {
         if word.parse::<u64>().is_ok() {
@@ -230,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_whole_good_answer_has_failed() {
+    fn counts_incomplete_replies_as_failed() {
         let plan = HttpPlan {
             body_bytes: Some(8),
             ..HttpPlan::new("http://192.0.2.1/", 6)
@@ -242,9 +237,9 @@ mod tests {
         assert_eq!(report.per_backend, [("a".to_owned(), 1)].into());
         let errors: Vec<&str> = report.errors.keys().map(String::as_str).collect();
         let want = [
-            "7 bytes in place of 8",
+            "7 bytes instead of 8",
             "curl 28: Connection timed out after … milliseconds",
-            "no backend named",
+            "no backend name",
             "no result from curl",
             "status 503",
         ];

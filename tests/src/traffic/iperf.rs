@@ -1,7 +1,7 @@
 //! Throughput by `iperf3`.
 //!
-//! A test has two connections, for control and data, that must meet at one server: a VIP in between needs
-//! `affinity = "source"` or a single backend.
+//! A test has two connections, for control and data, which must reach the same server: a VIP in between
+//! needs `affinity = "source"` or a single backend.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,38 +14,36 @@ use crate::tool;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// An iperf3 server, for any number of tests one after the other. It is killed when this is dropped.
+/// An iperf3 server for any number of consecutive tests. Killed when dropped.
 #[derive(Debug)]
 pub struct IperfServer {
     _daemon: Daemon,
 }
 
 impl IperfServer {
-    /// Starts one that listens on a port of all addresses of a host.
+    /// Starts a server that listens on a port of all addresses of a host.
     pub fn start(host: &Host, port: u16) -> Result<Self> {
         let mut command = tool::command("iperf3")?;
         command.args(["--server", "--port", &port.to_string()]);
         let name = format!("iperf3 on {}", host.name);
         let log = host.directory().join(format!("iperf3-{port}.log"));
         let mut daemon = Daemon::start(&name, &host.ns.entry(), command, &log)?;
-        // It would take a connection that only tests whether it is there for a test that failed.
+        // It would report a connection that only probes it as a failed test.
         daemon.wait_ready(START_LIMIT, || is_listening(&host.ns, port))?;
         Ok(Self { _daemon: daemon })
     }
 }
 
-/// What a TCP test measured.
+/// Result of a TCP test.
 #[derive(Clone, Copy, Debug)]
 pub struct IperfReport {
-    /// Bytes that arrived.
     pub received_bytes: u64,
-    /// Bits that arrived in a second.
     pub received_bits_per_second: f64,
-    /// Segments that were sent again.
+    /// Retransmitted segments.
     pub retransmits: u64,
 }
 
-/// Sends TCP data from a host for a time.
+/// Sends TCP data from a host for this time.
 pub fn measure(host: &Host, to: SocketAddr, seconds: u32) -> Result<IperfReport> {
     let mut command = tool::command("iperf3")?;
     let family = match to.ip() {
@@ -59,7 +57,8 @@ pub fn measure(host: &Host, to: SocketAddr, seconds: u32) -> Result<IperfReport>
         .args(["--connect-timeout", "3000"]);
     let text = output(&host.ns.entry(), command, "")
         .with_context(|| format!("iperf3 from {} to {to}", host.name))?;
-    let value: serde_json::Value = serde_json::from_str(&text).context("what iperf3 printed")?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).context("parse the output of iperf3")?;
     let end = &value["end"];
     let report = || {
         Some(IperfReport {

@@ -1,4 +1,4 @@
-//! A tokio runtime inside a namespace: one thread, so whatever its tasks open is opened there.
+//! A tokio runtime inside a namespace: it has one thread, so its tasks open sockets there.
 
 use std::future::Future;
 use std::thread::JoinHandle;
@@ -8,17 +8,17 @@ use tokio::sync::watch;
 
 use crate::namespace::Entry;
 
-/// A running task and how to stop it.
+/// A running task, stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Becomes true when the task is to end.
+/// Becomes true when the task must end.
 pub(crate) type Stop = watch::Receiver<bool>;
 
-/// Runs what `task` makes until it is done; it is told when to stop. What it has spawned ends with it.
+/// Runs the future of `task`, which must end when `Stop` becomes true. Tasks that it has spawned end with it.
 pub(crate) fn run_inside<F, Task>(ns: &Entry, name: &str, task: F) -> Result<Running>
 where
     F: FnOnce(Stop) -> Task + Send + 'static,
@@ -28,10 +28,10 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .with_context(|| format!("runtime of {name}"))?;
+        .with_context(|| format!("create the runtime of {name}"))?;
     let thread = ns
         .spawn(name, move || runtime.block_on(task(stopped)))
-        .with_context(|| format!("thread of {name}"))?;
+        .with_context(|| format!("start the thread of {name}"))?;
     Ok(Running {
         stop,
         thread: Some(thread),
@@ -39,7 +39,7 @@ where
 }
 
 impl Running {
-    /// Tells the task to stop and waits until it has. A panic in it goes on here.
+    /// Stops the task and waits for its end. Propagates its panic.
     pub(crate) fn stop(mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take()
@@ -54,7 +54,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
-            // Its panic has been printed; a second one while dropping would abort.
+            // A panic has been printed; a second one in drop would abort.
             let _ = thread.join();
         }
     }

@@ -1,9 +1,8 @@
-//! Steady traffic: so many new connections a second, each for one request, however the servers are doing.
+//! Steady traffic: a fixed rate of new connections, one request each, however slow the servers are.
 //!
-//! Clients that wait for each other (`curl`, `wrk`) send less to a service that is slow, which hides what is
-//! wrong with it. Here a connection is opened when its time has come. Each comes from one of many addresses, so
-//! that a hash over the source alone has something to choose by; a part of them may come from one address, as
-//! those of people behind a NAT do.
+//! Closed-loop clients (`curl`, `wrk`) send less to a slow service, which hides its fault. Here
+//! connections are opened at a constant rate. Each has one of many source addresses, so that a hash
+//! over the source alone spreads them; some may come from one address, as from clients behind a NAT.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Result;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -18,17 +18,18 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::runtime::{Running, Stop, run_inside};
 use crate::host::Host;
+use crate::random::Random;
 
-/// Between two looks at how many connections are due.
+/// Interval between checks of how many connections are due.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Requests that may wait for an answer.
+/// Limit of requests without a reply.
 const MOST_OPEN: usize = 8000;
 
-/// The addresses that connections come from: the host must hold this network.
+/// Source addresses of connections. The host must hold this network.
 pub const SOURCES: &str = "198.18.0.0/16";
 
-/// The address of the NAT.
+/// Source address of the clients behind a NAT.
 pub const NAT: Ipv4Addr = Ipv4Addr::new(198, 18, 255, 1);
 
 /// Connections that are opened until this is dropped.
@@ -40,16 +41,16 @@ pub struct SteadyLoad {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// New connections a second.
+    /// New connections per second.
     rate: AtomicU64,
-    /// Of 100 of them, so many come from [`NAT`].
+    /// Percentage of connections from [`NAT`].
     from_nat: AtomicU64,
     answered: AtomicU64,
     failed: AtomicU64,
 }
 
 impl SteadyLoad {
-    /// Begins to request `/1k` at `to`, so many times a second, each answer within `limit`.
+    /// Starts requesting `/1k` at `to`, `rate` times per second. Each reply must arrive within `limit`.
     pub fn start(host: &Host, to: SocketAddr, rate: u64, limit: Duration) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         shared.rate.store(rate, Relaxed);
@@ -63,17 +64,17 @@ impl SteadyLoad {
         })
     }
 
-    /// So many new connections a second from now on.
+    /// Sets the new connections per second.
     pub fn set_rate(&self, rate: u64) {
         self.shared.rate.store(rate, Relaxed);
     }
 
-    /// So many of 100 connections come from one address from now on.
+    /// Sets the percentage of connections from [`NAT`].
     pub fn set_from_nat(&self, percent: u64) {
         self.shared.from_nat.store(percent, Relaxed);
     }
 
-    /// Requests that were answered, and those that were not.
+    /// Returns the number of successful and of failed requests.
     pub fn counts(&self) -> (u64, u64) {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         (count(&self.shared.answered), count(&self.shared.failed))
@@ -83,7 +84,7 @@ impl SteadyLoad {
 async fn open_all(shared: Arc<Shared>, to: SocketAddr, limit: Duration, stop: Stop) {
     let mut ticks = interval(TICK);
     let mut last = Instant::now();
-    let (mut due, mut random) = (0.0, Random(0x5eed));
+    let (mut due, mut rng) = (0.0, Random::seed_from_u64(0x5eed));
     let mut open = JoinSet::new();
     while !*stop.borrow() {
         ticks.tick().await;
@@ -91,11 +92,11 @@ async fn open_all(shared: Arc<Shared>, to: SocketAddr, limit: Duration, stop: St
         last = Instant::now();
         while due >= 1.0 {
             due -= 1.0;
-            let source = random.source(shared.from_nat.load(Relaxed));
+            let source = source(&mut rng, shared.from_nat.load(Relaxed));
             let shared = Arc::clone(&shared);
             open.spawn(async move {
-                let asked = timeout(limit, ask(source, to)).await;
-                let counter = match asked {
+                let outcome = timeout(limit, request(source, to)).await;
+                let counter = match outcome {
                     Ok(Ok(())) => &shared.answered,
                     _ => &shared.failed,
                 };
@@ -109,14 +110,14 @@ async fn open_all(shared: Arc<Shared>, to: SocketAddr, limit: Duration, stop: St
     }
 }
 
-/// One request on a connection of its own.
-async fn ask(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<()> {
+/// Makes one request on a new connection.
+async fn request(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
     let mut connection = socket.connect(to).await?;
-    let request = b"GET /1k HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n";
-    connection.write_all(request).await?;
+    let head = b"GET /1k HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n";
+    connection.write_all(head).await?;
     let mut answer = Vec::with_capacity(2048);
     connection.read_to_end(&mut answer).await?;
     if answer.starts_with(b"HTTP/1.1 200") {
@@ -126,38 +127,26 @@ async fn ask(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-/// Xorshift: the same connections in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+fn source(rng: &mut Random, from_nat: u64) -> Ipv4Addr {
+    if rng.random_range(0..100) < from_nat {
+        return NAT;
     }
-
-    fn source(&mut self, from_nat: u64) -> Ipv4Addr {
-        if self.next() % 100 < from_nat {
-            return NAT;
-        }
-        let host = self.next() % 50_000;
-        Ipv4Addr::new(198, 18, (host / 250) as u8, (host % 250 + 1) as u8)
-    }
+    let host: u32 = rng.random_range(0..50_000);
+    Ipv4Addr::new(198, 18, (host / 250) as u8, (host % 250 + 1) as u8)
 }
 
-/// One connection that sends all the time, until this is dropped.
+/// One connection that sends continuously until dropped.
 #[derive(Debug)]
 pub struct Elephant {
     _running: Running,
 }
 
 impl Elephant {
-    /// Begins to send so many bytes a second to `/upload` at `to`.
+    /// Starts sending `bytes_per_s` to `/upload` at `to`.
     pub fn start(host: &Host, to: SocketAddr, bytes_per_s: u64) -> Result<Self> {
         let running = run_inside(&host.ns.entry(), "elephant", move |stop| async move {
             if let Err(error) = send_all(to, bytes_per_s, stop).await {
-                eprintln!("lab: the elephant ended: {error}");
+                eprintln!("lab: the elephant flow ended: {error}");
             }
         })?;
         Ok(Self { _running: running })

@@ -40,9 +40,9 @@ fn a_change_is_planned_made_and_undone() {
 
     let picture = site.picture();
     let plan = site.operator.run(&["plan", same, "--json"]).unwrap();
-    assert_eq!(plan.ended(0).json()["verdict"], "nothing");
+    assert_eq!(plan.assert_code(0).json()["verdict"], "nothing");
     let plan = site.operator.run(&["plan", file, "--json"]).unwrap();
-    let plan = plan.ended(2).json();
+    let plan = plan.assert_code(2).json();
     assert_eq!(plan["verdict"], "allowed");
     assert_eq!(plan["vips"].as_array().unwrap().len(), 2, "{plan}");
     assert!(site.picture() == picture, "a plan changes nothing");
@@ -51,7 +51,7 @@ fn a_change_is_planned_made_and_undone() {
     let said = site
         .operator
         .run(&["apply", file, "--json", "--why", "a trial"]);
-    let said = said.unwrap().ended(0);
+    let said = said.unwrap().assert_code(0);
     println!("apply of two VIPs: {:?}", said.took);
     let revision = &said.json()["revision"];
     assert_eq!(
@@ -62,9 +62,9 @@ fn a_change_is_planned_made_and_undone() {
     site.assert_kernel("applied", &after);
     flows.assert_go_on("applied");
     // What is in force is nothing to do.
-    site.operator.run(&["plan", file]).unwrap().ended(0);
+    site.operator.run(&["plan", file]).unwrap().assert_code(0);
 
-    site.operator.run(&["rollback"]).unwrap().ended(0);
+    site.operator.run(&["rollback"]).unwrap().assert_code(0);
     site.assert_kernel("rolled back", &before);
     flows.assert_go_on("rolled back");
     assert_eq!(site.assert_settled("at the end"), 3);
@@ -90,15 +90,15 @@ fn what_a_guard_refuses_changes_nothing() {
     let picture = site.picture();
 
     let plan = site.operator.run(&["plan", file, "--json"]).unwrap();
-    assert_eq!(plan.ended(3).json()["verdict"], "refused");
+    assert_eq!(plan.assert_code(3).json()["verdict"], "refused");
     let said = site
         .operator
         .run(&["apply", file, "--json"])
         .unwrap()
-        .ended(3);
+        .assert_code(3);
     assert_eq!(said.json()["code"], "refused", "{said:?}");
     assert!(said.err.contains("backend-1"), "{said:?}");
-    let said = site.operator.run(&["apply", file]).unwrap().ended(3);
+    let said = site.operator.run(&["apply", file]).unwrap().assert_code(3);
     assert!(said.err.contains("nothing was changed"), "{said:?}");
 
     // Nor does a file with mistakes, a change of what is not there, or one made from an old revision.
@@ -106,10 +106,14 @@ fn what_a_guard_refuses_changes_nothing() {
     let text = bad.to_toml(lab.balancers[0].directory());
     std::fs::write(&broken, text.replace("weight = 90", "wieght = 90")).unwrap();
     let broken = broken.to_str().unwrap();
-    let said = site.operator.run(&["apply", broken]).unwrap().ended(1);
+    let said = site
+        .operator
+        .run(&["apply", broken])
+        .unwrap()
+        .assert_code(1);
     assert!(said.err.contains("wieght"), "{said:?}");
     let said = site.operator.run(&["backend", "drain", "nobody"]).unwrap();
-    assert!(said.ended(1).err.contains("nobody"));
+    assert!(said.assert_code(1).err.contains("nobody"));
     let weight = [
         "backend",
         "weight",
@@ -118,7 +122,7 @@ fn what_a_guard_refuses_changes_nothing() {
         "--base",
         "7",
     ];
-    let said = site.operator.run(&weight).unwrap().ended(1);
+    let said = site.operator.run(&weight).unwrap().assert_code(1);
     assert!(said.err.contains("revision 1"), "{said:?}");
 
     assert!(site.picture() == picture, "nothing changed in the kernel");
@@ -127,7 +131,7 @@ fn what_a_guard_refuses_changes_nothing() {
 
     // It is the guard that refuses.
     let force = ["apply", file, "--force", "max_share", "--json"];
-    let said = site.operator.run(&force).unwrap().ended(0);
+    let said = site.operator.run(&force).unwrap().assert_code(0);
     assert_eq!(
         said.json()["revision"]["forced"],
         serde_json::json!(["max_share"])

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use lab::operator::Operator;
+use lab::random::{Random, seeded};
 use lab::service::{FAMILIES, Kind, vip_name};
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::chance::Chance;
 use crate::site::{BACKENDS, Site, build, can_run};
 
 const CLIENTS: u64 = 10;
@@ -15,32 +16,32 @@ const REQUESTS: u32 = 15;
 /// A request: method, path, body.
 type Request = (&'static str, &'static str, Value);
 
-fn make(chance: &mut Chance, texts: &[String]) -> Request {
-    let backend = format!("backend-{}", chance.below(BACKENDS as u64));
-    let vip = vip_name(Kind::Echo, FAMILIES[chance.below(2) as usize]);
-    let state = ["up", "drain", "disabled"][chance.below(2) as usize];
-    let edit = match chance.below(2) {
+fn make(rng: &mut Random, texts: &[String]) -> Request {
+    let backend = format!("backend-{}", rng.random_range(0..BACKENDS));
+    let vip = vip_name(Kind::Echo, FAMILIES[rng.random_range(0..2)]);
+    let state = ["up", "drain", "disabled"][rng.random_range(0..2)];
+    let edit = match rng.random_range(0..2) {
         0 => {
-            json!({"edit": "set_weight", "vip": vip, "backend": backend, "weight": chance.below(200)})
+            json!({"edit": "set_weight", "vip": vip, "backend": backend, "weight": rng.random_range(0..200)})
         }
         _ => json!({"edit": "set_state", "backend": backend, "state": state}),
     };
     let edits = json!({"kind": "edits", "edits": [edit]});
-    let text = &texts[chance.below(texts.len() as u64) as usize];
+    let text = &texts[rng.random_range(0..texts.len())];
     let whole = json!({"kind": "config", "file": "/etc/evenkeel/evenkeel.toml", "text": text});
-    match chance.below(10) {
+    match rng.random_range(0..10) {
         0 => ("POST", "/v1/plan", json!({"change": edits})),
         1 => ("POST", "/v1/rollback", json!({})),
         2 => (
             "POST",
             "/v1/rollback",
-            json!({"revision": 1 + chance.below(6)}),
+            json!({"revision": 1 + rng.random_range(0..6)}),
         ),
         3 => ("POST", "/v1/apply", json!({"change": whole})),
         4 => (
             "POST",
             "/v1/apply",
-            json!({"change": edits, "base": 1 + chance.below(9)}),
+            json!({"change": edits, "base": 1 + rng.random_range(0..9)}),
         ),
         5 => (
             "POST",
@@ -60,11 +61,11 @@ fn make(chance: &mut Chance, texts: &[String]) -> Request {
 /// How often each answer came, by request.
 type Answers = BTreeMap<(String, u16, String), u32>;
 
-fn work(operator: &Operator, mut chance: Chance, texts: &[String], document: &Value) -> Answers {
+fn work(operator: &Operator, mut rng: Random, texts: &[String], document: &Value) -> Answers {
     let mut answers = Answers::new();
     for _ in 0..REQUESTS {
-        let (method, path, body) = make(&mut chance, texts);
-        let (status, answer) = operator.ask(method, path, &body).unwrap();
+        let (method, path, body) = make(&mut rng, texts);
+        let (status, answer) = operator.request(method, path, &body).unwrap();
         let known = &document["paths"][path][method.to_lowercase()]["responses"];
         assert!(
             known.get(status.to_string()).is_some(),
@@ -86,7 +87,7 @@ fn whoever_comes_revisions_are_a_straight_line() {
     if !can_run("clients") {
         return;
     }
-    let mut chance = Chance::new("clients");
+    let mut rng = seeded("controller clients");
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
     let flows = site.open(100);
@@ -99,10 +100,10 @@ fn whoever_comes_revisions_are_a_straight_line() {
     let mut answers = Answers::new();
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                let (chance, operator) = (chance.of(client), &site.operator);
+            .map(|_| {
+                let (rng, operator) = (Random::from_rng(&mut rng), &site.operator);
                 let (texts, document) = (&texts, &document);
-                scope.spawn(move || work(operator, chance, texts, document))
+                scope.spawn(move || work(operator, rng, texts, document))
             })
             .collect();
         for client in clients {
@@ -120,7 +121,7 @@ fn whoever_comes_revisions_are_a_straight_line() {
     // One may still wait to be confirmed.
     let (status, _) = site
         .operator
-        .ask("POST", "/v1/confirm", &json!({}))
+        .request("POST", "/v1/confirm", &json!({}))
         .unwrap();
     assert!(status == 200 || status == 409, "{status}");
     let number = site.assert_settled("at the end");

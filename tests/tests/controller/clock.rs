@@ -46,7 +46,7 @@ fn a_clock_that_is_set_ends_no_trial() {
         let begun = Instant::now();
         let apply = ["apply", file.to_str().unwrap(), "--confirm", "12s"];
         let apply = [&apply[..], &["--no-wait"]].concat();
-        site.operator.run(&apply).unwrap().ended(0);
+        site.operator.run(&apply).unwrap().assert_code(0);
         set_clock(&site, by);
         let revision = site.wait_state(number, "rolled_back");
         println!("{by} s: undone after {:?}: {revision}", begun.elapsed());

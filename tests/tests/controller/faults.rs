@@ -41,7 +41,7 @@ enum Met {
 }
 
 fn fault(site: &mut Site<'_>, flows: &Flows, fault: &str) -> Met {
-    let (before, old) = site.node.in_force().unwrap();
+    let (before, old) = site.node.active().unwrap();
     let new = other(site, &old);
     let logged = site.node.balancer.log().len();
     site.node.stop().unwrap();
@@ -56,7 +56,7 @@ fn fault(site: &mut Site<'_>, flows: &Flows, fault: &str) -> Met {
         let change = json!({"kind": "config", "file": "/new.toml", "text": text});
         let answer = site
             .operator
-            .ask("POST", "/v1/apply", &json!({"change": change}));
+            .request("POST", "/v1/apply", &json!({"change": change}));
         let (is_old, is_new) = (site.node.difference(&old), site.node.difference(&new));
         match &answer {
             Ok((200, _)) => assert_eq!(is_new, None, "{fault}"),
@@ -103,8 +103,8 @@ fn finish(
 ) {
     flows.assert_whole(fault);
     site.node.kill();
-    site.node.go_on().unwrap();
-    let (number, running) = site.node.in_force().unwrap();
+    site.node.restart().unwrap();
+    let (number, running) = site.node.active().unwrap();
     let expected = if number == before { old } else { new };
     assert_eq!(running.vips, expected.vips, "{fault}");
     assert!(number >= before, "{fault}");

@@ -79,7 +79,11 @@ fn fail_and_revive(via: &'static str) {
         lose_the_address(&site);
     }
     // What happened is told.
-    let events = site.operator.run(&["events", "--json"]).unwrap().ended(0);
+    let events = site
+        .operator
+        .run(&["events", "--json"])
+        .unwrap()
+        .assert_code(0);
     for word in ["backend-1 is down", "backend-1 is up"] {
         assert!(events.out.contains(word), "{word}: {}", events.out);
     }
@@ -131,13 +135,13 @@ fn all_backends_are_restarted_and_no_request_fails() {
         let _ending = OnDrop(|| stop.store(true, Ordering::Relaxed));
         for index in 0..BACKENDS {
             let path = format!("{}/backend-{index}", web());
-            let said = site.operator.drain(&path, "60s").unwrap().ended(0);
+            let said = site.operator.drain(&path, "60s").unwrap().assert_code(0);
             println!("backend-{index} was idle after {:?}", said.took);
             assert_eq!(share(&site, index), 0.0);
             site.servers.kill_nginx(index);
             site.servers.restart_nginx(&lab, index).unwrap();
             let undrain = ["backend", "undrain", &path];
-            site.operator.run(&undrain).unwrap().ended(0);
+            site.operator.run(&undrain).unwrap().assert_code(0);
             wait_well(&site);
         }
         stop.store(true, Ordering::Relaxed);
@@ -169,7 +173,11 @@ fn a_drain_waits_for_the_flows_that_are_there() {
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
     let flows = site.open(100);
-    let said = site.operator.drain("backend-0", "6s").unwrap().ended(1);
+    let said = site
+        .operator
+        .drain("backend-0", "6s")
+        .unwrap()
+        .assert_code(1);
     assert!(said.err.contains("not idle"), "{said:?}");
     flows.assert_go_on("drained");
     // New ones go elsewhere.
@@ -181,7 +189,11 @@ fn a_drain_waits_for_the_flows_that_are_there() {
     );
     assert!(flows.backends().contains("backend-0"));
     drop(flows);
-    let said = site.operator.drain("backend-0", "60s").unwrap().ended(0);
+    let said = site
+        .operator
+        .drain("backend-0", "60s")
+        .unwrap()
+        .assert_code(0);
     assert!(said.out.contains("backend-0 is idle"), "{said:?}");
     later.assert_go_on("idle");
     site.assert_settled("at the end");

@@ -2,20 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use lab::random::{Random, seeded};
 use lab::service::{FAMILIES, Kind, vip_name};
+use rand::RngExt as _;
 use serde_json::{Value, json};
 
-use crate::chance::Chance;
 use crate::site::{BACKENDS, Site, build, can_run};
 
 const KILLS: u32 = 200;
 const FLOWS: usize = 100;
 
 /// A change of both VIPs at once: a weight, or whether a backend drains.
-fn change(chance: &mut Chance) -> Value {
-    let backend = format!("backend-{}", chance.below(BACKENDS as u64));
-    let weight = 1 + chance.below(200);
-    let state = if chance.below(3) == 0 { "drain" } else { "up" };
+fn change(rng: &mut Random) -> Value {
+    let backend = format!("backend-{}", rng.random_range(0..BACKENDS));
+    let weight = 1 + rng.random_range(0..200);
+    let state = if rng.random_range(0..3) == 0 {
+        "drain"
+    } else {
+        "up"
+    };
     let mut edits = vec![json!({"edit": "set_state", "backend": backend, "state": state})];
     edits.extend(FAMILIES.map(|family| {
         let vip = vip_name(Kind::Echo, family);
@@ -26,16 +31,16 @@ fn change(chance: &mut Chance) -> Value {
 
 /// How long an apply takes when nobody is killed: the median of some. Each is the first one of a controller, as those
 /// are that follow: a later one finds the images made that it needs. One that finds nothing to change does not count.
-fn measure(site: &mut Site<'_>, chance: &mut Chance) -> Duration {
+fn measure(site: &mut Site<'_>, rng: &mut Random) -> Duration {
     const TIMES: usize = 5;
     let mut all = Vec::new();
     while all.len() < TIMES {
         site.node.kill();
-        site.node.go_on().unwrap();
+        site.node.restart().unwrap();
         let start = Instant::now();
         let (status, answer) = site
             .operator
-            .ask("POST", "/v1/apply", &change(chance))
+            .request("POST", "/v1/apply", &change(rng))
             .unwrap();
         let took = start.elapsed();
         assert_eq!(status, 200, "{answer}");
@@ -64,28 +69,29 @@ fn killed_at_random_moments_of_changes() {
     if !can_run("kills") {
         return;
     }
-    let mut chance = Chance::new("kills");
+    let mut rng = seeded("controller kills");
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
     let flows = site.open(FLOWS);
-    let apply = measure(&mut site, &mut chance);
+    let apply = measure(&mut site, &mut rng);
     let mut outcomes = Outcomes::default();
     let mut starts = Duration::ZERO;
     for kill in 0..KILLS {
         let when = format!("kill {kill}");
         let before = site.revisions().len();
-        let request = change(&mut chance);
-        let delay = chance.delay(apply.mul_f64(1.5));
+        let request = change(&mut rng);
+        let delay = rng.random_range(Duration::ZERO..=apply.mul_f64(1.5));
         let operator = site.operator.clone();
         let answered = std::thread::scope(|scope| {
-            let asking = scope.spawn(move || operator.ask("POST", "/v1/apply", &request).is_ok());
+            let asking =
+                scope.spawn(move || operator.request("POST", "/v1/apply", &request).is_ok());
             std::thread::sleep(delay);
             site.node.kill();
             asking.join().unwrap()
         });
         flows.assert_whole(&when);
         let start = Instant::now();
-        site.node.go_on().unwrap();
+        site.node.restart().unwrap();
         starts += start.elapsed();
         let revisions = site.revisions();
         crate::site::assert_straight(&when, &revisions);

@@ -52,11 +52,11 @@ fn an_upgrade_replaces_the_program_in_its_link() {
         site.node.stop().unwrap();
         assert_eq!(program(&lab), Some(old), "it stays while nobody is there");
         site.node.balancer.set_binary(&new_binary);
-        let started = site.node.go_on();
+        let started = site.node.restart();
         let changed = site.operator.run(&["backend", "drain", "backend-0"]);
         stop.store(true, Ordering::Relaxed);
         started.unwrap();
-        changed.unwrap().ended(0);
+        changed.unwrap().assert_code(0);
         browsing.join().unwrap()
     });
     assert_eq!(report.failed, 0, "{report:?}");
@@ -95,9 +95,9 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
     let drain = ["backend", "drain", &format!("{}/backend-0", echo())];
-    site.operator.run(&drain).unwrap().ended(0);
+    site.operator.run(&drain).unwrap().assert_code(0);
     let weight = ["backend", "weight", &format!("{}/backend-1", echo()), "30"];
-    site.operator.run(&weight).unwrap().ended(0);
+    site.operator.run(&weight).unwrap().assert_code(0);
     let wanted = site.changed(|c| {
         c.vip(&echo()).backend("backend-0").state = State::Drain;
         c.vip(&echo()).backend("backend-1").weight = 30;
@@ -109,7 +109,7 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     unload(&site);
     assert_eq!(program(&lab), None);
     assert!(site.node.view().is_err(), "the maps are gone");
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     site.assert_kernel("after a reboot", &wanted);
     assert_eq!(site.assert_settled("after a reboot"), 3, "no new revision");
     let flows = site.open(FLOWS);
@@ -129,7 +129,7 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     let text = std::fs::read_to_string(&newest).unwrap();
     std::fs::write(&newest, &text[..text.len() - 7]).unwrap();
     let logged = site.node.balancer.log().len();
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     let log = site.node.balancer.log()[logged..].to_owned();
     let loud = log
         .lines()
@@ -137,11 +137,11 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     assert!(loud.is_some_and(|line| line.contains("damaged")), "{log}");
     let good = site.changed(|c| c.vip(&echo()).backend("backend-0").state = State::Drain);
     site.assert_kernel("the newest is damaged", &good);
-    assert_eq!(site.node.in_force().unwrap().0, 2);
+    assert_eq!(site.node.active().unwrap().0, 2);
     let flows = site.open(FLOWS);
     // Its number is not used again.
-    site.operator.run(&weight).unwrap().ended(0);
-    assert_eq!(site.node.in_force().unwrap().0, 4);
+    site.operator.run(&weight).unwrap().assert_code(0);
+    assert_eq!(site.node.active().unwrap().0, 4);
     site.assert_kernel("changed again", &wanted);
     flows.assert_go_on("changed again");
     drop(flows);
@@ -250,7 +250,7 @@ fn unload_leaves_nothing() {
         .to_toml(lab.balancers[0].directory());
     let other = text.replace("/state\"", "/other\"");
     site.node.balancer.write_configuration(&other).unwrap();
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     site.node.stop().unwrap();
     // Once more, with nothing there.
     unload(&site);

@@ -19,7 +19,6 @@
 )]
 
 mod apply;
-mod chance;
 mod clients;
 mod clock;
 mod document;

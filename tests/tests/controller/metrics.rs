@@ -85,7 +85,7 @@ fn counters_only_grow() {
     };
     check("at first", false);
     let do_it = |site: &Site<'_>, arguments: &[&str]| {
-        site.operator.run(arguments).unwrap().ended(0);
+        site.operator.run(arguments).unwrap().assert_code(0);
     };
     do_it(&site, &["backend", "drain", "backend-0"]);
     check("the ring was swapped", false);
@@ -99,17 +99,17 @@ fn counters_only_grow() {
     check("it returned", false);
     site.node.stop().unwrap();
     requests();
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     check("the controller was restarted", true);
     site.node.kill();
     requests();
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     check("the controller was killed", true);
     let new_binary = lab.balancers[0].directory().join("evenkeel-new");
     std::fs::copy(binary().unwrap(), &new_binary).unwrap();
     site.node.stop().unwrap();
     site.node.balancer.set_binary(&new_binary);
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     check("it was upgraded", true);
     site.check_health();
 }
@@ -127,7 +127,7 @@ fn apply(site: &Site<'_>, changes: &[(&str, &str)]) {
     site.operator
         .run(&["apply", file.to_str().unwrap()])
         .unwrap()
-        .ended(0);
+        .assert_code(0);
 }
 
 fn lab_folder<'lab>(site: &Site<'lab>) -> &'lab std::path::Path {

@@ -121,7 +121,7 @@ impl<'lab> Site<'lab> {
     #[track_caller]
     pub(crate) fn assert_settled(&self, when: &str) -> u64 {
         assert_straight(when, &self.revisions());
-        let (number, configuration) = self.node.in_force().unwrap();
+        let (number, configuration) = self.node.active().unwrap();
         self.assert_kernel(when, &configuration);
         number
     }

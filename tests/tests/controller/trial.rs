@@ -68,7 +68,12 @@ fn a_backend_that_dies_undoes_the_change() {
             .operator
             .run(&["backend", "drain", "backend-3"])
             .unwrap();
-        assert!(other.ended(1).err.contains("revision 2 is being watched"));
+        assert!(
+            other
+                .assert_code(1)
+                .err
+                .contains("revision 2 is being watched")
+        );
 
         site.servers.kill_nginx(1);
         let died = Instant::now();
@@ -76,11 +81,11 @@ fn a_backend_that_dies_undoes_the_change() {
         println!("undone {:?} after a backend died", died.elapsed());
         said
     });
-    let revision = &said.ended(4).json()["revision"];
+    let revision = &said.assert_code(4).json()["revision"];
     assert_eq!(revision["state"], "rolled_back", "{revision}");
     let reason = revision["reason"].as_str().unwrap();
     assert!(reason.contains("backend-1"), "{reason}");
-    let (number, running) = site.node.in_force().unwrap();
+    let (number, running) = site.node.active().unwrap();
     assert_eq!((number, &running.vips[0]), (1, &before_of(&site)));
     // Back to what it was, but for the backend that is dead.
     let now = table(&site);
@@ -134,7 +139,7 @@ fn a_backend_that_never_listened_undoes_the_change() {
     let add = ["backend", "add", &name, &address, "--bake", "8s", "--json"];
     let said = site.operator.run(&add).unwrap();
     println!("undone after {:?}", said.took);
-    let revision = said.ended(4).json()["revision"].clone();
+    let revision = said.assert_code(4).json()["revision"].clone();
     let reason = revision["reason"].as_str().unwrap();
     assert!(reason.contains(&newcomer.name), "{reason}");
     assert_eq!(table(&site), before);
@@ -161,7 +166,7 @@ fn what_nobody_confirms_is_undone() {
     let said = site
         .operator
         .run(&["apply", file, "--confirm", "3s", "--json"]);
-    let revision = said.unwrap().ended(4).json()["revision"].clone();
+    let revision = said.unwrap().assert_code(4).json()["revision"].clone();
     assert_eq!(revision["state"], "rolled_back", "{revision}");
     assert!(revision["reason"].as_str().unwrap().contains("confirmed"));
     site.assert_kernel("nobody confirmed", &before);
@@ -169,12 +174,12 @@ fn what_nobody_confirms_is_undone() {
 
     // Killed in between: whoever comes next goes on waiting.
     let apply = ["apply", file, "--confirm", "10s", "--no-wait", "--json"];
-    let said = site.operator.run(&apply).unwrap().ended(0);
+    let said = site.operator.run(&apply).unwrap().assert_code(0);
     assert_eq!(said.json()["revision"]["state"], "awaiting_confirm");
     site.node.kill();
     site.assert_kernel("killed", &after);
     flows.assert_go_on("killed");
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     let revision = site.wait_state(3, "rolled_back");
     println!("undone after a restart: {}", revision["reason"]);
     site.assert_kernel("nobody confirmed after a restart", &before);
@@ -182,12 +187,16 @@ fn what_nobody_confirms_is_undone() {
 
     // Confirmed in time, and killed: it stays beyond the deadline.
     let apply = ["apply", file, "--confirm", "8s", "--no-wait"];
-    site.operator.run(&apply).unwrap().ended(0);
+    site.operator.run(&apply).unwrap().assert_code(0);
     let deadline = Instant::now() + std::time::Duration::from_secs(9);
-    let said = site.operator.run(&["confirm", "--json"]).unwrap().ended(0);
+    let said = site
+        .operator
+        .run(&["confirm", "--json"])
+        .unwrap()
+        .assert_code(0);
     assert_eq!(said.json()["state"], "applied");
     site.node.kill();
-    site.node.go_on().unwrap();
+    site.node.restart().unwrap();
     until("the deadline has passed", LIMIT, || {
         Ok(Instant::now() > deadline)
     })
@@ -196,7 +205,7 @@ fn what_nobody_confirms_is_undone() {
     site.assert_kernel("confirmed", &after);
     flows.assert_go_on("confirmed");
     // Nothing waits any more.
-    let said = site.operator.run(&["confirm"]).unwrap().ended(1);
+    let said = site.operator.run(&["confirm"]).unwrap().assert_code(1);
     assert!(said.err.contains("no change waits"), "{said:?}");
     assert_eq!(site.assert_settled("at the end"), 4);
     drop(flows);

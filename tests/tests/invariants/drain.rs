@@ -108,7 +108,7 @@ fn drains(layout: Layout, forward: Forward) {
             said.took,
             requests.answered.load(Relaxed),
         );
-        said.ended(0);
+        said.assert_code(0);
         // Idle while there was plenty to do for the others, and no more comes.
         at_least(requests.answered.load(Relaxed) + BEFORE / 2);
         let later = site.new_flows_of(Kind::Web, Family::V4);

@@ -111,11 +111,11 @@ impl Node {
         self.flows.iter().map(one).collect()
     }
 
-    fn open(&self) -> Vec<u16> {
+    fn send_syn(&self) -> Vec<u16> {
         self.send(None)
     }
 
-    fn go_on(&self) -> Vec<u16> {
+    fn send_ack(&self) -> Vec<u16> {
         self.send(Some(ACK))
     }
 
@@ -134,7 +134,7 @@ const THREE: &[(u8, u32, &str)] = &[(1, 100, "up"), (2, 100, "up"), (3, 100, "up
 #[test]
 fn no_change_moves_an_established_flow_and_few_new_ones() {
     let mut node = Node::new(&config(THREE));
-    let before = node.open();
+    let before = node.send_syn();
     assert_eq!(node.dataplane.tracking.count(), 0);
     let changes: [&[(u8, u32, &str)]; 4] = [
         &[
@@ -160,13 +160,13 @@ fn no_change_moves_an_established_flow_and_few_new_ones() {
     for backends in changes {
         let moved = node.apply(&config(backends));
         assert!(moved > 0 && moved < 4093 / 2, "{moved}");
-        assert_eq!(node.go_on(), before, "after {backends:?}");
+        assert_eq!(node.send_ack(), before, "after {backends:?}");
     }
     // Flows opened now follow the ring: only those of slots that moved are elsewhere.
     let fresh = Node::new(&config(THREE));
     let mut changed = Node::new(&config(THREE));
     let moved = changed.apply(&config(changes[0]));
-    let (old, new) = (fresh.open(), changed.open());
+    let (old, new) = (fresh.send_syn(), changed.send_syn());
     let elsewhere = old.iter().zip(&new).filter(|(a, b)| a != b).count();
     let added = changed.member("b4");
     assert!(new.contains(&added));
@@ -180,7 +180,7 @@ fn no_change_moves_an_established_flow_and_few_new_ones() {
 #[test]
 fn a_member_that_is_down_gets_nothing_at_once_and_breaks_nobody_when_it_returns() {
     let mut node = Node::new(&config(THREE));
-    let before = node.open();
+    let before = node.send_syn();
     let down = node.member("b2");
     let summary = node
         .controller
@@ -189,18 +189,21 @@ fn a_member_that_is_down_gets_nothing_at_once_and_breaks_nobody_when_it_returns(
     assert!(summary.slots_moved > 0);
     let state = node.dataplane.members.read(down).unwrap().control;
     assert_eq!(control::state(state), control::DOWN);
-    let during = node.go_on();
+    let during = node.send_ack();
     for (before, during) in before.iter().zip(&during) {
         assert!(*during != down && (before == during || *before == down));
     }
-    let opened = node.open();
+    let opened = node.send_syn();
     node.controller
         .set_health(&mut node.dataplane, "v", "b2", true)
         .unwrap();
-    assert_eq!(node.go_on(), opened, "flows opened meanwhile stay");
+    assert_eq!(node.send_ack(), opened, "flows opened meanwhile stay");
     let mut others = Flows::new(&config(THREE).vips, 4);
     node.flows = (0..100).map(|_| others.next_frame().unwrap()).collect();
-    assert!(node.open().contains(&down), "flows opened now come to it");
+    assert!(
+        node.send_syn().contains(&down),
+        "flows opened now come to it"
+    );
     let error = node
         .controller
         .set_health(&mut node.dataplane, "v", "b9", true)
@@ -247,11 +250,11 @@ fn a_health_change_builds_the_ring_that_it_is_about() {
 #[test]
 fn an_index_is_used_again_only_when_nothing_names_it() {
     let mut node = Node::new(&config(THREE));
-    node.open();
+    node.send_syn();
     let gone = node.member("b2");
     let two: &[(u8, u32, &str)] = &[(1, 100, "up"), (3, 100, "up")];
     node.apply(&config(two));
-    node.go_on();
+    node.send_ack();
     for later_s in 0..5 {
         assert_eq!(node.tick(later_s).members_gone, 0, "it has flows");
     }
@@ -326,7 +329,7 @@ fn what_cannot_be_had_changes_nothing() {
 #[test]
 fn a_change_that_fails_half_way_is_undone() {
     let mut node = Node::new(&config(THREE));
-    let established = node.open();
+    let established = node.send_syn();
     let before = snapshot(&node.dataplane);
     let mut crowd = config(&[(1, 100, "up"), (2, 10, "up"), (4, 100, "up")]);
     let template = crowd.vips[0].clone();
@@ -347,18 +350,18 @@ fn a_change_that_fails_half_way_is_undone() {
         .unwrap_err();
     assert!(error.to_string().contains("VIP_TABLE"), "{error}");
     assert_eq!(snapshot(&node.dataplane), before);
-    assert_eq!(node.go_on(), established);
+    assert_eq!(node.send_ack(), established);
     crowd.vips.truncate(3);
     assert!(node.apply(&crowd) > 0, "and a change that can be had works");
-    assert_eq!(node.go_on(), established);
+    assert_eq!(node.send_ack(), established);
 }
 
 #[test]
 fn a_removed_vip_is_gone_with_its_flows() {
     let mut node = Node::new(&config(THREE));
-    node.open();
+    node.send_syn();
     node.apply(&config(&THREE[..2]));
-    node.go_on();
+    node.send_ack();
     assert!(node.dataplane.tracking.count() > 0);
     let mut none = config(THREE);
     none.vips.clear();
@@ -375,14 +378,14 @@ fn a_removed_vip_is_gone_with_its_flows() {
 #[test]
 fn what_replaces_a_vip_takes_effect_without_a_gap() {
     let mut node = Node::new(&config(THREE));
-    let before = node.open().len();
+    let before = node.send_syn().len();
     for vip in [
         "ring_size = 251\nforward = \"ipip\"",
         "ring_size = 251\nforward = \"ipip\"\naffinity = \"source\"",
         "ring_size = 4093\nforward = \"l2\"",
     ] {
         node.apply(&config_with(vip, THREE));
-        assert_eq!(node.open().len(), before, "{vip}");
+        assert_eq!(node.send_syn().len(), before, "{vip}");
     }
     let (run, trace) = node.dataplane.run_traced(&node.flows[0]).unwrap();
     assert_eq!(

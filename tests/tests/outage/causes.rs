@@ -177,7 +177,7 @@ fn a_ring_in_transition_is_no_finding() {
         "--bake",
         "0s",
     ];
-    site.balancer.operator().run(&drain).unwrap().ended(0);
+    site.balancer.operator().run(&drain).unwrap().assert_code(0);
     let mut kept = 0;
     for _ in 0..30 {
         send_all();

@@ -11,6 +11,7 @@ use std::{
 use lab::{
     bytecode::tables::{self, ANY4, KEY, NAT4, NAT6, OUTER4, OUTER6, RING_SIZE, VIP4, VIP6},
     packet::{ACK, FIN, Frame, Ip, PSH, RST, SYN, tcp, udp},
+    random::Random,
 };
 use lb_common::{
     address_of,
@@ -29,10 +30,9 @@ use lb_dataplane::{
 };
 use lb_model::{config::Protocol, transition::RingState};
 
-use crate::{
-    random::Dice,
-    stage::{dataplane, options},
-};
+use rand::RngExt as _;
+
+use crate::stage::{dataplane, options};
 
 /// Packets in one run.
 const PACKETS: usize = 30_000;
@@ -171,18 +171,21 @@ impl Kind {
 }
 
 /// A random ring over some of the members.
-fn ring(dice: &mut Dice, kind: &Kind) -> Vec<MemberIndex> {
-    if dice.below(15) == 0 {
+fn ring(rng: &mut Random, kind: &Kind) -> Vec<MemberIndex> {
+    if rng.random_range(0..15) == 0 {
         return vec![NO_MEMBER; RING_SIZE as usize];
     }
-    let some: Vec<MemberIndex> = kind.members().filter(|_| dice.below(3) > 0).collect();
+    let some: Vec<MemberIndex> = kind
+        .members()
+        .filter(|_| rng.random_range(0..3) > 0)
+        .collect();
     let some = if some.is_empty() {
         kind.members().collect()
     } else {
         some
     };
     (0..RING_SIZE)
-        .map(|_| some[dice.below(some.len())])
+        .map(|_| some[rng.random_range(0..some.len())])
         .collect()
 }
 
@@ -196,7 +199,7 @@ struct World {
 }
 
 impl World {
-    fn new(dice: &mut Dice, hash_key: HashKey) -> Self {
+    fn new(rng: &mut Random, hash_key: HashKey) -> Self {
         let mut dataplane = dataplane(&options());
         let here = dataplane.egress.find(1).unwrap().unwrap();
         let elsewhere = nix::net::if_::if_nametoindex(crate::stage::PORT).unwrap();
@@ -222,15 +225,15 @@ impl World {
             kinds,
         };
         for kind in world.kinds.clone() {
-            world.add(dice, &kind, hash_key);
+            world.add(rng, &kind, hash_key);
         }
         world
     }
 
-    fn add(&mut self, dice: &mut Dice, kind: &Kind, hash_key: HashKey) {
+    fn add(&mut self, rng: &mut Random, kind: &Kind, hash_key: HashKey) {
         for member in kind.members() {
             // Most are here.
-            let egress = self.egress[[0, 0, 0, 0, 0, 1, 1, 2][dice.below(8)]];
+            let egress = self.egress[[0, 0, 0, 0, 0, 1, 1, 2][rng.random_range(0..8)]];
             let entry = kind.entry(member, egress);
             self.dataplane.members.write(member, &entry).unwrap();
         }
@@ -242,7 +245,7 @@ impl World {
         self.dataplane.add_service(&key, meaning).unwrap();
         let (key, protocol) = (VipKey::new(&address, family, 0, 0), kind.protocol.number());
         tables::add_address(&mut self.dataplane, &key, protocol).unwrap();
-        self.rings.push(RingState::new_clean(&ring(dice, kind)));
+        self.rings.push(RingState::new_clean(&ring(rng, kind)));
         self.swap(self.rings.len() - 1);
     }
 
@@ -252,13 +255,16 @@ impl World {
     }
 
     /// Something changes.
-    fn change(&mut self, dice: &mut Dice, step: usize) {
-        let number = dice.below(self.kinds.len());
+    fn change(&mut self, rng: &mut Random, step: usize) {
+        let number = rng.random_range(0..self.kinds.len());
         let kind = self.kinds[number];
-        let member = kind.members().nth(dice.below(MEMBERS.into())).unwrap();
-        match dice.below(10) {
+        let member = kind
+            .members()
+            .nth(rng.random_range(0..usize::from(MEMBERS)))
+            .unwrap();
+        match rng.random_range(0..10) {
             0..4 => {
-                let next = ring(dice, &kind);
+                let next = ring(rng, &kind);
                 self.rings[number].change(&next, step as u32).unwrap();
                 self.swap(number);
             }
@@ -289,54 +295,54 @@ impl World {
                 self.dataplane.members.set_control(member, word).unwrap();
             }
             _ => {
-                let (mac, egress) = ([2; 6], self.egress[dice.below(2)]);
-                let hop = (dice.below(3) > 0).then_some(NextHop { mac, egress });
+                let (mac, egress) = ([2; 6], self.egress[rng.random_range(0..2)]);
+                let hop = (rng.random_range(0..3) > 0).then_some(NextHop { mac, egress });
                 self.dataplane.members.set_next_hop(member, hop).unwrap();
             }
         }
     }
 
     /// A packet of few clients, so that flows come again; or a reply.
-    fn packet(&self, dice: &mut Dice, replies: &[Reply]) -> (Flow, u8) {
-        let flags = [SYN, SYN, ACK, ACK, ACK | PSH, FIN | ACK, RST][dice.below(7)];
-        if !replies.is_empty() && dice.below(6) == 0 {
-            let (protocol, source, dest) = replies[dice.below(replies.len())];
+    fn packet(&self, rng: &mut Random, replies: &[Reply]) -> (Flow, u8) {
+        let flags = [SYN, SYN, ACK, ACK, ACK | PSH, FIN | ACK, RST][rng.random_range(0..7)];
+        if !replies.is_empty() && rng.random_range(0..6) == 0 {
+            let (protocol, source, dest) = replies[rng.random_range(0..replies.len())];
             let flow = Flow {
                 protocol,
                 source,
                 dest,
             };
-            return (flow, [ACK, ACK, ACK, RST][dice.below(4)]);
+            return (flow, [ACK, ACK, ACK, RST][rng.random_range(0..4)]);
         }
-        let kind = self.kinds[dice.below(self.kinds.len())];
-        let port = match (kind.port, dice.below(40)) {
+        let kind = self.kinds[rng.random_range(0..self.kinds.len())];
+        let port = match (kind.port, rng.random_range(0..40)) {
             (_, 0) => 9,
-            (0, _) => 1 + dice.below(3) as u16,
+            (0, _) => 1 + rng.random_range(0..3),
             (port, _) => port,
         };
-        let address = match dice.below(60) {
+        let address = match rng.random_range(0..60) {
             0 if kind.address.is_ipv4() => Ipv4Addr::new(192, 0, 2, 1).into(),
             1 if kind.address.is_ipv4() => NAT4.into(),
             _ => kind.address,
         };
-        let protocol = match (kind.protocol, dice.below(40)) {
+        let protocol = match (kind.protocol, rng.random_range(0..40)) {
             (Protocol::Tcp, 0) => Protocol::Udp,
             (Protocol::Udp, 0) => Protocol::Tcp,
             (protocol, _) => protocol,
         };
-        let client = 1 + dice.below(3) as u16;
+        let client = 1 + rng.random_range(0..3);
         let client: IpAddr = match address {
             IpAddr::V4(_) => Ipv4Addr::new(198, 51, 100, client as u8).into(),
             IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, client).into(),
         };
         // Forged, or the VIP's own.
-        let client = match (dice.below(100), address) {
+        let client = match (rng.random_range(0..100), address) {
             (0, _) => address,
             (1, IpAddr::V4(_)) => Ipv4Addr::BROADCAST.into(),
             (1, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
             _ => client,
         };
-        let source = SocketAddr::new(client, 40_000 + dice.below(12) as u16);
+        let source = SocketAddr::new(client, 40_000 + rng.random_range(0..12));
         let dest = SocketAddr::new(address, port);
         let flow = Flow {
             protocol,
@@ -460,15 +466,15 @@ fn compare_sent(sent: &Sent, run: &Run, compare: &mut impl FnMut(&str, String, S
 
 #[test]
 fn what_is_explained_is_what_is_done() {
-    let mut dice = Dice::new();
-    let mut world = World::new(&mut dice, KEY);
+    let mut rng = lab::random::seeded("packets");
+    let mut world = World::new(&mut rng, KEY);
     let mut replies: Vec<Reply> = Vec::new();
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
     for step in 0..PACKETS {
-        if dice.below(12) == 0 {
-            world.change(&mut dice, step);
+        if rng.random_range(0..12) == 0 {
+            world.change(&mut rng, step);
         }
-        let (flow, flags) = world.packet(&mut dice, &replies);
+        let (flow, flags) = world.packet(&mut rng, &replies);
         let opens = flow.protocol == Protocol::Tcp && flags == SYN;
         let walk = explain::walk(&flow, opens, &sources(&world.dataplane)).unwrap();
         if step % 10 == 0 {
@@ -534,16 +540,16 @@ fn in_words(world: &World, flow: &Flow, syn: bool, walk: &Walk) {
 #[test]
 fn a_wrong_slot_is_noticed() {
     const FLOWS: usize = 300;
-    let mut dice = Dice::new();
-    let world = World::new(&mut dice, KEY);
+    let mut rng = lab::random::seeded("packets");
+    let world = World::new(&mut rng, KEY);
     let wrong = HashKey {
         k0: KEY.k0 ^ 1,
         ..KEY
     };
-    let other = World::new(&mut dice, wrong);
+    let other = World::new(&mut rng, wrong);
     let mut noticed = 0;
     for _ in 0..FLOWS {
-        let (flow, _) = world.packet(&mut dice, &[]);
+        let (flow, _) = world.packet(&mut rng, &[]);
         let opens = flow.protocol == Protocol::Tcp;
         let walk = explain::walk(&flow, opens, &sources(&other.dataplane)).unwrap();
         let bytes = frame(&flow, SYN).bytes();

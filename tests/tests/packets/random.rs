@@ -1,10 +1,14 @@
 //! Packets that nobody would send: random, mutated, spliced. None is aborted, none is sent broken, and
 //! what is passed is passed as it came.
 
-use lab::bytecode::{
-    Bench,
-    tables::{NAT4, NAT6, VIP4, VIP6},
+use lab::{
+    bytecode::{
+        Bench,
+        tables::{NAT4, NAT6, VIP4, VIP6},
+    },
+    random::Random,
 };
+use rand::RngExt as _;
 
 use crate::{
     malformed::{harmless, kinds},
@@ -14,38 +18,6 @@ use crate::{
 
 /// Frames in one run.
 const FRAMES: usize = 40_000;
-
-/// Name of the environment variable that repeats a run.
-const SEED: &str = "PACKETS_SEED";
-
-/// A generator (SplitMix64) whose seed is printed, so that a failure can be repeated.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new() -> Self {
-        let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
-        let seed =
-            given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
-        println!("to repeat: {SEED}={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.fill_with(|| self.next() as u8);
-    }
-}
 
 #[test]
 fn nothing_is_aborted_and_nothing_is_sent_broken() {
@@ -62,19 +34,19 @@ fn nothing_is_aborted_and_nothing_is_sent_broken() {
         .iter()
         .map(lab::packet::Frame::bytes)
         .collect();
-    let mut dice = Dice::new();
+    let mut rng = lab::random::seeded("packets");
     for number in 0..FRAMES {
-        let mut frame = kinds[dice.below(kinds.len())].clone();
+        let mut frame = kinds[rng.random_range(0..kinds.len())].clone();
         match number % 5 {
-            0 => flip(&mut dice, &mut frame),
+            0 => flip(&mut rng, &mut frame),
             1 => {
-                flip(&mut dice, &mut frame);
-                cut_or_grow(&mut dice, &mut frame);
+                flip(&mut rng, &mut frame);
+                cut_or_grow(&mut rng, &mut frame);
             }
-            2 => splice(&mut dice, &mut frame, &kinds),
-            3 => noise(&mut dice, &mut frame),
+            2 => splice(&mut rng, &mut frame, &kinds),
+            3 => noise(&mut rng, &mut frame),
             _ => {
-                interesting(&mut dice, &mut frame);
+                interesting(&mut rng, &mut frame);
                 mend(&mut frame);
             }
         }
@@ -118,45 +90,48 @@ fn foreign(bench: &mut Bench, frame: &[u8]) {
     }
 }
 
-fn flip(dice: &mut Dice, frame: &mut [u8]) {
-    for _ in 0..=dice.below(4) {
-        let at = dice.below(frame.len().min(120));
-        frame[at] ^= 1 << dice.below(8);
+fn flip(rng: &mut Random, frame: &mut [u8]) {
+    for _ in 0..=rng.random_range(0..4) {
+        let at = rng.random_range(0..frame.len().min(120));
+        frame[at] ^= 1 << rng.random_range(0..8);
     }
 }
 
-fn cut_or_grow(dice: &mut Dice, frame: &mut Vec<u8>) {
-    let len = if dice.below(3) == 0 {
-        frame.len() + dice.below(1400)
+fn cut_or_grow(rng: &mut Random, frame: &mut Vec<u8>) {
+    let len = if rng.random_range(0..3) == 0 {
+        frame.len() + rng.random_range(0..1400)
     } else {
-        dice.below(frame.len() + 1)
+        rng.random_range(0..frame.len() + 1)
     };
     frame.resize(len, 0xa7);
 }
 
 /// The head of one frame, the tail of another.
-fn splice(dice: &mut Dice, frame: &mut Vec<u8>, kinds: &[Vec<u8>]) {
-    let other = &kinds[dice.below(kinds.len())];
-    let (head, tail) = (dice.below(frame.len()), dice.below(other.len()));
+fn splice(rng: &mut Random, frame: &mut Vec<u8>, kinds: &[Vec<u8>]) {
+    let other = &kinds[rng.random_range(0..kinds.len())];
+    let (head, tail) = (
+        rng.random_range(0..frame.len()),
+        rng.random_range(0..other.len()),
+    );
     frame.truncate(head);
     frame.extend(&other[tail..]);
     mend(frame);
 }
 
-fn noise(dice: &mut Dice, frame: &mut [u8]) {
-    let from = 14 + dice.below(60);
+fn noise(rng: &mut Random, frame: &mut [u8]) {
+    let from = 14 + rng.random_range(0..60);
     if let Some(rest) = frame.get_mut(from..) {
-        dice.fill(rest);
+        rng.fill(rest);
     }
     mend(frame);
 }
 
 /// Values at the edge, where lengths, types and flags are.
-fn interesting(dice: &mut Dice, frame: &mut [u8]) {
+fn interesting(rng: &mut Random, frame: &mut [u8]) {
     const EDGES: [u8; 12] = [0, 1, 4, 5, 6, 17, 41, 44, 58, 0x45, 0x4f, 0xff];
-    for _ in 0..=dice.below(3) {
-        let at = 12 + dice.below(frame.len().min(110) - 12);
-        frame[at] = EDGES[dice.below(EDGES.len())];
+    for _ in 0..=rng.random_range(0..3) {
+        let at = 12 + rng.random_range(0..frame.len().min(110) - 12);
+        frame[at] = EDGES[rng.random_range(0..EDGES.len())];
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use lab::{
     bytecode::tables::{self, KEY, RING_SIZE, Service, set_state},
     packet::{ACK, FIN, Frame, PSH, RST, SYN},
+    random::Random,
 };
 use lb_common::{
     family, hash,
@@ -18,10 +19,9 @@ use lb_common::{
 use lb_dataplane::{Dataplane, LoadOptions};
 use lb_model::transition::RingState;
 
-use crate::{
-    random::Dice,
-    stage::{Client, dataplane, flow_hash, options},
-};
+use rand::RngExt as _;
+
+use crate::stage::{Client, dataplane, flow_hash, options};
 
 /// Members of the VIP under test.
 const MEMBERS: std::ops::Range<MemberIndex> = 30..36;
@@ -190,18 +190,18 @@ fn service(protocol: u8, track: u8) -> Service {
 }
 
 /// A random ring over some of the members.
-fn ring(dice: &mut Dice) -> Vec<MemberIndex> {
-    if dice.below(20) == 0 {
+fn ring(rng: &mut Random) -> Vec<MemberIndex> {
+    if rng.random_range(0..20) == 0 {
         return vec![NO_MEMBER; RING_SIZE as usize];
     }
-    let some: Vec<MemberIndex> = MEMBERS.filter(|_| dice.below(3) > 0).collect();
+    let some: Vec<MemberIndex> = MEMBERS.filter(|_| rng.random_range(0..3) > 0).collect();
     let some = if some.is_empty() { vec![30] } else { some };
     (0..RING_SIZE)
-        .map(|_| some[dice.below(some.len())])
+        .map(|_| some[rng.random_range(0..some.len())])
         .collect()
 }
 
-fn compare(service: Service, affinity: u8, dice: &mut Dice) {
+fn compare(service: Service, affinity: u8, rng: &mut Random) {
     let options = LoadOptions {
         track_buckets: BUCKETS,
         ..options()
@@ -222,28 +222,28 @@ fn compare(service: Service, affinity: u8, dice: &mut Dice) {
     let mut model = Model {
         service,
         affinity,
-        ring: RingState::new_clean(&ring(dice)),
+        ring: RingState::new_clean(&ring(rng)),
         serving: MEMBERS.map(|member| (member, true)).collect(),
         cells: vec![[FREE; WAYS]; BUCKETS as usize],
         now_s: dataplane.now_s().unwrap() as u16,
     };
     set_state(&mut dataplane, 30, &model.ring).unwrap();
     for step in 0..STEPS {
-        match dice.below(60) {
+        match rng.random_range(0..60) {
             0 => {
-                model.ring.change(&ring(dice), step as u32).unwrap();
+                model.ring.change(&ring(rng), step as u32).unwrap();
                 set_state(&mut dataplane, 30, &model.ring).unwrap();
             }
             1 => {
                 model.ring.settle(step as u32, 30);
                 set_state(&mut dataplane, 30, &model.ring).unwrap();
             }
-            2 if dice.below(4) == 0 => {
+            2 if rng.random_range(0..4) == 0 => {
                 model.ring.clean();
                 set_state(&mut dataplane, 30, &model.ring).unwrap();
             }
-            3 => turn(dice, &mut model, &dataplane),
-            _ => packet(dice, &mut model, &dataplane, step),
+            3 => turn(rng, &mut model, &dataplane),
+            _ => packet(rng, &mut model, &dataplane, step),
         }
         let cells: Vec<u64> = dataplane.tracking.cells().map(Cell::pack).collect();
         assert!(
@@ -256,8 +256,8 @@ fn compare(service: Service, affinity: u8, dice: &mut Dice) {
 }
 
 /// A member goes down or comes up.
-fn turn(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane) {
-    let member = MEMBERS.start + dice.below(MEMBERS.len()) as u16;
+fn turn(rng: &mut Random, model: &mut Model, dataplane: &Dataplane) {
+    let member = MEMBERS.start + rng.random_range(0..MEMBERS.len()) as u16;
     let serves = !model.serves(member);
     model.serving.insert(member, serves);
     let state = if serves {
@@ -269,13 +269,13 @@ fn turn(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane) {
     dataplane.members.set_control(member, word).unwrap();
 }
 
-fn packet(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane, step: usize) {
-    let client = Client::new(dice.below(4) as u8);
+fn packet(rng: &mut Random, model: &mut Model, dataplane: &Dataplane, step: usize) {
+    let client = Client::new(rng.random_range(0..4));
     let flags = match model.service.protocol {
-        6 => FLAGS[dice.below(FLAGS.len())],
+        6 => FLAGS[rng.random_range(0..FLAGS.len())],
         _ => 0,
     };
-    let frame = client.to(&model.service, 1 + dice.below(60) as u16, flags);
+    let frame = client.to(&model.service, 1 + rng.random_range(0..60), flags);
     let choice = model.choose(&frame, flags);
     let (run, trace) = dataplane.run_traced(&frame.bytes()).unwrap();
     let how = Choice {
@@ -304,12 +304,12 @@ fn packet(dice: &mut Dice, model: &mut Model, dataplane: &Dataplane, step: usize
 
 #[test]
 fn kernel_and_model_agree_on_every_packet() {
-    let mut dice = Dice::new();
+    let mut rng = lab::random::seeded("packets");
     for protocol in [6, 17] {
         for track in [track::NEVER, track::ON_CHANGE, track::ALWAYS] {
             for affinity in [affinity::FLOW, affinity::SOURCE] {
                 println!("protocol {protocol}, track {track}, affinity {affinity}");
-                compare(service(protocol, track), affinity, &mut dice);
+                compare(service(protocol, track), affinity, &mut rng);
             }
         }
     }

@@ -70,7 +70,7 @@ fn promtool_has_no_complaint() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut promtool) = started else {
-        crate::skip::note("promtool_has_no_complaint", "prometheus");
+        lb_skip::skip("promtool_has_no_complaint", "needs prometheus");
         return;
     };
     let mut input = promtool.stdin.take().unwrap();

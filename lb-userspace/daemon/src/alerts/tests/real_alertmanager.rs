@@ -28,7 +28,7 @@ impl Alertmanager {
     /// Starts it; none when it is not on the machine, which is said.
     async fn start(test: &str) -> Option<Self> {
         if !Path::new(PROGRAM).exists() {
-            crate::skip::note(test, "prometheus-alertmanager");
+            lb_skip::skip(test, "needs prometheus-alertmanager");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
