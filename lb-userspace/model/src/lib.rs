@@ -4,8 +4,8 @@
 
 pub mod config;
 pub mod edit;
-mod member;
 pub mod error;
+mod member;
 pub mod planner;
 pub mod ring;
 pub mod secrets;

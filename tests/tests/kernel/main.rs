@@ -2,16 +2,19 @@
 //! reconciler; decapsulation; the `evenkeel` binary on one host (a network namespace) without servers.
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
+mod changes;
 mod decap_packets;
 mod decap_traffic;
 mod doctor;
-mod engine;
 mod host;
+mod interfaces;
 mod lifetime;
 mod links;
 mod nexthop;
+mod node;
 mod pinned;
 mod program;
 mod reconciler;
 mod simulate;
+mod stall;
 mod tables;

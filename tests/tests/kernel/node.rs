@@ -17,7 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::host::{evenkeel, in_network_namespace, ip};
 
@@ -198,6 +198,22 @@ impl Drop for Node {
         let _ = umount2(&self.folder.join("bpf"), MntFlags::MNT_DETACH);
     }
 }
+
+/// An edit that drains a backend.
+pub(crate) fn drain(backend: &str) -> Value {
+    json!({"kind": "edits", "edits": [{"edit": "set_state", "backend": backend, "state": "drain"}]})
+}
+
+pub(crate) fn state_of(revisions: &Value, number: u64) -> String {
+    let all = revisions.as_array().unwrap();
+    let found = all.iter().find(|r| r["number"] == number).unwrap();
+    found["state"].as_str().unwrap().to_owned()
+}
+
+/// Slots per member with three backends of equal weight, in ascending order.
+pub(crate) const EVEN: [u32; 3] = [83, 84, 84];
+/// The same with one of them drained.
+pub(crate) const WITHOUT_ONE: [u32; 2] = [125, 126];
 
 /// Runs a test in a network namespace with an interface and three neighbours.
 pub(crate) fn in_namespace(test: impl FnOnce(&Path) + Send) {

@@ -42,7 +42,11 @@ fn checks(folder: &Path) -> usize {
 fn metrics() -> String {
     let mut stream = TcpStream::connect("127.0.0.1:9400").unwrap();
     stream.set_read_timeout(Some(STALL)).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     page
@@ -51,7 +55,11 @@ fn metrics() -> String {
 fn promptly<T>(what: &str, ask: impl FnOnce() -> T) -> T {
     let asked = Instant::now();
     let answer = ask();
-    assert!(asked.elapsed() < PROMPT, "{what} took {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < PROMPT,
+        "{what} took {:?}",
+        asked.elapsed()
+    );
     answer
 }
 

@@ -1,0 +1,149 @@
+//! The controller and its host: interfaces that disappear, sockets on the ports of `nat`.
+
+use std::{fs, process::Command};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    host::ip,
+    node::{EVEN, Node, drain, in_namespace, state_of},
+};
+
+/// As after a restart of a driver: the link to the interface is gone with it.
+#[test]
+fn an_interface_that_comes_back_gets_the_program_again() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        node.start();
+        let runs = |status: &Value| {
+            let node = &status["node"];
+            node["interfaces"][0]["program_id"] == node["program_id"]
+        };
+        node.wait_for("/v1/status", "attached", runs);
+        ip("link del vlb0");
+        node.wait_for("/v1/status", "lost", |status| {
+            status["node"]["interfaces"][0]["program_id"].is_null()
+        });
+        for arguments in [
+            "link add vlb0 type veth peer name vfar",
+            "link set vlb0 up",
+            "addr add 10.77.0.1/24 dev vlb0",
+        ] {
+            ip(arguments);
+        }
+        node.wait_for("/v1/status", "attached again", runs);
+        let links = Command::new("ip").args(["link", "show", "vlb0"]).output();
+        let links = String::from_utf8(links.unwrap().stdout).unwrap();
+        assert!(links.contains(" xdp "), "{links}");
+    });
+}
+
+/// Also while nobody ran; but what was never there is a mistake.
+#[test]
+fn a_start_goes_on_without_an_interface_that_is_gone() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        let file = folder.join("evenkeel.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"vlb0\"", "\"vlb0\", \"vlb1\"")).unwrap();
+        assert!(!node.try_start(None), "it was never there");
+        assert!(node.log().contains("vlb1"), "{}", node.log());
+        let make = || ip("link add vlb1 type veth peer name vfar1");
+        make();
+        node.start();
+        let runs = |at: usize| {
+            move |status: &Value| {
+                let node = &status["node"];
+                node["interfaces"][at]["program_id"] == node["program_id"]
+            }
+        };
+        node.wait_for("/v1/status", "attached", runs(1));
+        for fresh in [false, true] {
+            node.end(Signal::SIGTERM);
+            ip("link del vlb1");
+            if fresh {
+                node.unload();
+            }
+            node.start();
+            assert!(node.log().contains("when it comes back"), "{}", node.log());
+            node.wait_for("/v1/status", "attached", runs(0));
+            node.wait_for("/v1/alerts", "said", |alerts| {
+                alerts.to_string().contains("vlb1 does not run it")
+            });
+            let (status, applied) = node.apply(&json!({"change": drain("b2")}));
+            assert_eq!(status, 200, "{applied}");
+            let (status, back) = node.ask("POST", "/v1/rollback", &json!({}));
+            assert_eq!(status, 200, "{back}");
+            make();
+            node.wait_for("/v1/status", "attached again", runs(1));
+        }
+        node.end(Signal::SIGTERM);
+        node.unload();
+        ip("link del vlb1");
+        node.start();
+        ip("link del vlb0");
+        let (status, applied) = node.apply(&json!({"change": drain("b2")}));
+        assert_eq!(status, 200, "one that runs needs none: {applied}");
+        node.end(Signal::SIGTERM);
+        node.unload();
+        assert!(!node.try_start(None), "there is none");
+        assert!(
+            node.log().contains("attach to interface vlb"),
+            "{}",
+            node.log()
+        );
+    });
+}
+
+/// Anybody can bind a socket: that is said, and keeps nothing from being done that `nat` needs no port for.
+#[test]
+fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        let file = folder.join("evenkeel.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"l2\"", "\"nat\"")).unwrap();
+        let bind = || std::net::TcpListener::bind("0.0.0.0:20000").unwrap();
+        let socket = bind();
+        assert!(!node.try_start(None), "nothing is adopted: it refuses");
+        assert!(node.log().contains("0.0.0.0:20000"), "{}", node.log());
+        drop(socket);
+        node.start();
+        let confirm = json!({"change": drain("b2"), "confirm_s": 1});
+        let (status, applied) = node.apply(&confirm);
+        assert_eq!(status, 200, "{applied}");
+        let number = applied["revision"]["number"].as_u64().unwrap();
+        let socket = bind();
+        node.wait_for("/v1/revisions", "undone", |r| {
+            state_of(r, number) == "rolled_back"
+        });
+        assert_eq!(node.slots(), EVEN);
+
+        let is_said = |alerts: &Value| alerts.to_string().contains("0.0.0.0:20000");
+        node.wait_for("/v1/alerts", "said", is_said);
+        ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:99 dev vlb0 nud permanent");
+        node.wait_for_next_hop([2, 0, 0, 0, 0, 0x99]);
+        let (status, applied) = node.apply(&json!({"change": drain("b2")}));
+        assert_eq!(status, 200, "{applied}");
+        let (status, back) = node.ask("POST", "/v1/rollback", &json!({}));
+        assert_eq!(status, 200, "{back}");
+        assert_eq!(node.slots(), EVEN);
+
+        // More ports than before are refused, with the socket's name.
+        let wider = fs::read_to_string(&file).unwrap();
+        let wider = wider.replace("[node]", "[node]\nnat_ports = \"16384-40000\"");
+        let wider = json!({"change": {"kind": "config", "file": "wider.toml", "text": wider}});
+        let (status, refused) = node.apply(&wider);
+        assert_eq!(status, 500, "{refused}");
+        assert!(is_said(&refused), "{refused}");
+
+        node.end(Signal::SIGKILL);
+        node.start();
+        node.wait_for_log("are not its own");
+        ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:22 dev vlb0 nud permanent");
+        node.wait_for_next_hop([2, 0, 0, 0, 0, 0x22]);
+        drop(socket);
+        node.wait_for_log("are its own again");
+    });
+}
