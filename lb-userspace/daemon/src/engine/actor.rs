@@ -17,8 +17,7 @@ use super::{
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
-    request::Candidate,
-    routes::{self, Said},
+    routes::Said,
     shares::Watch,
     trial::Trial,
 };
@@ -152,20 +151,18 @@ impl Actor {
             Command::Prepare(change, reply) => {
                 send(reply, self.prepare(&change));
             }
-            Command::Apply(request, caller, reply) => {
-                send(reply, self.apply_request(*request, &caller));
+            Command::Apply(request, prepared, caller, reply) => {
+                send(reply, self.apply_request(*request, *prepared, &caller));
             }
             Command::Confirm(revision, caller, reply) => {
                 send(reply, self.confirm(revision, &caller));
             }
-            Command::Rollback(revision, why, caller, reply) => {
-                send(reply, self.rollback(revision, why.as_deref(), &caller));
+            Command::Rollback(revision, why, prepared, caller, reply) => {
+                let rolled_back = self.rollback(revision, why.as_deref(), prepared, &caller);
+                send(reply, rolled_back);
             }
-            Command::PrepareReload(reply) => {
-                let candidate = self.candidate_of_file("reload");
-                send(reply, candidate.map(|candidate| self.look_for(&candidate)));
-            }
-            Command::Reload(reply) => send(reply, self.reload()),
+            Command::PrepareReload(reply) => send(reply, self.prepare_reload()),
+            Command::Reload(prepared, reply) => send(reply, self.reload(*prepared)),
             Command::Explain(flow, syn, reply) => {
                 send(reply, self.explain(&flow, syn));
             }
@@ -180,20 +177,6 @@ impl Actor {
                 send(reply, diff.map_err(EngineError::from));
             }
         }
-    }
-
-    fn prepare(
-        &self,
-        change: &Change,
-    ) -> EngineResult<std::collections::BTreeSet<std::net::IpAddr>> {
-        let candidate = self.candidate(change)?;
-        Ok(self.look_for(&candidate))
-    }
-
-    /// Has the ways to the backends of a candidate looked for.
-    fn look_for(&self, candidate: &Candidate) -> std::collections::BTreeSet<std::net::IpAddr> {
-        self.follow_backends(routes::backends_of(&candidate.config));
-        routes::backends_of(&candidate.config).collect()
     }
 
     fn explain(&self, flow: &str, syn: bool) -> EngineResult<Explanation> {

@@ -1,5 +1,5 @@
-//! A change, from what was asked for to what is in force: plan, write down, swap, read back, write
-//! down what came of it. Any step that fails brings back what was there before.
+//! Changes: plan, store the revision, swap the tables and read them back, store the result. If a
+//! step fails, the previous configuration is restored.
 
 use jiff::SignedDuration;
 use tracing::{error, info, warn};
@@ -8,27 +8,25 @@ use super::{
     EngineError, EngineResult,
     actor::{Actor, Running},
     command::{Applied, Change, ChangeRequest},
-    request::{Candidate, one_line},
+    request::{Candidate, Prepared, one_line},
     trial::{Deadlines, Trial},
 };
 use crate::{
     events::Entry,
     http::Caller,
-    reconciler::{Preview, ServiceId, VipSide, nat_sources},
+    reconciler::{PlannedChange, ServiceId, nat_sources},
     revision::{New, RevisionInfo, RevisionNumber, RevisionState},
     traffic::Traffic,
 };
 use lb_model::{
     config,
-    planner::{
-        self, Guard, GuardVerdict, Load, Pair, Plan, PlanVerdict, Side, SideMember, VipFacts,
-    },
+    planner::{self, Guard, GuardVerdict, Load, Pair, Plan, PlanVerdict, VipFacts},
 };
 
-/// How a candidate is to be put in force.
+/// How a candidate is to be applied.
 pub(super) struct Terms {
     pub(super) force: Vec<Guard>,
-    /// Whether guards are only shown.
+    /// Whether guards only warn.
     pub(super) is_rollback: bool,
     pub(super) who: String,
     pub(super) why: Option<String>,
@@ -43,10 +41,19 @@ impl Actor {
     }
 
     pub(super) fn plan(&mut self, candidate: &Candidate, force: &[Guard]) -> EngineResult<Plan> {
+        Ok(self.plan_change(candidate, force)?.0)
+    }
+
+    /// Plans a candidate: what it would do, and the token to install it with.
+    pub(super) fn plan_change(
+        &self,
+        candidate: &Candidate,
+        force: &[Guard],
+    ) -> EngineResult<(Plan, PlannedChange)> {
         self.check_fixed(candidate)?;
         let now_s = self.dataplane.now_s();
         let now_s = now_s.map_err(|error| EngineError::Failed(error.to_string()))?;
-        let preview = self.reconciler.preview(&candidate.config, now_s)?;
+        let planned = self.reconciler.plan(&candidate.config, now_s)?;
         let input = planner::Input {
             base: self.running.number.unwrap_or(0),
             running: self.running.number.map(|_| &self.running.config),
@@ -55,24 +62,27 @@ impl Actor {
         };
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
-        Ok(Plan {
+        let plan = Plan {
             warnings: nat_sources::warnings(&candidate.config),
-            ..planner::plan(&input, |pair| facts(pair, &preview, &traffic))
-        })
+            ..planner::plan(&input, |pair| facts(pair, &planned, &traffic))
+        };
+        drop(traffic);
+        Ok((plan, planned))
     }
 
     fn check_fixed(&self, candidate: &Candidate) -> EngineResult<()> {
         if candidate.config.node.state_dir == self.running.config.node.state_dir {
             return Ok(());
         }
-        let message = "node.state_dir can't be changed while the controller runs: stop it, move the \
-                       folder, and start it again";
+        let message = "node.state_dir can't be changed while the controller runs: stop the controller, \
+                       move the folder and start it again";
         Err(EngineError::InvalidConfig(message.into()))
     }
 
     pub(super) fn apply_request(
         &mut self,
         request: ChangeRequest,
+        prepared: Prepared,
         caller: &Caller,
     ) -> EngineResult<Applied> {
         if let Some(base) = request.base
@@ -80,7 +90,7 @@ impl Actor {
         {
             return Err(self.moved_on(base));
         }
-        let candidate = self.candidate(&request.change)?;
+        let candidate = self.current(prepared, &request.change)?;
         let terms = Terms {
             bake: request
                 .bake
@@ -95,22 +105,22 @@ impl Actor {
     }
 
     pub(super) fn default_bake(&self, candidate: &Candidate) -> SignedDuration {
-        // At most an hour, says the configuration.
+        // The configuration allows at most an hour.
         SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
     }
 
     fn moved_on(&self, base: RevisionNumber) -> EngineError {
         let message = match self.running.number {
             Some(running) => format!(
-                "the change was made for revision {base}, but revision {running} is running: look at \
-                 it (`evenkeel diff {base} {running}`), and try again"
+                "the change is based on revision {base}, but revision {running} is active: review the \
+                 difference (`evenkeel diff {base} {running}`) and try again"
             ),
-            None => format!("the change was made for revision {base}, but none is running"),
+            None => format!("the change is based on revision {base}, but no revision is active"),
         };
         EngineError::Conflict(message)
     }
 
-    /// Puts a candidate in force, or changes nothing.
+    /// Applies a candidate, or changes nothing.
     pub(super) fn change(&mut self, candidate: &Candidate, terms: &Terms) -> EngineResult<Applied> {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
@@ -120,7 +130,7 @@ impl Actor {
         } else {
             &terms.force
         };
-        let plan = self.plan(candidate, force)?;
+        let (plan, planned) = self.plan_change(candidate, force)?;
         match plan.verdict {
             PlanVerdict::Nothing => {
                 self.count_change(|changes| changes.unchanged += 1);
@@ -137,25 +147,44 @@ impl Actor {
             }
             PlanVerdict::Allowed => {}
         }
-        let number = self.write_down(candidate, terms, &plan)?;
-        let trial = self.begin_trial(number, &plan, terms);
+        let number = self.store_revision(candidate, terms, &plan)?;
+        self.carry_out(number, candidate, terms, &plan, planned)?;
+        let revision = Some(self.announce(number)?);
+        Ok(Applied { revision, plan })
+    }
+
+    /// Installs a planned change and makes its revision the active one.
+    fn carry_out(
+        &mut self,
+        number: RevisionNumber,
+        candidate: &Candidate,
+        terms: &Terms,
+        plan: &Plan,
+        planned: PlannedChange,
+    ) -> EngineResult<()> {
+        let trial = self.begin_trial(number, plan, terms);
         let installed = if terms.is_rollback {
-            self.put_back(&candidate.config)
+            self.put_back(&candidate.config, Some(planned))
         } else {
-            self.install(&candidate.config)
+            self.install(&candidate.config, Some(planned))
         };
         if let Err(error) = installed {
             return Err(self.failed(number, format!("{error:#}")));
         }
-        // The clock of the deadlines begins when the change is in the kernel.
+        // Deadlines count from the moment when the change is in the kernel.
         let deadlines = Deadlines::from(super::now(), terms.bake, terms.confirm);
-        if let Err(error) = self.settle(number, &deadlines) {
-            return Err(self.undo_unwritten(number, &error));
+        if let Err(error) = self.store_result(number, &deadlines) {
+            return Err(self.undo_unstored(number, &error));
         }
         self.run_as(number, candidate);
-        self.watch.changed(number, &plan);
+        self.watch.changed(number, plan);
         self.count_change(|changes| changes.applied += 1);
         self.trial = trial.map(|trial| trial.with(deadlines));
+        Ok(())
+    }
+
+    /// Reports the revision that has become active.
+    fn announce(&mut self, number: RevisionNumber) -> EngineResult<RevisionInfo> {
         let info = self.store.record(number)?.info.clone();
         info!(
             revision = number,
@@ -165,19 +194,13 @@ impl Actor {
         );
         self.note(Entry::new(
             "revision",
-            format!(
-                "revision {number} is in force: {} by {}",
-                info.how, info.who
-            ),
+            format!("revision {number} is active: {} by {}", info.how, info.who),
         ));
         self.publish();
-        Ok(Applied {
-            revision: Some(info),
-            plan,
-        })
+        Ok(info)
     }
 
-    fn write_down(
+    fn store_revision(
         &mut self,
         candidate: &Candidate,
         terms: &Terms,
@@ -202,8 +225,8 @@ impl Actor {
         Ok(written.record.info.number)
     }
 
-    /// Writes down what came of an apply that is in the kernel.
-    fn settle(
+    /// Stores the result of a change that is in the kernel.
+    fn store_result(
         &mut self,
         number: RevisionNumber,
         deadlines: &Deadlines,
@@ -212,44 +235,43 @@ impl Actor {
         self.store.set_state(number, deadlines.state())
     }
 
-    /// The kernel refused, and has what it had.
+    /// Records that a change failed; the tables hold the previous configuration.
     fn failed(&mut self, number: RevisionNumber, why: String) -> EngineError {
         error!(
             revision = number,
             error = why,
-            "the change failed; what was in force stays"
+            "change failed; the previous configuration stays active"
         );
         let state = RevisionState::Failed { why: why.clone() };
         if let Err(error) = self.store.set_state(number, state) {
-            // A start takes a revision that is still being applied for one that failed.
-            warn!(revision = number, %error, "what became of it can't be written down");
+            // The next start treats a revision that is still being applied as failed.
+            warn!(revision = number, %error, "can't store that the revision failed");
         }
         self.count_change(|changes| changes.failed += 1);
         self.follow_backends([]);
         self.note(Entry::new(
             "revision",
-            format!("revision {number} failed, what was in force stays: {why}"),
+            format!("revision {number} failed, the previous one stays active: {why}"),
         ));
         self.publish();
         EngineError::Failed(why)
     }
 
-    /// The change is in the kernel, but the disk does not take it: a start would undo it, so it is
-    /// undone now.
-    fn undo_unwritten(
+    /// Undoes a change whose result can't be stored: the next start would undo it anyway.
+    fn undo_unstored(
         &mut self,
         number: RevisionNumber,
         error: &crate::revision::StoreError,
     ) -> EngineError {
         let before = self.running.config.clone();
-        let mut why = format!("the result can't be written down, so it was undone: {error}");
-        if let Err(error) = self.put_back(&before) {
-            why = format!("{why}; and going back failed as well: {error:#}");
+        let mut why = format!("can't store the result, so the change was undone: {error}");
+        if let Err(error) = self.put_back(&before, None) {
+            why = format!("{why}; undoing it failed as well: {error:#}");
         }
         self.failed(number, why)
     }
 
-    /// Takes a candidate that is in the kernel and on disk for what runs.
+    /// Makes a candidate that is in the kernel and on disk the active revision.
     pub(super) fn run_as(&mut self, number: RevisionNumber, candidate: &Candidate) {
         let before = std::mem::replace(
             &mut self.running,
@@ -265,13 +287,13 @@ impl Actor {
             self.running.file_digest = before.file_digest;
         }
         if before.config.api != self.running.config.api {
-            warn!("[api] takes effect when the controller is started again");
+            warn!("[api] changed: takes effect when the controller is restarted");
         }
         self.follow_backends([]);
         self.follow_config();
     }
 
-    /// Tells the parts that work by the configuration what it is now.
+    /// Passes the active configuration to the parts that depend on it.
     pub(super) fn follow_config(&mut self) {
         self.follow_targets();
         self.alerts.configure(&self.running.config.alerts);
@@ -293,25 +315,25 @@ impl Actor {
             self.store.record(number)?;
         }
         let Some(trial) = self.trial.as_mut().filter(|trial| trial.wants_confirm()) else {
-            return Err(conflict("no change waits to be confirmed".into()));
+            return Err(conflict("no change is waiting for confirmation".into()));
         };
         let number = trial.number;
         if let Some(asked) = asked.filter(|asked| *asked != number) {
-            let message = format!("revision {number} waits to be confirmed, not {asked}");
+            let message = format!("revision {number} is waiting for confirmation, not {asked}");
             return Err(conflict(message));
         }
         let state_dir = self.running.config.node.state_dir.clone();
         if trial.confirm() {
-            // What it was baking for goes on; only the deadline falls away.
+            // The bake continues; only the deadline for the confirmation is removed.
             trial.deadlines.keep(&state_dir, number)?;
         } else {
             self.store.set_state(number, RevisionState::Applied)?;
             self.trial = None;
         }
-        info!(revision = number, who = %caller, "confirmed");
+        info!(revision = number, who = %caller, "revision confirmed");
         self.note(Entry::new(
             "revision",
-            format!("revision {number} was confirmed by {caller}"),
+            format!("revision {number} confirmed by {caller}"),
         ));
         self.publish();
         Ok(self.store.record(number)?.info.clone())
@@ -321,6 +343,7 @@ impl Actor {
         &mut self,
         to: Option<RevisionNumber>,
         why: Option<&str>,
+        prepared: Option<Box<Prepared>>,
         caller: &Caller,
     ) -> EngineResult<Applied> {
         let why = why.map(one_line);
@@ -331,7 +354,11 @@ impl Actor {
             }
             self.end_trial(caller, why.as_deref())?;
         }
-        let candidate = self.candidate(&Change::Revision(to))?;
+        let change = Change::Revision(to);
+        let candidate = match prepared {
+            Some(prepared) => self.current(*prepared, &change)?,
+            None => self.candidate(&change)?,
+        };
         let terms = Terms {
             force: Vec::new(),
             is_rollback: true,
@@ -343,16 +370,16 @@ impl Actor {
         self.change(&candidate, &terms)
     }
 
-    /// An operator ends a trial.
+    /// Rolls back the change on trial on request.
     fn end_trial(&mut self, caller: &Caller, why: Option<&str>) -> EngineResult<Applied> {
-        let said = why.map_or_else(String::new, |why| format!(": {why}"));
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let Some(trial) = &self.trial else {
-            let message = "no change is under way";
+            let message = "no change is in progress";
             return Err(EngineError::Conflict(message.into()));
         };
         let number = trial.number;
         let plan = self.plan_back()?;
-        self.revert(&format!("{caller} asked for it{said}"))?;
+        self.revert(&format!("requested by {caller}{why}"))?;
         Ok(Applied {
             revision: Some(self.store.record(number)?.info.clone()),
             plan,
@@ -368,48 +395,26 @@ impl Actor {
     }
 }
 
-/// What the controller knows of a VIP.
-fn facts(pair: &Pair<'_>, preview: &Preview, traffic: &Traffic) -> VipFacts {
-    let find = |vip: Option<&config::Vip>| {
-        let service = ServiceId::of(vip?);
-        preview.vips.iter().find(|vip| vip.service == service)
-    };
+/// What the controller knows about a VIP.
+fn facts(pair: &Pair<'_>, planned: &PlannedChange, traffic: &Traffic) -> VipFacts {
+    let find = |vip: Option<&config::Vip>| planned.preview(&ServiceId::of(vip?));
     let (old, new) = (find(pair.before), find(pair.after));
-    let before = old.and_then(|vip| vip.before.as_ref());
-    let counted = before.and_then(|before| traffic.vip(&before.name));
+    let name = old.and_then(|vip| vip.name.as_ref());
+    let counted = name.and_then(|name| traffic.vip(name));
     let load = counted.map_or_else(Load::default, |counted| Load {
         new_flows_per_s: counted.rates.new_flows_per_s,
         peak_new_flows_per_s: counted.peak_new_flows_per_s,
         packets_per_s: counted.rates.packets_per_s,
     });
     VipFacts {
-        before: before.map(side),
-        after: new.and_then(|vip| vip.after.as_ref()).map(side),
+        before: old.and_then(|vip| vip.before.clone()),
+        after: new.and_then(|vip| vip.after.clone()),
         slots_moved: old.map_or(0, |vip| vip.slots_moved),
         load,
     }
 }
 
-fn side(side: &VipSide) -> Side {
-    let members = side.members.iter();
-    Side {
-        ring_size: side.ring_size,
-        members: members
-            .map(|member| SideMember {
-                backend: member.backend.clone(),
-                address: member.address,
-                port: member.port,
-                weight: member.weight,
-                state: member.wanted,
-                eligible: member.eligible,
-                proven: member.proven,
-                slots: member.slots,
-            })
-            .collect(),
-    }
-}
-
-/// Guards that would have refused, but for those who forced them.
+/// Guards that refused but were forced.
 fn forced(plan: &Plan) -> Vec<Guard> {
     let results = plan.vips.iter().flat_map(|vip| &vip.guards);
     let broken = results.filter(|result| result.verdict == GuardVerdict::Forced);
@@ -419,7 +424,7 @@ fn forced(plan: &Plan) -> Vec<Guard> {
     guards
 }
 
-/// What the guards say, in words.
+/// The message of the guards that refuse a plan.
 pub(super) fn refusal(plan: &Plan) -> String {
     let mut words = Vec::new();
     for vip in &plan.vips {

@@ -1,7 +1,5 @@
 //! Requests to the actor and their results.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use jiff::SignedDuration;
 use lb_dataplane::explain::Explanation;
 use lb_model::{
@@ -10,7 +8,7 @@ use lb_model::{
 };
 use tokio::sync::oneshot;
 
-use super::EngineResult;
+use super::{EngineResult, request::Prepared};
 use crate::{
     http::Caller,
     revision::{Revision, RevisionInfo, RevisionNumber},
@@ -66,18 +64,20 @@ pub(super) type Reply<T> = oneshot::Sender<EngineResult<T>>;
 
 pub(super) enum Command {
     Plan(Change, Vec<Guard>, Reply<Plan>),
-    /// Starts to resolve the next hops of a change's backends, and returns their addresses.
-    Prepare(Change, Reply<BTreeSet<IpAddr>>),
-    Apply(Box<ChangeRequest>, Caller, Reply<Applied>),
+    /// Reads the configuration of a change and starts to resolve the next hops of its backends.
+    Prepare(Change, Reply<Box<Prepared>>),
+    Apply(Box<ChangeRequest>, Box<Prepared>, Caller, Reply<Applied>),
     Confirm(Option<RevisionNumber>, Caller, Reply<RevisionInfo>),
+    /// Nothing is prepared if there is no such revision.
     Rollback(
         Option<RevisionNumber>,
         Option<String>,
+        Option<Box<Prepared>>,
         Caller,
         Reply<Applied>,
     ),
-    PrepareReload(Reply<BTreeSet<IpAddr>>),
-    Reload(Reply<Applied>),
+    PrepareReload(Reply<Box<Prepared>>),
+    Reload(Box<Prepared>, Reply<Applied>),
     /// A flow, and whether the packet opens it.
     Explain(String, bool, Reply<Explanation>),
     Revisions(Reply<Vec<RevisionInfo>>),

@@ -1,8 +1,9 @@
-//! The kernel's side: tables and interfaces made as a configuration says, or left as they were; and
-//! a look, now and then, whether they still are.
+//! The kernel's side of a change, which installs a configuration or leaves everything as it was, and
+//! the drift check, which verifies that the kernel still holds it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -15,41 +16,91 @@ use crate::{
     events::Entry,
     nexthop::NextHops,
     node::{Interface, InterfaceMode},
-    reconciler::{Routes, Summary, load_options},
+    reconciler::{PlannedChange, Routes, Summary, load_options},
 };
 use lb_dataplane::{AttachedMode, LinkStatus, XdpMode};
 use lb_model::config::{self, Config};
 
-/// Ticks between two looks at the entries of the tables. Programs are looked at with every tick, rings one
-/// a tick.
-const LOOK_EVERY: u64 = 15;
+/// Ticks between two checks of the tables' entries. Programs are checked at every tick, and one ring
+/// per tick.
+const CHECK_ENTRIES_EVERY: u64 = 15;
 
-/// Time in which the watch over shares has judged a ring that is wrong.
-const TABLE_IS_JUDGED: Duration = Duration::from_secs(8);
+/// Time after which the share monitor has judged a wrong ring.
+const SHARES_JUDGED_AFTER: Duration = Duration::from_secs(8);
 
-/// How what is wrong with an interface begins.
-const INTERFACE: &str = "interface ";
+/// A part of the data path that is not as it was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Drift {
+    /// The BPF file system with the pins is not mounted any more.
+    Pins,
+    /// Members, VIPs or services.
+    Entries,
+    /// The ring of a VIP.
+    Ring { vip: String },
+    /// The program on an interface.
+    Program { interface: String, expected: u32 },
+}
 
-const PINS_ARE_GONE: &str = "the pins are gone, the BPF file system is not mounted any more where it was: \
-     forwarding ends with the controller";
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pins => f.write_str(
+                "the pins are gone: the BPF file system is no longer mounted; forwarding ends with \
+                 the controller",
+            ),
+            Self::Entries => {
+                f.write_str("member, VIP or service tables differ from what was loaded")
+            }
+            Self::Ring { vip } => write!(f, "ring of VIP {vip} differs from what was loaded"),
+            Self::Program {
+                interface,
+                expected,
+            } => write!(
+                f,
+                "interface {interface} does not run program {expected}, which was loaded"
+            ),
+        }
+    }
+}
 
-/// What is known of the data path besides what is written to it.
+impl Drift {
+    /// Key of its alert.
+    fn key(&self) -> String {
+        match self {
+            Self::Pins => "data_path:pins".to_owned(),
+            Self::Entries => "data_path:entries".to_owned(),
+            Self::Ring { vip } => format!("data_path:ring:{vip}"),
+            Self::Program { interface, .. } => format!("data_path:program:{interface}"),
+        }
+    }
+
+    const fn cause(&self) -> &'static str {
+        match self {
+            Self::Pins => {
+                "it was unmounted: restart the controller, which creates a new data path, when a \
+                 gap does the least harm"
+            }
+            _ => {
+                "another process wrote to the pinned maps: restart the controller to load \
+                 everything again"
+            }
+        }
+    }
+}
+
+/// The state of the drift check: does the kernel still hold what was loaded?
 #[derive(Default)]
 pub(super) struct DriftCheck {
     ticks: u64,
-    /// The VIP whose ring is looked at next.
+    /// The VIP whose ring is checked next.
     next_ring: usize,
     links: Vec<LinkStatus>,
-    /// What is not as it was loaded, and since when.
-    wrong: BTreeMap<String, Instant>,
-    /// Who has ports that `nat` uses.
+    /// What differs, and since when.
+    found: BTreeMap<Drift, Instant>,
+    /// The process that has bound a port of `nat`, in words.
     pub(super) port_conflict: Option<String>,
     /// Digest of the entries, as last read.
     pub(super) digest: String,
-}
-
-fn ring_is_wrong(vip: &str) -> String {
-    format!("the ring of VIP {vip} is not what was loaded")
 }
 
 fn mode_of(config: &Config) -> XdpMode {
@@ -60,12 +111,11 @@ fn mode_of(config: &Config) -> XdpMode {
     }
 }
 
-/// Whether there is an interface of this name now.
 pub(super) fn exists(interface: &str) -> bool {
     nix::net::if_::if_nametoindex(interface).is_ok()
 }
 
-fn say_attached(interface: &str, attached: AttachedMode) {
+fn log_attached(interface: &str, attached: AttachedMode) {
     match attached {
         AttachedMode::Native => info!(interface, mode = "native", "attached"),
         AttachedMode::Generic => info!(interface, mode = "generic", "attached"),
@@ -74,65 +124,81 @@ fn say_attached(interface: &str, attached: AttachedMode) {
                 interface,
                 mode = "generic",
                 why,
-                "attached in the slow, generic mode"
+                "attached in generic mode, which is slow"
             );
         }
     }
 }
 
 impl Actor {
-    /// Tables and interfaces as a new configuration says, or neither.
-    pub(super) fn install(&mut self, config: &Config) -> Result<()> {
+    /// Installs a new configuration in tables and on interfaces, or leaves both as they were. A change
+    /// that was planned is installed as planned.
+    pub(super) fn install(
+        &mut self,
+        config: &Config,
+        planned: Option<PlannedChange>,
+    ) -> Result<()> {
         let table = self.routes.borrow().clone();
         let routes = self.routes(&table)?;
         self.guard_ports(config, &routes)?;
-        // The first of all has no number yet: what it names was never there.
+        // The very first configuration has no number yet: its interfaces must exist.
         let known = match self.running.number {
             Some(_) => self.running.config.node.interfaces.clone(),
             None => Vec::new(),
         };
-        self.put(config, &table, routes, &known)
+        self.put(config, planned, &table, routes, &known)
     }
 
-    /// The same for one that was in force before: what others on this host did since is no reason not to.
-    pub(super) fn put_back(&mut self, config: &Config) -> Result<()> {
+    /// Installs a configuration that was active before. Ports that other processes have bound since,
+    /// and missing interfaces, do not prevent it.
+    pub(super) fn put_back(
+        &mut self,
+        config: &Config,
+        planned: Option<PlannedChange>,
+    ) -> Result<()> {
         let table = self.routes.borrow().clone();
         let routes = self.routes(&table)?;
-        self.put(config, &table, routes, &config.node.interfaces)
+        self.put(config, planned, &table, routes, &config.node.interfaces)
     }
 
     /// Interfaces that are `known` may be missing.
     fn put(
         &mut self,
         config: &Config,
+        planned: Option<PlannedChange>,
         table: &NextHops,
         routes: Routes,
         known: &[String],
     ) -> Result<()> {
-        let summary = self
-            .reconciler
-            .apply_with_routes(&mut self.dataplane, config, routes.clone())
-            .context("apply the configuration")?;
+        let (reconciler, dataplane) = (&mut self.reconciler, &mut self.dataplane);
+        let applied = match planned {
+            Some(planned) => reconciler.apply_planned(dataplane, planned, routes.clone()),
+            None => reconciler.apply_with_routes(dataplane, config, routes.clone()),
+        };
+        let summary = applied.context("apply the configuration")?;
         if let Err(error) = self.attach(config, known) {
             let before = self.running.config.clone();
             // The first error is the one to report.
             if let Err(error) = self.attach(&before, &before.node.interfaces) {
-                error!(error = format!("{error:#}"), "can't attach as before");
+                error!(
+                    error = format!("{error:#}"),
+                    "can't attach the program as before"
+                );
             }
             self.reconciler
                 .apply_with_routes(&mut self.dataplane, &before, routes)
-                .context("go back to what was there before")?;
+                .context("restore the previous configuration")?;
             return Err(error);
         }
-        self.say(config, &summary);
+        self.log_applied(config, &summary);
         self.report_routes(table);
         self.drift_check.ticks = 0;
         Ok(())
     }
 
-    fn say(&mut self, config: &Config, summary: &Summary) {
+    fn log_applied(&mut self, config: &Config, summary: &Summary) {
         for vip in &summary.vips_replaced {
-            warn!(vip, "the VIP was replaced: its connections are broken");
+            warn!(vip, "VIP replaced: its connections are broken");
         }
         let digests = self.reconciler.check_entries(&self.dataplane);
         if let Ok(digests) = digests {
@@ -147,12 +213,12 @@ impl Actor {
             rings_changed = summary.rings_changed,
             slots_moved = summary.slots_moved,
             digest = self.drift_check.digest,
-            "tables filled and read back"
+            "tables written and read back"
         );
     }
 
-    /// Puts the program on the interfaces, or leaves them as they were. Of those that are `known`, what is
-    /// missing is left to [`Self::attach_again`]; only a start needs one that is there.
+    /// Attaches the program to the interfaces, or leaves them as they were. Missing interfaces that are
+    /// `known` are left to [`Self::attach_again`]; only a start needs at least one that exists.
     fn attach(&mut self, config: &Config, known: &[String]) -> Result<()> {
         let mode = mode_of(config);
         let before: BTreeSet<String> = self.dataplane.interfaces()?.into_iter().collect();
@@ -161,7 +227,7 @@ impl Actor {
         let (missing, mut wanted): (Vec<_>, Vec<_>) =
             interfaces.iter().partition(|interface| is_left(interface));
         if wanted.is_empty() && !self.attached {
-            // The kernel says what is wrong with it.
+            // Fails with the kernel's error.
             wanted.extend(missing.first());
         }
         let same = wanted.iter().all(|interface| before.contains(*interface))
@@ -173,7 +239,7 @@ impl Actor {
         }
         for interface in &wanted {
             match self.dataplane.attach(interface, mode) {
-                Ok(attached) => say_attached(interface, attached),
+                Ok(attached) => log_attached(interface, attached),
                 Err(error) => {
                     for new in wanted.iter().filter(|i| !before.contains(**i)) {
                         // The first error is the one to report.
@@ -186,34 +252,34 @@ impl Actor {
         for interface in missing {
             warn!(
                 interface,
-                "there is no such interface: it gets the program when it comes back"
+                "interface is missing: the program is attached when it comes back"
             );
         }
         for interface in before.iter().filter(|i| !interfaces.contains(i)) {
             self.dataplane.detach(interface)?;
-            info!(interface, "detached: not in node.interfaces any more");
+            info!(interface, "detached: no longer in node.interfaces");
         }
         self.attached = true;
         Ok(())
     }
 
-    /// Looks whether the kernel still has what was loaded.
+    /// Verifies that the kernel still holds what was loaded.
     pub(super) fn tick_data_path(&mut self) {
         let vips = self.reconciler.vip_indexes();
         if !vips.is_empty() {
-            self.look_at_ring(vips[self.drift_check.next_ring % vips.len()]);
+            self.check_ring(vips[self.drift_check.next_ring % vips.len()]);
             self.drift_check.next_ring += 1;
         }
-        // Where shares are off and nobody knows why, the ring may be the reason.
+        // A wrong ring may explain shares that are off for no other known reason.
         for vip in vips {
             let name = self.reconciler.vip_name(vip).unwrap_or_default();
             if self.watch.is_puzzled(name) {
-                self.look_at_ring(vip);
+                self.check_ring(vip);
             }
         }
-        self.look_at_links();
-        if self.drift_check.ticks.is_multiple_of(LOOK_EVERY) {
-            self.look_at_entries();
+        self.check_links();
+        if self.drift_check.ticks.is_multiple_of(CHECK_ENTRIES_EVERY) {
+            self.check_entries();
             self.look_at_ports();
             let options = load_options(&self.running.config);
             self.observer.maps = self.dataplane.map_sizes(&options);
@@ -221,39 +287,37 @@ impl Actor {
         self.drift_check.ticks += 1;
     }
 
-    fn look_at_ring(&mut self, vip: u16) {
+    fn check_ring(&mut self, vip: u16) {
         let name = self.reconciler.vip_name(vip).unwrap_or_default().to_owned();
-        let what = ring_is_wrong(&name);
         match self.reconciler.check_ring(&self.dataplane, vip) {
             Ok(digests) => {
                 let is_wrong = digests.is_some_and(|digests| !digests.agree());
-                self.found(what, is_wrong);
+                self.note_drift(Drift::Ring { vip: name }, is_wrong);
                 let shares = is_wrong.then(|| self.reconciler.shares_found(&self.dataplane, vip));
                 self.watch.ring_is(vip, shares.flatten());
             }
-            Err(error) => error!(%error, vip = name, "its ring can't be read back"),
+            Err(error) => error!(%error, vip = name, "can't read the ring back"),
         }
     }
 
-    fn look_at_entries(&mut self) {
+    fn check_entries(&mut self) {
         match self.reconciler.check_entries(&self.dataplane) {
             Ok(digests) => {
-                let what = "members, VIPs or services in the tables are not what was loaded";
-                self.found(what.to_owned(), !digests.agree());
+                self.note_drift(Drift::Entries, !digests.agree());
                 self.drift_check.digest = digests.short();
             }
-            Err(error) => error!(%error, "the tables can't be read back"),
+            Err(error) => error!(%error, "can't read the tables back"),
         }
     }
 
-    fn look_at_links(&mut self) {
+    fn check_links(&mut self) {
         let Ok(ours) = self.dataplane.program_id() else {
             return;
         };
         let is_gone = !self.bpffs_lock.is_in_place();
-        self.found(PINS_ARE_GONE.to_owned(), is_gone);
+        self.note_drift(Drift::Pins, is_gone);
         if is_gone {
-            // The links are as they were, and can't be seen.
+            // The links still exist, but can't be read.
             return;
         }
         self.read_links();
@@ -262,13 +326,15 @@ impl Actor {
                 self.attach_again(&interface);
             }
             let is_ours = self.program_on(&interface) == Some(ours);
-            let what =
-                format!("{INTERFACE}{interface} does not run program {ours}, which was loaded");
-            self.found(what, !is_ours);
+            let drift = Drift::Program {
+                interface,
+                expected: ours,
+            };
+            self.note_drift(drift, !is_ours);
         }
     }
 
-    /// Whether pins keep the data path when this process ends.
+    /// Whether the data path stays pinned when this process ends.
     pub(super) fn outlives_us(&self) -> bool {
         let pinned = self.dataplane.interfaces();
         self.bpffs_lock.is_in_place() && pinned.is_ok_and(|interfaces| !interfaces.is_empty())
@@ -277,19 +343,19 @@ impl Actor {
     fn read_links(&mut self) {
         match self.dataplane.links() {
             Ok(links) => self.drift_check.links = links,
-            Err(error) => error!(%error, "the links to the interfaces can't be read"),
+            Err(error) => error!(%error, "can't read the links to the interfaces"),
         }
     }
 
-    /// The program in the link to an interface, when last looked at; none when there is no link, or the
-    /// interface that it was to is gone.
+    /// The program in the link to an interface at the last check; none if there is no link or its
+    /// interface is gone.
     fn program_on(&self, interface: &str) -> Option<u32> {
         let mut links = self.drift_check.links.iter();
         links.find(|link| link.interface == interface)?.program_id
     }
 
-    /// A link ends with its interface. One that comes back under its name, as after a restart of its
-    /// driver, is given the program again.
+    /// Attaches the program to an interface that came back, as after a restart of its driver: a link
+    /// ends with its interface.
     fn attach_again(&mut self, interface: &str) {
         if !exists(interface) {
             return;
@@ -297,32 +363,32 @@ impl Actor {
         let mode = mode_of(&self.running.config);
         match self.dataplane.attach(interface, mode) {
             Ok(attached) => {
-                say_attached(interface, attached);
-                let what = format!("interface {interface} was without its program: attached again");
+                log_attached(interface, attached);
+                let what = format!("interface {interface} had lost its program: attached again");
                 self.note(Entry::new("alert", what));
                 self.read_links();
                 self.follow_probe_interfaces();
             }
-            // It is tried again and again; that it is not attached is said once.
-            Err(error) => debug!(%error, interface, "can't be attached again"),
+            // Tried at every tick; the drift is reported once.
+            Err(error) => debug!(%error, interface, "can't attach again"),
         }
     }
 
-    /// Notes that something is wrong, or is not any more; says so when that changes.
-    fn found(&mut self, what: String, is_wrong: bool) {
-        let known = self.drift_check.wrong.contains_key(&what);
+    /// Records whether a part has drifted; reports it when that changes.
+    fn note_drift(&mut self, drift: Drift, is_wrong: bool) {
+        let known = self.drift_check.found.contains_key(&drift);
         if is_wrong && !known {
-            error!(what, "something else changes the data path");
-            self.note(Entry::new("alert", what.clone()));
-            self.drift_check.wrong.insert(what, Instant::now());
-        } else if !is_wrong && known {
-            let since = self.drift_check.wrong.remove(&what);
-            let seconds = since.map(|since| since.elapsed().as_secs());
-            info!(what, seconds, "over");
+            let what = drift.to_string();
+            error!(what, "the data path is not as it was loaded");
+            self.note(Entry::new("alert", what));
+            self.drift_check.found.insert(drift, Instant::now());
+        } else if !is_wrong && let Some(since) = self.drift_check.found.remove(&drift) {
+            let (what, seconds) = (drift.to_string(), since.elapsed().as_secs());
+            info!(what, seconds, "the data path is as it was loaded again");
         }
     }
 
-    /// The interfaces, as they were when last looked at.
+    /// The interfaces at the last check.
     pub(super) fn interfaces(&self) -> Vec<Interface> {
         let status = |name: &String| {
             let mut links = self.drift_check.links.iter();
@@ -342,34 +408,39 @@ impl Actor {
         interfaces.iter().map(status).collect()
     }
 
-    /// What is wrong with the tables. That the program on an interface is another is seen in the
-    /// status.
+    /// Alert conditions of the drift check. A wrong program on an interface is alerted from the
+    /// interface's status instead.
     pub(super) fn data_path_conditions(&self) -> Vec<Condition> {
-        let tables = self.drift_check.wrong.keys();
-        let tables = tables.filter(|what| !what.starts_with(INTERFACE));
-        // What a wrong ring means for the shares is known a moment later: that alert goes first.
-        let tables = tables.filter(|what| {
-            let found = self.drift_check.wrong.get(*what);
-            let is_new = found.is_some_and(|at| at.elapsed() < TABLE_IS_JUDGED);
-            let mut vips = self.running.config.vips.iter();
-            !(is_new && vips.any(|vip| ring_is_wrong(&vip.name) == **what))
-        });
-        let condition = |what: &String| {
-            let key = format!("data_path:{what}");
-            let mut condition = Condition::new(key, "data_path", Severity::Critical, what.clone())
-                .cause(if what == PINS_ARE_GONE {
-                    "it was unmounted: start the controller again when a gap does least harm, which makes a \
-                     new data path"
-                } else {
-                    "something besides the controller wrote to the pinned maps: start the controller \
-                     again to load everything anew"
-                });
-            // The alert of the shares says the same, and what it means.
-            let mut vips = self.running.config.vips.iter();
-            let vip = vips.find(|vip| ring_is_wrong(&vip.name) == *what);
-            condition.part_of = vip.and_then(|vip| self.watch.table_condition(&vip.name));
-            condition
-        };
-        tables.map(condition).chain(self.port_condition()).collect()
+        let found = self.drift_check.found.iter();
+        found
+            .filter(|(drift, since)| match drift {
+                Drift::Program { .. } => false,
+                // The alert about its shares goes first, and is known a moment later.
+                Drift::Ring { vip } => {
+                    !self.is_configured(vip) || since.elapsed() >= SHARES_JUDGED_AFTER
+                }
+                Drift::Pins | Drift::Entries => true,
+            })
+            .map(|(drift, _)| self.drift_condition(drift))
+            .chain(self.port_condition())
+            .collect()
+    }
+
+    fn drift_condition(&self, drift: &Drift) -> Condition {
+        let what = drift.to_string();
+        let mut condition = Condition::new(drift.key(), "data_path", Severity::Critical, what);
+        condition = condition.cause(drift.cause());
+        // The alert about the VIP's shares covers its ring, and says what that means.
+        if let Drift::Ring { vip } = drift
+            && self.is_configured(vip)
+        {
+            condition.part_of = self.watch.table_condition(vip);
+        }
+        condition
+    }
+
+    fn is_configured(&self, vip: &str) -> bool {
+        let mut vips = self.running.config.vips.iter();
+        vips.any(|configured| configured.name == vip)
     }
 }

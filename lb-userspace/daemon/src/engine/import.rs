@@ -1,4 +1,4 @@
-//! The configuration file: what it says is taken over by a change like any other.
+//! The configuration file: a change of it is applied like any other change.
 
 use std::{fs, path::Path};
 
@@ -9,18 +9,16 @@ use super::{
     actor::Actor,
     change::Terms,
     command::Applied,
-    request::{self, Candidate, folder_of},
+    request::{self, Candidate, Prepared, folder_of},
 };
 use crate::revision;
 
-/// The file's text.
 pub(super) fn read(file: &Path) -> EngineResult<String> {
     fs::read_to_string(file).map_err(|error| {
         EngineError::InvalidConfig(format!("can't read {}: {error}", file.display()))
     })
 }
 
-/// The file as a candidate.
 pub(super) fn candidate(file: &Path, how: &str) -> EngineResult<Candidate> {
     let text = read(file)?;
     let name = file.display().to_string();
@@ -33,7 +31,7 @@ pub(super) fn candidate(file: &Path, how: &str) -> EngineResult<Candidate> {
     })
 }
 
-/// How a change comes about that nobody asked for over the API.
+/// Terms of a change that was not requested over the API.
 pub(super) fn terms(who: &str, bake: SignedDuration) -> Terms {
     Terms {
         force: Vec::new(),
@@ -50,15 +48,14 @@ impl Actor {
         candidate(&self.options.config, how)
     }
 
-    /// SHA-256 of the file as it is now, if it can be read.
+    /// SHA-256 of the current file, if it can be read.
     pub(super) fn digest_of_file(&self) -> Option<String> {
         let text = fs::read_to_string(&self.options.config).ok()?;
         Some(revision::digest(&text))
     }
 
-    /// Takes over what the file says now.
-    pub(super) fn reload(&mut self) -> EngineResult<Applied> {
-        let candidate = self.candidate_of_file("reload")?;
+    pub(super) fn reload(&mut self, prepared: Prepared) -> EngineResult<Applied> {
+        let candidate = prepared.into_candidate();
         let terms = terms("SIGHUP", self.default_bake(&candidate));
         self.change(&candidate, &terms)
     }

@@ -35,7 +35,7 @@ mod shares;
 mod start;
 mod trial;
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use lb_dataplane::explain::Explanation;
@@ -45,6 +45,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use command::{Applied, Change, ChangeRequest, Progress};
 use command::{Command, Reply};
 pub use error::{EngineError, EngineResult};
+use request::Prepared;
 pub use run::run;
 
 use crate::{
@@ -139,9 +140,10 @@ impl Engine {
     /// disk failed. What was active before still is.
     pub async fn apply(&self, request: ChangeRequest, caller: Caller) -> EngineResult<Applied> {
         let change = request.change.clone();
-        self.resolve_next_hops(|reply| Command::Prepare(change, reply))
+        let prepared = self
+            .prepare(|reply| Command::Prepare(change, reply))
             .await?;
-        self.request(|reply| Command::Apply(Box::new(request), caller, reply))
+        self.request(|reply| Command::Apply(Box::new(request), prepared, caller, reply))
             .await
     }
 
@@ -172,10 +174,11 @@ impl Engine {
     ) -> EngineResult<Applied> {
         let change = Change::Revision(revision);
         // A revision that does not exist is reported by the rollback itself.
-        let _ = self
-            .resolve_next_hops(|reply| Command::Prepare(change, reply))
-            .await;
-        self.request(|reply| Command::Rollback(revision, why, caller, reply))
+        let prepared = self
+            .prepare(|reply| Command::Prepare(change, reply))
+            .await
+            .ok();
+        self.request(|reply| Command::Rollback(revision, why, prepared, caller, reply))
             .await
     }
 
@@ -185,8 +188,8 @@ impl Engine {
     ///
     /// As for [`Self::apply`].
     pub async fn reload(&self) -> EngineResult<Applied> {
-        self.resolve_next_hops(Command::PrepareReload).await?;
-        self.request(Command::Reload).await
+        let prepared = self.prepare(Command::PrepareReload).await?;
+        self.request(|reply| Command::Reload(prepared, reply)).await
     }
 
     /// Explains what the data path would do with a packet of a flow; `syn`: the first one of TCP.
@@ -235,15 +238,15 @@ impl Engine {
         self.request(|reply| Command::Diff(from, to, reply)).await
     }
 
-    /// Waits until the next hops of a change's backends are known, or for a limited time. This is the
-    /// slow part of a change, so the actor does not wait for it.
-    async fn resolve_next_hops(
+    /// Reads the configuration of a change and waits until the next hops of its backends are known, or
+    /// for a limited time. This is the slow part of a change, so the actor does not wait for it.
+    async fn prepare(
         &self,
-        prepare: impl FnOnce(Reply<BTreeSet<IpAddr>>) -> Command,
-    ) -> EngineResult<()> {
-        let backends = self.request(prepare).await?;
-        routes::wait_for(&mut self.routes.clone(), &backends).await;
-        Ok(())
+        prepare: impl FnOnce(Reply<Box<Prepared>>) -> Command,
+    ) -> EngineResult<Box<Prepared>> {
+        let prepared = self.request(prepare).await?;
+        routes::wait_for(&mut self.routes.clone(), &prepared.backends()).await;
+        Ok(prepared)
     }
 }
 

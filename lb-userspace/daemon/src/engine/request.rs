@@ -1,8 +1,12 @@
-//! From what was asked for to a candidate: a text, and the configuration that it means.
+//! Turns a requested change into a candidate: a configuration and its text.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
-use super::{EngineError, EngineResult, actor::Actor, command::Change};
+use super::{EngineError, EngineResult, actor::Actor, command::Change, routes::backends_of};
 use crate::revision::{self, RevisionNumber};
 use lb_model::{
     config::{self, Config},
@@ -10,20 +14,65 @@ use lb_model::{
     secrets,
 };
 
-/// A configuration that may be put in force.
+/// A configuration that may be applied.
 #[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) text: String,
-    /// Folder that relative paths in the text begin at.
+    /// Folder that relative paths in the text are relative to.
     pub(super) base: PathBuf,
     pub(super) config: Config,
-    /// How it came about, for the history.
+    /// The command that made it, for the history.
     pub(super) how: String,
     /// SHA-256 of the configuration file, if the text is that of the file.
     pub(super) file_digest: Option<String>,
 }
 
+/// A candidate that was read before its change is made.
+pub(super) struct Prepared {
+    candidate: Candidate,
+    /// The revision that was active then.
+    running: Option<RevisionNumber>,
+}
+
+impl Prepared {
+    /// Addresses of the candidate's backends.
+    pub(super) fn backends(&self) -> BTreeSet<IpAddr> {
+        backends_of(&self.candidate.config).collect()
+    }
+
+    /// The candidate, whatever revision is active now.
+    pub(super) fn into_candidate(self) -> Candidate {
+        self.candidate
+    }
+}
+
 impl Actor {
+    pub(super) fn prepare(&self, change: &Change) -> EngineResult<Box<Prepared>> {
+        Ok(self.prepared(self.candidate(change)?))
+    }
+
+    pub(super) fn prepare_reload(&self) -> EngineResult<Box<Prepared>> {
+        Ok(self.prepared(self.candidate_of_file("reload")?))
+    }
+
+    /// Has the next hops of a candidate's backends resolved.
+    fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
+        self.follow_backends(backends_of(&candidate.config));
+        Box::new(Prepared {
+            candidate,
+            running: self.running.number,
+        })
+    }
+
+    /// The prepared candidate of a change. Edits and rollbacks start from the active revision: if
+    /// another one is active by now, the candidate is made again.
+    pub(super) fn current(&self, prepared: Prepared, change: &Change) -> EngineResult<Candidate> {
+        if prepared.running == self.running.number {
+            return Ok(prepared.candidate);
+        }
+        self.candidate(change)
+    }
+
     pub(super) fn candidate(&self, change: &Change) -> EngineResult<Candidate> {
         match change {
             Change::Config { file, text } => self.candidate_of_text(file, text),
@@ -47,7 +96,7 @@ impl Actor {
 
     fn candidate_of_edits(&self, edits: &[Edit]) -> EngineResult<Candidate> {
         if edits.is_empty() {
-            let message = "there are no edits in the request";
+            let message = "the request has no edits";
             return Err(EngineError::BadRequest(message.into()));
         }
         let running = &self.running;
@@ -81,8 +130,8 @@ impl Actor {
         })
     }
 
-    /// A configuration out of our own store, with the folder that the store is in now: it may have been
-    /// moved between two starts.
+    /// A configuration from the revision store, with the current `state_dir`: it may have been moved
+    /// between two starts.
     fn in_place(&self, mut config: Config) -> Config {
         let state_dir = &self.running.config.node.state_dir;
         config.node.state_dir.clone_from(state_dir);
@@ -100,27 +149,26 @@ impl Actor {
     }
 }
 
-/// Reads a text; what is wrong with it is drawn without colours.
+/// Parses a configuration; errors are rendered without colours.
 pub(super) fn parse(file: &str, text: &str) -> EngineResult<Config> {
     config::parse(file, text).map_err(|errors| invalid(&errors))
 }
 
-/// Problems of a configuration that an answer draws: all that anybody reads, and no more than can be
-/// drawn at once, since everything else waits.
-const DRAWN: usize = 100;
+/// Errors of a configuration that a reply shows. Rendering more would block the actor.
+const MAX_SHOWN: usize = 100;
 
 fn invalid(errors: &config::ConfigErrors) -> EngineError {
-    let drawing = errors.render_first(false, DRAWN);
-    EngineError::InvalidConfig(drawing)
+    EngineError::InvalidConfig(errors.render_first(false, MAX_SHOWN))
 }
 
 pub(super) fn folder_of(file: &str) -> PathBuf {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
-    // Without a working directory there is nothing that a path could begin at.
+    // Without a working directory, relative paths have no base.
     std::path::absolute(folder).unwrap_or_else(|_| PathBuf::from("/"))
 }
 
-/// What comes from outside must not draw on the terminal of whoever reads the history.
+/// Replaces control characters: text from outside must not control the terminal that shows the
+/// history.
 pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -128,7 +176,7 @@ pub(super) fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// An edit as the command line calls it.
+/// The command that makes an edit.
 fn describe(edit: &Edit) -> String {
     let words = match edit {
         Edit::AddVip { vip } => format!("vip add {}", vip.name),
@@ -164,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drawing_does_not_show_the_seed() {
+    fn hides_the_seed_in_rendered_errors() {
         let seed = "000102030405060708090a0b0c0d0e0f";
         for text in [
             format!("[node]\nhash_seed = \"{seed}\"\n"),
@@ -178,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_down_has_one_line() {
+    fn history_entries_have_one_line() {
         assert_eq!(one_line("a\nb\x1b[31m"), "a b [31m");
         let drain = Edit::SetState {
             vip: None,

@@ -284,8 +284,7 @@ fn seed() -> u64 {
 impl Actor {
     /// The first configuration of all: the file. Guards are only told, since nobody could force them.
     fn begin(&mut self, file: &Candidate, at_start: AtStart) -> Result<()> {
-        let plan = self.plan(file, &[])?;
-
+        let (plan, planned) = self.plan_change(file, &[])?;
         if plan.verdict == PlanVerdict::Refused {
             warn!("the guards of the first configuration: {}", refusal(&plan));
         }
@@ -303,7 +302,7 @@ impl Actor {
             state: RevisionState::Applying,
         };
         let number = self.store.append(new)?.record.info.number;
-        if let Err(error) = self.install(&config) {
+        if let Err(error) = self.install(&config, Some(planned)) {
             let why = format!("{error:#}");
             self.store
                 .set_state(number, RevisionState::Failed { why })?;
@@ -324,7 +323,7 @@ impl Actor {
         file: std::result::Result<Candidate, String>,
     ) -> Result<()> {
         let config = self.running.config.clone();
-        self.install(&config)?;
+        self.install(&config, None)?;
         self.write_ended(number, at_start)?;
         self.follow_backends([]);
         self.follow_config();

@@ -472,7 +472,7 @@ impl Actor {
 
     fn try_revert(&mut self, number: RevisionNumber, why: &str) -> EngineResult<()> {
         let (parent, candidate) = self.before_trial()?;
-        self.put_back(&candidate.config)
+        self.put_back(&candidate.config, None)
             .map_err(|error| EngineError::Failed(format!("{error:#}")))?;
         let state = RevisionState::RolledBack {
             why: why.to_owned(),

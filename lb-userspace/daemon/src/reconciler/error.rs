@@ -38,6 +38,9 @@ pub enum ReconcilerError {
         /// Name of the backend.
         backend: String,
     },
+    /// The state changed after the change was planned.
+    #[error("the data path's state changed while the change was being planned; try again")]
+    Outdated,
     /// A table does not hold what was written.
     #[error(
         "{table} entry {index} does not read back as it was written: something else writes to the maps"

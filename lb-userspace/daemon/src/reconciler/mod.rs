@@ -26,8 +26,8 @@ mod maintenance;
 pub mod nat_sources;
 mod parallel;
 mod plan;
+mod planned;
 pub mod ports;
-mod preview;
 mod report;
 mod rings;
 mod shares;
@@ -49,12 +49,13 @@ pub use error::{ReconcilerError, Result};
 pub use integrity::Digests;
 pub use maintenance::Tick;
 pub use plan::Summary;
-pub use preview::{Preview, SidePreview, VipPreview, VipSide};
+pub use planned::{PlannedChange, VipPreview};
 pub use report::{MemberReport, VipReport};
 pub use shares::MemberShare;
 pub use state::ServiceId;
 
 use plan::Plan;
+use rings::RingBuilds;
 use state::{MemberState, State, Versioned};
 
 use lb_dataplane::{Dataplane, LoadOptions};
@@ -155,19 +156,47 @@ impl Reconciler {
         config: &Config,
         routes: Routes,
     ) -> Result<Summary> {
+        self.configure(dataplane, config.clone(), routes, RingBuilds::default())
+    }
+
+    /// Makes the tables hold a configuration that was planned before ([`Self::plan`]). Rings that
+    /// the plan built are not built again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`]; [`ReconcilerError::Outdated`] if the state changed since.
+    pub fn apply_planned(
+        &mut self,
+        dataplane: &mut Dataplane,
+        planned: PlannedChange,
+        routes: Routes,
+    ) -> Result<Summary> {
+        if planned.version != self.state.version() {
+            return Err(ReconcilerError::Outdated);
+        }
+        self.configure(dataplane, planned.config, routes, planned.rings)
+    }
+
+    fn configure(
+        &mut self,
+        dataplane: &mut Dataplane,
+        config: Config,
+        routes: Routes,
+        mut rings: RingBuilds,
+    ) -> Result<Summary> {
         if let Some(running) = &self.config {
-            check_node(running, config)?;
+            check_node(running, &config)?;
         }
         let now_s = dataplane.now_s()? as u32;
         let begun = Instant::now();
-        let mut plan = Plan::new(&self.state, config, &routes);
+        let mut plan = Plan::new(&self.state, &config, &routes);
         if self.presume_up {
             plan = plan.presume_up();
         }
-        let (next, summary) = plan.configure()?.finish(now_s)?;
+        let (next, summary) = plan.configure()?.finish(now_s, &mut rings)?;
         self.note_built(&summary, begun);
         self.commit(dataplane, next)?;
-        self.config = Some(config.clone());
+        self.config = Some(config);
         self.routes = routes;
         Ok(summary)
     }
@@ -284,7 +313,8 @@ impl Reconciler {
         };
         let now_s = dataplane.now_s()? as u32;
         let begun = Instant::now();
-        let (next, summary) = Plan::new(&self.state, config, &self.routes).finish(now_s)?;
+        let (next, summary) = Plan::new(&self.state, config, &self.routes)
+            .finish(now_s, &mut RingBuilds::default())?;
         self.note_built(&summary, begun);
         self.commit(dataplane, next)?;
         Ok(summary)

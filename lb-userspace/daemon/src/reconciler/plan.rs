@@ -15,7 +15,7 @@ use super::{
     entry::{self, NO_NAT_SOURCE, Routes, Source, forward_name},
     error::{ReconcilerError, Result},
     indexes::next_free,
-    rings::change_rings,
+    rings::{RingBuilds, change_rings},
     state::{MemberState, ServiceId, SourceState, State, VipState},
 };
 use lb_model::{
@@ -88,11 +88,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Entries and rings as VIPs and members ask for.
-    pub(super) fn finish(mut self, now_s: u32) -> Result<(State, Summary)> {
+    pub(super) fn finish(mut self, now_s: u32, rings: &mut RingBuilds) -> Result<(State, Summary)> {
         self.judge_panic();
         self.place_sources()?;
         self.write_members();
-        self.build_rings(now_s)?;
+        self.build_rings(now_s, rings)?;
         Ok((self.next, self.summary))
     }
 
@@ -419,12 +419,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn build_rings(&mut self, now_s: u32) -> Result<()> {
+    fn build_rings(&mut self, now_s: u32, rings: &mut RingBuilds) -> Result<()> {
         let vips = self.next.vips.keys();
         let wanted: Vec<Vec<RingMember>> = vips.map(|&vip| self.ring_members(vip)).collect();
         let pairs = self.next.vips.values_mut().zip(wanted);
         let changing = pairs.filter(|(vip, members)| *members != vip.built_of);
-        self.summary.slots_moved += change_rings(changing, now_s)?;
+        self.summary.slots_moved += change_rings(changing, rings, now_s)?;
         let dirty = self.next.vips.values().filter(|vip| vip.dirty);
         self.summary.rings_changed = dirty.count() as u32;
         Ok(())

@@ -1,7 +1,7 @@
-//! New rings for the VIPs whose members are others than before.
+//! New rings for the VIPs whose members changed.
 //!
-//! A server that fails may be a backend of every VIP. So the work is divided among the processors, and VIPs with
-//! the same servers, ports and weights have their ring built once.
+//! A server that fails may be a backend of every VIP. So the work is divided among the CPUs, and
+//! VIPs with the same servers, ports and weights have their ring built once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,34 +20,45 @@ use lb_model::{
     transition::RingState,
 };
 
+/// Rings built so far, by all that they depend on.
+#[derive(Debug, Default)]
+pub(super) struct RingBuilds(HashMap<Form, Vec<Place>>);
+
+impl RingBuilds {
+    /// Builds the rings that are missing.
+    fn add(&mut self, forms: impl Iterator<Item = Form>) {
+        let missing: HashSet<Form> = forms.filter(|form| !self.0.contains_key(form)).collect();
+        let build = |form: Form| {
+            let places = form.build();
+            (form, places)
+        };
+        self.0
+            .extend(in_parallel(missing.into_iter().collect(), build));
+    }
+}
+
 /// Gives the slots of each VIP to its members; returns how many slots moved.
 pub(super) fn change_rings<'a>(
     changing: impl Iterator<Item = (&'a mut VipState, Vec<RingMember>)>,
+    built: &mut RingBuilds,
     now_s: u32,
 ) -> Result<u32> {
     let changes: Vec<_> = changing
         .map(|(vip, members)| Change::new(vip, members))
         .collect::<Result<_>>()?;
-    let forms: HashSet<Form> = changes.iter().map(|change| change.form.clone()).collect();
-    let build = |form: Form| {
-        let places = form.build();
-        (form, places)
-    };
-    let built: HashMap<Form, Vec<Place>> = in_parallel(forms.into_iter().collect(), build)
-        .into_iter()
-        .collect();
+    built.add(changes.iter().map(|change| change.form.clone()));
     let moved = in_parallel(changes, |change| {
-        let places = &built[&change.form];
+        let places = &built.0[&change.form];
         change.make(places, now_s)
     });
     moved.into_iter().sum()
 }
 
-/// A VIP that gets another ring.
+/// A VIP that gets a new ring.
 struct Change<'a> {
     vip: &'a mut VipState,
     form: Form,
-    /// Of its members, in the order of the form.
+    /// Indexes of its members, in the order of the form.
     indexes: Vec<MemberIndex>,
 }
 
@@ -56,7 +67,7 @@ impl<'a> Change<'a> {
         let slots = vip.ring.slots().len() as u32;
         let size = RingSize::new(slots).ok_or_else(|| ReconcilerError::Adoption {
             what: format!(
-                "VIP {} has a ring of {slots} slots, which is no valid size",
+                "VIP {} has a ring of {slots} slots, which is not a valid size",
                 vip.name
             ),
         })?;
@@ -69,7 +80,7 @@ impl<'a> Change<'a> {
         let vip = self.vip;
         let ring = filled_in(places, &self.indexes);
         if vip.image().is_none() || vip.entry.track == track::NEVER {
-            // No flows yet, or none that are kept: nothing to remember.
+            // No flows yet, or flows are not tracked: no transition.
             let moved = vip.ring.moved_since(&ring);
             let is_first = vip.image().is_none();
             vip.dirty |= moved > 0 || is_first;

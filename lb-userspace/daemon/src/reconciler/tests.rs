@@ -13,6 +13,7 @@ use super::{
     entry::{Route, Routes},
     error::ReconcilerError,
     plan::{Plan, Summary},
+    rings::RingBuilds,
     state::{ServiceId, State},
 };
 use lb_model::{
@@ -65,7 +66,9 @@ fn routes() -> Routes {
 /// Plans, and pretends that the images were staged.
 fn next(state: &State, config: &Config) -> Result<(State, Summary), ReconcilerError> {
     let routes = routes();
-    let (mut next, summary) = Plan::new(state, config, &routes).configure()?.finish(1)?;
+    let (mut next, summary) = Plan::new(state, config, &routes)
+        .configure()?
+        .finish(1, &mut RingBuilds::default())?;
     for vip in next.vips.values_mut() {
         vip.dirty = false;
         vip.entry.ring = lb_common::vip::Vip::pack_ring(1, 251);
@@ -228,7 +231,7 @@ fn a_source_that_is_a_vips_address_is_not_used() {
     let (next, _) = Plan::new(&State::default(), &config, &routes)
         .configure()
         .unwrap()
-        .finish(1)
+        .finish(1, &mut RingBuilds::default())
         .unwrap();
     assert!(next.sources.is_empty());
     assert!(
@@ -249,7 +252,7 @@ fn a_way_through_a_gateway_is_none_for_l2() {
         let (next, _) = Plan::new(&State::default(), &config, &routes)
             .configure()
             .unwrap()
-            .finish(1)
+            .finish(1, &mut RingBuilds::default())
             .unwrap();
         let known = next.members.values().map(|m| m.entry.next_hop != 0);
         assert!(known.eq([expected]), "{forward}");
@@ -264,7 +267,7 @@ fn what_is_not_known_about_a_way_changes_nothing() {
         let (next, _) = Plan::new(&state, &config, routes)
             .configure()
             .unwrap()
-            .finish(1)
+            .finish(1, &mut RingBuilds::default())
             .unwrap();
         next.members.values().next().unwrap().entry
     };

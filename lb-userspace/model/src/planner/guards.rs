@@ -1,7 +1,7 @@
 //! The guards. The table in the module's documentation says what each looks at.
 
 use super::{
-    members::{Line, Seat},
+    members::{Line, Placement},
     pairs::Pair,
     side::{Load, VipFacts},
     words::{percent, rate},
@@ -115,8 +115,8 @@ pub(super) fn judge(
     found.into_iter().map(result).collect()
 }
 
-fn share_error(seat: &Seat<'_>) -> f64 {
-    (seat.table_share - seat.intended_share).abs()
+fn share_error(placement: &Placement<'_>) -> f64 {
+    (placement.table_share - placement.intended_share).abs()
 }
 
 /// Slots that a share allows, rounded up: no table has half a slot.
@@ -126,7 +126,7 @@ fn slots_of(share: Fraction, ring_size: u32) -> u32 {
 
 impl<'a> Scene<'a> {
     /// Members with a place in the new table.
-    fn seats(&self) -> impl Iterator<Item = (&'a Line<'a>, Seat<'a>)> {
+    fn placements(&self) -> impl Iterator<Item = (&'a Line<'a>, Placement<'a>)> {
         let lines: &'a [Line<'a>] = self.lines;
         lines
             .iter()
@@ -141,7 +141,7 @@ impl<'a> Scene<'a> {
     fn share_error(&self) -> Finding {
         let mut found = Vec::new();
         let mut largest = 0.0_f64;
-        for (line, after) in self.seats() {
+        for (line, after) in self.placements() {
             let error = share_error(&after);
             largest = largest.max(error);
             let rounding = 2.0 / f64::from(self.ring_size);
@@ -165,8 +165,8 @@ impl<'a> Scene<'a> {
     }
 
     fn no_slots(&self) -> Finding {
-        let is_empty = |seat: &Seat<'_>| seat.eligible && seat.slots == 0;
-        let found = self.seats().filter(|(_, after)| is_empty(after));
+        let is_empty = |placement: &Placement<'_>| placement.eligible && placement.slots == 0;
+        let found = self.placements().filter(|(_, after)| is_empty(after));
         let found = found.map(|(line, _)| {
             let detail = format!(
                 "backend {} has weight {} and would have none of the {} slots",
@@ -184,7 +184,7 @@ impl<'a> Scene<'a> {
         let is_stricter = self.is_stricter(|old, new| new.max_share < old.max_share);
         let mut found = Vec::new();
         let mut largest: Option<(&str, f64)> = None;
-        for (line, after) in self.seats() {
+        for (line, after) in self.placements() {
             if largest.is_none_or(|(_, share)| after.table_share > share) {
                 largest = Some((&line.backend.name, after.table_share));
             }
@@ -232,10 +232,12 @@ impl<'a> Scene<'a> {
         let limit = self.limits.min_backends;
         let count =
             |is: &dyn Fn(&Line<'_>) -> bool| self.lines.iter().filter(|line| is(line)).count();
-        let serves = |seat: Option<Seat<'_>>| seat.is_some_and(|seat| seat.eligible && seat.proven);
+        let serves = |placement: Option<Placement<'_>>| {
+            placement.is_some_and(|placement| placement.eligible && placement.proven)
+        };
         let before = count(&|line| serves(line.before));
         let after = count(&|line| serves(line.after));
-        let wanted = count(&|line| line.after.is_some_and(|seat| seat.eligible));
+        let wanted = count(&|line| line.after.is_some_and(|placement| placement.eligible));
         let is_below = |number: usize| number < limit as usize;
         let is_stricter = self.is_stricter(|old, new| new.min_backends > old.min_backends);
         let must_be_wanted = self.old.is_none() || is_stricter;
@@ -269,12 +271,14 @@ impl<'a> Scene<'a> {
     /// All members together against the peak.
     fn whole_capacity(&self) -> Finding {
         let peak = self.load.peak_new_flows_per_s;
-        let serves = |seat: Option<Seat<'a>>| seat.filter(|seat| seat.eligible && seat.proven);
+        let serves = |placement: Option<Placement<'a>>| {
+            placement.filter(|placement| placement.eligible && placement.proven)
+        };
         let after: Option<f64> = self
             .lines
             .iter()
             .filter_map(|line| serves(line.after))
-            .map(|seat| seat.backend.capacity.map(f64::from))
+            .map(|placement| placement.backend.capacity.map(f64::from))
             .sum();
         let Some(after) = after else {
             return Finding::fine("not every backend has a `capacity`");
@@ -293,8 +297,9 @@ impl<'a> Scene<'a> {
             .lines
             .iter()
             .filter_map(|line| Some((line, serves(line.before)?)))
-            .map(|(line, seat)| {
-                seat.backend
+            .map(|(line, placement)| {
+                placement
+                    .backend
                     .capacity
                     .or(line.backend.capacity)
                     .map(f64::from)
@@ -310,7 +315,7 @@ impl<'a> Scene<'a> {
     fn member_capacity(&self) -> Finding {
         let peak = self.load.peak_new_flows_per_s;
         let mut found = Vec::new();
-        for (line, after) in self.seats() {
+        for (line, after) in self.placements() {
             let predicted = line.predicted(&self.load);
             let Some(capacity) = after.backend.capacity else {
                 continue;
@@ -333,12 +338,15 @@ impl<'a> Scene<'a> {
     }
 
     fn nothing_left(&self) -> Finding {
-        let is_eligible = |seat: Option<Seat<'_>>| seat.is_some_and(|seat| seat.eligible);
+        let is_eligible = |placement: Option<Placement<'_>>| {
+            placement.is_some_and(|placement| placement.eligible)
+        };
         let served = self.lines.iter().any(|line| is_eligible(line.before));
         // With too few that are healthy, others get traffic too, and go on getting it.
         let serves = |line: &Line<'_>| {
-            line.after
-                .is_some_and(|seat| seat.eligible && (seat.proven || is_eligible(line.before)))
+            line.after.is_some_and(|placement| {
+                placement.eligible && (placement.proven || is_eligible(line.before))
+            })
         };
         let wanted = self
             .lines

@@ -10,10 +10,9 @@ use crate::{
 };
 use lb_api::{MemberPlan, MemberSide, WantedState};
 
-/// A member on one side.
+/// A backend of the configuration with its place in a ring.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat<'a> {
-    /// What the configuration says.
+pub(super) struct Placement<'a> {
     pub(super) backend: &'a Backend,
     pub(super) eligible: bool,
     pub(super) proven: bool,
@@ -22,8 +21,8 @@ pub(super) struct Seat<'a> {
     pub(super) table_share: f64,
 }
 
-impl<'a> Seat<'a> {
-    /// A backend that the table does not have yet has nothing of it.
+impl<'a> Placement<'a> {
+    /// A backend that is not in the ring yet is not eligible and has no share.
     fn new(backend: &'a Backend, side: Option<&Side>) -> Self {
         let member = side.and_then(|side| side.member(&backend.identity()));
         let Some((side, member)) = side.zip(member) else {
@@ -37,14 +36,11 @@ impl<'a> Seat<'a> {
             };
         };
         let SideMember {
-            backend: _,
-            address: _,
-            port: _,
-            state: _,
             weight,
             eligible,
             proven,
             slots,
+            ..
         } = *member;
         let weight = if eligible { weight } else { 0 };
         Self {
@@ -57,10 +53,14 @@ impl<'a> Seat<'a> {
         }
     }
 
-    fn side(&self) -> MemberSide {
+    fn api(&self) -> MemberSide {
         MemberSide {
             weight: self.backend.weight,
-            state: wanted(self.backend.state),
+            state: match self.backend.state {
+                BackendState::Up => WantedState::Up,
+                BackendState::Drain => WantedState::Drain,
+                BackendState::Disabled => WantedState::Disabled,
+            },
             eligible: self.eligible,
             intended_share: self.intended_share,
             table_share: self.table_share,
@@ -76,36 +76,28 @@ fn ratio(part: u64, whole: u64) -> f64 {
     }
 }
 
-const fn wanted(state: BackendState) -> WantedState {
-    match state {
-        BackendState::Up => WantedState::Up,
-        BackendState::Drain => WantedState::Drain,
-        BackendState::Disabled => WantedState::Disabled,
-    }
-}
-
 /// A member on both sides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
-    /// Its backend: the new one, if it stays.
+    /// The new backend, or the old one if it is removed.
     pub(super) backend: &'a Backend,
-    pub(super) before: Option<Seat<'a>>,
-    pub(super) after: Option<Seat<'a>>,
+    pub(super) before: Option<Placement<'a>>,
+    pub(super) after: Option<Placement<'a>>,
 }
 
 impl<'a> Line<'a> {
-    /// All members: those of the candidate in its order, then those that go.
+    /// All members: those of the candidate in its order, then those that are removed.
     pub(super) fn all(pair: &Pair<'a>, facts: &VipFacts) -> Vec<Self> {
-        let seat = |vip: Option<&'a Vip>, side: Option<&Side>, identity: &Identity| {
+        let placement = |vip: Option<&'a Vip>, side: Option<&Side>, identity: &Identity| {
             let backend = find(vip?, identity)?;
-            Some(Seat::new(backend, side))
+            Some(Placement::new(backend, side))
         };
         let line = |backend: &'a Backend| {
             let identity = backend.identity();
             Self {
                 backend,
-                before: seat(pair.before, facts.before.as_ref(), &identity),
-                after: seat(pair.after, facts.after.as_ref(), &identity),
+                before: placement(pair.before, facts.before.as_ref(), &identity),
+                after: placement(pair.after, facts.after.as_ref(), &identity),
             }
         };
         let stays = |backend: &Backend| {
@@ -120,7 +112,7 @@ impl<'a> Line<'a> {
             .collect()
     }
 
-    /// New flows a second that it would get, of the peak.
+    /// New flows per second that it would get at the peak.
     pub(super) fn predicted(&self, load: &Load) -> f64 {
         self.after
             .map_or(0.0, |after| after.table_share * load.peak_new_flows_per_s)
@@ -130,8 +122,8 @@ impl<'a> Line<'a> {
         MemberPlan {
             backend: self.backend.name.clone(),
             address: self.backend.address,
-            before: self.before.map(|seat| seat.side()),
-            after: self.after.map(|seat| seat.side()),
+            before: self.before.map(|before| before.api()),
+            after: self.after.map(|after| after.api()),
             predicted_new_flows_per_s: self.predicted(load),
             capacity: self.backend.capacity,
         }

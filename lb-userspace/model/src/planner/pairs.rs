@@ -1,4 +1,4 @@
-//! Which VIP became which.
+//! Pairs the VIPs of the running configuration with those of the candidate.
 
 use crate::config::{Backend, Config, Vip};
 use lb_api::VipAction;
@@ -6,22 +6,22 @@ use lb_api::VipAction;
 /// A VIP before and after a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<'a> {
-    /// In the running configuration; none if it is new.
+    /// The VIP in the running configuration; none if it is new.
     pub before: Option<&'a Vip>,
-    /// In the candidate; none if it goes.
+    /// The VIP in the candidate; none if it is removed.
     pub after: Option<&'a Vip>,
-    /// What happens to it. [`VipAction::Changed`] also when nothing does.
+    /// The effect on the VIP; [`VipAction::Changed`] also if nothing changes.
     pub action: VipAction,
 }
 
 impl Pair<'_> {
-    /// Its name: the new one, if it has one.
+    /// The VIP's name: the new one, unless it is removed.
     #[must_use]
     pub fn name(&self) -> &str {
         self.after.or(self.before).map_or("", |vip| &vip.name)
     }
 
-    /// Whether the change says anything about it. The order of backends says nothing.
+    /// Whether the change affects the VIP. The order of backends does not matter.
     #[must_use]
     pub fn is_touched(&self) -> bool {
         match (self.before, self.after) {
@@ -39,7 +39,7 @@ fn in_order(vip: &Vip) -> Vip {
     vip
 }
 
-/// The VIPs of both configurations: those of the candidate in its order, then those that go.
+/// The VIPs of both configurations: those of the candidate in its order, then the removed ones.
 #[must_use]
 pub fn pairs<'a>(running: Option<&'a Config>, candidate: &'a Config) -> Vec<Pair<'a>> {
     let mut old: Vec<&Vip> = running.map_or(Vec::new(), |config| config.vips.iter().collect());
@@ -48,7 +48,7 @@ pub fn pairs<'a>(running: Option<&'a Config>, candidate: &'a Config) -> Vec<Pair
         Some(old.remove(at))
     };
     let new_seed = running.is_some_and(|c| c.node.hash_seed != candidate.node.hash_seed);
-    // Services first: a VIP that swapped its name with another must not be taken for that.
+    // By service first, so that two VIPs that swap their names are not mixed up.
     let same_service: Vec<Option<&Vip>> = candidate
         .vips
         .iter()
@@ -80,8 +80,7 @@ const fn service(vip: &Vip) -> (std::net::IpAddr, u16, u8) {
     (vip.address, vip.port, vip.protocol.number())
 }
 
-/// Whether flows of one would be lost to the other: they are found by other keys, are in other
-/// slots, or are forwarded another way.
+/// Whether flows of one would break in the other: their keys, slots or forwarding mode differ.
 fn is_replaced(before: &Vip, after: &Vip) -> bool {
     service(before) != service(after)
         || before.forward != after.forward

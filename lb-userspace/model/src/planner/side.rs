@@ -1,4 +1,4 @@
-//! What the controller knows: tables and traffic.
+//! The planner's input from the controller: rings, members and traffic.
 
 use std::net::IpAddr;
 
@@ -10,22 +10,22 @@ use crate::{
     ring::{self, Identity, RingMember},
 };
 
-/// What the controller knows of a VIP.
+/// What the controller knows about a VIP.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VipFacts {
-    /// The table as it is; none if the VIP is new.
+    /// The current ring; none if the VIP is new.
     pub before: Option<Side>,
-    /// The table that the change would give; none if the VIP goes. Members whose health is not known
-    /// yet are in it as if they were healthy: what they will get must pass the guards too.
+    /// The ring after the change; none if the VIP is removed. It presumes that members of unknown
+    /// health are up: the shares that they will get must pass the guards too.
     pub after: Option<Side>,
-    /// Slots that another member gets.
+    /// Slots that move to another member.
     pub slots_moved: u32,
-    /// Its traffic.
+    /// Traffic of the VIP.
     pub load: Load,
 }
 
 impl VipFacts {
-    /// What follows from the configurations alone: all backends are healthy, and there is no traffic.
+    /// Facts from the configurations alone: all backends are healthy, and there is no traffic.
     #[must_use]
     pub fn assumed(pair: &Pair<'_>) -> Self {
         Self::with(pair, |backend| Chance {
@@ -35,8 +35,7 @@ impl VipFacts {
         })
     }
 
-    /// What follows from the configurations and what `chance` says of each backend, before and after;
-    /// without traffic.
+    /// Facts from the configurations and the `chance` of each backend, without traffic.
     #[must_use]
     pub fn with(pair: &Pair<'_>, chance: impl Fn(&Backend) -> Chance) -> Self {
         let tables = [pair.before, pair.after].map(|vip| vip.map(|vip| Table::build(vip, &chance)));
@@ -54,39 +53,40 @@ impl VipFacts {
     }
 }
 
-/// One side of a change: a table and its members.
+/// One side of a change: a ring and its members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Side {
-    /// Slots of the ring.
+    /// Number of slots.
     pub ring_size: u32,
-    /// The members of the configuration.
+    /// Members in the configuration.
     pub members: Vec<SideMember>,
 }
 
-/// A member in a table.
+/// A member and its share of a ring. The one description of a member that plans are made of: the
+/// reconciler fills it in from its state, [`Side::build`] from a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SideMember {
     /// Name of the backend.
     pub backend: String,
-    /// Its address.
+    /// Address of the backend.
     pub address: IpAddr,
-    /// Its port; 0 when the packet's port is kept.
+    /// Port of the backend; 0 if the packet's port is kept.
     pub port: u16,
-    /// The weight that the table was built with (less than the configured one during slow start).
+    /// Weight in force: less than the configured weight during slow start.
     pub weight: u32,
-    /// What the operator wants of it.
+    /// Configured state.
     pub state: BackendState,
-    /// Whether it can have slots of this table.
+    /// Whether it can have slots: healthy, up, with a weight.
     pub eligible: bool,
-    /// Whether it is known to be healthy now, or not checked at all. Not so: a new backend whose
-    /// checks have not succeeded yet, or one that gets traffic only because too few are healthy.
+    /// Whether it is known to be healthy, or has no health check. Not proven: a new backend whose
+    /// checks have not succeeded yet, or an unhealthy one in panic mode.
     pub proven: bool,
-    /// Slots that it has.
+    /// Slots that it owns.
     pub slots: u32,
 }
 
 impl SideMember {
-    /// What its place in the ring depends on.
+    /// What its slots depend on.
     #[must_use]
     pub const fn identity(&self) -> Identity {
         Identity {
@@ -96,36 +96,36 @@ impl SideMember {
     }
 }
 
-/// The traffic of a VIP.
+/// Traffic of a VIP.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
-    /// New flows a second now.
+    /// New flows per second now.
     pub new_flows_per_s: f64,
-    /// The highest number of new flows a second in the last hour.
+    /// Highest rate of new flows per second in the last hour.
     pub peak_new_flows_per_s: f64,
-    /// Packets a second now.
+    /// Packets per second now.
     pub packets_per_s: f64,
 }
 
-/// What a backend can have of a table, as health and slow start say.
+/// A backend's health and slow start, as far as its ring depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chance {
-    /// The weight in force.
+    /// Weight in force.
     pub weight: u32,
-    /// Whether it counts as healthy for this table.
+    /// Whether it counts as healthy for this ring.
     pub healthy: bool,
     /// As [`SideMember::proven`].
     pub proven: bool,
 }
 
 impl Side {
-    /// Builds the table of a VIP, with what `chance` says of each backend.
+    /// Builds the ring of a VIP from the `chance` of each backend.
     #[must_use]
     pub fn build(vip: &Vip, chance: impl Fn(&Backend) -> Chance) -> Self {
         Table::build(vip, chance).side
     }
 
-    /// The sum of the weights that the table was built with.
+    /// Sum of the weights that the ring is built with.
     pub(super) fn total_weight(&self) -> u64 {
         let eligible = self.members.iter().filter(|member| member.eligible);
         eligible.map(|member| u64::from(member.weight)).sum()
@@ -137,7 +137,7 @@ impl Side {
     }
 }
 
-/// A side with its slots.
+/// A side with the owner of each slot.
 struct Table {
     side: Side,
     slots: Vec<MemberIndex>,
@@ -161,7 +161,7 @@ impl Table {
             .collect();
         let slots = ring::build(&walkers, vip.ring_size);
         for slot in &slots {
-            // NO_MEMBER is no one's index.
+            // NO_MEMBER is no member's index.
             if let Some(member) = members.get_mut(usize::from(*slot)) {
                 member.slots += 1;
             }
@@ -173,7 +173,7 @@ impl Table {
         }
     }
 
-    /// Whose each slot is; `None`: nobody's.
+    /// The owner of each slot; none if it has no member.
     fn owners(&self) -> impl Iterator<Item = Option<Identity>> {
         let owner = |slot: &MemberIndex| self.side.members.get(usize::from(*slot));
         self.slots
@@ -181,7 +181,7 @@ impl Table {
             .map(move |slot| owner(slot).map(SideMember::identity))
     }
 
-    /// Slots that are another's in `after`; all, if there are more or fewer.
+    /// Slots whose owner differs in `after`; all, if the ring sizes differ.
     fn moved(&self, after: &Self) -> u32 {
         if self.slots.len() != after.slots.len() {
             return after.side.ring_size;
