@@ -1,79 +1,75 @@
 //! The sequential test right after a change.
 //!
-//! Wald's sequential probability ratio test (A. Wald, "Sequential tests of statistical hypotheses",
-//! Annals of Mathematical Statistics 16, 1945) needs the fewest flows of all tests with its errors. Each member has
-//! two of them: whether it gets far more than the **table** gives it, and, where the table itself gives it far more than a
-//! **fair** share and than it had, whether it really gets that.
+//! Wald's sequential probability ratio test (A. Wald, "Sequential tests of statistical hypotheses", Annals of
+//! Mathematical Statistics 16, 1945) needs the fewest flows of all tests with the same error rates. Each member has two:
+//! against its **table** share, and, if the table gives it far more than a **fair** share and its former share, against
+//! the fair share.
 
 use std::sync::Arc;
 
 use super::{Thresholds, evidence::Alternative};
 
-/// Logarithm of the odds at which a change is taken back, for one member: one false in 10,000.
+/// Log likelihood ratio that rolls a change back, for one member: one error in 10,000.
 const ROLL_BACK: f64 = 9.2;
-/// Logarithm of the odds at which a member is taken for well: one in a hundred is not.
+/// Log likelihood ratio that accepts a member: one error in 100.
 const ACCEPT: f64 = -4.6;
-/// Times a share that is tested for.
+/// Multiple of the table share that is the alternative hypothesis.
 const TWICE: f64 = 2.0;
-/// Observations that must speak against a change.
+/// Fewest observations that roll a change back.
 const LEAST_OBSERVATIONS: f64 = 3.0;
-/// Share that a member without slots is tested with.
+/// Share assumed for a member without slots.
 const LEAST_SHARE: f64 = 1e-4;
 
-/// A member as a change left it.
+/// A member after a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangedMember {
-    /// Its name.
     pub name: Arc<str>,
     /// Table share after the change; 0 if it should get nothing.
     pub table_share: f64,
-    /// Table share before; 0 for a new one.
+    /// Table share before; 0 for a new member.
     pub share_before: f64,
-    /// New flows a second that it can take, if that is known.
+    /// New flows per second that it can take, if known.
     pub capacity: Option<f64>,
 }
 
-/// What the counts since a change say about it.
+/// Result of the test.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Every member gets what it should.
+    /// All members get their shares.
     Accept,
     /// A member gets too much.
     RollBack {
-        /// The member.
         member: Arc<str>,
-        /// Logarithm of the likelihood ratio.
+        /// Log likelihood ratio, nats.
         llr: f64,
-        /// The part of the flows since the change that it got.
+        /// Observed share of the flows since the change.
         observed_share: f64,
-        /// The part that it should have got.
+        /// Expected share.
         expected_share: f64,
-        /// What it was held against.
         against: Reference,
     },
-    /// Not enough flows yet to tell.
+    /// Not enough flows yet.
     Undecided,
 }
 
-/// What a member's flows are held against.
+/// What the flows of a member are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reference {
-    /// Its share of the new table: the traffic does not follow the table.
+    /// The new table share: the traffic does not follow the table.
     Table,
-    /// A fair share, or its share before: the traffic follows the table, and the table is wrong.
+    /// A fair or its former share: the traffic follows the table, and the table is wrong.
     Fair,
 }
 
-/// One test of one member.
 #[derive(Clone, Copy, Debug)]
 struct Test {
     share: f64,
     alternative: Alternative,
     llr: f64,
     expected: f64,
-    /// Whether it was once taken for well. What comes after must begin again at [`ACCEPT`], not at
-    /// whatever minutes of good traffic have gathered.
-    well: bool,
+    /// Whether the sum has reached [`ACCEPT`], which is also its lower limit: a later fault does not have to outweigh
+    /// minutes of good traffic.
+    accepted: bool,
 }
 
 impl Test {
@@ -83,24 +79,24 @@ impl Test {
             alternative: Alternative::new(times),
             llr: 0.0,
             expected: 0.0,
-            well: false,
+            accepted: false,
         }
     }
 
-    fn add(&mut self, got: f64, all: f64, dispersion: f64, most: f64) {
+    fn add(&mut self, observed: f64, all: f64, dispersion: f64, most: f64) {
         let expected = all * self.share;
-        let gain = self.alternative.gain(got, expected) / dispersion;
+        let gain = self.alternative.gain(observed, expected) / dispersion;
         self.llr += gain.min(most);
-        self.well |= self.llr <= ACCEPT;
+        self.accepted |= self.llr <= ACCEPT;
         self.llr = self.llr.max(ACCEPT);
         self.expected += expected;
     }
 }
 
 #[derive(Clone, Debug)]
-struct Trial {
+struct MemberTest {
     name: Arc<str>,
-    got: f64,
+    observed: f64,
     table: Test,
     fair: Option<Test>,
     last: Option<u64>,
@@ -109,16 +105,15 @@ struct Trial {
 /// A sequential probability ratio test for each member of a VIP after a change.
 #[derive(Clone, Debug)]
 pub struct AfterChange {
-    trials: Vec<Trial>,
+    members: Vec<MemberTest>,
     dispersion: f64,
     roll_back: f64,
     all: f64,
 }
 
 impl AfterChange {
-    /// Begins; `dispersion` is [`super::Detector::dispersion`] of the time before the change (1 if
-    /// unknown), `allowed_share` the share that the guard lets any member have (`vip.guard.max_share`): up to it
-    /// a table that is obeyed is not held against the change.
+    /// `dispersion` is [`super::Detector::dispersion`] before the change (1 if unknown). `allowed_share` is
+    /// `vip.guard.max_share`: up to this share, a table that the traffic follows is accepted.
     #[must_use]
     pub fn new(
         thresholds: &Thresholds,
@@ -133,103 +128,102 @@ impl AfterChange {
             let part = member.capacity.zip(capacity.filter(|&all| all > 0.0));
             part.map_or(even, |(own, all)| own / all)
         };
-        let trial = |member: ChangedMember| {
+        let new_test = |member: ChangedMember| {
             let reference = fair(&member).max(member.share_before).max(LEAST_SHARE);
             let limit = thresholds
                 .concentrated(reference)
                 .max(allowed_share.unwrap_or(0.0));
             let concentrated = member.table_share > limit;
-            Trial {
+            MemberTest {
                 table: Test::new(member.table_share.max(LEAST_SHARE), TWICE),
                 fair: concentrated.then(|| Test::new(reference, limit / reference)),
                 name: member.name,
-                got: 0.0,
+                observed: 0.0,
                 last: None,
             }
         };
-        let trials: Vec<Trial> = members.into_iter().map(trial).collect();
+        let members: Vec<MemberTest> = members.into_iter().map(new_test).collect();
         Self {
-            // One in 10,000 for all members together, not for each of a thousand.
-            roll_back: ROLL_BACK + (trials.len().max(1) as f64).ln(),
-            trials,
+            // One error in 10,000 for all members together.
+            roll_back: ROLL_BACK + (members.len().max(1) as f64).ln(),
+            members,
             dispersion: dispersion.max(1.0),
             all: 0.0,
         }
     }
 
-    /// Takes the new flows of each member (totals that grow, in the order of the members), about once a
-    /// second. The first call tells where they stand: what came before it does not count.
+    /// Adds the totals of new flows of each member, in the order of the members, about once per second. The first call
+    /// sets the start of the totals.
     ///
     /// # Panics
     ///
-    /// When there is not one number for each member.
+    /// If the number of totals is not the number of members.
     pub fn observe(&mut self, new_flows: &[u64]) -> Verdict {
         assert_eq!(
             new_flows.len(),
-            self.trials.len(),
+            self.members.len(),
             "a count for each member"
         );
-        let came: Vec<f64> = self
-            .trials
+        let counts: Vec<f64> = self
+            .members
             .iter_mut()
             .zip(new_flows)
-            .map(|(trial, &now)| {
-                let before = trial.last.replace(now).unwrap_or(now);
+            .map(|(member, &now)| {
+                let before = member.last.replace(now).unwrap_or(now);
                 now.checked_sub(before).unwrap_or(now) as f64
             })
             .collect();
-        let all: f64 = came.iter().sum();
+        let all: f64 = counts.iter().sum();
         self.all += all;
         let most = self.roll_back / LEAST_OBSERVATIONS;
-        for (trial, &got) in self.trials.iter_mut().zip(&came) {
-            trial.got += got;
-            trial.table.add(got, all, self.dispersion, most);
-            if let Some(fair) = &mut trial.fair {
-                fair.add(got, all, self.dispersion, most);
+        for (member, &observed) in self.members.iter_mut().zip(&counts) {
+            member.observed += observed;
+            member.table.add(observed, all, self.dispersion, most);
+            if let Some(fair) = &mut member.fair {
+                fair.add(observed, all, self.dispersion, most);
             }
         }
         self.verdict()
     }
 
-    /// Tells that health changed the table in the meantime: the shares that count from now on, in the order
-    /// of the members.
+    /// Sets new table shares, in the order of the members, after a health change.
     ///
     /// # Panics
     ///
-    /// When there is not one share for each member.
+    /// If the number of shares is not the number of members.
     pub fn table_changed(&mut self, table_shares: &[f64]) {
         assert_eq!(
             table_shares.len(),
-            self.trials.len(),
+            self.members.len(),
             "a share for each member"
         );
-        for (trial, &share) in self.trials.iter_mut().zip(table_shares) {
-            trial.table.share = share.max(LEAST_SHARE);
+        for (member, &share) in self.members.iter_mut().zip(table_shares) {
+            member.table.share = share.max(LEAST_SHARE);
         }
     }
 
     fn verdict(&self) -> Verdict {
-        let mut worst: Option<(&Trial, &Test, Reference)> = None;
-        let mut all_well = self.all > 0.0;
-        for trial in &self.trials {
-            let fair = trial.fair.as_ref().map(|test| (test, Reference::Fair));
-            for (test, against) in fair.into_iter().chain([(&trial.table, Reference::Table)]) {
-                all_well &= test.well;
+        let mut worst: Option<(&MemberTest, &Test, Reference)> = None;
+        let mut all_accepted = self.all > 0.0;
+        for member in &self.members {
+            let fair = member.fair.as_ref().map(|test| (test, Reference::Fair));
+            for (test, against) in fair.into_iter().chain([(&member.table, Reference::Table)]) {
+                all_accepted &= test.accepted;
                 let worse = worst.is_none_or(|(_, other, _)| test.llr > other.llr);
                 if test.llr >= self.roll_back && worse {
-                    worst = Some((trial, test, against));
+                    worst = Some((member, test, against));
                 }
             }
         }
         match worst {
-            Some((trial, test, against)) => Verdict::RollBack {
-                member: trial.name.clone(),
+            Some((member, test, against)) => Verdict::RollBack {
+                member: member.name.clone(),
                 llr: test.llr,
-                observed_share: trial.got / self.all.max(1.0),
+                observed_share: member.observed / self.all.max(1.0),
                 expected_share: test.expected / self.all.max(1.0),
                 against,
             },
-            None if all_well => Verdict::Accept,
+            None if all_accepted => Verdict::Accept,
             None => Verdict::Undecided,
         }
     }

@@ -1,59 +1,58 @@
-//! Concentration: the table says that one member gets far more than others, and is obeyed.
+//! Concentration: the table gives one member far more than the others, and the traffic follows it.
 //!
-//! The share is held against what an even spread over the capacities would give (an even spread, where capacities are
-//! not known) and against the member's own share before the last revision, whichever is more. Where no
-//! revision moved the member and capacities are not known, unequal shares are what somebody wanted.
+//! The reference is the member's share of the capacity (an even share if capacities are unknown) or its share before the
+//! last revision, whichever is larger. If no revision changed the member's share and capacities are unknown, unequal
+//! shares are taken as intended.
 
 use std::collections::HashMap;
 
 use super::{
     Change, Member, Observation, Thresholds,
-    counts::{Came, Step, rearranged},
-    evidence::{Alternative, Bounds, Direction, Stretch},
-    raised::Raised,
+    counts::{MemberCounts, Step, rearranged},
+    deviation::Deviation,
+    evidence::{Alternative, Bounds, Cusum, Direction},
 };
 
-/// What a member's share is held against.
+/// What the share of a member is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Held {
-    /// The share that it should have.
+pub(super) struct Criterion {
+    /// The expected share.
     pub(super) reference: f64,
-    /// The share that is too much.
+    /// The share above which it is a concentration.
     pub(super) limit: f64,
-    /// Whether the reference is from capacities.
+    /// Whether the reference is the share of the capacity.
     pub(super) by_capacity: bool,
 }
 
-/// A member whose share is too much, and what that was held against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Concentrated {
-    pub(super) raised: Raised,
-    pub(super) held: Held,
+    pub(super) raised: Deviation,
+    pub(super) criterion: Criterion,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Watched {
-    stretch: Stretch,
+struct MemberState {
+    cusum: Cusum,
     raised: Option<Concentrated>,
 }
 
-/// The watch over concentration.
+/// Detects concentration.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Concentration {
-    members: Vec<Watched>,
+    members: Vec<MemberState>,
     any_raised: bool,
-    before: Before,
+    before: SharesBefore,
 }
 
-/// What the members had before the last revision that gave them more. Looked up by name once, not each second: there may be
-/// thousands of them.
+/// Shares before the last revision that raised them, by member. Looked up by name once per revision, because there may
+/// be thousands of members.
 #[derive(Clone, Debug, Default)]
-struct Before {
+struct SharesBefore {
     revision: Option<u64>,
     shares: Vec<Option<f64>>,
 }
 
-impl Before {
+impl SharesBefore {
     fn learn(&mut self, change: Option<&Change>, members: &[Member]) {
         let revision = change.map(|change| change.revision);
         if self.revision == revision && self.shares.len() == members.len() {
@@ -70,17 +69,17 @@ impl Before {
     }
 }
 
-/// The even share of each member: over capacities if all are known.
-struct Fair {
+/// Fair shares: by capacity if all capacities are known, otherwise even.
+struct FairShares {
     capacity: Option<f64>,
     even: f64,
 }
 
-impl Fair {
+impl FairShares {
     fn of(members: &[Member], step: &Step) -> Self {
         let mut total = Some(0.0);
-        for (member, came) in members.iter().zip(&step.members) {
-            if came.eligible {
+        for (member, counts) in members.iter().zip(&step.members) {
+            if counts.eligible {
                 total = total
                     .zip(member.capacity)
                     .map(|(sum, capacity)| sum + capacity);
@@ -96,7 +95,7 @@ impl Fair {
 impl Concentration {
     pub(super) fn rearrange(&mut self, places: &[Option<usize>]) {
         self.members = rearranged(&self.members, places);
-        self.before = Before::default();
+        self.before = SharesBefore::default();
     }
 
     pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &Concentrated)> {
@@ -104,37 +103,37 @@ impl Concentration {
         members
             .iter()
             .enumerate()
-            .filter_map(|(member, watched)| Some((member, watched.raised.as_ref()?)))
+            .filter_map(|(member, state)| Some((member, state.raised.as_ref()?)))
     }
 
     pub(super) fn observe(&mut self, seen: &Observation<'_>, step: &Step, thresholds: &Thresholds) {
         let change = seen
             .change
             .filter(|change| step.now_s - change.at_s <= thresholds.revision_memory_s);
-        let fair = Fair::of(seen.members, step);
+        let fair = FairShares::of(seen.members, step);
         if change.is_none() && fair.capacity.is_none() && !self.any_raised {
             return;
         }
         self.before.learn(change, seen.members);
         let wanted = thresholds.evidence(step.eligible);
         self.any_raised = false;
-        for (place, came) in step.members.iter().enumerate() {
+        for (place, counts) in step.members.iter().enumerate() {
             let member = &seen.members[place];
-            let held = held(member, &fair, self.before.shares[place], thresholds)
-                .filter(|held| came.share > held.limit);
-            let watched = &mut self.members[place];
-            watched.observe(held, came, step, wanted, thresholds);
-            self.any_raised |= watched.raised.is_some();
+            let criterion = criterion(member, &fair, self.before.shares[place], thresholds)
+                .filter(|criterion| counts.share > criterion.limit);
+            let state = &mut self.members[place];
+            state.observe(criterion, counts, step, wanted, thresholds);
+            self.any_raised |= state.raised.is_some();
         }
     }
 }
 
-fn held(
+fn criterion(
     member: &Member,
-    fair: &Fair,
+    fair: &FairShares,
     before: Option<f64>,
     thresholds: &Thresholds,
-) -> Option<Held> {
+) -> Option<Criterion> {
     let by_capacity = fair
         .capacity
         .zip(member.capacity)
@@ -144,45 +143,46 @@ fn held(
         (None, Some(share)) => share,
         (Some(before), share) => before.max(share.unwrap_or(fair.even)),
     };
-    Some(Held {
+    Some(Criterion {
         reference,
         limit: thresholds.concentrated(reference),
         by_capacity: by_capacity.is_some_and(|share| share == reference),
     })
 }
 
-impl Watched {
+impl MemberState {
     fn observe(
         &mut self,
-        held: Option<Held>,
-        came: &Came,
+        criterion: Option<Criterion>,
+        counts: &MemberCounts,
         step: &Step,
         wanted: f64,
         thresholds: &Thresholds,
     ) {
-        if let Some(Concentrated { raised, held }) = &mut self.raised {
-            raised.add(came.flows, step.flows * held.reference);
-            let half = f64::midpoint(1.0, held.limit / held.reference);
-            if !came.eligible || raised.is_over(thresholds, |_, ratio| ratio < half) {
+        if let Some(Concentrated { raised, criterion }) = &mut self.raised {
+            raised.add(counts.flows, step.flows * criterion.reference);
+            let half = f64::midpoint(1.0, criterion.limit / criterion.reference);
+            if !counts.eligible || raised.is_cleared(thresholds, |_, ratio| ratio < half) {
                 *self = Self::default();
             }
             return;
         }
-        let Some(held) = held else {
-            self.stretch = Stretch::default();
+        let Some(criterion) = criterion else {
+            self.cusum = Cusum::default();
             return;
         };
-        let expected = step.flows * held.reference;
-        let gain = Alternative::new(held.limit / held.reference).gain(came.flows, expected);
+        let expected = step.flows * criterion.reference;
+        let gain =
+            Alternative::new(criterion.limit / criterion.reference).gain(counts.flows, expected);
         let bounds = Bounds {
             step: wanted / f64::from(thresholds.least_seconds.max(1)),
             sum: 2.0 * wanted,
         };
-        self.stretch
-            .add(gain, came.flows, expected, bounds, step.began_s());
-        if self.stretch.llr >= wanted && self.stretch.got > self.stretch.expected {
-            let raised = Raised::new(Direction::Over, self.stretch, step.now_s);
-            self.raised = Some(Concentrated { raised, held });
+        self.cusum
+            .add(gain, counts.flows, expected, bounds, step.began_s());
+        if self.cusum.llr >= wanted && self.cusum.observed > self.cusum.expected {
+            let raised = Deviation::new(Direction::Over, self.cusum, step.now_s);
+            self.raised = Some(Concentrated { raised, criterion });
         }
     }
 }

@@ -1,76 +1,75 @@
-//! From totals to what came in one step: members kept apart by name, resets and gaps seen.
+//! Turns totals into counts per time step. Members are matched by name; counter resets and gaps are detected.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Facts, Member, Observation};
 
-/// A gap after which the counts of a step say nothing about when they came.
+/// Longest step, seconds: the counts of a longer one cannot be attributed to a time.
 const LONGEST_STEP_S: f64 = 60.0;
-/// Share that a member without slots is tested with: what it should get is nothing, and no ratio has that.
+/// Share assumed for a member without slots: a ratio to 0 is undefined.
 const LEAST_SHARE: f64 = 1e-4;
 
-/// What came between two observations.
+/// Counts between two observations.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Step {
     pub(super) now_s: f64,
     pub(super) length_s: f64,
     /// New flows of all members.
     pub(super) flows: f64,
-    pub(super) members: Vec<Came>,
-    /// Whether the table was the same throughout, as far as one can know.
+    pub(super) members: Vec<MemberCounts>,
+    /// Whether the table was unchanged during the step, as far as can be known.
     pub(super) stable: bool,
-    /// Whether flows of before a change are counted again, so that shares say little.
+    /// Whether existing flows are counted as new, so that shares are not evaluated.
     pub(super) suspended: bool,
-    /// Members that should get new flows.
+    /// Number of members that should get new flows.
     pub(super) eligible: usize,
     /// Whether packets and bytes are counted.
     pub(super) has_volume: bool,
 }
 
 impl Step {
-    /// When it began.
     pub(super) fn began_s(&self) -> f64 {
         self.now_s - self.length_s
     }
 }
 
-/// What came for a member.
+/// Counts of a member in a step.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Came {
+pub(super) struct MemberCounts {
     pub(super) flows: f64,
     pub(super) packets: f64,
     pub(super) bytes: f64,
     pub(super) share: f64,
-    /// The largest share that the member had in the step, or shortly before.
+    /// The largest share of the member in the last three observations.
     pub(super) most_share: f64,
-    /// The smallest.
+    /// The smallest of these shares.
     pub(super) least_share: f64,
     pub(super) eligible: bool,
 }
 
-/// What is kept of a member from one observation to the next.
+/// A member at the previous observation.
 #[derive(Clone, Copy, Debug, Default)]
-struct Kept {
+struct Previous {
     totals: Option<[u64; 3]>,
-    /// Its share in the last two observations.
+    /// Shares of the last two observations, newest first.
     shares: [f64; 2],
 }
 
-/// The members, and what they had.
+/// Members by name, with their last totals.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Roster {
+pub(super) struct MemberIndex {
     names: Vec<Arc<str>>,
     places: HashMap<Arc<str>, usize>,
-    kept: Vec<Kept>,
+    previous: Vec<Previous>,
     last_s: Option<f64>,
     since_change: u32,
 }
 
-/// Observations that a table which changed casts doubt on: counts and shares are not read in one moment.
-const DOUBT: u32 = 3;
+/// Observations after a table change in which counts and shares may be of different moments.
+const UNSTABLE_FOR: u32 = 3;
 
-fn came_since(before: u64, now: u64) -> u64 {
-    // A smaller number means that counting began anew: all of it is new.
+fn increase(before: u64, now: u64) -> u64 {
+    // A smaller total means that the counter was reset.
     now.checked_sub(before).unwrap_or(now)
 }
 
@@ -78,7 +77,7 @@ fn same(name: &Arc<str>, member: &Member) -> bool {
     Arc::ptr_eq(name, &member.name) || *name == member.name
 }
 
-impl Roster {
+impl MemberIndex {
     pub(super) fn names(&self) -> &[Arc<str>] {
         &self.names
     }
@@ -87,7 +86,7 @@ impl Roster {
         self.places.get(name).copied()
     }
 
-    /// Takes the members as they are now; where they had been, if there are others than before.
+    /// Updates the list of members. Returns the old index of each if the list changed.
     pub(super) fn take(&mut self, members: &[Member]) -> Option<Vec<Option<usize>>> {
         let unchanged = self.names.len() == members.len()
             && self.names.iter().zip(members).all(|(n, m)| same(n, m));
@@ -98,15 +97,15 @@ impl Roster {
             .iter()
             .map(|member| self.place(&member.name))
             .collect();
-        self.kept = rearranged(&self.kept, &places);
+        self.previous = rearranged(&self.previous, &places);
         self.names = members.iter().map(|member| member.name.clone()).collect();
         self.places = self.names.iter().cloned().zip(0..).collect();
         self.since_change = 0;
         Some(places)
     }
 
-    /// What came since the last observation. False when that can't be told: it is the first, time
-    /// went back, or too much of it went by.
+    /// Computes the counts since the last observation. Returns false if there are none: at the first observation, when
+    /// time went back, or after too long a gap.
     pub(super) fn step(&mut self, seen: &Observation<'_>, facts: Facts, step: &mut Step) -> bool {
         let length_s = self.last_s.map(|last_s| seen.at_s - last_s);
         if length_s.is_some_and(|length_s| length_s <= 0.0) {
@@ -121,42 +120,42 @@ impl Roster {
         step.members.clear();
         self.since_change = self.since_change.saturating_add(1);
         step.suspended = seen.in_transition && !facts.tcp;
-        for (kept, member) in self.kept.iter_mut().zip(seen.members) {
-            let came = kept.came(member);
-            if came.share != kept.shares[0] {
+        for (previous, member) in self.previous.iter_mut().zip(seen.members) {
+            let counts = previous.counts(member);
+            if counts.share != previous.shares[0] {
                 self.since_change = 0;
             }
-            kept.shares = [came.share, kept.shares[0]];
-            step.flows += came.flows;
-            step.eligible += usize::from(came.eligible);
-            step.has_volume |= came.packets > 0.0;
-            step.members.push(came);
+            previous.shares = [counts.share, previous.shares[0]];
+            step.flows += counts.flows;
+            step.eligible += usize::from(counts.eligible);
+            step.has_volume |= counts.packets > 0.0;
+            step.members.push(counts);
         }
-        step.stable = self.since_change >= DOUBT;
+        step.stable = self.since_change >= UNSTABLE_FOR;
         length_s.is_some_and(|length_s| length_s <= LONGEST_STEP_S)
     }
 }
 
-impl Kept {
-    fn came(&mut self, member: &Member) -> Came {
+impl Previous {
+    fn counts(&mut self, member: &Member) -> MemberCounts {
         let now = [member.new_flows, member.packets, member.bytes];
         let before = self.totals.replace(now).unwrap_or(now);
-        let came = |which: usize| came_since(before[which], now[which]) as f64;
+        let counts = |which: usize| increase(before[which], now[which]) as f64;
         let share = member.table_share;
-        let [last, last_but_one] = self.shares;
-        Came {
-            flows: came(0),
-            packets: came(1),
-            bytes: came(2),
+        let [last, before_last] = self.shares;
+        MemberCounts {
+            flows: counts(0),
+            packets: counts(1),
+            bytes: counts(2),
             share,
-            most_share: share.max(last).max(last_but_one).max(LEAST_SHARE),
-            least_share: share.min(last).min(last_but_one),
+            most_share: share.max(last).max(before_last).max(LEAST_SHARE),
+            least_share: share.min(last).min(before_last),
             eligible: member.phase.is_eligible() && share > 0.0,
         }
     }
 }
 
-/// The same things for other members: for each, what it had where it was.
+/// Reorders values for a new list of members; `places` has the old index of each.
 pub(super) fn rearranged<T: Clone + Default>(had: &[T], places: &[Option<usize>]) -> Vec<T> {
     places
         .iter()

@@ -1,32 +1,32 @@
-//! The watch over one VIP.
+//! The detector of one VIP.
 
 use super::{
-    Affected, Cause, Elephant, Facts, Finding, Kind, Observation, Samples, Thresholds, Weight,
+    Affected, Cause, Elephant, Facts, Finding, Kind, Observation, Samples, Severity, Thresholds,
+    black_holes::BlackHoles,
     concentration::Concentration,
-    counts::{Roster, Step},
+    counts::{MemberIndex, Step},
     diagnosis::{Context, Diagnosis},
     evidence::Direction,
     intended::Intended,
     shares::Shares,
-    silence::Silence,
     spike::Spike,
     volume::{Flow, Unit, Volume},
 };
 
-/// How long sampled flows are believed, seconds.
+/// How long sampled flows are used, seconds.
 const SAMPLES_FOR_S: f64 = 60.0;
 
-/// The watch over one VIP: counts in, findings out.
+/// Monitors one VIP: counts in, findings out.
 #[derive(Clone, Debug)]
 pub struct Detector {
     thresholds: Thresholds,
     facts: Facts,
-    roster: Roster,
+    index: MemberIndex,
     step: Step,
     shares: Shares,
     concentration: Concentration,
     intended: Intended,
-    silence: Silence,
+    black_holes: BlackHoles,
     volume: Volume,
     spike: Spike,
     samples: Option<(f64, Samples)>,
@@ -34,19 +34,19 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// A watch that has seen nothing yet.
+    /// A detector without history.
     #[must_use]
     pub fn new(thresholds: Thresholds, facts: Facts) -> Self {
         let shares = Shares::new(&thresholds, facts.independent);
         Self {
             thresholds,
             facts,
-            roster: Roster::default(),
+            index: MemberIndex::default(),
             step: Step::default(),
             shares,
             concentration: Concentration::default(),
             intended: Intended::default(),
-            silence: Silence::default(),
+            black_holes: BlackHoles::default(),
             volume: Volume::default(),
             spike: Spike::default(),
             samples: None,
@@ -54,11 +54,10 @@ impl Detector {
         }
     }
 
-    /// Takes what was counted, and returns the findings that are on: those raised now and those that
-    /// stay; what ended is not among them any more.
+    /// Adds an observation and returns the current findings: new ones and those that are not cleared yet.
     pub fn observe(&mut self, seen: &Observation<'_>) -> &[Finding] {
         self.take_members(seen);
-        if !self.roster.step(seen, self.facts, &mut self.step) {
+        if !self.index.step(seen, self.facts, &mut self.step) {
             return &self.findings;
         }
         self.take_samples(seen);
@@ -69,13 +68,13 @@ impl Detector {
             let flows = samples.elephants.iter();
             let place = |flow: &Elephant| {
                 let rates = [flow.bytes_per_s, flow.packets_per_s];
-                Some((self.roster.place(&flow.member)?, rates))
+                Some((self.index.place(&flow.member)?, rates))
             };
             flows.filter_map(place).collect()
         });
         self.volume.observe(step, &flows, thresholds);
         if self.facts.tcp {
-            self.silence.observe(step, thresholds);
+            self.black_holes.observe(step, thresholds);
         }
         self.intended.observe(seen, step);
         if !step.suspended {
@@ -86,36 +85,34 @@ impl Detector {
         &self.findings
     }
 
-    /// The findings that are on.
+    /// The current findings.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Overdispersion of the VIP (φ): 1 when every flow chooses by itself.
+    /// Overdispersion of the VIP (φ): 1 if all flows are independent.
     #[must_use]
     pub fn dispersion(&self) -> f64 {
         self.shares.phi()
     }
 
-    /// Other thresholds from now on; what was learned and what is on stays. The lengths of the windows
-    /// stay as they were.
+    /// Replaces the thresholds. Estimates, findings and the lengths of the windows stay.
     pub fn set_thresholds(&mut self, thresholds: Thresholds) {
         self.thresholds = thresholds;
     }
 
-    /// What does not change while the VIP lives.
     #[must_use]
     pub fn facts(&self) -> Facts {
         self.facts
     }
 
     fn take_members(&mut self, seen: &Observation<'_>) {
-        if let Some(places) = self.roster.take(seen.members) {
+        if let Some(places) = self.index.take(seen.members) {
             self.shares.rearrange(&places);
             self.concentration.rearrange(&places);
             self.intended.rearrange();
-            self.silence.rearrange(&places);
+            self.black_holes.rearrange(&places);
             self.volume.rearrange(&places);
         }
     }
@@ -124,8 +121,8 @@ impl Detector {
         if let Some(samples) = seen.samples {
             if self.facts.tcp {
                 let eligible = self.step.eligible;
-                self.silence
-                    .take_samples(samples, &self.roster, eligible, &self.thresholds);
+                self.black_holes
+                    .take_samples(samples, &self.index, eligible, &self.thresholds);
             }
             self.samples = Some((seen.at_s, samples.clone()));
         }
@@ -136,14 +133,14 @@ impl Detector {
         }
     }
 
-    /// Makes the findings anew: what a finding says may become more certain while it is on.
+    /// Rebuilds the findings: their causes may become more certain over time.
     fn report(&mut self, seen: &Observation<'_>) {
         self.findings.clear();
         let context = Context {
             seen,
             step: &self.step,
-            roster: &self.roster,
-            silence: &self.silence,
+            index: &self.index,
+            black_holes: &self.black_holes,
             spike: &self.spike,
             samples: self.samples.as_ref().map(|(_, samples)| samples),
             thresholds: &self.thresholds,
@@ -155,7 +152,7 @@ impl Detector {
         };
         report.table(&self.intended);
         report.concentration(&self.concentration);
-        report.holes(&self.silence);
+        report.black_holes(&self.black_holes);
         report.shares(&self.shares);
         report.transition(&self.shares);
         report.volume(&self.volume);
@@ -163,7 +160,6 @@ impl Detector {
     }
 }
 
-/// Findings that are being written.
 struct Report<'a> {
     context: Context<'a>,
     findings: &'a mut Vec<Finding>,
@@ -181,7 +177,7 @@ impl Report<'_> {
     ) {
         let Diagnosis {
             cause,
-            weight,
+            severity,
             evidence,
         } = diagnosis;
         let same = |finding: &&mut Finding| finding.kind == kind && finding.cause == cause;
@@ -190,7 +186,7 @@ impl Report<'_> {
             finding
                 .members
                 .sort_by(|a, b| b.z.abs().total_cmp(&a.z.abs()));
-            finding.weight = finding.weight.max(weight);
+            finding.severity = finding.severity.max(severity);
             finding.since_s = finding.since_s.min(since_s);
             finding.raised_s = finding.raised_s.min(raised_s);
             finding.evidence.extend(evidence);
@@ -198,7 +194,7 @@ impl Report<'_> {
         }
         self.findings.push(Finding {
             kind,
-            weight,
+            severity,
             members: vec![affected],
             since_s,
             raised_s,
@@ -207,15 +203,21 @@ impl Report<'_> {
         });
     }
 
-    fn affected(&self, member: usize, got: f64, expected: f64, expected_share: f64) -> Affected {
-        let ratio = got / expected.max(f64::MIN_POSITIVE);
+    fn affected(
+        &self,
+        member: usize,
+        observed: f64,
+        expected: f64,
+        expected_share: f64,
+    ) -> Affected {
+        let ratio = observed / expected.max(f64::MIN_POSITIVE);
         let spread = (expected * (1.0 - expected_share)).max(1.0).sqrt();
         Affected {
-            name: self.context.roster.names()[member].clone(),
+            name: self.context.index.names()[member].clone(),
             ratio,
             observed_share: (ratio * expected_share).min(1.0),
             expected_share,
-            z: (got - expected) / spread,
+            z: (observed - expected) / spread,
         }
     }
 
@@ -227,7 +229,7 @@ impl Report<'_> {
             };
             let share = self.context.step.members[member].share;
             let expected = shares.expected(raised, share, self.context.thresholds);
-            let mut affected = self.affected(member, raised.got, expected, share);
+            let mut affected = self.affected(member, raised.observed, expected, share);
             affected.z /= shares.phi().sqrt();
             let diagnosis = self.context.of_share(member, raised, expected);
             self.add(kind, affected, raised.since_s, raised.raised_s, diagnosis);
@@ -240,7 +242,7 @@ impl Report<'_> {
         };
         for (member, counted) in off {
             let share = self.context.step.members[member].share;
-            let affected = self.affected(member, counted.got, counted.most, share);
+            let affected = self.affected(member, counted.observed, counted.expected_max, share);
             let diagnosis = Context::of_transition();
             self.add(Kind::Overload, affected, since_s, since_s, diagnosis);
         }
@@ -249,8 +251,8 @@ impl Report<'_> {
     fn concentration(&mut self, concentration: &Concentration) {
         for (member, concentrated) in concentration.raised() {
             let raised = &concentrated.raised;
-            let reference = concentrated.held.reference;
-            let affected = self.affected(member, raised.got, raised.expected, reference);
+            let reference = concentrated.criterion.reference;
+            let affected = self.affected(member, raised.observed, raised.expected, reference);
             let diagnosis = self.context.of_concentration(member, concentrated);
             let (since_s, raised_s) = (raised.since_s, raised.raised_s);
             self.add(Kind::Concentration, affected, since_s, raised_s, diagnosis);
@@ -258,55 +260,56 @@ impl Report<'_> {
     }
 
     fn table(&mut self, intended: &Intended) {
-        let Some((since_s, raised_s, off)) = intended.raised() else {
+        let Some((since_s, raised_s, deviations)) = intended.raised() else {
             return;
         };
-        for off in off {
-            let name = self.context.roster.names()[off.member].clone();
-            let weight = match off.ratio() {
-                _ if !off.matters(self.context.thresholds) => Weight::Note,
-                ratio if (0.5..2.0).contains(&ratio) => Weight::Warning,
-                _ => Weight::Critical,
+        for deviation in deviations {
+            let name = self.context.index.names()[deviation.member].clone();
+            let severity = match deviation.ratio() {
+                _ if !deviation.matters(self.context.thresholds) => Severity::Note,
+                ratio if (0.5..2.0).contains(&ratio) => Severity::Warning,
+                _ => Severity::Critical,
             };
             let evidence = vec![format!(
-                "{name} has {:.2} % of the table; {:.2} % is intended",
-                off.table * 100.0,
-                off.intended * 100.0
+                "{name} has {:.2} % of the table; intended {:.2} %",
+                deviation.table * 100.0,
+                deviation.intended * 100.0
             )];
             let affected = Affected {
                 name,
-                ratio: off.ratio(),
-                observed_share: off.table,
-                expected_share: off.intended,
-                z: (off.table - off.intended) * f64::from(self.context.seen.ring_size).sqrt(),
+                ratio: deviation.ratio(),
+                observed_share: deviation.table,
+                expected_share: deviation.intended,
+                z: (deviation.table - deviation.intended)
+                    * f64::from(self.context.seen.ring_size).sqrt(),
             };
             let cause = Cause::TableNotIntended;
             let diagnosis = Diagnosis {
                 cause,
-                weight,
+                severity,
                 evidence,
             };
             self.add(Kind::TableSkew, affected, since_s, raised_s, diagnosis);
         }
     }
 
-    fn holes(&mut self, silence: &Silence) {
-        for (member, hole) in silence.holes() {
-            let (own, others) = silence.packets_per_flow(member);
+    fn black_holes(&mut self, black_holes: &BlackHoles) {
+        for (member, found) in black_holes.raised() {
+            let (own, others) = black_holes.packets_per_flow(member);
             let share = self.context.step.members[member].share;
             let affected = Affected {
-                name: self.context.roster.names()[member].clone(),
+                name: self.context.index.names()[member].clone(),
                 ratio: own / others.max(f64::MIN_POSITIVE),
                 observed_share: share,
                 expected_share: share,
                 z: 0.0,
             };
-            let diagnosis = self.context.of_hole(member);
+            let diagnosis = self.context.of_black_hole(member);
             self.add(
                 Kind::BlackHole,
                 affected,
-                hole.since_s,
-                hole.raised_s,
+                found.since_s,
+                found.raised_s,
                 diagnosis,
             );
         }
@@ -318,8 +321,8 @@ impl Report<'_> {
             (Unit::Packets, Kind::PacketSkew),
         ] {
             for (member, heavy) in volume.heavy(unit) {
-                let name = &self.context.roster.names()[member];
-                // Bytes follow flows: that is one finding, not two.
+                let name = &self.context.index.names()[member];
+                // Bytes and packets follow flows: this is one finding, not two.
                 let has_flows = self.findings.iter().any(|finding| {
                     matches!(finding.kind, Kind::Overload | Kind::Concentration)
                         && finding
@@ -351,13 +354,13 @@ impl Report<'_> {
         let (usual, now) = spike.rates();
         self.findings.push(Finding {
             kind: Kind::Spike,
-            weight: Weight::Note,
+            severity: Severity::Note,
             members: Vec::new(),
             since_s: raised_s,
             raised_s,
             cause: Cause::Spike { times },
             evidence: vec![format!(
-                "{now:.0} new flows a second, usually {usual:.0}, for all members alike"
+                "{now:.0} new flows/s, usually {usual:.0}, for all members alike"
             )],
         });
     }

@@ -1,49 +1,48 @@
-//! The likeliest cause of what was found, with its evidence.
+//! Finds the likeliest cause of a deviation, with its evidence.
 //!
-//! Causes are asked for from the most certain to the least: two numbers that differ, a member that
-//! answers nothing, a source that is the excess, a revision that came just before. What is left has no known cause.
+//! Causes are tested from the most to the least certain: differing table shares, a black hole, a source that explains
+//! the excess, a revision shortly before. Otherwise the cause is unknown.
 
 use std::sync::Arc;
 
 use super::{
-    Cause, Change, Elephant, Facts, Observation, Samples, Thresholds, Weight,
+    Cause, Change, Elephant, Facts, Observation, Samples, Severity, Thresholds,
+    black_holes::{BlackHole, BlackHoles, Sign},
     concentration::Concentrated,
-    counts::{Roster, Step},
+    counts::{MemberIndex, Step},
+    deviation::Deviation,
     evidence::Direction,
-    raised::Raised,
-    silence::{Hole, Sign, Silence},
     spike::Spike,
     volume::{Load, Unit},
 };
 
-/// How long before and after a revision something may begin that it caused, seconds.
+/// Seconds before and after a revision in which the onset of a deviation is attributed to it.
 const BEFORE_S: f64 = 3.0;
 const AFTER_S: f64 = 30.0;
-/// Part of an excess that explains it.
+/// Part of an excess that is sufficient to explain it.
 const MOST: f64 = 0.5;
-/// Packets for each flow, over those of others, that tell of repeated SYNs.
+/// Packets per flow, relative to the other members, that indicate repeated SYNs.
 const REPEATED: f64 = 0.75;
-/// Flows that are named.
+/// Most elephants that are named.
 const NAMED: usize = 3;
 
-/// What a cause is looked for in.
+/// Data in which causes are searched.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a> {
     pub(super) seen: &'a Observation<'a>,
     pub(super) step: &'a Step,
-    pub(super) roster: &'a Roster,
-    pub(super) silence: &'a Silence,
+    pub(super) index: &'a MemberIndex,
+    pub(super) black_holes: &'a BlackHoles,
     pub(super) spike: &'a Spike,
     pub(super) samples: Option<&'a Samples>,
     pub(super) thresholds: &'a Thresholds,
     pub(super) facts: Facts,
 }
 
-/// A cause, how much it matters, and why it is thought to be the one.
 #[derive(Clone, Debug)]
 pub(super) struct Diagnosis {
     pub(super) cause: Cause,
-    pub(super) weight: Weight,
+    pub(super) severity: Severity,
     pub(super) evidence: Vec<String>,
 }
 
@@ -51,20 +50,20 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn by_ratio(ratio: f64) -> Weight {
+fn by_ratio(ratio: f64) -> Severity {
     if (0.5..2.0).contains(&ratio) {
-        Weight::Warning
+        Severity::Warning
     } else {
-        Weight::Critical
+        Severity::Critical
     }
 }
 
 impl<'a> Context<'a> {
     fn name(&self, member: usize) -> &'a Arc<str> {
-        &self.roster.names()[member]
+        &self.index.names()[member]
     }
 
-    /// The revision that is remembered, and the member's shares in it.
+    /// The latest revision that changed the member's share, with the shares before and after.
     fn moved(&self, member: usize) -> Option<(&'a Change, f64, f64)> {
         let change = self.seen.change?;
         let recent = self.step.now_s - change.at_s <= self.thresholds.revision_memory_s;
@@ -73,13 +72,13 @@ impl<'a> Context<'a> {
         recent.then_some((change, moved.before, moved.after))
     }
 
-    /// A revision that moved the member just before it began.
+    /// A revision that changed the member's share around the onset.
     fn revision(&self, member: usize, since_s: f64) -> Option<(Cause, String)> {
         let (change, before, after) = self.moved(member)?;
         let later = since_s - change.at_s;
         (-BEFORE_S..=AFTER_S).contains(&later).then(|| {
             let sentence = format!(
-                "it began {:.0} s after revision {}, which moved {} from {} to {} of the table",
+                "started {:.0} s after revision {}, which changed the table share of {} from {} to {}",
                 later.max(0.0),
                 change.revision,
                 self.name(member),
@@ -91,36 +90,36 @@ impl<'a> Context<'a> {
         })
     }
 
-    fn hole(&self, member: usize) -> Option<Diagnosis> {
-        let hole = self.silence.hole(member)?;
+    fn black_hole(&self, member: usize) -> Option<Diagnosis> {
+        let black_hole = self.black_holes.black_hole(member)?;
         Some(Diagnosis {
             cause: Cause::BlackHole {
                 member: self.name(member).clone(),
             },
-            weight: Weight::Critical,
-            evidence: vec![self.silent(member, hole)],
+            severity: Severity::Critical,
+            evidence: vec![self.black_hole_evidence(member, black_hole)],
         })
     }
 
-    fn silent(&self, member: usize, hole: &Hole) -> String {
+    fn black_hole_evidence(&self, member: usize, black_hole: &BlackHole) -> String {
         let name = self.name(member);
-        let (own, others) = self.silence.packets_per_flow(member);
-        match hole.sign {
+        let (own, others) = self.black_holes.packets_per_flow(member);
+        match black_hole.sign {
             Sign::OnlySyns => format!(
-                "nothing follows the SYNs to {name}: {own:.1} packets for each new flow, {others:.1} at the others"
+                "nothing follows the SYNs to {name}: {own:.1} packets per new flow, {others:.1} on the other members"
             ),
             Sign::FewPackets => format!(
-                "{name} is opened and not served: {own:.1} packets for each new flow, {others:.1} at the others"
+                "{name} accepts connections but does not serve them: {own:.1} packets per new flow, {others:.1} on the other members"
             ),
             Sign::Sampled => {
                 format!(
-                    "of the sampled flows of {name}, nearly all get no answer: nothing follows their request, or their SYN"
+                    "nearly all sampled flows of {name} get no reply: nothing follows their request or SYN"
                 )
             }
         }
     }
 
-    /// A source that is most of what a member has too much.
+    /// A source that explains the excess of a member.
     fn source(&self, member: usize, excess: f64) -> Option<(Cause, String)> {
         let name = self.name(member);
         let sources = &self.samples?.sources;
@@ -134,7 +133,7 @@ impl<'a> Context<'a> {
                 share: source.share,
             };
             let sentence = format!(
-                "{} has {} of the sampled flows, {} of them at {name}",
+                "{} has {} of the sampled flows, {} of them on {name}",
                 source.prefix,
                 percent(source.share),
                 percent(source.at_member),
@@ -143,52 +142,52 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Why a member gets more or less than its share of the table.
-    pub(super) fn of_share(&self, member: usize, raised: &Raised, expected: f64) -> Diagnosis {
-        let ratio = raised.got / expected.max(f64::MIN_POSITIVE);
+    /// Why a member gets more or less than its table share.
+    pub(super) fn of_share(&self, member: usize, raised: &Deviation, expected: f64) -> Diagnosis {
+        let ratio = raised.observed / expected.max(f64::MIN_POSITIVE);
         let share = self.step.members[member].share;
         let name = self.name(member);
-        let got = format!(
-            "{name} got {:.0} new flows in {:.0} s; {:.0} is its share of the table ({})",
-            raised.got,
+        let observed = format!(
+            "{name} got {:.0} new flows in {:.0} s; expected {:.0} (table share {})",
+            raised.observed,
             self.step.now_s - raised.since_s,
             expected,
             percent(share),
         );
         let mut diagnosis = self
-            .hole(member)
+            .black_hole(member)
             .or_else(|| self.of_known(member, raised, ratio))
             .unwrap_or_else(|| self.of_unknown(member, raised, ratio));
-        diagnosis.evidence.insert(0, got);
+        diagnosis.evidence.insert(0, observed);
         diagnosis
     }
 
-    fn of_known(&self, member: usize, raised: &Raised, ratio: f64) -> Option<Diagnosis> {
-        let weight = by_ratio(ratio);
+    fn of_known(&self, member: usize, raised: &Deviation, ratio: f64) -> Option<Diagnosis> {
+        let severity = by_ratio(ratio);
         let excess = self.step.members[member].share * (ratio - 1.0);
         let over = raised.direction == Direction::Over;
         let source = over.then(|| self.source(member, excess)).flatten();
         let (cause, sentence) = source.or_else(|| self.revision(member, raised.since_s))?;
         Some(Diagnosis {
             cause,
-            weight,
+            severity,
             evidence: vec![sentence],
         })
     }
 
-    fn of_unknown(&self, member: usize, raised: &Raised, ratio: f64) -> Diagnosis {
-        let (own, others) = self.silence.packets_per_flow(member);
+    fn of_unknown(&self, member: usize, raised: &Deviation, ratio: f64) -> Diagnosis {
+        let (own, others) = self.black_holes.packets_per_flow(member);
         let repeats = self.facts.tcp && others > 0.0 && own < REPEATED * others;
         let slow = raised.direction == Direction::Over && repeats;
-        let weight = by_ratio(ratio);
+        let severity = by_ratio(ratio);
         if !slow && raised.direction == Direction::Over && !self.facts.independent {
             return Diagnosis {
                 cause: Cause::HeavySources,
-                // That sources are uneven is what whoever hashes them must live with: no reason to wake anybody, below capacity.
-                weight: weight.min(Weight::Warning).max(self.over_capacity(member)),
-                evidence: vec![
-                    "no sampled source explains it, no revision and no transition".to_owned(),
-                ],
+                // Uneven sources are inherent in this affinity: below capacity, no reason for a critical alert.
+                severity: severity
+                    .min(Severity::Warning)
+                    .max(self.over_capacity(member)),
+                evidence: vec!["no sampled source, revision or transition explains it".to_owned()],
             };
         }
         let (cause, sentence) = if slow {
@@ -197,36 +196,36 @@ impl<'a> Context<'a> {
                     member: self.name(member).clone(),
                 },
                 format!(
-                    "{own:.1} packets for each new flow, {others:.1} at the others: clients open again before they are served"
+                    "{own:.1} packets per new flow, {others:.1} on the other members: clients reconnect before they are served"
                 ),
             )
         } else {
             (
                 Cause::Unknown,
-                "the table is as intended, and no revision, source or transition explains it"
+                "the table matches the weights, and no revision, source or transition explains it"
                     .to_owned(),
             )
         };
         Diagnosis {
             cause,
-            weight,
+            severity,
             evidence: vec![sentence],
         }
     }
 
-    /// Why the table gives a member so much.
+    /// Why the table concentrates flows on a member.
     pub(super) fn of_concentration(&self, member: usize, concentrated: &Concentrated) -> Diagnosis {
-        let Concentrated { raised, held } = concentrated;
+        let Concentrated { raised, criterion } = concentrated;
         let name = self.name(member);
-        let measure = if held.by_capacity {
-            "its part of the capacity"
+        let measure = if criterion.by_capacity {
+            "its share of the capacity"
         } else {
-            "an even share, or what it had"
+            "an even or its former share"
         };
         let mut evidence = vec![format!(
-            "{name} gets {} of the new flows; {measure} is {}",
-            percent(raised.ratio() * held.reference),
-            percent(held.reference),
+            "{name} gets {} of new flows; {measure} is {}",
+            percent(raised.ratio() * criterion.reference),
+            percent(criterion.reference),
         )];
         let mut cause = Cause::Unknown;
         if let Some((change, before, after)) = self.moved(member)
@@ -236,36 +235,38 @@ impl<'a> Context<'a> {
                 number: change.revision,
             };
             evidence.push(format!(
-                "revision {} moved it from {} to {} of the table",
+                "revision {} changed its table share from {} to {}",
                 change.revision,
                 percent(before),
                 percent(after),
             ));
         } else {
-            evidence.push("the weights say so, and no revision in memory changed them".to_owned());
+            evidence.push(
+                "the table matches the weights, and no recent revision changed them".to_owned(),
+            );
         }
         let (usual, now) = self.spike.rates();
         if self.spike.raised().is_some() {
             evidence.push(format!(
-                "a spike at the same time: {now:.0} new flows a second, usually {usual:.0}"
+                "coincides with a spike: {now:.0} new flows/s, usually {usual:.0}"
             ));
         }
         Diagnosis {
             cause,
-            weight: by_ratio(raised.ratio()).max(self.over_capacity(member)),
+            severity: by_ratio(raised.ratio()).max(self.over_capacity(member)),
             evidence,
         }
     }
 
-    fn over_capacity(&self, member: usize) -> Weight {
+    fn over_capacity(&self, member: usize) -> Severity {
         let rate = self.step.members[member].flows / self.step.length_s;
         match self.seen.members[member].capacity {
-            Some(capacity) if rate > capacity => Weight::Critical,
-            _ => Weight::Warning,
+            Some(capacity) if rate > capacity => Severity::Critical,
+            _ => Severity::Warning,
         }
     }
 
-    /// Why a member has so many bytes or packets.
+    /// Why a member has too many bytes or packets.
     pub(super) fn of_volume(
         &self,
         unit: Unit,
@@ -278,10 +279,10 @@ impl<'a> Context<'a> {
             Unit::Bytes => "bytes",
             Unit::Packets => "packets",
         };
-        let weight =
-            by_ratio(load.observed_share / load.expected_share.max(1e-9)).min(Weight::Warning);
+        let severity =
+            by_ratio(load.observed_share / load.expected_share.max(1e-9)).min(Severity::Warning);
         let mut evidence = vec![format!(
-            "{name} gets {} of the {word}, {:.0} a second; its share is {}",
+            "{name} gets {} of the {word} ({:.0}/s); expected {}",
             percent(load.observed_share),
             load.rate,
             percent(load.expected_share),
@@ -290,13 +291,13 @@ impl<'a> Context<'a> {
             .elephants(unit, member, load)
             .or_else(|| self.revision(member, since_s));
         let (cause, sentence) = cause.unwrap_or_else(|| {
-            let sentence = "no sampled flow and no revision explains it".to_owned();
+            let sentence = "no sampled flow or revision explains it".to_owned();
             (Cause::Unknown, sentence)
         });
         evidence.push(sentence);
         Diagnosis {
             cause,
-            weight,
+            severity,
             evidence,
         }
     }
@@ -318,7 +319,7 @@ impl<'a> Context<'a> {
         let theirs: f64 = flows.iter().copied().map(rate).sum();
         let excess = load.rate * (1.0 - load.expected_share / load.observed_share.max(1e-9));
         (theirs >= MOST * excess && theirs > 0.0).then(|| {
-            // Only those without which it would not be explained.
+            // Only as many as are needed for the explanation.
             let mut named = 0.0;
             let flows = flows
                 .into_iter()
@@ -330,7 +331,7 @@ impl<'a> Context<'a> {
                 .map(|flow| flow.flow.clone())
                 .collect::<Vec<_>>();
             let sentence = format!(
-                "{} of what {name} gets is of large flows: {}",
+                "large flows carry {} of the traffic of {name}; their number: {}",
                 percent((named / load.rate).min(1.0)),
                 flows.len(),
             );
@@ -338,26 +339,24 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Why shares are off while old flows are counted again.
     pub(super) fn of_transition() -> Diagnosis {
         Diagnosis {
             cause: Cause::RingInTransition,
-            weight: Weight::Note,
+            severity: Severity::Note,
             evidence: vec![
-                "slots are in transition: flows without an entry still go to previous members, and are \
-                 counted once more; shares are judged again when it ends"
+                "slots are in transition: flows without an entry still go to previous members and are counted \
+                 again; shares are evaluated again when it ends"
                     .to_owned(),
             ],
         }
     }
 
-    /// That nothing comes back from a member.
-    pub(super) fn of_hole(&self, member: usize) -> Diagnosis {
-        self.hole(member).unwrap_or(Diagnosis {
+    pub(super) fn of_black_hole(&self, member: usize) -> Diagnosis {
+        self.black_hole(member).unwrap_or(Diagnosis {
             cause: Cause::BlackHole {
                 member: self.name(member).clone(),
             },
-            weight: Weight::Critical,
+            severity: Severity::Critical,
             evidence: Vec::new(),
         })
     }

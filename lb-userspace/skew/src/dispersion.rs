@@ -1,50 +1,48 @@
-//! How much more the counts vary than flows that choose by themselves would.
+//! Dispersion: how much more the counts vary than those of independent flows.
 //!
-//! Two numbers are learned here, for two of the ways in which flows can depend on each other; the third has a
-//! file of its own ([`super::unevenness`]):
+//! Two kinds of dependence are estimated here, a third in [`super::port_reuse`]:
 //!
-//! - **φ**, bunches: some flows of one second or some seconds go to one member together. The variance of a count is φ
-//!   times that of independent flows. Where whole sources are hashed that is common; elsewhere it is SYNs that are sent again
-//!   after 1, 3, 7, 15 s, and count each time. It is estimated from **differences between neighbouring seconds**, and blocks of them (J. von
-//!   Neumann, "Distribution of the ratio of the mean square successive difference to the variance",
-//!   Annals of Mathematical Statistics 12, 1941), since a member that gets too much all the time is no
-//!   dispersion but what is looked for: X²/(k−1) would grow by the very fault and hide it.
-//! - **κ**, heavy sources: where a source is hashed as a whole, a large one stays on its member for long, and more flows
-//!   do not even it out. κ is the chance that two flows have one source (Σ of the squared shares of the
-//!   sources); the variance of a member's share then has a floor, κ·t(1−t).
+//! - **φ**, bursts: flows of one or a few seconds go to the same member together. The variance of a count is φ times that
+//!   of independent flows. This is common where the hash covers only the source; elsewhere it is caused by SYNs repeated
+//!   after 1, 3, 7, 15 s. φ is estimated from **differences between adjacent seconds** and adjacent blocks (J. von
+//!   Neumann, "Distribution of the ratio of the mean square successive difference to the variance", Annals of
+//!   Mathematical Statistics 12, 1941): X²/(k−1) would grow with the very deviation that is to be detected.
+//! - **κ**, heavy sources: where the hash covers only the source, a large source stays on its member, and more flows do
+//!   not average it out. κ is the probability that two flows have the same source (Σ of the squared shares of the
+//!   sources, cf. J. E. Mosimann, Biometrika 49, 1962); the variance of a member's share is then at least κ·t(1−t).
 //!
-//! The sums of squares of all members are divided once, not member by member: the mean is the same, and
-//! members with tiny shares, whose (x−e)²/e is either nothing or enormous, don't make noise.
+//! Sums of squares over all members are divided once: the mean is the same, and members with tiny shares, whose
+//! (x−e)²/e is either nothing or enormous, add no noise.
 
-use super::unevenness::Unevenness;
+use super::port_reuse::PortReuse;
 
-/// Observations that φ remembers.
+/// Memory of φ, observations.
 const MEMORY: f64 = 300.0;
-/// Blocks that φ remembers.
+/// Memory of φ, blocks.
 const BLOCK_MEMORY: f64 = 60.0;
-/// Short windows in a block, where flows are hashed one by one: SYNs are repeated for half a minute and more.
+/// Short windows per block where flows are hashed one by one: SYNs are repeated for half a minute or more.
 const BLOCK_OF_REPEATS: usize = 6;
-/// Times the excess that differences of such blocks show, for what of the repeats is in the neighbour.
+/// Factor on the excess of such blocks, for repeats that fall into the adjacent block.
 const BLOCK_MARGIN: f64 = 1.5;
-/// Blocks of the long window that κ remembers: twelve hours of two minutes each. Few sources make few
-/// independent samples, and those of the night say little of the day.
+/// Memory of κ, long blocks: twelve hours of two minutes each. Few sources give few independent samples, and traffic at
+/// night differs from that of the day.
 const SOURCE_MEMORY: f64 = 360.0;
-/// What κ is taken for at least: some forty sources of half a percent to one, before any was seen.
+/// Added to the estimate of κ: about forty sources of 0.5 to 1 % that were not seen yet.
 const LEAST_KAPPA: f64 = 0.002;
-/// Times what was learned that κ may be: large sources are few, and few samples say little of their tail.
+/// Factor on the estimate of κ: few samples of few large sources underestimate their tail.
 const KAPPA_MARGIN: f64 = 1.5;
-/// Times its mean that one observation may count: the onset of a fault must not pass for dispersion.
+/// Highest contribution of one observation, as a multiple of the mean, so that the onset of a fault does not raise the estimate.
 const CLIP: f64 = 8.0;
-/// The same for blocks of repeats, of which few are remembered.
+/// The same for blocks of repeats.
 const BLOCK_CLIP: f64 = 3.0;
-/// Expected flows before which φ is taken for 1.
+/// Expected flows below which φ is 1.
 const ENOUGH: f64 = 50.0;
-/// What φ may be above 1 by its own noise.
+/// Noise of the estimate of φ.
 const NOISE: f64 = 0.1;
-/// Standard deviations of the share of sources that are tolerated.
+/// Tolerated standard deviations of a share due to κ.
 const SOURCE_Z: f64 = 3.0;
 
-/// A ratio of two means, each over about the last `memory` observations.
+/// A ratio of two means over about the last `memory` observations.
 #[derive(Clone, Copy, Debug, Default)]
 struct RatioOfMeans {
     above: f64,
@@ -73,18 +71,18 @@ impl RatioOfMeans {
     }
 }
 
-/// What a member adds to the estimate.
+/// Residuals (observed minus expected flows) of a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Residuals {
     last: f64,
     block: f64,
     last_block: f64,
     long: f64,
-    /// For [`Unevenness`].
+    /// For [`PortReuse`].
     lasting: f64,
 }
 
-/// What is learned of a VIP.
+/// Estimates of a VIP.
 #[derive(Clone, Debug)]
 pub(super) struct Dispersion {
     independent: bool,
@@ -98,18 +96,18 @@ pub(super) struct Dispersion {
     block: Block,
     last_block: Option<f64>,
     long_block: Block,
-    unevenness: Unevenness,
-    /// Members that vary freely, as many as it would be if all had the same share.
+    port_reuse: PortReuse,
+    /// Effective degrees of freedom: those of equal shares with the same spread.
     freedom: f64,
 }
 
-/// A block of observations that is being filled.
+/// An incomplete block of observations.
 #[derive(Clone, Copy, Debug, Default)]
 struct Block {
     observations: usize,
     variance: f64,
     flows: f64,
-    /// Σ t(1−t), as it was last.
+    /// Latest Σ t(1−t).
     spread: f64,
 }
 
@@ -136,15 +134,14 @@ impl Dispersion {
             block: Block::default(),
             last_block: None,
             long_block: Block::default(),
-            unevenness: Unevenness::default(),
+            port_reuse: PortReuse::default(),
             freedom: 1.0,
         }
     }
 
-    /// φ.
     pub(super) fn phi(&self) -> f64 {
         let blocks = if self.independent {
-            // Blocks are few: what they show must be more than their own noise.
+            // Blocks are few: only an excess beyond their noise counts.
             let noise = (3.0 / (self.freedom * self.blocks.count.max(1.0))).sqrt();
             1.0 + BLOCK_MARGIN * (self.blocks.value() / (1.0 + noise) - 1.0)
         } else {
@@ -153,10 +150,10 @@ impl Dispersion {
         (self.seconds.value().max(blocks) - NOISE).max(1.0)
     }
 
-    /// κ, with a margin for what was not seen yet.
+    /// κ with a margin for sources that were not seen yet.
     fn kappa(&self) -> f64 {
         if self.independent {
-            self.unevenness.kappa()
+            self.port_reuse.kappa()
         } else {
             LEAST_KAPPA + KAPPA_MARGIN * self.learned_kappa()
         }
@@ -166,12 +163,12 @@ impl Dispersion {
         self.kappa.max(0.0)
     }
 
-    /// Whether enough was seen to judge by it.
+    /// Whether the estimate is usable.
     pub(super) fn is_known(&self) -> bool {
         self.independent || self.kappas >= 1.0
     }
 
-    /// Times its share that a member with this share may get for flows that always choose it; `widest` bounds it.
+    /// Multiple of its share that a member may get because of κ: at most `1 + widest`.
     pub(super) fn allowance(&self, share: f64, widest: f64) -> f64 {
         let kappa = self.kappa();
         if kappa == 0.0 || share <= 0.0 {
@@ -180,8 +177,8 @@ impl Dispersion {
         1.0 + (SOURCE_Z * (kappa * (1.0 - share) / share).sqrt()).min(widest)
     }
 
-    /// Learns from an observation: what each member got less what it should have got, its share, and
-    /// what it keeps here. `flows` is the sum over the members.
+    /// Adds an observation: the residual of each member, its share, and its stored residuals. `flows` is the sum over all
+    /// members.
     pub(super) fn learn<'a>(
         &mut self,
         flows: f64,
@@ -200,7 +197,7 @@ impl Dispersion {
             kept.last = residual;
             kept.block += residual;
             if independent {
-                Unevenness::keep(&mut kept.lasting, residual);
+                PortReuse::add_residual(&mut kept.lasting, residual);
             } else {
                 kept.long += residual;
             }
@@ -216,19 +213,19 @@ impl Dispersion {
         self.last_variance = Some(variance);
         self.block.add(variance, flows, spread);
         if independent {
-            self.unevenness.learn(flows);
+            self.port_reuse.learn(flows);
         } else {
             self.long_block.add(variance, flows, spread);
         }
     }
 
-    /// Whether [`Self::close_blocks`] has something to do.
+    /// Whether [`Self::close_blocks`] must be called.
     pub(super) fn is_block_full(&self) -> bool {
         self.block.observations >= self.short
             || (!self.independent && self.long_block.observations >= self.long)
     }
 
-    /// Learns from blocks that are full; of each member its share and what is kept of it.
+    /// Adds complete blocks to the estimates. Takes the share and the stored residuals of each member.
     pub(super) fn close_blocks<'a>(
         &mut self,
         members: impl Iterator<Item = (f64, &'a mut Residuals)>,
@@ -262,7 +259,7 @@ impl Dispersion {
             }
         }
         if self.independent {
-            self.unevenness.judge(self.phi(), &lasting);
+            self.port_reuse.estimate(self.phi(), &lasting);
         }
         if long {
             self.close_long(squares);
@@ -281,13 +278,13 @@ impl Dispersion {
         } else {
             f64::INFINITY
         };
-        // Each block counts alike, whatever its flows: what is looked for is a property of the sources.
+        // Each block has the same weight: κ is a property of the sources, not of the number of flows.
         let kappa = excess.min(most) / whole.max(f64::MIN_POSITIVE);
         self.kappas = (self.kappas + 1.0).min(SOURCE_MEMORY);
         self.kappa += (kappa - self.kappa) / self.kappas;
     }
 
-    /// Forgets the block that is being filled: what is in it is a fault's doing.
+    /// Discards the incomplete block, which a fault has affected.
     pub(super) fn drop_block<'a>(&mut self, members: impl Iterator<Item = &'a mut Residuals>) {
         self.block = Block::default();
         self.last_block = None;
@@ -296,7 +293,7 @@ impl Dispersion {
         }
     }
 
-    /// Forgets the neighbours of the next observation: something lies between that says nothing.
+    /// Marks a gap: the next observation has no adjacent one before it.
     pub(super) fn interrupt(&mut self) {
         self.last_variance = None;
     }

@@ -1,36 +1,34 @@
-//! Evidence that a member gets more or less than it should: sums of log likelihood ratios.
+//! Cumulative sums (CUSUM) of log likelihood ratios: evidence that a member gets more or less than its share.
 //!
-//! For a member that should get `e` of the new flows of a second and gets `x`, the logarithm of the
-//! likelihood ratio of "ρ times its share" against "its share" is `x·ln ρ − e·(ρ−1)`. The sum of these is kept
-//! from falling below zero (E. S. Page, "Continuous inspection schemes", Biometrika 41, 1954). So
-//! it is the evidence of the **best stretch that ends now**, however long that is: one second at a million
-//! flows a second, a quarter of an hour at ten a minute; and where the stretch began is when the trouble began.
+//! For a member with `e` expected and `x` observed new flows in a second, the log likelihood ratio of "ρ times its
+//! share" against "its share" is `x·ln ρ − e·(ρ−1)`, in nats. The sum is bounded below by zero (E. S. Page, "Continuous
+//! inspection schemes", Biometrika 41, 1954). It is the evidence of the **best interval that ends now**, of any length:
+//! one second at a million flows per second, a quarter of an hour at ten per minute. The start of the interval
+//! estimates the onset.
 //!
-//! The formula is that of Poisson counts. Given the flows of the VIP, the counts are multinomial, which varies less:
-//! the expectation of the likelihood ratio, `(1 + t(ρ−1))^n · exp(−n·t(ρ−1))`, is then below 1, and the
-//! bound on false alarms holds all the more.
+//! The formula assumes Poisson counts. For a given total, counts are multinomial and vary less: the expected likelihood
+//! ratio, `(1 + t(ρ−1))^n · exp(−n·t(ρ−1))`, is below 1, so the bound on false alarms holds for them too.
 
-/// The direction of a deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     Over,
     Under,
 }
 
-/// The best stretch that ends now.
+/// A cumulative sum, with the flows of its interval.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stretch {
-    /// Evidence.
+pub(super) struct Cusum {
+    /// Log likelihood ratio, nats.
     pub(super) llr: f64,
-    /// What came in it.
-    pub(super) got: f64,
-    /// What should have come.
+    /// Flows in the interval.
+    pub(super) observed: f64,
+    /// Expected flows in the interval.
     pub(super) expected: f64,
-    /// When it began.
+    /// Start of the interval.
     pub(super) since_s: f64,
 }
 
-/// A size of deviation that is tested for.
+/// An alternative hypothesis: a member gets `ratio` times its share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alternative {
     ln_ratio: f64,
@@ -45,54 +43,61 @@ impl Alternative {
         }
     }
 
-    pub(super) fn gain(self, got: f64, expected: f64) -> f64 {
-        got * self.ln_ratio - expected * self.less_one
+    pub(super) fn gain(self, observed: f64, expected: f64) -> f64 {
+        observed * self.ln_ratio - expected * self.less_one
     }
 }
 
-/// How much a sum may grow and hold.
+/// Limits of a cumulative sum.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Evidence that one observation may give: more must be seen more than once.
+    /// Highest contribution of one observation, so that no single one raises a finding.
     pub(super) step: f64,
-    /// Where a sum ends: it need not grow without end to be forgotten again.
+    /// Highest value of the sum, so that it falls again soon after the deviation ends.
     pub(super) sum: f64,
 }
 
-impl Stretch {
-    /// Adds an observation that began at `from_s`.
-    pub(super) fn add(&mut self, gain: f64, got: f64, expected: f64, bounds: Bounds, from_s: f64) {
+impl Cusum {
+    /// Adds an observation that started at `from_s`.
+    pub(super) fn add(
+        &mut self,
+        gain: f64,
+        observed: f64,
+        expected: f64,
+        bounds: Bounds,
+        from_s: f64,
+    ) {
         let llr = self.llr + gain.min(bounds.step);
         if llr > 0.0 {
             if self.llr == 0.0 {
                 self.since_s = from_s;
             }
             self.llr = llr.min(bounds.sum);
-            self.got += got;
+            self.observed += observed;
             self.expected += expected;
         } else {
             *self = Self::default();
         }
     }
 
-    /// What came over what should have come.
+    /// Observed divided by expected flows.
     pub(super) fn ratio(&self) -> f64 {
-        self.got / self.expected.max(f64::MIN_POSITIVE)
+        self.observed / self.expected.max(f64::MIN_POSITIVE)
     }
 }
 
-/// The tests of a member: a large and a small deviation, up and down.
+/// The sums of a member: a large and a small deviation in each direction.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tests {
-    over: [Stretch; 2],
-    under: [Stretch; 2],
+pub(super) struct MemberTests {
+    over: [Cusum; 2],
+    under: [Cusum; 2],
 }
 
-/// The sizes that are tested for.
+/// The alternative hypotheses.
 ///
-/// A sum grows where the ratio is beyond `(ρ−1) / ln ρ`, about √ρ. With ρ = (1+δ)² that is the tolerance: what is within
-/// it never becomes evidence, however many flows there are, and what is beyond it always does. The large
-/// size is quickest for members at twice and half their share.
+/// A sum grows where the ratio exceeds `(ρ−1) / ln ρ`, about √ρ. With ρ = (1+δ)² that is the tolerance δ: deviations
+/// within it never become evidence, whatever the number of flows, and larger ones always do. The large
+/// alternative is fastest for members at twice or half their share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alternatives {
     tolerance: f64,
@@ -111,66 +116,62 @@ impl Alternatives {
         }
     }
 
-    /// The evidence of a stretch in which other than it was told should have come.
-    pub(super) fn evidence(&self, direction: Direction, got: f64, expected: f64) -> f64 {
+    /// The evidence of an interval for a different number of expected flows.
+    pub(super) fn evidence(&self, direction: Direction, observed: f64, expected: f64) -> f64 {
         let alternatives = match direction {
             Direction::Over => &self.over,
             Direction::Under => &self.under,
         };
-        let gain = |alternative: &Alternative| alternative.gain(got, expected);
+        let gain = |alternative: &Alternative| alternative.gain(observed, expected);
         alternatives.iter().map(gain).fold(0.0, f64::max)
     }
 
-    /// Whether they are those of this tolerance.
     pub(super) fn are_for(&self, tolerance: f64) -> bool {
         self.tolerance == tolerance
     }
 }
 
-/// What a member should have got.
+/// Bounds of the expected flows of a member.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// At most.
-    pub(super) most: f64,
-    /// At least.
-    pub(super) least: f64,
+    pub(super) expected_max: f64,
+    pub(super) expected_min: f64,
 }
 
-impl Tests {
-    /// Adds an observation.
+impl MemberTests {
     pub(super) fn add(
         &mut self,
         alternatives: &Alternatives,
-        got: f64,
+        observed: f64,
         expected: Expected,
         dispersion: f64,
         bounds: Bounds,
         from_s: f64,
     ) {
-        let Expected { most, least } = expected;
-        for (stretch, alternative) in self.over.iter_mut().zip(&alternatives.over) {
-            let gain = alternative.gain(got, most) / dispersion;
-            stretch.add(gain, got, most, bounds, from_s);
+        let Expected {
+            expected_max,
+            expected_min,
+        } = expected;
+        for (cusum, alternative) in self.over.iter_mut().zip(&alternatives.over) {
+            let gain = alternative.gain(observed, expected_max) / dispersion;
+            cusum.add(gain, observed, expected_max, bounds, from_s);
         }
-        for (stretch, alternative) in self.under.iter_mut().zip(&alternatives.under) {
-            let gain = alternative.gain(got, least) / dispersion;
-            stretch.add(gain, got, least, bounds, from_s);
+        for (cusum, alternative) in self.under.iter_mut().zip(&alternatives.under) {
+            let gain = alternative.gain(observed, expected_min) / dispersion;
+            cusum.add(gain, observed, expected_min, bounds, from_s);
         }
     }
 
-    /// The stretch in this direction that has the evidence, if one has.
-    pub(super) fn proof(&self, direction: Direction, wanted: f64) -> Option<Stretch> {
-        let stretches = match direction {
+    /// The first sum in this direction that has reached `wanted`.
+    pub(super) fn proof(&self, direction: Direction, wanted: f64) -> Option<Cusum> {
+        let cusums = match direction {
             Direction::Over => &self.over,
             Direction::Under => &self.under,
         };
-        stretches
-            .iter()
-            .copied()
-            .find(|stretch| stretch.llr >= wanted)
+        cusums.iter().copied().find(|cusum| cusum.llr >= wanted)
     }
 
-    /// Whether any test has the evidence.
+    /// Whether any sum has reached `wanted`.
     pub(super) fn has_proof(&self, wanted: f64) -> bool {
         self.over[0].llr >= wanted
             || self.over[1].llr >= wanted
@@ -191,36 +192,36 @@ mod tests {
     #[test]
     fn a_stretch_begins_where_the_trouble_begins() {
         let twice = Alternative::new(2.0);
-        let mut stretch = Stretch::default();
+        let mut cusum = Cusum::default();
         for second in 1..=20 {
-            let got = if second <= 12 { 9.0 } else { 20.0 };
-            stretch.add(
-                twice.gain(got, 10.0),
-                got,
+            let observed = if second <= 12 { 9.0 } else { 20.0 };
+            cusum.add(
+                twice.gain(observed, 10.0),
+                observed,
                 10.0,
                 BOUNDS,
                 f64::from(second - 1),
             );
         }
-        assert_eq!(stretch.since_s, 12.0);
-        assert_eq!(stretch.ratio(), 2.0);
+        assert_eq!(cusum.since_s, 12.0);
+        assert_eq!(cusum.ratio(), 2.0);
         let expected = 8.0 * (20.0 * std::f64::consts::LN_2 - 10.0);
-        assert!((stretch.llr - expected).abs() < 1e-9, "{}", stretch.llr);
+        assert!((cusum.llr - expected).abs() < 1e-9, "{}", cusum.llr);
     }
 
     #[test]
     fn one_second_is_never_enough() {
-        let mut stretch = Stretch::default();
-        stretch.add(1e6, 2e6, 1e6, BOUNDS, 1.0);
-        assert_eq!(stretch.llr, BOUNDS.step);
+        let mut cusum = Cusum::default();
+        cusum.add(1e6, 2e6, 1e6, BOUNDS, 1.0);
+        assert_eq!(cusum.llr, BOUNDS.step);
     }
 
     #[test]
     fn a_sum_is_bounded_so_that_it_can_be_forgotten() {
-        let mut stretch = Stretch::default();
+        let mut cusum = Cusum::default();
         for second in 1..100 {
-            stretch.add(9.0, 20.0, 10.0, BOUNDS, f64::from(second));
+            cusum.add(9.0, 20.0, 10.0, BOUNDS, f64::from(second));
         }
-        assert_eq!(stretch.llr, BOUNDS.sum);
+        assert_eq!(cusum.llr, BOUNDS.sum);
     }
 }

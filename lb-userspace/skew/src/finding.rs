@@ -1,29 +1,25 @@
-//! What comes out: findings and their causes.
+//! Output: findings and their causes.
 
 use std::{fmt, sync::Arc};
 
-/// Something that is wrong with how the traffic of a VIP is spread.
+/// A deviation in the distribution of a VIP's traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// What kind.
     pub kind: Kind,
-    /// How much it matters.
-    pub weight: Weight,
-    /// The members that have it, the worst first; empty when it is about the whole VIP. Members
-    /// that only make room for these, or take their part, are not among them.
+    pub severity: Severity,
+    /// The members that deviate, the worst first; empty if it concerns the whole VIP. Members that deviate only as a
+    /// consequence are not included.
     pub members: Vec<Affected>,
-    /// When it began, as far as the counts tell; seconds as in [`super::Observation::at_s`].
+    /// Estimated onset; clock of [`super::Observation::at_s`].
     pub since_s: f64,
-    /// When it was raised.
     pub raised_s: f64,
-    /// The likeliest cause.
     pub cause: Cause,
-    /// What that rests on, in sentences.
+    /// Sentences that support the cause.
     pub evidence: Vec<String>,
 }
 
 impl Finding {
-    /// The same text for the same cause: what alerts are grouped by within a VIP.
+    /// Identifies the cause within a VIP; alerts are grouped by it.
     #[must_use]
     pub fn cause_key(&self) -> String {
         let member = |member: &Arc<str>| format!("{}:{member}", self.cause.name());
@@ -44,29 +40,28 @@ impl Finding {
     }
 }
 
-/// Kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Members get more new flows than their share of the table.
+    /// Members get more new flows than their table share.
     Overload,
-    /// Members get fewer.
+    /// Members get fewer new flows than their table share.
     Starvation,
-    /// Members get what the table says, and that is far more than a fair or their former share.
+    /// The traffic follows the table, and the table gives members far more than a fair or their former share.
     Concentration,
-    /// The table does not say what was intended.
+    /// The table share differs from the intended share.
     TableSkew,
     /// Members get more bytes than their share.
     ByteSkew,
     /// Members get more packets than their share.
     PacketSkew,
-    /// A member takes flows and does not answer them.
+    /// A member accepts connections but never replies.
     BlackHole,
-    /// All members get far more than usual, alike.
+    /// New flows of all members exceed their usual rate.
     Spike,
 }
 
 impl Kind {
-    /// Its name, as in metrics and alerts.
+    /// Name in metrics and alerts.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -88,85 +83,72 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Weight {
-    /// Good to know; explained, and over by itself: nobody is to be woken. Not an alarm.
+pub enum Severity {
+    /// Explained and temporary; no alert.
     Note,
-    /// Somebody should look.
+    /// Needs attention.
     Warning,
-    /// A member gets twice its share or more, or nothing, or answers nothing.
+    /// A member gets at least twice or at most half of its share, never replies, or is above its capacity.
     Critical,
 }
 
-/// A member that a finding is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Affected {
-    /// Its name.
     pub name: Arc<str>,
-    /// What it got over what it should have got, since the finding began.
+    /// Observed divided by expected amount, since the onset.
     pub ratio: f64,
-    /// The part of the VIP's flows (bytes, packets) that it got.
+    /// Observed share of the VIP's flows (bytes, packets).
     pub observed_share: f64,
-    /// The part that it should have got.
+    /// Expected share.
     pub expected_share: f64,
-    /// How many standard deviations that is.
+    /// Deviation in standard deviations.
     pub z: f64,
 }
 
 /// The likeliest cause of a finding.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
-    /// A revision did it: it moved these members that way, just before.
-    Revision {
-        /// Its number.
-        number: u64,
-    },
-    /// The ring in the kernel is not what the weights ask for: a fault of configuration or build.
+    /// A revision changed the shares of these members shortly before.
+    Revision { number: u64 },
+    /// The ring in the kernel does not match the weights: a fault of the configuration or the build.
     TableNotIntended,
-    /// Too little of the packets goes into the hash, so that one source is one flow.
+    /// The hash covers too little of the packets, so that one source counts as one flow.
     NarrowHashInput {
-        /// The source.
         prefix: String,
-        /// Its part of the VIP's flows.
+        /// Its share of the VIP's flows.
         share: f64,
     },
-    /// Few flows that have most of the bytes or packets.
+    /// A few flows have most of the bytes or packets.
     Elephants {
-        /// They, the largest first.
+        /// The largest first.
         flows: Vec<String>,
     },
-    /// The member takes flows and answers none.
-    BlackHole {
-        /// The member.
-        member: Arc<str>,
-    },
-    /// Whole sources are hashed, and nothing else explains it: which they are is not known.
+    /// The member accepts connections but never replies.
+    BlackHole { member: Arc<str> },
+    /// The hash covers only the source, and nothing else explains it; the sources are unknown.
     HeavySources,
     /// Flows go to previous members until the transition ends.
     RingInTransition,
-    /// Everything is more, for all members alike.
+    /// Traffic has grown for all members alike.
     Spike {
-        /// Times the usual rate.
+        /// Multiple of the usual rate.
         times: f64,
     },
-    /// The member answers late: the likeliest where nothing else explains that it is opened more often.
-    SlowBackend {
-        /// The member.
-        member: Arc<str>,
-    },
-    /// Nothing that is known explains it.
+    /// The member replies late: the likeliest cause if nothing else explains its additional connections.
+    SlowBackend { member: Arc<str> },
+    /// No known cause explains it.
     Unknown,
 }
 
 impl Cause {
-    /// Whether it is only what remains when nothing that is known explains a finding: what is looked at next may tell.
+    /// Whether it is only the fallback without a known explanation; later observations may explain it.
     #[must_use]
     pub fn is_a_guess(&self) -> bool {
         matches!(self, Self::Unknown | Self::HeavySources)
     }
 
-    /// Its name, as in metrics and alerts.
+    /// Name in metrics and alerts.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -187,7 +169,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Revision { number } => write!(f, "revision {number}"),
-            Self::TableNotIntended => f.write_str("the table is not what the weights ask for"),
+            Self::TableNotIntended => f.write_str("the table does not match the weights"),
             Self::NarrowHashInput { prefix, share } => {
                 write!(
                     f,
@@ -196,14 +178,14 @@ impl fmt::Display for Cause {
                 )
             }
             Self::HeavySources => f.write_str(
-                "a few sources have many of the flows, and each is at one member (affinity is by source)",
+                "a few sources have many of the flows, and each is on one member (affinity = \"source\")",
             ),
             Self::Elephants { flows } => write!(f, "large flows: {}", flows.join(", ")),
-            Self::BlackHole { member } => write!(f, "{member} takes flows and answers none"),
+            Self::BlackHole { member } => write!(f, "{member} accepts connections but never replies (black hole)"),
             Self::RingInTransition => f.write_str("the ring is in transition"),
-            Self::Spike { times } => write!(f, "a spike: {times:.1} times the usual new flows"),
+            Self::Spike { times } => write!(f, "a spike: {times:.1} times the usual rate of new flows"),
             Self::SlowBackend { member } => {
-                write!(f, "{member} is slow, or is asked again and again")
+                write!(f, "{member} is slow, or clients reconnect to it repeatedly")
             }
             Self::Unknown => f.write_str("unknown"),
         }

@@ -1,45 +1,44 @@
-//! Watches how the traffic of a VIP is spread over its members.
+//! Detects skew: traffic of a VIP that is not distributed over its members as intended.
 //!
-//! Counts go in ([`Observation`], about once a second), findings come out ([`Finding`]). Nothing here
-//! knows of maps, sockets, clocks or files. [`Detector`] watches one VIP for good; [`AfterChange`]
-//! decides in the first seconds after a change whether to go back. `docs/skew.md` has the formulas,
-//! their sources, and how well they do.
+//! Counts go in ([`Observation`], about once per second), findings come out ([`Finding`]). The crate has no access to
+//! maps, sockets, clocks or files. [`Detector`] monitors one VIP continuously; [`AfterChange`] decides in the first
+//! seconds after a change whether to roll it back. `docs/skew.md` has the formulas, their sources and measured results.
 //!
 //! ```text
-//!  totals ─► counts ─► shares         flows ≠ table: evidence, dispersion, recent
-//!                      concentration  flows = table, and the table is wrong
+//!  totals ─► counts ─► shares         flows ≠ table: evidence, dispersion, short_window
+//!                      concentration  flows = table, but the table is wrong
 //!                      intended       table ≠ weights
-//!                      silence        flows that nobody answers
+//!                      black_holes    unanswered flows
 //!                      volume         bytes and packets ≠ flows
-//!                      spike          everything is more
+//!                      spike          traffic of all members has grown
 //!                          └────────► diagnosis: the likeliest cause ─► findings
 //! ```
 
 mod after_change;
+mod black_holes;
 mod concentration;
 mod counts;
 mod detector;
+mod deviation;
 mod diagnosis;
 mod dispersion;
 mod evidence;
 mod finding;
 mod intended;
 mod observation;
-mod raised;
-mod recent;
+mod port_reuse;
 mod shares;
-mod silence;
+mod short_window;
 mod spike;
 #[cfg(test)]
 mod tests;
 mod thresholds;
-mod unevenness;
 mod volume;
 
 pub use after_change::{AfterChange, ChangedMember, Reference, Verdict};
 pub use detector::Detector;
-pub use finding::{Affected, Cause, Finding, Kind, Weight};
+pub use finding::{Affected, Cause, Finding, Kind, Severity};
 pub use observation::{
-    Change, Elephant, Facts, Member, Moved, Observation, Openings, Phase, Samples, Source,
+    Change, Elephant, Facts, Member, MovedMember, Observation, Phase, SampledFlows, Samples, Source,
 };
 pub use thresholds::Thresholds;

@@ -1,40 +1,39 @@
-//! Overload and starvation: new flows against the share of the table.
+//! Overload and starvation: compares new flows with the table share.
 //!
-//! Two questions, two windows. *Is it chance?* is asked of the evidence ([`super::evidence`]): the long
-//! window, which is as long as the trouble. *Does it matter, and is it so now?* is asked of the ratio, in
-//! that stretch and in the short window. A finding is raised when both say yes, for the member that
-//! explains most; what the others have more or less because of it is no finding.
+//! A finding needs two conditions. The evidence ([`super::evidence`]) must exclude chance, over an interval as long as
+//! the deviation. The ratio must exceed the tolerance in that interval and in the short window. The finding names the
+//! member that explains most; deviations of others that follow from it are not reported.
 
 use super::{
     Thresholds,
     counts::{Step, rearranged},
+    deviation::Deviation,
     dispersion::{Dispersion, Residuals},
-    evidence::{Alternatives, Bounds, Direction, Expected, Stretch, Tests},
-    raised::Raised,
-    recent::{Counted, Recent},
+    evidence::{Alternatives, Bounds, Cusum, Direction, Expected, MemberTests},
+    short_window::{ShortWindow, WindowCounts},
 };
 
-/// Times the wanted evidence that a sum may hold.
+/// Multiple of the wanted evidence at which a sum is capped.
 const HEADROOM: f64 = 1.5;
 
-/// A member that seems to get more or less than its share.
+/// A member with evidence of a deviation.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     member: usize,
     direction: Direction,
-    stretch: Stretch,
+    cusum: Cusum,
 }
 
-/// The watch over the shares of new flows.
+/// Detects overload and starvation.
 #[derive(Clone, Debug)]
 pub(super) struct Shares {
     alternatives: Alternatives,
-    tests: Vec<Tests>,
+    tests: Vec<MemberTests>,
     residuals: Vec<Residuals>,
-    recent: Recent,
-    raised: Vec<Option<Raised>>,
+    short_window: ShortWindow,
+    raised: Vec<Option<Deviation>>,
     any_raised: bool,
-    /// Since when shares are off because old flows are counted again.
+    /// Since when shares deviate because existing flows are counted as new.
     transition_s: Option<f64>,
     dispersion: Dispersion,
 }
@@ -45,7 +44,7 @@ impl Shares {
             alternatives: Alternatives::new(thresholds.tolerance),
             tests: Vec::new(),
             residuals: Vec::new(),
-            recent: Recent::new(thresholds.short_s.max(1) as usize, 0),
+            short_window: ShortWindow::new(thresholds.short_s.max(1) as usize, 0),
             raised: Vec::new(),
             any_raised: false,
             transition_s: None,
@@ -57,7 +56,7 @@ impl Shares {
         self.tests = rearranged(&self.tests, places);
         self.residuals = rearranged(&self.residuals, places);
         self.raised = rearranged(&self.raised, places);
-        self.recent = self.recent.rearranged(places);
+        self.short_window = self.short_window.rearranged(places);
         self.dispersion.interrupt();
     }
 
@@ -65,8 +64,8 @@ impl Shares {
         self.dispersion.phi()
     }
 
-    /// What the member should have got, without what it was allowed for flows that always choose it.
-    pub(super) fn expected(&self, raised: &Raised, share: f64, thresholds: &Thresholds) -> f64 {
+    /// Expected flows of the member, without the allowance for heavy sources and reused ports.
+    pub(super) fn expected(&self, raised: &Deviation, share: f64, thresholds: &Thresholds) -> f64 {
         let allowance = self
             .dispersion
             .allowance(share, thresholds.widest_tolerance);
@@ -76,8 +75,8 @@ impl Shares {
         }
     }
 
-    /// Members that have a finding.
-    pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &Raised)> {
+    /// Members with a finding.
+    pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &Deviation)> {
         let raised = if self.any_raised { &*self.raised } else { &[] };
         raised
             .iter()
@@ -85,14 +84,13 @@ impl Shares {
             .filter_map(|(member, raised)| Some((member, raised.as_ref()?)))
     }
 
-    /// Members that get more than their share while old flows are counted again: since when, and what came in the
-    /// short window.
+    /// Members that exceed their share while existing flows are counted as new: onset, and counts of the short window.
     pub(super) fn in_transition(
         &self,
         thresholds: &Thresholds,
-    ) -> Option<(f64, Vec<(usize, Counted)>)> {
+    ) -> Option<(f64, Vec<(usize, WindowCounts)>)> {
         let since_s = self.transition_s?;
-        let members = (0..self.tests.len()).map(|member| (member, self.recent.sum(member)));
+        let members = (0..self.tests.len()).map(|member| (member, self.short_window.sum(member)));
         let off = members.filter(|(_, counted)| is_far_over(counted, thresholds));
         Some((since_s, off.collect()))
     }
@@ -100,7 +98,7 @@ impl Shares {
     pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {
         let wanted = thresholds.evidence(step.eligible);
         if step.suspended {
-            self.wait(step, thresholds);
+            self.skip(step, thresholds);
             return;
         }
         self.transition_s = None;
@@ -109,10 +107,10 @@ impl Shares {
         }
         let proof = self.add(step, thresholds, wanted);
         if !self.dispersion.is_known() {
-            self.tests.fill(Tests::default());
+            self.tests.fill(MemberTests::default());
         }
         if self.any_raised {
-            self.follow(step, thresholds);
+            self.update_raised(step, thresholds);
         } else {
             self.learn(step);
         }
@@ -125,54 +123,54 @@ impl Shares {
         }
     }
 
-    /// Adds the step to all tests; whether any has the evidence.
+    /// Adds the step to all sums. Returns whether any has the wanted evidence.
     fn add(&mut self, step: &Step, thresholds: &Thresholds, wanted: f64) -> bool {
         let phi = self.dispersion.phi();
         let bounds = Bounds {
             step: wanted / f64::from(thresholds.least_seconds.max(1)),
             sum: wanted * HEADROOM,
         };
-        self.recent.advance();
+        self.short_window.advance();
         let mut any = false;
-        for (member, (came, tests)) in step.members.iter().zip(&mut self.tests).enumerate() {
+        for (member, (counts, tests)) in step.members.iter().zip(&mut self.tests).enumerate() {
             let allowance = self
                 .dispersion
-                .allowance(came.share, thresholds.widest_tolerance);
+                .allowance(counts.share, thresholds.widest_tolerance);
             let expected = Expected {
-                most: step.flows * came.most_share * allowance,
-                least: step.flows * came.least_share / allowance,
+                expected_max: step.flows * counts.most_share * allowance,
+                expected_min: step.flows * counts.least_share / allowance,
             };
             tests.add(
                 &self.alternatives,
-                came.flows,
+                counts.flows,
                 expected,
                 phi,
                 bounds,
                 step.began_s(),
             );
-            let counted = Counted {
-                got: came.flows,
-                most: expected.most,
-                least: expected.least,
+            let counted = WindowCounts {
+                observed: counts.flows,
+                expected_max: expected.expected_max,
+                expected_min: expected.expected_min,
             };
-            self.recent.set(member, counted);
+            self.short_window.set(member, counted);
             any |= tests.has_proof(wanted);
         }
         any
     }
 
-    /// Lets an observation pass of which nothing follows for the shares.
-    fn wait(&mut self, step: &Step, thresholds: &Thresholds) {
-        self.recent.advance();
+    /// Handles a step whose shares are not evaluated.
+    fn skip(&mut self, step: &Step, thresholds: &Thresholds) {
+        self.short_window.advance();
         let mut any = false;
-        for (member, came) in step.members.iter().enumerate() {
-            let counted = Counted {
-                got: came.flows,
-                most: step.flows * came.most_share,
-                least: step.flows * came.least_share,
+        for (member, counts) in step.members.iter().enumerate() {
+            let counted = WindowCounts {
+                observed: counts.flows,
+                expected_max: step.flows * counts.most_share,
+                expected_min: step.flows * counts.least_share,
             };
-            self.recent.set(member, counted);
-            any |= is_far_over(&self.recent.sum(member), thresholds);
+            self.short_window.set(member, counted);
+            any |= is_far_over(&self.short_window.sum(member), thresholds);
         }
         self.transition_s = any.then(|| self.transition_s.unwrap_or(step.now_s));
         self.dispersion.interrupt();
@@ -186,10 +184,10 @@ impl Shares {
         let flows = step.flows;
         let members = step.members.iter().zip(&mut self.residuals);
         let residuals =
-            members.map(|(came, kept)| (came.flows - flows * came.share, came.share, kept));
+            members.map(|(counts, kept)| (counts.flows - flows * counts.share, counts.share, kept));
         self.dispersion.learn(flows, residuals);
         if self.dispersion.is_block_full() {
-            let shares = step.members.iter().map(|came| came.share);
+            let shares = step.members.iter().map(|counts| counts.share);
             self.dispersion
                 .close_blocks(shares.zip(&mut self.residuals));
         }
@@ -198,19 +196,19 @@ impl Shares {
     fn raise(&mut self, step: &Step, thresholds: &Thresholds, wanted: f64) {
         let candidates = self.candidates(step, thresholds, wanted);
         for mut candidate in self.explaining(candidates, step, thresholds, wanted) {
-            if let Some(other) = self.instead(&candidate, step, thresholds) {
+            if let Some(other) = self.overloaded_peer(&candidate, step, thresholds) {
                 candidate = other;
             }
-            self.raised[candidate.member] = Some(Raised::new(
+            self.raised[candidate.member] = Some(Deviation::new(
                 candidate.direction,
-                candidate.stretch,
+                candidate.cusum,
                 step.now_s,
             ));
             self.any_raised = true;
         }
     }
 
-    /// Members for which evidence and both windows agree.
+    /// Members for which the evidence and both windows agree.
     fn candidates(&self, step: &Step, thresholds: &Thresholds, wanted: f64) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for (member, tests) in self.tests.iter().enumerate() {
@@ -218,16 +216,16 @@ impl Shares {
                 continue;
             }
             for direction in [Direction::Over, Direction::Under] {
-                let matters = |stretch: &Stretch| {
-                    exceeds(direction, stretch.ratio(), thresholds.tolerance)
-                        && self.is_now(member, direction, thresholds)
+                let matters = |cusum: &Cusum| {
+                    exceeds(direction, cusum.ratio(), thresholds.tolerance)
+                        && self.is_current(member, direction, thresholds)
                         && (direction == Direction::Over || step.members[member].eligible)
                 };
-                if let Some(stretch) = tests.proof(direction, wanted).filter(matters) {
+                if let Some(cusum) = tests.proof(direction, wanted).filter(matters) {
                     candidates.push(Candidate {
                         member,
                         direction,
-                        stretch,
+                        cusum,
                     });
                 }
             }
@@ -235,18 +233,26 @@ impl Shares {
         candidates
     }
 
-    /// Whether the short window has it too. Where it has few flows it need only not speak against it.
-    fn is_now(&self, member: usize, direction: Direction, thresholds: &Thresholds) -> bool {
-        let Counted { got, most, least } = self.recent.sum(member);
-        let doubt = (self.dispersion.phi() * got).sqrt();
+    /// Whether the short window shows the deviation, or has too few flows to contradict it.
+    fn is_current(&self, member: usize, direction: Direction, thresholds: &Thresholds) -> bool {
+        let WindowCounts {
+            observed,
+            expected_max,
+            expected_min,
+        } = self.short_window.sum(member);
+        let doubt = (self.dispersion.phi() * observed).sqrt();
         match direction {
-            Direction::Over => got + doubt + 1.0 >= most * (1.0 + thresholds.tolerance),
-            Direction::Under => got - doubt - 1.0 <= least / (1.0 + thresholds.tolerance),
+            Direction::Over => {
+                observed + doubt + 1.0 >= expected_max * (1.0 + thresholds.tolerance)
+            }
+            Direction::Under => {
+                observed - doubt - 1.0 <= expected_min / (1.0 + thresholds.tolerance)
+            }
         }
     }
 
-    /// Of the candidates, those that remain when what is already explained is taken away: the
-    /// strongest first, then those that still deviate from what it leaves for the others.
+    /// Selects the candidates that explain the deviation: the strongest first, then those that still deviate from the
+    /// shares that it leaves for the others.
     fn explaining(
         &self,
         mut candidates: Vec<Candidate>,
@@ -257,12 +263,12 @@ impl Shares {
         let mut share = 0.0;
         let mut flows = 0.0;
         for (member, raised) in self.raised() {
-            let recent = self.recent.sum(member);
-            // While the short window begins before the fault, it is of two minds.
+            let short_window = self.short_window.sum(member);
+            // The short window is not usable while it still includes time before the fault.
             let ratio = if step.now_s - raised.since_s < 2.0 * f64::from(thresholds.short_s) {
                 raised.ratio()
             } else {
-                recent.got / recent.most.max(1.0)
+                short_window.observed / short_window.expected_max.max(1.0)
             };
             share += step.members[member].share;
             flows += step.members[member].share * ratio;
@@ -270,18 +276,25 @@ impl Shares {
         let mut chosen = Vec::new();
         while !candidates.is_empty() && share < 0.999 {
             let left = ((1.0 - flows) / (1.0 - share)).max(0.01);
-            // Against what is left, both the size and the evidence must still be there.
+            // Size and evidence must hold against the corrected expectation.
             candidates.retain(|candidate| {
-                let Stretch { got, expected, .. } = candidate.stretch;
+                let Cusum {
+                    observed, expected, ..
+                } = candidate.cusum;
                 let direction = candidate.direction;
-                let evidence = self.alternatives.evidence(direction, got, expected * left);
-                exceeds(direction, got / (expected * left), thresholds.tolerance)
-                    && (share == 0.0 || evidence / self.dispersion.phi() >= wanted)
+                let evidence = self
+                    .alternatives
+                    .evidence(direction, observed, expected * left);
+                exceeds(
+                    direction,
+                    observed / (expected * left),
+                    thresholds.tolerance,
+                ) && (share == 0.0 || evidence / self.dispersion.phi() >= wanted)
             });
             let strength = |candidate: &Candidate| {
-                let expected = candidate.stretch.expected * left;
-                let got = candidate.stretch.got;
-                (got - expected).abs() / expected.max(1.0).sqrt()
+                let expected = candidate.cusum.expected * left;
+                let observed = candidate.cusum.observed;
+                (observed - expected).abs() / expected.max(1.0).sqrt()
             };
             let Some(place) = (0..candidates.len())
                 .max_by(|&a, &b| strength(&candidates[a]).total_cmp(&strength(&candidates[b])))
@@ -290,14 +303,14 @@ impl Shares {
             };
             let best = candidates.swap_remove(place);
             share += step.members[best.member].share;
-            flows += step.members[best.member].share * best.stretch.ratio();
+            flows += step.members[best.member].share * best.cusum.ratio();
             chosen.push(best);
         }
         chosen
     }
 
-    /// Of two members, one gets too much as the other gets too little: the one that carries the load is named.
-    fn instead(
+    /// Of two members, one is overloaded if the other is starved: names the overloaded one.
+    fn overloaded_peer(
         &self,
         candidate: &Candidate,
         step: &Step,
@@ -308,36 +321,36 @@ impl Shares {
         }
         let other = (0..step.members.len())
             .find(|&member| member != candidate.member && step.members[member].eligible)?;
-        let recent = self.recent.sum(other);
-        let stretch = Stretch {
-            llr: candidate.stretch.llr,
-            got: recent.got,
-            expected: recent.most,
-            since_s: candidate.stretch.since_s,
+        let short_window = self.short_window.sum(other);
+        let cusum = Cusum {
+            llr: candidate.cusum.llr,
+            observed: short_window.observed,
+            expected: short_window.expected_max,
+            since_s: candidate.cusum.since_s,
         };
-        let over = exceeds(Direction::Over, stretch.ratio(), thresholds.tolerance);
+        let over = exceeds(Direction::Over, cusum.ratio(), thresholds.tolerance);
         (over && self.raised[other].is_none()).then_some(Candidate {
             member: other,
             direction: Direction::Over,
-            stretch,
+            cusum,
         })
     }
 
-    /// Goes on with what is raised, and clears what is over.
-    fn follow(&mut self, step: &Step, thresholds: &Thresholds) {
+    /// Updates raised deviations and clears those that have ended.
+    fn update_raised(&mut self, step: &Step, thresholds: &Thresholds) {
         let mut any = false;
-        for ((slot, came), member) in self.raised.iter_mut().zip(&step.members).zip(0..) {
+        for ((slot, counts), member) in self.raised.iter_mut().zip(&step.members).zip(0..) {
             let Some(raised) = slot else { continue };
-            let counted = self.recent.latest(member);
+            let counted = self.short_window.latest(member);
             let expected = match raised.direction {
-                Direction::Over => counted.most,
-                Direction::Under => counted.least,
+                Direction::Over => counted.expected_max,
+                Direction::Under => counted.expected_min,
             };
-            raised.add(counted.got, expected);
+            raised.add(counted.observed, expected);
             let half = thresholds.tolerance / 2.0;
-            let gone = raised.direction == Direction::Under && !came.eligible;
+            let gone = raised.direction == Direction::Under && !counts.eligible;
             if gone
-                || raised.is_over(thresholds, |raised, ratio| {
+                || raised.is_cleared(thresholds, |raised, ratio| {
                     !exceeds(raised.direction, ratio, half)
                 })
             {
@@ -347,17 +360,18 @@ impl Shares {
             }
         }
         if self.any_raised && !any {
-            // What the others gathered meanwhile was the fault's doing.
-            self.tests.fill(Tests::default());
+            // Sums collected meanwhile are effects of the fault.
+            self.tests.fill(MemberTests::default());
             self.dispersion.interrupt();
         }
         self.any_raised = any;
     }
 }
 
-/// Whether it is more than chance would have it, about.
-fn is_far_over(counted: &Counted, thresholds: &Thresholds) -> bool {
-    counted.got - 4.0 * counted.got.sqrt() > counted.most * (1.0 + thresholds.tolerance)
+/// Whether the excess is beyond chance (about four standard deviations) and the tolerance.
+fn is_far_over(counted: &WindowCounts, thresholds: &Thresholds) -> bool {
+    counted.observed - 4.0 * counted.observed.sqrt()
+        > counted.expected_max * (1.0 + thresholds.tolerance)
 }
 
 fn exceeds(direction: Direction, ratio: f64, tolerance: f64) -> bool {

@@ -1,44 +1,42 @@
-//! All thresholds of the watch, in one place.
+//! Thresholds of the share monitor.
 
 use serde::{Deserialize, Serialize};
 
-/// What counts as skew, and how sure one must be; per VIP. `docs/skew.md` says how the defaults were found.
+/// What counts as skew, and the required evidence; per VIP. `docs/skew.md` explains the defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Thresholds {
-    /// How far from its share of the table a member may be before it matters (δ): 0.15 is 15 %
-    /// over, or as many times under.
+    /// δ: deviation from the table share that is ignored. 0.15 is 1.15 times the share, or the share divided by 1.15.
     pub tolerance: f64,
-    /// How many false alarms a VIP may give a day, by chance alone. Sets how much evidence is asked for.
+    /// False alarms per VIP-day by chance alone. Determines [`Self::evidence`].
     pub false_alarms_per_day: f64,
-    /// The short window, seconds: what is asked whether the skew is there now.
+    /// Length of the short window, seconds: the skew must be present in it.
     pub short_s: u32,
-    /// The long window, seconds: from which dispersion is learned, and what is remembered of ended trouble.
+    /// Length of the blocks from which the dispersion of sources is estimated, seconds.
     pub long_s: u32,
-    /// Fewest seconds that a skew must show itself in: no single second can raise a finding.
+    /// Fewest observations that raise a finding.
     pub least_seconds: u32,
-    /// Windows in a row within half the tolerance until a finding is cleared.
+    /// Consecutive windows within half the tolerance that clear a finding.
     pub clear_windows: u32,
-    /// How far the tolerance may widen by itself where whole sources are hashed (see
-    /// [`super::Facts::independent`]), or ports that are used again set all members off their shares: 0.6 is up to 60 %
-    /// more than the share.
+    /// Limit of the tolerance when it is widened for sources that are hashed as a whole (see
+    /// [`super::Facts::independent`]) or for reused ports: 0.6 is 1.6 times the share.
     pub widest_tolerance: f64,
-    /// Times a fair or the former share that are concentration: 2 is twice, or half of what
-    /// belongs to the others where that is less.
+    /// Multiple of the fair or former share that is concentration: 2 is twice, or the share plus half of what the others
+    /// should get, if that is less.
     pub concentration: f64,
-    /// How long a revision is remembered as what may have caused a finding, seconds.
+    /// How long a revision can be named as a cause, seconds.
     pub revision_memory_s: f64,
-    /// Times its share of bytes or packets that matters.
+    /// Multiple of the expected share of bytes or packets that is skew.
     pub volume_ratio: f64,
-    /// Bytes a second of a member below which skew of bytes does not matter.
+    /// Rate of a member below which skew of bytes is ignored.
     pub bytes_floor_per_s: f64,
-    /// Packets a second of a member below which skew of packets does not matter.
+    /// Rate of a member below which skew of packets is ignored.
     pub packets_floor_per_s: f64,
-    /// How long a skew of bytes or packets must last, seconds.
+    /// Duration of a skew of bytes or packets before it is raised, seconds.
     pub volume_s: u32,
-    /// Times the usual rate of new flows of the whole VIP that is a spike.
+    /// Multiple of the usual rate of new flows of the VIP that is a spike.
     pub spike: f64,
-    /// New flows a second below which nothing is a spike.
+    /// Rate of new flows below which nothing is a spike.
     pub spike_floor_per_s: f64,
 }
 
@@ -65,19 +63,18 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// The evidence (natural logarithm of a likelihood ratio) that raises a finding in a VIP of this many members.
+    /// The evidence (log likelihood ratio, nats) that raises a finding in a VIP with this number of members.
     ///
-    /// A test that adds up log likelihood ratios and starts again at zero raises by chance once in
-    /// `e^h` steps at the most (G. Lorden, "Procedures for reacting to a change in distribution",
-    /// Annals of Mathematical Statistics 42, 1971). `tests` of them run for each member, 86,400
-    /// steps a day.
+    /// A cumulative sum of log likelihood ratios bounded below by zero exceeds `h` by chance at most once in `e^h` steps
+    /// (G. Lorden, "Procedures for reacting to a change in distribution", Annals of Mathematical Statistics 42, 1971).
+    /// Four such sums run for each member, 86,400 steps per day.
     #[must_use]
     pub fn evidence(&self, members: usize) -> f64 {
         let tests = (members.max(1) * TESTS_PER_MEMBER) as f64;
         (tests * SECONDS_PER_DAY / self.false_alarms_per_day).ln()
     }
 
-    /// The share from which on a member that should have `reference` is concentration.
+    /// The share above which a member that should have `reference` is a concentration.
     #[must_use]
     pub fn concentrated(&self, reference: f64) -> f64 {
         let more = reference * (self.concentration - 1.0);
@@ -85,6 +82,6 @@ impl Thresholds {
     }
 }
 
-/// Tests that run side by side for each member: two sizes of overload, two of starvation.
+/// Cumulative sums of each member: two sizes of overload, two of starvation.
 const TESTS_PER_MEMBER: usize = 4;
 const SECONDS_PER_DAY: f64 = 86_400.0;

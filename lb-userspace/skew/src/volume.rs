@@ -1,35 +1,33 @@
 //! Bytes and packets against shares.
 //!
-//! They are heavy-tailed: one flow can be a thousand others, and no formula for the variance holds. So each
-//! second only says yes or no (does the member get a multiple of its share, and enough for it to
-//! matter?), and a finding needs a majority of yes, `volume_s` more than no. That many seconds tell a chance meeting of large
-//! flows from a lasting skew. Where sampled flows show that it is no meeting, but one or a few that are large by
-//! themselves, a second says as much as four.
+//! Bytes and packets per flow are heavy-tailed, so no formula for their variance holds. Each second is one vote: does
+//! the member get more than `volume_ratio` times its share, and more than the floor? A finding needs `volume_s` more
+//! votes for than against, which separates large flows that coincide by chance from a lasting skew. If sampled flows
+//! show that a few flows cause the excess, a second has four votes.
 //!
-//! Established flows stay where they are when the ring changes. What a member may carry is therefore the
-//! larger of its share of the table and its part of the new flows of the last hour.
+//! Established flows stay on their member when the ring changes. The expected share is therefore the larger of the
+//! table share and the share of new flows in the last hour.
 
 use super::{
     Thresholds,
-    counts::{Came, Step, rearranged},
+    counts::{MemberCounts, Step, rearranged},
 };
 
-/// Observations that the present is averaged over.
+/// Observations over which the current rate is averaged.
 const PRESENT: f64 = 5.0;
-/// Observations that the past is averaged over.
+/// Observations over which past flows are averaged.
 const PAST: f64 = 3600.0;
 
-/// Flows that are few.
+/// Number of flows that are large by themselves, at most.
 const FEW: usize = 3;
-/// Times the floor that a few flows must have together to be large by themselves.
+/// Multiple of the floor that these flows must have together.
 const LARGE: f64 = 2.0;
-/// What a second counts in which they have half of what is too much.
-const SEEN: u32 = 4;
+/// Votes of a second in which they have half of the excess.
+const FEW_FLOWS_VOTES: u32 = 4;
 
-/// A large flow: the place of its member, and what it has a second, in the order of [`Unit`].
+/// A large flow: index of its member, and its rates per second in the order of [`Unit`].
 pub(super) type Flow = (usize, [f64; 2]);
 
-/// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Bytes,
@@ -39,10 +37,10 @@ pub(super) enum Unit {
 impl Unit {
     pub(super) const ALL: [Self; 2] = [Self::Bytes, Self::Packets];
 
-    fn of(self, came: &Came) -> f64 {
+    fn of(self, counts: &MemberCounts) -> f64 {
         match self {
-            Self::Bytes => came.bytes,
-            Self::Packets => came.packets,
+            Self::Bytes => counts.bytes,
+            Self::Packets => counts.packets,
         }
     }
 
@@ -54,40 +52,39 @@ impl Unit {
     }
 }
 
-/// A member with too many bytes or packets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Heavy {
+pub(super) struct RaisedVolume {
     pub(super) since_s: f64,
     pub(super) raised_s: f64,
 }
 
-/// How much a member has now, and should have.
+/// Current and expected load of a member.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// A second.
+    /// Per second.
     pub(super) rate: f64,
     pub(super) observed_share: f64,
     pub(super) expected_share: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Scale {
+struct VolumeTest {
     now: f64,
-    yes: u32,
+    score: u32,
     since_s: f64,
-    heavy: Option<Heavy>,
+    heavy: Option<RaisedVolume>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Loads {
-    units: [Scale; 2],
+struct MemberVolume {
+    units: [VolumeTest; 2],
     past_flows: f64,
 }
 
-/// The watch over bytes and packets.
+/// Detects members with too many bytes or packets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Volume {
-    members: Vec<Loads>,
+    members: Vec<MemberVolume>,
     total: [f64; 2],
     past_flows: f64,
     any: bool,
@@ -98,7 +95,7 @@ impl Volume {
         self.members = rearranged(&self.members, places);
     }
 
-    pub(super) fn heavy(&self, unit: Unit) -> impl Iterator<Item = (usize, &Heavy)> {
+    pub(super) fn heavy(&self, unit: Unit) -> impl Iterator<Item = (usize, &RaisedVolume)> {
         let members = if self.any { &*self.members } else { &[] };
         members
             .iter()
@@ -125,18 +122,18 @@ impl Volume {
             return;
         }
         self.total = [0.0; 2];
-        for (loads, came) in self.members.iter_mut().zip(&step.members) {
-            loads.past_flows += (came.flows - loads.past_flows) / PAST;
+        for (loads, counts) in self.members.iter_mut().zip(&step.members) {
+            loads.past_flows += (counts.flows - loads.past_flows) / PAST;
             for unit in Unit::ALL {
-                let scale = &mut loads.units[unit as usize];
-                scale.now += (unit.of(came) / step.length_s - scale.now) / PRESENT;
-                self.total[unit as usize] += scale.now;
+                let test = &mut loads.units[unit as usize];
+                test.now += (unit.of(counts) / step.length_s - test.now) / PRESENT;
+                self.total[unit as usize] += test.now;
             }
         }
         self.any = false;
         for member in 0..self.members.len() {
             for unit in Unit::ALL {
-                let idle = self.members[member].units[unit as usize].yes == 0;
+                let idle = self.members[member].units[unit as usize].score == 0;
                 let floor = unit.floor(thresholds);
                 if idle && self.members[member].units[unit as usize].now < floor {
                     continue;
@@ -144,47 +141,48 @@ impl Volume {
                 let load = self.load(unit, member, step);
                 let more = load.expected_share * (thresholds.volume_ratio - 1.0);
                 let limit = load.expected_share + more.min((1.0 - load.expected_share) / 2.0);
-                let yes = step.eligible > 1 && load.rate >= floor && load.observed_share > limit;
-                let few = of_few(flows, member, unit);
+                let exceeds =
+                    step.eligible > 1 && load.rate >= floor && load.observed_share > limit;
+                let largest = rate_of_largest(flows, member, unit);
                 let excess =
                     load.rate * (1.0 - load.expected_share / load.observed_share.max(1e-9));
-                let votes = match yes {
+                let votes = match exceeds {
                     false => 0,
-                    true if few >= LARGE * floor && few >= excess / 2.0 => SEEN,
+                    true if largest >= LARGE * floor && largest >= excess / 2.0 => FEW_FLOWS_VOTES,
                     true => 1,
                 };
-                let scale = &mut self.members[member].units[unit as usize];
-                scale.judge(votes, step.now_s, thresholds.volume_s);
-                self.any |= scale.heavy.is_some();
+                let test = &mut self.members[member].units[unit as usize];
+                test.update(votes, step.now_s, thresholds.volume_s);
+                self.any |= test.heavy.is_some();
             }
         }
     }
 }
 
-/// What the largest few flows of a member have together.
-fn of_few(flows: &[Flow], member: usize, unit: Unit) -> f64 {
+/// Total rate of the largest few flows of a member.
+fn rate_of_largest(flows: &[Flow], member: usize, unit: Unit) -> f64 {
     let theirs = flows.iter().filter(|(place, _)| *place == member);
     let mut rates: Vec<f64> = theirs.map(|(_, rates)| rates[unit as usize]).collect();
     rates.sort_by(|a, b| b.total_cmp(a));
     rates.iter().take(FEW).sum()
 }
 
-impl Scale {
-    fn judge(&mut self, votes: u32, now_s: f64, wanted: u32) {
-        if self.yes == 0 {
+impl VolumeTest {
+    fn update(&mut self, votes: u32, now_s: f64, wanted: u32) {
+        if self.score == 0 {
             self.since_s = now_s;
         }
-        self.yes = if votes > 0 {
-            (self.yes + votes).min(wanted)
+        self.score = if votes > 0 {
+            (self.score + votes).min(wanted)
         } else {
-            self.yes.saturating_sub(1)
+            self.score.saturating_sub(1)
         };
-        if self.yes >= wanted && self.heavy.is_none() {
-            self.heavy = Some(Heavy {
+        if self.score >= wanted && self.heavy.is_none() {
+            self.heavy = Some(RaisedVolume {
                 since_s: self.since_s,
                 raised_s: now_s,
             });
-        } else if self.yes == 0 {
+        } else if self.score == 0 {
             self.heavy = None;
         }
     }

@@ -1,4 +1,4 @@
-//! The test right after a change: how often it takes back a good one, how soon a bad one.
+//! The test right after a change: false rollbacks of good changes, and time to rollback of bad ones.
 
 use lb_skew::{AfterChange, ChangedMember, Thresholds, Verdict};
 
@@ -9,19 +9,19 @@ use super::random::Random;
 pub struct Line {
     /// Members of the VIP.
     pub members: usize,
-    /// New flows a second of the VIP.
+    /// New flows per second of the VIP.
     pub flows_per_s: f64,
-    /// Good changes that were taken back in a minute, of how many.
+    /// Good changes that were rolled back within a minute, and all good changes.
     pub false_rollbacks: (usize, usize),
     /// Seconds until half of the good changes were accepted.
     pub accepted_s: Option<u64>,
-    /// Seconds until half of the changes that give one member 94 % of the table, and are obeyed, were taken back.
+    /// Seconds until half of the changes that give one member 94 % of the table and traffic were rolled back.
     pub wrong_table_s: Option<u64>,
-    /// The same for one member at twice its share of the table.
+    /// The same for one member at twice its table share.
     pub not_followed_s: Option<u64>,
 }
 
-/// Seconds that a change is watched.
+/// Bake time, seconds.
 const BAKE_S: u64 = 60;
 
 fn trial(table: &[f64], odds: &[f64], flows_per_s: f64, seed: u64) -> (u64, Verdict) {
@@ -47,7 +47,7 @@ fn trial(table: &[f64], odds: &[f64], flows_per_s: f64, seed: u64) -> (u64, Verd
         }
         match test.observe(&totals) {
             Verdict::Undecided => {}
-            // The watch goes on: what was accepted may still be taken back.
+            // The test continues: an accepted change may still be rolled back.
             Verdict::Accept => accepted = accepted.or(Some(second)),
             verdict @ Verdict::RollBack { .. } => return (second, verdict),
         }
@@ -62,7 +62,7 @@ fn median(mut seconds: Vec<Option<u64>>) -> Option<u64> {
     seconds[seconds.len() / 2]
 }
 
-/// Tries changes of VIPs of several sizes.
+/// Simulates changes of VIPs of several sizes.
 #[must_use]
 pub fn run(trials: usize, seed: u64) -> Vec<Line> {
     let vips = [

@@ -1,76 +1,76 @@
-//! What clients do after their SYN, as far as a balancer sees it: with direct server return these are the packets from the client, and
-//! no others. Of some of the flows more is known: those that are sampled.
+//! Client behaviour after the SYN, as the balancer sees it: with direct server return, only packets from the client.
+//! Some flows are sampled, and their outcomes are known.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use lb_skew::{Member, Openings, Samples};
+use lb_skew::{Member, SampledFlows, Samples};
 
 use super::{random::Random, scenario::Scenario};
 
-/// Seconds ahead that packets are planned.
+/// Seconds for which packets are scheduled in advance.
 const HORIZON: usize = 64;
-/// Seconds after which a sampled flow is judged, and for which the verdict is kept; flows of a member that are kept.
-const JUDGED_AFTER: u64 = 4;
+/// Seconds until the outcome of a sampled flow is known, seconds for which it is kept, and outcomes per member.
+const OUTCOME_AFTER: u64 = 4;
 const KEPT_FOR: u64 = 60;
 const KEPT: usize = 32;
-/// Flows of a VIP that are sampled in a second, about.
+/// Sampled flows of a VIP per second, about.
 const SAMPLED_PER_S: f64 = 20.0;
-/// When a SYN that is not answered is sent again, seconds after the first.
+/// Seconds after which an unanswered SYN is repeated.
 const REPEATS: [usize; 5] = [1, 3, 7, 15, 31];
 
-/// What the client of a flow does.
+/// Behaviour of the client of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Habit {
-    /// Asks, is answered, and closes.
+pub enum Behaviour {
+    /// Sends a request, gets a reply and closes.
     Browse,
-    /// Asks, is answered after 20 to 50 s, asks again, ten times on average.
+    /// Sends a request, gets the reply after 20 to 50 s, and repeats, ten times on average.
     Poll,
-    /// Opens for later: asks every half minute, for five minutes.
+    /// Opens a connection in advance; one request per half minute, for five minutes.
     Keep,
-    /// Listens: acknowledges what comes, every two seconds, for ten minutes.
+    /// Receives data and acknowledges it every two seconds, for ten minutes.
     Listen,
-    /// Vanishes after its request, as mobiles do that change their network.
+    /// Vanishes after its request, like a mobile that changes its network.
     Vanish,
-    /// Never finishes the handshake, and sends its SYN again and again.
+    /// Never completes the handshake and repeats its SYN.
     HalfOpen,
-    /// Asks, is answered after 5 to 30 s, and closes.
+    /// Sends a request, gets the reply after 5 to 30 s and closes.
     Wait,
-    /// One SYN, and nothing ever again.
+    /// Sends one SYN and nothing else.
     Scan,
 }
 
-/// How a member fails to answer.
+/// How a member fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deafness {
-    /// Nothing comes back: clients repeat their SYNs.
+pub enum Failure {
+    /// Sends nothing: clients repeat their SYNs.
     Dead,
-    /// It accepts, and says nothing: clients close after ten seconds.
+    /// Accepts connections but never replies: clients close after ten seconds.
     Mute,
 }
 
 /// The clients of a VIP.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
-    habits: &'static [(Habit, f64)],
-    lines: Vec<Lines>,
+    behaviours: &'static [(Behaviour, f64)],
+    states: Vec<MemberState>,
     sampled: f64,
     second: u64,
-    deaf: Option<(usize, Deafness)>,
+    failure: Option<(usize, Failure)>,
     samples: Samples,
 }
 
-/// The flows of a member.
+/// Scheduled packets and open flows of a member.
 #[derive(Clone, Debug)]
-struct Lines {
+struct MemberState {
     packets: [f64; HORIZON],
     syns: [f64; HORIZON],
     polls: [f64; HORIZON],
     kept: f64,
     listening: f64,
-    judged: VecDeque<(u64, bool)>,
+    outcomes: VecDeque<(u64, bool)>,
 }
 
-impl Default for Lines {
+impl Default for MemberState {
     fn default() -> Self {
         Self {
             packets: [0.0; HORIZON],
@@ -78,22 +78,22 @@ impl Default for Lines {
             polls: [0.0; HORIZON],
             kept: 0.0,
             listening: 0.0,
-            judged: VecDeque::new(),
+            outcomes: VecDeque::new(),
         }
     }
 }
 
-/// Parts of the flows by habit.
-fn habits(scenario: Scenario) -> Option<&'static [(Habit, f64)]> {
-    use Habit as H;
+/// Share of the flows by behaviour.
+fn behaviours(scenario: Scenario) -> Option<&'static [(Behaviour, f64)]> {
+    use Behaviour as B;
     Some(match scenario {
-        Scenario::LongPolling => &[(H::Poll, 0.7), (H::Browse, 0.3)],
-        Scenario::IdleKeepAlive | Scenario::KeepAliveDeploy => &[(H::Keep, 0.8), (H::Browse, 0.2)],
-        Scenario::ServerPush => &[(H::Listen, 0.6), (H::Browse, 0.4)],
-        Scenario::HalfOpenMobiles => &[(H::Browse, 0.85), (H::HalfOpen, 0.05), (H::Vanish, 0.1)],
-        Scenario::SlowAnswers => &[(H::Wait, 0.9), (H::Browse, 0.1)],
-        Scenario::Scanned => &[(H::Scan, 0.65), (H::Browse, 0.35)],
-        Scenario::Browsing => &[(H::Browse, 1.0)],
+        Scenario::LongPolling => &[(B::Poll, 0.7), (B::Browse, 0.3)],
+        Scenario::IdleKeepAlive | Scenario::KeepAliveDeploy => &[(B::Keep, 0.8), (B::Browse, 0.2)],
+        Scenario::ServerPush => &[(B::Listen, 0.6), (B::Browse, 0.4)],
+        Scenario::HalfOpenMobiles => &[(B::Browse, 0.85), (B::HalfOpen, 0.05), (B::Vanish, 0.1)],
+        Scenario::SlowAnswers => &[(B::Wait, 0.9), (B::Browse, 0.1)],
+        Scenario::Scanned => &[(B::Scan, 0.65), (B::Browse, 0.35)],
+        Scenario::Browsing => &[(B::Browse, 1.0)],
         _ => return None,
     })
 }
@@ -101,43 +101,42 @@ fn habits(scenario: Scenario) -> Option<&'static [(Habit, f64)]> {
 impl Clients {
     pub(super) fn new(scenario: Scenario, members: usize, flows_per_s: f64) -> Option<Self> {
         Some(Self {
-            habits: habits(scenario)?,
-            lines: vec![Lines::default(); members],
+            behaviours: behaviours(scenario)?,
+            states: vec![MemberState::default(); members],
             sampled: (SAMPLED_PER_S / flows_per_s).min(1.0),
             second: 0,
-            deaf: None,
+            failure: None,
             samples: Samples::default(),
         })
     }
 
-    /// Makes a member deaf.
-    pub(super) fn set_deaf(&mut self, deaf: (usize, Deafness)) {
-        let lines = &mut self.lines[deaf.0];
-        let judged = std::mem::take(&mut lines.judged);
-        *lines = Lines {
-            judged,
-            ..Lines::default()
+    pub(super) fn set_failure(&mut self, failure: (usize, Failure)) {
+        let state = &mut self.states[failure.0];
+        let outcomes = std::mem::take(&mut state.outcomes);
+        *state = MemberState {
+            outcomes,
+            ..MemberState::default()
         };
-        self.deaf = Some(deaf);
+        self.failure = Some(failure);
     }
 
-    /// The connections of a member end.
-    pub(super) fn cut(&mut self, member: usize) {
-        self.lines[member] = Lines::default();
+    /// Ends the connections of a member.
+    pub(super) fn close_connections(&mut self, member: usize) {
+        self.states[member] = MemberState::default();
     }
 
-    /// Goes on to a second: what was planned for it comes.
-    pub(super) fn pass(&mut self, now_s: f64, members: &mut [Member], random: &mut Random) {
+    /// Advances to `now_s` and delivers the scheduled packets.
+    pub(super) fn advance_to(&mut self, now_s: f64, members: &mut [Member], random: &mut Random) {
         while self.second < now_s as u64 {
             self.second += 1;
             let cell = self.second as usize % HORIZON;
-            for (lines, member) in self.lines.iter_mut().zip(&mut *members) {
-                lines.come(cell, member, random);
+            for (state, member) in self.states.iter_mut().zip(&mut *members) {
+                state.deliver(cell, member, random);
             }
         }
     }
 
-    /// New flows of a member: so many on average.
+    /// Opens new flows of a member: `mean` on average.
     pub(super) fn open(
         &mut self,
         place: usize,
@@ -145,19 +144,19 @@ impl Clients {
         member: &mut Member,
         random: &mut Random,
     ) {
-        let deaf = self.deaf.filter(|(member, _)| *member == place);
-        for (habit, part) in self.habits {
+        let failure = self.failure.filter(|(member, _)| *member == place);
+        for (behaviour, part) in self.behaviours {
             let flows = random.poisson(mean * part);
             if flows == 0.0 {
                 continue;
             }
             member.new_flows += flows as u64;
             member.packets += flows as u64;
-            let lines = &mut self.lines[place];
+            let state = &mut self.states[place];
             let second = self.second as usize;
-            match deaf {
-                Some((_, deafness)) => lines.is_deaf(deafness, flows, second, member),
-                None => lines.begin(*habit, flows, second, member, random),
+            match failure {
+                Some((_, failure)) => state.fail(failure, flows, second, member),
+                None => state.open(*behaviour, flows, second, member, random),
             }
             let sampled = if self.sampled < 1.0 {
                 random.poisson(flows * self.sampled).min(flows)
@@ -165,34 +164,34 @@ impl Clients {
                 flows
             };
             for _ in 0..sampled as usize {
-                let unanswered = deaf.is_some() || random.unit() < unanswered(*habit);
-                lines
-                    .judged
-                    .push_back((self.second + JUDGED_AFTER, unanswered));
+                let unanswered = failure.is_some() || random.unit() < unanswered(*behaviour);
+                state
+                    .outcomes
+                    .push_back((self.second + OUTCOME_AFTER, unanswered));
             }
         }
     }
 
-    /// What the sampled flows tell.
+    /// Updates the outcomes of sampled flows.
     pub(super) fn sample(&mut self, members: &[Member]) {
         let now = self.second;
-        let openings = self.lines.iter_mut().zip(members).map(|(lines, member)| {
+        let sampled_flows = self.states.iter_mut().zip(members).map(|(state, member)| {
             let is_old = |(at, _): &(u64, bool)| at + KEPT_FOR < now;
-            while lines.judged.front().is_some_and(is_old) {
-                lines.judged.pop_front();
+            while state.outcomes.front().is_some_and(is_old) {
+                state.outcomes.pop_front();
             }
-            let due = lines.judged.iter().rev().filter(|(at, _)| *at <= now);
+            let due = state.outcomes.iter().rev().filter(|(at, _)| *at <= now);
             let due = due.take(KEPT);
             let (flows, unanswered) = due.fold((0, 0), |(flows, bad), (_, unanswered)| {
                 (flows + 1, bad + u32::from(*unanswered))
             });
-            Openings {
+            SampledFlows {
                 member: Arc::clone(&member.name),
                 flows,
                 unanswered,
             }
         });
-        self.samples.openings = openings.collect();
+        self.samples.flows_by_member = sampled_flows.collect();
     }
 
     pub(super) fn samples(&self) -> &Samples {
@@ -200,23 +199,27 @@ impl Clients {
     }
 }
 
-/// The chance that nothing follows the request, or the SYN, within three seconds.
-fn unanswered(habit: Habit) -> f64 {
-    match habit {
-        Habit::Browse => 0.005,
-        Habit::Keep => 0.9,
-        Habit::Listen => 0.48,
-        Habit::Poll | Habit::Vanish | Habit::HalfOpen | Habit::Wait | Habit::Scan => 1.0,
+/// Probability that nothing follows the request or SYN within three seconds.
+fn unanswered(behaviour: Behaviour) -> f64 {
+    match behaviour {
+        Behaviour::Browse => 0.005,
+        Behaviour::Keep => 0.9,
+        Behaviour::Listen => 0.48,
+        Behaviour::Poll
+        | Behaviour::Vanish
+        | Behaviour::HalfOpen
+        | Behaviour::Wait
+        | Behaviour::Scan => 1.0,
     }
 }
 
-impl Lines {
-    fn come(&mut self, cell: usize, member: &mut Member, random: &mut Random) {
+impl MemberState {
+    fn deliver(&mut self, cell: usize, member: &mut Member, random: &mut Random) {
         let syns = std::mem::take(&mut self.syns[cell]);
         let polls = std::mem::take(&mut self.polls[cell]);
         let mut packets = std::mem::take(&mut self.packets[cell]) + syns;
         if polls > 0.0 {
-            // An acknowledgement and the next request, or the end.
+            // An ACK and the next request, or the FIN.
             packets += 2.0 * polls;
             let again = random.poisson(0.9 * polls).min(polls);
             self.plan_polls(again, cell, random);
@@ -234,7 +237,7 @@ impl Lines {
     }
 
     fn plan_polls(&mut self, polls: f64, second: usize, random: &mut Random) {
-        // Thirty of them at the most, each for its part of the polls: they come at different times.
+        // Up to thirty groups with equal parts of the polls, at different times.
         let groups = polls.min(30.0);
         for group in 0..groups as usize {
             let size = ((group + 1) as f64 * polls / groups).floor()
@@ -243,9 +246,9 @@ impl Lines {
         }
     }
 
-    fn begin(
+    fn open(
         &mut self,
-        habit: Habit,
+        behaviour: Behaviour,
         flows: f64,
         second: usize,
         member: &mut Member,
@@ -253,49 +256,49 @@ impl Lines {
     ) {
         let mut planned =
             |after: usize, packets: f64| self.packets[(second + after) % HORIZON] += packets;
-        let at_once = match habit {
-            Habit::Browse => {
+        let at_once = match behaviour {
+            Behaviour::Browse => {
                 planned(1, 2.0 * flows);
                 2.0
             }
-            Habit::Poll => {
+            Behaviour::Poll => {
                 self.plan_polls(flows, second, random);
                 2.0
             }
-            Habit::Keep => {
+            Behaviour::Keep => {
                 self.kept += flows;
                 1.0
             }
-            Habit::Listen => {
+            Behaviour::Listen => {
                 self.listening += flows;
                 2.0
             }
-            Habit::Vanish => 2.0,
-            Habit::Wait => {
+            Behaviour::Vanish => 2.0,
+            Behaviour::Wait => {
                 for _ in 0..flows.min(30.0) as usize {
                     planned(5 + random.below(25), 3.0 * flows / flows.min(30.0));
                 }
                 2.0
             }
-            Habit::HalfOpen => {
+            Behaviour::HalfOpen => {
                 for after in REPEATS {
                     self.syns[(second + after) % HORIZON] += flows;
                 }
                 0.0
             }
-            Habit::Scan => 0.0,
+            Behaviour::Scan => 0.0,
         };
         member.packets += (at_once * flows) as u64;
     }
 
-    fn is_deaf(&mut self, deafness: Deafness, flows: f64, second: usize, member: &mut Member) {
-        match deafness {
-            Deafness::Dead => {
+    fn fail(&mut self, failure: Failure, flows: f64, second: usize, member: &mut Member) {
+        match failure {
+            Failure::Dead => {
                 for after in REPEATS {
                     self.syns[(second + after) % HORIZON] += flows;
                 }
             }
-            Deafness::Mute => {
+            Failure::Mute => {
                 member.packets += 2 * flows as u64;
                 self.packets[(second + 10) % HORIZON] += flows;
             }

@@ -1,8 +1,8 @@
-//! What the watch costs.
+//! CPU time of the share monitor.
 
 use std::{sync::Arc, time::Instant};
 
-use lb_skew::{Change, Detector, Moved, Openings, Samples, Thresholds};
+use lb_skew::{Change, Detector, MovedMember, SampledFlows, Samples, Thresholds};
 
 use super::{
     scenario::Scenario,
@@ -12,52 +12,49 @@ use super::{
 /// One line of the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Line {
-    /// VIPs that are watched.
     pub vips: usize,
-    /// Members of each.
+    /// Members of each VIP.
     pub members: usize,
-    /// What is the matter.
-    pub what: What,
-    /// Microseconds for one second of all of them, median.
+    pub load: Load,
+    /// Microseconds of CPU time per second for all VIPs, median.
     pub median_us: f64,
 }
 
-/// What is the matter with the VIPs that are watched.
+/// State of the monitored VIPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Nothing.
-    Nothing,
+pub enum Load {
+    /// Normal traffic.
+    Normal,
     /// Every VIP has a fault.
     Faults,
-    /// A revision moved every member, and flows of every one are sampled.
+    /// A revision changed the shares of all members, and flows of all are sampled.
     Revision,
 }
 
-impl What {
-    /// In a table.
+impl Load {
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
-            Self::Nothing => "",
+            Self::Normal => "",
             Self::Faults => "each with a fault",
             Self::Revision => "a revision moved all, all are sampled",
         }
     }
 }
 
-/// Seconds that are watched.
+/// Simulated seconds.
 const SECONDS: usize = 100;
 
-/// A revision that doubled the share of every other member, and what was sampled of all.
+/// A revision that doubled the share of every other member, and samples of all members.
 fn all_moved(members: usize) -> (Change, Samples) {
     let even = 1.0 / members as f64;
     let name = |number: usize| Arc::from(format!("b{number}"));
-    let moved = |number: usize| Moved {
+    let moved = |number: usize| MovedMember {
         name: name(number),
         before: even / (1.0 + (number % 2) as f64),
         after: even,
     };
-    let openings = |number: usize| Openings {
+    let sampled_flows = |number: usize| SampledFlows {
         member: name(number),
         flows: 32,
         unanswered: 1,
@@ -68,13 +65,13 @@ fn all_moved(members: usize) -> (Change, Samples) {
         moved: (0..members).map(moved).collect(),
     };
     let samples = Samples {
-        openings: (0..members).map(openings).collect(),
+        flows_by_member: (0..members).map(sampled_flows).collect(),
         ..Samples::default()
     };
     (change, samples)
 }
 
-fn measure(vips: usize, members: usize, what: What) -> Line {
+fn measure(vips: usize, members: usize, load: Load) -> Line {
     let setting = Setting {
         scenario: Scenario::HeavyTailed,
         members,
@@ -92,12 +89,12 @@ fn measure(vips: usize, members: usize, what: What) -> Line {
     for second in 0..SECONDS {
         let mut spent_us = 0.0;
         for (world, detector) in &mut watched {
-            if what == What::Faults && second == SECONDS / 4 {
+            if load == Load::Faults && second == SECONDS / 4 {
                 world.set_fault(Some((0, 2.0)));
             }
             world.advance();
             let mut seen = world.observation();
-            if what == What::Revision {
+            if load == Load::Revision {
                 seen.change = Some(&change);
                 seen.samples = Some(&samples);
             }
@@ -113,7 +110,7 @@ fn measure(vips: usize, members: usize, what: What) -> Line {
     Line {
         vips,
         members,
-        what,
+        load,
         median_us: times_us[times_us.len() / 2],
     }
 }
@@ -122,10 +119,10 @@ fn measure(vips: usize, members: usize, what: What) -> Line {
 #[must_use]
 pub fn run() -> Vec<Line> {
     vec![
-        measure(1, 4096, What::Nothing),
-        measure(64, 64, What::Nothing),
-        measure(1024, 4, What::Nothing),
-        measure(64, 64, What::Faults),
-        measure(1, 4096, What::Revision),
+        measure(1, 4096, Load::Normal),
+        measure(64, 64, Load::Normal),
+        measure(1024, 4, Load::Normal),
+        measure(64, 64, Load::Faults),
+        measure(1, 4096, Load::Revision),
     ]
 }

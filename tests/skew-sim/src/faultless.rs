@@ -1,4 +1,4 @@
-//! Traffic with no fault: how often each rule cries wolf.
+//! Traffic without a fault: false alarms of each rule.
 
 use std::{
     sync::{
@@ -24,29 +24,29 @@ pub struct Line {
     pub scenario: &'static str,
     /// Name of the rule.
     pub rule: &'static str,
-    /// Days that it watched, over all VIPs.
+    /// Simulated days over all VIPs.
     pub vip_days: f64,
-    /// Alarms that nothing justifies.
     pub false_alarms: u64,
-    /// Warnings that heavy sources give members more than the tolerance above their share, where whole sources are hashed and it is so.
+    /// Correct warnings about heavy sources: with `affinity = "source"`, members really exceed their share by more than
+    /// the tolerance.
     #[serde(skip)]
     pub true_warnings: u64,
 }
 
-/// Of so many days one is watched by the other rules too: they cry so often that this is enough.
-const BESIDE: usize = 40;
+/// One simulation in this number also runs the other rules, whose alarms are frequent.
+const ALL_RULES_EVERY: usize = 40;
 
-/// A VIP, and for how long it is watched.
+/// A simulated VIP and its duration.
 #[derive(Clone, Copy, Debug)]
-struct Stay {
+struct Simulation {
     setting: Setting,
     days: f64,
     seed: u64,
-    beside: bool,
+    all_rules: bool,
 }
 
-/// The settings of a scenario with the days of each, of a thousand days in all: small VIPs are common, large
-/// ones rare and dear.
+/// Members, new flows per second, and days (of about 1,000 in all) of the VIPs of a scenario: small VIPs are common,
+/// large ones rare and expensive.
 fn mix(scenario: Scenario) -> Vec<(usize, f64, f64)> {
     use Scenario as S;
     match scenario {
@@ -115,18 +115,18 @@ fn mix(scenario: Scenario) -> Vec<(usize, f64, f64)> {
     }
 }
 
-/// The stays that make up about so many days of each scenario.
-fn stays(scenarios: &[Scenario], days: f64, seed: u64) -> Vec<Stay> {
-    let mut stays = Vec::new();
+/// Simulations that add up to about `days` of each scenario.
+fn simulations(scenarios: &[Scenario], days: f64, seed: u64) -> Vec<Simulation> {
+    let mut simulations = Vec::new();
     for &scenario in scenarios {
         for (members, flows_per_s, part) in mix(scenario) {
             let mut left = days * part / 1000.0;
             while left > 1e-9 {
-                // A stay is two days long at most: each begins with a watch that knows nothing.
+                // At most two days each: every simulation starts with a detector without history.
                 let days = left.min(2.0);
                 left -= days;
-                let number = stays.len();
-                stays.push(Stay {
+                let number = simulations.len();
+                simulations.push(Simulation {
                     setting: Setting {
                         scenario,
                         members,
@@ -134,50 +134,54 @@ fn stays(scenarios: &[Scenario], days: f64, seed: u64) -> Vec<Stay> {
                     },
                     days,
                     seed: seed.wrapping_add(number as u64),
-                    beside: number.is_multiple_of(BESIDE),
+                    all_rules: number.is_multiple_of(ALL_RULES_EVERY),
                 });
             }
         }
     }
-    // The dear ones first, so that no thread is left with them at the end.
-    stays.sort_by(|a, b| {
-        let cost = |stay: &Stay| stay.setting.members as f64 * stay.days;
+    // Expensive ones first, so that no thread is left with them at the end.
+    simulations.sort_by(|a, b| {
+        let cost = |simulation: &Simulation| simulation.setting.members as f64 * simulation.days;
         cost(b).total_cmp(&cost(a))
     });
-    stays
+    simulations
 }
 
-/// Alarms of a rule: false ones, and those that are right.
+/// False and correct alarms of a rule.
 type Alarms = [u64; 2];
 
-/// Lives through a stay, under these rules; the alarms of each.
-fn live(stay: &Stay, kinds: &[RuleKind], tell: &(impl Fn(&str) + Sync)) -> Vec<Alarms> {
-    let mut world = World::new(stay.setting, stay.seed);
+/// Runs a simulation; returns the alarms of each rule.
+fn simulate(
+    simulation: &Simulation,
+    kinds: &[RuleKind],
+    log: &(impl Fn(&str) + Sync),
+) -> Vec<Alarms> {
+    let mut world = World::new(simulation.setting, simulation.seed);
     let mut rules: Vec<Rule> = kinds
         .iter()
         .map(|&kind| Rule::new(kind, world.facts()))
         .collect();
     let mut alarms = vec![Alarms::default(); rules.len()];
     let heavy = 1.0 + Thresholds::default().tolerance;
-    while world.now_s < stay.days * DAY_S {
+    while world.now_s < simulation.days * DAY_S {
         world.advance();
         let seen = world.observation();
         for ((rule, alarms), kind) in rules.iter_mut().zip(&mut alarms).zip(kinds) {
             let raised = rule.observe(&seen);
-            let is_right = raised > 0 && rule.is_right(|member| world.is_heavy(member, heavy));
-            alarms[usize::from(is_right)] += u64::from(raised);
-            if raised > 0 && !is_right && *kind == RuleKind::Evenkeel {
+            let is_correct = raised > 0 && rule.is_correct(|member| world.is_heavy(member, heavy));
+            alarms[usize::from(is_correct)] += u64::from(raised);
+            if raised > 0 && !is_correct && *kind == RuleKind::Evenkeel {
                 let Setting {
                     scenario,
                     members,
                     flows_per_s,
-                } = stay.setting;
-                tell(&format!(
+                } = simulation.setting;
+                log(&format!(
                     "false alarm: {} {members} members {flows_per_s}/s seed {} at {:.0} s: {}",
                     scenario.name(),
-                    stay.seed,
+                    simulation.seed,
                     seen.at_s,
-                    rule.says()
+                    rule.describe()
                 ));
             }
         }
@@ -185,28 +189,28 @@ fn live(stay: &Stay, kinds: &[RuleKind], tell: &(impl Fn(&str) + Sync)) -> Vec<A
     alarms
 }
 
-/// Runs about so many VIP-days of each scenario, on all processors.
+/// Runs about `days` VIP-days of each scenario, on all processors.
 ///
 /// # Panics
-/// When a thread of the simulation panicked.
-pub fn run(scenarios: &[Scenario], days: f64, seed: u64, tell: impl Fn(&str) + Sync) -> Vec<Line> {
-    let stays = stays(scenarios, days, seed);
+/// If a thread of the simulation panicked.
+pub fn run(scenarios: &[Scenario], days: f64, seed: u64, log: impl Fn(&str) + Sync) -> Vec<Line> {
+    let simulations = simulations(scenarios, days, seed);
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(empty(scenarios));
     let workers = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(stay) = stays.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let kinds = if stay.beside {
+                while let Some(simulation) = simulations.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let kinds = if simulation.all_rules {
                         &RuleKind::ALL[..]
                     } else {
                         &RuleKind::ALL[..1]
                     };
-                    let alarms = live(stay, kinds, &tell);
+                    let alarms = simulate(simulation, kinds, &log);
                     let mut lines = lines.lock().expect("no thread panicked");
                     for (kind, alarms) in kinds.iter().zip(alarms) {
-                        note(&mut lines, stay, *kind, alarms);
+                        add_alarms(&mut lines, simulation, *kind, alarms);
                     }
                 }
             });
@@ -230,14 +234,19 @@ fn empty(scenarios: &[Scenario]) -> Vec<Line> {
         .collect()
 }
 
-fn note(lines: &mut [Line], stay: &Stay, kind: RuleKind, [false_alarms, right]: Alarms) {
-    let scenario = stay.setting.scenario.name();
+fn add_alarms(
+    lines: &mut [Line],
+    simulation: &Simulation,
+    kind: RuleKind,
+    [false_alarms, correct]: Alarms,
+) {
+    let scenario = simulation.setting.scenario.name();
     let line = lines
         .iter_mut()
         .find(|line| line.scenario == scenario && line.rule == kind.name());
     if let Some(line) = line {
-        line.vip_days += stay.days;
+        line.vip_days += simulation.days;
         line.false_alarms += false_alarms;
-        line.true_warnings += right;
+        line.true_warnings += correct;
     }
 }

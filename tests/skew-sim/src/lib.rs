@@ -1,14 +1,13 @@
-//! The judge of the watch over shares: traffic that could be real, with and without faults.
+//! Measures the share monitor with simulated traffic, with and without faults.
 //!
-//! A [`world::World`] is a VIP with its traffic, second by second; a [`rules::Rule`] is something that watches it. Two
-//! questions are asked: how often a rule cries while nothing is wrong ([`faultless`]), and how long it
-//! takes to see what is ([`power`]). [`bake`] asks the same of the test after a change. Everything
-//! follows from a seed.
+//! A [`world::World`] is a VIP with its traffic, second by second; a [`rules::Rule`] monitors it. [`faultless`] counts
+//! false alarms, [`power`] and [`black_holes`] measure the time to detection, [`bake`] does both for the test after a
+//! change. The seed determines every result.
 
 pub mod bake;
+pub mod black_holes;
 pub mod clients;
 pub mod cost;
-pub mod deaf;
 pub mod faultless;
 pub mod plot;
 pub mod power;

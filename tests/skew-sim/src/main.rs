@@ -1,29 +1,29 @@
-//! `cargo xtask skew-sim`: the judge of the watch over shares.
+//! `cargo xtask skew-sim`: measures the share monitor.
 
 use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::Result;
 use clap::{Parser, builder::PossibleValuesParser, builder::TypedValueParser as _};
 use skew_sim::{
-    bake, cost, deaf, faultless,
+    bake, black_holes, cost, faultless,
     power::{self, SLOW_VIPS, VIPS},
     report::{Report, Run},
     rules::RuleKind,
     scenario::Scenario,
 };
 
-/// Judges the watch over shares by simulated traffic: false alarms in traffic without a fault, and how soon faults are
-/// found. Needs neither eBPF nor root.
+/// Measure the share monitor with simulated traffic: false alarms without a fault, and time to detection of faults.
+/// Needs neither eBPF nor root.
 #[derive(Parser)]
-#[command(after_help = "Exit code: 0 if it ran to its end, 1 otherwise, 2 for wrong arguments.")]
+#[command(after_help = "Exit codes: 0 success, 1 error, 2 usage error.")]
 struct Arguments {
-    /// One JSON object on standard output in place of the tables
+    /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// 140 VIP-days and 40 trials
+    /// Run 140 VIP-days and 40 trials
     #[arg(long, conflicts_with_all = ["days", "trials"])]
     quick: bool,
-    /// Write the result into docs/
+    /// Write the result to docs/
     #[arg(long)]
     write: bool,
     /// VIP-days without a fault
@@ -32,10 +32,10 @@ struct Arguments {
     /// Trials of each fault
     #[arg(long, default_value_t = FULL.1, value_parser = clap::value_parser!(u32).range(1..))]
     trials: u32,
-    /// Of the random numbers
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only this kind of traffic, and no faults; may be given more than once
+    /// Simulate only this kind of traffic, without faults; may be repeated
     #[arg(long, value_parser = scenario(), conflicts_with = "write")]
     scenario: Vec<Scenario>,
 }
@@ -47,7 +47,7 @@ const QUICK: (u32, u32) = (140, 40);
 fn scenario() -> impl clap::builder::TypedValueParser<Value = Scenario> {
     let named = |name: &str| Scenario::ALL.into_iter().find(|one| one.name() == name);
     PossibleValuesParser::new(Scenario::ALL.map(Scenario::name))
-        .map(move |name| named(&name).expect("it is one of the possible values"))
+        .map(move |name| named(&name).expect("clap has checked the value"))
 }
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
-    let tell = |what: &str| eprintln!("skew-sim: {what}");
+    let log = |what: &str| eprintln!("skew-sim: {what}");
     let (days, trials) = if arguments.quick {
         QUICK
     } else {
@@ -76,13 +76,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     } else {
         &arguments.scenario
     };
-    tell(&format!(
+    log(&format!(
         "{days} VIP-days, {trials} trials of each fault, seed {asked}"
     ));
-    // Each part counts on from the seed: neighbours must not have most of it in common.
+    // Each part increments the seed: mixing keeps runs with consecutive seeds independent.
     let seed = asked.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let faultless = faultless::run(scenarios, days / scenarios.len() as f64, seed, tell);
-    tell(&format!("faultless traffic took {:.0?}", begun.elapsed()));
+    let faultless = faultless::run(scenarios, days / scenarios.len() as f64, seed, log);
+    log(&format!("faultless traffic took {:.0?}", begun.elapsed()));
     let mut report = Report {
         run: Run {
             seed: asked,
@@ -92,20 +92,20 @@ fn run(arguments: &Arguments) -> Result<()> {
         faultless,
         power: Vec::new(),
         bake: Vec::new(),
-        deaf: Vec::new(),
+        black_holes: Vec::new(),
         cost: Vec::new(),
     };
     if all {
-        report.power = power::run(&power::cells(&VIPS), &RuleKind::ALL, trials, seed);
-        let slow = power::cells(&SLOW_VIPS);
+        report.power = power::run(&power::cases(&VIPS), &RuleKind::ALL, trials, seed);
+        let slow = power::cases(&SLOW_VIPS);
         report
             .power
             .extend(power::run(&slow, &RuleKind::ALL[..1], trials, seed));
-        tell(&format!("with faults: {:.0?}", begun.elapsed()));
+        log(&format!("traffic with faults took {:.0?}", begun.elapsed()));
         report.bake = bake::run(trials * 25, seed);
-        report.deaf = deaf::run(trials.div_ceil(4), seed);
+        report.black_holes = black_holes::run(trials.div_ceil(4), seed);
         report.cost = cost::run();
-        tell(&format!("all took {:.0?}", begun.elapsed()));
+        log(&format!("total {:.0?}", begun.elapsed()));
     }
     if arguments.write {
         report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"))?;

@@ -1,4 +1,4 @@
-//! A member at a multiple of its share: how long until each rule says so.
+//! A member at a multiple of its share: time to detection by each rule.
 
 use std::{
     sync::{
@@ -24,20 +24,20 @@ pub struct Line {
     pub rule: &'static str,
     /// Members of the VIP.
     pub members: usize,
-    /// New flows a second of the VIP.
+    /// New flows per second of the VIP.
     pub flows_per_s: f64,
-    /// What the member gets, over its share.
+    /// Multiple of its share that the member gets.
     pub times_its_share: f64,
-    /// Seconds from the first misplaced flow until it is said; none when half the trials end without.
+    /// Seconds from the first misplaced flow until detection, median; none if half of the trials end without.
     pub median_s: Option<f64>,
-    /// The same for 99 of 100 trials.
+    /// 99th percentile.
     pub p99_s: Option<f64>,
-    /// Part of the trials that end without.
+    /// Part of the trials that end without detection.
     pub missed: f64,
 }
 
 impl Line {
-    /// Whether it is of a VIP whose members have few flows each.
+    /// Whether the members of the VIP have few flows each.
     #[must_use]
     pub fn is_slow(&self) -> bool {
         SLOW_VIPS.contains(&(self.members, self.flows_per_s))
@@ -46,22 +46,22 @@ impl Line {
 
 /// A fault of a VIP.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cell {
+pub struct FaultCase {
     /// Members of the VIP.
     pub members: usize,
-    /// New flows a second of the VIP.
+    /// New flows per second of the VIP.
     pub flows_per_s: f64,
-    /// What one member gets, over its share.
+    /// Multiple of its share that one member gets.
     pub times: f64,
 }
 
-/// Seconds of good traffic before.
+/// Seconds without a fault before.
 const BEFORE_S: usize = 400;
 
-/// Sizes of the skew.
+/// Multiples of the share.
 pub const TIMES: [f64; 6] = [0.0, 0.5, 1.2, 1.5, 2.0, 5.0];
 
-/// Members and rates: those at which a member has five new flows a second or more, and the slow ones of small VIPs.
+/// Members and new flows per second: at least five flows per second and member, or small VIPs with few flows.
 pub const VIPS: [(usize, f64); 17] = [
     (2, 1.0 / 6.0),
     (4, 1.0 / 6.0),
@@ -82,36 +82,36 @@ pub const VIPS: [(usize, f64); 17] = [
     (1000, 1_000_000.0),
 ];
 
-/// VIPs with less than five new flows a second and member, at rates that sound like more.
+/// Large VIPs with less than five new flows per second and member.
 pub const SLOW_VIPS: [(usize, f64); 3] = [(50, 100.0), (100, 100.0), (1000, 1000.0)];
 
-/// All faults that are tried with these VIPs.
+/// All faults of these VIPs.
 #[must_use]
-pub fn cells(vips: &[(usize, f64)]) -> Vec<Cell> {
-    let cell = |(members, flows_per_s): (usize, f64), times| Cell {
+pub fn cases(vips: &[(usize, f64)]) -> Vec<FaultCase> {
+    let case = |(members, flows_per_s): (usize, f64), times| FaultCase {
         members,
         flows_per_s,
         times,
     };
-    let possible = |cell: &Cell| cell.times <= cell.members as f64;
+    let possible = |case: &FaultCase| case.times <= case.members as f64;
     vips.iter()
-        .flat_map(|&vip| TIMES.iter().map(move |&times| cell(vip, times)))
+        .flat_map(|&vip| TIMES.iter().map(move |&times| case(vip, times)))
         .filter(possible)
         .collect()
 }
 
-/// Seconds after which a fault counts as missed: ten minutes, and at few flows longer.
-fn patience_s(cell: &Cell) -> usize {
-    let per_member = cell.flows_per_s / cell.members as f64;
+/// Seconds after which a fault counts as missed.
+fn patience_s(case: &FaultCase) -> usize {
+    let per_member = case.flows_per_s / case.members as f64;
     if per_member < 10.0 { 7200 } else { 600 }
 }
 
-/// One fault, watched by these rules: after how many seconds each said so.
-fn live(cell: &Cell, kinds: &[RuleKind], seed: u64) -> Vec<Option<f64>> {
+/// Seconds until each rule detects one fault.
+fn detection_times(case: &FaultCase, kinds: &[RuleKind], seed: u64) -> Vec<Option<f64>> {
     let setting = Setting {
         scenario: Scenario::Poisson,
-        members: cell.members,
-        flows_per_s: cell.flows_per_s,
+        members: case.members,
+        flows_per_s: case.flows_per_s,
     };
     let mut world = World::new(setting, seed);
     let mut rules: Vec<Rule> = kinds
@@ -119,7 +119,7 @@ fn live(cell: &Cell, kinds: &[RuleKind], seed: u64) -> Vec<Option<f64>> {
         .map(|&kind| Rule::new(kind, world.facts()))
         .collect();
     let mut random = Random::new(seed ^ 0x5eed);
-    // The fault begins anywhere between two observations, and between two looks of the slower rules.
+    // The fault starts at a random moment between two observations and two evaluations of the slower rules.
     let before = BEFORE_S + random.below(60);
     for _ in 0..before {
         world.advance();
@@ -130,53 +130,57 @@ fn live(cell: &Cell, kinds: &[RuleKind], seed: u64) -> Vec<Option<f64>> {
     }
     let into = random.unit();
     world.advance_by(into);
-    world.set_fault(Some((0, cell.times)));
+    world.set_fault(Some((0, case.times)));
     let onset_s = world.now_s;
     world.advance_by(1.0 - into);
-    let mut said = vec![None; rules.len()];
-    for _ in 0..patience_s(cell) {
+    let mut detected_s = vec![None; rules.len()];
+    for _ in 0..patience_s(case) {
         let seen = world.observation();
-        for (rule, said) in rules.iter_mut().zip(&mut said) {
-            if said.is_none() && rule.observe(&seen) > 0 {
-                *said = Some(seen.at_s - onset_s);
+        for (rule, detected_s) in rules.iter_mut().zip(&mut detected_s) {
+            if detected_s.is_none() && rule.observe(&seen) > 0 {
+                *detected_s = Some(seen.at_s - onset_s);
             }
         }
-        if said.iter().all(Option::is_some) {
+        if detected_s.iter().all(Option::is_some) {
             break;
         }
         world.advance();
     }
-    said
+    detected_s
 }
 
-fn line(cell: &Cell, kind: RuleKind, mut said: Vec<Option<f64>>) -> Line {
-    let trials = said.len();
-    let missed = said.iter().filter(|said| said.is_none()).count() as f64 / trials as f64;
-    said.sort_by(|a, b| {
+fn line(case: &FaultCase, kind: RuleKind, mut detected_s: Vec<Option<f64>>) -> Line {
+    let trials = detected_s.len();
+    let missed = detected_s
+        .iter()
+        .filter(|detected_s| detected_s.is_none())
+        .count() as f64
+        / trials as f64;
+    detected_s.sort_by(|a, b| {
         a.unwrap_or(f64::INFINITY)
             .total_cmp(&b.unwrap_or(f64::INFINITY))
     });
-    // The smallest value that so many of the trials do not exceed.
+    // The smallest value that this part of the trials does not exceed.
     let quantile = |part: f64| {
         let place = (part * trials as f64).ceil() as usize;
-        said[place.clamp(1, trials) - 1].map(|seconds| (seconds * 10.0).round() / 10.0)
+        detected_s[place.clamp(1, trials) - 1].map(|seconds| (seconds * 10.0).round() / 10.0)
     };
     Line {
         rule: kind.name(),
-        members: cell.members,
-        flows_per_s: (cell.flows_per_s * 1000.0).round() / 1000.0,
-        times_its_share: cell.times,
+        members: case.members,
+        flows_per_s: (case.flows_per_s * 1000.0).round() / 1000.0,
+        times_its_share: case.times,
         median_s: quantile(0.5),
         p99_s: quantile(0.99),
         missed,
     }
 }
 
-/// Tries each fault so many times (a tenth of that where there are hundreds of members), on all processors.
+/// Simulates each fault `trials` times (a fifth of that for more than 100 members), on all processors.
 ///
 /// # Panics
-/// When a thread of the simulation panicked.
-pub fn run(cells: &[Cell], kinds: &[RuleKind], trials: usize, seed: u64) -> Vec<Line> {
+/// If a thread of the simulation panicked.
+pub fn run(cases: &[FaultCase], kinds: &[RuleKind], trials: usize, seed: u64) -> Vec<Line> {
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(Vec::new());
     let workers = thread::available_parallelism().map_or(2, usize::from);
@@ -185,22 +189,25 @@ pub fn run(cells: &[Cell], kinds: &[RuleKind], trials: usize, seed: u64) -> Vec<
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(cell) = cells.get(number) else { break };
-                    let trials = if cell.members > 100 {
+                    let Some(case) = cases.get(number) else { break };
+                    let trials = if case.members > 100 {
                         trials.div_ceil(5)
                     } else {
                         trials
                     };
-                    let mut said = vec![Vec::new(); kinds.len()];
+                    let mut detected_s = vec![Vec::new(); kinds.len()];
                     for trial in 0..trials {
                         let seed = seed.wrapping_add((number * 1_000_003 + trial) as u64);
-                        for (said, one) in said.iter_mut().zip(live(cell, kinds, seed)) {
-                            said.push(one);
+                        for (detected_s, one) in detected_s
+                            .iter_mut()
+                            .zip(detection_times(case, kinds, seed))
+                        {
+                            detected_s.push(one);
                         }
                     }
                     let mut lines = lines.lock().expect("no thread panicked");
-                    for (kind, said) in kinds.iter().zip(said) {
-                        lines.push((number, line(cell, *kind, said)));
+                    for (kind, detected_s) in kinds.iter().zip(detected_s) {
+                        lines.push((number, line(case, *kind, detected_s)));
                     }
                 }
             });

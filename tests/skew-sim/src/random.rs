@@ -1,4 +1,7 @@
-//! Random numbers: fast, and the same for the same seed on every machine.
+//! Random numbers: fast, and identical for a seed on every machine.
+//!
+//! Written by hand because recorded results (`docs/skew.md`) depend on the exact sequence of numbers, which `rand` and
+//! `rand_distr` do not keep across versions.
 
 use std::f64::consts::TAU;
 
@@ -10,7 +13,6 @@ pub struct Random {
 }
 
 impl Random {
-    /// The generator of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut mixed = seed;
@@ -32,17 +34,17 @@ impl Random {
         word
     }
 
-    /// From 0 up to, not including, 1.
+    /// Uniform in [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// One of so many.
+    /// Uniform in 0..`bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.unit() * bound as f64) as usize
     }
 
-    /// Exponential with this mean.
+    /// Exponential with the given mean.
     pub fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.unit()).ln()
     }
@@ -53,12 +55,12 @@ impl Random {
         radius * (TAU * self.unit()).cos()
     }
 
-    /// Pareto: at least `least`, heavier-tailed the smaller `alpha` is, cut off at `most`.
+    /// Pareto with tail index `alpha`, from `least` to `most`.
     pub fn pareto(&mut self, least: f64, alpha: f64, most: f64) -> f64 {
         (least * (1.0 - self.unit()).powf(-1.0 / alpha)).min(most)
     }
 
-    /// Gamma with this shape and mean (G. Marsaglia and W. W. Tsang, "A simple method for
+    /// Gamma with the given shape and mean (G. Marsaglia and W. W. Tsang, "A simple method for
     /// generating gamma variables", ACM Transactions on Mathematical Software 26, 2000).
     pub fn gamma(&mut self, shape: f64, mean: f64) -> f64 {
         if shape < 1.0 {
@@ -76,7 +78,7 @@ impl Random {
         }
     }
 
-    /// Poisson with this mean: by inversion where it is small, else by transformed rejection (W.
+    /// Poisson with the given mean: by inversion if it is small, otherwise by transformed rejection (W.
     /// Hörmann, "The transformed rejection method for generating Poisson random variables",
     /// Insurance: Mathematics and Economics 12, 1993).
     pub fn poisson(&mut self, mean: f64) -> f64 {
@@ -130,7 +132,7 @@ fn ln_factorial(k: f64) -> f64 {
     (n - 0.5) * n.ln() - n + 0.5 * TAU.ln() + 1.0 / (12.0 * n) - 1.0 / (360.0 * n.powi(3))
 }
 
-/// Draws one of many with given odds, at the same cost however many there are (A. J. Walker, "An
+/// Draws from a discrete distribution in constant time by the alias method (A. J. Walker, "An
 /// efficient method for generating discrete random variables with general distributions", ACM
 /// Transactions on Mathematical Software 3, 1977).
 #[derive(Clone, Debug, Default)]
@@ -139,7 +141,7 @@ pub struct Alias {
 }
 
 impl Alias {
-    /// The odds; their sum is 1.
+    /// `odds` must have the sum 1.
     #[must_use]
     pub fn new(odds: &[f64]) -> Self {
         let count = odds.len();
@@ -158,7 +160,7 @@ impl Alias {
         Self { cells }
     }
 
-    /// One of them.
+    /// The index that was drawn.
     pub fn draw(&self, random: &mut Random) -> usize {
         let place = random.unit() * self.cells.len() as f64;
         let cell = place as usize;

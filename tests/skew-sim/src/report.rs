@@ -1,38 +1,36 @@
-//! The result as JSON, as tables, and as the generated part of `docs/skew.md`.
+//! The results as JSON, tables, and the generated part of `docs/skew.md`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::clients::Deafness;
-use super::{bake, cost, deaf, faultless, plot, power};
+use super::clients::Failure;
+use super::{bake, black_holes, cost, faultless, plot, power};
 
-/// All that was simulated.
+/// All results.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// How it was asked for.
     #[serde(skip)]
     pub run: Run,
-    /// Traffic with no fault.
+    /// Traffic without a fault.
     pub faultless: Vec<faultless::Line>,
-    /// Faults, also those where flows are few for the members that share them: what no test can do quickly.
+    /// Faults, including VIPs with few flows per member, where no test is fast.
     pub power: Vec<power::Line>,
     /// The test after a change.
     #[serde(skip)]
     pub bake: Vec<bake::Line>,
-    /// Members that answer nothing.
+    /// Members that never reply.
     #[serde(skip)]
-    pub deaf: Vec<deaf::Line>,
-    /// What the watch costs.
+    pub black_holes: Vec<black_holes::Line>,
+    /// CPU time of the share monitor.
     #[serde(skip)]
     pub cost: Vec<cost::Line>,
 }
 
-/// What a simulation follows from.
+/// Parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// The seed of everything.
     pub seed: u64,
     /// VIP-days without a fault.
     pub days: f64,
@@ -40,7 +38,7 @@ pub struct Run {
     pub trials: usize,
 }
 
-/// Between these two lines `docs/skew.md` is written by the simulation.
+/// Delimiters of the generated part of `docs/skew.md`.
 const BEGIN: &str = "<!-- skew-sim: begin -->";
 const END: &str = "<!-- skew-sim: end -->";
 
@@ -59,19 +57,19 @@ fn seconds(seconds: Option<f64>) -> String {
 }
 
 impl Report {
-    /// Days that the watch saw without a fault, and its false alarms.
+    /// Simulated days without a fault, and false alarms of the share monitor.
     #[must_use]
-    pub fn peace(&self) -> (f64, u64) {
+    pub fn faultless_totals(&self) -> (f64, u64) {
         let own = self.faultless.iter().filter(|line| line.rule == "evenkeel");
         own.fold((0.0, 0), |(days, alarms), line| {
             (days + line.vip_days, alarms + line.false_alarms)
         })
     }
 
-    /// The tables, in Markdown.
+    /// All tables as Markdown.
     #[must_use]
     pub fn tables(&self) -> String {
-        let (days, alarms) = self.peace();
+        let (days, alarms) = self.faultless_totals();
         let Run {
             seed,
             days: asked,
@@ -125,7 +123,7 @@ impl Report {
                 shown(line.not_followed_s)
             );
         }
-        self.deaf_table(text);
+        self.black_hole_table(text);
         text.push_str("\n### CPU time\n\n| VIPs | members of each | | CPU time per second | of one core |\n| ---: | ---: | --- | ---: | ---: |\n");
         for line in &self.cost {
             let _ = writeln!(
@@ -140,17 +138,17 @@ impl Report {
         }
     }
 
-    fn deaf_table(&self, text: &mut String) {
+    fn black_hole_table(&self, text: &mut String) {
         text.push_str("\n### Black holes: detection time\n\nOne of four. Seconds from the first unanswered flow until the member is reported as a black hole: median / 99th percentile of trials (– : not within five minutes). *Dead*: no packet comes back. *Mute*: it accepts connections but never replies.\n\n| clients | new flows/s | dead | mute |\n| --- | ---: | ---: | ---: |\n");
         for dead in self
-            .deaf
+            .black_holes
             .iter()
-            .filter(|line| line.deafness == Deafness::Dead)
+            .filter(|line| line.failure == Failure::Dead)
         {
             let _ = write!(text, "| {} | {} |", dead.scenario, dead.flows_per_s);
-            for deafness in [Deafness::Dead, Deafness::Mute] {
-                let line = self.deaf.iter().find(|line| {
-                    line.deafness == deafness
+            for failure in [Failure::Dead, Failure::Mute] {
+                let line = self.black_holes.iter().find(|line| {
+                    line.failure == failure
                         && line.scenario == dead.scenario
                         && line.flows_per_s == dead.flows_per_s
                 });
@@ -196,7 +194,7 @@ impl Report {
     /// Writes the generated part of `docs/skew.md` and its plots.
     ///
     /// # Errors
-    /// When the page can't be read or written, or has no place for the result.
+    /// If the page cannot be read or written, or lacks the delimiters.
     pub fn write(&self, docs: &Path) -> Result<()> {
         let page = docs.join("skew.md");
         let shown = page.display();

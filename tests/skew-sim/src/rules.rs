@@ -1,19 +1,19 @@
-//! The watch, and simpler rules beside it. Each takes what the watch takes and says what is new.
+//! The share monitor, and simpler rules to compare it with. All take the same observations and return new alarms.
 //!
-//! The simple rules are given what makes them better than they usually are: they compare with the share of the
-//! table as it was at the time, not with the mean, and see counts of every second. They look at the last
-//! minute four times a minute, as a Prometheus rule with `rate(...[1m])` would.
+//! The simple rules have an advantage over their usual form: they compare with the current table share instead of the
+//! mean, and have counts of every second. They evaluate the last minute four times per minute, as a Prometheus rule
+//! with `rate(...[1m])` would.
 
 use std::collections::{HashSet, VecDeque};
 
-use lb_skew::{Cause, Detector, Facts, Finding, Kind, Observation, Thresholds, Weight};
+use lb_skew::{Cause, Detector, Facts, Finding, Kind, Observation, Severity, Thresholds};
 
-/// A rule that says whether something is wrong.
+/// Kind of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleKind {
-    /// The watch of the product.
+    /// The share monitor of the product.
     Evenkeel,
-    /// As it was designed first: two fixed windows, normal bounds, X²/(k−1) for the dispersion.
+    /// The first design: two fixed windows, normal bounds, X²/(k−1) as dispersion.
     TwoWindows,
     /// The largest member has more than 1.5 times its share.
     MaxOverMean,
@@ -24,7 +24,7 @@ pub enum RuleKind {
 }
 
 impl RuleKind {
-    /// All, the watch first.
+    /// All rules, the share monitor first.
     pub const ALL: [Self; 5] = [
         Self::Evenkeel,
         Self::TwoWindows,
@@ -33,7 +33,7 @@ impl RuleKind {
         Self::TenPercent,
     ];
 
-    /// Its name in tables.
+    /// Name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -46,11 +46,11 @@ impl RuleKind {
     }
 }
 
-/// A rule at work on one VIP.
+/// A rule that monitors one VIP.
 #[derive(Debug)]
 pub enum Rule {
-    /// The watch.
-    Watch(Box<Watch>),
+    /// The share monitor.
+    Monitor(Box<Monitor>),
     /// Two fixed windows.
     TwoWindows(Box<TwoWindows>),
     /// A rule over the last minute.
@@ -58,53 +58,52 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Begins.
     #[must_use]
     pub fn new(kind: RuleKind, facts: Facts) -> Self {
         match kind {
-            RuleKind::Evenkeel => Self::Watch(Box::new(Watch {
+            RuleKind::Evenkeel => Self::Monitor(Box::new(Monitor {
                 detector: Detector::new(Thresholds::default(), facts),
-                on: HashSet::new(),
+                firing: HashSet::new(),
             })),
             RuleKind::TwoWindows => Self::TwoWindows(Box::default()),
             _ => Self::Minute(Box::new(Minute::new(kind))),
         }
     }
 
-    /// Takes an observation; how many alarms it raised that were not on before.
+    /// Adds an observation. Returns the number of alarms that were not firing before.
     pub fn observe(&mut self, seen: &Observation<'_>) -> u32 {
         match self {
-            Self::Watch(watch) => watch.observe(seen),
+            Self::Monitor(monitor) => monitor.observe(seen),
             Self::TwoWindows(windows) => windows.observe(seen),
             Self::Minute(minute) => minute.observe(seen),
         }
     }
 
-    /// Whether all that is on is true: warnings that members have too much because sources are hashed as a whole, and they have.
+    /// Whether all firing alarms are correct: warnings about heavy sources that really overload the members.
     #[must_use]
-    pub fn is_right(&self, is_heavy: impl Fn(&str) -> bool) -> bool {
-        let Self::Watch(watch) = self else {
+    pub fn is_correct(&self, is_heavy: impl Fn(&str) -> bool) -> bool {
+        let Self::Monitor(monitor) = self else {
             return false;
         };
-        let is_right = |finding: &Finding| {
-            finding.weight < Weight::Warning
-                || (finding.weight == Weight::Warning
+        let is_correct = |finding: &Finding| {
+            finding.severity < Severity::Warning
+                || (finding.severity == Severity::Warning
                     && finding.kind == Kind::Overload
                     && finding.cause == Cause::HeavySources
                     && finding.members.iter().all(|member| is_heavy(&member.name)))
         };
-        watch.detector.findings().iter().all(is_right)
+        monitor.detector.findings().iter().all(is_correct)
     }
 
-    /// What is on, in words.
+    /// The current findings as text.
     #[must_use]
-    pub fn says(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
-            Self::Watch(watch) => watch
+            Self::Monitor(monitor) => monitor
                 .detector
                 .findings()
                 .iter()
-                .map(|f| format!("{} {:?} {} {:?}", f.kind, f.weight, f.cause, f.members))
+                .map(|f| format!("{} {:?} {} {:?}", f.kind, f.severity, f.cause, f.members))
                 .collect::<Vec<_>>()
                 .join("; "),
             _ => String::new(),
@@ -112,39 +111,39 @@ impl Rule {
     }
 }
 
-/// The watch, and which alarms are on.
+/// The share monitor and its firing alarms.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Monitor {
     detector: Detector,
-    on: HashSet<(Kind, String)>,
+    firing: HashSet<(Kind, String)>,
 }
 
-impl Watch {
+impl Monitor {
     fn observe(&mut self, seen: &Observation<'_>) -> u32 {
         let findings = self.detector.observe(seen);
         if findings.is_empty() {
-            self.on.clear();
+            self.firing.clear();
             return 0;
         }
-        let on: HashSet<_> = findings
+        let firing: HashSet<_> = findings
             .iter()
-            .filter(|finding| finding.weight >= Weight::Warning)
+            .filter(|finding| finding.severity >= Severity::Warning)
             .map(|finding| (finding.kind, finding.cause_key()))
             .collect();
-        let new = on.difference(&self.on).count() as u32;
-        self.on = on;
+        let new = firing.difference(&self.firing).count() as u32;
+        self.firing = firing;
         new
     }
 }
 
-/// Sums of what came and what should have come since the beginning, member by member.
+/// Observed and expected flows since the start, by member.
 #[derive(Clone, Debug, Default)]
 struct Sums {
-    got: Vec<f64>,
+    observed: Vec<f64>,
     expected: Vec<f64>,
 }
 
-/// Totals of the last observation, and sums of all since.
+/// Totals of the last observation, and sums since the start.
 #[derive(Clone, Debug, Default)]
 struct Counts {
     last: Vec<u64>,
@@ -156,41 +155,41 @@ impl Counts {
     fn add(&mut self, seen: &Observation<'_>) {
         if self.last.len() != seen.members.len() {
             self.last = seen.members.iter().map(|member| member.new_flows).collect();
-            self.sums.got = vec![0.0; self.last.len()];
+            self.sums.observed = vec![0.0; self.last.len()];
             self.sums.expected = vec![0.0; self.last.len()];
             self.eligible = vec![false; self.last.len()];
         }
         let mut all = 0.0;
         for (place, member) in seen.members.iter().enumerate() {
-            let came = member.new_flows.saturating_sub(self.last[place]) as f64;
+            let flows = member.new_flows.saturating_sub(self.last[place]) as f64;
             self.last[place] = member.new_flows;
-            self.sums.got[place] += came;
+            self.sums.observed[place] += flows;
             self.eligible[place] = member.table_share > 0.0;
-            all += came;
+            all += flows;
         }
         for (expected, member) in self.sums.expected.iter_mut().zip(seen.members) {
             *expected += all * member.table_share;
         }
     }
 
-    /// What came, and should have come, of each eligible member since then.
+    /// Observed and expected flows of each eligible member since `then`.
     fn since<'a>(&'a self, then: &'a Sums) -> impl Iterator<Item = (f64, f64)> + 'a {
         (0..self.last.len())
             .filter(|&place| self.eligible[place])
             .map(|place| {
                 (
-                    self.sums.got[place] - then.got[place],
+                    self.sums.observed[place] - then.observed[place],
                     self.sums.expected[place] - then.expected[place],
                 )
             })
     }
 }
 
-/// Seconds between two looks.
-const LOOK_S: f64 = 15.0;
-/// Looks in a window of a minute.
-const LOOKS: usize = 4;
-/// Looks in five minutes.
+/// Seconds between two evaluations.
+const INTERVAL_S: f64 = 15.0;
+/// Evaluations in a window of one minute.
+const WINDOW: usize = 4;
+/// Evaluations in five minutes.
 const PATIENCE: u32 = 20;
 
 /// A rule over the last minute.
@@ -201,7 +200,7 @@ pub struct Minute {
     marks: VecDeque<Sums>,
     next_s: f64,
     off_for: u32,
-    on: bool,
+    firing: bool,
 }
 
 impl Minute {
@@ -212,7 +211,7 @@ impl Minute {
             marks: VecDeque::new(),
             next_s: 0.0,
             off_for: 0,
-            on: false,
+            firing: false,
         }
     }
 
@@ -221,31 +220,35 @@ impl Minute {
         if seen.at_s < self.next_s {
             return 0;
         }
-        self.next_s = seen.at_s + LOOK_S;
-        let was_on = self.on;
-        if self.marks.len() == LOOKS {
+        self.next_s = seen.at_s + INTERVAL_S;
+        let was_firing = self.firing;
+        if self.marks.len() == WINDOW {
             let then = self.marks.pop_front().unwrap_or_default();
-            self.on = self.look(&then);
+            self.firing = self.evaluate(&then);
         }
         self.marks.push_back(self.counts.sums.clone());
-        u32::from(self.on && !was_on)
+        u32::from(self.firing && !was_firing)
     }
 
-    fn look(&mut self, then: &Sums) -> bool {
+    fn evaluate(&mut self, then: &Sums) -> bool {
         let members = || {
             self.counts
                 .since(then)
                 .filter(|(_, expected)| *expected > 0.0)
         };
         match self.kind {
-            RuleKind::MaxOverMean => members().any(|(got, expected)| got > 1.5 * expected),
+            RuleKind::MaxOverMean => {
+                members().any(|(observed, expected)| observed > 1.5 * expected)
+            }
             RuleKind::ChiSquare => {
-                let statistic: f64 = members().map(|(got, e)| (got - e).powi(2) / e).sum();
+                let statistic: f64 = members()
+                    .map(|(observed, e)| (observed - e).powi(2) / e)
+                    .sum();
                 let degrees = members().count() as f64 - 1.0;
                 degrees >= 1.0 && statistic > chi_square_99(degrees)
             }
             _ => {
-                let off = members().any(|(got, e)| (got / e - 1.0).abs() > 0.1);
+                let off = members().any(|(observed, e)| (observed / e - 1.0).abs() > 0.1);
                 self.off_for = if off { self.off_for + 1 } else { 0 };
                 self.off_for >= PATIENCE
             }
@@ -264,10 +267,10 @@ fn chi_square_99(degrees: f64) -> f64 {
     degrees * (1.0 - a + 2.326_348 * a.sqrt()).powi(3)
 }
 
-/// The windows of the first design, observations.
+/// Windows of the first design, observations.
 const SHORT: usize = 10;
 const LONG: usize = 120;
-/// Its z and δ.
+/// z and δ of the first design.
 const Z: f64 = 4.0;
 const DELTA: f64 = 0.25;
 
@@ -278,8 +281,8 @@ pub struct TwoWindows {
     counts: Counts,
     past: VecDeque<Sums>,
     phi: f64,
-    on: bool,
-    calm: u32,
+    firing: bool,
+    normal_for: u32,
 }
 
 impl TwoWindows {
@@ -290,20 +293,20 @@ impl TwoWindows {
             return 0;
         }
         let long = self.past.pop_front().unwrap_or_default();
-        if !self.on {
+        if !self.firing {
             self.learn();
         }
         let short = &self.past[self.past.len() - 1 - SHORT];
         let both = self.deviate(&long, DELTA, Z) & self.deviate(short, DELTA, Z);
-        if both != 0 && !self.on {
-            self.on = true;
-            self.calm = 0;
+        if both != 0 && !self.firing {
+            self.firing = true;
+            self.normal_for = 0;
             return 1;
         }
-        if self.on {
-            let calm = self.deviate(short, DELTA / 2.0, 0.0) == 0;
-            self.calm = if calm { self.calm + 1 } else { 0 };
-            self.on = self.calm < 3 * SHORT as u32;
+        if self.firing {
+            let normal_for = self.deviate(short, DELTA / 2.0, 0.0) == 0;
+            self.normal_for = if normal_for { self.normal_for + 1 } else { 0 };
+            self.firing = self.normal_for < 3 * SHORT as u32;
         }
         0
     }
@@ -311,26 +314,29 @@ impl TwoWindows {
     fn learn(&mut self) {
         let last = &self.past[self.past.len() - 2];
         let members = || self.counts.since(last).filter(|(_, e)| *e > 0.0);
-        let statistic: f64 = members().map(|(got, e)| (got - e).powi(2) / e).sum();
+        let statistic: f64 = members()
+            .map(|(observed, e)| (observed - e).powi(2) / e)
+            .sum();
         let degrees = (members().count() as f64 - 1.0).max(1.0);
         if members().count() > 1 {
             self.phi += (statistic / degrees - self.phi) / 60.0;
         }
     }
 
-    /// Which members deviate in the window since then: a bit for up, and one for down, of each of the first 64.
+    /// Members that deviate in the window since `then`: for each of the first 64, a bit for overload and one for
+    /// starvation.
     fn deviate(&self, then: &Sums, delta: f64, z: f64) -> u128 {
-        let all: f64 = self.counts.since(then).map(|(got, _)| got).sum();
+        let all: f64 = self.counts.since(then).map(|(observed, _)| observed).sum();
         let phi = self.phi.max(1.0);
         let members = self.counts.since(then).enumerate();
-        members.fold(0, |bits, (member, (got, expected))| {
+        members.fold(0, |bits, (member, (observed, expected))| {
             let share = expected / all.max(1.0);
-            let width = z * (phi * got * (1.0 - share)).sqrt();
-            let over = expected > 0.0 && (got - width) / expected > 1.0 + delta;
-            let under = expected > 0.0 && (got + width) / expected < 1.0 / (1.0 + delta);
+            let width = z * (phi * observed * (1.0 - share)).sqrt();
+            let over = expected > 0.0 && (observed - width) / expected > 1.0 + delta;
+            let under = expected > 0.0 && (observed + width) / expected < 1.0 / (1.0 + delta);
             let place = (member % 64) as u32;
             bits | (u128::from(over) << place)
-                | (u128::from(under && z > 0.0 && got > 0.0) << (64 + place))
+                | (u128::from(under && z > 0.0 && observed > 0.0) << (64 + place))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Kinds of traffic and of events in which nothing is wrong.
+//! Kinds of traffic and events without a fault.
 
 use lb_skew::Phase;
 
@@ -7,22 +7,22 @@ use super::{random::Random, world::World};
 /// Seconds of a day.
 pub const DAY_S: f64 = 86_400.0;
 
-/// A kind of traffic, with what happens meanwhile.
+/// A kind of traffic, with events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// Poisson arrivals, equal weights.
     Poisson,
     /// Weights between 1 and 1,000.
     Weights,
-    /// Seconds and bursts of very different rates.
+    /// Rates that vary strongly from second to second, and bursts.
     Bursty,
-    /// Nineteen times more by day than by night.
+    /// Nineteen times more flows by day than by night.
     DayNight,
-    /// Zipf clients, each flow hashed by itself; one SYN in fifty is repeated, twice.
+    /// Zipf clients, flows hashed one by one; one SYN in fifty is repeated twice.
     ZipfClients,
-    /// Zipf clients, `affinity = "source"`: each goes to one member, and opens flows in bunches.
+    /// Zipf clients, `affinity = "source"`: each client uses one member and opens flows in bursts.
     ZipfSource,
-    /// Half of the flows from five NATs that use their ports again as soon as they may.
+    /// Half of the flows from five NATs that reuse their ports as soon as possible.
     NatPorts,
     /// A quarter of the flows from twenty NATs, `affinity = "source"`.
     NatSource,
@@ -30,36 +30,35 @@ pub enum Scenario {
     HeavyTailed,
     /// Ten times the flows for ten minutes, four times a day.
     FlashCrowd,
-    /// All backends drained, replaced and started slowly, one by one, every two hours.
+    /// All backends are drained, replaced and slow-started one by one, every two hours.
     RollingDeploy,
-    /// The same over UDP, where old flows are counted again.
+    /// The same with UDP, where existing flows are counted again.
     RollingDeployUdp,
     /// A backend that goes up and down every few seconds.
     Flapping,
-    /// Observations that come late, counters that begin anew.
+    /// Late observations and counter resets.
     LateTicks,
-    /// UDP that is not tracked: each packet counts, and a session of many stays where it is.
+    /// Untracked UDP: each packet counts as a flow, and a session stays on its member.
     UntrackedUdp,
-    /// Clients that ask and are answered.
+    /// Short requests and replies.
     Browsing,
     /// Most requests are answered after half a minute.
     LongPolling,
-    /// Most connections are opened for later.
+    /// Most connections are opened in advance.
     IdleKeepAlive,
-    /// The same, and backends are replaced one by one: who comes back has no old connections.
+    /// The same with backends replaced one by one: a returning backend has no old connections.
     KeepAliveDeploy,
-    /// Most clients only listen.
+    /// Most clients only receive.
     ServerPush,
-    /// One client in twenty never finishes its handshake and repeats its SYN five times, two vanish after their request.
+    /// Of twenty clients one never completes its handshake and repeats its SYN five times, two vanish after their request.
     HalfOpenMobiles,
-    /// All backends answer after 5 to 30 s.
+    /// All backends reply after 5 to 30 s.
     SlowAnswers,
-    /// Two flows of three are single SYNs.
+    /// Two thirds of the flows are single SYNs.
     Scanned,
 }
 
 impl Scenario {
-    /// All.
     pub const ALL: [Self; 23] = [
         Self::Poisson,
         Self::Weights,
@@ -86,7 +85,7 @@ impl Scenario {
         Self::Scanned,
     ];
 
-    /// Its name in tables.
+    /// Name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -135,11 +134,11 @@ impl Scenario {
         }
     }
 
-    /// Standard deviation of a member's share for ports that are used again, over √(t(1−t)).
+    /// Standard deviation of a member's share due to reused ports, divided by √(t(1−t)).
     ///
-    /// A port stays on its member, so so many flows are only as many draws as there are ports. The fewest: 1,024 for each NAT
-    /// (the blocks of ports that carriers give out are of that order), and as many as it takes to
-    /// leave each alone for a minute, as TIME_WAIT asks.
+    /// A port stays on its member, so the number of draws is the number of ports, not of flows. The smallest realistic
+    /// number is used: 1,024 per NAT (the order of the port blocks of carriers), and enough to leave each port unused
+    /// for a minute (TIME_WAIT).
     pub(super) fn reused_ports(self, flows_per_s: f64) -> f64 {
         const NATS: f64 = 5.0;
         const PART: f64 = 0.5;
@@ -149,7 +148,7 @@ impl Scenario {
         }
     }
 
-    /// Mean flows of a bunch that goes to one member.
+    /// Mean number of flows of a burst, which goes to one member.
     pub(super) fn bunch(self) -> f64 {
         match self {
             Self::ZipfSource | Self::NatSource => 6.0,
@@ -166,7 +165,7 @@ impl Scenario {
         }
     }
 
-    /// How long until the next observation.
+    /// Seconds until the next observation.
     pub(super) fn tick(self, random: &mut Random) -> f64 {
         match self {
             Self::LateTicks if random.unit() < 1.0 / 300.0 => 1.0 + 4.0 * random.unit(),
@@ -176,15 +175,15 @@ impl Scenario {
     }
 }
 
-/// How the rate of all flows together changes.
+/// The rate of the VIP over time.
 #[derive(Clone, Debug)]
-pub(super) struct Shape {
+pub(super) struct RateProfile {
     scenario: Scenario,
     burst_until_s: f64,
     next_burst_s: f64,
 }
 
-impl Shape {
+impl RateProfile {
     pub(super) fn new(scenario: Scenario, random: &mut Random) -> Self {
         let mean = if scenario == Scenario::FlashCrowd {
             DAY_S / 4.0
@@ -198,7 +197,7 @@ impl Shape {
         }
     }
 
-    /// Times the mean rate, in the time from `now_s` on.
+    /// Multiple of the mean rate in the interval that starts at `now_s`.
     pub(super) fn times(&mut self, now_s: f64, length_s: f64, random: &mut Random) -> f64 {
         let day = |swing: f64| 1.0 + swing * (std::f64::consts::TAU * now_s / DAY_S).sin();
         match self.scenario {
@@ -230,19 +229,19 @@ impl Shape {
     }
 }
 
-/// What happens to the members.
+/// Events of the members: deploys and flaps.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bearing {
+pub(super) struct MemberEvents {
     next_s: Option<f64>,
-    /// Of a deploy: whose turn it is, and how far it got.
+    /// The member that a deploy replaces, and its stage.
     member: usize,
     stage: u32,
 }
 
-/// Stages of a slow start.
+/// Steps of a slow start.
 const RAMP: u32 = 10;
 
-impl Bearing {
+impl MemberEvents {
     pub(super) fn new(scenario: Scenario, members: usize, random: &mut Random) -> Self {
         let next_s = match scenario {
             _ if members < 2 => None,
@@ -262,8 +261,8 @@ impl Bearing {
         self.next_s.is_some_and(|next_s| next_s <= now_s)
     }
 
-    /// Does what is due; whether a revision did it.
-    pub(super) fn act(&mut self, world: &mut World) -> bool {
+    /// Applies the event that is due. Returns whether it is a revision.
+    pub(super) fn apply(&mut self, world: &mut World) -> bool {
         if world.setting.scenario == Scenario::Flapping {
             self.flap(world);
             return false;
@@ -279,7 +278,7 @@ impl Bearing {
         self.next_s = Some(world.now_s + 1.0 + world.random.exponential(8.0));
     }
 
-    /// Drained for 20 s, out for 10 s, back with a tenth of its weight and more every 3 s.
+    /// Drained for 20 s, out for 10 s, back with a tenth of its weight that grows every 3 s.
     fn deploy(&mut self, world: &mut World) -> bool {
         let member = self.member;
         let (phase, weight, wait_s) = match self.stage {
@@ -294,7 +293,7 @@ impl Bearing {
         world.members[member].phase = phase;
         world.weights[member] = weight;
         if phase == Phase::Out {
-            world.cut(member);
+            world.close_connections(member);
         }
         let revised = self.stage == 0 || self.stage == 2;
         self.stage += 1;

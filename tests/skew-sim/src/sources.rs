@@ -1,11 +1,11 @@
-//! Clients of which each goes to one member as a whole: `affinity = "source"`.
+//! Clients with `affinity = "source"`: all flows of a client go to one member.
 
 use super::{random::Random, scenario::Scenario};
 
-/// How long a client is there, and away, seconds.
+/// Mean time that a client is active, and inactive, seconds.
 const SESSION_S: f64 = 1200.0;
 
-/// The clients that are large enough to be seen one by one; all others are spread like the table.
+/// Large clients, simulated one by one; all others are distributed like the table.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     clients: Vec<Client>,
@@ -13,9 +13,9 @@ pub(super) struct Sources {
 
 #[derive(Clone, Debug)]
 struct Client {
-    /// Part of all flows while it is there.
+    /// Share of all flows while active.
     share: f64,
-    /// Where its hash is in the ring, 0 to 1.
+    /// Position of its hash in the ring, 0 to 1.
     place: f64,
     here: bool,
     until_s: f64,
@@ -32,7 +32,7 @@ impl Sources {
             }
             // Twenty NATs with a quarter of the flows.
             Scenario::NatSource => (0..20).map(|_| 0.005 + 0.015 * random.unit()).collect(),
-            // Sessions of one packet in five hundred and less.
+            // Sessions with at most one packet in 500.
             Scenario::UntrackedUdp => (0..200).map(|_| 0.002 * random.unit()).collect(),
             _ => return None,
         };
@@ -47,7 +47,7 @@ impl Sources {
         })
     }
 
-    /// Lets clients come and go; whether any did.
+    /// Starts and ends clients. Returns whether any changed.
     pub(super) fn pass(&mut self, now_s: f64, random: &mut Random) -> bool {
         let mut any = false;
         for client in &mut self.clients {
@@ -60,7 +60,7 @@ impl Sources {
         any
     }
 
-    /// Changes the odds of the members from those of the table to those with these clients.
+    /// Adds the active clients to the odds of the members, which are table shares before.
     pub(super) fn weigh(&self, odds: &mut [f64]) {
         let here = || self.clients.iter().filter(|client| client.here);
         let theirs: f64 = here().map(|client| client.share).sum();

@@ -1,24 +1,24 @@
-//! The bars, with fixed seeds and little enough to run every time; `cargo xtask skew-sim` runs it all.
+//! Acceptance limits with fixed seeds, small enough to run every time; `cargo xtask skew-sim` runs everything.
 
 use super::{
     bake, faultless,
-    power::{self, Cell},
+    power::{self, FaultCase},
     rules::RuleKind,
     scenario::Scenario,
 };
 
-fn found(members: usize, flows_per_s: f64, times: f64, trials: usize) -> power::Line {
-    let cell = Cell {
+fn detect(members: usize, flows_per_s: f64, times: f64, trials: usize) -> power::Line {
+    let case = FaultCase {
         members,
         flows_per_s,
         times,
     };
-    let lines = power::run(&[cell], &RuleKind::ALL[..1], trials, 2);
-    lines.into_iter().next().expect("a line for the cell")
+    let lines = power::run(&[case], &RuleKind::ALL[..1], trials, 2);
+    lines.into_iter().next().expect("one line per case")
 }
 
 #[test]
-fn nothing_is_found_where_nothing_is_wrong() {
+fn raises_no_false_alarm() {
     let lines = faultless::run(&Scenario::ALL, 1.0, 3, |alarm| eprintln!("{alarm}"));
     for line in lines.iter().filter(|line| line.rule == "evenkeel") {
         assert_eq!(line.false_alarms, 0, "{line:?}");
@@ -27,25 +27,25 @@ fn nothing_is_found_where_nothing_is_wrong() {
 }
 
 #[test]
-fn twice_its_share_is_found_within_fifteen_seconds_at_a_hundred_flows() {
+fn detects_twice_the_share_within_15_s_at_100_flows_per_s() {
     for members in [2, 4, 10] {
-        let line = found(members, 100.0, 2.0, 60);
+        let line = detect(members, 100.0, 2.0, 60);
         assert!(line.median_s.is_some_and(|s| s <= 15.0), "{line:?}");
         assert!(line.p99_s.is_some_and(|s| s <= 30.0), "{line:?}");
     }
 }
 
 #[test]
-fn a_fifth_over_its_share_is_found_within_five_minutes_at_a_thousand_flows() {
+fn detects_1_2_times_the_share_within_5_min_at_1000_flows_per_s() {
     for members in [4, 10] {
-        let line = found(members, 1000.0, 1.2, 40);
+        let line = detect(members, 1000.0, 1.2, 40);
         assert!(line.p99_s.is_some_and(|s| s <= 300.0), "{line:?}");
     }
 }
 
 #[test]
-fn few_flows_take_longer_and_are_not_forgotten() {
-    let line = found(2, 1.0 / 6.0, 2.0, 20);
+fn detects_a_fault_at_few_flows_within_30_min() {
+    let line = detect(2, 1.0 / 6.0, 2.0, 20);
     assert!(
         line.missed == 0.0 && line.median_s.is_some_and(|s| s < 1800.0),
         "{line:?}"
@@ -53,7 +53,7 @@ fn few_flows_take_longer_and_are_not_forgotten() {
 }
 
 #[test]
-fn a_wrong_table_is_taken_back_in_seconds_and_a_good_one_is_not() {
+fn rolls_back_wrong_tables_within_10_s_and_no_good_ones() {
     for line in bake::run(200, 4) {
         assert_eq!(line.false_rollbacks.0, 0, "{line:?}");
         assert!(line.wrong_table_s.is_some_and(|s| s <= 10), "{line:?}");
@@ -62,11 +62,11 @@ fn a_wrong_table_is_taken_back_in_seconds_and_a_good_one_is_not() {
 
 #[test]
 fn the_same_seed_gives_the_same_result() {
-    let cells = [Cell {
+    let cases = [FaultCase {
         members: 4,
         flows_per_s: 100.0,
         times: 1.5,
     }];
-    let run = || power::run(&cells, &RuleKind::ALL, 10, 5);
+    let run = || power::run(&cases, &RuleKind::ALL, 10, 5);
     assert_eq!(run(), run());
 }

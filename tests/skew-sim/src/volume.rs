@@ -1,4 +1,4 @@
-//! Packets and bytes: heavy-tailed flows that last.
+//! Packets and bytes: heavy-tailed flows that last for some time.
 
 use lb_skew::Member;
 
@@ -8,16 +8,16 @@ use super::{random::Random, scenario::Scenario};
 const LEAST: f64 = 20e3;
 const ALPHA: f64 = 1.2;
 const MOST: f64 = 100e6;
-/// Flows above this are sent over time, not at once.
+/// Flows above this size are sent over time, not at once.
 const LARGE: f64 = 1e6;
-/// Bytes a second of one flow.
+/// Bytes per second of one flow.
 const SPEED: f64 = 10e6;
 /// Bytes of a packet.
 const PACKET: f64 = 1200.0;
-/// Packets of a flow besides those with its bytes.
+/// Packets of a flow besides those with payload.
 const OVERHEAD: f64 = 5.0;
 
-/// Large flows that are under way.
+/// Large flows in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Volume {
     under_way: Vec<Vec<f64>>,
@@ -34,7 +34,7 @@ impl Volume {
         })
     }
 
-    /// What the flows of the next member carry.
+    /// Adds the bytes and packets of the flows of the next member.
     pub(super) fn carry(
         &mut self,
         member: &mut Member,
@@ -47,7 +47,7 @@ impl Volume {
             let large = random.poisson(flows * (LEAST / LARGE).powf(ALPHA)) as usize;
             let here = &mut self.under_way[self.next];
             here.extend((0..large).map(|_| random.pareto(LARGE, ALPHA, MOST)));
-            // The mean of what is below LARGE; its variance is nothing beside what is above.
+            // The mean of flows below LARGE; their variance is negligible.
             bytes =
                 flows * LEAST * ALPHA / (ALPHA - 1.0) * (1.0 - (LEAST / LARGE).powf(ALPHA - 1.0));
             for left in here.iter_mut() {

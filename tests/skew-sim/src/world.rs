@@ -1,41 +1,38 @@
 //! A VIP, its members and its traffic, second by second.
 //!
-//! Flows are not made one by one. Given the shares, independent flows make multinomial counts, and these come of a
-//! Poisson count for each member (or of a draw for each flow, where flows are fewer than members): exact, and
-//! a day of a small VIP takes a few milliseconds. What depends on what (bunches, heavy sources, repeated
-//! SYNs, elephants, flows of before a change) is added on top.
+//! Flows are not simulated one by one. For given shares, independent flows have multinomial counts, which are drawn as a
+//! Poisson count for each member (or a draw for each flow, if there are fewer flows than members). This is exact, and a
+//! day of a small VIP takes a few milliseconds. Dependent flows (bursts, heavy sources, repeated SYNs, elephants, flows
+//! from before a change) are added.
 
 use std::sync::Arc;
 
-use lb_skew::{Change, Facts, Member, Moved, Observation, Phase};
+use lb_skew::{Change, Facts, Member, MovedMember, Observation, Phase};
 
 use super::{
-    clients::{Clients, Deafness},
+    clients::{Clients, Failure},
     random::{Alias, Random},
-    scenario::{Bearing, Scenario, Shape},
+    scenario::{MemberEvents, RateProfile, Scenario},
     sources::Sources,
     volume::Volume,
 };
 
-/// Slots of the ring.
 const RING_SIZE: u32 = 65_537;
-/// Flows for each member below which flows are drawn one by one.
+/// Flows per member below which flows are drawn one by one.
 const FEW_FLOWS: f64 = 4.0;
 /// How long a ring is in transition after a change, seconds.
 const TRANSITION_S: f64 = 60.0;
 
-/// What is simulated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
-    /// The kind of traffic and events.
     pub scenario: Scenario,
     /// Members of the VIP.
     pub members: usize,
-    /// New flows a second, as a mean over the day.
+    /// New flows per second, mean over the day.
     pub flows_per_s: f64,
 }
 
-/// A VIP that lives.
+/// A simulated VIP.
 #[derive(Debug)]
 pub struct World {
     pub(super) random: Random,
@@ -45,23 +42,23 @@ pub struct World {
     pub(super) members: Vec<Member>,
     odds: Vec<f64>,
     alias: Option<Alias>,
-    /// What of the ring itself misses the table: ports of large NATs that are used again and again.
+    /// Deviations from the table share due to reused ports of large NATs.
     reused: Vec<f64>,
-    shape: Shape,
+    profile: RateProfile,
     sources: Option<Sources>,
     volume: Option<Volume>,
     clients: Option<Clients>,
     observed: u64,
-    pub(super) bearing: Bearing,
+    pub(super) events: MemberEvents,
     change: Option<Change>,
     changed_s: f64,
-    /// Flows of before a change that have no entry yet, for each member that had them.
+    /// Flows from before a change without an entry, by the member that had them.
     stragglers: Vec<f64>,
     fault: Option<(usize, f64)>,
 }
 
 impl World {
-    /// A VIP as it is at midnight.
+    /// A VIP at midnight.
     #[must_use]
     pub fn new(setting: Setting, seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -84,12 +81,12 @@ impl World {
             .collect();
         let members: Vec<Member> = members.collect();
         let mut world = Self {
-            shape: Shape::new(scenario, &mut random),
+            profile: RateProfile::new(scenario, &mut random),
             sources: Sources::new(scenario, &mut random),
             volume: Volume::new(scenario, setting.members),
             clients: Clients::new(scenario, setting.members, setting.flows_per_s),
             observed: 0,
-            bearing: Bearing::new(scenario, setting.members, &mut random),
+            events: MemberEvents::new(scenario, setting.members, &mut random),
             members,
             weights,
             odds: Vec::new(),
@@ -103,11 +100,11 @@ impl World {
             setting,
             random,
         };
-        world.spread();
+        world.rebuild_ring();
         world
     }
 
-    /// What the watch is told of the VIP.
+    /// Facts for the detector.
     #[must_use]
     pub fn facts(&self) -> Facts {
         Facts {
@@ -116,7 +113,7 @@ impl World {
         }
     }
 
-    /// Whether a member really gets that many times its share now, because of who the clients are.
+    /// Whether the current clients really give a member more than `times` its share.
     #[must_use]
     pub fn is_heavy(&self, name: &str, times: f64) -> bool {
         let members = self.members.iter().zip(&self.odds);
@@ -125,27 +122,27 @@ impl World {
             .any(|(member, odd)| *odd > times * member.table_share)
     }
 
-    /// Gives a member so many times its share, until told otherwise.
+    /// Gives a member a multiple of its share until the next call.
     pub fn set_fault(&mut self, fault: Option<(usize, f64)>) {
         self.fault = fault;
         self.set_odds();
     }
 
-    /// Makes a member deaf, for good. Only where clients have habits.
-    pub fn set_deaf(&mut self, member: usize, deafness: Deafness) {
+    /// Makes a member fail permanently. Only in scenarios with client behaviour.
+    pub fn set_failure(&mut self, member: usize, failure: Failure) {
         if let Some(clients) = &mut self.clients {
-            clients.set_deaf((member, deafness));
+            clients.set_failure((member, failure));
         }
     }
 
-    /// The connections of a member end.
-    pub(super) fn cut(&mut self, member: usize) {
+    /// Ends the connections of a member.
+    pub(super) fn close_connections(&mut self, member: usize) {
         if let Some(clients) = &mut self.clients {
-            clients.cut(member);
+            clients.close_connections(member);
         }
     }
 
-    /// What is to be seen now.
+    /// The current observation.
     #[must_use]
     pub fn observation(&self) -> Observation<'_> {
         Observation {
@@ -163,27 +160,27 @@ impl World {
         }
     }
 
-    /// Lets about a second go by.
+    /// Advances by about a second.
     pub fn advance(&mut self) {
         let length_s = self.setting.scenario.tick(&mut self.random);
         self.advance_by(length_s);
     }
 
-    /// Lets this long go by, with a change of the table somewhere in it if one is due.
+    /// Advances by `length_s`, with a change of the table at a random moment if one is due.
     pub fn advance_by(&mut self, length_s: f64) {
-        let mut bearing = std::mem::take(&mut self.bearing);
-        if bearing.is_due(self.now_s + length_s) {
+        let mut events = std::mem::take(&mut self.events);
+        if events.is_due(self.now_s + length_s) {
             let part = self.random.unit();
-            self.let_come(length_s * part);
+            self.generate(length_s * part);
             let before = self.shares();
-            let revised = bearing.act(self);
-            self.spread();
+            let revised = events.apply(self);
+            self.rebuild_ring();
             self.note_change(&before, revised);
-            self.let_come(length_s * (1.0 - part));
+            self.generate(length_s * (1.0 - part));
         } else {
-            self.let_come(length_s);
+            self.generate(length_s);
         }
-        self.bearing = bearing;
+        self.events = events;
         self.now_s += length_s;
         self.observed += 1;
         if let Some(clients) = &mut self.clients
@@ -205,8 +202,8 @@ impl World {
             .collect()
     }
 
-    /// Builds the ring anew from the weights in force.
-    pub(super) fn spread(&mut self) {
+    /// Rebuilds the ring from the current weights.
+    pub(super) fn rebuild_ring(&mut self) {
         let total: f64 = self.weights.iter().sum();
         for (member, weight) in self.members.iter_mut().zip(&self.weights) {
             member.table_share = weight / total.max(f64::MIN_POSITIVE);
@@ -217,25 +214,25 @@ impl World {
 
     fn note_change(&mut self, before: &[f64], revised: bool) {
         let rate = self.setting.flows_per_s;
-        let moved: Vec<Moved> = self
+        let moved: Vec<MovedMember> = self
             .members
             .iter()
             .zip(before)
             .filter(|(member, before)| member.table_share != **before)
-            .map(|(member, &before)| Moved {
+            .map(|(member, &before)| MovedMember {
                 name: member.name.clone(),
                 before,
                 after: member.table_share,
             })
             .collect();
         if !self.setting.scenario.is_tcp() {
-            for (left, (member, before)) in self
+            for (late, (member, before)) in self
                 .stragglers
                 .iter_mut()
                 .zip(self.members.iter().zip(before))
             {
                 // Flows of the last 20 s that have packets to come.
-                *left += 20.0 * rate * (before - member.table_share).max(0.0);
+                *late += 20.0 * rate * (before - member.table_share).max(0.0);
             }
         }
         self.changed_s = self.now_s;
@@ -272,8 +269,8 @@ impl World {
         self.alias = None;
     }
 
-    fn let_come(&mut self, length_s: f64) {
-        let times = self.shape.times(self.now_s, length_s, &mut self.random);
+    fn generate(&mut self, length_s: f64) {
+        let times = self.profile.times(self.now_s, length_s, &mut self.random);
         let mean = self.setting.flows_per_s * times * length_s;
         let bunch = self.setting.scenario.bunch();
         let alone = bunch == 1.0
@@ -285,7 +282,7 @@ impl World {
         } else {
             self.draw_counts(mean, bunch, length_s);
         }
-        self.let_straggle();
+        self.add_late_flows();
     }
 
     fn draw_each(&mut self, mean: f64) {
@@ -312,18 +309,18 @@ impl World {
         let repeated = self.setting.scenario.repeated();
         for (member, odd) in self.members.iter_mut().zip(&self.odds) {
             let random = &mut self.random;
-            let mut came = random.poisson(mean * odd / bunch);
-            if bunch > 1.0 && came > 0.0 {
-                // So many bunches; the rest of each is geometric, that of all together negative binomial.
-                let more = random.gamma(came, came * (bunch - 1.0));
-                came += random.poisson(more);
+            let mut flows = random.poisson(mean * odd / bunch);
+            if bunch > 1.0 && flows > 0.0 {
+                // The count is the number of bursts. Their sizes are geometric, so the sum is negative binomial.
+                let more = random.gamma(flows, flows * (bunch - 1.0));
+                flows += random.poisson(more);
             }
             if repeated > 0.0 {
-                came += 2.0 * random.poisson(came * repeated);
+                flows += 2.0 * random.poisson(flows * repeated);
             }
-            member.new_flows += came as u64;
+            member.new_flows += flows as u64;
             if let Some(volume) = &mut self.volume {
-                volume.carry(member, came, length_s, random);
+                volume.carry(member, flows, length_s, random);
             }
         }
         if let Some(volume) = &mut self.volume {
@@ -331,12 +328,12 @@ impl World {
         }
     }
 
-    fn let_straggle(&mut self) {
-        for (left, member) in self.stragglers.iter_mut().zip(&mut self.members) {
-            if *left > 0.5 {
-                let came = self.random.poisson(*left * 0.2).min(left.ceil());
-                *left -= came;
-                member.new_flows += came as u64;
+    fn add_late_flows(&mut self) {
+        for (late, member) in self.stragglers.iter_mut().zip(&mut self.members) {
+            if *late > 0.5 {
+                let flows = self.random.poisson(*late * 0.2).min(late.ceil());
+                *late -= flows;
+                member.new_flows += flows as u64;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The program says how it is to be used.
+//! Help and usage errors.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,19 +13,19 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn help_is_no_mistake_and_a_mistake_is_told() {
+fn help_exits_with_0_and_usage_errors_with_2() {
     for help in ["--help", "-h"] {
-        let said = run(&[help]);
-        assert_eq!(said.status.code(), Some(0), "{help}: {said:?}");
-        let told = String::from_utf8(said.stdout).unwrap();
-        assert!(told.contains("Usage: skew-sim "), "{told}");
-        assert_eq!(said.stderr, b"", "{help}");
+        let output = run(&[help]);
+        assert_eq!(output.status.code(), Some(0), "{help}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("Usage: skew-sim "), "{text}");
+        assert_eq!(output.stderr, b"", "{help}");
     }
     for wrong in [&["--nonsense"][..], &["--days"], &["--seed", "x"]] {
-        let said = run(wrong);
-        assert_eq!(said.status.code(), Some(2), "{wrong:?}: {said:?}");
-        assert_eq!(said.stdout, b"", "{wrong:?}");
-        let told = String::from_utf8(said.stderr).unwrap();
-        assert!(told.contains(wrong[0]) && told.contains("--help"), "{told}");
+        let output = run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {output:?}");
+        assert_eq!(output.stdout, b"", "{wrong:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(wrong[0]) && text.contains("--help"), "{text}");
     }
 }

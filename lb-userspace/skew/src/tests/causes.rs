@@ -1,7 +1,7 @@
 //! Each cause, made on purpose, is named.
 
 use super::*;
-use crate::{Cause, Elephant, Openings, Source, Weight};
+use crate::{Cause, Elephant, SampledFlows, Severity, Source};
 
 const SKEW: [f64; 4] = [2.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0];
 
@@ -16,7 +16,7 @@ fn a_table_that_is_not_intended() {
     assert!(seconds >= 5, "{seconds}");
     assert_eq!(found.cause, Cause::TableNotIntended);
     assert_eq!(found.members.len(), 4);
-    assert_eq!(found.weight, Weight::Warning);
+    assert_eq!(found.severity, Severity::Warning);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_revision_that_gives_one_member_nearly_everything() {
     assert_eq!(found.cause, Cause::Revision { number: 12 });
     assert_eq!(found.cause_key(), "revision:12");
     assert_eq!(names(&found), ["b0"]);
-    assert_eq!(found.weight, Weight::Critical);
+    assert_eq!(found.severity, Severity::Critical);
     assert_eq!(vip.detector.findings().len(), 1, "the table is obeyed");
     // Taken back, it ends.
     vip.revise(13, &[1.0; 4]);
@@ -80,7 +80,11 @@ fn weights_that_do_not_fit_the_capacities() {
     let (_, found) = vip.run_until(Kind::Concentration, 30, 1000.0, &[1.0; 4]);
     assert_eq!(names(&found), ["b0"]);
     assert_eq!(found.cause, Cause::Unknown);
-    assert_eq!(found.weight, Weight::Critical, "it is over its capacity");
+    assert_eq!(
+        found.severity,
+        Severity::Critical,
+        "it is over its capacity"
+    );
 }
 
 #[test]
@@ -135,7 +139,7 @@ fn one_source_that_is_half_the_traffic() {
     assert_eq!(found.cause, Cause::NarrowHashInput { prefix, share: 0.5 });
     assert_eq!(found.cause_key(), "narrow_hash_input:203.0.113.7/32");
     assert_eq!(names(&found), ["b0"]);
-    assert_eq!(found.weight, Weight::Critical);
+    assert_eq!(found.severity, Severity::Critical);
 }
 
 #[test]
@@ -223,7 +227,7 @@ fn a_black_hole_by_its_syns() {
         member: Arc::from("b3"),
     };
     assert_eq!(hole.cause, cause);
-    assert_eq!(hole.weight, Weight::Critical);
+    assert_eq!(hole.severity, Severity::Critical);
     vip.run(20, 100.0, &[1.0, 1.0, 1.0, 2.5]);
     for finding in vip.detector.findings() {
         assert_eq!(finding.cause, cause, "one cause for all it does");
@@ -253,13 +257,13 @@ fn a_backend_that_accepts_and_never_answers() {
 fn a_black_hole_by_sampled_flows() {
     let mut vip = Vip::new(TCP, 2);
     vip.run_well(60, 2.0);
-    let openings = |member: &str, flows, unanswered| Openings {
+    let sampled_flows = |member: &str, flows, unanswered| SampledFlows {
         member: Arc::from(member),
         flows,
         unanswered,
     };
     vip.samples = Some(Samples {
-        openings: vec![openings("b0", 32, 1), openings("b1", 24, 24)],
+        flows_by_member: vec![sampled_flows("b0", 32, 1), sampled_flows("b1", 24, 24)],
         ..Samples::default()
     });
     let (_, hole) = vip.run_until(Kind::BlackHole, 5, 2.0, &[1.0; 2]);
@@ -313,7 +317,9 @@ fn old_udp_flows_in_a_transition_are_no_alarm() {
             .iter()
             .any(|finding| finding.cause == Cause::RingInTransition);
         assert!(
-            found.iter().all(|finding| finding.weight == Weight::Note),
+            found
+                .iter()
+                .all(|finding| finding.severity == Severity::Note),
             "{found:?}"
         );
     }
@@ -327,7 +333,7 @@ fn a_spike_is_a_note_about_the_vip() {
     let mut vip = Vip::new(TCP, 4);
     vip.run_well(300, 100.0);
     let (_, found) = vip.run_until(Kind::Spike, 20, 1000.0, &[1.0; 4]);
-    assert_eq!(found.weight, Weight::Note);
+    assert_eq!(found.severity, Severity::Note);
     assert!(found.members.is_empty());
     assert!(
         matches!(found.cause, Cause::Spike { times } if times > 3.0),
@@ -343,7 +349,7 @@ fn an_excess_that_no_sampled_source_explains() {
     let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.5, 0.5, 0.5, 0.5]);
     assert_eq!(found.cause, Cause::HeavySources);
     assert_eq!(found.cause_key(), "narrow_hash_input");
-    assert_eq!(found.weight, Weight::Warning);
+    assert_eq!(found.severity, Severity::Warning);
 }
 
 /// Its new flows have few packets each, because packets of old connections are missing.

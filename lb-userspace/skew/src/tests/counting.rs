@@ -1,7 +1,7 @@
 //! Totals, members that come and go, tables that change, clocks that do not tick evenly.
 
 use super::*;
-use crate::Weight;
+use crate::Severity;
 
 #[test]
 fn counters_that_begin_anew_are_no_skew() {
@@ -78,7 +78,7 @@ fn a_member_without_slots_that_gets_flows_is_found() {
     }
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(names(&found[0]), ["b3"]);
-    assert_eq!(found[0].weight, Weight::Critical);
+    assert_eq!(found[0].severity, Severity::Critical);
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Vip {
             .members
             .iter()
             .zip(before)
-            .map(|(member, before)| super::Moved {
+            .map(|(member, before)| super::MovedMember {
                 name: member.name.clone(),
                 before,
                 after: member.table_share,

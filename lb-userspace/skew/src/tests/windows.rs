@@ -1,7 +1,7 @@
 //! When a finding is raised, and when it is cleared.
 
 use super::*;
-use crate::Weight;
+use crate::Severity;
 
 #[test]
 fn twice_its_share_is_found_within_fifteen_seconds() {
@@ -32,7 +32,7 @@ fn a_member_that_gets_nothing_is_starved_and_the_others_are_not_overloaded() {
     assert_eq!(names(&found), ["b1"]);
     let found = vip.run(120, 100.0, &[rest, 0.0, rest, rest]);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].weight, Weight::Critical);
+    assert_eq!(found[0].severity, Severity::Critical);
 }
 
 #[test]

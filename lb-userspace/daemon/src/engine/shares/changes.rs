@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::{clock::later, durable, revision::RevisionNumber};
 use lb_model::planner::{MemberSide, Plan};
-use lb_skew::{Change, Moved};
+use lb_skew::{Change, MovedMember};
 
 /// Changes of a VIP that are remembered.
 const REMEMBERED: usize = 8;
@@ -100,7 +100,7 @@ impl Changes {
     pub(super) fn newest(&self, vip: &str, now_s: f64) -> Option<Change> {
         let change = self.vips.get(vip)?.last()?;
         let ago = super::super::now().duration_since(change.at);
-        let moved = change.moved.iter().map(|(name, before, after)| Moved {
+        let moved = change.moved.iter().map(|(name, before, after)| MovedMember {
             name: name.as_str().into(),
             before: *before,
             after: *after,

@@ -47,7 +47,7 @@ use lb_model::{
     config::{self, BackendState},
     planner::Plan,
 };
-use lb_skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Thresholds, Weight};
+use lb_skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Severity, Thresholds};
 
 /// What a member's share of the kernel's ring is, where that is not the one that was loaded.
 type TrueShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
@@ -132,7 +132,7 @@ impl Watch {
         let mut on = BTreeSet::new();
         for (vip, watched) in &self.vips {
             let findings = watched.detector.findings().iter();
-            for finding in findings.filter(|finding| finding.weight == Weight::Note) {
+            for finding in findings.filter(|finding| finding.severity == Severity::Note) {
                 let name = (vip.clone(), finding.kind.name(), finding.raised_s.to_bits());
                 if !self.noted.contains(&name) {
                     let words = format!("{}; {}", finding.cause, finding.evidence.join("; "));
@@ -158,7 +158,7 @@ impl Watch {
         let watched = self.vips.get(vip)?;
         let mut findings = watched.detector.findings().iter();
         let table = findings.find(|finding| {
-            finding.cause == Cause::TableNotIntended && finding.weight > Weight::Note
+            finding.cause == Cause::TableNotIntended && finding.severity > Severity::Note
         });
         table.map(|finding| words::key(vip, finding))
     }

@@ -19,7 +19,7 @@ use lb_common::{
 use super::sampling::Sampling;
 use crate::reconciler::VipReport;
 use lb_model::config;
-use lb_skew::{Elephant, Openings, Samples, Source};
+use lb_skew::{Elephant, SampledFlows, Samples, Source};
 
 /// Seconds after which a flow must have had an answer.
 const PATIENCE_S: u64 = 3;
@@ -179,7 +179,7 @@ impl Sampled {
         };
         let openings = self.openings.range((vip.index, 0)..=(vip.index, u16::MAX));
         let openings = openings.filter_map(|((_, member), flows)| {
-            Some(Openings {
+            Some(SampledFlows {
                 member: name_of(*member)?,
                 flows: flows.len() as u32,
                 unanswered: flows.iter().filter(|(_, bad)| *bad).count() as u32,
@@ -197,7 +197,7 @@ impl Sampled {
             })
         });
         Samples {
-            openings: openings.collect(),
+            flows_by_member: openings.collect(),
             elephants: elephants.collect(),
             sources: sources(
                 &newest(now_s, configured, flows, vip.index, sampling),

@@ -13,7 +13,7 @@ use lb_skew::{Affected, Finding, Kind};
 fn finding(cause: Cause, raised_s: f64) -> Finding {
     Finding {
         kind: Kind::Concentration,
-        weight: Weight::Critical,
+        severity: lb_skew::Severity::Critical,
         members: vec![Affected {
             name: "b0".into(),
             ratio: 3.9,

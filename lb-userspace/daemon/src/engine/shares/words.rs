@@ -7,7 +7,7 @@ use crate::{
     revision::{RevisionInfo, RevisionNumber},
 };
 use lb_model::planner::Guard;
-use lb_skew::{Affected, Cause, Finding, Kind, Weight};
+use lb_skew::{Affected, Cause, Finding, Kind};
 
 /// How long a finding that nothing explains waits for an explanation, seconds: sampled flows and rings
 /// are looked at less often than counters.
@@ -62,7 +62,7 @@ impl Speech {
     ) -> Vec<Condition> {
         let worth = findings
             .iter()
-            .filter(|(_, finding)| finding.weight > Weight::Note);
+            .filter(|(_, finding)| finding.severity > lb_skew::Severity::Note);
         let mut by_cause: BTreeMap<String, Vec<(&str, &Finding)>> = BTreeMap::new();
         let mut explained_before = BTreeMap::new();
         for (vip, finding) in worth {
@@ -93,7 +93,7 @@ impl Speech {
             .collect();
         let mut told = BTreeMap::new();
         for (key, mut group) in by_cause {
-            group.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.weight));
+            group.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
             let mut condition = condition(&key, &group, &explain);
             if group[0].1.cause.is_a_guess() {
                 let mut known = explained.iter().filter(|(_, vip)| *vip == group[0].0);
@@ -126,10 +126,10 @@ fn condition(
     explain: impl Fn(RevisionNumber) -> Option<Explained>,
 ) -> Condition {
     let (vip, worst) = group[0];
-    let severity = match worst.weight {
-        Weight::Note => Severity::Info,
-        Weight::Warning => Severity::Warning,
-        Weight::Critical => Severity::Critical,
+    let severity = match worst.severity {
+        lb_skew::Severity::Note => Severity::Info,
+        lb_skew::Severity::Warning => Severity::Warning,
+        lb_skew::Severity::Critical => Severity::Critical,
     };
     let mut backends: Vec<String> = Vec::new();
     for member in group.iter().flat_map(|(_, finding)| &finding.members) {

@@ -124,7 +124,7 @@ fn a_change_of_the_part_makes_no_black_hole() {
         .map(|n| flow(n, n, 0, 110, if n & 3 == 0 { 6 } else { 1 }))
         .collect();
     sampled.take(114, &later, &reports, &config.vips, &sampling);
-    let openings = &sampled.of("v0").unwrap().openings;
+    let openings = &sampled.of("v0").unwrap().flows_by_member;
     assert_eq!(openings.len(), 1);
     assert_eq!((openings[0].flows, openings[0].unanswered), (2, 0));
 }
