@@ -131,7 +131,7 @@ impl Report {
                 "| {} | {} | {} | {:.2} ms | {:.2} % |",
                 line.vips,
                 line.members,
-                line.what.words(),
+                line.load.description(),
                 line.median_us / 1e3,
                 line.median_us / 1e4
             );

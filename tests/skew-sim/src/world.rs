@@ -300,7 +300,7 @@ impl World {
     fn draw_counts(&mut self, mean: f64, bunch: f64, length_s: f64) {
         if let Some(clients) = &mut self.clients {
             let random = &mut self.random;
-            clients.pass(self.now_s + length_s, &mut self.members, random);
+            clients.advance_to(self.now_s + length_s, &mut self.members, random);
             for (place, (member, odd)) in self.members.iter_mut().zip(&self.odds).enumerate() {
                 clients.open(place, mean * odd, member, random);
             }

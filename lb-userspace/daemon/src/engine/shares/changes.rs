@@ -100,11 +100,14 @@ impl Changes {
     pub(super) fn newest(&self, vip: &str, now_s: f64) -> Option<Change> {
         let change = self.vips.get(vip)?.last()?;
         let ago = super::super::now().duration_since(change.at);
-        let moved = change.moved.iter().map(|(name, before, after)| MovedMember {
-            name: name.as_str().into(),
-            before: *before,
-            after: *after,
-        });
+        let moved = change
+            .moved
+            .iter()
+            .map(|(name, before, after)| MovedMember {
+                name: name.as_str().into(),
+                before: *before,
+                after: *after,
+            });
         Some(Change {
             revision: change.revision,
             at_s: now_s - ago.as_secs_f64(),
