@@ -190,7 +190,7 @@ mod tests {
     };
 
     #[test]
-    fn a_stretch_begins_where_the_trouble_begins() {
+    fn a_sum_starts_at_the_onset() {
         let twice = Alternative::new(2.0);
         let mut cusum = Cusum::default();
         for second in 1..=20 {
@@ -210,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn one_second_is_never_enough() {
+    fn one_second_is_bounded() {
         let mut cusum = Cusum::default();
         cusum.add(1e6, 2e6, 1e6, BOUNDS, 1.0);
         assert_eq!(cusum.llr, BOUNDS.step);
     }
 
     #[test]
-    fn a_sum_is_bounded_so_that_it_can_be_forgotten() {
+    fn a_sum_is_bounded() {
         let mut cusum = Cusum::default();
         for second in 1..100 {
             cusum.add(9.0, 20.0, 10.0, BOUNDS, f64::from(second));

@@ -20,7 +20,7 @@ fn test(members: &[(f64, f64)], allowed: Option<f64>) -> AfterChange {
     AfterChange::new(&Thresholds::default(), 1.0, allowed, members.collect())
 }
 
-/// Feeds the same flows every second until there is a verdict; after how many seconds.
+/// Adds the same flows every second until there is a verdict. Returns the seconds.
 fn feed(test: &mut AfterChange, flows: &[u64], most: u64) -> (u64, Verdict) {
     for second in 0..=most {
         let totals: Vec<u64> = flows.iter().map(|flows| 7000 + flows * second).collect();
@@ -33,7 +33,7 @@ fn feed(test: &mut AfterChange, flows: &[u64], most: u64) -> (u64, Verdict) {
 }
 
 #[test]
-fn flows_that_follow_a_fair_table_are_accepted() {
+fn accepts_flows_that_follow_a_fair_table() {
     let mut test = test(&[(0.5, 0.25), (0.5, 0.25), (0.0, 0.25), (0.0, 0.25)], None);
     let (seconds, verdict) = feed(&mut test, &[25, 25, 25, 25], 60);
     assert_eq!(verdict, Verdict::Accept);
@@ -41,7 +41,7 @@ fn flows_that_follow_a_fair_table_are_accepted() {
 }
 
 #[test]
-fn a_member_that_gets_twice_what_the_table_says_rolls_back() {
+fn rolls_back_if_a_member_gets_twice_its_table_share() {
     let mut test = test(&[(0.25, 0.25); 4], None);
     let (seconds, verdict) = feed(&mut test, &[50, 17, 17, 16], 60);
     let Verdict::RollBack {
@@ -62,7 +62,7 @@ fn a_member_that_gets_twice_what_the_table_says_rolls_back() {
 }
 
 #[test]
-fn a_wrong_table_that_is_obeyed_rolls_back_within_ten_seconds() {
+fn rolls_back_a_wrong_table_that_traffic_follows_within_10_s() {
     let mut test = test(
         &[(0.25, 0.94), (0.25, 0.02), (0.25, 0.02), (0.25, 0.02)],
         Some(0.4),
@@ -85,7 +85,7 @@ fn a_wrong_table_that_is_obeyed_rolls_back_within_ten_seconds() {
 }
 
 #[test]
-fn a_share_that_the_guard_allows_is_not_held_against_the_change() {
+fn accepts_a_share_that_the_guard_allows() {
     let shares = [
         (0.1, 0.37),
         (0.1, 0.07),
@@ -108,13 +108,13 @@ fn a_share_that_the_guard_allows_is_not_held_against_the_change() {
 }
 
 #[test]
-fn no_flows_no_verdict() {
+fn is_undecided_without_flows() {
     let mut test = test(&[(0.5, 0.5); 2], None);
     assert_eq!(feed(&mut test, &[0, 0], 60).1, Verdict::Undecided);
 }
 
 #[test]
-fn what_goes_wrong_after_it_was_accepted_still_rolls_back() {
+fn rolls_back_a_fault_after_acceptance() {
     let mut test = test(&[(0.25, 0.25); 4], None);
     let mut totals = [0u64; 4];
     for second in 0..120 {
@@ -136,7 +136,7 @@ fn what_goes_wrong_after_it_was_accepted_still_rolls_back() {
 }
 
 #[test]
-fn health_may_change_the_table_meanwhile() {
+fn follows_table_changes_by_health() {
     let mut test = test(&[(0.5, 0.5), (0.5, 0.5)], None);
     test.observe(&[0, 0]);
     test.table_changed(&[1.0, 0.0]);

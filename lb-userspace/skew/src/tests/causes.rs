@@ -1,4 +1,4 @@
-//! Each cause, made on purpose, is named.
+//! Every cause is identified.
 
 use super::*;
 use crate::{Cause, Elephant, SampledFlows, Severity, Source};
@@ -6,9 +6,9 @@ use crate::{Cause, Elephant, SampledFlows, Severity, Source};
 const SKEW: [f64; 4] = [2.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0];
 
 #[test]
-fn a_table_that_is_not_intended() {
+fn reports_a_table_that_differs_from_the_weights() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(30, 100.0);
+    vip.run_faultless(30, 100.0);
     for (member, share) in vip.members.iter_mut().zip([0.4, 0.2, 0.2, 0.2]) {
         member.table_share = share;
     }
@@ -20,18 +20,18 @@ fn a_table_that_is_not_intended() {
 }
 
 #[test]
-fn rounding_is_not_a_wrong_table() {
+fn allows_rounding_of_slots() {
     let mut vip = Vip::new(TCP, 3);
     for (member, slots) in vip.members.iter_mut().zip([21_846.0, 21_846.0, 21_845.0]) {
         member.table_share = slots / 65_537.0;
     }
-    vip.run_well(60, 100.0);
+    vip.run_faultless(60, 100.0);
 }
 
 #[test]
-fn a_revision_that_gives_one_member_nearly_everything() {
+fn names_a_revision_that_gives_one_member_nearly_everything() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.revise(12, &[5000.0, 100.0, 100.0, 100.0]);
     let (seconds, found) = vip.run_until(Kind::Concentration, 15, 200.0, &[1.0; 4]);
     assert!(seconds <= 10, "{seconds}");
@@ -40,39 +40,39 @@ fn a_revision_that_gives_one_member_nearly_everything() {
     assert_eq!(names(&found), ["b0"]);
     assert_eq!(found.severity, Severity::Critical);
     assert_eq!(vip.detector.findings().len(), 1, "the table is obeyed");
-    // Taken back, it ends.
+    // Rolling back clears the finding.
     vip.revise(13, &[1.0; 4]);
     assert!(vip.run(60, 200.0, &[1.0; 4]).is_empty());
 }
 
 #[test]
-fn of_two_members_one_with_nearly_everything() {
+fn names_a_revision_that_gives_one_of_two_members_nearly_everything() {
     let mut vip = Vip::new(TCP, 2);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.revise(3, &[30.0, 1.0]);
     let (_, found) = vip.run_until(Kind::Concentration, 15, 200.0, &[1.0; 2]);
     assert_eq!(found.cause, Cause::Revision { number: 3 });
 }
 
 #[test]
-fn a_revision_that_takes_half_the_backends_out_is_no_concentration() {
+fn ignores_a_revision_that_removes_half_of_the_backends() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.revise(4, &[1.0, 1.0, 0.0, 0.0]);
     for member in &mut vip.members[2..] {
         member.phase = Phase::Draining;
     }
-    vip.run_well(300, 200.0);
+    vip.run_faultless(300, 200.0);
 }
 
 #[test]
-fn unequal_weights_that_nobody_changed_are_wanted() {
+fn accepts_unequal_weights_that_no_revision_changed() {
     let mut vip = Vip::weighted(TCP, &[1000.0, 1.0, 1.0]);
-    vip.run_well(300, 1000.0);
+    vip.run_faultless(300, 1000.0);
 }
 
 #[test]
-fn weights_that_do_not_fit_the_capacities() {
+fn reports_weights_that_contradict_capacities() {
     let mut vip = Vip::new(TCP, 4);
     for (member, capacity) in vip.members.iter_mut().zip([100.0, 1000.0, 1000.0, 1000.0]) {
         member.capacity = Some(capacity);
@@ -88,9 +88,9 @@ fn weights_that_do_not_fit_the_capacities() {
 }
 
 #[test]
-fn traffic_that_leaves_the_table_just_after_a_revision() {
+fn names_a_revision_shortly_before_a_skew() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.revise(7, &[1.1, 1.0, 1.0, 1.0]);
     let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.0, 0.6, 0.6, 0.6]);
     assert_eq!(found.cause, Cause::Revision { number: 7 });
@@ -104,18 +104,18 @@ fn traffic_that_leaves_the_table_just_after_a_revision() {
 }
 
 #[test]
-fn an_old_revision_is_not_blamed() {
+fn does_not_name_an_old_revision() {
     let mut vip = Vip::new(TCP, 4);
     vip.revise(7, &[1.1, 1.0, 1.0, 1.0]);
-    vip.run_well(300, 200.0);
+    vip.run_faultless(300, 200.0);
     let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.0, 0.6, 0.6, 0.6]);
     assert_eq!(found.cause, Cause::Unknown);
 }
 
 #[test]
-fn one_source_that_is_half_the_traffic() {
+fn names_a_source_with_half_of_the_traffic() {
     let mut vip = Vip::new(SOURCE, 4);
-    vip.run_well(400, 200.0);
+    vip.run_faultless(400, 200.0);
     vip.samples = Some(Samples {
         sources: vec![
             Source {
@@ -133,7 +133,7 @@ fn one_source_that_is_half_the_traffic() {
         ],
         ..Samples::default()
     });
-    // Half of all on top of a quarter of the other half.
+    // Half of all flows plus a quarter of the rest.
     let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.5, 0.5, 0.5, 0.5]);
     let prefix = "203.0.113.7/32".to_owned();
     assert_eq!(found.cause, Cause::NarrowHashInput { prefix, share: 0.5 });
@@ -143,9 +143,9 @@ fn one_source_that_is_half_the_traffic() {
 }
 
 #[test]
-fn a_small_source_does_not_explain_a_large_excess() {
+fn does_not_name_a_small_source_for_a_large_excess() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.samples = Some(Samples {
         sources: vec![Source {
             prefix: "198.51.100.9/32".into(),
@@ -160,9 +160,9 @@ fn a_small_source_does_not_explain_a_large_excess() {
 }
 
 #[test]
-fn an_elephant() {
+fn names_an_elephant() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 100.0);
+    vip.run_faultless(200, 100.0);
     let flow = "tcp 198.51.100.7:40000 > 203.0.113.10:443";
     let mut found = Vec::new();
     let mut raised = None;
@@ -183,7 +183,7 @@ fn an_elephant() {
             raised.get_or_insert(second);
         }
     }
-    // One flow that is seen to be it needs no half a minute.
+    // With a sampled elephant, half a minute is not needed.
     assert!(
         raised.is_some_and(|second| (8..=12).contains(&second)),
         "{raised:?}"
@@ -204,23 +204,23 @@ fn an_elephant() {
 }
 
 #[test]
-fn a_short_large_flow_is_nothing() {
+fn ignores_a_short_large_flow() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(100, 100.0);
+    vip.run_faultless(100, 100.0);
     for second in 0..60 {
         if second < 15 {
             vip.members[1].bytes += 100_000_000;
         }
-        vip.run_well(1, 100.0);
+        vip.run_faultless(1, 100.0);
     }
 }
 
 #[test]
-fn a_black_hole_by_its_syns() {
+fn detects_a_black_hole_by_its_syns() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 100.0);
+    vip.run_faultless(200, 100.0);
     vip.packets_per_flow[3] = 1.0;
-    // Each SYN that nothing answers is repeated.
+    // Unanswered SYNs are repeated.
     let (seconds, hole) = vip.run_until(Kind::BlackHole, 15, 100.0, &[1.0, 1.0, 1.0, 2.5]);
     assert!(seconds >= 4, "{seconds}");
     let cause = Cause::BlackHole {
@@ -237,9 +237,9 @@ fn a_black_hole_by_its_syns() {
 }
 
 #[test]
-fn a_backend_that_accepts_and_never_answers() {
+fn detects_a_backend_that_accepts_but_never_replies() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(400, 200.0);
+    vip.run_faultless(400, 200.0);
     vip.packets_per_flow[1] = 3.0;
     let (seconds, hole) = vip.run_until(Kind::BlackHole, 40, 200.0, &[1.0; 4]);
     assert!(seconds >= 10, "{seconds}");
@@ -249,14 +249,14 @@ fn a_backend_that_accepts_and_never_answers() {
             member: Arc::from("b1")
         }
     );
-    // It does not become usual while it lasts.
+    // A lasting fault does not change the baseline.
     assert_eq!(vip.run(1200, 200.0, &[1.0; 4]).len(), 1);
 }
 
 #[test]
-fn a_black_hole_by_sampled_flows() {
+fn detects_a_black_hole_by_sampled_flows() {
     let mut vip = Vip::new(TCP, 2);
-    vip.run_well(60, 2.0);
+    vip.run_faultless(60, 2.0);
     let sampled_flows = |member: &str, flows, unanswered| SampledFlows {
         member: Arc::from(member),
         flows,
@@ -276,7 +276,7 @@ fn a_black_hole_by_sampled_flows() {
 }
 
 #[test]
-fn a_syn_flood_makes_no_black_holes() {
+fn reports_no_black_hole_in_a_syn_flood() {
     let mut vip = Vip::new(TCP, 4);
     vip.run(200, 100.0, &[1.0; 4]);
     vip.packets_per_flow = vec![1.01; 4];
@@ -290,9 +290,9 @@ fn a_syn_flood_makes_no_black_holes() {
 }
 
 #[test]
-fn a_member_that_is_opened_more_often_and_served_late() {
+fn reports_a_slow_backend() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.packets_per_flow[0] = 4.0;
     let (_, found) = vip.run_until(Kind::Overload, 15, 200.0, &[1.8, 1.0, 1.0, 1.0]);
     assert_eq!(
@@ -304,9 +304,9 @@ fn a_member_that_is_opened_more_often_and_served_late() {
 }
 
 #[test]
-fn old_udp_flows_in_a_transition_are_no_alarm() {
+fn reports_a_note_for_udp_flows_in_transition() {
     let mut vip = Vip::new(UDP, 4);
-    vip.run_well(200, 200.0);
+    vip.run_faultless(200, 200.0);
     vip.in_transition = true;
     vip.share(&[1.0, 1.0, 1.0, 0.0]);
     let mut named = false;
@@ -325,13 +325,13 @@ fn old_udp_flows_in_a_transition_are_no_alarm() {
     }
     assert!(named, "it is said what is going on");
     vip.in_transition = false;
-    vip.run_well(60, 200.0);
+    vip.run_faultless(60, 200.0);
 }
 
 #[test]
-fn a_spike_is_a_note_about_the_vip() {
+fn reports_a_spike_as_a_note() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(300, 100.0);
+    vip.run_faultless(300, 100.0);
     let (_, found) = vip.run_until(Kind::Spike, 20, 1000.0, &[1.0; 4]);
     assert_eq!(found.severity, Severity::Note);
     assert!(found.members.is_empty());
@@ -343,23 +343,23 @@ fn a_spike_is_a_note_about_the_vip() {
 }
 
 #[test]
-fn an_excess_that_no_sampled_source_explains() {
+fn reports_heavy_sources_without_a_sampled_source() {
     let mut vip = Vip::new(SOURCE, 4);
-    vip.run_well(400, 200.0);
+    vip.run_faultless(400, 200.0);
     let (_, found) = vip.run_until(Kind::Overload, 20, 200.0, &[2.5, 0.5, 0.5, 0.5]);
     assert_eq!(found.cause, Cause::HeavySources);
     assert_eq!(found.cause_key(), "narrow_hash_input");
     assert_eq!(found.severity, Severity::Warning);
 }
 
-/// Its new flows have few packets each, because packets of old connections are missing.
+/// Its packets per new flow are few, because packets of old connections are missing.
 #[test]
-fn who_comes_back_without_connections_is_no_black_hole() {
+fn reports_no_black_hole_when_a_backend_returns_without_connections() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(400, 200.0);
+    vip.run_faultless(400, 200.0);
     vip.revise(2, &[0.0, 1.0, 1.0, 1.0]);
-    vip.run_well(30, 200.0);
+    vip.run_faultless(30, 200.0);
     vip.revise(3, &[1.0; 4]);
     vip.packets_per_flow[0] = 3.0;
-    vip.run_well(60, 200.0);
+    vip.run_faultless(60, 200.0);
 }

@@ -1,34 +1,34 @@
-//! Totals, members that come and go, tables that change, clocks that do not tick evenly.
+//! Totals, changes of members and tables, irregular clocks.
 
 use super::*;
 use crate::Severity;
 
 #[test]
-fn counters_that_begin_anew_are_no_skew() {
+fn ignores_counter_resets() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(100, 1000.0);
+    vip.run_faultless(100, 1000.0);
     vip.members[2].new_flows = 0;
     vip.members[2].packets = 0;
     vip.members[2].bytes = 0;
-    vip.run_well(100, 1000.0);
+    vip.run_faultless(100, 1000.0);
 }
 
 #[test]
-fn the_first_observation_is_only_where_counting_begins() {
+fn uses_the_first_observation_only_as_a_baseline() {
     let mut vip = Vip::new(TCP, 4);
     vip.members[0].new_flows = 10_000_000;
-    vip.run_well(60, 1000.0);
+    vip.run_faultless(60, 1000.0);
 }
 
 #[test]
-fn a_table_that_changes_every_few_seconds_is_no_skew() {
+fn ignores_frequent_table_changes() {
     let mut vip = Vip::new(TCP, 4);
     for turn in 0..100 {
         let down = turn % 2 == 1;
         let before = vip.shares();
         vip.share(&[1.0, 1.0, 1.0, if down { 0.0 } else { 1.0 }]);
         vip.members[3].phase = if down { Phase::Out } else { Phase::Serving };
-        // The first second is half of the old table.
+        // The first second belongs half to the old table.
         let flows: Vec<f64> = vip
             .shares()
             .iter()
@@ -37,29 +37,29 @@ fn a_table_that_changes_every_few_seconds_is_no_skew() {
             .collect();
         let found = vip.second(&flows);
         assert!(found.is_empty(), "{found:?}");
-        vip.run_well(turn % 5, 1000.0);
+        vip.run_faultless(turn % 5, 1000.0);
     }
 }
 
 #[test]
-fn members_may_come_and_go_and_change_places() {
+fn handles_added_removed_and_reordered_members() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 400.0);
+    vip.run_faultless(200, 400.0);
     let leaving = vip.members.remove(1);
     vip.share(&[1.0; 3]);
-    vip.run_well(60, 400.0);
+    vip.run_faultless(60, 400.0);
     vip.members.insert(0, leaving);
     vip.members.reverse();
     vip.share(&[1.0; 4]);
-    vip.run_well(60, 400.0);
+    vip.run_faultless(60, 400.0);
     let (_, found) = vip.run_until(Kind::Overload, 15, 400.0, &[0.6, 0.6, 0.6, 2.2]);
     assert_eq!(names(&found), ["b1"]);
 }
 
 #[test]
-fn a_finding_moves_with_its_member() {
+fn keeps_a_finding_when_members_are_reordered() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 400.0);
+    vip.run_faultless(200, 400.0);
     vip.run_until(Kind::Overload, 15, 400.0, &[0.6, 0.6, 0.6, 2.2]);
     vip.members.rotate_right(1);
     let found = vip.run(5, 400.0, &[2.2, 0.6, 0.6, 0.6]);
@@ -67,11 +67,11 @@ fn a_finding_moves_with_its_member() {
 }
 
 #[test]
-fn a_member_without_slots_that_gets_flows_is_found() {
+fn detects_flows_to_a_member_without_slots() {
     let mut vip = Vip::new(TCP, 4);
     vip.share(&[1.0, 1.0, 1.0, 0.0]);
     vip.members[3].phase = Phase::Draining;
-    vip.run_well(60, 300.0);
+    vip.run_faultless(60, 300.0);
     let mut found = Vec::new();
     for _ in 0..15 {
         found = vip.second(&[100.0, 100.0, 100.0, 20.0]).to_vec();
@@ -82,29 +82,29 @@ fn a_member_without_slots_that_gets_flows_is_found() {
 }
 
 #[test]
-fn a_clock_that_stands_or_jumps_changes_nothing() {
+fn ignores_a_clock_that_stops_or_jumps() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(100, 400.0);
+    vip.run_faultless(100, 400.0);
     vip.now_s -= 5.0;
     vip.members[0].new_flows += 10_000;
-    assert!(vip.look().is_empty(), "time went back");
+    assert!(vip.observe().is_empty(), "time went back");
     vip.now_s += 3600.0;
     vip.members[0].new_flows += 10_000_000;
-    assert!(vip.look().is_empty(), "nobody knows when these came");
-    vip.run_well(60, 400.0);
+    assert!(vip.observe().is_empty(), "nobody knows when these came");
+    vip.run_faultless(60, 400.0);
 }
 
 #[test]
-fn a_vip_of_one_member_has_no_shares_to_watch() {
+fn reports_nothing_for_one_member() {
     let mut vip = Vip::new(TCP, 1);
-    vip.run_well(300, 1000.0);
+    vip.run_faultless(300, 1000.0);
 }
 
 #[test]
-fn a_vip_without_members_or_flows_is_no_trouble() {
+fn reports_nothing_without_members_or_flows() {
     let mut vip = Vip::new(TCP, 3);
-    vip.run_well(300, 0.0);
+    vip.run_faultless(300, 0.0);
     vip.members.clear();
-    assert!(vip.look().is_empty());
-    assert!(vip.look().is_empty());
+    assert!(vip.observe().is_empty());
+    assert!(vip.observe().is_empty());
 }

@@ -1,4 +1,4 @@
-//! The watch as a whole: what it finds, what it calls the cause, what it leaves alone.
+//! Tests of the whole detector: findings, causes, and what it ignores.
 
 mod bake;
 mod causes;
@@ -25,7 +25,7 @@ const SOURCE: Facts = Facts {
     independent: false,
 };
 
-/// A VIP whose counts are told, second by second.
+/// A VIP with simulated counts, second by second.
 struct Vip {
     detector: Detector,
     members: Vec<Member>,
@@ -39,7 +39,7 @@ struct Vip {
 }
 
 impl Vip {
-    /// So many members with equal shares, named `b0`, `b1` and so on.
+    /// A VIP with equal shares; members are named `b0`, `b1` and so on.
     fn new(facts: Facts, members: usize) -> Self {
         Self::weighted(facts, &vec![1.0; members])
     }
@@ -70,7 +70,7 @@ impl Vip {
         vip
     }
 
-    /// Builds the table of these weights.
+    /// Sets table and intended shares from weights.
     fn share(&mut self, weights: &[f64]) {
         let sum: f64 = weights.iter().sum();
         for (member, weight) in self.members.iter_mut().zip(weights) {
@@ -83,7 +83,7 @@ impl Vip {
         self.members.iter().map(|m| m.table_share).collect()
     }
 
-    /// A number from 0 to 1.
+    /// Uniform from 0 to 1.
     fn random(&mut self) -> f64 {
         self.seed = self
             .seed
@@ -92,7 +92,7 @@ impl Vip {
         ((self.seed >> 33) as f64) / f64::from(1u32 << 31)
     }
 
-    /// About this many, as chance would have it: exact for few, and for many normal enough.
+    /// A Poisson count with this mean (normal approximation for large means).
     fn about(&mut self, mean: f64) -> u64 {
         if mean < 30.0 {
             let least = (-mean).exp();
@@ -107,7 +107,7 @@ impl Vip {
         (mean + mean.sqrt() * normal).round().max(0.0) as u64
     }
 
-    /// A second in which each member gets about so many new flows.
+    /// Simulates a second with these mean flows per member.
     fn second(&mut self, flows: &[f64]) -> &[Finding] {
         for (member, &mean) in flows.iter().enumerate() {
             let came = self.about(mean);
@@ -118,11 +118,11 @@ impl Vip {
             member.packets += (came as f64 * packets) as u64;
             member.bytes += (came as f64 * bytes) as u64;
         }
-        self.look()
+        self.observe()
     }
 
-    /// A second of which the counts are there already.
-    fn look(&mut self) -> &[Finding] {
+    /// Advances by a second without new counts.
+    fn observe(&mut self) -> &[Finding] {
         self.now_s += 1.0;
         self.detector.observe(&Observation {
             at_s: self.now_s,
@@ -134,7 +134,7 @@ impl Vip {
         })
     }
 
-    /// So many seconds in which each member gets so many times its share of so many flows.
+    /// Simulates seconds in which each member gets `times` its share of `rate` flows.
     fn run(&mut self, seconds: u32, rate: f64, times: &[f64]) -> &[Finding] {
         for _ in 0..seconds {
             let shares = self.shares();
@@ -148,8 +148,8 @@ impl Vip {
         self.detector.findings()
     }
 
-    /// So many seconds in which nothing is wrong, and nothing must be found.
-    fn run_well(&mut self, seconds: u32, rate: f64) {
+    /// Simulates seconds without a fault; panics on a finding.
+    fn run_faultless(&mut self, seconds: u32, rate: f64) {
         let times = vec![1.0; self.members.len()];
         for _ in 0..seconds {
             let found = self.run(1, rate, &times);
@@ -157,7 +157,7 @@ impl Vip {
         }
     }
 
-    /// Runs until something of this kind is found.
+    /// Runs until there is a finding of this kind.
     fn run_until(&mut self, kind: Kind, most: u32, rate: f64, times: &[f64]) -> (u32, Finding) {
         for second in 1..=most {
             let found = self.run(1, rate, times);
@@ -168,7 +168,7 @@ impl Vip {
         panic!("no {kind} in {most} s: {:?}", self.detector.findings());
     }
 
-    /// A revision that gives these weights now.
+    /// Applies a revision with these weights.
     fn revise(&mut self, number: u64, weights: &[f64]) {
         let before = self.shares();
         self.share(weights);

@@ -1,4 +1,4 @@
-//! What holds for any input.
+//! Properties for arbitrary input.
 
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ fn member() -> impl Strategy<Value = Member> {
         )
 }
 
-/// What a finding says, without the last digits of its numbers.
+/// Findings with rounded numbers.
 fn brief(findings: &[Finding]) -> Vec<(Kind, Vec<&str>, f64, f64)> {
     findings
         .iter()
@@ -59,9 +59,9 @@ fn brief(findings: &[Finding]) -> Vec<(Kind, Vec<&str>, f64, f64)> {
 }
 
 proptest! {
-    /// Nonsense is survived, and no finding has a number that is none.
+    /// Arbitrary input causes no panic, and findings have finite numbers.
     #[test]
-    fn any_input_is_survived(
+    fn never_panics(
         tcp: bool,
         independent: bool,
         steps in prop::collection::vec((prop::collection::vec(member(), 0..6), 0.0..5.0f64, any::<bool>()), 1..40),
@@ -90,9 +90,9 @@ proptest! {
         }
     }
 
-    /// Flows that keep exactly to the table are never a finding, whatever the weights and the rate.
+    /// Exact shares cause no finding, for any weights and rate.
     #[test]
-    fn exact_shares_are_never_a_finding(
+    fn reports_nothing_for_exact_shares(
         weights in prop::collection::vec(1.0..1000.0f64, 2..20),
         rate in 1.0..1e6f64,
     ) {
@@ -103,14 +103,13 @@ proptest! {
                 member.new_flows = 1000 + (rate * share * second as f64) as u64;
                 member.packets = 9000 + (6.0 * rate * share * second as f64) as u64;
             }
-            let found = vip.look();
+            let found = vip.observe();
             prop_assert!(found.is_empty(), "{:?}", found);
         }
     }
 
-    /// The order of the members does not matter.
     #[test]
-    fn order_does_not_matter(seed in 1..1000u64, culprit in 0..5usize) {
+    fn does_not_depend_on_the_order_of_members(seed in 1..1000u64, culprit in 0..5usize) {
         let mut times = [0.75; 5];
         times[culprit] = 2.0;
         let mut straight = Vip::new(TCP, 5);
@@ -136,10 +135,9 @@ proptest! {
         prop_assert_eq!(names(&straight.detector.findings()[0]), [name.as_str()]);
     }
 
-    /// More than is tolerated is always found, sooner or later. Of two members one has what the other lacks, and
-    /// either may be the one that is named.
+    /// Deviations beyond the tolerance are always detected. Of two members either may be named.
     #[test]
-    fn what_is_far_off_is_found(members in 2..12usize, times in 1.4..1.9f64, seed in 1..1000u64) {
+    fn detects_large_deviations(members in 2..12usize, times in 1.4..1.9f64, seed in 1..1000u64) {
         let mut vip = Vip::new(TCP, members);
         vip.seed = seed;
         vip.run(60, 500.0, &vec![1.0; members]);

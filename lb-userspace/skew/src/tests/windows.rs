@@ -1,12 +1,12 @@
-//! When a finding is raised, and when it is cleared.
+//! When findings are raised and cleared.
 
 use super::*;
 use crate::Severity;
 
 #[test]
-fn twice_its_share_is_found_within_fifteen_seconds() {
+fn detects_twice_the_share_within_15_s() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 100.0);
+    vip.run_faultless(200, 100.0);
     let (seconds, found) = vip.run_until(
         Kind::Overload,
         15,
@@ -24,9 +24,9 @@ fn twice_its_share_is_found_within_fifteen_seconds() {
 }
 
 #[test]
-fn a_member_that_gets_nothing_is_starved_and_the_others_are_not_overloaded() {
+fn reports_one_starved_member_and_no_overload() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 100.0);
+    vip.run_faultless(200, 100.0);
     let rest = 4.0 / 3.0;
     let (_, found) = vip.run_until(Kind::Starvation, 15, 100.0, &[rest, 0.0, rest, rest]);
     assert_eq!(names(&found), ["b1"]);
@@ -36,9 +36,9 @@ fn a_member_that_gets_nothing_is_starved_and_the_others_are_not_overloaded() {
 }
 
 #[test]
-fn two_faults_are_two_members() {
+fn reports_two_faulty_members() {
     let mut vip = Vip::new(TCP, 10);
-    vip.run_well(200, 1000.0);
+    vip.run_faultless(200, 1000.0);
     let mut times = [0.75; 10];
     times[3] = 2.5;
     times[7] = 1.5;
@@ -52,24 +52,24 @@ fn two_faults_are_two_members() {
 }
 
 #[test]
-fn of_two_members_the_one_that_carries_the_load_is_named() {
+fn names_the_overloaded_of_two_members() {
     let mut vip = Vip::new(TCP, 2);
-    vip.run_well(200, 100.0);
+    vip.run_faultless(200, 100.0);
     let (_, found) = vip.run_until(Kind::Overload, 15, 100.0, &[0.4, 1.6]);
     assert_eq!(names(&found), ["b1"]);
     assert_eq!(vip.run(60, 100.0, &[0.4, 1.6]).len(), 1);
 }
 
 #[test]
-fn one_second_raises_nothing_however_bad() {
+fn raises_nothing_after_one_second() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(200, 10_000.0);
+    vip.run_faultless(200, 10_000.0);
     let found = vip.run(1, 10_000.0, &[4.0, 0.0, 0.0, 0.0]);
     assert!(found.is_empty(), "{found:?}");
-    vip.run_well(60, 10_000.0);
+    vip.run_faultless(60, 10_000.0);
 }
 
-/// For each of a hundred members the times of its share that it gets for as long as the ports of few NATs are used again.
+/// Multiples of the share of a hundred members while a few NATs reuse their ports.
 fn uneven(vip: &mut Vip) -> Vec<f64> {
     let mut normal = || (0..12).map(|_| vip.random()).sum::<f64>() - 6.0;
     let times: Vec<_> = (0..100).map(|_| 1.0 + 0.07 * normal()).collect();
@@ -78,7 +78,7 @@ fn uneven(vip: &mut Vip) -> Vec<f64> {
 }
 
 #[test]
-fn where_all_are_off_their_shares_only_what_is_far_off_is_found() {
+fn tolerates_reused_ports_and_detects_larger_deviations() {
     let mut vip = Vip::new(TCP, 100);
     let mut times = uneven(&mut vip);
     let most = times.iter().fold(0.0, |most, &times| f64::max(most, times));
@@ -93,16 +93,16 @@ fn where_all_are_off_their_shares_only_what_is_far_off_is_found() {
 }
 
 #[test]
-fn a_fault_of_many_does_not_pass_for_chance() {
+fn detects_a_fault_of_many_members() {
     let mut vip = Vip::new(TCP, 100);
-    vip.run_well(1800, 2000.0);
+    vip.run_faultless(1800, 2000.0);
     let mut times = [1.25; 100];
     times[..40].fill(0.6);
     vip.run_until(Kind::Starvation, 120, 2000.0, &times);
 }
 
 #[test]
-fn what_is_within_the_tolerance_is_left_alone_at_any_rate() {
+fn ignores_deviations_within_the_tolerance_at_any_rate() {
     let mut vip = Vip::new(TCP, 4);
     for _ in 0..600 {
         let found = vip.run(1, 1e6, &[1.12, 0.96, 0.96, 0.96]);
@@ -111,12 +111,12 @@ fn what_is_within_the_tolerance_is_left_alone_at_any_rate() {
 }
 
 #[test]
-fn a_finding_is_cleared_only_after_three_calm_windows() {
+fn clears_a_finding_after_three_normal_windows() {
     let mut vip = Vip::new(TCP, 4);
     let skew = [2.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0];
     vip.run(200, 1000.0, &[1.0; 4]);
     vip.run_until(Kind::Overload, 15, 1000.0, &skew);
-    // Better, but not well: within the tolerance, not within half of it.
+    // Within the tolerance, but not within half of it.
     assert_eq!(vip.run(120, 1000.0, &[1.12, 0.96, 0.96, 0.96]).len(), 1);
     assert_eq!(
         vip.run(20, 1000.0, &[1.0; 4]).len(),
@@ -124,13 +124,13 @@ fn a_finding_is_cleared_only_after_three_calm_windows() {
         "two windows are not three"
     );
     assert!(vip.run(20, 1000.0, &[1.0; 4]).is_empty());
-    vip.run_well(300, 1000.0);
+    vip.run_faultless(300, 1000.0);
 }
 
 #[test]
-fn a_fault_does_not_pass_for_dispersion() {
+fn does_not_learn_dispersion_from_a_fault() {
     let mut vip = Vip::new(TCP, 4);
-    vip.run_well(300, 10_000.0);
+    vip.run_faultless(300, 10_000.0);
     let before = vip.detector.dispersion();
     vip.run(300, 10_000.0, &[1.6, 0.8, 0.8, 0.8]);
     assert_eq!(vip.detector.findings().len(), 1);
@@ -142,33 +142,33 @@ fn a_fault_does_not_pass_for_dispersion() {
 }
 
 #[test]
-fn few_flows_need_more_time_not_other_thresholds() {
+fn detects_a_fault_at_few_flows_later() {
     let mut vip = Vip::new(TCP, 2);
-    vip.run_well(1800, 1.0 / 6.0);
+    vip.run_faultless(1800, 1.0 / 6.0);
     let (seconds, found) = vip.run_until(Kind::Overload, 1800, 1.0 / 6.0, &[1.95, 0.05]);
     assert!(seconds > 120, "{seconds}");
     assert_eq!(names(&found), ["b0"]);
 }
 
 #[test]
-fn a_member_with_a_thousandth_of_the_weight_is_watched_by_its_own_share() {
+fn compares_a_member_with_its_own_small_share() {
     let mut vip = Vip::weighted(TCP, &[1.0, 1000.0]);
-    vip.run_well(600, 10_000.0);
+    vip.run_faultless(600, 10_000.0);
     let less = 1.0 - 0.002 / 1.0;
     let (_, found) = vip.run_until(Kind::Overload, 60, 10_000.0, &[3.0, less]);
     assert_eq!(names(&found), ["b0"]);
 }
 
 #[test]
-fn bunches_are_learned_where_sources_are_hashed() {
+fn learns_bursts_with_source_affinity() {
     let mut vip = Vip::new(SOURCE, 4);
     for _ in 0..900 {
-        // Ten flows at a time.
+        // Bursts of ten flows.
         let bunches: Vec<u64> = (0..4).map(|_| 10 * vip.about(2.5)).collect();
         for (member, came) in vip.members.iter_mut().zip(bunches) {
             member.new_flows += came;
         }
-        let found = vip.look();
+        let found = vip.observe();
         assert!(found.is_empty(), "{found:?}");
     }
     assert!(
