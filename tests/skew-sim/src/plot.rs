@@ -1,4 +1,4 @@
-//! Plots, drawn as SVG by hand: two are not worth a crate.
+//! Plots of the results as SVG, written directly: two plots do not justify a dependency.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
     );
 }
 
-/// Where a value stands on a logarithmic axis.
+/// Position of a value on a logarithmic axis.
 fn at(value: f64, range: (f64, f64), pixels: (f64, f64)) -> f64 {
     let part = (value.clamp(range.0, range.1) / range.0).ln() / (range.1 / range.0).ln();
     pixels.0 + part * (pixels.1 - pixels.0)
@@ -44,7 +44,7 @@ const RIGHT: f64 = 560.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 400.0;
 
-/// Median time to detection by the watch, over the flows that the member should get, for each size of the skew.
+/// Median time to detection by the share monitor over the expected flows of the member, for each size of the skew.
 #[must_use]
 pub fn detection(lines: &[power::Line]) -> String {
     let mut svg = open(
@@ -95,7 +95,7 @@ pub fn detection(lines: &[power::Line]) -> String {
         } else {
             ""
         };
-        // VIPs of two members tell both of them at once, and are not on the line of the others.
+        // In VIPs of two members both deviate at once, so they are not on the line of the others.
         let mut points: Vec<(f64, f64)> = own
             .iter()
             .filter(|line| line.times_its_share == times && line.members > 2)
@@ -138,7 +138,7 @@ pub fn detection(lines: &[power::Line]) -> String {
     svg
 }
 
-/// False alarms per VIP-day of every rule in every scenario.
+/// False alarms per VIP-day, by rule and scenario.
 #[must_use]
 pub fn false_alarms(lines: &[faultless::Line]) -> String {
     let mut scenarios: Vec<&str> = lines.iter().map(|line| line.scenario).collect();

@@ -93,7 +93,7 @@ impl Vip {
     }
 
     /// A Poisson count with this mean (normal approximation for large means).
-    fn about(&mut self, mean: f64) -> u64 {
+    fn poisson(&mut self, mean: f64) -> u64 {
         if mean < 30.0 {
             let least = (-mean).exp();
             let (mut product, mut count) = (self.random(), 0);
@@ -110,18 +110,18 @@ impl Vip {
     /// Simulates a second with these mean flows per member.
     fn second(&mut self, flows: &[f64]) -> &[Finding] {
         for (member, &mean) in flows.iter().enumerate() {
-            let came = self.about(mean);
+            let count = self.poisson(mean);
             let packets = self.packets_per_flow[member];
             let bytes = self.bytes_per_flow[member];
             let member = &mut self.members[member];
-            member.new_flows += came;
-            member.packets += (came as f64 * packets) as u64;
-            member.bytes += (came as f64 * bytes) as u64;
+            member.new_flows += count;
+            member.packets += (count as f64 * packets) as u64;
+            member.bytes += (count as f64 * bytes) as u64;
         }
         self.observe()
     }
 
-    /// Advances by a second without new counts.
+    /// Observes the current totals, a second later.
     fn observe(&mut self) -> &[Finding] {
         self.now_s += 1.0;
         self.detector.observe(&Observation {

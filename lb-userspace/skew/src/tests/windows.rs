@@ -164,7 +164,7 @@ fn learns_bursts_with_source_affinity() {
     let mut vip = Vip::new(SOURCE, 4);
     for _ in 0..900 {
         // Bursts of ten flows.
-        let bunches: Vec<u64> = (0..4).map(|_| 10 * vip.about(2.5)).collect();
+        let bunches: Vec<u64> = (0..4).map(|_| 10 * vip.poisson(2.5)).collect();
         for (member, came) in vip.members.iter_mut().zip(bunches) {
             member.new_flows += came;
         }
