@@ -1,8 +1,8 @@
-//! The program and the interfaces.
+//! Attaching XDP programs to interfaces.
 //!
-//! A program is attached by a BPF link (Linux 5.9). Its pin keeps it attached without us, and the
-//! program in it can be replaced in one step. aya falls back to an older way of attaching when the
-//! kernel refuses with EINVAL; what that leaves can't be pinned, so here it is an error.
+//! A program is attached by a BPF link (Linux 5.9). The link's pin keeps it attached when this process
+//! ends, and its program can be replaced atomically. On EINVAL, aya falls back to attaching by
+//! netlink; that can't be pinned, so here it is an error.
 
 use std::{fs, os::fd::AsRawFd as _, path::Path};
 
@@ -18,27 +18,26 @@ use super::{
     syscalls::open_pinned,
 };
 
-/// How the program is to be attached.
+/// Requested XDP mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver. Fails where the driver can't.
+    /// In the driver. Fails if the driver does not support it.
     Native,
-    /// In the kernel's network stack: slow, works everywhere.
+    /// In the network stack: slow, but works with every driver.
     Generic,
-    /// In the driver, else in the stack.
+    /// In the driver, else in the network stack.
     Auto,
 }
 
-/// How it was attached.
+/// XDP mode that a program was attached in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachedMode {
-    /// In the driver.
     Native,
-    /// In the network stack, as asked for.
+    /// As requested.
     Generic,
-    /// In the network stack, because the driver refused. To be said loudly.
+    /// Generic mode, because the driver rejected native mode.
     Fallback {
-        /// What the native attempt said.
+        /// Error of the attempt in native mode.
         why: String,
     },
 }
@@ -53,12 +52,12 @@ impl AttachedMode {
 }
 
 const UNKNOWN_HINT: &str = "`ip link` lists the interfaces of this network namespace";
-const DRIVER_HINT: &str = "the driver has no native XDP: choose generic mode (xdp_mode or --mode \
+const DRIVER_HINT: &str = "the driver does not support native XDP: choose generic mode (xdp_mode or --mode \
      \"generic\"), or \"auto\" to fall back";
-const BUSY_HINT: &str = "another XDP program is attached (`ip link` shows its id): remove it first";
-const RANGE_HINT: &str = "the driver refuses native XDP as the interface is set up (often: the MTU \
-     is over about 3,500 bytes, or too many queues): change that, or choose generic mode (xdp_mode or \
-     --mode \"generic\")";
+const BUSY_HINT: &str = "another XDP program is attached (`ip link` shows its id): detach it first";
+const RANGE_HINT: &str = "the driver rejects native XDP in this configuration (often: MTU above about \
+     3,500 bytes, or too many queues): change it, or choose generic mode (xdp_mode or --mode \
+     \"generic\")";
 const LINK_HINT: &str = "BPF links need Linux 5.9 or newer";
 
 /// Attaches the program to an interface in one mode.
@@ -73,11 +72,11 @@ pub(super) fn attach(xdp: &mut Xdp, interface: &str, mode: LinkMode) -> Result<F
     let link = xdp
         .take_link(id)
         .map_err(|error| attach_error(interface, &error))?;
-    // What is not a link is detached when it is dropped here.
+    // An attachment without a link is undone by dropping it here.
     FdLink::try_from(link).map_err(|_| DataplaneError::Interface {
         operation: "attach to",
         interface: interface.to_owned(),
-        kernel: "the kernel made no BPF link (EINVAL)".into(),
+        kernel: "the kernel created no BPF link (EINVAL)".into(),
         hint: LINK_HINT,
     })
 }
@@ -109,7 +108,7 @@ pub(super) fn attach_as(
     }
 }
 
-/// Attaches by a pinned link: replaces the program in the one that is there, or makes one.
+/// Attaches by a pinned link: replaces the program in the existing one, or creates one.
 pub(super) fn attach_pinned(
     xdp: &mut Xdp,
     pins: &Pins,
@@ -129,7 +128,7 @@ pub(super) fn attach_pinned(
         if wanted == there && replace(xdp, pins, interface, there)? {
             return Ok(AttachedMode::of(there));
         }
-        // The modes exclude each other: there is no way to change without a gap.
+        // The modes exclude each other: changing the mode leaves a gap.
         Pins::remove_link(&pins.link(interface, there))?;
         before = (wanted != there).then_some(there);
     }
@@ -146,7 +145,7 @@ pub(super) fn attach_pinned(
     Ok(attached)
 }
 
-/// Pins a link; the pin alone keeps it then.
+/// Pins a link, which keeps it.
 fn pin(link: FdLink, pins: &Pins, interface: &str, mode: LinkMode) -> Result<()> {
     let path = pins.link(interface, mode);
     link.pin(&path)
@@ -159,15 +158,14 @@ fn pin(link: FdLink, pins: &Pins, interface: &str, mode: LinkMode) -> Result<()>
         })
 }
 
-/// Puts the program into a pinned link. Says no when the link is to an interface that is gone, or
-/// that has another name now.
+/// Replaces the program in a pinned link. Returns false if the link's interface is gone or renamed.
 fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Result<bool> {
     let path = pins.link(interface, mode);
     let failed = |kernel: String| DataplaneError::Interface {
         operation: "replace the program on",
         interface: interface.to_owned(),
         kernel,
-        hint: "remove it (`evenkeel unload`, `evenkeel decap --remove`) and start again if it stays so",
+        hint: "if this persists, remove it (`evenkeel unload`, `evenkeel decap --remove`) and start again",
     };
     let ifindex =
         nix::net::if_::if_nametoindex(interface).map_err(|error| DataplaneError::Interface {
@@ -184,7 +182,7 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
     let id = xdp
         .attach_to_link(link)
         .map_err(|error| failed(chain(&error)))?;
-    // The pin keeps the link; without this it would be detached when the program is dropped.
+    // Keep the link from being detached when the program is dropped; the pin holds it.
     let link = xdp.take_link(id).map_err(|error| failed(chain(&error)))?;
     FdLink::try_from(link)
         .map(drop)
@@ -192,26 +190,25 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
     Ok(true)
 }
 
-/// Index of the interface that a pinned link is attached to, 0 when that is gone. aya does not tell,
-/// the descriptor's page under `/proc` does.
+/// Index of the interface that a pinned link is attached to, 0 if that is gone. From `/proc`, since
+/// aya does not expose it.
 pub(super) fn interface_of(path: &Path) -> Option<u32> {
     let link = open_pinned(path).ok()?;
     let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
     field(&page, "ifindex")?.parse().ok()
 }
 
-/// What a pinned link has to do with an interface.
+/// State of a pinned link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
-    /// Name of the interface.
     pub interface: String,
-    /// Whether packets meet the program in the stack, not in the driver.
+    /// Whether the program runs in the network stack, not in the driver.
     pub generic: bool,
-    /// Id of the program in the link; none when the interface is gone or the link is detached.
+    /// Id of the link's program; none if the interface is gone or the link is detached.
     pub program_id: Option<u32>,
 }
 
-/// How the pinned links are, as the kernel tells.
+/// State of the pinned links.
 pub(super) fn status(pins: &Pins) -> Result<Vec<LinkStatus>> {
     let names = pins.interfaces()?.into_iter();
     Ok(names

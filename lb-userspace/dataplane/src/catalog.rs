@@ -1,8 +1,8 @@
-//! What each map of the object must be: kind, sizes, flags.
+//! Type, sizes and flags of every map.
 //!
-//! aya opens a pinned map without comparing it with what the program was built for, and so would
-//! the verifier let a program work on a map of another size. So every map is compared with this
-//! list, those that were just created as well: then object and controller can't disagree silently.
+//! Neither aya nor the verifier compares a pinned map with what the program was built for. So every
+//! map is checked against this list, including new ones: object and controller can't disagree
+//! unnoticed.
 
 use std::{marker::PhantomData, mem::offset_of};
 
@@ -29,7 +29,7 @@ use super::{
     object::LoadOptions,
 };
 
-/// Names of the maps, as the object has them.
+/// Names of the maps in the object.
 pub(super) mod name {
     pub(in super::super) const TABLES: &str = "TABLES";
     pub(in super::super) const RINGS: &str = "RINGS";
@@ -49,28 +49,25 @@ pub(super) mod name {
 /// `BPF_F_MMAPABLE`, Linux 5.5.
 pub(super) const MMAPABLE: u32 = 1 << 10;
 
-/// `BPF_F_RDONLY_PROG`: the kernel sets it on device maps by itself.
+/// `BPF_F_RDONLY_PROG`: the kernel sets it on device maps itself.
 const READ_ONLY_PROGRAM: u32 = 1 << 7;
 
-/// What a map must be.
+/// Required properties of a map.
 #[derive(Clone, Debug)]
 pub struct MapSpec {
-    /// Name in the object, and of its pin.
+    /// Name in the object and of the pin.
     pub name: &'static str,
-    /// Type.
     pub kind: MapType,
-    /// Bytes of a key.
+    /// In bytes.
     pub key_size: u32,
-    /// Bytes of a value.
+    /// In bytes.
     pub value_size: u32,
-    /// Entries.
     pub max_entries: u32,
-    /// Flags.
     pub flags: u32,
 }
 
 impl MapSpec {
-    /// What the map has room for: a bucket has several places.
+    /// Capacity in entries: an element may be a bucket of several.
     pub(super) fn places(&self) -> u64 {
         let in_an_element = match self.name {
             name::TRACK => lb_common::track::WAYS as u32,
@@ -81,7 +78,7 @@ impl MapSpec {
         u64::from(self.max_entries) * u64::from(in_an_element)
     }
 
-    /// Bytes of all values.
+    /// Size of all values in bytes.
     pub(super) fn bytes(&self) -> u64 {
         u64::from(self.max_entries) * u64::from(self.value_size)
     }
@@ -99,14 +96,13 @@ const fn spec<K, V>(name: &'static str, kind: MapType, max_entries: u32, flags: 
     }
 }
 
-/// A table of fixed size: a part of [`name::TABLES`].
+/// A table of fixed size inside [`name::TABLES`].
 #[derive(Debug)]
 pub(super) struct Part<V> {
-    /// Name, for errors and metrics.
+    /// Name in errors and metrics.
     pub name: &'static str,
-    /// Where it begins, bytes.
+    /// Offset in bytes.
     pub offset: usize,
-    /// Elements.
     pub len: u32,
     _values: PhantomData<V>,
 }
@@ -151,7 +147,6 @@ pub(super) mod part {
         MAX_NAT_SOURCES,
     );
 
-    /// What they have room for.
     pub(in super::super) const SIZES: [MapSize; 5] = [
         SERVICES.size(),
         VIPS.size(),
@@ -161,7 +156,6 @@ pub(super) mod part {
     ];
 }
 
-/// The map that has all of these.
 pub(super) const TABLES: MapSpec = spec::<u32, Tables>(name::TABLES, MapType::Array, 1, MMAPABLE);
 
 /// A table whose size depends on the configuration: as many elements.
@@ -191,7 +185,7 @@ pub(super) fn external(cpus: u32) -> [MapSpec; 2] {
     [TABLES, counters(cpus)]
 }
 
-/// All others of the balancer, as these options make them.
+/// The balancer's other maps, sized by these options.
 pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
     vec![
         spec::<u32, u32>(name::RINGS, MapType::ArrayOfMaps, MAX_IMAGES, 0),
@@ -214,7 +208,7 @@ pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
     ]
 }
 
-/// All maps of the balancer, as these options make them on a machine with so many CPUs.
+/// All maps of the balancer, sized by these options and the number of CPUs.
 #[must_use]
 pub fn catalog(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
     let mut maps = Vec::from(external(cpus));
@@ -222,11 +216,10 @@ pub fn catalog(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
     maps
 }
 
-/// What each ring image must be.
 pub(super) const IMAGE: MapSpec = spec::<u32, Image>("ring image", MapType::Array, 1, MMAPABLE);
 
 impl MapSpec {
-    /// Compares a map with what it must be. `shown` is how errors call the map.
+    /// Checks that a map has the required properties. `shown` is the map's name in errors.
     pub(super) fn check(&self, shown: &str, map: &MapData) -> Result<()> {
         let info = map
             .info()

@@ -1,9 +1,9 @@
-//! The data path's seconds, in userspace.
+//! The data path's clock in userspace.
 //!
-//! The data path takes jiffies, because reading them costs next to nothing, and shifts them right.
-//! How many jiffies a second has is fixed when a kernel is built and can't be asked for (`USER_HZ`
-//! is another number), and configuration files of kernels are not everywhere. So a small program
-//! that is only ever run on a frame of ours reads both clocks, twice.
+//! The data path shifts jiffies right to get seconds, because reading jiffies is almost free. The
+//! tick rate is fixed when a kernel is built and has no reliable interface (`USER_HZ` is another
+//! number, and not every kernel exposes its configuration). So it is measured: a small program, only
+//! run by test runs, reads both clocks twice.
 
 use std::time::Duration;
 
@@ -20,13 +20,12 @@ use super::{
 
 const PROGRAM: &str = "evenkeel_clock";
 
-/// Tick rates that kernels are built with.
+/// Tick rates that kernels are built with (`CONFIG_HZ`).
 const USUAL_HZ: [u64; 4] = [100, 250, 300, 1000];
 
 /// Time between the two readings.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// The data path's clock.
 #[derive(Debug)]
 pub struct Clock {
     ebpf: Ebpf,
@@ -41,7 +40,7 @@ struct Reading {
 }
 
 impl Clock {
-    /// Loads the clock's program, and measures the tick rate unless the shift is given.
+    /// Loads the clock's program and measures the tick rate, unless the shift is given.
     pub fn start(shift: Option<u32>) -> Result<Self> {
         let mut ebpf = object::open_without_tables()?;
         let program = ebpf
@@ -54,7 +53,7 @@ impl Clock {
         program
             .load()
             .map_err(|error| DataplaneError::program("load", PROGRAM, &error, PRIVILEGE_HINT))?;
-        // The program uses none of them.
+        // The program uses no maps.
         let maps: Vec<String> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
         for map in maps {
             drop(ebpf.take_map(&map));
@@ -75,12 +74,12 @@ impl Clock {
         self.shift
     }
 
-    /// The data path's seconds now.
+    /// Current time of the data path in seconds.
     pub fn now_s(&self) -> Result<u64> {
         Ok(node::seconds(self.read()?.jiffies, self.shift))
     }
 
-    /// Reads the clocks twice, and tells the shift by what went by between.
+    /// Reads the clocks twice and derives the shift from the difference.
     fn measure(&self) -> Result<u32> {
         let start = self.read()?;
         std::thread::sleep(INTERVAL);
@@ -120,8 +119,8 @@ impl Clock {
     }
 }
 
-/// The shift that makes seconds of jiffies, by how many went by: that of the usual rate that is the
-/// nearest by ratio, so that a few ticks too many or too few don't matter.
+/// The shift that turns jiffies into seconds. Takes the usual tick rate that is nearest by ratio, so
+/// that a few ticks more or less do not matter.
 fn shift_of(ticks: u64, elapsed_ns: u64) -> Option<u32> {
     let measured_hz = ticks as f64 * 1e9 / elapsed_ns as f64;
     if !(50.0..2000.0).contains(&measured_hz) {
@@ -140,13 +139,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tick_rates_are_told_from_rough_measurements() {
+    fn derives_the_tick_rate_from_a_rough_measurement() {
         for (hz, shift) in [(100, 7), (250, 8), (300, 8), (1000, 10)] {
             for error in [-1, 0, 1] {
                 let ticks = (hz / 20 + error) as u64;
                 assert_eq!(shift_of(ticks, 50_000_000), Some(shift), "{hz} Hz, {error}");
             }
-            // The seconds of docs: between 0.85 and 1.28 s.
+            // The documentation says: a second is between 0.85 and 1.28 s.
             let second = f64::from(1 << shift) / f64::from(hz);
             assert!((0.85..=1.281).contains(&second), "{hz} Hz: {second}");
         }

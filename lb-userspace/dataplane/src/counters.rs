@@ -1,4 +1,4 @@
-//! Counters: each CPU has a block of its own, which the data path writes; added up here.
+//! Counters: the data path writes one block per CPU; reading adds the blocks up.
 
 use std::{
     mem::offset_of,
@@ -23,18 +23,17 @@ use super::{
     mapping::{Mapped, Plain},
 };
 
-/// Words of a CPU's block.
+/// Length of a CPU's block in words.
 const BLOCK: usize = size_of::<CpuBlock>() / size_of::<u64>();
 
-/// All counters of the data path.
 pub struct Counters {
     words: Mapped<u64>,
 }
 
-/// CPUs that the machine may have.
+/// The number of CPUs that the machine may have.
 pub(super) fn possible_cpus() -> Result<u32> {
     let cpus = nr_cpus().map_err(|(file, error)| DataplaneError::Map {
-        operation: "count the CPUs for",
+        operation: "count the CPUs",
         map: name::COUNTERS.to_owned(),
         kernel: format!("{file}: {error}"),
         hint: "/sys must be mounted",
@@ -43,7 +42,6 @@ pub(super) fn possible_cpus() -> Result<u32> {
 }
 
 impl Counters {
-    /// The counters in a map of as many blocks as there may be CPUs.
     pub(super) fn of(map: &MapData) -> Result<Self> {
         let info = map.info().map_err(|error| {
             DataplaneError::map("describe", name::COUNTERS, &error, PRIVILEGE_HINT)
@@ -54,32 +52,30 @@ impl Counters {
         })
     }
 
-    /// CPUs that there are counters for.
+    /// Number of CPUs with counters.
     pub(super) fn cpus(&self) -> u32 {
         self.words.len() / BLOCK as u32
     }
 
-    /// What a member got.
     pub fn member(&self, member: MemberIndex) -> Result<MemberCounters> {
         self.sum(&MEMBERS, member.into())
     }
 
-    /// Starts the counters of a member anew: for an index that another member had before.
+    /// Resets the counters of a member whose index belonged to another one before.
     pub fn reset_member(&mut self, member: MemberIndex) -> Result<()> {
         self.reset(&MEMBERS, member.into())
     }
 
-    /// What happened to a VIP's packets.
     pub fn vip(&self, vip: u16) -> Result<VipCounters> {
         self.sum(&VIPS, vip.into())
     }
 
-    /// Starts the counters of a VIP anew: for an index that another VIP had before.
+    /// Resets the counters of a VIP whose index belonged to another one before.
     pub fn reset_vip(&mut self, vip: u16) -> Result<()> {
         self.reset(&VIPS, vip.into())
     }
 
-    /// Forgets what was decided about the last packets.
+    /// Clears the traces of all CPUs.
     pub(super) fn clear_traces(&self) -> Result<()> {
         let empty = Trace::EMPTY;
         for block in self.words.words().chunks_exact(BLOCK) {
@@ -91,7 +87,7 @@ impl Counters {
         Ok(())
     }
 
-    /// What was decided about the last packet on a CPU.
+    /// The trace of the last packet on a CPU.
     pub(super) fn trace(&self, cpu: usize) -> Result<Trace> {
         let mut trace = Trace::zeroed();
         let blocks = self.words.words().chunks_exact(BLOCK);
@@ -101,7 +97,6 @@ impl Counters {
         Ok(trace)
     }
 
-    /// What happened on the node.
     pub fn node(&self) -> Result<NodeCounters> {
         self.sum(&NODE, 0)
     }
@@ -127,9 +122,8 @@ impl Counters {
 /// A part of a CPU's block.
 struct Part {
     name: &'static str,
-    /// Where it begins, bytes.
+    /// Offset in bytes.
     offset: usize,
-    /// Entries.
     len: u32,
 }
 
@@ -156,7 +150,6 @@ const TRACE: Part = Part {
 const _: () = assert!(size_of::<VipCounters>() == size_of::<MemberCounters>());
 
 impl Part {
-    /// The words of an entry in a block.
     fn entry<'a, T: Pod>(&self, block: &'a [AtomicU64], index: u32) -> Result<&'a [AtomicU64]> {
         let words = size_of::<T>() / size_of::<u64>();
         let begin = self.offset / size_of::<u64>() + index as usize * words;
@@ -186,12 +179,11 @@ pub(super) fn sum<T: Pod>(
     Ok(total)
 }
 
-/// Adds what is in memory to a value.
 fn add<T: Pod>(total: &mut T, words: &[AtomicU64]) {
     add_words(total, words.iter().map(|word| word.load(Ordering::Relaxed)));
 }
 
-/// Adds to a value, word by word: counters are nothing but 64-bit words.
+/// Adds word by word: counters consist of 64-bit words only.
 fn add_words<T: Pod>(total: &mut T, words: impl Iterator<Item = u64>) {
     const { assert!(align_of::<T>() == align_of::<u64>()) };
     let totals: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(total));
@@ -205,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpus_are_added_up_counter_by_counter() {
+    fn sums_each_counter_over_all_cpus() {
         let cpus = 3;
         let words = Mapped::anonymous("TEST", (cpus * BLOCK) as u32).unwrap();
         let mut counters = Counters { words };

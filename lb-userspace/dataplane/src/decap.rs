@@ -1,15 +1,15 @@
-//! `evenkeel_decap` on an interface of a backend host.
+//! The program `evenkeel_decap` on an interface of a backend host.
 //!
 //! ```text
-//! <bpffs>/evenkeel-decap/IFNAME@NETNS/maps/ADDRESSES    addresses of the host
-//! <bpffs>/evenkeel-decap/IFNAME@NETNS/maps/COUNTERS     what the program did
+//! <bpffs>/evenkeel-decap/IFNAME@NETNS/maps/ADDRESSES    local addresses
+//! <bpffs>/evenkeel-decap/IFNAME@NETNS/maps/COUNTERS     counters
 //! <bpffs>/evenkeel-decap/IFNAME@NETNS/links/…           as for the balancer
 //! ```
 //!
-//! `NETNS` is the number of the network namespace: containers that share a BPF file system have
-//! interfaces of the same name and index, and must not replace each other's program. The pinned maps
-//! are adopted when they are as this version needs them, else replaced: they hold nothing that can't
-//! be written again, and packets go on being decapsulated by the program before until then.
+//! `NETNS` is the inode number of the network namespace: containers that share a BPF file system have
+//! interfaces of the same name and index, and must not replace each other's program. Pinned maps are
+//! adopted if they match this version, else replaced: everything in them can be written again, and
+//! the old program decapsulates until then.
 
 use std::{
     collections::BTreeSet,
@@ -52,12 +52,11 @@ const COUNTERS: &str = "COUNTERS";
 
 const LOAD_HINT: &str = "root (or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN) and Linux 5.10 or \
      newer are needed";
-const ADDRESSES_HINT: &str = "run `evenkeel decap --remove` and start again if it stays so";
+const ADDRESSES_HINT: &str = "if this persists, run `evenkeel decap --remove` and start again";
 const NAMESPACE_HINT: &str = "is /proc mounted?";
 
 const RUN_HINT: &str = "frames of 14 to about 3,500 bytes can be run";
 
-/// What each map must be.
 const MAPS: [MapSpec; 2] = [
     MapSpec {
         name: ADDRESSES,
@@ -77,7 +76,7 @@ const MAPS: [MapSpec; 2] = [
     },
 ];
 
-/// Where the program of one interface is pinned.
+/// The pins of one interface's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecapPins {
     pins: Pins,
@@ -85,8 +84,7 @@ pub struct DecapPins {
 }
 
 impl DecapPins {
-    /// Pins of an interface of this thread's network namespace, below the BPF file system that is
-    /// mounted at `bpffs`.
+    /// Pins of an interface in this thread's network namespace, below the BPF file system at `bpffs`.
     pub fn at(bpffs: &Path, interface: &str) -> Result<Self> {
         let this = Path::new("/proc/thread-self/ns/net");
         let namespace = std::fs::metadata(this)
@@ -99,13 +97,12 @@ impl DecapPins {
         })
     }
 
-    /// The folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.pins.folder()
     }
 
-    /// Whether a BPF file system is mounted there.
+    /// Whether a BPF file system is mounted.
     pub fn is_usable(&self) -> Result<bool> {
         self.pins.is_mounted()
     }
@@ -114,7 +111,7 @@ impl DecapPins {
         self.pins.maps().join(name)
     }
 
-    /// Whether all maps are there and as needed.
+    /// Whether all maps are pinned and match this version.
     fn are_current(&self) -> bool {
         MAPS.iter().all(|spec| {
             MapData::from_pin(self.map(spec.name))
@@ -132,16 +129,16 @@ impl DecapPins {
             })
     }
 
-    /// Detaches the program and removes everything. Says whether there was anything.
+    /// Detaches the program and removes all pins; returns whether there were any.
     pub fn remove(&self) -> Result<bool> {
         let was = self.folder().exists();
         self.pins.remove_all()?;
-        // Other interfaces may have theirs there.
+        // Fails if other interfaces have pins.
         let _ = pins::remove_folder(&self.parent);
         Ok(was)
     }
 
-    /// What is attached, and what it did. `None`: nothing is attached.
+    /// Status of the attached program; none if there is none.
     pub fn status(&self, interface: &str) -> Result<Option<DecapStatus>> {
         let index = nix::net::if_::if_nametoindex(interface).ok();
         let attached = [LinkMode::Native, LinkMode::Generic]
@@ -167,26 +164,24 @@ impl DecapPins {
     }
 }
 
-/// What is attached to an interface.
+/// Status of the program on an interface.
 #[derive(Clone, Debug)]
 pub struct DecapStatus {
-    /// Whether it runs in the driver.
+    /// Whether the program runs in the driver.
     pub native: bool,
-    /// The addresses that it takes packets for.
+    /// The addresses that it decapsulates packets for.
     pub addresses: BTreeSet<IpAddr>,
-    /// What it did.
     pub counters: DecapCounters,
 }
 
 type Addresses = HashMap<MapData, Plain<LocalAddress>, u32>;
 
-/// The program, with its tables.
 pub struct Decapsulator {
     ebpf: Ebpf,
     addresses: Addresses,
     counters: PerCpuArray<MapData, Plain<DecapCounters>>,
     pins: Option<DecapPins>,
-    /// A link that is not pinned: gone with us.
+    /// A link that is not pinned: ends with this process.
     link: Option<FdLink>,
 }
 
@@ -199,12 +194,12 @@ impl fmt::Debug for Decapsulator {
 }
 
 impl Decapsulator {
-    /// Loads the program; nothing is pinned, so it is attached as long as this lives.
+    /// Loads the program without pins: it stays attached as long as this lives.
     pub fn load() -> Result<Self> {
         Self::assemble(None, false)
     }
 
-    /// Loads the program with the maps that are pinned, or pins new ones.
+    /// Loads the program with the pinned maps, or pins new ones.
     pub fn open(pins: &DecapPins) -> Result<Self> {
         pins.pins.mount()?;
         pins.pins.create_folders()?;
@@ -240,8 +235,8 @@ impl Decapsulator {
         })
     }
 
-    /// Makes the table hold these addresses: adds what is missing, then removes what is not among
-    /// them. Of more than [`MAX_ADDRESSES`] the first are taken. Says how many were left out.
+    /// Sets the local addresses: adds the missing ones, then removes the others. Only the first
+    /// [`MAX_ADDRESSES`] are used; returns how many were left out.
     pub fn set_addresses(&mut self, wanted: &[IpAddr]) -> Result<usize> {
         let taken = wanted.len().min(MAX_ADDRESSES as usize);
         let wanted_keys: Vec<LocalAddress> = wanted[..taken].iter().map(key).collect();
@@ -275,7 +270,7 @@ impl Decapsulator {
         Ok(attached)
     }
 
-    /// Detaches the program, and removes its pins.
+    /// Detaches the program and removes its pins.
     pub fn detach(mut self) -> Result<()> {
         self.link = None;
         match &self.pins {
@@ -284,7 +279,6 @@ impl Decapsulator {
         }
     }
 
-    /// What the program did.
     pub fn counters(&self) -> Result<DecapCounters> {
         sum(&self.counters, COUNTERS, 0)
     }
@@ -324,7 +318,7 @@ fn data<'object>(ebpf: &'object Ebpf, name: &'static str) -> Result<&'object Map
         .ok_or(DataplaneError::Missing { kind: "map", name })
 }
 
-/// Pins the maps in place of any that are there; programs that use those keep them.
+/// Pins the maps in place of existing pins; programs that use the old maps keep them.
 fn pin_maps(ebpf: &Ebpf, pins: &DecapPins) -> Result<()> {
     for spec in &MAPS {
         let path = pins.map(spec.name);

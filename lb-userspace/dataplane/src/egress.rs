@@ -1,8 +1,8 @@
-//! Interfaces that frames leave through.
+//! The interfaces that frames are transmitted on.
 //!
-//! A next hop names an entry of the egress table; the program redirects through the device map,
-//! whose key is the interface's index. An interface behind which members are is in both, one that only
-//! clients are behind in the device map alone.
+//! A next hop refers to an entry of the egress table; the program redirects through the device map,
+//! keyed by interface index. Interfaces towards members are in both, interfaces with only clients
+//! behind them in the device map alone.
 
 use std::mem::offset_of;
 
@@ -17,14 +17,13 @@ use super::{
 
 const DEVICE_HINT: &str = "the interface must exist in this network namespace";
 
-/// The egress table and the device map.
 pub struct EgressTable {
     pub(super) table: Mapped<Egress>,
     pub(super) devices: DevMapHash<MapData>,
 }
 
 impl EgressTable {
-    /// Entry of an interface, by its index.
+    /// The entry of an interface, by interface index.
     pub fn find(&self, ifindex: u32) -> Result<Option<u16>> {
         for entry in 1..self.table.len() {
             if self.table.read(entry)?.ifindex == ifindex {
@@ -34,7 +33,7 @@ impl EgressTable {
         Ok(None)
     }
 
-    /// An entry; all zero when it is not in use.
+    /// Reads an entry; all zero if unused.
     pub fn read(&self, entry: u16) -> Result<Egress> {
         self.table.read(entry.into())
     }
@@ -53,7 +52,7 @@ impl EgressTable {
         }
     }
 
-    /// Adds an interface, or updates what is known about it. Returns its entry.
+    /// Adds or updates an interface; returns its entry.
     pub fn assign(&mut self, ifindex: u32, mtu: u32, mac: [u8; 6]) -> Result<u16> {
         if ifindex == 0 {
             let why = "interface indexes start at 1";
@@ -69,7 +68,7 @@ impl EgressTable {
                 table: part::EGRESS.name,
                 what: format!("interface {ifindex}"),
                 limit: format!("{} interfaces", self.table.len() - 1),
-                hint: "fewer interfaces can be used",
+                hint: "use fewer interfaces",
             })?,
         };
         self.admit(ifindex)?;
@@ -84,8 +83,8 @@ impl EgressTable {
         Ok(entry)
     }
 
-    /// Lets frames be redirected to an interface, also when no next hop is behind it: replies of `nat`
-    /// leave by the interface that the client's packets came in by.
+    /// Allows redirects to an interface, even without next hops behind it: replies of `nat` are
+    /// transmitted on the interface that received the client's packets.
     pub fn admit(&mut self, ifindex: u32) -> Result<()> {
         self.devices
             .insert(ifindex, ifindex, None, 0)
@@ -97,14 +96,14 @@ impl EgressTable {
             })
     }
 
-    /// Removes an interface that no member's next hop names any more.
+    /// Removes an interface that no next hop refers to any more.
     pub fn release(&mut self, ifindex: u32) -> Result<()> {
         if let Some(entry) = self.find(ifindex)? {
             self.table
                 .write(entry.into(), &bytemuck::Zeroable::zeroed())?;
         }
         match self.devices.remove(ifindex) {
-            // The kernel itself removes interfaces that went away.
+            // The kernel removes deleted interfaces itself.
             Err(error) if !super::is_missing(&error) => Err(DataplaneError::map(
                 "remove an interface",
                 name::DEVICES,

@@ -1,10 +1,10 @@
-//! Maps that programs reach as global data.
+//! Maps that programs access as global data.
 //!
-//! An instruction that loads the address of a symbol can be given a map and a place in its only element
-//! (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2): then the element is reached without a lookup. aya does so for the sections
-//! of an object (`.bss`, `.data`), but such maps lack the flag that lets us map them, and an object that is loaded
-//! overwrites what they hold. So the symbols of these maps are undefined in our objects, which aya leaves as
-//! they are, and this module links them.
+//! An instruction that loads the address of a symbol can refer to a map and an offset in its only
+//! element (`BPF_PSEUDO_MAP_VALUE`, Linux 5.2), which saves the lookup. aya does so for an object's
+//! sections (`.bss`, `.data`), but those maps can't be mmapped, and loading an object overwrites
+//! them. So the symbols of these maps are undefined in our objects, which aya leaves alone, and this
+//! module links them.
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
@@ -22,21 +22,20 @@ use super::{
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result},
 };
 
-/// Bytes of an instruction; one that loads an address has two of these.
+/// Size of an instruction in bytes; an address load takes two.
 const INSTRUCTION: usize = 8;
-/// Operation of an instruction that loads 64 bits (`BPF_LD | BPF_DW | BPF_IMM`).
+/// Opcode of a 64-bit immediate load (`BPF_LD | BPF_DW | BPF_IMM`).
 const LOAD_ADDRESS: u8 = 0x18;
-/// Second register of one that loads a place in a map (`BPF_PSEUDO_MAP_VALUE`).
+/// Source register of a load of an address in a map (`BPF_PSEUDO_MAP_VALUE`).
 const MAP_VALUE: u8 = 2;
 
 const LINK_HINT: &str = "build controller and eBPF object from the same sources";
 
-/// These maps, each with its name. They have to be open until the program is loaded.
+/// The maps. They must stay open until the program is loaded.
 #[derive(Debug)]
 pub(super) struct ExternalMaps(Vec<(MapSpec, MapData)>);
 
 impl ExternalMaps {
-    /// Creates them.
     pub(super) fn create(specs: impl IntoIterator<Item = MapSpec>) -> Result<Self> {
         let create = |spec: MapSpec| {
             let object = aya_obj::Map::new_from_params(
@@ -58,7 +57,7 @@ impl ExternalMaps {
             .map(Self)
     }
 
-    /// Opens those that are pinned in a folder, and compares them with what they must be.
+    /// Opens the maps pinned in a folder and checks them.
     pub(super) fn open(specs: impl IntoIterator<Item = MapSpec>, folder: &Path) -> Result<Self> {
         let open = |spec: MapSpec| {
             let path = folder.join(spec.name);
@@ -71,13 +70,12 @@ impl ExternalMaps {
         specs.into_iter().map(open).collect::<Result<_>>().map(Self)
     }
 
-    /// A map.
     pub(super) fn get(&self, name: &'static str) -> Result<&MapData> {
         self.find(name)
             .ok_or(DataplaneError::Missing { kind: "map", name })
     }
 
-    /// CPUs that there are counters for.
+    /// Number of CPUs with counters.
     pub(super) fn cpus(&self) -> Result<u32> {
         let counters = self.0.iter().find(|(spec, _)| spec.name == name::COUNTERS);
         let missing = DataplaneError::Missing {
@@ -92,13 +90,11 @@ impl ExternalMaps {
         Some(map)
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&MapSpec, &MapData)> {
         self.0.iter().map(|(spec, map)| (spec, map))
     }
 
-    /// Links the undefined symbols of an object to the maps of their names. The object comes back as words, which
-    /// are aligned as an object must be.
+    /// Links the undefined symbols of an object to the maps of the same names.
     pub(super) fn link(&self, object: &[u8]) -> Result<LinkedObject> {
         let mut linked = LinkedObject::copy(object);
         for (at, map) in self.places(object).map_err(|error| link_error(&error))? {
@@ -107,7 +103,7 @@ impl ExternalMaps {
         Ok(linked)
     }
 
-    /// Where in the object the address of which map is loaded.
+    /// Offsets of the instructions that load a map's address, with the map.
     fn places(&self, object: &[u8]) -> std::result::Result<Vec<(usize, &MapData)>, object::Error> {
         let file = ElfFile::<FileHeader64<object::Endianness>>::parse(object)?;
         let mut places = Vec::new();
@@ -132,7 +128,7 @@ impl ExternalMaps {
     }
 }
 
-/// An object whose symbols are linked.
+/// A linked object, aligned as the loader needs it.
 #[derive(Debug)]
 pub(super) struct LinkedObject {
     words: Vec<u64>,
@@ -147,12 +143,12 @@ impl LinkedObject {
         Self { words, bytes }
     }
 
-    /// The object.
     pub(super) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
     }
 
-    /// Makes the instruction at a place load an address in a map. The number that it has so far is the offset.
+    /// Turns the instruction at an offset into a load of an address in a map. Its current immediate is
+    /// the offset in the map.
     fn patch(&mut self, at: usize, map: i32) -> Result<()> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
         let both = bytes.get_mut(at..at + 2 * INSTRUCTION);
@@ -161,7 +157,7 @@ impl LinkedObject {
         };
         if *operation != LOAD_ADDRESS {
             return Err(link_error(&format!(
-                "the instruction at {at:#x} loads no address but is {operation:#x}"
+                "instruction {operation:#x} at {at:#x} is not an address load"
             )));
         }
         *registers = *registers & 0xf | MAP_VALUE << 4;
@@ -183,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_becomes_a_place_in_a_map() {
+    fn patches_an_address_load() {
         // r8 = 0x80000 ll
         let mut object = vec![0; 3 * INSTRUCTION];
         object[8..16].copy_from_slice(&[0x18, 0x08, 0, 0, 0, 0, 8, 0]);
@@ -194,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_load_of_an_address_is_not_changed() {
+    fn rejects_other_instructions() {
         let object = [0xb7; 3 * INSTRUCTION];
         for at in [0, 8, 16, 400] {
             let mut linked = LinkedObject::copy(&object);
@@ -204,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn rejects_invalid_objects() {
         let maps = ExternalMaps(Vec::new());
         for object in [&[][..], b"\x7fELF", &[0; 100]] {
             let error = maps.link(object).unwrap_err().to_string();

@@ -1,11 +1,11 @@
-//! The data path, as the controller holds it: maps, program, links. The only place that names aya.
+//! The data path in userspace: maps, programs, links. The only crate that uses aya.
 //!
-//! [`Dataplane::load`] gives a data path of its own, for `simulate` and tests: nothing is pinned and
-//! nothing attached. [`Dataplane::open`] gives *the* data path of the node: it adopts what is pinned
-//! (see [`Pins`]) or creates it, always with the program of this binary.
+//! [`Dataplane::load`] creates a private data path for `simulate` and tests: nothing is pinned or
+//! attached. [`Dataplane::open`] opens *the* data path of the node: it adopts what is pinned (see
+//! [`Pins`]) or creates it, always with the program of this binary.
 //!
-//! What changes while packets flow changes in single stores to mapped memory ([`Mapped`]); what
-//! takes several is written where no packet looks yet, and then named by a single store.
+//! Changes that packets may observe are single stores to mapped memory ([`Mapped`]). Larger ones are
+//! written where no packet looks yet, and then published by a single store.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
@@ -27,7 +27,6 @@ mod egress;
 mod error;
 pub mod explain;
 mod external;
-mod lookup;
 mod mapping;
 mod members;
 pub mod messages;
@@ -51,7 +50,6 @@ pub use counters::Counters;
 pub use decap::{DecapPins, DecapStatus, Decapsulator};
 pub use egress::EgressTable;
 pub use error::{DataplaneError, Result};
-pub use lookup::SessionEntry;
 pub use mapping::Mapped;
 pub use members::Members;
 pub use object::LoadOptions;
@@ -61,7 +59,7 @@ pub use program::Run;
 pub use rings::{ImageIndex, MOST_SPARE_IMAGES, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
-pub use sessions::{SessionCounts, SessionLimits, SessionNames, Sessions};
+pub use sessions::{SessionCounts, SessionEntry, SessionLimits, SessionNames, Sessions};
 pub use tracking::Tracking;
 pub use view::PinnedView;
 pub use vips::{RingName, Vips};
@@ -73,58 +71,48 @@ use external::ExternalMaps;
 use pins::LinkMode;
 use program::Balancer;
 
-/// The object of the benchmark's programs, for the crate of tests: the build script here is the one
-/// that builds eBPF. No product binary refers to it, so none holds it.
+/// The object of the benchmark's programs, for the tests crate: only the build script here builds eBPF.
+/// No product binary refers to it, so none contains it.
 #[doc(hidden)]
 pub static BENCH_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-bench"));
 
-/// Whether a data path was there.
+/// How [`Dataplane::open`] got its data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// There was none: maps were created.
+    /// None was pinned; maps were created.
     Fresh,
-    /// There was one: its maps were adopted, with what they hold.
+    /// The pinned maps were adopted with their contents.
     Adopted,
 }
 
-/// A data path.
 pub struct Dataplane {
     balancer: Balancer,
     clock: Clock,
-    /// The VIPs.
     pub vips: Vips,
-    /// The members.
     pub members: Members,
-    /// Which packets are for which VIP. See [`Dataplane::add_service`].
+    /// Maps address, protocol and port to a VIP. See [`Dataplane::add_service`].
     pub services: Services,
-    /// The ring images.
     pub rings: Rings,
-    /// Interfaces that frames leave through.
     pub egress: EgressTable,
-    /// Counters.
     pub counters: Counters,
-    /// The tracking table.
     pub tracking: Tracking,
-    /// Sessions of `nat`.
     pub sessions: Sessions,
-    /// Addresses that `nat` sends from.
+    /// Source addresses of `nat`.
     pub nat_sources: Mapped<NatSource>,
-    /// Sampled flows.
     pub samples: Samples,
     pins: Option<Pins>,
-    /// Links that are not pinned: gone with us.
+    /// Links that are not pinned: they end with this process.
     links: BTreeMap<String, FdLink>,
 }
 
-/// A table in the kernel.
+/// Size of a map or table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSize {
-    /// Its name.
     pub name: &'static str,
-    /// What it has room for: members, flows or whatever it holds.
+    /// Capacity in entries: members, flows, slots.
     pub places: u64,
-    /// Its memory, as the kernel reckons it; with the images, for the rings.
+    /// Memory as accounted by the kernel; that of the rings includes the images.
     pub bytes: Option<u64>,
 }
 
@@ -137,20 +125,19 @@ impl fmt::Debug for Dataplane {
 }
 
 impl Dataplane {
-    /// Loads a data path of its own.
+    /// Creates a private data path.
     pub fn load(options: &LoadOptions) -> Result<Self> {
         Self::assemble(options, None, Opened::Fresh)
     }
 
-    /// Adopts the data path that is pinned, or creates one and pins it. On an error nothing that was
-    /// pinned before has changed, and nothing new stays.
+    /// Adopts the pinned data path, or creates and pins one. On an error, pins are as they were before.
     pub fn open(options: &LoadOptions, pins: &Pins) -> Result<(Self, Opened)> {
         pins.mount()?;
         if pins.find(&catalog(options, possible_cpus()?))? {
             let dataplane = Self::assemble(options, Some(pins), Opened::Adopted)?;
             return Ok((dataplane, Opened::Adopted));
         }
-        // What an interrupted start may have left.
+        // An interrupted start may have left some.
         pins.remove_all()?;
         pins.create_folders()?;
         match Self::assemble(options, Some(pins), Opened::Fresh) {
@@ -163,8 +150,8 @@ impl Dataplane {
         }
     }
 
-    /// Removes the data path that is pinned: detaches the program from all interfaces, and removes
-    /// the maps. Nothing there is fine.
+    /// Removes the pinned data path, if any: detaches the program from all interfaces and removes the
+    /// maps.
     pub fn unload(pins: &Pins) -> Result<()> {
         pins.remove_all()
     }
@@ -235,10 +222,10 @@ impl Dataplane {
         })
     }
 
-    /// Attaches the program to an interface. With pins, the program in a link that is there is
-    /// replaced in one step; without, the link goes when this is dropped.
+    /// Attaches the program to an interface. With pins, the program in an existing link is replaced
+    /// atomically; without, the link ends when this is dropped.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<AttachedMode> {
-        // One that does not exist gets its error from attaching.
+        // A missing interface is reported by attach.
         if let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) {
             self.egress.admit(ifindex)?;
         }
@@ -252,7 +239,7 @@ impl Dataplane {
         Ok(attached)
     }
 
-    /// Detaches the program from an interface. Says whether it was attached.
+    /// Detaches the program from an interface; returns whether it was attached.
     pub fn detach(&mut self, interface: &str) -> Result<bool> {
         let mut detached = self.links.remove(interface).is_some();
         if let Some(pins) = &self.pins {
@@ -271,7 +258,7 @@ impl Dataplane {
         }
     }
 
-    /// How the pinned links are, as the kernel tells; nothing without pins.
+    /// State of the pinned links; empty without pins.
     pub fn links(&self) -> Result<Vec<LinkStatus>> {
         match &self.pins {
             Some(pins) => attach::status(pins),
@@ -279,7 +266,7 @@ impl Dataplane {
         }
     }
 
-    /// Adds a service, after a grace period if its only place belonged to one just removed.
+    /// Adds a service. Waits for a grace period if its only free place belonged to one just removed.
     pub fn add_service(&mut self, key: &VipKey, target: u64) -> Result<()> {
         if self.services.needs_grace_period(key)? {
             self.rings.grace_period()?;
@@ -293,23 +280,23 @@ impl Dataplane {
         self.balancer.run(frame, 1)
     }
 
-    /// Runs the program on a frame, again and again without leaving the kernel: as densely as packets come in
-    /// reality. For frames that the program leaves as they are; others change from one time to the next.
+    /// Runs the program repeatedly on a frame without leaving the kernel, which comes closest to real
+    /// packet rates. For frames that the program does not change.
     pub fn run_repeatedly(&self, frame: &[u8], times: u32) -> Result<Run> {
         self.balancer.run(frame, times)
     }
 
-    /// Runs the program on a frame, and reads the trace it left ([`LoadOptions::tracing`]).
+    /// Runs the program on a frame and returns its trace ([`LoadOptions::tracing`]).
     pub fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
         self.balancer.run_traced(frame, &self.counters)
     }
 
-    /// The data path's seconds now.
+    /// Current time of the data path in seconds.
     pub fn now_s(&self) -> Result<u64> {
         self.clock.now_s()
     }
 
-    /// The tables in the kernel; nothing without pins.
+    /// Sizes of the maps; empty without pins.
     #[must_use]
     pub fn map_sizes(&self, options: &LoadOptions) -> Vec<MapSize> {
         let Some(pins) = &self.pins else {
@@ -330,7 +317,7 @@ impl Dataplane {
         part::SIZES.into_iter().chain(others.map(size)).collect()
     }
 
-    /// The kernel's number for the program.
+    /// The kernel's id of the program.
     pub fn program_id(&self) -> Result<u32> {
         self.balancer.id()
     }
@@ -342,13 +329,13 @@ fn take_any(ebpf: &mut Ebpf, name: &'static str) -> Result<Map> {
         .ok_or(DataplaneError::Missing { kind: "map", name })
 }
 
-/// Takes a map out of the object, as the type that aya has for it.
+/// Takes a map out of the object as aya's type for it.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T> {
     T::try_from(take_any(ebpf, name)?)
         .map_err(|error| DataplaneError::map("open", name, &error, PRIVILEGE_HINT))
 }
 
-/// Takes a map out of the object, as it is.
+/// Takes an LRU hash map out of the object, untyped.
 fn take_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData> {
     match ebpf.take_map(name) {
         Some(Map::LruHashMap(data)) => Ok(data),
@@ -359,17 +346,17 @@ fn take_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData> {
     }
 }
 
-/// Maps a table into memory.
+/// Maps an array into memory.
 fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<Mapped<T>> {
     mapped_from(name, &take_any(ebpf, name)?)
 }
 
-/// Maps a table of fixed size into memory. `tables` was compared with the catalog.
+/// Maps a table of fixed size into memory. `tables` must have been checked against the catalog.
 fn part_of<T: Pod>(tables: &MapData, part: &Part<T>) -> Result<Mapped<T>> {
     Mapped::of(part.name, tables.fd(), part.offset, part.len)
 }
 
-/// Maps the table of an open map into memory.
+/// Maps an open array map into memory.
 fn mapped_from<T: Pod>(name: &'static str, map: &Map) -> Result<Mapped<T>> {
     let data = data_of(map).ok_or(DataplaneError::Missing {
         kind: "array map",
@@ -391,7 +378,7 @@ fn mapped_from<T: Pod>(name: &'static str, map: &Map) -> Result<Mapped<T>> {
     Mapped::of(name, data.fd(), 0, info.max_entries() * (element / size))
 }
 
-/// What is common to maps of the kinds that we have.
+/// The untyped data of a map.
 const fn data_of(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
@@ -445,7 +432,7 @@ fn pin_maps(
     Ok(())
 }
 
-/// Whether an error says that there is no such entry.
+/// Whether an error means that there is no such entry.
 fn is_missing(error: &MapError) -> bool {
     matches!(error, MapError::KeyNotFound | MapError::ElementNotFound)
         || error::os_error(error) == Some(libc::ENOENT)

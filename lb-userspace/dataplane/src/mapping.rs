@@ -1,12 +1,12 @@
-//! Tables of the kernel that are mapped into this process.
+//! BPF arrays mapped into this process.
 //!
-//! A BPF array made with `BPF_F_MMAPABLE` (Linux 5.5) can be mapped: its elements are then read and
-//! written without system calls, and, what matters more, **one word at a time in one step**, which
-//! a map update does not promise. The kernel rounds the size of an element up to 8 bytes and the
-//! mapping up to whole pages.
+//! An array created with `BPF_F_MMAPABLE` (Linux 5.5) can be mapped. Its elements are then read and
+//! written without system calls and, more important, **one word at a time atomically**, which a map
+//! update does not guarantee. The kernel rounds the element size up to 8 bytes and the mapping up to
+//! whole pages.
 //!
-//! The kernel writes to some of this memory whenever it likes. So it is never a `&T`: it is a slice
-//! of atomic words, and values are put together from loads of these.
+//! The kernel writes to some of this memory at any time. So it is never a `&T`, but a slice of atomic
+//! words from which values are assembled.
 
 use std::{
     marker::PhantomData,
@@ -24,9 +24,9 @@ use super::error::{DataplaneError, Result};
 const WORD: usize = size_of::<u64>();
 const MEMORY_HINT: &str = "the machine may be short of memory or address space";
 
-/// Values of the BPF array that are plain words.
+/// A mapped BPF array of plain values.
 ///
-/// Dropping it unmaps the memory; the map itself lives as long as anything else refers to it.
+/// Dropping it unmaps the memory; the map lives as long as anything else refers to it.
 #[derive(Debug)]
 pub struct Mapped<T> {
     base: NonNull<AtomicU64>,
@@ -36,8 +36,8 @@ pub struct Mapped<T> {
     _values: PhantomData<T>,
 }
 
-// SAFETY: the memory is shared with the kernel and only accessed through atomic words, so it makes
-// no difference which thread does it; it is unmapped by the one owner.
+// SAFETY: the memory is shared with the kernel and only accessed through atomic words, from any
+// thread; it is unmapped by its single owner.
 unsafe impl<T> Send for Mapped<T> {}
 // SAFETY: as for `Send`; no method gives out anything but atomic accesses.
 unsafe impl<T> Sync for Mapped<T> {}
@@ -48,7 +48,7 @@ impl<T: Pod> Mapped<T> {
         size_of::<T>() / WORD
     };
 
-    /// Maps the array behind `fd` from the byte `offset` on, where a page begins: `len` elements of `T`'s size.
+    /// Maps `len` elements of the array behind `fd`, from a page-aligned `offset` in bytes.
     pub(super) fn of(name: &'static str, fd: impl AsFd, offset: usize, len: u32) -> Result<Self> {
         let bytes = Self::mapping_bytes(name, len)?;
         let offset = offset.try_into().map_err(|_| DataplaneError::OutOfRange {
@@ -57,12 +57,12 @@ impl<T: Pod> Mapped<T> {
             len,
         })?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        // SAFETY: a new mapping at an address chosen by the kernel overlaps nothing.
         let base = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, fd, offset) };
         Self::from_base(name, base, bytes, len)
     }
 
-    /// A table of the same form in ordinary memory, all zero; for tests and dry runs.
+    /// A zeroed table of the same form in anonymous memory, for tests and dry runs.
     pub fn anonymous(name: &'static str, len: u32) -> Result<Self> {
         let bytes = Self::mapping_bytes(name, len)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -100,13 +100,13 @@ impl<T: Pod> Mapped<T> {
         })
     }
 
-    /// Elements of the table.
+    /// Number of elements.
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether there are none; never so.
+    /// Always false: an empty table can't be mapped.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -120,7 +120,6 @@ impl<T: Pod> Mapped<T> {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len as usize * Self::WORDS) }
     }
 
-    /// The words of element `index`.
     fn element(&self, index: u32) -> Result<&[AtomicU64]> {
         self.words()
             .chunks_exact(Self::WORDS)
@@ -132,7 +131,7 @@ impl<T: Pod> Mapped<T> {
             })
     }
 
-    /// One word of an element, by its offset in bytes.
+    /// A word of an element, by its offset in bytes.
     fn word(&self, index: u32, byte_offset: usize) -> Result<&AtomicU64> {
         let word = byte_offset / WORD;
         let found = if byte_offset.is_multiple_of(WORD) {
@@ -166,8 +165,7 @@ impl<T: Pod> Mapped<T> {
         Ok(())
     }
 
-    /// Writes an element so that its first word comes last: for elements that are valid once that
-    /// word is there.
+    /// Writes an element, its first word last: for elements that become valid with that word.
     pub fn write_first_word_last(&self, index: u32, value: &T) -> Result<()> {
         let words = self.element(index)?;
         for (to, from) in words.iter().zip(words_of(value)).skip(1) {
@@ -179,14 +177,14 @@ impl<T: Pod> Mapped<T> {
         Ok(())
     }
 
-    /// Stores one word of an element in one step, after everything that was written before.
+    /// Stores a word of an element atomically, after everything that was written before.
     pub fn store_word(&self, index: u32, byte_offset: usize, word: u64) -> Result<()> {
         self.word(index, byte_offset)?
             .store(word, Ordering::Release);
         Ok(())
     }
 
-    /// Replaces one word of an element in one step, if it is what it was; says whether it was.
+    /// Replaces a word of an element atomically if it is `old`; returns whether it was.
     pub fn exchange_word(
         &self,
         index: u32,
@@ -199,13 +197,11 @@ impl<T: Pod> Mapped<T> {
         Ok(exchanged.is_ok())
     }
 
-    /// Loads one word of an element.
     pub fn load_word(&self, index: u32, byte_offset: usize) -> Result<u64> {
         Ok(self.word(index, byte_offset)?.load(Ordering::Acquire))
     }
 }
 
-/// The words of a value.
 fn words_of<T: Pod>(value: &T) -> impl Iterator<Item = u64> + '_ {
     bytemuck::bytes_of(value).chunks_exact(WORD).map(|bytes| {
         let mut word = [0; WORD];
@@ -222,14 +218,13 @@ impl<T> Drop for Mapped<T> {
     }
 }
 
-/// A key or value as aya wants it: aya's own `Pod` can't be implemented for the types of lb-common
-/// here.
+/// A key or value for aya, whose `Pod` can't be implemented here for the types of lb-common.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(super) struct Plain<T>(pub(super) T);
 
-// SAFETY: `T` is plain data without padding and valid for any bytes (bytemuck checks it when it is
-// derived), and `Plain` has the very same representation.
+// SAFETY: `T` is plain data without padding and valid for any bytes (checked by bytemuck's derive),
+// and `Plain` has the same representation.
 unsafe impl<T: Pod> aya::Pod for Plain<T> {}
 
 #[cfg(test)]
@@ -237,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_round_trip_and_bounds_hold() {
+    fn round_trips_values_and_checks_bounds() {
         let table = Mapped::<[u64; 3]>::anonymous("TEST", 100).unwrap();
         table.write(7, &[1, 2, 3]).unwrap();
         table.store_word(7, 16, 9).unwrap();

@@ -1,7 +1,7 @@
-//! Messages of the balancer's program: what should not be, with a packet that met it.
+//! Log messages of the balancer's program: rare faults, each with a packet that hit it.
 //!
-//! They come through a ring buffer of the program, by aya-log. It is not pinned: a program that is replaced takes its
-//! buffer with it, and what it wrote while no controller ran is lost. The counters are not.
+//! aya-log passes them through a ring buffer, which is not pinned: messages written while no
+//! controller runs, or unread when the program is replaced, are lost. The counters are not.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use super::{
 };
 
 impl Dataplane {
-    /// The messages of this program, to be written to `logger`. They can be taken once.
+    /// The reader of the program's messages, which writes them to `logger`. It can be taken once.
     ///
     /// # Errors
     ///
-    /// They were taken already, or their buffer can't be mapped.
+    /// It was taken already, or the buffer can't be mapped.
     pub fn messages<T: Log>(&mut self, logger: T) -> Result<EbpfLogger<T>> {
         EbpfLogger::init_with_logger(self.balancer.ebpf_mut(), logger).map_err(|error| {
             DataplaneError::Program {
-                operation: "read messages of",
+                operation: "read its messages",
                 program: PROGRAM,
                 kernel: chain(&error),
                 hint: PRIVILEGE_HINT,
@@ -35,7 +35,7 @@ impl Dataplane {
     }
 }
 
-/// Writes messages into the controller's log.
+/// Writes messages to the controller's log.
 #[derive(Clone, Copy, Debug)]
 pub struct ToLog;
 
@@ -57,13 +57,13 @@ impl Log for ToLog {
     fn flush(&self) {}
 }
 
-/// The reason that a message begins with, and the rest; see [`lb_common::log`].
+/// Splits a message into reason and packet; see [`lb_common::log`].
 fn named(message: &str) -> Option<(&'static ReasonText, &str)> {
     let (number, packet) = message.split_once(' ')?;
     Some((REASONS.get(number.parse::<usize>().ok()?)?, packet))
 }
 
-/// Writes the messages that have come, every second, for as long as it runs: the program writes few.
+/// Writes new messages every second.
 pub async fn follow<T: Log>(mut messages: EbpfLogger<T>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_begins_with_the_number_of_its_reason() {
+    fn parses_the_reason_of_a_message() {
         let number = Reason::NatNoPort as u32;
         let message = format!("{number} 10.0.0.1 port 7 to 10.0.0.2 port 80, protocol 6");
         let (reason, packet) = named(&message).unwrap();

@@ -1,4 +1,4 @@
-//! The eBPF object that this binary carries, and what it is told when it is loaded.
+//! The eBPF object embedded in this binary, and its load-time settings.
 
 use std::path::Path;
 
@@ -21,20 +21,20 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ev
 const LOAD_HINT: &str = "root (or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), Linux 5.10 or newer \
      and enough free memory are needed";
 
-/// What the data path is told when it is loaded.
+/// Load-time settings of the data path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Buckets of the tracking table, of sixteen flows each; a power of two.
+    /// Buckets of the tracking table, sixteen flows each; a power of two.
     pub track_buckets: u32,
-    /// Sessions of `nat`.
+    /// Capacity for established sessions of `nat`.
     pub nat_sessions: u32,
-    /// Sessions of `nat` that have not been answered and followed yet.
+    /// Capacity for sessions of `nat` that are not established yet.
     pub nat_embryonic: u32,
-    /// ICMP messages that may be sent, a second and CPU.
+    /// Limit of ICMP messages per second and CPU.
     pub icmp_rate: u32,
-    /// Write a trace for every packet. For `simulate` and tests.
+    /// Write a trace for every packet, for `simulate` and tests.
     pub tracing: bool,
-    /// Seconds are jiffies shifted right by this. `None`: measured.
+    /// Right shift from jiffies to seconds. `None`: measured.
     pub jiffies_shift: Option<u32>,
 }
 
@@ -64,7 +64,7 @@ impl LoadOptions {
             return wrong(
                 "track_buckets",
                 self.track_buckets,
-                "it must be a power of two",
+                "must be a power of two",
             );
         }
         for (setting, value) in [
@@ -72,15 +72,15 @@ impl LoadOptions {
             ("nat_embryonic", self.nat_embryonic),
         ] {
             if value == 0 || value > 1 << 24 {
-                return wrong(setting, value, "it must be between 1 and 16,777,216");
+                return wrong(setting, value, "must be between 1 and 16,777,216");
             }
         }
         Ok(())
     }
 }
 
-/// Creates the maps and relocates the programs, which are not loaded yet. Maps that are pinned in
-/// the folder `pinned` are taken from there.
+/// Creates the maps and relocates the programs without loading them. Maps in the folder `pinned` are
+/// adopted.
 pub(super) fn open(
     options: &LoadOptions,
     jiffies_shift: u32,
@@ -122,7 +122,7 @@ pub(super) fn open(
         .map_err(|error| load_error(&error))
 }
 
-/// The object with maps of one entry each, for programs that use none.
+/// The object with maps of one entry each, for programs that use no maps.
 pub(super) fn open_without_tables() -> Result<Ebpf> {
     let maps = ordinary(&LoadOptions::default());
     let mut loader = EbpfLoader::new();
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_that_cannot_be_are_refused_by_name() {
+    fn rejects_invalid_settings_by_name() {
         for (options, name) in [
             (
                 LoadOptions {

@@ -1,16 +1,16 @@
-//! What keeps the data path alive without us: pins in the BPF file system.
+//! Pins in the BPF file system, which keep the data path when this process ends.
 //!
 //! ```text
 //! <bpffs>/evenkeel/maps/NAME               the maps
-//! <bpffs>/evenkeel/programs/evenkeel_lb    the program that was loaded last
+//! <bpffs>/evenkeel/programs/evenkeel_lb    the last loaded program
 //! <bpffs>/evenkeel/links/IFNAME            the program's link to an interface, native mode
 //! <bpffs>/evenkeel/links/IFNAME:generic    the same, generic mode
 //! <bpffs>/evenkeel/abi                     array of one number: the version of the maps' layout
 //! ```
 //!
-//! The layout's version is a map, because nothing but BPF objects can live there. It is pinned last:
-//! maps without it are what a start that was interrupted left, which no link uses, and are removed.
-//! Interface names may have dots, names in the BPF file system may not: a dot is written `%2E`.
+//! The layout version is a map, because the file system only holds BPF objects. It is pinned last:
+//! maps without it are left from an interrupted start, used by no link, and are removed. Names in the
+//! BPF file system can't have dots, so a dot in an interface name is written `%2E`.
 
 use std::{
     fs, io,
@@ -31,14 +31,14 @@ use super::{
     syscalls::{detach_link, open_pinned},
 };
 
-/// Where the BPF file system usually is.
+/// Default mount point of the BPF file system.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
 const MOUNT_HINT: &str =
     "mount it: `mount -t bpf bpf /sys/fs/bpf`, or name a folder where one is mounted";
 const REMOVE_HINT: &str = "remove it by hand, then run `evenkeel unload` again";
 
-/// The folder of our pins.
+/// A folder of pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     bpffs: PathBuf,
@@ -51,7 +51,7 @@ impl Default for Pins {
     }
 }
 
-/// The mode that a link was made for.
+/// XDP mode of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkMode {
     Native,
@@ -59,13 +59,13 @@ pub(super) enum LinkMode {
 }
 
 impl Pins {
-    /// Pins below the BPF file system that is mounted at `bpffs`.
+    /// Pins below the BPF file system at `bpffs`.
     #[must_use]
     pub fn at(bpffs: impl Into<PathBuf>) -> Self {
         Self::below(bpffs, Path::new("evenkeel"))
     }
 
-    /// Pins in a folder of their own below the BPF file system.
+    /// Pins in a `folder` below the BPF file system.
     pub(super) fn below(bpffs: impl Into<PathBuf>, folder: &Path) -> Self {
         let bpffs = bpffs.into();
         Self {
@@ -74,19 +74,16 @@ impl Pins {
         }
     }
 
-    /// Our folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// Folder of the maps.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
         self.folder().join("maps")
     }
 
-    /// Folder of the ring images.
     pub(super) fn images(&self) -> PathBuf {
         self.folder().join("images")
     }
@@ -111,7 +108,7 @@ impl Pins {
         })
     }
 
-    /// Interfaces that have a pinned link.
+    /// Interfaces with a pinned link.
     pub fn interfaces(&self) -> Result<Vec<String>> {
         let names = entries(&self.links())?.into_iter().filter_map(|path| {
             let name = path.file_name()?.to_str()?;
@@ -124,11 +121,11 @@ impl Pins {
     /// Whether the BPF file system is mounted.
     pub(super) fn is_mounted(&self) -> Result<bool> {
         let kind = statfs(&self.bpffs)
-            .map_err(|error| failed("look at", &self.bpffs, &error.into(), MOUNT_HINT))?;
+            .map_err(|error| failed("inspect", &self.bpffs, &error.into(), MOUNT_HINT))?;
         Ok(kind.filesystem_type() == BPF_FS_MAGIC)
     }
 
-    /// The kernel's number for the map with the counters: other maps, other counters.
+    /// The kernel's id of the counter map; another id means that the counters were reset.
     #[must_use]
     pub fn counters_id(&self) -> Option<u32> {
         let path = self.maps().join(super::catalog::name::COUNTERS);
@@ -136,7 +133,7 @@ impl Pins {
         map.info().ok().map(|info| info.id())
     }
 
-    /// Memory of a pinned map, as the kernel reckons it.
+    /// Memory of a pinned map as accounted by the kernel, in bytes.
     pub(super) fn memory_of(&self, map: &str) -> Option<u64> {
         use std::os::fd::{AsFd as _, AsRawFd as _};
         let map = MapData::from_pin(self.maps().join(map)).ok()?;
@@ -148,13 +145,13 @@ impl Pins {
         bytes.trim().parse().ok()
     }
 
-    /// Where the BPF file system is.
+    /// Mount point of the BPF file system.
     #[must_use]
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
     }
 
-    /// Sees to it that the BPF file system is mounted.
+    /// Mounts the BPF file system unless it is mounted.
     pub fn mount(&self) -> Result<()> {
         if self.is_mounted()? {
             return Ok(());
@@ -184,7 +181,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether there is a data path to adopt: one of our version, whose maps are all as needed.
+    /// Whether a data path can be adopted. An error if one is pinned that does not match this version.
     pub(super) fn find(&self, maps: &[MapSpec]) -> Result<bool> {
         if !self.abi().exists() {
             if let Some(link) = entries(&self.links())?.first() {
@@ -208,7 +205,7 @@ impl Pins {
         Ok(true)
     }
 
-    /// Whether what is pinned is of our version; an error also when nothing is.
+    /// Checks the version of the pins; also an error if nothing is pinned.
     pub(super) fn check_version(&self) -> Result<()> {
         let version = self.version()?;
         if version == ABI_VERSION {
@@ -251,7 +248,7 @@ impl Pins {
         })
     }
 
-    /// Pins the program in place of the one before.
+    /// Replaces the pinned program atomically.
     pub(super) fn pin_program(&self, program: &mut aya::programs::Xdp) -> Result<()> {
         let path = self.programs().join(PROGRAM);
         let next = self.programs().join(format!("{PROGRAM}_next"));
@@ -267,7 +264,7 @@ impl Pins {
         fs::rename(&next, &path).map_err(|error| failed("rename", &next, &error, REMOVE_HINT))
     }
 
-    /// Detaches a pinned link, and removes its pin. Says whether there was one.
+    /// Detaches a pinned link and removes its pin; returns whether there was one.
     pub(super) fn remove_link(path: &Path) -> Result<bool> {
         if !path.exists() {
             return Ok(false);
@@ -278,7 +275,7 @@ impl Pins {
         remove(path)
     }
 
-    /// Removes everything that is pinned, links first. Nothing there is fine.
+    /// Removes all pins, links first.
     pub fn remove_all(&self) -> Result<()> {
         for link in entries(&self.links())? {
             Self::remove_link(&link)?;
@@ -294,7 +291,7 @@ impl Pins {
     }
 }
 
-/// An interface's name as part of a name in the BPF file system.
+/// Escapes an interface name for the BPF file system.
 pub(super) fn escaped(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2E")
 }
@@ -323,7 +320,7 @@ fn mismatch(path: &Path, has: &str, needs: &str) -> DataplaneError {
     }
 }
 
-/// Paths in a folder; none when there is no such folder.
+/// Paths in a folder; none if there is no such folder.
 pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?
@@ -336,7 +333,7 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Removes a file. Says whether it was there.
+/// Removes a file; returns whether it existed.
 pub(super) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -359,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_in_the_bpf_file_system_have_no_dots() {
+    fn escapes_dots_in_names() {
         let pins = Pins::at("/b");
         let native = pins.link("eth0.100", LinkMode::Native);
         assert_eq!(native, Path::new("/b/evenkeel/links/eth0%2E100"));

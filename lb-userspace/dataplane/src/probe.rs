@@ -1,10 +1,10 @@
-//! `evenkeel_probe` on the interfaces: health checks by the way of a VIP's traffic.
+//! The program `evenkeel_probe` on the interfaces: health checks through the VIP.
 //!
-//! It reads the balancer's pinned member and egress tables, and has tables of its own that are not pinned:
-//! the paths are written anew at every start. It is attached to both directions of an interface in the
-//! traffic-control layer, by links that end with this process (tcx, Linux 6.6). On older kernels it is
-//! a filter of the `clsact` qdisc, which a process that is killed leaves there: the next one, and `unload`,
-//! remove it by its name. See `docs/adr/0005-probes-through-the-vip.md`.
+//! It reads the balancer's pinned member and egress tables. Its own maps are not pinned: the paths are
+//! written at every start. It is attached to both directions of an interface in the traffic-control
+//! layer, by links that end with this process (tcx, Linux 6.6). On older kernels it is a filter of the
+//! `clsact` qdisc, which outlives a killed process; the next one, and `unload`, remove it by its name.
+//! See `docs/adr/0005-probes-through-the-vip.md`.
 
 use std::{collections::BTreeMap, fmt, io, net::IpAddr};
 
@@ -41,8 +41,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ev
 const PATHS: &str = "PROBE_PATHS";
 const COUNTS: &str = "PROBE_COUNTS";
 
-/// Program and place, in the order in which they are attached: what comes back must be understood
-/// before anything is sent.
+/// Programs and hooks in the order of attachment: replies must be handled before probes are sent.
 const PROGRAMS: [(&str, TcAttachType); 2] = [
     ("probe_in", TcAttachType::Ingress),
     ("probe_out", TcAttachType::Egress),
@@ -55,7 +54,6 @@ const ATTACH_HINT: &str = "before Linux 6.6 the kernel needs CONFIG_NET_SCH_INGR
      CONFIG_NET_CLS_BPF; without them set `via = \"direct\"` in [vip.health]";
 const DETACH_HINT: &str = "remove it by hand: `tc filter del dev INTERFACE ingress`, and `egress`";
 
-/// What each of its own maps must be.
 const MAPS: [MapSpec; 3] = [
     map::<u32, Entry>(PATHS, MapType::Array, MAX_MEMBERS, 0),
     map::<ProbeFlow, ProbedBackend>("PROBE_FLOWS", MapType::LruHash, MAX_PROBE_FLOWS, 0),
@@ -73,16 +71,16 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32, flags: u
     }
 }
 
-/// How probes of a member go.
+/// The path of a member's probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbePath {
-    /// Address of the VIP; of the backend's family.
+    /// Address of the VIP, of the backend's family.
     pub vip: IpAddr,
-    /// With an outer header (`ipip`); else by MAC address (`l2`).
+    /// With an outer header (`ipip`), else by MAC address (`l2`).
     pub encapsulated: bool,
 }
 
-/// Where the kernel runs the program.
+/// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hook {
     /// tcx, Linux 6.6.
@@ -91,13 +89,12 @@ enum Hook {
     Filter,
 }
 
-/// An interface that has the program.
 struct Attached {
     ifindex: u32,
     _links: Vec<SchedClassifierLink>,
 }
 
-/// The program for probes. It goes when this is dropped.
+/// The probe program. Dropping this detaches it.
 pub struct ProbePaths {
     ebpf: Ebpf,
     paths: Array<MapData, Plain<Entry>>,
@@ -116,11 +113,11 @@ impl fmt::Debug for ProbePaths {
 }
 
 impl ProbePaths {
-    /// Loads the program. It reads the member and egress tables that are pinned.
+    /// Loads the program, which reads the pinned member and egress tables.
     ///
     /// # Errors
     ///
-    /// The data path is not pinned there, or the kernel refuses the program.
+    /// The data path is not pinned, or the kernel rejects the program.
     pub fn load(pins: &Pins) -> Result<Self> {
         let path = pins.maps().join(TABLES.name);
         if !path.exists() {
@@ -148,19 +145,19 @@ impl ProbePaths {
         })
     }
 
-    /// Does without tcx, as on kernels before 6.6; for tests.
+    /// Uses filters instead of tcx, as on kernels before 6.6; for tests.
     #[must_use]
     pub fn with_filters(mut self) -> Self {
         self.hook = Hook::Filter;
         self
     }
 
-    /// Attaches the program to an interface, both ways; nothing to do when it is there. All interfaces
-    /// that probes leave by and answers come in by need it.
+    /// Attaches the program to both directions of an interface, unless it is attached. Needed on all
+    /// interfaces that transmit probes or receive replies.
     ///
     /// # Errors
     ///
-    /// The kernel refuses it.
+    /// The kernel rejects it.
     pub fn attach(&mut self, interface: &str) -> Result<()> {
         let ifindex = nix::net::if_::if_nametoindex(interface).map_err(|errno| {
             let error = io::Error::from(errno);
@@ -168,7 +165,7 @@ impl ProbePaths {
         })?;
         match self.attached.get(interface) {
             Some(attached) if attached.ifindex == ifindex => return Ok(()),
-            // An interface of the same name, but another.
+            // Another interface of the same name.
             _ => self.attached.remove(interface),
         };
         let links = match self.attach_as(interface, self.hook) {
@@ -212,19 +209,18 @@ impl ProbePaths {
         Ok(links)
     }
 
-    /// Detaches the program from an interface. Says whether it was attached. A process that is just being started
-    /// has copies of the links, which hold the program until it runs its own.
+    /// Detaches the program from an interface; returns whether it was attached. A child process holds
+    /// copies of the links, and with them the program, until it calls `exec`.
     pub fn detach(&mut self, interface: &str) -> bool {
         self.attached.remove(interface).is_some()
     }
 
-    /// Interfaces that have the program.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
         self.attached.keys().map(String::as_str)
     }
 
-    /// Sets the way of a member's probes; `None`: straight to the backend. The member's entry must
-    /// have been written before.
+    /// Sets the path of a member's probes; `None`: direct to the backend. The member's entry must have
+    /// been written before.
     ///
     /// # Errors
     ///
@@ -244,21 +240,19 @@ impl ProbePaths {
             .map_err(|error| DataplaneError::map("write", PATHS, &error, PRIVILEGE_HINT))
     }
 
-    /// What the program did.
-    ///
     /// # Errors
     ///
-    /// The kernel refuses to tell.
+    /// The map can't be read.
     pub fn counters(&self) -> Result<ProbeCounters> {
         sum(&self.counters, COUNTS, 0)
     }
 
-    /// Removes what a controller that was killed may have left on an interface. Only kernels before
-    /// 6.6 keep anything; nothing there is fine.
+    /// Removes filters that a killed controller may have left on an interface. Only needed on kernels
+    /// before 6.6.
     ///
     /// # Errors
     ///
-    /// The kernel refuses it.
+    /// The kernel rejects it.
     pub fn unload(interface: &str) -> Result<()> {
         remove_filters(interface).map_err(|error| DataplaneError::Interface {
             operation: "remove probe filters from",
@@ -294,12 +288,12 @@ fn check_maps(ebpf: &Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// A kernel without tcx does not know the kind of link.
+/// Whether the kernel does not know the link type, as without tcx.
 fn lacks_tcx(error: &ProgramError) -> bool {
     os_error(error) == Some(libc::EINVAL)
 }
 
-/// The qdisc that filters hang on. It may be there, for us or for others.
+/// Adds the qdisc of the filters, unless it exists.
 fn add_qdisc(interface: &str) -> std::result::Result<(), ProgramError> {
     match tc::qdisc_add_clsact(interface) {
         Err(error) if os_error(&error) != Some(libc::EEXIST) => match error {
@@ -310,7 +304,7 @@ fn add_qdisc(interface: &str) -> std::result::Result<(), ProgramError> {
     }
 }
 
-/// Removes our filters, by the names of the programs.
+/// Removes our filters by the names of the programs.
 fn remove_filters(interface: &str) -> std::result::Result<(), ProgramError> {
     for (name, place) in PROGRAMS {
         match tc::qdisc_detach_program(interface, place, name) {
@@ -321,7 +315,7 @@ fn remove_filters(interface: &str) -> std::result::Result<(), ProgramError> {
                     os_error(&error),
                     Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP)
                 ) => {}
-            // aya shows an error of the system as its own, so the chain does not have it.
+            // aya displays this system error as its own, so it is not in the error chain.
             Err(TcError::IoError(error))
                 if error.kind() == io::ErrorKind::NotFound
                     || error.raw_os_error() == Some(libc::ENODEV) => {}

@@ -1,4 +1,4 @@
-//! The balancer's program: loaded, run on frames of ours.
+//! The balancer's program: loading and test runs.
 
 use aya::{
     Ebpf,
@@ -16,34 +16,32 @@ use super::{
     error::{DataplaneError, PRIVILEGE_HINT, Result},
 };
 
-/// Name of the balancer's program.
 pub(super) const PROGRAM: &str = "evenkeel_lb";
 
-/// Room that a frame may grow by: the kernel gives a test run 256 bytes in front.
+/// Bytes that a frame may grow by: a test run has 256 bytes of headroom.
 const GROWTH: usize = 512;
 
-const RUN_HINT: &str = "frames of 14 to about 3,500 bytes can be run";
+const RUN_HINT: &str = "the frame must have 14 to about 3,500 bytes";
 
-/// What the program did with a frame.
+/// Result of a test run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The verdict, as XDP numbers it.
+    /// XDP action code.
     pub verdict: u32,
-    /// The frame afterwards.
+    /// The frame after the run.
     pub frame: Vec<u8>,
 }
 
-/// The program, with the memory that it leaves traces in.
 #[derive(Debug)]
 pub(super) struct Balancer {
     ebpf: Ebpf,
 }
 
-/// Times that the kernel is asked to verify the program. It gives up with `EAGAIN` when a signal comes for the
-/// thread meanwhile, and on a busy machine that takes seconds.
+/// Attempts to load the program. Verification takes seconds on a busy machine, and fails with `EAGAIN`
+/// if a signal arrives meanwhile.
 const LOAD_ATTEMPTS: u32 = 5;
 
-fn load_patiently(program: &mut Xdp) -> std::result::Result<(), ProgramError> {
+fn load_with_retries(program: &mut Xdp) -> std::result::Result<(), ProgramError> {
     for _ in 1..LOAD_ATTEMPTS {
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })
@@ -55,9 +53,8 @@ fn load_patiently(program: &mut Xdp) -> std::result::Result<(), ProgramError> {
 }
 
 impl Balancer {
-    /// Has the program verified and loaded.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
-        load_patiently(xdp_of(&mut ebpf)?)
+        load_with_retries(xdp_of(&mut ebpf)?)
             .map_err(|error| DataplaneError::program("load", PROGRAM, &error, PRIVILEGE_HINT))?;
         Ok(Self { ebpf })
     }
@@ -84,7 +81,7 @@ impl Balancer {
         xdp_of(&mut self.ebpf)
     }
 
-    /// The kernel's number for the program.
+    /// The kernel's id of the program.
     pub(super) fn id(&self) -> Result<u32> {
         let info = self.xdp()?.info();
         let info = info.map_err(|error| {
@@ -93,7 +90,7 @@ impl Balancer {
         Ok(info.id())
     }
 
-    /// Runs the program so many times on a frame; each time finds what the one before left.
+    /// Runs the program repeatedly on a frame; each run gets the frame as the last one left it.
     pub(super) fn run(&self, frame: &[u8], times: u32) -> Result<Run> {
         let mut out = vec![0; frame.len() + GROWTH];
         let options = TestRunOptions {
@@ -113,14 +110,13 @@ impl Balancer {
         })
     }
 
-    /// Runs the program on a frame, and reads what it wrote down about it.
-    ///
-    /// Traces are kept per CPU, so the thread stays on one for the while.
+    /// Runs the program on a frame and reads its trace. Traces are per CPU, so the thread is pinned to
+    /// one meanwhile.
     pub(super) fn run_traced(&self, frame: &[u8], counters: &Counters) -> Result<(Run, Trace)> {
-        let stay = Stay::on_this_cpu()?;
+        let thread = PinnedThread::on_this_cpu()?;
         counters.clear_traces()?;
         let run = self.run(frame, 1)?;
-        Ok((run, counters.trace(stay.cpu)?))
+        Ok((run, counters.trace(thread.cpu)?))
     }
 }
 
@@ -133,16 +129,16 @@ fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
         })
 }
 
-/// Keeps this thread on its CPU while it lives.
-struct Stay {
+/// Pins this thread to its CPU until dropped.
+struct PinnedThread {
     cpu: usize,
     before: CpuSet,
 }
 
-impl Stay {
+impl PinnedThread {
     fn on_this_cpu() -> Result<Self> {
         let this = Pid::from_raw(0);
-        let stay = || {
+        let pin = || {
             let before = sched_getaffinity(this)?;
             let cpu = sched_getcpu()?;
             let mut only = CpuSet::new();
@@ -150,8 +146,8 @@ impl Stay {
             sched_setaffinity(this, &only)?;
             Ok(Self { cpu, before })
         };
-        stay().map_err(|error: nix::Error| DataplaneError::Program {
-            operation: "keep the thread on one CPU for a run",
+        pin().map_err(|error: nix::Error| DataplaneError::Program {
+            operation: "pin the thread to a CPU for a run",
             program: PROGRAM,
             kernel: error.to_string(),
             hint: "the CPU may have gone offline; try again",
@@ -159,9 +155,9 @@ impl Stay {
     }
 }
 
-impl Drop for Stay {
+impl Drop for PinnedThread {
     fn drop(&mut self) {
-        // The set was valid a moment ago; if a CPU went away since, the kernel moves the thread.
+        // The set was valid before; if a CPU went offline since, the kernel moves the thread.
         let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
     }
 }

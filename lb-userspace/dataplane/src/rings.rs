@@ -1,11 +1,10 @@
-//! Ring images: an array of maps, each an array that is mapped into this process.
+//! Ring images: an array of maps, each an array mapped into this process.
 //!
-//! An image that a VIP names is never written to. A new ring is **staged** in a spare image, the VIP
-//! is pointed to it by one store, and the old image is **retired**: programs that run at that moment
-//! may still read it, so it is written to again only after a **grace period**, when all programs that
-//! ran then have ended.
+//! An image in use by a VIP is never written to. A new ring is **staged** in a spare image, the VIP is
+//! pointed to it by one store, and the old image is **retired**: running programs may still read it,
+//! so it is reused only after a **grace period**, when all program runs of that moment have ended.
 //!
-//! Images are created some ahead: installing one makes the kernel wait for a grace period of its own.
+//! Images are created ahead of time, because the kernel waits for a grace period when one is installed.
 
 use std::{
     collections::BTreeMap,
@@ -27,34 +26,31 @@ use super::{
     vips::RingName,
 };
 
-/// Images that are kept ready, at least.
+/// Minimum number of spare images.
 pub const SPARE_IMAGES: usize = 4;
-/// Images that are kept ready, at most: as many as there is room for beside those of all VIPs.
+/// Maximum number of spare images: the room left beside one image for each VIP.
 pub const MOST_SPARE_IMAGES: usize = 64;
 
-/// Number of a ring image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageIndex(pub u32);
 
-/// All ring images of the node.
 #[derive(Debug)]
 pub struct Rings {
     outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
-    /// Where the images are pinned, each under its number.
+    /// Folder where the images are pinned by their index.
     pins: Option<PathBuf>,
     images: BTreeMap<ImageIndex, Mapped<u64>>,
-    /// No program reads these.
+    /// Read by no program.
     spare: Vec<ImageIndex>,
-    /// No VIP names these; programs that run may still read them.
+    /// Used by no VIP, but running programs may still read them.
     retired: Vec<ImageIndex>,
 }
 
 impl Rings {
-    /// Takes over the images that are pinned in `pins`, and those that VIPs name. Others are of nobody:
-    /// an earlier process ended before it had pinned them.
+    /// Adopts the images pinned in `pins` and those in use by VIPs. An earlier process may have left
+    /// others unpinned; they are ignored.
     ///
-    /// Pins, and not the outer map, since the kernel gives a map that is in another one only to those
-    /// with CAP_SYS_ADMIN.
+    /// From pins where possible: reading inner maps from the outer map needs CAP_SYS_ADMIN.
     pub(super) fn adopt(
         outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
         pins: Option<PathBuf>,
@@ -83,7 +79,7 @@ impl Rings {
         Ok(rings)
     }
 
-    /// An image that is there: from its pin, or else from the outer map.
+    /// Opens an existing image from its pin, or else from the outer map.
     fn open(&self, index: ImageIndex) -> Result<Array<MapData, Image>> {
         let pin = self.pins.as_ref().map(|folder| pin_of(folder, index));
         let opened = match pin.filter(|pin| pin.exists()) {
@@ -102,27 +98,26 @@ impl Rings {
         Ok(())
     }
 
-    /// Images that exist.
+    /// Number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// Whether there is no image at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// Images that can be staged in at once.
+    /// Number of spare images.
     #[must_use]
     pub fn spare(&self) -> usize {
         self.spare.len()
     }
 
-    /// Creates images until some are ready to be staged in, after a grace period for those that were
-    /// retired. To be called when nothing is urgent, after a batch of swaps: a [`Self::stage`] that
-    /// finds no spare image has to wait for all that (about 10 ms).
+    /// Creates images until `spare` are available, after reclaiming retired ones. Call it when nothing
+    /// is urgent, after a batch of swaps: otherwise the next [`Self::stage`] has to wait for this
+    /// (about 10 ms).
     pub fn reserve(&mut self, spare: usize) -> Result<()> {
         self.reclaim()?;
         while self.spare.len() < spare {
@@ -132,14 +127,13 @@ impl Rings {
         Ok(())
     }
 
-    /// As [`Self::reserve`], but creates `most` images at most: each makes the kernel wait.
+    /// As [`Self::reserve`], but creates at most `most` images: the kernel waits for each.
     pub fn approach(&mut self, spare: usize, most: usize) -> Result<()> {
         let have = self.spare.len() + self.retired.len();
         self.reserve(spare.min(have + most))
     }
 
-    /// Writes a ring into a spare image, reads it back and compares. Words past the end of `words`
-    /// are zero.
+    /// Writes a ring to a spare image and verifies it. Words past the end of `words` are zero.
     pub fn stage(&mut self, words: &[u64]) -> Result<ImageIndex> {
         let image = self.take(1)?[0];
         if let Err(error) = self.fill(image, words) {
@@ -149,7 +143,7 @@ impl Rings {
         Ok(image)
     }
 
-    /// Takes so many spare images, to be filled and named by a VIP, or else retired.
+    /// Takes spare images, to be filled and used by VIPs, or else retired.
     pub fn take(&mut self, images: usize) -> Result<Vec<ImageIndex>> {
         if self.spare.len() < images {
             self.reclaim()?;
@@ -160,8 +154,7 @@ impl Rings {
         Ok(self.spare.split_off(self.spare.len() - images))
     }
 
-    /// Writes a ring into an image that was taken, reads it back and compares. Words past the end of `words` are
-    /// zero.
+    /// Writes a ring to a taken image and verifies it. Words past the end of `words` are zero.
     pub fn fill(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
         if words.len() > IMAGE_WORDS as usize {
             return Err(DataplaneError::OutOfRange {
@@ -174,7 +167,7 @@ impl Rings {
         self.verify(image, words)
     }
 
-    /// Gives an image back that no VIP names any more.
+    /// Gives back an image that no VIP uses any more.
     pub fn retire(&mut self, image: ImageIndex) {
         let known = self.images.contains_key(&image);
         if known && !self.retired.contains(&image) && !self.spare.contains(&image) {
@@ -193,9 +186,8 @@ impl Rings {
 
     /// Waits until every program run that began before this call has ended.
     ///
-    /// Where `membarrier` is refused, an entry of the array of maps is written with what it holds:
-    /// the kernel then waits by itself before the call returns (since 4.20), since userspace may
-    /// be about to reuse what the entry named.
+    /// If `membarrier` is not permitted, rewrites an entry of the array of maps with its value: the
+    /// kernel then waits before it returns (since 4.20), because userspace may reuse the old map.
     pub fn grace_period(&mut self) -> Result<()> {
         if membarrier_global().is_ok() {
             Ok(())
@@ -204,10 +196,10 @@ impl Rings {
         }
     }
 
-    /// The other way to wait for a grace period.
+    /// The fallback of [`Self::grace_period`].
     pub(super) fn grace_period_by_update(&mut self) -> Result<()> {
         let Some(&index) = self.images.keys().next() else {
-            // Creating an image writes an entry.
+            // Creating an image writes an entry, too.
             let image = self.create()?;
             self.spare.push(image);
             return Ok(());
@@ -218,7 +210,6 @@ impl Rings {
             .map_err(|error| map_error("wait for a grace period by an update", &error))
     }
 
-    /// The words of an image.
     pub fn words(&self, image: ImageIndex) -> Result<Vec<u64>> {
         let words = self.image(image)?.words().iter();
         Ok(words.map(|word| word.load(Ordering::Acquire)).collect())
@@ -228,7 +219,7 @@ impl Rings {
     ///
     /// # Errors
     ///
-    /// The image is not known here (made by another process since), or has no such slot.
+    /// The image is unknown (created by another process meanwhile), or has no such slot.
     pub fn slot(&self, ring: RingName, slot: u32) -> Result<Slot> {
         let image = self.image(ring.image)?.words();
         let at = slot / ENTRIES_PER_WORD;
@@ -267,12 +258,12 @@ impl Rings {
         {
             to.store(*from, Ordering::Relaxed);
         }
-        // Whoever sees the VIP name this image sees all of it.
+        // A program that sees the VIP use this image sees all of it.
         std::sync::atomic::fence(Ordering::Release);
         Ok(())
     }
 
-    /// Whether an image holds this ring; the first word that differs is the error.
+    /// Verifies that an image holds this ring; the error names the first word that differs.
     pub fn verify(&self, image: ImageIndex, words: &[u64]) -> Result<()> {
         let rest = std::iter::repeat(&0);
         let pairs = self
@@ -306,7 +297,7 @@ impl Rings {
             .set(index.0, &image, 0)
             .map_err(|error| map_error("install an image", &error))?;
         self.map_image(index, &image)?;
-        // In this order: what is pinned is in the outer map as well.
+        // In this order, so that every pinned image is in the outer map.
         if let Some(folder) = &self.pins {
             let path = pin_of(folder, index);
             image.pin(&path).map_err(|error| DataplaneError::Pin {
@@ -324,7 +315,7 @@ fn pin_of(folder: &Path, image: ImageIndex) -> PathBuf {
     folder.join(image.0.to_string())
 }
 
-/// Numbers of the images that are pinned.
+/// Indexes of the pinned images.
 fn pinned_images(folder: &Path) -> Result<Vec<ImageIndex>> {
     let names = entries(folder)?.into_iter().filter_map(|path| {
         let number = path.file_name()?.to_str()?.parse().ok()?;
@@ -333,7 +324,6 @@ fn pinned_images(folder: &Path) -> Result<Vec<ImageIndex>> {
     Ok(names.collect())
 }
 
-/// The map of an image.
 fn image_data(image: &Array<MapData, Image>) -> &MapData {
     IterableMap::<u32, Image>::map(image)
 }
@@ -360,7 +350,7 @@ mod tests {
 
     /// Needs root.
     #[test]
-    fn where_membarrier_is_refused_an_update_waits_as_well() {
+    fn waits_for_a_grace_period_without_membarrier() {
         let options = LoadOptions {
             jiffies_shift: Some(8),
             ..LoadOptions::default()
@@ -375,7 +365,7 @@ mod tests {
         assert_eq!(
             rings.words(image).unwrap()[..4],
             [1, 2, 3, 0],
-            "the images are what they were"
+            "the images are unchanged"
         );
         let again = rings.outer.get(&image.0, 0).unwrap();
         assert_eq!(again.get(&0, 0).unwrap()[2], 3, "and still installed");

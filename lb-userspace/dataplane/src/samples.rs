@@ -11,15 +11,13 @@ use super::{
     syscalls,
 };
 
-/// The sampled flows.
 #[derive(Debug)]
 pub struct Samples {
     pub(super) map: MapData,
 }
 
 impl Samples {
-    /// All sampled flows, in a few system calls. The table lives while it is read: flows that were displaced
-    /// meanwhile may be missing.
+    /// Reads all sampled flows in a few system calls. Flows that are evicted meanwhile may be missing.
     pub fn read(&self) -> Result<Vec<(FlowKey, FlowSample)>> {
         let read = syscalls::read_hash(self.map.fd().as_fd(), MAX_SAMPLES as usize);
         read.map_err(|error| DataplaneError::Map {

@@ -1,10 +1,9 @@
-//! The probe table of services: which address, protocol and port belongs to which VIP.
+//! The service table: an open-addressing hash table from address, protocol and port to VIP.
 //!
-//! Layout and search are those of [`lb_common::vip`]. An entry is valid once its service word is
-//! there, and gone once that is overwritten. A program that runs meanwhile may have read the
-//! service word of an entry that goes away, and then read address and target of one that takes its
-//! place: so an entry that was removed is used again only after a grace period
-//! ([`Services::settle`]).
+//! Layout and search are defined in [`lb_common::vip`]. An entry becomes valid when its service word
+//! is written, and is removed by overwriting that word. A running program may have read the service
+//! word of a removed entry and then read address and target of a new one in its place. So a place is
+//! reused only after a grace period ([`Services::settle`]).
 
 use std::mem::offset_of;
 
@@ -23,25 +22,23 @@ const TARGET: usize = offset_of!(VipEntry, target);
 
 const FREE: u64 = 0;
 
-/// The probe table.
 #[derive(Debug)]
 pub struct Services {
     table: Mapped<VipEntry>,
-    /// Entries that were removed in the present grace period.
+    /// Entries that were removed since the last grace period.
     unsettled: Vec<u32>,
 }
 
-/// Where a key is, or could be.
+/// Result of a search for a key.
 struct Search {
     found: Option<(u32, u64)>,
-    /// First free place on the way.
+    /// First free place of the probe sequence.
     free: Option<u32>,
-    /// Whether there would be one after a grace period.
+    /// Whether a place would be free after a grace period.
     unsettled: bool,
 }
 
 impl Services {
-    /// A table of any memory, empty or filled.
     #[must_use]
     pub fn new(table: Mapped<VipEntry>) -> Self {
         Self {
@@ -77,23 +74,23 @@ impl Services {
         Ok(search)
     }
 
-    /// What a key stands for ([`lb_common::vip::target`]).
+    /// The target of a key ([`lb_common::vip::target`]).
     pub fn get(&self, key: &VipKey) -> Result<Option<u64>> {
         Ok(self.search(key)?.found.map(|(_, target)| target))
     }
 
-    /// Whether a key would find a place after a grace period, but not before.
+    /// Whether a key can be inserted only after a grace period.
     pub fn needs_grace_period(&self, key: &VipKey) -> Result<bool> {
         let search = self.search(key)?;
         Ok(search.found.is_none() && search.free.is_none() && search.unsettled)
     }
 
-    /// To be called after a grace period: places of removed entries may be used again.
+    /// Allows the places of removed entries to be reused. Call it after a grace period.
     pub fn settle(&mut self) {
         self.unsettled.clear();
     }
 
-    /// Adds a key, or changes in one step what it stands for.
+    /// Adds a key, or changes its target atomically.
     pub fn insert(&mut self, key: &VipKey, target: u64) -> Result<()> {
         let search = self.search(key)?;
         if let Some((place, _)) = search.found {
@@ -102,7 +99,7 @@ impl Services {
         let place = search.free.ok_or_else(|| DataplaneError::Full {
             table: part::SERVICES.name,
             what: format!("service {key:x?}"),
-            limit: format!("{MAX_PROBES} places that it could have are taken"),
+            limit: format!("all {MAX_PROBES} places of its probe sequence are in use"),
             hint: "remove VIPs, or use another address or port",
         })?;
         self.table.store_word(place, HIGH, key.high)?;
@@ -111,7 +108,7 @@ impl Services {
         self.table.store_word(place, SERVICE, key.service)
     }
 
-    /// Removes a key. Says whether it was there.
+    /// Removes a key; returns whether it was present.
     pub fn remove(&mut self, key: &VipKey) -> Result<bool> {
         let Some((place, _)) = self.search(key)?.found else {
             return Ok(false);
@@ -122,7 +119,7 @@ impl Services {
         Ok(true)
     }
 
-    /// Frees removed entries that no search needs to pass: those right before a free one.
+    /// Frees removed entries directly before a free one: no search needs to pass them.
     fn sweep(&self, from: u32) -> Result<()> {
         let len = self.table.len();
         let mut place = from;
@@ -135,7 +132,6 @@ impl Services {
         Ok(())
     }
 
-    /// All entries.
     pub fn iter(&self) -> impl Iterator<Item = VipEntry> + '_ {
         (0..self.table.len())
             .filter_map(|place| self.table.read(place).ok())

@@ -1,4 +1,4 @@
-//! System calls that neither aya nor nix has.
+//! System calls that neither aya nor nix provides.
 
 use std::{
     ffi::CString,
@@ -43,7 +43,7 @@ fn bpf(command: libc::c_int, attributes: &Attributes) -> io::Result<libc::c_long
     }
 }
 
-/// Opens what is pinned at a path.
+/// Opens the object pinned at a path.
 pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = Attributes {
@@ -55,8 +55,8 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
-/// Detaches a link at once, whoever holds it. Removing its last pin would detach it some time later,
-/// and the interface is busy until then.
+/// Detaches a link immediately, even if others hold it. Removing its last pin would detach it some
+/// time later and keep the interface busy until then.
 pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     let mut attributes = Attributes::default();
     let fd = (link.as_raw_fd() as u32).to_ne_bytes();
@@ -66,24 +66,24 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     bpf(LINK_DETACH, &attributes).map(drop)
 }
 
-/// The part of `union bpf_attr` that the commands of batches read.
+/// The part of `union bpf_attr` that batch commands read.
 #[repr(C)]
 #[derive(Default)]
 struct Batch {
-    /// Where the last batch ended; 0 at first.
+    /// End of the last batch; 0 at first.
     from: u64,
-    /// Where this one ended: a number of 32 bits, for hash maps.
+    /// End of this batch: a 32-bit number for hash maps.
     to: u64,
     keys: u64,
     values: u64,
-    /// In: how many there is room for. Out: how many there are.
+    /// In: capacity of the buffers. Out: number of elements.
     count: u32,
     map_fd: u32,
     element_flags: u64,
     flags: u64,
 }
 
-/// Reads a hash map; `at_once` elements a call, which must be more than any of its buckets has.
+/// Reads a hash map, `at_once` elements per call: more than the largest bucket holds.
 pub(super) fn read_hash<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     at_once: usize,
@@ -108,9 +108,9 @@ pub(super) fn read_hash<K: Pod, V: Pod>(
             ..Batch::default()
         };
         let size = size_of::<Batch>();
-        // SAFETY: the kernel reads and writes `size` bytes of `batch`, up to `count` elements of the two vectors,
-        // whose elements have the sizes of the map's (checked when it was opened) and take any bytes, and a
-        // number of 32 bits at `from` and `to`; all of them live until it returns.
+        // SAFETY: the kernel reads and writes `size` bytes of `batch`, up to `count` elements of the
+        // two vectors, whose elements have the map's sizes (checked when it was opened) and accept any
+        // bytes, and a 32-bit number at `from` and `to`; all of them live until it returns.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, &raw mut batch, size) };
         let ended = if result < 0 {
@@ -131,7 +131,7 @@ pub(super) fn read_hash<K: Pod, V: Pod>(
     }
 }
 
-/// Asks the kernel to wait until every program that runs now has ended.
+/// Waits until every program run that has begun has ended.
 ///
 /// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu` for userspace (Linux 4.3). It is
 /// refused with EINVAL on kernels booted with `nohz_full`.

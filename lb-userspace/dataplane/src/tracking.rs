@@ -1,7 +1,7 @@
-//! The tracking table, seen from userspace: counted, and cleared of flows that ended.
+//! The tracking table: counting flows and freeing the cells of ended ones.
 //!
-//! The data path writes cells at any time. A cell is taken away by comparing and exchanging: one that
-//! was refreshed meanwhile stays.
+//! The data path writes cells at any time. A cell is freed by compare-and-exchange: one that was
+//! refreshed meanwhile stays.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
@@ -12,30 +12,28 @@ use lb_common::{
 
 use super::mapping::Mapped;
 
-/// The tracking table.
 #[derive(Debug)]
 pub struct Tracking {
     table: Mapped<Bucket>,
 }
 
 impl Tracking {
-    /// A table of any memory, empty or filled.
     #[must_use]
     pub fn new(table: Mapped<Bucket>) -> Self {
         Self { table }
     }
 
-    /// Flows that the table has place for.
+    /// Number of flows that fit in the table.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.table.words().len()
     }
 
-    /// The cell of the flow with this hash (of the whole flow), if the table knows it.
+    /// The cell of the flow with this 5-tuple hash.
     #[must_use]
     pub fn find(&self, flow_hash: u64) -> Option<Cell> {
         let place = Place::of(flow_hash);
-        // A power of two, as the data path's mask is made of it.
+        // The length is a power of two: the data path's mask is derived from it.
         let bucket = place.bucket & (self.table.len() - 1);
         let start = bucket as usize * WAYS;
         let ways = self.table.words().get(start..start + WAYS)?;
@@ -74,8 +72,8 @@ impl Tracking {
         counts
     }
 
-    /// Frees the cells of flows that were silent for `idle_s` or longer; returns how many. `now_s`
-    /// is the data path's ([`super::Clock::now_s`]). To be called at least every nine hours.
+    /// Frees the cells of flows that were idle for at least `idle_s`; returns how many. `now_s` is from
+    /// [`super::Clock::now_s`]. Must be called at least every nine hours.
     pub fn expire(&self, now_s: u64, idle_s: u16) -> usize {
         self.free_where(|cell| track::idle_s(cell.seen_s, now_s as u16) >= idle_s)
     }
@@ -127,21 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn silent_flows_expire_also_when_the_clock_wraps() {
+    fn expires_idle_flows_across_a_clock_wrap() {
         let tracking = table(&[cell(1, 65_530), cell(2, 5), cell(3, 9), cell(4, 11)]);
-        // Now is second 10 after the clock wrapped: silent for 16, 5, 1 and −1 seconds.
+        // Ten seconds after the wrap: idle for 16, 5, 1 and −1 seconds.
         assert_eq!(tracking.expire(65_536 + 10, 100), 0);
         assert_eq!(tracking.expire(65_536 + 10, 5), 2);
         let left: Vec<_> = tracking.cells().map(|cell| cell.member).collect();
-        assert_eq!(
-            left,
-            [3, 4],
-            "the one seen in the second that is to come is fresh"
-        );
+        assert_eq!(left, [3, 4], "a cell stamped one second ahead is fresh");
     }
 
     #[test]
-    fn flows_are_counted_and_purged_by_member() {
+    fn counts_and_purges_flows_by_member() {
         let tracking = table(&[cell(1, 1), cell(2, 1), cell(1, 2), cell(4095, 3)]);
         let counts = tracking.count_by_member();
         assert_eq!(

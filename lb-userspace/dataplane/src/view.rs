@@ -1,8 +1,7 @@
-//! A look at the data path of a node from outside: what its pinned maps hold at this moment.
+//! A view of the pinned maps of a node, for tests and for commands that work without a controller.
 //!
-//! For whoever wants to know what the kernel forwards by without being its controller: tests, and
-//! commands that must answer while no controller runs. Nothing is loaded and nothing pinned. Ring
-//! images that the controller makes after [`PinnedView::open`] are not in the view: open another.
+//! Nothing is loaded or pinned. Ring images that the controller creates after [`PinnedView::open`] are
+//! not in the view: open another.
 
 use std::{io, net::IpAddr};
 
@@ -26,23 +25,14 @@ use lb_model::transition::RingState;
 
 /// The pinned maps of a node.
 pub struct PinnedView {
-    /// The VIPs.
     pub vips: Vips,
-    /// The members.
     pub members: Members,
-    /// Which packets are for which VIP.
     pub services: Services,
-    /// The ring images that there were.
     pub rings: Rings,
-    /// Counters.
     pub counters: Counters,
-    /// The tracking table.
     pub tracking: Tracking,
-    /// Interfaces that frames leave through.
     pub egress: EgressTable,
-    /// Sessions of `nat`.
     pub sessions: Sessions,
-    /// Addresses that `nat` sends from.
     pub nat_sources: Mapped<NatSource>,
 }
 
@@ -53,11 +43,11 @@ impl std::fmt::Debug for PinnedView {
 }
 
 impl PinnedView {
-    /// Opens the maps of the data path that is pinned, without changing anything.
+    /// Opens the pinned maps without changing anything.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is of another version.
+    /// Nothing is pinned, or it is of another version.
     pub fn open(pins: &Pins) -> Result<Self> {
         pins.check_version()?;
         let tables = pinned_data(pins, name::TABLES)?;
@@ -87,7 +77,7 @@ impl PinnedView {
         })
     }
 
-    /// The VIP that packets to this address, port and protocol are for.
+    /// The VIP that packets to this address, port and protocol belong to.
     pub fn vip(&self, address: IpAddr, port: u16, protocol: u8) -> Result<Option<u16>> {
         debug_assert!(protocol == proto::TCP || protocol == proto::UDP);
         let (address, family) = address_of(address);
@@ -98,14 +88,13 @@ impl PinnedView {
             .map(target::index))
     }
 
-    /// The members of a VIP.
     pub fn members_of(&self, vip: u16) -> impl Iterator<Item = (MemberIndex, Member)> + '_ {
         self.members
             .present()
             .filter(move |(_, member)| member.vip == vip)
     }
 
-    /// The ring of a VIP; `None` when it has none, or one that is newer than this view.
+    /// The ring of a VIP; none if it has none, or one that is newer than this view.
     pub fn ring(&self, vip: u16) -> Result<Option<RingState>> {
         let Some(ring) = self.vips.ring(vip)? else {
             return Ok(None);

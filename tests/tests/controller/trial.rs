@@ -206,7 +206,7 @@ fn what_nobody_confirms_is_undone() {
     flows.assert_go_on("confirmed");
     // Nothing waits any more.
     let said = site.operator.run(&["confirm"]).unwrap().assert_code(1);
-    assert!(said.err.contains("no change waits"), "{said:?}");
+    assert!(said.err.contains("no change is waiting"), "{said:?}");
     assert_eq!(site.assert_settled("at the end"), 4);
     drop(flows);
     site.check_health();

@@ -12,7 +12,7 @@ use tracing::error;
 use super::{
     EngineError, EngineResult, Options,
     checks::Checks,
-    command::{Change, Command, Progress, Reply},
+    command::{Command, Progress, Reply},
     data_path::DriftCheck,
     locks::BpffsLock,
     observe::Observer,

@@ -1,8 +1,8 @@
-//! What a controller before this one left in the tables, read back.
+//! Adopts the tables of the previous controller.
 //!
-//! Everything counts as leaving and nameless until a configuration is applied: that gives the same
-//! VIPs, members and weights their names again, and so finds nothing to change. What an interrupted
-//! change left, and no service names, is cleared.
+//! Everything counts as leaving and has no name until a configuration is applied, which gives the same
+//! VIPs, members and weights their names again and so finds nothing to change. Leftovers of an
+//! interrupted change, which no service refers to, are cleared.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,7 +89,7 @@ fn read_source(
     let source = SourceState {
         address: ip_of(&key.address(), key.family()),
         entry: dataplane.nat_sources.read(index.into())?,
-        unnamed: 0,
+        unreferenced: 0,
     };
     state.sources.insert(index, source);
     Ok(())
@@ -121,12 +121,12 @@ fn member(index: MemberIndex, entry: Member) -> MemberState {
         proven: true,
         ramp: Fraction::ALL,
         leaving: true,
-        unnamed: 0,
+        unreferenced: 0,
         entry,
     }
 }
 
-/// Clears what is in the tables and belongs to nothing in `state`.
+/// Clears table entries that belong to nothing in `state`.
 pub(super) fn sweep(dataplane: &mut Dataplane, state: &State) -> Result<()> {
     let stray: BTreeSet<MemberIndex> = dataplane
         .members

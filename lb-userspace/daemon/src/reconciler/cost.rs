@@ -1,5 +1,5 @@
-//! What it costs when a server fails that is a backend of many VIPs. Needs root:
-//! `cargo test --release -p lb-userspace --lib -- --ignored --nocapture cost_of_a_server`.
+//! Measures the cost of the failure of a server that is a backend of many VIPs. Needs root:
+//! `cargo test --release -p lb-daemon --lib -- --ignored --nocapture cost_of_a_server`.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ use lb_model::{
 const VIPS: usize = 64;
 const ROUNDS: usize = 21;
 
-/// What the VIPs have in common besides their backends.
+/// What the VIPs share besides their backends.
 #[derive(Clone, Copy, Debug)]
 enum Common {
     Port,
     Address,
 }
 
-/// VIPs that all have these many servers as backends.
+/// VIPs that share a number of servers as backends.
 fn config(backends: usize, common: Common) -> Config {
     let mut text = String::from(
         "[node]\ninterfaces = [\"lo\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n",
@@ -46,8 +46,8 @@ fn config(backends: usize, common: Common) -> Config {
     config::parse("test.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// What checks say of a server, or of all.
-fn all_say(backends: std::ops::Range<usize>, healthy: bool) -> Vec<HealthUpdate> {
+/// Health check results of some servers in all VIPs.
+fn updates(backends: std::ops::Range<usize>, healthy: bool) -> Vec<HealthUpdate> {
     let of_vip = |vip: usize| {
         backends.clone().map(move |backend| HealthUpdate {
             member: MemberRef::new(format!("v{vip}"), format!("b{backend}")),
@@ -81,14 +81,14 @@ fn measure(backends: usize, common: Common) {
     reconciler
         .apply_with_routes(dataplane, &config, routes)
         .unwrap();
-    let up = all_say(0..backends, true);
-    reconciler.set_healths(dataplane, &up).unwrap();
+    let all_up = updates(0..backends, true);
+    reconciler.set_healths(dataplane, &all_up).unwrap();
     let mut times: Vec<(Duration, Duration)> = Vec::new();
     for round in 0..ROUNDS {
         dataplane.rings.reserve(VIPS).unwrap();
-        let said = all_say(0..1, round % 2 == 1);
+        let update = updates(0..1, round % 2 == 1);
         let (built, begun) = (reconciler.ring_builds(), Instant::now());
-        let done = reconciler.set_healths(dataplane, &said).unwrap();
+        let done = reconciler.set_healths(dataplane, &update).unwrap();
         let took = begun.elapsed();
         assert_eq!(done.rings_changed as usize, VIPS);
         times.push((took, reconciler.ring_builds().1 - built.1));

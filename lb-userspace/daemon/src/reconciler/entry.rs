@@ -1,4 +1,4 @@
-//! What the data path is told about one member, VIP or service: pure computation.
+//! Computes the table entries of members and VIPs.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -13,38 +13,38 @@ use lb_model::{
     ring::Identity,
 };
 
-/// The way to a backend, as far as the tables need it.
+/// The route to a backend, as needed for its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// MAC address and egress.
     pub next_hop: NextHop,
-    /// Whether the next hop is the backend itself, not a gateway: `l2` needs that.
+    /// Whether the next hop is the backend itself, not a gateway: required by `l2`.
     pub on_link: bool,
-    /// Address of this host that packets to the backend are sent from.
+    /// This host's source address for packets to the backend.
     pub source: Option<IpAddr>,
 }
 
-/// The ways to backends. `None`: there is none. Not in it: nothing is known yet, and what the tables
-/// hold stays (after a restart, the neighbour that served until now may take a moment to answer).
+/// Routes by backend. `None`: there is no route. Absent: not known yet, and the entry stays as it is
+/// (after a restart, a neighbour that served until now may take a moment to answer).
 pub type Routes = BTreeMap<IpAddr, Option<Route>>;
 
-/// "Don't fragment" as the bytes of an IPv4 header have it; the data path writes the same word.
+/// "Don't fragment" in the byte order of an IPv4 header; the data path writes the same word.
 const DONT_FRAGMENT: u32 = 0x0040 << 16;
 
-/// Where packets to a member come from.
+/// The source address of packets to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// `l2`: from where they came.
+    /// `l2`: unchanged.
     None,
     /// `ipip`: any address of a prefix.
     Encap(Prefix),
     /// `nat`: an address of the node, and its index.
     Nat(IpAddr, u16),
-    /// Not known yet: no packet can be sent.
+    /// Not known yet: packets can't be forwarded.
     Unknown,
 }
 
-/// The bits of the last four address bytes that vary inside a prefix, in packet order.
+/// The host bits of a prefix in the last four address bytes, in network order.
 fn vary_mask(prefix: Prefix) -> u32 {
     let width = if prefix.address().is_ipv4() { 32 } else { 128 };
     let host_bits = width - u32::from(prefix.length());
@@ -54,10 +54,9 @@ fn vary_mask(prefix: Prefix) -> u32 {
         .to_be()
 }
 
-/// Index of a NAT source that never has ports: for members whose source is not known.
+/// Index of a NAT source that never has ports, for members without a known source.
 pub(super) const NO_NAT_SOURCE: u16 = lb_common::nat::MAX_NAT_SOURCES as u16 - 1;
 
-/// The entry of a member.
 pub(super) fn member(
     vip: u16,
     identity: &Identity,
@@ -98,13 +97,13 @@ pub(super) fn member(
     entry
 }
 
-/// Sum of the words of an outer IPv4 header that are the same in every packet.
+/// Checksum part of the words of an outer IPv4 header that are the same in every packet.
 fn outer_sum(source: u32, dest: u32) -> u32 {
     let sum = u64::from(source) + u64::from(dest) + u64::from(DONT_FRAGMENT);
     checksum::fold(sum).into()
 }
 
-/// A member's control word in another state.
+/// A member's control word with another state.
 pub(super) const fn with_state(word: u64, state: u8) -> u64 {
     control::pack(state, control::family(word), control::generation(word))
 }
@@ -125,7 +124,7 @@ pub(super) fn vip(vip: &config::Vip, seed: &HashSeed) -> vip::Vip {
     }
 }
 
-/// Name of a way to forward, as the configuration has it.
+/// The configuration's name of a forwarding mode.
 pub(super) const fn forward_name(code: u8) -> &'static str {
     if code == Forward::L2.code() {
         "l2"
@@ -154,7 +153,7 @@ mod tests {
     const NEXT_HOP: u64 = 7;
 
     #[test]
-    fn an_ipv4_prefix_varies_in_its_host_bits() {
+    fn varies_the_host_bits_of_an_ipv4_prefix() {
         let entry = member(
             3,
             &identity("10.0.0.2"),
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_prefix_varies_in_the_last_four_bytes_at_most() {
+    fn varies_at_most_the_last_four_bytes_of_an_ipv6_prefix() {
         let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 64), NEXT_HOP);
         assert_eq!((entry.vary_mask, entry.outer_sum), (u32::MAX, 0));
         let entry = member(0, &identity("fd00::2"), 1, prefix("100::", 120), NEXT_HOP);
@@ -187,9 +186,8 @@ mod tests {
         assert_eq!(entry.vary_mask, 0);
     }
 
-    /// A header of our own making, checked by the checksum's definition.
     #[test]
-    fn the_outer_sum_completes_to_a_header_whose_sum_is_zero() {
+    fn outer_sum_completes_to_a_valid_header_checksum() {
         let entry = member(
             0,
             &identity("10.0.0.2"),
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_source_nothing_is_sent() {
+    fn has_no_next_hop_without_a_source() {
         let entry = member(0, &identity("10.0.0.2"), 1, Source::Unknown, NEXT_HOP);
         assert_eq!((entry.next_hop, entry.nat_source), (0, NO_NAT_SOURCE));
     }

@@ -1,9 +1,9 @@
-//! Which index a new VIP, member or NAT source gets.
+//! Allocation of indexes for VIPs, members and NAT sources.
 //!
-//! Indexes go round: one that was just freed is the last to be given away again, so that what may
-//! still name it for a moment (a fragment of the past minute, say) is over by then.
+//! Indexes are used round-robin: one that was just freed is reused last, when nothing refers to it any
+//! more (a fragment of the past minute, for example).
 
-/// The first free index after `last`, going round below `limit`.
+/// The first free index after `last`, wrapping around at `limit`.
 pub(super) fn next_free(last: Option<u16>, limit: u32, taken: impl Fn(u16) -> bool) -> Option<u16> {
     let limit = limit.min(u32::from(u16::MAX)) as u16;
     let start = last.map_or(0, |last| last.saturating_add(1));
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_freed_index_is_the_last_to_be_used_again() {
+    fn reuses_a_freed_index_last() {
         let taken = BTreeSet::from([0, 1]);
         assert_eq!(next_free(Some(2), 4, |i| taken.contains(&i)), Some(3));
         assert_eq!(next_free(Some(3), 4, |i| taken.contains(&i)), Some(2));
@@ -31,7 +31,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_given_was_free(
+        fn allocates_only_free_indexes(
             taken in prop::collection::btree_set(0u16..20, 0..20),
             last in prop::option::of(0u16..20),
         ) {

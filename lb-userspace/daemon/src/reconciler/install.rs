@@ -1,13 +1,13 @@
-//! From one picture of the tables to another, in an order that no packet can notice.
+//! Moves the tables from one snapshot to another, in an order that no packet can notice.
 //!
-//! 1. NAT sources, then members: nothing names the new ones yet.
-//! 2. Services of VIPs that go.
-//! 3. New VIPs, and the rings of those that stay: each by one store.
+//! 1. NAT sources, then members: nothing refers to the new ones yet.
+//! 2. Services of removed VIPs.
+//! 3. New VIPs, and the rings of existing ones: each by one store.
 //! 4. Services of new VIPs.
 //! 5. Everything is read back and compared.
-//! 6. After a grace period, what nothing names any more is cleared.
+//! 6. After a grace period, unreferenced entries are cleared.
 //!
-//! The way back after a failure is the same function with the pictures exchanged.
+//! After a failure, the same function restores the old snapshot.
 
 use std::collections::BTreeSet;
 
@@ -25,12 +25,12 @@ use super::{
 use crate::fault;
 use lb_dataplane::{Dataplane, DataplaneError, ImageIndex};
 
-/// A write to a map follows, which a test may have asked to fail.
+/// A fault point in front of a write to a map: a test may make it fail.
 fn point(name: &str) -> Result<()> {
     fault::point(name).map_err(ReconcilerError::Fault)
 }
 
-/// Stages the rings that changed, all before any is swapped in; returns their images.
+/// Stages all changed rings before any is swapped in; returns their images.
 pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<ImageIndex>> {
     let dirty: Vec<_> = next.vips.values_mut().filter(|vip| vip.dirty).collect();
     if dirty.is_empty() {
@@ -64,7 +64,7 @@ pub(super) fn retire(dataplane: &mut Dataplane, images: &[ImageIndex]) {
     }
 }
 
-/// Images that `from` names and `to` does not.
+/// Images that `from` uses and `to` does not.
 pub(super) fn unnamed_images(from: &State, to: &State) -> Vec<ImageIndex> {
     let images = |state: &State| -> BTreeSet<ImageIndex> {
         let names = state.vips.values().filter_map(VipState::image);
@@ -114,7 +114,7 @@ fn write_sources(dataplane: &Dataplane, from: &Snapshot, to: &Snapshot) -> Resul
     Ok(())
 }
 
-/// Whether two entries differ in nothing but the words that may change while packets flow.
+/// Whether two entries differ only in words that may change while packets flow.
 fn differ_in_words(a: &Member, b: &Member) -> bool {
     let words = Member {
         control: b.control,
@@ -149,9 +149,9 @@ fn write_members(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> R
     rewrite_members(dataplane, &rewritten)
 }
 
-/// Changes what takes several words in members that packets go to: nobody sends to a member without
-/// a next hop, and nobody begins a session from a source without ports. Takes two grace periods, of
-/// some milliseconds, in which packets to these members are dropped.
+/// Changes several words of members in use. Meanwhile they have no next hop and a NAT source without
+/// ports, so that nothing is sent to them. Takes two grace periods of some milliseconds, in which
+/// packets to these members are dropped.
 fn rewrite_members(
     dataplane: &mut Dataplane,
     members: &[(MemberIndex, &Member, &Member)],
@@ -185,8 +185,8 @@ fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Resu
     for (&index, new) in &to.vips {
         match from.vips.get(&index) {
             Some(old) if old == new => {}
-            // The words that differ are the ring's and the one with the way to track: each is
-            // stored in one step.
+            // Only the ring word and the word with the tracking mode differ: each is stored
+            // atomically.
             Some(_) => {
                 point("map: swap a ring")?;
                 dataplane.vips.write(index, new)?;
@@ -201,7 +201,7 @@ fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Resu
     Ok(())
 }
 
-/// Reads back what was written.
+/// Reads the entries back and compares them.
 fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
     let wrong = |table, index: u16| ReconcilerError::Readback {
         table,
@@ -230,7 +230,7 @@ fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// Reads the images of the rings back that were swapped in.
+/// Reads the swapped-in rings back and compares them.
 pub(super) fn verify_rings(
     dataplane: &Dataplane,
     state: &State,
@@ -253,7 +253,7 @@ pub(super) fn verify_rings(
     verified.into_iter().collect()
 }
 
-/// Clears what nothing names any more, with the flows of members that are gone.
+/// Clears unreferenced entries, and the flows of removed members.
 fn clear(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     let gone = from
         .members

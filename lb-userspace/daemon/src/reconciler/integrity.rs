@@ -1,8 +1,8 @@
-//! Proof that the kernel holds what was meant: both sides hashed, and compared.
+//! Compares the kernel's maps with the state, by digest.
 //!
-//! After a swap everything is read back ([`super::install`]). Later something else may write to the
-//! pinned maps; [`Reconciler::check_entries`] and [`Reconciler::check_ring`] look again. A ring is
-//! half a megabyte, so rings are looked at one at a time.
+//! After a swap everything is read back ([`super::install`]). Another process may write to the pinned
+//! maps later, so [`Reconciler::check_entries`] and [`Reconciler::check_ring`] compare again. A ring
+//! is half a megabyte, so rings are checked one at a time.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,20 @@ use super::{Reconciler, error::Result, state::ServiceKey};
 use lb_dataplane::Dataplane;
 use lb_model::transition::RingState;
 
-/// SHA-256 of what was meant and of what the kernel has.
+/// SHA-256 of the expected entries and of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
-    /// Of what the controller wrote.
-    pub meant: [u8; 32],
-    /// Of what was read back.
+    pub expected: [u8; 32],
     pub found: [u8; 32],
 }
 
 impl Digests {
-    /// Whether they are the same.
     #[must_use]
     pub fn agree(&self) -> bool {
-        self.meant == self.found
+        self.expected == self.found
     }
 
-    /// The first half of what the kernel has, in hex: enough to compare by eye.
+    /// The first 8 bytes of the kernel's digest in hex.
     #[must_use]
     pub fn short(&self) -> String {
         let bytes = self.found.iter().take(8);
@@ -37,22 +34,21 @@ impl Digests {
     }
 }
 
-/// Hashes both sides in step.
 #[derive(Default)]
-struct Both {
-    meant: Sha256,
+struct Digester {
+    expected: Sha256,
     found: Sha256,
 }
 
-impl Both {
-    fn add(&mut self, meant: &[u8], found: &[u8]) {
-        self.meant.update(meant);
+impl Digester {
+    fn add(&mut self, expected: &[u8], found: &[u8]) {
+        self.expected.update(expected);
         self.found.update(found);
     }
 
     fn finish(self) -> Digests {
         Digests {
-            meant: self.meant.finalize().into(),
+            expected: self.expected.finalize().into(),
             found: self.found.finalize().into(),
         }
     }
@@ -66,12 +62,12 @@ impl Reconciler {
     /// A table can't be read.
     pub fn check_entries(&self, dataplane: &Dataplane) -> Result<Digests> {
         let snapshot = self.state.snapshot();
-        let mut both = Both::default();
+        let mut both = Digester::default();
         for (&index, member) in &snapshot.members {
             let found = dataplane.members.read(index)?;
             both.add(bytemuck::bytes_of(member), bytemuck::bytes_of(&found));
         }
-        // Nothing else may be there.
+        // No other member may serve.
         let present = dataplane.members.present();
         for (index, member) in present.filter(|(index, _)| !snapshot.members.contains_key(index)) {
             if control::state(member.control) == control::SERVING {
@@ -93,7 +89,7 @@ impl Reconciler {
         Ok(both.finish())
     }
 
-    /// Compares a VIP's ring with the kernel's; none when there is no such VIP, or it has no ring.
+    /// Compares a VIP's ring with the kernel's; none if the VIP is unknown or has no ring.
     ///
     /// # Errors
     ///
@@ -105,14 +101,17 @@ impl Reconciler {
         let Some(ring) = state.image() else {
             return Ok(None);
         };
-        let mut both = Both::default();
-        let (meant, found) = (state.ring.to_image(), dataplane.rings.words(ring.image)?);
-        both.add(bytemuck::cast_slice(&meant), bytemuck::cast_slice(&found));
+        let mut both = Digester::default();
+        let (expected, found) = (state.ring.to_image(), dataplane.rings.words(ring.image)?);
+        both.add(
+            bytemuck::cast_slice(&expected),
+            bytemuck::cast_slice(&found),
+        );
         Ok(Some(both.finish()))
     }
 
-    /// What each member has of a VIP's ring as the kernel has it; none when that can't be read, or makes no
-    /// sense.
+    /// Table share of each member in the kernel's ring of a VIP; none if it can't be read or is
+    /// inconsistent.
     #[must_use]
     pub fn shares_found(
         &self,

@@ -1,4 +1,4 @@
-//! One controller for a node: two would undo each other's changes.
+//! A lock against a second controller on the node: two would undo each other's changes.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,43 +8,32 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// The lock can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another controller has it.
     #[error(
-        "another controller runs already (pid {pid}, it holds {}): stop it first (`kill {pid}`; \
-         forwarding goes on), or send it SIGHUP to read its configuration again",
+        "another controller is running (pid {pid}, holds {}): stop it first (`kill {pid}`; forwarding \
+         continues), or send it SIGHUP to reload its configuration",
         path.display()
     )]
     Held {
-        /// Process id of the other controller, or what is known of it.
+        /// Process id of the other controller, or `unknown`.
         pid: String,
-        /// The file.
         path: PathBuf,
     },
-    /// The file can't be used.
-    #[error("lock {}: {source}; node.state_dir must be a folder that root can write to", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("can't lock {}: {source}; node.state_dir must be a folder writable by root", path.display())]
+    File { path: PathBuf, source: io::Error },
 }
 
-/// The lock of a state folder; gone when this is dropped, or the process ends in whatever way.
+/// The lock of a state folder. Released when this is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
 }
 
 impl Lock {
-    /// Takes the lock.
-    ///
     /// # Errors
     ///
-    /// [`LockError`].
+    /// Another controller holds the lock, or the file can't be used.
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
         let path = state_dir.join("lock");
         let failed = |source: io::Error| LockError::File {
@@ -68,7 +57,7 @@ impl Lock {
             }
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 let mut pid = String::new();
-                // The number is a service to the reader; without it the message still says enough.
+                // The pid only helps the reader.
                 let _ = file.read_to_string(&mut pid);
                 let pid = match pid.trim() {
                     "" => "unknown".to_owned(),
@@ -86,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_controller_is_told_who_the_first_is() {
+    fn names_the_pid_of_the_first_controller() {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(&folder.path().join("state")).unwrap();
         let error = Lock::take(&folder.path().join("state")).unwrap_err();
@@ -97,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_is_named() {
+    fn names_state_dir_if_the_folder_is_invalid() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Lock::take(&file.path().join("x")).unwrap_err().to_string();
         assert!(error.contains("state_dir"), "{error}");

@@ -1,4 +1,4 @@
-//! What is to be done every second: forget flows that ended, end transitions, free what nothing names.
+//! Periodic work: expire flows, end transitions, free unreferenced members and NAT sources.
 
 use std::sync::Arc;
 
@@ -7,37 +7,37 @@ use lb_common::{ring::MemberIndex, vip::track};
 use super::{Reconciler, error::Result, state::State};
 use lb_dataplane::{Dataplane, SessionLimits};
 
-/// Seen without a name this many times in a row, a second apart: no program that runs can name it.
-const UNNAMED_TWICE: u8 = 2;
+/// Found unreferenced this many times, a second apart: no running program can refer to it.
+const UNREFERENCED_TICKS: u8 = 2;
 
-/// What a second brought.
+/// Result of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
-    /// Tracked flows that were forgotten.
+    /// Expired entries of the tracking table.
     pub flows_expired: usize,
-    /// Entries of sessions that were forgotten.
+    /// Expired entries of sessions.
     pub sessions_expired: usize,
     /// Slots whose transition ended.
     pub slots_settled: u32,
-    /// Slots that are clean again.
+    /// Slots that became clean.
     pub slots_cleaned: u32,
-    /// Members that left and are gone now.
+    /// Leaving members that were freed.
     pub members_gone: u32,
 }
 
 impl Reconciler {
-    /// To be called about every second, with the data path's time ([`Dataplane::now_s`]).
+    /// Call it about every second, with [`Dataplane::now_s`].
     ///
     /// # Errors
     ///
-    /// The kernel refused; the tables hold what they held.
+    /// The kernel rejected a write; the tables are unchanged.
     pub fn tick(&mut self, dataplane: &mut Dataplane, now_s: u64) -> Result<Tick> {
         let Some(config) = &self.config else {
             return Ok(Tick::default());
         };
         let idle_s = config.node.track_idle.as_secs();
         let ttl_s = config.node.transition_ttl.as_secs() as u32;
-        // Cells keep the time modulo 2^16 seconds.
+        // Cells store the time modulo 2^16 seconds.
         let idle_s = u16::try_from(idle_s)
             .unwrap_or(u16::MAX)
             .min(u16::MAX - 1024);
@@ -52,14 +52,14 @@ impl Reconciler {
         let mut next = State::clone(&self.state);
         let tracked = dataplane.tracking.count_by_member();
         next.age_rings(now_s as u32, ttl_s, &tracked, &mut tick);
-        next.free_unnamed(dataplane, &tracked, &mut tick)?;
+        next.free_unreferenced(dataplane, &tracked, &mut tick)?;
         self.commit(dataplane, next)?;
         Ok(tick)
     }
 }
 
 impl State {
-    /// Whether no slot is in transition or settling and nothing leaves.
+    /// Whether no slot is in transition or settling, and nothing is leaving.
     fn is_at_rest(&self) -> bool {
         let clean = |slots: &[lb_common::ring::Slot]| slots.iter().all(|s| s.previous.is_none());
         self.vips.values().all(|vip| clean(vip.ring.slots()))
@@ -81,7 +81,7 @@ impl State {
             if counts.in_transition > 0 {
                 aged.0 = Arc::make_mut(&mut vip.ring).settle(now_s, ttl_s);
             }
-            // A VIP that always tracks looks up in every slot anyway.
+            // A VIP that always tracks looks up every flow anyway.
             let may_clean = !has_flows && vip.entry.track != track::ALWAYS;
             if may_clean && counts.settling + aged.0 > 0 {
                 aged.1 = Arc::make_mut(&mut vip.ring).clean();
@@ -92,8 +92,8 @@ impl State {
         }
     }
 
-    /// Removes members that left, and NAT sources without ports, that nothing has named for a second.
-    fn free_unnamed(
+    /// Removes leaving members and NAT sources without ports that are unreferenced.
+    fn free_unreferenced(
         &mut self,
         dataplane: &Dataplane,
         tracked: &[u32],
@@ -115,8 +115,8 @@ impl State {
             let Some(member) = self.members.get_mut(&index) else {
                 continue;
             };
-            member.unnamed = if named { 0 } else { member.unnamed + 1 };
-            if member.unnamed >= UNNAMED_TWICE {
+            member.unreferenced = if named { 0 } else { member.unreferenced + 1 };
+            if member.unreferenced >= UNREFERENCED_TICKS {
                 self.members.remove(&index);
                 tick.members_gone += 1;
             }
@@ -131,8 +131,8 @@ impl State {
                         .any(|m| m.entry.source == source.entry.address)
                 }
                 || sessions.sources.contains(index);
-            source.unnamed = if named { 0 } else { source.unnamed + 1 };
-            source.unnamed < UNNAMED_TWICE
+            source.unreferenced = if named { 0 } else { source.unreferenced + 1 };
+            source.unreferenced < UNREFERENCED_TICKS
         });
         Ok(())
     }

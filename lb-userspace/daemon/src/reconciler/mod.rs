@@ -1,17 +1,17 @@
-//! The controller: makes a data path hold a configuration, and keeps it so.
+//! The reconciler: makes the maps hold a configuration, and keeps them that way.
 //!
 //! ```text
-//! Config ─┐
-//! health ─┼──► Plan ──► State ──► Picture ──install──► Dataplane
-//! ways  ──┘     pure     pure       pure                kernel
+//! Config ──┐
+//! health ──┼──► Plan ──► State ──► Snapshot ──install──► Dataplane
+//! routes ──┘     pure     pure       pure                 kernel
 //! ```
 //!
-//! Everything that may be wrong is found while planning, before the kernel is touched. What fails
-//! then is undone: the old picture is installed again.
+//! Planning finds every error before the kernel is touched. If an operation on the kernel fails, the
+//! old snapshot is installed again.
 //!
-//! Members that leave the configuration keep their flows: they have no slots, but serve until no
-//! ring, no tracked flow and no session names them ([`Reconciler::tick`]). To cut their flows, set
-//! `state = "disabled"` first.
+//! Members that are removed from the configuration keep their flows: they have no slots, but serve
+//! until no ring, tracked flow or session refers to them ([`Reconciler::tick`]). To cut their flows,
+//! set `state = "disabled"` first.
 
 mod adoption;
 #[cfg(test)]
@@ -65,7 +65,7 @@ use lb_model::{
     transition::SlotCounts,
 };
 
-/// How the data path is to be loaded for a configuration.
+/// The load options of the data path for a configuration.
 #[must_use]
 pub fn load_options(config: &Config) -> LoadOptions {
     LoadOptions {
@@ -99,7 +99,7 @@ pub struct HealthUpdate {
 }
 
 impl Reconciler {
-    /// For a data path with empty tables.
+    /// A reconciler for empty tables.
     #[must_use]
     pub fn fresh() -> Self {
         Self {
@@ -112,20 +112,19 @@ impl Reconciler {
         }
     }
 
-    /// For a data path on which nobody checks the members: they count as up, unless
-    /// [`Self::set_health`] says otherwise.
+    /// Without health checks: members count as up until [`Self::set_health`] says otherwise.
     #[must_use]
     pub fn presuming_up(mut self) -> Self {
         self.presume_up = true;
         self
     }
 
-    /// For a data path that another controller filled. Nothing that packets meet is changed; until a
-    /// configuration is applied, the controller changes nothing by itself.
+    /// A reconciler for tables that another controller filled. Changes nothing that packets see, and
+    /// nothing at all until a configuration is applied.
     ///
     /// # Errors
     ///
-    /// What is there contradicts itself, or can't be read.
+    /// The tables are inconsistent, or can't be read.
     pub fn adopt(dataplane: &mut Dataplane) -> Result<Self> {
         let now_s = dataplane.now_s()? as u32;
         let state = adoption::read(dataplane, now_s)?;
@@ -139,13 +138,13 @@ impl Reconciler {
     ///
     /// # Errors
     ///
-    /// The configuration can't be had, or the kernel refused; the tables hold what they held.
+    /// The configuration is not possible, or the kernel rejected a write; the tables are unchanged.
     pub fn apply(&mut self, dataplane: &mut Dataplane, config: &Config) -> Result<Summary> {
         let routes = self.routes.clone();
         self.apply_with_routes(dataplane, config, routes)
     }
 
-    /// Makes the tables hold a configuration, and what is now known about the ways to its backends.
+    /// Makes the tables hold a configuration and the current routes to its backends.
     ///
     /// # Errors
     ///
@@ -201,17 +200,17 @@ impl Reconciler {
         Ok(summary)
     }
 
-    /// The ways to the backends that are in the tables.
+    /// The routes to backends that are in the tables.
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    /// Tells what is now known about the ways to the backends.
+    /// Updates the routes to the backends.
     ///
     /// # Errors
     ///
-    /// The kernel refused; the tables hold what they held.
+    /// The kernel rejected a write; the tables are unchanged.
     pub fn set_routes(&mut self, dataplane: &mut Dataplane, routes: Routes) -> Result<()> {
         if routes == self.routes {
             return Ok(());
@@ -224,12 +223,11 @@ impl Reconciler {
         done
     }
 
-    /// Tells that a backend is healthy, or is not. One that is not gets nothing at once, and has no
-    /// slots. Says what changed.
+    /// Sets whether a backend is healthy. An unhealthy one receives no packets and has no slots.
     ///
     /// # Errors
     ///
-    /// [`ReconcilerError::Unknown`] names; or the kernel refused: the tables hold what they held.
+    /// [`ReconcilerError::Unknown`], or the kernel rejected a write; the tables are unchanged.
     pub fn set_health(
         &mut self,
         dataplane: &mut Dataplane,
@@ -248,12 +246,12 @@ impl Reconciler {
         )
     }
 
-    /// Tells what checks say about members, all in one change. Members that are not there any more
-    /// are passed over: the checks may not know it yet.
+    /// Applies health check results in one change. Unknown members are ignored: the checks may not
+    /// know yet that they are gone.
     ///
     /// # Errors
     ///
-    /// The kernel refused; the tables hold what they held.
+    /// The kernel rejected a write; the tables are unchanged.
     pub fn set_healths(
         &mut self,
         dataplane: &mut Dataplane,
@@ -293,7 +291,7 @@ impl Reconciler {
         }
     }
 
-    /// How many rings were built, and how long that took.
+    /// Number of rings built, and the time that it took.
     #[must_use]
     pub const fn ring_builds(&self) -> (u64, Duration) {
         self.built
@@ -306,7 +304,7 @@ impl Reconciler {
         }
     }
 
-    /// Brings the tables up to date with what is known besides the configuration.
+    /// Updates the tables with current health and routes.
     fn reconcile(&mut self, dataplane: &mut Dataplane) -> Result<Summary> {
         let Some(config) = &self.config else {
             return Ok(Summary::default());
@@ -320,7 +318,7 @@ impl Reconciler {
         Ok(summary)
     }
 
-    /// Makes the tables hold the next state, or what they held before.
+    /// Makes the tables hold the next state, or restores the current one.
     fn commit(&mut self, dataplane: &mut Dataplane, mut next: State) -> Result<()> {
         let staged = install::stage(dataplane, &mut next)?;
         let (from, to) = (self.state.snapshot(), next.snapshot());
@@ -355,26 +353,23 @@ impl Reconciler {
             })
     }
 
-    /// Index of a member in the tables.
     #[must_use]
     pub fn member_index(&self, vip: &str, backend: &str) -> Option<MemberIndex> {
         self.find(vip, backend).ok()
     }
 
-    /// Name of the VIP with this index.
     #[must_use]
     pub fn vip_name(&self, index: u16) -> Option<&str> {
         self.state.vips.get(&index).map(|vip| vip.name.as_str())
     }
 
-    /// Name of the backend with this member index.
     #[must_use]
     pub fn member_name(&self, index: MemberIndex) -> Option<&str> {
         let member = self.state.members.get(&index);
         member.map(|member| member.name.as_str())
     }
 
-    /// How many slots of a VIP's ring are in which state.
+    /// Counts the slots of a VIP's ring by state.
     #[must_use]
     pub fn slot_counts(&self, vip: &str) -> Option<SlotCounts> {
         let mut vips = self.state.vips.values();
@@ -382,19 +377,19 @@ impl Reconciler {
             .map(|state| state.ring.counts())
     }
 
-    /// Members in the tables: those of the configuration, and those that keep flows until they end.
+    /// Number of members in the tables, including removed ones whose flows have not ended.
     #[must_use]
     pub fn member_count(&self) -> usize {
         self.state.members.len()
     }
 
-    /// Names of the backends that have this address, with their VIPs.
+    /// Names of the backends with this address, and their VIPs.
     #[must_use]
     pub fn backends_at(&self, address: IpAddr) -> Vec<String> {
         self.named(|member, _| member.identity.address == address)
     }
 
-    /// Those of them that get their packets by `l2`.
+    /// Names of the `l2` backends with this address, and their VIPs.
     #[must_use]
     pub fn l2_backends_at(&self, address: IpAddr) -> Vec<String> {
         self.named(|member, forward| {
@@ -402,7 +397,7 @@ impl Reconciler {
         })
     }
 
-    /// Backends whose way is known, but not the address that packets to them are sent from.
+    /// Backends with a known route, but without a source address for packets to them.
     #[must_use]
     pub fn without_source(&self) -> Vec<String> {
         self.named(|member, forward| {
@@ -412,7 +407,7 @@ impl Reconciler {
         })
     }
 
-    /// Names of the members that are asked for, by what they are and the way their VIP forwards.
+    /// Names of the members that match, given their VIP's forwarding mode.
     fn named(&self, is_wanted: impl Fn(&MemberState, u8) -> bool) -> Vec<String> {
         let members = self.state.members.values();
         members
@@ -422,13 +417,13 @@ impl Reconciler {
             .collect()
     }
 
-    /// Addresses whose way must be known: of the configuration's backends and of those leaving.
+    /// Addresses that need routes: backends in the configuration and leaving ones.
     #[must_use]
     pub fn backends(&self) -> BTreeSet<IpAddr> {
         self.state.backends()
     }
 
-    /// Addresses that `nat` begins sessions from.
+    /// Source addresses of new `nat` sessions.
     #[must_use]
     pub fn nat_sources(&self) -> BTreeSet<IpAddr> {
         let sources = self.state.sources.values();
@@ -438,7 +433,7 @@ impl Reconciler {
             .collect()
     }
 
-    /// Shares of all members.
+    /// Intended, table and observed shares of all members.
     ///
     /// # Errors
     ///
@@ -448,7 +443,7 @@ impl Reconciler {
     }
 }
 
-/// Refuses changes of what the maps were made with.
+/// Rejects changes of settings that the maps were created with.
 fn check_node(running: &Config, wanted: &Config) -> Result<()> {
     let pairs = [
         (

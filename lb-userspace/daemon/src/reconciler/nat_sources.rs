@@ -1,4 +1,4 @@
-//! The addresses that `nat` is to send from, against those that the host has.
+//! Checks the source addresses of `nat` against the host's addresses.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use nix::ifaddrs::getifaddrs;
 
 use lb_model::config::{Config, Forward};
 
-/// Addresses of `node.nat_source` that are in use, but not among the host's `own`. That is no mistake
-/// by itself: the network may route them here.
+/// Addresses of `node.nat_source` that are used but not among the host's `own` addresses. Not an error:
+/// the network may route them here.
 #[must_use]
-pub fn strangers(config: &Config, own: &[IpAddr]) -> Vec<IpAddr> {
+pub fn foreign_sources(config: &Config, own: &[IpAddr]) -> Vec<IpAddr> {
     let nat = config.vips.iter().filter(|vip| vip.forward == Forward::Nat);
     let backends: Vec<IpAddr> = nat
         .flat_map(|vip| &vip.backends)
@@ -22,20 +22,19 @@ pub fn strangers(config: &Config, own: &[IpAddr]) -> Vec<IpAddr> {
         .collect()
 }
 
-/// What to say of such an address.
 #[must_use]
-pub fn describe(stranger: IpAddr) -> String {
-    let asks = if stranger.is_ipv4() { "ARP" } else { "ND" };
+pub fn describe(address: IpAddr) -> String {
+    let resolution = if address.is_ipv4() { "ARP" } else { "ND" };
     format!(
-        "nat_source {stranger} is no address of this host: nothing answers {asks} for it, and replies of \
-         backends get lost, unless it is routed here"
+        "nat_source {address} is not an address of this host: {resolution} for it goes unanswered and \
+         replies of backends are lost, unless it is routed here"
     )
 }
 
-/// What to say of a configuration on this host, in the network namespace of the calling thread.
+/// Warnings about a configuration, in the network namespace of the calling thread.
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
-    // Without the addresses there is nothing to tell; what hides them hinders more than this.
+    // Whatever prevents listing the addresses is reported elsewhere.
     let Ok(interfaces) = getifaddrs() else {
         return Vec::new();
     };
@@ -46,7 +45,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
         })
         .collect();
-    strangers(config, &own).into_iter().map(describe).collect()
+    foreign_sources(config, &own)
+        .into_iter()
+        .map(describe)
+        .collect()
 }
 
 #[cfg(test)]
@@ -64,9 +66,9 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_used_and_that_the_host_does_not_have_is_told() {
+    fn reports_used_sources_that_the_host_does_not_have() {
         let own = [IpAddr::from([10, 0, 1, 2])];
-        let found = |forward, source| strangers(&config(forward, source), &own);
+        let found = |forward, source| foreign_sources(&config(forward, source), &own);
         assert_eq!(found("nat", "10.0.1.200"), [IpAddr::from([10, 0, 1, 200])]);
         assert!(found("nat", "10.0.1.2").is_empty());
         assert!(found("ipip", "10.0.1.200").is_empty());
@@ -77,10 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_this_host_are_its_own() {
-        let said = warnings(&config("nat", "198.51.100.77"));
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].starts_with("nat_source 198.51.100.77 is no address of this host"));
+    fn accepts_the_addresses_of_this_host() {
+        let found = warnings(&config("nat", "198.51.100.77"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("nat_source 198.51.100.77 is not an address of this host"));
         let mut own = config("nat", "198.51.100.77");
         own.node.nat_sources = vec![[127, 0, 0, 1].into()];
         assert!(warnings(&own).is_empty());

@@ -1,4 +1,4 @@
-//! The same work on many things, by all processors.
+//! Runs the same work on many jobs on all CPUs.
 
 use std::{
     num::NonZero,
@@ -6,21 +6,21 @@ use std::{
     thread,
 };
 
-/// Threads that work at most; more would hardly be faster, and others are there too.
-const MOST: usize = 16;
+/// Maximum number of threads; more would hardly be faster.
+const MAX_THREADS: usize = 16;
 
 static THREADS: LazyLock<usize> = LazyLock::new(|| {
     thread::available_parallelism()
         .map_or(1, NonZero::get)
-        .min(MOST)
+        .min(MAX_THREADS)
 });
 
-/// Does `work` on each job. The results come in any order.
+/// Runs `work` on each job. Results are in no particular order.
 pub(super) fn in_parallel<T: Send, R: Send>(jobs: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let threads = jobs.len().min(*THREADS);
     let jobs = Mutex::new(jobs.into_iter());
     let results = Mutex::new(Vec::new());
-    // Of two statements, so that the lock is not held while one works.
+    // A statement of its own: the lock must not be held during the work.
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
     let drain = || {
         while let Some(job) = next() {
@@ -31,7 +31,7 @@ pub(super) fn in_parallel<T: Send, R: Send>(jobs: Vec<T>, work: impl Fn(T) -> R 
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // One that can't be had leaves more to the others.
+            // If a thread can't be spawned, the others do its part.
             let _ = thread::Builder::new().spawn_scoped(scope, drain);
         }
         drain();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_job_is_done_once() {
+    fn runs_each_job_once() {
         for number in [0, 1, 2, 100] {
             let mut done = in_parallel((0..number).collect(), |job: u32| job * 2);
             done.sort_unstable();

@@ -1,5 +1,4 @@
-//! From one state to the next: what a configuration, a health change or a new way to a backend means
-//! for the tables. Nothing here touches the kernel.
+//! Derives the next state from a configuration, health and routes. Does not touch the kernel.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -24,36 +23,32 @@ use lb_model::{
     transition::RingState,
 };
 
-/// What a change did.
+/// Summary of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// VIPs that are new.
     pub vips_added: Vec<String>,
-    /// VIPs that went, with their connections.
+    /// Their connections are broken.
     pub vips_removed: Vec<String>,
-    /// VIPs that went and came again, because their flows would be in other slots or go another way:
-    /// their connections were broken. With the reason.
+    /// VIPs that were removed and added again, because slots or forwarding of all flows change: their
+    /// connections are broken. With the reason.
     pub vips_replaced: Vec<String>,
-    /// Members that are new.
     pub members_added: u32,
-    /// Members that left; they keep their flows until these end.
+    /// Members that were removed; they keep their flows until these end.
     pub members_leaving: u32,
-    /// Slots that another member has now, of all rings.
+    /// Slots that moved to another member, in all rings.
     pub slots_moved: u32,
-    /// Rings that were swapped.
     pub rings_changed: u32,
-    /// VIPs that spread traffic over all members since: too few are healthy.
+    /// VIPs that entered panic mode.
     pub panics_begun: Vec<String>,
-    /// VIPs that go by the health of their members again.
+    /// VIPs that left panic mode.
     pub panics_ended: Vec<String>,
 }
 
-/// Makes the next state out of one.
 pub(super) struct Plan<'a> {
     before: &'a State,
     config: &'a Config,
     routes: &'a Routes,
-    /// Whether members that are new count as up at once.
+    /// Whether new members count as up.
     presume_up: bool,
     pub(super) next: State,
     pub(super) summary: Summary,
@@ -71,13 +66,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// New members count as up: for a look ahead at what a change is meant to come to.
+    /// New members count as up: for previews of what a change is meant to reach.
     pub(super) const fn presume_up(mut self) -> Self {
         self.presume_up = true;
         self
     }
 
-    /// VIPs and members as the configuration has them.
+    /// Updates VIPs and members to the configuration.
     pub(super) fn configure(mut self) -> Result<Self> {
         self.remove_vips();
         for vip in &self.config.vips {
@@ -87,7 +82,7 @@ impl<'a> Plan<'a> {
         Ok(self)
     }
 
-    /// Entries and rings as VIPs and members ask for.
+    /// Updates entries and rings to VIPs and members.
     pub(super) fn finish(mut self, now_s: u32, rings: &mut RingBuilds) -> Result<(State, Summary)> {
         self.judge_panic();
         self.place_sources()?;
@@ -192,7 +187,7 @@ impl<'a> Plan<'a> {
             };
             if let Some(state) = self.next.members.get_mut(&member) {
                 if vip.health.is_none() {
-                    // Nobody would ever say that it is up again.
+                    // There are no checks that would report it as up.
                     state.healthy = true;
                     state.ramp = Fraction::ALL;
                 } else if state.leaving {
@@ -200,7 +195,7 @@ impl<'a> Plan<'a> {
                 }
                 state.healthy |= self.presume_up && !state.proven;
                 state.leaving = false;
-                state.unnamed = 0;
+                state.unreferenced = 0;
                 state.name.clone_from(&backend.name);
                 state.weight = backend.weight;
                 state.wanted = backend.state;
@@ -222,8 +217,8 @@ impl<'a> Plan<'a> {
             ReconcilerError::Full {
                 what: format!("backend {} of VIP {}", backend.name, vip.name),
                 limit: MAX_MEMBERS,
-                hint: "backends that were removed keep their place until their last flow ends; remove \
-                       some, or wait for that",
+                hint: "removed backends keep their index until their last flow ends; wait for that, or \
+                       remove some",
             }
         })?;
         self.next.last_member = Some(index);
@@ -231,7 +226,7 @@ impl<'a> Plan<'a> {
         *generation = generation.wrapping_add(1);
         let word = control::pack(control::DOWN, family_of(backend.address), *generation);
         let identity = backend.identity();
-        // In a VIP that goes and comes again, what is known of its backends holds on.
+        // Backends of a replaced VIP keep their health.
         let known = self.before.vip_of(&ServiceId::of(vip)).and_then(|before| {
             let index = self.before.member_of(before, &identity)?;
             self.before.members.get(&index)
@@ -243,7 +238,7 @@ impl<'a> Plan<'a> {
             identity,
             weight: 0,
             wanted: BackendState::Up,
-            // Down until its checks say otherwise.
+            // Down until its checks succeed.
             healthy: match known {
                 Some(known) => known.healthy,
                 None => vip.health.is_none() || self.presume_up,
@@ -251,7 +246,7 @@ impl<'a> Plan<'a> {
             proven: known.is_some_and(|known| known.proven),
             ramp: known.map_or(Fraction::ALL, |known| known.ramp),
             leaving: false,
-            unnamed: 0,
+            unreferenced: 0,
             entry: entry::member(index_of_vip, &identity, word, Source::Unknown, 0),
         };
         self.next.members.insert(index, state);
@@ -259,26 +254,26 @@ impl<'a> Plan<'a> {
         Ok(index)
     }
 
-    /// Addresses of the configuration that `nat` sends from to `backend`.
+    /// Configured source addresses of `nat` for a backend.
     fn configured_sources(node: &Node, backend: IpAddr) -> Vec<IpAddr> {
         let all = node.nat_sources.iter().copied();
         all.filter(|source| source.is_ipv4() == backend.is_ipv4())
             .collect()
     }
 
-    /// The address that `nat` sends from to a member; members are spread over those there are.
+    /// The source address of `nat` for a member. Members are spread over the configured addresses.
     fn nat_source(&self, index: MemberIndex, member: &MemberState) -> Option<IpAddr> {
         let backend = member.identity.address;
         let configured = Self::configured_sources(&self.config.node, backend);
         match configured.len() {
-            0 => self.way_source(backend),
+            0 => self.route_source(backend),
             n => configured.get(usize::from(index) % n).copied(),
         }
     }
 
-    /// The host's own address on the way to a backend, unless it is that of a VIP: replies to it would
-    /// be taken for requests.
-    fn way_source(&self, backend: IpAddr) -> Option<IpAddr> {
+    /// The host's own address on the route to a backend, unless it is a VIP: replies to that would be
+    /// taken for requests.
+    fn route_source(&self, backend: IpAddr) -> Option<IpAddr> {
         let source = self.routes.get(&backend)?.as_ref()?.source?;
         let is_vip = self
             .next
@@ -293,14 +288,14 @@ impl<'a> Plan<'a> {
         vip.is_some_and(|vip| vip.entry.forward == forward.code())
     }
 
-    /// Sees to it that every address that `nat` sends from has an index.
+    /// Allocates an index for every source address of `nat`.
     fn place_sources(&mut self) -> Result<()> {
         let mut wanted: BTreeSet<IpAddr> = BTreeSet::new();
         for (&index, member) in &self.next.members {
             if self.forwards(member, Forward::Nat) {
                 wanted.extend(self.nat_source(index, member));
-                // A member whose way is not known for the moment keeps the source that it has.
-                if !self.has_way(member)
+                // A member whose route is unknown for the moment keeps its source.
+                if !self.has_route(member)
                     && let Some(source) = self.next.sources.get(&member.entry.nat_source)
                     && member.entry.source == address_of(source.address).0
                 {
@@ -319,7 +314,7 @@ impl<'a> Plan<'a> {
                 0
             };
             if is_wanted {
-                state.unnamed = 0;
+                state.unreferenced = 0;
             }
         }
         for address in wanted {
@@ -328,7 +323,7 @@ impl<'a> Plan<'a> {
                 ReconcilerError::Full {
                     what: format!("NAT source {address}"),
                     limit: u32::from(NO_NAT_SOURCE),
-                    hint: "name fewer addresses in node.nat_source",
+                    hint: "use fewer addresses in node.nat_source",
                 }
             })?;
             let entry = NatSource {
@@ -340,7 +335,7 @@ impl<'a> Plan<'a> {
             let state = SourceState {
                 address,
                 entry,
-                unnamed: 0,
+                unreferenced: 0,
             };
             self.next.sources.insert(index, state);
         }
@@ -355,7 +350,7 @@ impl<'a> Plan<'a> {
         if self.forwards(member, Forward::Ipip) {
             let configured = self.config.node.encap_source(backend);
             let own = || {
-                let source = self.way_source(backend)?;
+                let source = self.route_source(backend)?;
                 Some(config::Prefix::containing(source, 128))
             };
             return configured
@@ -370,7 +365,7 @@ impl<'a> Plan<'a> {
         source.unwrap_or(Source::Unknown)
     }
 
-    fn has_way(&self, member: &MemberState) -> bool {
+    fn has_route(&self, member: &MemberState) -> bool {
         let route = self.routes.get(&member.identity.address);
         route.is_some_and(Option::is_some)
     }
@@ -390,8 +385,7 @@ impl<'a> Plan<'a> {
     fn member_entry(&self, index: MemberIndex, member: &MemberState) -> Member {
         let old = &member.entry;
         let next_hop = match self.routes.get(&member.identity.address) {
-            // `l2` leaves the VIP's address in the packet: a gateway would route it back here, again and
-            // again.
+            // `l2` keeps the VIP's address in the packet: a gateway would route it back here, in a loop.
             Some(route) => route
                 .filter(|route| route.on_link || !self.forwards(member, Forward::L2))
                 .map_or(0, |route| route.next_hop.pack()),
@@ -408,7 +402,7 @@ impl<'a> Plan<'a> {
         if source != Source::Unknown || old.source == [0; 2] {
             return new;
         }
-        // As long as the way is not known, it is no news about the source.
+        // While the route is unknown, the source stays.
         Member {
             next_hop,
             source: old.source,
@@ -430,7 +424,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Who is to have slots of a VIP.
+    /// The members that should have slots of a VIP.
     fn ring_members(&self, vip: u16) -> Vec<RingMember> {
         let panic = self.next.is_panicking(vip);
         let members = self.next.members_of(vip);
@@ -441,8 +435,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Why a live VIP can't become another one in one step, if so: what finds or forwards its flows is
-/// another.
+/// Why a VIP must be replaced instead of changed, if so: its flows would be found or forwarded
+/// differently.
 fn replaced_for(live: &VipState, wanted: &config::Vip, seed: &HashSeed) -> Option<String> {
     let entry = entry::vip(wanted, seed);
     let (has, new) = (live.ring.slots().len(), wanted.ring_size.get() as usize);
@@ -454,7 +448,7 @@ fn replaced_for(live: &VipState, wanted: &config::Vip, seed: &HashSeed) -> Optio
         return Some(format!("ring_size: {has} → {new}"));
     }
     if live.entry.affinity != entry.affinity {
-        return Some("another affinity".to_owned());
+        return Some("affinity".to_owned());
     }
-    (live.entry.hash_key != entry.hash_key).then(|| "another hash_seed".to_owned())
+    (live.entry.hash_key != entry.hash_key).then(|| "hash_seed".to_owned())
 }

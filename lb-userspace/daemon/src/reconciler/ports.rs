@@ -1,9 +1,9 @@
-//! Ports of `nat` and the host's own sockets must not meet.
+//! Keeps the ports of `nat` and the host's own sockets apart.
 //!
-//! A reply to a session and a packet to a socket of the host look the same when they have the same
-//! address and port. So the ports of `node.nat_ports` are **reserved** (the kernel then gives none
-//! of them to a socket that asks for any port), and a socket that is **bound** to one already is a
-//! reason not to begin to use them. What was reserved is written down, so that `unload` takes back just that.
+//! A reply to a session and a packet to a socket of the host look the same if address and port are
+//! equal. So the ports of `node.nat_ports` are **reserved** (the kernel does not choose them for
+//! sockets any more), and are not taken into use while a socket is **bound** to one of them.
+//! Reservations are recorded, so that `unload` releases just these.
 
 use std::{
     fs, io,
@@ -13,51 +13,38 @@ use std::{
     path::PathBuf,
 };
 
-/// One list for TCP and UDP, IPv4 and IPv6, of this network namespace.
+/// One list per network namespace, for TCP and UDP, IPv4 and IPv6.
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Ports, and nothing but ports.
 pub type PortRange = RangeInclusive<u16>;
 
-/// Something about the host's ports failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// A socket is bound to a port of `nat`.
     #[error(
         "{protocol} socket {address} of this host is bound to a port of node.nat_ports \
-         ({}-{}), which `nat` uses on the same address: end it (`ss -anp 'sport = :{}'` names the \
-         process), or choose other nat_ports",
+         ({}-{}), which `nat` uses on the same address: stop the process (`ss -anp 'sport = :{}'` \
+         names it), or choose other nat_ports",
         range.start(), range.end(), address.port()
     )]
     Bound {
         /// `tcp` or `udp`.
         protocol: &'static str,
-        /// What it is bound to.
         address: SocketAddr,
-        /// The ports of `nat`.
         range: PortRange,
     },
-    /// A file can't be read or written.
-    #[error("{operation} {}: {source}", path.display())]
+    #[error("can't {operation} {}: {source}", path.display())]
     File {
-        /// What was tried.
         operation: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// A list of ports is none.
-    #[error("{RESERVED} has {text:?}, which is no list of ports")]
-    NotAList {
-        /// The text.
-        text: String,
-    },
+    #[error("{RESERVED} is {text:?}, which is not a list of ports")]
+    NotAList { text: String },
 }
 
 type Result<T> = std::result::Result<T, PortError>;
 
-/// Reads a list as the kernel writes it: `1-3,5`.
+/// Parses a list in the kernel's format: `1-3,5`.
 fn parse_list(text: &str) -> Option<Vec<PortRange>> {
     let items = text.trim().split(',').filter(|item| !item.is_empty());
     items
@@ -99,7 +86,7 @@ fn show_list(ranges: &[PortRange]) -> String {
     items.collect::<Vec<_>>().join(",")
 }
 
-/// `there` with `ours`; and what of `ours` was not in `there`.
+/// The union of `there` and `ours`, and the part of `ours` that was not in `there`.
 fn merge(there: &[PortRange], ours: &[PortRange]) -> (Vec<PortRange>, Vec<PortRange>) {
     let (there, ours) = (to_set(there), to_set(ours));
     let both: Vec<bool> = there.iter().zip(&ours).map(|(a, b)| *a || *b).collect();
@@ -125,7 +112,7 @@ fn file_error(
     }
 }
 
-/// Ports that the kernel gives to no socket by itself.
+/// Ports that the kernel does not choose for sockets.
 ///
 /// # Errors
 ///
@@ -135,21 +122,21 @@ pub fn read_reserved() -> Result<Vec<PortRange>> {
     parse_list(&text).ok_or(PortError::NotAList { text })
 }
 
-/// Where it is written down what we reserved in this network namespace. Both the reservation and the
-/// note are gone after a reboot.
-fn note() -> Result<PathBuf> {
+/// The record of our reservations in this network namespace. A reboot removes both the reservations
+/// and the record.
+fn record_path() -> Result<PathBuf> {
     const NAMESPACE: &str = "/proc/self/ns/net";
     let namespace = fs::metadata(NAMESPACE).map_err(file_error("read", NAMESPACE))?;
     let name = format!("reserved-ports-{}", namespace.ino());
     Ok(PathBuf::from("/run/evenkeel").join(name))
 }
 
-fn read_note(path: &PathBuf) -> Vec<PortRange> {
+fn read_record(path: &PathBuf) -> Vec<PortRange> {
     let text = fs::read_to_string(path).unwrap_or_default();
     parse_list(&text).unwrap_or_default()
 }
 
-/// Reserves ports, besides those that are reserved already.
+/// Reserves ports in addition to those reserved already.
 ///
 /// # Errors
 ///
@@ -160,38 +147,38 @@ pub fn reserve(range: &PortRange) -> Result<()> {
     if added.is_empty() {
         return Ok(());
     }
-    let note = note()?;
-    let (noted, _) = merge(&read_note(&note), &added);
-    if let Some(folder) = note.parent() {
+    let record = record_path()?;
+    let (recorded, _) = merge(&read_record(&record), &added);
+    if let Some(folder) = record.parent() {
         fs::create_dir_all(folder).map_err(file_error("create", folder))?;
     }
-    // The note comes first: better a note too many than ports that nobody gives back.
-    fs::write(&note, show_list(&noted)).map_err(file_error("write", &note))?;
+    // The record first: without it, the ports would never be released.
+    fs::write(&record, show_list(&recorded)).map_err(file_error("write", &record))?;
     fs::write(RESERVED, show_list(&both)).map_err(file_error("write", RESERVED))
 }
 
-/// Takes back what [`reserve`] reserved.
+/// Releases the ports that [`reserve`] reserved.
 ///
 /// # Errors
 ///
 /// The list can't be read or written.
 pub fn release() -> Result<()> {
-    let note = note()?;
-    let ours = read_note(&note);
+    let record = record_path()?;
+    let ours = read_record(&record);
     if !ours.is_empty() {
         let left = subtract(&read_reserved()?, &ours);
-        // The kernel takes an empty line as an empty list.
+        // The kernel reads an empty line as an empty list.
         fs::write(RESERVED, show_list(&left) + "\n").map_err(file_error("write", RESERVED))?;
     }
-    match fs::remove_file(&note) {
+    match fs::remove_file(&record) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(file_error("remove", &note)(error))
+            Err(file_error("remove", &record)(error))
         }
         _ => Ok(()),
     }
 }
 
-/// Reads an address as `/proc/net/tcp` has it: words in the machine's order, port as a number.
+/// Parses an address in the format of `/proc/net/tcp`: words in host order, port as a number.
 fn parse_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -211,10 +198,10 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// State of a TCP socket that is closed and only waits for late packets.
+/// The state TCP_TIME_WAIT.
 const TIME_WAIT: &str = "06";
 
-/// Addresses of a table of `/proc/net` that sockets are bound to.
+/// Addresses that the sockets of a table in `/proc/net` are bound to.
 fn bound(table: &str) -> impl Iterator<Item = SocketAddr> + '_ {
     table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
@@ -224,8 +211,8 @@ fn bound(table: &str) -> impl Iterator<Item = SocketAddr> + '_ {
     })
 }
 
-/// Whether a socket bound to `socket` gets packets to a port of `range` at one of `addresses`.
-/// A socket bound to `::` gets IPv4 packets as well, unless it is told not to, which can't be seen.
+/// Whether a socket bound to `socket` receives packets to a port of `range` at one of `addresses`. A
+/// socket bound to `::` is assumed to receive IPv4 packets, since IPV6_V6ONLY can't be seen.
 fn meets(socket: &SocketAddr, addresses: &[IpAddr], range: &PortRange) -> bool {
     let same = |address: &IpAddr| {
         socket.ip() == *address
@@ -234,7 +221,7 @@ fn meets(socket: &SocketAddr, addresses: &[IpAddr], range: &PortRange) -> bool {
     range.contains(&socket.port()) && addresses.iter().any(same)
 }
 
-/// Refuses when a socket of this host is bound to a port of `nat`.
+/// Checks that no socket of this host is bound to a port of `nat`.
 ///
 /// # Errors
 ///
@@ -248,7 +235,7 @@ pub fn check_sockets(addresses: &[IpAddr], range: &PortRange) -> Result<()> {
     ] {
         let table = match fs::read_to_string(path) {
             Ok(table) => table,
-            // A host without IPv6.
+            // The host has no IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(file_error("read", path)(error)),
         };
@@ -274,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_merged_and_taken_apart_again() {
+    fn merges_and_subtracts_lists() {
         let (both, added) = merge(&list("80,100-110\n"), &list("105-120"));
         assert_eq!(show_list(&both), "80,100-120");
         assert_eq!(show_list(&added), "111-120");
@@ -289,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_added_can_be_taken_back(
+        fn subtracting_what_was_added_restores_the_list(
             there in prop::collection::vec((0u16..60000, 0u16..500), 0..8),
             ours in prop::collection::vec((0u16..60000, 0u16..500), 0..8),
         ) {
@@ -309,7 +296,7 @@ mod tests {
         \x20  2: 0200000A:4E22 0300000A:0050 06 00000000:00000000\n";
 
     #[test]
-    fn sockets_are_read_from_the_kernels_table() {
+    fn parses_the_kernels_socket_table() {
         let sockets: Vec<_> = bound(TCP).map(|socket| socket.to_string()).collect();
         assert_eq!(sockets, ["127.0.0.1:20000", "0.0.0.0:20001"]);
         let v6 = parse_address("B80D0120000000000000000001000000:01BB").unwrap();
@@ -317,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_on_the_address_or_on_all_meet() {
+    fn matches_sockets_on_the_address_or_any_address() {
         let node = ["10.0.0.2".parse().unwrap()];
         let socket = |text: &str| text.parse().unwrap();
         assert!(meets(&socket("0.0.0.0:20001"), &node, &(20_000..=30_000)));

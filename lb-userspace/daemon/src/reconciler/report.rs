@@ -1,4 +1,4 @@
-//! How VIPs and members stand, for those who show it: no table is read.
+//! The state of VIPs and members for the rest of the controller. Reads no map.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -18,51 +18,40 @@ use lb_model::{
     transition::{RingState, SlotCounts},
 };
 
-/// How a VIP stands.
 #[derive(Clone, Debug)]
 pub struct VipReport {
-    /// Its index in the tables.
     pub index: u16,
-    /// Its name.
     pub name: String,
-    /// Its address, port and protocol.
     pub service: ServiceId,
-    /// Its way to forward, as the table has it.
+    /// Forwarding mode, as in the table.
     pub forward: u8,
-    /// Whether too few are healthy and traffic is spread over all.
+    /// Whether it is in panic mode: too few members are healthy, and all get traffic.
     pub panic: bool,
-    /// Slots of its ring.
     pub slots: u32,
-    /// How many of them are in which state.
+    /// Slots by state.
     pub counts: SlotCounts,
-    /// Its members, in the order of their indexes.
+    /// In the order of their indexes.
     pub members: Vec<MemberReport>,
 }
 
-/// How a member stands.
 #[derive(Clone, Debug)]
 pub struct MemberReport {
-    /// Its index in the tables.
     pub index: MemberIndex,
-    /// Generation of the index.
     pub generation: u32,
-    /// Name of the backend.
     pub name: String,
-    /// Address and port.
     pub identity: Identity,
-    /// What the operator wants of it.
+    /// Configured state.
     pub wanted: BackendState,
-    /// Whether it counts as healthy.
     pub healthy: bool,
-    /// Whether its checks have said something.
+    /// Whether there has been a health check result.
     pub proven: bool,
-    /// Whether it is not in the configuration any more.
+    /// Whether it was removed from the configuration.
     pub leaving: bool,
-    /// The configured weight.
+    /// Configured weight.
     pub weight: u32,
-    /// The weight in force; 0: no slots.
+    /// Weight in force; 0: no slots.
     pub effective_weight: u32,
-    /// The way to it, if there is one.
+    /// None if there is no route.
     pub next_hop: Option<NextHop>,
     /// Weight over the sum of the eligible weights.
     pub intended_share: f64,
@@ -169,7 +158,7 @@ impl Reconciler {
         grouped
     }
 
-    /// Whether the way to the address is known.
+    /// Whether there is a route to the address.
     #[must_use]
     pub fn has_route_to(&self, address: IpAddr) -> bool {
         self.routes.get(&address).is_some_and(Option::is_some)

@@ -1,22 +1,16 @@
-//! Shares: what was asked for, what the table gives, what was counted.
+//! Intended, table and observed shares of members.
 
 use serde::Serialize;
 
 use super::{error::Result, state::State};
 use lb_dataplane::Dataplane;
 
-/// One member's part of its VIP.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MemberShare {
-    /// Name of the VIP.
     pub vip: String,
-    /// Name of the backend.
     pub backend: String,
-    /// Packets sent to it.
     pub packets: u64,
-    /// Bytes of these.
     pub bytes: u64,
-    /// New flows.
     pub new_flows: u64,
     /// Weight over the sum of weights of the VIP's eligible members.
     pub intended_share: f64,
@@ -34,7 +28,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
     }
 }
 
-/// The shares of all members, VIP by VIP, in the order of their indexes.
+/// The shares of all members, by VIP and index.
 pub(super) fn shares(state: &State, dataplane: &Dataplane) -> Result<Vec<MemberShare>> {
     let mut shares = Vec::new();
     for (&vip_index, vip) in &state.vips {

@@ -1,7 +1,7 @@
-//! What the controller believes the tables hold: VIPs, members, NAT sources and their indexes.
+//! The state that the tables should hold: VIPs, members, NAT sources and their indexes.
 //!
-//! A [`State`] is a value. A change makes another one out of it ([`super::plan`]), which is then
-//! brought into the kernel ([`super::install`]); if that fails, the old value is still there.
+//! A [`State`] is a value. A change derives a new one from it ([`super::plan`]), which is then installed
+//! in the kernel ([`super::install`]). If that fails, the old value is still there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,19 +26,16 @@ use lb_model::{
     transition::RingState,
 };
 
-/// What makes a VIP the same VIP in two configurations.
+/// Identifies a VIP across configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
-    /// Its address.
     pub address: IpAddr,
-    /// Its port; 0 for any.
+    /// 0 for any port.
     pub port: u16,
-    /// Its protocol.
     pub protocol: Protocol,
 }
 
 impl ServiceId {
-    /// That of a VIP of the configuration.
     #[must_use]
     pub const fn of(vip: &config::Vip) -> Self {
         Self {
@@ -54,21 +51,21 @@ impl ServiceId {
     }
 }
 
-/// A VIP that is in the tables.
+/// A VIP in the tables.
 #[derive(Clone, Debug)]
 pub(super) struct VipState {
     pub(super) name: String,
     pub(super) service: ServiceId,
-    /// Its entry, with the ring that it has.
+    /// Its entry, with its current ring.
     pub(super) entry: Vip,
     pub(super) ring: Arc<RingState>,
-    /// What the ring was built of.
+    /// The members that the ring was built for.
     pub(super) built_of: Vec<RingMember>,
-    /// How its members are checked, as far as the ring depends on it; none: they count as up.
+    /// None without health checks: members count as up.
     pub(super) panic_threshold: Option<Fraction>,
-    /// Whether too few members are healthy, and all get traffic.
+    /// Whether it is in panic mode.
     pub(super) panic: bool,
-    /// Whether the ring differs from the image that the entry names.
+    /// Whether the ring differs from the entry's image.
     pub(super) dirty: bool,
 }
 
@@ -78,7 +75,7 @@ impl VipState {
     }
 }
 
-/// A member that is in the tables.
+/// A member in the tables.
 #[derive(Clone, Debug)]
 pub(super) struct MemberState {
     pub(super) name: String,
@@ -87,40 +84,40 @@ pub(super) struct MemberState {
     pub(super) weight: u32,
     pub(super) wanted: BackendState,
     pub(super) healthy: bool,
-    /// Whether its checks have said something, or a running data path did when it was adopted.
+    /// Whether its health is known, from a check or from the adopted tables.
     pub(super) proven: bool,
-    /// The part of its weight that is in force: less than all while it starts slowly.
+    /// Fraction of its weight in force: below 1 during slow start.
     pub(super) ramp: Fraction,
-    /// Not in the configuration any more: it keeps its flows, and goes when there are none.
+    /// Removed from the configuration: keeps its flows, and is freed when they have ended.
     pub(super) leaving: bool,
-    /// How many times in a row nothing was found that names it.
-    pub(super) unnamed: u8,
+    /// How many times in a row it was found unreferenced.
+    pub(super) unreferenced: u8,
     pub(super) entry: Member,
 }
 
 impl MemberState {
-    /// Whether it would have slots if it were healthy.
+    /// Whether it would have slots if healthy.
     pub(super) fn is_wanted(&self) -> bool {
         !self.leaving && self.wanted == BackendState::Up && self.weight > 0
     }
 
-    /// Whether it is to have slots; `panic`: its VIP does not ask who is healthy.
+    /// Whether it should have slots; `panic`: its VIP is in panic mode.
     pub(super) fn is_eligible(&self, panic: bool) -> bool {
         self.is_wanted() && (self.healthy || panic)
     }
 
-    /// The weight in force: one at least, for a member that has a weight at all.
+    /// The weight in force: at least one, unless the weight is 0.
     pub(super) fn effective_weight(&self) -> u32 {
         let part = u64::from(self.weight) * u64::from(self.ramp.millionths());
         let all = u64::from(Fraction::ALL.millionths());
-        // Not more than the weight, which fits.
+        // At most the weight, which fits.
         (part.div_ceil(all) as u32).max(self.weight.min(1))
     }
 
     pub(super) fn ring_member(&self, member: MemberIndex, panic: bool) -> RingMember {
         RingMember {
             identity: self.identity,
-            // Nobody is spared in a panic.
+            // Panic mode ignores slow start.
             weight: if panic {
                 self.weight
             } else {
@@ -130,7 +127,7 @@ impl MemberState {
         }
     }
 
-    /// The control word that it is to have.
+    /// The control word that it should have.
     pub(super) fn control(&self, panic: bool) -> u64 {
         let now = self.entry.control;
         if self.leaving {
@@ -146,24 +143,23 @@ impl MemberState {
     }
 }
 
-/// An address that `nat` sends from.
+/// A source address of `nat`.
 #[derive(Clone, Debug)]
 pub(super) struct SourceState {
     pub(super) address: IpAddr,
-    /// Its entry; no ports: no new sessions.
+    /// Its entry; without ports it gets no new sessions.
     pub(super) entry: NatSource,
-    pub(super) unnamed: u8,
+    pub(super) unreferenced: u8,
 }
 
-/// Everything.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) vips: BTreeMap<u16, VipState>,
     pub(super) members: BTreeMap<MemberIndex, MemberState>,
     pub(super) sources: BTreeMap<u16, SourceState>,
-    /// Generation that was last used at each member index.
+    /// Last generation at each member index.
     pub(super) generations: Vec<u32>,
-    /// What was given away last.
+    /// The indexes allocated last.
     pub(super) last_vip: Option<u16>,
     pub(super) last_member: Option<MemberIndex>,
 }
@@ -225,13 +221,13 @@ impl State {
         all.filter(move |(_, member)| member.vip == vip)
     }
 
-    /// Whether a VIP does not ask who is healthy.
+    /// Whether a VIP is in panic mode.
     pub(super) fn is_panicking(&self, vip: u16) -> bool {
         self.vips.get(&vip).is_some_and(|vip| vip.panic)
     }
 
-    /// Whether fewer members of a VIP are healthy than it asks for. Not before all have been checked:
-    /// what is not known is no reason to panic.
+    /// Whether a VIP must be in panic mode: fewer members are healthy than its threshold. Never before
+    /// all have been checked.
     pub(super) fn must_panic(&self, vip: u16) -> bool {
         let Some(threshold) = self.vips.get(&vip).and_then(|vip| vip.panic_threshold) else {
             return false;
@@ -254,7 +250,6 @@ impl State {
             .map(|(index, _)| index)
     }
 
-    /// The entries of all tables.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut services = BTreeMap::<ServiceKey, u64>::new();
         for (&index, vip) in &self.vips {
@@ -282,7 +277,7 @@ impl State {
         }
     }
 
-    /// Addresses that must be reached: those of all members.
+    /// Addresses of all members.
     pub(super) fn backends(&self) -> BTreeSet<IpAddr> {
         let addresses = self.members.values().map(|member| member.identity.address);
         addresses.collect()

@@ -1,4 +1,4 @@
-//! The planning, without a kernel: which indexes are given to whom.
+//! Tests of planning, without a kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ fn routes() -> Routes {
         .collect()
 }
 
-/// Plans, and pretends that the images were staged.
+/// Plans as if the rings were staged.
 fn next(state: &State, config: &Config) -> Result<(State, Summary), ReconcilerError> {
     let routes = routes();
     let (mut next, summary) = Plan::new(state, config, &routes)
@@ -88,8 +88,7 @@ fn names(state: &State) -> Names {
 }
 
 proptest! {
-    /// A member keeps its index as long as its VIP is there, in the configuration or not; no index
-    /// and generation is ever given twice.
+    /// A member keeps its index as long as its VIP exists; no index and generation is used twice.
     #[test]
     fn indexes_are_stable_and_never_shared(
         configs in prop::collection::vec(
@@ -133,9 +132,8 @@ fn one(vip: &str) -> Config {
     ))
 }
 
-/// What is found by other keys, in other slots or another way goes and comes again, at once.
 #[test]
-fn what_would_lose_every_flow_replaces_the_vip_and_says_so() {
+fn replaces_a_vip_whose_flows_would_all_move() {
     let (state, _) = next(&State::default(), &one("forward = \"l2\"")).unwrap();
     let mut other_seed = one("forward = \"l2\"");
     other_seed.node.hash_seed = config::HashSeed::new([1; 16]);
@@ -147,9 +145,9 @@ fn what_would_lose_every_flow_replaces_the_vip_and_says_so() {
         ),
         (
             one("forward = \"l2\"\naffinity = \"source\""),
-            "v (another affinity)",
+            "v (affinity)",
         ),
-        (other_seed, "v (another hash_seed)"),
+        (other_seed, "v (hash_seed)"),
     ] {
         let (after, summary) = next(&state, &config).unwrap();
         assert_eq!(summary.vips_replaced, [why]);
@@ -165,14 +163,13 @@ fn what_would_lose_every_flow_replaces_the_vip_and_says_so() {
         let (before, after) = (state.snapshot().services, after.snapshot().services);
         assert!(
             before.keys().eq(after.keys()),
-            "the services stay, and name another VIP"
+            "the services stay and refer to the new VIP"
         );
     }
 }
 
-/// Its backends are the same servers: they serve on, and need not be proven again.
 #[test]
-fn a_vip_that_is_replaced_keeps_the_health_of_its_backends() {
+fn keeps_the_health_of_the_backends_of_a_replaced_vip() {
     let checked = |vip: &str| {
         let mut config = one(vip);
         config.vips[0].health = parse(
@@ -196,9 +193,9 @@ fn a_vip_that_is_replaced_keeps_the_health_of_its_backends() {
     }
 }
 
-/// The data path asks an address which protocols have a service there, where a fragment has no ports.
+/// The data path looks up the protocols of an address for fragments, which have no ports.
 #[test]
-fn an_address_names_the_protocols_that_it_serves() {
+fn address_entries_list_the_protocols_of_their_services() {
     for protocols in [&["tcp"][..], &["udp"], &["tcp", "udp"]] {
         let vips = protocols.iter().map(|protocol| {
             format!(
@@ -222,7 +219,7 @@ fn an_address_names_the_protocols_that_it_serves() {
 }
 
 #[test]
-fn a_source_that_is_a_vips_address_is_not_used() {
+fn does_not_use_a_vip_address_as_source() {
     let config = one("forward = \"nat\"");
     let mut routes = routes();
     for route in routes.values_mut().flatten() {
@@ -242,7 +239,7 @@ fn a_source_that_is_a_vips_address_is_not_used() {
 }
 
 #[test]
-fn a_way_through_a_gateway_is_none_for_l2() {
+fn rejects_gateway_routes_for_l2() {
     let mut routes = routes();
     for route in routes.values_mut().flatten() {
         route.on_link = false;
@@ -260,7 +257,7 @@ fn a_way_through_a_gateway_is_none_for_l2() {
 }
 
 #[test]
-fn what_is_not_known_about_a_way_changes_nothing() {
+fn keeps_entries_while_a_route_is_unknown() {
     let config = one("forward = \"ipip\"");
     let (state, _) = next(&State::default(), &config).unwrap();
     let plan = |routes: &Routes| {

@@ -23,8 +23,8 @@ pub(in super::super) fn node(host: &Host, config: &Config, findings: &mut Findin
 /// The addresses that `nat` sends from.
 fn sources(host: &Host, config: &Config, findings: &mut Findings) {
     let own: Vec<IpAddr> = host.addresses.iter().map(|(_, address)| *address).collect();
-    let strangers = nat_sources::strangers(config, &own);
-    for &address in &strangers {
+    let foreign = nat_sources::foreign_sources(config, &own);
+    for &address in &foreign {
         findings.warn(
             "nat source",
             &address.to_string(),
@@ -36,7 +36,7 @@ fn sources(host: &Host, config: &Config, findings: &mut Findings) {
             ),
         );
     }
-    if strangers.is_empty() {
+    if foreign.is_empty() {
         let text = "addresses that `nat` sends from are this host's";
         findings.ok("nat source", HOST, text);
     }

@@ -105,10 +105,10 @@ fn a_plan_tells_its_warnings() {
         verdict: PlanVerdict::Allowed,
         vips: Vec::new(),
         other: Vec::new(),
-        warnings: vec!["nat_source 10.0.1.200 is no address of this host".into()],
+        warnings: vec!["nat_source 10.0.1.200 is not an address of this host".into()],
     };
     let text = plan::plan(plain(80), &warned);
-    let expected = "warning: nat_source 10.0.1.200 is no address of this host\n\n";
+    let expected = "warning: nat_source 10.0.1.200 is not an address of this host\n\n";
     assert!(text.starts_with(expected), "{text}");
 }
 

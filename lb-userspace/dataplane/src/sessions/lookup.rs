@@ -1,27 +1,27 @@
-//! Single entries, looked up as the data path does and left as they are: for `explain`.
+//! Looks up single sessions as the data path does, for `explain`.
 
 use lb_common::nat::{NatFlow, NatKey, NatReply, NatSource, Pattern, REPLY};
 
-use super::{
-    Members, Sessions,
+use super::Sessions;
+use crate::{
+    Members,
     catalog::name,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
     is_missing,
     mapping::{Mapped, Plain},
 };
 
-/// An entry of a session.
+/// One of a session's two entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionEntry {
-    /// What is done with packets that match.
     pub flow: NatFlow,
-    /// Whether the session has not been answered and followed yet.
+    /// Whether the session is not confirmed by packets in both directions yet.
     pub embryonic: bool,
 }
 
 impl Sessions {
-    /// The entry that a packet with this key meets, if there is one. Does not count as a use of it. What
-    /// an established session leaves to the tables of members and of NAT sources is looked up there.
+    /// The entry for a packet with this key, without refreshing it. Entries of established sessions
+    /// are completed from the members and NAT sources that they refer to.
     pub fn find(
         &self,
         key: &NatKey,
