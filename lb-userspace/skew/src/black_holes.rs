@@ -113,7 +113,6 @@ impl Batches {
 pub(super) struct BlackHoles {
     members: Vec<MemberReplies>,
     in_minute: u32,
-    any: bool,
 }
 
 /// Packets per new flow over all members.
@@ -205,8 +204,7 @@ impl BlackHoles {
     }
 
     pub(super) fn raised(&self) -> impl Iterator<Item = (usize, &BlackHole)> {
-        let members = if self.any { &*self.members } else { &[] };
-        members
+        self.members
             .iter()
             .enumerate()
             .filter_map(|(member, replies)| Some((member, replies.black_hole.as_ref()?)))
@@ -233,12 +231,10 @@ impl BlackHoles {
         let wanted = thresholds.evidence(step.eligible);
         self.in_minute += 1;
         let minute_is_full = self.in_minute >= 60;
-        self.any = false;
         for (member, (replies, counts)) in self.members.iter_mut().zip(&step.members).enumerate() {
             replies.observe(counts, member, &others, wanted, step);
             replies.update_baseline(counts, minute_is_full);
             replies.update_state(counts, wanted, step);
-            self.any |= replies.black_hole.is_some();
         }
         if minute_is_full {
             self.in_minute = 0;

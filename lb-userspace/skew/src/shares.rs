@@ -251,6 +251,24 @@ impl Shares {
         }
     }
 
+    /// Table share, and share of the flows, of the members with a finding.
+    fn explained(&self, step: &Step, thresholds: &Thresholds) -> (f64, f64) {
+        let mut share = 0.0;
+        let mut flows = 0.0;
+        for (member, raised) in self.raised() {
+            let recent = self.short_window.sum(member);
+            // The short window is not usable while it still includes time before the fault.
+            let ratio = if step.now_s - raised.since_s < 2.0 * f64::from(thresholds.short_s) {
+                raised.ratio()
+            } else {
+                recent.observed / recent.expected_max.max(1.0)
+            };
+            share += step.members[member].share;
+            flows += step.members[member].share * ratio;
+        }
+        (share, flows)
+    }
+
     /// Selects the candidates that explain the deviation: the strongest first, then those that still deviate from the
     /// shares that it leaves for the others.
     fn explaining(
@@ -260,19 +278,7 @@ impl Shares {
         thresholds: &Thresholds,
         wanted: f64,
     ) -> Vec<Candidate> {
-        let mut share = 0.0;
-        let mut flows = 0.0;
-        for (member, raised) in self.raised() {
-            let short_window = self.short_window.sum(member);
-            // The short window is not usable while it still includes time before the fault.
-            let ratio = if step.now_s - raised.since_s < 2.0 * f64::from(thresholds.short_s) {
-                raised.ratio()
-            } else {
-                short_window.observed / short_window.expected_max.max(1.0)
-            };
-            share += step.members[member].share;
-            flows += step.members[member].share * ratio;
-        }
+        let (mut share, mut flows) = self.explained(step, thresholds);
         let mut chosen = Vec::new();
         while !candidates.is_empty() && share < 0.999 {
             let left = ((1.0 - flows) / (1.0 - share)).max(0.01);

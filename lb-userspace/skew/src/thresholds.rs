@@ -77,9 +77,14 @@ impl Thresholds {
     /// The share above which a member that should have `reference` is a concentration.
     #[must_use]
     pub fn concentrated(&self, reference: f64) -> f64 {
-        let more = reference * (self.concentration - 1.0);
-        reference + more.min((1.0 - reference) / 2.0)
+        multiple_of(reference, self.concentration)
     }
+}
+
+/// `times` a share, but at most the share plus half of what the others should get.
+pub(super) fn multiple_of(share: f64, times: f64) -> f64 {
+    let more = share * (times - 1.0);
+    share + more.min((1.0 - share) / 2.0)
 }
 
 /// Cumulative sums of each member: two sizes of overload, two of starvation.

@@ -11,6 +11,7 @@
 use super::{
     Thresholds,
     counts::{MemberCounts, Step, rearranged},
+    thresholds::multiple_of,
 };
 
 /// Observations over which the current rate is averaged.
@@ -87,7 +88,6 @@ pub(super) struct Volume {
     members: Vec<MemberVolume>,
     total: [f64; 2],
     past_flows: f64,
-    any: bool,
 }
 
 impl Volume {
@@ -96,8 +96,7 @@ impl Volume {
     }
 
     pub(super) fn heavy(&self, unit: Unit) -> impl Iterator<Item = (usize, &RaisedVolume)> {
-        let members = if self.any { &*self.members } else { &[] };
-        members
+        self.members
             .iter()
             .enumerate()
             .filter_map(move |(member, loads)| {
@@ -130,7 +129,6 @@ impl Volume {
                 self.total[unit as usize] += test.now;
             }
         }
-        self.any = false;
         for member in 0..self.members.len() {
             for unit in Unit::ALL {
                 let idle = self.members[member].units[unit as usize].score == 0;
@@ -139,8 +137,7 @@ impl Volume {
                     continue;
                 }
                 let load = self.load(unit, member, step);
-                let more = load.expected_share * (thresholds.volume_ratio - 1.0);
-                let limit = load.expected_share + more.min((1.0 - load.expected_share) / 2.0);
+                let limit = multiple_of(load.expected_share, thresholds.volume_ratio);
                 let exceeds =
                     step.eligible > 1 && load.rate >= floor && load.observed_share > limit;
                 let largest = rate_of_largest(flows, member, unit);
@@ -153,7 +150,6 @@ impl Volume {
                 };
                 let test = &mut self.members[member].units[unit as usize];
                 test.update(votes, step.now_s, thresholds.volume_s);
-                self.any |= test.heavy.is_some();
             }
         }
     }

@@ -5,6 +5,7 @@ use lb_skew::{Cause, Detector, Thresholds};
 use super::{
     clients::Failure,
     scenario::Scenario,
+    trials::{quantile, sort},
     world::{Setting, World},
 };
 
@@ -70,20 +71,13 @@ pub fn run(trials: usize, seed: u64) -> Vec<Line> {
                 let mut times_s: Vec<Option<f64>> = (0..trials as u64)
                     .map(|trial| detection_time(setting, failure, seed ^ (number << 32) ^ trial))
                     .collect();
-                times_s.sort_by(|a, b| {
-                    a.unwrap_or(f64::INFINITY)
-                        .total_cmp(&b.unwrap_or(f64::INFINITY))
-                });
-                let quantile = |part: f64| {
-                    let place = (part * trials as f64).ceil() as usize;
-                    times_s[place.clamp(1, trials) - 1]
-                };
+                sort(&mut times_s);
                 lines.push(Line {
                     scenario: scenario.name(),
                     failure,
                     flows_per_s,
-                    median_s: quantile(0.5),
-                    p99_s: quantile(0.99),
+                    median_s: quantile(&times_s, 0.5),
+                    p99_s: quantile(&times_s, 0.99),
                 });
             }
         }

@@ -1,19 +1,12 @@
 //! Traffic without a fault: false alarms of each rule.
 
-use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
-
 use lb_skew::Thresholds;
 use serde::Serialize;
 
 use super::{
     rules::{Rule, RuleKind},
     scenario::{DAY_S, Scenario},
+    trials::in_parallel,
     world::{Setting, World},
 };
 
@@ -195,28 +188,24 @@ fn simulate(
 /// If a thread of the simulation panicked.
 pub fn run(scenarios: &[Scenario], days: f64, seed: u64, log: impl Fn(&str) + Sync) -> Vec<Line> {
     let simulations = simulations(scenarios, days, seed);
-    let next = AtomicUsize::new(0);
-    let lines = Mutex::new(empty(scenarios));
-    let workers = thread::available_parallelism().map_or(2, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(simulation) = simulations.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let kinds = if simulation.all_rules {
-                        &RuleKind::ALL[..]
-                    } else {
-                        &RuleKind::ALL[..1]
-                    };
-                    let alarms = simulate(simulation, kinds, &log);
-                    let mut lines = lines.lock().expect("no thread panicked");
-                    for (kind, alarms) in kinds.iter().zip(alarms) {
-                        add_alarms(&mut lines, simulation, *kind, alarms);
-                    }
-                }
-            });
-        }
+    let rules = |simulation: &Simulation| {
+        let number = if simulation.all_rules {
+            RuleKind::ALL.len()
+        } else {
+            1
+        };
+        &RuleKind::ALL[..number]
+    };
+    let alarms = in_parallel(&simulations, |_, simulation| {
+        simulate(simulation, rules(simulation), &log)
     });
-    lines.into_inner().expect("no thread panicked")
+    let mut lines = empty(scenarios);
+    for (simulation, alarms) in simulations.iter().zip(alarms) {
+        for (kind, alarms) in rules(simulation).iter().zip(alarms) {
+            add_alarms(&mut lines, simulation, *kind, alarms);
+        }
+    }
+    lines
 }
 
 fn empty(scenarios: &[Scenario]) -> Vec<Line> {

@@ -18,5 +18,6 @@ pub mod scenario;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod volume;
 pub mod world;

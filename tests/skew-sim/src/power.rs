@@ -1,19 +1,12 @@
 //! A member at a multiple of its share: time to detection by each rule.
 
-use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
-
 use serde::Serialize;
 
 use super::{
     random::Random,
     rules::{Rule, RuleKind},
     scenario::Scenario,
+    trials::{in_parallel, quantile, sort},
     world::{Setting, World},
 };
 
@@ -150,29 +143,17 @@ fn detection_times(case: &FaultCase, kinds: &[RuleKind], seed: u64) -> Vec<Optio
 }
 
 fn line(case: &FaultCase, kind: RuleKind, mut detected_s: Vec<Option<f64>>) -> Line {
-    let trials = detected_s.len();
-    let missed = detected_s
-        .iter()
-        .filter(|detected_s| detected_s.is_none())
-        .count() as f64
-        / trials as f64;
-    detected_s.sort_by(|a, b| {
-        a.unwrap_or(f64::INFINITY)
-            .total_cmp(&b.unwrap_or(f64::INFINITY))
-    });
-    // The smallest value that this part of the trials does not exceed.
-    let quantile = |part: f64| {
-        let place = (part * trials as f64).ceil() as usize;
-        detected_s[place.clamp(1, trials) - 1].map(|seconds| (seconds * 10.0).round() / 10.0)
-    };
+    let missed = detected_s.iter().filter(|time_s| time_s.is_none()).count();
+    sort(&mut detected_s);
+    let rounded = |part| quantile(&detected_s, part).map(|time_s| (time_s * 10.0).round() / 10.0);
     Line {
         rule: kind.name(),
         members: case.members,
         flows_per_s: (case.flows_per_s * 1000.0).round() / 1000.0,
         times_its_share: case.times,
-        median_s: quantile(0.5),
-        p99_s: quantile(0.99),
-        missed,
+        median_s: rounded(0.5),
+        p99_s: rounded(0.99),
+        missed: missed as f64 / detected_s.len() as f64,
     }
 }
 
@@ -181,39 +162,26 @@ fn line(case: &FaultCase, kind: RuleKind, mut detected_s: Vec<Option<f64>>) -> L
 /// # Panics
 /// If a thread of the simulation panicked.
 pub fn run(cases: &[FaultCase], kinds: &[RuleKind], trials: usize, seed: u64) -> Vec<Line> {
-    let next = AtomicUsize::new(0);
-    let lines = Mutex::new(Vec::new());
-    let workers = thread::available_parallelism().map_or(2, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(number) else { break };
-                    let trials = if case.members > 100 {
-                        trials.div_ceil(5)
-                    } else {
-                        trials
-                    };
-                    let mut detected_s = vec![Vec::new(); kinds.len()];
-                    for trial in 0..trials {
-                        let seed = seed.wrapping_add((number * 1_000_003 + trial) as u64);
-                        for (detected_s, one) in detected_s
-                            .iter_mut()
-                            .zip(detection_times(case, kinds, seed))
-                        {
-                            detected_s.push(one);
-                        }
-                    }
-                    let mut lines = lines.lock().expect("no thread panicked");
-                    for (kind, detected_s) in kinds.iter().zip(detected_s) {
-                        lines.push((number, line(case, *kind, detected_s)));
-                    }
-                }
-            });
+    let lines = in_parallel(cases, |number, case| {
+        let trials = if case.members > 100 {
+            trials.div_ceil(5)
+        } else {
+            trials
+        };
+        let mut detected_s = vec![Vec::new(); kinds.len()];
+        for trial in 0..trials {
+            let seed = seed.wrapping_add((number * 1_000_003 + trial) as u64);
+            for (times, time) in detected_s
+                .iter_mut()
+                .zip(detection_times(case, kinds, seed))
+            {
+                times.push(time);
+            }
         }
+        let lines = kinds.iter().zip(detected_s);
+        lines
+            .map(|(kind, times)| line(case, *kind, times))
+            .collect::<Vec<_>>()
     });
-    let mut lines = lines.into_inner().expect("no thread panicked");
-    lines.sort_by_key(|(number, _)| *number);
-    lines.into_iter().map(|(_, line)| line).collect()
+    lines.into_iter().flatten().collect()
 }
