@@ -323,7 +323,7 @@ fn reports_a_note_for_udp_flows_in_transition() {
             "{found:?}"
         );
     }
-    assert!(named, "it is said what is going on");
+    assert!(named, "the finding names the transition");
     vip.in_transition = false;
     vip.run_faultless(60, 200.0);
 }
