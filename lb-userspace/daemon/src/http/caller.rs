@@ -1,4 +1,4 @@
-//! Who is at the other end of the socket, as the kernel tells.
+//! The peer of a connection, as the kernel reports it.
 
 use std::{fmt, fs};
 
@@ -34,7 +34,7 @@ impl Caller {
     }
 }
 
-/// A process may choose its name; it must not draw on somebody's terminal with it.
+/// A process chooses its own name, which must not reach a terminal with control characters.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }

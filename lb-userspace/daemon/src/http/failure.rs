@@ -1,11 +1,8 @@
-//! Failures as JSON: ours, and those that the HTTP layer finds before a handler runs.
+//! Failures as JSON: those of the engine, and those of the HTTP layer before a handler runs.
 
 use axum::{
     Json,
-    extract::{
-        FromRequest, FromRequestParts, Request,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
-    },
+    extract::{FromRequest, FromRequestParts, Request, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -26,7 +23,7 @@ const fn status_of(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// An answer that is no success.
+/// A response that reports a failure.
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
@@ -87,14 +84,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
-            Err(rejection) => Err(of_json(&rejection)),
+            Err(rejection) => Err(json_failure(&rejection)),
         }
     }
 }
 
-fn of_json(rejection: &JsonRejection) -> Failure {
+fn json_failure(rejection: &JsonRejection) -> Failure {
     let status = match rejection {
-        // What is JSON but not what was asked for is as little understood as what is no JSON.
+        // JSON of the wrong form is a bad request, like text that is not JSON.
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,
         other => other.status(),
     };
@@ -111,13 +108,12 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
         let found = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         match found {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(of_path(&rejection)),
+            Err(rejection) => Err(Failure::with_status(
+                StatusCode::BAD_REQUEST,
+                rejection.body_text(),
+            )),
         }
     }
-}
-
-fn of_path(rejection: &PathRejection) -> Failure {
-    Failure::with_status(StatusCode::BAD_REQUEST, rejection.body_text())
 }
 
 /// Parameters after the question mark.
@@ -130,11 +126,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
         let found = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         match found {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(of_query(&rejection)),
+            Err(rejection) => Err(Failure::with_status(
+                StatusCode::BAD_REQUEST,
+                rejection.body_text(),
+            )),
         }
     }
-}
-
-fn of_query(rejection: &QueryRejection) -> Failure {
-    Failure::with_status(StatusCode::BAD_REQUEST, rejection.body_text())
 }

@@ -1,4 +1,4 @@
-//! The Unix socket: made in one step with its mode and group, and taken over when it is stale.
+//! The Unix socket: created in one step with its mode and group; a stale one is replaced.
 
 use std::{
     fs, io,
@@ -9,43 +9,31 @@ use std::{
 use nix::unistd::{Group, chown};
 use tokio::net::UnixListener;
 
-/// The socket can't be had.
+/// The socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody answers there.
+    /// A process accepts connections there.
     #[error(
-        "something answers at api.socket {} already: give this node a socket of its own",
+        "api.socket {} is in use by another process: configure a different path",
         path.display()
     )]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// There is no such group.
-    #[error(
-        "api.group names {group:?}, which is no group of this host: `groupadd --system {group}`"
-    )]
-    NoGroup {
-        /// Its name.
-        group: String,
-    },
-    /// The system refused.
+    Taken { path: PathBuf },
+    #[error("api.group {group:?} does not exist: create it (`groupadd --system {group}`)")]
+    NoGroup { group: String },
     #[error("{operation} {}: {source}; api.socket must be in a folder that root can write to", path.display())]
     System {
-        /// What was tried.
         operation: &'static str,
-        /// The socket, or its folder.
+        /// The socket or its folder.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
 }
 
-/// Who may use it: root and the group.
+/// Root and the group.
 const MODE: u32 = 0o660;
 
-/// Listens at `path`. The socket is bound under another name first, so that nobody ever meets it
-/// with another mode or group.
+/// Listens at `path`. The socket is bound under a temporary name first, so that it never appears with
+/// another mode or group.
 ///
 /// # Errors
 ///
@@ -64,7 +52,7 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenEr
         return Err(ListenError::Taken { path });
     }
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
+        fs::create_dir_all(folder).map_err(failed("create folder", folder))?;
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");

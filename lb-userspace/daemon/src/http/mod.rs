@@ -1,8 +1,8 @@
 //! The API: HTTP and JSON on a Unix socket, versioned under `/v1`.
 //!
-//! Handlers hold nothing: each asks the [engine](crate::engine) and writes its answer down. The
-//! OpenAPI document at `/v1/openapi.json` is made from the handlers and from [`lb_api`], so it says
-//! what is really answered. Every failure is a JSON [`lb_api::ApiError`], those of the HTTP layer too.
+//! Handlers are stateless: each passes its request to the [engine](crate::engine) and converts the
+//! result (`wire`). The OpenAPI document at `/v1/openapi.json` is generated from the handlers and from
+//! [`lb_api`]. Every failure is a JSON [`lb_api::ApiError`], including those of the HTTP layer.
 
 mod caller;
 mod failure;

@@ -1,4 +1,4 @@
-//! The routes, each with what it can answer.
+//! The routes with their responses.
 
 use axum::{
     Json, Router,
@@ -27,45 +27,44 @@ use lb_api::{
     RollbackRequest, Status, VipStatus,
 };
 
-/// The largest body that is read, in bytes.
-///
-/// Twice what a configuration can have: in JSON its newlines and quotes take two bytes.
+/// The largest request body, in bytes: twice the limit of a configuration, because its newlines and
+/// quotes take two bytes in JSON.
 const BODY_LIMIT: usize = 8 << 20;
 
 type Answer<T> = Result<Json<T>, Failure>;
 
-/// What may become of a request that reads.
+/// Failures of a request that reads.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the derive, which writes the document")]
+#[expect(dead_code, reason = "read by the derive that generates the document")]
 enum ReadFailures {
-    /// The request can't be understood.
+    /// The request is malformed.
     #[response(status = 400)]
     BadRequest(ApiError),
-    /// What it names is not there.
+    /// The object does not exist.
     #[response(status = 404)]
     NotFound(ApiError),
-    /// The path takes other methods.
+    /// The path does not support this method.
     #[response(status = 405)]
     Method(ApiError),
-    /// The controller is ending, or could not read its own files.
+    /// The controller is stopping, or could not read its files.
     #[response(status = 500)]
     Failed(ApiError),
 }
 
-/// What may become of a request with a body.
+/// Failures of a request with a body.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the derive, which writes the document")]
+#[expect(dead_code, reason = "read by the derive that generates the document")]
 enum ChangeFailures {
-    /// The request can't be understood.
+    /// The request is malformed.
     #[response(status = 400)]
     BadRequest(ApiError),
-    /// What it names is not there.
+    /// The object does not exist.
     #[response(status = 404)]
     NotFound(ApiError),
-    /// The path takes other methods.
+    /// The path does not support this method.
     #[response(status = 405)]
     Method(ApiError),
-    /// Another change is under way, or came first.
+    /// Another change is in progress, or was made first.
     #[response(status = 409)]
     Conflict(ApiError),
     /// The body is larger than 8 MiB.
@@ -74,10 +73,10 @@ enum ChangeFailures {
     /// The body is not `application/json`.
     #[response(status = 415)]
     MediaType(ApiError),
-    /// The configuration has mistakes, or a guard refused.
+    /// The configuration has errors, or a guard refused the change.
     #[response(status = 422)]
     Refused(ApiError),
-    /// The kernel or the disk refused; the old state is in force.
+    /// The kernel or the disk failed; the previous configuration is active.
     #[response(status = 500)]
     Failed(ApiError),
 }
@@ -129,13 +128,13 @@ pub fn router(engine: Engine) -> Router {
             "/v1/openapi.json",
             axum::routing::get(async move || Json(document)),
         )
-        .fallback(nowhere)
+        .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(engine)
 }
 
-/// Serves the API until the listener fails, which it does not.
+/// Serves the API.
 ///
 /// # Errors
 ///
@@ -145,17 +144,17 @@ pub async fn serve(listener: UnixListener, engine: Engine) -> std::io::Result<()
     axum::serve(listener, service).await
 }
 
-async fn nowhere() -> Failure {
-    let message = "there is nothing at this path: see /v1/openapi.json";
+async fn unknown_path() -> Failure {
+    let message = "no such path: see /v1/openapi.json";
     Failure::with_status(StatusCode::NOT_FOUND, message)
 }
 
 async fn wrong_method() -> Failure {
-    let message = "this path takes other methods: see /v1/openapi.json";
+    let message = "this path does not support this method: see /v1/openapi.json";
     Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 
-/// Everything on one screen.
+/// The state of the node.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), ReadFailures))]
 async fn status(State(engine): State<Engine>) -> Json<Status> {
     Json(Status::from(&*engine.state()))
@@ -227,7 +226,7 @@ async fn revision(
     Ok(Json(engine.revision(Some(number)).await?.into()))
 }
 
-/// How a revision is doing.
+/// The progress of a revision.
 #[utoipa::path(
     get, path = "/v1/revisions/{number}/progress",
     params(("number" = RevisionNumber, Path, description = "Its number.")),
@@ -271,14 +270,14 @@ async fn config(State(engine): State<Engine>) -> Answer<Revision> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct EventsQuery {
-    /// Only those after the event of this number, from there on; without it, the newest.
+    /// Only events after this number, oldest first; by default the newest events.
     since: Option<u64>,
-    /// At most so many; 1,000 if not given.
+    /// Maximum number of events; 1,000 by default.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
-/// What happened, oldest first.
+/// The events, oldest first.
 #[utoipa::path(get, path = "/v1/events", params(EventsQuery), responses((status = 200, body = Vec<Event>), ReadFailures))]
 async fn events(
     State(engine): State<Engine>,
@@ -286,28 +285,28 @@ async fn events(
 ) -> Answer<Vec<Event>> {
     let limit = query.limit.unwrap_or(1000);
     if !(1..=1000).contains(&limit) {
-        let message = format!("limit is {limit}; from 1 to 1000 is possible");
+        let message = format!("limit is {limit}; it must be between 1 and 1000");
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
-    // What the document says of a number of 64 bits; no event ever has a greater one.
+    // The document declares an int64; no event has a greater number.
     if query
         .since
         .is_some_and(|since| i64::try_from(since).is_err())
     {
-        let message = "since is greater than any number that an event can have";
+        let message = "since is greater than any event number";
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }
     let events = engine.events(query.since, limit as usize).into_iter();
     Ok(Json(events.map(Into::into).collect()))
 }
 
-/// Alerts that are on.
+/// The firing alerts.
 #[utoipa::path(get, path = "/v1/alerts", responses((status = 200, body = Vec<Alert>), ReadFailures))]
 async fn alerts(State(engine): State<Engine>) -> Json<Vec<Alert>> {
     Json(engine.state().alerts.iter().map(Into::into).collect())
 }
 
-/// Who has seen an alert.
+/// Who acknowledges an alert.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AckRequest {
@@ -316,7 +315,7 @@ struct AckRequest {
     who: String,
 }
 
-/// Says that somebody has seen an alert.
+/// Acknowledges an alert.
 #[utoipa::path(
     post, path = "/v1/alerts/{id}/ack",
     params(("id" = String, Path, description = "Id of the alert.")),
@@ -332,19 +331,19 @@ async fn acknowledge(
     change_alert(engine, move |alerts| alerts.ack(&id, &request.who)).await
 }
 
-/// How long to be silent about an alert.
+/// How long to silence an alert.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SilenceRequest {
     /// Seconds; 30 days at most.
     #[schema(maximum = 2_592_000)]
     for_s: u32,
-    /// Who wants it: a name.
+    /// Who silences it: a name.
     #[schema(min_length = 1, max_length = 200)]
     who: String,
 }
 
-/// Sends nothing about an alert for some time.
+/// Silences an alert for some time.
 #[utoipa::path(
     post, path = "/v1/alerts/{id}/silence",
     params(("id" = String, Path, description = "Id of the alert.")),
@@ -372,7 +371,7 @@ async fn change_alert(
 ) -> Answer<Alert> {
     let changed = tokio::task::spawn_blocking(move || change(engine.alerts())).await;
     let changed = changed.map_err(|error| EngineError::Failed(error.to_string()))?;
-    let alert = changed.map_err(|error| of_alerts(&error))?;
+    let alert = changed.map_err(|error| alerts_failure(&error))?;
     Ok(Json((&alert).into()))
 }
 
@@ -384,7 +383,7 @@ fn check_who(who: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn of_alerts(error: &AlertsError) -> Failure {
+fn alerts_failure(error: &AlertsError) -> Failure {
     let status = match error {
         AlertsError::NotFound(_) => StatusCode::NOT_FOUND,
         AlertsError::TooLong(_) => StatusCode::BAD_REQUEST,
@@ -392,23 +391,23 @@ fn of_alerts(error: &AlertsError) -> Failure {
     Failure::with_status(status, error.to_string())
 }
 
-/// How a receiver of alerts answered a test.
+/// The result of a test alert at one receiver.
 #[derive(Serialize, ToSchema)]
 struct TestedReceiver {
     /// `alertmanager` or `webhook`.
     kind: String,
     /// Scheme, host and port of its URL.
     receiver: String,
-    /// Why it failed; none if it did not.
+    /// Why it failed; null on success.
     error: Option<String>,
 }
 
-/// Nothing needs to be said.
+/// An empty object.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TestRequest {}
 
-/// Sends a made-up alert to all receivers, and says how each answered.
+/// Sends a test alert to all receivers and reports each result.
 #[utoipa::path(post, path = "/v1/alerts/test", request_body = TestRequest, responses((status = 200, body = Vec<TestedReceiver>), ChangeFailures))]
 async fn test_alerts(
     State(engine): State<Engine>,
@@ -423,7 +422,7 @@ async fn test_alerts(
     Json(tested.collect())
 }
 
-/// What a change would do. A plan that a guard refuses is an answer, not a failure.
+/// Previews a change and runs the guards. A plan that a guard refuses is a success response.
 #[utoipa::path(post, path = "/v1/plan", request_body = PlanRequest, responses((status = 200, body = Plan), ChangeFailures))]
 async fn plan(State(engine): State<Engine>, Body(request): Body<PlanRequest>) -> Answer<Plan> {
     Ok(Json(
@@ -431,8 +430,8 @@ async fn plan(State(engine): State<Engine>, Body(request): Body<PlanRequest>) ->
     ))
 }
 
-/// Makes a change. Answers when it is in the kernel and was read back; bake and confirmation go on
-/// after that: see the progress of the revision.
+/// Applies a change. Responds when it is in the kernel and was read back; bake and confirmation
+/// follow: see the progress of the revision.
 #[utoipa::path(post, path = "/v1/apply", request_body = ApplyRequest, responses((status = 200, body = Applied), ChangeFailures))]
 async fn apply(
     State(engine): State<Engine>,
@@ -442,7 +441,7 @@ async fn apply(
     Ok(Json(engine.apply(request.into(), caller).await?.into()))
 }
 
-/// Confirms a revision that waits for it.
+/// Confirms a revision.
 #[utoipa::path(post, path = "/v1/confirm", request_body = ConfirmRequest, responses((status = 200, body = RevisionInfo), ChangeFailures))]
 async fn confirm(
     State(engine): State<Engine>,
@@ -454,7 +453,7 @@ async fn confirm(
     ))
 }
 
-/// Goes back to an earlier configuration; ends a bake or a wait for confirmation.
+/// Rolls back to an earlier configuration; ends a bake or a wait for confirmation.
 #[utoipa::path(post, path = "/v1/rollback", request_body = RollbackRequest, responses((status = 200, body = Applied), ChangeFailures))]
 async fn rollback(
     State(engine): State<Engine>,
@@ -465,7 +464,7 @@ async fn rollback(
     Ok(Json(engine.rollback(revision, why, caller).await?.into()))
 }
 
-/// What the data path would do with a packet, and why.
+/// Explains what the data path would do with a packet.
 #[utoipa::path(post, path = "/v1/explain", request_body = ExplainRequest, responses((status = 200, body = Explanation), ChangeFailures))]
 async fn explain(
     State(engine): State<Engine>,

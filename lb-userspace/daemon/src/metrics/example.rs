@@ -1,4 +1,4 @@
-//! A node in the best of health, of any size.
+//! A healthy node of any size.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -167,7 +167,6 @@ fn traffic(state: &NodeState) -> Traffic {
     traffic
 }
 
-/// The example as the page gets it.
 pub(crate) fn snapshot(vips: usize, members: usize) -> Snapshot {
     let example = example(vips, members);
     let count = |severity| crate::alerts::Firing {

@@ -1,4 +1,4 @@
-//! From a snapshot to the page.
+//! Renders a snapshot as the page.
 
 use std::collections::BTreeSet;
 
@@ -20,10 +20,9 @@ use crate::{
     traffic::VipTotals,
 };
 
-/// Bytes of a sample, about.
+/// Approximate size of a sample.
 const SAMPLE_BYTES: usize = 90;
 
-/// The page.
 #[must_use]
 pub fn render(snapshot: &Snapshot) -> String {
     let vips = &snapshot.state.vips;
@@ -143,7 +142,7 @@ fn alerts(page: &mut Page, snapshot: &Snapshot) {
         }
     });
     page.single(ALERTS_REFUSED, snapshot.refused as f64);
-    // Two webhooks of one host differ in their paths, which may be secret: they are added up.
+    // Two webhooks of one host differ in their paths, which may be secret: their counts are added up.
     let names: BTreeSet<&str> = snapshot.receivers.iter().map(|r| &*r.receiver).collect();
     let sum = |name: &str, count: fn(&crate::alerts::ReceiverCounts) -> u64| {
         let same = snapshot.receivers.iter().filter(|r| r.receiver == name);
@@ -206,7 +205,7 @@ fn vips(page: &mut Page, snapshot: &Snapshot) {
     vip_labels(page, vips);
 }
 
-/// Families with labels of their own.
+/// Families with additional labels.
 fn vip_labels(page: &mut Page, vips: &[VipState]) {
     page.family(VIP_INFO, |s| {
         for vip in vips {
@@ -260,7 +259,7 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
     each(VIP_LIMITED, |vip| vip.counters.limited);
 }
 
-/// The members of a VIP, each name once: the first is the configured one, another that has its name leaves.
+/// The members of a VIP, each name once: a leaving member with the name of a configured one is omitted.
 fn named_once(vip: &VipState) -> Vec<&MemberState> {
     let mut seen = BTreeSet::new();
     let members = vip.members.iter();
@@ -269,7 +268,7 @@ fn named_once(vip: &VipState) -> Vec<&MemberState> {
         .collect()
 }
 
-/// Names of the labels of members, in the order that all their families have.
+/// Label names of all member families.
 const MEMBER_LABELS: &[&str] = MEMBER_PACKETS.labels;
 
 fn members(page: &mut Page, snapshot: &Snapshot) {
@@ -310,7 +309,7 @@ fn members(page: &mut Page, snapshot: &Snapshot) {
     each(MEMBER_DAMPED, |member| {
         Some(flag(member.health.as_ref()?.damped))
     });
-    each(MEMBER_WAY, |member| {
+    each(MEMBER_ROUTE, |member| {
         Some(flag(member.route_problem.is_none()))
     });
 }

@@ -1,4 +1,4 @@
-//! What belongs to a name.
+//! Accounts of VIPs and members, by name.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,18 +20,16 @@ pub(super) struct Reading {
     pub(super) counters: MemberCounters,
 }
 
-/// A member's account.
 #[derive(Clone, Debug)]
 pub(super) struct MemberAccount {
     pub(super) counters: MemberCounters,
-    /// Second of the calendar at which it was last in the tables.
+    /// Unix time at which it was last in the maps, seconds.
     pub(super) seen: i64,
     pub(super) window: Cumulative,
     /// Whether it was in the last sample.
     pub(super) is_present: bool,
 }
 
-/// A VIP's account.
 #[derive(Clone, Debug)]
 pub(super) struct VipAccount {
     pub(super) totals: Totals,
@@ -39,7 +37,7 @@ pub(super) struct VipAccount {
     /// Index and last reading of its own counters.
     pub(super) reading: Option<(u16, VipCounters)>,
     pub(super) window: Cumulative,
-    /// The highest rate of each minute of the last hour: (minute of the calendar, new flows a second).
+    /// The highest rate of each minute of the last hour: (Unix time in minutes, new flows per second).
     pub(super) peaks: VecDeque<(i64, f64)>,
     pub(super) members: BTreeMap<Arc<str>, MemberAccount>,
 }
@@ -68,12 +66,12 @@ impl Default for VipAccount {
     }
 }
 
-/// Counters as words, to do the same to all of them.
+/// A counter struct as a slice.
 fn words<T: bytemuck::Pod>(counters: &T) -> &[u64] {
     bytemuck::cast_slice(std::slice::from_ref(counters))
 }
 
-/// Adds all counters of a kind up.
+/// Adds counters field by field.
 pub(super) fn add<T: bytemuck::Pod>(total: &mut T, delta: &T) {
     let totals: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(total));
     for (total, delta) in totals.iter_mut().zip(words(delta)) {
@@ -81,8 +79,7 @@ pub(super) fn add<T: bytemuck::Pod>(total: &mut T, delta: &T) {
     }
 }
 
-/// What was counted since the last reading. Counters that are smaller than before were started
-/// anew.
+/// The difference to the last reading. Counters that are smaller than before were reset.
 pub(super) fn difference<T: bytemuck::Pod>(last: Option<&T>, now: &T) -> T {
     let Some(last) = last else { return *now };
     let pairs = || words(now).iter().zip(words(last));
@@ -97,16 +94,15 @@ pub(super) fn difference<T: bytemuck::Pod>(last: Option<&T>, now: &T) -> T {
     delta
 }
 
-/// The entry of a name; made if it is not there.
+/// The entry of a name; created if missing.
 fn entry<'m, T: Default>(map: &'m mut BTreeMap<Arc<str>, T>, name: &str) -> &'m mut T {
-    // Looked up twice, but a name is only copied when it is new.
+    // Looked up twice, so that only a new name is copied.
     if map.contains_key(name) {
         return map.get_mut(name).expect("it is there");
     }
     map.entry(name.into()).or_default()
 }
 
-/// The account of a VIP.
 pub(super) fn of<'m>(
     vips: &'m mut BTreeMap<Arc<str>, VipAccount>,
     name: &str,
@@ -119,7 +115,7 @@ impl VipAccount {
         entry(&mut self.members, backend)
     }
 
-    /// What one of its members got.
+    /// Adds the counters of one of its members.
     pub(super) fn count_members(&mut self, delta: &Totals, windowed: &Totals) {
         self.totals.packets += delta.packets;
         self.totals.bytes += delta.bytes;
@@ -127,7 +123,7 @@ impl VipAccount {
         self.window.add(windowed);
     }
 
-    /// Its own counters; says whether they are under another index than before.
+    /// Adds its own counters. Returns whether their index changed.
     pub(super) fn count_own(&mut self, sample: &VipSample<'_>) -> bool {
         let last = self.reading.filter(|(index, _)| *index == sample.index);
         let delta = difference(
@@ -139,7 +135,7 @@ impl VipAccount {
         last.is_none()
     }
 
-    /// Begins a reading: nobody is there until the sample says so.
+    /// Begins a reading: members are absent until found in the sample.
     pub(super) fn begin_frame(&mut self) {
         for member in self.members.values_mut() {
             member.is_present = false;
@@ -174,7 +170,7 @@ impl VipAccount {
         }
     }
 
-    /// The clock was set: it is as long ago as it was.
+    /// Moves times after the system clock was set.
     pub(super) fn move_by(&mut self, by: SignedDuration) {
         // To the nearest minute.
         let minutes = (by.as_secs() + 30).div_euclid(60);

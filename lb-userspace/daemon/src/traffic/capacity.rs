@@ -1,22 +1,20 @@
-//! What the rates mean for the size of a service: signals that an autoscaler can act on.
+//! Capacity signals for operators and autoscalers.
 
 use crate::node::VipState;
 
-/// How much of a VIP's capacity is used, and how many backends it should have.
-///
-/// All of it is in new flows a second, and only known when every eligible backend has a `capacity`.
+/// Used and missing capacity of a VIP, in new flows per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capacity {
-    /// Backends that can get new flows.
+    /// Number of eligible backends.
     pub eligible: usize,
-    /// What the eligible backends can take together, new flows a second.
+    /// Their total capacity.
     pub eligible_capacity: f64,
-    /// New flows a second now over the eligible capacity; above 1 it is exceeded.
+    /// Current rate over the eligible capacity; above 1: overloaded.
     pub utilisation: f64,
-    /// New flows a second that could still be added if the largest eligible backend failed;
-    /// negative: the others could not take what there is now.
+    /// Remaining capacity if the largest eligible backend failed; negative: the others would be
+    /// overloaded.
     pub headroom_after_failure: f64,
-    /// Backends of the present mean size that would bring the utilisation to its target; 1 at least.
+    /// Backends of the current mean capacity that would bring the utilisation to its target; at least 1.
     pub wanted_backends: u32,
 }
 
@@ -40,7 +38,7 @@ impl Capacity {
             eligible_capacity: total,
             utilisation: now / total,
             headroom_after_failure: total - largest - now,
-            // Saturates; nobody has so many.
+            // Saturates.
             wanted_backends: wanted as u32,
         })
     }

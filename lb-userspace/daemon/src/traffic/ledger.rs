@@ -1,4 +1,4 @@
-//! The accounts as they are written to a file.
+//! The file format of the accounts.
 
 use std::collections::BTreeMap;
 
@@ -15,26 +15,24 @@ use super::{
     account::{MemberAccount, Reading, VipAccount},
 };
 
-/// Form of the file.
+/// Version of the file format.
 const FORM: u32 = 1;
 
-/// Accounts of names that are in no table, kept for when they return. The longest absent are
-/// dropped.
+/// Maximum number of accounts kept for names that are not in the maps and may return. Those absent
+/// longest are dropped.
 const MOST_ABSENT: usize = 8192;
 
-/// Why accounts begin at 0 although there is a ledger.
+/// Why a ledger is not used, and totals start at 0.
 #[derive(Debug, Error)]
 pub enum LedgerError {
-    /// It is not what was written.
-    #[error("the ledger can't be read, so the totals begin at 0: {0}")]
+    #[error("can't read the ledger; totals start at 0: {0}")]
     Damaged(#[from] serde_json::Error),
-    /// It is of another version.
-    #[error("the ledger has the form {0}, which this version does not know: the totals begin at 0")]
+    #[error("the ledger has unknown format version {0}; totals start at 0")]
     Form(u32),
-    /// The counters in the kernel were made anew, and the ledger is older than what was last shown.
+    /// The kernel counters were recreated, and the ledger is older than the totals last shown.
     #[error(
-        "the kernel's counters were made anew and the controller was not stopped properly before: \
-         the totals begin at 0, since they would go backwards otherwise"
+        "the kernel's counters were recreated and the last controller was killed; totals start at 0, \
+         because they would go backwards otherwise"
     )]
     LostCounters,
 }
@@ -43,7 +41,7 @@ pub enum LedgerError {
 struct File {
     form: u32,
     epoch: String,
-    /// Whether it was written at a stop, so that nothing later was ever shown.
+    /// Whether it was written at a stop, so that no later totals were ever shown.
     is_final: bool,
     vips: BTreeMap<Box<str>, VipRow>,
     readings: Vec<ReadingRow>,
@@ -78,8 +76,7 @@ fn row<T: bytemuck::Pod>(counters: T) -> [u64; 8] {
 }
 
 impl Traffic {
-    /// The accounts and last readings, for a file. `is_final`: nothing that is later will be shown
-    /// to anybody.
+    /// Serializes the accounts and last readings. `is_final`: no later totals will be shown.
     #[must_use]
     pub fn to_ledger(&self, is_final: bool) -> Vec<u8> {
         let oldest = self.oldest_kept();
@@ -98,7 +95,7 @@ impl Traffic {
         serde_json::to_vec(&file).expect("numbers and strings can be written as JSON")
     }
 
-    /// Accounts as a ledger has them; those that begin at 0 if it can't be used, and why.
+    /// Reads a ledger. If it is unusable, returns empty accounts and the reason.
     #[must_use]
     pub fn from_ledger(
         epoch: impl Into<String>,
@@ -112,7 +109,7 @@ impl Traffic {
         }
     }
 
-    /// The second of the calendar that an absent account must have been seen at to be kept.
+    /// Unix time in seconds: absent accounts last seen before are dropped.
     fn oldest_kept(&self) -> i64 {
         let members = self.vips.values().flat_map(|vip| vip.members.values());
         let absent = members.filter(|member| !member.is_present);

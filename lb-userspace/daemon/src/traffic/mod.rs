@@ -1,22 +1,20 @@
-//! What the members got: totals that never go backwards, rates, shares, windows.
+//! Traffic accounts: totals that never go backwards, rates, shares and windows.
 //!
-//! The kernel counts per member, in an entry that belongs to an index. An index is given to another
-//! member when the first has gone, and its counters then begin at 0 again. What people and
-//! Prometheus want to see belongs to a *name*: VIP and backend. So once a second everything the
-//! kernel has counted is read, and what is new since the last reading is added to the name's
-//! account:
+//! The kernel counts per member index. An index is reused after its member has gone, and its counters
+//! restart at 0. Operators and Prometheus need counters per *name* (VIP and backend). So once per
+//! second all counters are read, and the difference to the last reading is added to the account of the
+//! name:
 //!
 //! ```text
-//! kernel counters by (index, generation) ──difference to the last reading──► accounts by (VIP, backend)
-//!                                                                  └───────► windows of the last two minutes
+//! kernel counters by (index, generation) ──difference──► accounts by (VIP, backend)
+//!                                              └───────► windows of the last two minutes
 //! ```
 //!
-//! The accounts *and* the last readings are written to a file together. A controller that was killed
-//! goes on from there: the account has what was counted until the file was written, and the first
-//! difference is what was counted since. Nothing is lost and nothing counted twice, however old the file is.
+//! Accounts *and* last readings are written to one file. After a crash, the account has what was
+//! counted until the file was written, and the first difference is what was counted since: nothing is
+//! lost or counted twice, however old the file is.
 //!
-//! [`Traffic`] is pure: it knows no maps, no clocks and no files. [`Recorder`] keeps it on disk.
-//! [`Capacity`] says what the rates mean for the size of a service.
+//! [`Traffic`] is pure: no maps, clocks or files. [`Recorder`] keeps it on disk.
 
 mod account;
 mod capacity;
@@ -45,13 +43,13 @@ pub use recorder::{Recorder, SharedTraffic};
 use serde::{Deserialize, Serialize};
 use window::Frames;
 
-/// Rates are over this time.
+/// Window of rates.
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);
-/// Observed shares are over this time.
+/// Window of observed shares.
 pub const SHARE_WINDOW: Duration = Duration::from_secs(60);
-/// The longest window that can be asked for.
+/// The longest window.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(120);
-/// Peaks are over this many minutes.
+/// Window of peaks.
 pub const PEAK_MINUTES: i64 = 60;
 
 /// Counters that never go backwards.
@@ -70,113 +68,93 @@ pub struct Rates {
     pub new_flows_per_s: f64,
 }
 
-/// Everything the kernel counted, read at one moment.
+/// All kernel counters at one time.
 #[derive(Clone, Debug)]
 pub struct Sample<'a> {
-    /// When, for rates.
+    /// For rates.
     pub at: Instant,
-    /// The same moment of the calendar, for what is kept over restarts.
+    /// The same time on the wall clock, for what is kept across restarts.
     pub wall: Timestamp,
-    /// All members that are in the tables, those that leave too.
+    /// All members in the maps, including leaving ones.
     pub members: Vec<MemberSample<'a>>,
-    /// All VIPs that are in the tables.
+    /// All VIPs in the maps.
     pub vips: Vec<VipSample<'a>>,
 }
 
-/// The counters of a member.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberSample<'a> {
-    /// Name of the VIP.
     pub vip: &'a str,
-    /// Name of the backend.
     pub backend: &'a str,
-    /// Its index in the member table.
     pub index: MemberIndex,
-    /// The generation of the index: another one, another member.
+    /// Changes when the index is reused.
     pub generation: u32,
-    /// What the kernel counted under the index.
     pub counters: MemberCounters,
 }
 
-/// The counters of a VIP.
 #[derive(Clone, Copy, Debug)]
 pub struct VipSample<'a> {
-    /// Its name.
     pub vip: &'a str,
-    /// Its index in the VIP table.
     pub index: u16,
-    /// What the kernel counted under the index.
     pub counters: VipCounters,
 }
 
-/// What is known of a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemberTraffic {
-    /// All counters since the controller first knew the name.
+    /// Totals since the controller first saw the name.
     pub counters: MemberCounters,
-    /// Rates over [`RATE_WINDOW`].
     pub rates: Rates,
-    /// New flows over those of the VIP in [`SHARE_WINDOW`]; none when there were none.
+    /// Share of the VIP's new flows in [`SHARE_WINDOW`]; none without new flows.
     pub observed_share: Option<f64>,
 }
 
 impl MemberTraffic {
-    /// The counters that everybody asks for.
     #[must_use]
     pub const fn totals(&self) -> Totals {
         totals_of(&self.counters)
     }
 }
 
-/// What is known of a VIP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VipTraffic {
-    /// What its members got since the controller first knew the name, those that are gone too.
+    /// Sum over its members, including former ones, since the controller first saw the name.
     pub totals: Totals,
-    /// Its own counters.
     pub counters: VipCounters,
-    /// Rates over [`RATE_WINDOW`].
     pub rates: Rates,
-    /// The highest number of new flows a second (over [`RATE_WINDOW`]) in the last hour.
+    /// Peak over [`RATE_WINDOW`] in the last hour.
     pub peak_new_flows_per_s: f64,
 }
 
-/// What the members of a VIP got in a span of time.
+/// Traffic of the members of a VIP in a window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
-    /// Its length in seconds: that between two readings, a little off what was asked for, and less
-    /// soon after a start.
+    /// Time between the two readings: close to the requested length, shorter soon after a start.
     pub seconds: f64,
-    /// All members together, those that went in the meantime too.
+    /// Sum over all members, including those removed in the meantime.
     pub total: Totals,
-    /// Each member that is in the tables.
+    /// Members in the maps.
     pub members: Vec<(Arc<str>, Totals)>,
 }
 
-/// A copy of the totals, for whoever renders them without holding up the engine.
+/// A copy of the totals, so that rendering does not hold the lock.
 #[derive(Clone, Debug, Default)]
 pub struct TotalsCopy {
-    /// VIPs by name.
     pub vips: BTreeMap<Arc<str>, VipTotals>,
 }
 
-/// The totals of a VIP and its members.
 #[derive(Clone, Debug)]
 pub struct VipTotals {
-    /// What its members got.
+    /// Sum over its members.
     pub totals: Totals,
-    /// Its own counters.
     pub counters: VipCounters,
-    /// The highest number of new flows a second in the last hour.
     pub peak_new_flows_per_s: f64,
-    /// Its members that are in the tables, by name.
+    /// Members in the maps, by name.
     pub members: BTreeMap<Arc<str>, MemberCounters>,
 }
 
-/// The accounts of all members and VIPs.
+/// The accounts of all VIPs and members.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Which maps the readings are of: others begin at 0.
+    /// Identifies the counter maps: others start at 0.
     epoch: String,
     vips: BTreeMap<Arc<str>, VipAccount>,
     /// The last reading of each member index.
@@ -193,8 +171,7 @@ const fn totals_of(counters: &MemberCounters) -> Totals {
 }
 
 impl Traffic {
-    /// Accounts that begin at 0. `epoch` names the maps that samples will be of: the boot id of the kernel and
-    /// the id of the map of counters.
+    /// Empty accounts. `epoch` identifies the counter maps: kernel boot id and map id.
     #[must_use]
     pub fn new(epoch: impl Into<String>) -> Self {
         Self {
@@ -203,8 +180,8 @@ impl Traffic {
         }
     }
 
-    /// Takes in a reading. Says whether a member came, went or changed its name: the ledger should
-    /// then be saved before the totals are shown to anybody.
+    /// Adds a reading. Returns whether a member was added, removed or renamed: the ledger must then be
+    /// saved before the totals are shown.
     pub fn observe(&mut self, sample: &Sample<'_>) -> bool {
         let is_first = self.frames.is_empty();
         self.frames.begin(sample.at);
@@ -223,7 +200,7 @@ impl Traffic {
         changed
     }
 
-    /// Drops the readings of members that are not there any more.
+    /// Drops the readings of removed members.
     fn forget_absent(&mut self, sample: &Sample<'_>) -> bool {
         let before = self.readings.len();
         let present: std::collections::BTreeSet<_> =
@@ -238,7 +215,7 @@ impl Traffic {
         let delta = difference(same.map(|last| &last.counters), &sample.counters);
         let vip = account::of(&mut self.vips, sample.vip);
         let member = vip.member(sample.backend);
-        // What was counted before the first reading of this process is no rate of now.
+        // Counts from before the first reading of this process belong to no current window.
         let windowed = if is_first {
             Totals::default()
         } else {
@@ -281,14 +258,14 @@ impl Traffic {
         }
     }
 
-    /// The clock was set.
+    /// Moves times after the system clock was set.
     pub fn move_by(&mut self, by: SignedDuration) {
         for vip in self.vips.values_mut() {
             vip.move_by(by);
         }
     }
 
-    /// What is known of a member that is in the tables, or was.
+    /// A current or former member.
     #[must_use]
     pub fn member(&self, vip: &str, backend: &str) -> Option<MemberTraffic> {
         let vip = self.vips.get(vip)?;
@@ -303,14 +280,14 @@ impl Traffic {
         })
     }
 
-    /// All counters of a member since the controller first knew its name.
+    /// Totals of a member since the controller first saw its name.
     #[must_use]
     pub fn counters(&self, vip: &str, backend: &str) -> Option<&MemberCounters> {
         let member = self.vips.get(vip)?.members.get(backend)?;
         Some(&member.counters)
     }
 
-    /// What is known of a VIP that is in the tables, or was.
+    /// A current or former VIP.
     #[must_use]
     pub fn vip(&self, vip: &str) -> Option<VipTraffic> {
         let vip = self.vips.get(vip)?;
@@ -336,14 +313,14 @@ impl Traffic {
         }
     }
 
-    /// What the members of a VIP got in the last `span` (up to [`LONGEST_WINDOW`]); none before the second
-    /// reading, or when there is no such VIP.
+    /// Traffic of a VIP in the last `span` (up to [`LONGEST_WINDOW`]); none before the second reading or
+    /// for an unknown VIP.
     #[must_use]
     pub fn window(&self, vip: &str, span: Duration) -> Option<Window> {
         self.window_of_frames(vip, self.frames.back(span))
     }
 
-    /// What they got between the last two readings.
+    /// Traffic of a VIP between the last two readings.
     #[must_use]
     pub fn newest(&self, vip: &str) -> Option<Window> {
         self.window_of_frames(vip, 1)
@@ -365,7 +342,7 @@ impl Traffic {
         })
     }
 
-    /// A copy of the totals of everything that is in the tables.
+    /// A copy of the totals of everything in the maps.
     #[must_use]
     pub fn copy(&self) -> TotalsCopy {
         let present = self.vips.iter().filter(|(_, vip)| vip.is_present());

@@ -1,4 +1,4 @@
-//! The accounts on disk.
+//! Keeps the accounts on disk.
 
 use std::{
     io,
@@ -13,42 +13,39 @@ use tracing::warn;
 use super::{Sample, Traffic};
 use crate::durable;
 
-/// How often the ledger is written when nothing special happens.
+/// Interval of regular writes.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
-/// The accounts, for those that only read: metrics, status.
+/// Shared access to the accounts.
 #[derive(Clone, Debug)]
 pub struct SharedTraffic(Arc<Mutex<Traffic>>);
 
 impl SharedTraffic {
-    /// Accounts that nobody writes to a file.
+    /// Accounts without a file.
     #[must_use]
     pub fn new(traffic: Traffic) -> Self {
         Self(Arc::new(Mutex::new(traffic)))
     }
 
-    /// The accounts; don't hold them for long.
+    /// Don't hold the lock for long: the actor waits for it.
     pub fn lock(&self) -> MutexGuard<'_, Traffic> {
-        // Whoever panicked with the lock left numbers behind, nothing worse.
+        // A panic leaves valid numbers behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps the accounts, and keeps them on disk.
 #[derive(Debug)]
 pub struct Recorder {
     traffic: SharedTraffic,
     file: LedgerFile,
     saved: Option<Instant>,
-    /// Whether the last save failed, so that it is said once.
+    /// Whether the last save failed: repeated failures are logged once.
     is_failing: bool,
 }
 
 impl Recorder {
-    /// Goes on with the ledger in `state_dir`, or begins one. `epoch` names the maps that samples will be of:
-    /// the boot id of the kernel and the id of the map of counters.
-    ///
-    /// A ledger that can't be used is said in the log, and the accounts begin at 0: that is no reason not to balance.
+    /// Reads the ledger in `state_dir`, if there is one. `epoch` identifies the counter maps: kernel boot
+    /// id and map id. An unusable ledger is logged, and totals start at 0.
     #[must_use]
     pub fn open(state_dir: &Path, epoch: impl Into<String>, wall: Timestamp) -> Self {
         let path = state_dir.join("traffic.json");
@@ -56,13 +53,13 @@ impl Recorder {
             Ok(bytes) => {
                 let (traffic, error) = Traffic::from_ledger(epoch, &bytes, wall);
                 if let Some(error) = error {
-                    warn!(file = %path.display(), %error, "totals of the traffic");
+                    warn!(file = %path.display(), %error, "traffic totals");
                 }
                 traffic
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Traffic::new(epoch),
             Err(error) => {
-                warn!(file = %path.display(), %error, "the ledger can't be read: the totals begin at 0");
+                warn!(file = %path.display(), %error, "can't read the ledger; totals start at 0");
                 Traffic::new(epoch)
             }
         };
@@ -74,14 +71,13 @@ impl Recorder {
         }
     }
 
-    /// The accounts, for those that read.
     #[must_use]
     pub fn traffic(&self) -> SharedTraffic {
         self.traffic.clone()
     }
 
-    /// Takes in a reading, and writes the ledger when it is time: at once when a member came or went, else
-    /// every ten seconds, from a thread of its own when there is a tokio runtime.
+    /// Adds a reading, and writes the ledger: at once if a member was added or removed, otherwise every ten
+    /// seconds, on another thread if there is a tokio runtime.
     pub fn observe(&mut self, sample: &Sample<'_>) {
         let changed = self.traffic.lock().observe(sample);
         let last = self.saved.map(|saved| sample.at.duration_since(saved));
@@ -94,7 +90,7 @@ impl Recorder {
             Ok(runtime) if !changed => {
                 runtime.spawn_blocking(move || {
                     if let Err(error) = job.run() {
-                        warn!(%error, "the totals of the traffic could not be saved");
+                        warn!(%error, "can't save the traffic totals");
                     }
                 });
             }
@@ -102,19 +98,18 @@ impl Recorder {
         }
     }
 
-    /// Writes the ledger now: before members are taken out of the tables, so that what they got is
-    /// not forgotten if the process dies.
+    /// Writes the ledger now: before members are removed from the maps, so that a crash does not lose
+    /// their totals.
     pub fn save(&mut self) {
         let job = self.file.job(self.traffic.lock().to_ledger(false));
         self.report(&job.run());
     }
 
-    /// Writes the ledger for the last time. What was counted after the last sample is counted by the
-    /// next process.
+    /// Writes the ledger for the last time. The next process counts what follows the last sample.
     ///
     /// # Errors
     ///
-    /// Why it can't be written; the older one is still there.
+    /// It can't be written; the older one is kept.
     pub fn finish(mut self) -> io::Result<()> {
         let bytes = self.traffic.lock().to_ledger(true);
         self.file.job(bytes).run()
@@ -122,14 +117,13 @@ impl Recorder {
 
     fn report(&mut self, result: &io::Result<()>) {
         if let (Err(error), false) = (result, self.is_failing) {
-            warn!(%error, "the totals of the traffic could not be saved; trying on");
+            warn!(%error, "can't save the traffic totals; trying again");
         }
         self.is_failing = result.is_err();
     }
 }
 
-/// The file, and the number of the newest content that was written to it: a slow write must not
-/// undo a later one.
+/// The file and the number of its newest content: a slow write must not overwrite a later one.
 #[derive(Debug)]
 struct LedgerFile {
     path: PathBuf,

@@ -1,7 +1,7 @@
-//! The last two minutes, second by second.
+//! Windows over the last two minutes.
 //!
-//! All accounts share one list of the moments at which was read. Each account keeps its running sum at each
-//! of these moments: what it got in a window is the difference of two of them, whatever the window's length.
+//! All accounts share one list of reading times. Each account keeps its running sum at each of them, so
+//! the traffic in a window of any length is the difference of two sums.
 
 use std::{
     collections::VecDeque,
@@ -10,13 +10,13 @@ use std::{
 
 use super::{LONGEST_WINDOW, Totals};
 
-/// Moments that are kept: one a second, the first of the window, and some to spare.
+/// Readings that are kept: one per second, the start of the window, and some spare.
 const MOMENTS: usize = LONGEST_WINDOW.as_secs() as usize + 8;
 
-/// A reading comes a little early or late; a window is not to be a second shorter for that.
+/// Readings jitter; a window must not be a second shorter for that.
 const TOLERANCE: Duration = Duration::from_millis(500);
 
-/// The moments of the readings.
+/// The times of the readings.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     moments: VecDeque<Instant>,
@@ -34,7 +34,7 @@ impl Frames {
         self.moments.push_back(at);
     }
 
-    /// How many readings before the last one a window of this length began.
+    /// Number of readings between the start of a window of this length and the last reading.
     pub(super) fn back(&self, span: Duration) -> usize {
         let Some(last) = self.moments.back() else {
             return 0;
@@ -56,11 +56,11 @@ impl Frames {
     }
 }
 
-/// Running sums of an account, the last one at the last moment.
+/// Running sums of an account, the newest last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cumulative {
     sums: VecDeque<Totals>,
-    /// What came since.
+    /// Since the last reading.
     open: Totals,
 }
 
@@ -74,7 +74,7 @@ impl Cumulative {
     /// Ends the reading.
     pub(super) fn end_frame(&mut self) {
         if self.sums.is_empty() {
-            // It had nothing before it was there.
+            // Nothing before the first reading.
             self.sums.push_back(Totals::default());
         }
         let mut sum = self.sums.back().copied().unwrap_or_default();
@@ -88,7 +88,7 @@ impl Cumulative {
         self.sums.push_back(sum);
     }
 
-    /// What came in the last `back` readings.
+    /// Traffic in the last `back` readings.
     pub(super) fn over(&self, back: usize) -> Totals {
         let Some(last) = self.sums.back() else {
             return Totals::default();
@@ -102,7 +102,7 @@ impl Cumulative {
         }
     }
 
-    /// Whether anything came in the time that is kept.
+    /// Whether there was no traffic in the kept time.
     pub(super) fn is_quiet(&self) -> bool {
         self.over(MOMENTS) == Totals::default()
     }
