@@ -8,6 +8,8 @@
 //! - for the current thread of a test: [`Faults`], which also counts. Run a change once to learn how many
 //!   points it passes, then once for each of them.
 //!
+//! `EVENKEEL_STALL=FILE` simulates a disk that stalls: while the file exists, points wait.
+//!
 //! Without debug assertions, [`point`] is empty and the variable is not read (except in the tests of this
 //! crate).
 
@@ -31,6 +33,7 @@ pub fn point(_name: &str) -> io::Result<()> {
 /// The injected fault; never in release builds.
 #[cfg(any(debug_assertions, test))]
 pub fn point(name: &str) -> io::Result<()> {
+    armed::stall(name);
     armed::pass_thread(name)?;
     armed::pass_process(name)
 }
@@ -44,11 +47,28 @@ mod armed {
         cell::RefCell,
         io,
         marker::PhantomData,
+        path::PathBuf,
         sync::{
             LazyLock,
             atomic::{AtomicU64, Ordering},
         },
+        thread,
+        time::Duration,
     };
+
+    /// Names the file that stalls all points while it exists.
+    static STALL: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("EVENKEEL_STALL").map(PathBuf::from));
+
+    pub(super) fn stall(name: &str) {
+        let Some(file) = &*STALL else { return };
+        if file.exists() {
+            tracing::warn!(name, "stall on purpose (EVENKEEL_STALL)");
+        }
+        while file.exists() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 
     /// Selects a point.
     const VARIABLE: &str = "EVENKEEL_FAULT";

@@ -68,12 +68,7 @@ fn a_backend_that_dies_undoes_the_change() {
             .operator
             .run(&["backend", "drain", "backend-3"])
             .unwrap();
-        assert!(
-            other
-                .assert_code(1)
-                .err
-                .contains("revision 2 is being watched")
-        );
+        assert!(other.assert_code(1).err.contains("revision 2 is baking"));
 
         site.servers.kill_nginx(1);
         let died = Instant::now();

@@ -126,7 +126,11 @@ fn the_file_is_taken_over_once_and_never_by_force() {
         node.configure(5000);
         node.end(Signal::SIGTERM);
         node.start();
-        assert!(node.log().contains("not in force"), "{}", node.log());
+        assert!(
+            node.log().contains("configuration file rejected"),
+            "{}",
+            node.log()
+        );
         assert_eq!(node.slots(), EVEN);
         node.configure(200);
         node.end(Signal::SIGTERM);

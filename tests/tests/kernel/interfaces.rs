@@ -140,10 +140,10 @@ fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
 
         node.end(Signal::SIGKILL);
         node.start();
-        node.wait_for_log("are not its own");
+        node.wait_for_log("another socket uses a port of");
         ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:22 dev vlb0 nud permanent");
         node.wait_for_next_hop([2, 0, 0, 0, 0, 0x22]);
         drop(socket);
-        node.wait_for_log("are its own again");
+        node.wait_for_log("no other socket uses a port of");
     });
 }

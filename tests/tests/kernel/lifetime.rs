@@ -208,7 +208,7 @@ fn forwarding_ends_without_pins(folder: &Path) {
     let log = controller.log();
     assert!(log.contains("forwarding ends\n"), "{log}");
     assert!(
-        !log.contains("goes on forwarding") && !log.contains("does not run"),
+        !log.contains("keeps forwarding") && !log.contains("does not run"),
         "{log}"
     );
     let start = Instant::now();

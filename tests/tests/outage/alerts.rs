@@ -63,7 +63,7 @@ fn too_little_capacity_and_too_few_backends_are_told() {
     assert!(said.contains("backend-3"), "{said}");
     site.nginx[2].daemon().kill();
     let said = await_kind(&site, "EvenkeelFewBackends");
-    assert!(said.contains("2 can serve, 3 are wanted"), "{said}");
+    assert!(said.contains("2 eligible, minimum is 3"), "{said}");
 }
 
 #[test]

@@ -1,15 +1,14 @@
-//! The alerts that are on: a value that conditions and time act on, and nothing else.
+//! The book: state of all alerts, changed only by conditions and time.
 //!
 //! ```text
-//! condition ──stays──► on ──gone for a while──► over ──told, or old──► forgotten
-//!     │                 └──stays──► graver
+//! condition ──lasts──► firing ──gone for a while──► resolved ──sent, or old──► forgotten
+//!     │                   └──lasts──► escalated
 //!     └─goes─► nothing
 //! ```
 //!
-//! Every change worth telling makes the alert's *version* grow. Each receiver has, per alert, the version that it
-//! confirmed: what it must still be told is what lies between. So nothing is lost when a receiver or the controller is
-//! down for a while, nothing is told twice, and a receiver that is slow gets the newest state, not all states
-//! that there were.
+//! Each change that must be sent increments the alert's *version*. For each receiver, the alert has the
+//! version that was confirmed. So nothing is lost or sent twice when a receiver or the controller is
+//! down for a while, and a slow receiver gets the newest state only.
 
 use std::collections::BTreeMap;
 
@@ -22,75 +21,74 @@ use super::{
 };
 use crate::clock::later;
 
-/// Alerts that can be on at once. More of them tell nobody anything.
+/// Alerts that can fire at once. More of them would help nobody.
 pub(super) const MOST: usize = 1000;
 
-/// After a start nothing is over yet: those who watch must find their feet first.
+/// Time after a start in which no alert is resolved: the first conditions take a while.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
 
-/// How long an alert that is over is repeated to receivers that keep no state (as Prometheus does it).
-pub(super) const REPEAT_OVER: SignedDuration = SignedDuration::from_mins(15);
+/// How long a resolved alert is repeated to receivers that keep no state (as Prometheus does).
+pub(super) const REPEAT_RESOLVED: SignedDuration = SignedDuration::from_mins(15);
 
-/// How long an alert that is over waits for a receiver to listen.
+/// How long a resolved alert waits for a receiver that is down.
 const WAIT_FOR_RECEIVERS: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long a change of details (such as the list of backends) waits for more of them.
-const GATHER: SignedDuration = SignedDuration::from_secs(30);
+/// Debounce window for changes of details, such as the list of backends.
+const DETAILS_DEBOUNCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// An alert, on or over.
+/// An alert, firing or resolved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// What is told.
+    /// The condition as reported.
     pub(super) told: Condition,
-    /// How bad, with escalation.
+    /// Includes escalation.
     pub(super) severity: Severity,
     pub(super) since: Timestamp,
-    /// When it was over.
+    /// When it was resolved.
     pub(super) over: Option<Timestamp>,
     pub(super) acknowledged_by: Option<String>,
-    /// Grows with each change that is worth telling.
+    /// Incremented by each change that must be sent.
     pub(super) version: u64,
     changed: Timestamp,
-    /// The backends as they were then.
+    /// The backends at that time.
     announced: Vec<String>,
-    /// Whether it began in a silence that has not ended: nobody heard of it.
+    /// Whether it was raised during a silence that has not ended, so that nothing was sent.
     pub(super) muted: bool,
-    /// What receivers have confirmed.
+    /// Version confirmed by each receiver.
     confirmed: BTreeMap<String, u64>,
-    /// Kinds and severities it had before, and until when.
+    /// Earlier kinds and severities, and until when.
     pub(super) former: Vec<(String, Severity, Timestamp)>,
-    /// How many times it came back soon after it was over.
+    /// How many times it was raised again soon after it was resolved.
     flaps: u32,
-    /// When its condition was last seen; none since the start.
+    /// When its condition was last present; none since the start.
     #[serde(skip)]
     seen: Option<Timestamp>,
-    /// Since when the condition is less bad than what is told.
+    /// Since when the condition is less severe than the one reported.
     #[serde(skip)]
     milder_since: Option<Timestamp>,
 }
 
-/// A change that people want to read of.
+/// A change that is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Raised(String),
-    Graver(String),
+    Escalated(String),
     Changed(String),
-    Over(String),
+    Resolved(String),
 }
 
-/// All alerts.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Book {
     pub(super) entries: BTreeMap<String, Entry>,
-    /// Silences, by key: until when.
+    /// End of each silence, by key.
     silences: BTreeMap<String, Timestamp>,
-    /// Conditions that have not stayed long enough, and since when they are there.
+    /// Conditions that have not lasted long enough, and when they began.
     #[serde(skip)]
     pending: BTreeMap<String, Timestamp>,
-    /// The first update after the start.
+    /// Time of the first update after the start.
     #[serde(skip)]
     started: Option<Timestamp>,
-    /// Alerts that were not raised because there were too many.
+    /// Number of alerts that were not raised because too many are firing.
     #[serde(skip)]
     pub(super) refused: u64,
 }
@@ -126,7 +124,7 @@ impl Entry {
         }
     }
 
-    /// The severity that it has at a time, with escalation.
+    /// The severity at a time, with escalation.
     fn escalated(&self, now: Timestamp, after: Option<std::time::Duration>) -> Severity {
         let patience = Patience::with(&self.told.kind);
         let stays = |times| after.is_some_and(|after| is_past(self.since, now, after * times));
@@ -141,7 +139,7 @@ impl Entry {
         }
     }
 
-    /// Takes a new state of the condition in; says what is worth telling of it.
+    /// Takes the current condition. Returns what must be logged and sent.
     fn follow(
         &mut self,
         condition: Condition,
@@ -153,7 +151,7 @@ impl Entry {
         let explanation = |c: &Condition| (c.revision, c.cause.is_some());
         let old = explanation(&self.told);
         if condition.severity < self.told.severity {
-            // It must stay milder for a while, else it would go up and down.
+            // It must stay less severe for a while, or it would flap.
             let since = *self.milder_since.get_or_insert(now);
             if is_past(since, now, Patience::with(&self.told.kind).clear_after) {
                 self.milder_since = None;
@@ -165,20 +163,20 @@ impl Entry {
             self.told = condition;
         }
         self.severity = self.escalated(now, after);
-        let is_graver = self.severity > before.1;
+        let is_escalated = self.severity > before.1;
         if (&self.told.kind, self.severity) != (&before.0, before.1) {
-            let is_recent = |until: Timestamp| now.duration_since(until) < REPEAT_OVER;
+            let is_recent = |until: Timestamp| now.duration_since(until) < REPEAT_RESOLVED;
             self.former.retain(|(_, _, until)| is_recent(*until));
             self.former.push((before.0, before.1, now));
             self.touch(now);
-            return Some(if is_graver {
-                Change::Graver
+            return Some(if is_escalated {
+                Change::Escalated
             } else {
                 Change::Changed
             });
         }
         let is_explained = explanation(&self.told) != old;
-        let is_gathered = now.duration_since(self.changed) >= GATHER;
+        let is_gathered = now.duration_since(self.changed) >= DETAILS_DEBOUNCE;
         if is_explained || (is_gathered && self.told.backends != self.announced) {
             self.touch(now);
             return Some(Change::Changed);
@@ -199,9 +197,9 @@ impl Entry {
         self.announced.clone_from(&self.told.backends);
     }
 
-    /// Whether it has been gone for long enough.
+    /// Whether the condition has been absent for long enough.
     fn is_gone(&self, now: Timestamp) -> bool {
-        // It came back soon after it was over: one is more patient each time.
+        // An alert that keeps coming back is resolved later each time.
         let patience = Patience::with(&self.told.kind).clear_after * (1 << self.flaps.min(5));
         self.seen.is_some_and(|seen| is_past(seen, now, patience))
     }
@@ -224,7 +222,7 @@ impl Entry {
 }
 
 impl Book {
-    /// Takes all conditions of a moment in. Gives what changed.
+    /// Takes all current conditions. Returns the changes.
     pub(super) fn update(
         &mut self,
         now: Timestamp,
@@ -251,9 +249,9 @@ impl Book {
         }
         self.unmute();
         if now.duration_since(started) >= GRACE {
-            changes.extend(self.end_those_gone(now, &current));
+            changes.extend(self.resolve_absent(now, &current));
         } else {
-            // Those that the last process left count as seen until the grace is over.
+            // Alerts of the last process count as present during the grace time.
             for entry in self.entries.values_mut() {
                 entry.seen = Some(now);
             }
@@ -275,7 +273,7 @@ impl Book {
             .get_mut(key)
             .filter(|entry| entry.over.is_none())
         {
-            // Somebody who does not want to hear of it does not want it to grow either.
+            // A silenced alert does not escalate.
             let after = escalate_after.filter(|_| !is_silenced);
             let change = entry.follow(condition.clone(), now, after);
             return change.map(|change| change(key.clone()));
@@ -286,7 +284,7 @@ impl Book {
         }
         self.pending.remove(key);
         let old = self.entries.remove(key);
-        if self.entries.len() >= MOST && !self.drop_oldest_over() {
+        if self.entries.len() >= MOST && !self.drop_oldest_resolved() {
             self.refused += 1;
             return None;
         }
@@ -296,8 +294,8 @@ impl Book {
         Some(Change::Raised(key.clone()))
     }
 
-    /// Makes room; false when all are on.
-    fn drop_oldest_over(&mut self) -> bool {
+    /// Drops the oldest resolved alert. Returns false if all are firing.
+    fn drop_oldest_resolved(&mut self) -> bool {
         let over = |(key, entry): (&String, &Entry)| Some((entry.over?, key.clone()));
         let oldest = self.entries.iter().filter_map(over).min();
         oldest.is_some_and(|(_, key)| self.entries.remove(&key).is_some())
@@ -309,7 +307,7 @@ impl Book {
         }
     }
 
-    fn end_those_gone(
+    fn resolve_absent(
         &mut self,
         now: Timestamp,
         current: &BTreeMap<&str, Condition>,
@@ -320,13 +318,13 @@ impl Book {
             if is_on && entry.is_gone(now) {
                 entry.over = Some(now);
                 entry.touch(now);
-                changes.push(Change::Over(key.clone()));
+                changes.push(Change::Resolved(key.clone()));
             }
         }
         changes
     }
 
-    /// The clock was set: everything is as old as it was, and lasts as long.
+    /// Moves all times after the system clock was set.
     pub(super) fn move_by(&mut self, by: SignedDuration) {
         let pending = self.pending.values_mut();
         let mut times: Vec<&mut Timestamp> = pending.chain(self.silences.values_mut()).collect();
@@ -337,7 +335,7 @@ impl Book {
         }
     }
 
-    /// Forgets what is over and was told to all receivers, or is too old.
+    /// Forgets resolved alerts that all receivers confirmed, or that are too old.
     pub(super) fn forget(&mut self, now: Timestamp, receivers: &[String]) {
         self.entries.retain(|_, entry| {
             let Some(over) = entry.over else { return true };
@@ -345,11 +343,11 @@ impl Book {
             let version = entry.version;
             let confirmed = |receiver| entry.confirmed.get(receiver) == Some(&version);
             let is_done = entry.muted || receivers.iter().all(confirmed);
-            age < REPEAT_OVER || (!is_done && age < WAIT_FOR_RECEIVERS)
+            age < REPEAT_RESOLVED || (!is_done && age < WAIT_FOR_RECEIVERS)
         });
     }
 
-    /// Alerts that are on, the gravest first, then the oldest.
+    /// Firing alerts, the most severe first, then the oldest.
     pub(super) fn list(&self) -> Vec<Alert> {
         let on = self
             .entries
@@ -362,8 +360,7 @@ impl Book {
         alerts
     }
 
-    /// The alert that is on under this key.
-    pub(super) fn on(&mut self, key: &str) -> Option<&mut Entry> {
+    pub(super) fn firing(&mut self, key: &str) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(key);
         entry.filter(|entry| entry.over.is_none())
     }
@@ -373,12 +370,12 @@ impl Book {
         Some(entry.as_alert(self.silences.get(key).copied()))
     }
 
-    /// How many silences there are.
+    /// The number of silences.
     pub(super) fn silences(&self) -> usize {
         self.silences.len()
     }
 
-    /// Silences a key; a time that is past ends the silence.
+    /// Silences an alert; a time in the past ends the silence.
     pub(super) fn silence(&mut self, now: Timestamp, key: &str, until: Timestamp) {
         if until > now {
             self.silences.insert(key.to_owned(), until);
@@ -388,7 +385,7 @@ impl Book {
         }
     }
 
-    /// What a receiver has not confirmed, as (key, version).
+    /// Alerts that a receiver has not confirmed, as (key, version).
     pub(super) fn due(&self, receiver: &str) -> Vec<(String, u64)> {
         let due = self.entries.iter().filter(|(key, entry)| {
             let confirmed = entry.confirmed.get(receiver).copied().unwrap_or(0);
@@ -398,14 +395,13 @@ impl Book {
             .collect()
     }
 
-    /// Notes that a receiver confirmed a version.
     pub(super) fn confirm(&mut self, receiver: &str, key: &str, version: u64) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.confirmed.insert(receiver.to_owned(), version);
         }
     }
 
-    /// Versions that a receiver will never see, because a newer one came first.
+    /// The version that a receiver confirmed last; 0 if none.
     pub(super) fn confirmed(&self, receiver: &str, key: &str) -> u64 {
         let entry = self.entries.get(key);
         entry

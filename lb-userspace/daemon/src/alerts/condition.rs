@@ -1,4 +1,4 @@
-//! What is wrong at a moment, and how long it must be so before anybody is told.
+//! Conditions, and how long each kind must last before it becomes an alert.
 
 use std::time::Duration;
 
@@ -7,34 +7,30 @@ use serde::{Deserialize, Serialize};
 use super::Severity;
 use crate::revision::RevisionNumber;
 
-/// Something that is wrong now. Whoever watches gives all of them, again and again; [`super::Alerts`] makes
-/// alerts of those that stay.
+/// Something that is wrong now. All current conditions are passed to [`super::Alerts`] on every tick,
+/// which raises alerts for those that last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// Names the cause, and is the same as long as it is the same: conditions with one key are one alert.
-    /// As in `backends:api`: parts of names, with colons between them.
+    /// Identifies the cause: conditions with the same key are one alert. Names separated by colons, as in
+    /// `backends:api`.
     pub key: String,
-    /// Kind, as in [`super::Alert::kind`].
     pub kind: String,
-    /// How bad it is now.
     pub severity: Severity,
-    /// The VIP it is about.
     pub vip: Option<String>,
-    /// The backends it is about.
     pub backends: Vec<String>,
     /// One sentence: what is wrong.
     pub summary: String,
     /// The likeliest cause, with its evidence.
     pub cause: Option<String>,
-    /// The revision that explains it.
+    /// The revision that caused it.
     pub revision: Option<RevisionNumber>,
-    /// Key of a condition that explains this one: as long as that is there, this raises no alert of
-    /// its own. One that was raised before stays.
+    /// Key of a condition that explains this one, which therefore raises no alert of its own. An alert
+    /// that was raised before keeps firing.
     pub part_of: Option<String>,
 }
 
 impl Condition {
-    /// A condition about nothing in particular.
+    /// A condition that concerns no VIP.
     #[must_use]
     pub fn new(
         key: impl Into<String>,
@@ -55,28 +51,25 @@ impl Condition {
         }
     }
 
-    /// About this VIP.
     #[must_use]
     pub fn vip(mut self, vip: impl Into<String>) -> Self {
         self.vip = Some(vip.into());
         self
     }
 
-    /// About these backends.
     #[must_use]
     pub fn backends(mut self, backends: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.backends = backends.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Because of this.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// Takes another condition of the same key in: the graver one speaks.
+    /// Merges a condition of the same key: the more severe one wins, with the backends of both.
     pub(super) fn merge(&mut self, other: &Self) {
         let mut backends = std::mem::take(&mut self.backends);
         backends.extend(other.backends.iter().cloned());
@@ -89,14 +82,14 @@ impl Condition {
     }
 }
 
-/// How patient one is with a kind of condition.
+/// Debounce windows of a kind of condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// How long it must be there before it is an alert.
+    /// How long it must last before an alert is raised.
     pub raise_after: Duration,
-    /// How long it must be gone before the alert is over.
+    /// How long it must be gone before the alert is resolved.
     pub clear_after: Duration,
-    /// Whether it gets graver when it stays.
+    /// Whether the alert escalates while it keeps firing.
     pub escalates: bool,
 }
 
@@ -108,8 +101,8 @@ const fn patience(raise_s: u64, clear_s: u64, escalates: bool) -> Patience {
     }
 }
 
-/// The kinds that are known, and the patience with them. Checks have `rise` and `fall` and the watch of shares has windows
-/// of its own: what they say is believed at once, or nearly.
+/// Health checks have `rise` and `fall`, and the share monitor has windows of its own: their conditions
+/// become alerts at once, or nearly so.
 const KINDS: &[(&str, Patience)] = &[
     ("few_backends", patience(2, 10, true)),
     ("panic", patience(2, 10, true)),
@@ -122,14 +115,14 @@ const KINDS: &[(&str, Patience)] = &[
 ];
 
 impl Patience {
-    /// With a kind. One that is not known comes from a watch with windows of its own.
+    /// Kinds that are not listed come from the share monitor, which has windows of its own.
     #[must_use]
     pub fn with(kind: &str) -> Self {
         let known = KINDS.iter().find(|(name, _)| *name == kind);
         known.map_or(patience(0, 5, true), |(_, patience)| *patience)
     }
 
-    /// The kinds that are known.
+    /// The listed kinds.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
         KINDS.iter().map(|(kind, _)| *kind)
     }

@@ -1,13 +1,12 @@
-//! Alerts: conditions in, messages out.
+//! Alerts: raised from conditions, delivered to receivers.
 //!
 //! ```text
-//! Status ──observe──► conditions ──book──► alerts ──► log, journal, API, metrics
-//! skew findings ─────────┘                   └──delivery──► Alertmanagers, webhooks
+//! NodeState ──observe──► conditions ──book──► alerts ──► log, journal, API, metrics
+//! skew findings ────────────┘                   └──delivery──► Alertmanagers, webhooks
 //! ```
 //!
-//! The engine gives [`Alerts::update`] everything that is wrong, once a second; it never waits for a disk
-//! or a socket. What becomes of it is decided by the `book` alone, a value that is saved after
-//! each change. Tasks of their own bring it to the receivers.
+//! The engine passes all current conditions to [`Alerts::update`] once per second. The `book` decides
+//! what becomes of them; it is saved after each change. Separate tasks send alerts to the receivers.
 
 mod alert;
 mod book;
@@ -43,32 +42,28 @@ use crate::{
 };
 use lb_model::config;
 
-/// Why something can't be done with an alert.
+/// An alert could not be changed.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum AlertsError {
-    /// No alert of that id is on.
-    #[error("no alert `{0}` is on; `evenkeel alerts` lists those that are")]
+    /// No alert with this id is firing.
+    #[error("no alert `{0}` is firing; `evenkeel alerts` lists the firing ones")]
     NotFound(String),
-    /// A silence without end would be forgotten.
+    /// A silence of more than this many days would be forgotten.
     #[error("a silence can last {0} days at most")]
     TooLong(i64),
 }
 
-/// The longest silence.
 const LONGEST_SILENCE_DAYS: i64 = 30;
 
-/// How many alerts there are of a kind and severity.
+/// The number of firing alerts of a kind and severity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firing {
-    /// The kind.
     pub kind: String,
-    /// The severity.
     pub severity: Severity,
-    /// How many are on.
     pub count: usize,
 }
 
-/// The alerts. Clones are the same alerts.
+/// The alerts. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Alerts {
     shared: Arc<Shared>,
@@ -76,50 +71,49 @@ pub struct Alerts {
 
 #[derive(Debug)]
 struct Shared {
-    /// Name of the node, for messages.
+    /// Name of the node in messages.
     host: String,
     path: Option<PathBuf>,
     journal: Journal,
     book: Mutex<Book>,
     receivers: Mutex<Vec<Arc<Receiver>>>,
-    /// What the receivers were made of.
+    /// The settings that the receivers were made from.
     configured: Mutex<Option<config::Alerts>>,
     escalate_after: Mutex<Option<Duration>>,
     tasks: Mutex<JoinSet<()>>,
-    /// Counts changes of the book that are to be saved and told.
+    /// Number of the last change of the book that must be saved and sent.
     changes: watch::Sender<u64>,
-    /// The last of them that was saved: only what is saved is told.
+    /// Number of the last change that was saved: only saved changes are sent.
     saved: watch::Sender<u64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change of the book is whole when something panics: nothing is half-done.
+    // A panic leaves no change half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Alerts {
-    /// Goes on with the alerts in `state_dir`, or with none. `host` is the node's name in messages.
+    /// Loads the alerts in `state_dir`. `host` is the node's name in messages.
     ///
-    /// A file that can't be used is said in the log: conditions that are still there become alerts
-    /// again.
+    /// A file that can't be read is logged: conditions that persist raise their alerts again.
     #[must_use]
     pub fn open(state_dir: &Path, host: impl Into<String>, journal: Journal) -> Self {
         let path = state_dir.join("alerts.json");
         let book = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                warn!(file = %path.display(), %error, "the alerts of the last process can't be read");
+                warn!(file = %path.display(), %error, "can't read the alerts of the last process");
                 Book::default()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Book::default(),
             Err(error) => {
-                warn!(file = %path.display(), %error, "the alerts of the last process can't be read");
+                warn!(file = %path.display(), %error, "can't read the alerts of the last process");
                 Book::default()
             }
         };
         Self::with(book, Some(path), host.into(), journal)
     }
 
-    /// Alerts that are forgotten when the process ends.
+    /// Alerts without a file.
     #[must_use]
     pub fn in_memory() -> Self {
         let journal = Journal::in_memory();
@@ -144,8 +138,8 @@ impl Alerts {
         }
     }
 
-    /// Starts to save and to deliver as the configuration says; called again after each change of
-    /// it, which disturbs nobody if it is the same. Must be called in a tokio runtime.
+    /// Starts or restarts saving and delivery. Does nothing if the settings are unchanged. Must be called
+    /// within a tokio runtime.
     pub fn configure(&self, config: &config::Alerts) {
         let shared = &self.shared;
         let before = lock(&shared.configured).replace(config.clone());
@@ -164,34 +158,33 @@ impl Alerts {
             tasks.spawn(delivery::deliver(Arc::clone(shared), receiver));
         }
         drop(tasks);
-        // What the last process did not get rid of.
+        // Sends what the last process did not.
         shared.changed();
     }
 
-    /// Takes in everything that is wrong at this moment; what is not there any more is over soon.
-    /// Never waits.
+    /// Takes all current conditions: raises, escalates and resolves alerts.
     pub fn update(&self, now: Timestamp, conditions: &[Condition]) {
         let escalate_after = *lock(&self.shared.escalate_after);
         let mut book = lock(&self.shared.book);
         let size = |book: &Book| (book.entries.len(), book.silences());
         let before = size(&book);
         let changes = book.update(now, conditions, escalate_after);
-        let told: Vec<_> = changes
+        let entries: Vec<_> = changes
             .iter()
             .filter_map(|change| self.shared.describe(&book, change))
             .collect();
         book.forget(now, &self.shared.receiver_ids());
         let is_changed = !changes.is_empty() || size(&book) != before;
         drop(book);
-        for (severity, entry) in told {
-            self.shared.tell(now, severity, entry);
+        for (severity, entry) in entries {
+            self.shared.record(now, severity, entry);
         }
         if is_changed {
             self.shared.changed();
         }
     }
 
-    /// The system's clock was set: alerts are as old as they were, and silences last as long.
+    /// Moves all times after the system clock was set: ages and silences keep their length.
     pub fn clock_was_set(&self, by: SignedDuration) {
         let mut book = lock(&self.shared.book);
         let is_empty = book.entries.is_empty() && book.silences() == 0;
@@ -202,21 +195,21 @@ impl Alerts {
         }
     }
 
-    /// Alerts that are on, the gravest first, then the oldest.
+    /// Firing alerts, the most severe first, then the oldest.
     #[must_use]
     pub fn list(&self) -> Vec<Alert> {
         lock(&self.shared.book).list()
     }
 
-    /// Notes who has seen an alert: it does not get graver any more.
+    /// Acknowledges an alert, which then no longer escalates.
     ///
     /// # Errors
     ///
-    /// No such alert is on.
+    /// The alert is not firing.
     pub fn ack(&self, id: &str, who: &str) -> Result<Alert, AlertsError> {
         let mut book = lock(&self.shared.book);
         let not_found = || AlertsError::NotFound(id.to_owned());
-        let entry = book.on(id).ok_or_else(not_found)?;
+        let entry = book.firing(id).ok_or_else(not_found)?;
         entry.acknowledged_by = Some(who.to_owned());
         let alert = book.alert(id).ok_or_else(not_found)?;
         drop(book);
@@ -225,12 +218,12 @@ impl Alerts {
         Ok(alert)
     }
 
-    /// Tells nobody anything new about an alert until then; a time that is past ends the silence.
-    /// Alertmanager goes on hearing of what it was told before.
+    /// Sends nothing new about an alert until then; a time in the past ends the silence. Reminders to
+    /// Alertmanager continue.
     ///
     /// # Errors
     ///
-    /// No such alert is on, or the silence would be too long.
+    /// The alert is not firing, or the silence is too long.
     pub fn silence(&self, id: &str, until: Timestamp, who: &str) -> Result<Alert, AlertsError> {
         let now = clock::now();
         let days = until.duration_since(now).as_hours() / 24;
@@ -239,7 +232,7 @@ impl Alerts {
         }
         let mut book = lock(&self.shared.book);
         let not_found = || AlertsError::NotFound(id.to_owned());
-        book.on(id).ok_or_else(not_found)?;
+        book.firing(id).ok_or_else(not_found)?;
         book.silence(now, id, until);
         let alert = book.alert(id).ok_or_else(not_found)?;
         drop(book);
@@ -254,13 +247,13 @@ impl Alerts {
         Ok(alert)
     }
 
-    /// Sends a test to all receivers, and says how each answered.
+    /// Sends a test alert to all receivers.
     pub async fn test(&self) -> Vec<Tested> {
         let receivers = lock(&self.shared.receivers).clone();
         delivery::test(&self.shared.host, &receivers).await
     }
 
-    /// How many alerts are on, by kind and severity.
+    /// The number of firing alerts, by kind and severity.
     #[must_use]
     pub fn firing(&self) -> Vec<Firing> {
         let mut counts: BTreeMap<(String, Severity), usize> = BTreeMap::new();
@@ -275,24 +268,23 @@ impl Alerts {
         counts.into_iter().map(firing).collect()
     }
 
-    /// What each receiver got.
     #[must_use]
     pub fn receiver_counts(&self) -> Vec<ReceiverCounts> {
         let receivers = lock(&self.shared.receivers);
         receivers.iter().map(|receiver| receiver.counts()).collect()
     }
 
-    /// Alerts that were not raised because there were too many.
+    /// Alerts that were not raised because too many are firing.
     #[must_use]
     pub fn refused(&self) -> u64 {
         lock(&self.shared.book).refused
     }
 
-    /// Ends the tasks and saves for the last time.
+    /// Stops the tasks and saves the alerts.
     ///
     /// # Errors
     ///
-    /// Why it can't be saved.
+    /// They can't be saved.
     pub fn finish(&self) -> io::Result<()> {
         lock(&self.shared.tasks).abort_all();
         self.shared.save()
@@ -309,17 +301,17 @@ impl Shared {
         receivers.iter().map(|receiver| receiver.id()).collect()
     }
 
-    /// What the log and the journal say of a change.
+    /// The log line and journal entry of a change.
     fn describe(&self, book: &Book, change: &Change) -> Option<(Severity, EventEntry)> {
         let (word, key) = match change {
             Change::Raised(key) => ("raised", key),
-            Change::Graver(key) => ("graver", key),
+            Change::Escalated(key) => ("escalated", key),
             Change::Changed(key) => ("changed", key),
-            Change::Over(key) => ("over", key),
+            Change::Resolved(key) => ("resolved", key),
         };
         let alert = book.alert(key)?;
         let severity = match change {
-            Change::Over(_) => Severity::Info,
+            Change::Resolved(_) => Severity::Info,
             _ => alert.severity,
         };
         let cause = alert.cause.as_ref().map(|cause| format!("; {cause}"));
@@ -327,7 +319,7 @@ impl Shared {
         Some((severity, event(&alert, message)))
     }
 
-    fn tell(&self, now: Timestamp, severity: Severity, entry: EventEntry) {
+    fn record(&self, now: Timestamp, severity: Severity, entry: EventEntry) {
         let (vip, alert) = (entry.vip.as_deref().unwrap_or("-"), &entry.message);
         match severity {
             Severity::Info => info!(vip, alert, "alert"),
@@ -338,7 +330,7 @@ impl Shared {
     }
 
     fn note(&self, now: Timestamp, alert: &Alert, message: String) {
-        self.tell(now, Severity::Info, event(alert, message));
+        self.record(now, Severity::Info, event(alert, message));
         self.changed();
     }
 
@@ -364,7 +356,7 @@ fn event(alert: &Alert, message: String) -> EventEntry {
     }
 }
 
-/// Saves the book after each change, then lets the receivers know.
+/// Saves the book after each change, then wakes the receivers.
 async fn save_changes(shared: Arc<Shared>) {
     let mut changes = shared.changes.subscribe();
     let mut is_failing = false;
@@ -374,7 +366,7 @@ async fn save_changes(shared: Arc<Shared>) {
         let saved = tokio::task::spawn_blocking(move || saver.save()).await;
         let result = saved.unwrap_or_else(|error| Err(io::Error::other(error)));
         if let (Err(error), false) = (&result, is_failing) {
-            warn!(%error, "the alerts could not be saved; they are sent all the same");
+            warn!(%error, "can't save the alerts; they are sent anyway");
         }
         is_failing = result.is_err();
         shared.saved.send_replace(change);

@@ -1,4 +1,4 @@
-//! Conditions that the status shows.
+//! Derives conditions from the state of the node.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,26 +11,23 @@ use crate::{
 };
 use lb_model::config;
 
-/// What the configuration calls too much or too little.
+/// Limits set by the configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
-    /// Whether the configuration asks for generic XDP: then it is no news.
+    /// Whether the configuration asks for generic XDP, which then raises no alert.
     pub wants_generic: bool,
-    /// By VIP.
     pub vips: BTreeMap<String, VipLimits>,
 }
 
-/// The limits of a VIP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VipLimits {
-    /// Fewest backends that should be eligible.
+    /// Minimum of eligible backends.
     pub min_backends: u32,
-    /// Utilisation that is too much.
+    /// Utilisation that raises an alert.
     pub alert_utilisation: f64,
 }
 
 impl Limits {
-    /// Those of a configuration.
     #[must_use]
     pub fn of(config: &config::Config) -> Self {
         let limits = |vip: &config::Vip| VipLimits {
@@ -48,25 +45,25 @@ impl Limits {
     }
 }
 
-/// Reasons whose counters stand still when all is well, and what it means that they don't.
+/// Drop reasons whose counters are expected to stay constant, and what an increase means.
 const BAD_REASONS: &[(&str, &str)] = &[
-    ("NO_MEMBER", "no member could take them"),
-    ("NO_NEXT_HOP", "the way to the member is not known"),
+    ("NO_MEMBER", "no eligible backend"),
+    ("NO_NEXT_HOP", "no next hop for the backend"),
     (
         "NAT_NO_PORT",
-        "no port of the NAT source was free: add addresses to node.nat_source",
+        "no free port on the NAT source: add addresses to node.nat_source",
     ),
-    ("NO_ROOM", "the driver left no room for an outer header"),
-    ("INTERNAL", "a table was not as the program expects it"),
+    ("NO_ROOM", "the driver left no headroom for an outer header"),
+    ("INTERNAL", "a map was not as the program expects it"),
 ];
 
-/// Packets a second that are worth an alert.
+/// Packets per second above which drops raise an alert.
 const FEW_PER_S: f64 = 1.0;
 
-/// Counters are compared with those of so long ago.
+/// Window over which drops are counted.
 const BACK: SignedDuration = SignedDuration::from_secs(10);
 
-/// Finds what is wrong in one status after the other.
+/// Derives conditions from successive states.
 #[derive(Debug, Default)]
 pub struct Observer {
     /// Counters of [`BAD_REASONS`] in the last seconds.
@@ -74,7 +71,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Everything that is wrong now.
+    /// All conditions in a state.
     pub fn conditions(&mut self, status: &NodeState, limits: &Limits) -> Vec<Condition> {
         let mut conditions = Vec::new();
         conditions.extend(data_path(status));
@@ -82,13 +79,13 @@ impl Observer {
             conditions.extend(generic(status));
         }
         conditions.extend(self.drops(status));
-        let mut told: Vec<(String, Vec<String>)> = Vec::new();
+        let mut reported: Vec<(String, Vec<String>)> = Vec::new();
         for vip in &status.vips {
             let Some(vip_limits) = limits.vips.get(&vip.name) else {
                 continue;
             };
             if let Some(mut condition) = backends(vip, vip_limits) {
-                explain_by_others(&mut condition, vip, &mut told);
+                explain_by_others(&mut condition, vip, &mut reported);
                 conditions.push(condition);
             }
             conditions.extend(routes(vip));
@@ -109,11 +106,11 @@ impl Observer {
             for (index, (name, meaning)) in BAD_REASONS.iter().enumerate() {
                 let rate = now[index].saturating_sub(before[index]) as f64 / seconds;
                 if rate > FEW_PER_S {
-                    let summary = format!("{rate:.0} packets a second are dropped: {meaning}");
+                    let summary = format!("dropping {rate:.0} packets/s ({name}): {meaning}");
                     let key = format!("drops:{name}");
                     let condition = Condition::new(key, "drops", Severity::Warning, summary);
                     conditions
-                        .push(condition.cause(format!("reason {name} of docs/operations.md")));
+                        .push(condition.cause(format!("see reason {name} in docs/operations.md")));
                 }
             }
         }
@@ -122,7 +119,7 @@ impl Observer {
     }
 }
 
-/// Interfaces where another program runs than ours, or none.
+/// Interfaces that run another program, or none.
 fn data_path(status: &NodeState) -> Option<Condition> {
     let expected = status.node.program_id;
     let wrong = |id: Option<u32>| id != Some(expected);
@@ -138,13 +135,13 @@ fn data_path(status: &NodeState) -> Option<Condition> {
         return None;
     }
     let summary = format!(
-        "the data path is not as loaded: program {expected} is ours, {}",
+        "data path not as loaded: expected program {expected}, but {}",
         odd.join(", ")
     );
     let condition = Condition::new("data_path", "data_path", Severity::Critical, summary);
     Some(condition.cause(
-        "somebody detached or replaced the XDP program, or the interface is gone (one that comes back gets \
-         the program again)",
+        "the XDP program was detached or replaced, or the interface is gone (the program is attached again \
+         when it comes back)",
     ))
 }
 
@@ -158,14 +155,14 @@ fn generic(status: &NodeState) -> Option<Condition> {
         return None;
     }
     let summary = format!(
-        "XDP runs in generic mode on {}: several times slower than in the driver",
+        "XDP runs in generic mode on {}: several times slower than native mode",
         generic.join(", ")
     );
     let condition = Condition::new("generic_xdp", "generic_xdp", Severity::Warning, summary);
-    Some(condition.cause("the driver can't run XDP programs, or refused this one"))
+    Some(condition.cause("the driver does not support native XDP, or rejected the program"))
 }
 
-/// Members that the operator wants to serve.
+/// Members that are configured to serve.
 fn wanted(vip: &VipState) -> impl Iterator<Item = &MemberState> {
     let serve = |member: &&MemberState| {
         member.weight > 0 && matches!(member.phase, MemberPhase::Up | MemberPhase::Down)
@@ -173,13 +170,13 @@ fn wanted(vip: &VipState) -> impl Iterator<Item = &MemberState> {
     vip.members.iter().filter(serve)
 }
 
-/// Whether a check has said that it is down: at a start nobody knows yet.
+/// Whether a check has found it down: after a start, the first result is pending.
 fn is_found_down(member: &MemberState) -> bool {
     let is_known = |health: &HealthStatus| health.last_ok.is_some();
     member.phase == MemberPhase::Down && member.health.as_ref().is_none_or(is_known)
 }
 
-/// All that is wrong with the health of a VIP's backends: one condition, however many there are.
+/// One condition for the health of all backends of a VIP.
 fn backends(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
     let down: Vec<&MemberState> = wanted(vip).filter(|member| is_found_down(member)).collect();
     let all = wanted(vip).count();
@@ -189,10 +186,10 @@ fn backends(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
     let of = format!("{} of {all} backends of {}", down.len(), vip.name);
     let (kind, severity, summary) = if is_few {
         let least = limits.min_backends;
-        let summary = format!("{of} are down; {eligible} can serve, {least} are wanted");
+        let summary = format!("{of} are down; {eligible} eligible, minimum is {least}");
         ("few_backends", Severity::Critical, summary)
     } else if vip.panic {
-        let summary = format!("{of} are down: panic, traffic is spread over all of them");
+        let summary = format!("{of} are down: panic mode, traffic is spread over all of them");
         ("panic", Severity::Critical, summary)
     } else if down.is_empty() {
         return None;
@@ -211,7 +208,7 @@ fn backends(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
     Some(condition)
 }
 
-/// A few names, and how many more.
+/// The first few names, and the number of the others.
 fn listed(names: &[&str]) -> String {
     const SHOWN: usize = 5;
     let mut text = names[..names.len().min(SHOWN)].join(", ");
@@ -221,7 +218,7 @@ fn listed(names: &[&str]) -> String {
     text
 }
 
-/// What most of the failed checks met.
+/// The most frequent error of the failed checks.
 fn common_cause(down: &[&MemberState]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for member in down {
@@ -232,33 +229,33 @@ fn common_cause(down: &[&MemberState]) -> Option<String> {
     }
     let (error, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
     Some(if count == down.len() {
-        format!("checks say: {error}")
+        format!("health checks: {error}")
     } else {
-        format!("{count} of {} checks say: {error}", down.len())
+        format!("{count} of {} health checks: {error}", down.len())
     })
 }
 
-/// A host that is down serves no VIP: the first VIP that lacks the addresses tells of it.
+/// A host that is down is missing in all of its VIPs: only the first of them raises an alert.
 fn explain_by_others(
     condition: &mut Condition,
     vip: &VipState,
-    told: &mut Vec<(String, Vec<String>)>,
+    reported: &mut Vec<(String, Vec<String>)>,
 ) {
     let down = wanted(vip).filter(|member| is_found_down(member));
     let addresses: Vec<String> = down.map(|member| member.address.to_string()).collect();
     let explains = |(_, others): &&(String, Vec<String>)| {
         !addresses.is_empty() && addresses.iter().all(|address| others.contains(address))
     };
-    // A VIP that can't serve is worth an alert of its own, whatever the cause.
+    // A VIP without enough backends raises its own alert, whatever the cause.
     if condition.severity < Severity::Critical {
-        condition.part_of = told.iter().find(explains).map(|(key, _)| key.clone());
+        condition.part_of = reported.iter().find(explains).map(|(key, _)| key.clone());
     }
     if condition.part_of.is_none() {
-        told.push((condition.key.clone(), addresses));
+        reported.push((condition.key.clone(), addresses));
     }
 }
 
-/// Members that are up and can't be sent anything.
+/// Members that are up but have no next hop.
 fn routes(vip: &VipState) -> Option<Condition> {
     let lost: Vec<&MemberState> = vip
         .members
@@ -283,7 +280,7 @@ fn capacity(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
         return None;
     }
     let summary = format!(
-        "{} gets {:.0} new flows a second, {:.0} % of what its {} eligible backends can take",
+        "{} gets {:.0} new flows/s: {:.0} % of the capacity of its {} eligible backends",
         vip.name,
         vip.rates.new_flows_per_s,
         capacity.utilisation * 100.0,
@@ -301,7 +298,7 @@ fn capacity(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
         summary,
     );
     let wanted = format!(
-        "{} backends of this size are wanted for {:.0} %",
+        "{} backends of this size are needed for a utilisation of {:.0} %",
         capacity.wanted_backends,
         vip.target_utilisation * 100.0
     );
@@ -315,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_that_is_watched_exists() {
+    fn every_watched_reason_exists() {
         for (name, _) in BAD_REASONS {
             assert!(
                 REASONS.iter().any(|reason| reason.name == *name),

@@ -60,7 +60,10 @@ fn a_condition_must_stay_and_must_be_gone_for_a_while() {
     assert_eq!(alerts.list(), []);
     assert_eq!(
         messages(&alerts),
-        ["raised: 1 backends are down", "over: 1 backends are down"]
+        [
+            "raised: 1 backends are down",
+            "resolved: 1 backends are down"
+        ]
     );
 }
 
@@ -104,7 +107,7 @@ fn severity_grows_when_it_stays_and_nobody_has_seen_it() {
     assert_eq!(alerts.list()[0].severity, Severity::Warning);
     during(&alerts, 600..602, &[down(&["a"])]);
     assert_eq!(alerts.list()[0].severity, Severity::Critical);
-    assert_eq!(messages(&alerts)[1], "graver: 1 backends are down");
+    assert_eq!(messages(&alerts)[1], "escalated: 1 backends are down");
 
     let alerts = seasoned();
     during(&alerts, 0..100, &[down(&["a"])]);
@@ -146,7 +149,7 @@ fn a_milder_state_must_last() {
     assert_eq!(
         alerts.list()[0].severity,
         Severity::Critical,
-        "graver at once"
+        "escalated at once"
     );
 }
 

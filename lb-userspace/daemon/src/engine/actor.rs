@@ -1,34 +1,33 @@
-//! The task itself: takes one thing after the other, and what every part of it works on.
+//! The actor: handles commands, health changes, next hops and ticks one after the other, and owns the
+//! parts that they work on.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::{
     EngineError, EngineResult, Options,
-    checks::Checks,
     command::{Command, Progress, Reply},
     data_path::DriftCheck,
+    health_intake::HealthIntake,
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
-    routes::Said,
-    shares::Watch,
+    routes::RouteMonitor,
+    run::notify_manager,
+    shares::ShareMonitor,
     trial::Trial,
 };
 use crate::{
-    alerts::Alerts,
     clock,
     events::{Entry, Journal},
     health::HealthChange,
-    metrics::Facts,
-    nexthop::{NextHops, Resolver},
-    reconciler::{Reconciler, lock::Lock},
+    reconciler::{Reconciler, ReconcilerError, lock::Lock, system},
     revision::{Revision, RevisionNumber, Store},
     traffic::Recorder,
 };
@@ -40,20 +39,20 @@ use lb_model::config::Config;
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Images of rings that are created in a tick, at most.
-const IMAGES_A_TICK: usize = 4;
+/// Ring images created per tick, at most.
+const IMAGES_PER_TICK: usize = 4;
 
-/// How long changes of health are gathered before they become one change of the rings.
-const GATHER: Duration = Duration::from_millis(3);
+/// Debounce window: changes of health within it become one update of the rings.
+const DEBOUNCE: Duration = Duration::from_millis(3);
 
-/// What is in force.
+/// The active configuration.
 pub(super) struct Running {
-    /// Its revision; none until the first is written.
+    /// None until the first revision is written.
     pub(super) number: Option<RevisionNumber>,
     pub(super) config: Config,
     pub(super) text: String,
     pub(super) base: PathBuf,
-    /// SHA-256 of the configuration file as it was last taken over.
+    /// SHA-256 of the configuration file when it was last applied.
     pub(super) file_digest: Option<String>,
 }
 
@@ -62,28 +61,23 @@ pub(super) struct Actor {
     pub(super) running: Running,
     pub(super) dataplane: Dataplane,
     pub(super) reconciler: Reconciler,
-    pub(super) resolver: Resolver,
-    pub(super) routes: watch::Receiver<NextHops>,
-    pub(super) said: Said,
+    pub(super) routes: RouteMonitor,
     pub(super) store: Store,
-    pub(super) checks: Checks,
+    pub(super) health: HealthIntake,
     pub(super) trial: Option<Trial>,
-    pub(super) watch: Watch,
+    pub(super) shares: ShareMonitor,
     pub(super) journal: Journal,
     pub(super) recorder: Recorder,
     pub(super) observer: Observer,
     pub(super) drift_check: DriftCheck,
-    /// Whether the program of this process is on the interfaces.
+    /// Whether the program is attached to the interfaces.
     pub(super) attached: bool,
     pub(super) publisher: Publisher,
-    pub(super) alerts: Alerts,
-    pub(super) facts: watch::Sender<Arc<Facts>>,
-    /// Held to the end.
     pub(super) _lock: Lock,
     pub(super) bpffs_lock: BpffsLock,
 }
 
-/// Where things come in.
+/// The actor's input besides next hops.
 pub(super) struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) health: mpsc::UnboundedReceiver<HealthChange>,
@@ -91,27 +85,27 @@ pub(super) struct Inbox {
 }
 
 impl Actor {
-    /// Works until it is told to stop. Says whether forwarding goes on then.
+    /// Runs until it is stopped. Returns whether the data path keeps forwarding.
     ///
     /// # Errors
     ///
-    /// The resolver of next hops ended, without which the tables can't be kept up.
+    /// The resolver of next hops ended.
     pub(super) async fn run(mut self, mut inbox: Inbox) -> Result<bool> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut gathered = Vec::new();
+        let mut health_changes = Vec::new();
         let mut flush_at = None;
         loop {
             let flush = sleep_until(flush_at.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 Some(change) = inbox.health.recv() => {
-                    flush_at.get_or_insert_with(|| Instant::now() + GATHER);
-                    gathered.push(change);
+                    flush_at.get_or_insert_with(|| Instant::now() + DEBOUNCE);
+                    health_changes.push(change);
                 }
                 () = flush, if flush_at.is_some() => {
                     flush_at = None;
-                    self.health_changed(&std::mem::take(&mut gathered));
+                    self.health_changed(&std::mem::take(&mut health_changes));
                 }
                 changed = self.routes.changed() => match changed {
                     Ok(()) => self.routes_changed(),
@@ -125,22 +119,22 @@ impl Actor {
         Ok(self.finish())
     }
 
-    /// What is known only here is written down.
+    /// Saves what is only in memory. Returns whether the data path keeps forwarding.
     fn finish(self) -> bool {
-        let goes_on = self.outlives_us();
-        let ended = if goes_on {
-            "the controller ends; forwarding goes on"
+        let keeps_forwarding = self.outlives_us();
+        let ended = if keeps_forwarding {
+            "controller stopped; the data path keeps forwarding"
         } else {
-            "the controller ends, and forwarding with it"
+            "controller stopped, and forwarding with it"
         };
         self.note(Entry::new("start", ended));
         if let Err(error) = self.recorder.finish() {
-            tracing::warn!(%error, "the totals of the traffic can't be written down");
+            warn!(%error, "can't save the traffic totals");
         }
-        if let Err(error) = self.alerts.finish() {
-            tracing::warn!(%error, "the alerts can't be written down");
+        if let Err(error) = self.publisher.finish() {
+            warn!(%error, "can't save the alerts");
         }
-        goes_on
+        keeps_forwarding
     }
 
     fn handle(&mut self, command: Command) {
@@ -189,7 +183,7 @@ impl Actor {
     }
 
     fn show(&self, number: Option<RevisionNumber>) -> EngineResult<Revision> {
-        let nothing = || EngineError::NotFound("no revision is in force yet".into());
+        let nothing = || EngineError::NotFound("there is no active revision yet".into());
         let number = match number {
             Some(number) => number,
             None => self.running.number.ok_or_else(nothing)?,
@@ -207,34 +201,33 @@ impl Actor {
         })
     }
 
-    /// Follows the system's clock. When that was set, everything that is to last lasts as long as it
-    /// was to.
+    /// Follows the system clock. When it was set, all deadlines keep their distance.
     fn follow_clock(&mut self) {
         let Some(by) = clock::follow() else { return };
-        tracing::warn!(
+        warn!(
             seconds = by.as_secs_f64(),
-            "the system's clock was set: deadlines and silences are moved with it"
+            "the system clock was set: deadlines and silences move with it"
         );
         self.move_trial(by);
-        self.alerts.clock_was_set(by);
-        self.watch.changes.move_by(by);
+        self.publisher.clock_was_set(by);
+        self.shares.changes.move_by(by);
         self.observer.move_by(by);
         self.recorder.traffic().lock().move_by(by);
     }
 
-    /// To be done about every second.
+    /// Runs every second.
     fn tick(&mut self) {
         self.follow_clock();
         let before = self.reconciler.member_count();
         let ticked = self
             .dataplane
             .now_s()
-            .map_err(crate::reconciler::ReconcilerError::from)
+            .map_err(ReconcilerError::from)
             .and_then(|now_s| self.reconciler.tick(&mut self.dataplane, now_s));
         match ticked {
             Ok(tick) => {
                 if tick.slots_settled + tick.slots_cleaned + tick.members_gone > 0 {
-                    tracing::info!(
+                    info!(
                         settled = tick.slots_settled,
                         cleaned = tick.slots_cleaned,
                         members_gone = tick.members_gone,
@@ -242,41 +235,54 @@ impl Actor {
                     );
                 }
             }
-            Err(error) => error!(%error, "the tables can't be kept up"),
+            Err(error) => error!(%error, "can't maintain the maps"),
         }
         if self.reconciler.member_count() != before {
             self.follow_backends([]);
         }
-        if self.said.stale.is_some() {
+        if self.routes.is_stale() {
             self.routes_changed();
         }
-        self.tick_checks();
-        self.make_ready();
+        self.tick_health();
+        self.prepare_rings();
         self.tick_data_path();
         self.count();
-        self.watch_shares();
+        self.tick_shares();
         self.tick_trial();
         self.publish_with_alerts();
-        self.keep_awake();
+        self.ping_watchdog();
     }
 
-    /// Has images of rings ready, so that the next change need not wait for a grace period: one for each
-    /// VIP, since a server that fails may be a backend of all of them.
-    fn make_ready(&mut self) {
+    /// Prepares ring images, so that the next change need not wait for a grace period: one per VIP,
+    /// because a server that fails may be a backend of all of them.
+    fn prepare_rings(&mut self) {
         let vips = self.running.config.vips.len();
         let wanted = vips.clamp(SPARE_IMAGES, MOST_SPARE_IMAGES);
-        if let Err(error) = self.dataplane.rings.approach(wanted, IMAGES_A_TICK) {
-            error!(%error, "no ring can be made ready for the next change");
+        if let Err(error) = self.dataplane.rings.approach(wanted, IMAGES_PER_TICK) {
+            error!(%error, "can't prepare a ring for the next change");
         }
     }
 
-    /// Tells a service manager that asked for it that the actor is alive.
-    fn keep_awake(&self) {
-        use crate::reconciler::system;
-        if system::wants_watchdog()
-            && let Err(error) = system::notify("WATCHDOG=1\n")
-        {
-            tracing::warn!(%error, "telling the service manager failed");
+    fn tick_shares(&mut self) {
+        let report = self.reconciler.report();
+        let notes = self.shares.tick(
+            &mut self.dataplane,
+            &self.running.config,
+            &report,
+            &self.recorder.traffic(),
+        );
+        for note in notes {
+            self.note(note);
+        }
+    }
+
+    /// Tells the service manager, if it asked for it, that the actor makes progress.
+    fn ping_watchdog(&self) {
+        if system::wants_watchdog() {
+            notify_manager(
+                "WATCHDOG=1
+",
+            );
         }
     }
 

@@ -133,14 +133,15 @@ impl Actor {
         let (plan, planned) = self.plan_change(candidate, force)?;
         match plan.verdict {
             PlanVerdict::Nothing => {
-                self.count_change(|changes| changes.unchanged += 1);
+                self.publisher
+                    .count_change(|changes| changes.unchanged += 1);
                 return Ok(Applied {
                     revision: None,
                     plan,
                 });
             }
             PlanVerdict::Refused => {
-                self.count_change(|changes| changes.refused += 1);
+                self.publisher.count_change(|changes| changes.refused += 1);
                 let message = refusal(&plan);
                 let plan = Box::new(plan);
                 return Err(EngineError::Refused { message, plan });
@@ -177,8 +178,8 @@ impl Actor {
             return Err(self.undo_unstored(number, &error));
         }
         self.run_as(number, candidate);
-        self.watch.changed(number, plan);
-        self.count_change(|changes| changes.applied += 1);
+        self.shares.changed(number, plan);
+        self.publisher.count_change(|changes| changes.applied += 1);
         self.trial = trial.map(|trial| trial.with(deadlines));
         Ok(())
     }
@@ -231,7 +232,7 @@ impl Actor {
         number: RevisionNumber,
         deadlines: &Deadlines,
     ) -> Result<(), crate::revision::StoreError> {
-        deadlines.keep(&self.running.config.node.state_dir, number)?;
+        deadlines.store(&self.running.config.node.state_dir, number)?;
         self.store.set_state(number, deadlines.state())
     }
 
@@ -247,7 +248,7 @@ impl Actor {
             // The next start treats a revision that is still being applied as failed.
             warn!(revision = number, %error, "can't store that the revision failed");
         }
-        self.count_change(|changes| changes.failed += 1);
+        self.publisher.count_change(|changes| changes.failed += 1);
         self.follow_backends([]);
         self.note(Entry::new(
             "revision",
@@ -296,13 +297,11 @@ impl Actor {
     /// Passes the active configuration to the parts that depend on it.
     pub(super) fn follow_config(&mut self) {
         self.follow_targets();
-        self.alerts.configure(&self.running.config.alerts);
         let config = &self.running.config;
+        self.publisher.configure(config);
         for warning in nat_sources::warnings(config) {
             warn!("{warning}");
         }
-        self.facts
-            .send_modify(|facts| std::sync::Arc::make_mut(facts).configure(config));
     }
 
     pub(super) fn confirm(
@@ -325,7 +324,7 @@ impl Actor {
         let state_dir = self.running.config.node.state_dir.clone();
         if trial.confirm() {
             // The bake continues; only the deadline for the confirmation is removed.
-            trial.deadlines.keep(&state_dir, number)?;
+            trial.deadlines.store(&state_dir, number)?;
         } else {
             self.store.set_state(number, RevisionState::Applied)?;
             self.trial = None;

@@ -138,8 +138,8 @@ impl Actor {
         config: &Config,
         planned: Option<PlannedChange>,
     ) -> Result<()> {
-        let table = self.routes.borrow().clone();
-        let routes = self.routes(&table)?;
+        let table = self.routes.table();
+        let routes = self.routes(&table);
         self.guard_ports(config, &routes)?;
         // The very first configuration has no number yet: its interfaces must exist.
         let known = match self.running.number {
@@ -156,8 +156,8 @@ impl Actor {
         config: &Config,
         planned: Option<PlannedChange>,
     ) -> Result<()> {
-        let table = self.routes.borrow().clone();
-        let routes = self.routes(&table)?;
+        let table = self.routes.table();
+        let routes = self.routes(&table);
         self.put(config, planned, &table, routes, &config.node.interfaces)
     }
 
@@ -273,14 +273,14 @@ impl Actor {
         // A wrong ring may explain shares that are off for no other known reason.
         for vip in vips {
             let name = self.reconciler.vip_name(vip).unwrap_or_default();
-            if self.watch.is_puzzled(name) {
+            if self.shares.has_unexplained_finding(name) {
                 self.check_ring(vip);
             }
         }
         self.check_links();
         if self.drift_check.ticks.is_multiple_of(CHECK_ENTRIES_EVERY) {
             self.check_entries();
-            self.look_at_ports();
+            self.check_nat_ports();
             let options = load_options(&self.running.config);
             self.observer.maps = self.dataplane.map_sizes(&options);
         }
@@ -294,7 +294,7 @@ impl Actor {
                 let is_wrong = digests.is_some_and(|digests| !digests.agree());
                 self.note_drift(Drift::Ring { vip: name }, is_wrong);
                 let shares = is_wrong.then(|| self.reconciler.shares_found(&self.dataplane, vip));
-                self.watch.ring_is(vip, shares.flatten());
+                self.shares.set_actual_shares(vip, shares.flatten());
             }
             Err(error) => error!(%error, vip = name, "can't read the ring back"),
         }
@@ -434,7 +434,7 @@ impl Actor {
         if let Drift::Ring { vip } = drift
             && self.is_configured(vip)
         {
-            condition.part_of = self.watch.table_condition(vip);
+            condition.part_of = self.shares.table_condition(vip);
         }
         condition
     }

@@ -1,5 +1,5 @@
-//! One controller for a BPF file system, whatever their state folders: two would undo each other's
-//! changes.
+//! One controller per BPF file system, even with different state folders: two would overwrite each
+//! other's changes.
 
 use std::{
     fs::{self, File, Metadata},
@@ -10,34 +10,25 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// The data path can't be had.
+/// The BPF file system could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum BpffsLockError {
-    /// Another controller has it.
     #[error(
-        "another controller (pid {pid}) runs the data path below {} already, with another \
-         node.state_dir: stop it first (`kill {pid}`; forwarding goes on), or give this one a BPF \
-         file system of its own (--bpffs)",
+        "another controller (pid {pid}) with another node.state_dir runs the data path below {}: stop it \
+         first (`kill {pid}`; forwarding continues), or use a separate BPF file system (--bpffs)",
         path.display()
     )]
     Held {
-        /// Process id of the other, or what is known of it.
+        /// Its process id, or `unknown`.
         pid: String,
-        /// The BPF file system.
         path: PathBuf,
     },
-    /// The folder can't be used.
     #[error("lock {}: {source}", path.display())]
-    System {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    System { path: PathBuf, source: io::Error },
 }
 
-/// The lock of a BPF file system: of its root, which no `unload` removes. Nothing can be written
-/// there, so the kernel's list of locks tells who has it.
+/// A lock on the root of a BPF file system, which `unload` does not remove. Nothing can be written
+/// there, so the holder is found in the kernel's list of locks.
 #[derive(Debug)]
 pub struct BpffsLock {
     folder: Flock<File>,
@@ -69,8 +60,8 @@ impl BpffsLock {
         }
     }
 
-    /// Whether the file system is still mounted where it was. One that was unmounted lives as long as the
-    /// lock holds it, with all that is pinned in it.
+    /// Whether the file system is still mounted at its path. An unmounted one lives, with its pins, as long
+    /// as the lock holds it.
     pub fn is_in_place(&self) -> bool {
         let there = fs::metadata(&self.path);
         let ours = self.folder.metadata();
@@ -89,7 +80,7 @@ fn holder(device: u64, inode: u64) -> Option<u32> {
     find_holder(&locks, device, inode)
 }
 
-/// Reads `1: FLOCK  ADVISORY  WRITE 4711 00:2a:1 0 EOF`; a pid below 1 is one of another namespace.
+/// Reads `1: FLOCK  ADVISORY  WRITE 4711 00:2a:1 0 EOF`; a pid below 1 belongs to another namespace.
 fn find_holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
     let (major, minor) = (nix::libc::major(device), nix::libc::minor(device));
     let file = format!("{major:02x}:{minor:02x}:{inode}");
@@ -109,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_list_tells_who_has_a_lock() {
+    fn the_holder_is_found_in_the_kernels_list() {
         let list = "1: FLOCK  ADVISORY  WRITE 17 00:2a:1 0 EOF\n\
                     2: POSIX  ADVISORY  READ 18 00:2a:2 0 EOF\n\
                     2: -> FLOCK  ADVISORY  WRITE 19 00:2a:3 0 EOF\n";

@@ -19,10 +19,10 @@
 
 mod actor;
 mod change;
-mod checks;
 mod command;
 mod data_path;
 mod error;
+mod health_intake;
 mod import;
 pub mod locks;
 mod nat_ports;

@@ -1,8 +1,8 @@
-//! The host's ports that `nat` uses: looked at before a configuration may use more of them, and now
-//! and then.
+//! The host's ports that `nat` uses: checked before a configuration may use more of them, and
+//! periodically.
 //!
-//! Anybody on the host can bind a socket to such a port. So it refuses what is new, and never keeps
-//! from being done what keeps packets going: next hops, changes of what `nat` does not use, ways back.
+//! Any process on the host can bind such a port. A conflict therefore blocks only changes that need
+//! new ports, never what keeps packets flowing: next hops, other changes, rollbacks.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -19,14 +19,14 @@ use crate::{
 };
 use lb_model::config::{Config, Forward};
 
-/// Which ports of which addresses `nat` uses.
+/// The ports and addresses that `nat` uses.
 struct NatPorts {
     sources: BTreeSet<IpAddr>,
     range: PortRange,
 }
 
 impl NatPorts {
-    /// None where nothing is forwarded by `nat`.
+    /// None without `nat` VIPs.
     fn of(config: &Config, routes: &Routes) -> Option<Self> {
         let nat = config.vips.iter().filter(|vip| vip.forward == Forward::Nat);
         let backends: BTreeSet<IpAddr> = nat
@@ -60,12 +60,12 @@ impl NatPorts {
 }
 
 impl Actor {
-    /// Reserves the ports that `nat` is to use and does not use yet, after a look at who has them.
+    /// Reserves the ports that `nat` will use but does not use yet, unless a socket has one of them.
     pub(super) fn guard_ports(&self, config: &Config, routes: &Routes) -> Result<(), PortError> {
         let Some(wanted) = NatPorts::of(config, routes) else {
             return Ok(());
         };
-        // Before the first packet nothing is used, unless a data path was there already.
+        // Nothing is used before the first packet, unless a data path was adopted.
         let in_use = self.attached || self.observer.adopted;
         let used = in_use.then(|| NatPorts::of(&self.running.config, routes));
         if used.flatten().is_some_and(|used| wanted.is_part_of(&used)) {
@@ -75,10 +75,10 @@ impl Actor {
         ports::reserve(&wanted.range)
     }
 
-    /// Looks whether a socket has a port that `nat` uses, and says so when that changes.
-    pub(super) fn look_at_ports(&mut self) {
+    /// Checks whether a socket has a port that `nat` uses, and logs changes.
+    pub(super) fn check_nat_ports(&mut self) {
         let used = NatPorts::of(&self.running.config, self.reconciler.routes());
-        // Reserved first: whoever has one port must not be followed by others.
+        // Reserved first, so that no further socket gets one.
         let looked = used.map(|used| ports::reserve(&used.range).and_then(|()| used.check()));
         let conflict = looked.and_then(|looked| Some(looked.err()?.to_string()));
         if conflict == self.drift_check.port_conflict {
@@ -86,22 +86,22 @@ impl Actor {
         }
         match &conflict {
             Some(what) => {
-                warn!(what, "the ports of `nat` are not its own");
+                warn!(what, "another socket uses a port of `nat`");
                 self.note(Entry::new("alert", what.clone()));
             }
-            None => info!("the ports of `nat` are its own again"),
+            None => info!("no other socket uses a port of `nat` any more"),
         }
         self.drift_check.port_conflict = conflict;
     }
 
-    /// That a socket has a port that `nat` uses.
+    /// The condition for a socket on a port of `nat`.
     pub(super) fn port_condition(&self) -> Option<Condition> {
         let what = self.drift_check.port_conflict.as_ref()?;
         let key = "data_path:nat_ports";
         let condition = Condition::new(key, "data_path", Severity::Warning, what.clone());
         Some(condition.cause(
-            "a program of this host has bound the port; everything is forwarded, but packets of \
-             this socket and of a session of `nat` with the same addresses and ports can't be told apart",
+            "a program on this host has bound the port; forwarding continues, but packets of that socket and of \
+             a `nat` session with the same addresses and ports can't be told apart",
         ))
     }
 }

@@ -1,8 +1,7 @@
-//! What is published: once a second, and after each change.
+//! Reads the counters and builds the state that is published.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
     time::Instant,
 };
 
@@ -30,17 +29,17 @@ use lb_model::{
 /// Seconds over which drops are averaged.
 const DROP_WINDOW: usize = 10;
 
-/// What is remembered from one look to the next.
+/// Facts about the node, and its counters at the last readings.
 pub(super) struct Observer {
     pub(super) host: String,
     pub(super) started_at: Timestamp,
     pub(super) adopted: bool,
     pub(super) program_id: u32,
-    /// The tables in the kernel; looked at now and then.
+    /// Sizes of the maps; read now and then.
     pub(super) maps: Vec<MapSize>,
     reasons: BTreeMap<&'static str, u64>,
     tracked: Vec<u32>,
-    /// Counters of [`WATCHED_DROPS`], the newest last, and when.
+    /// Counters of [`WATCHED_DROPS`] and their times, the newest last.
     drops: VecDeque<(Instant, [u64; 3])>,
     is_failing: bool,
 }
@@ -60,7 +59,7 @@ impl Observer {
         }
     }
 
-    /// The clock was set.
+    /// Shifts times after the system clock was set.
     pub(super) fn move_by(&mut self, by: SignedDuration) {
         self.started_at = later(self.started_at, by);
     }
@@ -77,7 +76,7 @@ impl Observer {
         }
     }
 
-    /// Drops a second between two looks.
+    /// Drops per second from a reading to the newest one.
     fn rate(&self, from: usize) -> [f64; 3] {
         let (Some((then, old)), Some((now, new))) = (self.drops.get(from), self.drops.back())
         else {
@@ -90,12 +89,12 @@ impl Observer {
         std::array::from_fn(|i| new[i].saturating_sub(old[i]) as f64 / seconds)
     }
 
-    /// Drops of [`WATCHED_DROPS`] a second, over the last ten.
+    /// Drops per second over [`DROP_WINDOW`], by [`WATCHED_DROPS`].
     pub(super) fn drops_per_s(&self) -> [f64; 3] {
         self.rate(0)
     }
 
-    /// The same, over the last second.
+    /// The same over the last second.
     pub(super) fn drops_last_s(&self) -> [f64; 3] {
         self.rate(self.drops.len().saturating_sub(2))
     }
@@ -110,7 +109,7 @@ impl Actor {
         if let Err(error) = counted
             && !self.observer.is_failing
         {
-            error!(%error, "the counters can't be read");
+            error!(%error, "can't read the counters");
         }
         self.observer.is_failing = failed;
     }
@@ -156,13 +155,12 @@ impl Actor {
         let state = self.node_state();
         let limits = Limits::of(&self.running.config);
         let mut conditions = self.data_path_conditions();
-        conditions.extend(self.share_conditions());
+        conditions.extend(self.shares.conditions(&self.store));
         self.publisher
             .publish_with_alerts(state, &limits, conditions);
         let (ring_builds, seconds) = self.reconciler.ring_builds();
         let maps = self.maps();
-        self.facts.send_modify(|facts| {
-            let facts = Arc::make_mut(facts);
+        self.publisher.update_facts(|facts| {
             facts.maps = maps;
             facts.ring_builds = ring_builds;
             facts.ring_build_seconds = seconds.as_secs_f64();
@@ -171,7 +169,7 @@ impl Actor {
 
     fn node_state(&mut self) -> NodeState {
         let report = self.reconciler.report();
-        let health = self.checks.health.statuses();
+        let health = self.health.statuses();
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
         let view = View {
@@ -196,7 +194,7 @@ impl Actor {
         }
     }
 
-    /// The tables in the kernel, with what is known of them without counting.
+    /// The maps, with their number of entries where it is known without counting.
     fn maps(&self) -> Vec<metrics::MapFacts> {
         let used = |name: &str| {
             Some(match name {
@@ -221,12 +219,6 @@ impl Actor {
             .collect()
     }
 
-    /// Counts what came of a change.
-    pub(super) fn count_change(&self, count: impl FnOnce(&mut metrics::Changes)) {
-        self.facts
-            .send_modify(|facts| count(&mut Arc::make_mut(facts).changes));
-    }
-
     fn node_info(&self) -> NodeInfo {
         NodeInfo {
             host: self.observer.host.clone(),
@@ -239,27 +231,27 @@ impl Actor {
         }
     }
 
-    /// Why no frame can be sent to a member; none if it can.
+    /// Why no frame can be sent to a member; none if one can.
     fn route_problem(&self, vip: &VipReport, member: &MemberReport) -> Option<String> {
         if member.next_hop.is_some() {
             return None;
         }
-        let reason = self.said.unresolved.get(&member.identity.address);
-        // An address may have members of several VIPs, and a gateway is in the way of `l2` alone.
+        let reason = self.routes.problem(&member.identity.address);
+        // An address may belong to members of several VIPs, and a gateway is a problem for `l2` only.
         let is_l2 = vip.forward == Forward::L2.code();
         let reason =
             reason.filter(|why| is_l2 || !matches!(why, UnresolvedReason::BehindGateway { .. }));
         Some(match reason {
             Some(reason) => reason.to_string(),
             None if self.reconciler.has_route_to(member.identity.address) => {
-                "there is no address to send from".to_owned()
+                "no source address".to_owned()
             }
             None => "the neighbour has not answered yet".to_owned(),
         })
     }
 }
 
-/// What a status is made of.
+/// Input of a node state.
 struct View<'a> {
     actor: &'a Actor,
     health: BTreeMap<MemberRef, HealthStatus>,

@@ -1,4 +1,4 @@
-//! The ways to the backends: waited for before a change, put into the tables when they change.
+//! Routes to the backends: waited for before a change, written to the maps when they change.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
 use lb_common::member::NextHop;
 use tokio::{
     sync::watch,
@@ -16,16 +15,16 @@ use tracing::{error, info, warn};
 
 use super::actor::Actor;
 use crate::{
-    nexthop::{NextHopState, NextHops, UnresolvedReason},
-    reconciler::{Route, Routes},
+    nexthop::{NextHopState, NextHops, Resolver, UnresolvedReason},
+    reconciler::{Reconciler, Route, Routes},
 };
 use lb_model::config::Config;
 
-/// How long a change waits for the ways to its backends.
+/// How long a change waits for the next hops of its backends.
 const FIRST_ROUTES: Duration = Duration::from_secs(2);
 
-/// Waits until the kernel was asked about all backends and their neighbours answered, or not for
-/// some time: the others follow when they answer.
+/// Waits until the kernel was asked about all backends and their neighbours answered, or for
+/// [`FIRST_ROUTES`]: late answers follow as updates.
 pub(super) async fn wait_for(watch: &mut watch::Receiver<NextHops>, backends: &BTreeSet<IpAddr>) {
     let known = |table: &NextHops| {
         backends.iter().all(|backend| {
@@ -38,30 +37,117 @@ pub(super) async fn wait_for(watch: &mut watch::Receiver<NextHops>, backends: &B
             })
         })
     };
-    // Running out of time, or out of a resolver, is found out later.
+    // A timeout or a resolver that ended shows later.
     let _ = timeout_at(Instant::now() + FIRST_ROUTES, watch.wait_for(known)).await;
 }
 
-/// Addresses of the backends of a configuration.
 pub(super) fn backends_of(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
     let all = config.vips.iter().flat_map(|vip| &vip.backends);
     all.map(|backend| backend.address)
 }
 
-/// What was said about ways, so that it is said once.
-#[derive(Default)]
-pub(super) struct Said {
-    /// Ways that are not known, and why.
-    pub(super) unresolved: BTreeMap<IpAddr, UnresolvedReason>,
-    /// Backends that have no source.
+/// The resolver of next hops, and the problems that were logged, so that each is logged once.
+pub(super) struct RouteMonitor {
+    resolver: Resolver,
+    table: watch::Receiver<NextHops>,
+    /// Backends without a next hop.
+    unresolved: BTreeMap<IpAddr, UnresolvedReason>,
+    /// Backends without a source address.
     without_source: Vec<String>,
-    /// Why the tables don't have the ways as they are now; the next tick tries again.
-    pub(super) stale: Option<String>,
+    /// Why the maps don't have the current routes; the next tick tries again.
+    stale: Option<String>,
+}
+
+impl RouteMonitor {
+    pub(super) fn new(resolver: Resolver) -> Self {
+        Self {
+            table: resolver.watch(),
+            resolver,
+            unresolved: BTreeMap::new(),
+            without_source: Vec::new(),
+            stale: None,
+        }
+    }
+
+    pub(super) fn table(&self) -> NextHops {
+        self.table.borrow().clone()
+    }
+
+    /// Waits for the next change of the table.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.table.changed().await
+    }
+
+    pub(super) const fn is_stale(&self) -> bool {
+        self.stale.is_some()
+    }
+
+    /// Why a backend has no next hop.
+    pub(super) fn problem(&self, backend: &IpAddr) -> Option<&UnresolvedReason> {
+        self.unresolved.get(backend)
+    }
+
+    fn set_stale(&mut self, stale: Option<String>) {
+        if stale != self.stale {
+            match &stale {
+                Some(error) => error!(
+                    error,
+                    "can't update the routes to the backends; trying again"
+                ),
+                None => info!("the routes to the backends are up to date again"),
+            }
+        }
+        self.stale = stale;
+    }
+
+    /// Logs which backends have lost or found their next hop.
+    fn log_changes(&mut self, table: &NextHops, reconciler: &Reconciler) {
+        for (&backend, state) in table {
+            let l2 = reconciler.l2_backends_at(backend);
+            let (reason, names) = match state {
+                // Not answered yet.
+                NextHopState::Unresolved(UnresolvedReason::Resolving { .. }) => continue,
+                NextHopState::Unresolved(reason) => {
+                    (Some(reason.clone()), reconciler.backends_at(backend))
+                }
+                NextHopState::Resolved(route) if !l2.is_empty() => (route.obstacle_to_l2(), l2),
+                NextHopState::Resolved(_) => (None, Vec::new()),
+            };
+            let before = match &reason {
+                Some(reason) => self.unresolved.insert(backend, reason.clone()),
+                None => self.unresolved.remove(&backend),
+            };
+            if before == reason {
+                continue;
+            }
+            match reason {
+                Some(reason) => {
+                    warn!(%backend, backends = names.join(", "), %reason, "no next hop: packets to it are dropped");
+                }
+                None => {
+                    let interface = state.resolved().map(|route| route.ifname.as_str());
+                    let names = reconciler.backends_at(backend).join(", ");
+                    info!(%backend, backends = names, interface, "next hop found");
+                }
+            }
+        }
+        self.unresolved
+            .retain(|backend, _| table.contains_key(backend));
+        let without = reconciler.without_source();
+        if without != self.without_source && !without.is_empty() {
+            warn!(
+                backends = without.join(", "),
+                "no source address: packets to these backends are dropped; set node.encap_source or \
+                 node.nat_source, or give the interface an address that no VIP has"
+            );
+        }
+        self.without_source = without;
+    }
 }
 
 impl Actor {
-    /// The ways as the tables need them; interfaces get their place in the egress table.
-    pub(super) fn routes(&mut self, table: &NextHops) -> Result<Routes> {
+    /// The routes as the maps hold them; interfaces get their index in the egress map.
+    pub(super) fn routes(&mut self, table: &NextHops) -> Routes {
         let mut routes = Routes::new();
         for (&backend, state) in table {
             let resolved = match state {
@@ -79,8 +165,8 @@ impl Actor {
             let egress = match assigned {
                 Ok(egress) => egress,
                 Err(error) => {
-                    // The interface may have gone this very moment.
-                    warn!(%error, interface = resolved.ifname, "no frames can leave there");
+                    // The interface may have just gone.
+                    warn!(%error, interface = resolved.ifname, "can't transmit on this interface");
                     routes.insert(backend, None);
                     continue;
                 }
@@ -96,80 +182,30 @@ impl Actor {
             };
             routes.insert(backend, Some(route));
         }
-        Ok(routes)
+        routes
     }
 
     pub(super) fn routes_changed(&mut self) {
-        let table = self.routes.borrow_and_update().clone();
-        let changed = self
-            .routes(&table)
-            .and_then(|routes| Ok(self.reconciler.set_routes(&mut self.dataplane, routes)?));
-        let stale = changed.err().map(|error| format!("{error:#}"));
-        if stale != self.said.stale {
-            match &stale {
-                Some(error) => error!(
-                    error,
-                    "the ways to the backends can't be updated; trying again"
-                ),
-                None => info!("the ways to the backends are up to date again"),
-            }
-        }
-        self.said.stale = stale;
+        let table = self.routes.table.borrow_and_update().clone();
+        let routes = self.routes(&table);
+        let set = self.reconciler.set_routes(&mut self.dataplane, routes);
+        let stale = set
+            .err()
+            .map(|error| format!("{:#}", anyhow::Error::from(error)));
+        self.routes.set_stale(stale);
         self.report_routes(&table);
         self.follow_probe_interfaces();
     }
 
-    /// Says which ways are not known, and which are again: each once.
     pub(super) fn report_routes(&mut self, table: &NextHops) {
-        for (&backend, state) in table {
-            let l2 = self.reconciler.l2_backends_at(backend);
-            let (reason, named) = match state {
-                // The answer is on its way.
-                NextHopState::Unresolved(UnresolvedReason::Resolving { .. }) => continue,
-                NextHopState::Unresolved(reason) => {
-                    (Some(reason.clone()), self.reconciler.backends_at(backend))
-                }
-                NextHopState::Resolved(route) if !l2.is_empty() => (route.obstacle_to_l2(), l2),
-                NextHopState::Resolved(_) => (None, Vec::new()),
-            };
-            let before = match &reason {
-                Some(reason) => self.said.unresolved.insert(backend, reason.clone()),
-                None => self.said.unresolved.remove(&backend),
-            };
-            if before == reason {
-                continue;
-            }
-            match reason {
-                Some(reason) => {
-                    warn!(%backend, backends = named.join(", "), %reason, "no next hop: its packets are dropped");
-                }
-                None => {
-                    let interface = state.resolved().map(|route| route.ifname.as_str());
-                    let named = self.reconciler.backends_at(backend).join(", ");
-                    info!(%backend, backends = named, interface, "next hop found");
-                }
-            }
-        }
-        self.said
-            .unresolved
-            .retain(|backend, _| table.contains_key(backend));
-        let without = self.reconciler.without_source();
-        if without != self.said.without_source && !without.is_empty() {
-            warn!(
-                backends = without.join(", "),
-                "no address to send from, so their packets are dropped: set node.encap_source or \
-                 node.nat_source, or give the interface an address that no VIP has"
-            );
-        }
-        self.said.without_source = without;
+        self.routes.log_changes(table, &self.reconciler);
     }
 
-    /// Has the resolver look for the backends of the running configuration, those that leave, and
-    /// `more`.
+    /// Resolves the backends of the running configuration, those that are leaving, and `more`.
     pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
         let mut backends = self.reconciler.backends();
         backends.extend(backends_of(&self.running.config));
         backends.extend(more);
-        self.resolver.set_backends(backends);
+        self.routes.resolver.set_backends(backends);
     }
 }

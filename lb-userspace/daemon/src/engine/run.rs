@@ -1,6 +1,6 @@
 //! `evenkeel run`: starts the parts, handles signals, and waits for the actor to stop.
 
-use std::{sync::Arc, thread};
+use std::{future::Future, sync::Arc, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
@@ -10,11 +10,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{
-    Engine, Options,
-    actor::{Actor, Inbox},
-    start,
-};
+use super::{Engine, Options, start};
 use crate::{http, metrics, reconciler::system};
 
 /// Runs until SIGTERM or SIGINT.
@@ -34,7 +30,7 @@ pub async fn run(options: Options) -> Result<()> {
     let stop = Arc::clone(&started.inbox.stop);
     info!("ready");
     notify_manager("READY=1\n");
-    let mut stopped = spawn_actor(started.actor, started.inbox)?;
+    let mut stopped = run_on_thread("engine", started.actor.run(started.inbox))?;
     let result = loop {
         tokio::select! {
             result = &mut stopped => break result,
@@ -52,21 +48,24 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs the actor on a thread of its own. Timers and the tasks that it spawns stay on the current
-/// runtime: whatever blocks the actor does not delay them.
+/// Polls a future on a thread of its own. Its timers and the tasks that it spawns stay on the current
+/// runtime, which therefore is not delayed when the future blocks.
 ///
-/// The receiver gets the actor's result, or an error if the thread panicked.
-fn spawn_actor(actor: Actor, inbox: Inbox) -> Result<oneshot::Receiver<Result<bool>>> {
+/// The receiver gets the future's output, or an error if the thread panicked.
+fn run_on_thread<T: Send + 'static>(
+    name: &str,
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<oneshot::Receiver<T>> {
     let runtime = Handle::current();
-    let (done, stopped) = oneshot::channel();
+    let (done, output) = oneshot::channel();
     thread::Builder::new()
-        .name("engine".to_owned())
+        .name(name.to_owned())
         .spawn(move || {
             // The receiver is gone if the main thread panicked.
-            let _ = done.send(runtime.block_on(actor.run(inbox)));
+            let _ = done.send(runtime.block_on(future));
         })
-        .context("start the engine's thread")?;
-    Ok(stopped)
+        .with_context(|| format!("start thread {name}"))?;
+    Ok(output)
 }
 
 /// Nobody waits for a reload: its result is logged.
@@ -90,5 +89,49 @@ fn spawn_reload(engine: Engine) {
 pub(super) fn notify_manager(message: &str) {
     if let Err(error) = system::notify(message) {
         warn!(%error, "can't notify the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_blocked_thread_does_not_delay_the_runtime() {
+        let blocked = async { thread::sleep(Duration::from_millis(500)) };
+        let mut output = run_on_thread("test", blocked).unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        let mut ticked = 0;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut output => break done.unwrap(),
+                _ = ticks.tick() => ticked += 1,
+            }
+        }
+        assert!(ticked > 20, "{ticked} ticks");
+    }
+
+    #[tokio::test]
+    async fn tasks_and_timers_of_the_thread_run_on_the_runtime() {
+        let work = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let task = tokio::spawn(async { thread::current().id() });
+            // Blocks the thread: only the runtime can finish the task.
+            while !task.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            task.await.unwrap()
+        };
+        let id = run_on_thread("test", work).unwrap().await.unwrap();
+        assert_eq!(id, thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_thread_is_an_error() {
+        let output = run_on_thread("test", async { panic!("on purpose") }).unwrap();
+        assert!(output.await.is_err());
     }
 }

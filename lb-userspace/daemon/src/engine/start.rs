@@ -1,12 +1,9 @@
-//! The order of a start.
+//! The start, in this order: lock, revisions, BPF file system and its lock, the active configuration,
+//! data path (adopted or created), routes to the backends, maps, `nat` ports, and last the interfaces:
+//! the first packet that reaches the program finds everything in place.
 //!
-//! Lock, revisions, the BPF file system and its lock; then which configuration is in force; then the
-//! data path (adopted or created), the ways to the backends, tables, ports of `nat`, and only then
-//! the interfaces: the first packet that meets the program finds everything in place.
-//!
-//! Which configuration is in force follows from the revisions alone. The file is looked at after
-//! that: if it is another than the one that was taken over last, it becomes a change like any other,
-//! which the guards may refuse.
+//! The revisions alone decide which configuration is active. After that, a configuration file that
+//! differs from the one applied last becomes a change like any other, which the guards may refuse.
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -21,15 +18,15 @@ use super::{
     Engine, Options, QUEUE,
     actor::{Actor, Inbox, Running},
     change::refusal,
-    checks::Checks,
     data_path::DriftCheck,
+    health_intake::HealthIntake,
     import,
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
     request::{self, Candidate},
-    routes::{self, Said},
-    shares::Watch,
+    routes::{self, RouteMonitor},
+    shares::ShareMonitor,
 };
 use crate::{
     alerts::Alerts,
@@ -46,7 +43,6 @@ use crate::{
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
 use lb_model::planner::PlanVerdict;
 
-/// What a start gives.
 pub(super) struct Started {
     pub(super) actor: Actor,
     pub(super) inbox: Inbox,
@@ -54,24 +50,23 @@ pub(super) struct Started {
     pub(super) listener: UnixListener,
 }
 
-/// What there is before the kernel is touched.
-struct Found {
-    /// The file, or why it can't be used.
+/// What is on disk before the kernel is touched.
+struct OnDisk {
+    /// The configuration file, or why it was rejected.
     file: std::result::Result<Candidate, String>,
     store: Store,
     at_start: AtStart,
     active: Option<(RevisionNumber, RevisionState, Candidate, Option<String>)>,
     lock: Lock,
-    /// Where all this was found.
     state_dir: PathBuf,
 }
 
 pub(super) async fn start(options: Options) -> Result<Started> {
-    let found = look_around(&options)?;
+    let found = read_disk(&options)?;
     let pins = Pins::at(&options.bpffs);
     pins.mount()?;
     let bpffs_lock = BpffsLock::take(pins.bpffs())?;
-    // What is in force decides, and the file where nothing is.
+    // The active revision decides, or the file if there is none.
     let (number, mut candidate, file_digest) = match &found.active {
         Some((number, _, candidate, digest)) => (Some(*number), candidate.clone(), digest.clone()),
         None => {
@@ -79,9 +74,9 @@ pub(super) async fn start(options: Options) -> Result<Started> {
             (None, file, None)
         }
     };
-    // The folder may have been moved since that was written down.
+    // The folder may have been moved since the revision was written.
     candidate.config.node.state_dir.clone_from(&found.state_dir);
-    // Where we are reached is for the file to say.
+    // The API settings come from the file.
     let settings = found.file.as_ref().map_or(&candidate.config, |f| &f.config);
     let listener = http::listen(&settings.api.socket, settings.api.group.as_deref())?;
     let state_dir = found.state_dir.clone();
@@ -137,21 +132,17 @@ pub(super) async fn start(options: Options) -> Result<Started> {
         },
         dataplane,
         reconciler,
-        routes: resolver.watch(),
-        resolver,
-        said: Said::default(),
+        routes: RouteMonitor::new(resolver),
         store: found.store,
-        checks: Checks::new(health, pins.clone()),
+        health: HealthIntake::new(health, pins.clone()),
         trial: None,
-        watch: Watch::new(&state_dir),
+        shares: ShareMonitor::new(&state_dir),
         journal,
         recorder,
         observer,
         drift_check: DriftCheck::default(),
         attached: false,
-        publisher: Publisher::new(states, alerts.clone()),
-        alerts,
-        facts,
+        publisher: Publisher::new(states, facts, alerts),
         _lock: found.lock,
         bpffs_lock,
     };
@@ -161,14 +152,14 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     };
     if let Err(error) = begun {
         if !adopted {
-            // Nothing was there before, and nothing of a start that failed stays.
+            // There was nothing before, and a failed start leaves nothing behind.
             drop(actor);
-            Dataplane::unload(&pins).context("remove what the failed start left")?;
-            ports::release().context("give back the ports that the failed start reserved")?;
+            Dataplane::unload(&pins).context("remove the data path of the failed start")?;
+            ports::release().context("release the ports that the failed start reserved")?;
         }
         return Err(error);
     }
-    actor.tell_start();
+    actor.record_start();
     Ok(Started {
         actor,
         inbox: Inbox {
@@ -181,8 +172,8 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     })
 }
 
-/// Looks at the file and the revisions.
-fn look_around(options: &Options) -> Result<Found> {
+/// Reads the configuration file and the revisions.
+fn read_disk(options: &Options) -> Result<OnDisk> {
     let file = import::candidate(&options.config, "start");
     let state_dir = match &file {
         Ok(file) => file.config.node.state_dir.clone(),
@@ -200,8 +191,8 @@ fn look_around(options: &Options) -> Result<Found> {
         error!("{damage}");
     }
     let at_start = store.at_start(super::now());
-    let active = find_in_force(&store, &at_start)?;
-    Ok(Found {
+    let active = find_active(&store, &at_start)?;
+    Ok(OnDisk {
         file,
         store,
         at_start,
@@ -213,8 +204,8 @@ fn look_around(options: &Options) -> Result<Found> {
 
 type ActiveRevision = (RevisionNumber, RevisionState, Candidate, Option<String>);
 
-/// The newest good revision whose text still means something.
-fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevision>> {
+/// The newest good revision whose text is still valid.
+fn find_active(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevision>> {
     let mut next = at_start.active;
     while let Some(number) = next {
         let found = store.get(number)?;
@@ -232,10 +223,10 @@ fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevis
                 return Ok(Some((number, state, candidate, digest)));
             }
             Err(error) => {
-                // Perhaps the file with the seed is gone.
+                // For example because the file with the seed is gone.
                 error!(
                     revision = number,
-                    "its configuration can't be used: {error}"
+                    "skipping the revision: its configuration is invalid: {error}"
                 );
                 next = store.previous_good(number).map(|record| record.info.number);
             }
@@ -244,8 +235,8 @@ fn find_in_force(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevis
     Ok(None)
 }
 
-/// SHA-256 of the configuration file as it was taken over last, by whatever became of it: a file that
-/// was rolled back is not to come again with the next start.
+/// SHA-256 of the configuration file when it was last applied, even if that was rolled back: the next
+/// start must not apply it again.
 fn imported(store: &Store) -> Option<String> {
     let mut newest_first = store.list().rev();
     let known = newest_first.find(|record| {
@@ -257,7 +248,7 @@ fn imported(store: &Store) -> Option<String> {
     known.and_then(|record| record.file_digest.clone())
 }
 
-/// The state folder that a file with mistakes names, or the default.
+/// The state folder named by an invalid file, or the default.
 fn state_dir_of(options: &Options) -> PathBuf {
     let text = std::fs::read_to_string(&options.config).unwrap_or_default();
     let document: Option<toml::Table> = text.parse().ok();
@@ -268,25 +259,25 @@ fn state_dir_of(options: &Options) -> PathBuf {
     named.unwrap_or_else(|| PathBuf::from("/var/lib/evenkeel"))
 }
 
-/// What tells the counters of these maps from those of others: where the totals go on.
+/// Identifies the counter maps, so that totals continue only with the same ones.
 fn epoch(pins: &Pins) -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let map = pins.counters_id().unwrap_or(0);
     format!("{} {map}", boot.unwrap_or_default().trim())
 }
 
-/// Nobody may guess when checks are made; that is all it is for.
+/// Makes the times of health checks unpredictable; used for nothing else.
 fn seed() -> u64 {
     let now = super::now().as_nanosecond();
     (now as u64).rotate_left(17) ^ u64::from(std::process::id())
 }
 
 impl Actor {
-    /// The first configuration of all: the file. Guards are only told, since nobody could force them.
+    /// Applies the first configuration, the file. Guards only warn, because nobody could override them.
     fn begin(&mut self, file: &Candidate, at_start: AtStart) -> Result<()> {
         let (plan, planned) = self.plan_change(file, &[])?;
         if plan.verdict == PlanVerdict::Refused {
-            warn!("the guards of the first configuration: {}", refusal(&plan));
+            warn!("first configuration: {}", refusal(&plan));
         }
         let config = file.config.clone();
         let new = New {
@@ -314,7 +305,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Goes on with the revision in force, and then takes over the file if it is another.
+    /// Applies the active revision, and then the file if it has changed.
     fn go_on(
         &mut self,
         number: RevisionNumber,
@@ -330,16 +321,21 @@ impl Actor {
         if *state != RevisionState::Applied {
             self.resume_trial(number, state);
         }
-        self.take_over(file);
+        self.apply_file(file);
         Ok(())
     }
 
-    /// Writes down what became of revisions that nobody finished, now that another is in force.
+    /// Records the end of unfinished revisions, now that another one is active.
     fn write_ended(&mut self, running: RevisionNumber, at_start: AtStart) -> Result<()> {
         for (ended, state) in at_start.ended {
-            warn!(revision = ended, running, ?state, "is not in force");
+            warn!(
+                revision = ended,
+                running,
+                ?state,
+                "revision ended without becoming active"
+            );
             let words = format!(
-                "revision {ended} is not in force, {running} is: {}",
+                "revision {ended} ended, revision {running} is active: {}",
                 why(&state)
             );
             self.note(Entry::new("rollback", words));
@@ -348,19 +344,19 @@ impl Actor {
         Ok(())
     }
 
-    /// The file, if it is another than the one that was taken over last. Whatever is wrong with it is
-    /// no reason not to balance.
-    fn take_over(&mut self, file: std::result::Result<Candidate, String>) {
+    /// Applies the file if it differs from the one applied last. An invalid file is rejected, and the
+    /// controller keeps running with the active revision.
+    fn apply_file(&mut self, file: std::result::Result<Candidate, String>) {
         let running = self.running.number.unwrap_or(0);
-        let refused = |why: &str| {
+        let rejected = |why: &str| {
             error!(
                 revision = running,
-                "the configuration file is not in force, the last good revision is: {why}"
+                "configuration file rejected; still running revision {running}: {why}"
             );
         };
         let file = match file {
             Ok(file) => file,
-            Err(why) => return refused(&why),
+            Err(why) => return rejected(&why),
         };
         if file.file_digest == self.running.file_digest {
             return;
@@ -371,30 +367,27 @@ impl Actor {
         ) {
             Ok(applied) => {
                 let number = applied.revision.map(|revision| revision.number);
-                info!(
-                    revision = number,
-                    "the configuration file was changed, and is taken over"
-                );
+                info!(revision = number, "configuration file changed; applied");
             }
             Err(error) => {
-                refused(&error.to_string());
-                let words = format!("the configuration file is not in force: {error}");
+                rejected(&error.to_string());
+                let words = format!("configuration file rejected: {error}");
                 self.note(Entry::new("revision", words));
             }
         }
     }
 
-    fn tell_start(&mut self) {
+    fn record_start(&mut self) {
         let what = if self.observer.adopted {
-            "adopted the data path that was there"
+            "adopted the running data path"
         } else {
-            "made a new data path"
+            "created the data path"
         };
         let number = self.running.number.unwrap_or(0);
         self.note(Entry::new(
             "start",
             format!(
-                "controller {} started, revision {number} is in force, {what}",
+                "controller {} started with revision {number}, {what}",
                 env!("CARGO_PKG_VERSION")
             ),
         ));
@@ -406,6 +399,6 @@ impl Actor {
 fn why(state: &RevisionState) -> &str {
     match state {
         RevisionState::Failed { why } | RevisionState::RolledBack { why, .. } => why,
-        _ => "it was never finished",
+        _ => "it was not finished",
     }
 }

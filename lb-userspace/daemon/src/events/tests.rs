@@ -124,6 +124,33 @@ fn a_disk_that_refuses_loses_nothing_while_the_process_lives() {
     assert_eq!(ids(&journal.since(0, 9)), [1, 2]);
 }
 
+#[test]
+fn readers_do_not_wait_for_a_stalled_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    journal.append(at(1), entry(1));
+    // A full pipe that nobody reads stalls the next write until its reader is closed.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let capacity = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_GETPIPE_SZ).unwrap();
+    writer.write_all(&vec![0; capacity as usize]).unwrap();
+    let stalled = fs::File::from(std::os::fd::OwnedFd::from(writer));
+    let mut file = lock(&journal.file);
+    file.storage.as_mut().unwrap().set_file(stalled);
+    drop(file);
+    std::thread::scope(|scope| {
+        let append = scope.spawn(|| journal.append(at(2), entry(2)));
+        while journal.file.try_lock().is_ok() {
+            std::thread::yield_now();
+        }
+        assert_eq!(ids(&journal.since(0, 9)), [1]);
+        assert_eq!(ids(&journal.newest(9)), [1]);
+        assert!(!append.is_finished());
+        drop(reader);
+        assert_eq!(append.join().unwrap().id, 2);
+    });
+    assert_eq!(ids(&journal.since(0, 9)), [1, 2]);
+}
+
 #[tokio::test]
 async fn a_follower_misses_nothing_and_sees_nothing_twice() {
     let journal = Journal::in_memory();

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Receiver, Shared};
 use crate::alerts::{
     Severity,
-    book::{Book, Entry, REPEAT_OVER},
+    book::{Book, Entry, REPEAT_RESOLVED},
     lock,
 };
 
@@ -87,7 +87,7 @@ fn posts(host: &str, entry: &Entry, now: Timestamp, end: Timestamp) -> Vec<Post>
     let current = (entry.told.kind.as_str(), entry.severity);
     let mut posts = vec![post(current.0, current.1, entry.over.unwrap_or(end))];
     for (kind, severity, until) in &entry.former {
-        let is_recent = now.duration_since(*until) < REPEAT_OVER;
+        let is_recent = now.duration_since(*until) < REPEAT_RESOLVED;
         if is_recent && (kind.as_str(), *severity) != current {
             posts.push(post(kind, *severity, *until));
         }
@@ -103,7 +103,7 @@ fn collect(
     now: Timestamp,
     resend: Duration,
 ) -> (Vec<Post>, Vec<(String, u64)>) {
-    let lasts = SignedDuration::try_from(resend * RESENDS).unwrap_or(REPEAT_OVER);
+    let lasts = SignedDuration::try_from(resend * RESENDS).unwrap_or(REPEAT_RESOLVED);
     let end = now.checked_add(lasts).unwrap_or(now);
     let due = book.due(receiver);
     let mut all = Vec::new();
@@ -113,7 +113,7 @@ fn collect(
         let is_known = book.confirmed(receiver, key) > 0;
         let is_fresh = entry
             .over
-            .is_none_or(|over| now.duration_since(over) < REPEAT_OVER);
+            .is_none_or(|over| now.duration_since(over) < REPEAT_RESOLVED);
         if !entry.muted && (is_due || (is_known && is_fresh)) {
             all.extend(posts(host, entry, now, end));
         }

@@ -1,4 +1,4 @@
-//! Conditions that a status shows.
+//! Conditions derived from a state.
 
 use super::*;
 use crate::{
@@ -40,7 +40,7 @@ fn take_down(member: &mut MemberState, why: &str) {
 }
 
 #[test]
-fn nothing_is_wrong_when_all_is_well() {
+fn a_healthy_node_has_no_conditions() {
     assert_eq!(conditions(&status(2, 4), 1), []);
 }
 
@@ -53,7 +53,7 @@ fn all_backends_of_a_vip_are_one_condition() {
     assert_eq!(one[0].backends, ["backend-0"]);
     assert_eq!(
         one[0].cause.as_deref(),
-        Some("checks say: connection refused")
+        Some("health checks: connection refused")
     );
     for member in &mut status.vips[0].members {
         take_down(member, "connection refused");
@@ -67,7 +67,7 @@ fn all_backends_of_a_vip_are_one_condition() {
 }
 
 #[test]
-fn what_was_not_checked_yet_or_is_not_wanted_is_not_down() {
+fn backends_not_checked_yet_or_not_wanted_are_not_down() {
     let mut status = status(1, 4);
     let members = &mut status.vips[0].members;
     take_down(&mut members[0], "x");
@@ -94,7 +94,7 @@ fn a_host_that_serves_several_vips_is_one_alert() {
 }
 
 #[test]
-fn the_data_path_is_watched() {
+fn a_detached_or_generic_interface_is_a_condition() {
     let mut status = status(1, 4);
     status.node.interfaces.push(Interface {
         name: "eth1".to_owned(),
@@ -107,7 +107,7 @@ fn the_data_path_is_watched() {
 }
 
 #[test]
-fn capacity_and_ways_are_watched() {
+fn missing_routes_and_high_utilisation_are_conditions() {
     let mut status = status(1, 4);
     let vip = &mut status.vips[0];
     vip.members[3].route_problem = Some("no route".to_owned());
@@ -125,12 +125,12 @@ fn capacity_and_ways_are_watched() {
     assert!(found[1].summary.contains("92 %") || found[1].summary.contains("93 %"));
     assert_eq!(
         found[1].cause.as_deref(),
-        Some("6 backends of this size are wanted for 70 %")
+        Some("6 backends of this size are needed for a utilisation of 70 %")
     );
 }
 
 #[test]
-fn packets_that_are_dropped_now_count_and_those_of_the_past_do_not() {
+fn only_current_drops_count() {
     let mut status = status(1, 4);
     let mut observer = Observer::default();
     status.reasons.insert("NO_NEXT_HOP", 1_000_000);
@@ -145,7 +145,9 @@ fn packets_that_are_dropped_now_count_and_those_of_the_past_do_not() {
     }
     assert_eq!(found[0].key, "drops:NO_NEXT_HOP");
     assert!(
-        found[0].summary.starts_with("50 packets"),
+        found[0]
+            .summary
+            .starts_with("dropping 50 packets/s (NO_NEXT_HOP)"),
         "{}",
         found[0].summary
     );

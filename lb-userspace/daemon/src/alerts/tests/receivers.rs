@@ -121,7 +121,7 @@ async fn a_webhook_that_fails_gets_the_newest_state_later() {
     alerts.configure(&to_hook(address));
     during(&alerts, 0..5, &[down(&["a"])]);
     until(|| *lock(&hook.refuses) < 3).await;
-    // Graver while the webhook can't be reached: the milder state is never sent.
+    // Escalates while the webhook is unreachable: the less severe state is never sent.
     let mut few = down(&["a", "b"]);
     few.severity = Severity::Critical;
     during(&alerts, 5..6, &[few]);
@@ -174,7 +174,7 @@ async fn a_silenced_alert_is_not_sent_until_the_silence_ends() {
     let now = Timestamp::now();
     let until_later = now.checked_add(SignedDuration::from_hours(24)).unwrap();
     alerts.silence("backends:api", until_later, "eve").unwrap();
-    // Graver, but silenced.
+    // Escalates, but is silenced.
     let mut few = down(&["a", "b"]);
     few.severity = Severity::Critical;
     alerts.update(at(10), &[few.clone()]);

@@ -1,9 +1,9 @@
-//! The shares in the first seconds after a change: a sequential test for each member of each VIP that
-//! it changed, which says as soon as it can be said that a member gets far too much.
+//! Shares in the first seconds after a change: a sequential test per member of each changed VIP reports
+//! as early as possible that a member gets far too many flows.
 
 use std::collections::BTreeMap;
 
-use super::{Watch, thresholds};
+use super::{ShareMonitor, thresholds};
 use crate::{reconciler::VipReport, revision::RevisionNumber, traffic::Traffic};
 use lb_model::config::{self, Fraction};
 use lb_skew::{AfterChange, ChangedMember, Reference, Verdict};
@@ -19,15 +19,15 @@ struct VipTrial {
     test: AfterChange,
     members: Vec<String>,
     shares: Vec<f64>,
-    said: &'static str,
+    note: &'static str,
 }
 
 impl ShareTrial {
-    /// Begins to watch VIPs as they are now, after the change.
+    /// Begins the tests of VIPs as they are now, after the change.
     pub(in crate::engine) fn begin(
         number: RevisionNumber,
         vips: &[String],
-        watch: &Watch,
+        monitor: &ShareMonitor,
         config: &config::Config,
         report: &[VipReport],
     ) -> Self {
@@ -39,7 +39,7 @@ impl ShareTrial {
             };
             let members = reported.members.iter().filter(|member| !member.leaving);
             let members = members.map(|member| {
-                let before = watch.changes.before(&vip.name, number, &member.name);
+                let before = monitor.changes.before(&vip.name, number, &member.name);
                 let mut backends = vip.backends.iter();
                 let configured = backends.find(|b| b.name == member.name);
                 ChangedMember {
@@ -51,26 +51,26 @@ impl ShareTrial {
             });
             let members: Vec<ChangedMember> = members.collect();
             let cap = vip.guard.max_share;
-            // A guard that allows everything says nothing of what is usual.
+            // A guard that allows everything says nothing about what is normal.
             let allowed = (cap != Fraction::ALL).then(|| cap.as_f64());
             let (names, shares) = members
                 .iter()
                 .map(|member| (member.name.to_string(), member.table_share))
                 .unzip();
-            let dispersion = watch.dispersion(&vip.name);
+            let dispersion = monitor.dispersion(&vip.name);
             let test = AfterChange::new(&thresholds(&vip.skew), dispersion, allowed, members);
             let vip_trial = VipTrial {
                 test,
                 members: names,
                 shares,
-                said: "not enough new flows yet",
+                note: "not enough new flows yet",
             };
             trial.vips.insert(vip.name.clone(), vip_trial);
         }
         trial
     }
 
-    /// Takes what was counted; why the change should be undone, if it should.
+    /// Takes the counters. Returns why the change should be rolled back, if it should.
     pub(in crate::engine) fn judge(
         &mut self,
         report: &[VipReport],
@@ -87,10 +87,9 @@ impl ShareTrial {
         None
     }
 
-    /// How it stands.
     pub(in crate::engine) fn notes(&self) -> impl Iterator<Item = String> {
         let vips = self.vips.iter();
-        vips.map(|(name, vip)| format!("shares of VIP {name}: {}", vip.said))
+        vips.map(|(name, vip)| format!("shares of VIP {name}: {}", vip.note))
     }
 }
 
@@ -119,19 +118,19 @@ impl VipTrial {
                 against,
                 ..
             } => {
-                let held = match against {
-                    Reference::Table => "the table gives it",
-                    Reference::Fair => "an even share, or what it had, is",
+                let basis = match against {
+                    Reference::Table => "by its table share",
+                    Reference::Fair => "by an even share, or its share before",
                 };
                 Some(format!(
-                    "backend {member} of VIP {} gets {:.0} % of the new flows since the change; {held} {:.0} %",
+                    "backend {member} of VIP {} gets {:.0} % of new flows since the change (expected {:.0} % {basis})",
                     report.name,
                     observed_share * 100.0,
                     expected_share * 100.0,
                 ))
             }
             Verdict::Accept => {
-                self.said = "every backend gets what it should";
+                self.note = "every backend gets its share";
                 None
             }
             Verdict::Undecided => None,

@@ -1,7 +1,7 @@
-//! Which revision moved whom: what the watch holds a concentration against.
+//! Shares that each revision moved: the basis for judging a concentration.
 //!
-//! Kept in a file, so that a controller that starts again does not take for usual what a change did
-//! a minute ago.
+//! Stored in a file, so that a controller that restarts does not take the effect of a change made a
+//! minute ago for normal.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use lb_skew::{Change, MovedMember};
 /// Changes of a VIP that are remembered.
 const REMEMBERED: usize = 8;
 
-/// How long a change is remembered at the most: what `vip.skew.revision_memory` may be.
+/// Longest time that a change is remembered: the upper limit of `vip.skew.revision_memory`.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,11 +38,11 @@ pub(in crate::engine) struct Changes {
 }
 
 impl Changes {
-    /// Those that a controller before this one has written down.
+    /// Reads the changes recorded by the previous process.
     pub(super) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("changes.json");
         let bytes = std::fs::read(&path).unwrap_or_default();
-        // One that is damaged or missing only makes a cause less certain.
+        // A damaged or missing file only makes causes less certain.
         let vips = serde_json::from_slice(&bytes).unwrap_or_default();
         Self {
             path: Some(path),
@@ -50,7 +50,7 @@ impl Changes {
         }
     }
 
-    /// Takes down what a revision moved.
+    /// Records the shares that a revision moved.
     pub(super) fn add(&mut self, revision: RevisionNumber, at: Timestamp, plan: &Plan) {
         for vip in &plan.vips {
             let sides = vip.members.iter().map(|member| {
@@ -60,7 +60,7 @@ impl Changes {
                 (member.backend.clone(), before, after)
             });
             let moved: Vec<_> = sides.filter(|(_, before, after)| before != after).collect();
-            // A VIP that is new was given its shares; nothing was moved.
+            // A new VIP moves nothing.
             let is_new = moved.iter().all(|(_, before, _)| *before == 0.0);
             if moved.is_empty() || is_new {
                 continue;
@@ -79,7 +79,7 @@ impl Changes {
         self.save();
     }
 
-    /// The clock was set.
+    /// Shifts all times, after the system clock was set.
     pub(in crate::engine) fn move_by(&mut self, by: SignedDuration) {
         for change in self.vips.values_mut().flatten() {
             change.at = later(change.at, by);
@@ -87,7 +87,7 @@ impl Changes {
         self.save();
     }
 
-    /// A revision was undone: what it moved is back.
+    /// Removes a revision that was rolled back.
     pub(in crate::engine) fn forget(&mut self, revision: RevisionNumber) {
         for changes in self.vips.values_mut() {
             changes.retain(|change| change.revision != revision);
@@ -130,8 +130,8 @@ impl Changes {
             .map_err(std::io::Error::other)
             .and_then(|bytes| durable::replace(path, &bytes));
         if let Err(error) = written {
-            warn!(%error, "what the newest changes moved can't be written down: after a restart an alert \
-                           may not name its revision");
+            warn!(%error, "can't write the record of recent changes: after a restart, alerts may not name the revision \
+                   that caused them");
         }
     }
 }

@@ -1,23 +1,23 @@
-//! The watch over shares, at work: what was counted goes in once a second, conditions come out.
+//! The share monitor: takes the counters once per second, and reports skew as conditions for alerts.
 //!
 //! ```text
-//! accounts of the traffic ─┐
-//! shares, health ──────────┼─► one Detector a VIP ──findings──► words ──► conditions for alerts
+//! traffic accounts ────────┐
+//! shares, health ──────────┼─► a Detector per VIP ──findings──► conditions for alerts
 //! changes, sampled flows ──┘
 //! ```
 //!
-//! [`lb_skew`] does the judging and knows nothing of all this. Here the actor gathers what it needs:
-//! which revision moved whom ([`changes`]), what the sampled flows tell ([`samples`]), and what the kernel's ring
-//! really gives when it is not the one that was loaded. How many flows are sampled is decided in [`sampling`]. The first seconds after a change are judged by
-//! [`bake`].
+//! [`lb_skew`] detects the skew. This module collects its input: the shares that each revision moved
+//! ([`changes`]), what sampled flows show ([`samples`]), and the real shares of a ring in the kernel that
+//! differs from the one that was loaded. [`sampling`] decides how many flows are sampled, and [`bake`]
+//! tests the first seconds after a change.
 
 mod bake;
 mod changes;
+mod conditions;
 mod samples;
 mod sampling;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,56 +26,53 @@ use std::{
     time::Instant,
 };
 
+use lb_dataplane::Dataplane;
 use tracing::error;
 
 pub(super) use bake::ShareTrial;
 use changes::Changes;
+use conditions::{Conditions, RevisionFacts};
 use samples::Sampled;
 use sampling::{Demand, Sampling};
-pub(super) use words::Explained;
-use words::Speech;
 
-use super::actor::Actor;
 use crate::{
     alerts::Condition,
     events::Entry,
     reconciler::{MemberReport, ServiceId, VipReport},
-    revision::RevisionNumber,
-    traffic::{Totals, Traffic},
+    revision::{RevisionNumber, Store},
+    traffic::{SharedTraffic, Totals, Traffic},
 };
 use lb_model::{
-    config::{self, BackendState},
+    config::{self, BackendState, Config},
     planner::Plan,
 };
 use lb_skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Severity, Thresholds};
 
-/// What a member's share of the kernel's ring is, where that is not the one that was loaded.
-type TrueShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
+/// Table shares in the kernel's ring, where it is not the one that was loaded.
+type ActualShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
 
-/// The watch over all VIPs.
-pub(super) struct Watch {
+pub(super) struct ShareMonitor {
     started: Instant,
-    vips: BTreeMap<String, Watched>,
+    vips: BTreeMap<String, VipMonitor>,
     pub(super) changes: Changes,
     sampled: Sampled,
     sampling: Sampling,
-    speech: Speech,
-    /// What was written to the journal: VIP, kind and moment.
+    conditions: Conditions,
+    /// Findings that are in the journal: VIP, kind and time.
     noted: BTreeSet<(String, &'static str, u64)>,
-    /// Rings that are not as they were loaded: what they really give, by VIP index.
-    wrong_rings: BTreeMap<u16, TrueShares>,
+    /// By VIP index.
+    wrong_rings: BTreeMap<u16, ActualShares>,
 }
 
-/// The watch over one VIP.
-struct Watched {
+struct VipMonitor {
     detector: Detector,
     members: Vec<Member>,
-    /// What `[vip.skew]` said when the detector was told.
+    /// The settings that the detector has.
     skew: config::Skew,
 }
 
-impl Watch {
-    /// A watch that has seen nothing; it remembers the changes of the controller before.
+impl ShareMonitor {
+    /// Remembers the changes made by the previous process.
     pub(super) fn new(state_dir: &Path) -> Self {
         Self {
             started: Instant::now(),
@@ -83,7 +80,7 @@ impl Watch {
             changes: Changes::open(state_dir),
             sampled: Sampled::default(),
             sampling: Sampling::default(),
-            speech: Speech::default(),
+            conditions: Conditions::default(),
             noted: BTreeSet::new(),
             wrong_rings: BTreeMap::new(),
         }
@@ -93,32 +90,32 @@ impl Watch {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Remembers what a revision that is in force now moved.
+    /// Records the shares that an applied revision moved.
     pub(super) fn changed(&mut self, number: RevisionNumber, plan: &Plan) {
         self.changes.add(number, super::now(), plan);
     }
 
-    /// Overdispersion of a VIP, as far as it is known.
+    /// Overdispersion of a VIP; 1 if unknown.
     pub(super) fn dispersion(&self, vip: &str) -> f64 {
         self.vips
             .get(vip)
-            .map_or(1.0, |watched| watched.detector.dispersion())
+            .map_or(1.0, |monitor| monitor.detector.dispersion())
     }
 
-    /// VIPs with a finding that nothing explains: perhaps their rings are not what they should be.
-    pub(super) fn is_puzzled(&self, vip: &str) -> bool {
-        let watched = self.vips.get(vip);
-        watched.is_some_and(|watched| {
-            let mut findings = watched.detector.findings().iter();
+    /// Whether a VIP has an unexplained finding: its ring may not be what was loaded.
+    pub(super) fn has_unexplained_finding(&self, vip: &str) -> bool {
+        let monitor = self.vips.get(vip);
+        monitor.is_some_and(|monitor| {
+            let mut findings = monitor.detector.findings().iter();
             findings.any(|finding| finding.cause.is_a_guess())
         })
     }
 
-    /// Whether a VIP has more bytes or packets than its flows explain, and no sampled flow has them.
-    fn misses_a_flow(&self, vip: &str) -> bool {
-        let watched = self.vips.get(vip);
-        watched.is_some_and(|watched| {
-            let mut findings = watched.detector.findings().iter();
+    /// Whether a VIP has more bytes or packets than its sampled flows explain.
+    fn lacks_large_flow(&self, vip: &str) -> bool {
+        let monitor = self.vips.get(vip);
+        monitor.is_some_and(|monitor| {
+            let mut findings = monitor.detector.findings().iter();
             findings.any(|finding| {
                 let volume = matches!(finding.kind, Kind::ByteSkew | Kind::PacketSkew);
                 volume && finding.cause == Cause::Unknown
@@ -126,41 +123,112 @@ impl Watch {
         })
     }
 
-    /// What began since the last look and is no alert: it is explained, and over by itself. For the journal.
-    fn news(&mut self) -> Vec<Entry> {
-        let mut news = Vec::new();
+    /// New findings that need no alert, because they are explained and end by themselves.
+    fn new_notes(&mut self) -> Vec<Entry> {
+        let mut notes = Vec::new();
         let mut on = BTreeSet::new();
-        for (vip, watched) in &self.vips {
-            let findings = watched.detector.findings().iter();
+        for (vip, monitor) in &self.vips {
+            let findings = monitor.detector.findings().iter();
             for finding in findings.filter(|finding| finding.severity == Severity::Note) {
                 let name = (vip.clone(), finding.kind.name(), finding.raised_s.to_bits());
                 if !self.noted.contains(&name) {
                     let words = format!("{}; {}", finding.cause, finding.evidence.join("; "));
-                    news.push(Entry::new(finding.kind.name(), words).vip(vip));
+                    notes.push(Entry::new(finding.kind.name(), words).vip(vip));
                 }
                 on.insert(name);
             }
         }
         self.noted = on;
-        news
+        notes
     }
 
-    /// Tells what a ring really gives; none when it is the one that was loaded.
-    pub(super) fn ring_is(&mut self, vip: u16, shares: Option<TrueShares>) {
+    /// Sets the actual shares of a ring; none if it is the one that was loaded.
+    pub(super) fn set_actual_shares(&mut self, vip: u16, shares: Option<ActualShares>) {
         match shares {
             Some(shares) => self.wrong_rings.insert(vip, shares),
             None => self.wrong_rings.remove(&vip),
         };
     }
 
-    /// Whether the skew of a VIP's table is an alert of its own.
+    /// Key of the alert about a VIP's table, if there is one.
     pub(super) fn table_condition(&self, vip: &str) -> Option<String> {
-        let watched = self.vips.get(vip)?;
-        let mut findings = watched.detector.findings().iter();
+        let monitor = self.vips.get(vip)?;
+        let mut findings = monitor.detector.findings().iter();
         let table = findings.find(|finding| {
             finding.cause == Cause::TableNotIntended && finding.severity > Severity::Note
         });
-        table.map(|finding| words::key(vip, finding))
+        table.map(|finding| conditions::key(vip, finding))
+    }
+
+    /// Takes the counters of the last second. Returns findings for the journal.
+    pub(super) fn tick(
+        &mut self,
+        dataplane: &mut Dataplane,
+        config: &Config,
+        report: &[VipReport],
+        traffic: &SharedTraffic,
+    ) -> Vec<Entry> {
+        self.sampled.age();
+        if let Err(error) = self.read_samples(dataplane, config, report, traffic) {
+            error!(%error, "can't read the sampled flows");
+        }
+        let traffic = traffic.lock();
+        for vip in &config.vips {
+            let service = ServiceId::of(vip);
+            if let Some(reported) = report.iter().find(|r| r.service == service) {
+                self.observe(vip, reported, &traffic);
+            }
+        }
+        self.vips
+            .retain(|name, _| config.vips.iter().any(|vip| vip.name == *name));
+        self.new_notes()
+    }
+
+    /// Reads the sampled flows, then sets how many are sampled from now on.
+    fn read_samples(
+        &mut self,
+        dataplane: &mut Dataplane,
+        config: &Config,
+        report: &[VipReport],
+        traffic: &SharedTraffic,
+    ) -> lb_dataplane::Result<()> {
+        let now_s = dataplane.now_s()?;
+        let flows = dataplane.samples.read()?;
+        self.sampled
+            .take(now_s, &flows, report, &config.vips, &self.sampling);
+        let mut demands = Vec::new();
+        for vip in report {
+            // Before the second reading, the mask set by the previous process stays.
+            if let Some(newest) = traffic.lock().newest(&vip.name) {
+                let rate = |count: fn(&Totals) -> u64| count(&newest.total) as f64 / newest.seconds;
+                demands.push(Demand {
+                    vip: vip.index,
+                    new_flows: rate(|totals| totals.new_flows),
+                    packets: rate(|totals| totals.packets),
+                    begun: self.sampled.begun_per_s(vip.index),
+                    search: self.lacks_large_flow(&vip.name),
+                    mask: dataplane.vips.sample_mask(vip.index)?,
+                });
+            }
+        }
+        let finest = config.node.sample.max(1) - 1;
+        for (vip, mask) in self.sampling.adapt(now_s, &demands, finest) {
+            dataplane.vips.set_sample_mask(vip, mask)?;
+        }
+        Ok(())
+    }
+
+    /// The findings as conditions for alerts.
+    pub(super) fn conditions(&mut self, store: &Store) -> Vec<Condition> {
+        let now_s = self.now_s();
+        let findings = self.vips.iter().flat_map(|(vip, monitor)| {
+            let findings = monitor.detector.findings().iter();
+            findings.map(move |finding| (vip.as_str(), finding))
+        });
+        let findings: Vec<_> = findings.collect();
+        self.conditions.update(now_s, &findings, |number| {
+            RevisionFacts::read(store, number)
+        })
     }
 
     fn observe(&mut self, vip: &config::Vip, report: &VipReport, traffic: &Traffic) {
@@ -168,26 +236,26 @@ impl Watch {
         let facts = facts(vip);
         let known = self.vips.get(&vip.name);
         if known.is_none_or(|known| known.detector.facts() != facts) {
-            let new = Watched {
+            let new = VipMonitor {
                 detector: Detector::new(thresholds(&vip.skew), facts),
                 members: Vec::new(),
                 skew: vip.skew,
             };
             self.vips.insert(vip.name.clone(), new);
         }
-        let Some(watched) = self.vips.get_mut(&vip.name) else {
+        let Some(monitor) = self.vips.get_mut(&vip.name) else {
             return;
         };
-        if watched.skew != vip.skew {
-            watched.detector.set_thresholds(thresholds(&vip.skew));
-            watched.skew = vip.skew;
+        if monitor.skew != vip.skew {
+            monitor.detector.set_thresholds(thresholds(&vip.skew));
+            monitor.skew = vip.skew;
         }
         let wrong = self.wrong_rings.get(&report.index);
-        watched.take_members(vip, report, traffic, wrong);
+        monitor.take_members(vip, report, traffic, wrong);
         let change = self.changes.newest(&vip.name, now_s);
-        watched.detector.observe(&Observation {
+        monitor.detector.observe(&Observation {
             at_s: now_s,
-            members: &watched.members,
+            members: &monitor.members,
             ring_size: report.slots,
             in_transition: report.counts.in_transition > 0 && vip.track != config::Track::Always,
             change: change.as_ref(),
@@ -196,14 +264,14 @@ impl Watch {
     }
 }
 
-impl Watched {
-    /// The members as they are now; what does not change is not made anew.
+impl VipMonitor {
+    /// Updates the members in place.
     fn take_members(
         &mut self,
         vip: &config::Vip,
         report: &VipReport,
         traffic: &Traffic,
-        wrong: Option<&TrueShares>,
+        wrong: Option<&ActualShares>,
     ) {
         let current: Vec<&MemberReport> = report
             .members
@@ -239,7 +307,7 @@ impl Watched {
     }
 }
 
-/// Whether a member that leaves has one of the same name: its account is that one's too.
+/// Whether a leaving member has a successor of the same name, which shares its account.
 fn has_successor(report: &VipReport, leaving: &MemberReport) -> bool {
     let mut members = report.members.iter();
     members.any(|member| !member.leaving && member.name == leaving.name)
@@ -268,7 +336,6 @@ fn phase(member: &MemberReport, panic: bool) -> Phase {
     }
 }
 
-/// The thresholds of the watch, from those of the configuration.
 pub(super) fn thresholds(skew: &config::Skew) -> Thresholds {
     let seconds = |duration: std::time::Duration| duration.as_secs() as u32;
     Thresholds {
@@ -287,96 +354,5 @@ pub(super) fn thresholds(skew: &config::Skew) -> Thresholds {
         volume_s: seconds(skew.volume_for),
         spike: skew.spike.as_f64(),
         spike_floor_per_s: f64::from(skew.spike_floor),
-    }
-}
-
-impl Actor {
-    /// Gives the watch what was counted in the last second.
-    pub(super) fn watch_shares(&mut self) {
-        let report = self.reconciler.report();
-        self.watch.sampled.age();
-        if let Err(error) = self.read_samples(&report) {
-            error!(%error, "the sampled flows can't be read");
-        }
-        let traffic = self.recorder.traffic();
-        let traffic = traffic.lock();
-        let vips = &self.running.config.vips;
-        for vip in vips {
-            let service = ServiceId::of(vip);
-            if let Some(reported) = report.iter().find(|r| r.service == service) {
-                self.watch.observe(vip, reported, &traffic);
-            }
-        }
-        let names = &mut self.watch.vips;
-        names.retain(|name, _| vips.iter().any(|vip| vip.name == *name));
-        for entry in self.watch.news() {
-            self.note(entry);
-        }
-    }
-
-    /// Reads the sampled flows, then says how many are to be sampled from now on.
-    fn read_samples(&mut self, report: &[VipReport]) -> lb_dataplane::Result<()> {
-        let now_s = self.dataplane.now_s()?;
-        let flows = self.dataplane.samples.read()?;
-        let Watch {
-            sampled, sampling, ..
-        } = &mut self.watch;
-        let config = &self.running.config;
-        sampled.take(now_s, &flows, report, &config.vips, sampling);
-        let demands = report.iter().filter_map(|vip| self.demand(vip).transpose());
-        let demands = demands.collect::<lb_dataplane::Result<Vec<_>>>()?;
-        let finest = config.node.sample.max(1) - 1;
-        for (vip, mask) in self.watch.sampling.adapt(now_s, &demands, finest) {
-            self.dataplane.vips.set_sample_mask(vip, mask)?;
-        }
-        Ok(())
-    }
-
-    /// None before the second reading: what the controller before has set stays until then.
-    fn demand(&self, vip: &VipReport) -> lb_dataplane::Result<Option<Demand>> {
-        let traffic = self.recorder.traffic();
-        let Some(newest) = traffic.lock().newest(&vip.name) else {
-            return Ok(None);
-        };
-        let rate = |count: fn(&Totals) -> u64| count(&newest.total) as f64 / newest.seconds;
-        Ok(Some(Demand {
-            vip: vip.index,
-            new_flows: rate(|totals| totals.new_flows),
-            packets: rate(|totals| totals.packets),
-            begun: self.watch.sampled.begun_per_s(vip.index),
-            search: self.watch.misses_a_flow(&vip.name),
-            mask: self.dataplane.vips.sample_mask(vip.index)?,
-        }))
-    }
-
-    /// What the watch found, as conditions for alerts.
-    pub(super) fn share_conditions(&mut self) -> Vec<Condition> {
-        let now_s = self.watch.now_s();
-        let mut speech = std::mem::take(&mut self.watch.speech);
-        let findings: Vec<_> = self
-            .watch
-            .vips
-            .iter()
-            .flat_map(|(vip, watched)| {
-                let findings = watched.detector.findings().iter();
-                findings.map(move |finding| (vip.as_str(), finding))
-            })
-            .collect();
-        let conditions = speech.conditions(now_s, &findings, |number| self.explained(number));
-        drop(findings);
-        self.watch.speech = speech;
-        conditions
-    }
-
-    /// What the revisions' files say of one.
-    fn explained(&self, number: RevisionNumber) -> Option<Explained> {
-        let info = self.store.record(number).ok()?.info.clone();
-        let diff = info
-            .parent
-            .and_then(|parent| self.store.diff(parent, number).ok());
-        Some(Explained {
-            diff: diff.map(|diff| words::changed_lines(&diff)),
-            info,
-        })
     }
 }

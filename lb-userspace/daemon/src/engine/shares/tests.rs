@@ -1,11 +1,11 @@
-//! The words, the memory of changes, and what a second of it costs.
+//! Conditions, recorded changes, and the cost of one second.
 
 use std::{sync::Arc, time::Instant};
 
 mod samples;
 
 use super::{
-    words::{Speech, changed_lines},
+    conditions::{Conditions, changed_lines},
     *,
 };
 use lb_skew::{Affected, Finding, Kind};
@@ -29,24 +29,23 @@ fn finding(cause: Cause, raised_s: f64) -> Finding {
 }
 
 #[test]
-fn what_was_explained_stays_explained() {
-    let mut speech = Speech::default();
+fn an_explained_finding_stays_explained() {
+    let mut conditions = Conditions::default();
     let known = finding(Cause::Revision { number: 2 }, 13.0);
-    let told = speech.conditions(13.0, &[("api", &known)], |_| None);
-    assert_eq!(told[0].key, "skew:api:revision:2");
-    assert_eq!(told[0].revision, Some(2));
-    // The change is undone: nothing explains it any more, and it takes a while to end.
+    let reported = conditions.update(13.0, &[("api", &known)], |_| None);
+    assert_eq!(reported[0].key, "skew:api:revision:2");
+    assert_eq!(reported[0].revision, Some(2));
+    // After a rollback nothing explains it any more, and it takes a while to end.
     let unknown = finding(Cause::Unknown, 13.0);
     for second in 0..5 {
-        let again = speech.conditions(20.0 + f64::from(second), &[("api", &unknown)], |_| None);
-        assert_eq!(again, told);
+        let again = conditions.update(20.0 + f64::from(second), &[("api", &unknown)], |_| None);
+        assert_eq!(again, reported);
     }
-    assert!(speech.conditions(30.0, &[], |_| None).is_empty());
+    assert!(conditions.update(30.0, &[], |_| None).is_empty());
 }
 
-/// What was explained by a revision still is when another controller goes on.
 #[test]
-fn what_a_revision_moved_is_known_after_a_restart() {
+fn moved_shares_are_known_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let side = |share: f64| {
         serde_json::json!({
@@ -68,11 +67,11 @@ fn what_a_revision_moved_is_known_after_a_restart() {
         "base": 6, "verdict": "allowed", "vips": [vip], "other": [],
     });
     let plan: Plan = serde_json::from_value(plan).unwrap();
-    let mut watch = Watch::new(folder.path());
-    watch.changed(7, &plan);
-    let before = watch.changes.newest("api", 100.0).unwrap();
-    drop(watch);
-    let next = Watch::new(folder.path());
+    let mut monitor = ShareMonitor::new(folder.path());
+    monitor.changed(7, &plan);
+    let before = monitor.changes.newest("api", 100.0).unwrap();
+    drop(monitor);
+    let next = ShareMonitor::new(folder.path());
     let after = next.changes.newest("api", 100.0).unwrap();
     assert_eq!((after.revision, &after.moved), (7, &before.moved));
     assert!((after.at_s - before.at_s).abs() < 5.0);
@@ -80,27 +79,37 @@ fn what_a_revision_moved_is_known_after_a_restart() {
     // Undone, it explains nothing, for the next controller neither.
     let mut next = next;
     next.changes.forget(7);
-    assert_eq!(Watch::new(folder.path()).changes.newest("api", 100.0), None);
-    // A damaged file makes a cause less certain, no more.
+    assert_eq!(
+        ShareMonitor::new(folder.path())
+            .changes
+            .newest("api", 100.0),
+        None
+    );
+    // A damaged file only makes causes less certain.
     std::fs::write(folder.path().join("changes.json"), "{").unwrap();
-    assert_eq!(Watch::new(folder.path()).changes.newest("api", 100.0), None);
+    assert_eq!(
+        ShareMonitor::new(folder.path())
+            .changes
+            .newest("api", 100.0),
+        None
+    );
 }
 
 #[test]
-fn what_nothing_explains_waits_a_moment() {
-    let mut speech = Speech::default();
+fn an_unexplained_finding_waits_for_an_explanation() {
+    let mut conditions = Conditions::default();
     let unknown = finding(Cause::Unknown, 13.0);
     assert!(
-        speech
-            .conditions(14.0, &[("api", &unknown)], |_| None)
+        conditions
+            .update(14.0, &[("api", &unknown)], |_| None)
             .is_empty()
     );
-    let told = speech.conditions(16.0, &[("api", &unknown)], |_| None);
-    assert_eq!(told[0].key, "skew:api:unknown");
+    let reported = conditions.update(16.0, &[("api", &unknown)], |_| None);
+    assert_eq!(reported[0].key, "skew:api:unknown");
 }
 
 #[test]
-fn a_diff_is_told_by_its_changed_lines() {
+fn a_cause_quotes_the_changed_lines_of_a_diff() {
     let unified = "--- revision 1\n+++ revision 2\n@@ -1,2 +1,2 @@\n name = \"a\"\n-weight = 100\n+weight = 10000\n";
     assert_eq!(changed_lines(unified), "`-weight = 100` `+weight = 10000`");
 }

@@ -1,7 +1,8 @@
-//! Findings in words: one condition for each cause.
+//! Findings as conditions for alerts: one condition per cause.
 
 use std::collections::BTreeMap;
 
+use crate::revision::Store;
 use crate::{
     alerts::{Condition, Severity},
     revision::{RevisionInfo, RevisionNumber},
@@ -9,34 +10,46 @@ use crate::{
 use lb_model::planner::Guard;
 use lb_skew::{Affected, Cause, Finding, Kind};
 
-/// How long a finding that nothing explains waits for an explanation, seconds: sampled flows and rings
-/// are looked at less often than counters.
-const PUZZLED_S: f64 = 3.0;
-/// The same for bytes and packets: of a busy VIP more flows are sampled then, until the large one is found.
+/// Seconds that a finding waits for an explanation: sampled flows and rings are read less often than
+/// counters.
+const UNEXPLAINED_S: f64 = 3.0;
+/// The same for bytes and packets: more flows are sampled until the large one is found.
 const SEARCHING_S: f64 = 6.0;
-/// Lines of a diff and sentences of evidence that are told.
+/// Lines of a diff and sentences of evidence in a cause.
 const MOST_LINES: usize = 6;
 const MOST_SENTENCES: usize = 3;
-/// Backends that are named in a summary.
 const MOST_NAMED: usize = 3;
 
-/// What is known of a revision that is a cause.
+/// A revision that is a cause.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Explained {
+pub(super) struct RevisionFacts {
     pub(super) info: RevisionInfo,
     /// Its changed lines.
     pub(super) diff: Option<String>,
 }
 
-/// The conditions that are on, as they were told: numbers that move every second are no news.
-#[derive(Debug, Default)]
-pub(super) struct Speech {
-    /// Keys of the findings whose cause is known.
-    explained: BTreeMap<Name, String>,
-    told: BTreeMap<String, Condition>,
+impl RevisionFacts {
+    pub(super) fn read(store: &Store, number: RevisionNumber) -> Option<Self> {
+        let info = store.record(number).ok()?.info.clone();
+        let diff = info
+            .parent
+            .and_then(|parent| store.diff(parent, number).ok());
+        Some(Self {
+            diff: diff.map(|diff| changed_lines(&diff)),
+            info,
+        })
+    }
 }
 
-/// What a finding is known by while its cause may change: VIP, kind, and when it began.
+/// The current conditions, as first reported: numbers that change every second do not change them.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    /// Keys of the findings whose cause is known.
+    explained: BTreeMap<Name, String>,
+    reported: BTreeMap<String, Condition>,
+}
+
+/// Identifies a finding while its cause may change: VIP, kind, and when it began.
 type Name = (String, &'static str, u64);
 
 fn name(vip: &str, finding: &Finding) -> Name {
@@ -52,13 +65,13 @@ pub(super) fn key(vip: &str, finding: &Finding) -> String {
     format!("skew:{vip}:{}", finding.cause_key())
 }
 
-impl Speech {
-    /// One condition for each cause that somebody should know of.
-    pub(super) fn conditions(
+impl Conditions {
+    /// One condition for each cause that is worth an alert.
+    pub(super) fn update(
         &mut self,
         now_s: f64,
         findings: &[(&str, &Finding)],
-        explain: impl Fn(RevisionNumber) -> Option<Explained>,
+        explain: impl Fn(RevisionNumber) -> Option<RevisionFacts>,
     ) -> Vec<Condition> {
         let worth = findings
             .iter()
@@ -68,14 +81,14 @@ impl Speech {
         for (vip, finding) in worth {
             let name = name(vip, finding);
             if finding.cause.is_a_guess() {
-                // What was explained stays explained: a change that is undone is still why.
+                // It stays explained: a change that was rolled back is still the cause.
                 if let Some(key) = self.explained.get(&name) {
                     explained_before.insert(name, key.clone());
                     continue;
                 }
                 let patience = match finding.kind {
                     Kind::ByteSkew | Kind::PacketSkew => SEARCHING_S,
-                    _ => PUZZLED_S,
+                    _ => UNEXPLAINED_S,
                 };
                 if now_s - finding.raised_s < patience {
                     continue;
@@ -91,7 +104,7 @@ impl Speech {
             .filter(|(_, group)| !group[0].1.cause.is_a_guess())
             .map(|(key, group)| (key.clone(), group[0].0))
             .collect();
-        let mut told = BTreeMap::new();
+        let mut reported = BTreeMap::new();
         for (key, mut group) in by_cause {
             group.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
             let mut condition = condition(&key, &group, &explain);
@@ -99,31 +112,31 @@ impl Speech {
                 let mut known = explained.iter().filter(|(_, vip)| *vip == group[0].0);
                 condition.part_of = known.next().map(|(key, _)| key.clone());
             }
-            let said = self.told.remove(&key).filter(|said| {
-                said.severity == condition.severity
-                    && said.kind == condition.kind
-                    && said.backends == condition.backends
+            let before = self.reported.remove(&key).filter(|before| {
+                before.severity == condition.severity
+                    && before.kind == condition.kind
+                    && before.backends == condition.backends
             });
             let part_of = condition.part_of.clone();
-            let mut condition = said.unwrap_or(condition);
+            let mut condition = before.unwrap_or(condition);
             condition.part_of = part_of;
-            told.insert(key, condition);
+            reported.insert(key, condition);
         }
         for key in explained_before.values() {
-            if let Some(said) = self.told.remove(key) {
-                told.entry(key.clone()).or_insert(said);
+            if let Some(before) = self.reported.remove(key) {
+                reported.entry(key.clone()).or_insert(before);
             }
         }
         self.explained = explained_before;
-        self.told = told;
-        self.told.values().cloned().collect()
+        self.reported = reported;
+        self.reported.values().cloned().collect()
     }
 }
 
 fn condition(
     key: &str,
     group: &[(&str, &Finding)],
-    explain: impl Fn(RevisionNumber) -> Option<Explained>,
+    explain: impl Fn(RevisionNumber) -> Option<RevisionFacts>,
 ) -> Condition {
     let (vip, worst) = group[0];
     let severity = match worst.severity {
@@ -148,7 +161,6 @@ fn condition(
     condition
 }
 
-/// Kind of the alert.
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Overload | Kind::Starvation => "share_skew",
@@ -167,14 +179,17 @@ fn percent(share: f64) -> String {
 fn summary(vip: &str, finding: &Finding) -> String {
     let of = |member: &Affected| match finding.kind {
         Kind::TableSkew => format!(
-            "{} has {} of the table, {} is intended",
+            "{} has {} of the table (expected {})",
             member.name,
             percent(member.observed_share),
             percent(member.expected_share)
         ),
-        Kind::BlackHole => format!("{} takes new flows and answers none", member.name),
+        Kind::BlackHole => format!(
+            "{} accepts connections but never replies (black hole)",
+            member.name
+        ),
         _ => format!(
-            "{} gets {} of the {}, {} would be its share",
+            "{} gets {} of {} (expected {})",
             member.name,
             percent(member.observed_share),
             what(finding.kind),
@@ -196,10 +211,10 @@ const fn what(kind: Kind) -> &'static str {
     }
 }
 
-fn cause(finding: &Finding, explain: impl Fn(RevisionNumber) -> Option<Explained>) -> String {
+fn cause(finding: &Finding, explain: impl Fn(RevisionNumber) -> Option<RevisionFacts>) -> String {
     let mut parts = vec![match finding.cause {
         Cause::Revision { number } => match explain(number) {
-            Some(explained) => explained.to_string(),
+            Some(revision) => revision.to_string(),
             None => finding.cause.to_string(),
         },
         _ => finding.cause.to_string(),
@@ -208,7 +223,7 @@ fn cause(finding: &Finding, explain: impl Fn(RevisionNumber) -> Option<Explained
     parts.join("; ")
 }
 
-impl std::fmt::Display for Explained {
+impl std::fmt::Display for RevisionFacts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { info, diff } = self;
         let (number, who, how) = (info.number, &info.who, &info.how);
@@ -248,7 +263,7 @@ pub(super) fn changed_lines(unified: &str) -> String {
         .map(|line| format!("`{}`", line.trim_end()));
     let mut text = shown.collect::<Vec<_>>().join(" ");
     if changed.len() > MOST_LINES {
-        text += &format!(" and {} lines more", changed.len() - MOST_LINES);
+        text += &format!(" and {} more lines", changed.len() - MOST_LINES);
     }
     text
 }

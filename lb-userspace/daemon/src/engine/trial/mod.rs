@@ -1,0 +1,193 @@
+//! A trial: a change that is active, but is rolled back if something goes wrong.
+//!
+//! It is watched for a while (*bake*), and then perhaps until an operator confirms it.
+
+mod deadlines;
+mod supervision;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use lb_common::reason::Reason;
+use lb_model::{MemberRef, config::BackendState};
+
+pub(super) use deadlines::Deadlines;
+
+use super::{EngineError, shares::ShareTrial};
+use crate::{
+    reconciler::{MemberReport, VipReport},
+    revision::{RevisionNumber, RevisionState, to_the_second},
+};
+
+/// Drop reasons that a good change does not make more frequent.
+pub(super) const WATCHED_DROPS: [Reason; 3] =
+    [Reason::NoMember, Reason::MemberDown, Reason::NoNextHop];
+
+/// Drops per second above twice the rate before the change that fail a trial.
+const DROPS_ALLOWED: f64 = 10.0;
+
+/// Consecutive ticks with too many drops that fail a trial: one may be the swap itself.
+const STRIKES: u32 = 2;
+
+/// A change on trial.
+pub(in crate::engine) struct Trial {
+    pub(in crate::engine) number: RevisionNumber,
+    pub(in crate::engine) deadlines: Deadlines,
+    /// The changed VIPs.
+    vips: Vec<String>,
+    /// Their members that were healthy before.
+    healthy: BTreeSet<MemberRef>,
+    /// All members before the change.
+    known: BTreeSet<MemberRef>,
+    /// VIPs in panic mode before.
+    panicking: BTreeSet<String>,
+    /// Drops per second before, by [`WATCHED_DROPS`].
+    drops_before: [f64; 3],
+    strikes: u32,
+    /// Begins with the first tick after the change.
+    shares: Option<ShareTrial>,
+}
+
+impl Trial {
+    /// A trial of a change to `vips` that is about to be made.
+    pub(in crate::engine) fn new(
+        number: RevisionNumber,
+        vips: Vec<String>,
+        report: &[VipReport],
+        drops_before: [f64; 3],
+    ) -> Self {
+        let members = report
+            .iter()
+            .flat_map(|vip| vip.members.iter().map(move |member| (vip, member)));
+        let healthy = members
+            .clone()
+            .filter(|(vip, member)| member.healthy && !member.leaving && vips.contains(&vip.name));
+        let name =
+            |(vip, member): (&VipReport, &MemberReport)| MemberRef::new(&vip.name, &member.name);
+        let panicking = report.iter().filter(|vip| vip.panic);
+        Self {
+            number,
+            deadlines: Deadlines::default(),
+            healthy: healthy.map(name).collect(),
+            known: members.map(name).collect(),
+            panicking: panicking.map(|vip| vip.name.clone()).collect(),
+            drops_before,
+            strikes: 0,
+            shares: None,
+            vips,
+        }
+    }
+
+    pub(in crate::engine) fn with(self, deadlines: Deadlines) -> Self {
+        Self { deadlines, ..self }
+    }
+
+    pub(in crate::engine) fn wants_confirm(&self) -> bool {
+        self.deadlines.confirm.is_some()
+    }
+
+    /// Removes the deadline to confirm. Returns whether the bake continues.
+    pub(in crate::engine) fn confirm(&mut self) -> bool {
+        self.deadlines.confirm = None;
+        self.deadlines.confirm_until = None;
+        self.deadlines.bake_until.is_some()
+    }
+
+    pub(in crate::engine) fn remaining_s(&self, now: Timestamp) -> f64 {
+        let until = self.deadlines.bake_until.or(self.deadlines.confirm_until);
+        until.map_or(0.0, |until| {
+            until.duration_since(now).as_secs_f64().max(0.0)
+        })
+    }
+
+    pub(in crate::engine) fn conflict(&self) -> EngineError {
+        let (number, state) = (self.number, self.deadlines.state());
+        let message = match state {
+            RevisionState::AwaitingConfirm { until } => format!(
+                "revision {number} must be confirmed by {}: `evenkeel confirm` keeps it, \
+                 `evenkeel rollback` rolls it back",
+                to_the_second(until)
+            ),
+            _ => format!(
+                "revision {number} is baking (`evenkeel history`): wait for the end of the bake, or roll it \
+                 back with `evenkeel rollback`"
+            ),
+        };
+        EngineError::Conflict(message)
+    }
+
+    pub(in crate::engine) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.deadlines.bake_until.is_some() {
+            let vips = self.vips.join(", ");
+            let healthy = self.healthy.len();
+            notes.push(format!(
+                "watching the health of {healthy} backends, and drops and shares of VIPs {vips}"
+            ));
+            notes.extend(self.shares.iter().flat_map(ShareTrial::notes));
+        }
+        if self.deadlines.confirm_until.is_some() {
+            notes.push("waiting for `evenkeel confirm`".to_owned());
+        }
+        notes
+    }
+
+    /// What is wrong with the members of the VIPs.
+    fn judge_members(&self, report: &[VipReport]) -> Option<String> {
+        let changed = |vip: &&VipReport| self.vips.contains(&vip.name);
+        for vip in report.iter().filter(changed) {
+            if vip.panic && !self.panicking.contains(&vip.name) {
+                let name = &vip.name;
+                return Some(format!(
+                    "VIP {name} is in panic mode: too few backends are healthy"
+                ));
+            }
+            let wanted = vip.members.iter();
+            let mut wanted = wanted.filter(|m| !m.leaving && m.wanted == BackendState::Up);
+            let down = wanted.find(|member| {
+                let key = MemberRef::new(&vip.name, &member.name);
+                !member.healthy && self.healthy.contains(&key)
+            });
+            if let Some(member) = down {
+                return Some(format!(
+                    "backend {} of VIP {} went down",
+                    member.name, vip.name
+                ));
+            }
+        }
+        None
+    }
+
+    /// A new member whose health checks have not succeeded by the end of the bake. One that the checks
+    /// had no time to judge does not count.
+    fn judge_newcomers(&self, report: &[VipReport]) -> Option<String> {
+        for vip in report.iter().filter(|vip| self.vips.contains(&vip.name)) {
+            let mut wanted = vip.members.iter();
+            let never_came = wanted.find(|member| {
+                let key = MemberRef::new(&vip.name, &member.name);
+                let is_wanted = !member.leaving && member.wanted == BackendState::Up;
+                is_wanted && member.proven && !member.healthy && !self.known.contains(&key)
+            });
+            if let Some(member) = never_came {
+                return Some(format!(
+                    "new backend {} of VIP {} never came up",
+                    member.name, vip.name
+                ));
+            }
+        }
+        None
+    }
+
+    /// Whether too many packets were dropped in several consecutive ticks.
+    fn judge_drops(&mut self, drops: [f64; 3]) -> Option<String> {
+        let limits = self.drops_before.map(|before| 2.0 * before + DROPS_ALLOWED);
+        let worst = (0..drops.len()).find(|&i| drops[i] > limits[i]);
+        self.strikes = if worst.is_some() { self.strikes + 1 } else { 0 };
+        let worst = worst.filter(|_| self.strikes >= STRIKES)?;
+        let name = WATCHED_DROPS[worst].text().name;
+        Some(format!(
+            "dropping {:.0} packets/s ({name}); before the change {:.0}/s",
+            drops[worst], self.drops_before[worst]
+        ))
+    }
+}
