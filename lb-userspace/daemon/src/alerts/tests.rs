@@ -277,3 +277,27 @@ fn a_clock_that_is_set_makes_nothing_older_and_ends_no_silence() {
         assert_eq!(alerts.list(), []);
     }
 }
+
+/// The file format must not change: acknowledgements and silences would be lost.
+#[test]
+fn reads_the_stored_format() {
+    let stored = serde_json::json!({
+        "entries": {"backends:api": {
+            "told": {
+                "key": "backends:api", "kind": "backend_down", "severity": "warning", "vip": "api",
+                "backends": ["a"], "summary": "backend a of api is down", "cause": null,
+                "revision": null, "part_of": null,
+            },
+            "severity": "critical", "since": "2026-11-30T12:00:00Z", "over": null,
+            "acknowledged_by": "ann", "version": 2, "changed": "2026-11-30T12:10:00Z",
+            "announced": ["a"], "muted": false, "confirmed": {"http://127.0.0.1:8080": 1},
+            "former": [["backend_down", "warning", "2026-11-30T12:10:00Z"]], "flaps": 0,
+        }},
+        "silences": {"backends:api": "2026-12-01T00:00:00Z"},
+    });
+    let book: Book = serde_json::from_value(stored.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&book).unwrap(), stored);
+    let alert = &book.list()[0];
+    assert_eq!(alert.severity, Severity::Critical);
+    assert_eq!(alert.acknowledged_by.as_deref(), Some("ann"));
+}

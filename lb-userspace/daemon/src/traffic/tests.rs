@@ -481,3 +481,20 @@ fn cost_of_4096_members() {
         ledger.len() / 1024
     );
 }
+
+/// The file format must not change: totals would restart at 0.
+#[test]
+fn reads_the_stored_format() {
+    let ledger = r#"{"form":1,"epoch":"boot 7","is_final":true,"vips":{"api":{"totals":{"packets":10,"bytes":900,"new_flows":2},"counters":[0,0,0,0,0,0,0,0],"reading":[3,[0,0,0,0,0,0,0,0]],"peaks":[],"members":{"b1":{"counters":[10,900,2,0,0,0,0,0],"seen":1800000000}}}},"readings":[{"index":5,"generation":1,"vip":"api","backend":"b1","counters":[10,900,2,0,0,0,0,0]}]}"#;
+    let wall = Timestamp::from_second(1_800_000_001).unwrap();
+    let (traffic, error) = Traffic::from_ledger("boot 7", ledger.as_bytes(), wall);
+    assert!(error.is_none(), "{error:?}");
+    let totals = traffic.vip("api").unwrap().totals;
+    assert_eq!(
+        (totals.packets, totals.bytes, totals.new_flows),
+        (10, 900, 2)
+    );
+    let written: serde_json::Value = serde_json::from_slice(&traffic.to_ledger(true)).unwrap();
+    let read: serde_json::Value = serde_json::from_str(ledger).unwrap();
+    assert_eq!(written, read);
+}

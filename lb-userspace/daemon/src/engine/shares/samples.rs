@@ -1,7 +1,7 @@
-//! Sampled flows: what they tell of elephants, of members that don't answer, and of heavy sources.
+//! Evaluates sampled flows: elephants, backends that do not reply, and heavy sources.
 //!
-//! How many are sampled changes with the traffic ([`super::sampling`]). What is counted over some time is therefore counted
-//! among the flows that were sampled all that time.
+//! The sampling rate follows the traffic ([`super::sampling`]), so counts over a time window use only
+//! flows that were sampled during the whole window.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -21,38 +21,38 @@ use crate::reconciler::VipReport;
 use lb_model::config;
 use lb_skew::{Elephant, SampledFlows, Samples, Source};
 
-/// Seconds after which a flow must have had an answer.
+/// Seconds after which a flow must have had a reply.
 const PATIENCE_S: u64 = 3;
-/// Packets of a client that nobody answered: SYN, the end of the handshake, a request. Whoever got an answer
-/// has acknowledged it, or closed.
+/// Packets of a client without a reply: SYN, the end of the handshake, a request. A client that got a
+/// reply has acknowledged it or closed.
 const UNANSWERED: u64 = 3;
-/// Flows of a member whose beginnings are remembered, and for how long.
+/// Openings remembered per member, and for how long.
 const OPENINGS: usize = 32;
 const OPENINGS_S: u64 = 60;
-/// Seconds in which flows are counted by source: the shortest that has enough flows, so that what was before a fault is not
-/// counted with it.
+/// Windows in which flows are counted by source. The shortest with enough flows is used, so that little
+/// from before a fault is counted.
 const SOURCE_WINDOWS_S: [u64; 3] = [3, 10, 30];
 const ENOUGH_IN_WINDOW: usize = 300;
-/// Flows that make a source's share more than chance, and sources that are named.
+/// Minimum number of flows of a significant source, and number of sources and elephants reported.
 const ENOUGH_FLOWS: u32 = 20;
 const NAMED: usize = 8;
 
-/// A flow as the key of a table.
+/// A flow as a hash key.
 type Flow = [u64; 5];
 
-/// A flow with its packets and bytes a second since the last reading.
+/// A flow with its packets and bytes per second since the last reading.
 type Rated<'a> = (&'a FlowKey, &'a FlowSample, [f64; 2]);
 
-/// What is kept from one reading to the next.
+/// State kept between readings.
 #[derive(Debug, Default)]
 pub(super) struct Sampled {
     flows: HashMap<Flow, Known>,
     read_s: u64,
-    /// Flows of each VIP that came into the table in the last whole second.
+    /// Flows of each VIP added to the map in the last whole second.
     begun: BTreeMap<u16, u32>,
     openings: BTreeMap<(u16, MemberIndex), VecDeque<(u64, bool)>>,
     vips: BTreeMap<String, Samples>,
-    /// Whether a VIP's samples were told: each is told once.
+    /// Whether `vips` is from this tick.
     fresh: bool,
 }
 
@@ -65,22 +65,22 @@ struct Known {
 }
 
 impl Sampled {
-    /// What the newest reading says of a VIP; none when there was none since it was asked last.
+    /// The samples of a VIP; none if there was no reading in this tick.
     pub(super) fn of(&self, vip: &str) -> Option<&Samples> {
         self.vips.get(vip).filter(|_| self.fresh)
     }
 
-    /// Flows of a VIP that came into the table a second.
+    /// Flows of a VIP added to the map per second.
     pub(super) fn begun_per_s(&self, vip: u16) -> f64 {
         self.begun.get(&vip).copied().unwrap_or(0).into()
     }
 
-    /// Between two readings there is nothing new.
+    /// Begins a tick.
     pub(super) fn age(&mut self) {
         self.fresh = false;
     }
 
-    /// Takes a reading. `now_s` is the time of the data path's clock.
+    /// Takes a reading. `now_s` is from the data path's clock.
     pub(super) fn take(
         &mut self,
         now_s: u64,
@@ -102,7 +102,7 @@ impl Sampled {
             }
             let judged = known.is_some_and(|known| known.judged);
             let judged = judged || self.judge(now_s, key, flow, sampling);
-            // All that a flow has came since, if it was not there when it was read last.
+            // All counts of a flow that was not in the last reading are new.
             let is_new = u64::from(flow.first_s) >= read_s;
             let since = |now: u64, before: Option<u64>| {
                 let before = before.unwrap_or(if is_new { 0 } else { now });
@@ -137,15 +137,15 @@ impl Sampled {
         self.fresh = true;
     }
 
-    /// Notes how a flow began, once it is old enough; says whether it was noted.
+    /// Records the opening of a flow once it is old enough. Returns whether it was judged.
     fn judge(&mut self, now_s: u64, key: &FlowKey, flow: &FlowSample, sampling: &Sampling) -> bool {
         let age_s = now_s.saturating_sub(flow.first_s.into());
         if key.protocol != proto::TCP || flow.syns == 0 || age_s < PATIENCE_S {
             return false;
         }
-        // Who gave up at once (a check, a scan) was answered well enough.
+        // A client that gave up at once (a check, a scan) is not a missing reply.
         let gave_up = flow.resets > 0 && flow.syns == 1;
-        // Of one that is not sampled any more, nothing is seen that may have followed.
+        // Later packets of a flow that is no longer sampled are not seen.
         let coarsest = sampling.coarsest(flow.vip, flow.first_s.into());
         if age_s <= 2 * PATIENCE_S + 2 && !gave_up && is_sampled(flow.hash.into(), coarsest) {
             let bad = flow.packets <= UNANSWERED || flow.packets == u64::from(flow.syns);
@@ -207,7 +207,7 @@ impl Sampled {
     }
 }
 
-/// The newest flows of a VIP, each of which had the same chance to be among them.
+/// The newest flows of a VIP, a uniform sample.
 fn newest<'f>(
     now_s: u64,
     vip: &config::Vip,
@@ -220,7 +220,7 @@ fn newest<'f>(
         let first = now_s.saturating_sub(window_s);
         let coarsest = sampling.coarsest(index, first);
         let is_new = |flow: &FlowSample| {
-            // One that was displaced and came again is none.
+            // A displaced flow that was added again is not new.
             let opened = vip.protocol != config::Protocol::Tcp || flow.syns > 0;
             opened && u64::from(flow.first_s) > first && is_sampled(flow.hash.into(), coarsest)
         };
@@ -233,7 +233,6 @@ fn newest<'f>(
     newest
 }
 
-/// The sources of flows.
 fn sources(
     flows: &[(&FlowKey, &FlowSample)],
     name_of: impl Fn(MemberIndex) -> Option<std::sync::Arc<str>>,
@@ -267,7 +266,7 @@ fn flow_of(key: &FlowKey) -> Flow {
     bytemuck::cast(*key)
 }
 
-/// Who has an IPv6 network has all addresses of it.
+/// The source address, or the /64 network of an IPv6 one.
 fn prefix(key: &FlowKey) -> IpAddr {
     match ip_of(&key.source, key.family) {
         IpAddr::V6(source) => Ipv6Addr::from(u128::from(source) >> 64 << 64).into(),
@@ -282,7 +281,7 @@ fn show_prefix(prefix: IpAddr) -> String {
     }
 }
 
-/// As `explain` takes it.
+/// A flow in the syntax of `explain`.
 fn show(key: &FlowKey) -> String {
     let protocol = if key.protocol == proto::TCP {
         "tcp"

@@ -1,62 +1,60 @@
-//! How many flows are sampled: as many as the table of samples and the processor can bear.
+//! Adapts the sampling rate to the capacity of the sample map and the CPU.
 //!
-//! Of a quiet VIP every flow is sampled, so that the one elephant, the few flows that a backend does not answer, the source
-//! behind which half of the clients hide are all seen. Of a busy VIP a part is enough. So each VIP has a mask of
-//! its own ([`lb_common::vip::Vip::sample_mask`]), which follows what was counted in the last seconds: up at once, down
-//! when ten seconds were quieter. What a node may sample is divided among its VIPs: those that want less than an even part
-//! get what they want, the others share what is left.
+//! All flows of a quiet VIP are sampled, so that single elephants, unanswered flows and shared source
+//! addresses are seen; of a busy VIP a part is enough. Each VIP has its own mask
+//! ([`lb_common::vip::Vip::sample_mask`]), which follows the recent rates: coarser at once, finer after
+//! ten quieter seconds. The node's budget is divided evenly among its VIPs; what some do not need goes to
+//! the others.
 //!
-//! Masks are powers of two minus one, and a flow that a mask samples is sampled by all smaller ones. So whoever looks
-//! at a stretch of time in which the mask changed takes the flows that the **coarsest** mask of that stretch samples
-//! ([`Sampling::coarsest`]): every flow had the same chance to be among them.
+//! Masks are powers of two minus one, and a flow sampled by a mask is sampled by all smaller ones. Over a
+//! time in which the mask changed, the flows sampled by its **coarsest** mask ([`Sampling::coarsest`])
+//! are a uniform sample.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Flows that a node adds to the table a second: each of the 4,096 stays for ten seconds, longer than it takes to
-/// see whether it was answered.
+/// Flows added to the map per second: each of its 4,096 entries lasts ten seconds, longer than it takes
+/// to see a reply.
 const BEGUN_PER_S: f64 = 400.0;
-/// Packets of sampled flows a second: some 50 ns each, half a hundredth of a core.
+/// Packets of sampled flows per second: about 50 ns each, 0.5 % of a core.
 const PACKETS_PER_S: f64 = 100_000.0;
-/// The same while a large flow is looked for.
+/// The same during the search for a large flow.
 const SEARCH_PACKETS_PER_S: f64 = 500_000.0;
-/// How long it is looked for, and how long not again, seconds.
+/// Duration of a search, and pause after it, seconds.
 const SEARCH_S: u64 = 8;
 const SEARCH_PAUSE_S: u64 = 60;
-/// Seconds that a mask is chosen by.
+/// Seconds of rates that determine a mask.
 const SECONDS: usize = 10;
-/// How long masks are remembered, seconds.
+/// How long old masks are remembered, seconds.
 const MEMORY_S: u64 = 90;
-/// The coarsest mask.
 const COARSEST: u32 = (1 << 20) - 1;
 
-/// What a VIP had in the last second.
+/// Traffic of a VIP in the last second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Demand {
-    /// Index of the VIP.
+    /// VIP index.
     pub(super) vip: u16,
-    /// New flows a second.
+    /// Per second.
     pub(super) new_flows: f64,
-    /// Packets a second.
+    /// Per second.
     pub(super) packets: f64,
-    /// Flows that came into the table of samples a second: old ones, too, that had been displaced.
+    /// Flows added to the sample map per second, including displaced ones that were added again.
     pub(super) begun: f64,
-    /// Whether a large flow is looked for.
+    /// Whether to search for a large flow.
     pub(super) search: bool,
-    /// The mask that the kernel has.
+    /// The mask in the kernel.
     pub(super) mask: u32,
 }
 
 #[derive(Clone, Debug)]
 struct Rate {
     mask: u32,
-    /// Flows and packets a second that would be sampled with mask 0, of the last seconds.
+    /// Flows and packets per second that mask 0 would sample, in the last seconds.
     seconds: VecDeque<[f64; 2]>,
-    /// Since when which mask was in force; the newest last.
+    /// Masks and when each was set, the newest last.
     masks: VecDeque<(u64, u32)>,
     search_s: Option<u64>,
 }
 
-/// The masks of all VIPs.
 #[derive(Debug, Default)]
 pub(super) struct Sampling {
     vips: BTreeMap<u16, Rate>,
@@ -84,7 +82,7 @@ impl Rate {
             self.search_s = Some(now_s);
         }
         if self.mask != demand.mask {
-            // Something else wrote it, or it is another VIP's.
+            // Changed from outside, or the index was reused by another VIP.
             self.set(now_s, demand.mask);
         }
     }
@@ -94,7 +92,7 @@ impl Rate {
         ago_s.is_some_and(|ago_s| ago_s < SEARCH_S)
     }
 
-    /// The most of the last seconds.
+    /// Maxima of the last seconds.
     fn most(&self) -> [f64; 2] {
         let [mut flows, mut packets] = [0.0_f64; 2];
         for second in &self.seconds {
@@ -107,7 +105,7 @@ impl Rate {
     fn set(&mut self, now_s: u64, mask: u32) {
         self.mask = mask;
         self.masks.push_back((now_s, mask));
-        // The one before the oldest moment that is asked for was in force at that moment.
+        // Keeps the mask that was set before the start of the remembered time.
         while self.masks.len() > 1 && self.masks[1].0 + MEMORY_S < now_s {
             self.masks.pop_front();
         }
@@ -115,7 +113,7 @@ impl Rate {
 }
 
 impl Sampling {
-    /// The masks that are to be other ones, by VIP. `finest` is the finest that the operator allows.
+    /// The masks to change, by VIP index. `finest`: the finest one allowed by the configuration.
     pub(super) fn adapt(&mut self, now_s: u64, demands: &[Demand], finest: u32) -> Vec<(u16, u32)> {
         let is_there = |vip: &u16| demands.iter().any(|demand| demand.vip == *vip);
         self.vips.retain(|vip, _| is_there(vip));
@@ -143,7 +141,7 @@ impl Sampling {
         changed
     }
 
-    /// The coarsest mask that a VIP has had since then. A flow that it samples was sampled all the time.
+    /// The coarsest mask of a VIP since a time: a flow that it samples was sampled all that time.
     pub(super) fn coarsest(&self, vip: u16, since_s: u64) -> u32 {
         let Some(rate) = self.vips.get(&vip) else {
             return 0;
@@ -159,8 +157,7 @@ impl Sampling {
     }
 }
 
-/// What each may have at the most, so that together they have no more than `limit`: infinite, when all can have what
-/// they want.
+/// The most that each may have so that the sum is within `limit`; infinite if all get what they want.
 fn even_part(limit: f64, mut wanted: Vec<f64>) -> f64 {
     wanted.sort_by(f64::total_cmp);
     let mut left = limit;
@@ -175,7 +172,7 @@ fn even_part(limit: f64, mut wanted: Vec<f64>) -> f64 {
     f64::INFINITY
 }
 
-/// The finest mask with which no more than `part` of `whole` are sampled.
+/// The finest mask that samples at most `part` of `whole`.
 fn mask_for(whole: f64, part: f64) -> u32 {
     let mut mask = 0;
     while mask < COARSEST && whole > part * (f64::from(mask) + 1.0) {
@@ -199,7 +196,7 @@ mod tests {
         }
     }
 
-    /// What the kernel has after so many seconds of the same.
+    /// Runs for some seconds with constant demands.
     fn settle(sampling: &mut Sampling, from_s: u64, demands: &mut [Demand], seconds: u64) {
         for now_s in from_s..from_s + seconds {
             for (vip, mask) in sampling.adapt(now_s, demands, 0) {
@@ -210,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_vip_is_sampled_whole_and_a_busy_one_in_part() {
+    fn samples_all_flows_of_a_quiet_vip_and_some_of_a_busy_one() {
         for (flows, packets, mask) in [
             (0.0, 0.0, 0),
             (200.0, 1_200.0, 0),
@@ -229,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_answered_at_once_and_forgotten_after_ten_seconds() {
+    fn a_flood_coarsens_the_mask_at_once_for_ten_seconds() {
         let mut sampling = Sampling::default();
         assert_eq!(sampling.adapt(1, &[demand(0, 100.0, 600.0, 0)], 0), []);
         let flood = demand(0, 4e6, 4e6, 0);
@@ -247,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn vips_share_what_a_node_samples() {
+    fn vips_share_the_budget_of_the_node() {
         let mut sampling = Sampling::default();
         let mut demands = [
             demand(0, 100.0, 600.0, 0),
@@ -262,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn old_flows_that_crowd_the_table_count_too() {
+    fn displaced_flows_count_too() {
         let mut sampling = Sampling::default();
         let mut demands = [demand(0, 1.0, 50_000.0, 0)];
         demands[0].begun = 2000.0;
@@ -275,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_flow_is_looked_for_but_not_for_ever() {
+    fn the_search_for_a_large_flow_pauses() {
         let mut sampling = Sampling::default();
         let mut demands = [demand(0, 20_000.0, 200_000.0, 0)];
         settle(&mut sampling, 1, &mut demands, 5);
@@ -295,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_may_allow_less() {
+    fn the_configuration_limits_the_finest_mask() {
         let mut sampling = Sampling::default();
         let quiet = [demand(0, 1.0, 5.0, 0)];
         assert_eq!(sampling.adapt(1, &quiet, 1023), [(0, 1023)]);
     }
 
     #[test]
-    fn over_a_change_the_coarsest_mask_counts() {
+    fn coarsest_mask_covers_changes() {
         let mut sampling = Sampling::default();
         sampling.adapt(100, &[demand(0, 100.0, 600.0, 0)], 0);
         let changed = sampling.adapt(110, &[demand(0, 3_000.0, 18_000.0, 0)], 0);
