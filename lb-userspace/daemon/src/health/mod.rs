@@ -14,9 +14,12 @@
 //! A backend is down until its checks succeed, unless the caller knows its state: a controller that
 //! adopts a running data path passes the states found there ([`Target::initial`]).
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use jiff::Timestamp;
 use lb_model::config;
 
 mod effect;
@@ -81,18 +84,18 @@ pub fn takes_vip_path(vip: &config::Vip, backend: IpAddr) -> bool {
 }
 
 /// What the checks of a backend report.
-#[derive(Clone, Debug, PartialEq)]
+/// The result of the checks of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthStatus {
     pub healthy: bool,
-    /// When it last changed.
-    pub since: Timestamp,
-    /// Whether the newest check succeeded; none before the first.
+    /// The last change of `healthy`.
+    pub since: Instant,
+    /// Whether the last check succeeded; `None` before the first.
     pub last_ok: Option<bool>,
-    /// Error of the newest failed check.
     pub last_error: Option<String>,
-    /// Duration of the newest check.
-    pub latency_ms: Option<f64>,
-    /// Whether it is held down because of flapping.
+    /// Duration of the last check.
+    pub latency: Option<Duration>,
+    /// Whether the backend is held down because it is flapping.
     pub damped: bool,
 }
 

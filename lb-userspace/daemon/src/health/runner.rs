@@ -20,32 +20,13 @@ use super::{
     judge::{Judge, Rules, Verdict, first_delay},
     probe::{Failure, Probe, TlsConfigs},
 };
-use crate::clock;
 use lb_model::MemberRef;
 
 /// Checks start at multiples of this, so that checks due at about the same time share a wake-up. Far
 /// below every interval.
 const TICK: Duration = Duration::from_millis(10);
 
-type Shared = Arc<Mutex<Known>>;
-
-/// The state of a target.
-#[derive(Debug)]
-struct Known {
-    /// Without a valid `since`.
-    status: HealthStatus,
-    /// The last change, on a clock that is never set.
-    since: Instant,
-}
-
-impl Known {
-    fn status(&self) -> HealthStatus {
-        HealthStatus {
-            since: clock::at(self.since.into_std()),
-            ..self.status.clone()
-        }
-    }
-}
+type Shared = Arc<Mutex<HealthStatus>>;
 
 /// The running checks. They end when this is dropped.
 #[derive(Debug)]
@@ -120,17 +101,13 @@ impl Health {
 
     fn watch(&self, target: Target) -> Watched {
         let started = Instant::now();
-        let status = HealthStatus {
+        let status = Arc::new(Mutex::new(HealthStatus {
             healthy: target.initial,
-            since: clock::at(started.into_std()),
+            since: started.into_std(),
             last_ok: None,
             last_error: None,
-            latency_ms: None,
+            latency: None,
             damped: false,
-        };
-        let status = Arc::new(Mutex::new(Known {
-            status,
-            since: started,
         }));
         let mut hasher = DefaultHasher::new();
         (self.seed, &target.vip, &target.backend).hash(&mut hasher);
@@ -153,30 +130,22 @@ impl Health {
         }
     }
 
-    /// What is known about a backend of a VIP; `None` when it is not checked.
-    #[must_use]
-    pub fn status(&self, vip: &str, backend: &str) -> Option<HealthStatus> {
-        let watched = self.watched.get(&MemberRef::new(vip, backend))?;
-        Some(lock(&watched.status).status())
-    }
-
-    /// How long a backend of a VIP has been up or down; `None` when it is not checked.
+    /// Returns how long a member has been up or down; `None` if it is not checked.
     #[must_use]
     pub fn known_for(&self, member: &MemberRef) -> Option<Duration> {
         let watched = self.watched.get(member)?;
         Some(lock(&watched.status).since.elapsed())
     }
 
-    /// What is known about all, by VIP and backend.
     #[must_use]
     pub fn statuses(&self) -> BTreeMap<MemberRef, HealthStatus> {
         let each = self.watched.iter();
-        each.map(|(name, watched)| (name.clone(), lock(&watched.status).status()))
+        each.map(|(name, watched)| (name.clone(), lock(&watched.status).clone()))
             .collect()
     }
 }
 
-fn lock(status: &Shared) -> MutexGuard<'_, Known> {
+fn lock(status: &Shared) -> MutexGuard<'_, HealthStatus> {
     // A panic while the lock was held left valid values.
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -231,10 +200,9 @@ impl Watcher {
         let verdict = self.judge.observe(rules, now - self.started, ok);
         let error = failure.map(|failure| failure.to_string());
         // The status first: a receiver of the change must find it there.
-        let mut known = lock(&self.status);
-        let status = &mut known.status;
+        let mut status = lock(&self.status);
         status.last_ok = Some(ok);
-        status.latency_ms = Some(took.as_secs_f64() * 1e3);
+        status.latency = Some(took);
         status.damped = self.judge.is_damped();
         let why = why(rules, verdict, self.judge.is_damped(), error.as_deref());
         if error.is_some() {
@@ -242,9 +210,9 @@ impl Watcher {
         }
         if verdict != Verdict::Same {
             status.healthy = self.judge.is_healthy();
-            known.since = now;
+            status.since = now.into_std();
         }
-        drop(known);
+        drop(status);
         let Some(why) = why else {
             return;
         };

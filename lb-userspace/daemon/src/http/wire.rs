@@ -5,7 +5,7 @@ use lb_model::secrets;
 
 use crate::{
     alerts::{Alert, Severity},
-    engine, events,
+    clock, engine, events,
     health::HealthStatus,
     node::{Interface, MemberPhase, MemberState, NodeInfo, NodeState, VipState},
     revision::{self, RevisionInfo, RevisionState},
@@ -141,10 +141,10 @@ impl From<&HealthStatus> for lb_api::HealthStatus {
     fn from(health: &HealthStatus) -> Self {
         Self {
             healthy: health.healthy,
-            since: health.since,
+            since: clock::at(health.since),
             last_ok: health.last_ok,
             last_error: health.last_error.clone(),
-            latency_ms: health.latency_ms,
+            latency_ms: health.latency.map(|latency| latency.as_secs_f64() * 1e3),
             damped: health.damped,
         }
     }

@@ -113,10 +113,10 @@ fn member(vip: usize, index: usize, members: usize) -> MemberState {
         capacity: Some(1000),
         health: Some(HealthStatus {
             healthy: true,
-            since: Timestamp::UNIX_EPOCH,
+            since: std::time::Instant::now(),
             last_ok: Some(true),
             last_error: None,
-            latency_ms: Some(0.4731),
+            latency: Some(std::time::Duration::from_nanos(473_100)),
             damped: false,
         }),
         route_problem: None,

@@ -304,7 +304,7 @@ fn members(page: &mut Page, snapshot: &Snapshot) {
         Some(flag(member.health.as_ref()?.healthy))
     });
     each(MEMBER_LATENCY, |member| {
-        Some(member.health.as_ref()?.latency_ms? / 1e3)
+        Some(member.health.as_ref()?.latency?.as_secs_f64())
     });
     each(MEMBER_DAMPED, |member| {
         Some(flag(member.health.as_ref()?.damped))

@@ -541,12 +541,6 @@ impl Factor {
             .then(|| Self((value * 1e3).round() as u32))
     }
 
-    /// The number in thousandths.
-    #[must_use]
-    pub const fn thousandths(self) -> u32 {
-        self.0
-    }
-
     /// The number.
     #[must_use]
     pub fn as_f64(self) -> f64 {

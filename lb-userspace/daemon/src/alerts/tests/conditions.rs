@@ -31,10 +31,10 @@ fn take_down(member: &mut MemberState, why: &str) {
     member.phase = MemberPhase::Down;
     member.health = Some(HealthStatus {
         healthy: false,
-        since: Timestamp::UNIX_EPOCH,
+        since: std::time::Instant::now(),
         last_ok: Some(false),
         last_error: Some(why.to_owned()),
-        latency_ms: None,
+        latency: None,
         damped: false,
     });
 }
