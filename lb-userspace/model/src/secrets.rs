@@ -1,11 +1,11 @@
 //! Masks secrets in configuration texts before anyone else sees them.
 //!
-//! One rule finds them, for every output:
+//! One rule finds them for every output:
 //!
 //! - the value of each key in [`KEYS`], in whatever table and however it is written;
 //! - every run of at least [`SEED_DIGITS`] hex digits, wherever it stands, in comments for instance;
 //! - where the text is not valid TOML, and in drawings of its lines: everything that may be the value
-//!   of such a key, and shorter runs of hex digits behind the key.
+//!   of such a key, and shorter runs of hex digits after the key.
 
 use std::ops::Range;
 
@@ -42,8 +42,8 @@ pub fn mask_pair(old: &str, new: &str) -> (String, String) {
     )
 }
 
-/// Stars secrets out in a text of which lines are drawn, or in the drawing. Everything else keeps its
-/// place.
+/// Returns a text with each secret replaced by as many stars, for drawings of its lines: everything
+/// else keeps its place.
 #[must_use]
 pub fn star(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -107,11 +107,7 @@ fn spans(text: &str, is_drawn: bool) -> Vec<Range<usize>> {
     }
     runs(text, 0..text.len(), SEED_DIGITS, &mut found);
     if is_drawn || !errors.is_empty() {
-        for key in KEYS {
-            for (at, _) in text.match_indices(key) {
-                unparsed(text, at + key.len(), &mut found);
-            }
-        }
+        unparsed(text, &mut found);
     }
     found.sort_by_key(|span| span.start);
     let mut apart: Vec<Range<usize>> = Vec::with_capacity(found.len());
@@ -154,41 +150,54 @@ fn runs(text: &str, within: Range<usize>, least: usize, found: &mut Vec<Range<us
     }
 }
 
-/// Finds what may be the value of a key that ends at `at`, whatever the text around it is.
-fn unparsed(text: &str, at: usize, found: &mut Vec<Range<usize>>) {
-    let rest = &text[at..];
-    let line = rest.find('\n').unwrap_or(rest.len());
-    runs(text, at..at + line, PART_DIGITS, found);
-    let equals = rest.trim_start_matches(['"', '\'', ' ', '\t']);
-    let Some(value) = equals.strip_prefix('=') else {
-        return;
-    };
-    let value = value.trim_start_matches([' ', '\t']);
-    let start = text.len() - value.len();
-    let bare = value.find(['\n', ',', '}', '#']).unwrap_or(value.len());
-    let length = value[..bare.max(delimited(value))].trim_end().len();
-    if length > 0 {
-        found.push(start..start + length);
+/// Finds what may be the values of secret keys, without regard to the syntax around them.
+fn unparsed(text: &str, found: &mut Vec<Range<usize>>) {
+    let ends = |key: &'static str| text.match_indices(key).map(|(at, key)| at + key.len());
+    let mut ends: Vec<usize> = KEYS.into_iter().flat_map(ends).collect();
+    ends.sort_unstable();
+    // Each line and each value once: a hostile text may have a key in every place.
+    let (mut line_end, mut value_end) = (0, 0);
+    for at in ends {
+        if at >= line_end {
+            line_end = text[at..].find('\n').map_or(text.len(), |line| at + line);
+            runs(text, at..line_end, PART_DIGITS, found);
+        }
+        if at >= value_end
+            && let Some(value) = value_after(text, at)
+        {
+            value_end = value.end;
+            found.push(value);
+        }
     }
 }
 
-/// Returns the length of the string or array that a text begins with. One without an end goes on to
-/// the end of its line or, where it may have several lines, of the text.
+/// Returns what may be the value of a key that ends at `at`.
+fn value_after(text: &str, at: usize) -> Option<Range<usize>> {
+    let equals = text[at..].trim_start_matches(['"', '\'', ' ', '\t']);
+    let value = equals.strip_prefix('=')?.trim_start_matches([' ', '\t']);
+    let start = text.len() - value.len();
+    let bare = value.find(['\n', ',', '}', '#']).unwrap_or(value.len());
+    let length = value[..bare.max(delimited(value))].trim_end().len();
+    (length > 0).then_some(start..start + length)
+}
+
+/// Returns the length of the string or array that a text begins with. Without its end it goes on to the
+/// end of the line or, if it may have several lines, of the text.
 fn delimited(value: &str) -> usize {
-    let (close, several_lines) = match value.as_bytes() {
-        [b'"', b'"', b'"', ..] => ("\"\"\"", true),
-        [b'\'', b'\'', b'\'', ..] => ("'''", true),
-        [b'"', ..] => ("\"", false),
-        [b'\'', ..] => ("'", false),
-        [b'[', ..] => ("]", true),
-        _ => return 0,
+    let end = |open: usize, close: &str| {
+        let end = value[open..].find(close);
+        end.map_or(value.len(), |end| open + end + close.len())
     };
-    let most = match value.find('\n') {
-        Some(line) if !several_lines => line,
-        _ => value.len(),
-    };
-    let end = value[close.len()..most].find(close);
-    end.map_or(most, |end| end + 2 * close.len())
+    match value.as_bytes() {
+        [b'"', b'"', b'"', ..] => end(3, "\"\"\""),
+        [b'\'', b'\'', b'\'', ..] => end(3, "'''"),
+        [b'[', ..] => end(1, "]"),
+        [quote @ (b'"' | b'\''), ..] => {
+            let end = value[1..].find([char::from(*quote), '\n']);
+            end.map_or(value.len(), |end| 1 + end + 1)
+        }
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -298,6 +307,21 @@ mod tests {
         let other = running.replace("0001", "ffff");
         assert_eq!(restore(&other, &running), other, "keeps a seed of its own");
         assert_eq!(restore("no toml [", &running), "no toml [");
+    }
+
+    #[test]
+    fn hostile_texts_take_linear_time() {
+        for unit in [
+            "hash_seed=[",
+            "hash_seed=\"\"\"",
+            "hash_seed=\"",
+            "hash_seed ",
+        ] {
+            let text = unit.repeat(100_000);
+            let begun = std::time::Instant::now();
+            assert_eq!(star(&text).len(), text.len());
+            assert!(begun.elapsed().as_secs() < 10, "{unit}");
+        }
     }
 
     proptest! {
