@@ -22,7 +22,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 pub use family::{FAMILIES, Family, Kind};
 pub use render::render;
-pub use server::{MetricsError, bind, run, serve};
+pub use server::run;
 use tokio::sync::watch;
 
 use crate::{

@@ -62,7 +62,7 @@ impl Limits {
 #[error(
     "cannot serve metrics on {listen}: {error}; set `metrics.listen` to an address of this host and a free port"
 )]
-pub struct MetricsError {
+pub(super) struct MetricsError {
     listen: SocketAddr,
     error: io::Error,
 }
@@ -72,7 +72,7 @@ pub struct MetricsError {
 /// # Errors
 ///
 /// The address is not one of this host's, or the port is taken.
-pub async fn bind(listen: SocketAddr) -> Result<TcpListener, MetricsError> {
+pub(super) async fn bind(listen: SocketAddr) -> Result<TcpListener, MetricsError> {
     let bound = TcpListener::bind(listen).await;
     bound.map_err(|error| MetricsError { listen, error })
 }
@@ -95,7 +95,7 @@ pub async fn run(sources: Sources) {
                 info!(%listen, "serving metrics");
                 failed = None;
                 tokio::select! {
-                    () = serve(listener, sources.clone()) => {}
+                    () = serve(listener, sources.clone(), Limits::DEFAULT) => {}
                     () = moved(&mut facts, listen) => {}
                 }
             }
@@ -129,11 +129,7 @@ struct Endpoint {
 }
 
 /// Serves the page until it is dropped.
-pub async fn serve(listener: TcpListener, sources: Sources) {
-    serve_within(listener, sources, Limits::DEFAULT).await;
-}
-
-pub(super) async fn serve_within(listener: TcpListener, sources: Sources, limits: Limits) {
+pub(super) async fn serve(listener: TcpListener, sources: Sources, limits: Limits) {
     let endpoint = Endpoint {
         sources,
         turn: Mutex::new(()),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     example::snapshot,
-    server::{Limits, serve_within},
+    server::{Limits, bind, serve},
     *,
 };
 use crate::node::MemberPhase;
@@ -87,7 +87,7 @@ async fn server(limits: Limits) -> SocketAddr {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve_within(listener, small_sources(), limits));
+    tokio::spawn(serve(listener, small_sources(), limits));
     address
 }
 
