@@ -8,10 +8,12 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{checksum, family, reason::Reason};
 
 use crate::{
-    forward::{Way, encapsulated, pass_hop_at},
+    ether,
+    ethernet::{self, Addresses},
     headers::Headers,
-    link::{self, Addresses, ether},
+    ip::{encapsulated, pass_hop_at},
     packet::{Packet, View, adjust_head},
+    route::Way,
 };
 
 const V4: usize = 20;
@@ -48,7 +50,7 @@ pub(crate) fn encapsulate(
         headers,
         way,
         flow_hash,
-        tags: link::tags(ctx, headers.l3()),
+        tags: ethernet::tags(ctx, headers.l3()),
     };
     if way.family == family::V4 {
         make_room(ctx, V4)?;
@@ -96,7 +98,7 @@ impl Outer<'_> {
     #[inline(always)]
     fn write_link<const LEN: usize>(&self, frame: View<LEN>, l3: usize, ether_type: u16) {
         let addresses = Addresses::new(self.way.next_hop, self.way.egress);
-        link::write_to(frame, l3, addresses, self.tags, ether_type);
+        ethernet::write_to(frame, l3, addresses, self.tags, ether_type);
     }
 
     /// Type of service or traffic class of the packet, whose header is at `at`.

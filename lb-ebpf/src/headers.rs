@@ -1,6 +1,12 @@
 //! What is known of a packet once its headers have been read.
 
-use lb_common::{Address, family, hash, is_host, proto, sample::FlowKey, vip::Vip};
+use lb_common::{Address, address_v4, family, hash, is_host, proto, sample::FlowKey, vip::Vip};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    udp::UdpHdr,
+};
+
+use crate::packet::View;
 
 /// The headers of a TCP or UDP packet.
 #[repr(C)]
@@ -70,6 +76,57 @@ pub(crate) fn is_from_a_host(source: &Address, dest: &Address, family: u8) -> bo
 }
 
 impl Headers {
+    /// What the headers of a packet without options and fragments say, but for the TCP flags.
+    #[inline(always)]
+    pub(crate) fn plain_v4(ip: View<{ Ipv4Hdr::LEN + UdpHdr::LEN }>, l3: usize) -> Self {
+        Self {
+            l3: l3 as u32,
+            l4: (l3 + Ipv4Hdr::LEN) as u32,
+            length: u32::from(ip.be16(2)),
+            family: family::V4,
+            protocol: ip.get(9),
+            tcp_flags: 0,
+            hops: ip.get(8),
+            first_fragment: false,
+            source_be: ip.get(20),
+            dest_be: ip.get(22),
+            fragment_id: 0,
+            source: address_v4(ip.get(12)),
+            dest: address_v4(ip.get(16)),
+        }
+    }
+
+    /// What the headers of a packet without extension headers say, but for the TCP flags.
+    #[inline(always)]
+    pub(crate) fn plain_v6(ip: View<{ Ipv6Hdr::LEN + UdpHdr::LEN }>, l3: usize) -> Self {
+        Self {
+            protocol: ip.get(6),
+            source_be: ip.get(40),
+            dest_be: ip.get(42),
+            ..Self::fixed_v6(ip, l3)
+        }
+    }
+
+    /// What the fixed header says.
+    #[inline(always)]
+    pub(crate) fn fixed_v6<const N: usize>(ip: View<N>, l3: usize) -> Self {
+        Self {
+            l3: l3 as u32,
+            l4: (l3 + Ipv6Hdr::LEN) as u32,
+            length: u32::from(ip.be16(4)) + Ipv6Hdr::LEN as u32,
+            family: family::V6,
+            protocol: 0,
+            tcp_flags: 0,
+            hops: ip.get(7),
+            first_fragment: false,
+            source_be: 0,
+            dest_be: 0,
+            fragment_id: 0,
+            source: source_v6(ip),
+            dest: dest_v6(ip),
+        }
+    }
+
     /// Offset of the IP header, with a bound that the verifier sees.
     #[inline(always)]
     pub(crate) fn l3(&self) -> usize {
@@ -132,4 +189,14 @@ impl Headers {
             _pad: 0,
         }
     }
+}
+
+#[inline(always)]
+pub(crate) fn source_v6<const N: usize>(ip: View<N>) -> Address {
+    [ip.get(8), ip.get(16)]
+}
+
+#[inline(always)]
+pub(crate) fn dest_v6<const N: usize>(ip: View<N>) -> Address {
+    [ip.get(24), ip.get(32)]
 }

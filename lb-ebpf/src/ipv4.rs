@@ -1,24 +1,19 @@
 //! IPv4 packets.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{
-    address_v4, checksum, family, fragment::FragmentKey, proto, reason::Reason, vip::target,
-};
+use lb_common::{address_v4, checksum, family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
-    forward::forward_plain,
+    dispatch::{dispatch, hand_over},
     fragments,
     headers::Headers,
-    link,
     maps::{self, Tables},
     packet::{Packet, View},
     scratch,
-    services::{Service, address, foreign, service},
-    stages::Stage,
-    trace,
-    transport::{self, PORTS_LEN, UDP_LEN},
-    verdict::Verdict,
+    services::{Service, address, find_service, foreign, service},
+    transport::{self, UDP_LEN, read_transport},
+    verdict::{Stage, Verdict},
 };
 
 const LEN: usize = Ipv4Hdr::LEN;
@@ -43,7 +38,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
         return uncommon;
     }
     let tables = maps::tables();
-    let headers = plain_headers(ip, l3);
+    let headers = Headers::plain_v4(ip, l3);
     let protocol = headers.protocol;
     let found = service(tables, &headers.dest, family::V4, protocol, headers.dest_be);
     if !found.is_vip() {
@@ -77,65 +72,6 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
         },
         found,
     )
-}
-
-/// What the headers of a packet without options and fragments say, but for the TCP flags.
-#[inline(always)]
-pub(crate) fn plain_headers(ip: View<{ LEN + UDP_LEN }>, l3: usize) -> Headers {
-    Headers {
-        l3: l3 as u32,
-        l4: (l3 + LEN) as u32,
-        length: u32::from(ip.be16(2)),
-        family: family::V4,
-        protocol: ip.get(9),
-        tcp_flags: 0,
-        hops: ip.get(8),
-        first_fragment: false,
-        source_be: ip.get(20),
-        dest_be: ip.get(22),
-        fragment_id: 0,
-        source: address_v4(ip.get(12)),
-        dest: address_v4(ip.get(16)),
-    }
-}
-
-/// Hands a TCP or UDP packet to what it is for, which is one of ours.
-#[inline(always)]
-pub(crate) fn dispatch(
-    ctx: *mut xdp_md,
-    tables: Tables,
-    headers: &Headers,
-    service: Service,
-) -> Verdict {
-    if service.is_vip() {
-        return forward_plain(ctx, tables, headers, service.index());
-    }
-    scratch::leave(headers);
-    Verdict::next(Stage::NatReply, 0, u32::from(service.index()))
-}
-
-/// Hands over a packet that took an uncommon way.
-#[inline(always)]
-pub(crate) fn hand_over(
-    ctx: *mut xdp_md,
-    tables: Tables,
-    headers: &Headers,
-    service: Service,
-) -> Verdict {
-    // A router forwards neither frames to many, of which each would send a copy, nor packets of whom nobody can answer
-    // (RFC 1812 §5.3.4, §5.3.7).
-    if link::is_to_group(ctx) {
-        return fragments::pass(headers, Reason::LinkGroup);
-    }
-    if !service.is_vip() {
-        return dispatch(ctx, tables, headers, service);
-    }
-    if !headers.is_from_a_host() {
-        trace::vip(service.index());
-        return Verdict::of(Reason::MartianSource);
-    }
-    scratch::leave(headers);
-    Verdict::next(Stage::Forward, 0, u32::from(service.index()))
 }
 
 /// Sum of the five words of a plain header.
@@ -228,43 +164,6 @@ fn try_uncommon(
     Ok(hand_over(ctx, tables, &headers, found))
 }
 
-/// The service that a packet which is no later fragment is for, if it is so long that it has ports. They are written to its
-/// headers.
-#[inline(always)]
-pub(crate) fn find_service(
-    packet: Packet,
-    tables: Tables,
-    headers: &mut Headers,
-) -> Option<Service> {
-    if headers.length + headers.l3 < headers.l4 + PORTS_LEN as u32 {
-        return None;
-    }
-    let ports = packet.view::<PORTS_LEN>(headers.l4())?;
-    headers.source_be = ports.get(0);
-    headers.dest_be = ports.get(2);
-    let Headers {
-        family, protocol, ..
-    } = *headers;
-    let dest_be = headers.dest_be;
-    Some(service(tables, &headers.dest, family, protocol, dest_be))
-}
-
-/// Checks the transport header, and writes the TCP flags to the packet's headers.
-#[inline(always)]
-pub(crate) fn read_transport(packet: Packet, headers: &mut Headers) -> Result<(), Reason> {
-    let room = headers.length - (headers.l4 - headers.l3);
-    let fragmented = headers.first_fragment;
-    let checked = transport::check(packet, headers.l4(), headers.protocol, room, fragmented);
-    headers.tcp_flags = checked.map_err(|reason| {
-        if fragmented {
-            Reason::FragmentTiny
-        } else {
-            reason
-        }
-    })?;
-    Ok(())
-}
-
 /// Folded sum of a header with options; 0 when the frame ends inside it.
 ///
 /// Loops are functions of their own: the verifier follows each way out of a loop separately.
@@ -283,21 +182,4 @@ extern "C" fn sum_with_options(ctx: *mut xdp_md, l3: u32, header_len: u32) -> u3
         total += u64::from(view.get::<u32>(0));
     }
     u32::from(checksum::fold(total))
-}
-
-/// What the fragments of the packet's datagram have in common.
-#[inline(always)]
-pub(crate) fn fragment_key(headers: &Headers) -> FragmentKey {
-    FragmentKey {
-        source: headers.source,
-        dest: headers.dest,
-        id: headers.fragment_id,
-        protocol: if headers.family == family::V4 {
-            headers.protocol
-        } else {
-            0
-        },
-        family: headers.family,
-        _pad: 0,
-    }
 }

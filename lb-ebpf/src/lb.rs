@@ -20,19 +20,25 @@ use aya_ebpf::{macros::xdp, programs::XdpContext};
 mod budget;
 mod clock;
 mod counters;
+mod dispatch;
 mod encap;
 mod ether;
+mod ethernet;
+mod extensions;
 mod forward;
 mod fragments;
 mod headers;
 mod icmp;
+mod ip;
 mod ipv4;
 mod ipv6;
-mod link;
+mod later_fragment;
 mod log;
 mod maps;
 mod nat;
 mod packet;
+mod receive;
+mod route;
 mod samples;
 mod scratch;
 mod select;
@@ -41,13 +47,14 @@ mod stages;
 mod table;
 mod trace;
 mod tracking;
+mod transmit;
 mod transport;
 mod verdict;
 
 /// Entry point: takes a frame, returns what becomes of it.
 #[xdp]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
-    stages::run(ctx.ctx, link::receive(ctx.ctx)).finish()
+    stages::run(ctx.ctx, receive::receive(ctx.ctx)).finish()
 }
 
 #[cfg(target_arch = "bpf")]

@@ -11,7 +11,12 @@ use lb_common::{
     reason::Reason,
 };
 
-use crate::{clock, maps::LOGGED, scratch::scratch, stages::Stage, verdict::Verdict};
+use crate::{
+    clock,
+    maps::LOGGED,
+    scratch::scratch,
+    verdict::{Stage, Verdict},
+};
 
 /// Refuses a packet whose headers are in the scratch; with a message, if the node is to blame.
 #[inline(always)]
@@ -20,6 +25,15 @@ pub(crate) fn refuse(reason: Reason) -> Verdict {
         return Verdict::next(Stage::Refuse, 0, reason as u32);
     }
     Verdict::of(reason)
+}
+
+/// The verdict of a stage that may have given up; the packet's headers are in the scratch.
+#[inline(always)]
+pub(crate) fn settle(result: Result<Verdict, Reason>) -> Verdict {
+    match result {
+        Ok(verdict) => verdict,
+        Err(reason) => refuse(reason),
+    }
 }
 
 /// Drops a packet for a reason that is logged.

@@ -27,7 +27,6 @@ use lb_common::{
     track::{Bucket, DEFAULT_BUCKETS},
 };
 
-use crate::scratch::Scratch;
 pub(crate) use crate::table::{Tables, tables};
 
 /// Flags of maps that the controller has in its memory.
@@ -127,7 +126,3 @@ pub(crate) static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 /// The minute in which this CPU last wrote a message of a kind, by reason; see [`crate::log`].
 #[btf_map]
 pub(crate) static LOGGED: PerCpuArray<u64, { lb_common::log::KINDS }> = PerCpuArray::new();
-
-/// What one stage leaves for the next.
-#[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

@@ -5,13 +5,19 @@
 //! and numbers, so what is known of the packet is left here. Per CPU: a program is not interrupted
 //! by another packet on its CPU.
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{
     family,
     nat::{NatFlow, NatKey},
 };
 
-use crate::{headers::Headers, ipv4, ipv6, maps::SCRATCH, packet::Packet, transport::TCP_LEN};
+use network_types::tcp::TcpHdr;
+
+use crate::{headers::Headers, packet::Packet};
+
+/// What one stage leaves for the next.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// What is left.
 pub(crate) struct Scratch {
@@ -67,13 +73,13 @@ pub(crate) extern "C" fn leave_again(ctx: *mut xdp_md, l3: u32, ip: u32) -> u32 
     let l3 = (l3 & 0x1f) as usize;
     let mut headers = if ip == u32::from(family::V4) {
         let Some(ip) = packet.view(l3) else { return 0 };
-        ipv4::plain_headers(ip, l3)
+        Headers::plain_v4(ip, l3)
     } else {
         let Some(ip) = packet.view(l3) else { return 0 };
-        ipv6::plain_headers(ip, l3)
+        Headers::plain_v6(ip, l3)
     };
     if headers.is_tcp()
-        && let Some(tcp) = packet.view::<TCP_LEN>(headers.l4())
+        && let Some(tcp) = packet.view::<{ TcpHdr::LEN }>(headers.l4())
     {
         headers.tcp_flags = tcp.get(13);
     }

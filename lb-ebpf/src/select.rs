@@ -5,16 +5,15 @@ use core::hint::black_box;
 use lb_common::{
     counters::MemberCounters,
     hash::slot_of,
-    member::control,
     reason::Reason,
     ring::{ENTRIES_PER_WORD, IMAGE_WORDS, LOOK_UP, MemberIndex, NO_MEMBER, SECTION_WORDS, entry},
     vip::{Vip, affinity, track},
 };
 
 use crate::{
-    counters::count_vip,
     headers::{Headers, tcp},
     maps::{RINGS, Tables},
+    route::none_serves,
     trace, tracking,
 };
 
@@ -186,23 +185,4 @@ pub(crate) fn choose(
         marks: Marks::of(answer.new_flow(), answer.member() != slot.current()),
         flow_hash,
     })
-}
-
-/// Whether a member takes the packets of its flows.
-#[inline(always)]
-pub(crate) fn serves(tables: Tables, member: MemberIndex) -> bool {
-    if member == NO_MEMBER {
-        return false;
-    }
-    // SAFETY: a word of a mapped array that the controller replaces in one step.
-    let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
-    control::state(word) == control::SERVING
-}
-
-/// Counts a packet that no member can take.
-#[inline(always)]
-pub(crate) fn none_serves(vip: u16) -> Reason {
-    trace::vip(vip);
-    count_vip(vip, |counters| counters.no_member += 1);
-    Reason::NoMember
 }

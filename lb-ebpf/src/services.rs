@@ -6,7 +6,9 @@ use lb_common::{
     vip::{MAX_PROBES, VIP_TABLE_SIZE, VipKey, target},
 };
 
-use crate::{maps::Tables, verdict::Verdict};
+use crate::{
+    headers::Headers, maps::Tables, packet::Packet, transport::PORTS_LEN, verdict::Verdict,
+};
 
 /// What a packet's destination is: what the table has for it, a [`target`].
 ///
@@ -93,4 +95,25 @@ fn find(tables: Tables, key: &VipKey, family: u8) -> u64 {
         at = (at + 1) % VIP_TABLE_SIZE;
     }
     0
+}
+
+/// The service that a packet which is no later fragment is for, if it is so long that it has ports. They are written to its
+/// headers.
+#[inline(always)]
+pub(crate) fn find_service(
+    packet: Packet,
+    tables: Tables,
+    headers: &mut Headers,
+) -> Option<Service> {
+    if headers.length + headers.l3 < headers.l4 + PORTS_LEN as u32 {
+        return None;
+    }
+    let ports = packet.view::<PORTS_LEN>(headers.l4())?;
+    headers.source_be = ports.get(0);
+    headers.dest_be = ports.get(2);
+    let Headers {
+        family, protocol, ..
+    } = *headers;
+    let dest_be = headers.dest_be;
+    Some(service(tables, &headers.dest, family, protocol, dest_be))
 }

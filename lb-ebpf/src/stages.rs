@@ -10,53 +10,10 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
-use crate::{forward, fragments, icmp, ipv4, ipv6, link, log, nat, verdict::Verdict};
-
-/// A stage.
-#[repr(u32)]
-#[derive(Clone, Copy)]
-pub(crate) enum Stage {
-    /// A frame with VLAN tags. Takes the offset of the IP header, and 1 for IPv6.
-    Tagged,
-    /// IPv4 that is not plain TCP or UDP. Takes the offset of the header.
-    UncommonV4,
-    /// The same for IPv6.
-    UncommonV6,
-    /// A packet for a VIP, with its headers in the scratch. Takes the VIP.
-    Forward,
-    /// A later fragment.
-    Fragment,
-    /// A first fragment for no service. Takes the reason.
-    PassFirst,
-    /// A client's packet for a VIP with `nat`. Takes the VIP.
-    NatRequest,
-    /// The same, of a session that is not established, or to be written down. Takes the VIP.
-    NatSession,
-    /// The same, of no session: begins one. Takes the VIP.
-    NatBegin,
-    /// The same, of a session that is to be confirmed or kept. Takes the VIP.
-    NatKeep,
-    /// The same, with its session in the scratch. Takes the VIP.
-    NatSend,
-    /// A packet to a NAT source. Takes the source.
-    NatReply,
-    /// ICMP or ICMPv6 to one of our addresses.
-    Icmp,
-    /// An echo request.
-    Echo,
-    /// An ICMP error.
-    ErrorV4,
-    /// An ICMPv6 error. Takes the protocol of the quoted packet, and the offset of its header.
-    ErrorV6,
-    /// An ICMP error about a NAT session.
-    NatError,
-    /// Tell an IPv4 sender. Takes the offset of the header, and the MTU (0: time exceeded).
-    AnswerV4,
-    /// The same for IPv6.
-    AnswerV6,
-    /// The node can't send the packet: drop it, and say so. Takes the reason.
-    Refuse,
-}
+use crate::{
+    forward, fragments, icmp, ipv4, ipv6, later_fragment, log, nat, receive,
+    verdict::{Stage, Verdict},
+};
 
 /// The longest way has eight: tagged, uncommon, forward, NAT request, session, begin, send, answer.
 const MAX_STAGES: usize = 8;
@@ -104,25 +61,25 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const ANSWER_V6: u32 = Stage::AnswerV6 as u32;
     const REFUSE: u32 = Stage::Refuse as u32;
     match stage {
-        TAGGED => link::receive_tagged(ctx, offset, number),
+        TAGGED => receive::receive_tagged(ctx, offset, number),
         UNCOMMON_V4 => ipv4::uncommon_v4(ctx, offset),
         UNCOMMON_V6 => ipv6::uncommon_v6(ctx, offset),
         FORWARD => forward::forward_uncommon(ctx, number),
-        FRAGMENT => fragments::follow_first(ctx),
+        FRAGMENT => later_fragment::follow_first(ctx),
         PASS_FIRST => fragments::pass_first(number),
-        NAT_REQUEST => nat::nat_request(ctx, number),
-        NAT_SESSION => nat::nat_session(ctx, number),
-        NAT_BEGIN => nat::nat_begin(ctx, number),
-        NAT_KEEP => nat::nat_keep(ctx, number),
-        NAT_SEND => nat::nat_send(ctx, number),
-        NAT_REPLY => nat::nat_reply(ctx, number),
-        ICMP => icmp::receive_icmp(ctx),
-        ECHO => icmp::answer_echo(ctx),
-        ERROR_V4 => icmp::forward_error_v4(ctx),
-        ERROR_V6 => icmp::forward_error_v6(ctx, offset, number),
+        NAT_REQUEST => nat::request::nat_request(ctx, number),
+        NAT_SESSION => nat::request::nat_session(ctx, number),
+        NAT_BEGIN => nat::request::nat_begin(ctx, number),
+        NAT_KEEP => nat::request::nat_keep(ctx, number),
+        NAT_SEND => nat::request::nat_send(ctx, number),
+        NAT_REPLY => nat::reply::nat_reply(ctx, number),
+        ICMP => icmp::receive::receive_icmp(ctx),
+        ECHO => icmp::echo::answer_echo(ctx),
+        ERROR_V4 => icmp::error::forward_error_v4(ctx),
+        ERROR_V6 => icmp::error::forward_error_v6(ctx, offset, number),
         NAT_ERROR => nat::error::nat_error(ctx),
-        ANSWER_V4 => icmp::answer_v4(ctx, offset, number),
-        ANSWER_V6 => icmp::answer_v6(ctx, offset, number),
+        ANSWER_V4 => icmp::generate::answer_v4(ctx, offset, number),
+        ANSWER_V6 => icmp::generate::answer_v6(ctx, offset, number),
         REFUSE => log::refuse_loudly(number),
         _ => Verdict::of(Reason::Internal).0,
     }

@@ -15,7 +15,7 @@ use crate::{
     counters::count_vip,
     headers::tcp,
     maps::{self, TRACK, TRACK_MASK, Tables, below},
-    select::serves,
+    route::serves,
     trace,
 };
 

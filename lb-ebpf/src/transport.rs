@@ -2,7 +2,7 @@
 
 use lb_common::{proto, reason::Reason};
 
-use crate::packet::Packet;
+use crate::{headers::Headers, packet::Packet};
 
 /// Length of a TCP header without options.
 pub(crate) const TCP_LEN: usize = 20;
@@ -43,4 +43,20 @@ pub(crate) fn check(
         return Err(Reason::BadTransport);
     }
     Ok(0)
+}
+
+/// Checks the transport header, and writes the TCP flags to the packet's headers.
+#[inline(always)]
+pub(crate) fn read_transport(packet: Packet, headers: &mut Headers) -> Result<(), Reason> {
+    let room = headers.length - (headers.l4 - headers.l3);
+    let fragmented = headers.first_fragment;
+    let checked = check(packet, headers.l4(), headers.protocol, room, fragmented);
+    headers.tcp_flags = checked.map_err(|reason| {
+        if fragmented {
+            Reason::FragmentTiny
+        } else {
+            reason
+        }
+    })?;
+    Ok(())
 }

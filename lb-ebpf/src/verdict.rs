@@ -5,7 +5,7 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_action;
 use lb_common::reason::{FIRST_DROPPED, FIRST_PASSED, Reason};
 
-use crate::{counters, log, stages::Stage, trace};
+use crate::{counters, trace};
 
 /// The end of a packet's way: the XDP action in bits 0–5, whether it was counted under its reason in bit 6, the
 /// reason in bits 8–15. Or, with bit 7, the stage that comes next in bits 0–6, an offset in bits 8–15 and a number
@@ -107,11 +107,48 @@ impl Verdict {
     }
 }
 
-/// The verdict of a stage that may have given up; the packet's headers are in the scratch.
-#[inline(always)]
-pub(crate) fn settle(result: Result<Verdict, Reason>) -> Verdict {
-    match result {
-        Ok(verdict) => verdict,
-        Err(reason) => log::refuse(reason),
-    }
+/// A stage.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
+    /// A frame with VLAN tags. Takes the offset of the IP header, and 1 for IPv6.
+    Tagged,
+    /// IPv4 that is not plain TCP or UDP. Takes the offset of the header.
+    UncommonV4,
+    /// The same for IPv6.
+    UncommonV6,
+    /// A packet for a VIP, with its headers in the scratch. Takes the VIP.
+    Forward,
+    /// A later fragment.
+    Fragment,
+    /// A first fragment for no service. Takes the reason.
+    PassFirst,
+    /// A client's packet for a VIP with `nat`. Takes the VIP.
+    NatRequest,
+    /// The same, of a session that is not established, or to be written down. Takes the VIP.
+    NatSession,
+    /// The same, of no session: begins one. Takes the VIP.
+    NatBegin,
+    /// The same, of a session that is to be confirmed or kept. Takes the VIP.
+    NatKeep,
+    /// The same, with its session in the scratch. Takes the VIP.
+    NatSend,
+    /// A packet to a NAT source. Takes the source.
+    NatReply,
+    /// ICMP or ICMPv6 to one of our addresses.
+    Icmp,
+    /// An echo request.
+    Echo,
+    /// An ICMP error.
+    ErrorV4,
+    /// An ICMPv6 error. Takes the protocol of the quoted packet, and the offset of its header.
+    ErrorV6,
+    /// An ICMP error about a NAT session.
+    NatError,
+    /// Tell an IPv4 sender. Takes the offset of the header, and the MTU (0: time exceeded).
+    AnswerV4,
+    /// The same for IPv6.
+    AnswerV6,
+    /// The node can't send the packet: drop it, and say so. Takes the reason.
+    Refuse,
 }

@@ -12,20 +12,22 @@ use lb_common::{
 };
 
 use super::{
+    reply::send_back,
     rewrite::{TCP_CHECKSUM, address_delta, udp_checksum, write_v6},
-    send_back,
     session::look_up,
 };
 use crate::{
     counters::count_sent,
-    forward::{pass_hop, way},
+    ethernet::{self, Addresses},
     headers::Headers,
-    link::{self, Addresses},
+    ip::pass_hop,
+    log::settle,
     maps,
     packet::Packet,
+    route::way,
     scratch::{Scratch, scratch},
     trace,
-    verdict::{Verdict, settle},
+    verdict::Verdict,
 };
 
 /// Sends an error on. In the scratch are the headers of the error, those of the packet that it
@@ -76,7 +78,7 @@ fn try_forward(
         }
         rewrite(packet, outer, quoted, flow)?;
         Addresses::new(way.next_hop, way.egress).write(ctx)?;
-        link::leave_by(ctx, way.egress.ifindex)?
+        ethernet::leave_by(ctx, way.egress.ifindex)?
     };
     let reason = Reason::IcmpErrorForwarded;
     count_sent(reason, flow.member, |counters| {

@@ -3,8 +3,8 @@
 use lb_common::{Address, checksum, family, nat::NatFlow, proto, reason::Reason};
 
 use crate::{
-    forward::pass_hop,
     headers::Headers,
+    ip::pass_hop,
     packet::{Packet, View},
     transport::{TCP_LEN, UDP_LEN},
 };

@@ -1,75 +1,20 @@
-//! The link layer: Ethernet with up to two VLAN tags.
+//! Ethernet: addresses, VLAN tags, and the interface that a frame goes out of.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{member::Egress, reason::Reason};
 use network_types::eth::EthHdr;
 
 use crate::{
-    ipv4, ipv6,
     maps::DEVICES,
     packet::{Packet, View, ingress_ifindex},
-    stages::Stage,
-    verdict::Verdict,
 };
 
-pub(crate) use crate::ether;
-
 /// Bytes of a VLAN tag.
-const TAG: usize = 4;
-
-/// Takes a frame: finds its IP header and hands it on.
-#[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
-    let packet = Packet::of(ctx);
-    let Some(ethernet) = packet.view::<{ EthHdr::LEN }>(0) else {
-        return Verdict::of(Reason::Truncated);
-    };
-    let mut ether_type = ethernet.get::<u16>(12);
-    let mut l3 = EthHdr::LEN;
-    if ether::is_vlan(ether_type) {
-        for _ in 0..2 {
-            if !ether::is_vlan(ether_type) {
-                break;
-            }
-            let Some(tag) = packet.view::<TAG>(l3) else {
-                return Verdict::of(Reason::Truncated);
-            };
-            ether_type = tag.get(2);
-            l3 += TAG;
-        }
-    }
-    let to_group = group_bit(ethernet);
-    match ether_type {
-        ether::IPV4 | ether::IPV6 if l3 != EthHdr::LEN => {
-            let is_v6 = u32::from(ether_type == ether::IPV6);
-            Verdict::next(Stage::Tagged, l3 as u32, is_v6)
-        }
-        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN, to_group),
-        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN, to_group),
-        _ => Verdict::of(Reason::NotIp),
-    }
-}
-
-/// A frame with VLAN tags, whose IP header is at `l3`. Apart from the others, so that those have all
-/// their offsets as constants.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -> u32 {
-    // Constants here, too: with a variable offset the compiler drops checks that the verifier needs.
-    let packet = Packet::of(ctx);
-    let to_group = packet.view::<18>(0).is_some_and(group_bit);
-    let verdict = match (l3, is_v6) {
-        (18, 0) => ipv4::receive(ctx, packet, 18, to_group),
-        (18, _) => ipv6::receive(ctx, packet, 18, to_group),
-        (_, 0) => ipv4::receive(ctx, packet, 22, to_group),
-        _ => ipv6::receive(ctx, packet, 22, to_group),
-    };
-    verdict.0
-}
+pub(crate) const TAG: usize = 4;
 
 /// Whether a frame is for more than one station (multicast, broadcast).
 #[inline(always)]
-fn group_bit<const LEN: usize>(frame: View<LEN>) -> bool {
+pub(crate) fn group_bit<const LEN: usize>(frame: View<LEN>) -> bool {
     frame.get::<u8>(0) & 1 != 0
 }
 

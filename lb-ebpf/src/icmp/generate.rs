@@ -3,15 +3,17 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 
-use super::{HOPS, LEN, NO_SUM, sum_of};
+use super::{
+    HOPS, LEN,
+    checksum::{NO_SUM, sum_of},
+};
 use crate::{
-    budget, clock,
+    budget, clock, ether,
+    ethernet::{self, Addresses},
     headers::{Headers, is_from_a_host},
-    link::{self, Addresses, ether},
     maps::{ICMP_BUDGET, ICMP_RATE},
     packet::{Packet, adjust_head, adjust_tail},
-    stages::Stage,
-    verdict::Verdict,
+    verdict::{Stage, Verdict},
 };
 
 /// What the sender of a packet is told.
@@ -61,13 +63,6 @@ fn silence(mtu: u32) -> Reason {
     } else {
         Reason::TooBig
     }
-}
-
-/// Whether a sender can be told anything: one host other than ourselves, that meant this node alone
-/// (RFC 1122 §3.2.2, RFC 4443 §2.4). Else a forged packet would make us speak to many.
-#[inline(always)]
-pub(super) fn can_be_told(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
-    is_from_a_host(source, dest, ip) && !link.is_to_group()
 }
 
 /// `mtu` 0: time exceeded.
@@ -134,11 +129,11 @@ fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
     let (sender, vip) = (ip.get::<u32>(12), ip.get::<u32>(16));
     let link = Addresses::read(ctx)?.swapped();
-    let tags = link::tags(ctx, l3);
+    let tags = ethernet::tags(ctx, l3);
     cut(ctx, l3, quote, 20 + LEN)?;
 
     let packet = Packet::of(ctx);
-    link::write(ctx, l3, link, tags, ether::IPV4)?;
+    ethernet::write(ctx, l3, link, tags, ether::IPV4)?;
     let ip = packet.view::<20>(l3).ok_or(Reason::NoRoom)?;
     let room = quote + LEN as u32;
     let length_be = (20 + room as u16).to_be();
@@ -190,11 +185,11 @@ fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     let sender = [ip.get::<u64>(8), ip.get::<u64>(16)];
     let vip = [ip.get::<u64>(24), ip.get::<u64>(32)];
     let link = Addresses::read(ctx)?.swapped();
-    let tags = link::tags(ctx, l3);
+    let tags = ethernet::tags(ctx, l3);
     cut(ctx, l3, quote, 40 + LEN)?;
 
     let packet = Packet::of(ctx);
-    link::write(ctx, l3, link, tags, ether::IPV6)?;
+    ethernet::write(ctx, l3, link, tags, ether::IPV6)?;
     let ip = packet.view::<40>(l3).ok_or(Reason::NoRoom)?;
     let room = quote + LEN as u32;
     let length_be = (room as u16).to_be();
@@ -230,4 +225,11 @@ fn finish_icmp(ctx: *mut xdp_md, l4: usize, room: u32, pseudo: u64) -> Result<()
     let icmp = Packet::of(ctx).view::<LEN>(l4).ok_or(Reason::Internal)?;
     icmp.set(2, checksum::finish(sum));
     Ok(())
+}
+
+/// Whether a sender can be told anything: one host other than ourselves, that meant this node alone
+/// (RFC 1122 §3.2.2, RFC 4443 §2.4). Else a forged packet would make us speak to many.
+#[inline(always)]
+pub(super) fn can_be_told(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
+    is_from_a_host(source, dest, ip) && !link.is_to_group()
 }

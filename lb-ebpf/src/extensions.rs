@@ -1,0 +1,135 @@
+//! IPv6 extension headers.
+
+use core::hint::black_box;
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::proto;
+
+use crate::packet::Packet;
+
+/// Extension headers followed in one packet. RFC 8200 has six kinds, of which each occurs once, and
+/// destination options twice at most.
+const MAX_EXTENSIONS: usize = 7;
+/// Bytes of extension headers followed in one packet.
+const MAX_EXTENSION_BYTES: u32 = 512;
+/// Offset and "more fragments" of a fragment header, as its bytes have them.
+const FRAGMENT_BITS: u16 = 0xfff9_u16.to_be();
+const OFFSET_BITS: u16 = 0xfff8_u16.to_be();
+
+/// Where a chain of extension headers leads, in one word: offset of what follows in bits 0–15, its
+/// protocol in 16–23, "more fragments" in bit 24, "not the first fragment" in bit 25, and the
+/// identification of the datagram in 32–63. 0: the chain is malformed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Chain(u64);
+
+impl Chain {
+    pub(crate) const MALFORMED: Self = Self(0);
+    /// More headers than are followed, or a routing header that is not yet at its end.
+    pub(crate) const REFUSED: Self = Self(1);
+    pub(crate) const MORE: u64 = 1 << 24;
+    pub(crate) const LATER: u64 = 1 << 25;
+
+    /// Follows the chain that begins at `offset` with a header of kind `protocol`.
+    #[inline(always)]
+    pub(crate) fn follow(ctx: *mut xdp_md, offset: u32, protocol: u8) -> Self {
+        Self(black_box(follow_chain(ctx, offset, u32::from(protocol))))
+    }
+
+    /// Whether it does not lead to its end.
+    #[inline(always)]
+    pub(crate) fn is_broken(self) -> bool {
+        self == Self::MALFORMED || self == Self::REFUSED
+    }
+
+    /// The bits that a fragment header adds.
+    #[inline(always)]
+    fn fragment(bits: u16, id: u32) -> u64 {
+        let more = if bits & FRAGMENT_BITS != 0 {
+            Self::MORE
+        } else {
+            0
+        };
+        let later = if bits & OFFSET_BITS != 0 {
+            Self::LATER
+        } else {
+            0
+        };
+        more | later | u64::from(id) << 32
+    }
+
+    #[inline(always)]
+    fn new(offset: u32, protocol: u8, fragment: u64) -> Self {
+        Self(u64::from(offset) | u64::from(protocol) << 16 | fragment)
+    }
+
+    #[inline(always)]
+    pub(crate) fn offset(self) -> usize {
+        (self.0 & 0x7ff) as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn id(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Follows the chain of extension headers that begins at `offset` with a header of kind `protocol`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
+    let packet = Packet::of(ctx);
+    let start = start & 0x3ff;
+    let (mut offset, mut protocol) = (start, first as u8);
+    let mut fragment = 0_u64;
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(protocol) || fragment & Chain::LATER != 0 {
+            // After the header of a later fragment comes the middle of the datagram.
+            return Chain::new(offset, protocol, fragment).0;
+        }
+        let Some(header) = packet.view::<8>((offset & 0x7ff) as usize) else {
+            return Chain::MALFORMED.0;
+        };
+        let units = u32::from(header.get::<u8>(1));
+        let length = match protocol {
+            proto::FRAGMENT => {
+                fragment = Chain::fragment(header.get(2), header.get(4));
+                8
+            }
+            proto::AUTH => units * 4 + 8,
+            proto::ROUTING if header.get::<u8>(3) != 0 => return Chain::REFUSED.0,
+            _ => units * 8 + 8,
+        };
+        protocol = header.get(0);
+        offset += length;
+        if offset > start + MAX_EXTENSION_BYTES {
+            return Chain::REFUSED.0;
+        }
+    }
+    if is_extension(protocol) {
+        return Chain::REFUSED.0;
+    }
+    Chain::new(offset, protocol, fragment).0
+}
+
+/// The protocol numbers that are extension headers, one bit each.
+const EXTENSIONS: u64 = 1 << proto::HOP_BY_HOP
+    | 1 << proto::ROUTING
+    | 1 << proto::FRAGMENT
+    | 1 << proto::AUTH
+    | 1 << proto::DEST_OPTIONS;
+
+#[inline(always)]
+pub(crate) fn is_extension(protocol: u8) -> bool {
+    protocol < 64 && EXTENSIONS >> protocol & 1 == 1
+}

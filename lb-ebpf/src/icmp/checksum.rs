@@ -1,0 +1,65 @@
+//! Checksums of ICMP and ICMPv6 messages.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{checksum, proto};
+
+use crate::{headers::Headers, packet::Packet};
+
+/// Chunks summed by one helper call.
+const CHUNK: usize = 64;
+/// The longest echo request that is answered: what fits a jumbo frame.
+pub(super) const MAX_ECHO: u32 = 9_216;
+/// [`sum_of`] found less than it was to sum.
+pub(super) const NO_SUM: u32 = u32::MAX;
+
+/// Folded sum of `room` bytes from `l4` on, at most [`MAX_ECHO`]; [`NO_SUM`] when the frame ends before.
+///
+/// A function of its own because of its loops, as in `ipv4`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
+    let l4 = (l4 & 0x3ff) as usize;
+    let (mut sum, mut done) = (0, 0_u32);
+    for _ in 0..MAX_ECHO / CHUNK as u32 {
+        if done + CHUNK as u32 > room {
+            break;
+        }
+        let Some(chunk) = Packet::of(ctx).view::<CHUNK>(l4 + (done & 0x3fff) as usize) else {
+            return NO_SUM;
+        };
+        sum += chunk.sum();
+        done += CHUNK as u32;
+    }
+    for _ in 0..CHUNK / 2 {
+        if done + 2 > room {
+            break;
+        }
+        let Some(word) = Packet::of(ctx).view::<2>(l4 + (done & 0x3fff) as usize) else {
+            return NO_SUM;
+        };
+        sum += u64::from(word.get::<u16>(0));
+        done += 2;
+    }
+    if done < room {
+        // The last odd byte counts as the first of a word. It is read with the one before it: a check
+        // of a single byte tells the verifier nothing.
+        let at = (l4 + done as usize - 1) & 0x3fff;
+        let Some(last) = Packet::of(ctx).view::<2>(at) else {
+            return NO_SUM;
+        };
+        sum += u64::from(last.get_whole::<u16>(0).to_le_bytes()[1]);
+    }
+    u32::from(checksum::fold(sum))
+}
+
+/// Sum of the pseudo-header that the ICMPv6 checksum covers.
+#[inline(always)]
+pub(super) fn pseudo_header(headers: &Headers, length: u32) -> u64 {
+    let mut sum = u64::from(length.to_be()) + u64::from(u32::from(proto::ICMPV6).to_be());
+    for address in [headers.source, headers.dest] {
+        for word in address {
+            sum += (word & 0xffff_ffff) + (word >> 32);
+        }
+    }
+    sum
+}

@@ -1,0 +1,98 @@
+//! Echo requests to VIPs are answered.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::{checksum, family, proto, reason::Reason};
+
+use super::{
+    HOPS, LEN,
+    checksum::{MAX_ECHO, NO_SUM, pseudo_header, sum_of},
+    generate::can_be_told,
+    receive::is_to_nat_source,
+    v4, v6,
+};
+use crate::{
+    ethernet::Addresses, headers::Headers, log::settle, packet::Packet, scratch::scratch,
+    verdict::Verdict,
+};
+
+/// Answers an echo request. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(echo(ctx, &scratch.headers)).0
+}
+
+/// Answers an echo request by turning the packet round.
+#[inline(always)]
+fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let room = headers.length - (headers.l4 - headers.l3);
+    if is_to_nat_source(headers) {
+        // An address of the host as well: the host answers.
+        return Err(Reason::IcmpOther);
+    }
+    let (l3, l4) = (headers.l3(), headers.l4());
+    let link = Addresses::read(ctx)?;
+    if room > MAX_ECHO || !can_be_told(&headers.source, &headers.dest, headers.family, link) {
+        return Err(Reason::IcmpOther);
+    }
+    let mut sum = match sum_of(ctx, l4 as u32, room) {
+        NO_SUM => return Err(Reason::BadTransport),
+        sum => u64::from(sum),
+    };
+    if headers.family == family::V6 {
+        sum += pseudo_header(headers, room);
+    }
+    if checksum::fold(sum) != 0xffff {
+        return Err(Reason::BadTransport);
+    }
+    // Read anew: pointers from before know how far the sum went, and would make the verifier follow
+    // what comes next once for every length.
+    let packet = Packet::of(ctx);
+    let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
+    let old = icmp.get::<u16>(0);
+    let reply = if headers.family == family::V4 {
+        v4::ECHO_REPLY
+    } else {
+        v6::ECHO_REPLY
+    };
+    let new = u16::from_le_bytes([reply, 0]);
+    icmp.set(0, new);
+    let sum = match checksum::update(icmp.get(2), checksum::replace_u16(old, new)) {
+        // Of a reply without a bit in it the checksum is the other zero, which is right for all others, too.
+        // ICMPv6 sums addresses as well.
+        0 if headers.family == family::V4 => 0xffff,
+        sum => sum,
+    };
+    icmp.set(2, sum);
+    turn_round(packet, l3, headers)?;
+    link.swapped().write(ctx)?;
+    Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
+}
+
+/// Exchanges the addresses of the IP header and starts its hop count anew.
+#[inline(always)]
+fn turn_round(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
+    if headers.family == family::V4 {
+        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+        ip.set(12, headers.dest[0] as u32);
+        ip.set(16, headers.source[0] as u32);
+        let old = ip.get::<u16>(8);
+        let new = u16::from_le_bytes([HOPS, proto::ICMP]);
+        ip.set(8, new);
+        ip.set(
+            10,
+            checksum::update(ip.get(10), checksum::replace_u16(old, new)),
+        );
+        return Ok(());
+    }
+    let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
+    ip.set(7, HOPS);
+    ip.set(8, headers.dest[0]);
+    ip.set(16, headers.dest[1]);
+    ip.set(24, headers.source[0]);
+    ip.set(32, headers.source[1]);
+    Ok(())
+}

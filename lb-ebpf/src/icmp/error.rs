@@ -1,0 +1,158 @@
+//! ICMP errors go to the member that has the flow.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    address_v4,
+    nat::{NatKey, REPLY},
+    proto,
+    reason::Reason,
+    vip::forward,
+};
+
+use super::{LEN, receive::conclude};
+use crate::{
+    counters::count_sent,
+    headers::Headers,
+    maps, nat,
+    packet::Packet,
+    route::way,
+    scratch::scratch,
+    select::choose,
+    services::service,
+    trace,
+    transmit::{Sending, send},
+    verdict::{Stage, Verdict},
+};
+
+/// An ICMP error: about a packet that a backend or the node has sent. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    conclude(&scratch.headers, error_v4(ctx, &scratch.headers)).0
+}
+
+/// The same for ICMPv6. The quoted packet has a header of this protocol at `l4`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md, protocol: u32, l4: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let headers = &scratch.headers;
+    conclude(headers, error_v6(ctx, headers, protocol as u8, l4)).0
+}
+
+#[inline(always)]
+fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let at = headers.l4() + LEN;
+    let quoted = packet.view::<20>(at).ok_or(Reason::IcmpNoFlow)?;
+    let header_len = usize::from(quoted.get::<u8>(0) & 0xf) * 4;
+    // A quoted later fragment has no ports.
+    let is_later = quoted.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
+    if quoted.get::<u8>(0) >> 4 != 4 || header_len < 20 || is_later {
+        return Err(Reason::IcmpNoFlow);
+    }
+    // What follows the packet in the frame is no quote: no checksum covers it.
+    if headers.length + headers.l3 < (at + header_len + 8) as u32 {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let ports = packet
+        .view::<8>(at + header_len)
+        .ok_or(Reason::IcmpNoFlow)?;
+    let turned = Headers {
+        l4: (at + header_len) as u32,
+        protocol: quoted.get(9),
+        source: address_v4(quoted.get(16)),
+        dest: address_v4(quoted.get(12)),
+        source_be: ports.get(2),
+        dest_be: ports.get(0),
+        ..*headers
+    };
+    error(ctx, headers, &turned)
+}
+
+#[inline(always)]
+fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let at = headers.l4() + LEN;
+    let quoted = packet.view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
+    // What follows the packet in the frame is no quote, as above.
+    if headers.length + headers.l3 < l4 + 8 {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let turned = Headers {
+        l4,
+        protocol,
+        source: [quoted.get(24), quoted.get(32)],
+        dest: [quoted.get(8), quoted.get(16)],
+        ..*headers
+    };
+    let ports = packet.view::<8>(turned.l4()).ok_or(Reason::IcmpNoFlow)?;
+    let turned = Headers {
+        source_be: ports.get(2),
+        dest_be: ports.get(0),
+        ..turned
+    };
+    error(ctx, headers, &turned)
+}
+
+/// Sends an error to the member that has the flow. `turned` is the quoted packet turned round: a
+/// packet of the flow as the client sends it.
+#[inline(always)]
+fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict, Reason> {
+    if turned.dest != outer.dest || turned.protocol != proto::TCP && turned.protocol != proto::UDP {
+        return Err(Reason::IcmpNoFlow);
+    }
+    if outer.hops <= 1 {
+        return Err(Reason::HopLimit);
+    }
+    let turned = &Headers {
+        tcp_flags: 0,
+        ..*turned
+    };
+    let tables = maps::tables();
+    let Headers {
+        family, protocol, ..
+    } = *turned;
+    let found = service(tables, &turned.dest, family, protocol, turned.dest_be);
+    if found.is_foreign() {
+        return Err(Reason::NoService);
+    }
+    let vip_index = found.index();
+    if !found.is_vip() {
+        let key = nat::request_key(turned, vip_index | REPLY);
+        return Ok(about_session(turned, key));
+    }
+    trace::vip(vip_index);
+    let vip = tables.vip(vip_index);
+    if vip.forward == forward::NAT {
+        let key = nat::request_key(turned, vip_index);
+        return Ok(about_session(turned, key));
+    }
+    let choice = choose(tables, vip, vip_index, turned, false)?;
+    let way = way(tables, choice.member, vip_index)?;
+    match send(ctx, outer, vip, &way, choice.flow_hash)? {
+        // Nothing is said about an error (RFC 1122 §3.2.2, RFC 4443 §2.4).
+        Sending::TooBig { .. } => Err(Reason::TooBig),
+        Sending::Sent { action, .. } => {
+            let reason = Reason::IcmpErrorForwarded;
+            count_sent(reason, choice.member, |counters| counters.icmp_errors += 1);
+            Ok(Verdict::counted(reason, action))
+        }
+    }
+}
+
+/// Hands an error about a session to the stage for it.
+#[inline(always)]
+fn about_session(turned: &Headers, key: NatKey) -> Verdict {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal);
+    };
+    scratch.turned = *turned;
+    scratch.key = key;
+    Verdict::next(Stage::NatError, 0, 0)
+}

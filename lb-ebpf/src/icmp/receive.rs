@@ -1,0 +1,102 @@
+//! ICMP to our addresses: which stage takes it.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{family, reason::Reason, vip::target};
+
+use super::{LEN, v4, v6};
+use crate::{
+    ethernet,
+    extensions::Chain,
+    headers::Headers,
+    maps,
+    packet::Packet,
+    scratch::scratch,
+    services::address,
+    verdict::{Stage, Verdict},
+};
+
+/// An ICMP or ICMPv6 packet to one of our addresses. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    conclude(&scratch.headers, receive(ctx, &scratch.headers)).0
+}
+
+/// Whether a packet's destination is a NAT source.
+#[inline(always)]
+pub(super) fn is_to_nat_source(headers: &Headers) -> bool {
+    let found = address(maps::tables(), &headers.dest, headers.family);
+    target::kind(found) == target::NAT_SOURCE
+}
+
+/// The verdict of a stage that may have given up on a packet to one of our addresses.
+#[inline(always)]
+pub(super) fn conclude(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
+    match result {
+        Ok(verdict) => verdict,
+        Err(reason) => Verdict::refused(reason, is_to_nat_source(headers)),
+    }
+}
+
+#[inline(always)]
+fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let packet = Packet::of(ctx);
+    let l4 = headers.l4();
+    let room = headers.length - (headers.l4 - headers.l3);
+    if headers.first_fragment {
+        return Err(Reason::IcmpOther);
+    }
+    let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
+    if room < LEN as u32 {
+        return Err(Reason::BadTransport);
+    }
+    let kind = icmp.get::<u8>(0);
+    let is_v4 = headers.family == family::V4;
+    let echo_request = if is_v4 {
+        v4::ECHO_REQUEST
+    } else {
+        v6::ECHO_REQUEST
+    };
+    if kind == echo_request && icmp.get::<u8>(1) == 0 {
+        return Ok(Verdict::next(Stage::Echo, 0, 0));
+    }
+    let is_error = if is_v4 {
+        v4::is_error(kind)
+    } else {
+        v6::is_error(kind)
+    };
+    if is_error && ethernet::is_to_group(ctx) {
+        return Err(Reason::LinkGroup);
+    }
+    if is_error && !headers.is_from_a_host() {
+        return Err(Reason::MartianSource);
+    }
+    if is_v4 && is_error {
+        return Ok(Verdict::next(Stage::ErrorV4, 0, 0));
+    }
+    if is_error {
+        return about_v6(ctx, headers);
+    }
+    Err(Reason::IcmpOther)
+}
+
+/// Finds the transport header of the packet that an ICMPv6 error quotes, behind extension headers as anywhere else. Here, and
+/// not in the stage that is next, because both together would need too much stack.
+#[inline(always)]
+fn about_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+    let at = headers.l4() + LEN;
+    let quoted = Packet::of(ctx).view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
+    if quoted.get::<u8>(0) >> 4 != 6 {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let chain = Chain::follow(ctx, (at + 40) as u32, quoted.get(6));
+    // A quoted later fragment has no ports.
+    if chain.is_broken() || chain.has(Chain::LATER) {
+        return Err(Reason::IcmpNoFlow);
+    }
+    let (l4, protocol) = (chain.offset() as u32, chain.protocol());
+    Ok(Verdict::next(Stage::ErrorV6, u32::from(protocol), l4))
+}

@@ -1,0 +1,33 @@
+//! What IPv4 and IPv6 have in common.
+
+use lb_common::{checksum, family, proto, reason::Reason};
+
+use crate::packet::{Packet, View};
+
+/// Takes one hop off the packet's count, as every router does.
+#[inline(always)]
+pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
+    let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+    pass_hop_at(ip, 0, family);
+    Ok(())
+}
+
+/// The same for a packet whose first 20 bytes, at `l3` of the view, are known to be there.
+#[inline(always)]
+pub(crate) fn pass_hop_at<const LEN: usize>(view: View<LEN>, l3: usize, family: u8) {
+    if family == family::V4 {
+        view.set(l3 + 8, checksum::after_hop(view.get(l3 + 8)));
+    } else {
+        view.set(l3 + 7, view.get::<u8>(l3 + 7).wrapping_sub(1));
+    }
+}
+
+/// The protocol number of a packet of `family` inside an outer header.
+#[inline(always)]
+pub(crate) const fn encapsulated(family: u8) -> u8 {
+    if family == family::V4 {
+        proto::IPIP
+    } else {
+        proto::IPV6
+    }
+}

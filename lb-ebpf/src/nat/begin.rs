@@ -1,0 +1,116 @@
+//! Sessions begun.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
+use lb_common::{
+    nat::{NatSource, PORT_TRIES},
+    reason::Reason,
+    ring::NO_MEMBER,
+    vip::{Vip, affinity},
+};
+
+use super::{
+    entries::{write_reply, write_reply_key, write_request},
+    table,
+};
+use crate::{
+    counters::count_vip,
+    headers::Headers,
+    maps::{NAT_NEW, Tables},
+    route::{none_serves, serves},
+    scratch::Session,
+    select::slot,
+    trace,
+};
+
+/// Begins a session: chooses the member by the ring, and a port that no other session to the same
+/// backend has.
+#[inline(always)]
+pub(super) fn begin(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    vip: &Vip,
+    vip_index: u16,
+    session: &mut Session,
+) -> Result<(), Reason> {
+    trace::vip(vip_index);
+    if headers.is_tcp() && !headers.opens() {
+        return Err(Reason::NatNoFlow);
+    }
+    let flow_hash = headers.flow_hash(vip);
+    let slot_hash = if vip.affinity == affinity::SOURCE {
+        headers.source_hash(vip)
+    } else {
+        flow_hash
+    };
+    let slot = slot(vip, vip_index, slot_hash)?;
+    trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
+    if slot.current() == NO_MEMBER {
+        return Err(none_serves(vip_index));
+    }
+    if !serves(tables, slot.current()) {
+        // Before a port is taken for a session that nobody answers.
+        return Err(Reason::MemberDown);
+    }
+    let member = slot.current();
+    write_request(tables, headers, member, vip_index, &mut session.request)?;
+    let source = tables.nat_source(session.request.nat_source);
+    take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
+        count_vip(vip_index, |counters| counters.nat_no_port += 1);
+    })?;
+    // The flow's session before is over: nothing of it counts any more. Its port goes back only now, so that
+    // the backend does not see the same connection again at once; but it goes back: a client that uses its port
+    // again and again would else take one port of the node after the other, and a flow may have only a few.
+    table::remove_request(&session.request_key);
+    if session.over {
+        table::remove_reply(&session.over_key);
+        let _gone = NAT_NEW.remove(&session.over_key);
+    }
+    if NAT_NEW
+        .insert(&session.request_key, &session.request, 0)
+        .is_err()
+    {
+        return Err(Reason::NatNoPort);
+    }
+    count_vip(vip_index, |counters| counters.nat_sessions += 1);
+    Ok(())
+}
+
+/// Finds a free port, and writes the entry of the replies with it.
+#[inline(always)]
+fn take_port(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    source: &NatSource,
+    flow_hash: u64,
+    session: &mut Session,
+) -> Result<(), Reason> {
+    let ports = u32::from(source.ports);
+    if ports == 0 {
+        return Err(Reason::NatNoPort);
+    }
+    let stride = (flow_hash >> 48) as u32 | 1;
+    for attempt in 0..PORT_TRIES {
+        let request = &mut session.request;
+        let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
+        let port_be = (source.first_port + offset as u16).to_be();
+        request.source_be = port_be;
+        request.nat_port_be = port_be;
+        write_reply_key(headers, session);
+        if table::find_reply_rarely(&session.reply_key).is_some() {
+            continue;
+        }
+        write_reply(ctx, headers, session, 0);
+        if NAT_NEW
+            .insert(&session.reply_key, &session.reply, u64::from(BPF_NOEXIST))
+            .is_ok()
+        {
+            if table::find_reply_rarely(&session.reply_key).is_none() {
+                return Ok(());
+            }
+            // Another CPU has moved a session with this port there since.
+            let _gone = NAT_NEW.remove(&session.reply_key);
+        }
+    }
+    Err(Reason::NatNoPort)
+}

@@ -1,0 +1,77 @@
+//! Entries of a session.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    member::control,
+    nat::{NatFlow, NatKey, REPLY},
+    reason::Reason,
+};
+
+use crate::{
+    clock, ethernet::Addresses, headers::Headers, maps::Tables, packet::ingress_ifindex,
+    scratch::Session,
+};
+
+/// Writes the entry of the client's packets, but for the port.
+#[inline(always)]
+pub(super) fn write_request(
+    tables: Tables,
+    headers: &Headers,
+    member: u16,
+    vip: u16,
+    request: &mut NatFlow,
+) -> Result<(), Reason> {
+    let entry = tables.member(member);
+    // SAFETY: an entry of a mapped array; the control word is replaced in one step, the rest is
+    // constant while a ring names the member.
+    let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
+    *request = NatFlow {
+        source: entry.source,
+        dest: entry.address,
+        source_be: 0,
+        dest_be: if entry.port_be == 0 {
+            headers.dest_be
+        } else {
+            entry.port_be
+        },
+        member,
+        vip,
+        generation: control::generation(word),
+        seen_s: clock::now_s() as u32,
+        state: 0,
+        link: [0; 3],
+        ifindex: 0,
+        nat_port_be: 0,
+        nat_source: entry.nat_source,
+    };
+    Ok(())
+}
+
+#[inline(always)]
+pub(super) fn write_reply_key(headers: &Headers, session: &mut Session) {
+    let flow = &session.request;
+    session.reply_key = NatKey {
+        address: flow.dest,
+        source_be: flow.dest_be,
+        dest_be: flow.nat_port_be,
+        scope: flow.nat_source | REPLY,
+        protocol: u16::from(headers.protocol),
+    };
+}
+
+/// Writes the entry of the replies to a client's packet.
+#[inline(always)]
+pub(super) fn write_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, bits: u32) {
+    let Session { request, reply, .. } = session;
+    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
+    *reply = NatFlow {
+        source: headers.dest,
+        dest: headers.source,
+        source_be: headers.dest_be,
+        dest_be: headers.source_be,
+        state: bits,
+        link,
+        ifindex: ingress_ifindex(ctx),
+        ..*request
+    };
+}

@@ -1,0 +1,79 @@
+//! Backends' packets.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    nat::{NatFlow, NatKey},
+    reason::Reason,
+    trace::decision,
+};
+
+use super::{reply_key, rewrite, session};
+use crate::{
+    counters::count_sent,
+    ethernet::{self, Addresses},
+    fragments,
+    headers::Headers,
+    log::settle,
+    packet::Packet,
+    scratch::scratch,
+    trace,
+    verdict::Verdict,
+};
+
+/// A packet to one of the node's NAT addresses: a backend's reply, or the host's own traffic.
+/// The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_reply(ctx: *mut xdp_md, source: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    settle(try_reply(ctx, &scratch.headers, source as u16)).0
+}
+
+#[inline(always)]
+fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict, Reason> {
+    let key = reply_key(headers, source);
+    if let Some(flow) = session::answered(headers, &key)? {
+        return reply(ctx, headers, &key, &flow);
+    }
+    let flow = session::answered_first(headers, &key)?;
+    reply(ctx, headers, &key, flow)
+}
+
+/// Rewrites a backend's packet and sends it back.
+#[inline(always)]
+fn reply(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+    flow: &NatFlow,
+) -> Result<Verdict, Reason> {
+    trace::vip(flow.vip);
+    trace::member(flow.member, decision::SESSION);
+    if headers.first_fragment {
+        fragments::remember_session(headers, key, flow.vip, flow.member);
+    }
+    let packet = Packet::of(ctx);
+    let bytes = packet.bytes();
+    rewrite::packet(packet, headers, flow)?;
+    send_reply(ctx, flow, bytes)
+}
+
+/// Sends a rewritten packet back the way that the client's packets come: the XDP action.
+#[inline(always)]
+pub(super) fn send_back(ctx: *mut xdp_md, flow: &NatFlow) -> Result<u32, Reason> {
+    Addresses::from_words(flow.link).write(ctx)?;
+    ethernet::leave_by(ctx, flow.ifindex)
+}
+
+/// The same for a packet of a backend, which is counted.
+#[inline(always)]
+pub(super) fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u64) -> Result<Verdict, Reason> {
+    let action = send_back(ctx, flow)?;
+    count_sent(Reason::NatReply, flow.member, |counters| {
+        counters.reply_packets += 1;
+        counters.reply_bytes += bytes;
+    });
+    Ok(Verdict::counted(Reason::NatReply, action))
+}

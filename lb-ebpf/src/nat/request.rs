@@ -1,0 +1,167 @@
+//! Clients' packets.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
+
+use super::{
+    begin, keep, request_key, rewrite,
+    session::{self, Belongs},
+};
+use crate::{
+    ethernet::{self, Addresses},
+    fragments,
+    headers::Headers,
+    icmp::generate,
+    log::settle,
+    maps::{Tables, tables},
+    packet::Packet,
+    route::way,
+    samples,
+    scratch::{Scratch, Session, scratch},
+    select::Marks,
+    trace,
+    transmit::count_packet,
+    verdict::{Stage, Verdict},
+};
+
+/// A client's packet for a VIP. One of an established session is sent at once, unless there is
+/// something to write down about it. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let tables = tables();
+    let vip = tables.vip(vip_index as u16);
+    let headers = &scratch.headers;
+    let noted = samples::is_sampled(vip, headers.flow_hash(vip));
+    let key = request_key(headers, vip_index as u16);
+    if !noted
+        && !headers.first_fragment
+        && let Some(flow) = session::established(ctx, tables, headers, &key)
+    {
+        return settle(send(ctx, tables, headers, &flow, vip_index as u16, false)).0;
+    }
+    Verdict::next(Stage::NatSession, 0, vip_index).0
+}
+
+/// Finds the session of a client's packet. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let tables = tables();
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    session.request_key = request_key(headers, vip_index as u16);
+    let stage = match session::of_request(ctx, tables, headers, session) {
+        Belongs::Nothing => Stage::NatBegin,
+        Belongs::Session => Stage::NatSend,
+        Belongs::Due => Stage::NatKeep,
+    };
+    session.new = false;
+    Verdict::next(stage, 0, vip_index).0
+}
+
+/// Begins a session with a client's packet. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let tables = tables();
+    let vip = tables.vip(vip_index as u16);
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    session.new = true;
+    let begun = begin::begin(ctx, tables, headers, vip, vip_index as u16, session);
+    settle(begun.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
+}
+
+/// Confirms the session of a client's packet, or keeps its entries. The headers and the session are in
+/// the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_keep(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    if let Some(scratch) = scratch() {
+        let Scratch {
+            headers, session, ..
+        } = scratch;
+        keep::keep(ctx, headers, session);
+    }
+    Verdict::next(Stage::NatSend, 0, vip_index).0
+}
+
+/// Sends a client's packet, whose session is in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let tables = tables();
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    settle(try_send(ctx, tables, headers, session, vip_index as u16)).0
+}
+
+#[inline(always)]
+fn try_send(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    session: &Session,
+    vip_index: u16,
+) -> Result<Verdict, Reason> {
+    let Session { request, new, .. } = session;
+    let bytes = Packet::of(ctx).bytes();
+    let verdict = send(ctx, tables, headers, request, vip_index, *new)?;
+    if !verdict.is_last() {
+        return Ok(verdict);
+    }
+    let vip = tables.vip(vip_index);
+    let hash = headers.flow_hash(vip);
+    if samples::is_sampled(vip, hash) {
+        let (vip, member) = (u32::from(vip_index), u32::from(request.member));
+        samples::sample(vip, member, bytes, hash as u32);
+    }
+    if headers.first_fragment {
+        fragments::remember_session(headers, &session.request_key, vip_index, request.member);
+    }
+    Ok(verdict)
+}
+
+/// Rewrites a client's packet and sends it.
+#[inline(always)]
+fn send(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    headers: &Headers,
+    flow: &NatFlow,
+    vip_index: u16,
+    new: bool,
+) -> Result<Verdict, Reason> {
+    trace::vip(vip_index);
+    trace::member(flow.member, decision::SESSION);
+    let way = way(tables, flow.member, vip_index)?;
+    if !way.fits(headers.length)? {
+        return Ok(generate::answer(
+            headers,
+            generate::Answer::TooBig(way.egress.mtu),
+        ));
+    }
+    let packet = Packet::of(ctx);
+    let bytes = packet.bytes();
+    rewrite::packet(packet, headers, flow)?;
+    Addresses::new(way.next_hop, way.egress).write(ctx)?;
+    let action = ethernet::leave_by(ctx, way.egress.ifindex)?;
+    count_packet(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);
+    Ok(Verdict::counted(Reason::Forwarded, action))
+}
