@@ -53,7 +53,7 @@ const FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
 #[derive(Clone, Copy)]
 enum Refusal {
     /// Not encapsulated, or not for this host.
-    Foreign,
+    NotLocal,
     /// For the kernel to sort out.
     Declined,
     Malformed,
@@ -87,14 +87,14 @@ fn evenkeel_decap(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn refuse(refusal: Refusal) -> u32 {
     count(|counters| match refusal {
-        Refusal::Foreign => counters.passed += 1,
+        Refusal::NotLocal => counters.passed += 1,
         Refusal::Declined => counters.declined += 1,
         Refusal::Malformed => counters.malformed += 1,
         Refusal::Congested => counters.congested += 1,
         Refusal::Failed => counters.failed += 1,
     });
     match refusal {
-        Refusal::Foreign | Refusal::Declined => xdp_action::XDP_PASS,
+        Refusal::NotLocal | Refusal::Declined => xdp_action::XDP_PASS,
         Refusal::Malformed | Refusal::Congested | Refusal::Failed => xdp_action::XDP_DROP,
     }
 }
@@ -111,27 +111,27 @@ fn count(change: impl FnOnce(&mut DecapCounters)) {
 #[inline(always)]
 fn receive(ctx: *mut xdp_md) -> Result<(u8, u8), Refusal> {
     let packet = Packet::of(ctx);
-    let ethernet = packet.view::<{ EthHdr::LEN }>(0).ok_or(Refusal::Foreign)?;
+    let ethernet = packet.view::<{ EthHdr::LEN }>(0).ok_or(Refusal::NotLocal)?;
     let mut ether_type = ethernet.get::<u16>(12);
     let mut l3 = EthHdr::LEN;
     for _ in 0..2 {
         if !ether::is_vlan(ether_type) {
             break;
         }
-        let tag = packet.view::<TAG>(l3).ok_or(Refusal::Foreign)?;
+        let tag = packet.view::<TAG>(l3).ok_or(Refusal::NotLocal)?;
         ether_type = tag.get(2);
         l3 += TAG;
     }
     match ether_type {
         ether::IPV4 => {
             let outer = outer_v4(packet, l3)?;
-            Ok((family::V4, open::<V4>(ctx, packet, l3, outer)?))
+            Ok((family::V4, decapsulate::<V4>(ctx, packet, l3, outer)?))
         }
         ether::IPV6 => {
             let outer = outer_v6(packet, l3)?;
-            Ok((family::V6, open::<V6>(ctx, packet, l3, outer)?))
+            Ok((family::V6, decapsulate::<V6>(ctx, packet, l3, outer)?))
         }
-        _ => Err(Refusal::Foreign),
+        _ => Err(Refusal::NotLocal),
     }
 }
 
@@ -148,9 +148,9 @@ struct Outer {
 
 #[inline(always)]
 fn outer_v4(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
-    let ip = packet.view::<V4>(l3).ok_or(Refusal::Foreign)?;
+    let ip = packet.view::<V4>(l3).ok_or(Refusal::NotLocal)?;
     let protocol = ip.get::<u8>(9);
-    check_addressed(protocol, address_v4(ip.get(16)), family::V4)?;
+    check_local(protocol, address_v4(ip.get(16)), family::V4)?;
     let first = ip.get::<u8>(0);
     if first >> 4 != 4 || first & 0xf < 5 {
         return Err(Refusal::Malformed);
@@ -171,9 +171,9 @@ fn outer_v4(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
 
 #[inline(always)]
 fn outer_v6(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
-    let ip = packet.view::<V6>(l3).ok_or(Refusal::Foreign)?;
+    let ip = packet.view::<V6>(l3).ok_or(Refusal::NotLocal)?;
     let protocol = ip.get::<u8>(6);
-    check_addressed(protocol, [ip.get(24), ip.get(32)], family::V6)?;
+    check_local(protocol, [ip.get(24), ip.get(32)], family::V6)?;
     let payload = u32::from(ip.be16(4));
     let length = payload + V6 as u32;
     if ip.get::<u8>(0) >> 4 != 6 || length + l3 as u32 > packet.len() {
@@ -188,9 +188,9 @@ fn outer_v6(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
 
 /// Whether the packet is encapsulated, and this host is to open it.
 #[inline(always)]
-fn check_addressed(protocol: u8, address: Address, family: u8) -> Result<(), Refusal> {
+fn check_local(protocol: u8, address: Address, family: u8) -> Result<(), Refusal> {
     if protocol != proto::IPIP && protocol != proto::IPV6 {
-        return Err(Refusal::Foreign);
+        return Err(Refusal::NotLocal);
     }
     let key = LocalAddress {
         address,
@@ -198,7 +198,7 @@ fn check_addressed(protocol: u8, address: Address, family: u8) -> Result<(), Ref
     };
     match ADDRESSES.get_ptr(key) {
         Some(_) => Ok(()),
-        None => Err(Refusal::Foreign),
+        None => Err(Refusal::NotLocal),
     }
 }
 
@@ -215,7 +215,7 @@ fn sum(ip: View<V4>) -> u16 {
 
 /// Takes the outer header of `OUTER` bytes off. Gives the family of the inner one.
 #[inline(always)]
-fn open<const OUTER: usize>(
+fn decapsulate<const OUTER: usize>(
     ctx: *mut xdp_md,
     packet: Packet,
     l3: usize,

@@ -5,7 +5,7 @@ use lb_common::reason::Reason;
 
 use crate::{
     ethernet,
-    forward::forward_plain,
+    forward::forward_fast_path,
     fragments,
     headers::Headers,
     maps::Tables,
@@ -24,15 +24,15 @@ pub(crate) fn dispatch(
     service: Service,
 ) -> Verdict {
     if service.is_vip() {
-        return forward_plain(ctx, tables, headers, service.index());
+        return forward_fast_path(ctx, tables, headers, service.index());
     }
-    scratch::leave(headers);
+    scratch::save_headers(headers);
     Verdict::next(Stage::NatReply, 0, u32::from(service.index()))
 }
 
 /// Hands over a packet that took an uncommon way.
 #[inline(always)]
-pub(crate) fn hand_over(
+pub(crate) fn dispatch_slow_path(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
@@ -40,16 +40,16 @@ pub(crate) fn hand_over(
 ) -> Verdict {
     // A router forwards neither frames to many, of which each would send a copy, nor packets of whom nobody can answer
     // (RFC 1812 §5.3.4, §5.3.7).
-    if ethernet::is_to_group(ctx) {
+    if ethernet::is_multicast(ctx) {
         return fragments::pass(headers, Reason::LinkGroup);
     }
     if !service.is_vip() {
         return dispatch(ctx, tables, headers, service);
     }
-    if !headers.is_from_a_host() {
+    if !headers.has_valid_source() {
         trace::vip(service.index());
         return Verdict::of(Reason::MartianSource);
     }
-    scratch::leave(headers);
+    scratch::save_headers(headers);
     Verdict::next(Stage::Forward, 0, u32::from(service.index()))
 }

@@ -11,16 +11,16 @@ use crate::{
     ether,
     ethernet::{self, Addresses},
     headers::Headers,
-    ip::{encapsulated, pass_hop_at},
+    ip::{inner_protocol, decrement_ttl_at},
     packet::{Packet, View, adjust_head},
-    route::Way,
+    route::Route,
 };
 
 const V4: usize = 20;
 const V6: usize = 40;
 
 /// Hop count of the outer header.
-const HOPS: u8 = 64;
+const TTL: u8 = 64;
 
 /// "Don't fragment" as the bytes of the header have it: the packet was found to fit.
 const DONT_FRAGMENT: u32 = 0x0040 << 16;
@@ -43,16 +43,16 @@ pub(crate) const fn overhead(family: u8) -> u32 {
 pub(crate) fn encapsulate(
     ctx: *mut xdp_md,
     headers: &Headers,
-    way: &Way<'_>,
+    route: &Route<'_>,
     flow_hash: u64,
 ) -> Result<(), Reason> {
     let outer = Outer {
         headers,
-        way,
+        route,
         flow_hash,
         tags: ethernet::tags(ctx, headers.l3()),
     };
-    if way.family == family::V4 {
+    if route.family == family::V4 {
         make_room(ctx, V4)?;
         match headers.l3 {
             14 => outer.write_v4(frame::<54>(ctx)?),
@@ -89,7 +89,7 @@ fn frame<const LEN: usize>(ctx: *mut xdp_md) -> Result<View<LEN>, Reason> {
 /// What an outer header is made of.
 struct Outer<'a> {
     headers: &'a Headers,
-    way: &'a Way<'a>,
+    route: &'a Route<'a>,
     flow_hash: u64,
     tags: u64,
 }
@@ -97,8 +97,8 @@ struct Outer<'a> {
 impl Outer<'_> {
     #[inline(always)]
     fn write_link<const LEN: usize>(&self, frame: View<LEN>, l3: usize, ether_type: u16) {
-        let addresses = Addresses::new(self.way.next_hop, self.way.egress);
-        ethernet::write_to(frame, l3, addresses, self.tags, ether_type);
+        let addresses = Addresses::new(self.route.next_hop, self.route.egress);
+        ethernet::write_into(frame, l3, addresses, self.tags, ether_type);
     }
 
     /// Type of service or traffic class of the packet, whose header is at `at`.
@@ -113,34 +113,34 @@ impl Outer<'_> {
 
     #[inline(always)]
     fn write_v4<const LEN: usize>(&self, frame: View<LEN>) {
-        let Self { headers, way, .. } = self;
+        let Self { headers, route, .. } = self;
         let l3 = const { LEN - 20 - V4 };
         self.write_link(frame, l3, ether::IPV4);
         let length_be = ((headers.length + V4 as u32) as u16).to_be();
         let first = 0x45 | u32::from(self.class(frame, l3 + V4)) << 8 | u32::from(length_be) << 16;
-        let hops_and_protocol = u32::from(HOPS) | u32::from(encapsulated(headers.family)) << 8;
-        let varied = self.flow_hash as u32 & way.member.vary_mask;
+        let ttl_and_protocol = u32::from(TTL) | u32::from(inner_protocol(headers.family)) << 8;
+        let varied = self.flow_hash as u32 & route.member.vary_mask;
         // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
-        let sum = u64::from(way.member.outer_sum)
+        let sum = u64::from(route.member.outer_sum)
             + u64::from(first)
-            + u64::from(hops_and_protocol)
+            + u64::from(ttl_and_protocol)
             + u64::from(varied);
         frame.set(l3, first);
         frame.set(l3 + 4, DONT_FRAGMENT);
         frame.set(
             l3 + 8,
-            hops_and_protocol | u32::from(checksum::finish(sum)) << 16,
+            ttl_and_protocol | u32::from(checksum::finish(sum)) << 16,
         );
-        frame.set(l3 + 12, way.member.source[0] as u32 | varied);
-        frame.set(l3 + 16, way.member.address[0] as u32);
-        pass_hop_at(frame, l3 + V4, headers.family);
+        frame.set(l3 + 12, route.member.source[0] as u32 | varied);
+        frame.set(l3 + 16, route.member.address[0] as u32);
+        decrement_ttl_at(frame, l3 + V4, headers.family);
     }
 
     #[inline(always)]
     fn write_v6<const LEN: usize>(&self, frame: View<LEN>) {
         let Self {
             headers,
-            way,
+            route,
             flow_hash,
             ..
         } = self;
@@ -152,18 +152,18 @@ impl Outer<'_> {
             | (flow_hash >> 12) as u32 & 0xf_ffff;
         let length_be = (headers.length as u16).to_be();
         let second = u32::from(length_be)
-            | u32::from(encapsulated(headers.family)) << 16
-            | u32::from(HOPS) << 24;
-        let (source, dest) = (&way.member.source, &way.member.address);
+            | u32::from(inner_protocol(headers.family)) << 16
+            | u32::from(TTL) << 24;
+        let (source, dest) = (&route.member.source, &route.member.address);
         frame.set(l3, first.to_be());
         frame.set(l3 + 4, second);
         frame.set(l3 + 8, source[0]);
         frame.set(
             l3 + 16,
-            source[1] | (flow_hash << 32) & u64::from(way.member.vary_mask) << 32,
+            source[1] | (flow_hash << 32) & u64::from(route.member.vary_mask) << 32,
         );
         frame.set(l3 + 24, dest[0]);
         frame.set(l3 + 32, dest[1]);
-        pass_hop_at(frame, l3 + V6, headers.family);
+        decrement_ttl_at(frame, l3 + V6, headers.family);
     }
 }

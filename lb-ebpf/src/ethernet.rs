@@ -14,16 +14,16 @@ pub(crate) const TAG: usize = 4;
 
 /// Whether a frame is for more than one station (multicast, broadcast).
 #[inline(always)]
-pub(crate) fn group_bit<const LEN: usize>(frame: View<LEN>) -> bool {
+pub(crate) fn is_multicast_frame<const LEN: usize>(frame: View<LEN>) -> bool {
     frame.get::<u8>(0) & 1 != 0
 }
 
 /// The same, asked of the packet.
 #[inline(always)]
-pub(crate) fn is_to_group(ctx: *mut xdp_md) -> bool {
+pub(crate) fn is_multicast(ctx: *mut xdp_md) -> bool {
     Packet::of(ctx)
         .view::<{ EthHdr::LEN }>(0)
-        .is_some_and(group_bit)
+        .is_some_and(is_multicast_frame)
 }
 
 /// The VLAN tags of a frame whose IP header is at `l3`, as they are between the addresses and the
@@ -56,15 +56,15 @@ pub(crate) fn write(
     match l3 {
         14 => {
             let frame = packet.view::<14>(0).ok_or(Reason::NoRoom)?;
-            write_to(frame, 14, addresses, tags, ether_type);
+            write_into(frame, 14, addresses, tags, ether_type);
         }
         18 => {
             let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
-            write_to(frame, 18, addresses, tags, ether_type);
+            write_into(frame, 18, addresses, tags, ether_type);
         }
         22 => {
             let frame = packet.view::<22>(0).ok_or(Reason::NoRoom)?;
-            write_to(frame, 22, addresses, tags, ether_type);
+            write_into(frame, 22, addresses, tags, ether_type);
         }
         _ => return Err(Reason::Internal),
     }
@@ -73,14 +73,14 @@ pub(crate) fn write(
 
 /// Writes a link header that ends at `l3` into a frame whose bytes are known to be there.
 #[inline(always)]
-pub(crate) fn write_to<const LEN: usize>(
+pub(crate) fn write_into<const LEN: usize>(
     frame: View<LEN>,
     l3: usize,
     addresses: Addresses,
     tags: u64,
     ether_type: u16,
 ) {
-    addresses.write_to(frame);
+    addresses.write_into(frame);
     match l3 {
         18 => frame.set(12, tags as u32),
         22 => frame.set(12, tags),
@@ -127,7 +127,7 @@ impl Addresses {
 
     /// Whether the frame is for more than one station (multicast, broadcast).
     #[inline(always)]
-    pub(crate) fn is_to_group(self) -> bool {
+    pub(crate) fn is_multicast(self) -> bool {
         self.low & 1 == 1
     }
 
@@ -156,13 +156,13 @@ impl Addresses {
     /// Writes them into the frame.
     #[inline(always)]
     pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
-        self.write_to(Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?);
+        self.write_into(Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?);
         Ok(())
     }
 
     /// Writes them into a frame whose bytes are known to be there.
     #[inline(always)]
-    fn write_to<const N: usize>(self, frame: View<N>) {
+    fn write_into<const N: usize>(self, frame: View<N>) {
         frame.set(0, self.low);
         frame.set(4, self.middle);
         frame.set(8, self.high);
@@ -171,7 +171,7 @@ impl Addresses {
 
 /// The XDP action that sends a frame out of an interface.
 #[inline(always)]
-pub(crate) fn leave_by(ctx: *mut xdp_md, ifindex: u32) -> Result<u32, Reason> {
+pub(crate) fn transmit(ctx: *mut xdp_md, ifindex: u32) -> Result<u32, Reason> {
     if ifindex == ingress_ifindex(ctx) {
         return Ok(xdp_action::XDP_TX);
     }

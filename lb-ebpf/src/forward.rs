@@ -7,31 +7,31 @@ use crate::{
     fragments,
     headers::Headers,
     icmp::generate,
-    log::{self, settle},
+    log::{self, into_verdict},
     maps::{self, Tables},
-    route::way,
+    route::route_to,
     samples, scratch,
     select::{Choice, choose},
     trace,
-    transmit::{Sending, count_packet, send},
+    transmit::{Outcome, count_forwarded, send},
     verdict::{Stage, Verdict},
 };
 
 /// Sends a packet of a VIP on its way: one without options, extension headers and fragments.
 #[inline(always)]
-pub(crate) fn forward_plain(
+pub(crate) fn forward_fast_path(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
     vip_index: u16,
 ) -> Verdict {
-    let leave = || {
-        scratch::leave_again(ctx, headers.l3, headers.family.into());
+    let save_headers = || {
+        scratch::save_plain_headers(ctx, headers.l3, headers.family.into());
     };
-    match try_forward(ctx, tables, headers, vip_index, leave) {
+    match try_forward(ctx, tables, headers, vip_index, save_headers) {
         Ok(verdict) => verdict,
         Err(reason) => {
-            leave();
+            save_headers();
             log::refuse(reason)
         }
     }
@@ -40,60 +40,60 @@ pub(crate) fn forward_plain(
 /// A packet that took an uncommon way to its VIP. Its headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn forward_uncommon(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch::scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
     let headers = &scratch.headers;
     let done = try_forward(ctx, maps::tables(), headers, vip_index as u16, || {});
-    settle(done).0
+    into_verdict(done).0
 }
 
-/// `leave` sees to it that the headers are in the scratch.
+/// `save_headers` sees to it that the headers are in the scratch.
 #[inline(always)]
 fn try_forward(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
     vip_index: u16,
-    leave: impl Fn(),
+    save_headers: impl Fn(),
 ) -> Result<Verdict, Reason> {
     let vip = tables.vip(vip_index);
-    if headers.hops <= 1 {
+    if headers.ttl <= 1 {
         trace::vip(vip_index);
-        return Ok(generate::answer(headers, generate::Answer::TimeExceeded));
+        return Ok(generate::reply_with(headers, generate::Message::TimeExceeded));
     }
     if vip.forward == forward::NAT {
         // All are asked for, so they are at hand.
-        scratch::leave(headers);
+        scratch::save_headers(headers);
         return Ok(Verdict::next(Stage::NatRequest, 0, u32::from(vip_index)));
     }
     let choice = choose(tables, vip, vip_index, headers, true)?;
-    let way = way(tables, choice.member, vip_index)?;
+    let route = route_to(tables, choice.member, vip_index)?;
     let sampled = samples::is_sampled(vip, choice.flow_hash);
-    let noted = sampled || headers.first_fragment;
-    if noted {
+    let saved = sampled || headers.first_fragment;
+    if saved {
         // Now: as the packet is when it is sent, its headers are not where they were.
-        leave();
+        save_headers();
     }
     let tcp_flags = headers.tcp_flags;
     let first_fragment = headers.first_fragment;
-    let (action, bytes) = match send(ctx, headers, vip, &way, choice.flow_hash)? {
-        Sending::Sent { action, bytes } => (action, bytes),
-        Sending::TooBig { mtu } => {
-            return Ok(generate::answer(headers, generate::Answer::TooBig(mtu)));
+    let (action, bytes) = match send(ctx, headers, vip, &route, choice.flow_hash)? {
+        Outcome::Sent { action, bytes } => (action, bytes),
+        Outcome::TooBig { mtu } => {
+            return Ok(generate::reply_with(headers, generate::Message::TooBig(mtu)));
         }
     };
-    count_packet(choice.member, choice.marks, tcp_flags, bytes);
-    if noted {
-        note(vip_index, &choice, sampled, first_fragment, bytes);
+    count_forwarded(choice.member, choice.marks, tcp_flags, bytes);
+    if saved {
+        record_packet(vip_index, &choice, sampled, first_fragment, bytes);
     }
     Ok(Verdict::counted(Reason::Forwarded, action))
 }
 
 /// Writes down what later packets will ask for. The headers are in the scratch.
 #[inline(always)]
-fn note(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u64) {
+fn record_packet(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u64) {
     let (vip, member) = (u32::from(vip_index), u32::from(choice.member));
     if sampled {
         samples::sample(vip, member, bytes, choice.flow_hash as u32);

@@ -50,7 +50,7 @@ pub(crate) extern "C" fn remember_first(vip: u32, member: u32, flow_hash: u64) -
 #[inline(always)]
 pub(crate) fn pass(headers: &Headers, reason: Reason) -> Verdict {
     if headers.first_fragment {
-        scratch::leave(headers);
+        scratch::save_headers(headers);
         return Verdict::next(Stage::PassFirst, 0, reason as u32);
     }
     Verdict::of(reason)

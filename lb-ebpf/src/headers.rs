@@ -25,7 +25,7 @@ pub(crate) struct Headers {
     /// TCP flags; 0 for UDP.
     pub(crate) tcp_flags: u8,
     /// Hops that the packet may still make (TTL, hop limit).
-    pub(crate) hops: u8,
+    pub(crate) ttl: u8,
     /// Set for the first fragment of a datagram: its identification is `fragment_id`.
     pub(crate) first_fragment: bool,
     /// Source port (packet order).
@@ -63,7 +63,7 @@ pub(crate) mod tcp {
     /// Whether only a living connection sends such a packet: it ends a piece of data (PSH), and is not the
     /// last one. Who has closed his half sends nothing more but acknowledgements.
     #[inline(always)]
-    pub(crate) const fn lives(flags: u8) -> bool {
+    pub(crate) const fn shows_activity(flags: u8) -> bool {
         flags & (PSH | FIN | RST | SYN) == PSH
     }
 }
@@ -71,7 +71,7 @@ pub(crate) mod tcp {
 /// Whether a packet comes from one host other than ourselves. A router forwards no other (RFC 1812 §5.3.7), and what is said
 /// in answer would go to many, or come back.
 #[inline(always)]
-pub(crate) fn is_from_a_host(source: &Address, dest: &Address, family: u8) -> bool {
+pub(crate) fn is_valid_source(source: &Address, dest: &Address, family: u8) -> bool {
     is_host(source, family) && source != dest
 }
 
@@ -86,7 +86,7 @@ impl Headers {
             family: family::V4,
             protocol: ip.get(9),
             tcp_flags: 0,
-            hops: ip.get(8),
+            ttl: ip.get(8),
             first_fragment: false,
             source_be: ip.get(20),
             dest_be: ip.get(22),
@@ -117,7 +117,7 @@ impl Headers {
             family: family::V6,
             protocol: 0,
             tcp_flags: 0,
-            hops: ip.get(7),
+            ttl: ip.get(7),
             first_fragment: false,
             source_be: 0,
             dest_be: 0,
@@ -150,10 +150,10 @@ impl Headers {
         self.protocol == proto::TCP
     }
 
-    /// Whether it comes from a host other than ourselves ([`is_from_a_host`]).
+    /// Whether it comes from a host other than ourselves ([`is_valid_source`]).
     #[inline(always)]
-    pub(crate) fn is_from_a_host(&self) -> bool {
-        is_from_a_host(&self.source, &self.dest, self.family)
+    pub(crate) fn has_valid_source(&self) -> bool {
+        is_valid_source(&self.source, &self.dest, self.family)
     }
 
     /// Hash of the whole flow under the VIP's key.

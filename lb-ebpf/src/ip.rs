@@ -6,15 +6,15 @@ use crate::packet::{Packet, View};
 
 /// Takes one hop off the packet's count, as every router does.
 #[inline(always)]
-pub(crate) fn pass_hop(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
+pub(crate) fn decrement_ttl(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
     let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-    pass_hop_at(ip, 0, family);
+    decrement_ttl_at(ip, 0, family);
     Ok(())
 }
 
 /// The same for a packet whose first 20 bytes, at `l3` of the view, are known to be there.
 #[inline(always)]
-pub(crate) fn pass_hop_at<const LEN: usize>(view: View<LEN>, l3: usize, family: u8) {
+pub(crate) fn decrement_ttl_at<const LEN: usize>(view: View<LEN>, l3: usize, family: u8) {
     if family == family::V4 {
         view.set(l3 + 8, checksum::after_hop(view.get(l3 + 8)));
     } else {
@@ -24,7 +24,7 @@ pub(crate) fn pass_hop_at<const LEN: usize>(view: View<LEN>, l3: usize, family: 
 
 /// The protocol number of a packet of `family` inside an outer header.
 #[inline(always)]
-pub(crate) const fn encapsulated(family: u8) -> u8 {
+pub(crate) const fn inner_protocol(family: u8) -> u8 {
     if family == family::V4 {
         proto::IPIP
     } else {

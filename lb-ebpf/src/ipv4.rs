@@ -5,13 +5,13 @@ use lb_common::{address_v4, checksum, family, proto, reason::Reason, vip::target
 use network_types::ip::Ipv4Hdr;
 
 use crate::{
-    dispatch::{dispatch, hand_over},
+    dispatch::{dispatch, dispatch_slow_path},
     fragments,
     headers::Headers,
     maps::{self, Tables},
     packet::{Packet, View},
     scratch,
-    services::{Service, address, find_service, foreign, service},
+    services::{Service, address, find_service, unknown_service, service},
     transport::{self, UDP_LEN, read_transport},
     verdict::{Stage, Verdict},
 };
@@ -27,15 +27,15 @@ const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
 /// Takes a packet whose IPv4 header is at `l3`.
 ///
 /// TCP and UDP without options and fragments are handled here. All else, which is rare, goes to
-/// [`uncommon_v4`], and so does what is malformed, forged or `to_group`: that finds out what is wrong with it.
+/// [`slow_path_v4`], and so does what is malformed, forged or `is_multicast`: that finds out what is wrong with it.
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: bool) -> Verdict {
-    let uncommon = Verdict::next(Stage::UncommonV4, l3 as u32, 0);
+pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
+    let slow_path = Verdict::next(Stage::SlowPathV4, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
-        return uncommon;
+        return slow_path;
     };
     if ip.get::<u8>(0) != PLAIN || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
-        return uncommon;
+        return slow_path;
     }
     let tables = maps::tables();
     let headers = Headers::plain_v4(ip, l3);
@@ -43,25 +43,25 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
     let found = service(tables, &headers.dest, family::V4, protocol, headers.dest_be);
     if !found.is_vip() {
         if protocol != proto::TCP && protocol != proto::UDP {
-            return uncommon;
+            return slow_path;
         }
-        if found.is_foreign() {
-            return foreign(tables, &headers.dest, family::V4);
+        if found.is_none() {
+            return unknown_service(tables, &headers.dest, family::V4);
         }
     }
     // Asked only now: before the first byte was read the compiler would make one question of it and of the packet's
     // end, whose answer the verifiers of Linux 5.10 and 6.1 don't understand.
-    if to_group
+    if is_multicast
         || !checksum::is_right(sum(ip))
-        || !headers.is_from_a_host()
+        || !headers.has_valid_source()
         || headers.length < (LEN + UDP_LEN) as u32
         || !packet.holds(headers.length + headers.l3)
     {
-        return uncommon;
+        return slow_path;
     }
     let room = headers.length - LEN as u32;
     let Ok(tcp_flags) = transport::check(packet, l3 + LEN, protocol, room, false) else {
-        return uncommon;
+        return slow_path;
     };
     dispatch(
         ctx,
@@ -87,7 +87,7 @@ fn sum<const N: usize>(ip: View<N>) -> u64 {
 /// Options, fragments, ICMP, and what is too short to tell.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
+pub(crate) extern "C" fn slow_path_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
     let l3 = (l3 & 0x1f) as usize;
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
@@ -97,14 +97,14 @@ pub(crate) extern "C" fn uncommon_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
     if target::kind(target) == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
-    match try_uncommon(ctx, tables, l3, target) {
+    match try_slow_path(ctx, tables, l3, target) {
         Ok(verdict) => verdict.0,
         Err(reason) => Verdict::refused(reason, target::kind(target) == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_uncommon(
+fn try_slow_path(
     ctx: *mut xdp_md,
     tables: Tables,
     l3: usize,
@@ -126,7 +126,7 @@ fn try_uncommon(
         family: family::V4,
         protocol: ip.get(9),
         tcp_flags: 0,
-        hops: ip.get(8),
+        ttl: ip.get(8),
         first_fragment: fragment != 0,
         source_be: 0,
         dest_be: 0,
@@ -144,7 +144,7 @@ fn try_uncommon(
     } else {
         find_service(packet, tables, &mut headers)
     };
-    if found.is_some_and(Service::is_foreign) {
+    if found.is_some_and(Service::is_none) {
         return Ok(fragments::pass(&headers, Reason::NoService));
     }
     if headers.length < header_len as u32 || headers.length + headers.l3 > packet.len() {
@@ -154,14 +154,14 @@ fn try_uncommon(
         return Err(Reason::BadChecksum);
     }
     if is_icmp || later {
-        scratch::leave(&headers);
+        scratch::save_headers(&headers);
         let stage = if later { Stage::Fragment } else { Stage::Icmp };
         return Ok(Verdict::next(stage, 0, 0));
     }
     read_transport(packet, &mut headers)?;
     // Where there is a transport header, there were ports.
     let found = found.ok_or(Reason::Internal)?;
-    Ok(hand_over(ctx, tables, &headers, found))
+    Ok(dispatch_slow_path(ctx, tables, &headers, found))
 }
 
 /// Folded sum of a header with options; 0 when the frame ends inside it.

@@ -5,14 +5,14 @@ use lb_common::{family, proto, reason::Reason, vip::target};
 use network_types::ip::Ipv6Hdr;
 
 use crate::{
-    dispatch::{dispatch, hand_over},
+    dispatch::{dispatch, dispatch_slow_path},
     extensions::{Chain, is_extension},
     fragments,
     headers::{Headers, dest_v6},
     maps::{self, Tables},
     packet::Packet,
     scratch,
-    services::{Service, address, find_service, foreign, service},
+    services::{Service, address, find_service, unknown_service, service},
     transport::{self, UDP_LEN, read_transport},
     verdict::{Stage, Verdict},
 };
@@ -20,15 +20,15 @@ use crate::{
 const LEN: usize = Ipv6Hdr::LEN;
 
 /// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, which are rare, and what
-/// is malformed, forged or `to_group` are handled by [`uncommon_v6`].
+/// is malformed, forged or `is_multicast` are handled by [`slow_path_v6`].
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: bool) -> Verdict {
-    let uncommon = Verdict::next(Stage::UncommonV6, l3 as u32, 0);
+pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
+    let slow_path = Verdict::next(Stage::SlowPathV6, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
-        return uncommon;
+        return slow_path;
     };
     if ip.get::<u8>(0) >> 4 != 6 {
-        return uncommon;
+        return slow_path;
     }
     let tables = maps::tables();
     let headers = Headers::plain_v6(ip, l3);
@@ -36,23 +36,23 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
     let found = service(tables, &headers.dest, family::V6, protocol, headers.dest_be);
     if !found.is_vip() {
         if protocol != proto::TCP && protocol != proto::UDP {
-            return uncommon;
+            return slow_path;
         }
-        if found.is_foreign() {
-            return foreign(tables, &headers.dest, family::V6);
+        if found.is_none() {
+            return unknown_service(tables, &headers.dest, family::V6);
         }
     }
     let room = headers.length - LEN as u32;
     // Asked only now, as in `ipv4`.
-    if to_group
+    if is_multicast
         || room < UDP_LEN as u32
-        || !headers.is_from_a_host()
+        || !headers.has_valid_source()
         || !packet.holds(headers.length + headers.l3)
     {
-        return uncommon;
+        return slow_path;
     }
     let Ok(tcp_flags) = transport::check(packet, l3 + LEN, protocol, room, false) else {
-        return uncommon;
+        return slow_path;
     };
     dispatch(
         ctx,
@@ -68,7 +68,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, to_group: boo
 /// Extension headers, ICMPv6, and what is too short to tell.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
+pub(crate) extern "C" fn slow_path_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
     let l3 = (l3 & 0x1f) as usize;
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
@@ -78,14 +78,14 @@ pub(crate) extern "C" fn uncommon_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
     if target::kind(target) == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
-    match try_uncommon(ctx, tables, l3, target) {
+    match try_slow_path(ctx, tables, l3, target) {
         Ok(verdict) => verdict.0,
         Err(reason) => Verdict::refused(reason, target::kind(target) == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_uncommon(
+fn try_slow_path(
     ctx: *mut xdp_md,
     tables: Tables,
     l3: usize,
@@ -128,7 +128,7 @@ fn try_uncommon(
     } else {
         find_service(packet, tables, &mut headers)
     };
-    if found.is_some_and(Service::is_foreign) {
+    if found.is_some_and(Service::is_none) {
         return Ok(fragments::pass(&headers, Reason::NoService));
     }
     if headers.length + headers.l3 > packet.len() {
@@ -138,12 +138,12 @@ fn try_uncommon(
         return Ok(fragments::pass(&headers, Reason::IcmpOther));
     }
     if is_icmp || later {
-        scratch::leave(&headers);
+        scratch::save_headers(&headers);
         let stage = if later { Stage::Fragment } else { Stage::Icmp };
         return Ok(Verdict::next(stage, 0, 0));
     }
     read_transport(packet, &mut headers)?;
     // Where there is a transport header, there were ports.
     let found = found.ok_or(Reason::Internal)?;
-    Ok(hand_over(ctx, tables, &headers, found))
+    Ok(dispatch_slow_path(ctx, tables, &headers, found))
 }

@@ -15,24 +15,24 @@ use crate::{
     icmp::generate,
     maps::{self, FRAGMENTS, Tables},
     nat,
-    route::way,
+    route::route_to,
     scratch::scratch,
     select::Marks,
     services::address,
     trace,
-    transmit::{Sending, count_packet, send},
+    transmit::{Outcome, count_forwarded, send},
     verdict::Verdict,
 };
 
 /// Sends a later fragment after the first. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
+pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
     let tables = maps::tables();
-    match try_follow(ctx, tables, &scratch.headers, &mut scratch.session.request) {
+    match try_forward(ctx, tables, &scratch.headers, &mut scratch.session.request) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
             let kind = address(tables, &scratch.headers.dest, scratch.headers.family);
@@ -44,7 +44,7 @@ pub(crate) extern "C" fn follow_first(ctx: *mut xdp_md) -> u32 {
 }
 
 #[inline(always)]
-fn try_follow(
+fn try_forward(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
@@ -63,18 +63,18 @@ fn try_follow(
     }
     trace::vip(target.vip);
     trace::member(target.member, decision::FRAGMENT);
-    if headers.hops <= 1 {
+    if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
     let vip = tables.vip(target.vip);
     if vip.forward == forward::NAT {
-        return nat::fragment::follow_session(ctx, headers, &target.nat, flow);
+        return nat::fragment::forward_fragment(ctx, headers, &target.nat, flow);
     }
-    let way = way(tables, target.member, target.vip)?;
-    match send(ctx, headers, vip, &way, target.flow_hash)? {
-        Sending::TooBig { mtu } => Ok(generate::answer(headers, generate::Answer::TooBig(mtu))),
-        Sending::Sent { action, bytes } => {
-            count_packet(target.member, Marks::none(), 0, bytes);
+    let route = route_to(tables, target.member, target.vip)?;
+    match send(ctx, headers, vip, &route, target.flow_hash)? {
+        Outcome::TooBig { mtu } => Ok(generate::reply_with(headers, generate::Message::TooBig(mtu))),
+        Outcome::Sent { action, bytes } => {
+            count_forwarded(target.member, Marks::none(), 0, bytes);
             Ok(Verdict::counted(Reason::Forwarded, action))
         }
     }

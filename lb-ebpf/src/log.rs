@@ -29,7 +29,7 @@ pub(crate) fn refuse(reason: Reason) -> Verdict {
 
 /// The verdict of a stage that may have given up; the packet's headers are in the scratch.
 #[inline(always)]
-pub(crate) fn settle(result: Result<Verdict, Reason>) -> Verdict {
+pub(crate) fn into_verdict(result: Result<Verdict, Reason>) -> Verdict {
     match result {
         Ok(verdict) => verdict,
         Err(reason) => refuse(reason),
@@ -39,14 +39,14 @@ pub(crate) fn settle(result: Result<Verdict, Reason>) -> Verdict {
 /// Drops a packet for a reason that is logged.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn refuse_loudly(reason: u32) -> u32 {
-    tell(reason);
+pub(crate) extern "C" fn refuse_and_log(reason: u32) -> u32 {
+    write_message(reason);
     Verdict::dropped(reason).0
 }
 
 /// Writes the message, unless there was one of this kind already in this minute.
 #[inline(always)]
-fn tell(reason: u32) -> Option<()> {
+fn write_message(reason: u32) -> Option<()> {
     let last = LOGGED.get_ptr_mut(reason % KINDS as u32)?;
     let headers = &scratch()?.headers;
     // Never 0, which means that there was none.

@@ -6,7 +6,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     ether,
-    ethernet::{TAG, group_bit},
+    ethernet::{TAG, is_multicast_frame},
     ipv4, ipv6,
     packet::Packet,
     verdict::{Stage, Verdict},
@@ -33,14 +33,14 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
             l3 += TAG;
         }
     }
-    let to_group = group_bit(ethernet);
+    let is_multicast = is_multicast_frame(ethernet);
     match ether_type {
         ether::IPV4 | ether::IPV6 if l3 != EthHdr::LEN => {
             let is_v6 = u32::from(ether_type == ether::IPV6);
             Verdict::next(Stage::Tagged, l3 as u32, is_v6)
         }
-        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN, to_group),
-        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN, to_group),
+        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN, is_multicast),
+        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN, is_multicast),
         _ => Verdict::of(Reason::NotIp),
     }
 }
@@ -52,12 +52,12 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
 pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -> u32 {
     // Constants here, too: with a variable offset the compiler drops checks that the verifier needs.
     let packet = Packet::of(ctx);
-    let to_group = packet.view::<18>(0).is_some_and(group_bit);
+    let is_multicast = packet.view::<18>(0).is_some_and(is_multicast_frame);
     let verdict = match (l3, is_v6) {
-        (18, 0) => ipv4::receive(ctx, packet, 18, to_group),
-        (18, _) => ipv6::receive(ctx, packet, 18, to_group),
-        (_, 0) => ipv4::receive(ctx, packet, 22, to_group),
-        _ => ipv6::receive(ctx, packet, 22, to_group),
+        (18, 0) => ipv4::receive(ctx, packet, 18, is_multicast),
+        (18, _) => ipv6::receive(ctx, packet, 18, is_multicast),
+        (_, 0) => ipv4::receive(ctx, packet, 22, is_multicast),
+        _ => ipv6::receive(ctx, packet, 22, is_multicast),
     };
     verdict.0
 }

@@ -10,7 +10,7 @@ use crate::{counters::count_vip, maps::Tables, trace};
 
 /// Where a member's packets go now.
 #[derive(Clone, Copy)]
-pub(crate) struct Way<'a> {
+pub(crate) struct Route<'a> {
     pub(crate) member: &'a Member,
     pub(crate) family: u8,
     pub(crate) next_hop: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Way<'a> {
     pub(crate) egress: &'a Egress,
 }
 
-impl Way<'_> {
+impl Route<'_> {
     /// Whether an IP packet of so many bytes fits. The first question about a way: it finds out whether there
     /// is one.
     #[inline(always)]
@@ -34,11 +34,11 @@ impl Way<'_> {
     }
 }
 
-/// The way to a member, if it takes packets. Whether its next hop is known, [`Way::fits`] tells.
+/// The way to a member, if it takes packets. Whether its next hop is known, [`Route::fits`] tells.
 #[inline(always)]
-pub(crate) fn way<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Way<'a>, Reason> {
+pub(crate) fn route_to<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Route<'a>, Reason> {
     if member == NO_MEMBER {
-        return Err(none_serves(vip_index));
+        return Err(no_member(vip_index));
     }
     let entry = tables.member(member);
     // SAFETY: an entry of a mapped array: two words that the controller replaces in one step, the
@@ -53,7 +53,7 @@ pub(crate) fn way<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Way
     if control::state(word) != control::SERVING {
         return Err(Reason::MemberDown);
     }
-    Ok(Way {
+    Ok(Route {
         member: entry,
         family: control::family(word),
         next_hop,
@@ -63,7 +63,7 @@ pub(crate) fn way<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Way
 
 /// Whether a member takes the packets of its flows.
 #[inline(always)]
-pub(crate) fn serves(tables: Tables, member: MemberIndex) -> bool {
+pub(crate) fn is_serving(tables: Tables, member: MemberIndex) -> bool {
     if member == NO_MEMBER {
         return false;
     }
@@ -74,7 +74,7 @@ pub(crate) fn serves(tables: Tables, member: MemberIndex) -> bool {
 
 /// Counts a packet that no member can take.
 #[inline(always)]
-pub(crate) fn none_serves(vip: u16) -> Reason {
+pub(crate) fn no_member(vip: u16) -> Reason {
     trace::vip(vip);
     count_vip(vip, |counters| counters.no_member += 1);
     Reason::NoMember

@@ -24,7 +24,7 @@ pub(crate) struct Scratch {
     /// The packet's headers.
     pub(crate) headers: Headers,
     /// For an ICMP error: the headers of the packet that it quotes, turned round.
-    pub(crate) turned: Headers,
+    pub(crate) reversed: Headers,
     /// The NAT session that the next stage is to find.
     pub(crate) key: NatKey,
     /// Entries of the NAT session that the packet belongs to.
@@ -38,15 +38,15 @@ pub(crate) struct Session {
     /// Whether it is not established.
     pub(crate) embryonic: bool,
     /// Whether the client's packets are to keep the entry of the replies again.
-    pub(crate) due: bool,
+    pub(crate) refresh_due: bool,
     /// Whether the flow's session before, which is over, still has its port.
-    pub(crate) over: bool,
+    pub(crate) ended: bool,
     /// Key of the client's packets.
     pub(crate) request_key: NatKey,
     /// Key of the replies.
     pub(crate) reply_key: NatKey,
     /// Key of the replies of that session.
-    pub(crate) over_key: NatKey,
+    pub(crate) ended_key: NatKey,
     /// The entry of the client's packets.
     pub(crate) request: NatFlow,
     /// The entry of the replies.
@@ -68,7 +68,7 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 /// them. The packet must be as it came in.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn leave_again(ctx: *mut xdp_md, l3: u32, ip: u32) -> u32 {
+pub(crate) extern "C" fn save_plain_headers(ctx: *mut xdp_md, l3: u32, ip: u32) -> u32 {
     let packet = Packet::of(ctx);
     let l3 = (l3 & 0x1f) as usize;
     let mut headers = if ip == u32::from(family::V4) {
@@ -83,13 +83,13 @@ pub(crate) extern "C" fn leave_again(ctx: *mut xdp_md, l3: u32, ip: u32) -> u32 
     {
         headers.tcp_flags = tcp.get(13);
     }
-    leave(&headers);
+    save_headers(&headers);
     0
 }
 
 /// Leaves the headers for the next stage.
 #[inline(always)]
-pub(crate) fn leave(headers: &Headers) {
+pub(crate) fn save_headers(headers: &Headers) {
     if let Some(scratch) = scratch() {
         scratch.headers = *headers;
     }

@@ -13,7 +13,7 @@ use lb_common::{
 use crate::{
     headers::{Headers, tcp},
     maps::{RINGS, Tables},
-    route::none_serves,
+    route::no_member,
     trace, tracking,
 };
 
@@ -127,7 +127,7 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
     let (image, size) = (ring as u32, (ring >> 32) as u32);
     let slot = slot_of(hash, size);
     if size == 0 {
-        return Err(none_serves(vip_index));
+        return Err(no_member(vip_index));
     }
     let word = first_word(image, slot).ok_or(Reason::Internal)?;
     Ok(SlotView {
@@ -162,7 +162,7 @@ pub(crate) fn choose(
             flow_hash,
         });
     }
-    let question = tracking::Question {
+    let query = tracking::Query {
         flow_hash,
         vip: vip_index,
         current: slot.current(),
@@ -176,13 +176,13 @@ pub(crate) fn choose(
         tcp_flags: headers.tcp_flags,
         record,
     };
-    let answer = match tracking::known(tables, &question) {
-        Some(member) => tracking::Answer::new(member, false),
-        None => tracking::ask(&question),
+    let selection = match tracking::find_confirmed(tables, &query) {
+        Some(member) => tracking::Selection::new(member, false),
+        None => tracking::look_up(&query),
     };
     Ok(Choice {
-        member: answer.member(),
-        marks: Marks::of(answer.new_flow(), answer.member() != slot.current()),
+        member: selection.member(),
+        marks: Marks::of(selection.new_flow(), selection.member() != slot.current()),
         flow_hash,
     })
 }

@@ -20,7 +20,7 @@ pub(crate) struct Service(u64);
 impl Service {
     /// Whether it is none of ours.
     #[inline(always)]
-    pub(crate) const fn is_foreign(self) -> bool {
+    pub(crate) const fn is_none(self) -> bool {
         self.0 == 0
     }
 
@@ -63,7 +63,7 @@ pub(crate) fn address(tables: Tables, dest: &Address, family: u8) -> u64 {
 
 /// Why a packet for no service is passed: its address is a VIP's, or not even that.
 #[inline(always)]
-pub(crate) fn foreign(tables: Tables, dest: &Address, family: u8) -> Verdict {
+pub(crate) fn unknown_service(tables: Tables, dest: &Address, family: u8) -> Verdict {
     let kind = target::kind(address(tables, dest, family));
     Verdict::of(if kind == target::ADDRESS {
         Reason::NoService

@@ -41,15 +41,15 @@ pub(crate) fn run(ctx: *mut xdp_md, first: Verdict) -> Verdict {
 #[inline(always)]
 fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const TAGGED: u32 = Stage::Tagged as u32;
-    const UNCOMMON_V4: u32 = Stage::UncommonV4 as u32;
-    const UNCOMMON_V6: u32 = Stage::UncommonV6 as u32;
+    const SLOW_PATH_V4: u32 = Stage::SlowPathV4 as u32;
+    const SLOW_PATH_V6: u32 = Stage::SlowPathV6 as u32;
     const FORWARD: u32 = Stage::Forward as u32;
     const FRAGMENT: u32 = Stage::Fragment as u32;
     const PASS_FIRST: u32 = Stage::PassFirst as u32;
     const NAT_REQUEST: u32 = Stage::NatRequest as u32;
     const NAT_SESSION: u32 = Stage::NatSession as u32;
-    const NAT_BEGIN: u32 = Stage::NatBegin as u32;
-    const NAT_KEEP: u32 = Stage::NatKeep as u32;
+    const NAT_CREATE: u32 = Stage::NatCreate as u32;
+    const NAT_REFRESH: u32 = Stage::NatRefresh as u32;
     const NAT_SEND: u32 = Stage::NatSend as u32;
     const NAT_REPLY: u32 = Stage::NatReply as u32;
     const ICMP: u32 = Stage::Icmp as u32;
@@ -57,20 +57,20 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const ERROR_V4: u32 = Stage::ErrorV4 as u32;
     const ERROR_V6: u32 = Stage::ErrorV6 as u32;
     const NAT_ERROR: u32 = Stage::NatError as u32;
-    const ANSWER_V4: u32 = Stage::AnswerV4 as u32;
-    const ANSWER_V6: u32 = Stage::AnswerV6 as u32;
+    const GENERATE_V4: u32 = Stage::GenerateV4 as u32;
+    const GENERATE_V6: u32 = Stage::GenerateV6 as u32;
     const REFUSE: u32 = Stage::Refuse as u32;
     match stage {
         TAGGED => receive::receive_tagged(ctx, offset, number),
-        UNCOMMON_V4 => ipv4::uncommon_v4(ctx, offset),
-        UNCOMMON_V6 => ipv6::uncommon_v6(ctx, offset),
-        FORWARD => forward::forward_uncommon(ctx, number),
-        FRAGMENT => later_fragment::follow_first(ctx),
+        SLOW_PATH_V4 => ipv4::slow_path_v4(ctx, offset),
+        SLOW_PATH_V6 => ipv6::slow_path_v6(ctx, offset),
+        FORWARD => forward::forward_slow_path(ctx, number),
+        FRAGMENT => later_fragment::forward_later_fragment(ctx),
         PASS_FIRST => fragments::pass_first(number),
         NAT_REQUEST => nat::request::nat_request(ctx, number),
         NAT_SESSION => nat::request::nat_session(ctx, number),
-        NAT_BEGIN => nat::request::nat_begin(ctx, number),
-        NAT_KEEP => nat::request::nat_keep(ctx, number),
+        NAT_CREATE => nat::request::nat_create(ctx, number),
+        NAT_REFRESH => nat::request::nat_refresh(ctx, number),
         NAT_SEND => nat::request::nat_send(ctx, number),
         NAT_REPLY => nat::reply::nat_reply(ctx, number),
         ICMP => icmp::receive::receive_icmp(ctx),
@@ -78,9 +78,9 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         ERROR_V4 => icmp::error::forward_error_v4(ctx),
         ERROR_V6 => icmp::error::forward_error_v6(ctx, offset, number),
         NAT_ERROR => nat::error::nat_error(ctx),
-        ANSWER_V4 => icmp::generate::answer_v4(ctx, offset, number),
-        ANSWER_V6 => icmp::generate::answer_v6(ctx, offset, number),
-        REFUSE => log::refuse_loudly(number),
+        GENERATE_V4 => icmp::generate::generate_v4(ctx, offset, number),
+        GENERATE_V6 => icmp::generate::generate_v6(ctx, offset, number),
+        REFUSE => log::refuse_and_log(number),
         _ => Verdict::of(Reason::Internal).0,
     }
 }

@@ -15,12 +15,12 @@ use crate::{
     counters::count_vip,
     headers::tcp,
     maps::{self, TRACK, TRACK_MASK, Tables, below},
-    route::serves,
+    route::is_serving,
     trace,
 };
 
 /// What is asked.
-pub(crate) struct Question {
+pub(crate) struct Query {
     pub(crate) flow_hash: u64,
     pub(crate) vip: u16,
     /// The slot's member.
@@ -40,9 +40,9 @@ pub(crate) struct Question {
 /// The answer: the member in bits 0–15; bit 16: the flow is new.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Answer(u32);
+pub(crate) struct Selection(u32);
 
-impl Answer {
+impl Selection {
     #[inline(always)]
     pub(crate) const fn new(member: MemberIndex, new_flow: bool) -> Self {
         Self(member as u32 | (new_flow as u32) << 16)
@@ -60,13 +60,13 @@ impl Answer {
 }
 
 /// The member of a flow that is in one of the two cells where it is looked for first, when nothing is to be written down
-/// about it: the common answer, without a call. `None`: [`ask`].
+/// about it: the common answer, without a call. `None`: [`look_up`].
 ///
 /// Where the ring says the same, the member is the ring's and not what was read: the processor expects that, and goes
 /// on with the packet while the cell still comes from memory.
 #[inline(always)]
-pub(crate) fn known(tables: Tables, question: &Question) -> Option<MemberIndex> {
-    let place = Place::of(question.flow_hash);
+pub(crate) fn find_confirmed(tables: Tables, query: &Query) -> Option<MemberIndex> {
+    let place = Place::of(query.flow_hash);
     let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
     let (first, second) = (load(bucket, place.way(0)), load(bucket, place.way(1)));
     // All bits set if the first is of this flow, else none. No branch: with a table half full one flow in four is not in
@@ -74,52 +74,52 @@ pub(crate) fn known(tables: Tables, question: &Question) -> Option<MemberIndex> 
     let is_first = ((((first >> 32) ^ u64::from(place.tag)) as i64 - 1) >> 63) as u64;
     let word = first & is_first | second & !is_first;
     let cell = Cell::unpack(word);
-    let as_it_is = Cell {
+    let unchanged = Cell {
         tag: place.tag,
         member: cell.member,
         confirmed: true,
         closed: false,
         seen_s: clock::now_s() as u16,
     };
-    if word != as_it_is.pack() || question.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+    if word != unchanged.pack() || query.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
         return None;
     }
-    let member = if cell.member != question.current {
+    let member = if cell.member != query.current {
         cell.member
-    } else if question.always || question.current != question.previous {
-        black_box(question.current)
+    } else if query.always || query.current != query.previous {
+        black_box(query.current)
     } else {
         return None;
     };
-    if !serves(tables, member) {
+    if !is_serving(tables, member) {
         return None;
     }
-    count_vip(question.vip, |counters| counters.track_hits += 1);
+    count_vip(query.vip, |counters| counters.track_hits += 1);
     trace::member(member, decision::TRACKED);
     Some(member)
 }
 
 /// Finds the member of a flow, and remembers it where the ring alone could not tell.
 #[inline(always)]
-pub(crate) fn ask(question: &Question) -> Answer {
-    let members = u32::from(question.current) | u32::from(question.previous) << 16;
-    let packet = u32::from(question.tcp_flags)
-        | u32::from(question.protocol) << 8
-        | u32::from(question.always) << 16
-        | u32::from(question.record) << 17;
-    Answer(black_box(ask_table(
-        question.flow_hash,
+pub(crate) fn look_up(query: &Query) -> Selection {
+    let members = u32::from(query.current) | u32::from(query.previous) << 16;
+    let packet = u32::from(query.tcp_flags)
+        | u32::from(query.protocol) << 8
+        | u32::from(query.always) << 16
+        | u32::from(query.record) << 17;
+    Selection(black_box(track_flow(
+        query.flow_hash,
         members,
-        u32::from(question.vip),
+        u32::from(query.vip),
         packet,
     )))
 }
 
-/// [`ask`], as a stage of its own: takes the question as numbers.
+/// [`look_up`], as a stage of its own: takes the question as numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, packet: u32) -> u32 {
-    answer(&Question {
+extern "C" fn track_flow(flow_hash: u64, members: u32, vip: u32, packet: u32) -> u32 {
+    select(&Query {
         flow_hash,
         vip: vip as u16,
         current: members as u16,
@@ -132,81 +132,81 @@ extern "C" fn ask_table(flow_hash: u64, members: u32, vip: u32, packet: u32) -> 
     .0
 }
 
-impl Question {
+impl Query {
     /// Whether a flow that is not known is a new one: the packet opens it, or it has no other way to say so
     /// (UDP, where all flows are tracked).
     #[inline(always)]
-    fn unknown_is_new(&self) -> bool {
+    fn is_new_if_unknown(&self) -> bool {
         tcp::opens(self.tcp_flags) || self.always && self.protocol != proto::TCP
     }
 }
 
 #[inline(always)]
-fn answer(question: &Question) -> Answer {
+fn select(query: &Query) -> Selection {
     let tables = maps::tables();
-    let place = Place::of(question.flow_hash);
+    let place = Place::of(query.flow_hash);
     let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
-        return Answer::new(question.current, false);
+        return Selection::new(query.current, false);
     };
     let now_s = clock::now_s() as u16;
     if let Some((way, cell)) = find(bucket, place) {
-        let another = tcp::opens(question.tcp_flags) && cell.closed;
-        if !another && serves(tables, cell.member) {
-            count_vip(question.vip, |counters| counters.track_hits += 1);
-            refresh(question, bucket, way, cell, now_s);
+        let another = tcp::opens(query.tcp_flags) && cell.closed;
+        if !another && is_serving(tables, cell.member) {
+            count_vip(query.vip, |counters| counters.track_hits += 1);
+            refresh(query, bucket, way, cell, now_s);
             trace::member(cell.member, decision::TRACKED);
-            return Answer::new(cell.member, false);
+            return Selection::new(cell.member, false);
         }
         // Its member is gone, or the client has closed the flow and opens another one from the same port:
         // it starts again, in the same cell.
         store(bucket, way, FREE);
     }
-    count_vip(question.vip, |counters| counters.track_misses += 1);
-    let (member, told_by_ring, how) = decide(tables, question);
+    count_vip(query.vip, |counters| counters.track_misses += 1);
+    let (member, ring_agrees, how) = decide(tables, query);
     trace::member(member, how);
-    if question.record && !told_by_ring && member != NO_MEMBER {
+    if query.record && !ring_agrees && member != NO_MEMBER {
         let cell = Cell {
             tag: place.tag,
             member,
             confirmed: false,
-            closed: tcp::closes(question.tcp_flags),
+            closed: tcp::closes(query.tcp_flags),
             seen_s: now_s,
         };
-        insert(question.vip, bucket, place, cell);
+        insert(query.vip, bucket, place, cell);
     }
-    Answer::new(member, question.unknown_is_new())
+    Selection::new(member, query.is_new_if_unknown())
 }
 
 /// The member of a flow that the table does not know, whether the next packet would be told the
 /// same without a cell, and why.
 #[inline(always)]
-fn decide(tables: Tables, question: &Question) -> (MemberIndex, bool, u32) {
-    let settled = question.current == question.previous;
-    let told_by_ring = settled && !question.always;
-    if question.unknown_is_new() {
-        return (question.current, told_by_ring, decision::OPENED);
+fn decide(tables: Tables, query: &Query) -> (MemberIndex, bool, u32) {
+    let settled = query.current == query.previous;
+    let ring_agrees = settled && !query.always;
+    if query.is_new_if_unknown() {
+        return (query.current, ring_agrees, decision::OPENED);
     }
-    if serves(tables, question.previous) {
-        (question.previous, told_by_ring, decision::PREVIOUS)
+    if is_serving(tables, query.previous) {
+        (query.previous, ring_agrees, decision::PREVIOUS)
     } else {
-        (question.current, false, decision::TAKEN_OVER)
+        (query.current, false, decision::TAKEN_OVER)
     }
 }
 
 /// Keeps a cell that was hit, or frees it when the ring says the same.
 #[inline(always)]
-fn refresh(question: &Question, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u16) {
-    if !question.record {
+fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u16) {
+    if !query.record {
         return;
     }
-    let redundant = question.current == question.previous && cell.member == question.current;
-    if redundant && !question.always {
+    let redundant = query.current == query.previous && cell.member == query.current;
+    if redundant && !query.always {
         store(bucket, way, FREE);
         return;
     }
     let kept = Cell {
-        confirmed: cell.confirmed || !tcp::opens(question.tcp_flags),
-        closed: tcp::closes(question.tcp_flags) || cell.closed && !tcp::lives(question.tcp_flags),
+        confirmed: cell.confirmed || !tcp::opens(query.tcp_flags),
+        closed: tcp::closes(query.tcp_flags) || cell.closed && !tcp::shows_activity(query.tcp_flags),
         seen_s: now_s,
         ..cell
     };

@@ -11,14 +11,14 @@ use crate::{
     encap,
     ethernet::{self, Addresses},
     headers::Headers,
-    ip::pass_hop,
+    ip::decrement_ttl,
     packet::Packet,
-    route::Way,
+    route::Route,
     select::Marks,
 };
 
 /// What became of a packet that was to be sent to a member.
-pub(crate) enum Sending {
+pub(crate) enum Outcome {
     /// It goes, by this action; so many bytes came in.
     Sent { action: u32, bytes: u64 },
     /// It does not fit: the largest IP packet that does, bytes.
@@ -31,33 +31,33 @@ pub(crate) fn send(
     ctx: *mut xdp_md,
     headers: &Headers,
     vip: &Vip,
-    way: &Way<'_>,
+    route: &Route<'_>,
     flow_hash: u64,
-) -> Result<Sending, Reason> {
+) -> Result<Outcome, Reason> {
     let overhead = if vip.forward == forward::IPIP {
-        encap::overhead(way.family)
+        encap::overhead(route.family)
     } else {
         0
     };
-    if !way.fits(headers.length + overhead)? {
-        let mtu = way.egress.mtu - overhead;
-        return Ok(Sending::TooBig { mtu });
+    if !route.fits(headers.length + overhead)? {
+        let mtu = route.egress.mtu - overhead;
+        return Ok(Outcome::TooBig { mtu });
     }
     // Before anything is changed: the packet of which the log tells that no interface takes it is whole.
-    let action = ethernet::leave_by(ctx, way.egress.ifindex)?;
+    let action = ethernet::transmit(ctx, route.egress.ifindex)?;
     let bytes = Packet::of(ctx).bytes();
     if vip.forward == forward::IPIP {
-        encap::encapsulate(ctx, headers, way, flow_hash)?;
+        encap::encapsulate(ctx, headers, route, flow_hash)?;
     } else {
-        pass_hop(Packet::of(ctx), headers.l3(), headers.family)?;
-        Addresses::new(way.next_hop, way.egress).write(ctx)?;
+        decrement_ttl(Packet::of(ctx), headers.l3(), headers.family)?;
+        Addresses::new(route.next_hop, route.egress).write(ctx)?;
     }
-    Ok(Sending::Sent { action, bytes })
+    Ok(Outcome::Sent { action, bytes })
 }
 
 /// Counts a packet that was sent to a member, and that it was forwarded.
 #[inline(always)]
-pub(crate) fn count_packet(member: u16, marks: Marks, tcp_flags: u8, bytes: u64) {
+pub(crate) fn count_forwarded(member: u16, marks: Marks, tcp_flags: u8, bytes: u64) {
     count_sent(Reason::Forwarded, member, |counters| {
         counters.packets += 1;
         counters.bytes += bytes;

@@ -114,9 +114,9 @@ pub(crate) enum Stage {
     /// A frame with VLAN tags. Takes the offset of the IP header, and 1 for IPv6.
     Tagged,
     /// IPv4 that is not plain TCP or UDP. Takes the offset of the header.
-    UncommonV4,
+    SlowPathV4,
     /// The same for IPv6.
-    UncommonV6,
+    SlowPathV6,
     /// A packet for a VIP, with its headers in the scratch. Takes the VIP.
     Forward,
     /// A later fragment.
@@ -128,9 +128,9 @@ pub(crate) enum Stage {
     /// The same, of a session that is not established, or to be written down. Takes the VIP.
     NatSession,
     /// The same, of no session: begins one. Takes the VIP.
-    NatBegin,
+    NatCreate,
     /// The same, of a session that is to be confirmed or kept. Takes the VIP.
-    NatKeep,
+    NatRefresh,
     /// The same, with its session in the scratch. Takes the VIP.
     NatSend,
     /// A packet to a NAT source. Takes the source.
@@ -146,9 +146,9 @@ pub(crate) enum Stage {
     /// An ICMP error about a NAT session.
     NatError,
     /// Tell an IPv4 sender. Takes the offset of the header, and the MTU (0: time exceeded).
-    AnswerV4,
+    GenerateV4,
     /// The same for IPv6.
-    AnswerV6,
+    GenerateV6,
     /// The node can't send the packet: drop it, and say so. Takes the reason.
     Refuse,
 }

@@ -4,14 +4,14 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{checksum, family, proto, reason::Reason};
 
 use super::{
-    HOPS, LEN,
+    TTL, LEN,
     checksum::{MAX_ECHO, NO_SUM, pseudo_header, sum_of},
-    generate::can_be_told,
+    generate::may_answer,
     receive::is_to_nat_source,
     v4, v6,
 };
 use crate::{
-    ethernet::Addresses, headers::Headers, log::settle, packet::Packet, scratch::scratch,
+    ethernet::Addresses, headers::Headers, log::into_verdict, packet::Packet, scratch::scratch,
     verdict::Verdict,
 };
 
@@ -22,7 +22,7 @@ pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(echo(ctx, &scratch.headers)).0
+    into_verdict(echo(ctx, &scratch.headers)).0
 }
 
 /// Answers an echo request by turning the packet round.
@@ -35,7 +35,7 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     }
     let (l3, l4) = (headers.l3(), headers.l4());
     let link = Addresses::read(ctx)?;
-    if room > MAX_ECHO || !can_be_told(&headers.source, &headers.dest, headers.family, link) {
+    if room > MAX_ECHO || !may_answer(&headers.source, &headers.dest, headers.family, link) {
         return Err(Reason::IcmpOther);
     }
     let mut sum = match sum_of(ctx, l4 as u32, room) {
@@ -67,20 +67,20 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
         sum => sum,
     };
     icmp.set(2, sum);
-    turn_round(packet, l3, headers)?;
+    swap_addresses(packet, l3, headers)?;
     link.swapped().write(ctx)?;
     Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
 }
 
 /// Exchanges the addresses of the IP header and starts its hop count anew.
 #[inline(always)]
-fn turn_round(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
+fn swap_addresses(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
     if headers.family == family::V4 {
         let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
         ip.set(12, headers.dest[0] as u32);
         ip.set(16, headers.source[0] as u32);
         let old = ip.get::<u16>(8);
-        let new = u16::from_le_bytes([HOPS, proto::ICMP]);
+        let new = u16::from_le_bytes([TTL, proto::ICMP]);
         ip.set(8, new);
         ip.set(
             10,
@@ -89,7 +89,7 @@ fn turn_round(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason
         return Ok(());
     }
     let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-    ip.set(7, HOPS);
+    ip.set(7, TTL);
     ip.set(8, headers.dest[0]);
     ip.set(16, headers.dest[1]);
     ip.set(24, headers.source[0]);

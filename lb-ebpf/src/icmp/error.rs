@@ -9,18 +9,18 @@ use lb_common::{
     vip::forward,
 };
 
-use super::{LEN, receive::conclude};
+use super::{LEN, receive::icmp_verdict};
 use crate::{
     counters::count_sent,
     headers::Headers,
     maps, nat,
     packet::Packet,
-    route::way,
+    route::route_to,
     scratch::scratch,
     select::choose,
     services::service,
     trace,
-    transmit::{Sending, send},
+    transmit::{Outcome, send},
     verdict::{Stage, Verdict},
 };
 
@@ -31,7 +31,7 @@ pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    conclude(&scratch.headers, error_v4(ctx, &scratch.headers)).0
+    icmp_verdict(&scratch.headers, error_v4(ctx, &scratch.headers)).0
 }
 
 /// The same for ICMPv6. The quoted packet has a header of this protocol at `l4`.
@@ -42,7 +42,7 @@ pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md, protocol: u32, l4: u
         return Verdict::of(Reason::Internal).0;
     };
     let headers = &scratch.headers;
-    conclude(headers, error_v6(ctx, headers, protocol as u8, l4)).0
+    icmp_verdict(headers, error_v6(ctx, headers, protocol as u8, l4)).0
 }
 
 #[inline(always)]
@@ -63,7 +63,7 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let ports = packet
         .view::<8>(at + header_len)
         .ok_or(Reason::IcmpNoFlow)?;
-    let turned = Headers {
+    let reversed = Headers {
         l4: (at + header_len) as u32,
         protocol: quoted.get(9),
         source: address_v4(quoted.get(16)),
@@ -72,7 +72,7 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
         dest_be: ports.get(0),
         ..*headers
     };
-    error(ctx, headers, &turned)
+    error(ctx, headers, &reversed)
 }
 
 #[inline(always)]
@@ -84,61 +84,61 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Resul
     if headers.length + headers.l3 < l4 + 8 {
         return Err(Reason::IcmpNoFlow);
     }
-    let turned = Headers {
+    let reversed = Headers {
         l4,
         protocol,
         source: [quoted.get(24), quoted.get(32)],
         dest: [quoted.get(8), quoted.get(16)],
         ..*headers
     };
-    let ports = packet.view::<8>(turned.l4()).ok_or(Reason::IcmpNoFlow)?;
-    let turned = Headers {
+    let ports = packet.view::<8>(reversed.l4()).ok_or(Reason::IcmpNoFlow)?;
+    let reversed = Headers {
         source_be: ports.get(2),
         dest_be: ports.get(0),
-        ..turned
+        ..reversed
     };
-    error(ctx, headers, &turned)
+    error(ctx, headers, &reversed)
 }
 
-/// Sends an error to the member that has the flow. `turned` is the quoted packet turned round: a
+/// Sends an error to the member that has the flow. `reversed` is the quoted packet turned round: a
 /// packet of the flow as the client sends it.
 #[inline(always)]
-fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict, Reason> {
-    if turned.dest != outer.dest || turned.protocol != proto::TCP && turned.protocol != proto::UDP {
+fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdict, Reason> {
+    if reversed.dest != outer.dest || reversed.protocol != proto::TCP && reversed.protocol != proto::UDP {
         return Err(Reason::IcmpNoFlow);
     }
-    if outer.hops <= 1 {
+    if outer.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
-    let turned = &Headers {
+    let reversed = &Headers {
         tcp_flags: 0,
-        ..*turned
+        ..*reversed
     };
     let tables = maps::tables();
     let Headers {
         family, protocol, ..
-    } = *turned;
-    let found = service(tables, &turned.dest, family, protocol, turned.dest_be);
-    if found.is_foreign() {
+    } = *reversed;
+    let found = service(tables, &reversed.dest, family, protocol, reversed.dest_be);
+    if found.is_none() {
         return Err(Reason::NoService);
     }
     let vip_index = found.index();
     if !found.is_vip() {
-        let key = nat::request_key(turned, vip_index | REPLY);
-        return Ok(about_session(turned, key));
+        let key = nat::request_key(reversed, vip_index | REPLY);
+        return Ok(forward_to_session(reversed, key));
     }
     trace::vip(vip_index);
     let vip = tables.vip(vip_index);
     if vip.forward == forward::NAT {
-        let key = nat::request_key(turned, vip_index);
-        return Ok(about_session(turned, key));
+        let key = nat::request_key(reversed, vip_index);
+        return Ok(forward_to_session(reversed, key));
     }
-    let choice = choose(tables, vip, vip_index, turned, false)?;
-    let way = way(tables, choice.member, vip_index)?;
-    match send(ctx, outer, vip, &way, choice.flow_hash)? {
+    let choice = choose(tables, vip, vip_index, reversed, false)?;
+    let route = route_to(tables, choice.member, vip_index)?;
+    match send(ctx, outer, vip, &route, choice.flow_hash)? {
         // Nothing is said about an error (RFC 1122 §3.2.2, RFC 4443 §2.4).
-        Sending::TooBig { .. } => Err(Reason::TooBig),
-        Sending::Sent { action, .. } => {
+        Outcome::TooBig { .. } => Err(Reason::TooBig),
+        Outcome::Sent { action, .. } => {
             let reason = Reason::IcmpErrorForwarded;
             count_sent(reason, choice.member, |counters| counters.icmp_errors += 1);
             Ok(Verdict::counted(reason, action))
@@ -148,11 +148,11 @@ fn error(ctx: *mut xdp_md, outer: &Headers, turned: &Headers) -> Result<Verdict,
 
 /// Hands an error about a session to the stage for it.
 #[inline(always)]
-fn about_session(turned: &Headers, key: NatKey) -> Verdict {
+fn forward_to_session(reversed: &Headers, key: NatKey) -> Verdict {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal);
     };
-    scratch.turned = *turned;
+    scratch.reversed = *reversed;
     scratch.key = key;
     Verdict::next(Stage::NatError, 0, 0)
 }

@@ -4,13 +4,13 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 
 use super::{
-    HOPS, LEN,
+    TTL, LEN,
     checksum::{NO_SUM, sum_of},
 };
 use crate::{
     budget, clock, ether,
     ethernet::{self, Addresses},
-    headers::{Headers, is_from_a_host},
+    headers::{Headers, is_valid_source},
     maps::{ICMP_BUDGET, ICMP_RATE},
     packet::{Packet, adjust_head, adjust_tail},
     verdict::{Stage, Verdict},
@@ -18,7 +18,7 @@ use crate::{
 
 /// What the sender of a packet is told.
 #[derive(Clone, Copy)]
-pub(crate) enum Answer {
+pub(crate) enum Message {
     /// The packet does not fit; the largest IP packet that does, bytes.
     TooBig(u32),
     /// The packet has made its last hop.
@@ -36,28 +36,28 @@ const MAX_QUOTE_V6: u32 = MIN_MTU_V6 - (40 + LEN as u32);
 
 /// Tells the sender of a TCP or UDP packet, unless it must not be told or the rate is used up.
 #[inline(always)]
-pub(crate) fn answer(headers: &Headers, answer: Answer) -> Verdict {
-    let mtu = match answer {
-        Answer::TooBig(mtu) => {
+pub(crate) fn reply_with(headers: &Headers, reply_with: Message) -> Verdict {
+    let mtu = match reply_with {
+        Message::TooBig(mtu) => {
             if mtu > 0xffff {
                 0xffff
             } else {
                 mtu
             }
         }
-        Answer::TimeExceeded => 0,
+        Message::TimeExceeded => 0,
     };
     let stage = if headers.family == family::V4 {
-        Stage::AnswerV4
+        Stage::GenerateV4
     } else {
-        Stage::AnswerV6
+        Stage::GenerateV6
     };
     Verdict::next(stage, headers.l3, mtu)
 }
 
 /// Why a packet is dropped when its sender is not told.
 #[inline(always)]
-fn silence(mtu: u32) -> Reason {
+fn unanswered_reason(mtu: u32) -> Reason {
     if mtu == 0 {
         Reason::HopLimit
     } else {
@@ -68,8 +68,8 @@ fn silence(mtu: u32) -> Reason {
 /// `mtu` 0: time exceeded.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
-    let silent = silence(mtu);
+pub(crate) extern "C" fn generate_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
+    let unanswered = unanswered_reason(mtu);
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
     let (Some(ip), Ok(link)) = (packet.view::<20>(l3), Addresses::read(ctx)) else {
@@ -79,8 +79,8 @@ pub(crate) extern "C" fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
     let is_later = ip.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
     let quote = u32::from(ip.be16(2)).min(MAX_QUOTE_V4);
     // Of a later fragment nobody is told (RFC 1122 §3.2.2).
-    if is_later || !can_be_told(&source, &dest, family::V4, link) || !may_send() {
-        return Verdict::of(silent).0;
+    if is_later || !may_answer(&source, &dest, family::V4, link) || !within_rate() {
+        return Verdict::of(unanswered).0;
     }
     let done = write_v4(ctx, l3, mtu, quote);
     let sent = if mtu == 0 {
@@ -88,27 +88,27 @@ pub(crate) extern "C" fn answer_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
     } else {
         Reason::FragmentationNeeded
     };
-    finish(done, sent, silent).0
+    finish(done, sent, unanswered).0
 }
 
 #[inline(always)]
-fn finish(done: Result<(), Reason>, sent: Reason, silent: Reason) -> Verdict {
+fn finish(done: Result<(), Reason>, sent: Reason, unanswered: Reason) -> Verdict {
     match done {
         Ok(()) => Verdict::sent(sent, xdp_action::XDP_TX),
-        Err(Reason::TooBig) => Verdict::of(silent),
+        Err(Reason::TooBig) => Verdict::of(unanswered),
         Err(reason) => Verdict::of(reason),
     }
 }
 
 /// Whether this CPU may send another message in this second.
 #[inline(always)]
-fn may_send() -> bool {
+fn within_rate() -> bool {
     budget::take(&ICMP_BUDGET, clock::now_s(), ICMP_RATE.load().into())
 }
 
 /// Cuts the packet to what is quoted, and makes `room` in front of it.
 #[inline(always)]
-fn cut(ctx: *mut xdp_md, l3: usize, quote: u32, room: usize) -> Result<(), Reason> {
+fn truncate_to_quote(ctx: *mut xdp_md, l3: usize, quote: u32, room: usize) -> Result<(), Reason> {
     let surplus = Packet::of(ctx).len() as i32 - (l3 as u32 + quote) as i32;
     if surplus < 0 {
         return Err(Reason::TooBig);
@@ -130,7 +130,7 @@ fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     let (sender, vip) = (ip.get::<u32>(12), ip.get::<u32>(16));
     let link = Addresses::read(ctx)?.swapped();
     let tags = ethernet::tags(ctx, l3);
-    cut(ctx, l3, quote, 20 + LEN)?;
+    truncate_to_quote(ctx, l3, quote, 20 + LEN)?;
 
     let packet = Packet::of(ctx);
     ethernet::write(ctx, l3, link, tags, ether::IPV4)?;
@@ -138,7 +138,7 @@ fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     let room = quote + LEN as u32;
     let length_be = (20 + room as u16).to_be();
     let first = 0x45 | u32::from(length_be) << 16;
-    let third = u32::from(HOPS) | u32::from(proto::ICMP) << 8;
+    let third = u32::from(TTL) | u32::from(proto::ICMP) << 8;
     let sum = u64::from(first) + u64::from(third) + u64::from(vip) + u64::from(sender);
     ip.set(0, first);
     ip.set(4, 0_u32);
@@ -156,8 +156,8 @@ fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
 /// `mtu` 0: time exceeded.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
-    let silent = silence(mtu);
+pub(crate) extern "C" fn generate_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
+    let unanswered = unanswered_reason(mtu);
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
     let (Some(ip), Ok(link)) = (packet.view::<40>(l3), Addresses::read(ctx)) else {
@@ -166,8 +166,8 @@ pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
     let source = [ip.get::<u64>(8), ip.get::<u64>(16)];
     let dest = [ip.get::<u64>(24), ip.get::<u64>(32)];
     let quote = (u32::from(ip.be16(4)) + 40).min(MAX_QUOTE_V6);
-    if !can_be_told(&source, &dest, family::V6, link) || !may_send() {
-        return Verdict::of(silent).0;
+    if !may_answer(&source, &dest, family::V6, link) || !within_rate() {
+        return Verdict::of(unanswered).0;
     }
     let done = write_v6(ctx, l3, mtu, quote);
     let sent = if mtu == 0 {
@@ -175,7 +175,7 @@ pub(crate) extern "C" fn answer_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
     } else {
         Reason::PacketTooBig
     };
-    finish(done, sent, silent).0
+    finish(done, sent, unanswered).0
 }
 
 #[inline(always)]
@@ -186,7 +186,7 @@ fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     let vip = [ip.get::<u64>(24), ip.get::<u64>(32)];
     let link = Addresses::read(ctx)?.swapped();
     let tags = ethernet::tags(ctx, l3);
-    cut(ctx, l3, quote, 40 + LEN)?;
+    truncate_to_quote(ctx, l3, quote, 40 + LEN)?;
 
     let packet = Packet::of(ctx);
     ethernet::write(ctx, l3, link, tags, ether::IPV6)?;
@@ -196,7 +196,7 @@ fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     ip.set(0, (6_u32 << 28).to_be());
     ip.set(
         4,
-        u32::from(length_be) | u32::from(proto::ICMPV6) << 16 | u32::from(HOPS) << 24,
+        u32::from(length_be) | u32::from(proto::ICMPV6) << 16 | u32::from(TTL) << 24,
     );
     ip.set(8, vip[0]);
     ip.set(16, vip[1]);
@@ -230,6 +230,6 @@ fn finish_icmp(ctx: *mut xdp_md, l4: usize, room: u32, pseudo: u64) -> Result<()
 /// Whether a sender can be told anything: one host other than ourselves, that meant this node alone
 /// (RFC 1122 §3.2.2, RFC 4443 §2.4). Else a forged packet would make us speak to many.
 #[inline(always)]
-pub(super) fn can_be_told(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
-    is_from_a_host(source, dest, ip) && !link.is_to_group()
+pub(super) fn may_answer(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
+    is_valid_source(source, dest, ip) && !link.is_multicast()
 }

@@ -7,7 +7,7 @@ pub(crate) mod generate;
 pub(crate) mod receive;
 
 /// Hop count of answers.
-const HOPS: u8 = 64;
+const TTL: u8 = 64;
 /// Length of an ICMP header.
 const LEN: usize = 8;
 

@@ -22,7 +22,7 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    conclude(&scratch.headers, receive(ctx, &scratch.headers)).0
+    icmp_verdict(&scratch.headers, receive(ctx, &scratch.headers)).0
 }
 
 /// Whether a packet's destination is a NAT source.
@@ -34,7 +34,7 @@ pub(super) fn is_to_nat_source(headers: &Headers) -> bool {
 
 /// The verdict of a stage that may have given up on a packet to one of our addresses.
 #[inline(always)]
-pub(super) fn conclude(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
+pub(super) fn icmp_verdict(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
     match result {
         Ok(verdict) => verdict,
         Err(reason) => Verdict::refused(reason, is_to_nat_source(headers)),
@@ -68,17 +68,17 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     } else {
         v6::is_error(kind)
     };
-    if is_error && ethernet::is_to_group(ctx) {
+    if is_error && ethernet::is_multicast(ctx) {
         return Err(Reason::LinkGroup);
     }
-    if is_error && !headers.is_from_a_host() {
+    if is_error && !headers.has_valid_source() {
         return Err(Reason::MartianSource);
     }
     if is_v4 && is_error {
         return Ok(Verdict::next(Stage::ErrorV4, 0, 0));
     }
     if is_error {
-        return about_v6(ctx, headers);
+        return find_quoted_v6(ctx, headers);
     }
     Err(Reason::IcmpOther)
 }
@@ -86,7 +86,7 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
 /// Finds the transport header of the packet that an ICMPv6 error quotes, behind extension headers as anywhere else. Here, and
 /// not in the stage that is next, because both together would need too much stack.
 #[inline(always)]
-fn about_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
+fn find_quoted_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let at = headers.l4() + LEN;
     let quoted = Packet::of(ctx).view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
     if quoted.get::<u8>(0) >> 4 != 6 {

@@ -20,11 +20,11 @@ use crate::{
     counters::count_sent,
     ethernet::{self, Addresses},
     headers::Headers,
-    ip::pass_hop,
-    log::settle,
+    ip::decrement_ttl,
+    log::into_verdict,
     maps,
     packet::Packet,
-    route::way,
+    route::route_to,
     scratch::{Scratch, scratch},
     trace,
     verdict::Verdict,
@@ -41,11 +41,11 @@ pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
     };
     let Scratch {
         headers,
-        turned,
+        reversed,
         key,
         session,
     } = scratch;
-    settle(try_forward(ctx, headers, turned, key, &mut session.request)).0
+    into_verdict(try_forward(ctx, headers, reversed, key, &mut session.request)).0
 }
 
 #[inline(always)]
@@ -72,13 +72,13 @@ fn try_forward(
         rewrite(packet, outer, quoted, flow)?;
         send_back(ctx, flow)?
     } else {
-        let way = way(maps::tables(), flow.member, flow.vip)?;
-        if !way.fits(outer.length)? {
+        let route = route_to(maps::tables(), flow.member, flow.vip)?;
+        if !route.fits(outer.length)? {
             return Err(Reason::TooBig);
         }
         rewrite(packet, outer, quoted, flow)?;
-        Addresses::new(way.next_hop, way.egress).write(ctx)?;
-        ethernet::leave_by(ctx, way.egress.ifindex)?
+        Addresses::new(route.next_hop, route.egress).write(ctx)?;
+        ethernet::transmit(ctx, route.egress.ifindex)?
     };
     let reason = Reason::IcmpErrorForwarded;
     count_sent(reason, flow.member, |counters| {
@@ -158,5 +158,5 @@ fn rewrite(
         2,
         checksum::update(icmp.get(2), u64::from(checksum::fold(delta))),
     );
-    pass_hop(packet, l3, outer.family)
+    decrement_ttl(packet, l3, outer.family)
 }

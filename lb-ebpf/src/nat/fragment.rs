@@ -12,15 +12,15 @@ use crate::{
     headers::Headers,
     maps::tables,
     packet::Packet,
-    route::way,
+    route::route_to,
     select::Marks,
-    transmit::count_packet,
+    transmit::count_forwarded,
     verdict::Verdict,
 };
 
 /// A later fragment of a session's datagram. `flow` is a place in the scratch.
 #[inline(always)]
-pub(crate) fn follow_session(
+pub(crate) fn forward_fragment(
     ctx: *mut xdp_md,
     headers: &Headers,
     key: &NatKey,
@@ -35,14 +35,14 @@ pub(crate) fn follow_session(
         return send_reply(ctx, flow, bytes);
     }
     let tables = tables();
-    let way = way(tables, flow.member, flow.vip)?;
-    if !way.fits(headers.length)? {
+    let route = route_to(tables, flow.member, flow.vip)?;
+    if !route.fits(headers.length)? {
         // Of a later fragment nobody is told (RFC 1122 §3.2.2).
         return Err(Reason::TooBig);
     }
     rewrite::addresses(packet, headers, flow)?;
-    Addresses::new(way.next_hop, way.egress).write(ctx)?;
-    let action = ethernet::leave_by(ctx, way.egress.ifindex)?;
-    count_packet(flow.member, Marks::none(), 0, bytes);
+    Addresses::new(route.next_hop, route.egress).write(ctx)?;
+    let action = ethernet::transmit(ctx, route.egress.ifindex)?;
+    count_forwarded(flow.member, Marks::none(), 0, bytes);
     Ok(Verdict::counted(Reason::Forwarded, action))
 }

@@ -6,11 +6,11 @@ use lb_common::nat::{NatKey, REPLY};
 
 use crate::headers::Headers;
 
-mod begin;
+mod create;
 mod entries;
 pub(crate) mod error;
 pub(crate) mod fragment;
-mod keep;
+mod refresh;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod rewrite;

@@ -13,7 +13,7 @@ use crate::{
     ethernet::{self, Addresses},
     fragments,
     headers::Headers,
-    log::settle,
+    log::into_verdict,
     packet::Packet,
     scratch::scratch,
     trace,
@@ -28,16 +28,16 @@ pub(crate) extern "C" fn nat_reply(ctx: *mut xdp_md, source: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    settle(try_reply(ctx, &scratch.headers, source as u16)).0
+    into_verdict(try_reply(ctx, &scratch.headers, source as u16)).0
 }
 
 #[inline(always)]
 fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict, Reason> {
     let key = reply_key(headers, source);
-    if let Some(flow) = session::answered(headers, &key)? {
+    if let Some(flow) = session::match_reply(headers, &key)? {
         return reply(ctx, headers, &key, &flow);
     }
-    let flow = session::answered_first(headers, &key)?;
+    let flow = session::match_embryonic_reply(headers, &key)?;
     reply(ctx, headers, &key, flow)
 }
 
@@ -64,7 +64,7 @@ fn reply(
 #[inline(always)]
 pub(super) fn send_back(ctx: *mut xdp_md, flow: &NatFlow) -> Result<u32, Reason> {
     Addresses::from_words(flow.link).write(ctx)?;
-    ethernet::leave_by(ctx, flow.ifindex)
+    ethernet::transmit(ctx, flow.ifindex)
 }
 
 /// The same for a packet of a backend, which is counted.

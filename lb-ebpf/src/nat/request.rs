@@ -4,23 +4,23 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
 use super::{
-    begin, keep, request_key, rewrite,
-    session::{self, Belongs},
+    create, refresh, request_key, rewrite,
+    session::{self, RequestMatch},
 };
 use crate::{
     ethernet::{self, Addresses},
     fragments,
     headers::Headers,
     icmp::generate,
-    log::settle,
+    log::into_verdict,
     maps::{Tables, tables},
     packet::Packet,
-    route::way,
+    route::route_to,
     samples,
     scratch::{Scratch, Session, scratch},
     select::Marks,
     trace,
-    transmit::count_packet,
+    transmit::count_forwarded,
     verdict::{Stage, Verdict},
 };
 
@@ -35,13 +35,13 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let tables = tables();
     let vip = tables.vip(vip_index as u16);
     let headers = &scratch.headers;
-    let noted = samples::is_sampled(vip, headers.flow_hash(vip));
+    let saved = samples::is_sampled(vip, headers.flow_hash(vip));
     let key = request_key(headers, vip_index as u16);
-    if !noted
+    if !saved
         && !headers.first_fragment
-        && let Some(flow) = session::established(ctx, tables, headers, &key)
+        && let Some(flow) = session::find_established(ctx, tables, headers, &key)
     {
-        return settle(send(ctx, tables, headers, &flow, vip_index as u16, false)).0;
+        return into_verdict(send(ctx, tables, headers, &flow, vip_index as u16, false)).0;
     }
     Verdict::next(Stage::NatSession, 0, vip_index).0
 }
@@ -58,10 +58,10 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
         headers, session, ..
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
-    let stage = match session::of_request(ctx, tables, headers, session) {
-        Belongs::Nothing => Stage::NatBegin,
-        Belongs::Session => Stage::NatSend,
-        Belongs::Due => Stage::NatKeep,
+    let stage = match session::match_request(ctx, tables, headers, session) {
+        RequestMatch::NoSession => Stage::NatCreate,
+        RequestMatch::Current => Stage::NatSend,
+        RequestMatch::RefreshDue => Stage::NatRefresh,
     };
     session.new = false;
     Verdict::next(stage, 0, vip_index).0
@@ -70,7 +70,7 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
 /// Begins a session with a client's packet. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+pub(crate) extern "C" fn nat_create(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
@@ -80,20 +80,20 @@ pub(crate) extern "C" fn nat_begin(ctx: *mut xdp_md, vip_index: u32) -> u32 {
         headers, session, ..
     } = scratch;
     session.new = true;
-    let begun = begin::begin(ctx, tables, headers, vip, vip_index as u16, session);
-    settle(begun.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
+    let created = create::create(ctx, tables, headers, vip, vip_index as u16, session);
+    into_verdict(created.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
 }
 
 /// Confirms the session of a client's packet, or keeps its entries. The headers and the session are in
 /// the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn nat_keep(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+pub(crate) extern "C" fn nat_refresh(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     if let Some(scratch) = scratch() {
         let Scratch {
             headers, session, ..
         } = scratch;
-        keep::keep(ctx, headers, session);
+        refresh::refresh(ctx, headers, session);
     }
     Verdict::next(Stage::NatSend, 0, vip_index).0
 }
@@ -109,7 +109,7 @@ pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Scratch {
         headers, session, ..
     } = scratch;
-    settle(try_send(ctx, tables, headers, session, vip_index as u16)).0
+    into_verdict(try_send(ctx, tables, headers, session, vip_index as u16)).0
 }
 
 #[inline(always)]
@@ -150,18 +150,18 @@ fn send(
 ) -> Result<Verdict, Reason> {
     trace::vip(vip_index);
     trace::member(flow.member, decision::SESSION);
-    let way = way(tables, flow.member, vip_index)?;
-    if !way.fits(headers.length)? {
-        return Ok(generate::answer(
+    let route = route_to(tables, flow.member, vip_index)?;
+    if !route.fits(headers.length)? {
+        return Ok(generate::reply_with(
             headers,
-            generate::Answer::TooBig(way.egress.mtu),
+            generate::Message::TooBig(route.egress.mtu),
         ));
     }
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     rewrite::packet(packet, headers, flow)?;
-    Addresses::new(way.next_hop, way.egress).write(ctx)?;
-    let action = ethernet::leave_by(ctx, way.egress.ifindex)?;
-    count_packet(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);
+    Addresses::new(route.next_hop, route.egress).write(ctx)?;
+    let action = ethernet::transmit(ctx, route.egress.ifindex)?;
+    count_forwarded(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);
     Ok(Verdict::counted(Reason::Forwarded, action))
 }

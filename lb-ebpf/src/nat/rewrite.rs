@@ -4,7 +4,7 @@ use lb_common::{Address, checksum, family, nat::NatFlow, proto, reason::Reason};
 
 use crate::{
     headers::Headers,
-    ip::pass_hop,
+    ip::decrement_ttl,
     packet::{Packet, View},
     transport::{TCP_LEN, UDP_LEN},
 };
@@ -72,7 +72,7 @@ pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Re
         let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
         write_v6(ip, 8, &flow.source, &flow.dest);
     }
-    pass_hop(packet, l3, headers.family)?;
+    decrement_ttl(packet, l3, headers.family)?;
     Ok(delta)
 }
 

@@ -14,15 +14,15 @@ use crate::{
     headers::{Headers, tcp},
     maps::{self, NAT_NEW, Tables},
     packet::ingress_ifindex,
-    route::serves,
+    route::is_serving,
     scratch::Session,
 };
 
 /// After this, in [`kept`] units (28 seconds), the client's packets keep the entry of the replies; less than
 /// what lets another session take its cell. When that was last done, and the way that the packets came
-/// then ([`way_in`]), is in `link` of the client's entry, which has no other use for it.
-const KEEP: u8 = 7;
-const _: () = assert!(4 * (KEEP as u16 + 1) < REPLACE_IDLE_S - TOUCH_S);
+/// then ([`ingress_hash`]), is in `link` of the client's entry, which has no other use for it.
+const REFRESH_AFTER: u8 = 7;
+const _: () = assert!(4 * (REFRESH_AFTER as u16 + 1) < REPLACE_IDLE_S - TOUCH_S);
 
 /// Seconds by which an entry may be younger than it says.
 const TOUCH_S: u16 = 4;
@@ -31,12 +31,12 @@ const TOUCH_S: u16 = 4;
 #[inline(always)]
 pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
     if key.scope & REPLY == 0 {
-        if let Some(cell) = table::find_request_rarely(key) {
+        if let Some(cell) = table::find_request_outlined(key) {
             // SAFETY: a cell that was just found.
             *flow = flow_of(maps::tables(), unsafe { &*cell });
             return Some(());
         }
-    } else if let Some(cell) = table::find_reply_rarely(key) {
+    } else if let Some(cell) = table::find_reply_outlined(key) {
         // SAFETY: a cell that was just found.
         *flow = unsafe { (*cell).flow() };
         return Some(());
@@ -58,7 +58,7 @@ fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
 
 /// The entry of an established session, for a client's packet that changes nothing in it but its age.
 #[inline(always)]
-pub(super) fn established(
+pub(super) fn find_established(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
@@ -67,7 +67,7 @@ pub(super) fn established(
     // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
     let session = unsafe { &mut *table::find_request(key)? };
     let now_s = clock::now_s() as u32;
-    if is_due(ctx, session.kept, session.way_or_port, now_s)
+    if is_refresh_due(ctx, session.kept, session.way_or_port, now_s)
         || headers.opens()
         || closing(headers) & !session.state() != 0
         || !is_current(tables, session.member(), session.generation)
@@ -80,11 +80,11 @@ pub(super) fn established(
 
 /// The entry of an established session, for a backend's packet.
 #[inline(always)]
-pub(super) fn answered(headers: &Headers, key: &NatKey) -> Result<Option<NatFlow>, Reason> {
+pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatFlow>, Reason> {
     let Some(cell) = table::find_reply(key) else {
         return Ok(None);
     };
-    if headers.hops <= 1 {
+    if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
     // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
@@ -99,9 +99,9 @@ pub(super) fn answered(headers: &Headers, key: &NatKey) -> Result<Option<NatFlow
 
 /// The entry of an embryonic session, for a backend's packet.
 #[inline(always)]
-pub(super) fn answered_first(headers: &Headers, key: &NatKey) -> Result<&'static NatFlow, Reason> {
+pub(super) fn match_embryonic_reply(headers: &Headers, key: &NatKey) -> Result<&'static NatFlow, Reason> {
     let flow = NAT_NEW.get_ptr_mut(key).ok_or(Reason::NatNoSession)?;
-    if headers.hops <= 1 {
+    if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
     // SAFETY: an entry that was just found; nothing is written to its table while it is used.
@@ -112,25 +112,25 @@ pub(super) fn answered_first(headers: &Headers, key: &NatKey) -> Result<&'static
 }
 
 /// What a client's packet belongs to.
-pub(super) enum Belongs {
+pub(super) enum RequestMatch {
     /// No session.
-    Nothing,
+    NoSession,
     /// A session, about which there is nothing to write down.
-    Session,
+    Current,
     /// A session that is to be confirmed, or whose entry of the replies is to be kept.
-    Due,
+    RefreshDue,
 }
 
 /// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
 /// session that is closed or whose member is gone.
 #[inline(always)]
-pub(super) fn of_request(
+pub(super) fn match_request(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
     session: &mut Session,
-) -> Belongs {
-    let cell = table::find_request_rarely(&session.request_key);
+) -> RequestMatch {
+    let cell = table::find_request_outlined(&session.request_key);
     session.embryonic = cell.is_none();
     let found = match cell {
         // SAFETY: a cell that was just found.
@@ -140,35 +140,35 @@ pub(super) fn of_request(
             // SAFETY: an entry that was just found.
             .map(|flow| unsafe { *flow }),
     };
-    session.over = false;
+    session.ended = false;
     // From here on a copy: what is written to the tables later could take the entry's place.
     let Some(flow) = found else {
-        return Belongs::Nothing;
+        return RequestMatch::NoSession;
     };
     session.request = flow;
     let NatFlow {
         member, generation, ..
     } = session.request;
     let current = is_current(tables, member, generation as u8);
-    if (headers.opens() || !current) && is_over(tables, headers, session, current) {
-        return Belongs::Nothing;
+    if (headers.opens() || !current) && has_ended(tables, headers, session, current) {
+        return RequestMatch::NoSession;
     }
     let flow = &mut session.request;
     let now_s = clock::now_s() as u32;
     let before = flow.state;
     flow.state |= closing(headers);
     flow.seen_s = now_s;
-    session.due =
-        is_due(ctx, flow.link[0] as u8, flow.link[1] as u16, now_s) || before != flow.state;
-    if session.due {
+    session.refresh_due =
+        is_refresh_due(ctx, flow.link[0] as u8, flow.link[1] as u16, now_s) || before != flow.state;
+    if session.refresh_due {
         flow.link[0] = u32::from(kept(now_s));
-        flow.link[1] = u32::from(way_in(ctx));
+        flow.link[1] = u32::from(ingress_hash(ctx));
     }
     write_back(session, cell);
-    if session.due || session.embryonic && !headers.opens() {
-        Belongs::Due
+    if session.refresh_due || session.embryonic && !headers.opens() {
+        RequestMatch::RefreshDue
     } else {
-        Belongs::Session
+        RequestMatch::Current
     }
 }
 
@@ -211,23 +211,23 @@ fn closing(headers: &Headers) -> u32 {
 /// Whether a client's packet is to keep the entry of the replies: it was not for some time, or the packets
 /// come another way since.
 #[inline(always)]
-fn is_due(ctx: *mut xdp_md, kept_last: u8, way: u16, now_s: u32) -> bool {
-    kept(now_s).wrapping_sub(kept_last) >= KEEP || way != way_in(ctx)
+fn is_refresh_due(ctx: *mut xdp_md, kept_last: u8, way: u16, now_s: u32) -> bool {
+    kept(now_s).wrapping_sub(kept_last) >= REFRESH_AFTER || way != ingress_hash(ctx)
 }
 
 /// A hash of the way that a packet came: both link addresses and the interface.
 #[inline(always)]
-fn way_in(ctx: *mut xdp_md) -> u16 {
+fn ingress_hash(ctx: *mut xdp_md) -> u16 {
     let [low, middle, high] = Addresses::read(ctx).map_or([0; 3], Addresses::words);
     // Multiplied, so that what two addresses have in common does not cancel out.
     let sum = u64::from(low) | u64::from(middle) << 32;
-    let sum = sum.wrapping_mul(WAY_FACTOR) ^ u64::from(high);
-    let sum = (sum ^ u64::from(ingress_ifindex(ctx)) << 32).wrapping_mul(WAY_FACTOR);
+    let sum = sum.wrapping_mul(HASH_FACTOR) ^ u64::from(high);
+    let sum = (sum ^ u64::from(ingress_ifindex(ctx)) << 32).wrapping_mul(HASH_FACTOR);
     (sum >> 48) as u16
 }
 
 /// An odd number without a pattern.
-const WAY_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether the session's member still is who it was.
 #[inline(always)]
@@ -241,21 +241,21 @@ fn is_current(tables: Tables, member: u16, generation: u8) -> bool {
 /// the client or reset by the backend, or its member gone. Then it is noted whether the old session still
 /// has its port.
 #[inline(always)]
-fn is_over(tables: Tables, headers: &Headers, session: &mut Session, current: bool) -> bool {
+fn has_ended(tables: Tables, headers: &Headers, session: &mut Session, current: bool) -> bool {
     write_reply_key(headers, session);
-    session.over_key = session.reply_key;
-    let replied = look_up(&session.over_key, &mut session.reply).is_some();
+    session.ended_key = session.reply_key;
+    let replied = look_up(&session.ended_key, &mut session.reply).is_some();
     let Session { request, reply, .. } = session;
-    let is_over = !current
+    let has_ended = !current
         || request.state & (state::RST | state::FIN) != 0
-        || !serves(tables, request.member)
+        || !is_serving(tables, request.member)
         || replied && reply.state & state::RST != 0;
     // If its entry has expired, the port may be another client's by now.
-    session.over = is_over
+    session.ended = has_ended
         && replied
         && session.reply.dest == headers.source
         && session.reply.dest_be == headers.source_be;
-    is_over
+    has_ended
 }
 
 /// Keeps the age of an entry, to within a few seconds: what is written must be taken from the memory and

@@ -34,14 +34,14 @@ pub(super) fn find_reply(key: &NatKey) -> Option<*mut NatReply> {
 
 /// [`find_request`], for what is rare: the search is a function that the verifier checks once.
 #[inline(always)]
-pub(super) fn find_request_rarely(key: &NatKey) -> Option<*mut NatRecord> {
+pub(super) fn find_request_outlined(key: &NatKey) -> Option<*mut NatRecord> {
     let [high, low] = key.address;
     at_place::<false>(black_box(place_of_request(high, low, key.last_word())))
 }
 
 /// [`find_reply`], likewise.
 #[inline(always)]
-pub(super) fn find_reply_rarely(key: &NatKey) -> Option<*mut NatReply> {
+pub(super) fn find_reply_outlined(key: &NatKey) -> Option<*mut NatReply> {
     let [high, low] = key.address;
     let place = black_box(place_of_reply(high, low, key.last_word()));
     at_place::<true>(place).map(<*mut NatRecord>::cast)
@@ -66,15 +66,15 @@ extern "C" fn place_of_reply(high: u64, low: u64, last_word: u64) -> u32 {
 fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
     let hash = key.hash();
     let search = Search::new::<REPLIES>(key);
-    for half in halves(hash) {
-        let index = index_of(half);
+    for half in bucket_words(hash) {
+        let index = bucket_index(half);
         let Some(bucket) = bucket::<REPLIES>(index) else {
             return 0;
         };
         let mut step = black_box(0);
         while step < WAYS {
             let way = way(hash, step);
-            if search.meets::<REPLIES>(cell::<REPLIES>(bucket, way)) {
+            if search.matches::<REPLIES>(cell::<REPLIES>(bucket, way)) {
                 return index * WAYS as u32 + way as u32 + 1;
             }
             step += 1;
@@ -98,11 +98,11 @@ fn at_place<const REPLIES: bool>(place: u32) -> Option<*mut NatRecord> {
 fn find<const REPLIES: bool>(key: &NatKey) -> Option<*mut NatRecord> {
     let hash = key.hash();
     let search = Search::new::<REPLIES>(key);
-    for half in halves(hash) {
-        let bucket = bucket::<REPLIES>(index_of(half))?;
+    for half in bucket_words(hash) {
+        let bucket = bucket::<REPLIES>(bucket_index(half))?;
         for step in 0..WAYS {
             let cell = cell::<REPLIES>(bucket, way(hash, step));
-            if search.meets::<REPLIES>(cell) {
+            if search.matches::<REPLIES>(cell) {
                 return Some(cell);
             }
         }
@@ -134,7 +134,7 @@ impl<'a> Search<'a> {
 
     /// Whether a cell is it.
     #[inline(always)]
-    fn meets<const REPLIES: bool>(&self, cell: *mut NatRecord) -> bool {
+    fn matches<const REPLIES: bool>(&self, cell: *mut NatRecord) -> bool {
         if !self.pattern.matches(name(cell)) {
             return false;
         }
@@ -155,7 +155,7 @@ impl<'a> Search<'a> {
 #[inline(always)]
 pub(super) fn remove_request(key: &NatKey) {
     for _ in 0..2 {
-        if let Some(cell) = find_request_rarely(key) {
+        if let Some(cell) = find_request_outlined(key) {
             free(cell, clock::now_s() as u32);
         }
     }
@@ -165,7 +165,7 @@ pub(super) fn remove_request(key: &NatKey) {
 #[inline(always)]
 pub(super) fn remove_reply(key: &NatKey) {
     for _ in 0..2 {
-        if let Some(cell) = find_reply_rarely(key) {
+        if let Some(cell) = find_reply_outlined(key) {
             free(cell.cast(), clock::now_s() as u32);
         }
     }
@@ -175,20 +175,20 @@ pub(super) fn remove_reply(key: &NatKey) {
 ///
 /// When there is no room, a session that has been silent for long makes some, which can be used later.
 #[inline(always)]
-pub(super) fn enter_request(session: &Session) -> bool {
-    find_request_rarely(&session.request_key).is_some() || black_box(enter_session(0)) != 0
+pub(super) fn insert_request(session: &Session) -> bool {
+    find_request_outlined(&session.request_key).is_some() || black_box(insert_session(0)) != 0
 }
 
 /// Enters the reply of the session in the scratch, likewise.
 #[inline(always)]
-pub(super) fn enter_reply(session: &Session) -> bool {
-    find_reply_rarely(&session.reply_key).is_some() || black_box(enter_session(1)) != 0
+pub(super) fn insert_reply(session: &Session) -> bool {
+    find_reply_outlined(&session.reply_key).is_some() || black_box(insert_session(1)) != 0
 }
 
 /// Enters the request (0) or the reply (1) of the session in the scratch; 1: it is there.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enter_session(is_reply: u32) -> u32 {
+extern "C" fn insert_session(is_reply: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let Session {
         request_key,
@@ -197,24 +197,24 @@ extern "C" fn enter_session(is_reply: u32) -> u32 {
         reply,
         ..
     } = &scratch.session;
-    let entered = if is_reply == 0 {
-        enter::<false>(request_key, request)
+    let inserted = if is_reply == 0 {
+        insert::<false>(request_key, request)
     } else {
-        enter::<true>(reply_key, reply)
+        insert::<true>(reply_key, reply)
     };
-    u32::from(entered)
+    u32::from(inserted)
 }
 
 #[inline(always)]
-fn enter<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
+fn insert<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
     let hash = key.hash();
     let now_s = clock::now_s() as u32;
-    let [first, second] = halves(hash).map(index_of);
-    let (room, other) = (
-        room::<REPLIES>(first, now_s),
-        room::<REPLIES>(second, now_s),
+    let [first, second] = bucket_words(hash).map(bucket_index);
+    let (free_cells, other) = (
+        free_cells::<REPLIES>(first, now_s),
+        free_cells::<REPLIES>(second, now_s),
     );
-    let order = if room > ROOM || room >= other {
+    let order = if free_cells > ROOM || free_cells >= other {
         [first, second]
     } else {
         [second, first]
@@ -226,32 +226,32 @@ fn enter<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
         if !lock::<REPLIES>(index) {
             return false;
         }
-        let entered = put::<REPLIES>(bucket, hash, key, flow, now_s);
+        let inserted = write_free_cell::<REPLIES>(bucket, hash, key, flow, now_s);
         unlock::<REPLIES>(index);
-        if entered {
+        if inserted {
             return true;
         }
     }
     if let Some(bucket) = bucket::<REPLIES>(first) {
-        make_room::<REPLIES>(bucket, now_s);
+        evict_idle::<REPLIES>(bucket, now_s);
     }
     false
 }
 
 /// What chooses the first and the second bucket.
 #[inline(always)]
-const fn halves(hash: u64) -> [u32; 2] {
+const fn bucket_words(hash: u64) -> [u32; 2] {
     [(hash >> 32) as u32, hash as u32]
 }
 
 #[inline(always)]
-fn index_of(half: u32) -> u32 {
+fn bucket_index(half: u32) -> u32 {
     bucket_of(half, NAT_BUCKETS.load())
 }
 
 /// How many cells of a bucket can be given away.
 #[inline(always)]
-fn room<const REPLIES: bool>(index: u32, now_s: u32) -> u32 {
+fn free_cells<const REPLIES: bool>(index: u32, now_s: u32) -> u32 {
     let Some(bucket) = bucket::<REPLIES>(index) else {
         return 0;
     };
@@ -286,7 +286,7 @@ fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
 /// Two CPUs that have a packet of the same session at once may both enter it: then the second cell is of no
 /// use, and expires.
 #[inline(always)]
-fn put<const REPLIES: bool>(
+fn write_free_cell<const REPLIES: bool>(
     bucket: *mut u8,
     hash: u64,
     key: &NatKey,
@@ -354,7 +354,7 @@ fn free(cell: *mut NatRecord, now_s: u32) {
 
 /// Frees the cell that has been silent longest, if that is long.
 #[inline(always)]
-fn make_room<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
+fn evict_idle<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
     let (mut longest_s, mut longest) = (REPLACE_IDLE_S, None);
     for way in 0..WAYS {
         let cell = cell::<REPLIES>(bucket, way);

@@ -4,7 +4,7 @@ use lb_common::{Address, family, probe::ProbeFlow, proto};
 
 use crate::{
     count,
-    frame::{Field, Frame, L3, Refused, V4, V6},
+    frame::{Field, Frame, L3, HelperError, V4, V6},
     ingress::backend_of,
     out::source,
 };
@@ -27,7 +27,7 @@ pub(crate) fn receive(frame: Frame, family: u8) {
     };
     count(|counters| match changed {
         Ok(()) => counters.errors += 1,
-        Err(Refused) => counters.failed += 1,
+        Err(HelperError) => counters.failed += 1,
     });
 }
 
@@ -80,7 +80,7 @@ fn find(frame: Frame, family: u8) -> Option<(ProbeFlow, Address)> {
 
 /// The sum over the message stays as it is: inside, the header's checksum makes up for the address.
 #[inline(always)]
-fn change_v4(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), Refused> {
+fn change_v4(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), HelperError> {
     let field = inner_destination(family::V4);
     frame.replace_in_header(inner(family::V4), field, &flow.vip, backend)?;
     let source = source(family::V4);
@@ -91,7 +91,7 @@ fn change_v4(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), Re
 }
 
 #[inline(always)]
-fn change_v6(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), Refused> {
+fn change_v6(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), HelperError> {
     frame.replace_in_payload(SUM_V6, &flow.vip, backend)?;
     let field = inner_destination(family::V6);
     frame.replace_in_header(inner(family::V6), field, &flow.vip, backend)?;

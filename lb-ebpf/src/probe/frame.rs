@@ -24,7 +24,7 @@ const IS_IPV6: u64 = 1 << 7;
 pub(crate) struct Frame(pub(crate) *mut __sk_buff);
 
 /// The helper refused.
-pub(crate) struct Refused;
+pub(crate) struct HelperError;
 
 /// An address inside a frame.
 #[derive(Clone, Copy)]
@@ -70,7 +70,7 @@ impl Frame {
 
     /// Writes `T` as it is in memory. Checksums are not changed.
     #[inline(always)]
-    pub(crate) fn store<T: Copy>(self, at: u32, value: &T) -> Result<(), Refused> {
+    pub(crate) fn store<T: Copy>(self, at: u32, value: &T) -> Result<(), HelperError> {
         let from = core::ptr::from_ref(value).cast();
         // SAFETY: the helper reads the bytes of `value`.
         done(unsafe { generated::bpf_skb_store_bytes(self.0, at, from, size_of::<T>() as u32, 0) })
@@ -88,7 +88,7 @@ impl Frame {
 
     /// Writes an address, without any checksum.
     #[inline(always)]
-    fn set_address(self, field: Field, new: &Address) -> Result<(), Refused> {
+    fn set_address(self, field: Field, new: &Address) -> Result<(), HelperError> {
         if field.family == family::V4 {
             self.store(field.at, &(new[0] as u32))
         } else {
@@ -104,7 +104,7 @@ impl Frame {
         field: Field,
         old: &Address,
         new: &Address,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), HelperError> {
         if field.family == family::V4 {
             let (old, new) = (u64::from(old[0] as u32), u64::from(new[0] as u32));
             // SAFETY: a helper call on the program's own context.
@@ -121,7 +121,7 @@ impl Frame {
         sum: Sum,
         old: &Address,
         new: &Address,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), HelperError> {
         let zero = if sum.is_udp { ZERO_IS_NONE } else { 0 };
         let flags = PSEUDO_HEADER | zero;
         let delta = u64::from(delta(old, new));
@@ -138,12 +138,12 @@ impl Frame {
         sum_at: u32,
         old: &Address,
         new: &Address,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), HelperError> {
         self.replace_by(sum_at, u64::from(delta(old, new)), 0)
     }
 
     #[inline(always)]
-    fn replace_by(self, at: u32, delta: u64, flags: u64) -> Result<(), Refused> {
+    fn replace_by(self, at: u32, delta: u64, flags: u64) -> Result<(), HelperError> {
         // SAFETY: a helper call on the program's own context.
         done(unsafe { generated::bpf_l4_csum_replace(self.0, at, 0, delta, flags) })
     }
@@ -158,6 +158,6 @@ fn delta(old: &Address, new: &Address) -> u32 {
 }
 
 #[inline(always)]
-pub(crate) fn done(result: i64) -> Result<(), Refused> {
-    if result == 0 { Ok(()) } else { Err(Refused) }
+pub(crate) fn done(result: i64) -> Result<(), HelperError> {
+    if result == 0 { Ok(()) } else { Err(HelperError) }
 }

@@ -5,7 +5,7 @@ use lb_common::{Address, family, probe::ProbeFlow, proto};
 
 use crate::{
     PROBE_FLOWS, count, error,
-    frame::{Frame, L3, Refused, V4, V6},
+    frame::{Frame, L3, HelperError, V4, V6},
     out::{destination, source, transport_sum},
 };
 
@@ -47,7 +47,7 @@ fn answer(frame: Frame, family: u8, protocol: u8) {
         .and_then(|()| frame.replace_in_header(L3, source(family), &flow.vip, &backend));
     count(|counters| match changed {
         Ok(()) => counters.answers += 1,
-        Err(Refused) => counters.failed += 1,
+        Err(HelperError) => counters.failed += 1,
     });
 }
 

@@ -11,7 +11,7 @@ use lb_common::{
 
 use crate::{
     DROP, NEXT, PROBE_FLOWS, PROBE_PATHS, count,
-    frame::{Field, Frame, L3, Refused, Sum, V4, V6},
+    frame::{Field, Frame, L3, HelperError, Sum, V4, V6},
     outer,
     table::tables,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the kernel passes a valid context to the program.
     let Some(index) = mark::member(unsafe { (*skb).mark }) else {
-        forget(Frame(skb));
+        remove_stale_flow(Frame(skb));
         return NEXT;
     };
     let Some(path) = PROBE_PATHS.get(index) else {
@@ -42,10 +42,10 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     }
     // SAFETY: the controller writes the word in one step.
     let next_hop = unsafe { (&raw const member.next_hop).read_volatile() };
-    let way = NextHop::unpack(next_hop)
+    let route = NextHop::unpack(next_hop)
         .map(|hop| (hop, tables.egress(hop.egress)))
         .filter(|(_, egress)| egress.ifindex != 0);
-    let Some((hop, egress)) = way else {
+    let Some((hop, egress)) = route else {
         count(|counters| counters.no_next_hop += 1);
         return DROP;
     };
@@ -54,7 +54,7 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
             count(|counters| counters.sent += 1);
             verdict
         }
-        Err(Refused) => {
+        Err(HelperError) => {
             count(|counters| counters.failed += 1);
             DROP
         }
@@ -64,7 +64,7 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
 /// A connection of the host itself to a VIP may get the port of a check that is over: its answers are to
 /// stay as they are.
 #[inline(always)]
-fn forget(frame: Frame) {
+fn remove_stale_flow(frame: Frame) {
     let Some(flow) = read_flow(frame) else {
         return;
     };
@@ -110,7 +110,7 @@ fn redirect(
     member: &Member,
     hop: NextHop,
     egress: &Egress,
-) -> Result<i32, Refused> {
+) -> Result<i32, HelperError> {
     let backend = flow.vip;
     let through_vip = ProbeFlow {
         vip: path.vip,
@@ -118,10 +118,10 @@ fn redirect(
     };
     PROBE_FLOWS
         .insert(through_vip, ProbedBackend { address: backend }, 0)
-        .map_err(|_| Refused)?;
+        .map_err(|_| HelperError)?;
     set_destination(frame, flow, &backend, &path.vip)?;
     if path.forward == u32::from(forward::IPIP) {
-        outer::put_in_front(frame, flow, member)?;
+        outer::push_outer_header(frame, flow, member)?;
     }
     frame.store(0, &hop.mac)?;
     frame.store(6, &egress.mac)?;
@@ -144,7 +144,7 @@ fn set_destination(
     flow: &ProbeFlow,
     old: &Address,
     new: &Address,
-) -> Result<(), Refused> {
+) -> Result<(), HelperError> {
     let sum = transport_sum(flow.family, flow.protocol);
     frame.replace_in_pseudo_header(flow.family, sum, old, new)?;
     frame.replace_in_header(L3, destination(flow.family), old, new)

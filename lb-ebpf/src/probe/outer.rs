@@ -5,10 +5,10 @@
 use aya_ebpf::helpers::generated;
 use lb_common::{checksum, family, member::Member, probe::ProbeFlow, proto};
 
-use crate::frame::{Frame, L3, Refused, V4, V6, done};
+use crate::frame::{Frame, L3, HelperError, V4, V6, done};
 
 /// Hop count of the outer header.
-const HOPS: u8 = 64;
+const TTL: u8 = 64;
 /// "Don't fragment" as the bytes of the header have it.
 const DONT_FRAGMENT: u32 = 0x0040 << 16;
 
@@ -19,23 +19,23 @@ const ENCAPSULATES_V6: u64 = 1 << 2;
 
 /// Puts the outer header to the member in front of the packet of `flow`.
 #[inline(always)]
-pub(crate) fn put_in_front(frame: Frame, flow: &ProbeFlow, member: &Member) -> Result<(), Refused> {
+pub(crate) fn push_outer_header(frame: Frame, flow: &ProbeFlow, member: &Member) -> Result<(), HelperError> {
     // As with the balancer's, the source varies with the flow inside of the configured prefix.
     let spread = u32::from(flow.node_port_be).wrapping_mul(0x9e37_79b1);
     let varied = spread & member.vary_mask;
     if flow.family == family::V4 {
-        let length = u16::from_be(frame.load(L3 + 2).ok_or(Refused)?);
+        let length = u16::from_be(frame.load(L3 + 2).ok_or(HelperError)?);
         make_room(frame, V4, ENCAPSULATES_V4)?;
         frame.store(L3, &header_v4(length, member, varied))
     } else {
-        let length = u16::from_be(frame.load(L3 + 4).ok_or(Refused)?);
+        let length = u16::from_be(frame.load(L3 + 4).ok_or(HelperError)?);
         make_room(frame, V6, ENCAPSULATES_V6)?;
         frame.store(L3, &header_v6(length, member, varied))
     }
 }
 
 #[inline(always)]
-fn make_room(frame: Frame, bytes: u32, flags: u64) -> Result<(), Refused> {
+fn make_room(frame: Frame, bytes: u32, flags: u64) -> Result<(), HelperError> {
     // SAFETY: a helper call on the program's own context.
     done(unsafe { generated::bpf_skb_adjust_room(frame.0, bytes as i32, BEHIND_LINK, flags) })
 }
@@ -44,22 +44,22 @@ fn make_room(frame: Frame, bytes: u32, flags: u64) -> Result<(), Refused> {
 fn header_v4(inner_length: u16, member: &Member, varied: u32) -> [u32; 5] {
     let length_be = inner_length.wrapping_add(V4 as u16).to_be();
     let first = 0x45 | u32::from(length_be) << 16;
-    let hops_and_protocol = u32::from(HOPS) | u32::from(proto::IPIP) << 8;
+    let ttl_and_protocol = u32::from(TTL) | u32::from(proto::IPIP) << 8;
     let source = member.source[0] as u32 | varied;
     let dest = member.address[0] as u32;
     let sum = u64::from(first)
         + u64::from(DONT_FRAGMENT)
-        + u64::from(hops_and_protocol)
+        + u64::from(ttl_and_protocol)
         + u64::from(source)
         + u64::from(dest);
-    let last = hops_and_protocol | u32::from(checksum::finish(sum)) << 16;
+    let last = ttl_and_protocol | u32::from(checksum::finish(sum)) << 16;
     [first, DONT_FRAGMENT, last, source, dest]
 }
 
 #[inline(always)]
 fn header_v6(inner_payload: u16, member: &Member, varied: u32) -> [u64; 5] {
     let length_be = inner_payload.wrapping_add(V6 as u16).to_be();
-    let second = u32::from(length_be) | u32::from(proto::IPV6) << 16 | u32::from(HOPS) << 24;
+    let second = u32::from(length_be) | u32::from(proto::IPV6) << 16 | u32::from(TTL) << 24;
     [
         u64::from((6_u32 << 28).to_be()) | u64::from(second) << 32,
         member.source[0],

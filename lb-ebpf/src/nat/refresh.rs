@@ -13,10 +13,10 @@ use crate::{
 
 /// Confirms the session if it is time to, or else keeps its entry of the replies if that is due.
 #[inline(always)]
-pub(super) fn keep(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
+pub(super) fn refresh(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     let confirmed = session.embryonic && !headers.opens() && confirm(ctx, headers, session);
-    if session.due && !confirmed {
-        keep_reply(ctx, headers, session);
+    if session.refresh_due && !confirmed {
+        refresh_reply(ctx, headers, session);
     }
 }
 
@@ -29,7 +29,7 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
     }
     session.request.state |= state::SEEN;
     write_reply(ctx, headers, session, state::SEEN);
-    if !table::enter_reply(session) || !table::enter_request(session) {
+    if !table::insert_reply(session) || !table::insert_request(session) {
         // It stays embryonic; the next packet tries again, and finds the entry that there is by then.
         return false;
     }
@@ -42,7 +42,7 @@ fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
 /// State of the entry of the replies, in whichever table: it is moved first.
 #[inline(always)]
 fn reply_state(session: &Session) -> u32 {
-    if let Some(cell) = table::find_reply_rarely(&session.reply_key) {
+    if let Some(cell) = table::find_reply_outlined(&session.reply_key) {
         // SAFETY: a cell that was just found.
         return unsafe { (*cell).session.state() };
     }
@@ -54,11 +54,11 @@ fn reply_state(session: &Session) -> u32 {
 
 /// Twice a minute, the client's packets keep the entry of the replies: its age, and the way back.
 #[inline(always)]
-fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
+fn refresh_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     write_reply_key(headers, session);
     // Not the FIN: the backend may go on sending, and the session is closed when it has sent its own.
     let closing = session.request.state & state::RST;
-    if keep_in_place(ctx, headers, session, closing) {
+    if refresh_in_place(ctx, headers, session, closing) {
         return;
     }
     write_reply(ctx, headers, session, closing);
@@ -66,17 +66,17 @@ fn keep_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     if session.embryonic {
         let _kept = NAT_NEW.insert(&session.reply_key, &session.reply, 0);
     } else {
-        table::enter_reply(session);
+        table::insert_reply(session);
     }
 }
 
 /// Keeps the entry of the replies where it is, if it is there: an insert takes a new element, and several
 /// hundred nanoseconds.
 #[inline(always)]
-fn keep_in_place(ctx: *mut xdp_md, headers: &Headers, session: &Session, closing: u32) -> bool {
+fn refresh_in_place(ctx: *mut xdp_md, headers: &Headers, session: &Session, closing: u32) -> bool {
     let request = &session.request;
     let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
-    if let Some(cell) = table::find_reply_rarely(&session.reply_key) {
+    if let Some(cell) = table::find_reply_outlined(&session.reply_key) {
         // SAFETY: a cell that was just found.
         let reply = unsafe { &mut *cell };
         if reply.session.member() != request.member || reply.session.client != headers.source {

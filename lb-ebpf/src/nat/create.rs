@@ -16,7 +16,7 @@ use crate::{
     counters::count_vip,
     headers::Headers,
     maps::{NAT_NEW, Tables},
-    route::{none_serves, serves},
+    route::{no_member, is_serving},
     scratch::Session,
     select::slot,
     trace,
@@ -25,7 +25,7 @@ use crate::{
 /// Begins a session: chooses the member by the ring, and a port that no other session to the same
 /// backend has.
 #[inline(always)]
-pub(super) fn begin(
+pub(super) fn create(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
@@ -46,9 +46,9 @@ pub(super) fn begin(
     let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
     if slot.current() == NO_MEMBER {
-        return Err(none_serves(vip_index));
+        return Err(no_member(vip_index));
     }
-    if !serves(tables, slot.current()) {
+    if !is_serving(tables, slot.current()) {
         // Before a port is taken for a session that nobody answers.
         return Err(Reason::MemberDown);
     }
@@ -62,9 +62,9 @@ pub(super) fn begin(
     // the backend does not see the same connection again at once; but it goes back: a client that uses its port
     // again and again would else take one port of the node after the other, and a flow may have only a few.
     table::remove_request(&session.request_key);
-    if session.over {
-        table::remove_reply(&session.over_key);
-        let _gone = NAT_NEW.remove(&session.over_key);
+    if session.ended {
+        table::remove_reply(&session.ended_key);
+        let _gone = NAT_NEW.remove(&session.ended_key);
     }
     if NAT_NEW
         .insert(&session.request_key, &session.request, 0)
@@ -97,7 +97,7 @@ fn take_port(
         request.source_be = port_be;
         request.nat_port_be = port_be;
         write_reply_key(headers, session);
-        if table::find_reply_rarely(&session.reply_key).is_some() {
+        if table::find_reply_outlined(&session.reply_key).is_some() {
             continue;
         }
         write_reply(ctx, headers, session, 0);
@@ -105,7 +105,7 @@ fn take_port(
             .insert(&session.reply_key, &session.reply, u64::from(BPF_NOEXIST))
             .is_ok()
         {
-            if table::find_reply_rarely(&session.reply_key).is_none() {
+            if table::find_reply_outlined(&session.reply_key).is_none() {
                 return Ok(());
             }
             // Another CPU has moved a session with this port there since.
