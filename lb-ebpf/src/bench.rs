@@ -22,13 +22,17 @@ use lb_common::{
 
 #[expect(dead_code, reason = "the floors need little of it")]
 mod packet;
+#[expect(dead_code, reason = "the floors need little of it")]
+mod wire;
 
 use packet::{Packet, adjust_head};
+use wire::{ether, ethernet, ipv4, ipv6, tcp};
 
-const V4: usize = 20;
-const V6: usize = 40;
-const ETHERNET: usize = 14;
-const TCP: usize = 20;
+const V4: usize = ipv4::LEN;
+const V6: usize = ipv6::LEN;
+const TCP: usize = tcp::LEN;
+/// Offset of the IP header.
+const L3: usize = ethernet::LEN;
 
 /// What to make.
 #[btf_map]
@@ -71,41 +75,41 @@ fn make(ctx: *mut xdp_md) -> Option<()> {
 /// from the store to the load, which no packet of a driver suffers.
 #[inline(always)]
 fn make_v4(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
-    let frame = packet.view::<{ ETHERNET + V4 + TCP }>(0)?;
+    let frame = packet.view::<{ L3 + V4 + TCP }>(0)?;
     let (source, dest) = (flow.source_v4(), flow.dest_v4(plan));
     frame.set(0, plan.ethernet[0]);
     frame.set(8, plan.ethernet[1] as u32);
-    frame.set(12, (plan.ethernet[1] >> 32) as u16);
-    frame.set(14, plan.ip);
-    frame.set(22, third_word_v4(plan, source, dest));
-    frame.set(26, source);
-    frame.set(30, dest);
+    frame.set(ethernet::ETHER_TYPE, (plan.ethernet[1] >> 32) as u16);
+    frame.set(L3, plan.ip);
+    frame.set(L3 + ipv4::TTL, third_word_v4(plan, source, dest));
+    frame.set(L3 + ipv4::SOURCE, source);
+    frame.set(L3 + ipv4::DEST, dest);
     frame.set(
-        34,
+        L3 + V4,
         plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask,
     );
-    frame.set(42, plan.transport[1]);
-    frame.set(50, plan.transport[2] as u32);
+    frame.set(L3 + V4 + 8, plan.transport[1]);
+    frame.set(L3 + V4 + 16, plan.transport[2] as u32);
     Some(())
 }
 
 #[inline(always)]
 fn make_v6(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
-    let frame = packet.view::<{ ETHERNET + V6 + TCP }>(0)?;
+    let frame = packet.view::<{ L3 + V6 + TCP }>(0)?;
     frame.set(0, plan.ethernet[0]);
     frame.set(8, plan.ethernet[1] as u32);
-    frame.set(12, (plan.ethernet[1] >> 32) as u16);
-    frame.set(14, plan.ip);
-    frame.set(22, plan.source[0]);
-    frame.set(30, flow.source_v6(plan.source[1]));
-    frame.set(38, plan.dest[0]);
-    frame.set(46, plan.dest[1]);
+    frame.set(ethernet::ETHER_TYPE, (plan.ethernet[1] >> 32) as u16);
+    frame.set(L3, plan.ip);
+    frame.set(L3 + ipv6::SOURCE, plan.source[0]);
+    frame.set(L3 + ipv6::SOURCE + 8, flow.source_v6(plan.source[1]));
+    frame.set(L3 + ipv6::DEST, plan.dest[0]);
+    frame.set(L3 + ipv6::DEST + 8, plan.dest[1]);
     frame.set(
-        54,
+        L3 + V6,
         plan.transport[0] | u64::from(flow.source_be()) & plan.port_mask,
     );
-    frame.set(62, plan.transport[1]);
-    frame.set(70, plan.transport[2] as u32);
+    frame.set(L3 + V6 + 8, plan.transport[1]);
+    frame.set(L3 + V6 + 16, plan.transport[2] as u32);
     Some(())
 }
 
@@ -140,16 +144,16 @@ fn encap4(ctx: *mut xdp_md) -> Option<()> {
     if !adjust_head(ctx, -(V4 as i32)) {
         return None;
     }
-    let frame = Packet::of(ctx).view::<{ ETHERNET + V4 }>(0)?;
+    let frame = Packet::of(ctx).view::<{ L3 + V4 }>(0)?;
     frame.set(0, 0x0202_0202_u32);
     frame.set(4, 0x0404_0202_u32);
     frame.set(8, 0x0404_0404_u32);
-    frame.set(12, 0x0800_u16.to_be());
-    frame.set(14, 0x5400_0045_u32);
-    frame.set(18, 0x0040_0000_u32);
-    frame.set(22, 0x1234_0440_u32);
-    frame.set(26, 0x0100_000a_u32);
-    frame.set(30, 0x0200_000a_u32);
+    frame.set(ethernet::ETHER_TYPE, ether::IPV4);
+    frame.set(L3, 0x5400_0045_u32);
+    frame.set(L3 + ipv4::ID, 0x0040_0000_u32);
+    frame.set(L3 + ipv4::TTL, 0x1234_0440_u32);
+    frame.set(L3 + ipv4::SOURCE, 0x0100_000a_u32);
+    frame.set(L3 + ipv4::DEST, 0x0200_000a_u32);
     Some(())
 }
 
@@ -158,17 +162,17 @@ fn encap6(ctx: *mut xdp_md) -> Option<()> {
     if !adjust_head(ctx, -(V6 as i32)) {
         return None;
     }
-    let frame = Packet::of(ctx).view::<{ ETHERNET + V6 }>(0)?;
+    let frame = Packet::of(ctx).view::<{ L3 + V6 }>(0)?;
     frame.set(0, 0x0202_0202_u32);
     frame.set(4, 0x0404_0202_u32);
     frame.set(8, 0x0404_0404_u32);
-    frame.set(12, 0x86dd_u16.to_be());
-    frame.set(14, 0x60_u32);
-    frame.set(18, 0x4029_3c00_u32);
-    frame.set(22, 0xfd_u64);
-    frame.set(30, 1_u64);
-    frame.set(38, 0xfd_u64);
-    frame.set(46, 2_u64);
+    frame.set(ethernet::ETHER_TYPE, ether::IPV6);
+    frame.set(L3, 0x60_u32);
+    frame.set(L3 + ipv6::PAYLOAD_LENGTH, 0x4029_3c00_u32);
+    frame.set(L3 + ipv6::SOURCE, 0xfd_u64);
+    frame.set(L3 + ipv6::SOURCE + 8, 1_u64);
+    frame.set(L3 + ipv6::DEST, 0xfd_u64);
+    frame.set(L3 + ipv6::DEST + 8, 2_u64);
     Some(())
 }
 

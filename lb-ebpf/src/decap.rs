@@ -20,16 +20,21 @@ use lb_common::{
     decap::{ADDRESS_TABLE_SIZE, DecapCounters, LocalAddress, decapsulated_ecn},
     family, proto,
 };
-use network_types::eth::EthHdr;
 
-mod ether;
 #[expect(
     dead_code,
     reason = "the balancer uses all of it, this program does not"
 )]
 mod packet;
 
-use packet::{Packet, View, adjust_head, adjust_tail};
+#[expect(
+    dead_code,
+    reason = "the balancer uses all of it, this program does not"
+)]
+mod wire;
+
+use packet::{Packet, adjust_head, adjust_tail};
+use wire::{ether, ethernet, ipv4, ipv6};
 
 /// Addresses of this host. A hash table, so that the controller's changes are seen whole; its price is
 /// paid by encapsulated packets alone.
@@ -40,14 +45,8 @@ static ADDRESSES: HashMap<LocalAddress, u32, { ADDRESS_TABLE_SIZE as usize }> = 
 #[btf_map]
 static COUNTERS: PerCpuArray<DecapCounters, 1> = PerCpuArray::new();
 
-/// Bytes of a plain IPv4 header.
-const V4: usize = 20;
-/// Bytes of the IPv6 header.
-const V6: usize = 40;
-/// Bytes of a VLAN tag.
-const TAG: usize = 4;
-/// "More fragments" and the fragment offset, in packet order.
-const FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
+const V4: usize = ipv4::LEN;
+const V6: usize = ipv6::LEN;
 
 /// Why a packet is not opened.
 #[derive(Clone, Copy)]
@@ -111,16 +110,20 @@ fn count(change: impl FnOnce(&mut DecapCounters)) {
 #[inline(always)]
 fn receive(ctx: *mut xdp_md) -> Result<(u8, u8), Refusal> {
     let packet = Packet::of(ctx);
-    let ethernet = packet.view::<{ EthHdr::LEN }>(0).ok_or(Refusal::NotLocal)?;
-    let mut ether_type = ethernet.get::<u16>(12);
-    let mut l3 = EthHdr::LEN;
+    let frame = packet
+        .view::<{ ethernet::LEN }>(0)
+        .ok_or(Refusal::NotLocal)?;
+    let mut ether_type = frame.get::<u16>(ethernet::ETHER_TYPE);
+    let mut l3 = ethernet::LEN;
     for _ in 0..2 {
         if !ether::is_vlan(ether_type) {
             break;
         }
-        let tag = packet.view::<TAG>(l3).ok_or(Refusal::NotLocal)?;
+        let tag = packet
+            .view::<{ ether::TAG_LEN }>(l3)
+            .ok_or(Refusal::NotLocal)?;
         ether_type = tag.get(2);
-        l3 += TAG;
+        l3 += ether::TAG_LEN;
     }
     match ether_type {
         ether::IPV4 => {
@@ -149,22 +152,25 @@ struct Outer {
 #[inline(always)]
 fn outer_v4(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
     let ip = packet.view::<V4>(l3).ok_or(Refusal::NotLocal)?;
-    let protocol = ip.get::<u8>(9);
-    check_local(protocol, address_v4(ip.get(16)), family::V4)?;
-    let first = ip.get::<u8>(0);
+    let protocol = ip.get::<u8>(ipv4::PROTOCOL);
+    check_local(protocol, address_v4(ip.get(ipv4::DEST)), family::V4)?;
+    let first = ip.get::<u8>(ipv4::VERSION_IHL);
     if first >> 4 != 4 || first & 0xf < 5 {
         return Err(Refusal::Malformed);
     }
-    if first != 0x45 || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
+    if first != ipv4::NO_OPTIONS || ip.get::<u16>(ipv4::FRAGMENT) & ipv4::FRAGMENT_BITS != 0 {
         return Err(Refusal::Declined);
     }
-    let length = u32::from(ip.be16(2));
-    if sum(ip) != 0xffff || length < V4 as u32 || length + l3 as u32 > packet.len() {
+    let length = u32::from(ip.be16(ipv4::TOTAL_LENGTH));
+    if checksum::fold(ip.sum_v4()) != 0xffff
+        || length < V4 as u32
+        || length + l3 as u32 > packet.len()
+    {
         return Err(Refusal::Malformed);
     }
     Ok(Outer {
         protocol,
-        ecn: ip.get::<u8>(1) & 3,
+        ecn: ip.get::<u8>(ipv4::TOS) & 3,
         payload: length - V4 as u32,
     })
 }
@@ -172,16 +178,20 @@ fn outer_v4(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
 #[inline(always)]
 fn outer_v6(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
     let ip = packet.view::<V6>(l3).ok_or(Refusal::NotLocal)?;
-    let protocol = ip.get::<u8>(6);
-    check_local(protocol, [ip.get(24), ip.get(32)], family::V6)?;
-    let payload = u32::from(ip.be16(4));
+    let protocol = ip.get::<u8>(ipv6::NEXT_HEADER);
+    check_local(
+        protocol,
+        [ip.get(ipv6::DEST), ip.get(ipv6::DEST + 8)],
+        family::V6,
+    )?;
+    let payload = u32::from(ip.be16(ipv6::PAYLOAD_LENGTH));
     let length = payload + V6 as u32;
-    if ip.get::<u8>(0) >> 4 != 6 || length + l3 as u32 > packet.len() {
+    if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 || length + l3 as u32 > packet.len() {
         return Err(Refusal::Malformed);
     }
     Ok(Outer {
         protocol,
-        ecn: ip.get::<u8>(1) >> 4 & 3,
+        ecn: ip.get::<u8>(ipv6::VERSION + 1) >> 4 & 3,
         payload,
     })
 }
@@ -200,17 +210,6 @@ fn check_local(protocol: u8, address: Address, family: u8) -> Result<(), Refusal
         Some(_) => Ok(()),
         None => Err(Refusal::NotLocal),
     }
-}
-
-/// Folded sum of the 20 bytes of a plain header; 0xffff when its checksum is right.
-#[inline(always)]
-fn sum(ip: View<V4>) -> u16 {
-    let words = u64::from(ip.get::<u32>(0))
-        + u64::from(ip.get::<u32>(4))
-        + u64::from(ip.get::<u32>(8))
-        + u64::from(ip.get::<u32>(12))
-        + u64::from(ip.get::<u32>(16));
-    checksum::fold(words)
 }
 
 /// Takes the outer header of `OUTER` bytes off. Gives the family of the inner one.
@@ -245,19 +244,22 @@ fn decapsulate<const OUTER: usize>(
 #[inline(always)]
 fn inner_v4(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
     let ip = packet.view::<V4>(at).ok_or(Refusal::Malformed)?;
-    let first = ip.get::<u8>(0);
+    let first = ip.get::<u8>(ipv4::VERSION_IHL);
     let header_len = u32::from(first & 0xf) * 4;
-    let length = u32::from(ip.be16(2));
+    let length = u32::from(ip.be16(ipv4::TOTAL_LENGTH));
     if first >> 4 != 4 || header_len < V4 as u32 || length < header_len || length > outer.payload {
         return Err(Refusal::Malformed);
     }
-    let class = ip.get::<u8>(1);
+    let class = ip.get::<u8>(ipv4::TOS);
     let ecn = decapsulated_ecn(outer.ecn, class & 3).ok_or(Refusal::Congested)?;
     if ecn != class & 3 {
-        let before = ip.get::<u16>(0);
-        ip.set(1, class & !3 | ecn);
-        let delta = checksum::replace_u16(before, ip.get(0));
-        ip.set(10, checksum::update(ip.get(10), delta));
+        let before = ip.get::<u16>(ipv4::VERSION_IHL);
+        ip.set(ipv4::TOS, class & !3 | ecn);
+        let delta = checksum::replace_u16(before, ip.get(ipv4::VERSION_IHL));
+        ip.set(
+            ipv4::CHECKSUM,
+            checksum::update(ip.get(ipv4::CHECKSUM), delta),
+        );
     }
     Ok(length)
 }
@@ -266,14 +268,14 @@ fn inner_v4(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
 #[inline(always)]
 fn inner_v6(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
     let ip = packet.view::<V6>(at).ok_or(Refusal::Malformed)?;
-    let length = u32::from(ip.be16(4)) + V6 as u32;
-    if ip.get::<u8>(0) >> 4 != 6 || length > outer.payload {
+    let length = u32::from(ip.be16(ipv6::PAYLOAD_LENGTH)) + V6 as u32;
+    if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 || length > outer.payload {
         return Err(Refusal::Malformed);
     }
     // The class lies across the first two bytes; its last two bits are in the middle of the second.
-    let second = ip.get::<u8>(1);
+    let second = ip.get::<u8>(ipv6::VERSION + 1);
     let ecn = decapsulated_ecn(outer.ecn, second >> 4 & 3).ok_or(Refusal::Congested)?;
-    ip.set(1, second & !0x30 | ecn << 4);
+    ip.set(ipv6::VERSION + 1, second & !0x30 | ecn << 4);
     Ok(length)
 }
 
@@ -281,28 +283,30 @@ fn inner_v6(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
 /// is inside. The two places overlap, so everything is read before anything is written.
 #[inline(always)]
 fn move_link<const OUTER: usize>(packet: Packet, l3: usize, ether_type: u16) -> Option<()> {
-    let from = packet.view::<12>(0)?;
+    let from = packet.view::<{ ethernet::ADDRESSES_LEN }>(0)?;
     let addresses = (from.get::<u64>(0), from.get::<u32>(8));
     let tags = match l3 {
-        18 => u64::from(packet.view::<18>(0)?.get::<u32>(12)),
-        22 => packet.view::<22>(0)?.get::<u64>(12),
+        18 => u64::from(packet.view::<18>(0)?.get::<u32>(ethernet::ETHER_TYPE)),
+        22 => packet.view::<22>(0)?.get::<u64>(ethernet::ETHER_TYPE),
         _ => 0,
     };
     match l3 {
-        14 => packet.view::<14>(OUTER)?.set(12, ether_type),
+        14 => packet
+            .view::<14>(OUTER)?
+            .set(ethernet::ETHER_TYPE, ether_type),
         18 => {
             let to = packet.view::<18>(OUTER)?;
-            to.set(12, tags as u32);
+            to.set(ethernet::ETHER_TYPE, tags as u32);
             to.set(16, ether_type);
         }
         22 => {
             let to = packet.view::<22>(OUTER)?;
-            to.set(12, tags);
+            to.set(ethernet::ETHER_TYPE, tags);
             to.set(20, ether_type);
         }
         _ => return None,
     }
-    let to = packet.view::<12>(OUTER)?;
+    let to = packet.view::<{ ethernet::ADDRESSES_LEN }>(OUTER)?;
     to.set(0, addresses.0);
     to.set(8, addresses.1);
     Some(())

@@ -8,22 +8,19 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{checksum, family, reason::Reason};
 
 use crate::{
-    ether,
     ethernet::{self, Addresses},
     headers::Headers,
-    ip::{inner_protocol, decrement_ttl_at},
+    ip::{decrement_ttl_at, inner_protocol},
     packet::{Packet, View, adjust_head},
     route::Route,
+    wire::{ether, ipv4, ipv6},
 };
 
-const V4: usize = 20;
-const V6: usize = 40;
+const V4: usize = ipv4::LEN;
+const V6: usize = ipv6::LEN;
 
 /// Hop count of the outer header.
 const TTL: u8 = 64;
-
-/// "Don't fragment" as the bytes of the header have it: the packet was found to fit.
-const DONT_FRAGMENT: u32 = 0x0040 << 16;
 
 /// Bytes that the outer header adds.
 #[inline(always)]
@@ -105,7 +102,7 @@ impl Outer<'_> {
     #[inline(always)]
     fn class<const LEN: usize>(&self, frame: View<LEN>, at: usize) -> u8 {
         if self.headers.family == family::V4 {
-            frame.get(at + 1)
+            frame.get(at + ipv4::TOS)
         } else {
             (frame.be16(at) >> 4) as u8
         }
@@ -114,10 +111,12 @@ impl Outer<'_> {
     #[inline(always)]
     fn write_v4<const LEN: usize>(&self, frame: View<LEN>) {
         let Self { headers, route, .. } = self;
-        let l3 = const { LEN - 20 - V4 };
+        let l3 = const { LEN - ipv4::LEN - V4 };
         self.write_link(frame, l3, ether::IPV4);
         let length_be = ((headers.length + V4 as u32) as u16).to_be();
-        let first = 0x45 | u32::from(self.class(frame, l3 + V4)) << 8 | u32::from(length_be) << 16;
+        let first = u32::from(ipv4::NO_OPTIONS)
+            | u32::from(self.class(frame, l3 + V4)) << 8
+            | u32::from(length_be) << 16;
         let ttl_and_protocol = u32::from(TTL) | u32::from(inner_protocol(headers.family)) << 8;
         let varied = self.flow_hash as u32 & route.member.vary_mask;
         // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
@@ -125,14 +124,14 @@ impl Outer<'_> {
             + u64::from(first)
             + u64::from(ttl_and_protocol)
             + u64::from(varied);
-        frame.set(l3, first);
-        frame.set(l3 + 4, DONT_FRAGMENT);
+        frame.set(l3 + ipv4::VERSION_IHL, first);
+        frame.set(l3 + ipv4::ID, ipv4::DONT_FRAGMENT);
         frame.set(
-            l3 + 8,
+            l3 + ipv4::TTL,
             ttl_and_protocol | u32::from(checksum::finish(sum)) << 16,
         );
-        frame.set(l3 + 12, route.member.source[0] as u32 | varied);
-        frame.set(l3 + 16, route.member.address[0] as u32);
+        frame.set(l3 + ipv4::SOURCE, route.member.source[0] as u32 | varied);
+        frame.set(l3 + ipv4::DEST, route.member.address[0] as u32);
         decrement_ttl_at(frame, l3 + V4, headers.family);
     }
 
@@ -144,7 +143,7 @@ impl Outer<'_> {
             flow_hash,
             ..
         } = self;
-        let l3 = const { LEN - 20 - V6 };
+        let l3 = const { LEN - ipv4::LEN - V6 };
         self.write_link(frame, l3, ether::IPV6);
         // Version, class, and 20 bits of the hash as flow label (RFC 6438).
         let first = 6 << 28
@@ -155,15 +154,15 @@ impl Outer<'_> {
             | u32::from(inner_protocol(headers.family)) << 16
             | u32::from(TTL) << 24;
         let (source, dest) = (&route.member.source, &route.member.address);
-        frame.set(l3, first.to_be());
-        frame.set(l3 + 4, second);
-        frame.set(l3 + 8, source[0]);
+        frame.set(l3 + ipv6::VERSION, first.to_be());
+        frame.set(l3 + ipv6::PAYLOAD_LENGTH, second);
+        frame.set(l3 + ipv6::SOURCE, source[0]);
         frame.set(
-            l3 + 16,
+            l3 + ipv6::SOURCE + 8,
             source[1] | (flow_hash << 32) & u64::from(route.member.vary_mask) << 32,
         );
-        frame.set(l3 + 24, dest[0]);
-        frame.set(l3 + 32, dest[1]);
+        frame.set(l3 + ipv6::DEST, dest[0]);
+        frame.set(l3 + ipv6::DEST + 8, dest[1]);
         decrement_ttl_at(frame, l3 + V6, headers.family);
     }
 }

@@ -2,15 +2,12 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{member::Egress, reason::Reason};
-use network_types::eth::EthHdr;
 
 use crate::{
     maps::DEVICES,
     packet::{Packet, View, ingress_ifindex},
+    wire::ethernet,
 };
-
-/// Bytes of a VLAN tag.
-pub(crate) const TAG: usize = 4;
 
 /// Whether a frame is for more than one station (multicast, broadcast).
 #[inline(always)]
@@ -22,7 +19,7 @@ pub(crate) fn is_multicast_frame<const LEN: usize>(frame: View<LEN>) -> bool {
 #[inline(always)]
 pub(crate) fn is_multicast(ctx: *mut xdp_md) -> bool {
     Packet::of(ctx)
-        .view::<{ EthHdr::LEN }>(0)
+        .view::<{ ethernet::LEN }>(0)
         .is_some_and(is_multicast_frame)
 }
 
@@ -30,15 +27,17 @@ pub(crate) fn is_multicast(ctx: *mut xdp_md) -> bool {
 /// last ether type.
 #[inline(always)]
 pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
-    if l3 == EthHdr::LEN {
+    if l3 == ethernet::LEN {
         return 0;
     }
     let packet = Packet::of(ctx);
     match l3 {
-        18 => packet
-            .view::<18>(0)
-            .map_or(0, |frame| u64::from(frame.get::<u32>(12))),
-        22 => packet.view::<22>(0).map_or(0, |frame| frame.get::<u64>(12)),
+        18 => packet.view::<18>(0).map_or(0, |frame| {
+            u64::from(frame.get::<u32>(ethernet::ADDRESSES_LEN))
+        }),
+        22 => packet
+            .view::<22>(0)
+            .map_or(0, |frame| frame.get::<u64>(ethernet::ADDRESSES_LEN)),
         _ => 0,
     }
 }
@@ -82,8 +81,8 @@ pub(crate) fn write_into<const LEN: usize>(
 ) {
     addresses.write_into(frame);
     match l3 {
-        18 => frame.set(12, tags as u32),
-        22 => frame.set(12, tags),
+        18 => frame.set(ethernet::ADDRESSES_LEN, tags as u32),
+        22 => frame.set(ethernet::ADDRESSES_LEN, tags),
         _ => {}
     }
     frame.set(l3 - 2, ether_type);
@@ -117,7 +116,9 @@ impl Addresses {
     /// The addresses of the frame, as they are.
     #[inline(always)]
     pub(crate) fn read(ctx: *mut xdp_md) -> Result<Self, Reason> {
-        let frame = Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?;
+        let frame = Packet::of(ctx)
+            .view::<{ ethernet::ADDRESSES_LEN }>(0)
+            .ok_or(Reason::Internal)?;
         Ok(Self {
             low: frame.get(0),
             middle: frame.get(4),
@@ -156,7 +157,11 @@ impl Addresses {
     /// Writes them into the frame.
     #[inline(always)]
     pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
-        self.write_into(Packet::of(ctx).view::<12>(0).ok_or(Reason::Internal)?);
+        self.write_into(
+            Packet::of(ctx)
+                .view::<{ ethernet::ADDRESSES_LEN }>(0)
+                .ok_or(Reason::Internal)?,
+        );
         Ok(())
     }
 

@@ -5,16 +5,13 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_md;
 use lb_common::proto;
 
-use crate::packet::Packet;
+use crate::{packet::Packet, wire::extension};
 
 /// Extension headers followed in one packet. RFC 8200 has six kinds, of which each occurs once, and
 /// destination options twice at most.
 const MAX_EXTENSIONS: usize = 7;
 /// Bytes of extension headers followed in one packet.
 const MAX_EXTENSION_BYTES: u32 = 512;
-/// Offset and "more fragments" of a fragment header, as its bytes have them.
-const FRAGMENT_BITS: u16 = 0xfff9_u16.to_be();
-const OFFSET_BITS: u16 = 0xfff8_u16.to_be();
 
 /// Where a chain of extension headers leads, in one word: offset of what follows in bits 0–15, its
 /// protocol in 16–23, "more fragments" in bit 24, "not the first fragment" in bit 25, and the
@@ -45,12 +42,12 @@ impl Chain {
     /// The bits that a fragment header adds.
     #[inline(always)]
     fn fragment(bits: u16, id: u32) -> u64 {
-        let more = if bits & FRAGMENT_BITS != 0 {
+        let more = if bits & extension::FRAGMENT_BITS != 0 {
             Self::MORE
         } else {
             0
         };
-        let later = if bits & OFFSET_BITS != 0 {
+        let later = if bits & extension::OFFSET_BITS != 0 {
             Self::LATER
         } else {
             0
@@ -97,20 +94,25 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
             // After the header of a later fragment comes the middle of the datagram.
             return Chain::new(offset, protocol, fragment).0;
         }
-        let Some(header) = packet.view::<8>((offset & 0x7ff) as usize) else {
+        let Some(header) = packet.view::<{ extension::MIN_LEN }>((offset & 0x7ff) as usize) else {
             return Chain::MALFORMED.0;
         };
-        let units = u32::from(header.get::<u8>(1));
+        let units = u32::from(header.get::<u8>(extension::LENGTH));
         let length = match protocol {
             proto::FRAGMENT => {
-                fragment = Chain::fragment(header.get(2), header.get(4));
+                fragment = Chain::fragment(
+                    header.get(extension::FRAGMENT_OFFSET),
+                    header.get(extension::FRAGMENT_ID),
+                );
                 8
             }
             proto::AUTH => units * 4 + 8,
-            proto::ROUTING if header.get::<u8>(3) != 0 => return Chain::REFUSED.0,
+            proto::ROUTING if header.get::<u8>(extension::SEGMENTS_LEFT) != 0 => {
+                return Chain::REFUSED.0;
+            }
             _ => units * 8 + 8,
         };
-        protocol = header.get(0);
+        protocol = header.get(extension::NEXT_HEADER);
         offset += length;
         if offset > start + MAX_EXTENSION_BYTES {
             return Chain::REFUSED.0;

@@ -61,7 +61,10 @@ fn try_forward(
     let vip = tables.vip(vip_index);
     if headers.ttl <= 1 {
         trace::vip(vip_index);
-        return Ok(generate::reply_with(headers, generate::Message::TimeExceeded));
+        return Ok(generate::reply_with(
+            headers,
+            generate::Message::TimeExceeded,
+        ));
     }
     if vip.forward == forward::NAT {
         // All are asked for, so they are at hand.
@@ -81,7 +84,10 @@ fn try_forward(
     let (action, bytes) = match send(ctx, headers, vip, &route, choice.flow_hash)? {
         Outcome::Sent { action, bytes } => (action, bytes),
         Outcome::TooBig { mtu } => {
-            return Ok(generate::reply_with(headers, generate::Message::TooBig(mtu)));
+            return Ok(generate::reply_with(
+                headers,
+                generate::Message::TooBig(mtu),
+            ));
         }
     };
     count_forwarded(choice.member, choice.marks, tcp_flags, bytes);

@@ -1,12 +1,10 @@
 //! What is known of a packet once its headers have been read.
 
-use lb_common::{Address, address_v4, family, hash, is_host, proto, sample::FlowKey, vip::Vip};
-use network_types::{
-    ip::{Ipv4Hdr, Ipv6Hdr},
-    udp::UdpHdr,
+use crate::{
+    packet::View,
+    wire::{ipv4, ipv6, ports, udp},
 };
-
-use crate::packet::View;
+use lb_common::{Address, address_v4, family, hash, is_host, proto, sample::FlowKey, vip::Vip};
 
 /// The headers of a TCP or UDP packet.
 #[repr(C)]
@@ -78,31 +76,31 @@ pub(crate) fn is_valid_source(source: &Address, dest: &Address, family: u8) -> b
 impl Headers {
     /// What the headers of a packet without options and fragments say, but for the TCP flags.
     #[inline(always)]
-    pub(crate) fn plain_v4(ip: View<{ Ipv4Hdr::LEN + UdpHdr::LEN }>, l3: usize) -> Self {
+    pub(crate) fn plain_v4(ip: View<{ ipv4::LEN + udp::LEN }>, l3: usize) -> Self {
         Self {
             l3: l3 as u32,
-            l4: (l3 + Ipv4Hdr::LEN) as u32,
-            length: u32::from(ip.be16(2)),
+            l4: (l3 + ipv4::LEN) as u32,
+            length: u32::from(ip.be16(ipv4::TOTAL_LENGTH)),
             family: family::V4,
-            protocol: ip.get(9),
+            protocol: ip.get(ipv4::PROTOCOL),
             tcp_flags: 0,
-            ttl: ip.get(8),
+            ttl: ip.get(ipv4::TTL),
             first_fragment: false,
-            source_be: ip.get(20),
-            dest_be: ip.get(22),
+            source_be: ip.get(ipv4::LEN + ports::SOURCE),
+            dest_be: ip.get(ipv4::LEN + ports::DEST),
             fragment_id: 0,
-            source: address_v4(ip.get(12)),
-            dest: address_v4(ip.get(16)),
+            source: address_v4(ip.get(ipv4::SOURCE)),
+            dest: address_v4(ip.get(ipv4::DEST)),
         }
     }
 
     /// What the headers of a packet without extension headers say, but for the TCP flags.
     #[inline(always)]
-    pub(crate) fn plain_v6(ip: View<{ Ipv6Hdr::LEN + UdpHdr::LEN }>, l3: usize) -> Self {
+    pub(crate) fn plain_v6(ip: View<{ ipv6::LEN + udp::LEN }>, l3: usize) -> Self {
         Self {
-            protocol: ip.get(6),
-            source_be: ip.get(40),
-            dest_be: ip.get(42),
+            protocol: ip.get(ipv6::NEXT_HEADER),
+            source_be: ip.get(ipv6::LEN + ports::SOURCE),
+            dest_be: ip.get(ipv6::LEN + ports::DEST),
             ..Self::fixed_v6(ip, l3)
         }
     }
@@ -112,12 +110,12 @@ impl Headers {
     pub(crate) fn fixed_v6<const N: usize>(ip: View<N>, l3: usize) -> Self {
         Self {
             l3: l3 as u32,
-            l4: (l3 + Ipv6Hdr::LEN) as u32,
-            length: u32::from(ip.be16(4)) + Ipv6Hdr::LEN as u32,
+            l4: (l3 + ipv6::LEN) as u32,
+            length: u32::from(ip.be16(ipv6::PAYLOAD_LENGTH)) + ipv6::LEN as u32,
             family: family::V6,
             protocol: 0,
             tcp_flags: 0,
-            ttl: ip.get(7),
+            ttl: ip.get(ipv6::HOP_LIMIT),
             first_fragment: false,
             source_be: 0,
             dest_be: 0,
@@ -193,10 +191,10 @@ impl Headers {
 
 #[inline(always)]
 pub(crate) fn source_v6<const N: usize>(ip: View<N>) -> Address {
-    [ip.get(8), ip.get(16)]
+    [ip.get(ipv6::SOURCE), ip.get(ipv6::SOURCE + 8)]
 }
 
 #[inline(always)]
 pub(crate) fn dest_v6<const N: usize>(ip: View<N>) -> Address {
-    [ip.get(24), ip.get(32)]
+    [ip.get(ipv6::DEST), ip.get(ipv6::DEST + 8)]
 }

@@ -2,12 +2,15 @@
 
 use lb_common::{checksum, family, proto, reason::Reason};
 
-use crate::packet::{Packet, View};
+use crate::{
+    packet::{Packet, View},
+    wire::{ipv4, ipv6},
+};
 
 /// Takes one hop off the packet's count, as every router does.
 #[inline(always)]
 pub(crate) fn decrement_ttl(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
-    let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
+    let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
     decrement_ttl_at(ip, 0, family);
     Ok(())
 }
@@ -16,9 +19,15 @@ pub(crate) fn decrement_ttl(packet: Packet, l3: usize, family: u8) -> Result<(),
 #[inline(always)]
 pub(crate) fn decrement_ttl_at<const LEN: usize>(view: View<LEN>, l3: usize, family: u8) {
     if family == family::V4 {
-        view.set(l3 + 8, checksum::after_hop(view.get(l3 + 8)));
+        view.set(
+            l3 + ipv4::TTL,
+            checksum::after_hop(view.get(l3 + ipv4::TTL)),
+        );
     } else {
-        view.set(l3 + 7, view.get::<u8>(l3 + 7).wrapping_sub(1));
+        view.set(
+            l3 + ipv6::HOP_LIMIT,
+            view.get::<u8>(l3 + ipv6::HOP_LIMIT).wrapping_sub(1),
+        );
     }
 }
 

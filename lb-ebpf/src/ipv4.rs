@@ -2,27 +2,21 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{address_v4, checksum, family, proto, reason::Reason, vip::target};
-use network_types::ip::Ipv4Hdr;
 
 use crate::{
     dispatch::{dispatch, dispatch_slow_path},
     fragments,
     headers::Headers,
     maps::{self, Tables},
-    packet::{Packet, View},
+    packet::Packet,
     scratch,
-    services::{Service, address, find_service, unknown_service, service},
-    transport::{self, UDP_LEN, read_transport},
+    services::{Service, address, find_service, service, unknown_service},
+    transport::{self, read_transport},
     verdict::{Stage, Verdict},
+    wire::{ipv4, udp},
 };
 
-const LEN: usize = Ipv4Hdr::LEN;
-
-/// Version 4 and a header of five words.
-const PLAIN: u8 = 0x45;
-/// "More fragments" and the fragment offset, as the bytes of the header have them.
-const FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
-const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
+const LEN: usize = ipv4::LEN;
 
 /// Takes a packet whose IPv4 header is at `l3`.
 ///
@@ -31,10 +25,12 @@ const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
     let slow_path = Verdict::next(Stage::SlowPathV4, l3 as u32, 0);
-    let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
+    let Some(ip) = packet.view::<{ LEN + udp::LEN }>(l3) else {
         return slow_path;
     };
-    if ip.get::<u8>(0) != PLAIN || ip.get::<u16>(6) & FRAGMENT_BITS != 0 {
+    if ip.get::<u8>(ipv4::VERSION_IHL) != ipv4::NO_OPTIONS
+        || ip.get::<u16>(ipv4::FRAGMENT) & ipv4::FRAGMENT_BITS != 0
+    {
         return slow_path;
     }
     let tables = maps::tables();
@@ -52,9 +48,9 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     // Asked only now: before the first byte was read the compiler would make one question of it and of the packet's
     // end, whose answer the verifiers of Linux 5.10 and 6.1 don't understand.
     if is_multicast
-        || !checksum::is_right(sum(ip))
+        || !checksum::is_right(ip.sum_v4())
         || !headers.has_valid_source()
-        || headers.length < (LEN + UDP_LEN) as u32
+        || headers.length < (LEN + udp::LEN) as u32
         || !packet.holds(headers.length + headers.l3)
     {
         return slow_path;
@@ -74,16 +70,6 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     )
 }
 
-/// Sum of the five words of a plain header.
-#[inline(always)]
-fn sum<const N: usize>(ip: View<N>) -> u64 {
-    u64::from(ip.get::<u32>(0))
-        + u64::from(ip.get::<u32>(4))
-        + u64::from(ip.get::<u32>(8))
-        + u64::from(ip.get::<u32>(12))
-        + u64::from(ip.get::<u32>(16))
-}
-
 /// Options, fragments, ICMP, and what is too short to tell.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -93,7 +79,7 @@ pub(crate) extern "C" fn slow_path_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
         return Verdict::of(Reason::Truncated).0;
     };
     let tables = maps::tables();
-    let target = address(tables, &address_v4(ip.get(16)), family::V4);
+    let target = address(tables, &address_v4(ip.get(ipv4::DEST)), family::V4);
     if target::kind(target) == 0 {
         return Verdict::of(Reason::NoVip).0;
     }
@@ -112,27 +98,27 @@ fn try_slow_path(
 ) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
-    let first = ip.get::<u8>(0);
+    let first = ip.get::<u8>(ipv4::VERSION_IHL);
     let header_len = usize::from(first & 0xf) * 4;
     if first >> 4 != 4 || header_len < LEN {
         return Err(Reason::BadHeader);
     }
-    let fragment = ip.get::<u16>(6) & FRAGMENT_BITS;
-    let later = fragment & OFFSET_BITS != 0;
+    let fragment = ip.get::<u16>(ipv4::FRAGMENT) & ipv4::FRAGMENT_BITS;
+    let later = fragment & ipv4::OFFSET_BITS != 0;
     let mut headers = Headers {
         l3: l3 as u32,
         l4: (l3 + header_len) as u32,
-        length: u32::from(ip.be16(2)),
+        length: u32::from(ip.be16(ipv4::TOTAL_LENGTH)),
         family: family::V4,
-        protocol: ip.get(9),
+        protocol: ip.get(ipv4::PROTOCOL),
         tcp_flags: 0,
-        ttl: ip.get(8),
+        ttl: ip.get(ipv4::TTL),
         first_fragment: fragment != 0,
         source_be: 0,
         dest_be: 0,
-        fragment_id: u32::from(ip.get::<u16>(4)),
-        source: address_v4(ip.get(12)),
-        dest: address_v4(ip.get(16)),
+        fragment_id: u32::from(ip.get::<u16>(ipv4::ID)),
+        source: address_v4(ip.get(ipv4::SOURCE)),
+        dest: address_v4(ip.get(ipv4::DEST)),
     };
     let is_icmp = headers.protocol == proto::ICMP && !later;
     if !is_icmp && !target::may_serve(target, headers.protocol) {

@@ -2,7 +2,6 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{family, proto, reason::Reason, vip::target};
-use network_types::ip::Ipv6Hdr;
 
 use crate::{
     dispatch::{dispatch, dispatch_slow_path},
@@ -12,22 +11,23 @@ use crate::{
     maps::{self, Tables},
     packet::Packet,
     scratch,
-    services::{Service, address, find_service, unknown_service, service},
-    transport::{self, UDP_LEN, read_transport},
+    services::{Service, address, find_service, service, unknown_service},
+    transport::{self, read_transport},
     verdict::{Stage, Verdict},
+    wire::{ipv6, udp},
 };
 
-const LEN: usize = Ipv6Hdr::LEN;
+const LEN: usize = ipv6::LEN;
 
 /// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, which are rare, and what
 /// is malformed, forged or `is_multicast` are handled by [`slow_path_v6`].
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
     let slow_path = Verdict::next(Stage::SlowPathV6, l3 as u32, 0);
-    let Some(ip) = packet.view::<{ LEN + UDP_LEN }>(l3) else {
+    let Some(ip) = packet.view::<{ LEN + udp::LEN }>(l3) else {
         return slow_path;
     };
-    if ip.get::<u8>(0) >> 4 != 6 {
+    if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 {
         return slow_path;
     }
     let tables = maps::tables();
@@ -45,7 +45,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     let room = headers.length - LEN as u32;
     // Asked only now, as in `ipv4`.
     if is_multicast
-        || room < UDP_LEN as u32
+        || room < udp::LEN as u32
         || !headers.has_valid_source()
         || !packet.holds(headers.length + headers.l3)
     {
@@ -93,11 +93,11 @@ fn try_slow_path(
 ) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
-    if ip.get::<u8>(0) >> 4 != 6 {
+    if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 {
         return Err(Reason::BadHeader);
     }
     let mut headers = Headers::fixed_v6(ip, l3);
-    let chain = Chain::follow(ctx, (l3 + LEN) as u32, ip.get(6));
+    let chain = Chain::follow(ctx, (l3 + LEN) as u32, ip.get(ipv6::NEXT_HEADER));
     match chain {
         Chain::MALFORMED => return Err(Reason::BadHeader),
         Chain::REFUSED => return Err(Reason::ExtensionHeaders),

@@ -72,7 +72,10 @@ fn try_forward(
     }
     let route = route_to(tables, target.member, target.vip)?;
     match send(ctx, headers, vip, &route, target.flow_hash)? {
-        Outcome::TooBig { mtu } => Ok(generate::reply_with(headers, generate::Message::TooBig(mtu))),
+        Outcome::TooBig { mtu } => Ok(generate::reply_with(
+            headers,
+            generate::Message::TooBig(mtu),
+        )),
         Outcome::Sent { action, bytes } => {
             count_forwarded(target.member, Marks::none(), 0, bytes);
             Ok(Verdict::counted(Reason::Forwarded, action))

@@ -22,7 +22,6 @@ mod clock;
 mod counters;
 mod dispatch;
 mod encap;
-mod ether;
 mod ethernet;
 mod extensions;
 mod forward;
@@ -50,6 +49,7 @@ mod tracking;
 mod transmit;
 mod transport;
 mod verdict;
+mod wire;
 
 /// Entry point: takes a frame, returns what becomes of it.
 #[xdp]

@@ -105,6 +105,16 @@ impl<const LEN: usize> View<LEN> {
         u16::from_be(self.get(offset))
     }
 
+    /// Sum of the first five 32-bit words: a plain IPv4 header's, for its checksum.
+    #[inline(always)]
+    pub(crate) fn sum_v4(self) -> u64 {
+        u64::from(self.get::<u32>(0))
+            + u64::from(self.get::<u32>(4))
+            + u64::from(self.get::<u32>(8))
+            + u64::from(self.get::<u32>(12))
+            + u64::from(self.get::<u32>(16))
+    }
+
     /// Sum of the 16-bit words of the `LEN` bytes, for a checksum. One helper call; at most 512 bytes.
     #[inline(always)]
     pub(crate) fn sum(self) -> u64 {

@@ -2,45 +2,44 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
-use network_types::eth::EthHdr;
 
 use crate::{
-    ether,
-    ethernet::{TAG, is_multicast_frame},
+    ethernet::is_multicast_frame,
     ipv4, ipv6,
     packet::Packet,
     verdict::{Stage, Verdict},
+    wire::{ether, ethernet},
 };
 
 /// Takes a frame: finds its IP header and hands it on.
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
     let packet = Packet::of(ctx);
-    let Some(ethernet) = packet.view::<{ EthHdr::LEN }>(0) else {
+    let Some(frame) = packet.view::<{ ethernet::LEN }>(0) else {
         return Verdict::of(Reason::Truncated);
     };
-    let mut ether_type = ethernet.get::<u16>(12);
-    let mut l3 = EthHdr::LEN;
+    let mut ether_type = frame.get::<u16>(ethernet::ETHER_TYPE);
+    let mut l3 = ethernet::LEN;
     if ether::is_vlan(ether_type) {
         for _ in 0..2 {
             if !ether::is_vlan(ether_type) {
                 break;
             }
-            let Some(tag) = packet.view::<TAG>(l3) else {
+            let Some(tag) = packet.view::<{ ether::TAG_LEN }>(l3) else {
                 return Verdict::of(Reason::Truncated);
             };
             ether_type = tag.get(2);
-            l3 += TAG;
+            l3 += ether::TAG_LEN;
         }
     }
-    let is_multicast = is_multicast_frame(ethernet);
+    let is_multicast = is_multicast_frame(frame);
     match ether_type {
-        ether::IPV4 | ether::IPV6 if l3 != EthHdr::LEN => {
+        ether::IPV4 | ether::IPV6 if l3 != ethernet::LEN => {
             let is_v6 = u32::from(ether_type == ether::IPV6);
             Verdict::next(Stage::Tagged, l3 as u32, is_v6)
         }
-        ether::IPV4 => ipv4::receive(ctx, packet, EthHdr::LEN, is_multicast),
-        ether::IPV6 => ipv6::receive(ctx, packet, EthHdr::LEN, is_multicast),
+        ether::IPV4 => ipv4::receive(ctx, packet, ethernet::LEN, is_multicast),
+        ether::IPV6 => ipv6::receive(ctx, packet, ethernet::LEN, is_multicast),
         _ => Verdict::of(Reason::NotIp),
     }
 }

@@ -36,7 +36,11 @@ impl Route<'_> {
 
 /// The way to a member, if it takes packets. Whether its next hop is known, [`Route::fits`] tells.
 #[inline(always)]
-pub(crate) fn route_to<'a>(tables: Tables, member: u16, vip_index: u16) -> Result<Route<'a>, Reason> {
+pub(crate) fn route_to<'a>(
+    tables: Tables,
+    member: u16,
+    vip_index: u16,
+) -> Result<Route<'a>, Reason> {
     if member == NO_MEMBER {
         return Err(no_member(vip_index));
     }

@@ -11,9 +11,7 @@ use lb_common::{
     nat::{NatFlow, NatKey},
 };
 
-use network_types::tcp::TcpHdr;
-
-use crate::{headers::Headers, packet::Packet};
+use crate::{headers::Headers, packet::Packet, wire::tcp};
 
 /// What one stage leaves for the next.
 #[btf_map]
@@ -79,9 +77,9 @@ pub(crate) extern "C" fn save_plain_headers(ctx: *mut xdp_md, l3: u32, ip: u32) 
         Headers::plain_v6(ip, l3)
     };
     if headers.is_tcp()
-        && let Some(tcp) = packet.view::<{ TcpHdr::LEN }>(headers.l4())
+        && let Some(header) = packet.view::<{ tcp::LEN }>(headers.l4())
     {
-        headers.tcp_flags = tcp.get(13);
+        headers.tcp_flags = header.get(tcp::FLAGS);
     }
     save_headers(&headers);
     0

@@ -6,9 +6,7 @@ use lb_common::{
     vip::{MAX_PROBES, VIP_TABLE_SIZE, VipKey, target},
 };
 
-use crate::{
-    headers::Headers, maps::Tables, packet::Packet, transport::PORTS_LEN, verdict::Verdict,
-};
+use crate::{headers::Headers, maps::Tables, packet::Packet, verdict::Verdict, wire::ports};
 
 /// What a packet's destination is: what the table has for it, a [`target`].
 ///
@@ -105,12 +103,12 @@ pub(crate) fn find_service(
     tables: Tables,
     headers: &mut Headers,
 ) -> Option<Service> {
-    if headers.length + headers.l3 < headers.l4 + PORTS_LEN as u32 {
+    if headers.length + headers.l3 < headers.l4 + ports::LEN as u32 {
         return None;
     }
-    let ports = packet.view::<PORTS_LEN>(headers.l4())?;
-    headers.source_be = ports.get(0);
-    headers.dest_be = ports.get(2);
+    let view = packet.view::<{ ports::LEN }>(headers.l4())?;
+    headers.source_be = view.get(ports::SOURCE);
+    headers.dest_be = view.get(ports::DEST);
     let Headers {
         family, protocol, ..
     } = *headers;

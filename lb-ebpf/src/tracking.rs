@@ -206,7 +206,8 @@ fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u1
     }
     let kept = Cell {
         confirmed: cell.confirmed || !tcp::opens(query.tcp_flags),
-        closed: tcp::closes(query.tcp_flags) || cell.closed && !tcp::shows_activity(query.tcp_flags),
+        closed: tcp::closes(query.tcp_flags)
+            || cell.closed && !tcp::shows_activity(query.tcp_flags),
         seen_s: now_s,
         ..cell
     };

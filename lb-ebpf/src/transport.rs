@@ -2,14 +2,11 @@
 
 use lb_common::{proto, reason::Reason};
 
-use crate::{headers::Headers, packet::Packet};
-
-/// Length of a TCP header without options.
-pub(crate) const TCP_LEN: usize = 20;
-/// Length of a UDP header.
-pub(crate) const UDP_LEN: usize = 8;
-/// Length of the ports, with which both begin.
-pub(crate) const PORTS_LEN: usize = 4;
+use crate::{
+    headers::Headers,
+    packet::Packet,
+    wire::{tcp, udp},
+};
 
 /// Checks the header at `l4` against the `room` that the IP packet has from there on, and gives the
 /// TCP flags (0 for UDP).
@@ -24,22 +21,26 @@ pub(crate) fn check(
     fragmented: bool,
 ) -> Result<u8, Reason> {
     if protocol == proto::TCP {
-        let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
-        let header_len = u32::from(tcp.get::<u8>(12) >> 4) * 4;
+        let header = packet
+            .view::<{ tcp::LEN }>(l4)
+            .ok_or(Reason::BadTransport)?;
+        let header_len = u32::from(header.get::<u8>(tcp::DATA_OFFSET) >> 4) * 4;
         let least = if fragmented {
-            TCP_LEN as u32
+            tcp::LEN as u32
         } else {
             header_len
         };
-        if header_len < TCP_LEN as u32 || room < least {
+        if header_len < tcp::LEN as u32 || room < least {
             return Err(Reason::BadTransport);
         }
-        return Ok(tcp.get(13));
+        return Ok(header.get(tcp::FLAGS));
     }
-    let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
-    let length = u32::from(udp.be16(4));
-    let least = if fragmented { UDP_LEN as u32 } else { length };
-    if length < UDP_LEN as u32 || room < least {
+    let header = packet
+        .view::<{ udp::LEN }>(l4)
+        .ok_or(Reason::BadTransport)?;
+    let length = u32::from(header.be16(udp::LENGTH));
+    let least = if fragmented { udp::LEN as u32 } else { length };
+    if length < udp::LEN as u32 || room < least {
         return Err(Reason::BadTransport);
     }
     Ok(0)

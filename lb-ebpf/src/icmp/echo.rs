@@ -4,15 +4,19 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{checksum, family, proto, reason::Reason};
 
 use super::{
-    TTL, LEN,
+    TTL,
     checksum::{MAX_ECHO, NO_SUM, pseudo_header, sum_of},
     generate::may_answer,
     receive::is_to_nat_source,
-    v4, v6,
 };
 use crate::{
-    ethernet::Addresses, headers::Headers, log::into_verdict, packet::Packet, scratch::scratch,
+    ethernet::Addresses,
+    headers::Headers,
+    log::into_verdict,
+    packet::Packet,
+    scratch::scratch,
     verdict::Verdict,
+    wire::{icmp, ipv4, ipv6},
 };
 
 /// Answers an echo request. The headers are in the scratch.
@@ -51,22 +55,24 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     // Read anew: pointers from before know how far the sum went, and would make the verifier follow
     // what comes next once for every length.
     let packet = Packet::of(ctx);
-    let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
-    let old = icmp.get::<u16>(0);
+    let message = packet
+        .view::<{ icmp::LEN }>(l4)
+        .ok_or(Reason::BadTransport)?;
+    let old = message.get::<u16>(icmp::TYPE);
     let reply = if headers.family == family::V4 {
-        v4::ECHO_REPLY
+        icmp::v4::ECHO_REPLY
     } else {
-        v6::ECHO_REPLY
+        icmp::v6::ECHO_REPLY
     };
     let new = u16::from_le_bytes([reply, 0]);
-    icmp.set(0, new);
-    let sum = match checksum::update(icmp.get(2), checksum::replace_u16(old, new)) {
+    message.set(icmp::TYPE, new);
+    let sum = match checksum::update(message.get(icmp::CHECKSUM), checksum::replace_u16(old, new)) {
         // Of a reply without a bit in it the checksum is the other zero, which is right for all others, too.
         // ICMPv6 sums addresses as well.
         0 if headers.family == family::V4 => 0xffff,
         sum => sum,
     };
-    icmp.set(2, sum);
+    message.set(icmp::CHECKSUM, sum);
     swap_addresses(packet, l3, headers)?;
     link.swapped().write(ctx)?;
     Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
@@ -76,23 +82,23 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
 #[inline(always)]
 fn swap_addresses(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
     if headers.family == family::V4 {
-        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(12, headers.dest[0] as u32);
-        ip.set(16, headers.source[0] as u32);
-        let old = ip.get::<u16>(8);
+        let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
+        ip.set(ipv4::SOURCE, headers.dest[0] as u32);
+        ip.set(ipv4::DEST, headers.source[0] as u32);
+        let old = ip.get::<u16>(ipv4::TTL);
         let new = u16::from_le_bytes([TTL, proto::ICMP]);
-        ip.set(8, new);
+        ip.set(ipv4::TTL, new);
         ip.set(
-            10,
-            checksum::update(ip.get(10), checksum::replace_u16(old, new)),
+            ipv4::CHECKSUM,
+            checksum::update(ip.get(ipv4::CHECKSUM), checksum::replace_u16(old, new)),
         );
         return Ok(());
     }
-    let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-    ip.set(7, TTL);
-    ip.set(8, headers.dest[0]);
-    ip.set(16, headers.dest[1]);
-    ip.set(24, headers.source[0]);
-    ip.set(32, headers.source[1]);
+    let ip = packet.view::<{ ipv6::LEN }>(l3).ok_or(Reason::Internal)?;
+    ip.set(ipv6::HOP_LIMIT, TTL);
+    ip.set(ipv6::SOURCE, headers.dest[0]);
+    ip.set(ipv6::SOURCE + 8, headers.dest[1]);
+    ip.set(ipv6::DEST, headers.source[0]);
+    ip.set(ipv6::DEST + 8, headers.source[1]);
     Ok(())
 }

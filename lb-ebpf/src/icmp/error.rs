@@ -9,10 +9,10 @@ use lb_common::{
     vip::forward,
 };
 
-use super::{LEN, receive::icmp_verdict};
+use super::receive::icmp_verdict;
 use crate::{
     counters::count_sent,
-    headers::Headers,
+    headers::{Headers, dest_v6, source_v6},
     maps, nat,
     packet::Packet,
     route::route_to,
@@ -22,6 +22,7 @@ use crate::{
     trace,
     transmit::{Outcome, send},
     verdict::{Stage, Verdict},
+    wire::{icmp, ipv4, ipv6, ports},
 };
 
 /// An ICMP error: about a packet that a backend or the node has sent. The headers are in the scratch.
@@ -48,28 +49,28 @@ pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md, protocol: u32, l4: u
 #[inline(always)]
 fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
-    let at = headers.l4() + LEN;
-    let quoted = packet.view::<20>(at).ok_or(Reason::IcmpNoFlow)?;
-    let header_len = usize::from(quoted.get::<u8>(0) & 0xf) * 4;
+    let at = headers.l4() + icmp::LEN;
+    let quoted = packet.view::<{ ipv4::LEN }>(at).ok_or(Reason::IcmpNoFlow)?;
+    let header_len = usize::from(quoted.get::<u8>(ipv4::VERSION_IHL) & 0xf) * 4;
     // A quoted later fragment has no ports.
-    let is_later = quoted.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
-    if quoted.get::<u8>(0) >> 4 != 4 || header_len < 20 || is_later {
+    let is_later = quoted.get::<u16>(ipv4::FRAGMENT) & ipv4::OFFSET_BITS != 0;
+    if quoted.get::<u8>(ipv4::VERSION_IHL) >> 4 != 4 || header_len < ipv4::LEN || is_later {
         return Err(Reason::IcmpNoFlow);
     }
     // What follows the packet in the frame is no quote: no checksum covers it.
-    if headers.length + headers.l3 < (at + header_len + 8) as u32 {
+    if headers.length + headers.l3 < (at + header_len + icmp::QUOTED_LEN) as u32 {
         return Err(Reason::IcmpNoFlow);
     }
-    let ports = packet
-        .view::<8>(at + header_len)
+    let transport = packet
+        .view::<{ icmp::QUOTED_LEN }>(at + header_len)
         .ok_or(Reason::IcmpNoFlow)?;
     let reversed = Headers {
         l4: (at + header_len) as u32,
-        protocol: quoted.get(9),
-        source: address_v4(quoted.get(16)),
-        dest: address_v4(quoted.get(12)),
-        source_be: ports.get(2),
-        dest_be: ports.get(0),
+        protocol: quoted.get(ipv4::PROTOCOL),
+        source: address_v4(quoted.get(ipv4::DEST)),
+        dest: address_v4(quoted.get(ipv4::SOURCE)),
+        source_be: transport.get(ports::DEST),
+        dest_be: transport.get(ports::SOURCE),
         ..*headers
     };
     error(ctx, headers, &reversed)
@@ -78,23 +79,25 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
 #[inline(always)]
 fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
-    let at = headers.l4() + LEN;
-    let quoted = packet.view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
+    let at = headers.l4() + icmp::LEN;
+    let quoted = packet.view::<{ ipv6::LEN }>(at).ok_or(Reason::IcmpNoFlow)?;
     // What follows the packet in the frame is no quote, as above.
-    if headers.length + headers.l3 < l4 + 8 {
+    if headers.length + headers.l3 < l4 + icmp::QUOTED_LEN as u32 {
         return Err(Reason::IcmpNoFlow);
     }
     let reversed = Headers {
         l4,
         protocol,
-        source: [quoted.get(24), quoted.get(32)],
-        dest: [quoted.get(8), quoted.get(16)],
+        source: dest_v6(quoted),
+        dest: source_v6(quoted),
         ..*headers
     };
-    let ports = packet.view::<8>(reversed.l4()).ok_or(Reason::IcmpNoFlow)?;
+    let transport = packet
+        .view::<{ icmp::QUOTED_LEN }>(reversed.l4())
+        .ok_or(Reason::IcmpNoFlow)?;
     let reversed = Headers {
-        source_be: ports.get(2),
-        dest_be: ports.get(0),
+        source_be: transport.get(ports::DEST),
+        dest_be: transport.get(ports::SOURCE),
         ..reversed
     };
     error(ctx, headers, &reversed)
@@ -104,7 +107,9 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Resul
 /// packet of the flow as the client sends it.
 #[inline(always)]
 fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdict, Reason> {
-    if reversed.dest != outer.dest || reversed.protocol != proto::TCP && reversed.protocol != proto::UDP {
+    if reversed.dest != outer.dest
+        || reversed.protocol != proto::TCP && reversed.protocol != proto::UDP
+    {
         return Err(Reason::IcmpNoFlow);
     }
     if outer.ttl <= 1 {

@@ -4,16 +4,17 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
 
 use super::{
-    TTL, LEN,
+    TTL,
     checksum::{NO_SUM, sum_of},
 };
 use crate::{
-    budget, clock, ether,
+    budget, clock,
     ethernet::{self, Addresses},
-    headers::{Headers, is_valid_source},
+    headers::{Headers, dest_v6, is_valid_source, source_v6},
     maps::{ICMP_BUDGET, ICMP_RATE},
     packet::{Packet, adjust_head, adjust_tail},
     verdict::{Stage, Verdict},
+    wire::{ether, icmp, ipv4, ipv6},
 };
 
 /// What the sender of a packet is told.
@@ -31,8 +32,8 @@ const MIN_MTU_V6: u32 = 1280;
 /// Bytes of the packet that are quoted, if it has so many: what makes a message of 576 bytes, which every host accepts
 /// (RFC 1812 §4.3.2.3), or of the smallest MTU (RFC 4443 §2.4). So the ports are quoted behind any options and nearly
 /// all extension headers.
-const MAX_QUOTE_V4: u32 = 576 - (20 + LEN as u32);
-const MAX_QUOTE_V6: u32 = MIN_MTU_V6 - (40 + LEN as u32);
+const MAX_QUOTE_V4: u32 = 576 - (ipv4::LEN + icmp::LEN) as u32;
+const MAX_QUOTE_V6: u32 = MIN_MTU_V6 - (ipv6::LEN + icmp::LEN) as u32;
 
 /// Tells the sender of a TCP or UDP packet, unless it must not be told or the rate is used up.
 #[inline(always)]
@@ -72,12 +73,15 @@ pub(crate) extern "C" fn generate_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32
     let unanswered = unanswered_reason(mtu);
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
-    let (Some(ip), Ok(link)) = (packet.view::<20>(l3), Addresses::read(ctx)) else {
+    let (Some(ip), Ok(link)) = (packet.view::<{ ipv4::LEN }>(l3), Addresses::read(ctx)) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let (source, dest) = (address_v4(ip.get(12)), address_v4(ip.get(16)));
-    let is_later = ip.get::<u16>(6) & 0x1fff_u16.to_be() != 0;
-    let quote = u32::from(ip.be16(2)).min(MAX_QUOTE_V4);
+    let (source, dest) = (
+        address_v4(ip.get(ipv4::SOURCE)),
+        address_v4(ip.get(ipv4::DEST)),
+    );
+    let is_later = ip.get::<u16>(ipv4::FRAGMENT) & ipv4::OFFSET_BITS != 0;
+    let quote = u32::from(ip.be16(ipv4::TOTAL_LENGTH)).min(MAX_QUOTE_V4);
     // Of a later fragment nobody is told (RFC 1122 §3.2.2).
     if is_later || !may_answer(&source, &dest, family::V4, link) || !within_rate() {
         return Verdict::of(unanswered).0;
@@ -126,31 +130,37 @@ fn truncate_to_quote(ctx: *mut xdp_md, l3: usize, quote: u32, room: usize) -> Re
 #[inline(always)]
 fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Reason> {
     let packet = Packet::of(ctx);
-    let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-    let (sender, vip) = (ip.get::<u32>(12), ip.get::<u32>(16));
+    let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
+    let (sender, vip) = (ip.get::<u32>(ipv4::SOURCE), ip.get::<u32>(ipv4::DEST));
     let link = Addresses::read(ctx)?.swapped();
     let tags = ethernet::tags(ctx, l3);
-    truncate_to_quote(ctx, l3, quote, 20 + LEN)?;
+    truncate_to_quote(ctx, l3, quote, ipv4::LEN + icmp::LEN)?;
 
     let packet = Packet::of(ctx);
     ethernet::write(ctx, l3, link, tags, ether::IPV4)?;
-    let ip = packet.view::<20>(l3).ok_or(Reason::NoRoom)?;
-    let room = quote + LEN as u32;
-    let length_be = (20 + room as u16).to_be();
-    let first = 0x45 | u32::from(length_be) << 16;
+    let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::NoRoom)?;
+    let room = quote + icmp::LEN as u32;
+    let length_be = (ipv4::LEN as u16 + room as u16).to_be();
+    let first = u32::from(ipv4::NO_OPTIONS) | u32::from(length_be) << 16;
     let third = u32::from(TTL) | u32::from(proto::ICMP) << 8;
     let sum = u64::from(first) + u64::from(third) + u64::from(vip) + u64::from(sender);
-    ip.set(0, first);
-    ip.set(4, 0_u32);
-    ip.set(8, third | u32::from(checksum::finish(sum)) << 16);
-    ip.set(12, vip);
-    ip.set(16, sender);
-    let icmp = packet.view::<LEN>(l3 + 20).ok_or(Reason::NoRoom)?;
+    ip.set(ipv4::VERSION_IHL, first);
+    ip.set(ipv4::ID, 0_u32);
+    ip.set(ipv4::TTL, third | u32::from(checksum::finish(sum)) << 16);
+    ip.set(ipv4::SOURCE, vip);
+    ip.set(ipv4::DEST, sender);
+    let message = packet
+        .view::<{ icmp::LEN }>(l3 + ipv4::LEN)
+        .ok_or(Reason::NoRoom)?;
     // Destination unreachable, fragmentation needed; or time exceeded in transit.
-    let kind: u32 = if mtu == 0 { 11 } else { 3 | 4 << 8 };
-    icmp.set(0, kind);
-    icmp.set(4, mtu.to_be());
-    finish_icmp(ctx, l3 + 20, room, 0)
+    let kind = if mtu == 0 {
+        u32::from(icmp::v4::TIME_EXCEEDED)
+    } else {
+        u32::from(icmp::v4::UNREACHABLE) | u32::from(icmp::v4::FRAGMENTATION_NEEDED) << 8
+    };
+    message.set(icmp::TYPE, kind);
+    message.set(icmp::REST, mtu.to_be());
+    finish_icmp(ctx, l3 + ipv4::LEN, room, 0)
 }
 
 /// `mtu` 0: time exceeded.
@@ -160,12 +170,12 @@ pub(crate) extern "C" fn generate_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32
     let unanswered = unanswered_reason(mtu);
     let l3 = (l3 & 0x1f) as usize;
     let packet = Packet::of(ctx);
-    let (Some(ip), Ok(link)) = (packet.view::<40>(l3), Addresses::read(ctx)) else {
+    let (Some(ip), Ok(link)) = (packet.view::<{ ipv6::LEN }>(l3), Addresses::read(ctx)) else {
         return Verdict::of(Reason::Internal).0;
     };
-    let source = [ip.get::<u64>(8), ip.get::<u64>(16)];
-    let dest = [ip.get::<u64>(24), ip.get::<u64>(32)];
-    let quote = (u32::from(ip.be16(4)) + 40).min(MAX_QUOTE_V6);
+    let source = source_v6(ip);
+    let dest = dest_v6(ip);
+    let quote = (u32::from(ip.be16(ipv6::PAYLOAD_LENGTH)) + ipv6::LEN as u32).min(MAX_QUOTE_V6);
     if !may_answer(&source, &dest, family::V6, link) || !within_rate() {
         return Verdict::of(unanswered).0;
     }
@@ -181,38 +191,44 @@ pub(crate) extern "C" fn generate_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32
 #[inline(always)]
 fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Reason> {
     let packet = Packet::of(ctx);
-    let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-    let sender = [ip.get::<u64>(8), ip.get::<u64>(16)];
-    let vip = [ip.get::<u64>(24), ip.get::<u64>(32)];
+    let ip = packet.view::<{ ipv6::LEN }>(l3).ok_or(Reason::Internal)?;
+    let sender = source_v6(ip);
+    let vip = dest_v6(ip);
     let link = Addresses::read(ctx)?.swapped();
     let tags = ethernet::tags(ctx, l3);
-    truncate_to_quote(ctx, l3, quote, 40 + LEN)?;
+    truncate_to_quote(ctx, l3, quote, ipv6::LEN + icmp::LEN)?;
 
     let packet = Packet::of(ctx);
     ethernet::write(ctx, l3, link, tags, ether::IPV6)?;
-    let ip = packet.view::<40>(l3).ok_or(Reason::NoRoom)?;
-    let room = quote + LEN as u32;
+    let ip = packet.view::<{ ipv6::LEN }>(l3).ok_or(Reason::NoRoom)?;
+    let room = quote + icmp::LEN as u32;
     let length_be = (room as u16).to_be();
-    ip.set(0, (6_u32 << 28).to_be());
+    ip.set(ipv6::VERSION, (6_u32 << 28).to_be());
     ip.set(
-        4,
+        ipv6::PAYLOAD_LENGTH,
         u32::from(length_be) | u32::from(proto::ICMPV6) << 16 | u32::from(TTL) << 24,
     );
-    ip.set(8, vip[0]);
-    ip.set(16, vip[1]);
-    ip.set(24, sender[0]);
-    ip.set(32, sender[1]);
-    let icmp = packet.view::<LEN>(l3 + 40).ok_or(Reason::NoRoom)?;
+    ip.set(ipv6::SOURCE, vip[0]);
+    ip.set(ipv6::SOURCE + 8, vip[1]);
+    ip.set(ipv6::DEST, sender[0]);
+    ip.set(ipv6::DEST + 8, sender[1]);
+    let message = packet
+        .view::<{ icmp::LEN }>(l3 + ipv6::LEN)
+        .ok_or(Reason::NoRoom)?;
     // Packet too big, or time exceeded.
-    let kind: u32 = if mtu == 0 { 3 } else { 2 };
+    let kind = u32::from(if mtu == 0 {
+        icmp::v6::TIME_EXCEEDED
+    } else {
+        icmp::v6::PACKET_TOO_BIG
+    });
     let mtu = if mtu == 0 { 0 } else { mtu.max(MIN_MTU_V6) };
-    icmp.set(0, kind);
-    icmp.set(4, mtu.to_be());
+    message.set(icmp::TYPE, kind);
+    message.set(icmp::REST, mtu.to_be());
     let mut sum = u64::from(length_be) + u64::from(u32::from(proto::ICMPV6).to_be());
     for word in [sender[0], sender[1], vip[0], vip[1]] {
         sum += (word & 0xffff_ffff) + (word >> 32);
     }
-    finish_icmp(ctx, l3 + 40, room, sum)
+    finish_icmp(ctx, l3 + ipv6::LEN, room, sum)
 }
 
 /// Writes the checksum of a message of `room` bytes whose checksum is 0, and which is summed up with `pseudo`.
@@ -222,8 +238,10 @@ fn finish_icmp(ctx: *mut xdp_md, l4: usize, room: u32, pseudo: u64) -> Result<()
         NO_SUM => return Err(Reason::Internal),
         sum => u64::from(sum) + pseudo,
     };
-    let icmp = Packet::of(ctx).view::<LEN>(l4).ok_or(Reason::Internal)?;
-    icmp.set(2, checksum::finish(sum));
+    let message = Packet::of(ctx)
+        .view::<{ icmp::LEN }>(l4)
+        .ok_or(Reason::Internal)?;
+    message.set(icmp::CHECKSUM, checksum::finish(sum));
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{family, reason::Reason, vip::target};
 
-use super::{LEN, v4, v6};
 use crate::{
     ethernet,
     extensions::Chain,
@@ -13,6 +12,7 @@ use crate::{
     scratch::scratch,
     services::address,
     verdict::{Stage, Verdict},
+    wire::{icmp, ipv6},
 };
 
 /// An ICMP or ICMPv6 packet to one of our addresses. The headers are in the scratch.
@@ -49,24 +49,26 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if headers.first_fragment {
         return Err(Reason::IcmpOther);
     }
-    let icmp = packet.view::<LEN>(l4).ok_or(Reason::BadTransport)?;
-    if room < LEN as u32 {
+    let message = packet
+        .view::<{ icmp::LEN }>(l4)
+        .ok_or(Reason::BadTransport)?;
+    if room < icmp::LEN as u32 {
         return Err(Reason::BadTransport);
     }
-    let kind = icmp.get::<u8>(0);
+    let kind = message.get::<u8>(icmp::TYPE);
     let is_v4 = headers.family == family::V4;
     let echo_request = if is_v4 {
-        v4::ECHO_REQUEST
+        icmp::v4::ECHO_REQUEST
     } else {
-        v6::ECHO_REQUEST
+        icmp::v6::ECHO_REQUEST
     };
-    if kind == echo_request && icmp.get::<u8>(1) == 0 {
+    if kind == echo_request && message.get::<u8>(icmp::CODE) == 0 {
         return Ok(Verdict::next(Stage::Echo, 0, 0));
     }
     let is_error = if is_v4 {
-        v4::is_error(kind)
+        icmp::v4::is_error(kind)
     } else {
-        v6::is_error(kind)
+        icmp::v6::is_error(kind)
     };
     if is_error && ethernet::is_multicast(ctx) {
         return Err(Reason::LinkGroup);
@@ -87,12 +89,14 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
 /// not in the stage that is next, because both together would need too much stack.
 #[inline(always)]
 fn find_quoted_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
-    let at = headers.l4() + LEN;
-    let quoted = Packet::of(ctx).view::<40>(at).ok_or(Reason::IcmpNoFlow)?;
-    if quoted.get::<u8>(0) >> 4 != 6 {
+    let at = headers.l4() + icmp::LEN;
+    let quoted = Packet::of(ctx)
+        .view::<{ ipv6::LEN }>(at)
+        .ok_or(Reason::IcmpNoFlow)?;
+    if quoted.get::<u8>(ipv6::VERSION) >> 4 != 6 {
         return Err(Reason::IcmpNoFlow);
     }
-    let chain = Chain::follow(ctx, (at + 40) as u32, quoted.get(6));
+    let chain = Chain::follow(ctx, (at + ipv6::LEN) as u32, quoted.get(ipv6::NEXT_HEADER));
     // A quoted later fragment has no ports.
     if chain.is_broken() || chain.has(Chain::LATER) {
         return Err(Reason::IcmpNoFlow);

@@ -16,7 +16,7 @@ use crate::{
     counters::count_vip,
     headers::Headers,
     maps::{NAT_NEW, Tables},
-    route::{no_member, is_serving},
+    route::{is_serving, no_member},
     scratch::Session,
     select::slot,
     trace,

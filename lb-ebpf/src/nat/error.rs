@@ -13,7 +13,7 @@ use lb_common::{
 
 use super::{
     reply::send_back,
-    rewrite::{TCP_CHECKSUM, address_delta, udp_checksum, write_v6},
+    rewrite::{address_delta, udp_checksum, write_v6},
     session::look_up,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     scratch::{Scratch, scratch},
     trace,
     verdict::Verdict,
+    wire::{icmp, ipv4, ipv6, ports, tcp, udp},
 };
 
 /// Sends an error on. In the scratch are the headers of the error, those of the packet that it
@@ -45,7 +46,14 @@ pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
         key,
         session,
     } = scratch;
-    into_verdict(try_forward(ctx, headers, reversed, key, &mut session.request)).0
+    into_verdict(try_forward(
+        ctx,
+        headers,
+        reversed,
+        key,
+        &mut session.request,
+    ))
+    .0
 }
 
 #[inline(always)]
@@ -114,17 +122,19 @@ fn rewrite(
     let ports = checksum::replace_u16(quoted.dest_be, flow.dest_be)
         + checksum::replace_u16(quoted.source_be, flow.source_be);
 
-    let transport = packet.view::<8>(quoted_l4).ok_or(Reason::IcmpNoFlow)?;
-    transport.set(0, flow.dest_be);
-    transport.set(2, flow.source_be);
+    let transport = packet
+        .view::<{ icmp::QUOTED_LEN }>(quoted_l4)
+        .ok_or(Reason::IcmpNoFlow)?;
+    transport.set(ports::SOURCE, flow.dest_be);
+    transport.set(ports::DEST, flow.source_be);
     let mut delta = addresses + ports;
     if quoted.protocol == proto::UDP {
-        let old = transport.get::<u16>(6);
+        let old = transport.get::<u16>(udp::CHECKSUM);
         let new = udp_checksum(old, addresses + ports);
-        transport.set(6, new);
+        transport.set(udp::CHECKSUM, new);
         delta += checksum::replace_u16(old, new);
-    } else if quoted_l4 + TCP_CHECKSUM + 2 <= l3 + (outer.length & 0xffff) as usize
-        && let Some(sum) = packet.view::<2>(quoted_l4 + TCP_CHECKSUM)
+    } else if quoted_l4 + tcp::CHECKSUM + 2 <= l3 + (outer.length & 0xffff) as usize
+        && let Some(sum) = packet.view::<2>(quoted_l4 + tcp::CHECKSUM)
     {
         // Routers may quote more than the eight bytes that they must; not what only pads the frame.
         let old = sum.get::<u16>(0);
@@ -133,30 +143,40 @@ fn rewrite(
         delta += checksum::replace_u16(old, new);
     }
     if outer.family == family::V4 {
-        let inner = packet.view::<20>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
-        inner.set(12, flow.dest[0] as u32);
-        inner.set(16, flow.source[0] as u32);
-        let old = inner.get::<u16>(10);
+        let inner = packet
+            .view::<{ ipv4::LEN }>(l4 + icmp::LEN)
+            .ok_or(Reason::IcmpNoFlow)?;
+        inner.set(ipv4::SOURCE, flow.dest[0] as u32);
+        inner.set(ipv4::DEST, flow.source[0] as u32);
+        let old = inner.get::<u16>(ipv4::CHECKSUM);
         let new = checksum::update(old, u64::from(checksum::fold(addresses)));
-        inner.set(10, new);
+        inner.set(ipv4::CHECKSUM, new);
         delta += checksum::replace_u16(old, new);
-        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(12, source[0] as u32);
-        ip.set(16, flow.dest[0] as u32);
+        let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
+        ip.set(ipv4::SOURCE, source[0] as u32);
+        ip.set(ipv4::DEST, flow.dest[0] as u32);
         let header = checksum::replace_u32(outer.source[0] as u32, source[0] as u32)
             + checksum::replace_u32(outer.dest[0] as u32, flow.dest[0] as u32);
-        ip.set(10, checksum::update(ip.get(10), header));
+        ip.set(
+            ipv4::CHECKSUM,
+            checksum::update(ip.get(ipv4::CHECKSUM), header),
+        );
     } else {
-        let inner = packet.view::<40>(l4 + 8).ok_or(Reason::IcmpNoFlow)?;
-        write_v6(inner, 8, &flow.dest, &flow.source);
-        let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-        write_v6(ip, 8, source, &flow.dest);
+        let inner = packet
+            .view::<{ ipv6::LEN }>(l4 + icmp::LEN)
+            .ok_or(Reason::IcmpNoFlow)?;
+        write_v6(inner, ipv6::SOURCE, &flow.dest, &flow.source);
+        let ip = packet.view::<{ ipv6::LEN }>(l3).ok_or(Reason::Internal)?;
+        write_v6(ip, ipv6::SOURCE, source, &flow.dest);
         delta += address_delta(&outer.source, source) + address_delta(&outer.dest, &flow.dest);
     }
-    let icmp = packet.view::<8>(l4).ok_or(Reason::Internal)?;
-    icmp.set(
-        2,
-        checksum::update(icmp.get(2), u64::from(checksum::fold(delta))),
+    let message = packet.view::<{ icmp::LEN }>(l4).ok_or(Reason::Internal)?;
+    message.set(
+        icmp::CHECKSUM,
+        checksum::update(
+            message.get(icmp::CHECKSUM),
+            u64::from(checksum::fold(delta)),
+        ),
     );
     decrement_ttl(packet, l3, outer.family)
 }

@@ -6,13 +6,8 @@ use crate::{
     headers::Headers,
     ip::decrement_ttl,
     packet::{Packet, View},
-    transport::{TCP_LEN, UDP_LEN},
+    wire::{ipv4, ipv6, ports, tcp, udp},
 };
-
-/// Offset of the checksum in a TCP header.
-pub(super) const TCP_CHECKSUM: usize = 16;
-/// Offset of the checksum in a UDP header.
-const UDP_CHECKSUM: usize = 6;
 
 /// Rewrites a packet with its transport header, and takes one hop off.
 #[inline(always)]
@@ -22,23 +17,27 @@ pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Resul
         + checksum::replace_u16(headers.dest_be, flow.dest_be);
     let l4 = headers.l4();
     if headers.protocol == proto::TCP {
-        let tcp = packet.view::<TCP_LEN>(l4).ok_or(Reason::BadTransport)?;
-        ports(tcp, flow.source_be, flow.dest_be);
-        let old = tcp.get(TCP_CHECKSUM);
-        tcp.set(TCP_CHECKSUM, checksum::update(old, delta));
+        let header = packet
+            .view::<{ tcp::LEN }>(l4)
+            .ok_or(Reason::BadTransport)?;
+        set_ports(header, flow.source_be, flow.dest_be);
+        let old = header.get(tcp::CHECKSUM);
+        header.set(tcp::CHECKSUM, checksum::update(old, delta));
     } else {
-        let udp = packet.view::<UDP_LEN>(l4).ok_or(Reason::BadTransport)?;
-        ports(udp, flow.source_be, flow.dest_be);
-        let old = udp.get(UDP_CHECKSUM);
-        udp.set(UDP_CHECKSUM, udp_checksum(old, delta));
+        let header = packet
+            .view::<{ udp::LEN }>(l4)
+            .ok_or(Reason::BadTransport)?;
+        set_ports(header, flow.source_be, flow.dest_be);
+        let old = header.get(udp::CHECKSUM);
+        header.set(udp::CHECKSUM, udp_checksum(old, delta));
     }
     Ok(())
 }
 
 #[inline(always)]
-pub(super) fn ports<const N: usize>(view: View<N>, source_be: u16, dest_be: u16) {
-    view.set(0, source_be);
-    view.set(2, dest_be);
+pub(super) fn set_ports<const N: usize>(view: View<N>, source_be: u16, dest_be: u16) {
+    view.set(ports::SOURCE, source_be);
+    view.set(ports::DEST, dest_be);
 }
 
 /// A UDP checksum after a change: 0 says that there is none, and stays; one that becomes 0 is sent as
@@ -62,15 +61,18 @@ pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Re
         let (source, dest) = (flow.source[0] as u32, flow.dest[0] as u32);
         delta = checksum::replace_u32(headers.source[0] as u32, source)
             + checksum::replace_u32(headers.dest[0] as u32, dest);
-        let ip = packet.view::<20>(l3).ok_or(Reason::Internal)?;
-        ip.set(12, source);
-        ip.set(16, dest);
-        ip.set(10, checksum::update(ip.get(10), delta));
+        let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
+        ip.set(ipv4::SOURCE, source);
+        ip.set(ipv4::DEST, dest);
+        ip.set(
+            ipv4::CHECKSUM,
+            checksum::update(ip.get(ipv4::CHECKSUM), delta),
+        );
     } else {
         delta =
             address_delta(&headers.source, &flow.source) + address_delta(&headers.dest, &flow.dest);
-        let ip = packet.view::<40>(l3).ok_or(Reason::Internal)?;
-        write_v6(ip, 8, &flow.source, &flow.dest);
+        let ip = packet.view::<{ ipv6::LEN }>(l3).ok_or(Reason::Internal)?;
+        write_v6(ip, ipv6::SOURCE, &flow.source, &flow.dest);
     }
     decrement_ttl(packet, l3, headers.family)?;
     Ok(delta)

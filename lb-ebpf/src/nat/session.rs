@@ -99,7 +99,10 @@ pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatF
 
 /// The entry of an embryonic session, for a backend's packet.
 #[inline(always)]
-pub(super) fn match_embryonic_reply(headers: &Headers, key: &NatKey) -> Result<&'static NatFlow, Reason> {
+pub(super) fn match_embryonic_reply(
+    headers: &Headers,
+    key: &NatKey,
+) -> Result<&'static NatFlow, Reason> {
     let flow = NAT_NEW.get_ptr_mut(key).ok_or(Reason::NatNoSession)?;
     if headers.ttl <= 1 {
         return Err(Reason::HopLimit);

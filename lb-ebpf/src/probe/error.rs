@@ -4,15 +4,16 @@ use lb_common::{Address, family, probe::ProbeFlow, proto};
 
 use crate::{
     count,
-    frame::{Field, Frame, L3, HelperError, V4, V6},
+    frame::{Field, Frame, HelperError, L3, V4, V6},
     ingress::backend_of,
     out::source,
+    wire::{icmp, ipv4, ipv6},
 };
 
 /// Bytes of an error's own header, before the packet that it is about.
-const ICMP: u32 = 8;
+const ICMP: u32 = icmp::LEN as u32;
 /// Where an ICMPv6 message has its checksum.
-const SUM_V6: u32 = L3 + V6 + 2;
+const SUM_V6: u32 = L3 + V6 + icmp::CHECKSUM as u32;
 
 /// Looks at an ICMP message, and changes it if it is about a probe.
 #[inline(always)]
@@ -40,7 +41,12 @@ fn inner(family: u8) -> u32 {
 /// Where that packet has its destination.
 #[inline(always)]
 fn inner_destination(family: u8) -> Field {
-    let at = inner(family) + if family == family::V4 { 16 } else { 24 };
+    let at = inner(family)
+        + (if family == family::V4 {
+            ipv4::DEST
+        } else {
+            ipv6::DEST
+        }) as u32;
     Field { family, at }
 }
 
@@ -50,17 +56,27 @@ fn find(frame: Frame, family: u8) -> Option<(ProbeFlow, Address)> {
     let (protocol, node, l4) = if family == family::V4 {
         // Unreachable, time exceeded, about a packet without options.
         let kind = frame.load::<u8>(L3 + V4)?;
-        if (kind != 3 && kind != 11) || frame.load::<u8>(inner)? != 0x45 {
+        if (kind != icmp::v4::UNREACHABLE && kind != icmp::v4::TIME_EXCEEDED)
+            || frame.load::<u8>(inner)? != ipv4::NO_OPTIONS
+        {
             return None;
         }
-        (frame.load(inner + 9)?, inner + 12, inner + V4)
+        (
+            frame.load(inner + ipv4::PROTOCOL as u32)?,
+            inner + ipv4::SOURCE as u32,
+            inner + V4,
+        )
     } else {
         // Unreachable, time exceeded.
         let kind = frame.load::<u8>(L3 + V6)?;
-        if kind != 1 && kind != 3 {
+        if kind != icmp::v6::UNREACHABLE && kind != icmp::v6::TIME_EXCEEDED {
             return None;
         }
-        (frame.load(inner + 6)?, inner + 8, inner + V6)
+        (
+            frame.load(inner + ipv6::NEXT_HEADER as u32)?,
+            inner + ipv6::SOURCE as u32,
+            inner + V6,
+        )
     };
     if protocol != proto::TCP && protocol != proto::UDP {
         return None;

@@ -4,14 +4,13 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated};
 use lb_common::{Address, address_v4, checksum, family};
 
-use crate::ether;
+use crate::wire::{ether, ethernet, ipv4, ipv6};
 
 /// Where the IP header begins.
-pub(crate) const L3: u32 = 14;
-/// Bytes of a plain IPv4 header.
-pub(crate) const V4: u32 = 20;
-/// Bytes of the IPv6 header.
-pub(crate) const V6: u32 = 40;
+pub(crate) const L3: u32 = ethernet::LEN as u32;
+/// Bytes of an IPv4 header without options.
+pub(crate) const V4: u32 = ipv4::LEN as u32;
+pub(crate) const V6: u32 = ipv6::LEN as u32;
 
 const PSEUDO_HEADER: u64 = 1 << 4;
 const ZERO_IS_NONE: u64 = 1 << 5;
@@ -53,7 +52,7 @@ impl Frame {
             _ => return None,
         };
         // Interfaces without link headers are none that the balancer works on.
-        (self.load::<u16>(12)? == protocol).then_some(family)
+        (self.load::<u16>(ethernet::ETHER_TYPE as u32)? == protocol).then_some(family)
     }
 
     /// Reads `T` as it is in memory.
@@ -108,7 +107,9 @@ impl Frame {
         if field.family == family::V4 {
             let (old, new) = (u64::from(old[0] as u32), u64::from(new[0] as u32));
             // SAFETY: a helper call on the program's own context.
-            done(unsafe { generated::bpf_l3_csum_replace(self.0, header + 10, old, new, 4) })?;
+            done(unsafe {
+                generated::bpf_l3_csum_replace(self.0, header + ipv4::CHECKSUM as u32, old, new, 4)
+            })?;
         }
         self.set_address(field, new)
     }
@@ -159,5 +160,9 @@ fn delta(old: &Address, new: &Address) -> u32 {
 
 #[inline(always)]
 pub(crate) fn done(result: i64) -> Result<(), HelperError> {
-    if result == 0 { Ok(()) } else { Err(HelperError) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(HelperError)
+    }
 }

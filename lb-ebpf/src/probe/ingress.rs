@@ -5,8 +5,9 @@ use lb_common::{Address, family, probe::ProbeFlow, proto};
 
 use crate::{
     PROBE_FLOWS, count, error,
-    frame::{Frame, L3, HelperError, V4, V6},
+    frame::{Frame, HelperError, L3, V4, V6},
     out::{destination, source, transport_sum},
+    wire::{ipv4, ipv6},
 };
 
 /// Looks at a packet, and changes it if it is an answer to a probe.
@@ -28,12 +29,12 @@ pub(crate) fn receive(skb: *mut __sk_buff) {
 fn kind(frame: Frame) -> Option<(u8, u8)> {
     let family = frame.family()?;
     if family == family::V6 {
-        return Some((family, frame.load(L3 + 6)?));
+        return Some((family, frame.load(L3 + ipv6::NEXT_HEADER as u32)?));
     }
-    let is_plain = frame.load::<u8>(L3)? == 0x45;
+    let is_plain = frame.load::<u8>(L3)? == ipv4::NO_OPTIONS;
     // "More fragments" and the offset.
-    let is_whole = frame.load::<u16>(L3 + 6)? & 0x3fff_u16.to_be() == 0;
-    (is_plain && is_whole).then_some((family, frame.load(L3 + 9)?))
+    let is_whole = frame.load::<u16>(L3 + ipv4::FRAGMENT as u32)? & ipv4::FRAGMENT_BITS == 0;
+    (is_plain && is_whole).then_some((family, frame.load(L3 + ipv4::PROTOCOL as u32)?))
 }
 
 #[inline(always)]

@@ -24,12 +24,6 @@ use lb_common::{
 };
 
 mod error;
-#[path = "../ether.rs"]
-#[expect(
-    dead_code,
-    reason = "the balancer uses all of it, this program does not"
-)]
-mod ether;
 mod frame;
 mod ingress;
 mod out;
@@ -40,6 +34,12 @@ mod outer;
     reason = "the balancer uses all of it, this program does not"
 )]
 mod table;
+#[path = "../wire.rs"]
+#[expect(
+    dead_code,
+    reason = "the balancer uses all of it, this program does not"
+)]
+mod wire;
 
 /// Where probes of the members go.
 #[btf_map]

@@ -11,9 +11,10 @@ use lb_common::{
 
 use crate::{
     DROP, NEXT, PROBE_FLOWS, PROBE_PATHS, count,
-    frame::{Field, Frame, L3, HelperError, Sum, V4, V6},
+    frame::{Field, Frame, HelperError, L3, Sum, V4, V6},
     outer,
     table::tables,
+    wire::{ipv4, ipv6, tcp, udp},
 };
 
 /// What becomes of a packet.
@@ -80,12 +81,12 @@ fn remove_stale_flow(frame: Frame) {
 fn read_flow(frame: Frame) -> Option<ProbeFlow> {
     let family = frame.family()?;
     let (protocol, l4) = if family == family::V4 {
-        if frame.load::<u8>(L3)? != 0x45 {
+        if frame.load::<u8>(L3)? != ipv4::NO_OPTIONS {
             return None;
         }
-        (frame.load::<u8>(L3 + 9)?, L3 + V4)
+        (frame.load::<u8>(L3 + ipv4::PROTOCOL as u32)?, L3 + V4)
     } else {
-        (frame.load::<u8>(L3 + 6)?, L3 + V6)
+        (frame.load::<u8>(L3 + ipv6::NEXT_HEADER as u32)?, L3 + V6)
     };
     if protocol != proto::TCP && protocol != proto::UDP {
         return None;
@@ -154,9 +155,9 @@ fn set_destination(
 #[inline(always)]
 pub(crate) fn source(family: u8) -> Field {
     let at = if family == family::V4 {
-        L3 + 12
+        L3 + ipv4::SOURCE as u32
     } else {
-        L3 + 8
+        L3 + ipv6::SOURCE as u32
     };
     Field { family, at }
 }
@@ -165,9 +166,9 @@ pub(crate) fn source(family: u8) -> Field {
 #[inline(always)]
 pub(crate) fn destination(family: u8) -> Field {
     let at = if family == family::V4 {
-        L3 + 16
+        L3 + ipv4::DEST as u32
     } else {
-        L3 + 24
+        L3 + ipv6::DEST as u32
     };
     Field { family, at }
 }
@@ -182,7 +183,7 @@ pub(crate) fn transport_sum(family: u8, protocol: u8) -> Sum {
     };
     let is_udp = protocol == proto::UDP;
     Sum {
-        at: l4 + if is_udp { 6 } else { 16 },
+        at: l4 + (if is_udp { udp::CHECKSUM } else { tcp::CHECKSUM }) as u32,
         is_udp,
     }
 }

@@ -5,12 +5,13 @@
 use aya_ebpf::helpers::generated;
 use lb_common::{checksum, family, member::Member, probe::ProbeFlow, proto};
 
-use crate::frame::{Frame, L3, HelperError, V4, V6, done};
+use crate::{
+    frame::{Frame, HelperError, L3, V4, V6, done},
+    wire::{ipv4, ipv6},
+};
 
 /// Hop count of the outer header.
 const TTL: u8 = 64;
-/// "Don't fragment" as the bytes of the header have it.
-const DONT_FRAGMENT: u32 = 0x0040 << 16;
 
 /// `BPF_ADJ_ROOM_MAC`: room between the link header and the IP header.
 const BEHIND_LINK: u32 = 1;
@@ -19,16 +20,28 @@ const ENCAPSULATES_V6: u64 = 1 << 2;
 
 /// Puts the outer header to the member in front of the packet of `flow`.
 #[inline(always)]
-pub(crate) fn push_outer_header(frame: Frame, flow: &ProbeFlow, member: &Member) -> Result<(), HelperError> {
+pub(crate) fn push_outer_header(
+    frame: Frame,
+    flow: &ProbeFlow,
+    member: &Member,
+) -> Result<(), HelperError> {
     // As with the balancer's, the source varies with the flow inside of the configured prefix.
     let spread = u32::from(flow.node_port_be).wrapping_mul(0x9e37_79b1);
     let varied = spread & member.vary_mask;
     if flow.family == family::V4 {
-        let length = u16::from_be(frame.load(L3 + 2).ok_or(HelperError)?);
+        let length = u16::from_be(
+            frame
+                .load(L3 + ipv4::TOTAL_LENGTH as u32)
+                .ok_or(HelperError)?,
+        );
         make_room(frame, V4, ENCAPSULATES_V4)?;
         frame.store(L3, &header_v4(length, member, varied))
     } else {
-        let length = u16::from_be(frame.load(L3 + 4).ok_or(HelperError)?);
+        let length = u16::from_be(
+            frame
+                .load(L3 + ipv6::PAYLOAD_LENGTH as u32)
+                .ok_or(HelperError)?,
+        );
         make_room(frame, V6, ENCAPSULATES_V6)?;
         frame.store(L3, &header_v6(length, member, varied))
     }
@@ -43,17 +56,17 @@ fn make_room(frame: Frame, bytes: u32, flags: u64) -> Result<(), HelperError> {
 #[inline(always)]
 fn header_v4(inner_length: u16, member: &Member, varied: u32) -> [u32; 5] {
     let length_be = inner_length.wrapping_add(V4 as u16).to_be();
-    let first = 0x45 | u32::from(length_be) << 16;
+    let first = u32::from(ipv4::NO_OPTIONS) | u32::from(length_be) << 16;
     let ttl_and_protocol = u32::from(TTL) | u32::from(proto::IPIP) << 8;
     let source = member.source[0] as u32 | varied;
     let dest = member.address[0] as u32;
     let sum = u64::from(first)
-        + u64::from(DONT_FRAGMENT)
+        + u64::from(ipv4::DONT_FRAGMENT)
         + u64::from(ttl_and_protocol)
         + u64::from(source)
         + u64::from(dest);
     let last = ttl_and_protocol | u32::from(checksum::finish(sum)) << 16;
-    [first, DONT_FRAGMENT, last, source, dest]
+    [first, ipv4::DONT_FRAGMENT, last, source, dest]
 }
 
 #[inline(always)]
