@@ -1,8 +1,8 @@
-//! What the benchmark tells its wrapper program.
+//! Parameters of the benchmark's wrapper program.
 //!
-//! `BPF_PROG_TEST_RUN` with a repeat count hands a program its own output as the next input. So a
-//! wrapper runs first: it restores the length of the frame, writes all headers anew for the next
-//! flow, and calls the program that is measured.
+//! `BPF_PROG_TEST_RUN` with a repeat count passes a program its own output as the next input. The
+//! wrapper therefore runs first: it restores the frame length, writes all headers for the next
+//! flow, and tail-calls the program under test.
 //!
 //! The module is here because this crate is the only one that both sides share: the wrapper
 //! (`lb-ebpf/src/bench.rs`) and the measuring code (`tests/src/bench`).
@@ -12,44 +12,45 @@ use crate::{checksum, map_type};
 map_type! {
     /// The packets of a workload.
     pub struct Plan [112] {
-        /// Packets made so far.
+        /// Packets generated so far.
         pub made: u64,
         /// Length of the frame.
         pub frame_len: u32,
-        /// Family of the frame's layout.
+        /// Address family of the generated packets.
         pub family: u32,
-        /// Flows minus one; flows are a power of two.
+        /// Number of flows (a power of two) minus one.
         pub flow_mask: u32,
-        /// IPv4: how many destinations there are, minus one; a power of two.
+        /// IPv4: number of destinations (a power of two) minus one.
         pub dest_mask: u32,
         /// Ethernet header.
         pub ethernet: [u64; 2],
         /// First eight bytes of the IP header.
         pub ip: u64,
-        /// IPv6: base of the source address. IPv4: the third word of the header, with no checksum.
+        /// IPv6: base of the source address. IPv4: the third word of the header, without the
+        /// checksum.
         pub source: [u64; 2],
-        /// IPv6: the destination. IPv4: first destination, as a number, and the sum of the words
-        /// of the header that no flow changes.
+        /// IPv6: the destination. IPv4: the first destination as a number, and the sum of the
+        /// header words that are the same for every flow.
         pub dest: [u64; 2],
-        /// TCP or UDP header, with source port 0. UDP: eight bytes.
+        /// TCP or UDP header with source port 0; UDP uses the first eight bytes.
         pub transport: [u64; 3],
-        /// Which bits of the source port are written; 0 for what has no ports.
+        /// Bits of the source port that are written; 0 for protocols without ports.
         pub port_mask: u64,
     }
 }
 
-/// Odd multiplier that makes the order of flows look random to caches.
+/// Odd multiplier that makes the order of flows look random to the caches.
 const SPREAD: u32 = 0x9e37_79b1;
 
 /// First source address of IPv4 flows: 64.0.0.0.
 const FIRST_SOURCE: u32 = 64 << 24;
 
-/// A flow's number.
+/// Number of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow(pub u32);
 
 impl Flow {
-    /// Flow of the packet with this number: every flow comes once before any comes again.
+    /// Flow of the packet with this number. Every flow occurs once before any repeats.
     #[inline(always)]
     #[must_use]
     pub const fn of_packet(made: u64, flow_mask: u32) -> Self {
@@ -63,14 +64,14 @@ impl Flow {
         (FIRST_SOURCE | self.0 & 0xff_ffff).to_be()
     }
 
-    /// Last word of the IPv6 source address.
+    /// Second word of the IPv6 source address.
     #[inline(always)]
     #[must_use]
     pub const fn source_v6(self, base: u64) -> u64 {
         base ^ (self.0 as u64).to_be()
     }
 
-    /// Source port (packet order). Together with the address, no two flows have the same.
+    /// Source port (packet order). Source address and port together are unique per flow.
     #[inline(always)]
     #[must_use]
     pub const fn source_be(self) -> u16 {
@@ -87,7 +88,7 @@ impl Flow {
     }
 }
 
-/// Third word of an IPv4 header: hops, protocol, and the checksum for these addresses.
+/// Third word of an IPv4 header: TTL, protocol and checksum for these addresses.
 #[inline(always)]
 #[must_use]
 pub const fn third_word_v4(plan: &Plan, source: u32, dest: u32) -> u32 {

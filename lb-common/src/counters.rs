@@ -1,4 +1,4 @@
-//! Counters. All are per CPU and only ever grow; userspace adds the CPUs up.
+//! Counters. All are per CPU and only increase; userspace adds up the CPUs.
 
 use crate::{
     map_type,
@@ -9,77 +9,77 @@ use crate::{
 };
 
 map_type! {
-    /// What a member got.
+    /// Counters of one member.
     pub struct MemberCounters [64] {
         /// Packets sent to it.
         pub packets: u64,
-        /// Bytes of these, whole frames as they came in.
+        /// Bytes of these packets: whole frames as received.
         pub bytes: u64,
-        /// New flows: TCP packets with SYN and without ACK, first packets of tracked UDP flows.
+        /// New flows: TCP packets with SYN and without ACK, and first packets of tracked UDP flows.
         pub new_flows: u64,
-        /// Packets of clients with RST. Normal: few.
+        /// Packets from clients with RST. Expected: few.
         pub resets: u64,
-        /// Packets of flows that stay here although the ring names another member now. Normal: 0,
-        /// except after a change.
+        /// Packets of flows that stay on this member although the ring maps them to another one.
+        /// Expected: 0, except after a change.
         pub kept: u64,
-        /// ICMP errors about its flows. Normal: few.
+        /// ICMP errors about the member's flows. Expected: few.
         pub icmp_errors: u64,
-        /// `nat`: packets that came back.
+        /// `nat`: packets from the backend.
         pub reply_packets: u64,
-        /// `nat`: bytes of these.
+        /// `nat`: bytes of these packets.
         pub reply_bytes: u64,
     }
 }
 
 map_type! {
-    /// What happened to a VIP's packets besides going to members.
+    /// Counters of one VIP, besides those of its members.
     pub struct VipCounters [64] {
-        /// Lookups in the tracking table that found the flow. Normal: 0 on a TCP VIP that has not
-        /// changed lately.
+        /// Tracking lookups that found the flow. Expected: 0 on a TCP VIP that has not changed
+        /// recently.
         pub track_hits: u64,
-        /// Lookups that did not.
+        /// Tracking lookups that did not find the flow.
         pub track_misses: u64,
-        /// Cells written for flows that had none.
+        /// Cells written for untracked flows.
         pub track_inserts: u64,
-        /// Flows that found no free cell. Normal: 0; if not, the table is too small.
+        /// Flows that found no free cell. Expected: 0; otherwise the table is too small.
         pub track_full: u64,
-        /// Packets dropped because no member could take them. Normal: 0.
+        /// Packets dropped because no member could take them. Expected: 0.
         pub no_member: u64,
-        /// `nat`: sessions begun.
+        /// `nat`: sessions created.
         pub nat_sessions: u64,
-        /// `nat`: new flows dropped because no port was free. Normal: 0.
+        /// `nat`: new flows dropped because no port was free. Expected: 0.
         pub nat_no_port: u64,
-        /// Packets dropped by a limit. Normal: 0.
+        /// Packets dropped by a rate limit. Expected: 0.
         pub limited: u64,
     }
 }
 
 map_type! {
-    /// What happened on the node: one counter for each [`crate::reason::Reason`], in its order.
+    /// Counters of the node: one per [`crate::reason::Reason`], in the order of its variants.
     pub struct NodeCounters [512] {
-        /// The counters; those past the last reason stay 0.
+        /// Packets by reason; entries past the last reason stay 0.
         pub reasons: [u64; COUNTED_REASONS],
     }
 }
 
 const _: () = assert!(REASONS.len() <= COUNTED_REASONS);
 
-/// What one CPU writes: all its counters, and the trace of its last packet.
+/// Everything that one CPU writes: its counters, and the trace of its last packet.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct CpuBlock {
-    /// Those of the node.
+    /// Counters of the node.
     pub node: NodeCounters,
-    /// Those of the VIPs.
+    /// Counters of the VIPs, by VIP index.
     pub vips: [VipCounters; MAX_VIPS as usize],
-    /// Those of the members.
+    /// Counters of the members, by member index.
     pub members: [MemberCounters; MAX_MEMBERS as usize],
-    /// What was decided about the last packet, when settings ask for that.
+    /// Decisions about the last packet, written if [`crate::node::setting::TRACING`] is set.
     pub trace: Trace,
     /// Unused.
     pub _pad: [u64; 3],
 }
 
-/// Bytes of a line of the cache: no two CPUs write to the same.
+/// Bytes of a cache line: blocks of different CPUs share none.
 const LINE: usize = 64;
 const _: () = assert!(size_of::<CpuBlock>().is_multiple_of(LINE));

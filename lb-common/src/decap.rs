@@ -1,54 +1,56 @@
-//! `evenkeel_decap`: the program for a backend host.
+//! Maps of `evenkeel_decap`, the program that runs on a backend host.
 
 use crate::{Address, map_type};
 
 map_type! {
-    /// What the program did. Per CPU.
+    /// Counters of the program, per CPU.
     pub struct DecapCounters [80] {
-        /// IPv4 in IPv4, outer header taken off.
+        /// IPv4 in IPv4 packets decapsulated.
         pub v4_in_v4: u64,
-        /// IPv6 in IPv4.
+        /// IPv6 in IPv4 packets decapsulated.
         pub v6_in_v4: u64,
-        /// IPv4 in IPv6.
+        /// IPv4 in IPv6 packets decapsulated.
         pub v4_in_v6: u64,
-        /// IPv6 in IPv6.
+        /// IPv6 in IPv6 packets decapsulated.
         pub v6_in_v6: u64,
-        /// Bytes of frames before the header was taken off.
+        /// Bytes of these frames before decapsulation.
         pub bytes: u64,
-        /// Not for this host or not encapsulated, passed untouched.
+        /// Packets that are not encapsulated or not for this host; passed untouched.
         pub passed: u64,
-        /// Encapsulated for this host, but in fragments or with IPv4 options: passed untouched, for a
-        /// tunnel interface of the kernel if there is one. Normal: 0.
+        /// Encapsulated packets for this host that are fragments or have IPv4 options; passed
+        /// untouched, for the kernel's tunnel interface if there is one. Expected: 0.
         pub declined: u64,
-        /// Encapsulated for this host, but malformed; dropped. Normal: 0.
+        /// Malformed encapsulated packets for this host; dropped. Expected: 0.
         pub malformed: u64,
-        /// A congestion mark on the outer header of a packet that can't carry one; dropped, as
-        /// RFC 6040 says. Normal: 0.
+        /// Packets with a congestion mark on the outer header whose inner header cannot carry one;
+        /// dropped (RFC 6040). Expected: 0.
         pub congested: u64,
-        /// The header could not be taken off; dropped. Normal: 0.
+        /// Packets whose outer header could not be removed; dropped. Expected: 0.
         pub failed: u64,
     }
 }
 
 map_type! {
-    /// An address of the host: key of the table of addresses.
+    /// Key of the address table: an address of the host.
     pub struct LocalAddress [24] {
         /// The address.
         pub address: Address,
-        /// Its family, of [`crate::family`]: the words alone can be those of either.
+        /// Address family, see [`crate::family`]; the two words alone are ambiguous.
         pub family: u64,
     }
 }
 
-/// Local addresses that a decapsulating host can have. VIPs on the loopback interface count.
+/// Maximum number of local addresses of a decapsulating host, VIPs on the loopback interface
+/// included.
 pub const MAX_ADDRESSES: u32 = 1024;
 
-/// Entries of the table of addresses: room to add all new ones before the old ones are removed.
+/// Entries of the address table. New addresses are added before old ones are removed, so there is
+/// room for both.
 pub const ADDRESS_TABLE_SIZE: u32 = 2 * MAX_ADDRESSES;
 
-/// Marks of the ECN field (RFC 3168).
+/// Codepoints of the ECN field (RFC 3168).
 pub mod ecn {
-    /// The transport does not know congestion marks.
+    /// Not ECN-capable transport.
     pub const NOT_ECT: u8 = 0;
     /// ECT(1).
     pub const ECT_1: u8 = 1;
@@ -58,8 +60,8 @@ pub mod ecn {
     pub const CE: u8 = 3;
 }
 
-/// The mark of a packet whose outer header is taken off, from the marks of both headers. `None`: the
-/// packet must be dropped (RFC 6040, section 4.2).
+/// Returns the inner ECN codepoint after decapsulation, or `None` if the packet must be dropped
+/// (RFC 6040 §4.2).
 #[inline(always)]
 #[must_use]
 pub const fn decapsulated_ecn(outer: u8, inner: u8) -> Option<u8> {

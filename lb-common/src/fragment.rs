@@ -1,46 +1,47 @@
-//! Fragments: only the first has ports; the later ones follow it by the datagram's identification.
+//! Fragments. Only the first fragment has ports; later ones are matched by the identification of
+//! the datagram.
 
 use crate::{Address, map_type, nat::NatKey};
 
 map_type! {
-    /// What the fragments of one datagram have in common (RFC 791, RFC 8200 §4.5).
+    /// Identifies the fragments of one datagram (RFC 791, RFC 8200 §4.5).
     pub struct FragmentKey [40] {
         /// Source address.
         pub source: Address,
         /// Destination address.
         pub dest: Address,
-        /// Identification (packet order); IPv4 has 16 bits of it.
+        /// Identification (packet order); 16 bits for IPv4.
         pub id: u32,
-        /// Protocol (IPv4); 0 for IPv6.
+        /// Protocol for IPv4; 0 for IPv6.
         pub protocol: u8,
-        /// Family.
+        /// Address family, see [`crate::family`].
         pub family: u8,
-        /// Unused.
+        /// Padding.
         pub _pad: u16,
     }
 }
 
 map_type! {
-    /// Where the first fragment went.
+    /// Where the first fragment was sent.
     pub struct FragmentTarget [40] {
         /// Hash of the flow.
         pub flow_hash: u64,
-        /// Session, for `nat`.
+        /// Key of the session, for `nat`.
         pub nat: NatKey,
-        /// VIP, or [`PASSED`].
+        /// VIP index, or [`PASSED`].
         pub vip: u16,
-        /// Member.
+        /// Member index.
         pub member: u16,
-        /// When the first fragment was seen, seconds.
+        /// When the first fragment was seen, in [`crate::node::seconds`].
         pub seen_s: u32,
     }
 }
 
-/// [`FragmentTarget::vip`] of a datagram that is for no VIP: all of it is passed.
+/// [`FragmentTarget::vip`] of a datagram that matches no VIP: all its fragments are passed.
 pub const PASSED: u16 = 0xffff;
 
-/// Later fragments are dropped when the first is older than this, seconds (RFC 8200 §4.5: 60).
+/// Seconds after the first fragment from which on later fragments are dropped (RFC 8200 §4.5: 60).
 pub const LIFETIME_S: u32 = 60;
 
-/// Datagrams followed at a time.
+/// Maximum number of datagrams followed at a time.
 pub const MAX_DATAGRAMS: u32 = 4096;

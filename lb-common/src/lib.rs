@@ -1,13 +1,11 @@
-//! What the data path (kernel) and the controller (userspace) agree on.
+//! Data shared by the data path (kernel) and the controller (userspace).
 //!
-//! Everything that crosses the border between the two is defined here once: the keys and values of
-//! the maps, the flow hash, the coding of ring slots and of tracking cells, the counters and the
-//! reasons for which a packet is passed, dropped or sent. The crate is `no_std`, has no `unsafe`,
-//! and is tested on the host.
+//! Keys and values of the maps, the flow hash, the encoding of ring slots and tracking cells,
+//! counters, and the reasons why packets are sent, passed or dropped are defined here once. The
+//! crate is `no_std`, has no `unsafe`, and is tested on the host.
 //!
-//! Conventions: addresses and ports are kept in the byte order of the packet (`_be`), whatever the
-//! machine; everything else is in the machine's own order. All map types are `repr(C)` with
-//! explicit padding, and their sizes and offsets are asserted at compile time.
+//! Addresses and ports are in packet order (`_be`) on every machine, everything else is in host
+//! order. Map types are `repr(C)` with explicit padding; their sizes are asserted at compile time.
 #![no_std]
 #![warn(missing_docs)]
 
@@ -31,25 +29,24 @@ pub mod trace;
 pub mod track;
 pub mod vip;
 
-/// Version of everything in this crate that a pinned map holds.
-///
-/// A controller adopts pinned maps only when they were written under the same version.
+/// Version of everything in this crate that a pinned map holds. A controller adopts pinned maps
+/// only of the same version.
 pub const ABI_VERSION: u32 = 5;
 
-/// An IPv4 or IPv6 address as the data path keeps it: two words that hold the address bytes in the
-/// order of the packet. An IPv4 address is in the first four bytes, the others are zero.
+/// An IPv4 or IPv6 address: the address bytes in packet order, in two words. An IPv4 address is in
+/// the first four bytes; the others are zero.
 pub type Address = [u64; 2];
 
 pub use address::{address_of, family_of, ip_of};
 
-/// [`Address`] of the four bytes of an IPv4 address, read as a number as they are in memory.
+/// Returns the [`Address`] of an IPv4 address, given its four bytes as read from memory.
 #[inline(always)]
 #[must_use]
 pub const fn address_v4(word: u32) -> Address {
     [word as u64, 0]
 }
 
-/// [`Address`] of the octets of an IPv6 address.
+/// Returns the [`Address`] of the octets of an IPv6 address.
 #[must_use]
 pub const fn address_v6(octets: [u8; 16]) -> Address {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
@@ -59,8 +56,8 @@ pub const fn address_v6(octets: [u8; 16]) -> Address {
     ]
 }
 
-/// Whether an address can be that of one host (RFC 1122 §3.2.1.3, RFC 4291 §2.5): not multicast, broadcast or reserved,
-/// not a loopback address, not "this host".
+/// Whether an address can belong to a single host (RFC 1122 §3.2.1.3, RFC 4291 §2.5): not
+/// multicast, broadcast, reserved, loopback or unspecified.
 #[inline(always)]
 #[must_use]
 pub const fn is_host(address: &Address, ip: u8) -> bool {
@@ -80,7 +77,7 @@ pub mod family {
     pub const V6: u8 = 6;
 }
 
-/// IP protocol numbers that the data path knows.
+/// IP protocol numbers.
 pub mod proto {
     /// IPv6 hop-by-hop options.
     pub const HOP_BY_HOP: u8 = 0;
@@ -102,13 +99,13 @@ pub mod proto {
     pub const AUTH: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
-    /// IPv6 without a next header.
+    /// IPv6 "no next header".
     pub const NO_NEXT: u8 = 59;
     /// IPv6 destination options.
     pub const DEST_OPTIONS: u8 = 60;
 }
 
-/// Declares a map value or key: `repr(C)`, plain data, with its size asserted.
+/// Declares a map key or value: `repr(C)`, plain data, with its size in bytes asserted.
 macro_rules! map_type {
     ($(#[$meta:meta])* pub struct $name:ident [$size:literal] { $($body:tt)* }) => {
         $(#[$meta])*

@@ -1,8 +1,9 @@
-//! Messages of the balancer's program: `REASON from PORT …`, the reason as its number, for a program has no names.
+//! Log messages of the balancer's program: `REASON SOURCE port …`. The reason is logged as its
+//! number: the program has no strings for the names.
 
 use crate::reason::Reason;
 
-/// Whether a packet that is refused for this reason is worth a message: nothing is wrong with the packet.
+/// Whether dropping a packet for this reason is logged: the packet itself is valid.
 #[must_use]
 pub const fn is_logged(reason: Reason) -> bool {
     matches!(
@@ -15,8 +16,8 @@ pub const fn is_logged(reason: Reason) -> bool {
     )
 }
 
-/// Kinds of messages: as many as there may be reasons.
+/// Kinds of messages: one per possible reason.
 pub const KINDS: usize = 64;
 
-/// Seconds from one message of a kind to the next, on a CPU: 2 to the power of this.
+/// Logarithm (base 2) of the seconds between two messages of one kind on one CPU.
 pub const PAUSE_SHIFT: u32 = 6;

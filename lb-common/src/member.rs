@@ -1,45 +1,45 @@
-//! The member table: where packets for a member go, and how.
+//! The member table: where packets for a member are sent, and how.
 //!
-//! The table is mapped into the controller's memory. What may change while packets flow are single
-//! words, stored in one step; everything else is written before a ring first names the member, and
-//! an index is used again only when no ring and no tracked flow names it any more.
+//! The table is mapped into the controller's memory. Fields that change while packets flow are
+//! single words, stored atomically. Everything else is written before a ring first refers to the
+//! member, and an index is reused only after no ring and no tracked flow refers to it.
 
 use crate::{Address, map_type};
 
 map_type! {
-    /// One member: a backend of a VIP. 64 bytes: one cache line holds all that forwarding needs.
+    /// One member: a backend of a VIP. One cache line (64 bytes) holds all that forwarding needs.
     pub struct Member [64] {
-        /// State, see [`control`]; stored in one step.
+        /// State, see [`control`]; stored atomically.
         pub control: u64,
-        /// Next hop, see [`NextHop`]; stored in one step. 0: not known.
+        /// Next hop, see [`NextHop`]; stored atomically. 0: unknown.
         pub next_hop: u64,
-        /// `ipip`: source of the outer header. `nat`: source that the backend sees.
+        /// `ipip`: source of the outer header. `nat`: source address that the backend sees.
         pub source: Address,
-        /// Address of the backend: the outer destination, or the new destination for `nat`.
+        /// Address of the backend: outer destination for `ipip`, new destination for `nat`.
         pub address: Address,
-        /// `ipip`: the bits of the last word of `source` that vary with the flow (packet order).
+        /// `ipip`: bits of the last word of `source` that vary per flow (packet order).
         pub vary_mask: u32,
-        /// `ipip` over IPv4: sum of the outer header's words that are the same for every packet.
+        /// `ipip` over IPv4: sum of the outer header words that are the same for every packet.
         pub outer_sum: u32,
-        /// Port of the backend (packet order); the data path uses it for `nat`.
+        /// Port of the backend (packet order), used for `nat`. 0: the VIP's port.
         pub port_be: u16,
-        /// VIP that the member belongs to.
+        /// Index of the VIP.
         pub vip: u16,
-        /// `nat`: index of the source address in [`crate::nat::NatSource`]s.
+        /// `nat`: index of the [`crate::nat::NatSource`].
         pub nat_source: u16,
-        /// Unused.
+        /// Padding.
         pub _pad: u16,
     }
 }
 
-/// The control word of a member: state in bits 0–7, family of the backend's address in bits 8–15,
+/// The control word of a member: state in bits 0–7, address family of the backend in bits 8–15,
 /// generation in bits 32–63.
 pub mod control {
     /// No member has this index.
     pub const ABSENT: u8 = 0;
-    /// Takes the packets of its flows (up or draining).
+    /// Receives the packets of its flows (up or draining).
     pub const SERVING: u8 = 1;
-    /// Takes no packets.
+    /// Receives no packets.
     pub const DOWN: u8 = 2;
 
     /// Builds a control word.
@@ -55,14 +55,14 @@ pub mod control {
         control as u8
     }
 
-    /// Family of the backend's address.
+    /// Address family of the backend.
     #[inline(always)]
     #[must_use]
     pub const fn family(control: u64) -> u8 {
         (control >> 8) as u8
     }
 
-    /// Generation: changes when an index is given to another member.
+    /// Generation: changes when the index is reused for another member.
     #[inline(always)]
     #[must_use]
     pub const fn generation(control: u64) -> u32 {
@@ -70,17 +70,18 @@ pub mod control {
     }
 }
 
-/// A next hop as one word: MAC address in bytes 0–5 (packet order), index of the [`Egress`] in 6–7.
+/// A next hop, packed into one word: MAC address in bytes 0–5 (packet order), index of the
+/// [`Egress`] in bytes 6–7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// MAC address that frames go to.
+    /// Destination MAC address.
     pub mac: [u8; 6],
-    /// Index in the egress table, from 1; 0 is no egress.
+    /// Index in the egress table, from 1; 0 is invalid.
     pub egress: u16,
 }
 
 impl NextHop {
-    /// The word that the member table holds.
+    /// Packs the next hop for the member table.
     #[must_use]
     pub const fn pack(self) -> u64 {
         let [a, b, c, d, e, f] = self.mac;
@@ -88,7 +89,7 @@ impl NextHop {
         u64::from_le_bytes([a, b, c, d, e, f, x, y])
     }
 
-    /// Reads a word of the member table; `None` when no next hop is known.
+    /// Unpacks a word of the member table; `None` if no next hop is known.
     #[must_use]
     pub const fn unpack(word: u64) -> Option<Self> {
         if word == 0 {
@@ -103,19 +104,19 @@ impl NextHop {
 }
 
 map_type! {
-    /// An interface that frames leave through.
+    /// An egress interface.
     pub struct Egress [16] {
         /// Interface index; 0 in unused entries.
         pub ifindex: u32,
-        /// Largest IP packet, bytes; 0 in unused entries, so that nothing fits.
+        /// Largest IP packet in bytes; 0 in unused entries, so that no packet fits.
         pub mtu: u32,
-        /// Unused. In front of the address, so that the two words are what a frame has from its fourth byte on, but for the
-        /// end of the destination.
+        /// Padding, 0. It precedes the address so that two aligned words hold bytes 4–11 of a
+        /// frame, except for the end of the destination address.
         pub _pad: u16,
-        /// The interface's own MAC address.
+        /// MAC address of the interface.
         pub mac: [u8; 6],
     }
 }
 
-/// Entries of the egress table. Entry 0 is never used.
+/// Entries of the egress table; entry 0 is never used.
 pub const MAX_EGRESS: u32 = 64;

@@ -1,23 +1,25 @@
 //! `nat`: sessions between clients and backends through a source address of the node.
 //!
-//! A session has two entries: one found by the client's packets, one by the backend's. Both are
-//! first written to the table of **embryonic** sessions and moved to the table of sessions when the
-//! client sends a second packet after the backend's answer: a flood of packets that nothing follows
-//! only displaces others of its kind.
+//! A session has two entries: one for the client's packets, one for the backend's. Both start in
+//! the table of **embryonic** sessions and move to the tables of established sessions when the
+//! client sends a second packet after the backend's reply. A flood of packets that are never
+//! followed up therefore displaces only other embryonic sessions.
 //!
-//! Embryonic sessions are in an LRU hash map, as a [`NatFlow`] under its [`NatKey`]. Established ones are in
-//! two arrays of **buckets** of eight cells, one for each direction, so that finding one costs one cache
-//! miss instead of a helper call and five. What makes a packet of a million sessions dear is memory, so a cell is
-//! small: a [`NatRecord`] says what a session is in half a cache line, and what the tables of members and of
-//! NAT sources know is looked up there. The client's packets find a record, the backend's one with the way back
-//! ([`NatReply`], a line). Each of them names its session in full, so both names are exact.
+//! Embryonic sessions are [`NatFlow`]s under their [`NatKey`] in an LRU hash map. Established ones
+//! are in two arrays of **buckets** of eight cells, one array per direction: a lookup costs one
+//! cache miss instead of a helper call and five misses. With a million sessions memory access
+//! dominates, so a cell is small. A [`NatRecord`] describes a session in half a cache line and
+//! refers to the tables of members and NAT sources. The client's packets find a record; the
+//! backend's packets find a [`NatReply`], a cache line that also holds the way back to the client.
+//! Both identify the session exactly.
 //!
-//! A key has two buckets, and in the first a cell where it is looked for first; the next is its neighbour in
-//! the same line, or pair of lines. The second bucket is used when the first is nearly full.
+//! A key maps to two buckets, and within a bucket to a first cell; the search continues with its
+//! neighbours in the same cache lines. The second bucket is used when the first one is nearly full.
 //!
-//! Cells are given away by one CPU at a time (an entry of a hash map is the lock) and read by all at any
-//! time, without a lock. So a cell is free from the moment that its [name](NatRecord::NAME) is 0, but is
-//! given away again only [`REUSE_S`] later, when no packet can be on its way that has found it before.
+//! One CPU at a time allocates a cell of a bucket (an entry of a hash map is the lock); all CPUs
+//! read cells at any time without a lock. A cell is free once its [name](NatRecord::NAME) is 0, but
+//! is reused only [`REUSE_S`] seconds later, when no packet that found it before can still be in
+//! flight.
 
 use crate::{
     Address,
@@ -30,15 +32,16 @@ use crate::{
 };
 
 map_type! {
-    /// Key of a session's entry.
+    /// Key of one entry of a session.
     pub struct NatKey [24] {
-        /// The sender: the client (`scope` of a VIP) or the backend (`scope` of a NAT source).
+        /// Sender of the packet: the client (`scope` is a VIP) or the backend (`scope` is a NAT
+        /// source).
         pub address: Address,
         /// Source port of the packet (packet order).
         pub source_be: u16,
         /// Destination port of the packet (packet order).
         pub dest_be: u16,
-        /// Index of the VIP, or of the NAT source with [`REPLY`] set.
+        /// Index of the VIP, or index of the NAT source with [`REPLY`] set.
         pub scope: u16,
         /// Protocol.
         pub protocol: u16,
@@ -46,7 +49,7 @@ map_type! {
 }
 
 impl NatKey {
-    /// The key whose memory has these words.
+    /// Builds a key from the words of its memory.
     #[inline(always)]
     #[must_use]
     pub const fn from_words(address: Address, last_word: u64) -> Self {
@@ -60,7 +63,7 @@ impl NatKey {
         }
     }
 
-    /// The last of the key's three words, as it is in memory.
+    /// Returns the last of the key's three words, as it is in memory.
     #[inline(always)]
     #[must_use]
     pub const fn last_word(&self) -> u64 {
@@ -71,10 +74,10 @@ impl NatKey {
         u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 
-    /// Hash of the key. Its halves choose the two buckets, its lowest bits the cell to look at first.
+    /// Hash of the key. Its halves select the two buckets, its lowest bits the first cell.
     ///
-    /// Not secret: who wants to fill a bucket must establish the sessions, and all that he gains is that
-    /// others in it stay embryonic.
+    /// The hash key is not secret: filling a bucket takes established sessions, and the only effect
+    /// is that other sessions of that bucket stay embryonic.
     #[inline(always)]
     #[must_use]
     pub const fn hash(&self) -> u64 {
@@ -88,18 +91,18 @@ impl NatKey {
     }
 }
 
-/// Number of the bucket that a half of a hash chooses.
+/// Returns the index of the bucket that a half of the hash selects.
 #[inline(always)]
 #[must_use]
 pub const fn bucket_of(half: u32, buckets: u32) -> u32 {
     ((half as u64 * buckets as u64) >> 32) as u32
 }
 
-/// Bit of [`NatKey::scope`]: packets of the backend.
+/// Bit of [`NatKey::scope`]: packets from the backend.
 pub const REPLY: u16 = 0x8000;
 
 map_type! {
-    /// What is done with the packets that match.
+    /// How matching packets are rewritten.
     pub struct NatFlow [72] {
         /// New source address.
         pub source: Address,
@@ -109,85 +112,86 @@ map_type! {
         pub source_be: u16,
         /// New destination port (packet order).
         pub dest_be: u16,
-        /// Member.
+        /// Member index.
         pub member: u16,
-        /// VIP.
+        /// VIP index.
         pub vip: u16,
         /// Generation of the member.
         pub generation: u32,
-        /// When a packet was last seen, seconds of [`crate::node::seconds`].
+        /// When a packet was last seen, in [`crate::node::seconds`].
         pub seen_s: u32,
         /// [`state`] bits.
         pub state: u32,
-        /// Replies: the link header of the client's packets, with the addresses swapped. Requests: when
-        /// the entry of the replies was last kept, in [`kept`] units, and 16 bits of a hash of the way that
-        /// they came then.
+        /// Replies: link header of the client's packets with the addresses swapped. Requests: when
+        /// the reply entry was last refreshed ([`kept`] units), and a 16-bit hash of the path that
+        /// the client's packets took then.
         pub link: [u32; 3],
-        /// Replies: interface that the client's packets come in by.
+        /// Replies: interface that receives the client's packets.
         pub ifindex: u32,
         /// Port of the node's address that the session uses (packet order).
         pub nat_port_be: u16,
-        /// Index of the node's address.
+        /// Index of the [`NatSource`].
         pub nat_source: u16,
     }
 }
 
 map_type! {
-    /// An established session, as both of its entries have it. A free cell has a name of 0.
+    /// An established session, stored in both directions. The name of a free cell is 0.
     pub struct NatRecord [32] {
-        /// The client.
+        /// Address of the client.
         pub client: Address,
         /// The client's port (packet order).
         pub client_be: u16,
-        /// Port of the VIP that the client's packets go to (packet order).
+        /// Destination port of the client's packets (packet order).
         pub vip_be: u16,
-        /// VIP in bits 0–9, index of the node's address in 10–15.
+        /// VIP index in bits 0–9, index of the [`NatSource`] in bits 10–15.
         pub vip_and_source: u16,
         /// Port of the node's address (packet order).
         pub nat_port_be: u16,
-        /// Member in bits 0–11, [`state`] bits of this direction in 12–15.
+        /// Member index in bits 0–11, [`state`] bits of this direction in bits 12–15.
         pub member_and_state: u16,
-        /// When a packet was last seen, seconds of [`crate::node::seconds`] modulo 2^16. In a cell that was
-        /// freed: when.
+        /// When a packet was last seen, in [`crate::node::seconds`] modulo 2^16; in a freed cell,
+        /// when it was freed.
         pub seen_s: u16,
         /// Generation of the member, modulo 2^8.
         pub generation: u8,
-        /// Requests: when the entry of the replies was last kept ([`kept`]).
+        /// Requests: when the reply entry was last refreshed ([`kept`]).
         pub kept: u8,
-        /// Requests: hash of the way that the packets came then. Replies: the backend's port (packet order).
+        /// Requests: hash of the path that the client's packets took then. Replies: the backend's
+        /// port (packet order).
         pub way_or_port: u16,
     }
 }
 
 map_type! {
-    /// What a backend's packet finds: a cache line.
+    /// Cell that a backend's packet finds: one cache line.
     pub struct NatReply [64] {
         /// The session.
         pub session: NatRecord,
         /// Address of the VIP.
         pub vip: Address,
-        /// As in [`NatFlow`].
+        /// See [`NatFlow::link`].
         pub link: [u32; 3],
-        /// As in [`NatFlow`].
+        /// See [`NatFlow::ifindex`].
         pub ifindex: u32,
     }
 }
 
-/// Bits of a VIP in [`NatRecord::vip_and_source`].
+/// Bits of the VIP index in [`NatRecord::vip_and_source`].
 const VIP_BITS: u32 = 10;
-/// Bits of a member in [`NatRecord::member_and_state`].
+/// Bits of the member index in [`NatRecord::member_and_state`].
 const MEMBER_BITS: u32 = 12;
-/// Place of [`state::UDP`] there.
+/// Bit of [`state::UDP`] in [`NatRecord::member_and_state`].
 const UDP_SHIFT: u32 = MEMBER_BITS + state::UDP.trailing_zeros();
 const _: () = assert!(MAX_VIPS == 1 << VIP_BITS && MAX_NAT_SOURCES == 1 << (16 - VIP_BITS));
 const _: () = assert!(MAX_MEMBERS == 1 << MEMBER_BITS);
 
 impl NatRecord {
-    /// The word that, with the client's address, names a session: ports, VIP, address of the node. Written
-    /// last; by its place in words.
+    /// Index of the word that identifies a session together with the client's address: ports, VIP,
+    /// NAT source. It is written last.
     pub const NAME: usize = 2;
 
-    /// The record of an entry.
+    /// Builds the record of an entry.
     #[inline(always)]
     #[must_use]
     pub const fn new(key: &NatKey, flow: &NatFlow) -> Self {
@@ -220,7 +224,7 @@ impl NatRecord {
         }
     }
 
-    /// The word that names the session, as it is in memory.
+    /// Returns the word that identifies the session, as it is in memory.
     #[inline(always)]
     #[must_use]
     pub const fn name(&self) -> u64 {
@@ -232,51 +236,51 @@ impl NatRecord {
         )
     }
 
-    /// VIP.
+    /// Index of the VIP.
     #[inline(always)]
     #[must_use]
     pub const fn vip(&self) -> u16 {
         self.vip_and_source & ((1 << VIP_BITS) - 1)
     }
 
-    /// Index of the node's address.
+    /// Index of the [`NatSource`].
     #[inline(always)]
     #[must_use]
     pub const fn nat_source(&self) -> u16 {
         self.vip_and_source >> VIP_BITS
     }
 
-    /// Member.
+    /// Index of the member.
     #[inline(always)]
     #[must_use]
     pub const fn member(&self) -> u16 {
         self.member_and_state & ((1 << MEMBER_BITS) - 1)
     }
 
-    /// [`state`] bits.
+    /// [`state`] bits of this direction.
     #[inline(always)]
     #[must_use]
     pub const fn state(&self) -> u32 {
         self.member_and_state as u32 >> MEMBER_BITS
     }
 
-    /// [`Self::member_and_state`] with more bits set.
+    /// Returns [`Self::member_and_state`] with `bits` set.
     #[inline(always)]
     #[must_use]
     pub const fn with_state(&self, bits: u32) -> u16 {
         self.member_and_state | (bits << MEMBER_BITS) as u16
     }
 
-    /// Whether a session whose name matches is of a client's packet with this key. Without branches, for the
-    /// verifier, as what follows.
+    /// Whether the session, whose name matches, belongs to the client's packet with this key.
+    /// Branch-free for the verifier, like [`Self::is_answered_by`].
     #[inline(always)]
     #[must_use]
     pub const fn is_of(&self, key: &NatKey) -> bool {
         (self.client[0] ^ key.address[0]) | (self.client[1] ^ key.address[1]) == 0
     }
 
-    /// Whether a reply's session whose name matches is of a backend's packet with this key; with the entry of
-    /// the session's member.
+    /// Whether the session of a reply, whose name matches, belongs to the backend's packet with
+    /// this key. `member` is the session's member.
     #[inline(always)]
     #[must_use]
     pub const fn is_answered_by(&self, member: &Member, key: &NatKey) -> bool {
@@ -289,7 +293,8 @@ impl NatRecord {
             == 0
     }
 
-    /// What is done with the client's packets, with the entry of the session's member and the node's address.
+    /// Returns how the client's packets are rewritten, given the session's member and NAT source
+    /// address.
     #[inline(always)]
     #[must_use]
     pub const fn flow(&self, member: &Member, source: Address) -> NatFlow {
@@ -316,7 +321,7 @@ impl NatRecord {
 }
 
 impl NatReply {
-    /// The cell of an entry.
+    /// Builds the cell of an entry.
     #[inline(always)]
     #[must_use]
     pub const fn new(key: &NatKey, flow: &NatFlow) -> Self {
@@ -328,7 +333,7 @@ impl NatReply {
         }
     }
 
-    /// What is done with the backend's packets.
+    /// Returns how the backend's packets are rewritten.
     #[inline(always)]
     #[must_use]
     pub const fn flow(&self) -> NatFlow {
@@ -351,7 +356,7 @@ impl NatReply {
     }
 }
 
-/// [`NatRecord::name`] of its parts.
+/// Builds [`NatRecord::name`] from its parts.
 #[inline(always)]
 const fn name_word(client_be: u16, vip_be: u16, vip_and_source: u16, nat_port_be: u16) -> u64 {
     let [a, b] = client_be.to_ne_bytes();
@@ -361,18 +366,18 @@ const fn name_word(client_be: u16, vip_be: u16, vip_and_source: u16, nat_port_be
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// A word and which of its bits count.
+/// A word and a mask of its significant bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern {
-    /// The bits that count.
+    /// Mask of the significant bits.
     pub mask: u64,
-    /// What they must be.
+    /// Value of the significant bits.
     pub bits: u64,
 }
 
 impl Pattern {
-    /// What the name of a session must be to match the key of a client's packet (the client's address, too)
-    /// or of a backend's ([`NatRecord::is_answered_by`], too).
+    /// Pattern of the session names that match the key of a client's packet (the client's address
+    /// must match, too) or of a backend's packet ([`NatRecord::is_answered_by`] must hold, too).
     #[inline(always)]
     #[must_use]
     pub const fn of(key: &NatKey) -> Self {
@@ -384,13 +389,13 @@ impl Pattern {
         } else {
             Self {
                 mask: name_word(0, 0, u16::MAX << VIP_BITS, u16::MAX),
-                // Without the bit of `REPLY`, which is shifted out.
+                // The bit of `REPLY` is shifted out.
                 bits: name_word(0, 0, key.scope << VIP_BITS, key.dest_be),
             }
         }
     }
 
-    /// Whether a word is so. 0 is a free cell.
+    /// Whether a name matches. 0 is a free cell and never matches.
     #[inline(always)]
     #[must_use]
     pub const fn matches(&self, word: u64) -> bool {
@@ -398,54 +403,54 @@ impl Pattern {
     }
 }
 
-/// When an entry of replies was kept: units of four seconds, modulo 2^8.
+/// Time at which a reply entry was refreshed: units of four seconds, modulo 2^8.
 #[inline(always)]
 #[must_use]
 pub const fn kept(now_s: u32) -> u8 {
     (now_s >> 2) as u8
 }
 
-/// Cells of a bucket; a power of two.
+/// Cells per bucket; a power of two.
 pub const WAYS: usize = 8;
 
-/// A bucket of the table of the client's packets.
+/// Bucket of the table for the clients' packets.
 pub type RequestBucket = [NatRecord; WAYS];
 
-/// A bucket of the table of the backends' packets.
+/// Bucket of the table for the backends' packets.
 pub type ReplyBucket = [NatReply; WAYS];
 
-/// The cell of a bucket that is looked at in this step: neighbours first.
+/// Returns the cell to probe in this step: neighbours first.
 #[inline(always)]
 #[must_use]
 pub const fn way(hash: u64, step: usize) -> usize {
     (hash as usize ^ step) & (WAYS - 1)
 }
 
-/// While the first bucket of a key has more free cells than this, a new entry goes there. Then it goes to
-/// the one of the two that has more: with two thirds of all cells taken, one entry in seven is in its
-/// second bucket, and fewer than one in a million find no place.
+/// While the first bucket of a key has more free cells than this, a new entry goes there; otherwise
+/// it goes to the bucket with more free cells. With two thirds of all cells in use, one entry in
+/// seven is in its second bucket, and fewer than one in a million find no cell.
 pub const ROOM: u32 = 3;
 
-/// Buckets in which cells can be given away at a time: CPUs.
+/// Buckets that can be locked at a time: at most one per CPU.
 pub const MAX_LOCKS: u32 = 1024;
 
-/// Seconds before a cell that was freed is given away: one may just be over.
+/// Seconds before a freed cell is reused; the current second may be about to end.
 pub const REUSE_S: u16 = 2;
 
-/// When a bucket is full, a session that has been silent for this long makes room, seconds.
+/// Idle seconds after which a session may be evicted from a full bucket.
 pub const REPLACE_IDLE_S: u16 = 60;
 
-/// Buckets of each table for so many sessions: two thirds of the cells are taken when there are that many.
+/// Buckets of each table for this number of sessions, filled to two thirds.
 #[must_use]
 pub const fn buckets_for(sessions: u32) -> u32 {
     (sessions as u64 * 3).div_ceil(2 * WAYS as u64) as u32
 }
 
-/// Seconds of the future in which another CPU, or the controller, may have stamped a cell.
+/// Seconds by which the time stamp of another CPU or the controller may be ahead.
 const AHEAD_S: u16 = 256;
 
-/// How long an entry has been silent, seconds; times wrap every 18 hours. One that is a little ahead of ours,
-/// of another CPU, is now.
+/// Seconds since an entry was last used. Time stamps wrap every 18 hours; one that is slightly
+/// ahead comes from another CPU and counts as now.
 #[inline(always)]
 #[must_use]
 pub const fn silent_s(seen_s: u16, now_s: u32) -> u16 {
@@ -457,20 +462,20 @@ pub const fn silent_s(seen_s: u16, now_s: u32) -> u16 {
     }
 }
 
-/// Bits of [`NatFlow::state`]. Each direction's entry has the bits of the packets it saw.
+/// Bits of [`NatFlow::state`]. The entry of each direction has the bits of its own packets.
 pub mod state {
-    /// A packet was seen in this direction after the first.
+    /// A packet was seen in this direction after the first one.
     pub const SEEN: u32 = 1;
     /// FIN seen.
     pub const FIN: u32 = 2;
     /// RST seen.
     pub const RST: u32 = 4;
-    /// In a [`super::NatRecord`]: UDP, not TCP.
+    /// In a [`super::NatRecord`]: the session is UDP, not TCP.
     pub const UDP: u32 = 8;
 }
 
 map_type! {
-    /// A source address of the node and the ports that sessions may use on it.
+    /// A source address of the node, and the ports that sessions may use.
     pub struct NatSource [24] {
         /// The address.
         pub address: Address,
@@ -483,7 +488,7 @@ map_type! {
     }
 }
 
-/// Source addresses that a node can have.
+/// Maximum number of source addresses of a node.
 pub const MAX_NAT_SOURCES: u32 = 64;
 
 /// Ports tried for a new session.

@@ -1,30 +1,30 @@
-//! What a node's data path is told when it is loaded, and its clock.
+//! Load-time settings of the data path, and its clock.
 
 use crate::map_type;
 
-/// Names of the read-only words of the program. They are constants to the verifier, which removes
-/// what they switch off.
+/// Names of the program's read-only globals. The verifier treats them as constants and removes the
+/// code that they disable.
 pub mod setting {
     /// [`crate::ABI_VERSION`] of the object.
     pub const ABI: &str = "ABI";
-    /// CPUs that the machine may have: so many blocks of counters there are.
+    /// Possible CPUs of the machine: the number of counter blocks.
     pub const CPUS: &str = "CPUS";
     /// Seconds are jiffies shifted right by this (see [`super::seconds`]).
     pub const JIFFIES_SHIFT: &str = "JIFFIES_SHIFT";
-    /// Buckets of the tracking table minus one; they are a power of two.
+    /// Buckets of the tracking table (a power of two) minus one.
     pub const TRACK_MASK: &str = "TRACK_MASK";
-    /// Buckets of the table of NAT sessions.
+    /// Buckets of each table of NAT sessions.
     pub const NAT_BUCKETS: &str = "NAT_BUCKETS";
-    /// ICMP messages that the node may send, a second and CPU.
+    /// ICMP messages that the node may send, per second and CPU.
     pub const ICMP_RATE: &str = "ICMP_RATE";
     /// 1: write a [`crate::trace::Trace`] for every packet.
     pub const TRACING: &str = "TRACING";
 }
 
-/// The data path's seconds: jiffies without their low bits, a power of two of jiffies that is
-/// between 0.85 and 1.28 s for all usual tick rates (100, 250, 300, 1000 Hz).
+/// The data path's seconds: jiffies without their low bits. One unit is a power of two of jiffies,
+/// between 0.85 s and 1.28 s for the usual tick rates (100, 250, 300, 1000 Hz).
 ///
-/// Reading jiffies costs 0.3 ns, reading the clock 43.
+/// Reading jiffies costs 0.3 ns, reading the clock 43 ns.
 #[inline(always)]
 #[must_use]
 pub const fn seconds(jiffies: u64, shift: u32) -> u64 {
@@ -32,11 +32,11 @@ pub const fn seconds(jiffies: u64, shift: u32) -> u64 {
 }
 
 map_type! {
-    /// How often a CPU has done something in a second, of what it may not do more often.
+    /// A per-CPU rate limit: what was used of it in the current second.
     pub struct Budget [16] {
-        /// The second.
+        /// The second that `used` refers to.
         pub second: u64,
-        /// How often in it.
+        /// Uses in that second.
         pub used: u64,
     }
 }

@@ -1,26 +1,25 @@
-//! Health checks by the way of a VIP's traffic: what `evenkeel_probe` and the controller agree on.
+//! Health checks through a VIP: the data that `evenkeel_probe` and the controller share.
 //!
-//! A probe's socket connects to the backend's own address, and marks its packets with the member
-//! ([`mark`]). On their way out the program makes them packets to the VIP, sent as the balancer would send
-//! them; on the way in it gives the answers the address that the socket knows.
+//! The socket of a check connects to the backend's own address and marks its packets with the
+//! member ([`mark`]). On egress the program rewrites them to the VIP and sends them as the balancer
+//! would; on ingress it rewrites the replies to the address that the socket expects.
 
 use crate::{Address, map_type};
 
-/// Marks of packets (`SO_MARK`): what is in the upper half says that it is ours, the lower half is the
-/// index of the member.
+/// Packet marks (`SO_MARK`): the upper half identifies a probe, the lower half is the member index.
 pub mod mark {
     /// Upper half of the mark of a probe.
     pub const PROBE: u32 = 0xec00_0000;
-    /// The bits that say so.
+    /// Mask of the upper half.
     pub const MASK: u32 = 0xffff_0000;
 
-    /// The mark of probes of a member.
+    /// Returns the mark of a member's probes.
     #[must_use]
     pub const fn of(member: u32) -> u32 {
         PROBE | member & !MASK
     }
 
-    /// The member that a mark stands for; `None` for a mark that is not ours.
+    /// Returns the member index of a mark, or `None` if it does not mark a probe.
     #[inline(always)]
     #[must_use]
     pub const fn member(mark: u32) -> Option<u32> {
@@ -33,19 +32,19 @@ pub mod mark {
 }
 
 map_type! {
-    /// Where probes of a member are to go; its place in the table is that in the member table.
+    /// Where the probes of a member are sent. Indexed by member.
     pub struct ProbePath [24] {
-        /// Address of the VIP, of the backend's family.
+        /// Address of the VIP; same family as the backend.
         pub vip: Address,
-        /// [`crate::vip::forward`]: `L2` or `IPIP`. 0: probes go straight to the backend.
+        /// [`crate::vip::forward`]: `L2` or `IPIP`. 0: probes are sent directly to the backend.
         pub forward: u32,
-        /// Unused.
+        /// Padding.
         pub _pad: u32,
     }
 }
 
 map_type! {
-    /// A flow of a probe, as its answers have it.
+    /// Flow of a probe, as its replies identify it.
     pub struct ProbeFlow [40] {
         /// Address of the VIP.
         pub vip: Address,
@@ -59,36 +58,36 @@ map_type! {
         pub protocol: u8,
         /// Family.
         pub family: u8,
-        /// Unused.
+        /// Padding.
         pub _pad: u16,
     }
 }
 
 map_type! {
-    /// The backend that a probe was for.
+    /// The backend that a probe was sent to.
     pub struct ProbedBackend [16] {
-        /// Its address, which the socket is connected to.
+        /// Address that the socket is connected to.
         pub address: Address,
     }
 }
 
 map_type! {
-    /// What the program did.
+    /// Counters of the program.
     pub struct ProbeCounters [48] {
-        /// Packets that went out to a VIP's address.
+        /// Probes sent to a VIP.
         pub sent: u64,
-        /// Answers that were given the backend's address.
+        /// Replies rewritten to come from the backend's address.
         pub answers: u64,
-        /// ICMP errors about probes that were given the backend's address.
+        /// ICMP errors about probes, rewritten to quote the backend's address.
         pub errors: u64,
         /// Packets dropped because the member has no next hop.
         pub no_next_hop: u64,
-        /// Packets dropped because they could not be changed.
+        /// Packets dropped because they could not be rewritten.
         pub failed: u64,
-        /// Packets that went straight to the backend: the member has no path.
+        /// Probes sent directly to the backend because the member has no path.
         pub direct: u64,
     }
 }
 
-/// Flows of probes that are remembered.
+/// Maximum number of probe flows remembered.
 pub const MAX_PROBE_FLOWS: u32 = 16_384;

@@ -1,15 +1,15 @@
-//! Sampled flows: a part of all flows, chosen by hash, is looked at more closely, so that
+//! Sampled flows: a fraction of all flows, selected by hash, is recorded individually, so that
 //! elephants, black holes and heavy sources can be named.
 //!
-//! How large the part is the controller decides for each VIP ([`crate::vip::Vip::sample_mask`]), from the traffic that there
-//! is: all flows of a quiet VIP, few of a busy one. The parts are nested: a flow that one mask samples is sampled by
-//! all smaller ones too. What a CPU may add to the table in a second is bounded, so a flood that comes before the
-//! controller has seen it costs little.
+//! The controller sets the fraction per VIP ([`crate::vip::Vip::sample_mask`]) from its traffic:
+//! all flows of a quiet VIP, few of a busy one. Samples are nested: a flow that one mask selects is
+//! also selected by all smaller masks. Each CPU adds a bounded number of flows per second, so a
+//! sudden flood costs little until the controller lowers the fraction.
 
 use crate::{Address, map_type};
 
 map_type! {
-    /// A flow.
+    /// Key of a sampled flow.
     pub struct FlowKey [40] {
         /// Source address.
         pub source: Address,
@@ -23,37 +23,38 @@ map_type! {
         pub protocol: u8,
         /// Family.
         pub family: u8,
-        /// Unused.
+        /// Padding.
         pub _pad: u16,
     }
 }
 
 map_type! {
-    /// What was seen of a sampled flow.
+    /// Statistics of a sampled flow.
     pub struct FlowSample [40] {
-        /// Packets.
+        /// Packets seen.
         pub packets: u64,
-        /// Bytes of whole frames as they came in.
+        /// Bytes of whole frames as received.
         pub bytes: u64,
-        /// When the first packet was seen, seconds of [`crate::node::seconds`].
+        /// When the first packet was seen, in [`crate::node::seconds`].
         pub first_s: u32,
-        /// When the last one was seen.
+        /// When the last packet was seen, in [`crate::node::seconds`].
         pub last_s: u32,
         /// Packets with SYN and without ACK.
         pub syns: u32,
         /// Packets with RST.
         pub resets: u32,
-        /// Member that the last packet went to.
+        /// Index of the member that the last packet was sent to.
         pub member: u16,
-        /// VIP.
+        /// Index of the VIP.
         pub vip: u16,
-        /// Lower half of the flow's hash: says under which masks it is sampled.
+        /// Lower half of the flow hash: determines which masks select the flow.
         pub hash: u32,
     }
 }
 
-/// Flows sampled at a time.
+/// Maximum number of flows sampled at a time.
 pub const MAX_SAMPLES: u32 = 4096;
 
-/// Flows that a CPU may add to the table in a second: half a microsecond to one each, a thousandth of its time.
+/// Flows that a CPU may add per second. An insert takes 0.5 to 1 µs: at most a thousandth of its
+/// time.
 pub const MAX_BEGUN_PER_S: u64 = 1024;

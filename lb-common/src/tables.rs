@@ -1,7 +1,8 @@
-//! The tables whose size is fixed, as parts of one map.
+//! Tables of fixed size, as parts of one map.
 //!
-//! A lookup in an array costs little, but five of them would follow from one another on the way from a packet's
-//! bytes to its member. The only element of one map is reached like global data, without any; a table is an offset in it.
+//! One array lookup is cheap, but five of them would depend on one another between a packet's bytes
+//! and its member. The single element of this map is addressed like global data, without a lookup;
+//! each table is at a fixed offset.
 
 use crate::{
     member::{Egress, MAX_EGRESS, Member},
@@ -10,27 +11,27 @@ use crate::{
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
 };
 
-/// Every part begins at a multiple of this, bytes: the controller maps each into its memory by itself, which is
-/// possible where a page begins, and pages have up to 64 KiB (arm64).
+/// Alignment of every table in bytes. The controller maps each table separately, which requires
+/// page boundaries; pages have up to 64 KiB (arm64).
 pub const PART_ALIGN: usize = 64 << 10;
 
 const EGRESS_BYTES: usize = MAX_EGRESS as usize * size_of::<Egress>();
 
-/// All of them.
+/// The single element of the map `TABLES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
-    /// Which packets are for a VIP: a probe table.
+    /// The VIP table: an open-addressing hash table of services.
     pub services: [VipEntry; VIP_TABLE_SIZE as usize],
-    /// The members.
+    /// Members, by index.
     pub members: [Member; MAX_MEMBERS as usize],
-    /// The VIPs.
+    /// VIPs, by index.
     pub vips: [Vip; MAX_VIPS as usize],
-    /// Interfaces that frames leave through.
+    /// Egress interfaces, by index.
     pub egress: [Egress; MAX_EGRESS as usize],
-    /// Unused.
+    /// Padding.
     pub _pad: [u8; PART_ALIGN - EGRESS_BYTES],
-    /// Addresses that `nat` sends from.
+    /// Source addresses for `nat`, by index.
     pub nat_sources: [NatSource; MAX_NAT_SOURCES as usize],
 }
 

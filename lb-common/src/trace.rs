@@ -1,33 +1,33 @@
-//! What the program decided about the last packet, for `simulate --trace` and `explain`.
+//! Decisions about the last packet, for `simulate --trace` and `explain`.
 
 use crate::map_type;
 
 map_type! {
-    /// Written for every packet when [`crate::node::NodeSettings::trace`] is set.
+    /// Written for every packet if [`crate::node::setting::TRACING`] is set.
     pub struct Trace [40] {
-        /// Hash that chose the slot.
+        /// Hash that selected the slot.
         pub slot_hash: u64,
         /// Hash of the whole flow.
         pub flow_hash: u64,
-        /// [`crate::reason::Reason`] as a number.
+        /// Number of the [`crate::reason::Reason`].
         pub reason: u32,
-        /// Verdict, as XDP numbers it.
+        /// XDP action.
         pub verdict: u32,
-        /// Slot.
+        /// Index of the slot.
         pub slot: u32,
         /// VIP index, or [`NONE`].
         pub vip: u16,
         /// Member index, or [`NONE`].
         pub member: u16,
-        /// [`decision`].
+        /// How the member was found, see [`decision`].
         pub decision: u32,
-        /// Unused.
+        /// Padding.
         pub _pad: u32,
     }
 }
 
 impl Trace {
-    /// What is there before the program runs.
+    /// State before the program runs.
     pub const EMPTY: Self = Self {
         slot_hash: 0,
         flow_hash: 0,
@@ -41,25 +41,25 @@ impl Trace {
     };
 }
 
-/// No VIP, no member.
+/// No VIP or no member.
 pub const NONE: u16 = 0xffff;
 
 /// How the member was found.
 pub mod decision {
-    /// It was not.
+    /// No member was looked up.
     pub const NOT_MADE: u32 = 0;
-    /// The ring alone.
+    /// By the ring alone.
     pub const RING: u32 = 1;
-    /// A tracking cell.
+    /// By a tracking cell.
     pub const TRACKED: u32 = 2;
-    /// Slot in transition, packet opens a flow: the slot's member.
+    /// Slot in transition, new flow: the slot's member.
     pub const OPENED: u32 = 3;
-    /// Slot in transition, flow not known: the slot's previous member.
+    /// Slot in transition, untracked flow: the slot's previous member.
     pub const PREVIOUS: u32 = 4;
-    /// Slot in transition, flow not known, the previous member can't serve: the slot's member.
+    /// Slot in transition, untracked flow, previous member not serving: the slot's member.
     pub const TAKEN_OVER: u32 = 5;
-    /// A NAT session.
+    /// By a NAT session.
     pub const SESSION: u32 = 6;
-    /// A later fragment, by the first.
+    /// Later fragment: the member of the first fragment.
     pub const FRAGMENT: u32 = 7;
 }

@@ -1,53 +1,55 @@
-//! The tracking table: which member has a flow that the ring alone can't tell.
+//! The tracking table: the member of each flow that the ring alone cannot determine.
 //!
-//! A set-associative table in an array: a **bucket** is sixteen **cells** in two neighbouring cache lines, a
-//! cell is one 64-bit word, so that it is read and written in one step and a lookup is a load instead of a
-//! helper call. A cell knows its flow by 32 bits of the hash besides those that choose the bucket.
+//! A set-associative table in an array. A **bucket** has sixteen **cells** in two adjacent cache
+//! lines. A cell is one 64-bit word, so it is read and written atomically, and a lookup is a load
+//! instead of a helper call. A cell identifies its flow by 32 bits of the hash, in addition to
+//! those that select the bucket.
 //!
-//! A flow is in the line that its hash chooses, unless that was full: so nearly all are found in the first
-//! line that is read, and the other is in the same page. With half of the cells taken, one flow in 1,300
-//! finds no place; with a line for a bucket it was one in a hundred.
+//! A flow is stored in the cache line that its hash selects unless that line was full, so nearly
+//! all flows are found in the first line read; the other line is on the same page. With half of the
+//! cells in use, one flow in 1,300 finds no cell; with one line per bucket it was one in a hundred.
 //!
-//! A cell starts **unconfirmed** and is confirmed by a second packet of its flow. A new cell takes
-//! the place of the oldest unconfirmed one, and of a confirmed one only when that has been idle: a
-//! flood of packets that are never followed by another can't push an established flow out.
+//! A new cell is **unconfirmed** until a second packet of its flow arrives. A new flow replaces the
+//! oldest unconfirmed cell, and a confirmed one only if that has been idle: a flood of single
+//! packets cannot evict an established flow.
 
 use crate::ring::{MAX_MEMBERS, MemberIndex};
 
-/// Cells of a bucket: two cache lines.
+/// Cells per bucket: two cache lines.
 pub const WAYS: usize = 16;
 
 /// A bucket.
 pub type Bucket = [u64; WAYS];
 
-/// A confirmed cell may be replaced when its flow has been silent for this long, seconds.
+/// Idle seconds after which a confirmed cell may be replaced.
 pub const REPLACE_IDLE_S: u16 = 60;
 
-/// Default number of buckets; a power of two. 8 MiB, 1,048,576 cells.
+/// Default number of buckets, a power of two: 8 MiB, 1,048,576 cells.
 pub const DEFAULT_BUCKETS: u32 = 65_536;
 
-/// Where a flow is kept, and how its cell is known.
+/// Bucket and tag of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Bucket, before it is reduced to the table's size.
+    /// Bucket, not yet reduced to the table's size.
     pub bucket: u32,
-    /// The tag of the cell.
+    /// Tag of the cell.
     pub tag: u32,
 }
 
 impl Place {
-    /// The cell of the bucket to look at in this step: first those of the line where it begins. Each flow
-    /// begins elsewhere, so that most are found where they are looked for first, which is what the
-    /// processor learns to expect.
+    /// Returns the cell to probe in this step; the cells of the first cache line come first. Each
+    /// flow starts at a different cell, so most are found at the first probe, which branch
+    /// prediction learns.
     #[inline(always)]
     #[must_use]
     pub const fn way(self, step: usize) -> usize {
         (self.bucket >> (u32::BITS - WAYS.trailing_zeros())) as usize ^ step
     }
 
-    /// Place of the flow with this hash (of the whole flow, also under source affinity).
+    /// Returns the place of the flow with this hash (of the whole flow, also under source
+    /// affinity).
     ///
-    /// The hash is mixed once more: flows of one slot have the upper bits in common.
+    /// The hash is mixed once more because flows of one slot share its upper bits.
     #[inline(always)]
     #[must_use]
     pub const fn of(flow_hash: u64) -> Self {
@@ -60,32 +62,32 @@ impl Place {
     }
 }
 
-/// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, closed in bit 30, member in 16–29,
-/// time in 0–15.
+/// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, closed in bit 30, member index
+/// in bits 16–29, time in bits 0–15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// Tag of the flow.
     pub tag: u32,
-    /// The member that has the flow.
+    /// Member of the flow.
     pub member: MemberIndex,
     /// Whether a second packet of the flow was seen.
     pub confirmed: bool,
-    /// Whether the client has closed the flow, as far as is known: the next SYN opens another one.
+    /// Whether the client has closed the flow: the next SYN starts a new one.
     pub closed: bool,
-    /// When the flow was last seen: seconds of [`crate::node::seconds`], modulo 2^16.
+    /// When the flow was last seen, in [`crate::node::seconds`] modulo 2^16.
     pub seen_s: u16,
 }
 
-/// A free cell. No flow packs to it: the tag 0 with member 0, unconfirmed, at second 0 is written
-/// at second 1.
+/// A free cell. No flow packs to it: tag 0 with member 0, unconfirmed, at second 0 is stored as
+/// second 1.
 pub const FREE: u64 = 0;
 
-/// The bits of a member's index.
+/// Mask of the member index.
 const MEMBER_MASK: MemberIndex = 0x3fff;
 const _: () = assert!(MAX_MEMBERS <= MEMBER_MASK as u32 + 1);
 
 impl Cell {
-    /// The word of the table.
+    /// Packs the cell into a word of the table.
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> u64 {
@@ -97,7 +99,7 @@ impl Cell {
         if word == FREE { 1 } else { word }
     }
 
-    /// Reads a word of the table; meaningless for [`FREE`].
+    /// Unpacks a word of the table. Meaningless for [`FREE`].
     #[inline(always)]
     #[must_use]
     pub const fn unpack(word: u64) -> Self {
@@ -111,11 +113,11 @@ impl Cell {
     }
 }
 
-/// Seconds of the future in which another CPU, or the controller, may have stamped a cell.
+/// Seconds by which the time stamp of another CPU or the controller may be ahead.
 const AHEAD_S: u16 = 256;
 
-/// How long a flow has been silent, seconds. Times wrap every 18 hours; one that is a little ahead of
-/// `now_s` is of another CPU that has seen the next second.
+/// Seconds since a flow was last seen. Time stamps wrap every 18 hours; one that is slightly ahead
+/// of `now_s` comes from another CPU.
 #[inline(always)]
 #[must_use]
 pub const fn idle_s(seen_s: u16, now_s: u16) -> u16 {
@@ -127,7 +129,7 @@ pub const fn idle_s(seen_s: u16, now_s: u16) -> u16 {
     }
 }
 
-/// How readily a cell gives its place to a new flow; 0: not at all.
+/// Eviction rank of a cell: the highest is replaced first, 0 is never replaced.
 #[inline(always)]
 #[must_use]
 pub const fn yields(word: u64, now_s: u16) -> u32 {

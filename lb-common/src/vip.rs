@@ -1,28 +1,28 @@
-//! The VIP table: which packets are for a VIP, and what is done with them.
+//! The VIP table: which packets belong to a VIP, and how they are handled.
 //!
-//! A hash map lookup is a helper call of 35–47 ns. The controller knows all VIPs, so it lays out a
-//! probe table in an array (linear probing, at most [`MAX_PROBES`] steps, a quarter full at most),
-//! which the data path reads with inlined loads.
+//! A hash map lookup is a helper call of 35–47 ns. The controller knows all VIPs, so it lays out an
+//! open-addressing table in an array (linear probing, at most [`MAX_PROBES`] steps, at most a
+//! quarter full) that the data path reads with inlined loads.
 
 use crate::{Address, hash::HashKey, map_type};
 
 map_type! {
-    /// What a table entry stands for. `service` is never 0 in a valid key.
+    /// Key of a table entry. `service` is never 0 in a valid key.
     pub struct VipKey [24] {
         /// First half of the address (packet order).
         pub high: u64,
         /// Second half of the address.
         pub low: u64,
-        /// Port (packet order) in bits 0–15, protocol in 16–23, family in 24–31.
+        /// Port (packet order) in bits 0–15, protocol in bits 16–23, address family in bits 24–31.
         pub service: u64,
     }
 }
 
 impl VipKey {
-    /// Key of a service: an address, a port and a protocol.
+    /// Key of a service: address, port and protocol.
     ///
-    /// `port_be` 0 stands for any port. Protocol 0 and port 0 stand for the address itself: that
-    /// entry is there for every address that has a service.
+    /// `port_be` 0 means any port. Protocol 0 with port 0 means the address itself; every address
+    /// that has a service has that entry.
     #[inline(always)]
     #[must_use]
     pub const fn new(address: &Address, family: u8, protocol: u8, port_be: u16) -> Self {
@@ -33,7 +33,7 @@ impl VipKey {
         }
     }
 
-    /// The same address and protocol with another port.
+    /// Returns the key of the same address and protocol with another port.
     #[inline(always)]
     #[must_use]
     pub const fn with_port(self, port_be: u16) -> Self {
@@ -43,9 +43,9 @@ impl VipKey {
         }
     }
 
-    /// The table position where the search for this key starts.
+    /// Returns the table position where the search for this key starts.
     ///
-    /// Not keyed: only the operator chooses what is in the table.
+    /// Not keyed: only the operator controls the contents of the table.
     #[inline(always)]
     #[must_use]
     pub const fn home(&self) -> u32 {
@@ -57,43 +57,43 @@ impl VipKey {
 }
 
 map_type! {
-    /// An entry of the VIP table.
-    ///
-    /// Written `address`, `target`, then `service`: an entry is valid once its service is there.
+    /// Entry of the VIP table. The controller writes address, target, then service: the entry is
+    /// valid once its service is there.
     pub struct VipEntry [32] {
-        /// The key. `service` 0: free, the search ends here. [`REMOVED`]: free, it goes on.
+        /// The key. `service` 0: free, the search ends. [`REMOVED`]: free, the search continues.
         pub key: VipKey,
-        /// [`target`]: what a match means.
+        /// What the entry stands for, see [`target`].
         pub target: u64,
     }
 }
 
-/// `service` of an entry that was removed.
+/// [`VipKey::service`] of a removed entry.
 pub const REMOVED: u64 = u64::MAX;
 
 /// Entries of the VIP table; a power of two.
 pub const VIP_TABLE_SIZE: u32 = 8192;
 
-/// Steps that a search takes at most.
+/// Maximum number of steps of a search.
 pub const MAX_PROBES: u32 = 8;
 
-/// VIPs that a node can have.
+/// Maximum number of VIPs of a node.
 pub const MAX_VIPS: u32 = 1024;
 
-/// What a match in the VIP table means: the kind in bits 0–7, one of them set, so that the data path tests a bit; an index in
-/// bits 16–31.
+/// Meaning of a match in the VIP table: the kind in bits 0–7, an index in bits 16–31. Each kind is
+/// a bit of its own, so that the data path tests one bit.
 pub mod target {
     use crate::proto;
 
-    /// A VIP; the index is its place in the VIP array.
+    /// A VIP; the index is the VIP's.
     pub const VIP: u8 = 1;
-    /// An address that has a VIP: echo is answered, errors are forwarded. The index has a bit for each protocol that VIPs of the
-    /// address have ([`protocol_bit`]).
+    /// An address that has a VIP: echo requests are answered, ICMP errors are forwarded. The index
+    /// is a bit mask of the protocols that VIPs of the address have ([`protocol_bit`]).
     pub const ADDRESS: u8 = 2;
-    /// A source address of `nat`: packets to it may be replies. The index is that of the source.
+    /// A source address of `nat`: packets to it may be replies. The index is that of the NAT
+    /// source.
     pub const NAT_SOURCE: u8 = 4;
 
-    /// The bit of a protocol that VIPs can have; 0 for others.
+    /// Returns the bit of a protocol that VIPs can have; 0 for other protocols.
     #[inline(always)]
     #[must_use]
     pub const fn protocol_bit(protocol: u8) -> u16 {
@@ -104,8 +104,8 @@ pub mod target {
         }
     }
 
-    /// Whether a packet of this protocol to the address that `target` is of may be for a service. Without a look at its ports, which
-    /// not every packet has.
+    /// Whether a packet of this protocol to the address of `target` may belong to a service. The
+    /// ports, which not every packet has, are ignored.
     #[inline(always)]
     #[must_use]
     pub const fn may_serve(target: u64, protocol: u8) -> bool {
@@ -126,7 +126,7 @@ pub mod target {
         target as u8
     }
 
-    /// Index of the target.
+    /// Index of the target; its meaning depends on the kind.
     #[inline(always)]
     #[must_use]
     pub const fn index(target: u64) -> u16 {
@@ -135,9 +135,9 @@ pub mod target {
 }
 
 map_type! {
-    /// A VIP.
+    /// Properties of a VIP.
     pub struct Vip [64] {
-        /// Ring image in bits 0–31, ring size in bits 32–63; stored in one step. Size 0: no ring.
+        /// Ring image in bits 0–31, ring size in bits 32–63; stored atomically. Size 0: no ring.
         pub ring: u64,
         /// Key of the flow hash.
         pub hash_key: HashKey,
@@ -147,39 +147,39 @@ map_type! {
         pub affinity: u8,
         /// [`track`].
         pub track: u8,
-        /// Family of the VIP's address.
+        /// Address family of the VIP.
         pub family: u8,
         /// Port (packet order); 0 for any.
         pub port_be: u16,
         /// Protocol.
         pub protocol: u8,
-        /// Unused.
+        /// Padding.
         pub _pad: [u8; 9],
-        /// A flow is sampled when its hash has none of these bits (the lower 32 count); a power of two minus
-        /// one, stored in one step. 0: every flow. See [`crate::sample`].
+        /// A flow is sampled if the lower half of its hash has none of these bits; a power of two
+        /// minus one, stored atomically. 0: every flow is sampled. See [`crate::sample`].
         pub sample_mask: u64,
     }
 }
 
 impl Vip {
-    /// Builds the ring word.
+    /// Packs the ring word.
     #[must_use]
     pub const fn pack_ring(image: u32, size: u32) -> u64 {
         image as u64 | (size as u64) << 32
     }
 }
 
-/// How packets get to the backend.
+/// Forwarding modes.
 pub mod forward {
-    /// The destination MAC address is rewritten.
+    /// Rewrite the destination MAC address.
     pub const L2: u8 = 1;
-    /// An outer IP header is put in front.
+    /// Encapsulate in an outer IP header.
     pub const IPIP: u8 = 2;
-    /// Source and destination are rewritten.
+    /// Rewrite source and destination.
     pub const NAT: u8 = 3;
 }
 
-/// What the ring is asked with.
+/// Input of the ring lookup.
 pub mod affinity {
     /// The whole flow.
     pub const FLOW: u8 = 0;
@@ -187,11 +187,11 @@ pub mod affinity {
     pub const SOURCE: u8 = 1;
 }
 
-/// When flows are entered into the tracking table.
+/// Which flows are entered into the tracking table.
 pub mod track {
-    /// Never: the ring alone decides.
+    /// None: the ring alone decides.
     pub const NEVER: u8 = 0;
-    /// In slots that changed.
+    /// Flows in slots that changed.
     pub const ON_CHANGE: u8 = 1;
     /// Every flow.
     pub const ALWAYS: u8 = 2;

@@ -1,5 +1,5 @@
-//! The programs of the benchmark: a wrapper that makes the packets, and the floors that others are
-//! compared with. Never attached.
+//! Programs of the benchmark: a wrapper that generates packets, and the minimal programs ("floors")
+//! that others are compared with. Never attached.
 #![no_std]
 #![no_main]
 #![expect(
@@ -34,19 +34,19 @@ const TCP: usize = tcp::LEN;
 /// Offset of the IP header.
 const L3: usize = ethernet::LEN;
 
-/// What to make.
+/// What packets to generate.
 #[btf_map]
 static PLAN: Array<Plan, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
-/// The program that is measured.
+/// The program under test.
 #[btf_map]
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
-/// Makes the next packet out of what the last run left, and goes on to the program that is measured.
+/// Generates the next packet from the previous run's output, and calls the program under test.
 #[xdp]
 fn evenkeel_wrapper(ctx: XdpContext) -> u32 {
     if make(ctx.ctx).is_some() {
-        // SAFETY: nothing here needs to be dropped.
+        // SAFETY: there is nothing to drop.
         unsafe { MEASURED.tail_call(&ctx, 0) };
     }
     xdp_action::XDP_ABORTED
@@ -54,9 +54,9 @@ fn evenkeel_wrapper(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn make(ctx: *mut xdp_md) -> Option<()> {
-    // SAFETY: the only entry; one thread runs benchmarks.
+    // SAFETY: the only entry; benchmarks run in one thread.
     let plan = unsafe { &mut *PLAN.get_ptr_mut(0)? };
-    // Or the compiler subtracts in another order, which the verifier refuses.
+    // `black_box` keeps the order of the subtraction; the verifier rejects the other one.
     let grown = black_box(Packet::of(ctx).len()) as i32 - plan.frame_len as i32;
     if grown != 0 && !adjust_head(ctx, grown) {
         return None;
@@ -71,8 +71,8 @@ fn make(ctx: *mut xdp_md) -> Option<()> {
     }
 }
 
-/// Writes in pieces that hold what programs read in one load: else the processor can't hand the bytes
-/// from the store to the load, which no packet of a driver suffers.
+/// The stores have the sizes of the loads in the measured programs: otherwise store-to-load
+/// forwarding fails, a cost that no driver's packet has.
 #[inline(always)]
 fn make_v4(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
     let frame = packet.view::<{ L3 + V4 + TCP }>(0)?;
@@ -113,13 +113,13 @@ fn make_v6(packet: Packet, plan: &Plan, flow: Flow) -> Option<()> {
     Some(())
 }
 
-/// The least that any program does.
+/// Floor: the cheapest possible program.
 #[xdp]
 fn floor_tx(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
-/// The least that a program does that puts an IPv4 header in front.
+/// Floor: the cheapest program that adds an IPv4 header.
 #[xdp]
 fn floor_encap4(ctx: XdpContext) -> u32 {
     if encap4(ctx.ctx).is_some() {
@@ -129,7 +129,7 @@ fn floor_encap4(ctx: XdpContext) -> u32 {
     }
 }
 
-/// The same with an IPv6 header.
+/// Floor: the cheapest program that adds an IPv6 header.
 #[xdp]
 fn floor_encap6(ctx: XdpContext) -> u32 {
     if encap6(ctx.ctx).is_some() {

@@ -1,15 +1,15 @@
-//! What a CPU may do so and so often in a second.
+//! Per-CPU rate limits.
 
 use aya_ebpf::btf_maps::PerCpuArray;
 use lb_common::node::Budget;
 
-/// Whether this CPU may do it once more; if so, it is counted.
+/// Uses one unit of this second's budget; false if nothing is left.
 #[inline(always)]
 pub(crate) fn take(budget: &PerCpuArray<Budget, 1>, now_s: u64, limit: u64) -> bool {
     let Some(budget) = budget.get_ptr_mut(0) else {
         return false;
     };
-    // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+    // SAFETY: this CPU's entry; nothing else uses it while the program runs.
     let budget = unsafe { &mut *budget };
     if budget.second != now_s {
         budget.second = now_s;
@@ -22,7 +22,7 @@ pub(crate) fn take(budget: &PerCpuArray<Budget, 1>, now_s: u64, limit: u64) -> b
     true
 }
 
-/// Whether there is nothing left.
+/// Whether nothing is left of this second's budget.
 #[inline(always)]
 pub(crate) fn is_spent(budget: &PerCpuArray<Budget, 1>, now_s: u64, limit: u64) -> bool {
     budget.get_ptr_mut(0).is_none_or(|budget| {

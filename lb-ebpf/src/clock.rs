@@ -1,11 +1,11 @@
-//! Time in seconds, from the kernel's tick.
+//! Time in seconds, from jiffies.
 
 use aya_ebpf::{helpers, macros::xdp, programs::XdpContext};
 use lb_common::node;
 
 use crate::{maps::JIFFIES_SHIFT, packet::Packet};
 
-/// Seconds since the tick started, see [`node::seconds`].
+/// The data path's seconds, see [`node::seconds`].
 #[inline(always)]
 pub(crate) fn now_s() -> u64 {
     node::seconds(jiffies(), JIFFIES_SHIFT.load())
@@ -13,17 +13,17 @@ pub(crate) fn now_s() -> u64 {
 
 #[inline(always)]
 fn jiffies() -> u64 {
-    // SAFETY: takes nothing, reads a kernel variable (Linux 5.6).
+    // SAFETY: no arguments; reads a kernel variable (Linux 5.6).
     unsafe { helpers::generated::bpf_jiffies64() }
 }
 
-/// Writes the tick and the clock into the packet: the controller runs it to find out the tick rate.
-/// Never attached.
+/// Writes jiffies and the monotonic clock into the packet: the controller runs it to measure the
+/// tick rate. Never attached.
 #[xdp]
 fn evenkeel_clock(ctx: XdpContext) -> u32 {
     if let Some(bytes) = Packet::of(ctx.ctx).view::<16>(0) {
         bytes.set(0, jiffies());
-        // SAFETY: takes nothing, reads the clock.
+        // SAFETY: no arguments; reads the clock.
         bytes.set(8, unsafe { helpers::generated::bpf_ktime_get_ns() });
     }
     aya_ebpf::bindings::xdp_action::XDP_PASS

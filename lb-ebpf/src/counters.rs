@@ -1,5 +1,5 @@
-//! Counting. Each CPU has a block of its own, so nothing is shared; a counter that is missing never changes a
-//! verdict. The trace of the last packet ([`crate::trace`]) is in the block, too.
+//! Counters. Each CPU has its own block, so nothing is shared. A failure to count never changes a
+//! verdict. The block also holds the trace of the last packet ([`crate::trace`]).
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use lb_common::{
@@ -12,16 +12,17 @@ use lb_common::{
 use crate::maps::CPUS;
 
 unsafe extern "C" {
-    /// The only element of its map, linked by the loader as the tables are ([`crate::table`]): one block for each CPU
-    /// that the machine may have. A per-CPU array has elements of 32 KiB at most, so that node, VIPs and
-    /// members would take a lookup each, and the controller a system call for each entry.
+    /// The only element of its map: one block per possible CPU, linked by the loader like the
+    /// tables ([`crate::table`]). A per-CPU array would not do: its elements have 32 KiB at most,
+    /// so node, VIPs and members would take a lookup each, and reading them a system call per
+    /// entry.
     static COUNTERS: CpuBlock;
 }
 
-/// The block of this CPU.
+/// Returns the block of this CPU.
 #[inline(always)]
 pub(crate) fn block() -> Option<*mut CpuBlock> {
-    // SAFETY: takes nothing, reads the CPU's number.
+    // SAFETY: no arguments; reads the CPU's number.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     if cpu >= CPUS.load() {
         return None;
@@ -29,17 +30,18 @@ pub(crate) fn block() -> Option<*mut CpuBlock> {
     Some((&raw const COUNTERS).cast_mut().wrapping_add(cpu as usize))
 }
 
-/// Counts a packet of the node under its reason.
+/// Counts a packet under its reason.
 #[inline(always)]
 pub(crate) fn count_reason(reason: u32) {
     if let Some(block) = block() {
         let reason = reason as usize & (COUNTED_REASONS - 1);
-        // SAFETY: the block of this CPU, which nothing else writes while the program runs; inside of it.
+        // SAFETY: in bounds; the block of this CPU, which nothing else writes while the program
+        // runs.
         unsafe { (*block).node.reasons[reason] += 1 };
     }
 }
 
-/// Counts a packet that is sent, under its reason and in the counters of its member.
+/// Counts a transmitted packet under its reason and in the counters of its member.
 #[inline(always)]
 pub(crate) fn count_sent(
     reason: Reason,
@@ -48,7 +50,7 @@ pub(crate) fn count_sent(
 ) {
     if let Some(block) = block() {
         let member = member as usize & (MAX_MEMBERS as usize - 1);
-        // SAFETY: as for reasons.
+        // SAFETY: as in `count_reason`.
         unsafe {
             (*block).node.reasons[reason as usize] += 1;
             change(
@@ -60,12 +62,12 @@ pub(crate) fn count_sent(
     }
 }
 
-/// Changes the counters of a VIP.
+/// Updates the counters of a VIP.
 #[inline(always)]
 pub(crate) fn count_vip(vip: u16, change: impl FnOnce(&mut VipCounters)) {
     if let Some(block) = block() {
         let vip = vip as usize & (MAX_VIPS as usize - 1);
-        // SAFETY: as for reasons.
+        // SAFETY: as in `count_reason`.
         change(unsafe { &mut *(&raw mut (*block).vips).cast::<VipCounters>().add(vip) });
     }
 }

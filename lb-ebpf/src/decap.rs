@@ -1,11 +1,11 @@
-//! `evenkeel_decap`: the program for a backend host. It takes the outer header off that the balancer
-//! put on (`ipip`), in all four combinations of families, and passes the packet to the kernel, as if it
-//! had come without.
+//! `evenkeel_decap`: the program that runs on a backend host. It removes the outer header of `ipip`
+//! packets, in all four combinations of address families, and passes the inner packet to the
+//! kernel.
 //!
-//! Only what is addressed to this host is opened: the controller keeps [`ADDRESSES`] current. What is
-//! not encapsulated, not ours, in fragments or has options is passed untouched; what is ours and
-//! malformed is dropped, because the kernel would answer it or, worse, see an end of the packet that
-//! is not there. The inner header's own checksum is left to the kernel, which verifies it.
+//! Only packets to this host are decapsulated; the controller keeps [`ADDRESSES`] current. Packets
+//! that are not encapsulated, not for this host, fragmented or with options are passed untouched.
+//! Malformed packets for this host are dropped: the kernel would answer them or read beyond their
+//! end. The kernel verifies the checksum of the inner header.
 #![no_std]
 #![no_main]
 
@@ -36,31 +36,30 @@ mod wire;
 use packet::{Packet, adjust_head, adjust_tail};
 use wire::{ether, ethernet, ipv4, ipv6};
 
-/// Addresses of this host. A hash table, so that the controller's changes are seen whole; its price is
-/// paid by encapsulated packets alone.
+/// Addresses of this host. A hash map, so that updates are atomic; only encapsulated packets pay
+/// for the lookup.
 #[btf_map]
 static ADDRESSES: HashMap<LocalAddress, u32, { ADDRESS_TABLE_SIZE as usize }> = HashMap::new();
 
-/// Counters.
 #[btf_map]
 static COUNTERS: PerCpuArray<DecapCounters, 1> = PerCpuArray::new();
 
 const V4: usize = ipv4::LEN;
 const V6: usize = ipv6::LEN;
 
-/// Why a packet is not opened.
+/// Why a packet is not decapsulated.
 #[derive(Clone, Copy)]
 enum Refusal {
-    /// Not encapsulated, or not for this host.
+    /// Not encapsulated, or not for this host: passed.
     NotLocal,
-    /// For the kernel to sort out.
+    /// A fragment, or with options: passed to the kernel.
     Declined,
     Malformed,
     Congested,
     Failed,
 }
 
-/// Entry point: takes a frame, returns what becomes of it.
+/// Entry point: processes a frame and returns the XDP action.
 #[xdp]
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn evenkeel_decap(ctx: XdpContext) -> u32 {
@@ -82,7 +81,7 @@ fn evenkeel_decap(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Counts a packet that is not opened. Passed or dropped, it is as it came.
+/// Counts a packet that is not decapsulated, and passes or drops it unchanged.
 #[inline(always)]
 fn refuse(refusal: Refusal) -> u32 {
     count(|counters| match refusal {
@@ -101,12 +100,13 @@ fn refuse(refusal: Refusal) -> u32 {
 #[inline(always)]
 fn count(change: impl FnOnce(&mut DecapCounters)) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+        // SAFETY: this CPU's entry; nothing else uses it while the program runs.
         change(unsafe { &mut *counters });
     }
 }
 
-/// Finds the outer header and opens the packet. Gives the families of outer and inner header.
+/// Parses the outer header and decapsulates the packet. Returns the families of the outer and the
+/// inner header.
 #[inline(always)]
 fn receive(ctx: *mut xdp_md) -> Result<(u8, u8), Refusal> {
     let packet = Packet::of(ctx);
@@ -138,14 +138,14 @@ fn receive(ctx: *mut xdp_md) -> Result<(u8, u8), Refusal> {
     }
 }
 
-/// What the outer header says.
+/// The parsed outer header.
 #[derive(Clone, Copy)]
 struct Outer {
-    /// Protocol of what is inside: IPv4 or IPv6.
+    /// Protocol of the inner packet: IPv4 or IPv6.
     protocol: u8,
-    /// Congestion mark.
+    /// ECN codepoint.
     ecn: u8,
-    /// Bytes that follow the header. The frame has that many.
+    /// Bytes after the header; the frame has that many.
     payload: u32,
 }
 
@@ -196,7 +196,7 @@ fn outer_v6(packet: Packet, l3: usize) -> Result<Outer, Refusal> {
     })
 }
 
-/// Whether the packet is encapsulated, and this host is to open it.
+/// Checks that the packet is encapsulated and addressed to this host.
 #[inline(always)]
 fn check_local(protocol: u8, address: Address, family: u8) -> Result<(), Refusal> {
     if protocol != proto::IPIP && protocol != proto::IPV6 {
@@ -212,7 +212,7 @@ fn check_local(protocol: u8, address: Address, family: u8) -> Result<(), Refusal
     }
 }
 
-/// Takes the outer header of `OUTER` bytes off. Gives the family of the inner one.
+/// Removes the outer header of `OUTER` bytes. Returns the family of the inner header.
 #[inline(always)]
 fn decapsulate<const OUTER: usize>(
     ctx: *mut xdp_md,
@@ -227,7 +227,7 @@ fn decapsulate<const OUTER: usize>(
         let length = inner_v6(packet, l3 + OUTER, outer)?;
         (length, family::V6, ether::IPV6)
     };
-    // What follows the inner packet is padding of the outer one or of the frame.
+    // What follows the inner packet is padding of the outer packet or of the frame.
     let excess = packet.len() - (l3 + OUTER) as u32 - length;
     if excess > 0 && !adjust_tail(ctx, -(excess as i32)) {
         return Err(Refusal::Failed);
@@ -240,7 +240,7 @@ fn decapsulate<const OUTER: usize>(
     }
 }
 
-/// Checks an inner IPv4 header and gives it the mark it is to have. Gives the packet's length.
+/// Validates an inner IPv4 header and sets its ECN codepoint. Returns the length of the packet.
 #[inline(always)]
 fn inner_v4(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
     let ip = packet.view::<V4>(at).ok_or(Refusal::Malformed)?;
@@ -264,7 +264,7 @@ fn inner_v4(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
     Ok(length)
 }
 
-/// Checks an inner IPv6 header and gives it the mark it is to have. Gives the packet's length.
+/// Validates an inner IPv6 header and sets its ECN codepoint. Returns the length of the packet.
 #[inline(always)]
 fn inner_v6(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
     let ip = packet.view::<V6>(at).ok_or(Refusal::Malformed)?;
@@ -272,15 +272,15 @@ fn inner_v6(packet: Packet, at: usize, outer: Outer) -> Result<u32, Refusal> {
     if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 || length > outer.payload {
         return Err(Refusal::Malformed);
     }
-    // The class lies across the first two bytes; its last two bits are in the middle of the second.
+    // The traffic class spans the first two bytes; ECN is in bits 4–5 of the second one.
     let second = ip.get::<u8>(ipv6::VERSION + 1);
     let ecn = decapsulated_ecn(outer.ecn, second >> 4 & 3).ok_or(Refusal::Congested)?;
     ip.set(ipv6::VERSION + 1, second & !0x30 | ecn << 4);
     Ok(length)
 }
 
-/// Copies the link header, tags included, to where the outer header ends, with the ether type of what
-/// is inside. The two places overlap, so everything is read before anything is written.
+/// Moves the link header, VLAN tags included, to the end of the outer header and sets the ether
+/// type of the inner packet. Source and target overlap, so all reads precede the writes.
 #[inline(always)]
 fn move_link<const OUTER: usize>(packet: Packet, l3: usize, ether_type: u16) -> Option<()> {
     let from = packet.view::<{ ethernet::ADDRESSES_LEN }>(0)?;

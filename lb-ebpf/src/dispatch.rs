@@ -1,4 +1,4 @@
-//! Hands packets to what they are for.
+//! Dispatches TCP and UDP packets by what their destination is: a VIP or a NAT source.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
@@ -15,7 +15,7 @@ use crate::{
     verdict::{Stage, Verdict},
 };
 
-/// Hands a TCP or UDP packet to what it is for, which is one of ours.
+/// Dispatches a packet that was fully validated. `service` is a VIP or a NAT source.
 #[inline(always)]
 pub(crate) fn dispatch(
     ctx: *mut xdp_md,
@@ -30,7 +30,7 @@ pub(crate) fn dispatch(
     Verdict::next(Stage::NatReply, 0, u32::from(service.index()))
 }
 
-/// Hands over a packet that took an uncommon way.
+/// Dispatches a packet from the slow path: checks what the fast path has checked already.
 #[inline(always)]
 pub(crate) fn dispatch_slow_path(
     ctx: *mut xdp_md,
@@ -38,8 +38,8 @@ pub(crate) fn dispatch_slow_path(
     headers: &Headers,
     service: Service,
 ) -> Verdict {
-    // A router forwards neither frames to many, of which each would send a copy, nor packets of whom nobody can answer
-    // (RFC 1812 §5.3.4, §5.3.7).
+    // A router forwards neither broadcast or multicast frames, of which each router would send a
+    // copy, nor packets from martian sources (RFC 1812 §5.3.4, §5.3.7).
     if ethernet::is_multicast(ctx) {
         return fragments::pass(headers, Reason::LinkGroup);
     }

@@ -1,8 +1,8 @@
-//! `ipip`: an outer header in front of the packet, in all four combinations of families (RFC 2003,
-//! RFC 2473, RFC 4213).
+//! `ipip` encapsulation in all four combinations of address families (RFC 2003, RFC 2473, RFC
+//! 4213).
 //!
-//! The outer source varies with the flow inside a prefix, so that the NIC of the backend spreads the
-//! packets over its queues; the class is copied, congestion marks included (RFC 6040).
+//! The outer source varies per flow within a prefix, so that the backend's NIC spreads the flows
+//! over its queues. The traffic class is copied, ECN included (RFC 6040).
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{checksum, family, reason::Reason};
@@ -19,7 +19,7 @@ use crate::{
 const V4: usize = ipv4::LEN;
 const V6: usize = ipv6::LEN;
 
-/// Hop count of the outer header.
+/// TTL of the outer header.
 const TTL: u8 = 64;
 
 /// Bytes that the outer header adds.
@@ -32,10 +32,10 @@ pub(crate) const fn overhead(family: u8) -> u32 {
     }
 }
 
-/// Puts the outer header for the way's member in front, and takes one hop off the packet's count.
+/// Encapsulates the packet for the route's member and decrements its TTL.
 ///
-/// One piece of the frame is looked at once: link header, outer header, and the 20 bytes behind it, which every
-/// IP header has.
+/// A single bounds check covers the link header, the outer header and the first 20 bytes of the
+/// inner IP header.
 #[inline(always)]
 pub(crate) fn encapsulate(
     ctx: *mut xdp_md,
@@ -83,7 +83,7 @@ fn frame<const LEN: usize>(ctx: *mut xdp_md) -> Result<View<LEN>, Reason> {
     Packet::of(ctx).view::<LEN>(0).ok_or(Reason::NoRoom)
 }
 
-/// What an outer header is made of.
+/// Inputs of an outer header.
 struct Outer<'a> {
     headers: &'a Headers,
     route: &'a Route<'a>,
@@ -98,7 +98,7 @@ impl Outer<'_> {
         ethernet::write_into(frame, l3, addresses, self.tags, ether_type);
     }
 
-    /// Type of service or traffic class of the packet, whose header is at `at`.
+    /// Type of service or traffic class of the IP header at `at`.
     #[inline(always)]
     fn class<const LEN: usize>(&self, frame: View<LEN>, at: usize) -> u8 {
         if self.headers.family == family::V4 {
@@ -119,7 +119,8 @@ impl Outer<'_> {
             | u32::from(length_be) << 16;
         let ttl_and_protocol = u32::from(TTL) | u32::from(inner_protocol(headers.family)) << 8;
         let varied = self.flow_hash as u32 & route.member.vary_mask;
-        // `outer_sum` covers what is the same in every packet to the member: both addresses, flags.
+        // `outer_sum` covers the words that are the same for every packet to the member: both
+        // addresses and the flags.
         let sum = u64::from(route.member.outer_sum)
             + u64::from(first)
             + u64::from(ttl_and_protocol)
@@ -145,7 +146,7 @@ impl Outer<'_> {
         } = self;
         let l3 = const { LEN - ipv4::LEN - V6 };
         self.write_link(frame, l3, ether::IPV6);
-        // Version, class, and 20 bits of the hash as flow label (RFC 6438).
+        // Version, traffic class, and 20 bits of the hash as flow label (RFC 6438).
         let first = 6 << 28
             | u32::from(self.class(frame, l3 + V6)) << 20
             | (flow_hash >> 12) as u32 & 0xf_ffff;

@@ -1,4 +1,4 @@
-//! Ethernet: addresses, VLAN tags, and the interface that a frame goes out of.
+//! Ethernet headers: MAC addresses, VLAN tags, and transmission of frames.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{member::Egress, reason::Reason};
@@ -9,13 +9,13 @@ use crate::{
     wire::ethernet,
 };
 
-/// Whether a frame is for more than one station (multicast, broadcast).
+/// Whether a frame is a broadcast or multicast frame.
 #[inline(always)]
 pub(crate) fn is_multicast_frame<const LEN: usize>(frame: View<LEN>) -> bool {
     frame.get::<u8>(0) & 1 != 0
 }
 
-/// The same, asked of the packet.
+/// Whether the current frame is a broadcast or multicast frame.
 #[inline(always)]
 pub(crate) fn is_multicast(ctx: *mut xdp_md) -> bool {
     Packet::of(ctx)
@@ -23,8 +23,8 @@ pub(crate) fn is_multicast(ctx: *mut xdp_md) -> bool {
         .is_some_and(is_multicast_frame)
 }
 
-/// The VLAN tags of a frame whose IP header is at `l3`, as they are between the addresses and the
-/// last ether type.
+/// Returns the VLAN tags of a frame whose IP header is at `l3`: the bytes between the addresses and
+/// the last ether type.
 #[inline(always)]
 pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
     if l3 == ethernet::LEN {
@@ -42,7 +42,7 @@ pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
     }
 }
 
-/// Writes a link header that ends at `l3`. A frame leaves with the tags that it came with.
+/// Writes a link header that ends at `l3`. A frame keeps its VLAN tags.
 #[inline(always)]
 pub(crate) fn write(
     ctx: *mut xdp_md,
@@ -70,7 +70,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Writes a link header that ends at `l3` into a frame whose bytes are known to be there.
+/// Writes a link header that ends at `l3` into a frame of sufficient length.
 #[inline(always)]
 pub(crate) fn write_into<const LEN: usize>(
     frame: View<LEN>,
@@ -88,7 +88,7 @@ pub(crate) fn write_into<const LEN: usize>(
     frame.set(l3 - 2, ether_type);
 }
 
-/// Destination and source MAC address of a frame to be sent.
+/// Destination and source MAC address of a frame, as three words.
 #[derive(Clone, Copy)]
 pub(crate) struct Addresses {
     low: u32,
@@ -97,14 +97,15 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// To a next hop (the word of the member table), from the interface's own address.
+    /// Addresses from the egress interface to a next hop (the word of the member table).
     #[inline(always)]
     pub(crate) fn new(next_hop: u64, egress: &Egress) -> Self {
         const { assert!(core::mem::offset_of!(Egress, mac) == 10) };
         const { assert!(core::mem::offset_of!(Egress, _pad) == 8) };
-        // The address begins in the upper half of a word, as it does in the frame: two loads and no shift.
+        // The address starts in the upper half of a word, as in the frame: two loads and no shift.
         let words = (&raw const egress._pad).cast::<u32>();
-        // SAFETY: two bytes of padding, which are 0, and six of the address, from a multiple of four on.
+        // SAFETY: two bytes of padding, which are 0, and the six bytes of the address, at a
+        // multiple of four.
         let (first, last) = unsafe { (words.read(), words.add(1).read()) };
         Self {
             low: next_hop as u32,
@@ -113,7 +114,7 @@ impl Addresses {
         }
     }
 
-    /// The addresses of the frame, as they are.
+    /// Reads the addresses of the current frame.
     #[inline(always)]
     pub(crate) fn read(ctx: *mut xdp_md) -> Result<Self, Reason> {
         let frame = Packet::of(ctx)
@@ -126,13 +127,13 @@ impl Addresses {
         })
     }
 
-    /// Whether the frame is for more than one station (multicast, broadcast).
+    /// Whether the destination is a broadcast or multicast address.
     #[inline(always)]
     pub(crate) fn is_multicast(self) -> bool {
         self.low & 1 == 1
     }
 
-    /// Destination and source exchanged.
+    /// Swaps destination and source.
     #[inline(always)]
     pub(crate) fn swapped(self) -> Self {
         Self {
@@ -142,19 +143,17 @@ impl Addresses {
         }
     }
 
-    /// The twelve bytes.
     #[inline(always)]
     pub(crate) const fn words(self) -> [u32; 3] {
         [self.low, self.middle, self.high]
     }
 
-    /// From the twelve bytes.
     #[inline(always)]
     pub(crate) const fn from_words([low, middle, high]: [u32; 3]) -> Self {
         Self { low, middle, high }
     }
 
-    /// Writes them into the frame.
+    /// Writes the addresses into the current frame.
     #[inline(always)]
     pub(crate) fn write(self, ctx: *mut xdp_md) -> Result<(), Reason> {
         self.write_into(
@@ -165,7 +164,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Writes them into a frame whose bytes are known to be there.
+    /// Writes the addresses into a frame of sufficient length.
     #[inline(always)]
     fn write_into<const N: usize>(self, frame: View<N>) {
         frame.set(0, self.low);
@@ -174,7 +173,8 @@ impl Addresses {
     }
 }
 
-/// The XDP action that sends a frame out of an interface.
+/// Returns the XDP action that transmits a frame through an interface: `XDP_TX` if it came in
+/// there, otherwise `XDP_REDIRECT`.
 #[inline(always)]
 pub(crate) fn transmit(ctx: *mut xdp_md, ifindex: u32) -> Result<u32, Reason> {
     if ifindex == ingress_ifindex(ctx) {

@@ -7,39 +7,39 @@ use lb_common::proto;
 
 use crate::{packet::Packet, wire::extension};
 
-/// Extension headers followed in one packet. RFC 8200 has six kinds, of which each occurs once, and
-/// destination options twice at most.
+/// Extension headers followed per packet. RFC 8200 defines six kinds; each occurs once, destination
+/// options twice at most.
 const MAX_EXTENSIONS: usize = 7;
-/// Bytes of extension headers followed in one packet.
+/// Bytes of extension headers followed per packet.
 const MAX_EXTENSION_BYTES: u32 = 512;
 
-/// Where a chain of extension headers leads, in one word: offset of what follows in bits 0–15, its
-/// protocol in 16–23, "more fragments" in bit 24, "not the first fragment" in bit 25, and the
-/// identification of the datagram in 32–63. 0: the chain is malformed.
+/// Result of following a chain of extension headers, as one word: offset of the next header in bits
+/// 0–15, its protocol in bits 16–23, "more fragments" in bit 24, "later fragment" in bit 25, and
+/// the identification of the datagram in bits 32–63. 0: the chain is malformed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Chain(u64);
 
 impl Chain {
     pub(crate) const MALFORMED: Self = Self(0);
-    /// More headers than are followed, or a routing header that is not yet at its end.
+    /// More headers than are followed, or a routing header with segments left.
     pub(crate) const REFUSED: Self = Self(1);
     pub(crate) const MORE: u64 = 1 << 24;
     pub(crate) const LATER: u64 = 1 << 25;
 
-    /// Follows the chain that begins at `offset` with a header of kind `protocol`.
+    /// Follows the chain that starts at `offset` with a header of type `protocol`.
     #[inline(always)]
     pub(crate) fn follow(ctx: *mut xdp_md, offset: u32, protocol: u8) -> Self {
         Self(black_box(follow_chain(ctx, offset, u32::from(protocol))))
     }
 
-    /// Whether it does not lead to its end.
+    /// Whether the end of the chain was not reached.
     #[inline(always)]
     pub(crate) fn is_broken(self) -> bool {
         self == Self::MALFORMED || self == Self::REFUSED
     }
 
-    /// The bits that a fragment header adds.
+    /// Returns the bits that a fragment header adds.
     #[inline(always)]
     fn fragment(bits: u16, id: u32) -> u64 {
         let more = if bits & extension::FRAGMENT_BITS != 0 {
@@ -81,7 +81,7 @@ impl Chain {
     }
 }
 
-/// Follows the chain of extension headers that begins at `offset` with a header of kind `protocol`.
+/// Follows the chain; returns a [`Chain`] as a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
@@ -91,7 +91,7 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
     let mut fragment = 0_u64;
     for _ in 0..MAX_EXTENSIONS {
         if !is_extension(protocol) || fragment & Chain::LATER != 0 {
-            // After the header of a later fragment comes the middle of the datagram.
+            // The header of a later fragment is followed by the middle of the datagram.
             return Chain::new(offset, protocol, fragment).0;
         }
         let Some(header) = packet.view::<{ extension::MIN_LEN }>((offset & 0x7ff) as usize) else {
@@ -124,7 +124,7 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
     Chain::new(offset, protocol, fragment).0
 }
 
-/// The protocol numbers that are extension headers, one bit each.
+/// The protocol numbers of extension headers, as a bit mask.
 const EXTENSIONS: u64 = 1 << proto::HOP_BY_HOP
     | 1 << proto::ROUTING
     | 1 << proto::FRAGMENT

@@ -1,4 +1,4 @@
-//! A packet for a VIP: member, next hop, and out.
+//! Forwards packets of a VIP with `l2` or `ipip`; hands those of `nat` to their stage.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{reason::Reason, vip::forward};
@@ -17,7 +17,7 @@ use crate::{
     verdict::{Stage, Verdict},
 };
 
-/// Sends a packet of a VIP on its way: one without options, extension headers and fragments.
+/// Forwards a packet without options, extension headers and fragments.
 #[inline(always)]
 pub(crate) fn forward_fast_path(
     ctx: *mut xdp_md,
@@ -37,7 +37,7 @@ pub(crate) fn forward_fast_path(
     }
 }
 
-/// A packet that took an uncommon way to its VIP. Its headers are in the scratch.
+/// Forwards a packet from the slow path, whose headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, vip_index: u32) -> u32 {
@@ -49,7 +49,7 @@ pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, vip_index: u32) -> 
     into_verdict(done).0
 }
 
-/// `save_headers` sees to it that the headers are in the scratch.
+/// `save_headers` copies the headers to the scratch unless they are there already.
 #[inline(always)]
 fn try_forward(
     ctx: *mut xdp_md,
@@ -67,7 +67,7 @@ fn try_forward(
         ));
     }
     if vip.forward == forward::NAT {
-        // All are asked for, so they are at hand.
+        // All fields were read to get here, so this copy is cheap.
         scratch::save_headers(headers);
         return Ok(Verdict::next(Stage::NatRequest, 0, u32::from(vip_index)));
     }
@@ -76,7 +76,7 @@ fn try_forward(
     let sampled = samples::is_sampled(vip, choice.flow_hash);
     let saved = sampled || headers.first_fragment;
     if saved {
-        // Now: as the packet is when it is sent, its headers are not where they were.
+        // Save the headers now: encapsulation moves them.
         save_headers();
     }
     let tcp_flags = headers.tcp_flags;
@@ -97,7 +97,7 @@ fn try_forward(
     Ok(Verdict::counted(Reason::Forwarded, action))
 }
 
-/// Writes down what later packets will ask for. The headers are in the scratch.
+/// Records what later packets and the controller need. The headers are in the scratch.
 #[inline(always)]
 fn record_packet(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u64) {
     let (vip, member) = (u32::from(vip_index), u32::from(choice.member));

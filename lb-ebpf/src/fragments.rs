@@ -1,4 +1,4 @@
-//! The table of fragmented datagrams: where the first fragment went.
+//! The table of fragmented datagrams: where the first fragment was sent.
 
 use lb_common::{
     family,
@@ -16,7 +16,7 @@ use crate::{
     verdict::{Stage, Verdict},
 };
 
-/// Key of no session.
+/// Placeholder for datagrams without a session.
 pub(crate) const NO_SESSION: NatKey = NatKey {
     address: [0; 2],
     source_be: 0,
@@ -25,7 +25,7 @@ pub(crate) const NO_SESSION: NatKey = NatKey {
     protocol: 0,
 };
 
-/// Remembers where a first fragment went. The headers are in the scratch.
+/// Records where a first fragment was sent. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn remember_first(vip: u32, member: u32, flow_hash: u64) -> u32 {
@@ -45,8 +45,8 @@ pub(crate) extern "C" fn remember_first(vip: u32, member: u32, flow_hash: u64) -
     0
 }
 
-/// Passes a packet to an address of ours that is for no service; if it is a first fragment, the others
-/// of its datagram will be passed as well.
+/// Passes a packet to one of our addresses that matches no service. If it is a first fragment, the
+/// later fragments of its datagram will be passed, too.
 #[inline(always)]
 pub(crate) fn pass(headers: &Headers, reason: Reason) -> Verdict {
     if headers.first_fragment {
@@ -56,7 +56,7 @@ pub(crate) fn pass(headers: &Headers, reason: Reason) -> Verdict {
     Verdict::of(reason)
 }
 
-/// Passes such a first fragment, whose headers are in the scratch.
+/// Passes such a first fragment. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn pass_first(reason: u32) -> u32 {
@@ -64,7 +64,7 @@ pub(crate) extern "C" fn pass_first(reason: u32) -> u32 {
     Verdict::passed(reason).0
 }
 
-/// Remembers that a first fragment belongs to a session.
+/// Records the session of a first fragment.
 #[inline(always)]
 pub(crate) fn remember_session(headers: &Headers, session: &NatKey, vip: u16, member: u16) {
     let seen_s = clock::now_s() as u32;
@@ -82,12 +82,12 @@ pub(crate) fn remember_session(headers: &Headers, session: &NatKey, vip: u16, me
 
 #[inline(always)]
 fn remember_target(headers: &Headers, target: &FragmentTarget) {
-    // The least recently used entry makes room. If it fails all the same, the later fragments are
-    // counted as orphans.
+    // A full table evicts the least recently used entry. If the insert still fails, the later
+    // fragments are counted as orphans.
     let _lost = FRAGMENTS.insert(&key(headers), target, 0);
 }
 
-/// What the fragments of the packet's datagram have in common.
+/// Returns the key that the fragments of the packet's datagram share.
 #[inline(always)]
 pub(crate) fn key(headers: &Headers) -> FragmentKey {
     FragmentKey {

@@ -1,4 +1,4 @@
-//! What is known of a packet once its headers have been read.
+//! The parsed headers of a packet.
 
 use crate::{
     packet::View,
@@ -14,17 +14,17 @@ pub(crate) struct Headers {
     pub(crate) l3: u32,
     /// Offset of the TCP or UDP header.
     pub(crate) l4: u32,
-    /// Length of the IP packet, as its header says; not more than the frame holds.
+    /// Length of the IP packet from its header; at most the length of the frame.
     pub(crate) length: u32,
-    /// Family.
+    /// Address family, see [`family`].
     pub(crate) family: u8,
     /// Protocol.
     pub(crate) protocol: u8,
     /// TCP flags; 0 for UDP.
     pub(crate) tcp_flags: u8,
-    /// Hops that the packet may still make (TTL, hop limit).
+    /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// Set for the first fragment of a datagram: its identification is `fragment_id`.
+    /// Whether this is the first fragment of a datagram; its identification is `fragment_id`.
     pub(crate) first_fragment: bool,
     /// Source port (packet order).
     pub(crate) source_be: u16,
@@ -46,35 +46,35 @@ pub(crate) mod tcp {
     pub(crate) const PSH: u8 = 0x08;
     pub(crate) const ACK: u8 = 0x10;
 
-    /// Whether a packet with these flags opens a connection: SYN without ACK.
+    /// Whether a packet with these flags starts a connection: SYN without ACK.
     #[inline(always)]
     pub(crate) const fn opens(flags: u8) -> bool {
         flags & (SYN | ACK) == SYN
     }
 
-    /// Whether it closes one, or its sender's half of it.
+    /// Whether the packet closes the connection, or the sender's half of it.
     #[inline(always)]
     pub(crate) const fn closes(flags: u8) -> bool {
         flags & (FIN | RST) != 0 && flags & SYN == 0
     }
 
-    /// Whether only a living connection sends such a packet: it ends a piece of data (PSH), and is not the
-    /// last one. Who has closed his half sends nothing more but acknowledgements.
+    /// Whether the packet shows that the connection is in use: it ends a block of data (PSH) and is
+    /// not the last packet. After closing its half, a peer sends only acknowledgements.
     #[inline(always)]
     pub(crate) const fn shows_activity(flags: u8) -> bool {
         flags & (PSH | FIN | RST | SYN) == PSH
     }
 }
 
-/// Whether a packet comes from one host other than ourselves. A router forwards no other (RFC 1812 §5.3.7), and what is said
-/// in answer would go to many, or come back.
+/// Whether the source is a single host other than this node: not a martian source. A router does
+/// not forward other packets (RFC 1812 §5.3.7), and a reply would go to many hosts or return here.
 #[inline(always)]
 pub(crate) fn is_valid_source(source: &Address, dest: &Address, family: u8) -> bool {
     is_host(source, family) && source != dest
 }
 
 impl Headers {
-    /// What the headers of a packet without options and fragments say, but for the TCP flags.
+    /// Parses the headers of a packet without options and fragments, except for the TCP flags.
     #[inline(always)]
     pub(crate) fn plain_v4(ip: View<{ ipv4::LEN + udp::LEN }>, l3: usize) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl Headers {
         }
     }
 
-    /// What the headers of a packet without extension headers say, but for the TCP flags.
+    /// Parses the headers of a packet without extension headers, except for the TCP flags.
     #[inline(always)]
     pub(crate) fn plain_v6(ip: View<{ ipv6::LEN + udp::LEN }>, l3: usize) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Headers {
         }
     }
 
-    /// What the fixed header says.
+    /// Parses the fixed IPv6 header.
     #[inline(always)]
     pub(crate) fn fixed_v6<const N: usize>(ip: View<N>, l3: usize) -> Self {
         Self {
@@ -125,19 +125,20 @@ impl Headers {
         }
     }
 
-    /// Offset of the IP header, with a bound that the verifier sees.
+    /// Offset of the IP header, with a bound that the verifier knows.
     #[inline(always)]
     pub(crate) fn l3(&self) -> usize {
         (self.l3 & 0x1f) as usize
     }
 
-    /// Offset of the transport header, likewise. That of a quoted packet may be behind two chains of extension headers.
+    /// Offset of the transport header, with a bound that the verifier knows. In a quoted packet it
+    /// may follow two chains of extension headers.
     #[inline(always)]
     pub(crate) fn l4(&self) -> usize {
         (self.l4 & 0x7ff) as usize
     }
 
-    /// Whether the packet opens a TCP connection.
+    /// Whether the packet starts a TCP connection.
     #[inline(always)]
     pub(crate) fn opens(&self) -> bool {
         tcp::opens(self.tcp_flags)
@@ -148,19 +149,19 @@ impl Headers {
         self.protocol == proto::TCP
     }
 
-    /// Whether it comes from a host other than ourselves ([`is_valid_source`]).
+    /// See [`is_valid_source`].
     #[inline(always)]
     pub(crate) fn has_valid_source(&self) -> bool {
         is_valid_source(&self.source, &self.dest, self.family)
     }
 
-    /// Hash of the whole flow under the VIP's key.
+    /// Hash of the flow under the VIP's key.
     #[inline(always)]
     pub(crate) fn flow_hash(&self, vip: &Vip) -> u64 {
         self.hash_with(vip, hash::ports_word(self.source_be, self.dest_be))
     }
 
-    /// Hash of the source address alone.
+    /// Hash of the source address under the VIP's key.
     #[inline(always)]
     pub(crate) fn source_hash(&self, vip: &Vip) -> u64 {
         self.hash_with(vip, 0)

@@ -1,4 +1,4 @@
-//! What IPv4 and IPv6 have in common.
+//! Functions for both IPv4 and IPv6.
 
 use lb_common::{checksum, family, proto, reason::Reason};
 
@@ -7,7 +7,7 @@ use crate::{
     wire::{ipv4, ipv6},
 };
 
-/// Takes one hop off the packet's count, as every router does.
+/// Decrements the TTL or hop limit, and updates the IPv4 checksum.
 #[inline(always)]
 pub(crate) fn decrement_ttl(packet: Packet, l3: usize, family: u8) -> Result<(), Reason> {
     let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
@@ -15,7 +15,7 @@ pub(crate) fn decrement_ttl(packet: Packet, l3: usize, family: u8) -> Result<(),
     Ok(())
 }
 
-/// The same for a packet whose first 20 bytes, at `l3` of the view, are known to be there.
+/// Like [`decrement_ttl`], for an IP header at `l3` of a view.
 #[inline(always)]
 pub(crate) fn decrement_ttl_at<const LEN: usize>(view: View<LEN>, l3: usize, family: u8) {
     if family == family::V4 {
@@ -31,7 +31,7 @@ pub(crate) fn decrement_ttl_at<const LEN: usize>(view: View<LEN>, l3: usize, fam
     }
 }
 
-/// The protocol number of a packet of `family` inside an outer header.
+/// Returns the protocol number that an outer header has for an inner packet of `family`.
 #[inline(always)]
 pub(crate) const fn inner_protocol(family: u8) -> u8 {
     if family == family::V4 {

@@ -1,4 +1,4 @@
-//! IPv4 packets.
+//! Parses IPv4 packets.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{address_v4, checksum, family, proto, reason::Reason, vip::target};
@@ -18,10 +18,11 @@ use crate::{
 
 const LEN: usize = ipv4::LEN;
 
-/// Takes a packet whose IPv4 header is at `l3`.
+/// Parses a packet whose IPv4 header is at `l3`.
 ///
-/// TCP and UDP without options and fragments are handled here. All else, which is rare, goes to
-/// [`slow_path_v4`], and so does what is malformed, forged or `is_multicast`: that finds out what is wrong with it.
+/// TCP and UDP without options and fragments stay on this fast path. Everything else goes to
+/// [`slow_path_v4`], as does every malformed, forged or broadcast packet: the slow path determines
+/// the reason.
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
     let slow_path = Verdict::next(Stage::SlowPathV4, l3 as u32, 0);
@@ -45,8 +46,9 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
             return unknown_service(tables, &headers.dest, family::V4);
         }
     }
-    // Asked only now: before the first byte was read the compiler would make one question of it and of the packet's
-    // end, whose answer the verifiers of Linux 5.10 and 6.1 don't understand.
+    // Checked this late on purpose: before the first byte is read, the compiler would merge the
+    // multicast check with the bounds check, which the verifiers of Linux 5.10 and 6.1 don't
+    // accept.
     if is_multicast
         || !checksum::is_right(ip.sum_v4())
         || !headers.has_valid_source()
@@ -70,7 +72,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     )
 }
 
-/// Options, fragments, ICMP, and what is too short to tell.
+/// Parses packets with options, fragments, ICMP, and truncated packets.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn slow_path_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
@@ -124,7 +126,8 @@ fn try_slow_path(
     if !is_icmp && !target::may_serve(target, headers.protocol) {
         return Err(Reason::NoService);
     }
-    // What is for no service is passed, whatever else is wrong with it; so that is found out first.
+    // Packets that match no service are passed even if they are invalid, so the service is looked
+    // up first.
     let found = if is_icmp || later {
         None
     } else {
@@ -145,14 +148,14 @@ fn try_slow_path(
         return Ok(Verdict::next(stage, 0, 0));
     }
     read_transport(packet, &mut headers)?;
-    // Where there is a transport header, there were ports.
+    // A packet with a transport header has ports, so the service was looked up.
     let found = found.ok_or(Reason::Internal)?;
     Ok(dispatch_slow_path(ctx, tables, &headers, found))
 }
 
-/// Folded sum of a header with options; 0 when the frame ends inside it.
+/// Returns the folded sum of a header with options; 0 if the frame ends within it.
 ///
-/// Loops are functions of their own: the verifier follows each way out of a loop separately.
+/// Loops are functions of their own: the verifier follows every loop exit separately.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sum_with_options(ctx: *mut xdp_md, l3: u32, header_len: u32) -> u32 {

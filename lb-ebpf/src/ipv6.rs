@@ -1,4 +1,4 @@
-//! IPv6 packets.
+//! Parses IPv6 packets.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{family, proto, reason::Reason, vip::target};
@@ -19,8 +19,8 @@ use crate::{
 
 const LEN: usize = ipv6::LEN;
 
-/// Takes a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, which are rare, and what
-/// is malformed, forged or `is_multicast` are handled by [`slow_path_v6`].
+/// Parses a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, and
+/// malformed, forged or multicast packets go to [`slow_path_v6`].
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
     let slow_path = Verdict::next(Stage::SlowPathV6, l3 as u32, 0);
@@ -43,7 +43,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
         }
     }
     let room = headers.length - LEN as u32;
-    // Asked only now, as in `ipv4`.
+    // Checked this late on purpose, see `ipv4`.
     if is_multicast
         || room < udp::LEN as u32
         || !headers.has_valid_source()
@@ -65,7 +65,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     )
 }
 
-/// Extension headers, ICMPv6, and what is too short to tell.
+/// Parses packets with extension headers, ICMPv6, and truncated packets.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn slow_path_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
@@ -113,16 +113,18 @@ fn try_slow_path(
     headers.fragment_id = chain.id();
     let later = chain.has(Chain::LATER);
     let is_icmp = headers.protocol == proto::ICMPV6 && !later;
-    // Behind the extension header of a later fragment may be anything: only the first one tells.
+    // Anything may follow the extension header of a later fragment: only the first fragment has the
+    // real protocol.
     let is_hidden = later && is_extension(headers.protocol);
     if !is_icmp && !is_hidden && !target::may_serve(target, headers.protocol) {
         if later {
-            // Its first fragment was passed, too.
+            // The first fragment was passed, too.
             return Err(Reason::NoService);
         }
         return Ok(fragments::pass(&headers, Reason::NoService));
     }
-    // What is for no service is passed, whatever else is wrong with it; so that is found out first.
+    // Packets that match no service are passed even if they are invalid, so the service is looked
+    // up first.
     let found = if is_icmp || later {
         None
     } else {
@@ -143,7 +145,7 @@ fn try_slow_path(
         return Ok(Verdict::next(stage, 0, 0));
     }
     read_transport(packet, &mut headers)?;
-    // Where there is a transport header, there were ports.
+    // A packet with a transport header has ports, so the service was looked up.
     let found = found.ok_or(Reason::Internal)?;
     Ok(dispatch_slow_path(ctx, tables, &headers, found))
 }

@@ -1,4 +1,6 @@
-//! Later fragments go where the first one of their datagram went.
+//! Forwards later fragments to where the first fragment of their datagram was sent. One that
+//! arrives before the first is dropped: its destination is unknown, and the sender retransmits the
+//! datagram.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -24,7 +26,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Sends a later fragment after the first. The headers are in the scratch.
+/// Forwards a later fragment. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md) -> u32 {
@@ -53,7 +55,7 @@ fn try_forward(
     let target = FRAGMENTS
         .get_ptr(&fragments::key(headers))
         .ok_or(Reason::FragmentOrphan)?;
-    // SAFETY: an entry that was just found, copied before anything else happens to the map.
+    // SAFETY: the entry was just found, and is copied before the map changes.
     let target = unsafe { *target };
     if (clock::now_s() as u32).wrapping_sub(target.seen_s) > LIFETIME_S {
         return Err(Reason::FragmentOrphan);

@@ -1,9 +1,9 @@
 //! `evenkeel_lb`: the balancer.
 //!
-//! A packet's way: `link` finds the IP header, `ipv4`/`ipv6` the flow, `services` the VIP; then
-//! `forward` asks `select` (and that `tracking`) for the member and sends the packet by `encap` or as
-//! it is. `nat`, `icmp` and `fragments` are side ways. Every packet ends in `verdict`, where it is
-//! counted under its reason.
+//! `receive` finds the IP header, `ipv4` and `ipv6` parse the flow, `services` finds the VIP. Then
+//! `forward` selects the member (`select`, `tracking`) and transmits the packet, encapsulated
+//! (`encap`) or with a new link header. NAT, ICMP and fragments have modules of their own. Every
+//! packet ends with a `verdict` and is counted under one reason.
 #![no_std]
 #![no_main]
 #![expect(
@@ -51,7 +51,7 @@ mod transport;
 mod verdict;
 mod wire;
 
-/// Entry point: takes a frame, returns what becomes of it.
+/// Entry point: processes a frame and returns the XDP action.
 #[xdp]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
     stages::run(ctx.ctx, receive::receive(ctx.ctx)).finish()

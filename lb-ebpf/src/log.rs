@@ -1,8 +1,8 @@
-//! The program's log: which packet met what should not be.
+//! Log messages about packets that are dropped although they are valid.
 //!
-//! Counters say how often, and make no difference between one packet and another. Of each kind there is at most one
-//! message a minute and CPU, however many packets there are. The controller reads them; without one they are
-//! lost when the buffer is full.
+//! Counters tell how many packets there were, but not which. Each CPU writes at most one message
+//! per kind and minute. The controller reads the messages; without a reader they are lost when the
+//! buffer is full.
 
 use aya_log_ebpf::warn;
 use lb_common::{
@@ -18,7 +18,8 @@ use crate::{
     verdict::{Stage, Verdict},
 };
 
-/// Refuses a packet whose headers are in the scratch; with a message, if the node is to blame.
+/// Drops or passes a packet whose headers are in the scratch, with a message if the packet is
+/// valid.
 #[inline(always)]
 pub(crate) fn refuse(reason: Reason) -> Verdict {
     if is_logged(reason) {
@@ -27,7 +28,7 @@ pub(crate) fn refuse(reason: Reason) -> Verdict {
     Verdict::of(reason)
 }
 
-/// The verdict of a stage that may have given up; the packet's headers are in the scratch.
+/// Returns the verdict, or that of the reason. The headers are in the scratch.
 #[inline(always)]
 pub(crate) fn into_verdict(result: Result<Verdict, Reason>) -> Verdict {
     match result {
@@ -36,7 +37,7 @@ pub(crate) fn into_verdict(result: Result<Verdict, Reason>) -> Verdict {
     }
 }
 
-/// Drops a packet for a reason that is logged.
+/// Drops a packet and logs the reason.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn refuse_and_log(reason: u32) -> u32 {
@@ -44,14 +45,14 @@ pub(crate) extern "C" fn refuse_and_log(reason: u32) -> u32 {
     Verdict::dropped(reason).0
 }
 
-/// Writes the message, unless there was one of this kind already in this minute.
+/// Writes the message unless this CPU wrote one of this kind in this minute.
 #[inline(always)]
 fn write_message(reason: u32) -> Option<()> {
     let last = LOGGED.get_ptr_mut(reason % KINDS as u32)?;
     let headers = &scratch()?.headers;
-    // Never 0, which means that there was none.
+    // Never 0: that means "no message yet".
     let minute = (clock::now_s() >> PAUSE_SHIFT) + 1;
-    // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+    // SAFETY: this CPU's entry; nothing else uses it while the program runs.
     if unsafe { core::mem::replace(&mut *last, minute) } == minute {
         return None;
     }
@@ -60,11 +61,11 @@ fn write_message(reason: u32) -> Option<()> {
         u16::from_be(headers.dest_be),
     );
     let protocol = headers.protocol;
-    // The length of an address is part of the message, so each family has its own.
+    // The message encodes the length of an address, so each family has its own.
     macro_rules! message {
         ($form:expr) => {{
             let [source, dest] = [headers.source, headers.dest].map($form);
-            // `lb_common::log` says what the first word is.
+            // The first word is a number, see `lb_common::log`.
             warn!(
                 (),
                 "{} {:i} port {} to {:i} port {}, protocol {}",
@@ -85,13 +86,13 @@ fn write_message(reason: u32) -> Option<()> {
     Some(())
 }
 
-/// An IPv4 address, in host byte order.
+/// Returns an IPv4 address in host byte order.
 #[inline(always)]
 fn v4(address: Address) -> u32 {
     u32::from_be(address[0] as u32)
 }
 
-/// The bytes of an IPv6 address.
+/// Returns the octets of an IPv6 address.
 #[inline(always)]
 fn v6(address: Address) -> [u8; 16] {
     // SAFETY: plain bytes of the same size.

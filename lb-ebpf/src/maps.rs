@@ -1,10 +1,10 @@
-//! The maps of the balancer. `docs/architecture.md` says who writes and who reads each.
+//! The maps of the balancer. `docs/architecture.md` lists the writer and the readers of each.
 //!
-//! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`, Linux
-//! 5.5): it stores single words in one step, and a lookup here is inlined. Those whose size is fixed are
-//! parts of **one** element of one map ([`Tables`]), which is reached without a lookup ([`crate::table`]), and so are
-//! the counters ([`crate::counters`]): these two maps are not here. Sizes of the others are defaults; those that
-//! depend on the configuration are set when the object is loaded.
+//! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`,
+//! Linux 5.5): the controller stores words atomically, and lookups are inlined. Tables of fixed
+//! size are parts of one map ([`Tables`]) that is addressed without a lookup ([`crate::table`]),
+//! and so are the counters ([`crate::counters`]); those two maps are not declared here. The sizes
+//! below are defaults; sizes that depend on the configuration are set at load time.
 
 use core::hint::black_box;
 
@@ -29,19 +29,20 @@ use lb_common::{
 
 pub(crate) use crate::table::{Tables, tables};
 
-/// Flags of maps that the controller has in its memory.
+/// Flags of maps that the controller maps into its memory.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
-/// `index` below `LEN`, a power of two, in a way that every verifier sees: those of Linux 5.10 and 6.1 know nothing
-/// of the result of an exclusive or of two variables, and the compiler drops a mask that it knows to change nothing.
+/// Reduces `index` below `LEN`, a power of two, so that every verifier sees the bound. Those of
+/// Linux 5.10 and 6.1 track no bounds through the xor of two variables, and the compiler removes
+/// masks that it proves redundant.
 #[inline(always)]
 pub(crate) fn below<const LEN: usize>(index: usize) -> usize {
     const { assert!(LEN.is_power_of_two()) };
     black_box(index) & (LEN - 1)
 }
 
-/// Settings: written before the program is loaded, constants to the verifier. Their names are in
-/// [`lb_common::node::setting`].
+/// Read-only globals: set before the program is loaded, constants to the verifier. Their names are
+/// in [`lb_common::node::setting`].
 macro_rules! settings {
     ($($(#[$meta:meta])* $name:ident = $default:expr;)*) => {$(
         $(#[$meta])*
@@ -51,36 +52,36 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Version of the maps' layout that this object was built for.
+    /// Version of the map layout that this object was built for.
     ABI = lb_common::ABI_VERSION;
-    /// CPUs that there are counters for.
+    /// Number of counter blocks.
     CPUS = 1;
     /// Seconds are jiffies shifted right by this.
     JIFFIES_SHIFT = 8;
-    /// Buckets of the tracking table minus one.
+    /// Number of buckets of the tracking table, minus one.
     TRACK_MASK = DEFAULT_BUCKETS - 1;
-    /// Buckets of each table of NAT sessions.
+    /// Number of buckets of each table of NAT sessions.
     NAT_BUCKETS = buckets_for(DEFAULT_SESSIONS);
-    /// ICMP messages a second and CPU.
+    /// ICMP messages per second and CPU.
     ICMP_RATE = DEFAULT_ICMP_RATE;
-    /// Write a trace for every packet.
+    /// 1: write a trace for every packet.
     TRACING = 0;
 }
 
-/// Ring images. A VIP names its image, so that a swap is one store.
+/// Ring images. A VIP refers to its image by index, so a swap is one store.
 #[btf_map]
 pub(crate) static RINGS: ArrayOfMaps<Array<Image, 1, MAPPED>, { MAX_IMAGES as usize }> =
     ArrayOfMaps::new();
 
-/// The interfaces that frames leave through, by interface index, for `XDP_REDIRECT`.
+/// Egress interfaces by interface index, for `XDP_REDIRECT`.
 #[btf_map]
 pub(crate) static DEVICES: DevMapHash<{ MAX_EGRESS as usize }> = DevMapHash::new();
 
-/// The tracking table.
+/// The tracking table, see [`lb_common::track`].
 #[btf_map]
 pub(crate) static TRACK: Array<Bucket, { DEFAULT_BUCKETS as usize }, MAPPED> = Array::new();
 
-/// Sessions of `nat`, as the clients' packets find them: a table of buckets, see [`lb_common::nat`].
+/// Established `nat` sessions by the clients' packets, see [`lb_common::nat`].
 #[btf_map]
 pub(crate) static NAT_REQUESTS: Array<
     RequestBucket,
@@ -88,7 +89,7 @@ pub(crate) static NAT_REQUESTS: Array<
     MAPPED,
 > = Array::new();
 
-/// The same sessions, as the backends' packets find them.
+/// Established `nat` sessions by the backends' packets.
 #[btf_map]
 pub(crate) static NAT_REPLIES: Array<
     ReplyBucket,
@@ -96,26 +97,25 @@ pub(crate) static NAT_REPLIES: Array<
     MAPPED,
 > = Array::new();
 
-/// Buckets of these tables in which a CPU gives a cell away, at this moment.
+/// Buckets of these two tables in which a CPU is allocating a cell.
 #[btf_map]
 pub(crate) static NAT_LOCKS: HashMap<u32, u32, { MAX_LOCKS as usize }> = HashMap::new();
 
-/// Sessions of `nat` that have not been answered and followed yet.
+/// Embryonic `nat` sessions.
 #[btf_map]
 pub(crate) static NAT_NEW: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_EMBRYONIC as usize }> =
     LruHashMap::new();
 
-/// Datagrams in fragments.
+/// Fragmented datagrams.
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentTarget, { MAX_DATAGRAMS as usize }> =
     LruHashMap::new();
 
-/// Sampled flows.
 #[btf_map]
 pub(crate) static SAMPLES: LruHashMap<FlowKey, FlowSample, { MAX_SAMPLES as usize }> =
     LruHashMap::new();
 
-/// Flows that this CPU may still add to the sampled ones in this second.
+/// Sampled flows that this CPU may still add in this second.
 #[btf_map]
 pub(crate) static SAMPLE_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
@@ -123,6 +123,6 @@ pub(crate) static SAMPLE_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 
-/// The minute in which this CPU last wrote a message of a kind, by reason; see [`crate::log`].
+/// Minute in which this CPU last logged each reason, see [`crate::log`].
 #[btf_map]
 pub(crate) static LOGGED: PerCpuArray<u64, { lb_common::log::KINDS }> = PerCpuArray::new();

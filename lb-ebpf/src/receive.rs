@@ -1,4 +1,4 @@
-//! Frames as they come in: Ethernet with up to two VLAN tags.
+//! Receives frames: Ethernet with up to two VLAN tags.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
@@ -11,7 +11,7 @@ use crate::{
     wire::{ether, ethernet},
 };
 
-/// Takes a frame: finds its IP header and hands it on.
+/// Finds the IP header of a frame and parses the packet.
 #[inline(always)]
 pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
     let packet = Packet::of(ctx);
@@ -44,12 +44,13 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
     }
 }
 
-/// A frame with VLAN tags, whose IP header is at `l3`. Apart from the others, so that those have all
-/// their offsets as constants.
+/// Receives a frame with VLAN tags, whose IP header is at `l3`. A stage of its own, so that the
+/// offsets in untagged frames are constants.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -> u32 {
-    // Constants here, too: with a variable offset the compiler drops checks that the verifier needs.
+    // Constants here, too: with a variable offset the compiler removes bounds checks that the
+    // verifier needs.
     let packet = Packet::of(ctx);
     let is_multicast = packet.view::<18>(0).is_some_and(is_multicast_frame);
     let verdict = match (l3, is_v6) {

@@ -1,4 +1,4 @@
-//! Routes: where the packets of a member go.
+//! Routes: where the packets of a member are sent.
 
 use lb_common::{
     member::{Egress, Member, control},
@@ -8,25 +8,25 @@ use lb_common::{
 
 use crate::{counters::count_vip, maps::Tables, trace};
 
-/// Where a member's packets go now.
+/// The current route to a member.
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
     pub(crate) member: &'a Member,
     pub(crate) family: u8,
     pub(crate) next_hop: u64,
-    /// One that is not in use has no interface, and nothing fits through it.
+    /// An unused entry has no interface, and no packet fits.
     pub(crate) egress: &'a Egress,
 }
 
 impl Route<'_> {
-    /// Whether an IP packet of so many bytes fits. The first question about a way: it finds out whether there
-    /// is one.
+    /// Whether an IP packet of `length` bytes fits. Must be checked first: it fails if there is no
+    /// next hop.
     #[inline(always)]
     pub(crate) fn fits(&self, length: u32) -> Result<bool, Reason> {
         if length <= self.egress.mtu {
             return Ok(true);
         }
-        // An unknown next hop names entry 0, which is never used, or one that was given back.
+        // An unknown next hop refers to entry 0, which is never used, or to a released one.
         if self.egress.ifindex == 0 {
             return Err(Reason::NoNextHop);
         }
@@ -34,7 +34,8 @@ impl Route<'_> {
     }
 }
 
-/// The way to a member, if it takes packets. Whether its next hop is known, [`Route::fits`] tells.
+/// Returns the route to a member that is serving. [`Route::fits`] tells whether its next hop is
+/// known.
 #[inline(always)]
 pub(crate) fn route_to<'a>(
     tables: Tables,
@@ -45,8 +46,8 @@ pub(crate) fn route_to<'a>(
         return Err(no_member(vip_index));
     }
     let entry = tables.member(member);
-    // SAFETY: an entry of a mapped array: two words that the controller replaces in one step, the
-    // rest constant while a ring names the member.
+    // SAFETY: an entry of a mapped array. The controller stores the two words atomically; the rest
+    // is constant while a ring refers to the member.
     let (word, next_hop, entry) = unsafe {
         (
             (&raw const (*entry).control).read_volatile(),
@@ -65,13 +66,13 @@ pub(crate) fn route_to<'a>(
     })
 }
 
-/// Whether a member takes the packets of its flows.
+/// Whether a member receives the packets of its flows.
 #[inline(always)]
 pub(crate) fn is_serving(tables: Tables, member: MemberIndex) -> bool {
     if member == NO_MEMBER {
         return false;
     }
-    // SAFETY: a word of a mapped array that the controller replaces in one step.
+    // SAFETY: a word of a mapped array, stored atomically by the controller.
     let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
     control::state(word) == control::SERVING
 }

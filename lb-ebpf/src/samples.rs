@@ -16,18 +16,16 @@ use crate::{
 /// Whether the flow with this hash is sampled.
 #[inline(always)]
 pub(crate) fn is_sampled(vip: &Vip, flow_hash: u64) -> bool {
-    // SAFETY: a word of a mapped array that the controller replaces in one step.
+    // SAFETY: a word of a mapped array, stored atomically by the controller.
     let mask = unsafe { (&raw const vip.sample_mask).read_volatile() };
     hash::is_sampled(flow_hash, mask as u32)
 }
 
-/// Writes down a packet of a sampled flow. A table that is full forgets the oldest; a failure to
-/// write changes nothing for the packet.
+/// Records a packet of a sampled flow, whose headers are in the scratch. A full table evicts the
+/// least recently used flow. A failure does not affect the packet.
 ///
-/// What this CPU may add in a second is bounded. When that is used up, a packet that opens a flow is not even
-/// looked up: so a flood of SYNs costs little until the controller samples fewer.
-///
-/// The headers are in the scratch.
+/// Each CPU adds a bounded number of flows per second. Once that is used up, packets of new flows
+/// are not even looked up, so a SYN flood costs little until the controller samples fewer flows.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) -> u32 {
@@ -43,8 +41,8 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) ->
     let opens = u32::from(headers.opens());
     let resets = u32::from(headers.tcp_flags & tcp::RST != 0);
     if let Some(sample) = SAMPLES.get_ptr_mut(&key) {
-        // SAFETY: an entry that was just found. Two CPUs may write it at once and lose a count: it is
-        // a sample.
+        // SAFETY: the entry was just found. Two CPUs may write it at the same time and lose a
+        // count, which a sample tolerates.
         let sample = unsafe { &mut *sample };
         sample.packets += 1;
         sample.bytes += bytes;
@@ -68,7 +66,7 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) ->
         vip,
         hash,
     };
-    // The least recently used entry makes room; what fails beyond that is one sample less.
+    // A failed insert only loses a sample.
     let _lost = SAMPLES.insert(&key, &sample, 0);
     0
 }

@@ -1,9 +1,7 @@
-//! What one stage leaves for the next.
+//! Per-CPU scratch memory that passes data from one stage to the next.
 //!
-//! The rarer stages are functions that the verifier checks by themselves ("global" functions, Linux
-//! 5.6): once, instead of once for every way that leads to them. Such a function takes the context
-//! and numbers, so what is known of the packet is left here. Per CPU: a program is not interrupted
-//! by another packet on its CPU.
+//! Stages take only the context and numbers (see [`crate::stages`]), and the stack has 512 bytes. A
+//! program is not interrupted by another packet on its CPU.
 
 use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{
@@ -13,57 +11,56 @@ use lb_common::{
 
 use crate::{headers::Headers, packet::Packet, wire::tcp};
 
-/// What one stage leaves for the next.
+/// Data for the next stage.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// What is left.
 pub(crate) struct Scratch {
     /// The packet's headers.
     pub(crate) headers: Headers,
-    /// For an ICMP error: the headers of the packet that it quotes, turned round.
+    /// For an ICMP error: the headers of the quoted packet, reversed.
     pub(crate) reversed: Headers,
-    /// The NAT session that the next stage is to find.
+    /// Key of the NAT session to look up.
     pub(crate) key: NatKey,
-    /// Entries of the NAT session that the packet belongs to.
+    /// The NAT session that the packet belongs to.
     pub(crate) session: Session,
 }
 
-/// The entries of a session, in the making. Here because a program's stack is 512 bytes.
+/// Both entries of a session while it is processed.
 pub(crate) struct Session {
-    /// Whether the packet has begun it.
+    /// Whether the packet created the session.
     pub(crate) new: bool,
-    /// Whether it is not established.
+    /// Whether the session is not established.
     pub(crate) embryonic: bool,
-    /// Whether the client's packets are to keep the entry of the replies again.
+    /// Whether the reply entry must be refreshed.
     pub(crate) refresh_due: bool,
-    /// Whether the flow's session before, which is over, still has its port.
+    /// Whether the flow's previous session, which has ended, still owns its port.
     pub(crate) ended: bool,
     /// Key of the client's packets.
     pub(crate) request_key: NatKey,
     /// Key of the replies.
     pub(crate) reply_key: NatKey,
-    /// Key of the replies of that session.
+    /// Key of the replies of the previous session.
     pub(crate) ended_key: NatKey,
-    /// The entry of the client's packets.
+    /// Entry for the client's packets.
     pub(crate) request: NatFlow,
-    /// The entry of the replies.
+    /// Entry for the replies.
     pub(crate) reply: NatFlow,
 }
 
-/// This CPU's scratch.
+/// Returns this CPU's scratch memory.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
-    // SAFETY: the entry of this CPU; stages run one after another, and none keeps what it has read
-    // while the next one writes.
+    // SAFETY: this CPU's entry; stages run one after another, and none keeps a reference while the
+    // next one writes.
     SCRATCH
         .get_ptr_mut(0)
         .map(|scratch| unsafe { &mut *scratch })
 }
 
-/// Leaves the headers of a packet without options or extension headers, whose IP header is at `l3`, for the
-/// next stage. They are read again: so the common packet's need not be kept until it is known that nobody asks for
-/// them. The packet must be as it came in.
+/// Parses the headers of a packet without options or extension headers, whose IP header is at `l3`,
+/// and saves them. Parsing them again is cheaper than keeping them: most packets never need them.
+/// The packet must be unmodified.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn save_plain_headers(ctx: *mut xdp_md, l3: u32, ip: u32) -> u32 {
@@ -85,7 +82,7 @@ pub(crate) extern "C" fn save_plain_headers(ctx: *mut xdp_md, l3: u32, ip: u32) 
     0
 }
 
-/// Leaves the headers for the next stage.
+/// Saves the headers for the next stage.
 #[inline(always)]
 pub(crate) fn save_headers(headers: &Headers) {
     if let Some(scratch) = scratch() {

@@ -1,4 +1,4 @@
-//! Which member gets the packet: the ring, and for slots that changed, the tracking table.
+//! Selects the member of a packet: by the ring, and in slots that changed, by the tracking table.
 
 use core::hint::black_box;
 
@@ -17,19 +17,18 @@ use crate::{
     trace, tracking,
 };
 
-/// A member, and how it was found.
+/// The selected member.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
-    /// The member.
     pub(crate) member: MemberIndex,
-    /// What the packet counts as besides.
+    /// What the packet is counted as.
     pub(crate) marks: Marks,
     /// Hash of the whole flow.
     pub(crate) flow_hash: u64,
 }
 
-/// What a packet to a member counts as, besides what its TCP flags say: a flow that is new without saying so,
-/// a flow that stays where it is although the ring says otherwise. Few packets are anything of that.
+/// How a packet is counted besides its TCP flags: as part of a new flow that no flag reveals, or of
+/// a flow that is kept although the ring maps it to another member. Most packets have no marks.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Marks(u32);
@@ -48,7 +47,7 @@ impl Marks {
         Self(((new_flow as u32) * Self::NEW_FLOW) | ((kept as u32) * Self::KEPT))
     }
 
-    /// Counts the packet for what it is besides a packet.
+    /// Counts the packet as new flow, reset or kept.
     #[inline(always)]
     pub(crate) fn count(self, tcp_flags: u8, counters: &mut MemberCounters) {
         if self.0 | u32::from(tcp_flags & (tcp::SYN | tcp::RST)) == 0 {
@@ -66,7 +65,7 @@ impl Marks {
     }
 }
 
-/// What a slot says, read from the ring's image.
+/// A slot, read from a ring image.
 #[derive(Clone, Copy)]
 pub(crate) struct SlotView {
     pub(crate) image: u32,
@@ -81,14 +80,14 @@ impl SlotView {
         self.entry & !LOOK_UP
     }
 
-    /// The slot's member in its last clean state; only of slots with [`LOOK_UP`].
+    /// The slot's member in its last clean state. Only for slots with [`LOOK_UP`].
     #[inline(always)]
     pub(crate) fn previous(self) -> MemberIndex {
-        // Compared and not masked: a mask that is large enough would reach beyond the image.
+        // Compared and not masked: a mask large enough would exceed the image.
         let at = black_box(SECTION_WORDS + self.slot / ENTRIES_PER_WORD) as usize;
         match words(self.image) {
             Some(words) if at < IMAGE_WORDS as usize => {
-                // SAFETY: inside the image; as for `first_word`.
+                // SAFETY: in bounds; otherwise as in `first_word`.
                 let word = unsafe { words.add(at).read_volatile() };
                 entry(word, self.slot)
             }
@@ -97,32 +96,32 @@ impl SlotView {
     }
 }
 
-/// The word of the first section that has the entry of a slot.
+/// Reads the word of the first section that holds the entry of a slot.
 #[inline(always)]
 fn first_word(image: u32, slot: u32) -> Option<u64> {
     const MASK: u32 = SECTION_WORDS.next_power_of_two() - 1;
     const { assert!(MASK < IMAGE_WORDS) };
     let at = (slot / ENTRIES_PER_WORD) & MASK;
-    // SAFETY: inside the image, a mapped array; the controller writes images only while none is in use.
+    // SAFETY: in bounds of a mapped array; the controller writes an image only while it is unused.
     Some(unsafe { words(image)?.add(at as usize).read_volatile() })
 }
 
-/// The words of an image.
+/// Returns the words of an image.
 #[inline(always)]
 fn words(image: u32) -> Option<*const u64> {
-    // A variable: `&0` is a constant in the object, and the linker takes any that is 0 for it, a setting
-    // too, which is another number once the controller has set it.
+    // A variable: `&0` would be a constant in the object, and the linker merges constants of value
+    // 0, including read-only globals that the controller sets to other values.
     let only = 0;
     RINGS
         .get_value_ptr_mut(image, &only)
         .map(|words| words.cast::<u64>().cast_const())
 }
 
-/// Reads the slot that `hash` falls into.
+/// Reads the slot of `hash`.
 #[inline(always)]
 pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Reason> {
-    // SAFETY: a word of a mapped array that the controller replaces in one step; read once, so that
-    // image and size belong together.
+    // SAFETY: a word of a mapped array, stored atomically by the controller; read once, so that
+    // image and size match.
     let ring = unsafe { (&raw const vip.ring).read_volatile() };
     let (image, size) = (ring as u32, (ring >> 32) as u32);
     let slot = slot_of(hash, size);
@@ -137,8 +136,8 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
     })
 }
 
-/// Chooses the member for a packet of a VIP. `record` is false for packets that only ask (ICMP
-/// errors): they leave no trace in the tracking table.
+/// Selects the member for a packet of a VIP. With `record` false (ICMP errors) the tracking table
+/// is not modified.
 #[inline(always)]
 pub(crate) fn choose(
     tables: Tables,

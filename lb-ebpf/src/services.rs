@@ -1,4 +1,4 @@
-//! Is the packet for a VIP?
+//! Looks up the service that a packet is addressed to.
 
 use lb_common::{
     Address, family,
@@ -8,34 +8,34 @@ use lb_common::{
 
 use crate::{headers::Headers, maps::Tables, packet::Packet, verdict::Verdict, wire::ports};
 
-/// What a packet's destination is: what the table has for it, a [`target`].
+/// Result of a lookup in the VIP table: a [`target`].
 ///
-/// One word, and not an enumeration of these: the way of the common packet is one comparison.
+/// One word instead of an enum: the fast path needs a single comparison.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Service(u64);
 
 impl Service {
-    /// Whether it is none of ours.
+    /// Whether the destination matches no service.
     #[inline(always)]
     pub(crate) const fn is_none(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether it is a VIP; else, if ours, it is a source address of `nat`.
+    /// Whether it is a VIP; otherwise, if not none, it is a NAT source.
     #[inline(always)]
     pub(crate) const fn is_vip(self) -> bool {
         self.0 & target::VIP as u64 != 0
     }
 
-    /// Index of the VIP, or of the source.
+    /// Index of the VIP or of the NAT source.
     #[inline(always)]
     pub(crate) const fn index(self) -> u16 {
         target::index(self.0)
     }
 }
 
-/// What a destination is: the exact service first, then the address with any port.
+/// Looks up a service: the exact port first, then any port.
 #[inline(always)]
 pub(crate) fn service(
     tables: Tables,
@@ -52,14 +52,14 @@ pub(crate) fn service(
     Service(found)
 }
 
-/// Whether any VIP or NAT source has this address, and as what: [`target::ADDRESS`],
-/// [`target::NAT_SOURCE`], or 0.
+/// Looks up an address: [`target::ADDRESS`] or [`target::NAT_SOURCE`], or 0 if no VIP or NAT source
+/// has it.
 #[inline(always)]
 pub(crate) fn address(tables: Tables, dest: &Address, family: u8) -> u64 {
     find(tables, &VipKey::new(dest, family, 0, 0), family)
 }
 
-/// Why a packet for no service is passed: its address is a VIP's, or not even that.
+/// Passes a packet for no service; the reason depends on whether its address is a VIP.
 #[inline(always)]
 pub(crate) fn unknown_service(tables: Tables, dest: &Address, family: u8) -> Verdict {
     let kind = target::kind(address(tables, dest, family));
@@ -75,11 +75,11 @@ fn find(tables: Tables, key: &VipKey, family: u8) -> u64 {
     let mut at = key.home();
     for _ in 0..MAX_PROBES {
         let entry = tables.service(at);
-        // SAFETY: an entry of a mapped array; the controller changes it word by word, so each word is
-        // read once.
+        // SAFETY: an entry of a mapped array; the controller changes it word by word, so each word
+        // is read once.
         unsafe {
             let service = (&raw const (*entry).key.service).read_volatile();
-            // The service says the family, and of IPv4 there is no second half.
+            // The service word includes the family, and an IPv4 address has no second word.
             if service == key.service
                 && (*entry).key.high == key.high
                 && (family == family::V4 || (*entry).key.low == key.low)
@@ -95,8 +95,8 @@ fn find(tables: Tables, key: &VipKey, family: u8) -> u64 {
     0
 }
 
-/// The service that a packet which is no later fragment is for, if it is so long that it has ports. They are written to its
-/// headers.
+/// Looks up the service of a packet that is not a later fragment, and stores its ports in
+/// `headers`. `None` if the packet is too short to have ports.
 #[inline(always)]
 pub(crate) fn find_service(
     packet: Packet,

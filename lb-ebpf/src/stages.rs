@@ -1,11 +1,10 @@
-//! The rarer ways of a packet, one stage after another.
+//! The slow path: stages that run one after another.
 //!
-//! The common packet is forwarded in one piece of inlined code. Everything else goes through stages:
-//! functions that the verifier checks by themselves ("global" functions, Linux 5.6), once, instead of
-//! once for every way that leads to them. A stage takes the context and two small numbers; what else is
-//! known of the packet is in the [`scratch`](crate::scratch). It ends the packet's way or names
-//! the next stage. They are called from here, never from one another, so that only one of them
-//! is on the stack (512 bytes for all).
+//! The fast path is one piece of inlined code. Everything else runs in stages: global functions
+//! (Linux 5.6), which the verifier checks once instead of once per path that leads to them. A stage
+//! takes the context and two small numbers; further data is in the [`scratch`](crate::scratch). It
+//! returns the final verdict or the next stage. Only this module calls stages, never one another,
+//! so only one is on the stack (512 bytes in total).
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
@@ -15,10 +14,11 @@ use crate::{
     verdict::{Stage, Verdict},
 };
 
-/// The longest way has eight: tagged, uncommon, forward, NAT request, session, begin, send, answer.
+/// The longest sequence has eight: tagged, slow path, forward, NAT request, session, create, send,
+/// generate.
 const MAX_STAGES: usize = 8;
 
-/// Takes a packet through the stages that follow, to its end.
+/// Runs stages until a packet has its final verdict.
 #[inline(always)]
 pub(crate) fn run(ctx: *mut xdp_md, first: Verdict) -> Verdict {
     if first.is_last() {

@@ -1,7 +1,7 @@
-//! What was decided about a packet, for `simulate --trace` and `explain`.
+//! Traces the decisions about a packet, for `simulate --trace` and `explain`.
 //!
-//! Without [`TRACING`] the verifier removes all but the question whether it is set. Who reads a trace writes
-//! [`Trace::EMPTY`] before the packet.
+//! Unless [`TRACING`] is set, the verifier removes everything but the check. The reader resets the
+//! trace to [`Trace::EMPTY`] before each packet.
 
 use lb_common::trace::{Trace, decision};
 
@@ -17,13 +17,13 @@ fn change(change: impl FnOnce(&mut Trace)) {
     }
 }
 
-/// The packet is for this VIP.
+/// Records the VIP.
 #[inline(always)]
 pub(crate) fn vip(vip: u16) {
     change(|trace| trace.vip = vip);
 }
 
-/// The ring of the VIP was asked, and named this member.
+/// Records the ring lookup.
 #[inline(always)]
 pub(crate) fn slot(vip: u16, slot_hash: u64, flow_hash: u64, slot: u32, member: u16) {
     change(|trace| {
@@ -36,7 +36,7 @@ pub(crate) fn slot(vip: u16, slot_hash: u64, flow_hash: u64, slot: u32, member: 
     });
 }
 
-/// The member was found.
+/// Records the member and how it was found.
 #[inline(always)]
 pub(crate) fn member(member: u16, decision: u32) {
     change(|trace| {
@@ -45,7 +45,7 @@ pub(crate) fn member(member: u16, decision: u32) {
     });
 }
 
-/// The end.
+/// Records the final verdict.
 #[inline(always)]
 pub(crate) fn finished(reason: u32, verdict: u32) {
     change(|trace| {
@@ -54,7 +54,7 @@ pub(crate) fn finished(reason: u32, verdict: u32) {
     });
 }
 
-/// The packet goes to this member.
+/// Records the member only.
 #[inline(always)]
 pub(crate) fn member_found(member: u16) {
     change(|trace| trace.member = member);

@@ -1,5 +1,5 @@
-//! The tracking table: asked for flows in slots that changed, and for every flow of VIPs that
-//! always track. `docs/adr/0001-connection-consistency.md` says why it decides as it does.
+//! Looks up flows in the tracking table: those in slots that changed, and all flows of VIPs that
+//! always track. `docs/adr/0001-connection-consistency.md` explains the decisions.
 
 use core::hint::black_box;
 
@@ -19,7 +19,7 @@ use crate::{
     trace,
 };
 
-/// What is asked.
+/// Inputs of a lookup.
 pub(crate) struct Query {
     pub(crate) flow_hash: u64,
     pub(crate) vip: u16,
@@ -29,15 +29,14 @@ pub(crate) struct Query {
     pub(crate) previous: MemberIndex,
     /// Whether the VIP tracks all its flows.
     pub(crate) always: bool,
-    /// The packet's protocol.
     pub(crate) protocol: u8,
-    /// Its TCP flags; 0 for UDP.
+    /// TCP flags; 0 for UDP.
     pub(crate) tcp_flags: u8,
-    /// Whether the table may be changed.
+    /// Whether the table may be modified.
     pub(crate) record: bool,
 }
 
-/// The answer: the member in bits 0–15; bit 16: the flow is new.
+/// Result of a lookup: member index in bits 0–15; bit 16: the flow is new.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Selection(u32);
@@ -59,18 +58,19 @@ impl Selection {
     }
 }
 
-/// The member of a flow that is in one of the two cells where it is looked for first, when nothing is to be written down
-/// about it: the common answer, without a call. `None`: [`look_up`].
+/// Returns the member if the flow is in one of its first two cells and the table needs no update:
+/// the common case, without a function call. `None`: use [`look_up`].
 ///
-/// Where the ring says the same, the member is the ring's and not what was read: the processor expects that, and goes
-/// on with the packet while the cell still comes from memory.
+/// If the ring has the same member, the ring's value is returned: the processor predicts that and
+/// continues with the packet while the cell is still being loaded from memory.
 #[inline(always)]
 pub(crate) fn find_confirmed(tables: Tables, query: &Query) -> Option<MemberIndex> {
     let place = Place::of(query.flow_hash);
     let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
     let (first, second) = (load(bucket, place.way(0)), load(bucket, place.way(1)));
-    // All bits set if the first is of this flow, else none. No branch: with a table half full one flow in four is not in
-    // the first cell, which nobody can foretell, but one in twelve in neither.
+    // All bits set if the first cell matches, otherwise 0. Branch-free: in a half-full table one
+    // flow in four is not in its first cell, which cannot be predicted, but only one in twelve is
+    // in neither.
     let is_first = ((((first >> 32) ^ u64::from(place.tag)) as i64 - 1) >> 63) as u64;
     let word = first & is_first | second & !is_first;
     let cell = Cell::unpack(word);
@@ -99,7 +99,7 @@ pub(crate) fn find_confirmed(tables: Tables, query: &Query) -> Option<MemberInde
     Some(member)
 }
 
-/// Finds the member of a flow, and remembers it where the ring alone could not tell.
+/// Finds the member of a flow, and records the flow if the ring alone cannot determine its member.
 #[inline(always)]
 pub(crate) fn look_up(query: &Query) -> Selection {
     let members = u32::from(query.current) | u32::from(query.previous) << 16;
@@ -115,7 +115,7 @@ pub(crate) fn look_up(query: &Query) -> Selection {
     )))
 }
 
-/// [`look_up`], as a stage of its own: takes the question as numbers.
+/// [`look_up`] as a global function that takes the query as numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn track_flow(flow_hash: u64, members: u32, vip: u32, packet: u32) -> u32 {
@@ -133,8 +133,8 @@ extern "C" fn track_flow(flow_hash: u64, members: u32, vip: u32, packet: u32) ->
 }
 
 impl Query {
-    /// Whether a flow that is not known is a new one: the packet opens it, or it has no other way to say so
-    /// (UDP, where all flows are tracked).
+    /// Whether an untracked flow is new: the packet starts it, or the protocol has no start flag
+    /// (UDP, if all flows are tracked).
     #[inline(always)]
     fn is_new_if_unknown(&self) -> bool {
         tcp::opens(self.tcp_flags) || self.always && self.protocol != proto::TCP
@@ -157,8 +157,8 @@ fn select(query: &Query) -> Selection {
             trace::member(cell.member, decision::TRACKED);
             return Selection::new(cell.member, false);
         }
-        // Its member is gone, or the client has closed the flow and opens another one from the same port:
-        // it starts again, in the same cell.
+        // The member is gone, or the client has closed the flow and reuses the port: free the cell
+        // and start again.
         store(bucket, way, FREE);
     }
     count_vip(query.vip, |counters| counters.track_misses += 1);
@@ -177,8 +177,8 @@ fn select(query: &Query) -> Selection {
     Selection::new(member, query.is_new_if_unknown())
 }
 
-/// The member of a flow that the table does not know, whether the next packet would be told the
-/// same without a cell, and why.
+/// Returns the member of an untracked flow, whether the ring alone gives the next packet the same
+/// member, and the decision.
 #[inline(always)]
 fn decide(tables: Tables, query: &Query) -> (MemberIndex, bool, u32) {
     let settled = query.current == query.previous;
@@ -193,7 +193,7 @@ fn decide(tables: Tables, query: &Query) -> (MemberIndex, bool, u32) {
     }
 }
 
-/// Keeps a cell that was hit, or frees it when the ring says the same.
+/// Updates the cell of a flow, or frees it if the ring gives the same member.
 #[inline(always)]
 fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u16) {
     if !query.record {
@@ -228,7 +228,7 @@ fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
     None
 }
 
-/// Puts a new cell into the place that yields most readily, if any does.
+/// Stores a new cell in place of the one with the highest eviction rank, if any may be evicted.
 #[inline(always)]
 fn insert(vip: u16, bucket: *mut Bucket, place: Place, cell: Cell) {
     let (mut best, mut best_way) = (0, 0);
@@ -247,16 +247,16 @@ fn insert(vip: u16, bucket: *mut Bucket, place: Place, cell: Cell) {
     store(bucket, best_way, cell.pack());
 }
 
-/// A cell is one word: it is read and written in one step, whatever other CPUs do.
+/// A cell is one word: other CPUs read and write it atomically.
 #[inline(always)]
 fn load(bucket: *mut Bucket, way: usize) -> u64 {
-    // SAFETY: inside the bucket.
+    // SAFETY: in bounds of the bucket.
     unsafe { bucket.cast::<u64>().add(below::<WAYS>(way)).read_volatile() }
 }
 
 #[inline(always)]
 fn store(bucket: *mut Bucket, way: usize, word: u64) {
-    // SAFETY: as for `load`.
+    // SAFETY: as in `load`.
     unsafe {
         bucket
             .cast::<u64>()

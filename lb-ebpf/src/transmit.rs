@@ -1,4 +1,4 @@
-//! Sends packets to members by `l2` and `ipip`.
+//! Transmits packets to members with `l2` and `ipip`.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -17,15 +17,15 @@ use crate::{
     select::Marks,
 };
 
-/// What became of a packet that was to be sent to a member.
+/// Result of [`send`].
 pub(crate) enum Outcome {
-    /// It goes, by this action; so many bytes came in.
+    /// The packet is transmitted by this XDP action; it had `bytes` bytes when received.
     Sent { action: u32, bytes: u64 },
-    /// It does not fit: the largest IP packet that does, bytes.
+    /// The packet does not fit; `mtu` is the largest IP packet in bytes that does.
     TooBig { mtu: u32 },
 }
 
-/// Sends the packet to the member as the VIP says (`l2`, `ipip`).
+/// Rewrites the packet for the member, as the VIP's forwarding mode requires.
 #[inline(always)]
 pub(crate) fn send(
     ctx: *mut xdp_md,
@@ -43,7 +43,7 @@ pub(crate) fn send(
         let mtu = route.egress.mtu - overhead;
         return Ok(Outcome::TooBig { mtu });
     }
-    // Before anything is changed: the packet of which the log tells that no interface takes it is whole.
+    // Before the packet is modified: if no interface takes it, the log reads the original headers.
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
     let bytes = Packet::of(ctx).bytes();
     if vip.forward == forward::IPIP {
@@ -55,7 +55,7 @@ pub(crate) fn send(
     Ok(Outcome::Sent { action, bytes })
 }
 
-/// Counts a packet that was sent to a member, and that it was forwarded.
+/// Counts a packet forwarded to a member.
 #[inline(always)]
 pub(crate) fn count_forwarded(member: u16, marks: Marks, tcp_flags: u8, bytes: u64) {
     count_sent(Reason::Forwarded, member, |counters| {

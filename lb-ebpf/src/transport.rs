@@ -8,10 +8,10 @@ use crate::{
     wire::{tcp, udp},
 };
 
-/// Checks the header at `l4` against the `room` that the IP packet has from there on, and gives the
-/// TCP flags (0 for UDP).
+/// Validates the TCP or UDP header at `l4` and returns the TCP flags (0 for UDP).
 ///
-/// `fragmented`: the rest of the datagram follows in other fragments, so a length may exceed `room`.
+/// `room` is the number of bytes of the IP packet from `l4` on. If `fragmented`, the datagram
+/// continues in other fragments, so its length may exceed `room`.
 #[inline(always)]
 pub(crate) fn check(
     packet: Packet,
@@ -46,7 +46,7 @@ pub(crate) fn check(
     Ok(0)
 }
 
-/// Checks the transport header, and writes the TCP flags to the packet's headers.
+/// Validates the transport header, and stores the TCP flags in `headers`.
 #[inline(always)]
 pub(crate) fn read_transport(packet: Packet, headers: &mut Headers) -> Result<(), Reason> {
     let room = headers.length - (headers.l4 - headers.l3);

@@ -1,4 +1,4 @@
-//! What becomes of a packet, and why.
+//! Verdicts on packets, and the stages that produce them.
 
 use core::hint::black_box;
 
@@ -7,12 +7,12 @@ use lb_common::reason::{FIRST_DROPPED, FIRST_PASSED, Reason};
 
 use crate::{counters, trace};
 
-/// The end of a packet's way: the XDP action in bits 0–5, whether it was counted under its reason in bit 6, the
-/// reason in bits 8–15. Or, with bit 7, the stage that comes next in bits 0–6, an offset in bits 8–15 and a number
-/// in bits 16–31.
+/// Either final: XDP action in bits 0–5, "already counted" in bit 6, [`Reason`] in bits 8–15. Or,
+/// with bit 7 set, the next [`Stage`] in bits 0–6, an offset in bits 8–15 and a number in bits
+/// 16–31.
 ///
-/// One word, because a BPF function returns one register; a plain number where the function is a
-/// global one, which returns nothing else.
+/// One word, because a BPF function returns one register; global functions return it as a plain
+/// number.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Verdict(pub(crate) u32);
@@ -21,7 +21,7 @@ const NEXT: u32 = 0x80;
 const COUNTED: u32 = 0x40;
 
 impl Verdict {
-    /// The packet is passed or dropped, as the reason says.
+    /// Passes or drops the packet, as the reason says.
     #[inline(always)]
     pub(crate) const fn of(reason: Reason) -> Self {
         let number = reason as u32;
@@ -33,15 +33,15 @@ impl Verdict {
         Self(number << 8 | action)
     }
 
-    /// The verdict of a stage that the verifier checks by itself: to it, any number may come back. The
-    /// compiler sees which ones do, and must not drop a bound because of that.
+    /// Converts the result of a stage. To the verifier a stage may return any number; `black_box`
+    /// keeps the compiler, which knows the possible values, from removing bounds checks.
     #[inline(always)]
     pub(crate) fn from_stage(number: u32) -> Self {
         Self(black_box(number))
     }
 
-    /// What becomes of a packet that is refused. One to a NAT source may be the host's own: it is passed,
-    /// and the host decides.
+    /// Drops or passes an invalid packet. A packet to a NAT source may be the host's own, so it is
+    /// passed and the host decides.
     #[inline(always)]
     pub(crate) fn refused(reason: Reason, to_nat_source: bool) -> Self {
         if to_nat_source && reason as u32 >= FIRST_DROPPED as u32 {
@@ -50,37 +50,38 @@ impl Verdict {
         Self::of(reason)
     }
 
-    /// The packet is passed for the reason with this number.
+    /// Passes the packet for the reason with this number.
     #[inline(always)]
     pub(crate) const fn passed(reason: u32) -> Self {
         Self(reason << 8 | xdp_action::XDP_PASS)
     }
 
-    /// The packet is dropped for the reason with this number.
+    /// Drops the packet for the reason with this number.
     #[inline(always)]
     pub(crate) const fn dropped(reason: u32) -> Self {
         Self(reason << 8 | xdp_action::XDP_DROP)
     }
 
-    /// The packet is sent by this XDP action; it was counted already, together with what its member got.
+    /// Transmits the packet by this XDP action. It is counted already, together with its member's
+    /// counters.
     #[inline(always)]
     pub(crate) const fn counted(reason: Reason, action: u32) -> Self {
         Self((reason as u32) << 8 | COUNTED | action)
     }
 
-    /// The packet is sent by this XDP action.
+    /// Transmits the packet by this XDP action.
     #[inline(always)]
     pub(crate) const fn sent(reason: Reason, action: u32) -> Self {
         Self((reason as u32) << 8 | action)
     }
 
-    /// The packet goes on to a stage.
+    /// Continues with a stage.
     #[inline(always)]
     pub(crate) const fn next(stage: Stage, offset: u32, number: u32) -> Self {
         Self(NEXT | stage as u32 | (offset & 0xff) << 8 | number << 16)
     }
 
-    /// The stage that comes next, if one does, with the offset and the number that it takes.
+    /// Returns the next stage, if there is one, with its offset and number.
     #[inline(always)]
     pub(crate) fn next_stage(self) -> Option<(u32, u32, u32)> {
         if self.0 & NEXT == 0 {
@@ -89,13 +90,13 @@ impl Verdict {
         Some((self.0 & 0x7f, self.0 >> 8 & 0xff, self.0 >> 16))
     }
 
-    /// Whether no stage comes next. A packet to a member then is sent; else its sender is told something.
+    /// Whether the verdict is final. If it is for a member's packet, the packet was transmitted.
     #[inline(always)]
     pub(crate) const fn is_last(self) -> bool {
         self.0 & NEXT == 0
     }
 
-    /// Counts the packet under its reason, and gives the action to return to the kernel.
+    /// Counts the packet under its reason unless it was counted, and returns the XDP action.
     #[inline(always)]
     pub(crate) fn finish(self) -> u32 {
         let (reason, action) = (self.0 >> 8, self.0 & 0x3f);
@@ -107,48 +108,50 @@ impl Verdict {
     }
 }
 
-/// A stage.
+/// A stage of the slow path.
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub(crate) enum Stage {
     /// A frame with VLAN tags. Takes the offset of the IP header, and 1 for IPv6.
     Tagged,
-    /// IPv4 that is not plain TCP or UDP. Takes the offset of the header.
+    /// An IPv4 packet that is not plain TCP or UDP. Takes the offset of the IP header.
     SlowPathV4,
-    /// The same for IPv6.
+    /// An IPv6 packet that is not plain TCP or UDP. Takes the offset of the IP header.
     SlowPathV6,
-    /// A packet for a VIP, with its headers in the scratch. Takes the VIP.
+    /// A packet for a VIP. Takes the VIP index. The headers are in the scratch, as for all stages
+    /// below unless they take an offset.
     Forward,
     /// A later fragment.
     Fragment,
     /// A first fragment for no service. Takes the reason.
     PassFirst,
-    /// A client's packet for a VIP with `nat`. Takes the VIP.
+    /// A client's packet for a `nat` VIP. Takes the VIP index.
     NatRequest,
-    /// The same, of a session that is not established, or to be written down. Takes the VIP.
+    /// The same, of an embryonic session or one that needs an update. Takes the VIP index.
     NatSession,
-    /// The same, of no session: begins one. Takes the VIP.
+    /// The same, of no session. Takes the VIP index.
     NatCreate,
-    /// The same, of a session that is to be confirmed or kept. Takes the VIP.
+    /// The same, of a session that is to be confirmed or refreshed. Takes the VIP index.
     NatRefresh,
-    /// The same, with its session in the scratch. Takes the VIP.
+    /// The same, with its session in the scratch. Takes the VIP index.
     NatSend,
-    /// A packet to a NAT source. Takes the source.
+    /// A packet to a NAT source. Takes the index of the source.
     NatReply,
     /// ICMP or ICMPv6 to one of our addresses.
     Icmp,
     /// An echo request.
     Echo,
-    /// An ICMP error.
+    /// An ICMP error about an IPv4 packet.
     ErrorV4,
-    /// An ICMPv6 error. Takes the protocol of the quoted packet, and the offset of its header.
+    /// An ICMPv6 error. Takes the protocol of the quoted packet, and the offset of its transport
+    /// header.
     ErrorV6,
     /// An ICMP error about a NAT session.
     NatError,
-    /// Tell an IPv4 sender. Takes the offset of the header, and the MTU (0: time exceeded).
+    /// Sends an ICMP error. Takes the offset of the IP header, and the MTU (0: time exceeded).
     GenerateV4,
-    /// The same for IPv6.
+    /// Sends an ICMPv6 error. Takes the offset of the IP header, and the MTU (0: time exceeded).
     GenerateV6,
-    /// The node can't send the packet: drop it, and say so. Takes the reason.
+    /// Drops a valid packet and logs it. Takes the reason.
     Refuse,
 }

@@ -5,14 +5,15 @@ use lb_common::{checksum, proto};
 
 use crate::{headers::Headers, packet::Packet};
 
-/// Chunks summed by one helper call.
+/// Bytes summed by one helper call.
 const CHUNK: usize = 64;
-/// The longest echo request that is answered: what fits a jumbo frame.
+/// Longest echo request that is answered, in bytes: fits a jumbo frame.
 pub(super) const MAX_ECHO: u32 = 9_216;
-/// [`sum_of`] found less than it was to sum.
+/// Result of [`sum_of`] if the frame is too short.
 pub(super) const NO_SUM: u32 = u32::MAX;
 
-/// Folded sum of `room` bytes from `l4` on, at most [`MAX_ECHO`]; [`NO_SUM`] when the frame ends before.
+/// Returns the folded sum of `room` bytes from `l4` on, at most [`MAX_ECHO`], or [`NO_SUM`] if the
+/// frame ends before.
 ///
 /// A function of its own because of its loops, as in `ipv4`.
 #[unsafe(no_mangle)]
@@ -41,8 +42,8 @@ pub(super) extern "C" fn sum_of(ctx: *mut xdp_md, l4: u32, room: u32) -> u32 {
         done += 2;
     }
     if done < room {
-        // The last odd byte counts as the first of a word. It is read with the one before it: a check
-        // of a single byte tells the verifier nothing.
+        // The last odd byte counts as the first of a word. It is read with the byte before it: a
+        // bounds check of a single byte tells the verifier nothing.
         let at = (l4 + done as usize - 1) & 0x3fff;
         let Some(last) = Packet::of(ctx).view::<2>(at) else {
             return NO_SUM;

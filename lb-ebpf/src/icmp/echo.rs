@@ -1,4 +1,4 @@
-//! Echo requests to VIPs are answered.
+//! Answers echo requests to VIPs.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{checksum, family, proto, reason::Reason};
@@ -29,12 +29,12 @@ pub(crate) extern "C" fn answer_echo(ctx: *mut xdp_md) -> u32 {
     into_verdict(echo(ctx, &scratch.headers)).0
 }
 
-/// Answers an echo request by turning the packet round.
+/// Turns an echo request into its reply.
 #[inline(always)]
 fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let room = headers.length - (headers.l4 - headers.l3);
     if is_to_nat_source(headers) {
-        // An address of the host as well: the host answers.
+        // The address belongs to the host, too: the host answers.
         return Err(Reason::IcmpOther);
     }
     let (l3, l4) = (headers.l3(), headers.l4());
@@ -52,8 +52,8 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if checksum::fold(sum) != 0xffff {
         return Err(Reason::BadTransport);
     }
-    // Read anew: pointers from before know how far the sum went, and would make the verifier follow
-    // what comes next once for every length.
+    // Read the bounds again: the old pointers depend on the length of the sum, and the verifier
+    // would follow the rest once per length.
     let packet = Packet::of(ctx);
     let message = packet
         .view::<{ icmp::LEN }>(l4)
@@ -67,8 +67,8 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let new = u16::from_le_bytes([reply, 0]);
     message.set(icmp::TYPE, new);
     let sum = match checksum::update(message.get(icmp::CHECKSUM), checksum::replace_u16(old, new)) {
-        // Of a reply without a bit in it the checksum is the other zero, which is right for all others, too.
-        // ICMPv6 sums addresses as well.
+        // If all data of the reply is 0, the checksum must be the other form of zero, which is
+        // equally valid otherwise. ICMPv6 also covers the addresses, so this cannot happen there.
         0 if headers.family == family::V4 => 0xffff,
         sum => sum,
     };
@@ -78,7 +78,7 @@ fn echo(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     Ok(Verdict::sent(Reason::EchoAnswered, xdp_action::XDP_TX))
 }
 
-/// Exchanges the addresses of the IP header and starts its hop count anew.
+/// Swaps the addresses of the IP header and resets the TTL.
 #[inline(always)]
 fn swap_addresses(packet: Packet, l3: usize, headers: &Headers) -> Result<(), Reason> {
     if headers.family == family::V4 {

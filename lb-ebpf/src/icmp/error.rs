@@ -1,4 +1,4 @@
-//! ICMP errors go to the member that has the flow.
+//! Forwards ICMP errors to the member that has the flow.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -25,7 +25,8 @@ use crate::{
     wire::{icmp, ipv4, ipv6, ports},
 };
 
-/// An ICMP error: about a packet that a backend or the node has sent. The headers are in the scratch.
+/// Forwards an ICMP error about a packet of a backend or of the node. The headers are in the
+/// scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
@@ -35,7 +36,7 @@ pub(crate) extern "C" fn forward_error_v4(ctx: *mut xdp_md) -> u32 {
     icmp_verdict(&scratch.headers, error_v4(ctx, &scratch.headers)).0
 }
 
-/// The same for ICMPv6. The quoted packet has a header of this protocol at `l4`.
+/// Forwards an ICMPv6 error. The quoted packet has a header of `protocol` at `l4`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_error_v6(ctx: *mut xdp_md, protocol: u32, l4: u32) -> u32 {
@@ -57,7 +58,7 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     if quoted.get::<u8>(ipv4::VERSION_IHL) >> 4 != 4 || header_len < ipv4::LEN || is_later {
         return Err(Reason::IcmpNoFlow);
     }
-    // What follows the packet in the frame is no quote: no checksum covers it.
+    // Bytes after the packet in the frame are not part of the quote: no checksum covers them.
     if headers.length + headers.l3 < (at + header_len + icmp::QUOTED_LEN) as u32 {
         return Err(Reason::IcmpNoFlow);
     }
@@ -81,7 +82,7 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Resul
     let packet = Packet::of(ctx);
     let at = headers.l4() + icmp::LEN;
     let quoted = packet.view::<{ ipv6::LEN }>(at).ok_or(Reason::IcmpNoFlow)?;
-    // What follows the packet in the frame is no quote, as above.
+    // As in `error_v4`.
     if headers.length + headers.l3 < l4 + icmp::QUOTED_LEN as u32 {
         return Err(Reason::IcmpNoFlow);
     }
@@ -103,8 +104,8 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Resul
     error(ctx, headers, &reversed)
 }
 
-/// Sends an error to the member that has the flow. `reversed` is the quoted packet turned round: a
-/// packet of the flow as the client sends it.
+/// Forwards an error to the member that has the flow. `reversed` is the quoted packet with source
+/// and destination swapped: a packet of the flow as the client sends it.
 #[inline(always)]
 fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdict, Reason> {
     if reversed.dest != outer.dest
@@ -141,7 +142,7 @@ fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdic
     let choice = choose(tables, vip, vip_index, reversed, false)?;
     let route = route_to(tables, choice.member, vip_index)?;
     match send(ctx, outer, vip, &route, choice.flow_hash)? {
-        // Nothing is said about an error (RFC 1122 §3.2.2, RFC 4443 §2.4).
+        // ICMP errors are not answered (RFC 1122 §3.2.2, RFC 4443 §2.4).
         Outcome::TooBig { .. } => Err(Reason::TooBig),
         Outcome::Sent { action, .. } => {
             let reason = Reason::IcmpErrorForwarded;
@@ -151,7 +152,7 @@ fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdic
     }
 }
 
-/// Hands an error about a session to the stage for it.
+/// Passes an error about a NAT session to its stage.
 #[inline(always)]
 fn forward_to_session(reversed: &Headers, key: NatKey) -> Verdict {
     let Some(scratch) = scratch() else {

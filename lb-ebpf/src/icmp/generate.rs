@@ -1,4 +1,4 @@
-//! ICMP messages that the node sends itself: too big, and time exceeded.
+//! Generates ICMP errors: fragmentation needed, packet too big, time exceeded.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{Address, address_v4, checksum, family, proto, reason::Reason};
@@ -17,25 +17,25 @@ use crate::{
     wire::{ether, icmp, ipv4, ipv6},
 };
 
-/// What the sender of a packet is told.
 #[derive(Clone, Copy)]
 pub(crate) enum Message {
-    /// The packet does not fit; the largest IP packet that does, bytes.
+    /// The packet does not fit; the MTU in bytes.
     TooBig(u32),
-    /// The packet has made its last hop.
+    /// The TTL or hop limit has expired.
     TimeExceeded,
 }
 
-/// The smallest MTU of IPv6 (RFC 8200).
+/// Minimum MTU of IPv6 (RFC 8200).
 const MIN_MTU_V6: u32 = 1280;
 
-/// Bytes of the packet that are quoted, if it has so many: what makes a message of 576 bytes, which every host accepts
-/// (RFC 1812 §4.3.2.3), or of the smallest MTU (RFC 4443 §2.4). So the ports are quoted behind any options and nearly
-/// all extension headers.
+/// Bytes of the packet that are quoted at most: they make a message of 576 bytes, which every host
+/// accepts (RFC 1812 §4.3.2.3), or of the minimum MTU (RFC 4443 §2.4). The quote includes the ports
+/// behind any options and nearly all extension headers.
 const MAX_QUOTE_V4: u32 = 576 - (ipv4::LEN + icmp::LEN) as u32;
 const MAX_QUOTE_V6: u32 = MIN_MTU_V6 - (ipv6::LEN + icmp::LEN) as u32;
 
-/// Tells the sender of a TCP or UDP packet, unless it must not be told or the rate is used up.
+/// Answers a TCP or UDP packet with an ICMP error, unless it must not be answered or the rate limit
+/// is reached.
 #[inline(always)]
 pub(crate) fn reply_with(headers: &Headers, reply_with: Message) -> Verdict {
     let mtu = match reply_with {
@@ -56,7 +56,7 @@ pub(crate) fn reply_with(headers: &Headers, reply_with: Message) -> Verdict {
     Verdict::next(stage, headers.l3, mtu)
 }
 
-/// Why a packet is dropped when its sender is not told.
+/// Why the packet is dropped if no ICMP error is sent.
 #[inline(always)]
 fn unanswered_reason(mtu: u32) -> Reason {
     if mtu == 0 {
@@ -66,7 +66,7 @@ fn unanswered_reason(mtu: u32) -> Reason {
     }
 }
 
-/// `mtu` 0: time exceeded.
+/// Sends an ICMP error. `mtu` 0: time exceeded.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn generate_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
@@ -82,7 +82,7 @@ pub(crate) extern "C" fn generate_v4(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32
     );
     let is_later = ip.get::<u16>(ipv4::FRAGMENT) & ipv4::OFFSET_BITS != 0;
     let quote = u32::from(ip.be16(ipv4::TOTAL_LENGTH)).min(MAX_QUOTE_V4);
-    // Of a later fragment nobody is told (RFC 1122 §3.2.2).
+    // Later fragments are not answered (RFC 1122 §3.2.2).
     if is_later || !may_answer(&source, &dest, family::V4, link) || !within_rate() {
         return Verdict::of(unanswered).0;
     }
@@ -110,7 +110,7 @@ fn within_rate() -> bool {
     budget::take(&ICMP_BUDGET, clock::now_s(), ICMP_RATE.load().into())
 }
 
-/// Cuts the packet to what is quoted, and makes `room` in front of it.
+/// Truncates the packet to `quote` bytes of IP, and adds `room` bytes of headroom.
 #[inline(always)]
 fn truncate_to_quote(ctx: *mut xdp_md, l3: usize, quote: u32, room: usize) -> Result<(), Reason> {
     let surplus = Packet::of(ctx).len() as i32 - (l3 as u32 + quote) as i32;
@@ -163,7 +163,7 @@ fn write_v4(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     finish_icmp(ctx, l3 + ipv4::LEN, room, 0)
 }
 
-/// `mtu` 0: time exceeded.
+/// Sends an ICMPv6 error. `mtu` 0: time exceeded.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn generate_v6(ctx: *mut xdp_md, l3: u32, mtu: u32) -> u32 {
@@ -215,7 +215,6 @@ fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     let message = packet
         .view::<{ icmp::LEN }>(l3 + ipv6::LEN)
         .ok_or(Reason::NoRoom)?;
-    // Packet too big, or time exceeded.
     let kind = u32::from(if mtu == 0 {
         icmp::v6::TIME_EXCEEDED
     } else {
@@ -231,7 +230,7 @@ fn write_v6(ctx: *mut xdp_md, l3: usize, mtu: u32, quote: u32) -> Result<(), Rea
     finish_icmp(ctx, l3 + ipv6::LEN, room, sum)
 }
 
-/// Writes the checksum of a message of `room` bytes whose checksum is 0, and which is summed up with `pseudo`.
+/// Writes the checksum of a message of `room` bytes. `pseudo` is the sum of the pseudo-header.
 #[inline(always)]
 fn finish_icmp(ctx: *mut xdp_md, l4: usize, room: u32, pseudo: u64) -> Result<(), Reason> {
     let sum = match sum_of(ctx, l4 as u32, room) {
@@ -245,8 +244,9 @@ fn finish_icmp(ctx: *mut xdp_md, l4: usize, room: u32, pseudo: u64) -> Result<()
     Ok(())
 }
 
-/// Whether a sender can be told anything: one host other than ourselves, that meant this node alone
-/// (RFC 1122 §3.2.2, RFC 4443 §2.4). Else a forged packet would make us speak to many.
+/// Whether a packet may be answered: it comes from a single host other than this node, in a unicast
+/// frame (RFC 1122 §3.2.2, RFC 4443 §2.4). Otherwise a forged packet could trigger messages to many
+/// hosts.
 #[inline(always)]
 pub(super) fn may_answer(source: &Address, dest: &Address, ip: u8, link: Addresses) -> bool {
     is_valid_source(source, dest, ip) && !link.is_multicast()

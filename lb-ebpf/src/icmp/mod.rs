@@ -1,4 +1,4 @@
-//! ICMP and ICMPv6.
+//! ICMP and ICMPv6: echo requests are answered, errors are forwarded or generated.
 
 mod checksum;
 pub(crate) mod echo;
@@ -6,5 +6,5 @@ pub(crate) mod error;
 pub(crate) mod generate;
 pub(crate) mod receive;
 
-/// Hop count of answers.
+/// TTL of the messages that the node sends.
 const TTL: u8 = 64;

@@ -1,4 +1,4 @@
-//! ICMP to our addresses: which stage takes it.
+//! Receives ICMP to addresses of VIPs and NAT sources, and selects the stage for it.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{family, reason::Reason, vip::target};
@@ -15,7 +15,7 @@ use crate::{
     wire::{icmp, ipv6},
 };
 
-/// An ICMP or ICMPv6 packet to one of our addresses. The headers are in the scratch.
+/// Receives an ICMP or ICMPv6 packet. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
@@ -25,14 +25,14 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
     icmp_verdict(&scratch.headers, receive(ctx, &scratch.headers)).0
 }
 
-/// Whether a packet's destination is a NAT source.
+/// Whether the destination is a NAT source.
 #[inline(always)]
 pub(super) fn is_to_nat_source(headers: &Headers) -> bool {
     let found = address(maps::tables(), &headers.dest, headers.family);
     target::kind(found) == target::NAT_SOURCE
 }
 
-/// The verdict of a stage that may have given up on a packet to one of our addresses.
+/// Returns the verdict, or that of the reason for the packet's destination.
 #[inline(always)]
 pub(super) fn icmp_verdict(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
     match result {
@@ -85,8 +85,8 @@ fn receive(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     Err(Reason::IcmpOther)
 }
 
-/// Finds the transport header of the packet that an ICMPv6 error quotes, behind extension headers as anywhere else. Here, and
-/// not in the stage that is next, because both together would need too much stack.
+/// Finds the transport header that an ICMPv6 error quotes, behind extension headers. Done here and
+/// not in the next stage: together they would need too much stack.
 #[inline(always)]
 fn find_quoted_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let at = headers.l4() + icmp::LEN;

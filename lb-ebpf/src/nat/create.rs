@@ -1,4 +1,4 @@
-//! Sessions begun.
+//! Creates sessions.
 
 use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
 use lb_common::{
@@ -22,8 +22,8 @@ use crate::{
     trace,
 };
 
-/// Begins a session: chooses the member by the ring, and a port that no other session to the same
-/// backend has.
+/// Creates a session: selects the member by the ring, and a port that no other session to the same
+/// backend uses.
 #[inline(always)]
 pub(super) fn create(
     ctx: *mut xdp_md,
@@ -49,7 +49,7 @@ pub(super) fn create(
         return Err(no_member(vip_index));
     }
     if !is_serving(tables, slot.current()) {
-        // Before a port is taken for a session that nobody answers.
+        // Checked before a port is allocated for a session that nobody would answer.
         return Err(Reason::MemberDown);
     }
     let member = slot.current();
@@ -58,9 +58,10 @@ pub(super) fn create(
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
         count_vip(vip_index, |counters| counters.nat_no_port += 1);
     })?;
-    // The flow's session before is over: nothing of it counts any more. Its port goes back only now, so that
-    // the backend does not see the same connection again at once; but it goes back: a client that uses its port
-    // again and again would else take one port of the node after the other, and a flow may have only a few.
+    // The flow's previous session has ended and is removed. Its port is released only now, so that
+    // the backend does not see the same connection again at once. It must be released: otherwise a
+    // client that reuses its port would take one port of the node after another, and a flow can
+    // have only a few.
     table::remove_request(&session.request_key);
     if session.ended {
         table::remove_reply(&session.ended_key);
@@ -76,7 +77,7 @@ pub(super) fn create(
     Ok(())
 }
 
-/// Finds a free port, and writes the entry of the replies with it.
+/// Finds a free port, and inserts the reply entry for it.
 #[inline(always)]
 fn take_port(
     ctx: *mut xdp_md,
@@ -108,7 +109,7 @@ fn take_port(
             if table::find_reply_outlined(&session.reply_key).is_none() {
                 return Ok(());
             }
-            // Another CPU has moved a session with this port there since.
+            // Another CPU has moved a session with this port there in the meantime.
             let _gone = NAT_NEW.remove(&session.reply_key);
         }
     }

@@ -1,4 +1,4 @@
-//! Entries of a session.
+//! Builds the entries of a session in the scratch.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -12,7 +12,7 @@ use crate::{
     scratch::Session,
 };
 
-/// Writes the entry of the client's packets, but for the port.
+/// Builds the entry for the client's packets, without the port.
 #[inline(always)]
 pub(super) fn write_request(
     tables: Tables,
@@ -22,8 +22,8 @@ pub(super) fn write_request(
     request: &mut NatFlow,
 ) -> Result<(), Reason> {
     let entry = tables.member(member);
-    // SAFETY: an entry of a mapped array; the control word is replaced in one step, the rest is
-    // constant while a ring names the member.
+    // SAFETY: an entry of a mapped array. The control word is stored atomically; the rest is
+    // constant while a ring refers to the member.
     let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
     *request = NatFlow {
         source: entry.source,
@@ -59,7 +59,7 @@ pub(super) fn write_reply_key(headers: &Headers, session: &mut Session) {
     };
 }
 
-/// Writes the entry of the replies to a client's packet.
+/// Builds the reply entry from a client's packet.
 #[inline(always)]
 pub(super) fn write_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, bits: u32) {
     let Session { request, reply, .. } = session;

@@ -1,7 +1,7 @@
-//! ICMP errors about packets of sessions.
+//! Forwards ICMP errors about packets of NAT sessions.
 //!
-//! The error quotes a packet as it was sent by the node. It goes to whoever sent the packet that was
-//! rewritten into that, and must quote what that one sent.
+//! The error quotes a packet as the node sent it. It is forwarded to the sender of the original
+//! packet, and rewritten to quote that original.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -31,9 +31,9 @@ use crate::{
     wire::{icmp, ipv4, ipv6, ports, tcp, udp},
 };
 
-/// Sends an error on. In the scratch are the headers of the error, those of the packet that it
-/// quotes, turned round (as a packet of the other direction would be), and the key of the session's
-/// entry for that other direction.
+/// Forwards an error. The scratch holds the headers of the error, those of the quoted packet,
+/// reversed (as a packet of the other direction), and the key of the session's entry for the other
+/// direction.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
@@ -99,10 +99,10 @@ fn try_forward(
     Ok(Verdict::counted(reason, action))
 }
 
-/// Rewrites the outer header and the quoted packet. With `flow` the entry that rewrites packets
-/// of the other direction, the quoted packet becomes `flow.dest` → `flow.source`, and the error goes to
-/// `flow.dest`. One that the other end itself has sent comes from `flow.source` then, as its packets do; routers on the way keep
-/// their addresses (RFC 5508 §4.2).
+/// Rewrites the outer header and the quoted packet. `flow` rewrites packets of the other direction,
+/// so the quoted packet becomes `flow.dest` → `flow.source`, and the error is sent to `flow.dest`.
+/// An error from the other endpoint itself then comes from `flow.source`, like its packets; routers
+/// on the path keep their addresses (RFC 5508 §4.2).
 #[inline(always)]
 fn rewrite(
     packet: Packet,
@@ -136,7 +136,8 @@ fn rewrite(
     } else if quoted_l4 + tcp::CHECKSUM + 2 <= l3 + (outer.length & 0xffff) as usize
         && let Some(sum) = packet.view::<2>(quoted_l4 + tcp::CHECKSUM)
     {
-        // Routers may quote more than the eight bytes that they must; not what only pads the frame.
+        // Routers may quote more than the required eight bytes. Padding of the frame is not part of
+        // the quote.
         let old = sum.get::<u16>(0);
         let new = checksum::update(old, u64::from(checksum::fold(addresses + ports)));
         sum.set(0, new);

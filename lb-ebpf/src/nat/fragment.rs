@@ -1,4 +1,4 @@
-//! Later fragments of sessions.
+//! Forwards later fragments of NAT sessions.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -18,7 +18,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// A later fragment of a session's datagram. `flow` is a place in the scratch.
+/// Forwards a later fragment. `flow` is in the scratch.
 #[inline(always)]
 pub(crate) fn forward_fragment(
     ctx: *mut xdp_md,
@@ -37,7 +37,7 @@ pub(crate) fn forward_fragment(
     let tables = tables();
     let route = route_to(tables, flow.member, flow.vip)?;
     if !route.fits(headers.length)? {
-        // Of a later fragment nobody is told (RFC 1122 §3.2.2).
+        // Later fragments are not answered (RFC 1122 §3.2.2).
         return Err(Reason::TooBig);
     }
     rewrite::addresses(packet, headers, flow)?;

@@ -1,6 +1,5 @@
-//! `nat`: destination and source are rewritten, replies come back through the node.
-//!
-//! Sessions and their two tables are described in [`lb_common::nat`].
+//! `nat`: rewrites source and destination; replies return through the node. [`lb_common::nat`]
+//! describes the sessions and their tables.
 
 use lb_common::nat::{NatKey, REPLY};
 

@@ -1,4 +1,4 @@
-//! Backends' packets.
+//! Packets to NAT sources: replies from backends.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -20,8 +20,8 @@ use crate::{
     verdict::Verdict,
 };
 
-/// A packet to one of the node's NAT addresses: a backend's reply, or the host's own traffic.
-/// The headers are in the scratch.
+/// A packet to a NAT source: a reply from a backend, or the host's own traffic. The headers are in
+/// the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_reply(ctx: *mut xdp_md, source: u32) -> u32 {
@@ -41,7 +41,7 @@ fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict
     reply(ctx, headers, &key, flow)
 }
 
-/// Rewrites a backend's packet and sends it back.
+/// Rewrites a reply and transmits it to the client.
 #[inline(always)]
 fn reply(
     ctx: *mut xdp_md,
@@ -60,14 +60,14 @@ fn reply(
     send_reply(ctx, flow, bytes)
 }
 
-/// Sends a rewritten packet back the way that the client's packets come: the XDP action.
+/// Writes the link header for the client's side and returns the XDP action.
 #[inline(always)]
 pub(super) fn send_back(ctx: *mut xdp_md, flow: &NatFlow) -> Result<u32, Reason> {
     Addresses::from_words(flow.link).write(ctx)?;
     ethernet::transmit(ctx, flow.ifindex)
 }
 
-/// The same for a packet of a backend, which is counted.
+/// Transmits a rewritten reply and counts it.
 #[inline(always)]
 pub(super) fn send_reply(ctx: *mut xdp_md, flow: &NatFlow, bytes: u64) -> Result<Verdict, Reason> {
     let action = send_back(ctx, flow)?;

@@ -1,4 +1,4 @@
-//! Clients' packets.
+//! Packets from clients to `nat` VIPs.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
@@ -24,8 +24,8 @@ use crate::{
     verdict::{Stage, Verdict},
 };
 
-/// A client's packet for a VIP. One of an established session is sent at once, unless there is
-/// something to write down about it. The headers are in the scratch.
+/// A client's packet for a VIP. If its session is established and needs no update, it is
+/// transmitted at once. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
@@ -67,7 +67,7 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     Verdict::next(stage, 0, vip_index).0
 }
 
-/// Begins a session with a client's packet. The headers are in the scratch.
+/// Creates a session for a client's packet. The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_create(ctx: *mut xdp_md, vip_index: u32) -> u32 {
@@ -84,8 +84,8 @@ pub(crate) extern "C" fn nat_create(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     into_verdict(created.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
 }
 
-/// Confirms the session of a client's packet, or keeps its entries. The headers and the session are in
-/// the scratch.
+/// Confirms or refreshes the session of a client's packet. The headers and the session are in the
+/// scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_refresh(ctx: *mut xdp_md, vip_index: u32) -> u32 {
@@ -98,7 +98,7 @@ pub(crate) extern "C" fn nat_refresh(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     Verdict::next(Stage::NatSend, 0, vip_index).0
 }
 
-/// Sends a client's packet, whose session is in the scratch.
+/// Transmits a client's packet. The headers and the session are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
@@ -138,7 +138,7 @@ fn try_send(
     Ok(verdict)
 }
 
-/// Rewrites a client's packet and sends it.
+/// Rewrites a client's packet and transmits it.
 #[inline(always)]
 fn send(
     ctx: *mut xdp_md,

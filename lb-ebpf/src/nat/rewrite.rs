@@ -1,4 +1,4 @@
-//! Rewriting addresses and ports, and the checksums that cover them (RFC 1624, RFC 3022).
+//! Rewrites addresses and ports, and updates the checksums that cover them (RFC 1624, RFC 3022).
 
 use lb_common::{Address, checksum, family, nat::NatFlow, proto, reason::Reason};
 
@@ -9,7 +9,7 @@ use crate::{
     wire::{ipv4, ipv6, ports, tcp, udp},
 };
 
-/// Rewrites a packet with its transport header, and takes one hop off.
+/// Rewrites a packet with its transport header, and decrements the TTL.
 #[inline(always)]
 pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<(), Reason> {
     let delta = addresses(packet, headers, flow)?
@@ -40,8 +40,8 @@ pub(super) fn set_ports<const N: usize>(view: View<N>, source_be: u16, dest_be: 
     view.set(ports::DEST, dest_be);
 }
 
-/// A UDP checksum after a change: 0 says that there is none, and stays; one that becomes 0 is sent as
-/// its other form (RFC 768).
+/// Updates a UDP checksum. 0 means "no checksum" and stays; a result of 0 is written as 0xffff (RFC
+/// 768).
 #[inline(always)]
 pub(super) fn udp_checksum(old: u16, delta: u64) -> u16 {
     if old == 0 {
@@ -51,8 +51,8 @@ pub(super) fn udp_checksum(old: u16, delta: u64) -> u16 {
     if new == 0 { 0xffff } else { new }
 }
 
-/// Rewrites the addresses in the IP header, and takes one hop off. Gives what that adds to the sum of a
-/// transport checksum.
+/// Rewrites the addresses in the IP header, and decrements the TTL. Returns what that adds to the
+/// sum of a transport checksum.
 #[inline(always)]
 pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<u64, Reason> {
     let l3 = headers.l3();
@@ -92,7 +92,7 @@ pub(super) fn write_v6<const N: usize>(
     view.set(offset + 24, dest[1]);
 }
 
-/// What new addresses add to a sum.
+/// Returns what replacing an address adds to a sum.
 #[inline(always)]
 pub(super) fn address_delta(old: &Address, new: &Address) -> u64 {
     checksum::replace_u64(old[0], new[0]) + checksum::replace_u64(old[1], new[1])

@@ -1,4 +1,4 @@
-//! Sessions: found, begun, confirmed, kept.
+//! Finds the sessions of packets, and updates their age and state.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -18,45 +18,49 @@ use crate::{
     scratch::Session,
 };
 
-/// After this, in [`kept`] units (28 seconds), the client's packets keep the entry of the replies; less than
-/// what lets another session take its cell. When that was last done, and the way that the packets came
-/// then ([`ingress_hash`]), is in `link` of the client's entry, which has no other use for it.
+/// Units of [`kept`] (28 seconds) after which the client's packets refresh the reply entry; below
+/// the idle time after which the cell may be evicted. The time of the last refresh, and the path
+/// that the packets took then ([`ingress_hash`]), are in `link` of the client's entry, which does
+/// not need it otherwise.
 const REFRESH_AFTER: u8 = 7;
 const _: () = assert!(4 * (REFRESH_AFTER as u16 + 1) < REPLACE_IDLE_S - TOUCH_S);
 
-/// Seconds by which an entry may be younger than it says.
+/// Seconds by which an entry may be older than it is marked, see [`touch`].
 const TOUCH_S: u16 = 4;
 
-/// Copies the entry of a session, established or not, to `flow`, which is in the scratch: the stack is small.
+/// Copies the entry of a session, established or embryonic, to `flow`, which is in the scratch to
+/// save stack.
 #[inline(always)]
 pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
     if key.scope & REPLY == 0 {
         if let Some(cell) = table::find_request_outlined(key) {
-            // SAFETY: a cell that was just found.
+            // SAFETY: the cell was just found.
             *flow = flow_of(maps::tables(), unsafe { &*cell });
             return Some(());
         }
     } else if let Some(cell) = table::find_reply_outlined(key) {
-        // SAFETY: a cell that was just found.
+        // SAFETY: the cell was just found.
         *flow = unsafe { (*cell).flow() };
         return Some(());
     }
     let entry = NAT_NEW.get_ptr_mut(key)?;
-    // SAFETY: an entry that was just found.
+    // SAFETY: the entry was just found.
     *flow = unsafe { *entry };
     Some(())
 }
 
-/// What is done with the client's packets of an established session.
+/// Returns how the client's packets of an established session are rewritten.
 #[inline(always)]
 fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
     let member = tables.member(session.member());
     let source = tables.nat_source(session.nat_source());
-    // SAFETY: an entry of a mapped array; what is read is constant while a session names it.
+    // SAFETY: an entry of a mapped array; the fields read are constant while a session refers to
+    // it.
     session.flow(unsafe { &*member }, source.address)
 }
 
-/// The entry of an established session, for a client's packet that changes nothing in it but its age.
+/// Returns the entry of an established session if a client's packet changes nothing in it but its
+/// age.
 #[inline(always)]
 pub(super) fn find_established(
     ctx: *mut xdp_md,
@@ -64,7 +68,7 @@ pub(super) fn find_established(
     headers: &Headers,
     key: &NatKey,
 ) -> Option<NatFlow> {
-    // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
+    // SAFETY: the cell was just found, and is not reused while a packet is in flight.
     let session = unsafe { &mut *table::find_request(key)? };
     let now_s = clock::now_s() as u32;
     if is_refresh_due(ctx, session.kept, session.way_or_port, now_s)
@@ -78,7 +82,7 @@ pub(super) fn find_established(
     Some(flow_of(tables, session))
 }
 
-/// The entry of an established session, for a backend's packet.
+/// Returns the entry of an established session for a reply.
 #[inline(always)]
 pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatFlow>, Reason> {
     let Some(cell) = table::find_reply(key) else {
@@ -87,7 +91,7 @@ pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatF
     if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
-    // SAFETY: a cell that was just found, and is not given away while a packet is on its way.
+    // SAFETY: the cell was just found, and is not reused while a packet is in flight.
     let reply = unsafe { &mut *cell };
     let seen = state::SEEN | closing(headers);
     if seen & !reply.session.state() != 0 {
@@ -97,7 +101,7 @@ pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatF
     Ok(Some(reply.flow()))
 }
 
-/// The entry of an embryonic session, for a backend's packet.
+/// Returns the entry of an embryonic session for a reply.
 #[inline(always)]
 pub(super) fn match_embryonic_reply(
     headers: &Headers,
@@ -107,25 +111,25 @@ pub(super) fn match_embryonic_reply(
     if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
-    // SAFETY: an entry that was just found; nothing is written to its table while it is used.
+    // SAFETY: the entry was just found; its table is not written while it is used.
     let flow = unsafe { &mut *flow };
     flow.state |= state::SEEN | closing(headers);
     flow.seen_s = clock::now_s() as u32;
     Ok(flow)
 }
 
-/// What a client's packet belongs to.
+/// How a client's packet relates to the sessions.
 pub(super) enum RequestMatch {
-    /// No session.
+    /// It belongs to no session.
     NoSession,
-    /// A session, about which there is nothing to write down.
+    /// It belongs to a session that needs no further update.
     Current,
-    /// A session that is to be confirmed, or whose entry of the replies is to be kept.
+    /// It belongs to a session that must be confirmed, or whose reply entry must be refreshed.
     RefreshDue,
 }
 
-/// The session that a client's packet belongs to. A packet that opens a flow does not belong to a
-/// session that is closed or whose member is gone.
+/// Finds the session of a client's packet. A packet that starts a flow does not match a session
+/// that is closed or whose member is gone.
 #[inline(always)]
 pub(super) fn match_request(
     ctx: *mut xdp_md,
@@ -136,15 +140,15 @@ pub(super) fn match_request(
     let cell = table::find_request_outlined(&session.request_key);
     session.embryonic = cell.is_none();
     let found = match cell {
-        // SAFETY: a cell that was just found.
+        // SAFETY: the cell was just found.
         Some(cell) => Some(flow_of(tables, unsafe { &*cell })),
         None => NAT_NEW
             .get_ptr_mut(&session.request_key)
-            // SAFETY: an entry that was just found.
+            // SAFETY: the entry was just found.
             .map(|flow| unsafe { *flow }),
     };
     session.ended = false;
-    // From here on a copy: what is written to the tables later could take the entry's place.
+    // A copy from here on: later writes to the tables may replace the entry.
     let Some(flow) = found else {
         return RequestMatch::NoSession;
     };
@@ -175,19 +179,20 @@ pub(super) fn match_request(
     }
 }
 
-/// Writes what a client's packet changes in the entry of its session, `cell` or the embryonic one.
+/// Stores what a client's packet changes in the entry of its session: `cell`, or the embryonic
+/// entry.
 #[inline(always)]
 fn write_back(session: &Session, cell: Option<*mut NatRecord>) {
     let flow = &session.request;
     if let Some(cell) = cell {
-        // SAFETY: a cell that was just found.
+        // SAFETY: the cell was just found.
         let cell = unsafe { &mut *cell };
         cell.member_and_state = cell.with_state(flow.state);
         cell.seen_s = flow.seen_s as u16;
         cell.kept = flow.link[0] as u8;
         cell.way_or_port = flow.link[1] as u16;
     } else if let Some(entry) = NAT_NEW.get_ptr_mut(&session.request_key) {
-        // SAFETY: an entry that was just found; nothing was written to its table since.
+        // SAFETY: the entry was just found; nothing was written to its table since.
         let entry = unsafe { &mut *entry };
         entry.state |= flow.state;
         entry.seen_s = flow.seen_s;
@@ -195,7 +200,7 @@ fn write_back(session: &Session, cell: Option<*mut NatRecord>) {
     }
 }
 
-/// The state bits that a packet's flags add.
+/// Returns the state bits that the packet's flags add.
 #[inline(always)]
 fn closing(headers: &Headers) -> u32 {
     let fin = if headers.tcp_flags & tcp::FIN != 0 {
@@ -211,18 +216,18 @@ fn closing(headers: &Headers) -> u32 {
     fin | rst
 }
 
-/// Whether a client's packet is to keep the entry of the replies: it was not for some time, or the packets
-/// come another way since.
+/// Whether a client's packet must refresh the reply entry: the last refresh was some time ago, or
+/// the packets arrive on another path now.
 #[inline(always)]
 fn is_refresh_due(ctx: *mut xdp_md, kept_last: u8, way: u16, now_s: u32) -> bool {
     kept(now_s).wrapping_sub(kept_last) >= REFRESH_AFTER || way != ingress_hash(ctx)
 }
 
-/// A hash of the way that a packet came: both link addresses and the interface.
+/// Returns a hash of the path that a packet arrived on: both MAC addresses and the interface.
 #[inline(always)]
 fn ingress_hash(ctx: *mut xdp_md) -> u16 {
     let [low, middle, high] = Addresses::read(ctx).map_or([0; 3], Addresses::words);
-    // Multiplied, so that what two addresses have in common does not cancel out.
+    // Multiplied, so that equal parts of the two addresses do not cancel out.
     let sum = u64::from(low) | u64::from(middle) << 32;
     let sum = sum.wrapping_mul(HASH_FACTOR) ^ u64::from(high);
     let sum = (sum ^ u64::from(ingress_ifindex(ctx)) << 32).wrapping_mul(HASH_FACTOR);
@@ -232,17 +237,16 @@ fn ingress_hash(ctx: *mut xdp_md) -> u16 {
 /// An odd number without a pattern.
 const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Whether the session's member still is who it was.
+/// Whether the index still belongs to the session's member.
 #[inline(always)]
 fn is_current(tables: Tables, member: u16, generation: u8) -> bool {
-    // SAFETY: a word of a mapped array that the controller replaces in one step.
+    // SAFETY: a word of a mapped array, stored atomically by the controller.
     let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
     control::generation(word) as u8 == generation && control::state(word) != control::ABSENT
 }
 
-/// Whether a packet that opens a flow finds the old one, a copy of which is the session's request, closed by
-/// the client or reset by the backend, or its member gone. Then it is noted whether the old session still
-/// has its port.
+/// Whether the session found for a packet that starts a flow has ended: the client closed it, the
+/// backend reset it, or its member is gone. If so, records whether the session still owns its port.
 #[inline(always)]
 fn has_ended(tables: Tables, headers: &Headers, session: &mut Session, current: bool) -> bool {
     write_reply_key(headers, session);
@@ -253,7 +257,7 @@ fn has_ended(tables: Tables, headers: &Headers, session: &mut Session, current: 
         || request.state & (state::RST | state::FIN) != 0
         || !is_serving(tables, request.member)
         || replied && reply.state & state::RST != 0;
-    // If its entry has expired, the port may be another client's by now.
+    // If the entry has expired, another client may own the port now.
     session.ended = has_ended
         && replied
         && session.reply.dest == headers.source
@@ -261,8 +265,8 @@ fn has_ended(tables: Tables, headers: &Headers, session: &mut Session, current: 
     has_ended
 }
 
-/// Keeps the age of an entry, to within a few seconds: what is written must be taken from the memory and
-/// brought back to it.
+/// Updates the age of an entry, but not more often than every few seconds: each write loads and
+/// dirties a cache line.
 #[inline(always)]
 fn touch(session: &mut NatRecord, now_s: u32) {
     if silent_s(session.seen_s, now_s) >= TOUCH_S {

@@ -1,7 +1,7 @@
 //! The tables of established sessions: buckets of cells, see [`lb_common::nat`].
 //!
-//! There are two, of the clients' packets and of the backends' (`REPLIES`). A cell of either begins with a
-//! [`NatRecord`], which is all that most functions here need to know of it.
+//! One table is for the clients' packets, one for the backends' (`REPLIES`). A cell of either
+//! starts with a [`NatRecord`], which is all that most functions need.
 
 use core::hint::black_box;
 
@@ -20,26 +20,27 @@ use crate::{
     scratch::{Session, scratch},
 };
 
-/// Finds the session that a client's packet belongs to.
+/// Finds the session of a client's packet.
 #[inline(always)]
 pub(super) fn find_request(key: &NatKey) -> Option<*mut NatRecord> {
     find::<false>(key)
 }
 
-/// Finds the session that a backend's packet belongs to.
+/// Finds the session of a backend's packet.
 #[inline(always)]
 pub(super) fn find_reply(key: &NatKey) -> Option<*mut NatReply> {
     find::<true>(key).map(<*mut NatRecord>::cast)
 }
 
-/// [`find_request`], for what is rare: the search is a function that the verifier checks once.
+/// Like [`find_request`], for rare cases: the search is a global function that the verifier checks
+/// once.
 #[inline(always)]
 pub(super) fn find_request_outlined(key: &NatKey) -> Option<*mut NatRecord> {
     let [high, low] = key.address;
     at_place::<false>(black_box(place_of_request(high, low, key.last_word())))
 }
 
-/// [`find_reply`], likewise.
+/// Like [`find_reply`], for rare cases.
 #[inline(always)]
 pub(super) fn find_reply_outlined(key: &NatKey) -> Option<*mut NatReply> {
     let [high, low] = key.address;
@@ -47,21 +48,23 @@ pub(super) fn find_reply_outlined(key: &NatKey) -> Option<*mut NatReply> {
     at_place::<true>(place).map(<*mut NatRecord>::cast)
 }
 
-/// Number of the cell of a client's packet, from 1, by the three words of its key; 0 if there is none.
+/// Returns the number of the cell of a client's packet, from 1; 0 if there is none. Takes the words
+/// of the key.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn place_of_request(high: u64, low: u64, last_word: u64) -> u32 {
     place_of::<false>(&NatKey::from_words([high, low], last_word))
 }
 
-/// Number of the cell of a backend's packet, likewise.
+/// Returns the number of the cell of a backend's packet, from 1; 0 if there is none. Takes the
+/// words of the key.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn place_of_reply(high: u64, low: u64, last_word: u64) -> u32 {
     place_of::<true>(&NatKey::from_words([high, low], last_word))
 }
 
-/// As [`find`], but with loops that stay loops: they need less of the stack, which callers need, too.
+/// Like [`find`], but its loops are not unrolled: that leaves more stack to the callers.
 #[inline(always)]
 fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
     let hash = key.hash();
@@ -83,7 +86,7 @@ fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
     0
 }
 
-/// The cell with this number.
+/// Returns the cell with this number.
 #[inline(always)]
 fn at_place<const REPLIES: bool>(place: u32) -> Option<*mut NatRecord> {
     if place == 0 {
@@ -110,7 +113,7 @@ fn find<const REPLIES: bool>(key: &NatKey) -> Option<*mut NatRecord> {
     None
 }
 
-/// What is looked for.
+/// A search for a key.
 struct Search<'a> {
     key: &'a NatKey,
     pattern: Pattern,
@@ -132,7 +135,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a cell is it.
+    /// Whether a cell matches.
     #[inline(always)]
     fn matches<const REPLIES: bool>(&self, cell: *mut NatRecord) -> bool {
         if !self.pattern.matches(name(cell)) {
@@ -141,8 +144,8 @@ impl<'a> Search<'a> {
         // SAFETY: a cell of a mapped array, whose name was read first.
         let session = unsafe { &*cell };
         if REPLIES {
-            // SAFETY: inside the table, which has as many entries as there are such numbers; what is read is
-            // constant while a session names the member.
+            // SAFETY: in bounds: the table has an entry for every possible index. The fields read
+            // are constant while a session refers to the member.
             let member = unsafe { &*self.members.add(usize::from(session.member())) };
             session.is_answered_by(member, self.key)
         } else {
@@ -151,7 +154,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Frees the cell of the client's packets of a session, if it has one, or the two that two CPUs made.
+/// Frees the cell of a session for the client's packets: one, or two if two CPUs have inserted it.
 #[inline(always)]
 pub(super) fn remove_request(key: &NatKey) {
     for _ in 0..2 {
@@ -161,7 +164,7 @@ pub(super) fn remove_request(key: &NatKey) {
     }
 }
 
-/// Frees the cell of the backend's packets of a session, if it has one, or the two that two CPUs made.
+/// Frees the cell of a session for the backend's packets, likewise.
 #[inline(always)]
 pub(super) fn remove_reply(key: &NatKey) {
     for _ in 0..2 {
@@ -171,21 +174,24 @@ pub(super) fn remove_reply(key: &NatKey) {
     }
 }
 
-/// Enters the request of the session in the scratch, if it is not there; whether it is then.
+/// Inserts the request entry of the session in the scratch unless it exists. Returns whether it
+/// exists then.
 ///
-/// When there is no room, a session that has been silent for long makes some, which can be used later.
+/// If both buckets are full, evicts a session that has been idle for long; its cell can be used
+/// later.
 #[inline(always)]
 pub(super) fn insert_request(session: &Session) -> bool {
     find_request_outlined(&session.request_key).is_some() || black_box(insert_session(0)) != 0
 }
 
-/// Enters the reply of the session in the scratch, likewise.
+/// Inserts the reply entry of the session in the scratch, likewise.
 #[inline(always)]
 pub(super) fn insert_reply(session: &Session) -> bool {
     find_reply_outlined(&session.reply_key).is_some() || black_box(insert_session(1)) != 0
 }
 
-/// Enters the request (0) or the reply (1) of the session in the scratch; 1: it is there.
+/// Inserts the request (0) or the reply (1) entry of the session in the scratch. Returns 1 on
+/// success.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn insert_session(is_reply: u32) -> u32 {
@@ -238,7 +244,7 @@ fn insert<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
     false
 }
 
-/// What chooses the first and the second bucket.
+/// Returns the words that select the first and the second bucket.
 #[inline(always)]
 const fn bucket_words(hash: u64) -> [u32; 2] {
     [(hash >> 32) as u32, hash as u32]
@@ -249,7 +255,7 @@ fn bucket_index(half: u32) -> u32 {
     bucket_of(half, NAT_BUCKETS.load())
 }
 
-/// How many cells of a bucket can be given away.
+/// Number of cells of a bucket that can be allocated.
 #[inline(always)]
 fn free_cells<const REPLIES: bool>(index: u32, now_s: u32) -> u32 {
     let Some(bucket) = bucket::<REPLIES>(index) else {
@@ -269,7 +275,6 @@ fn bucket<const REPLIES: bool>(index: u32) -> Option<*mut u8> {
     }
 }
 
-/// A cell of a bucket.
 #[inline(always)]
 fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
     let size = if REPLIES {
@@ -277,14 +282,14 @@ fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
     } else {
         size_of::<NatRecord>()
     };
-    // SAFETY: inside the bucket.
+    // SAFETY: in bounds of the bucket.
     unsafe { bucket.add(below::<WAYS>(way) * size).cast() }
 }
 
-/// Writes an entry into a free cell of a bucket that is locked.
+/// Writes an entry to a free cell of a locked bucket.
 ///
-/// Two CPUs that have a packet of the same session at once may both enter it: then the second cell is of no
-/// use, and expires.
+/// Two CPUs that process packets of one session at the same time may both insert it; the second
+/// cell is then useless and expires.
 #[inline(always)]
 fn write_free_cell<const REPLIES: bool>(
     bucket: *mut u8,
@@ -297,8 +302,8 @@ fn write_free_cell<const REPLIES: bool>(
     let Some(step) = free else { return false };
     let cell = cell::<REPLIES>(bucket, way(hash, step));
     let session = NatRecord::new(key, flow);
-    // SAFETY: a cell that is free, so nobody reads it, and that nobody else writes. Its name, which makes it
-    // valid, is written last; x86 keeps the order of stores.
+    // SAFETY: the cell is free, so nobody reads it, and locked, so nobody else writes it. The name,
+    // which makes it valid, is written last; x86 keeps the order of stores.
     unsafe {
         if REPLIES {
             let reply = cell.cast::<NatReply>();
@@ -332,11 +337,11 @@ fn name(cell: *mut NatRecord) -> u64 {
 
 #[inline(always)]
 fn seen_s(cell: *mut NatRecord) -> u16 {
-    // SAFETY: as for `name`.
+    // SAFETY: as in `name`.
     unsafe { (&raw const (*cell).seen_s).read_volatile() }
 }
 
-/// Whether the cell is free, and no packet uses what was in it.
+/// Whether the cell is free, and no packet still uses its former contents.
 #[inline(always)]
 fn is_usable(cell: *mut NatRecord, now_s: u32) -> bool {
     let freed_s = seen_s(cell);
@@ -345,14 +350,14 @@ fn is_usable(cell: *mut NatRecord, now_s: u32) -> bool {
 
 #[inline(always)]
 fn free(cell: *mut NatRecord, now_s: u32) {
-    // SAFETY: as for `name`.
+    // SAFETY: as in `name`.
     unsafe {
         (&raw mut (*cell).seen_s).write_volatile(now_s as u16);
         cell.cast::<u64>().add(NatRecord::NAME).write_volatile(0);
     }
 }
 
-/// Frees the cell that has been silent longest, if that is long.
+/// Frees the cell that has been idle longest, if it was idle long enough.
 #[inline(always)]
 fn evict_idle<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
     let (mut longest_s, mut longest) = (REPLACE_IDLE_S, None);
@@ -368,9 +373,10 @@ fn evict_idle<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
     }
 }
 
-/// Takes the lock of a bucket; false if another CPU has it, which then tries again with the next packet.
+/// Locks a bucket. False if another CPU holds the lock; the next packet tries again.
 ///
-/// An entry that may not exist yet is the one thing that all kernels have two CPUs agree on.
+/// Inserting an entry that must not exist is the only atomic operation that all supported kernels
+/// have.
 #[inline(always)]
 fn lock<const REPLIES: bool>(bucket: u32) -> bool {
     NAT_LOCKS
@@ -383,7 +389,7 @@ fn unlock<const REPLIES: bool>(bucket: u32) {
     let _gone = NAT_LOCKS.remove(&lock_of::<REPLIES>(bucket));
 }
 
-/// Number of a bucket's lock. Buckets are fewer than 2^31.
+/// Key of a bucket's lock. There are fewer than 2^31 buckets.
 #[inline(always)]
 const fn lock_of<const REPLIES: bool>(bucket: u32) -> u32 {
     bucket | (REPLIES as u32) << 31

@@ -1,4 +1,5 @@
-//! ICMP errors about probes: "port unreachable" must find the socket, which sent to the backend.
+//! Rewrites ICMP errors about probes, so that they reach the socket, which is connected to the
+//! backend.
 
 use lb_common::{Address, family, probe::ProbeFlow, proto};
 
@@ -10,12 +11,12 @@ use crate::{
     wire::{icmp, ipv4, ipv6},
 };
 
-/// Bytes of an error's own header, before the packet that it is about.
+/// Bytes of the ICMP header, before the quoted packet.
 const ICMP: u32 = icmp::LEN as u32;
-/// Where an ICMPv6 message has its checksum.
+/// Offset of the checksum of an ICMPv6 message.
 const SUM_V6: u32 = L3 + V6 + icmp::CHECKSUM as u32;
 
-/// Looks at an ICMP message, and changes it if it is about a probe.
+/// Rewrites an ICMP message if it is an error about a probe.
 #[inline(always)]
 pub(crate) fn receive(frame: Frame, family: u8) {
     let Some((flow, backend)) = find(frame, family) else {
@@ -32,13 +33,13 @@ pub(crate) fn receive(frame: Frame, family: u8) {
     });
 }
 
-/// Where the packet begins that the message is about.
+/// Offset of the quoted packet.
 #[inline(always)]
 fn inner(family: u8) -> u32 {
     L3 + ICMP + if family == family::V4 { V4 } else { V6 }
 }
 
-/// Where that packet has its destination.
+/// The destination address of the quoted packet.
 #[inline(always)]
 fn inner_destination(family: u8) -> Field {
     let at = inner(family)
@@ -54,7 +55,7 @@ fn inner_destination(family: u8) -> Field {
 fn find(frame: Frame, family: u8) -> Option<(ProbeFlow, Address)> {
     let inner = inner(family);
     let (protocol, node, l4) = if family == family::V4 {
-        // Unreachable, time exceeded, about a packet without options.
+        // Destination unreachable or time exceeded, about a packet without options.
         let kind = frame.load::<u8>(L3 + V4)?;
         if (kind != icmp::v4::UNREACHABLE && kind != icmp::v4::TIME_EXCEEDED)
             || frame.load::<u8>(inner)? != ipv4::NO_OPTIONS
@@ -67,7 +68,6 @@ fn find(frame: Frame, family: u8) -> Option<(ProbeFlow, Address)> {
             inner + V4,
         )
     } else {
-        // Unreachable, time exceeded.
         let kind = frame.load::<u8>(L3 + V6)?;
         if kind != icmp::v6::UNREACHABLE && kind != icmp::v6::TIME_EXCEEDED {
             return None;
@@ -94,7 +94,7 @@ fn find(frame: Frame, family: u8) -> Option<(ProbeFlow, Address)> {
     Some((flow, backend_of(&flow)?))
 }
 
-/// The sum over the message stays as it is: inside, the header's checksum makes up for the address.
+/// The ICMP checksum does not change: the quoted header's own checksum compensates for the address.
 #[inline(always)]
 fn change_v4(frame: Frame, flow: &ProbeFlow, backend: &Address) -> Result<(), HelperError> {
     let field = inner_destination(family::V4);

@@ -1,12 +1,12 @@
-//! A frame in the traffic-control layer: read and written by helpers, which take frames in any
-//! number of pieces.
+//! A frame in the traffic-control layer. Helpers read and write it, because it may be fragmented in
+//! memory.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated};
 use lb_common::{Address, address_v4, checksum, family};
 
 use crate::wire::{ether, ethernet, ipv4, ipv6};
 
-/// Where the IP header begins.
+/// Offset of the IP header.
 pub(crate) const L3: u32 = ethernet::LEN as u32;
 /// Bytes of an IPv4 header without options.
 pub(crate) const V4: u32 = ipv4::LEN as u32;
@@ -14,34 +14,33 @@ pub(crate) const V6: u32 = ipv6::LEN as u32;
 
 const PSEUDO_HEADER: u64 = 1 << 4;
 const ZERO_IS_NONE: u64 = 1 << 5;
-/// Linux 6.16: a sum over the whole packet, which the NIC made, is not changed with an IPv6 address,
-/// since the transport checksum makes up for it.
+/// Linux 6.16. Without it, the helper updates a NIC's sum over the whole packet although the
+/// transport checksum already compensates for the new IPv6 address.
 const IS_IPV6: u64 = 1 << 7;
 
-/// A frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame(pub(crate) *mut __sk_buff);
 
-/// The helper refused.
+/// A helper returned an error.
 pub(crate) struct HelperError;
 
-/// An address inside a frame.
+/// Position of an address in a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Field {
     pub(crate) family: u8,
     pub(crate) at: u32,
 }
 
-/// The checksum that covers an address through its pseudo header.
+/// Position of a checksum that covers an address through the pseudo-header.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
     pub(crate) at: u32,
-    /// UDP: 0 means that there is none.
+    /// UDP: 0 means "no checksum".
     pub(crate) is_udp: bool,
 }
 
 impl Frame {
-    /// The family, if it is an Ethernet frame with an IP packet.
+    /// Returns the address family, if it is an Ethernet frame with an IP packet.
     #[inline(always)]
     pub(crate) fn family(self) -> Option<u8> {
         // SAFETY: the kernel passes a valid context to the program.
@@ -51,15 +50,15 @@ impl Frame {
             ether::IPV6 => family::V6,
             _ => return None,
         };
-        // Interfaces without link headers are none that the balancer works on.
+        // The balancer does not run on interfaces without Ethernet headers.
         (self.load::<u16>(ethernet::ETHER_TYPE as u32)? == protocol).then_some(family)
     }
 
-    /// Reads `T` as it is in memory.
+    /// Reads a value in memory order.
     #[inline(always)]
     pub(crate) fn load<T: Copy>(self, at: u32) -> Option<T> {
         let mut value = core::mem::MaybeUninit::<T>::uninit();
-        // SAFETY: the helper fills all bytes of `value`, or says that it did not. `T` is plain data.
+        // SAFETY: the helper fills all bytes of `value` or returns an error. `T` is plain data.
         unsafe {
             let to = value.as_mut_ptr().cast();
             let done = generated::bpf_skb_load_bytes(self.0.cast(), at, to, size_of::<T>() as u32);
@@ -67,15 +66,14 @@ impl Frame {
         }
     }
 
-    /// Writes `T` as it is in memory. Checksums are not changed.
+    /// Writes a value in memory order, without updating checksums.
     #[inline(always)]
     pub(crate) fn store<T: Copy>(self, at: u32, value: &T) -> Result<(), HelperError> {
         let from = core::ptr::from_ref(value).cast();
-        // SAFETY: the helper reads the bytes of `value`.
+        // SAFETY: the helper only reads the bytes of `value`.
         done(unsafe { generated::bpf_skb_store_bytes(self.0, at, from, size_of::<T>() as u32, 0) })
     }
 
-    /// Reads an address.
     #[inline(always)]
     pub(crate) fn address(self, field: Field) -> Option<Address> {
         if field.family == family::V4 {
@@ -85,7 +83,7 @@ impl Frame {
         }
     }
 
-    /// Writes an address, without any checksum.
+    /// Writes an address, without updating checksums.
     #[inline(always)]
     fn set_address(self, field: Field, new: &Address) -> Result<(), HelperError> {
         if field.family == family::V4 {
@@ -95,7 +93,7 @@ impl Frame {
         }
     }
 
-    /// Replaces an address in the header of an IP packet, and the checksum of the header.
+    /// Replaces an address in an IP header, and updates the header's checksum.
     #[inline(always)]
     pub(crate) fn replace_in_header(
         self,
@@ -114,7 +112,7 @@ impl Frame {
         self.set_address(field, new)
     }
 
-    /// Changes a transport checksum for an address that was replaced in the pseudo header.
+    /// Updates a transport checksum after an address of the pseudo-header was replaced.
     #[inline(always)]
     pub(crate) fn replace_in_pseudo_header(
         self,
@@ -132,7 +130,7 @@ impl Frame {
         self.replace_by(sum.at, delta, flags)
     }
 
-    /// Changes a checksum for an address that was replaced in what it covers.
+    /// Updates a checksum after an address in the data it covers was replaced.
     #[inline(always)]
     pub(crate) fn replace_in_payload(
         self,
@@ -150,7 +148,7 @@ impl Frame {
     }
 }
 
-/// What replacing one address by another adds to a sum, in 32 bits.
+/// Returns what replacing an address adds to a sum, in 32 bits.
 #[inline(always)]
 fn delta(old: &Address, new: &Address) -> u32 {
     let sum = checksum::replace_u64(old[0], new[0]) + checksum::replace_u64(old[1], new[1]);

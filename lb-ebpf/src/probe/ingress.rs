@@ -1,4 +1,4 @@
-//! Packets that come in: answers from a VIP to a probe become answers from the backend.
+//! Ingress: replies of a VIP to probes become replies of the backend.
 
 use aya_ebpf::bindings::__sk_buff;
 use lb_common::{Address, family, probe::ProbeFlow, proto};
@@ -10,7 +10,7 @@ use crate::{
     wire::{ipv4, ipv6},
 };
 
-/// Looks at a packet, and changes it if it is an answer to a probe.
+/// Rewrites a packet if it is a reply to a probe.
 #[inline(always)]
 pub(crate) fn receive(skb: *mut __sk_buff) {
     let frame = Frame(skb);
@@ -24,7 +24,7 @@ pub(crate) fn receive(skb: *mut __sk_buff) {
     }
 }
 
-/// Family and protocol of a plain packet.
+/// Returns family and protocol of an unfragmented packet without options.
 #[inline(always)]
 fn kind(frame: Frame) -> Option<(u8, u8)> {
     let family = frame.family()?;
@@ -32,7 +32,6 @@ fn kind(frame: Frame) -> Option<(u8, u8)> {
         return Some((family, frame.load(L3 + ipv6::NEXT_HEADER as u32)?));
     }
     let is_plain = frame.load::<u8>(L3)? == ipv4::NO_OPTIONS;
-    // "More fragments" and the offset.
     let is_whole = frame.load::<u16>(L3 + ipv4::FRAGMENT as u32)? & ipv4::FRAGMENT_BITS == 0;
     (is_plain && is_whole).then_some((family, frame.load(L3 + ipv4::PROTOCOL as u32)?))
 }
@@ -72,10 +71,10 @@ fn find(frame: Frame, family: u8, protocol: u8) -> Option<(ProbeFlow, Address)> 
     Some((flow, backend_of(&flow)?))
 }
 
-/// The backend that a probe's flow is for.
+/// Returns the backend that a probe's flow was sent to.
 #[inline(always)]
 pub(crate) fn backend_of(flow: &ProbeFlow) -> Option<Address> {
     let probed = PROBE_FLOWS.get_ptr(flow)?;
-    // SAFETY: entries are only ever replaced by the same flow's; the copy is made at once.
+    // SAFETY: an entry is only replaced by one of the same flow; it is copied at once.
     Some(unsafe { (*probed).address })
 }

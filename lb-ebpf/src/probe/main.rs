@@ -1,14 +1,14 @@
-//! `evenkeel_probe`: takes health checks the way that a VIP's traffic takes.
+//! `evenkeel_probe`: sends health checks through a VIP.
 //!
-//! The socket of a check is connected to the backend's own address, and its packets carry a mark that
-//! names the member. On egress, `probe_out` gives such a packet the VIP as its destination and sends
-//! it as the balancer would: to the MAC address in the member's entry, or in an outer header to the backend. The
-//! backend answers straight to the node, from the VIP; on ingress, `probe_in` gives the answer the
-//! address that the socket knows, before the kernel looks at it. So it does not matter whether the node
-//! has a route to the VIP, or holds it itself.
+//! The socket of a check is connected to the backend's own address, and its packets carry a mark
+//! with the member index. On egress, `probe_out` rewrites the destination to the VIP and sends the
+//! packet as the balancer would: to the MAC address in the member's entry, or encapsulated to the
+//! backend. The backend replies directly to the node, from the VIP. On ingress, `probe_in` rewrites
+//! the source to the address that the socket expects, before the kernel processes the packet. So
+//! the node needs no route to the VIP, and may hold it itself.
 //!
-//! Checksums are changed by the helpers that know about offload: packets of a local socket usually
-//! have only part of theirs.
+//! Checksums are updated by helpers that support offload: packets of a local socket usually have
+//! partial checksums.
 #![no_std]
 #![no_main]
 
@@ -41,32 +41,29 @@ mod table;
 )]
 mod wire;
 
-/// Where probes of the members go.
+/// Where the probes of each member are sent.
 #[btf_map]
 static PROBE_PATHS: Array<ProbePath, { MAX_MEMBERS as usize }, 0> = Array::new();
 
-/// Flows of probes, so that answers find the socket.
+/// Flows of probes, by which replies are matched.
 #[btf_map]
 static PROBE_FLOWS: LruHashMap<ProbeFlow, ProbedBackend, { MAX_PROBE_FLOWS as usize }> =
     LruHashMap::new();
 
-/// Counters.
 #[btf_map]
 static PROBE_COUNTS: PerCpuArray<ProbeCounters, 1> = PerCpuArray::new();
 
-/// "Go on with whoever is next": what is not a probe is none of our business.
+/// `TC_ACT_UNSPEC`: continue with the next program.
 const NEXT: i32 = -1;
-/// Drop the packet.
+/// `TC_ACT_SHOT`: drop the packet.
 const DROP: i32 = 2;
 
-/// Packets that leave.
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn probe_out(ctx: TcContext) -> i32 {
     out::send(ctx.as_ptr().cast())
 }
 
-/// Packets that come in.
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands it over")]
 fn probe_in(ctx: TcContext) -> i32 {
@@ -77,7 +74,7 @@ fn probe_in(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn count(change: impl FnOnce(&mut ProbeCounters)) {
     if let Some(counters) = PROBE_COUNTS.get_ptr_mut(0) {
-        // SAFETY: the entry of this CPU, which nothing else uses while the program runs.
+        // SAFETY: this CPU's entry; nothing else uses it while the program runs.
         change(unsafe { &mut *counters });
     }
 }

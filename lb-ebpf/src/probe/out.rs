@@ -1,4 +1,4 @@
-//! Packets that leave: those with our mark become packets to the VIP.
+//! Egress: packets with a probe's mark are sent to the VIP.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated};
 use lb_common::{
@@ -17,7 +17,7 @@ use crate::{
     wire::{ipv4, ipv6, tcp, udp},
 };
 
-/// What becomes of a packet.
+/// Processes an egress packet and returns the action.
 #[inline(always)]
 pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the kernel passes a valid context to the program.
@@ -29,19 +29,19 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
         return NEXT;
     };
     let tables = tables();
-    // SAFETY: an element of a mapped array. The word that changes is read in one step; the rest is constant
-    // while the member is there.
+    // SAFETY: an element of a mapped array. The word that may change is read once; the rest is
+    // constant while the member exists.
     let member = unsafe { &*tables.member(index as u16) };
     let frame = Frame(skb);
     let Some(flow) = read_flow(frame) else {
-        // Not TCP and not UDP.
+        // Neither TCP nor UDP.
         return NEXT;
     };
     if path.forward == 0 {
         count(|counters| counters.direct += 1);
         return NEXT;
     }
-    // SAFETY: the controller writes the word in one step.
+    // SAFETY: the controller stores the word atomically.
     let next_hop = unsafe { (&raw const member.next_hop).read_volatile() };
     let route = NextHop::unpack(next_hop)
         .map(|hop| (hop, tables.egress(hop.egress)))
@@ -62,21 +62,21 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-/// A connection of the host itself to a VIP may get the port of a check that is over: its answers are to
-/// stay as they are.
+/// Removes a probe's flow whose port is reused by a connection from the host itself to the VIP:
+/// replies to that connection must not be rewritten.
 #[inline(always)]
 fn remove_stale_flow(frame: Frame) {
     let Some(flow) = read_flow(frame) else {
         return;
     };
     if PROBE_FLOWS.get_ptr(flow).is_some() {
-        // It fails only if it is gone.
+        // Fails only if the entry is already gone.
         let _ = PROBE_FLOWS.remove(flow);
     }
 }
 
-/// The flow of a packet from a local socket: such packets have no options and are not in fragments.
-/// `vip` is where it goes, which is the backend still.
+/// Returns the flow of a packet from a local socket, which has no options and is not fragmented.
+/// `vip` holds its destination, which is still the backend.
 #[inline(always)]
 fn read_flow(frame: Frame) -> Option<ProbeFlow> {
     let family = frame.family()?;
@@ -126,7 +126,7 @@ fn redirect(
     }
     frame.store(0, &hop.mac)?;
     frame.store(6, &egress.mac)?;
-    // On the interface that it is sent to, this program sees it again.
+    // On the target interface this program sees the packet again: clear the mark.
     // SAFETY: the kernel passes a valid context to the program, which may write its mark.
     let ifindex = unsafe {
         (*frame.0).mark = 0;
@@ -151,7 +151,7 @@ fn set_destination(
     frame.replace_in_header(L3, destination(flow.family), old, new)
 }
 
-/// Where a packet's source address is.
+/// Position of the source address.
 #[inline(always)]
 pub(crate) fn source(family: u8) -> Field {
     let at = if family == family::V4 {
@@ -162,7 +162,7 @@ pub(crate) fn source(family: u8) -> Field {
     Field { family, at }
 }
 
-/// Where a packet's destination address is.
+/// Position of the destination address.
 #[inline(always)]
 pub(crate) fn destination(family: u8) -> Field {
     let at = if family == family::V4 {
@@ -173,7 +173,7 @@ pub(crate) fn destination(family: u8) -> Field {
     Field { family, at }
 }
 
-/// Where the checksum of a TCP or UDP packet without options is.
+/// Position of the checksum of a TCP or UDP packet without options.
 #[inline(always)]
 pub(crate) fn transport_sum(family: u8, protocol: u8) -> Sum {
     let l4 = if family == family::V4 {

@@ -1,6 +1,5 @@
-//! The outer header of `ipip`, as the balancer writes it.
-//!
-//! The families of VIP and backend are the same here: a socket of one family can't probe the other.
+//! The outer header of `ipip`, as the balancer writes it. VIP and backend have the same address
+//! family: a socket of one family cannot probe the other.
 
 use aya_ebpf::helpers::generated;
 use lb_common::{checksum, family, member::Member, probe::ProbeFlow, proto};
@@ -10,22 +9,22 @@ use crate::{
     wire::{ipv4, ipv6},
 };
 
-/// Hop count of the outer header.
+/// TTL of the outer header.
 const TTL: u8 = 64;
 
-/// `BPF_ADJ_ROOM_MAC`: room between the link header and the IP header.
+/// `BPF_ADJ_ROOM_MAC`: insert room between the link header and the IP header.
 const BEHIND_LINK: u32 = 1;
 const ENCAPSULATES_V4: u64 = 1 << 1;
 const ENCAPSULATES_V6: u64 = 1 << 2;
 
-/// Puts the outer header to the member in front of the packet of `flow`.
+/// Encapsulates the packet of `flow` for the member.
 #[inline(always)]
 pub(crate) fn push_outer_header(
     frame: Frame,
     flow: &ProbeFlow,
     member: &Member,
 ) -> Result<(), HelperError> {
-    // As with the balancer's, the source varies with the flow inside of the configured prefix.
+    // Like the balancer, varies the source per flow within the configured prefix.
     let spread = u32::from(flow.node_port_be).wrapping_mul(0x9e37_79b1);
     let varied = spread & member.vary_mask;
     if flow.family == family::V4 {
