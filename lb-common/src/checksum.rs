@@ -46,7 +46,7 @@ pub const fn replace_u16(old: u16, new: u16) -> u64 {
 /// Whether the five 32-bit words of a plain IPv4 header add up to a valid checksum.
 #[inline(always)]
 #[must_use]
-pub const fn is_right(sum: u64) -> bool {
+pub const fn is_valid_sum(sum: u64) -> bool {
     // The words fold to 0xffff if their sum, which is not 0, is a multiple of 0xffff. Multiplying
     // by the inverse modulo 2^64 maps exactly the multiples of an odd number to small values
     // (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994).
@@ -62,7 +62,7 @@ pub const fn is_right(sum: u64) -> bool {
 /// the upper half of the little-endian word, gains 1.
 #[inline(always)]
 #[must_use]
-pub const fn after_hop(third_word: u32) -> u32 {
+pub const fn decrement_ttl(third_word: u32) -> u32 {
     let word = u32::from_le(third_word);
     // The checksum 0xffff is never written: it equals 0 in ones' complement.
     let carry = if word >= 0xfffe_0000 { 1 << 16 } else { 0 };

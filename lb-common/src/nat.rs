@@ -18,7 +18,7 @@
 //!
 //! One CPU at a time allocates a cell of a bucket (an entry of a hash map is the lock); all CPUs
 //! read cells at any time without a lock. A cell is free once its [name](NatRecord::NAME) is 0, but
-//! is reused only [`REUSE_S`] seconds later, when no packet that found it before can still be in
+//! is reused only [`REUSE_DELAY_S`] seconds later, when no packet that found it before can still be in
 //! flight.
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     member::Member,
     proto,
     ring::MAX_MEMBERS,
+    track,
     vip::MAX_VIPS,
 };
 
@@ -123,7 +124,7 @@ map_type! {
         /// [`state`] bits.
         pub state: u32,
         /// Replies: link header of the client's packets with the addresses swapped. Requests: when
-        /// the reply entry was last refreshed ([`kept`] units), and a 16-bit hash of the path that
+        /// the reply entry was last refreshed ([`refresh_time`] units), and a 16-bit hash of the path that
         /// the client's packets took then.
         pub link: [u32; 3],
         /// Replies: interface that receives the client's packets.
@@ -155,11 +156,11 @@ map_type! {
         pub seen_s: u16,
         /// Generation of the member, modulo 2^8.
         pub generation: u8,
-        /// Requests: when the reply entry was last refreshed ([`kept`]).
-        pub kept: u8,
+        /// Requests: when the reply entry was last refreshed ([`refresh_time`]).
+        pub refreshed: u8,
         /// Requests: hash of the path that the client's packets took then. Replies: the backend's
         /// port (packet order).
-        pub way_or_port: u16,
+        pub path_or_port: u16,
     }
 }
 
@@ -215,8 +216,8 @@ impl NatRecord {
             member_and_state: flow.member | ((flow.state | udp) << MEMBER_BITS) as u16,
             seen_s: flow.seen_s as u16,
             generation: flow.generation as u8,
-            kept: flow.link[0] as u8,
-            way_or_port: if is_reply {
+            refreshed: flow.link[0] as u8,
+            path_or_port: if is_reply {
                 key.source_be
             } else {
                 flow.link[1] as u16
@@ -285,7 +286,7 @@ impl NatRecord {
     #[must_use]
     pub const fn is_answered_by(&self, member: &Member, key: &NatKey) -> bool {
         let udp = ((key.protocol == proto::UDP as u16) as u16) << UDP_SHIFT;
-        let port = self.way_or_port ^ key.source_be;
+        let port = self.path_or_port ^ key.source_be;
         let protocol = (self.member_and_state ^ udp) & 1 << UDP_SHIFT;
         (member.address[0] ^ key.address[0])
             | (member.address[1] ^ key.address[1])
@@ -312,7 +313,7 @@ impl NatRecord {
             generation: self.generation as u32,
             seen_s: self.seen_s as u32,
             state: self.state() & !state::UDP,
-            link: [self.kept as u32, self.way_or_port as u32, 0],
+            link: [self.refreshed as u32, self.path_or_port as u32, 0],
             ifindex: 0,
             nat_port_be: self.nat_port_be,
             nat_source: self.nat_source(),
@@ -406,7 +407,7 @@ impl Pattern {
 /// Time at which a reply entry was refreshed: units of four seconds, modulo 2^8.
 #[inline(always)]
 #[must_use]
-pub const fn kept(now_s: u32) -> u8 {
+pub const fn refresh_time(now_s: u32) -> u8 {
     (now_s >> 2) as u8
 }
 
@@ -429,13 +430,13 @@ pub const fn way(hash: u64, step: usize) -> usize {
 /// While the first bucket of a key has more free cells than this, a new entry goes there; otherwise
 /// it goes to the bucket with more free cells. With two thirds of all cells in use, one entry in
 /// seven is in its second bucket, and fewer than one in a million find no cell.
-pub const ROOM: u32 = 3;
+pub const FREE_CELLS_LOW: u32 = 3;
 
 /// Buckets that can be locked at a time: at most one per CPU.
 pub const MAX_LOCKS: u32 = 1024;
 
 /// Seconds before a freed cell is reused; the current second may be about to end.
-pub const REUSE_S: u16 = 2;
+pub const REUSE_DELAY_S: u16 = 2;
 
 /// Idle seconds after which a session may be evicted from a full bucket.
 pub const REPLACE_IDLE_S: u16 = 60;
@@ -446,20 +447,11 @@ pub const fn buckets_for(sessions: u32) -> u32 {
     (sessions as u64 * 3).div_ceil(2 * WAYS as u64) as u32
 }
 
-/// Seconds by which the time stamp of another CPU or the controller may be ahead.
-const AHEAD_S: u16 = 256;
-
-/// Seconds since an entry was last used. Time stamps wrap every 18 hours; one that is slightly
-/// ahead comes from another CPU and counts as now.
+/// Seconds since an entry was last used, see [`track::idle_s`].
 #[inline(always)]
 #[must_use]
-pub const fn silent_s(seen_s: u16, now_s: u32) -> u16 {
-    let silent_s = (now_s as u16).wrapping_sub(seen_s);
-    if silent_s > u16::MAX - AHEAD_S {
-        0
-    } else {
-        silent_s
-    }
+pub const fn idle_s(seen_s: u16, now_s: u32) -> u16 {
+    track::idle_s(seen_s, now_s as u16)
 }
 
 /// Bits of [`NatFlow::state`]. The entry of each direction has the bits of its own packets.

@@ -57,4 +57,4 @@ pub const MAX_SAMPLES: u32 = 4096;
 
 /// Flows that a CPU may add per second. An insert takes 0.5 to 1 µs: at most a thousandth of its
 /// time.
-pub const MAX_BEGUN_PER_S: u64 = 1024;
+pub const MAX_ADDED_PER_S: u64 = 1024;

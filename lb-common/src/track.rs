@@ -132,7 +132,7 @@ pub const fn idle_s(seen_s: u16, now_s: u16) -> u16 {
 /// Eviction rank of a cell: the highest is replaced first, 0 is never replaced.
 #[inline(always)]
 #[must_use]
-pub const fn yields(word: u64, now_s: u16) -> u32 {
+pub const fn eviction_rank(word: u64, now_s: u16) -> u32 {
     if word == FREE {
         return u32::MAX;
     }

@@ -1,4 +1,4 @@
-//! Which addresses can be those of one host.
+//! Addresses: conversion, and which can belong to a single host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ fn addresses_convert_to_map_addresses_and_back() {
 }
 
 #[test]
-fn of_ipv4_the_first_byte_tells() {
+fn rejects_ipv4_addresses_that_are_no_host() {
     for first in 0..=255 {
         for rest in [[0, 0, 0], [0, 0, 1], [255, 255, 255]] {
             let [b, c, d] = rest;
@@ -32,7 +32,7 @@ fn of_ipv4_the_first_byte_tells() {
 }
 
 #[test]
-fn of_ipv6_neither_groups_nor_what_does_not_leave_the_host() {
+fn rejects_ipv6_addresses_that_are_no_host() {
     for (text, host) in [
         ("::", false),
         ("::1", false),

@@ -1,9 +1,11 @@
-//! Incremental checksums against sums over all bytes.
+//! Checksums: incremental updates equal the sum over all bytes.
 
-use lb_common::checksum::{after_hop, finish, fold, is_right, replace_u16, replace_u32, update};
+use lb_common::checksum::{
+    decrement_ttl, finish, fold, is_valid_sum, replace_u16, replace_u32, update,
+};
 use proptest::prelude::*;
 
-/// RFC 1071, the slow and obvious way: 16-bit words in memory order.
+/// RFC 1071, straightforward: 16-bit words in memory order.
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = 0;
     for pair in bytes.chunks(2) {
@@ -13,25 +15,25 @@ fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// The example of RFC 1071, section 3.
+/// RFC 1071 §3.
 #[test]
-fn the_example_of_the_rfc() {
+fn matches_the_example_of_rfc_1071() {
     let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
     assert_eq!(checksum(&bytes).to_ne_bytes(), [0x22, 0x0d]);
 }
 
-/// The example of RFC 1624, section 4: equation 3 gives 0x0000 where older ones gave 0xffff.
+/// RFC 1624 §4: equation 3 gives 0x0000 where older ones gave 0xffff.
 #[test]
-fn the_example_of_the_incremental_rfc() {
+fn matches_the_example_of_rfc_1624() {
     let old = u16::from_ne_bytes([0x55, 0x55]);
     let new = u16::from_ne_bytes([0x32, 0x85]);
     let checksum = u16::from_ne_bytes([0xdd, 0x2f]);
     assert_eq!(update(checksum, replace_u16(old, new)), 0);
 }
 
-/// Every checksum, with every hop count it can stand beside.
+/// Every checksum, with every TTL.
 #[test]
-fn a_hop_less_is_an_update() {
+fn decrementing_the_ttl_updates_the_checksum() {
     for checksum in 0..=u16::MAX {
         for hops in [1, 2, 64, 128, 255] {
             for protocol in [6, 17] {
@@ -39,7 +41,7 @@ fn a_hop_less_is_an_update() {
                 let new = u16::from_ne_bytes([hops - 1, protocol]);
                 let expected = update(checksum, replace_u16(old, new));
                 let word = u32::from(old) | u32::from(checksum) << 16;
-                let word = after_hop(word);
+                let word = decrement_ttl(word);
                 assert_eq!(word as u16, new, "{checksum:#x} {hops}");
                 assert_eq!((word >> 16) as u16, expected, "{checksum:#x} {hops}");
             }
@@ -48,7 +50,7 @@ fn a_hop_less_is_an_update() {
 }
 
 #[test]
-fn the_largest_sums_are_folded_whole() {
+fn folds_the_largest_sums() {
     for sum in [
         (1 << 47) - 1,
         (1 << 47) - 0x8001,
@@ -60,7 +62,7 @@ fn the_largest_sums_are_folded_whole() {
     }
 }
 
-/// 0x0000 and 0xffff are the same number in this arithmetic.
+/// 0x0000 and 0xffff are equal in ones' complement.
 fn same(a: u16, b: u16) -> bool {
     a == b || (a.is_multiple_of(0xffff) && b.is_multiple_of(0xffff))
 }
@@ -73,17 +75,17 @@ proptest! {
     }
 
     #[test]
-    fn a_header_is_right_when_its_sum_is_zero(words: [u32; 4], off in 0u16..3) {
+    fn accepts_a_header_whose_sum_is_zero(words: [u32; 4], off in 0u16..3) {
         let sum = words.iter().map(|&word| u64::from(word)).sum::<u64>();
         let checksum = finish(sum).wrapping_add(off);
         // All zero but the checksum is no header.
         prop_assume!(sum != 0);
         let right = same(checksum, finish(sum));
-        prop_assert_eq!(is_right(sum + u64::from(checksum)), right);
+        prop_assert_eq!(is_valid_sum(sum + u64::from(checksum)), right);
     }
 
     #[test]
-    fn an_update_is_the_sum_of_the_new_bytes(
+    fn update_equals_the_sum_of_the_new_bytes(
         mut bytes in prop::collection::vec(any::<u8>(), 40..80),
         word in 0usize..10,
         half in 0usize..20,
@@ -104,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn there_and_back_is_nothing(checksum: u16, old: u32, new: u32) {
+    fn undoing_an_update_restores_the_checksum(checksum: u16, old: u32, new: u32) {
         let there = update(checksum, replace_u32(old, new));
         prop_assert!(same(update(there, replace_u32(new, old)), checksum));
     }

@@ -1,10 +1,10 @@
-//! Congestion marks of decapsulated packets.
+//! ECN of decapsulated packets.
 
 use lb_common::decap::decapsulated_ecn;
 
-/// RFC 6040, figure 4: rows are the inner mark, columns the outer one.
+/// RFC 6040, figure 4: rows are the inner codepoint, columns the outer one.
 #[test]
-fn marks_are_those_of_rfc_6040() {
+fn ecn_follows_rfc_6040() {
     const DROP: Option<u8> = None;
     let (not_ect, ect_1, ect_0, ce) = (0, 1, 2, 3);
     for (inner, expected) in [

@@ -1,10 +1,10 @@
-//! The flow hash: every input bit moves every output bit, for every key that can be derived.
+//! The flow hash: every input bit affects every output bit, for every key that can be derived.
 
 use lb_common::hash::{
     HashKey, flow_hash_v4, flow_hash_v6, hash_word, hash_words, is_sampled, ports_word, slot_of,
 };
 
-/// SplitMix64: reproducible randomness without a dependency.
+/// SplitMix64: reproducible random numbers without a dependency.
 struct Random(u64);
 
 impl Random {
@@ -33,7 +33,7 @@ impl Random {
     }
 }
 
-/// Asserts that flipping any one bit of the inputs flips any one bit of the hash half of the time,
+/// Asserts that flipping any one bit of the inputs flips each bit of the hash half of the time,
 /// over many keys and inputs.
 fn assert_avalanche<const N: usize>(bits: [u32; N], hash: impl Fn(&HashKey, [u64; N]) -> u64) {
     const SAMPLES: u32 = 8192;
@@ -64,13 +64,13 @@ fn assert_avalanche<const N: usize>(bits: [u32; N], hash: impl Fn(&HashKey, [u64
 }
 
 #[test]
-fn every_bit_of_an_ipv4_flow_moves_every_bit_of_the_hash() {
+fn every_bit_of_an_ipv4_flow_affects_every_bit_of_the_hash() {
     assert_avalanche([64], |key, [word]| hash_word(key, word));
 }
 
-/// With one key, too: no bit of the input moves a bit of the hash always, or never.
+/// Also for a single key: no input bit always or never flips an output bit.
 #[test]
-fn no_key_lets_a_bit_pass_unmixed() {
+fn no_key_leaves_a_bit_unmixed() {
     const SAMPLES: u32 = 2000;
     let mut random = Random(4);
     for _ in 0..20 {
@@ -97,13 +97,13 @@ fn no_key_lets_a_bit_pass_unmixed() {
 }
 
 #[test]
-fn every_bit_of_an_ipv6_flow_moves_every_bit_of_the_hash() {
+fn every_bit_of_an_ipv6_flow_affects_every_bit_of_the_hash() {
     assert_avalanche([64, 64, 32], |key, [high, low, ports]| {
         hash_words(key, high, low, ports & 0xffff_ffff)
     });
 }
 
-/// χ² of counts against an even spread, in standard deviations from what chance gives.
+/// χ² of counts against an even distribution, in standard deviations from its mean.
 fn unevenness(counts: &[u32]) -> f64 {
     let total: u32 = counts.iter().sum();
     let expected = f64::from(total) / counts.len() as f64;
@@ -115,9 +115,9 @@ fn unevenness(counts: &[u32]) -> f64 {
     (chi2 - freedom) / (2.0 * freedom).sqrt()
 }
 
-/// Flows as they come: one client with consecutive ports, many clients with one port.
+/// Typical flows: one client with consecutive ports, many clients with one port.
 #[test]
-fn flows_in_sequence_spread_evenly_over_a_ring() {
+fn sequential_flows_spread_evenly_over_a_ring() {
     let mut random = Random(2);
     for _ in 0..20 {
         let key = random.key();
@@ -145,7 +145,7 @@ fn flows_in_sequence_spread_evenly_over_a_ring() {
 }
 
 #[test]
-fn a_slot_is_always_in_the_ring() {
+fn slot_is_below_the_ring_size() {
     for size in [251, 4093, 65_537] {
         assert_eq!(slot_of(0, size), 0);
         assert_eq!(slot_of(u64::MAX, size), size - 1);
@@ -153,7 +153,7 @@ fn a_slot_is_always_in_the_ring() {
 }
 
 #[test]
-fn sampling_takes_the_share_it_says_from_every_slot() {
+fn samples_the_same_fraction_of_every_slot() {
     let mut random = Random(3);
     let sampled = (0..1_000_000)
         .filter(|_| is_sampled(random.next(), 1023))

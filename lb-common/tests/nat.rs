@@ -1,16 +1,16 @@
-//! The table of NAT sessions: where entries go, and how full it can be.
+//! The tables of NAT sessions: placement of entries, and load.
 
 use lb_common::{
     address_v4, address_v6,
     member::Member,
     nat::{
-        NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLY, ROOM, WAYS, bucket_of, buckets_for,
-        silent_s, state,
+        FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLY, WAYS, bucket_of,
+        buckets_for, idle_s, state,
     },
     proto,
 };
 
-/// A client's packet of a session, and the backend's: 16 backends, one NAT address.
+/// Keys of a session's client packet and reply: 16 backends, one NAT address.
 fn session(number: u32) -> [NatKey; 2] {
     let key = |address, source_be, dest_be, scope| NatKey {
         address: address_v4(address),
@@ -29,9 +29,9 @@ fn session(number: u32) -> [NatKey; 2] {
     ]
 }
 
-/// As many sessions as the table is made for all find a place, in the order of the data path.
+/// Inserts like the data path.
 #[test]
-fn the_sessions_that_a_table_is_made_for_fit() {
+fn table_holds_the_sessions_it_is_sized_for() {
     const SESSIONS: u32 = 200_000;
     let buckets = buckets_for(SESSIONS);
     let mut tables = [(); 2].map(|()| vec![0; buckets as usize]);
@@ -42,7 +42,7 @@ fn the_sessions_that_a_table_is_made_for_fit() {
         let places = [(hash >> 32) as u32, hash as u32];
         let [a, b] = places.map(|half| bucket_of(half, buckets) as usize);
         let room = |at: usize| WAYS as u32 - taken[at];
-        let in_first = room(a) > ROOM || room(a) >= room(b);
+        let in_first = room(a) > FREE_CELLS_LOW || room(a) >= room(b);
         let at = if in_first { a } else { b };
         assert!(room(at) > 0, "{key:?} finds no place");
         second += u32::from(!in_first);
@@ -56,7 +56,7 @@ fn the_sessions_that_a_table_is_made_for_fit() {
 }
 
 #[test]
-fn the_last_word_is_what_the_memory_has() {
+fn last_word_matches_the_memory_layout() {
     let [key, reply] = session(77);
     let bytes = key.last_word().to_ne_bytes();
     assert_eq!(bytes[..2], key.source_be.to_ne_bytes());
@@ -67,15 +67,15 @@ fn the_last_word_is_what_the_memory_has() {
 }
 
 #[test]
-fn a_time_that_is_ahead_is_now() {
-    assert_eq!(silent_s(10, 15), 5);
-    assert_eq!(silent_s(16, 15), 0);
-    assert_eq!(silent_s(u16::MAX - 1, 0x1_0003), 5, "the clock wraps");
+fn time_stamps_ahead_count_as_now() {
+    assert_eq!(idle_s(10, 15), 5);
+    assert_eq!(idle_s(16, 15), 0);
+    assert_eq!(idle_s(u16::MAX - 1, 0x1_0003), 5, "the clock wraps");
 }
 
-/// Everything at its largest, so that fields that share a word would show.
+/// All fields have their maximum, so that an overlap of packed fields shows.
 #[test]
-fn a_record_is_found_by_its_two_keys_and_by_no_other() {
+fn record_matches_its_two_keys_only() {
     let [client, backend, vip, node] = [1, 2, 3, 4].map(|number| address_v6([0xf0 | number; 16]));
     for protocol in [proto::TCP, proto::UDP] {
         let key = |address, source_be, dest_be, scope| NatKey {

@@ -1,4 +1,4 @@
-//! The coding of ring images.
+//! The encoding of ring images.
 
 use lb_common::ring::{
     ENTRIES_PER_WORD, IMAGE_WORDS, LOOK_UP, MAX_MEMBERS, MAX_RING_SIZE, NO_MEMBER, SECTION_WORDS,
@@ -12,7 +12,7 @@ const _: () = assert!(IMAGE_WORDS == 2 * SECTION_WORDS);
 const _: () = assert!(MAX_MEMBERS <= NO_MEMBER as u32);
 
 #[test]
-fn states_are_coded_as_documented() {
+fn encodes_states_as_documented() {
     assert_eq!(Slot::clean(7).encode(), (7, 0));
     assert_eq!(
         Slot {
@@ -35,7 +35,7 @@ fn states_are_coded_as_documented() {
 
 proptest! {
     #[test]
-    fn a_slot_survives_its_coding(
+    fn slot_encoding_round_trips(
         current in 0u16..0x8000,
         previous in prop::option::of(0u16..0x8000),
     ) {
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn an_entry_leaves_its_neighbours_alone(word: u64, slot in 0u32..65_537, value: u16) {
+    fn setting_an_entry_keeps_its_neighbours(word: u64, slot in 0u32..65_537, value: u16) {
         let written = with_entry(word, slot, value);
         prop_assert_eq!(entry(written, slot), value);
         for other in (0..4).filter(|other| *other != slot % 4) {

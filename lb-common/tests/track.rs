@@ -1,16 +1,16 @@
-//! The coding of tracking cells, and which of them gives way.
+//! The encoding of tracking cells, and their eviction.
 
 use std::collections::HashSet;
 
 use lb_common::{
     hash::{HashKey, flow_hash_v4, ports_word, slot_of},
-    track::{Cell, FREE, Place, REPLACE_IDLE_S, yields},
+    track::{Cell, FREE, Place, REPLACE_IDLE_S, eviction_rank},
 };
 use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn a_cell_survives_its_coding(
+    fn cell_encoding_round_trips(
         tag: u32,
         member in 0u16..0x4000,
         confirmed: bool,
@@ -25,31 +25,30 @@ proptest! {
         }
     }
 
-    /// Free before unconfirmed before idle; one that talks never gives way. Whatever the time, also
-    /// around the end of its 16 bits.
+    /// Active cells are never evicted. Holds at any time, also when the 16 bits wrap.
     #[test]
-    fn the_right_cell_gives_way(tag: u32, member in 0u16..4096, now_s: u16, idle_s in 0u16..43_200) {
+    fn evicts_free_then_unconfirmed_then_idle_cells(tag: u32, member in 0u16..4096, now_s: u16, idle_s in 0u16..43_200) {
         let cell = |confirmed, idle_s| {
             let seen_s = now_s.wrapping_sub(idle_s);
             Cell { tag, member, confirmed, closed: false, seen_s }.pack()
         };
-        let unconfirmed = yields(cell(false, idle_s), now_s);
-        let confirmed = yields(cell(true, idle_s), now_s);
+        let unconfirmed = eviction_rank(cell(false, idle_s), now_s);
+        let confirmed = eviction_rank(cell(true, idle_s), now_s);
         prop_assume!(cell(false, idle_s) != 1);
-        prop_assert!(yields(FREE, now_s) > unconfirmed && unconfirmed > confirmed);
+        prop_assert!(eviction_rank(FREE, now_s) > unconfirmed && unconfirmed > confirmed);
         prop_assert_eq!(confirmed == 0, idle_s < REPLACE_IDLE_S);
         // Stamped by a CPU that has seen the next second already: not idle for 18 hours, but fresh.
         let seen_s = now_s.wrapping_add(1);
         let ahead = Cell { tag, member, confirmed: true, closed: false, seen_s }.pack();
-        prop_assert_eq!(yields(ahead, now_s), 0);
+        prop_assert_eq!(eviction_rank(ahead, now_s), 0);
         if idle_s > 0 {
-            prop_assert!(unconfirmed > yields(cell(false, idle_s - 1), now_s));
+            prop_assert!(unconfirmed > eviction_rank(cell(false, idle_s - 1), now_s));
         }
     }
 }
 
 #[test]
-fn the_cell_that_would_look_free_is_written_as_another() {
+fn never_packs_a_cell_as_free() {
     let cell = Cell {
         tag: 0,
         member: 0,
@@ -60,9 +59,9 @@ fn the_cell_that_would_look_free_is_written_as_another() {
     assert_eq!(Cell::unpack(cell.pack()), Cell { seen_s: 1, ..cell });
 }
 
-/// Flows of one slot have the upper bits of their hash in common, and must spread all the same.
+/// Flows of one slot share the upper bits of their hash, and must spread nevertheless.
 #[test]
-fn flows_of_one_slot_spread_over_buckets_and_tags() {
+fn spreads_flows_of_one_slot_over_buckets_and_tags() {
     let key = HashKey {
         k0: 0x2ca7_b9e2_8b6e_857d,
         k1: 0x17ce_d7db_4ae5_f88f,

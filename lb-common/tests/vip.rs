@@ -1,4 +1,4 @@
-//! What the entries of the VIP table mean.
+//! The meaning of entries of the VIP table.
 
 use lb_common::{
     proto,
@@ -6,7 +6,7 @@ use lb_common::{
 };
 
 #[test]
-fn an_address_serves_the_protocols_of_its_bits() {
+fn address_serves_the_protocols_of_its_mask() {
     let (tcp, udp) = (protocol_bit(proto::TCP), protocol_bit(proto::UDP));
     for (bits, serves_tcp, serves_udp) in [
         (0, false, false),
@@ -22,7 +22,7 @@ fn an_address_serves_the_protocols_of_its_bits() {
 }
 
 #[test]
-fn no_other_protocol_is_served_and_a_nat_source_takes_both() {
+fn serves_only_tcp_and_udp() {
     for protocol in 0..=255 {
         let can_be = protocol == proto::TCP || protocol == proto::UDP;
         assert_eq!(may_serve(pack(ADDRESS, u16::MAX), protocol), can_be);

@@ -286,23 +286,29 @@ fn move_link<const OUTER: usize>(packet: Packet, l3: usize, ether_type: u16) -> 
     let from = packet.view::<{ ethernet::ADDRESSES_LEN }>(0)?;
     let addresses = (from.get::<u64>(0), from.get::<u32>(8));
     let tags = match l3 {
-        18 => u64::from(packet.view::<18>(0)?.get::<u32>(ethernet::ETHER_TYPE)),
-        22 => packet.view::<22>(0)?.get::<u64>(ethernet::ETHER_TYPE),
+        ethernet::TAGGED_LEN => u64::from(
+            packet
+                .view::<{ ethernet::TAGGED_LEN }>(0)?
+                .get::<u32>(ethernet::ETHER_TYPE),
+        ),
+        ethernet::DOUBLE_TAGGED_LEN => packet
+            .view::<{ ethernet::DOUBLE_TAGGED_LEN }>(0)?
+            .get::<u64>(ethernet::ETHER_TYPE),
         _ => 0,
     };
     match l3 {
-        14 => packet
-            .view::<14>(OUTER)?
+        ethernet::LEN => packet
+            .view::<{ ethernet::LEN }>(OUTER)?
             .set(ethernet::ETHER_TYPE, ether_type),
-        18 => {
-            let to = packet.view::<18>(OUTER)?;
+        ethernet::TAGGED_LEN => {
+            let to = packet.view::<{ ethernet::TAGGED_LEN }>(OUTER)?;
             to.set(ethernet::ETHER_TYPE, tags as u32);
-            to.set(16, ether_type);
+            to.set(ethernet::TAGGED_LEN - 2, ether_type);
         }
-        22 => {
-            let to = packet.view::<22>(OUTER)?;
+        ethernet::DOUBLE_TAGGED_LEN => {
+            let to = packet.view::<{ ethernet::DOUBLE_TAGGED_LEN }>(OUTER)?;
             to.set(ethernet::ETHER_TYPE, tags);
-            to.set(20, ether_type);
+            to.set(ethernet::DOUBLE_TAGGED_LEN - 2, ether_type);
         }
         _ => return None,
     }

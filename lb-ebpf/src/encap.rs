@@ -8,12 +8,12 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{checksum, family, reason::Reason};
 
 use crate::{
-    ethernet::{self, Addresses},
+    ethernet::{Addresses, tags, write_into},
     headers::Headers,
     ip::{decrement_ttl_at, inner_protocol},
     packet::{Packet, View, adjust_head},
     route::Route,
-    wire::{ether, ipv4, ipv6},
+    wire::{ether, ethernet, ipv4, ipv6},
 };
 
 const V4: usize = ipv4::LEN;
@@ -47,22 +47,30 @@ pub(crate) fn encapsulate(
         headers,
         route,
         flow_hash,
-        tags: ethernet::tags(ctx, headers.l3()),
+        tags: tags(ctx, headers.l3()),
     };
     if route.family == family::V4 {
         make_room(ctx, V4)?;
-        match headers.l3 {
-            14 => outer.write_v4(frame::<54>(ctx)?),
-            18 => outer.write_v4(frame::<58>(ctx)?),
-            22 => outer.write_v4(frame::<62>(ctx)?),
+        match headers.l3 as usize {
+            ethernet::LEN => outer.write_v4(frame::<{ ethernet::LEN + V4 + ipv4::LEN }>(ctx)?),
+            ethernet::TAGGED_LEN => {
+                outer.write_v4(frame::<{ ethernet::TAGGED_LEN + V4 + ipv4::LEN }>(ctx)?)
+            }
+            ethernet::DOUBLE_TAGGED_LEN => outer.write_v4(frame::<
+                { ethernet::DOUBLE_TAGGED_LEN + V4 + ipv4::LEN },
+            >(ctx)?),
             _ => return Err(Reason::Internal),
         }
     } else {
         make_room(ctx, V6)?;
-        match headers.l3 {
-            14 => outer.write_v6(frame::<74>(ctx)?),
-            18 => outer.write_v6(frame::<78>(ctx)?),
-            22 => outer.write_v6(frame::<82>(ctx)?),
+        match headers.l3 as usize {
+            ethernet::LEN => outer.write_v6(frame::<{ ethernet::LEN + V6 + ipv4::LEN }>(ctx)?),
+            ethernet::TAGGED_LEN => {
+                outer.write_v6(frame::<{ ethernet::TAGGED_LEN + V6 + ipv4::LEN }>(ctx)?)
+            }
+            ethernet::DOUBLE_TAGGED_LEN => outer.write_v6(frame::<
+                { ethernet::DOUBLE_TAGGED_LEN + V6 + ipv4::LEN },
+            >(ctx)?),
             _ => return Err(Reason::Internal),
         }
     }
@@ -95,7 +103,7 @@ impl Outer<'_> {
     #[inline(always)]
     fn write_link<const LEN: usize>(&self, frame: View<LEN>, l3: usize, ether_type: u16) {
         let addresses = Addresses::new(self.route.next_hop, self.route.egress);
-        ethernet::write_into(frame, l3, addresses, self.tags, ether_type);
+        write_into(frame, l3, addresses, self.tags, ether_type);
     }
 
     /// Type of service or traffic class of the IP header at `at`.

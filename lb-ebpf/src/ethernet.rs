@@ -32,11 +32,13 @@ pub(crate) fn tags(ctx: *mut xdp_md, l3: usize) -> u64 {
     }
     let packet = Packet::of(ctx);
     match l3 {
-        18 => packet.view::<18>(0).map_or(0, |frame| {
-            u64::from(frame.get::<u32>(ethernet::ADDRESSES_LEN))
-        }),
-        22 => packet
-            .view::<22>(0)
+        ethernet::TAGGED_LEN => packet
+            .view::<{ ethernet::TAGGED_LEN }>(0)
+            .map_or(0, |frame| {
+                u64::from(frame.get::<u32>(ethernet::ADDRESSES_LEN))
+            }),
+        ethernet::DOUBLE_TAGGED_LEN => packet
+            .view::<{ ethernet::DOUBLE_TAGGED_LEN }>(0)
             .map_or(0, |frame| frame.get::<u64>(ethernet::ADDRESSES_LEN)),
         _ => 0,
     }
@@ -53,17 +55,27 @@ pub(crate) fn write(
 ) -> Result<(), Reason> {
     let packet = Packet::of(ctx);
     match l3 {
-        14 => {
-            let frame = packet.view::<14>(0).ok_or(Reason::NoRoom)?;
-            write_into(frame, 14, addresses, tags, ether_type);
+        ethernet::LEN => {
+            let frame = packet.view::<{ ethernet::LEN }>(0).ok_or(Reason::NoRoom)?;
+            write_into(frame, ethernet::LEN, addresses, tags, ether_type);
         }
-        18 => {
-            let frame = packet.view::<18>(0).ok_or(Reason::NoRoom)?;
-            write_into(frame, 18, addresses, tags, ether_type);
+        ethernet::TAGGED_LEN => {
+            let frame = packet
+                .view::<{ ethernet::TAGGED_LEN }>(0)
+                .ok_or(Reason::NoRoom)?;
+            write_into(frame, ethernet::TAGGED_LEN, addresses, tags, ether_type);
         }
-        22 => {
-            let frame = packet.view::<22>(0).ok_or(Reason::NoRoom)?;
-            write_into(frame, 22, addresses, tags, ether_type);
+        ethernet::DOUBLE_TAGGED_LEN => {
+            let frame = packet
+                .view::<{ ethernet::DOUBLE_TAGGED_LEN }>(0)
+                .ok_or(Reason::NoRoom)?;
+            write_into(
+                frame,
+                ethernet::DOUBLE_TAGGED_LEN,
+                addresses,
+                tags,
+                ether_type,
+            );
         }
         _ => return Err(Reason::Internal),
     }
@@ -81,8 +93,8 @@ pub(crate) fn write_into<const LEN: usize>(
 ) {
     addresses.write_into(frame);
     match l3 {
-        18 => frame.set(ethernet::ADDRESSES_LEN, tags as u32),
-        22 => frame.set(ethernet::ADDRESSES_LEN, tags),
+        ethernet::TAGGED_LEN => frame.set(ethernet::ADDRESSES_LEN, tags as u32),
+        ethernet::DOUBLE_TAGGED_LEN => frame.set(ethernet::ADDRESSES_LEN, tags),
         _ => {}
     }
     frame.set(l3 - 2, ether_type);

@@ -21,7 +21,7 @@ pub(crate) fn decrement_ttl_at<const LEN: usize>(view: View<LEN>, l3: usize, fam
     if family == family::V4 {
         view.set(
             l3 + ipv4::TTL,
-            checksum::after_hop(view.get(l3 + ipv4::TTL)),
+            checksum::decrement_ttl(view.get(l3 + ipv4::TTL)),
         );
     } else {
         view.set(

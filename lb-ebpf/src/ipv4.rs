@@ -50,7 +50,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     // multicast check with the bounds check, which the verifiers of Linux 5.10 and 6.1 don't
     // accept.
     if is_multicast
-        || !checksum::is_right(ip.sum_v4())
+        || !checksum::is_valid_sum(ip.sum_v4())
         || !headers.has_valid_source()
         || headers.length < (LEN + udp::LEN) as u32
         || !packet.holds(headers.length + headers.l3)

@@ -52,12 +52,14 @@ pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -
     // Constants here, too: with a variable offset the compiler removes bounds checks that the
     // verifier needs.
     let packet = Packet::of(ctx);
-    let is_multicast = packet.view::<18>(0).is_some_and(is_multicast_frame);
-    let verdict = match (l3, is_v6) {
-        (18, 0) => ipv4::receive(ctx, packet, 18, is_multicast),
-        (18, _) => ipv6::receive(ctx, packet, 18, is_multicast),
-        (_, 0) => ipv4::receive(ctx, packet, 22, is_multicast),
-        _ => ipv6::receive(ctx, packet, 22, is_multicast),
+    let is_multicast = packet
+        .view::<{ ethernet::TAGGED_LEN }>(0)
+        .is_some_and(is_multicast_frame);
+    let verdict = match (l3 as usize, is_v6) {
+        (ethernet::TAGGED_LEN, 0) => ipv4::receive(ctx, packet, ethernet::TAGGED_LEN, is_multicast),
+        (ethernet::TAGGED_LEN, _) => ipv6::receive(ctx, packet, ethernet::TAGGED_LEN, is_multicast),
+        (_, 0) => ipv4::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, is_multicast),
+        _ => ipv6::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, is_multicast),
     };
     verdict.0
 }

@@ -2,7 +2,7 @@
 
 use lb_common::{
     hash,
-    sample::{FlowSample, MAX_BEGUN_PER_S},
+    sample::{FlowSample, MAX_ADDED_PER_S},
     vip::Vip,
 };
 
@@ -34,7 +34,7 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) ->
     let (vip, member) = (vip as u16, member as u16);
     let key = headers.flow_key();
     let second = clock::now_s();
-    if headers.opens() && budget::is_spent(&SAMPLE_BUDGET, second, MAX_BEGUN_PER_S) {
+    if headers.opens() && budget::is_spent(&SAMPLE_BUDGET, second, MAX_ADDED_PER_S) {
         return 0;
     }
     let now_s = second as u32;
@@ -52,7 +52,7 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) ->
         sample.member = member;
         return 0;
     }
-    if !budget::take(&SAMPLE_BUDGET, second, MAX_BEGUN_PER_S) {
+    if !budget::take(&SAMPLE_BUDGET, second, MAX_ADDED_PER_S) {
         return 0;
     }
     let sample = FlowSample {

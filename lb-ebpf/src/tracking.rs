@@ -7,7 +7,7 @@ use lb_common::{
     proto,
     ring::{MemberIndex, NO_MEMBER},
     trace::decision,
-    track::{Bucket, Cell, FREE, Place, WAYS, yields},
+    track::{Bucket, Cell, FREE, Place, WAYS, eviction_rank},
 };
 
 use crate::{
@@ -234,9 +234,9 @@ fn insert(vip: u16, bucket: *mut Bucket, place: Place, cell: Cell) {
     let (mut best, mut best_way) = (0, 0);
     for step in 0..WAYS {
         let way = place.way(step);
-        let yields = yields(load(bucket, way), cell.seen_s);
-        if yields > best {
-            (best, best_way) = (yields, way);
+        let eviction_rank = eviction_rank(load(bucket, way), cell.seen_s);
+        if eviction_rank > best {
+            (best, best_way) = (eviction_rank, way);
         }
     }
     if best == 0 {

@@ -26,6 +26,10 @@ pub(crate) mod ethernet {
     use network_types::eth::EthHdr;
 
     pub(crate) const LEN: usize = EthHdr::LEN;
+    /// Bytes of a header with one VLAN tag.
+    pub(crate) const TAGGED_LEN: usize = LEN + super::ether::TAG_LEN;
+    /// Bytes of a header with two VLAN tags.
+    pub(crate) const DOUBLE_TAGGED_LEN: usize = TAGGED_LEN + super::ether::TAG_LEN;
     /// Bytes of both MAC addresses.
     pub(crate) const ADDRESSES_LEN: usize = ETHER_TYPE;
     pub(crate) const ETHER_TYPE: usize = offset_of!(EthHdr, ether_type);

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     member::control,
-    nat::{NatFlow, NatKey, NatRecord, REPLACE_IDLE_S, REPLY, kept, silent_s, state},
+    nat::{NatFlow, NatKey, NatRecord, REPLACE_IDLE_S, REPLY, idle_s, refresh_time, state},
     reason::Reason,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     scratch::Session,
 };
 
-/// Units of [`kept`] (28 seconds) after which the client's packets refresh the reply entry; below
+/// Units of [`refresh_time`] (28 seconds) after which the client's packets refresh the reply entry; below
 /// the idle time after which the cell may be evicted. The time of the last refresh, and the path
 /// that the packets took then ([`ingress_hash`]), are in `link` of the client's entry, which does
 /// not need it otherwise.
@@ -71,7 +71,7 @@ pub(super) fn find_established(
     // SAFETY: the cell was just found, and is not reused while a packet is in flight.
     let session = unsafe { &mut *table::find_request(key)? };
     let now_s = clock::now_s() as u32;
-    if is_refresh_due(ctx, session.kept, session.way_or_port, now_s)
+    if is_refresh_due(ctx, session.refreshed, session.path_or_port, now_s)
         || headers.opens()
         || closing(headers) & !session.state() != 0
         || !is_current(tables, session.member(), session.generation)
@@ -168,7 +168,7 @@ pub(super) fn match_request(
     session.refresh_due =
         is_refresh_due(ctx, flow.link[0] as u8, flow.link[1] as u16, now_s) || before != flow.state;
     if session.refresh_due {
-        flow.link[0] = u32::from(kept(now_s));
+        flow.link[0] = u32::from(refresh_time(now_s));
         flow.link[1] = u32::from(ingress_hash(ctx));
     }
     write_back(session, cell);
@@ -189,8 +189,8 @@ fn write_back(session: &Session, cell: Option<*mut NatRecord>) {
         let cell = unsafe { &mut *cell };
         cell.member_and_state = cell.with_state(flow.state);
         cell.seen_s = flow.seen_s as u16;
-        cell.kept = flow.link[0] as u8;
-        cell.way_or_port = flow.link[1] as u16;
+        cell.refreshed = flow.link[0] as u8;
+        cell.path_or_port = flow.link[1] as u16;
     } else if let Some(entry) = NAT_NEW.get_ptr_mut(&session.request_key) {
         // SAFETY: the entry was just found; nothing was written to its table since.
         let entry = unsafe { &mut *entry };
@@ -219,8 +219,8 @@ fn closing(headers: &Headers) -> u32 {
 /// Whether a client's packet must refresh the reply entry: the last refresh was some time ago, or
 /// the packets arrive on another path now.
 #[inline(always)]
-fn is_refresh_due(ctx: *mut xdp_md, kept_last: u8, way: u16, now_s: u32) -> bool {
-    kept(now_s).wrapping_sub(kept_last) >= REFRESH_AFTER || way != ingress_hash(ctx)
+fn is_refresh_due(ctx: *mut xdp_md, refreshed_last: u8, path: u16, now_s: u32) -> bool {
+    refresh_time(now_s).wrapping_sub(refreshed_last) >= REFRESH_AFTER || path != ingress_hash(ctx)
 }
 
 /// Returns a hash of the path that a packet arrived on: both MAC addresses and the interface.
@@ -269,7 +269,7 @@ fn has_ended(tables: Tables, headers: &Headers, session: &mut Session, current: 
 /// dirties a cache line.
 #[inline(always)]
 fn touch(session: &mut NatRecord, now_s: u32) {
-    if silent_s(session.seen_s, now_s) >= TOUCH_S {
+    if idle_s(session.seen_s, now_s) >= TOUCH_S {
         session.seen_s = now_s as u16;
     }
 }

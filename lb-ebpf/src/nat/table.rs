@@ -9,8 +9,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::{
     member::Member,
     nat::{
-        NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLACE_IDLE_S, REUSE_S, ROOM, WAYS,
-        bucket_of, silent_s, way,
+        FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLACE_IDLE_S,
+        REUSE_DELAY_S, WAYS, bucket_of, idle_s, way,
     },
 };
 
@@ -220,7 +220,7 @@ fn insert<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
         free_cells::<REPLIES>(first, now_s),
         free_cells::<REPLIES>(second, now_s),
     );
-    let order = if free_cells > ROOM || free_cells >= other {
+    let order = if free_cells > FREE_CELLS_LOW || free_cells >= other {
         [first, second]
     } else {
         [second, first]
@@ -321,8 +321,8 @@ fn write_free_cell<const REPLIES: bool>(
         (&raw mut (*cell).member_and_state).write_volatile(session.member_and_state);
         (&raw mut (*cell).seen_s).write_volatile(session.seen_s);
         (&raw mut (*cell).generation).write_volatile(session.generation);
-        (&raw mut (*cell).kept).write_volatile(session.kept);
-        (&raw mut (*cell).way_or_port).write_volatile(session.way_or_port);
+        (&raw mut (*cell).refreshed).write_volatile(session.refreshed);
+        (&raw mut (*cell).path_or_port).write_volatile(session.path_or_port);
         let name = cell.cast::<u64>().add(NatRecord::NAME);
         name.write_volatile(session.name());
     }
@@ -345,7 +345,7 @@ fn seen_s(cell: *mut NatRecord) -> u16 {
 #[inline(always)]
 fn is_usable(cell: *mut NatRecord, now_s: u32) -> bool {
     let freed_s = seen_s(cell);
-    name(cell) == 0 && (freed_s == 0 || silent_s(freed_s, now_s) >= REUSE_S)
+    name(cell) == 0 && (freed_s == 0 || idle_s(freed_s, now_s) >= REUSE_DELAY_S)
 }
 
 #[inline(always)]
@@ -360,12 +360,12 @@ fn free(cell: *mut NatRecord, now_s: u32) {
 /// Frees the cell that has been idle longest, if it was idle long enough.
 #[inline(always)]
 fn evict_idle<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
-    let (mut longest_s, mut longest) = (REPLACE_IDLE_S, None);
+    let (mut max_idle_s, mut longest) = (REPLACE_IDLE_S, None);
     for way in 0..WAYS {
         let cell = cell::<REPLIES>(bucket, way);
-        let silent_s = silent_s(seen_s(cell), now_s);
-        if name(cell) != 0 && silent_s >= longest_s {
-            (longest_s, longest) = (silent_s, Some(way));
+        let idle_s = idle_s(seen_s(cell), now_s);
+        if name(cell) != 0 && idle_s >= max_idle_s {
+            (max_idle_s, longest) = (idle_s, Some(way));
         }
     }
     if let Some(way) = longest {

@@ -2,7 +2,7 @@
 
 use lab::bytecode::tables::{SERVICES, Service};
 use lab::packet::{ACK, SYN};
-use lb_common::sample::MAX_BEGUN_PER_S;
+use lb_common::sample::MAX_ADDED_PER_S;
 
 use crate::stage::{Client, dataplane, flow_hash, options};
 
@@ -58,14 +58,14 @@ fn the_mask_stays_when_the_vip_is_written() {
 fn a_flood_adds_no_more_than_the_budget() {
     let dataplane = dataplane(&options());
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
-    let flows = (cpus + 2) * MAX_BEGUN_PER_S;
+    let flows = (cpus + 2) * MAX_ADDED_PER_S;
     for number in 0..flows {
         let client = Client::new((number / 50_000) as u8);
         let frame = client.to(&SERVICES[0], 1000 + (number % 50_000) as u16, SYN);
         assert_eq!(dataplane.run(&frame.bytes()).unwrap().verdict, XDP_TX);
     }
     let begun = dataplane.samples.read().unwrap().len() as u64;
-    assert!(begun >= MAX_BEGUN_PER_S / 2, "{begun}");
-    assert!(begun <= cpus * MAX_BEGUN_PER_S, "{begun} of {flows}");
+    assert!(begun >= MAX_ADDED_PER_S / 2, "{begun}");
+    assert!(begun <= cpus * MAX_ADDED_PER_S, "{begun} of {flows}");
     assert_eq!(dataplane.counters.member(0).unwrap().new_flows, flows);
 }

@@ -13,7 +13,7 @@ use lb_common::{
     member::control,
     ring::{MemberIndex, NO_MEMBER},
     trace::decision,
-    track::{Cell, FREE, Place, WAYS, yields},
+    track::{Cell, FREE, Place, WAYS, eviction_rank},
     vip::{affinity, forward, track},
 };
 use lb_dataplane::{Dataplane, LoadOptions};
@@ -152,7 +152,7 @@ impl Model {
         // The first of those that yield most readily.
         let mut best = (0, 0);
         for way in (0..WAYS).map(|step| Place::of(flow).way(step)) {
-            let readiness = yields(bucket[way], seen_s);
+            let readiness = eviction_rank(bucket[way], seen_s);
             if readiness > best.0 {
                 best = (readiness, way);
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use lb_common::{
-    nat::{NatRecord, silent_s, state},
+    nat::{NatRecord, idle_s, state},
     ring::MemberIndex,
 };
 
@@ -58,24 +58,24 @@ struct State {
     all: u32,
     entries: u32,
     /// Seconds since the last packet in either direction.
-    silent_s: u16,
+    idle_s: u16,
 }
 
 impl States {
     pub(super) fn of<'a>(sessions: impl IntoIterator<Item = &'a NatRecord>, now_s: u32) -> Self {
         let mut states = HashMap::new();
         for session in sessions {
-            let silent_s = silent_s(session.seen_s, now_s);
+            let idle_s = idle_s(session.seen_s, now_s);
             let state = states.entry(name_of(session)).or_insert(State {
                 any: 0,
                 all: u32::MAX,
                 entries: 0,
-                silent_s,
+                idle_s,
             });
             state.any |= session.state();
             state.all &= session.state();
             state.entries += 1;
-            state.silent_s = state.silent_s.min(silent_s);
+            state.idle_s = state.idle_s.min(idle_s);
         }
         Self(states)
     }
@@ -92,7 +92,7 @@ impl States {
             (false, false) => limits.tcp_s,
             (true, _) => limits.udp_s,
         };
-        u32::from(state.silent_s) >= limit_s
+        u32::from(state.idle_s) >= limit_s
     }
 }
 

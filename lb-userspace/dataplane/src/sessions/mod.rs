@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering};
 use aya::maps::{HashMap, MapData, MapError};
 use bytemuck::Pod;
 use lb_common::{
-    nat::{NatFlow, NatKey, NatRecord, NatReply, REPLY, ROOM, WAYS, bucket_of, way},
+    nat::{FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, REPLY, WAYS, bucket_of, way},
     ring::MemberIndex,
 };
 
@@ -227,7 +227,7 @@ fn put<T: Cell>(
         }
     }
     let [first, second] = free;
-    let in_first = first.len() > ROOM as usize || first.len() >= second.len();
+    let in_first = first.len() > FREE_CELLS_LOW as usize || first.len() >= second.len();
     let chosen = if in_first { first } else { second };
     let place = chosen.first().ok_or_else(|| DataplaneError::Full {
         table: name,
