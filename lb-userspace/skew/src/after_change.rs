@@ -1,9 +1,9 @@
 //! The sequential test right after a change.
 //!
-//! Wald's sequential probability ratio test (A. Wald, "Sequential tests of statistical hypotheses", Annals of
-//! Mathematical Statistics 16, 1945) needs the fewest flows of all tests with the same error rates. Each member has two:
-//! against its **table** share, and, if the table gives it far more than a **fair** share and its former share, against
-//! the fair share.
+//! Wald's sequential probability ratio test (A. Wald, "Sequential tests of statistical hypotheses",
+//! Annals of Mathematical Statistics 16, 1945) needs the fewest flows of all tests with the same
+//! error rates. Each member has two: against its **table** share, and, if the table gives it far
+//! more than a **fair** share and its former share, against the fair share.
 
 use std::sync::Arc;
 
@@ -67,8 +67,8 @@ struct Test {
     alternative: Alternative,
     llr: f64,
     expected: f64,
-    /// Whether the sum has reached [`ACCEPT`], which is also its lower limit: a later fault does not have to outweigh
-    /// minutes of good traffic.
+    /// Whether the sum has reached [`ACCEPT`], which is also its lower limit: a later fault does
+    /// not have to outweigh minutes of good traffic.
     accepted: bool,
 }
 
@@ -112,8 +112,9 @@ pub struct AfterChange {
 }
 
 impl AfterChange {
-    /// `dispersion` is [`super::Detector::dispersion`] before the change (1 if unknown). `allowed_share` is
-    /// `vip.guard.max_share`: up to this share, a table that the traffic follows is accepted.
+    /// `dispersion` is [`super::Detector::dispersion`] before the change (1 if unknown).
+    /// `allowed_share` is `vip.guard.max_share`: up to this share, a table that the traffic follows
+    /// is accepted.
     #[must_use]
     pub fn new(
         thresholds: &Thresholds,
@@ -152,8 +153,8 @@ impl AfterChange {
         }
     }
 
-    /// Adds the totals of new flows of each member, in the order of the members, about once per second. The first call
-    /// sets the start of the totals.
+    /// Adds the totals of new flows of each member, in the order of the members, about once per
+    /// second. The first call sets the start of the totals.
     ///
     /// # Panics
     ///

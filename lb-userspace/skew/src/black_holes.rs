@@ -2,11 +2,12 @@
 //!
 //! Replies need not pass the balancer, so they are inferred from what clients do next. Three signs:
 //!
-//! - **Nothing follows the SYNs.** An answered flow has at least one more packet for each SYN. Some SYNs are never
-//!   followed (scans, clients that vanish), so they are counted in batches of six. A batch with next to nothing else is
-//!   evidence; its weight depends on how often such batches occur on this member and the others.
-//! - **Too little follows.** A member that accepts and then never replies has handshake and request packets only: fewer
-//!   packets per flow than any other member, and than its own past.
+//! - **Nothing follows the SYNs.** An answered flow has at least one more packet for each SYN. Some
+//!   SYNs are never followed (scans, clients that vanish), so they are counted in batches of six. A
+//!   batch with next to nothing else is evidence; its weight depends on how often such batches
+//!   occur on this member and the others.
+//! - **Too little follows.** A member that accepts and then never replies has handshake and request
+//!   packets only: fewer packets per flow than any other member, and than its own past.
 //! - **Sampled flows** with several SYNs and nothing else, or with a request that nothing followed.
 //!
 //! All three are compared with the other members: in a SYN flood nothing is answered anywhere.
@@ -34,8 +35,8 @@ const USUAL_MARGIN: f64 = 2.0;
 const MOST_USUAL: f64 = 0.4;
 /// Part of the batches, or sampled flows, of a black hole that are silent.
 const BAD_PART: f64 = 0.9;
-/// Growth of the table share above which the past packets per flow of a member are discarded: it has too few old
-/// connections for its new share.
+/// Growth of the table share above which the past packets per flow of a member are discarded: it
+/// has too few old connections for its new share.
 const MORE_SHARE: f64 = 1.2;
 /// Packets per new flow of a member that accepts but never replies: SYN, ACK, request, finally FIN.
 const UNSERVED_PACKETS: f64 = 4.2;
@@ -171,7 +172,8 @@ impl Others {
         (self.packets - replies.packets) / flows
     }
 
-    /// Frequency of silent batches without a fault: of the other members or of the member's past, whichever is higher.
+    /// Frequency of silent batches without a fault: of the other members or of the member's past,
+    /// whichever is higher.
     fn usually_silent(&self, own: Batches) -> f64 {
         // Half a batch is added, because few batches are uncertain.
         let part = |seen: f64, silent: f64| (silent + 0.5) / (seen + 1.0);
@@ -297,8 +299,8 @@ impl Outcomes {
         part(self.bad, bad) + part(self.good, 1.0 - bad)
     }
 
-    /// Log likelihood ratio of "these are of a black hole, and the others are not" against "all have the same rate",
-    /// each at its best-fitting rate.
+    /// Log likelihood ratio of "these are of a black hole, and the others are not" against "all
+    /// have the same rate", each at its best-fitting rate.
     fn evidence_of_black_hole(self, others: Self) -> f64 {
         let alike = Self {
             bad: self.bad + others.bad,

@@ -1,8 +1,8 @@
 //! Concentration: the table gives one member far more than the others, and the traffic follows it.
 //!
-//! The reference is the member's share of the capacity (an even share if capacities are unknown) or its share before the
-//! last revision, whichever is larger. If no revision changed the member's share and capacities are unknown, unequal
-//! shares are taken as intended.
+//! The reference is the member's share of the capacity (an even share if capacities are unknown) or
+//! its share before the last revision, whichever is larger. If no revision changed the member's
+//! share and capacities are unknown, unequal shares are taken as intended.
 
 use std::collections::HashMap;
 
@@ -44,8 +44,8 @@ pub(super) struct Concentration {
     before: SharesBefore,
 }
 
-/// Shares before the last revision that raised them, by member. Looked up by name once per revision, because there may
-/// be thousands of members.
+/// Shares before the last revision that raised them, by member. Looked up by name once per
+/// revision, because there may be thousands of members.
 #[derive(Clone, Debug, Default)]
 struct SharesBefore {
     revision: Option<u64>,

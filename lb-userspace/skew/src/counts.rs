@@ -1,4 +1,5 @@
-//! Turns totals into counts per time step. Members are matched by name; counter resets and gaps are detected.
+//! Turns totals into counts per time step. Members are matched by name; counter resets and gaps are
+//! detected.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -104,8 +105,8 @@ impl MemberIndex {
         Some(places)
     }
 
-    /// Computes the counts since the last observation. Returns false if there are none: at the first observation, when
-    /// time went back, or after too long a gap.
+    /// Computes the counts since the last observation. Returns false if there are none: at the
+    /// first observation, when time went back, or after too long a gap.
     pub(super) fn step(&mut self, seen: &Observation<'_>, facts: Facts, step: &mut Step) -> bool {
         let length_s = self.last_s.map(|last_s| seen.at_s - last_s);
         if length_s.is_some_and(|length_s| length_s <= 0.0) {

@@ -54,7 +54,8 @@ impl Detector {
         }
     }
 
-    /// Adds an observation and returns the current findings: new ones and those that are not cleared yet.
+    /// Adds an observation and returns the current findings: new ones and those that are not
+    /// cleared yet.
     pub fn observe(&mut self, seen: &Observation<'_>) -> &[Finding] {
         self.take_members(seen);
         if !self.index.step(seen, self.facts, &mut self.step) {

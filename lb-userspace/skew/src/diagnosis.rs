@@ -1,7 +1,7 @@
 //! Finds the likeliest cause of a deviation, with its evidence.
 //!
-//! Causes are tested from the most to the least certain: differing table shares, a black hole, a source that explains
-//! the excess, a revision shortly before. Otherwise the cause is unknown.
+//! Causes are tested from the most to the least certain: differing table shares, a black hole, a
+//! source that explains the excess, a revision shortly before. Otherwise the cause is unknown.
 
 use std::sync::Arc;
 
@@ -183,7 +183,8 @@ impl<'a> Context<'a> {
         if !slow && raised.direction == Direction::Over && !self.facts.independent {
             return Diagnosis {
                 cause: Cause::HeavySources,
-                // Uneven sources are inherent in this affinity: below capacity, no reason for a critical alert.
+                // Uneven sources are inherent in this affinity: below capacity, no reason for a
+                // critical alert.
                 severity: severity
                     .min(Severity::Warning)
                     .max(self.over_capacity(member)),

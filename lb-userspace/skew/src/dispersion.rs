@@ -2,17 +2,19 @@
 //!
 //! Two kinds of dependence are estimated here, a third in [`super::port_reuse`]:
 //!
-//! - **φ**, bursts: flows of one or a few seconds go to the same member together. The variance of a count is φ times that
-//!   of independent flows. This is common where the hash covers only the source; elsewhere it is caused by SYNs repeated
-//!   after 1, 3, 7, 15 s. φ is estimated from **differences between adjacent seconds** and adjacent blocks (J. von
-//!   Neumann, "Distribution of the ratio of the mean square successive difference to the variance", Annals of
-//!   Mathematical Statistics 12, 1941): X²/(k−1) would grow with the very deviation that is to be detected.
-//! - **κ**, heavy sources: where the hash covers only the source, a large source stays on its member, and more flows do
-//!   not average it out. κ is the probability that two flows have the same source (Σ of the squared shares of the
-//!   sources, cf. J. E. Mosimann, Biometrika 49, 1962); the variance of a member's share is then at least κ·t(1−t).
+//! - **φ**, bursts: flows of one or a few seconds go to the same member together. The variance of a
+//!   count is φ times that of independent flows. This is common where the hash covers only the
+//!   source; elsewhere it is caused by SYNs repeated after 1, 3, 7, 15 s. φ is estimated from
+//!   **differences between adjacent seconds** and adjacent blocks (J. von Neumann, "Distribution of
+//!   the ratio of the mean square successive difference to the variance", Annals of Mathematical
+//!   Statistics 12, 1941): X²/(k−1) would grow with the very deviation that is to be detected.
+//! - **κ**, heavy sources: where the hash covers only the source, a large source stays on its
+//!   member, and more flows do not average it out. κ is the probability that two flows have the
+//!   same source (Σ of the squared shares of the sources, cf. J. E. Mosimann, Biometrika 49, 1962);
+//!   the variance of a member's share is then at least κ·t(1−t).
 //!
-//! Sums of squares over all members are divided once: the mean is the same, and members with tiny shares, whose
-//! (x−e)²/e is either nothing or enormous, add no noise.
+//! Sums of squares over all members are divided once: the mean is the same, and members with tiny
+//! shares, whose (x−e)²/e is either nothing or enormous, add no noise.
 
 use super::port_reuse::PortReuse;
 
@@ -20,18 +22,20 @@ use super::port_reuse::PortReuse;
 const MEMORY: f64 = 300.0;
 /// Memory of φ, blocks.
 const BLOCK_MEMORY: f64 = 60.0;
-/// Short windows per block where flows are hashed one by one: SYNs are repeated for half a minute or more.
+/// Short windows per block where flows are hashed one by one: SYNs are repeated for half a minute
+/// or more.
 const BLOCK_OF_REPEATS: usize = 6;
 /// Factor on the excess of such blocks, for repeats that fall into the adjacent block.
 const BLOCK_MARGIN: f64 = 1.5;
-/// Memory of κ, long blocks: twelve hours of two minutes each. Few sources give few independent samples, and traffic at
-/// night differs from that of the day.
+/// Memory of κ, long blocks: twelve hours of two minutes each. Few sources give few independent
+/// samples, and traffic at night differs from that of the day.
 const SOURCE_MEMORY: f64 = 360.0;
 /// Added to the estimate of κ: about forty sources of 0.5 to 1 % that were not seen yet.
 const LEAST_KAPPA: f64 = 0.002;
 /// Factor on the estimate of κ: few samples of few large sources underestimate their tail.
 const KAPPA_MARGIN: f64 = 1.5;
-/// Highest contribution of one observation, as a multiple of the mean, so that the onset of a fault does not raise the estimate.
+/// Highest contribution of one observation, as a multiple of the mean, so that the onset of a fault
+/// does not raise the estimate.
 const CLIP: f64 = 8.0;
 /// The same for blocks of repeats.
 const BLOCK_CLIP: f64 = 3.0;
@@ -177,8 +181,8 @@ impl Dispersion {
         1.0 + (SOURCE_Z * (kappa * (1.0 - share) / share).sqrt()).min(widest)
     }
 
-    /// Adds an observation: the residual of each member, its share, and its stored residuals. `flows` is the sum over all
-    /// members.
+    /// Adds an observation: the residual of each member, its share, and its stored residuals.
+    /// `flows` is the sum over all members.
     pub(super) fn learn<'a>(
         &mut self,
         flows: f64,
@@ -225,7 +229,8 @@ impl Dispersion {
             || (!self.independent && self.long_block.observations >= self.long)
     }
 
-    /// Adds complete blocks to the estimates. Takes the share and the stored residuals of each member.
+    /// Adds complete blocks to the estimates. Takes the share and the stored residuals of each
+    /// member.
     pub(super) fn close_blocks<'a>(
         &mut self,
         members: impl Iterator<Item = (f64, &'a mut Residuals)>,
@@ -278,7 +283,8 @@ impl Dispersion {
         } else {
             f64::INFINITY
         };
-        // Each block has the same weight: κ is a property of the sources, not of the number of flows.
+        // Each block has the same weight: κ is a property of the sources, not of the number of
+        // flows.
         let kappa = excess.min(most) / whole.max(f64::MIN_POSITIVE);
         self.kappas = (self.kappas + 1.0).min(SOURCE_MEMORY);
         self.kappa += (kappa - self.kappa) / self.kappas;

@@ -1,13 +1,16 @@
-//! Cumulative sums (CUSUM) of log likelihood ratios: evidence that a member gets more or less than its share.
+//! Cumulative sums (CUSUM) of log likelihood ratios: evidence that a member gets more or less than
+//! its share.
 //!
-//! For a member with `e` expected and `x` observed new flows in a second, the log likelihood ratio of "ρ times its
-//! share" against "its share" is `x·ln ρ − e·(ρ−1)`, in nats. The sum is bounded below by zero (E. S. Page, "Continuous
-//! inspection schemes", Biometrika 41, 1954). It is the evidence of the **best interval that ends now**, of any length:
-//! one second at a million flows per second, a quarter of an hour at ten per minute. The start of the interval
-//! estimates the onset.
+//! For a member with `e` expected and `x` observed new flows in a second, the log likelihood ratio
+//! of "ρ times its share" against "its share" is `x·ln ρ − e·(ρ−1)`, in nats. The sum is bounded
+//! below by zero (E. S. Page, "Continuous inspection schemes", Biometrika 41, 1954). It is the
+//! evidence of the **best interval that ends now**, of any length: one second at a million flows
+//! per second, a quarter of an hour at ten per minute. The start of the interval estimates the
+//! onset.
 //!
-//! The formula assumes Poisson counts. For a given total, counts are multinomial and vary less: the expected likelihood
-//! ratio, `(1 + t(ρ−1))^n · exp(−n·t(ρ−1))`, is below 1, so the bound on false alarms holds for them too.
+//! The formula assumes Poisson counts. For a given total, counts are multinomial and vary less: the
+//! expected likelihood ratio, `(1 + t(ρ−1))^n · exp(−n·t(ρ−1))`, is below 1, so the bound on false
+//! alarms holds for them too.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -95,9 +98,10 @@ pub(super) struct MemberTests {
 
 /// The alternative hypotheses.
 ///
-/// A sum grows where the ratio exceeds `(ρ−1) / ln ρ`, about √ρ. With ρ = (1+δ)² that is the tolerance δ: deviations
-/// within it never become evidence, whatever the number of flows, and larger ones always do. The large
-/// alternative is fastest for members at twice or half their share.
+/// A sum grows where the ratio exceeds `(ρ−1) / ln ρ`, about √ρ. With ρ = (1+δ)² that is the
+/// tolerance δ: deviations within it never become evidence, whatever the number of flows, and
+/// larger ones always do. The large alternative is fastest for members at twice or half their
+/// share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Alternatives {
     tolerance: f64,

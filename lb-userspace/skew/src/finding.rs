@@ -7,8 +7,8 @@ use std::{fmt, sync::Arc};
 pub struct Finding {
     pub kind: Kind,
     pub severity: Severity,
-    /// The members that deviate, the worst first; empty if it concerns the whole VIP. Members that deviate only as a
-    /// consequence are not included.
+    /// The members that deviate, the worst first; empty if it concerns the whole VIP. Members that
+    /// deviate only as a consequence are not included.
     pub members: Vec<Affected>,
     /// Estimated onset; clock of [`super::Observation::at_s`].
     pub since_s: f64,
@@ -46,7 +46,8 @@ pub enum Kind {
     Overload,
     /// Members get fewer new flows than their table share.
     Starvation,
-    /// The traffic follows the table, and the table gives members far more than a fair or their former share.
+    /// The traffic follows the table, and the table gives members far more than a fair or their
+    /// former share.
     Concentration,
     /// The table share differs from the intended share.
     TableSkew,
@@ -89,7 +90,8 @@ pub enum Severity {
     Note,
     /// Needs attention.
     Warning,
-    /// A member gets at least twice or at most half of its share, never replies, or is above its capacity.
+    /// A member gets at least twice or at most half of its share, never replies, or is above its
+    /// capacity.
     Critical,
 }
 
@@ -111,7 +113,8 @@ pub struct Affected {
 pub enum Cause {
     /// A revision changed the shares of these members shortly before.
     Revision { number: u64 },
-    /// The ring in the kernel does not match the weights: a fault of the configuration or the build.
+    /// The ring in the kernel does not match the weights: a fault of the configuration or the
+    /// build.
     TableNotIntended,
     /// The hash covers too little of the packets, so that one source counts as one flow.
     NarrowHashInput {
@@ -135,14 +138,16 @@ pub enum Cause {
         /// Multiple of the usual rate.
         times: f64,
     },
-    /// The member replies late: the likeliest cause if nothing else explains its additional connections.
+    /// The member replies late: the likeliest cause if nothing else explains its additional
+    /// connections.
     SlowBackend { member: Arc<str> },
     /// No known cause explains it.
     Unknown,
 }
 
 impl Cause {
-    /// Whether it is only the fallback without a known explanation; later observations may explain it.
+    /// Whether it is only the fallback without a known explanation; later observations may explain
+    /// it.
     #[must_use]
     pub fn is_a_guess(&self) -> bool {
         matches!(self, Self::Unknown | Self::HeavySources)

@@ -1,4 +1,5 @@
-//! Compares the table share of each member with its intended share. No statistics: both are exact numbers.
+//! Compares the table share of each member with its intended share. No statistics: both are exact
+//! numbers.
 
 use super::{Observation, Thresholds, counts::Step};
 

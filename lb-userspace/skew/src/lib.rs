@@ -1,8 +1,9 @@
 //! Detects skew: traffic of a VIP that is not distributed over its members as intended.
 //!
-//! Counts go in ([`Observation`], about once per second), findings come out ([`Finding`]). The crate has no access to
-//! maps, sockets, clocks or files. [`Detector`] monitors one VIP continuously; [`AfterChange`] decides in the first
-//! seconds after a change whether to roll it back. `docs/skew.md` has the formulas, their sources and measured results.
+//! Counts go in ([`Observation`], about once per second), findings come out ([`Finding`]). The
+//! crate has no access to maps, sockets, clocks or files. [`Detector`] monitors one VIP
+//! continuously; [`AfterChange`] decides in the first seconds after a change whether to roll it
+//! back. `docs/skew.md` has the formulas, their sources and measured results.
 //!
 //! ```text
 //!  totals ─► counts ─► shares         flows ≠ table: evidence, dispersion, short_window

@@ -7,8 +7,8 @@ use std::sync::Arc;
 pub struct Facts {
     /// Whether the protocol is TCP, whose new flows are SYNs.
     pub tcp: bool,
-    /// Whether flows select members independently: true for `affinity = "flow"` with TCP or tracked UDP; false for
-    /// `affinity = "source"`, and where each packet counts as a flow.
+    /// Whether flows select members independently: true for `affinity = "flow"` with TCP or tracked
+    /// UDP; false for `affinity = "source"`, and where each packet counts as a flow.
     pub independent: bool,
 }
 
@@ -21,9 +21,9 @@ pub struct Observation<'a> {
     pub members: &'a [Member],
     /// Slots of the ring.
     pub ring_size: u32,
-    /// Whether slots are in transition: flows without an entry still go to previous members. No effect for TCP;
-    /// otherwise existing flows are counted as new, and shares are not evaluated. False for `track = "always"`,
-    /// where every flow has an entry.
+    /// Whether slots are in transition: flows without an entry still go to previous members. No
+    /// effect for TCP; otherwise existing flows are counted as new, and shares are not evaluated.
+    /// False for `track = "always"`, where every flow has an entry.
     pub in_transition: bool,
     /// The newest revision that changed this VIP.
     pub change: Option<&'a Change>,
@@ -38,7 +38,8 @@ pub struct Member {
     pub name: Arc<str>,
     /// Slots divided by ring size, as read from the kernel.
     pub table_share: f64,
-    /// Effective weight (with slow start) divided by the sum over all eligible members (all members in panic mode).
+    /// Effective weight (with slow start) divided by the sum over all eligible members (all members
+    /// in panic mode).
     pub intended_share: f64,
     /// New flows per second that it can take, if known.
     pub capacity: Option<f64>,

@@ -1,15 +1,16 @@
 //! Estimates the lasting variance of shares that reused ports cause.
 //!
-//! Where flows are hashed one by one, shares even out with more flows, unless a few NATs reuse their ports: each pair of
-//! address and port selects the same member every time. Then **all** members are off their shares by some percent for
-//! hours, while a fault affects only some members. So the estimate uses the median over the members, which no
-//! minority can change (P. J. Rousseeuw, C. Croux, "Alternatives to the median absolute deviation", Journal of the
-//! American Statistical Association 88, 1993).
+//! Where flows are hashed one by one, shares even out with more flows, unless a few NATs reuse
+//! their ports: each pair of address and port selects the same member every time. Then **all**
+//! members are off their shares by some percent for hours, while a fault affects only some members.
+//! So the estimate uses the median over the members, which no minority can change (P. J. Rousseeuw,
+//! C. Croux, "Alternatives to the median absolute deviation", Journal of the American Statistical
+//! Association 88, 1993).
 
 /// Decay of the sums per second: a time constant of one hour.
 const DECAY: f64 = 1.0 - 1.0 / 3600.0;
-/// Fewest members for a meaningful median. With fewer, shares are so large that this variance is far below any
-/// tolerance.
+/// Fewest members for a meaningful median. With fewer, shares are so large that this variance is
+/// far below any tolerance.
 const FEWEST: usize = 25;
 /// Median of the square of a normal variable with variance 1.
 const MEDIAN_OF_SQUARE: f64 = 0.4549;
@@ -20,7 +21,8 @@ const NOISE: f64 = 2.33;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PortReuse {
     flows: f64,
-    /// Variance of the residuals (observed minus expected flows) by chance alone, divided by t(1−t).
+    /// Variance of the residuals (observed minus expected flows) by chance alone, divided by
+    /// t(1−t).
     variance: f64,
     kappa: f64,
 }

@@ -1,8 +1,9 @@
 //! Overload and starvation: compares new flows with the table share.
 //!
-//! A finding needs two conditions. The evidence ([`super::evidence`]) must exclude chance, over an interval as long as
-//! the deviation. The ratio must exceed the tolerance in that interval and in the short window. The finding names the
-//! member that explains most; deviations of others that follow from it are not reported.
+//! A finding needs two conditions. The evidence ([`super::evidence`]) must exclude chance, over an
+//! interval as long as the deviation. The ratio must exceed the tolerance in that interval and in
+//! the short window. The finding names the member that explains most; deviations of others that
+//! follow from it are not reported.
 
 use super::{
     Thresholds,
@@ -84,7 +85,8 @@ impl Shares {
             .filter_map(|(member, raised)| Some((member, raised.as_ref()?)))
     }
 
-    /// Members that exceed their share while existing flows are counted as new: onset, and counts of the short window.
+    /// Members that exceed their share while existing flows are counted as new: onset, and counts
+    /// of the short window.
     pub(super) fn in_transition(
         &self,
         thresholds: &Thresholds,
@@ -269,8 +271,8 @@ impl Shares {
         (share, flows)
     }
 
-    /// Selects the candidates that explain the deviation: the strongest first, then those that still deviate from the
-    /// shares that it leaves for the others.
+    /// Selects the candidates that explain the deviation: the strongest first, then those that
+    /// still deviate from the shares that it leaves for the others.
     fn explaining(
         &self,
         mut candidates: Vec<Candidate>,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Thresholds {
-    /// δ: deviation from the table share that is ignored. 0.15 is 1.15 times the share, or the share divided by 1.15.
+    /// δ: deviation from the table share that is ignored. 0.15 is 1.15 times the share, or the
+    /// share divided by 1.15.
     pub tolerance: f64,
     /// False alarms per VIP-day by chance alone. Determines [`Self::evidence`].
     pub false_alarms_per_day: f64,
@@ -21,8 +22,8 @@ pub struct Thresholds {
     /// Limit of the tolerance when it is widened for sources that are hashed as a whole (see
     /// [`super::Facts::independent`]) or for reused ports: 0.6 is 1.6 times the share.
     pub widest_tolerance: f64,
-    /// Multiple of the fair or former share that is concentration: 2 is twice, or the share plus half of what the others
-    /// should get, if that is less.
+    /// Multiple of the fair or former share that is concentration: 2 is twice, or the share plus
+    /// half of what the others should get, if that is less.
     pub concentration: f64,
     /// How long a revision can be named as a cause, seconds.
     pub revision_memory_s: f64,
@@ -63,11 +64,13 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// The evidence (log likelihood ratio, nats) that raises a finding in a VIP with this number of members.
+    /// The evidence (log likelihood ratio, nats) that raises a finding in a VIP with this number of
+    /// members.
     ///
-    /// A cumulative sum of log likelihood ratios bounded below by zero exceeds `h` by chance at most once in `e^h` steps
-    /// (G. Lorden, "Procedures for reacting to a change in distribution", Annals of Mathematical Statistics 42, 1971).
-    /// Four such sums run for each member, 86,400 steps per day.
+    /// A cumulative sum of log likelihood ratios bounded below by zero exceeds `h` by chance at
+    /// most once in `e^h` steps (G. Lorden, "Procedures for reacting to a change in distribution",
+    /// Annals of Mathematical Statistics 42, 1971). Four such sums run for each member, 86,400
+    /// steps per day.
     #[must_use]
     pub fn evidence(&self, members: usize) -> f64 {
         let tests = (members.max(1) * TESTS_PER_MEMBER) as f64;

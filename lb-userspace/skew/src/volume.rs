@@ -1,12 +1,13 @@
 //! Bytes and packets against shares.
 //!
-//! Bytes and packets per flow are heavy-tailed, so no formula for their variance holds. Each second is one vote: does
-//! the member get more than `volume_ratio` times its share, and more than the floor? A finding needs `volume_s` more
-//! votes for than against, which separates large flows that coincide by chance from a lasting skew. If sampled flows
-//! show that a few flows cause the excess, a second has four votes.
+//! Bytes and packets per flow are heavy-tailed, so no formula for their variance holds. Each second
+//! is one vote: does the member get more than `volume_ratio` times its share, and more than the
+//! floor? A finding needs `volume_s` more votes for than against, which separates large flows that
+//! coincide by chance from a lasting skew. If sampled flows show that a few flows cause the excess,
+//! a second has four votes.
 //!
-//! Established flows stay on their member when the ring changes. The expected share is therefore the larger of the
-//! table share and the share of new flows in the last hour.
+//! Established flows stay on their member when the ring changes. The expected share is therefore
+//! the larger of the table share and the share of new flows in the last hour.
 
 use super::{
     Thresholds,

@@ -1,4 +1,5 @@
-//! The test right after a change: false rollbacks of good changes, and time to rollback of bad ones.
+//! The test right after a change: false rollbacks of good changes, and time to rollback of bad
+//! ones.
 
 use lb_skew::{AfterChange, ChangedMember, Thresholds, Verdict};
 
@@ -15,7 +16,8 @@ pub struct Line {
     pub false_rollbacks: (usize, usize),
     /// Seconds until half of the good changes were accepted.
     pub accepted_s: Option<u64>,
-    /// Seconds until half of the changes that give one member 94 % of the table and traffic were rolled back.
+    /// Seconds until half of the changes that give one member 94 % of the table and traffic were
+    /// rolled back.
     pub wrong_table_s: Option<u64>,
     /// The same for one member at twice its table share.
     pub not_followed_s: Option<u64>,

@@ -1,5 +1,5 @@
-//! Client behaviour after the SYN, as the balancer sees it: with direct server return, only packets from the client.
-//! Some flows are sampled, and their outcomes are known.
+//! Client behaviour after the SYN, as the balancer sees it: with direct server return, only packets
+//! from the client. Some flows are sampled, and their outcomes are known.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,7 +9,8 @@ use super::{random::Random, scenario::Scenario};
 
 /// Seconds for which packets are scheduled in advance.
 const HORIZON: usize = 64;
-/// Seconds until the outcome of a sampled flow is known, seconds for which it is kept, and outcomes per member.
+/// Seconds until the outcome of a sampled flow is known, seconds for which it is kept, and outcomes
+/// per member.
 const OUTCOME_AFTER: u64 = 4;
 const KEPT_FOR: u64 = 60;
 const KEPT: usize = 32;

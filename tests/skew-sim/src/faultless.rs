@@ -20,8 +20,8 @@ pub struct Line {
     /// Simulated days over all VIPs.
     pub vip_days: f64,
     pub false_alarms: u64,
-    /// Correct warnings about heavy sources: with `affinity = "source"`, members really exceed their share by more than
-    /// the tolerance.
+    /// Correct warnings about heavy sources: with `affinity = "source"`, members really exceed
+    /// their share by more than the tolerance.
     #[serde(skip)]
     pub true_warnings: u64,
 }
@@ -38,8 +38,8 @@ struct Simulation {
     all_rules: bool,
 }
 
-/// Members, new flows per second, and days (of about 1,000 in all) of the VIPs of a scenario: small VIPs are common,
-/// large ones rare and expensive.
+/// Members, new flows per second, and days (of about 1,000 in all) of the VIPs of a scenario: small
+/// VIPs are common, large ones rare and expensive.
 fn mix(scenario: Scenario) -> Vec<(usize, f64, f64)> {
     use Scenario as S;
     match scenario {

@@ -12,8 +12,8 @@ use skew_sim::{
     scenario::Scenario,
 };
 
-/// Measure the share monitor with simulated traffic: false alarms without a fault, and time to detection of faults.
-/// Needs neither eBPF nor root.
+/// Measure the share monitor with simulated traffic: false alarms without a fault, and time to
+/// detection of faults. Needs neither eBPF nor root.
 #[derive(Parser)]
 #[command(after_help = "Exit codes: 0 success, 1 error, 2 usage error.")]
 struct Arguments {

@@ -44,7 +44,8 @@ const RIGHT: f64 = 560.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 400.0;
 
-/// Median time to detection by the share monitor over the expected flows of the member, for each size of the skew.
+/// Median time to detection by the share monitor over the expected flows of the member, for each
+/// size of the skew.
 #[must_use]
 pub fn detection(lines: &[power::Line]) -> String {
     let mut svg = open(

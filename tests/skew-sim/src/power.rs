@@ -21,7 +21,8 @@ pub struct Line {
     pub flows_per_s: f64,
     /// Multiple of its share that the member gets.
     pub times_its_share: f64,
-    /// Seconds from the first misplaced flow until detection, median; none if half of the trials end without.
+    /// Seconds from the first misplaced flow until detection, median; none if half of the trials
+    /// end without.
     pub median_s: Option<f64>,
     /// 99th percentile.
     pub p99_s: Option<f64>,
@@ -54,7 +55,8 @@ const BEFORE_S: usize = 400;
 /// Multiples of the share.
 pub const TIMES: [f64; 6] = [0.0, 0.5, 1.2, 1.5, 2.0, 5.0];
 
-/// Members and new flows per second: at least five flows per second and member, or small VIPs with few flows.
+/// Members and new flows per second: at least five flows per second and member, or small VIPs with
+/// few flows.
 pub const VIPS: [(usize, f64); 17] = [
     (2, 1.0 / 6.0),
     (4, 1.0 / 6.0),
@@ -112,7 +114,8 @@ fn detection_times(case: &FaultCase, kinds: &[RuleKind], seed: u64) -> Vec<Optio
         .map(|&kind| Rule::new(kind, world.facts()))
         .collect();
     let mut random = Random::new(seed ^ 0x5eed);
-    // The fault starts at a random moment between two observations and two evaluations of the slower rules.
+    // The fault starts at a random moment between two observations and two evaluations of the
+    // slower rules.
     let before = BEFORE_S + random.below(60);
     for _ in 0..before {
         world.advance();
@@ -157,7 +160,8 @@ fn line(case: &FaultCase, kind: RuleKind, mut detected_s: Vec<Option<f64>>) -> L
     }
 }
 
-/// Simulates each fault `trials` times (a fifth of that for more than 100 members), on all processors.
+/// Simulates each fault `trials` times (a fifth of that for more than 100 members), on all
+/// processors.
 ///
 /// # Panics
 /// If a thread of the simulation panicked.

@@ -1,7 +1,7 @@
 //! Random numbers: fast, and identical for a seed on every machine.
 //!
-//! Written by hand because recorded results (`docs/skew.md`) depend on the exact sequence of numbers, which `rand` and
-//! `rand_distr` do not keep across versions.
+//! Written by hand because recorded results (`docs/skew.md`) depend on the exact sequence of
+//! numbers, which `rand` and `rand_distr` do not keep across versions.
 
 use std::f64::consts::TAU;
 
@@ -78,8 +78,8 @@ impl Random {
         }
     }
 
-    /// Poisson with the given mean: by inversion if it is small, otherwise by transformed rejection (W.
-    /// Hörmann, "The transformed rejection method for generating Poisson random variables",
+    /// Poisson with the given mean: by inversion if it is small, otherwise by transformed rejection
+    /// (W. Hörmann, "The transformed rejection method for generating Poisson random variables",
     /// Insurance: Mathematics and Economics 12, 1993).
     pub fn poisson(&mut self, mean: f64) -> f64 {
         if mean < 12.0 {

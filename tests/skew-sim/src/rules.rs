@@ -1,8 +1,9 @@
-//! The share monitor, and simpler rules to compare it with. All take the same observations and return new alarms.
+//! The share monitor, and simpler rules to compare it with. All take the same observations and
+//! return new alarms.
 //!
-//! The simple rules have an advantage over their usual form: they compare with the current table share instead of the
-//! mean, and have counts of every second. They evaluate the last minute four times per minute, as a Prometheus rule
-//! with `rate(...[1m])` would.
+//! The simple rules have an advantage over their usual form: they compare with the current table
+//! share instead of the mean, and have counts of every second. They evaluate the last minute four
+//! times per minute, as a Prometheus rule with `rate(...[1m])` would.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -79,7 +80,8 @@ impl Rule {
         }
     }
 
-    /// Whether all firing alarms are correct: warnings about heavy sources that really overload the members.
+    /// Whether all firing alarms are correct: warnings about heavy sources that really overload the
+    /// members.
     #[must_use]
     pub fn is_correct(&self, is_heavy: impl Fn(&str) -> bool) -> bool {
         let Self::Monitor(monitor) = self else {
@@ -274,8 +276,8 @@ const LONG: usize = 120;
 const Z: f64 = 4.0;
 const DELTA: f64 = 0.25;
 
-/// The first design: overload when `(x − z·√(φ·x·(1−t))) / e > 1 + δ` in a window of 10 s and in one
-/// of 2 min, starvation in the mirror form, φ an average of X²/(k−1).
+/// The first design: overload when `(x − z·√(φ·x·(1−t))) / e > 1 + δ` in a window of 10 s and in
+/// one of 2 min, starvation in the mirror form, φ an average of X²/(k−1).
 #[derive(Debug, Default)]
 pub struct TwoWindows {
     counts: Counts,
@@ -323,8 +325,8 @@ impl TwoWindows {
         }
     }
 
-    /// Members that deviate in the window since `then`: for each of the first 64, a bit for overload and one for
-    /// starvation.
+    /// Members that deviate in the window since `then`: for each of the first 64, a bit for
+    /// overload and one for starvation.
     fn deviate(&self, then: &Sums, delta: f64, z: f64) -> u128 {
         let all: f64 = self.counts.since(then).map(|(observed, _)| observed).sum();
         let phi = self.phi.max(1.0);

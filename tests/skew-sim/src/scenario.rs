@@ -50,7 +50,8 @@ pub enum Scenario {
     KeepAliveDeploy,
     /// Most clients only receive.
     ServerPush,
-    /// Of twenty clients one never completes its handshake and repeats its SYN five times, two vanish after their request.
+    /// Of twenty clients one never completes its handshake and repeats its SYN five times, two
+    /// vanish after their request.
     HalfOpenMobiles,
     /// All backends reply after 5 to 30 s.
     SlowAnswers,
@@ -136,9 +137,9 @@ impl Scenario {
 
     /// Standard deviation of a member's share due to reused ports, divided by √(t(1−t)).
     ///
-    /// A port stays on its member, so the number of draws is the number of ports, not of flows. The smallest realistic
-    /// number is used: 1,024 per NAT (the order of the port blocks of carriers), and enough to leave each port unused
-    /// for a minute (TIME_WAIT).
+    /// A port stays on its member, so the number of draws is the number of ports, not of flows. The
+    /// smallest realistic number is used: 1,024 per NAT (the order of the port blocks of carriers),
+    /// and enough to leave each port unused for a minute (TIME_WAIT).
     pub(super) fn reused_ports(self, flows_per_s: f64) -> f64 {
         const NATS: f64 = 5.0;
         const PART: f64 = 0.5;

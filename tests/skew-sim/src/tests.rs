@@ -1,4 +1,5 @@
-//! Acceptance limits with fixed seeds, small enough to run every time; `cargo xtask skew-sim` runs everything.
+//! Acceptance limits with fixed seeds, small enough to run every time; `cargo xtask skew-sim` runs
+//! everything.
 
 use super::{
     bake, faultless,

@@ -1,9 +1,9 @@
 //! A VIP, its members and its traffic, second by second.
 //!
-//! Flows are not simulated one by one. For given shares, independent flows have multinomial counts, which are drawn as a
-//! Poisson count for each member (or a draw for each flow, if there are fewer flows than members). This is exact, and a
-//! day of a small VIP takes a few milliseconds. Dependent flows (bursts, heavy sources, repeated SYNs, elephants, flows
-//! from before a change) are added.
+//! Flows are not simulated one by one. For given shares, independent flows have multinomial counts,
+//! which are drawn as a Poisson count for each member (or a draw for each flow, if there are fewer
+//! flows than members). This is exact, and a day of a small VIP takes a few milliseconds. Dependent
+//! flows (bursts, heavy sources, repeated SYNs, elephants, flows from before a change) are added.
 
 use std::sync::Arc;
 
@@ -311,7 +311,8 @@ impl World {
             let random = &mut self.random;
             let mut flows = random.poisson(mean * odd / bunch);
             if bunch > 1.0 && flows > 0.0 {
-                // The count is the number of bursts. Their sizes are geometric, so the sum is negative binomial.
+                // The count is the number of bursts. Their sizes are geometric, so the sum is
+                // negative binomial.
                 let more = random.gamma(flows, flows * (bunch - 1.0));
                 flows += random.poisson(more);
             }

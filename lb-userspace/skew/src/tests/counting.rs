@@ -90,7 +90,10 @@ fn ignores_a_clock_that_stops_or_jumps() {
     assert!(vip.observe().is_empty(), "time went back");
     vip.now_s += 3600.0;
     vip.members[0].new_flows += 10_000_000;
-    assert!(vip.observe().is_empty(), "flows after a gap have no known time");
+    assert!(
+        vip.observe().is_empty(),
+        "flows after a gap have no known time"
+    );
     vip.run_faultless(60, 400.0);
 }
 
