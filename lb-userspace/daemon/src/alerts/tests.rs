@@ -1,4 +1,4 @@
-//! Alerts over time, restarts and receivers that fail.
+//! Alerts across time, restarts and receiver failures.
 
 mod conditions;
 mod real_alertmanager;
@@ -42,7 +42,7 @@ fn messages(alerts: &Alerts) -> Vec<String> {
 }
 
 #[test]
-fn a_condition_must_stay_and_must_be_gone_for_a_while() {
+fn alerts_are_raised_and_resolved_after_a_delay() {
     let alerts = seasoned();
     during(&alerts, 0..2, &[down(&["a"])]);
     during(&alerts, 2..3, &[]);
@@ -84,7 +84,7 @@ fn one_key_is_one_alert() {
 }
 
 #[test]
-fn what_another_condition_explains_is_no_alert_of_its_own() {
+fn an_explained_condition_raises_no_alert() {
     let alerts = seasoned();
     let cause = Condition::new("revision:7", "concentration", Severity::Critical, "shares");
     let mut effect = down(&["a"]);
@@ -101,7 +101,7 @@ fn what_another_condition_explains_is_no_alert_of_its_own() {
 }
 
 #[test]
-fn severity_grows_when_it_stays_and_nobody_has_seen_it() {
+fn an_unacknowledged_alert_escalates() {
     let alerts = seasoned();
     during(&alerts, 0..600, &[down(&["a"])]);
     assert_eq!(alerts.list()[0].severity, Severity::Warning);
@@ -131,7 +131,7 @@ fn severity_grows_when_it_stays_and_nobody_has_seen_it() {
 }
 
 #[test]
-fn a_milder_state_must_last() {
+fn a_lower_severity_must_last() {
     let alerts = seasoned();
     let mut few = down(&["a", "b"]);
     few.kind = "few_backends".to_owned();
@@ -154,7 +154,7 @@ fn a_milder_state_must_last() {
 }
 
 #[test]
-fn one_that_comes_back_again_and_again_needs_longer_to_be_over() {
+fn a_flapping_alert_is_resolved_later_each_time() {
     let alerts = seasoned();
     let mut second = 0;
     let mut lasted = Vec::new();
@@ -172,7 +172,7 @@ fn one_that_comes_back_again_and_again_needs_longer_to_be_over() {
 }
 
 #[test]
-fn a_longer_list_of_backends_is_told_after_a_while() {
+fn changes_of_the_backend_list_are_debounced() {
     let alerts = seasoned();
     during(&alerts, 0..5, &[down(&["a"])]);
     during(&alerts, 5..20, &[down(&["a", "b"])]);
@@ -180,7 +180,7 @@ fn a_longer_list_of_backends_is_told_after_a_while() {
     assert_eq!(messages(&alerts).len(), 1);
     during(&alerts, 20..40, &[down(&["a", "b", "c"])]);
     assert_eq!(messages(&alerts).len(), 2);
-    // A cause is told at once.
+    // A cause is sent at once.
     let explained = down(&["a", "b", "c"]).cause("checks say: connection refused");
     during(&alerts, 40..41, &[explained]);
     assert_eq!(
@@ -190,7 +190,7 @@ fn a_longer_list_of_backends_is_told_after_a_while() {
 }
 
 #[test]
-fn alerts_are_kept_over_a_restart() {
+fn alerts_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let open = || Alerts::open(folder.path(), "lb-1", Journal::in_memory());
     let alerts = open();
@@ -253,7 +253,7 @@ fn set_clock(alerts: &Alerts, by: i64) {
 }
 
 #[test]
-fn a_clock_that_is_set_makes_nothing_older_and_ends_no_silence() {
+fn setting_the_clock_keeps_ages_and_silences() {
     for by in [7200, -7200] {
         let alerts = seasoned();
         during(&alerts, 0..10, &[down(&["a"])]);
@@ -266,7 +266,7 @@ fn a_clock_that_is_set_makes_nothing_older_and_ends_no_silence() {
         assert_eq!(alert.silenced_until, Some(at(70 + by)));
         during(&alerts, 69 + by..71 + by, &[down(&["a"])]);
         assert_eq!(alerts.list()[0].silenced_until, None);
-        // It escalates when its time has come, and is over when it has been gone for a while.
+        // It escalates on time, and is resolved after it has been gone for a while.
         assert_eq!(messages(&alerts), told, "nothing new");
         during(&alerts, 71 + by..601 + by, &[down(&["a"])]);
         assert_eq!(alerts.list()[0].severity, Severity::Critical);

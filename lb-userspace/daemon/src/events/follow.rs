@@ -1,4 +1,4 @@
-//! Following the journal without missing anything.
+//! Follows the journal without missing events.
 
 use std::collections::VecDeque;
 
@@ -6,17 +6,17 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{Event, Journal};
 
-/// Events that are fetched from the journal at a time.
+/// Past events fetched from the journal at a time.
 const AT_ONCE: usize = 256;
 
-/// Gives the events of a journal one by one.
+/// Yields the events of a journal one by one.
 #[derive(Debug)]
 pub struct Follower {
     journal: Journal,
     news: broadcast::Receiver<Event>,
-    /// Those of the past that are next.
+    /// The next past events.
     past: VecDeque<Event>,
-    /// Whether the journal may have more of the past.
+    /// Whether the journal may have more past events.
     is_behind: bool,
     last_id: u64,
 }
@@ -32,7 +32,7 @@ impl Follower {
         }
     }
 
-    /// The next event; waits for it. None when the journal is gone.
+    /// Waits for the next event. None when the journal is closed.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.next_of_past() {
@@ -44,7 +44,7 @@ impl Follower {
                     return Some(event);
                 }
                 Ok(_) => {}
-                // Too slow: what was missed is in the journal.
+                // Missed events are read from the journal.
                 Err(RecvError::Lagged(_)) => self.is_behind = true,
                 Err(RecvError::Closed) => return None,
             }

@@ -1,8 +1,8 @@
-//! The journal of events, for whoever asks later what happened.
+//! The journal of events.
 //!
 //! One JSON object per line, appended to a file in `state_dir/events/`. A full file is rotated and the
 //! oldest one removed, so the journal never needs more than a few megabytes. A line that a crash cut
-//! off is skipped and its number is not used again: numbers only grow, and whoever has seen event `n`
+//! off is skipped and its number is not used again: numbers only grow, and a reader that has seen event `n`
 //! asks for those after `n`.
 
 mod follow;

@@ -10,13 +10,13 @@ use std::{
 use super::Event;
 use crate::durable::with_path;
 
-/// Bytes of a file before it is put aside.
+/// Size at which a file is rotated, in bytes.
 const FULL: u64 = 1 << 20;
 
-/// Files: the one that is written, and older ones.
+/// Number of files: the current one and older ones.
 const FILES: usize = 4;
 
-/// Where events are written.
+/// Appends events to the current file.
 #[derive(Debug)]
 pub(super) struct Storage {
     folder: PathBuf,
@@ -24,17 +24,17 @@ pub(super) struct Storage {
     size: u64,
 }
 
-/// What the files have.
+/// Contents of the files.
 #[derive(Debug, Default)]
 pub(super) struct Past {
     /// The newest events, the oldest of them first.
     pub(super) events: VecDeque<Event>,
     pub(super) next_id: u64,
-    /// Lines that make no sense.
+    /// Number of invalid lines.
     pub(super) skipped: usize,
 }
 
-/// Number 0 is written; the higher the number, the older.
+/// Number 0 is the current file; higher numbers are older.
 fn path(folder: &Path, number: usize) -> PathBuf {
     match number {
         0 => folder.join("events.jsonl"),
@@ -53,7 +53,7 @@ impl Storage {
             read(&path(folder, number), remembered, &mut past)?;
         }
         if past.skipped > 0 {
-            // A number that was cut off may have been seen by somebody.
+            // A reader may have seen the number of a line that was cut off.
             past.next_id += past.skipped as u64;
         }
         let current = path(folder, 0);
@@ -63,7 +63,7 @@ impl Storage {
         Ok((Self { folder, file, size }, past))
     }
 
-    /// Writes a line. If that fails half-way, the next one begins a new line.
+    /// Writes a line. After a partial write, the next line starts on a new line.
     pub(super) fn append(&mut self, event: &Event) -> io::Result<()> {
         if self.size >= FULL {
             self.rotate()?;
@@ -71,10 +71,10 @@ impl Storage {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         let current = path(&self.folder, 0);
-        // One write, so that a crash can cut off nothing but this line.
+        // One write, so that a crash can cut off this line only.
         let written = self.file.write_all(&line);
         if written.is_err() {
-            // What was written of it, if anything, is ended now or by the next line.
+            // Ends a partial line now, or the next append does.
             let _ = end_line(&current, &mut self.file);
         }
         written.map_err(|error| with_path("write", &current, &error))?;
@@ -112,7 +112,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     opened.map_err(|error| with_path("open", path, &error))
 }
 
-/// Ends the last line if something cut it off; gives the size of the file.
+/// Ends the last line if it was cut off. Returns the file size.
 fn end_line(path: &Path, file: &mut File) -> io::Result<u64> {
     use std::os::unix::fs::FileExt;
     let ended = || -> io::Result<u64> {
@@ -139,7 +139,7 @@ fn read(path: &Path, remembered: usize, past: &mut Past) -> io::Result<()> {
     for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(|error| with_path("read", path, &error))?;
         match serde_json::from_slice::<Event>(&line) {
-            // A number that does not grow is as wrong as no number.
+            // A number that does not grow is invalid.
             Ok(event) if event.id >= past.next_id => {
                 past.next_id = event.id + 1;
                 if past.events.len() == remembered {

@@ -1,4 +1,4 @@
-//! The journal over restarts and crashes.
+//! The journal across restarts and crashes.
 
 use std::{fs, io::Write as _};
 
@@ -19,7 +19,7 @@ fn ids(events: &[Event]) -> Vec<u64> {
 }
 
 #[test]
-fn events_are_numbered_and_found_again() {
+fn events_keep_their_numbers_across_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path()).unwrap();
     for number in 1..=5 {
@@ -40,7 +40,7 @@ fn events_are_numbered_and_found_again() {
 }
 
 #[test]
-fn a_line_that_was_cut_off_is_skipped_and_its_number_not_given_again() {
+fn skips_a_truncated_line_and_does_not_reuse_its_number() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path()).unwrap();
     journal.append(at(1), entry(1));
@@ -67,7 +67,7 @@ fn a_line_that_was_cut_off_is_skipped_and_its_number_not_given_again() {
 }
 
 #[test]
-fn lines_of_nonsense_are_skipped() {
+fn skips_invalid_lines() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path()).unwrap();
     journal.append(at(1), entry(1));
@@ -109,7 +109,7 @@ fn the_journal_is_bounded_on_disk_and_in_memory() {
 }
 
 #[test]
-fn a_disk_that_refuses_loses_nothing_while_the_process_lives() {
+fn keeps_events_in_memory_when_the_disk_fails() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path()).unwrap();
     let full = fs::OpenOptions::new()
@@ -152,7 +152,7 @@ fn readers_do_not_wait_for_a_stalled_disk() {
 }
 
 #[tokio::test]
-async fn a_follower_misses_nothing_and_sees_nothing_twice() {
+async fn a_follower_gets_each_event_once() {
     let journal = Journal::in_memory();
     for number in 1..=600 {
         journal.append(at(1), entry(number));

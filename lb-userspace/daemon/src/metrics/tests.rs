@@ -23,7 +23,7 @@ fn names(page: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn everything_of_the_list_is_on_the_page() {
+fn all_listed_families_are_on_the_page() {
     let page = render(&snapshot(1, 4));
     let listed: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
     assert_eq!(names(&page), listed);
@@ -44,7 +44,7 @@ fn everything_of_the_list_is_on_the_page() {
 }
 
 #[test]
-fn a_name_that_two_members_have_is_there_once() {
+fn a_name_shared_by_two_members_appears_once() {
     let mut snapshot = snapshot(1, 2);
     let status = Arc::make_mut(&mut snapshot.state);
     let mut leaving = status.vips[0].members[0].clone();
@@ -61,7 +61,7 @@ fn a_name_that_two_members_have_is_there_once() {
 }
 
 #[test]
-fn promtool_has_no_complaint() {
+fn promtool_accepts_the_page() {
     let page = render(&snapshot(2, 3));
     let started = Command::new("promtool")
         .args(["check", "metrics"])
@@ -70,7 +70,7 @@ fn promtool_has_no_complaint() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut promtool) = started else {
-        lb_skip::skip("promtool_has_no_complaint", "needs prometheus");
+        lb_skip::skip("promtool_accepts_the_page", "needs prometheus");
         return;
     };
     let mut input = promtool.stdin.take().unwrap();

@@ -78,7 +78,7 @@ fn flows(traffic: &Traffic, backend: &str) -> u64 {
 }
 
 #[test]
-fn an_index_that_another_member_gets_takes_nothing_from_the_first() {
+fn a_reused_index_does_not_change_the_former_member() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     node.count(0, 5);
@@ -100,7 +100,7 @@ fn an_index_that_another_member_gets_takes_nothing_from_the_first() {
 }
 
 #[test]
-fn a_new_name_gets_what_is_counted_from_then_on() {
+fn a_renamed_member_counts_from_the_rename() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "old");
     node.count(0, 5);
@@ -112,7 +112,7 @@ fn a_new_name_gets_what_is_counted_from_then_on() {
 }
 
 #[test]
-fn one_name_may_have_two_members() {
+fn two_members_can_share_a_name() {
     // The backend got another address: the old member leaves while the new one serves.
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
@@ -128,7 +128,7 @@ fn one_name_may_have_two_members() {
 }
 
 #[test]
-fn counters_that_were_started_anew_are_added() {
+fn reset_counters_are_added() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     node.count(0, 100);
@@ -143,7 +143,7 @@ fn counters_that_were_started_anew_are_added() {
 }
 
 #[test]
-fn a_killed_controller_goes_on_without_a_step_back() {
+fn totals_never_decrease_after_a_crash() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     node.count(0, 100);
@@ -168,7 +168,7 @@ fn a_killed_controller_goes_on_without_a_step_back() {
 }
 
 #[test]
-fn maps_that_were_made_anew_begin_at_0() {
+fn recreated_maps_start_at_0() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     node.count(0, 100);
@@ -193,7 +193,7 @@ fn maps_that_were_made_anew_begin_at_0() {
 }
 
 #[test]
-fn a_damaged_ledger_is_said_and_not_used() {
+fn a_damaged_ledger_is_rejected() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     node.tick(&mut traffic);
@@ -206,7 +206,7 @@ fn a_damaged_ledger_is_said_and_not_used() {
 }
 
 #[test]
-fn accounts_of_names_that_never_return_are_dropped_at_last() {
+fn old_absent_accounts_are_dropped() {
     let mut traffic = Traffic::new(EPOCH);
     let mut node = Node::new();
     for round in 0..5_u32 {
@@ -277,7 +277,7 @@ fn rates_shares_and_windows_follow_the_last_seconds() {
 }
 
 #[test]
-fn a_member_that_comes_has_what_it_got_and_one_that_goes_has_nothing_more() {
+fn members_count_only_while_present() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     for _ in 0..20 {
@@ -303,7 +303,7 @@ fn a_member_that_comes_has_what_it_got_and_one_that_goes_has_nothing_more() {
 }
 
 #[test]
-fn peaks_last_an_hour_and_over_a_restart() {
+fn peaks_last_an_hour_across_restarts() {
     let (mut node, mut traffic) = (Node::new(), Traffic::new(EPOCH));
     node.put(0, 1, "a");
     for _ in 0..20 {
@@ -323,7 +323,7 @@ fn peaks_last_an_hour_and_over_a_restart() {
 }
 
 #[test]
-fn the_recorder_goes_on_where_it_was() {
+fn the_recorder_resumes_from_its_ledger() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::new();
     let mut recorder = Recorder::open(folder.path(), EPOCH, node.wall());

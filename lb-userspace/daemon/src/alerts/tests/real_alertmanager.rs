@@ -25,7 +25,7 @@ impl Drop for Alertmanager {
 }
 
 impl Alertmanager {
-    /// Starts it; none when it is not on the machine, which is said.
+    /// Starts it; none if it is not installed, which is reported.
     async fn start(test: &str) -> Option<Self> {
         if !Path::new(PROGRAM).exists() {
             lb_skip::skip(test, "needs prometheus-alertmanager");
@@ -77,7 +77,7 @@ impl Alertmanager {
         response.error_for_status().ok()?.text().await.ok()
     }
 
-    /// (name, severity) of the alerts that are on.
+    /// (name, severity) of the firing alerts.
     async fn active(&self) -> Vec<(String, String)> {
         let text = self.get("/api/v2/alerts?active=true").await.unwrap();
         let alerts: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -109,9 +109,9 @@ impl Alertmanager {
 }
 
 #[tokio::test]
-async fn alertmanager_sees_alerts_come_change_and_go() {
+async fn alertmanager_follows_alerts() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let name = "alertmanager_sees_alerts_come_change_and_go";
+    let name = "alertmanager_follows_alerts";
     let Some(manager) = Alertmanager::start(name).await else {
         return;
     };

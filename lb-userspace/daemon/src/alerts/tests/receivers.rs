@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use lb_model::config::Secret;
 
-/// A webhook that notes what it gets, and answers as it is told.
+/// A webhook that records requests and responds as configured.
 #[derive(Clone, Default)]
 struct Hook {
     got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
@@ -65,7 +65,7 @@ fn to_hook(address: SocketAddr) -> config::Alerts {
 }
 
 #[tokio::test]
-async fn a_webhook_gets_one_signed_document_a_change() {
+async fn a_webhook_gets_one_signed_document_per_change() {
     let hook = Hook::default();
     let mut config = to_hook(hook.start().await);
     config.webhook_secret = Some(Secret::new("0123456789abcdef"));
@@ -132,7 +132,7 @@ async fn a_webhook_that_fails_gets_the_newest_state_later() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_and_nothing_sent_twice_over_a_restart() {
+async fn each_change_is_sent_once_across_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let open = || Alerts::open(folder.path(), "lb-1", Journal::in_memory());
     let hook = Hook::default();
@@ -188,7 +188,7 @@ async fn a_silenced_alert_is_not_sent_until_the_silence_ends() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_holds_nobody_up() {
+async fn a_hanging_receiver_does_not_delay_others() {
     // It accepts, by its backlog, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hook = Hook::default();
@@ -209,7 +209,7 @@ async fn a_receiver_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_test_tells_how_each_receiver_answered() {
+async fn a_test_reports_the_response_of_each_receiver() {
     let hook = Hook::default();
     let mut config = to_hook(hook.start().await);
     config.alertmanager = vec!["http://127.0.0.1:1".to_owned()];
