@@ -1,14 +1,14 @@
 //! Builds the eBPF programs that the library embeds.
 //!
-//! The toolchain is the one `cargo xtask setup` chose: `EVENKEEL_BPF_TOOLCHAIN` if that is set, else
-//! `evenkeel-bpf` if rustup knows it, else `nightly`. A toolchain with a prebuilt core for BPF is told to
-//! let aya-ebpf alone use unstable features; a nightly builds core itself.
+//! The toolchain is the one chosen by `cargo xtask setup`: `EVENKEEL_BPF_TOOLCHAIN` if set, else
+//! `evenkeel-bpf` if rustup has it, else `nightly`. With a prebuilt core for BPF, only aya-ebpf may use
+//! unstable features; a nightly builds core itself.
 //!
-//! With `EVENKEEL_BPF=skip` nothing is compiled and the objects are empty: enough for `cargo check`, clippy and unit
-//! tests on a machine without a BPF toolchain. A binary built like that says so when it loads a program.
+//! With `EVENKEEL_BPF=skip` nothing is compiled and the objects are empty: enough for `cargo check`,
+//! clippy and unit tests on a machine without a BPF toolchain. Such a binary can't load any program.
 //!
-//! aya-build does nearly the same, but has no way to name the instruction set: it leaves the oldest, which
-//! lacks half of the comparisons and all arithmetic on 32 bits.
+//! aya-build is similar, but can't set the instruction set. Its default, the oldest, lacks half of the
+//! comparisons and all 32-bit arithmetic.
 
 use std::{
     env, fs,
@@ -18,13 +18,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The crate with the programs.
 const CRATE: &str = "lb-ebpf";
 
-/// Instruction set of the programs: the third, which Linux knows since 5.1.
+/// Instruction set of the programs: version 3, supported since Linux 5.1.
 const INSTRUCTIONS: &str = "v3";
 
-/// The programs of [`CRATE`].
 const PROGRAMS: [&str; 4] = [
     "evenkeel-lb",
     "evenkeel-decap",
@@ -59,14 +57,14 @@ fn main() -> Result<()> {
     })
 }
 
-/// Builds all programs and copies them to the folder `out`, under their names.
+/// Builds all programs and copies them to the folder `out`.
 fn build(toolchain: &str, out: &Path) -> Result<()> {
     let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
         Ok("big") => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
     };
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH")?;
-    // A folder of its own: cargo locks the one that it builds in.
+    // A separate folder: cargo locks the one that it builds in.
     let folder = out.join("bpf");
     let mut cargo = command(toolchain, "cargo");
     cargo
@@ -83,11 +81,11 @@ fn build(toolchain: &str, out: &Path) -> Result<()> {
             ]
             .join("\x1f"),
         )
-        // What bpf-linker makes one small program of, whatever the workspace has for userspace.
+        // Required by bpf-linker for one small program, whatever the workspace profile is.
         .env("CARGO_PROFILE_RELEASE_LTO", "true")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
-        // Those of the outer cargo.
+        // Set by the outer cargo.
         .env_remove("RUSTC")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
     if version(toolchain).is_some_and(|version| version.contains("nightly")) {
@@ -112,7 +110,7 @@ fn write_empty(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies what has no extension: the linked programs.
+/// Copies the linked programs: the files without an extension.
 fn copy_programs(from: &Path, to: &Path) -> Result<()> {
     let entries = fs::read_dir(from).with_context(|| format!("read {}", from.display()))?;
     for entry in entries {
@@ -125,7 +123,7 @@ fn copy_programs(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A program of the toolchain; without rustup, the one that is there.
+/// A command of the toolchain; without rustup, the one in `PATH`.
 fn command(toolchain: &str, program: &str) -> Command {
     let has_rustup = Command::new("rustup").arg("--version").output().is_ok();
     if !has_rustup {
@@ -136,7 +134,7 @@ fn command(toolchain: &str, program: &str) -> Command {
     command
 }
 
-/// Version of the toolchain's compiler, if it has one.
+/// Version of the toolchain's compiler, if there is one.
 fn version(toolchain: &str) -> Option<String> {
     let output = command(toolchain, "rustc").arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -11,7 +11,7 @@ use lb_common::{
     trace::decision,
     vip::{MAX_PROBES, VipKey, target},
 };
-use lb_daemon::reconciler::{Reconciler, Route, Routes, load_options};
+use lb_daemon::reconciler::{Reconciler, ReconcilerError, Route, Routes, ServiceId, load_options};
 use lb_dataplane::{Dataplane, LoadOptions, Opened, SPARE_IMAGES};
 use lb_model::config::{self, Config};
 
@@ -392,6 +392,33 @@ fn what_replaces_a_vip_takes_effect_without_a_gap() {
         (run.frame.len(), trace.decision),
         (node.flows[0].len(), decision::RING)
     );
+}
+
+#[test]
+fn applies_a_plan_only_to_the_state_it_was_made_for() {
+    let mut node = Node::new(&config(THREE));
+    let two = config(&THREE[..2]);
+    let now_s = node.dataplane.now_s().unwrap();
+    let outdated = node.controller.plan(&two, now_s).unwrap();
+    node.apply(&config(&[(1, 100, "up"), (2, 30, "up"), (3, 100, "up")]));
+    let before = snapshot(&node.dataplane);
+    let routes = node.controller.routes().clone();
+    let error = node
+        .controller
+        .apply_planned(&mut node.dataplane, outdated, routes.clone())
+        .unwrap_err();
+    assert!(matches!(error, ReconcilerError::Outdated), "{error}");
+    assert_eq!(snapshot(&node.dataplane), before);
+
+    let planned = node.controller.plan(&two, now_s).unwrap();
+    let preview = planned.preview(&ServiceId::of(&two.vips[0])).unwrap();
+    let (moved, after) = (preview.slots_moved, preview.after.clone().unwrap());
+    let summary = node
+        .controller
+        .apply_planned(&mut node.dataplane, planned, routes)
+        .unwrap();
+    assert_eq!((summary.slots_moved, summary.members_leaving), (moved, 1));
+    assert_eq!(after.members.len(), 2);
 }
 
 #[test]

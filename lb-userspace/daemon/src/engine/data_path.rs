@@ -430,7 +430,7 @@ impl Actor {
         let what = drift.to_string();
         let mut condition = Condition::new(drift.key(), "data_path", Severity::Critical, what);
         condition = condition.cause(drift.cause());
-        // The alert about the VIP's shares covers its ring, and says what that means.
+        // The alert about the VIP's shares covers its ring, with the consequences.
         if let Drift::Ring { vip } = drift
             && self.is_configured(vip)
         {

@@ -88,7 +88,6 @@ families! {
     VIP_NO_MEMBER Counter "evenkeel_vip_no_member_packets_total" ["vip"] "Packets dropped because no backend was eligible. Expected: 0."
     VIP_NAT_SESSIONS Counter "evenkeel_vip_nat_sessions_total" ["vip"] "Created nat sessions."
     VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no nat port was free. Expected: 0; otherwise add addresses to node.nat_source."
-    VIP_LIMITED Counter "evenkeel_vip_limited_packets_total" ["vip"] "Packets dropped by a rate limit. Stays 0: this version has no rate limits."
 
     MEMBER_PACKETS Counter "evenkeel_member_packets_total" ["backend" "vip"] "Packets sent to the backend. Expected: roughly in proportion to its share of new flows."
     MEMBER_BYTES Counter "evenkeel_member_bytes_total" ["backend" "vip"] "Bytes of these packets: whole frames as received."

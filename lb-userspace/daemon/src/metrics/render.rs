@@ -256,7 +256,6 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
     each(VIP_NO_MEMBER, |vip| vip.counters.no_member);
     each(VIP_NAT_SESSIONS, |vip| vip.counters.nat_sessions);
     each(VIP_NAT_NO_PORT, |vip| vip.counters.nat_no_port);
-    each(VIP_LIMITED, |vip| vip.counters.limited);
 }
 
 /// The members of a VIP, each name once: a leaving member with the name of a configured one is omitted.

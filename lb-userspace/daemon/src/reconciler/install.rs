@@ -165,7 +165,7 @@ fn rewrite_members(
         ..*entry
     };
     for (index, old, _) in members {
-        point("map: silence a member")?;
+        point("map: quiesce a member")?;
         dataplane.members.write(*index, &quiet(old))?;
     }
     dataplane.rings.grace_period()?;
@@ -175,7 +175,7 @@ fn rewrite_members(
     }
     dataplane.rings.grace_period()?;
     for (index, _, new) in members {
-        point("map: let a member speak")?;
+        point("map: enable a member")?;
         dataplane.members.write(*index, new)?;
     }
     Ok(())

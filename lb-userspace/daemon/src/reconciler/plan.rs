@@ -19,7 +19,7 @@ use super::{
 };
 use lb_model::{
     config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node},
-    ring::RingMember,
+    ring::{Identity, RingMember},
     transition::RingState,
 };
 
@@ -226,12 +226,7 @@ impl<'a> Plan<'a> {
         *generation = generation.wrapping_add(1);
         let word = control::pack(control::DOWN, family_of(backend.address), *generation);
         let identity = backend.identity();
-        // Backends of a replaced VIP keep their health.
-        let known = self.before.vip_of(&ServiceId::of(vip)).and_then(|before| {
-            let index = self.before.member_of(before, &identity)?;
-            self.before.members.get(&index)
-        });
-        let known = known.filter(|_| vip.health.is_some());
+        let known = self.known_member(vip, &identity);
         let state = MemberState {
             name: backend.name.clone(),
             vip: index_of_vip,
@@ -252,6 +247,14 @@ impl<'a> Plan<'a> {
         self.next.members.insert(index, state);
         self.summary.members_added += 1;
         Ok(index)
+    }
+
+    /// A member of the same VIP before: backends of a replaced VIP keep their health.
+    fn known_member(&self, vip: &config::Vip, identity: &Identity) -> Option<&MemberState> {
+        let before = self.before.vip_of(&ServiceId::of(vip))?;
+        let index = self.before.member_of(before, identity)?;
+        let member = self.before.members.get(&index);
+        member.filter(|_| vip.health.is_some())
     }
 
     /// Configured source addresses of `nat` for a backend.
@@ -290,7 +293,26 @@ impl<'a> Plan<'a> {
 
     /// Allocates an index for every source address of `nat`.
     fn place_sources(&mut self) -> Result<()> {
-        let mut wanted: BTreeSet<IpAddr> = BTreeSet::new();
+        let mut wanted = self.wanted_sources();
+        let ports = &self.config.node.nat_ports;
+        let (first_port, count) = (*ports.start(), ports.end() - ports.start());
+        let ports = count.saturating_add(1);
+        for state in self.next.sources.values_mut() {
+            let is_wanted = wanted.remove(&state.address);
+            state.entry.first_port = first_port;
+            state.entry.ports = if is_wanted { ports } else { 0 };
+            if is_wanted {
+                state.unreferenced = 0;
+            }
+        }
+        for address in wanted {
+            self.add_source(address, first_port, ports)?;
+        }
+        Ok(())
+    }
+
+    fn wanted_sources(&self) -> BTreeSet<IpAddr> {
+        let mut wanted = BTreeSet::new();
         for (&index, member) in &self.next.members {
             if self.forwards(member, Forward::Nat) {
                 wanted.extend(self.nat_source(index, member));
@@ -303,42 +325,30 @@ impl<'a> Plan<'a> {
                 }
             }
         }
-        let ports = &self.config.node.nat_ports;
-        let (first_port, count) = (*ports.start(), ports.end() - ports.start());
-        for state in self.next.sources.values_mut() {
-            let is_wanted = wanted.remove(&state.address);
-            state.entry.first_port = first_port;
-            state.entry.ports = if is_wanted {
-                count.saturating_add(1)
-            } else {
-                0
-            };
-            if is_wanted {
-                state.unreferenced = 0;
+        wanted
+    }
+
+    fn add_source(&mut self, address: IpAddr, first_port: u16, ports: u16) -> Result<()> {
+        let taken = |index| self.next.sources.contains_key(&index);
+        let index = next_free(None, u32::from(NO_NAT_SOURCE), taken).ok_or_else(|| {
+            ReconcilerError::Full {
+                what: format!("NAT source {address}"),
+                limit: u32::from(NO_NAT_SOURCE),
+                hint: "use fewer addresses in node.nat_source",
             }
-        }
-        for address in wanted {
-            let taken = |index| self.next.sources.contains_key(&index);
-            let index = next_free(None, u32::from(NO_NAT_SOURCE), taken).ok_or_else(|| {
-                ReconcilerError::Full {
-                    what: format!("NAT source {address}"),
-                    limit: u32::from(NO_NAT_SOURCE),
-                    hint: "use fewer addresses in node.nat_source",
-                }
-            })?;
-            let entry = NatSource {
-                address: address_of(address).0,
-                first_port,
-                ports: count.saturating_add(1),
-                _pad: 0,
-            };
-            let state = SourceState {
-                address,
-                entry,
-                unreferenced: 0,
-            };
-            self.next.sources.insert(index, state);
-        }
+        })?;
+        let entry = NatSource {
+            address: address_of(address).0,
+            first_port,
+            ports,
+            _pad: 0,
+        };
+        let state = SourceState {
+            address,
+            entry,
+            unreferenced: 0,
+        };
+        self.next.sources.insert(index, state);
         Ok(())
     }
 

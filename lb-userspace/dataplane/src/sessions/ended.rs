@@ -1,4 +1,4 @@
-//! The end of sessions: timeouts, and what both entries of a session say together.
+//! The end of sessions: timeouts and the combined state of a session's two entries.
 
 use std::collections::HashMap;
 
@@ -161,7 +161,8 @@ mod tests {
         ]
     }
 
-    /// Whether a session with entries of these (last seen, flags) has ended at `now_s`. Both must agree.
+    /// Whether a session with entries of these (last seen, flags) has ended at `now_s`. Both must
+    /// agree.
     fn has_ended(protocol: u8, entries: &[(u32, u32)], now_s: u32) -> bool {
         let records: Vec<_> = (session(protocol).iter().zip(entries))
             .map(|((key, flow), &(seen_s, state))| {
