@@ -1,8 +1,7 @@
-//! Is this host fit to run the balancer, and a configuration? `evenkeel doctor`.
+//! `evenkeel doctor`: checks whether a host can run the balancer and a configuration.
 //!
-//! Two halves: [`gather`] looks at the host and fills a [`Host`], [`diagnose`] judges it and knows
-//! nothing but that. So tests feed made-up hosts. Nothing is changed on the host; what comes nearest is the
-//! kernel's own asking for neighbours, as any packet to them would make it do.
+//! [`gather`] reads the state of the host into a [`Host`]; [`diagnose`] checks only that, so tests can
+//! construct hosts. Nothing on the host is changed, except that the kernel resolves neighbours.
 
 mod checks;
 mod gather;
@@ -11,19 +10,18 @@ mod host;
 use serde::Serialize;
 
 pub use gather::{GatherError, gather};
-pub use host::{Bpffs, Channels, Folder, Host, Interface, MasterLink, Ports, xdp_feature};
+pub use host::{Bpffs, Channels, Directory, Host, Interface, MasterLink, Ports, xdp_feature};
 
 use lb_model::config::Config;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// As it should be.
     Ok,
-    /// It works, but less well, or only under a condition.
+    /// Works, but worse or under a condition.
     Warning,
-    /// It will not work.
+    /// Does not work.
     Problem,
 }
 
@@ -37,22 +35,19 @@ impl std::fmt::Display for Level {
     }
 }
 
-/// One line of the diagnosis.
+/// Result of a check on an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at: `kernel`, `queues`, `mtu` and so on, as in `docs/operations.md`.
+    /// Name of the check, as in `docs/operations.md`: `kernel`, `queues`, `mtu`, …
     pub check: &'static str,
-    /// Of what: an interface, an address, a VIP; `host` for the host as a whole.
+    /// The interface, address or VIP; `host` for the host as a whole.
     pub subject: String,
-    /// How bad it is.
     pub level: Level,
-    /// What was found.
     pub finding: String,
-    /// What to do; none when all is well.
+    /// How to fix it; none if the level is ok.
     pub advice: Option<String>,
 }
 
-/// Collects findings.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
@@ -101,7 +96,7 @@ impl Findings {
     }
 }
 
-/// Judges a host; with a configuration, also whether it can run that.
+/// Checks a host, and with a configuration also whether the host can run it.
 #[must_use]
 pub fn diagnose(host: &Host, config: Option<&Config>) -> Vec<Finding> {
     let mut findings = Findings::default();
@@ -114,7 +109,6 @@ pub fn diagnose(host: &Host, config: Option<&Config>) -> Vec<Finding> {
     findings.0
 }
 
-/// Whether anything will not work.
 #[must_use]
 pub fn has_problem(findings: &[Finding]) -> bool {
     findings.iter().any(|found| found.level == Level::Problem)

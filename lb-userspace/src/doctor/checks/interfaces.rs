@@ -1,9 +1,9 @@
-//! Interfaces that the program is to be attached to.
+//! Checks on the interfaces that the program is attached to.
 
 use crate::doctor::{Findings, Host, Interface, xdp_feature};
 use lb_model::config::{Config, XdpMode};
 
-/// Drivers with native XDP, for kernels whose drivers don't say it themselves (before 6.3).
+/// Drivers with native XDP, for kernels whose drivers do not report features (before Linux 6.3).
 const NATIVE_DRIVERS: [&str; 27] = [
     "atlantic",
     "bnxt_en",
@@ -34,11 +34,11 @@ const NATIVE_DRIVERS: [&str; 27] = [
     "virtio_net",
 ];
 
-/// Kinds of interfaces that stand on others and have no native XDP.
+/// Kinds of interfaces on top of others, without native XDP.
 const STACKED: [&str; 5] = ["vlan", "bridge", "team", "macvlan", "ipvlan"];
 
-/// Largest MTU at which a frame with its headroom fits a page, which programs without fragments
-/// need. Drivers differ by a few bytes.
+/// Largest MTU at which a frame and its headroom fit a page, as programs without multi-buffer
+/// support need. Drivers differ by a few bytes.
 const MAX_MTU: u32 = 3498;
 
 pub(in super::super) fn interfaces(host: &Host, config: Option<&Config>, findings: &mut Findings) {
@@ -51,8 +51,8 @@ pub(in super::super) fn interfaces(host: &Host, config: Option<&Config>, finding
                     None => findings.problem(
                         "interface",
                         name,
-                        "there is no such interface",
-                        "correct node.interfaces (`ip link` shows those that there are)",
+                        "no such interface",
+                        "correct node.interfaces; `ip link` lists the interfaces",
                     ),
                 }
             }
@@ -70,26 +70,26 @@ pub(in super::super) fn interfaces(host: &Host, config: Option<&Config>, finding
 fn check(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let name = &interface.name;
     if !interface.ethernet {
-        let advice = "name an Ethernet interface";
-        findings.problem("interface", name, "it carries no Ethernet frames", advice);
+        let advice = "name an Ethernet interface in node.interfaces";
+        findings.problem("interface", name, "not an Ethernet interface", advice);
         return;
     }
     if interface.usable {
         findings.ok("interface", name, "up");
     } else {
-        let advice = format!("ip link set {name} up; see whether the cable is in");
-        findings.problem("interface", name, "down, or without a carrier", advice);
+        let advice = format!("ip link set {name} up; if it is up, check the cable");
+        findings.problem("interface", name, "down, or no carrier", advice);
     }
     structure(interface, mode, findings);
     occupied(host, interface, findings);
     native(interface, mode, findings);
     queues(host, interface, findings);
-    merging(host, interface, mode, findings);
+    receive_offloads(host, interface, mode, findings);
     frame_size(interface, mode, findings);
 }
 
-/// How bad it is that native mode can't be had.
-fn unless_generic(
+/// Adds a finding about missing native XDP: a problem unless the mode allows generic XDP.
+fn without_native(
     mode: XdpMode,
     check: &'static str,
     interface: &Interface,
@@ -110,19 +110,18 @@ fn structure(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let name = &interface.name;
     match interface.kind.as_deref() {
         Some(kind) if STACKED.contains(&kind) => {
-            let advice = "name the interface below it in node.interfaces: the program reads up to \
-                          two VLAN tags, and frames leave with those that they came with; or set \
-                          xdp_mode = \"generic\" (slow)";
-            let finding = format!("a {kind} interface, which has no native XDP");
-            unless_generic(mode, "structure", interface, finding, advice, findings);
+            let advice = "name its lower interface in node.interfaces (up to two VLAN tags are parsed \
+                          and kept), or set xdp_mode = \"generic\" (slow)";
+            let finding = format!("{kind} interfaces have no native XDP");
+            without_native(mode, "structure", interface, finding, advice, findings);
             return;
         }
         Some("bond") => findings.warn(
             "structure",
             name,
-            "a bond: native XDP works in the modes active-backup, balance-rr, balance-xor and 802.3ad, \
-             since Linux 5.15, if all its ports have it",
-            "see that every port's driver has native XDP (`evenkeel doctor` without --config)",
+            "bond: native XDP needs Linux 5.15, mode active-backup, balance-rr, balance-xor or 802.3ad, \
+             and native XDP on all ports",
+            "check that the driver of every port has native XDP (`evenkeel doctor` without --config)",
         ),
         _ => {}
     }
@@ -130,21 +129,21 @@ fn structure(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
         Some(master) if master.kind == "bond" || master.kind == "team" => findings.problem(
             "structure",
             name,
-            format!("a port of the {} {}", master.kind, master.name),
-            format!("name {} in node.interfaces, not its ports", master.name),
+            format!("port of {} {}", master.kind, master.name),
+            format!("name {} in node.interfaces instead of its ports", master.name),
         ),
         Some(master) if master.kind == "bridge" => findings.warn(
             "structure",
             name,
-            format!("a port of the bridge {}", master.name),
-            "packets for VIPs are taken before the bridge sees them; backends that are behind \
-             the bridge can't be reached by redirection: address them through a port of their own",
+            format!("port of bridge {}", master.name),
+            "packets for VIPs bypass the bridge, and backends behind it cannot be reached by redirect: \
+             connect the backends to an interface outside the bridge",
         ),
         Some(_) | None if interface.kind.as_deref() != Some("bond") => {
             findings.ok(
                 "structure",
                 name,
-                "no VLAN, bond, bridge, nor a port of one",
+                "not a VLAN, bond or bridge, nor a port of one",
             );
         }
         _ => {}
@@ -154,17 +153,17 @@ fn structure(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
 fn occupied(host: &Host, interface: &Interface, findings: &mut Findings) {
     let name = &interface.name;
     match interface.xdp_program {
-        None => findings.ok("xdp slot", name, "no XDP program is attached"),
+        None => findings.ok("xdp slot", name, "no XDP program attached"),
         Some(id) if host.pinned.contains(name) => {
-            findings.ok("xdp slot", name, format!("Evenkeel's program (id {id})"));
+            findings.ok("xdp slot", name, format!("Evenkeel's program attached (id {id})"));
         }
         Some(id) => findings.problem(
             "xdp slot",
             name,
-            format!("another XDP program (id {id}) is attached"),
+            format!("another XDP program attached (id {id})"),
             format!(
-                "`bpftool prog show id {id}` tells what it is; detach it (`ip link set {name} xdp \
-                 off`), or name the folder of its pins with --bpffs if it is Evenkeel's"
+                "identify it with `bpftool prog show id {id}` and detach it (`ip link set {name} xdp off`); \
+                 if it is Evenkeel's, name its mount point with --bpffs"
             ),
         ),
     }
@@ -172,30 +171,30 @@ fn occupied(host: &Host, interface: &Interface, findings: &mut Findings) {
 
 fn native(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let name = &interface.name;
-    let driver = interface.driver.as_deref().unwrap_or("an unknown driver");
+    let driver = interface.driver.as_deref().unwrap_or("unknown driver");
     let needs = xdp_feature::BASIC | xdp_feature::REDIRECT;
     let advice = "use a NIC whose driver has native XDP, or set xdp_mode = \"generic\" (slow)";
     match interface.xdp_features {
         Some(features) if features & needs == needs => {
-            findings.ok("native xdp", name, format!("{driver} has it"));
+            findings.ok("native xdp", name, format!("{driver} supports native XDP"));
         }
-        // Some drivers can do it only in some state, and say less in others.
+        // Some drivers support redirect only in some states.
         Some(features) if features & xdp_feature::BASIC != 0 => {
-            let finding = format!("{driver} has it, but can't redirect in its present state");
-            let advice = "enough when backends are behind the interface that packets come in by";
+            let finding = format!("{driver} supports native XDP, but currently no redirect");
+            let advice = "none needed if the backends are reached through this interface; otherwise use another NIC";
             findings.warn("native xdp", name, finding, advice);
         }
         Some(_) => {
-            let finding = format!("{driver} says that it has no native XDP now");
-            unless_generic(mode, "native xdp", interface, finding, advice, findings);
+            let finding = format!("{driver} reports no native XDP");
+            without_native(mode, "native xdp", interface, finding, advice, findings);
         }
         None if NATIVE_DRIVERS.contains(&driver) => {
-            let finding = format!("{driver} is known to have it");
+            let finding = format!("{driver} is known to support native XDP");
             findings.ok("native xdp", name, finding);
         }
         None => {
-            let finding = format!("{driver} is not known to have it");
-            unless_generic(mode, "native xdp", interface, finding, advice, findings);
+            let finding = format!("{driver} is not known to support native XDP");
+            without_native(mode, "native xdp", interface, finding, advice, findings);
         }
     }
 }
@@ -212,25 +211,25 @@ fn queues(host: &Host, interface: &Interface, findings: &mut Findings) {
             "queues",
             name,
             format!(
-                "{queues} of {} receive queues are in use, for {cpus} CPUs",
+                "{queues} of {} receive queues used, {cpus} CPUs",
                 channels.max
             ),
             format!(
-                "ethtool -L {name} combined {possible} (or rx {possible}): a queue's packets are \
-                 handled by one CPU"
+                "ethtool -L {name} combined {possible} (or rx {possible}): one CPU handles all packets \
+                 of a queue"
             ),
         );
     } else if queues < cpus {
-        let text = format!("{queues} receive queues, all that it has, for {cpus} CPUs");
+        let text = format!("{queues} receive queues (maximum), {cpus} CPUs");
         findings.ok("queues", name, text);
     } else {
-        let text = format!("{queues} receive queues for {cpus} CPUs");
+        let text = format!("{queues} receive queues, {cpus} CPUs");
         findings.ok("queues", name, text);
     }
 }
 
-/// Whether the program runs in the stack, as far as that can be told before it is attached.
-fn runs_in_stack(interface: &Interface, mode: XdpMode) -> bool {
+/// Whether the program will run in generic mode.
+fn is_generic(interface: &Interface, mode: XdpMode) -> bool {
     let is_stacked = (interface.kind.as_deref()).is_some_and(|kind| STACKED.contains(&kind));
     let driver = interface.driver.as_deref().unwrap_or_default();
     let has_native = match interface.xdp_features {
@@ -244,9 +243,8 @@ fn runs_in_stack(interface: &Interface, mode: XdpMode) -> bool {
     }
 }
 
-/// The interfaces that the packets of an interface come in by, where they are merged: those at the
-/// bottom, or itself.
-fn entrances<'a>(host: &'a Host, interface: &'a Interface) -> Vec<&'a Interface> {
+/// The lowest interfaces below an interface, where packets are merged; itself if it has none.
+fn lowest<'a>(host: &'a Host, interface: &'a Interface) -> Vec<&'a Interface> {
     let mut seen = vec![interface];
     let mut next = 0;
     while let Some(upper) = seen.get(next) {
@@ -259,76 +257,76 @@ fn entrances<'a>(host: &'a Host, interface: &'a Interface) -> Vec<&'a Interface>
     seen
 }
 
-/// Packets that are merged before the program sees them are too long, and not what was sent.
-fn merging(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findings) {
+/// LRO and GRO merge packets: if they run before the program, it sees packets that are too long.
+fn receive_offloads(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let name = &interface.name;
-    let in_stack = runs_in_stack(interface, mode);
-    let entrances = match in_stack {
-        true => entrances(host, interface),
+    let generic = is_generic(interface, mode);
+    let receivers = match generic {
+        true => lowest(host, interface),
         false => vec![interface],
     };
-    for entrance in &entrances {
-        let name = &entrance.name;
-        match entrance.lro {
+    for receiver in &receivers {
+        let name = &receiver.name;
+        match receiver.lro {
             Some(true) => findings.problem(
                 "lro",
                 name,
-                "the NIC merges received packets (LRO)",
+                "on: the NIC merges received packets",
                 format!("ethtool -K {name} lro off"),
             ),
             Some(false) => findings.ok("lro", name, "off"),
             None => {}
         }
     }
-    // What a veth says depends on its peer.
+    // The features of a veth depend on its peer.
     let features = interface.xdp_features.unwrap_or(xdp_feature::NDO_XMIT);
-    let is_deaf =
+    let drops_redirects =
         interface.driver.as_deref() == Some("veth") && features & xdp_feature::NDO_XMIT == 0;
-    if is_deaf && interface.gro.is_some() {
+    if drops_redirects && interface.gro.is_some() {
         findings.warn(
             "gro",
             name,
-            "a veth whose peer has neither an XDP program nor GRO: frames that are sent to it get lost",
-            "attach a program that passes everything to the peer, or, which is enough for frames that \
-             come in by another interface, `ethtool -K PEER gro on`",
+            "frames redirected to this veth are lost: its peer has neither an XDP program nor GRO",
+            "attach an XDP program that passes everything to the peer; for frames from other interfaces, \
+             `ethtool -K PEER gro on` is enough",
         );
-    } else if in_stack {
-        for entrance in entrances {
-            merging_before_the_stack(interface, entrance, findings);
+    } else if generic {
+        for receiver in receivers {
+            gro_before_generic(interface, receiver, findings);
         }
     } else if let Some(state) = interface.gro {
         let state = if state { "on" } else { "off" };
-        let text = format!("{state}; the program runs before it");
+        let text = format!("{state}; native XDP runs before GRO");
         findings.ok("gro", name, text);
     }
 }
 
-/// GRO of an interface whose packets a program of generic mode sees, at `interface`.
-fn merging_before_the_stack(interface: &Interface, entrance: &Interface, findings: &mut Findings) {
-    let lower = &entrance.name;
-    let is_stacked = (entrance.kind.as_deref()).is_some_and(|kind| STACKED.contains(&kind));
-    match entrance.gro {
+/// GRO of the interface that receives the packets of a generic program on `interface`.
+fn gro_before_generic(interface: &Interface, receiver: &Interface, findings: &mut Findings) {
+    let lower = &receiver.name;
+    let is_stacked = (receiver.kind.as_deref()).is_some_and(|kind| STACKED.contains(&kind));
+    match receiver.gro {
         _ if is_stacked => findings.warn(
             "gro",
             lower,
             format!(
-                "what is below this {} can't be seen from here: with GRO there, packets are merged before \
-                 the program, which in generic mode runs after it",
-                entrance.kind.as_deref().unwrap_or_default()
+                "the lower interface of this {} is not visible: if it has GRO on, packets are merged before \
+                 the program in generic mode",
+                receiver.kind.as_deref().unwrap_or_default()
             ),
-            "where the interface below is: ethtool -K LOWER gro off",
+            "in the namespace of the lower interface: ethtool -K LOWER gro off",
         ),
         Some(true) => findings.warn(
             "gro",
             lower,
             format!(
-                "on: in generic mode the program at {} gets merged packets, answers that they are too \
-                 long, and uploads stall",
+                "on: in generic mode the program on {} gets merged packets and rejects them as too long; \
+                 uploads stall",
                 interface.name
             ),
             format!("ethtool -K {lower} gro off"),
         ),
-        Some(false) => findings.ok("gro", lower, "off, as generic mode needs it"),
+        Some(false) => findings.ok("gro", lower, "off, as generic mode requires"),
         None => {}
     }
 }
@@ -336,14 +334,14 @@ fn merging_before_the_stack(interface: &Interface, entrance: &Interface, finding
 fn frame_size(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     let mtu = interface.mtu;
     if mtu > MAX_MTU {
-        let finding = format!("MTU {mtu}: native XDP needs a frame to fit a page");
+        let finding = format!("MTU {mtu} is too large: with native XDP a frame must fit a page");
         let advice = format!(
             "ip link set {} mtu {MAX_MTU} (or less; drivers differ by a few bytes)",
             interface.name
         );
-        unless_generic(mode, "frame size", interface, finding, &advice, findings);
+        without_native(mode, "frame size", interface, finding, &advice, findings);
     } else {
-        let text = format!("MTU {mtu} fits a page");
+        let text = format!("MTU {mtu}: a frame fits a page");
         findings.ok("frame size", &interface.name, text);
     }
 }
@@ -369,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_interface_has_nothing_to_mend() {
+    fn accepts_a_good_interface() {
         for config in [None, Some(&config(""))] {
             let mut findings = Findings::default();
             interfaces(&host(), config, &mut findings);
@@ -379,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_for_a_program_is_found() {
+    fn finds_unsuitable_interfaces() {
         assert_eq!(found("interface", |i| i.name = "other".into(), ""), Problem);
         assert_eq!(found("interface", |i| i.usable = false, ""), Problem);
         assert_eq!(found("interface", |i| i.ethernet = false, ""), Problem);
@@ -418,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn native_mode_is_told_by_features_or_else_by_driver() {
+    fn detects_native_xdp_by_features_or_driver() {
         let driver = |driver: &'static str, features| {
             move |i: &mut Interface| {
                 (i.driver, i.xdp_features) = (Some(driver.into()), features);
@@ -434,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_merging_and_sizes_are_judged() {
+    fn checks_queues_offloads_and_mtu() {
         let channels =
             |current, max| move |i: &mut Interface| i.channels = Some(Channels { current, max });
         assert_eq!(found("queues", channels(1, 8), ""), Warning);
@@ -454,7 +452,11 @@ mod tests {
         assert_eq!(found("gro", |i| i.gro = Some(true), generic), Warning);
         let auto = "xdp_mode = \"auto\"";
         let without = |i: &mut Interface| i.xdp_features = Some(0);
-        assert_eq!(found("gro", without, auto), Warning, "it falls back");
+        assert_eq!(
+            found("gro", without, auto),
+            Warning,
+            "falls back to generic"
+        );
         assert_eq!(found("gro", |_| (), auto), Fine);
         assert_eq!(found("frame size", |i| i.mtu = 9000, ""), Problem);
         assert_eq!(found("frame size", |i| i.mtu = 9000, generic), Fine);
@@ -478,13 +480,13 @@ mod tests {
         config.node.interfaces = vec!["mv0".into()];
         let mut findings = Findings::default();
         interfaces(&host, Some(&config), &mut findings);
-        let of_merging = |check: &str| check == "gro" || check == "lro";
-        let found = findings.0.into_iter().filter(|f| of_merging(f.check));
+        let is_offload = |check: &str| check == "gro" || check == "lro";
+        let found = findings.0.into_iter().filter(|f| is_offload(f.check));
         found.map(|f| (f.subject, f.level, f.advice)).collect()
     }
 
     #[test]
-    fn in_the_stack_merging_matters_where_packets_come_in() {
+    fn in_generic_mode_offloads_of_the_lowest_interface_matter() {
         let fine = |subject: &str| (subject.to_owned(), Fine, None);
         let eth1 = |level, feature: &str| {
             let advice = format!("ethtool -K eth1 {feature} off");

@@ -1,4 +1,4 @@
-//! The checks: each a small judgement on a [`Host`](super::Host).
+//! Checks on a [`Host`](super::Host).
 
 mod interfaces;
 mod network;
@@ -12,5 +12,5 @@ pub(super) use network::network;
 pub(super) use node::node;
 pub(super) use system::system;
 
-/// Subject of what concerns the host as a whole.
+/// Subject of findings about the host as a whole.
 const HOST: &str = "host";

@@ -1,4 +1,4 @@
-//! The network around the host: ways to the backends, room for outer headers, addresses, sysctls.
+//! Checks on the network: next hops of the backends, MTUs, addresses, sysctls.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use crate::doctor::{Findings, Host, xdp_feature};
 use lb_daemon::nexthop::{NextHopState, ResolvedNextHop};
 use lb_model::config::{Config, Forward, Via, Vip};
 
-/// What the Internet and most networks carry.
+/// MTU of the Internet and most networks.
 const USUAL_MTU: u32 = 1500;
 
 pub(in super::super) fn network(host: &Host, config: &Config, findings: &mut Findings) {
     next_hops(host, config, findings);
     for vip in &config.vips {
-        room(host, config, vip, findings);
+        mtu(host, config, vip, findings);
         vip_address(host, vip, findings);
     }
     egress(host, config, findings);
@@ -21,7 +21,7 @@ pub(in super::super) fn network(host: &Host, config: &Config, findings: &mut Fin
     reverse_path(host, config, findings);
 }
 
-fn way(host: &Host, backend: IpAddr) -> Option<&ResolvedNextHop> {
+fn route(host: &Host, backend: IpAddr) -> Option<&ResolvedNextHop> {
     host.next_hops.get(&backend)?.resolved()
 }
 
@@ -37,7 +37,9 @@ fn next_hops(host: &Host, config: &Config, findings: &mut Findings) {
         };
         let (reason, names) = match state {
             NextHopState::Unresolved(reason) => (Some(reason.clone()), backends(|_| true)),
-            NextHopState::Resolved(way) => (way.obstacle_to_l2(), backends(|f| f == Forward::L2)),
+            NextHopState::Resolved(route) => {
+                (route.obstacle_to_l2(), backends(|f| f == Forward::L2))
+            }
         };
         let Some(reason) = reason.filter(|_| !names.is_empty()) else {
             resolved += 1;
@@ -47,18 +49,18 @@ fn next_hops(host: &Host, config: &Config, findings: &mut Findings) {
             "next hop",
             &address.to_string(),
             format!("no route to {}: {reason}", names.join(", ")),
-            "packets to it are dropped (NO_NEXT_HOP) until that is mended; `ip route get` and \
-             `ip neigh` show what the kernel knows",
+            "fix the route or the neighbour (`ip route get`, `ip neigh`); until then packets to it are \
+             dropped (NO_NEXT_HOP)",
         );
     }
     if resolved > 0 {
-        let text = format!("{resolved} backend addresses have a next hop that answers");
+        let text = format!("resolved backend addresses: {resolved}");
         findings.ok("next hop", HOST, text);
     }
 }
 
-/// Room on the way to the backends for what comes in.
-fn room(host: &Host, config: &Config, vip: &Vip, findings: &mut Findings) {
+/// Whether received packets fit the routes to the backends, with their outer headers.
+fn mtu(host: &Host, config: &Config, vip: &Vip, findings: &mut Findings) {
     let incoming = config
         .node
         .interfaces
@@ -70,54 +72,54 @@ fn room(host: &Host, config: &Config, vip: &Vip, findings: &mut Findings) {
     let smallest = vip
         .backends
         .iter()
-        .filter_map(|backend| Some((way(host, backend.address)?, backend)))
-        .map(|(way, backend)| {
+        .filter_map(|backend| Some((route(host, backend.address)?, backend)))
+        .map(|(route, backend)| {
             let overhead = match (vip.forward, backend.address) {
                 (Forward::Ipip, IpAddr::V4(_)) => 20,
                 (Forward::Ipip, IpAddr::V6(_)) => 40,
                 _ => 0,
             };
-            (way.mtu.saturating_sub(overhead), overhead, way, backend)
+            (route.mtu.saturating_sub(overhead), overhead, route, backend)
         })
         .min_by_key(|(fits, ..)| *fits);
-    let Some((fits, overhead, way, backend)) = smallest else {
+    let Some((fits, overhead, route, backend)) = smallest else {
         return;
     };
     if fits >= incoming {
-        let text = format!("packets of {incoming} bytes fit the way to every backend");
+        let text = format!("packets of {incoming} bytes fit the route to every backend");
         findings.ok("mtu", &vip.name, text);
         return;
     }
     if fits >= USUAL_MTU {
         let text = format!(
-            "packets of up to {fits} bytes fit the way to every backend; larger ones, which only \
-             local clients can send, are answered with the size that fits"
+            "packets of up to {fits} bytes fit the route to every backend; larger ones, which only local \
+             clients can send, are answered with ICMP (fragmentation needed, packet too big)"
         );
         findings.ok("mtu", &vip.name, text);
         return;
     }
     let finding = format!(
-        "MTU {} towards {} leaves {fits} bytes (outer header: {overhead}), while packets of up to \
-         {incoming} come in",
-        way.mtu, backend.name
+        "MTU {} to {} leaves {fits} bytes (outer header: {overhead}), but packets of up to {incoming} \
+         bytes are received",
+        route.mtu, backend.name
     );
     let advice = format!(
-        "raise the MTU on the way to the backends to {} (`ip link set {} mtu {0}`, switches and \
-         backends as well); or lower the MSS that backends announce to {}",
+        "raise the MTU of the route to the backends to {} (`ip link set {} mtu {0}`, also on switches \
+         and backends), or lower the MSS that backends announce to {}",
         incoming + overhead,
-        way.ifname,
+        route.ifname,
         fits.saturating_sub(if vip.address.is_ipv4() { 40 } else { 60 }),
     );
     let least = if vip.address.is_ipv4() { 576 } else { 1280 };
     if fits < least {
-        // No sender goes below that.
+        // The minimum MTU of the protocol.
         findings.problem("mtu", &vip.name, finding, advice);
     } else {
         findings.warn("mtu", &vip.name, finding, advice);
     }
 }
 
-/// Who has the VIP's address.
+/// Whether the VIP's address is an address of this host.
 fn vip_address(host: &Host, vip: &Vip, findings: &mut Findings) {
     let holder = host.addresses.iter().find(|(_, ip)| *ip == vip.address);
     let checked_through = vip.health.as_ref().is_some_and(|h| h.via == Via::Vip);
@@ -126,20 +128,19 @@ fn vip_address(host: &Host, vip: &Vip, findings: &mut Findings) {
             "vip address",
             &vip.name,
             format!(
-                "{} is an address of this host ({interface}), and its backends answer checks \
-                 from it",
+                "{} is an address of this host ({interface}), and backends answer health checks from it",
                 vip.address
             ),
-            "the host takes packets from its own address for forged, so checks through the VIP's \
-             path may fail: let the network route the address here instead of giving it to an \
-             interface, or set health.via = \"direct\"",
+            "the kernel drops packets from its own address (martian source), so health checks through the \
+             VIP may fail: remove the address from the interface and route it here, or set health.via = \
+             \"direct\"",
         ),
         Some((interface, _)) => findings.ok(
             "vip address",
             &vip.name,
             format!(
-                "{} is an address of this host ({interface}): it answers ARP, and gets the \
-                 packets for ports that no VIP has",
+                "{} is an address of this host ({interface}): the host answers ARP and gets packets for \
+                 ports without a VIP",
                 vip.address
             ),
         ),
@@ -147,22 +148,22 @@ fn vip_address(host: &Host, vip: &Vip, findings: &mut Findings) {
             "vip address",
             &vip.name,
             format!(
-                "{} is no address of this host: the network must route it here",
+                "{} is not an address of this host: the network must route it here",
                 vip.address
             ),
         ),
     }
 }
 
-/// Interfaces that frames are redirected to.
+/// Whether frames can be redirected to the interfaces of the backends.
 fn egress(host: &Host, config: &Config, findings: &mut Findings) {
-    let ways = host.next_hops.values().filter_map(NextHopState::resolved);
-    let mut names: Vec<&str> = ways.map(|way| way.ifname.as_str()).collect();
+    let routes = host.next_hops.values().filter_map(NextHopState::resolved);
+    let mut names: Vec<&str> = routes.map(|route| route.ifname.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
         if config.node.interfaces.len() == 1 && config.node.interfaces[0] == name {
-            // What comes in there leaves there: nothing is redirected.
+            // Frames are transmitted on the interface that received them.
             continue;
         }
         let Some(interface) = host.interface(name) else {
@@ -172,10 +173,10 @@ fn egress(host: &Host, config: &Config, findings: &mut Findings) {
             Some(features) if features & xdp_feature::NDO_XMIT == 0 => findings.warn(
                 "egress",
                 name,
-                "frames can't be redirected to it as it is now",
+                "frames cannot be redirected to it in its current state",
                 format!(
-                    "name {name} in node.interfaces: many drivers take redirected frames only \
-                     while a program is attached there as well (a veth: `gro on` at its peer)"
+                    "add {name} to node.interfaces: many drivers accept redirected frames only while a \
+                     program is attached (for a veth: `ethtool -K PEER gro on`)"
                 ),
             ),
             _ => findings.ok("egress", name, "frames can be redirected to it"),
@@ -189,15 +190,15 @@ fn forwarding(host: &Host, findings: &mut Findings) {
         .filter(|name| host.sysctls.get(*name).is_some_and(|value| value != "0"))
         .collect::<Vec<_>>();
     let text = if on.is_empty() {
-        "off, and not needed: the program forwards by itself".to_owned()
+        "off; not needed, as the program forwards by itself".to_owned()
     } else {
-        format!("{} on; the program does not need it", on.join(" and "))
+        format!("{} on; not needed by the program", on.join(" and "))
     };
     findings.ok("ip_forward", HOST, text);
 }
 
-/// The strict filter drops the answers to checks that take the VIP's path: they come from the VIP's
-/// address, which the host would not send to by that interface. Traffic never meets it.
+/// A strict filter drops responses to health checks through the VIP: they come from the VIP's
+/// address, to which the host has no route through that interface. Traffic is not affected.
 fn reverse_path(host: &Host, config: &Config, findings: &mut Findings) {
     let mut names: Vec<&str> = config
         .vips
@@ -205,7 +206,7 @@ fn reverse_path(host: &Host, config: &Config, findings: &mut Findings) {
         .filter(|vip| vip.address.is_ipv4() && vip.forward != Forward::Nat)
         .filter(|vip| vip.health.as_ref().is_some_and(|h| h.via == Via::Vip))
         .flat_map(|vip| &vip.backends)
-        .filter_map(|backend| Some(way(host, backend.address)?.ifname.as_str()))
+        .filter_map(|backend| Some(route(host, backend.address)?.ifname.as_str()))
         .collect();
     names.sort_unstable();
     names.dedup();
@@ -214,7 +215,7 @@ fn reverse_path(host: &Host, config: &Config, findings: &mut Findings) {
         host.sysctls.get(&name).and_then(|v| v.parse::<u8>().ok())
     };
     for name in names {
-        // The kernel takes the larger of the two (ip-sysctl.txt).
+        // The larger value applies (ip-sysctl.txt).
         let Some(effective) = value("all").max(value(name)) else {
             continue;
         };
@@ -222,7 +223,7 @@ fn reverse_path(host: &Host, config: &Config, findings: &mut Findings) {
             findings.warn(
                 "rp_filter",
                 name,
-                "strict (1): answers to checks through the VIP's path may be dropped",
+                "strict (1): responses to health checks through the VIP may be dropped",
                 format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2 (loose), or 0"),
             );
         } else {
@@ -256,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_good_network_has_nothing_to_mend() {
+    fn accepts_a_good_network() {
         let mut findings = Findings::default();
         network(&host(), &config(""), &mut findings);
         assert!(findings.0.iter().all(|f| f.level == Fine), "{findings:#?}");
     }
 
     #[test]
-    fn a_backend_without_a_way_is_named() {
+    fn names_backends_without_a_route() {
         let mut host = host();
         let address: IpAddr = "10.0.1.11".parse().unwrap();
         let reason = UnresolvedReason::NoAnswer {
@@ -280,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_is_in_the_way_of_l2_alone() {
+    fn a_gateway_is_a_problem_for_l2_only() {
         let behind_gateway = |host: &mut Host| {
             for state in host.next_hops.values_mut() {
-                if let NextHopState::Resolved(way) = state {
-                    way.gateway = Some([10, 0, 0, 1].into());
+                if let NextHopState::Resolved(route) = state {
+                    route.gateway = Some([10, 0, 0, 1].into());
                 }
             }
         };
@@ -297,15 +298,15 @@ mod tests {
     fn with_mtu(mtu: u32) -> impl Fn(&mut Host) {
         move |host| {
             for state in host.next_hops.values_mut() {
-                if let NextHopState::Resolved(way) = state {
-                    way.mtu = mtu;
+                if let NextHopState::Resolved(route) = state {
+                    route.mtu = mtu;
                 }
             }
         }
     }
 
     #[test]
-    fn the_outer_header_needs_room() {
+    fn checks_the_mtu_with_the_outer_header() {
         assert_eq!(found("mtu", with_mtu(1520), "ipip"), Fine);
         assert_eq!(found("mtu", with_mtu(1519), "ipip"), Warning);
         assert_eq!(found("mtu", with_mtu(595), "ipip"), Problem);
@@ -318,8 +319,8 @@ mod tests {
         assert_eq!(found("mtu", one_arm, "ipip"), Fine, "clients send 1500");
         let six = |host: &mut Host| {
             with_mtu(1520)(host);
-            let (_, way) = host.next_hops.pop_first().unwrap();
-            host.next_hops.insert("fd00::11".parse().unwrap(), way);
+            let (_, route) = host.next_hops.pop_first().unwrap();
+            host.next_hops.insert("fd00::11".parse().unwrap(), route);
         };
         let mut host = host();
         six(&mut host);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vip_that_the_host_has_hinders_checks_through_it() {
+    fn warns_of_checks_through_a_vip_that_the_host_has() {
         let mut host = host();
         let mut config = config("");
         let vip = config.vips[0].address;
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_filters_hinder_checks_through_the_vip() {
+    fn warns_of_checks_through_a_vip_with_strict_rp_filter() {
         let set = |name: &'static str, value: &'static str| {
             move |host: &mut Host| drop(host.sysctls.insert(name.into(), value.into()))
         };
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_egress_that_takes_no_frames_is_found() {
+    fn warns_of_interfaces_that_accept_no_redirects() {
         let set = |features| move |host: &mut Host| host.interfaces[1].xdp_features = features;
         assert_eq!(found("egress", set(Some(3)), "l2"), Warning);
         assert_eq!(found("egress", set(Some(7)), "l2"), Fine);

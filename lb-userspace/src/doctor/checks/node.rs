@@ -1,18 +1,18 @@
-//! What the configuration of the node asks of the host: its folder, its ports.
+//! Checks on the state directory and the ports of `nat`.
 
 use std::net::IpAddr;
 
 use super::HOST;
-use crate::doctor::{Findings, Folder, Host};
+use crate::doctor::{Directory, Findings, Host};
 use lb_daemon::reconciler::nat_sources;
 use lb_model::config::{Config, Forward};
 
-/// Less room than this for revisions is soon used up.
-const LITTLE_ROOM: u64 = 64 << 20;
+/// Minimum free space for revisions, in bytes.
+const MIN_FREE: u64 = 64 << 20;
 
 pub(in super::super) fn node(host: &Host, config: &Config, findings: &mut Findings) {
-    if let Some(folder) = &host.state_dir {
-        state_dir(folder, findings);
+    if let Some(directory) = &host.state_dir {
+        state_dir(directory, findings);
     }
     if config.vips.iter().any(|vip| vip.forward == Forward::Nat) {
         ports(host, config, findings);
@@ -20,7 +20,7 @@ pub(in super::super) fn node(host: &Host, config: &Config, findings: &mut Findin
     }
 }
 
-/// The addresses that `nat` sends from.
+/// Source addresses of `nat`.
 fn sources(host: &Host, config: &Config, findings: &mut Findings) {
     let own: Vec<IpAddr> = host.addresses.iter().map(|(_, address)| *address).collect();
     let foreign = nat_sources::foreign_sources(config, &own);
@@ -30,53 +30,53 @@ fn sources(host: &Host, config: &Config, findings: &mut Findings) {
             &address.to_string(),
             nat_sources::describe(address),
             format!(
-                "give it to an interface (`ip addr add {address}/{} dev IF`), correct node.nat_source, \
-                 or have the network route it to this host",
+                "add it to an interface (`ip addr add {address}/{} dev IF`), correct node.nat_source, or \
+                 route it to this host",
                 if address.is_ipv4() { 32 } else { 128 }
             ),
         );
     }
     if foreign.is_empty() {
-        let text = "addresses that `nat` sends from are this host's";
+        let text = "source addresses of `nat` are addresses of this host";
         findings.ok("nat source", HOST, text);
     }
 }
 
-fn state_dir(folder: &Folder, findings: &mut Findings) {
-    let path = folder.path.display().to_string();
-    if let Some(why) = &folder.unwritable {
-        let advice = "revisions are kept there: make it a folder that root can write to, or set \
-                      node.state_dir (under systemd: StateDirectory=evenkeel)";
-        let finding = format!("nothing can be written there: {why}");
+fn state_dir(directory: &Directory, findings: &mut Findings) {
+    let path = directory.path.display().to_string();
+    if let Some(why) = &directory.unwritable {
+        let advice = "make it writable for root, or set node.state_dir (under systemd: \
+                      StateDirectory=evenkeel); revisions are stored there";
+        let finding = format!("not writable: {why}");
         findings.problem("state_dir", &path, finding, advice);
         return;
     }
-    match folder.file_system {
+    match directory.file_system {
         Some("tmpfs") => findings.warn(
             "state_dir",
             &path,
-            "in memory (tmpfs): revisions are gone after a reboot",
-            "set node.state_dir to a folder on a disk",
+            "tmpfs: revisions are lost at reboot",
+            "set node.state_dir to a directory on a disk",
         ),
         Some("nfs") => findings.warn(
             "state_dir",
             &path,
-            "on a network file system: without the network no change is possible",
-            "set node.state_dir to a folder on a disk of this host",
+            "NFS: without the network no change is possible",
+            "set node.state_dir to a directory on a local disk",
         ),
         Some("overlay") => findings.warn(
             "state_dir",
             &path,
-            "on an overlay (a container's): revisions go with the container",
-            "mount a volume there",
+            "overlay file system: revisions are lost with the container",
+            "mount a volume at this path",
         ),
-        _ if folder.free_bytes < LITTLE_ROOM => {
-            let free = folder.free_bytes >> 20;
-            let finding = format!("only {free} MiB are free");
-            findings.warn("state_dir", &path, finding, "make room");
+        _ if directory.free_bytes < MIN_FREE => {
+            let free = directory.free_bytes >> 20;
+            let finding = format!("only {free} MiB free");
+            findings.warn("state_dir", &path, finding, "free disk space");
         }
-        _ if folder.exists => findings.ok("state_dir", &path, "can be written to"),
-        _ => findings.ok("state_dir", &path, "is not there; `run` creates it"),
+        _ if directory.exists => findings.ok("state_dir", &path, "writable"),
+        _ => findings.ok("state_dir", &path, "does not exist; `run` creates it"),
     }
 }
 
@@ -85,7 +85,8 @@ fn ports(host: &Host, config: &Config, findings: &mut Findings) {
     let nat = &config.node.nat_ports;
     let shown = format!("{}-{}", nat.start(), nat.end());
     if let Some(conflict) = &ports.conflict {
-        let advice = "`run` refuses to start until that is mended";
+        let advice =
+            "stop that program or choose other node.nat_ports; until then `run` does not start";
         findings.problem("nat ports", HOST, conflict, advice);
         return;
     }
@@ -96,7 +97,7 @@ fn ports(host: &Host, config: &Config, findings: &mut Findings) {
         .filter(|port| local.contains(port) && !is_reserved(port))
         .count();
     if shared == 0 {
-        let text = format!("{shown}: no socket has one of them, and the kernel gives none away");
+        let text = format!("{shown}: not used by sockets, not in net.ipv4.ip_local_port_range");
         findings.ok("nat ports", HOST, text);
     } else {
         findings.warn(
@@ -107,8 +108,8 @@ fn ports(host: &Host, config: &Config, findings: &mut Findings) {
                 local.start(),
                 local.end()
             ),
-            "`run` reserves them, which leaves fewer to the host's own connections: choose \
-             node.nat_ports apart from that range",
+            "choose node.nat_ports outside that range; otherwise `run` reserves them, and the host has \
+             fewer ports for its own connections",
         );
     }
 }
@@ -125,14 +126,14 @@ mod tests {
     use crate::doctor::checks::sample::host;
     use crate::doctor::checks::sample::level;
 
-    fn state_dir_of(change: impl Fn(&mut Folder)) -> Level {
+    fn state_dir_of(change: impl Fn(&mut Directory)) -> Level {
         let mut host = host();
         change(host.state_dir.as_mut().unwrap());
         level("state_dir", |findings| node(&host, &config(""), findings))
     }
 
     #[test]
-    fn the_state_folder_must_be_writable_and_should_last() {
+    fn checks_that_the_state_directory_is_writable_and_persistent() {
         assert_eq!(state_dir_of(|_| ()), Fine);
         assert_eq!(state_dir_of(|f| f.exists = false), Fine);
         assert_eq!(
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_of_nat_that_the_host_does_not_have_is_a_warning() {
+    fn warns_of_nat_sources_that_the_host_does_not_have() {
         let sources_of = |source: [u8; 4]| {
             let mut config = config("");
             config.vips[0].forward = Forward::Nat;
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_of_nat_are_to_be_nobody_elses() {
+    fn checks_that_nat_ports_are_free() {
         assert_eq!(ports_of(|_| ()), Fine);
         assert_eq!(ports_of(|p| p.conflict = Some("tcp …".into())), Problem);
         assert_eq!(ports_of(|p| p.local = 32_767..=60_999), Warning);
@@ -174,7 +175,7 @@ mod tests {
             (p.local, p.reserved) = (32_767..=60_999, vec![16_384..=32_767]);
         };
         assert_eq!(ports_of(reserved), Fine);
-        // Without `nat` they don't matter.
+        // Not checked without `nat`.
         let mut findings = Findings::default();
         node(&host(), &config(""), &mut findings);
         assert!(findings.0.iter().all(|f| f.check != "nat ports"));

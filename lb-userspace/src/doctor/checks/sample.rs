@@ -1,11 +1,10 @@
-//! A made-up host on which all is well, and a configuration for it.
+//! A host without problems and a configuration for it.
 
-use crate::doctor::{Bpffs, Channels, Findings, Folder, Host, Interface, Level, Ports};
+use crate::doctor::{Bpffs, Channels, Directory, Findings, Host, Interface, Level, Ports};
 use lb_daemon::nexthop::{NextHopState, ResolvedNextHop};
 use lb_model::config::{self, Config};
 
-/// A configuration of one VIP with `ipip`, one backend and checks through the VIP; `more` keys go
-/// into `[node]`.
+/// One `ipip` VIP with one backend and health checks through the VIP; `more` is added to `[node]`.
 pub(super) fn config(more: &str) -> Config {
     let text = format!(
         "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n{more}\n\
@@ -34,9 +33,8 @@ fn interface(name: &str, mtu: u32) -> Interface {
     }
 }
 
-/// The host.
 pub(super) fn host() -> Host {
-    let way = ResolvedNextHop {
+    let route = ResolvedNextHop {
         ifindex: 3,
         ifname: "eth1".into(),
         mac: [2; 6],
@@ -67,13 +65,13 @@ pub(super) fn host() -> Host {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
-        next_hops: [([10, 0, 1, 11].into(), NextHopState::Resolved(way))].into(),
+        next_hops: [([10, 0, 1, 11].into(), NextHopState::Resolved(route))].into(),
         ports: Some(Ports {
             local: 32_768..=60_999,
             reserved: Vec::new(),
             conflict: None,
         }),
-        state_dir: Some(Folder {
+        state_dir: Some(Directory {
             path: "/var/lib/evenkeel".into(),
             exists: true,
             unwritable: None,
@@ -83,7 +81,7 @@ pub(super) fn host() -> Host {
     }
 }
 
-/// The worst that a check finds; it must find something.
+/// The highest level of a check's findings. Panics if there is none.
 pub(super) fn level(check: &str, run: impl FnOnce(&mut Findings)) -> Level {
     let mut findings = Findings::default();
     run(&mut findings);
@@ -92,11 +90,11 @@ pub(super) fn level(check: &str, run: impl FnOnce(&mut Findings)) -> Level {
         assert_eq!(
             finding.level != Level::Ok,
             finding.advice.is_some(),
-            "what is not well has advice: {finding:?}"
+            "findings have advice unless they are ok: {finding:?}"
         );
     }
     of_check
         .map(|finding| finding.level)
         .max()
-        .unwrap_or_else(|| panic!("nothing about {check}: {findings:#?}"))
+        .unwrap_or_else(|| panic!("no finding of {check}: {findings:#?}"))
 }

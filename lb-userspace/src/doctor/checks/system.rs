@@ -1,16 +1,16 @@
-//! The kernel, what this process may do, and what is mounted.
+//! Checks on the kernel, privileges, file systems and clock.
 
 use super::HOST;
 use crate::doctor::{Bpffs, Findings, Host};
 
-/// The oldest kernel that the programs are made for.
+/// The oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
-/// From here on BPF memory is not counted as locked memory.
+/// The first kernel that does not charge BPF memory to RLIMIT_MEMLOCK.
 const NO_MEMLOCK: (u32, u32) = (5, 11);
-/// From here on there is tcx.
+/// The first kernel with tcx.
 const TCX: (u32, u32) = (6, 6);
 
-/// Capabilities that `run` needs, with their numbers (`linux/capability.h`).
+/// Capabilities that `run` needs (`linux/capability.h`).
 const CAPABILITIES: [(&str, u32); 3] =
     [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -34,14 +34,14 @@ fn kernel(host: &Host, findings: &mut Findings) {
             "kernel",
             HOST,
             format!("Linux {release} is too old"),
-            "install Linux 5.10 or newer (XDP links are of 5.9); 6.6 or newer is recommended",
+            "install Linux 5.10 or later; 6.6 or later is recommended",
         ),
-        Some(_) => findings.ok("kernel", HOST, format!("Linux {release}; has XDP links")),
+        Some(_) => findings.ok("kernel", HOST, format!("Linux {release}")),
         None => findings.warn(
             "kernel",
             HOST,
-            format!("{release:?} is no version that is understood"),
-            "Linux 5.10 or newer is needed",
+            format!("cannot parse the version {release:?}"),
+            "make sure that it is Linux 5.10 or later",
         ),
     }
 }
@@ -63,20 +63,20 @@ fn privileges(host: &Host, findings: &mut Findings) {
             "privileges",
             HOST,
             format!("this process lacks {}", missing.join(", ")),
-            "run this as root, to find out what only root can; `evenkeel run` needs them too",
+            "run `evenkeel doctor` as root for all checks; `evenkeel run` needs these capabilities",
         );
     }
 }
 
 fn types(host: &Host, findings: &mut Findings) {
     if host.btf {
-        findings.ok("btf", HOST, "the kernel describes its types");
+        findings.ok("btf", HOST, "/sys/kernel/btf/vmlinux exists");
     } else {
         findings.warn(
             "btf",
             HOST,
-            "there is no /sys/kernel/btf/vmlinux",
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of distributions are",
+            "/sys/kernel/btf/vmlinux does not exist",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y, such as those of distributions",
         );
     }
 }
@@ -86,20 +86,20 @@ fn jit(host: &Host, findings: &mut Findings) {
         Some(0) => findings.problem(
             "jit",
             HOST,
-            "BPF programs are interpreted: several times slower",
+            "off: BPF programs are interpreted, several times slower",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Some(2) => findings.warn(
             "jit",
             HOST,
-            "BPF programs are compiled, and every one is dumped to the kernel's log",
+            "on, with debug output: every BPF program is dumped to the kernel log",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
-        Some(_) => findings.ok("jit", HOST, "BPF programs are compiled"),
+        Some(_) => findings.ok("jit", HOST, "on"),
         None => findings.ok(
             "jit",
             HOST,
-            "can't be seen in this network namespace; kernels compile BPF programs by default",
+            "not visible in this network namespace; on by default",
         ),
     }
 }
@@ -109,21 +109,21 @@ fn trial(host: &Host, findings: &mut Findings) {
         Ok(()) => findings.ok(
             "program",
             HOST,
-            "the kernel's verifier takes the program, and it runs (on a packet of ours)",
+            "the XDP program passes the verifier and runs on a test packet",
         ),
         Err(why) if has(host, CAPABILITIES[1].1) || has(host, CAPABILITIES[2].1) => findings
             .problem(
                 "program",
                 HOST,
-                format!("the program could not be loaded and run: {why}"),
-                "see whether a security module or container forbids bpf(); else report this \
-                 with the kernel's version",
+                format!("cannot load and run the XDP program: {why}"),
+                "check whether a security module or container forbids bpf(); otherwise report this with the \
+                 kernel version",
             ),
         Err(_) => findings.warn(
             "program",
             HOST,
-            "not tried: only root can load programs",
-            "run this as root",
+            "not tested: only root can load programs",
+            "run `evenkeel doctor` as root",
         ),
     }
 }
@@ -133,11 +133,11 @@ fn tcx(host: &Host, findings: &mut Findings) {
         Some(version) if version < TCX => findings.warn(
             "tcx",
             HOST,
-            "the kernel has no tcx (it is of 6.6)",
-            "nothing, unless health checks through the VIP's path (`via = \"vip\"`) can't be \
-             attached: then use Linux 6.6, or `via = \"direct\"`",
+            "the kernel has no tcx (since Linux 6.6)",
+            "only if health checks through the VIP (`via = \"vip\"`) cannot be attached: use Linux 6.6 or \
+             `via = \"direct\"`",
         ),
-        Some(_) => findings.ok("tcx", HOST, "the kernel has tcx"),
+        Some(_) => findings.ok("tcx", HOST, "supported"),
         None => {}
     }
 }
@@ -148,18 +148,18 @@ fn memlock(host: &Host, findings: &mut Findings) {
         Some(bytes) if counted && !has(host, CAP_SYS_RESOURCE) => findings.problem(
             "memlock",
             HOST,
-            format!("this kernel counts BPF maps as locked memory, limited to {bytes} bytes"),
-            "LimitMEMLOCK=infinity in the systemd unit, or `ulimit -l unlimited`",
+            format!("this kernel charges BPF maps to the limit of locked memory, {bytes} bytes"),
+            "set LimitMEMLOCK=infinity in the systemd unit, or run `ulimit -l unlimited`",
         ),
-        Some(_) if counted => findings.ok("memlock", HOST, "the limit can be raised by `run`"),
-        _ => findings.ok("memlock", HOST, "locked memory is no limit for BPF here"),
+        Some(_) if counted => findings.ok("memlock", HOST, "`run` can raise the limit"),
+        _ => findings.ok("memlock", HOST, "no limit for BPF"),
     }
 }
 
 fn bpffs(host: &Host, findings: &mut Findings) {
     match &host.bpffs {
         Bpffs::Mounted(path) => {
-            let text = format!("the BPF file system is mounted at {}", path.display());
+            let text = format!("mounted at {}", path.display());
             findings.ok("bpffs", HOST, text);
         }
         Bpffs::Mountable(path) => {
@@ -167,7 +167,7 @@ fn bpffs(host: &Host, findings: &mut Findings) {
             findings.ok(
                 "bpffs",
                 HOST,
-                format!("not mounted at {path}; `run` does it"),
+                format!("not mounted at {path}; `run` mounts it"),
             );
         }
         Bpffs::Missing { path, why } => findings.problem(
@@ -175,7 +175,7 @@ fn bpffs(host: &Host, findings: &mut Findings) {
             HOST,
             format!("no BPF file system at {}: {why}", path.display()),
             format!(
-                "mount -t bpf bpf {0}; or give another folder with --bpffs",
+                "mount -t bpf bpf {0}, or name another mount point with --bpffs",
                 path.display()
             ),
         ),
@@ -187,11 +187,11 @@ fn clock(host: &Host, findings: &mut Findings) {
         Some(false) => findings.warn(
             "clock",
             HOST,
-            "no time service keeps the clock",
-            "run chrony or systemd-timesyncd: revisions, deadlines to confirm and alerts carry \
-             the time of day",
+            "not synchronised",
+            "run chrony or systemd-timesyncd: revisions, confirmation deadlines and alerts use the time \
+             of day",
         ),
-        Some(true) => findings.ok("clock", HOST, "kept by a time service"),
+        Some(true) => findings.ok("clock", HOST, "synchronised"),
         None => {}
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     use crate::doctor::checks::sample::level;
 
     #[test]
-    fn a_good_host_has_nothing_to_mend() {
+    fn accepts_a_good_host() {
         let mut findings = Findings::default();
         system(&host(), &mut findings);
         assert_eq!(findings.0.len(), 9);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shortcoming_is_found() {
+    fn finds_each_problem() {
         let found = |check, change: fn(&mut Host)| {
             let mut host = host();
             change(&mut host);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn locked_memory_matters_to_old_kernels_only() {
+    fn checks_locked_memory_on_old_kernels_only() {
         let mut host = host();
         host.memlock = Some(8 << 20);
         host.capabilities &= !(1 << CAP_SYS_RESOURCE);

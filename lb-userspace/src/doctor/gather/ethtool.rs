@@ -1,7 +1,7 @@
-//! What drivers say about themselves: the ethtool ioctl (`linux/ethtool.h`).
+//! Drivers, queues and offloads: the ethtool ioctl (`linux/ethtool.h`).
 //!
-//! Structures are arrays of 32-bit numbers here: that is what those of the commands below are made of,
-//! besides characters.
+//! The structures of the commands below consist of 32-bit numbers and characters, and are arrays of
+//! 32-bit numbers here.
 
 use std::ffi::CStr;
 
@@ -12,7 +12,7 @@ use crate::doctor::Channels;
 /// `SIOCETHTOOL` of `linux/sockios.h`.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
-/// `ETHTOOL_GDRVINFO`: the name of the driver is in the 32 bytes after the command.
+/// `ETHTOOL_GDRVINFO`: the 32 bytes after the command are the name of the driver.
 const DRIVER: u32 = 0x03;
 const DRIVER_WORDS: usize = 49;
 /// `ETHTOOL_GFLAGS`, with `ETH_FLAG_LRO`.
@@ -20,12 +20,12 @@ const FLAGS: u32 = 0x25;
 const FLAG_LRO: u32 = 1 << 15;
 /// `ETHTOOL_GGRO`.
 const GRO: u32 = 0x2b;
-/// `ETHTOOL_GCHANNELS`: maxima of rx, tx, other and combined, then the present numbers.
+/// `ETHTOOL_GCHANNELS`: maxima of rx, tx, other and combined, then the current numbers.
 const CHANNELS: u32 = 0x3c;
 const CHANNEL_WORDS: usize = 9;
 
-/// Asks the driver of an interface. `None`: it can't answer.
-fn ask<const WORDS: usize>(interface: &str, command: u32) -> Option<[u32; WORDS]> {
+/// Sends a command to the driver of an interface; `None` if it fails.
+fn query<const WORDS: usize>(interface: &str, command: u32) -> Option<[u32; WORDS]> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -49,49 +49,45 @@ fn ask<const WORDS: usize>(interface: &str, command: u32) -> Option<[u32; WORDS]
         },
     };
     use std::os::fd::AsRawFd as _;
-    // SAFETY: the request names a buffer that is as large as the structure of its command, and both live
-    // until the call returns.
+    // SAFETY: the request points to a buffer of the size of its command's structure, and both live until
+    // the call returns.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
     (result == 0).then_some(words)
 }
 
-/// Name of the driver.
 pub(super) fn driver(interface: &str) -> Option<String> {
-    let words = ask::<DRIVER_WORDS>(interface, DRIVER)?;
+    let words = query::<DRIVER_WORDS>(interface, DRIVER)?;
     let bytes: &[u8] = bytemuck::cast_slice(&words[1..9]);
     let name = CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok()?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Queues that packets are received by.
 pub(super) fn channels(interface: &str) -> Option<Channels> {
     let [_, max_rx, _, _, max_combined, rx, _, _, combined] =
-        ask::<CHANNEL_WORDS>(interface, CHANNELS)?;
+        query::<CHANNEL_WORDS>(interface, CHANNELS)?;
     Some(Channels {
         current: rx + combined,
         max: max_rx.max(max_combined),
     })
 }
 
-/// Whether the NIC merges received packets.
 pub(super) fn lro(interface: &str) -> Option<bool> {
-    let [_, flags] = ask(interface, FLAGS)?;
+    let [_, flags] = query(interface, FLAGS)?;
     Some(flags & FLAG_LRO != 0)
 }
 
-/// Whether the kernel merges received packets.
 pub(super) fn gro(interface: &str) -> Option<bool> {
-    let [_, on] = ask(interface, GRO)?;
+    let [_, on] = query(interface, GRO)?;
     Some(on != 0)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn who_can_not_answer_does_not() {
+    fn returns_none_if_the_driver_does_not_support_it() {
         assert_eq!(super::driver("none-of-this"), None);
         assert_eq!(super::channels("a-name-that-is-much-too-long"), None);
-        // The loopback interface has no driver and no queues, but merges.
+        // The loopback interface has no driver and no queues, but GRO.
         assert!(super::gro("lo").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Interfaces and addresses, by rtnetlink.
+//! Interfaces and addresses, read by rtnetlink.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -21,13 +21,13 @@ use crate::{
 
 type Addresses = Vec<(String, IpAddr)>;
 
-/// All interfaces and addresses of the network namespace of the calling thread.
+/// Reads all interfaces and addresses in the network namespace of the calling thread.
 pub(super) async fn read() -> Result<(Vec<Interface>, Addresses), GatherError> {
     let (connection, handle, _) = new_connection().map_err(GatherError::Connect)?;
     let task = tokio::spawn(connection);
-    let answers = ask(&handle).await;
+    let responses = request(&handle).await;
     task.abort();
-    let (links, addresses) = answers.map_err(GatherError::Read)?;
+    let (links, addresses) = responses.map_err(GatherError::Read)?;
     let known: HashMap<u32, MasterLink> = links
         .iter()
         .map(|message| (message.header.index, as_master(message)))
@@ -43,7 +43,9 @@ pub(super) async fn read() -> Result<(Vec<Interface>, Addresses), GatherError> {
     Ok((interfaces.collect(), addresses.collect()))
 }
 
-async fn ask(handle: &Handle) -> Result<(Vec<LinkMessage>, Vec<AddressMessage>), rtnetlink::Error> {
+async fn request(
+    handle: &Handle,
+) -> Result<(Vec<LinkMessage>, Vec<AddressMessage>), rtnetlink::Error> {
     let links = handle.link().get().execute().try_collect().await?;
     let addresses = handle.address().get().execute().try_collect().await?;
     Ok((links, addresses))
@@ -103,20 +105,20 @@ fn interface(message: &LinkMessage, known: &HashMap<u32, MasterLink>) -> Interfa
     interface
 }
 
-/// Names of the interfaces that an interface is made of or stands on.
+/// Names of the lower interfaces: those below a VLAN, the ports of a bond.
 fn lower(
     message: &LinkMessage,
     links: &[LinkMessage],
     known: &HashMap<u32, MasterLink>,
 ) -> Vec<String> {
-    // With a number of a namespace, the index beside it is one of there. What a veth names is its peer.
+    // With a namespace ID, the index belongs to that namespace. The link of a veth is its peer.
     let has_namespace = |a: &LinkAttribute| matches!(a, LinkAttribute::LinkNetNsId(_));
-    let is_elsewhere = message.attributes.iter().any(has_namespace);
+    let in_other_namespace = message.attributes.iter().any(has_namespace);
     let below = message
         .attributes
         .iter()
         .filter_map(|attribute| match attribute {
-            LinkAttribute::Link(index) if !is_elsewhere && *index != message.header.index => {
+            LinkAttribute::Link(index) if !in_other_namespace && *index != message.header.index => {
                 Some(index)
             }
             _ => None,
@@ -131,7 +133,7 @@ fn lower(
         .collect()
 }
 
-/// Id of the XDP program, if one is attached.
+/// ID of the attached XDP program; 0 if the kernel does not report it.
 fn program(attributes: &[LinkXdp]) -> Option<u32> {
     let attached = attributes.iter().any(|attribute| {
         matches!(attribute, LinkXdp::Attached(how) if !matches!(how, XdpAttached::None))

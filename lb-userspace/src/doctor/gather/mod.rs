@@ -1,4 +1,4 @@
-//! Looks at the host. What can't be found out stays unknown; it is no error.
+//! Reads the state of the host. What cannot be read stays unknown and is not an error.
 
 mod ethtool;
 mod links;
@@ -20,31 +20,29 @@ use lb_daemon::{
 use lb_dataplane::Pins;
 use lb_model::config::{Config, Forward};
 
-/// How long backends have to answer: the kernel gives a neighbour up after three seconds.
-const ANSWERS: Duration = Duration::from_secs(4);
+/// Timeout of neighbour resolution: the kernel gives up after three seconds.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The host can't be looked at.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatherError {
-    /// No connection to the kernel.
-    #[error("open a netlink socket: {0}; are netlink sockets forbidden here?")]
+    #[error(
+        "cannot open a netlink socket: {0}; check whether a security module or container forbids it"
+    )]
     Connect(#[source] std::io::Error),
-    /// A question was not answered.
-    #[error("read interfaces and addresses by rtnetlink: {0}; trying again may help")]
+    #[error("cannot read interfaces and addresses by rtnetlink: {0}; try again")]
     Read(#[source] rtnetlink::Error),
-    /// The ways to the backends.
     #[error(transparent)]
     NextHop(#[from] NextHopError),
 }
 
-/// Looks at the host, in the network namespace of the calling thread, and at the ways to the backends of a
-/// configuration. Must be called within a tokio runtime; takes up to a few seconds when backends don't
-/// answer.
+/// Reads the state of the host in the network namespace of the calling thread, and resolves the next
+/// hops of a configuration's backends. Takes a few seconds if backends do not answer. Must be called
+/// within a tokio runtime.
 ///
 /// # Errors
 ///
-/// The kernel does not answer questions about interfaces.
+/// Interfaces, addresses or routes cannot be read.
 pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, GatherError> {
     let (interfaces, addresses) = links::read().await?;
     let next_hops = match config {
@@ -66,7 +64,7 @@ pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, Gathe
         pinned: Pins::at(bpffs).interfaces().unwrap_or_default(),
         clock_synchronised: system::clock_synchronised(),
         sysctls: sysctls(&interfaces),
-        state_dir: config.map(|config| system::folder(&config.node.state_dir)),
+        state_dir: config.map(|config| system::directory(&config.node.state_dir)),
         interfaces,
         addresses,
         next_hops,
@@ -75,7 +73,7 @@ pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, Gathe
 }
 
 fn sysctl(name: &str) -> Option<String> {
-    // Names of interfaces may have dots.
+    // Names of interfaces may contain dots.
     let path = Path::new("/proc/sys").join(match name.rsplit_once(".conf.") {
         Some((family, rest)) => {
             let (interface, key) = rest.rsplit_once('.')?;
@@ -103,7 +101,7 @@ fn sysctls(interfaces: &[Interface]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Asks for the ways to all backends, and waits until all are known or given up.
+/// Resolves the next hops of all backends and waits until each is resolved or has failed.
 async fn next_hops(config: &Config) -> Result<nexthop::NextHops, NextHopError> {
     let backends = config.vips.iter().flat_map(|vip| &vip.backends);
     let wanted: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
@@ -115,17 +113,17 @@ async fn next_hops(config: &Config) -> Result<nexthop::NextHops, NextHopError> {
             Some(_) => true,
         })
     };
-    // What is not known by then is said as it is.
-    let _ = tokio::time::timeout(ANSWERS, table.wait_for(settled)).await;
+    // After the timeout, the current states are reported.
+    let _ = tokio::time::timeout(RESOLVE_TIMEOUT, table.wait_for(settled)).await;
     let known = table.borrow().clone();
     Ok(known)
 }
 
 fn read_ports(config: &Config, next_hops: &nexthop::NextHops) -> Ports {
     let configured = config.node.nat_sources.iter().copied();
-    let ways = next_hops.values().filter_map(NextHopState::resolved);
+    let routes = next_hops.values().filter_map(NextHopState::resolved);
     let sources: Vec<IpAddr> = configured
-        .chain(ways.filter_map(|way| way.source))
+        .chain(routes.filter_map(|route| route.source))
         .collect();
     let conflict = ports::check_sockets(&sources, &config.node.nat_ports)
         .err()

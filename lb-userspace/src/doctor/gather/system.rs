@@ -1,4 +1,4 @@
-//! Kernel, limits, file systems, clock.
+//! Kernel, limits, file systems and clock.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use nix::{
     unistd::{AccessFlags, access},
 };
 
-use crate::doctor::{Bpffs, Folder};
+use crate::doctor::{Bpffs, Directory};
 use lb_dataplane::{Dataplane, LoadOptions};
 
 pub(super) fn kernel() -> String {
@@ -22,7 +22,7 @@ pub(super) fn kernel() -> String {
     release.trim().to_owned()
 }
 
-/// Loads the program with small tables of its own, and runs it on an empty frame.
+/// Loads the program with small maps of its own and runs it on an empty frame.
 pub(super) fn trial() -> Result<(), String> {
     let options = LoadOptions {
         track_buckets: 64,
@@ -46,18 +46,18 @@ pub(super) fn capabilities() -> u64 {
         .unwrap_or_default()
 }
 
-/// The soft limit, in bytes; `None`: there is none.
+/// The soft limit in bytes; `None`: unlimited.
 pub(super) fn memlock() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let mut lines = limits.lines();
     let line = lines.find_map(|line| line.strip_prefix("Max locked memory"))?;
-    // The word `unlimited` is no number.
+    // `unlimited` does not parse.
     line.split_whitespace().next()?.parse().ok()
 }
 
 pub(super) fn cpus() -> u32 {
-    // Those that are online, whatever this process may use.
-    // SAFETY: takes a number, returns one.
+    // All online CPUs, not only those of this process' affinity mask.
+    // SAFETY: takes and returns numbers.
     let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     u32::try_from(online).unwrap_or(1).max(1)
 }
@@ -70,7 +70,7 @@ pub(super) fn bpffs(path: &Path) -> Bpffs {
     };
     match statfs(path) {
         Ok(kind) if kind.filesystem_type() == BPF_FS_MAGIC => Bpffs::Mounted(at),
-        Ok(_) if !has_file_system("bpf") => missing("the kernel has none".into()),
+        Ok(_) if !has_file_system("bpf") => missing("not supported by the kernel".into()),
         Ok(_) => Bpffs::Mountable(at),
         Err(error) => missing(error.to_string()),
     }
@@ -82,26 +82,26 @@ fn has_file_system(name: &str) -> bool {
         .any(|line| line.split_whitespace().last() == Some(name))
 }
 
-/// Asks the kernel whether a time service keeps its clock (adjtimex).
+/// Whether the kernel considers its clock synchronised (adjtimex).
 pub(super) fn clock_synchronised() -> Option<bool> {
-    // SAFETY: plain numbers, for which zero is a value: ask, change nothing.
+    // SAFETY: consists of numbers, for which zero is valid: read, change nothing.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills the structure.
     let result = unsafe { libc::adjtimex(&raw mut state) };
     (result >= 0).then_some(result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
 }
 
-/// A folder, judged by the nearest one above it that is there.
-pub(super) fn folder(path: &Path) -> Folder {
-    let mut there: PathBuf = path.to_owned();
-    while !there.exists() && there.pop() {}
-    let unwritable = writable(&there).err();
-    let free_bytes = statvfs(&there).map_or(u64::MAX, |disk| {
+/// Reads a directory, or its nearest existing ancestor.
+pub(super) fn directory(path: &Path) -> Directory {
+    let mut existing: PathBuf = path.to_owned();
+    while !existing.exists() && existing.pop() {}
+    let unwritable = writable(&existing).err();
+    let free_bytes = statvfs(&existing).map_or(u64::MAX, |disk| {
         disk.blocks_available().saturating_mul(disk.fragment_size())
     });
-    let kind = statfs(&there).map(|disk| disk.filesystem_type());
-    Folder {
-        exists: there == path,
+    let kind = statfs(&existing).map(|disk| disk.filesystem_type());
+    Directory {
+        exists: existing == path,
         path: path.to_owned(),
         unwritable,
         free_bytes,
@@ -114,15 +114,15 @@ pub(super) fn folder(path: &Path) -> Folder {
     }
 }
 
-fn writable(folder: &Path) -> Result<(), String> {
-    let shown = folder.display();
-    if !folder.is_dir() {
-        return Err(format!("{shown} is no folder"));
+fn writable(directory: &Path) -> Result<(), String> {
+    let shown = directory.display();
+    if !directory.is_dir() {
+        return Err(format!("{shown} is not a directory"));
     }
-    if statvfs(folder).is_ok_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY)) {
+    if statvfs(directory).is_ok_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY)) {
         return Err(format!("{shown} is mounted read-only"));
     }
-    access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK)
         .map_err(|error| format!("{shown}: {error} (process {})", process::id()))
 }
 
@@ -131,21 +131,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_not_there_is_judged_by_the_one_above() {
+    fn a_missing_directory_is_checked_by_its_ancestor() {
         let above = tempfile::tempdir().unwrap();
         let path = above.path().join("a/b");
-        let found = folder(&path);
+        let found = directory(&path);
         assert_eq!((found.exists, &found.unwritable), (false, &None));
         assert_eq!(found.path, path);
-        assert!(folder(above.path()).exists);
+        assert!(directory(above.path()).exists);
         let file = above.path().join("file");
         fs::write(&file, "").unwrap();
-        let found = folder(&file.join("state"));
-        assert!(found.unwritable.unwrap().contains("no folder"));
+        let found = directory(&file.join("state"));
+        assert!(found.unwritable.unwrap().contains("not a directory"));
     }
 
     #[test]
-    fn the_bpf_file_system_is_told_from_others() {
+    fn distinguishes_the_bpf_file_system() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(bpffs(folder.path()), Bpffs::Mountable(_)));
         let none = folder.path().join("none");
