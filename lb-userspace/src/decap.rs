@@ -1,4 +1,4 @@
-//! Addresses of this host: what a backend takes encapsulated packets for.
+//! Addresses of this host, for which a backend accepts encapsulated packets.
 
 use std::{collections::HashSet, io, net::IpAddr, time::Duration};
 
@@ -9,31 +9,29 @@ use rtnetlink::{
 };
 use tokio::task::JoinHandle;
 
-/// Changes come in bursts: this long is waited for the rest of one.
+/// Debounce window of changes, which come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(5);
 
-/// Interfaces come and go, too.
+/// Links too, as interfaces are added and removed.
 const GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
 ];
 
-/// The addresses of this host could not be read or watched.
 #[derive(Debug, thiserror::Error)]
 pub enum HostAddressError {
-    /// No connection to the kernel.
-    #[error("watch this host's addresses by rtnetlink: {0}; are netlink sockets forbidden here?")]
+    #[error(
+        "cannot watch this host's addresses by rtnetlink: {0}; check whether a security module or container forbids netlink sockets"
+    )]
     Connect(#[source] io::Error),
-    /// A question was not answered.
-    #[error("read this host's addresses by rtnetlink: {0}; trying again may help")]
+    #[error("cannot read this host's addresses by rtnetlink: {0}; try again")]
     Read(#[source] rtnetlink::Error),
-    /// The connection is gone.
-    #[error("the rtnetlink connection has ended; start again")]
+    #[error("the rtnetlink connection was closed; restart the command")]
     Ended,
 }
 
-/// Reads and watches the addresses of this host, in the network namespace of the thread that made it.
+/// Reads and watches the addresses of this host, in the network namespace of the creating thread.
 pub struct HostAddresses {
     handle: Handle,
     changes: BoxStream<'static, ()>,
@@ -41,20 +39,20 @@ pub struct HostAddresses {
 }
 
 impl HostAddresses {
-    /// Starts to watch. Must be called within a tokio runtime.
+    /// Starts watching. Must be called within a tokio runtime.
     pub fn watch() -> Result<Self, HostAddressError> {
         let (connection, handle, messages) =
             new_multicast_connection(&GROUPS).map_err(HostAddressError::Connect)?;
         Ok(Self {
             handle,
-            // Whatever it says, among it that messages were lost: all is read again.
+            // The content is ignored: every message, also one about lost messages, causes a full read.
             changes: messages.map(|_| ()).boxed(),
             connection: tokio::spawn(connection),
         })
     }
 
-    /// The addresses that packets which came in by an interface can be for: those of the interface
-    /// come first, then those of others, then those of the loopback interface.
+    /// Returns the addresses that packets on an interface can be for: first those of the interface, then
+    /// those of other interfaces, then those of the loopback interface.
     pub async fn read(&self, interface: &str) -> Result<Vec<IpAddr>, HostAddressError> {
         let own = nix::net::if_::if_nametoindex(interface).ok();
         let messages: Vec<AddressMessage> = self
@@ -72,7 +70,7 @@ impl HostAddresses {
         Ok(in_order(of, own))
     }
 
-    /// Waits until something changes, and then for the rest of the burst.
+    /// Waits for a change and the rest of its burst.
     pub async fn changed(&mut self) -> Result<(), HostAddressError> {
         self.changes.next().await.ok_or(HostAddressError::Ended)?;
         let until = tokio::time::Instant::now() + DEBOUNCE;
@@ -87,7 +85,7 @@ impl Drop for HostAddresses {
     }
 }
 
-/// The host's own end of an address: on a point-to-point link `Address` is the other one.
+/// The local address: on a point-to-point link, `Address` is that of the peer.
 pub(crate) fn address(message: &AddressMessage) -> Option<IpAddr> {
     let mut found = None;
     for attribute in &message.attributes {
@@ -124,7 +122,7 @@ fn in_order(addresses: impl Iterator<Item = (u32, IpAddr)>, own: Option<u32>) ->
     addresses.filter(|address| seen.insert(*address)).collect()
 }
 
-/// Whether an address says nothing on another link. (To Linux, one of 169.254.0.0/16 is like any.)
+/// Whether an address is valid on its link only. (Linux treats 169.254.0.0/16 like any other.)
 const fn is_link_local(address: &IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
@@ -134,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_the_interface_come_first_and_those_of_no_use_not_at_all() {
+    fn sorts_addresses_and_drops_unusable_ones() {
         let addresses = [
             (1, "127.0.0.1"),
             (1, "::1"),

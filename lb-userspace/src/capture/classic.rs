@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{ByteOrder, ETHERNET, Frame, MAX_FRAME_LEN, Source, error::Fault, fields::Fields};
 
-/// What a packet's second number counts.
+/// Unit of a timestamp's fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Microseconds,
     Nanoseconds,
 }
 
-/// What the magic number says; the writer wrote it in its own byte order.
+/// Byte order and unit by the magic number, which is in the byte order of the writer.
 pub(super) fn kind(magic: [u8; 4]) -> Option<(ByteOrder, Unit)> {
     Some(match u32::from_be_bytes(magic) {
         0xa1b2_c3d4 => (ByteOrder::Big, Unit::Microseconds),
@@ -28,21 +28,21 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads the rest of the file's header, after the magic number.
+    /// Reads the rest of the file header, after the magic number.
     pub(super) fn open(source: &mut Source, order: ByteOrder, unit: Unit) -> Result<Self, Fault> {
         let mut header = [0; 20];
         source.fill(&mut header)?;
         let mut fields = Fields::new(&header, order);
         let (major, minor) = (fields.u16()?, fields.u16()?);
-        // Before 2.4 (1998) the lengths of a packet were in another order in some files.
+        // Before 2.4 (1998) the two lengths of a packet are swapped in some files.
         if major != 2 || minor < 4 {
             return Err(Fault::malformed(format!(
                 "version {major}.{minor} of pcap is not supported, only 2.4"
             )));
         }
-        // Time zone and accuracy are always 0. The snap length is not needed: packets have their own.
+        // Time zone, accuracy and snap length.
         fields.bytes(12)?;
-        // The upper 16 bits tell whether frames end in a check sequence; it would be read as padding.
+        // The upper 16 bits describe the frame check sequence, which is read as padding.
         let link_type = fields.u32()? & 0xffff;
         if link_type != ETHERNET {
             return Err(Fault::LinkType(link_type));
@@ -60,10 +60,10 @@ impl Reader {
         let (captured_len, original_len) = (fields.u32()?, fields.u32()?);
         if captured_len > MAX_FRAME_LEN {
             return Err(Fault::malformed(format!(
-                "a packet of {captured_len} bytes is announced, but none has more than {MAX_FRAME_LEN}"
+                "captured length {captured_len} exceeds the maximum of {MAX_FRAME_LEN}"
             )));
         }
-        // A fraction of a second or more carries over: some writers are sloppy.
+        // Some writers store fractions of a second or more.
         let fraction = match self.unit {
             Unit::Microseconds => Duration::from_micros(fraction.into()),
             Unit::Nanoseconds => Duration::from_nanos(fraction.into()),

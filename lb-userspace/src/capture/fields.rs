@@ -1,15 +1,15 @@
-//! Numbers of either byte order out of bytes whose length is checked at every step.
+//! Bounds-checked parsing of numbers in either byte order.
 
 use super::error::Fault;
 
-/// The byte order of the machine that wrote a file (or a section of one).
+/// Byte order of a file or of a pcapng section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Big,
     Little,
 }
 
-/// Takes fields off the front of bytes.
+/// Cursor over the fields of a record.
 pub(super) struct Fields<'a> {
     bytes: &'a [u8],
     order: ByteOrder,
@@ -20,7 +20,7 @@ impl<'a> Fields<'a> {
         Self { bytes, order }
     }
 
-    /// How many bytes are left.
+    /// Number of remaining bytes.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
         let Some((taken, rest)) = self.bytes.split_at_checked(len) else {
             let left = self.bytes.len();
             return Err(Fault::malformed(format!(
-                "{len} bytes are announced where {left} are"
+                "record needs {len} more bytes but has {left}"
             )));
         };
         self.bytes = rest;

@@ -1,16 +1,14 @@
-//! Packet captures: what `simulate` reads and writes.
+//! Packet captures, which `simulate` reads and writes.
 //!
-//! [`read`] takes both formats that exist in the wild, classic pcap and pcapng, in both byte orders,
-//! and yields one [`Frame`] at a time, so that a capture may be larger than memory. [`Writer`]
-//! writes classic pcap, which every tool reads.
+//! [`read`] accepts classic pcap and pcapng in both byte orders and yields one [`Frame`] at a time, so
+//! a capture may be larger than memory. [`Writer`] writes classic pcap, which every tool reads.
 //!
 //! Two traps of the formats:
 //!
-//! - The *captured* length can be less than the frame's own: `tcpdump -s 96` keeps only the first 96
-//!   bytes. A program that gets such a frame sees a truncated packet and will say so. That is not the
-//!   traffic's fault, so such frames are counted ([`Capture::cut_frames`]) for the reader to report.
-//! - The link type decides what the bytes are. `tcpdump -i any` does not write Ethernet frames but
-//!   "Linux cooked" ones; read as Ethernet they would be nonsense. Anything but Ethernet is an error.
+//! - The captured length can be less than the frame length: `tcpdump -s 96` keeps only the first 96
+//!   bytes. Such frames are counted ([`Capture::cut_frames`]), as the program sees a truncated packet.
+//! - `tcpdump -i any` does not write Ethernet frames but "Linux cooked" ones. Any link type but
+//!   Ethernet is an error.
 //!
 //! Captures come from strangers: no length in a file is believed before the bytes are there. The
 //! formats are read here and not by the `pcap-file` crate, since 2.0 of it refuses classic captures with
@@ -46,22 +44,22 @@ use source::Source;
 /// The link type of Ethernet, in both formats.
 const ETHERNET: u32 = 1;
 
-/// The longest frame that is believed; libpcap has the same limit.
+/// Maximum captured length; libpcap has the same limit.
 const MAX_FRAME_LEN: u32 = 262_144;
 
-/// One Ethernet frame of a capture.
+/// An Ethernet frame of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// When it was seen, since 1970. Zero for pcapng's simple packets, which have no time.
+    /// Time since 1970. Zero for pcapng's simple packets, which have no timestamp.
     pub timestamp: Duration,
-    /// What was kept of it.
+    /// The captured bytes.
     pub data: Vec<u8>,
-    /// How long it was on the wire; never less than what was kept.
+    /// Frame length; never less than the captured length.
     pub original_len: u32,
 }
 
 impl Frame {
-    /// A frame; files that say it was shorter on the wire than what they kept of it are not believed.
+    /// Creates a frame; a frame length below the captured length is corrected.
     fn new(timestamp: Duration, data: Vec<u8>, original_len: u32) -> Self {
         let kept = u32::try_from(data.len()).unwrap_or(u32::MAX);
         Self {
@@ -71,7 +69,7 @@ impl Frame {
         }
     }
 
-    /// Whether the capture kept only the beginning of it.
+    /// Whether the snap length truncated the frame.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.data.len() < self.original_len as usize
@@ -83,9 +81,7 @@ enum Format {
     Ng(ng::Reader),
 }
 
-/// The frames of a capture, in the file's order.
-///
-/// Frames before a fault of the file are good; after an error there are no more.
+/// Iterator over the frames of a capture. An error ends it; the frames before it are valid.
 pub struct Capture {
     path: PathBuf,
     source: Source,
@@ -99,8 +95,8 @@ pub struct Capture {
 ///
 /// # Errors
 ///
-/// [`CaptureError::Open`] and [`CaptureError::Read`] if the system says so, [`CaptureError::NotACapture`], and,
-/// for classic pcap (in pcapng each packet's interface decides), [`CaptureError::LinkType`].
+/// The file cannot be opened or read, or is not a capture. Classic pcap fails here on a wrong link
+/// type, pcapng at the first packet of such an interface.
 pub fn read(path: impl AsRef<Path>) -> Result<Capture, CaptureError> {
     let path = path.as_ref();
     let file = File::open(path).map_err(|source| CaptureError::Open {
@@ -113,7 +109,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Capture, CaptureError> {
 impl Capture {
     fn new(path: &Path, reader: Box<dyn Read + Send>) -> Result<Self, CaptureError> {
         let mut source = Source::new(reader);
-        let format = recognize(&mut source).map_err(|fault| fault.at(path, 0, &source))?;
+        let format = detect(&mut source).map_err(|fault| fault.at(path, 0, &source))?;
         let path = path.to_owned();
         Ok(Self {
             path,
@@ -125,13 +121,13 @@ impl Capture {
         })
     }
 
-    /// How many frames were read until now.
+    /// Number of frames read so far.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// How many of these were cut by the capture's snap length.
+    /// Number of these that were truncated by the snap length.
     #[must_use]
     pub fn cut_frames(&self) -> u64 {
         self.cut_frames
@@ -172,8 +168,8 @@ impl Iterator for Capture {
 
 impl std::iter::FusedIterator for Capture {}
 
-/// Tells the format by the first four bytes, and reads the file's header.
-fn recognize(source: &mut Source) -> Result<Format, Fault> {
+/// Detects the format by the first four bytes and reads the file header.
+fn detect(source: &mut Source) -> Result<Format, Fault> {
     let mut magic = [0; 4];
     match source.begin(&mut magic) {
         Ok(true) => {}
@@ -191,6 +187,6 @@ fn recognize(source: &mut Source) -> Result<Format, Fault> {
         [0x1f, 0x8b, ..] => "it is compressed: run `gunzip` on it first",
         [0x28, 0xb5, 0x2f, 0xfd] => "it is compressed: run `unzstd` on it first",
         [0xfd, b'7', b'z', b'X'] => "it is compressed: run `unxz` on it first",
-        _ => "its first bytes are neither those of pcap nor those of pcapng",
+        _ => "it starts with neither the magic number of pcap nor that of pcapng",
     }))
 }

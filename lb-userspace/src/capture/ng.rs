@@ -1,22 +1,22 @@
-//! pcapng: blocks with a type and a length. Sections (each with a byte order of its own) have
-//! interfaces (each with a link type and a unit of time), and packets name their interface.
+//! pcapng: blocks with a type and a length. Each section has a byte order and interfaces, each
+//! interface a link type and a time unit; packets refer to an interface.
 
 use std::time::Duration;
 
 use super::{ByteOrder, ETHERNET, Frame, MAX_FRAME_LEN, Source, error::Fault, fields::Fields};
 
-/// Block type of a section's header: the same in both byte orders.
+/// Block type of a section header, a palindrome.
 pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
-/// The old packet block; deprecated since 2004, still written by some.
+/// The obsolete packet block, which some tools still write.
 const OLD_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
 
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
-/// Type, and the length at either end.
+/// Type, and the length at both ends.
 const BLOCK_FRAMING_LEN: u32 = 12;
-/// No block is longer than this; libpcap has the same limit.
+/// Maximum block length; libpcap has the same limit.
 const MAX_BLOCK_LEN: u32 = 16 << 20;
 
 const OPTION_END: u16 = 0;
@@ -27,9 +27,9 @@ struct Interface {
     link_type: u32,
     /// 0: none.
     snap_len: u32,
-    /// Units of time in a second; `None` if there are so many that no time reaches a nanosecond.
+    /// Time units per second; `None` if they overflow: all times are then below a nanosecond.
     units_per_second: Option<u128>,
-    /// Seconds to add to its times.
+    /// Seconds to add to timestamps.
     offset_seconds: i64,
 }
 
@@ -39,7 +39,7 @@ impl Interface {
             return Duration::ZERO;
         };
         let units = u128::from(units);
-        // Both fit: there are at most 2^64 units, and a second has at least one.
+        // Fits: there are at most 2^64 units, and a second has at least one.
         let seconds = u64::try_from(units / per_second).unwrap_or(u64::MAX);
         let nanoseconds = (units % per_second) * 1_000_000_000 / per_second;
         Duration::new(
@@ -55,7 +55,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads the first section's header, after its block type.
+    /// Reads the first section header, after its block type.
     pub(super) fn open(source: &mut Source) -> Result<Self, Fault> {
         let mut reader = Self {
             order: ByteOrder::Big,
@@ -98,7 +98,7 @@ impl Reader {
         }
     }
 
-    /// A section header comes with the byte order in which its own length is to be read.
+    /// Reads a section header, whose byte-order magic also applies to its own length.
     fn read_section_header(&mut self, source: &mut Source) -> Result<(), Fault> {
         let mut start = [0; 8];
         source.fill(&mut start)?;
@@ -106,11 +106,11 @@ impl Reader {
         let order = [ByteOrder::Big, ByteOrder::Little].into_iter().find(|order| {
             matches!(Fields::new(magic, *order).u32(), Ok(magic) if magic == BYTE_ORDER_MAGIC)
         });
-        self.order = order
-            .ok_or_else(|| Fault::malformed("a section header without the byte-order magic"))?;
+        self.order =
+            order.ok_or_else(|| Fault::malformed("section header without the byte-order magic"))?;
         let len = check_length(Fields::new(len, self.order).u32()?)?;
         let Some(rest) = len.checked_sub(BLOCK_FRAMING_LEN + 4) else {
-            return Err(Fault::malformed(format!("a section header of {len} bytes")));
+            return Err(Fault::malformed(format!("section header of {len} bytes")));
         };
         let body = source.take(rest)?;
         let mut fields = Fields::new(&body, self.order);
@@ -130,14 +130,14 @@ impl Reader {
         check_length(Fields::new(&len, self.order).u32()?)
     }
 
-    /// The length stands at a block's end once more.
+    /// Checks that the length at the end of a block equals the one at its start.
     fn check_length_again(&self, source: &mut Source, body_len: u32) -> Result<(), Fault> {
         let (first, second) = (body_len + BLOCK_FRAMING_LEN, self.read_length(source)?);
         if first == second {
             return Ok(());
         }
         Err(Fault::malformed(format!(
-            "a block has {first} bytes at its start and {second} at its end"
+            "block length is {first} at its start and {second} at its end"
         )))
     }
 
@@ -152,7 +152,7 @@ impl Reader {
         packet(interface, fields)
     }
 
-    /// A simple packet is of the first interface, and has no captured length: the snap length tells.
+    /// A simple packet belongs to the first interface; its captured length follows from the snap length.
     fn simple_packet(&self, mut fields: Fields<'_>) -> Result<Frame, Fault> {
         let interface = self.interface(0)?;
         let original_len = fields.u32()?;
@@ -167,12 +167,12 @@ impl Reader {
         ))
     }
 
-    /// The interface of a packet, if it has Ethernet frames.
+    /// Returns the interface of a packet; it must have Ethernet frames.
     fn interface(&self, number: u32) -> Result<&Interface, Fault> {
         let known = self.interfaces.len();
         let interface = self.interfaces.get(number as usize).ok_or_else(|| {
             Fault::malformed(format!(
-                "a packet of interface {number}, but the section has {known}"
+                "packet of interface {number}, but the section has {known}"
             ))
         })?;
         if interface.link_type != ETHERNET {
@@ -182,7 +182,7 @@ impl Reader {
     }
 }
 
-/// What enhanced and old packets have after the interface. Options follow; none is needed.
+/// The common part of enhanced and old packets. The options that follow are not needed.
 fn packet(interface: &Interface, mut fields: Fields<'_>) -> Result<Frame, Fault> {
     let (high, low) = (fields.u32()?, fields.u32()?);
     let (captured_len, original_len) = (fields.u32()?, fields.u32()?);
@@ -197,7 +197,7 @@ fn packet(interface: &Interface, mut fields: Fields<'_>) -> Result<Frame, Fault>
 fn frame_data(fields: &mut Fields<'_>, captured_len: u32) -> Result<Vec<u8>, Fault> {
     if captured_len > MAX_FRAME_LEN {
         return Err(Fault::malformed(format!(
-            "a packet of {captured_len} bytes is announced, but none has more than {MAX_FRAME_LEN}"
+            "captured length {captured_len} exceeds the maximum of {MAX_FRAME_LEN}"
         )));
     }
     fields.bytes(captured_len as usize).map(<[u8]>::to_vec)
@@ -210,11 +210,11 @@ fn interface(mut fields: Fields<'_>) -> Result<Interface, Fault> {
     let mut interface = Interface {
         link_type,
         snap_len,
-        // Without the option, times are in microseconds.
+        // Default: microseconds.
         units_per_second: Some(1_000_000),
         offset_seconds: 0,
     };
-    // The options' end may be left out.
+    // The end-of-options option may be missing.
     while fields.len() > 0 {
         let (code, len) = (fields.u16()?, fields.u16()?);
         if code == OPTION_END {
@@ -231,7 +231,7 @@ fn interface(mut fields: Fields<'_>) -> Result<Interface, Fault> {
     Ok(interface)
 }
 
-/// A power of ten, or of two if the highest bit is set.
+/// A power of ten, or of two if the most significant bit is set.
 fn units_per_second(resolution: u8) -> Option<u128> {
     let exponent = u32::from(resolution & 0x7f);
     let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
@@ -243,6 +243,6 @@ fn check_length(len: u32) -> Result<u32, Fault> {
         return Ok(len);
     }
     Err(Fault::malformed(format!(
-        "a block of {len} bytes (possible: {BLOCK_FRAMING_LEN} to {MAX_BLOCK_LEN}, in steps of 4)"
+        "block length {len} must be a multiple of 4 between {BLOCK_FRAMING_LEN} and {MAX_BLOCK_LEN}"
     )))
 }

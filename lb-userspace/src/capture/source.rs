@@ -1,10 +1,10 @@
-//! The bytes of a file, and where in it we are.
+//! Sequential reader with its position in the file.
 
 use std::io::{BufReader, ErrorKind, Read, copy, sink};
 
 use super::error::Fault;
 
-/// Reads forward only: captures come through pipes too.
+/// Reads forward only, as a capture may be a pipe.
 pub(super) struct Source {
     reader: BufReader<Box<dyn Read + Send>>,
     offset: u64,
@@ -20,17 +20,17 @@ impl Source {
         }
     }
 
-    /// Bytes read.
+    /// Number of bytes read.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Where the record or block begins that is being read.
+    /// Offset of the current record or block.
     pub(super) fn start(&self) -> u64 {
         self.start
     }
 
-    /// Fills `buffer` with the first bytes of a record; `false` if the file ends just before it.
+    /// Fills `buffer` with the start of a record; `false` at the end of the file.
     pub(super) fn begin(&mut self, buffer: &mut [u8]) -> Result<bool, Fault> {
         self.start = self.offset;
         match self.fill(buffer) {
@@ -39,7 +39,6 @@ impl Source {
         }
     }
 
-    /// Fills `buffer`.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -56,7 +55,7 @@ impl Source {
         Ok(())
     }
 
-    /// The next `len` bytes. Memory grows with what is really there, not with what a file announces.
+    /// Reads `len` bytes. Allocates as they arrive, since `len` is not trustworthy.
     pub(super) fn take(&mut self, len: u32) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::with_capacity(len.min(4096) as usize);
         let read = self
@@ -73,7 +72,7 @@ impl Source {
         }
     }
 
-    /// Leaves out `len` bytes.
+    /// Skips `len` bytes.
     pub(super) fn skip(&mut self, len: u32) -> Result<(), Fault> {
         let skipped =
             copy(&mut self.reader.by_ref().take(len.into()), &mut sink()).map_err(Fault::Io)?;

@@ -1,4 +1,4 @@
-//! Captures made byte by byte, by our writer, by another library, and by tcpdump.
+//! Captures built byte by byte, by the writer, and by tcpdump.
 
 mod classic;
 mod hostile;
@@ -10,7 +10,7 @@ use std::{io::Cursor, path::Path, time::Duration};
 
 use super::{ByteOrder, Capture, CaptureError, Frame};
 
-/// Bytes of one byte order, put together field by field.
+/// Builder of records in one byte order.
 #[derive(Clone)]
 struct Bytes {
     order: ByteOrder,
@@ -63,7 +63,7 @@ fn open(bytes: &[u8]) -> Result<Capture, CaptureError> {
     )
 }
 
-/// All frames, and the error that ended them.
+/// Reads all frames, and the error that ended the capture.
 fn read(bytes: &[u8]) -> (Vec<Frame>, Option<CaptureError>) {
     let capture = match open(bytes) {
         Ok(capture) => capture,

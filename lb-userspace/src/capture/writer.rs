@@ -1,4 +1,4 @@
-//! Writing classic pcap.
+//! Writer of classic pcap.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -20,7 +20,7 @@ use nix::{
 
 use super::{CaptureError, ETHERNET, MAX_FRAME_LEN};
 
-/// Microseconds; the same bytes on every machine, so little-endian everywhere.
+/// Microseconds, little-endian on every machine.
 const HEADER: [[u8; 4]; 6] = [
     0xa1b2_c3d4_u32.to_le_bytes(),
     [2, 0, 4, 0],
@@ -30,19 +30,18 @@ const HEADER: [[u8; 4]; 6] = [
     ETHERNET.to_le_bytes(),
 ];
 
-/// Mode of a new capture.
+/// Mode of a new capture: packets are private.
 const PRIVATE: u32 = 0o600;
 
 /// Writes Ethernet frames to a classic pcap file.
 ///
-/// The file appears under its name only with [`Writer::finish`]; a writer that is dropped before
-/// leaves nothing behind, and what was there under that name stays. Until then the file has no name at all, so that
-/// this is so too when the process is killed; only on file systems without such files (NFS) a hidden
-/// `.NAME.PID.N.tmp` stays then. A pipe or a device (`/dev/stdout`) is written as it is, since a rename would put a
-/// file in its place.
+/// The file gets its name in [`Writer::finish`]; a writer that is dropped earlier leaves nothing behind
+/// and keeps an existing file. Until then the file is unnamed (`O_TMPFILE`), so a killed process
+/// leaves nothing either; file systems without unnamed files (NFS) keep a hidden `.NAME.PID.N.tmp`. A
+/// pipe or a device (`/dev/stdout`) is written directly, since a rename would replace it.
 ///
-/// Packets are private: a new file is for its owner alone. One that replaces another has the owner and the mode of
-/// that one. Through a symbolic link, the file that it names is made or replaced, not the link.
+/// A new file is readable by its owner only; a replaced file keeps owner and mode. Through a symbolic
+/// link, the target is created or replaced, not the link.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
@@ -51,11 +50,11 @@ pub struct Writer {
     frames: u64,
 }
 
-/// A file that will get its name later.
+/// A file that gets its name later.
 #[derive(Debug)]
 struct Staged {
     target: PathBuf,
-    /// The name until then, beside the target: a rename has to stay in one file system.
+    /// Name until then, in the directory of the target, as a rename stays in one file system.
     temporary: PathBuf,
 }
 
@@ -67,7 +66,7 @@ impl Staged {
                 "it has no file name",
             ));
         };
-        // Two writers of one process may have the same target.
+        // Two writers in one process may have the same target.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut hidden = std::ffi::OsString::from(".");
@@ -77,15 +76,19 @@ impl Staged {
         Ok(Self { target, temporary })
     }
 
-    /// Makes the file, without a name if the file system can do that.
+    /// Creates the file, unnamed if the file system supports it.
     fn create(&self) -> io::Result<File> {
-        let folder = match self.target.parent() {
-            Some(folder) if folder != Path::new("") => folder,
+        let directory = match self.target.parent() {
+            Some(directory) if directory != Path::new("") => directory,
             _ => Path::new("."),
         };
         let mut options = OpenOptions::new();
         options.write(true).mode(PRIVATE);
-        match options.clone().custom_flags(libc::O_TMPFILE).open(folder) {
+        match options
+            .clone()
+            .custom_flags(libc::O_TMPFILE)
+            .open(directory)
+        {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 options.create_new(true).open(&self.temporary)
             }
@@ -93,7 +96,7 @@ impl Staged {
         }
     }
 
-    /// Gives a file that has no name the temporary one. No link can replace a file, but a rename can.
+    /// Links an unnamed file to its temporary name. A link cannot replace a file, but a rename can.
     fn link(&self, file: &File) -> io::Result<()> {
         if file.metadata()?.nlink() > 0 {
             return Ok(());
@@ -107,17 +110,13 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Mostly there is none: the file has no name yet, or its own. Otherwise there is nobody to tell.
+        // Usually there is none: the file is unnamed or has been renamed.
         let _ = fs::remove_file(&self.temporary);
     }
 }
 
 impl Writer {
-    /// Begins a capture.
-    ///
-    /// # Errors
-    ///
-    /// [`CaptureError::Write`] if no file can be made there.
+    /// Creates a capture.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
         let path = path.as_ref().to_owned();
         let failed = |source| CaptureError::Write {
@@ -136,12 +135,12 @@ impl Writer {
         })
     }
 
-    /// Adds a frame that was seen at `timestamp` (since 1970; a fraction of a microsecond is cut off).
+    /// Adds a frame with its time since 1970, rounded down to a microsecond.
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Write`]; [`CaptureError::TooLong`] and [`CaptureError::TooLate`] for what the format can't hold,
-    /// with nothing written.
+    /// After [`CaptureError::TooLong`] and [`CaptureError::TooLate`] nothing was written, and the writer
+    /// remains usable.
     pub fn write(&mut self, timestamp: Duration, frame: &[u8]) -> Result<(), CaptureError> {
         let packet = self.frames + 1;
         let Some(len) = u32::try_from(frame.len())
@@ -171,11 +170,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings the frames to disk and gives the file its name; returns how many there are.
-    ///
-    /// # Errors
-    ///
-    /// [`CaptureError::Write`].
+    /// Syncs the file and gives it its name; returns the number of frames.
     pub fn finish(mut self) -> Result<u64, CaptureError> {
         self.file
             .flush()
@@ -202,32 +197,32 @@ impl Writer {
     }
 }
 
-/// Opens what is to be written: a new file that is to take the target's place, or the target if it is no file.
+/// Opens a new file that will replace the target, or the target itself if it is not a regular file.
 fn open(path: &Path) -> io::Result<(File, Option<Staged>)> {
     let (target, replaced) = match fs::metadata(path) {
         Ok(existing) if existing.is_file() => (fs::canonicalize(path)?, Some(existing)),
         Ok(existing) if existing.is_dir() => {
             return Err(io::Error::new(
                 io::ErrorKind::IsADirectory,
-                "it is a folder",
+                "it is a directory",
             ));
         }
         Ok(_) => return Ok((OpenOptions::new().write(true).open(path)?, None)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (linked(path)?, None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (resolve_links(path)?, None),
         Err(error) => return Err(error),
     };
     let staged = Staged::new(target)?;
     let file = staged.create()?;
     if let Some(replaced) = replaced {
-        take_after(&file, &replaced)?;
+        copy_owner(&file, &replaced)?;
     }
     Ok((file, Some(staged)))
 }
 
-/// The file that is not there: the one a symbolic link names, if the path is one.
-fn linked(path: &Path) -> io::Result<PathBuf> {
+/// Resolves symbolic links to a file that does not exist.
+fn resolve_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
-    // As many as the kernel follows; more are a circle.
+    // The limit of the kernel.
     for _ in 0..40 {
         let Ok(to) = fs::read_link(&path) else {
             return Ok(path);
@@ -237,9 +232,9 @@ fn linked(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// Gives a file owner and mode of the one it replaces, before there is anything in it.
-fn take_after(file: &File, replaced: &Metadata) -> io::Result<()> {
-    // Only root may give files away; whose else the new one is has no more rights by it than before.
+/// Gives the still empty file the owner and mode of the file that it replaces.
+fn copy_owner(file: &File, replaced: &Metadata) -> io::Result<()> {
+    // Only root may change the owner; otherwise the file keeps the caller's.
     let _ = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
     file.set_permissions(replaced.permissions())
 }

@@ -1,4 +1,4 @@
-//! Flows drawn by a seed: the same seed, the same flows, on every machine.
+//! Random flows: the same seed gives the same flows on every machine and in every version.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -8,10 +8,11 @@ use std::{
 use super::packet::{Flow, first_frame};
 use lb_model::config::Vip;
 
-/// Draws that all gave a flow that was there before: there are hardly any others.
+/// Number of draws without a new flow after which the VIP's flows count as exhausted.
 const MAX_DRAWS: u32 = 1000;
 
-/// SplitMix64 (Steele, Lea, Flood, 2014).
+/// SplitMix64 (Steele, Lea, Flood, 2014). Part of the output: `rand` promises no stable streams and
+/// has no SplitMix64.
 #[derive(Clone, Debug)]
 struct Random(u64);
 
@@ -23,14 +24,14 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    /// A number from `first` to 65,535.
+    /// A port from `first` to 65,535.
     fn port_from(&mut self, first: u16) -> u16 {
         let ports = u64::from(u16::MAX - first) + 1;
         first + (((self.next() >> 32) * ports) >> 32) as u16
     }
 }
 
-/// Distinct flows to VIPs, one VIP after another.
+/// Distinct flows to the VIPs in turn.
 #[derive(Debug)]
 pub struct Flows {
     vips: VecDeque<Vip>,
@@ -40,7 +41,6 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Flows to these VIPs.
     #[must_use]
     pub fn new(vips: &[Vip], seed: u64) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Flows {
         }
     }
 
-    /// The first packet of the next flow; `None` when no more can be found, or there is no VIP.
+    /// The first packet of the next flow; `None` if the flows are exhausted or there is no VIP.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         let vip = self.vips.pop_front()?;
         let drawn = (0..MAX_DRAWS).find_map(|_| {
@@ -124,7 +124,7 @@ address = "fd00::1"
 "#;
 
     #[test]
-    fn a_seed_gives_the_same_distinct_flows_every_time() {
+    fn a_seed_gives_the_same_distinct_flows() {
         let frames = |seed| {
             let mut flows = Flows::new(&vips(TWO), seed);
             (0..500)

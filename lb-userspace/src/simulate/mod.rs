@@ -1,16 +1,16 @@
-//! `evenkeel simulate`: the real program on packets of a capture or of generated flows.
+//! `evenkeel simulate`: runs the real program on packets of a capture or of generated flows.
 //!
-//! The maps are its own: nothing is pinned, nothing attached, no interface of the configuration has to
-//! be there. What the network would give is made up:
+//! The maps are its own: nothing is pinned or attached, and the configured interfaces need not exist.
+//! The network is assumed:
 //!
-//! | what | here |
+//! | property | value |
 //! | --- | --- |
-//! | interface that packets come in and leave by | number 1 ([`EGRESS_IFINDEX`]): verdict `tx` |
+//! | interface that receives and transmits | index 1 ([`EGRESS_IFINDEX`]): verdict `tx` |
 //! | its MTU | 1500 |
 //! | its MAC address | `02:00:00:00:00:01` ([`OWN_MAC`]) |
 //! | MAC address of the n-th backend address | `02:00:01:00:00:00` plus n |
-//! | `ipip` without `node.encap_source` | from 192.0.0.8 (RFC 7600), or the prefix 100::/64 (RFC 6666) |
-//! | `nat` without `node.nat_source` | from 192.0.0.8, or 100::1 |
+//! | source of `ipip` without `node.encap_source` | 192.0.0.8 (RFC 7600), or the prefix 100::/64 (RFC 6666) |
+//! | source of `nat` without `node.nat_source` | 192.0.0.8, or 100::1 |
 //! | sources of generated flows | 198.18.0.0/15 (RFC 2544), 2001:2::/48 (RFC 5180) |
 //!
 //! All members count as up unless the configuration drains or disables them.
@@ -38,85 +38,68 @@ use lb_daemon::reconciler::{Reconciler, ReconcilerError, Route, Routes, load_opt
 use lb_dataplane::{Dataplane, DataplaneError, LoadOptions, Run};
 use lb_model::config::{Config, Prefix};
 
-/// Number of the interface that packets come in and leave by: a test run's own.
+/// Index of the interface that receives and transmits: that of `BPF_PROG_TEST_RUN`.
 pub const EGRESS_IFINDEX: u32 = 1;
 
-/// MTU of that interface.
 pub const MTU: u32 = 1500;
 
-/// MAC address of that interface.
 pub const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// RFC 7600's address for nobody in particular.
+/// The dummy address of RFC 7600.
 pub const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
-/// The discard prefix of RFC 6666, with its first host.
+/// The first address in the discard prefix of RFC 6666.
 pub const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 const DUMMY_PREFIX_V6: u8 = 64;
 
-/// Frames that a test run takes: a header at least, and what fits a page beside its bookkeeping.
+/// Frame lengths that `BPF_PROG_TEST_RUN` accepts: at least a header, at most a page with headroom.
 const RUNNABLE: std::ops::RangeInclusive<usize> = 14..=3520;
 
-/// Where packets come from.
+/// Source of the packets.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A capture file.
     Capture(PathBuf),
     /// The first packets of this many distinct flows, spread evenly over the VIPs.
     Flows {
-        /// How many.
         count: u64,
-        /// What they are drawn by.
         seed: u64,
     },
 }
 
-/// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where packets come from.
     pub input: Input,
-    /// File for what would be transmitted.
+    /// Capture file for the transmitted packets.
     pub write: Option<PathBuf>,
-    /// Say for each packet what was decided.
+    /// Print one line per packet.
     pub trace: bool,
 }
 
-/// A simulation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SimulateError {
-    /// The data path.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
-    /// Its tables.
     #[error(transparent)]
     Reconciler(#[from] ReconcilerError),
-    /// The capture, or the file to write.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// The lines of the trace can't be written.
-    #[error("write the trace: {0}")]
+    #[error("cannot write the trace: {0}")]
     Trace(#[source] io::Error),
-    /// There are not so many.
-    #[error("{count} distinct flows can't be made for these VIPs: ask for fewer")]
-    TooManyFlows {
-        /// How many were asked for.
-        count: u64,
-    },
+    #[error("these VIPs do not have {count} distinct flows; use a lower --flows")]
+    TooManyFlows { count: u64 },
 }
 
-/// What came of a simulation.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Of all packets that could be read.
+    /// Report on the packets that were run.
     pub report: Report,
-    /// Why the capture could not be read to its end, if it could not.
+    /// Why the capture could not be read to its end.
     pub fault: Option<CaptureError>,
 }
 
-/// A data path of its own, with the tables of a configuration.
+/// A data path with the maps of a configuration, attached to nothing.
 #[derive(Debug)]
 pub struct Simulation {
     dataplane: Dataplane,
@@ -125,17 +108,12 @@ pub struct Simulation {
     tracing: bool,
     verdicts: Verdicts,
     packets: u64,
-    /// Packets of the capture that can't be run. They count in the numbers of the trace, which are
-    /// those that other tools give the packets.
-    left_out: u64,
+    /// Packets of the capture that cannot be run. They are numbered too, as in other tools.
+    skipped: u64,
 }
 
 impl Simulation {
-    /// Loads the program and fills the tables.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refused (root is needed), or the configuration can't be had.
+    /// Loads the program and fills its maps. Needs root.
     pub fn new(config: &Config, tracing: bool) -> Result<Self, SimulateError> {
         let config = with_dummies(config);
         let options = LoadOptions {
@@ -145,7 +123,7 @@ impl Simulation {
         let mut dataplane = Dataplane::load(&options)?;
         let egress = dataplane.egress.assign(EGRESS_IFINDEX, MTU, OWN_MAC)?;
         let mut reconciler = Reconciler::fresh().presuming_up();
-        let routes = made_up_ways(&config, egress);
+        let routes = assumed_routes(&config, egress);
         reconciler.apply_with_routes(&mut dataplane, &config, routes)?;
         Ok(Self {
             dataplane,
@@ -154,15 +132,11 @@ impl Simulation {
             tracing,
             verdicts: Verdicts::default(),
             packets: 0,
-            left_out: 0,
+            skipped: 0,
         })
     }
 
     /// Runs one frame.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refused to run it, or the trace can't be written.
     pub fn run(&mut self, frame: &[u8], trace: &mut dyn Write) -> Result<Run, SimulateError> {
         self.packets += 1;
         let run = if self.tracing {
@@ -188,16 +162,12 @@ impl Simulation {
         let member = (traced.member != NONE).then(|| self.reconciler.member_name(traced.member));
         let name = |name: Option<Option<&str>>| name.flatten().unwrap_or("-").to_owned();
         let verdict = report::verdict_name(run.verdict);
-        let number = self.packets + self.left_out;
+        let number = self.packets + self.skipped;
         let (vip, member) = (name(vip), name(member));
         writeln!(out, "{number} {verdict} {reason} {vip} {member}")
     }
 
-    /// What came of it until now.
-    ///
-    /// # Errors
-    ///
-    /// A counter can't be read.
+    /// Reads the counters.
     pub fn report(&self) -> Result<Report, SimulateError> {
         Ok(Report {
             packets: self.packets,
@@ -208,7 +178,7 @@ impl Simulation {
         })
     }
 
-    /// Runs the packets of a capture. Gives what keeps the rest of it from being read.
+    /// Runs the packets of a capture. Returns the error that ended it early, if any.
     fn run_capture(
         &mut self,
         mut capture: Capture,
@@ -220,7 +190,7 @@ impl Simulation {
         while let Some(frame) = capture.next() {
             let frame = match frame {
                 Ok(frame) => frame,
-                // Nothing came of it, and nothing is to be replaced by that.
+                // Without a packet, there is nothing to report or to write.
                 Err(error) if capture.frames() == 0 => return Err(error.into()),
                 Err(error) => {
                     fault = Some(error);
@@ -228,7 +198,7 @@ impl Simulation {
                 }
             };
             if !RUNNABLE.contains(&frame.data.len()) {
-                self.left_out += 1;
+                self.skipped += 1;
                 short += u64::from(frame.data.len() < *RUNNABLE.start());
                 continue;
             }
@@ -239,26 +209,26 @@ impl Simulation {
             let cut = capture.cut_frames();
             warn!(
                 cut,
-                "packets were cut by the capture's snap length; they were run as they are"
+                "packets were truncated by the capture's snap length and were run as captured"
             );
         }
-        self.tell_left_out(short);
+        self.warn_of_skipped(short);
         Ok(fault)
     }
 
-    /// `short`: how many of the packets left out are too short.
-    fn tell_left_out(&self, short: u64) {
+    /// `short`: how many of the skipped packets are too short.
+    fn warn_of_skipped(&self, short: u64) {
         if short > 0 {
             warn!(
                 left_out = short,
-                "packets shorter than an Ethernet header can't be run: no driver hands them on"
+                "skipped packets shorter than an Ethernet header"
             );
         }
-        let long = self.left_out - short;
+        let long = self.skipped - short;
         if long > 0 {
             warn!(
                 left_out = long,
-                "packets of more than {} bytes can't be run; capture with receive offload off \
+                "skipped packets of more than {} bytes; capture with receive offloads off \
                  (`ethtool -K IFACE gro off lro off`)",
                 RUNNABLE.end()
             );
@@ -284,20 +254,19 @@ impl Simulation {
     }
 }
 
-/// Runs all packets; lines of the trace go to `trace`.
+/// Runs all packets; the lines of the trace go to `trace`.
 ///
-/// A capture that is damaged after some packets, as one that is cut off because its disk was full, is run up to there.
+/// A damaged or truncated capture is run up to the damage.
 ///
 /// # Errors
 ///
-/// Whatever went wrong; then there is no output file, or the one that was there before.
+/// An existing output file is left unchanged.
 pub fn simulate(
     config: &Config,
     options: &Options,
     trace: &mut dyn Write,
 ) -> Result<Outcome, SimulateError> {
-    // What needs no kernel first: a capture that can't be read is found out at once. It is opened once: it
-    // may be a pipe.
+    // The capture is opened first, to fail early, and only once, as it may be a pipe.
     let capture = match &options.input {
         Input::Capture(path) => Some(capture::read(path)?),
         Input::Flows { .. } => None,
@@ -317,7 +286,7 @@ pub fn simulate(
     Ok(Outcome { report, fault })
 }
 
-/// The file for what would be transmitted.
+/// Capture file for the transmitted packets, if requested.
 struct Output {
     writer: Option<capture::Writer>,
 }
@@ -330,7 +299,9 @@ impl Output {
 
     fn transmit(&mut self, timestamp: Duration, run: &Run) -> Result<(), CaptureError> {
         match &mut self.writer {
-            Some(writer) if report::is_sent(run.verdict) => writer.write(timestamp, &run.frame),
+            Some(writer) if report::is_transmitted(run.verdict) => {
+                writer.write(timestamp, &run.frame)
+            }
             _ => Ok(()),
         }
     }
@@ -341,7 +312,7 @@ impl Output {
     }
 }
 
-/// The configuration with addresses for what it leaves to the interfaces.
+/// Adds dummy source addresses where the configuration leaves them to the interfaces.
 fn with_dummies(config: &Config) -> Config {
     let mut config = config.clone();
     let node = &mut config.node;
@@ -361,7 +332,7 @@ fn with_dummies(config: &Config) -> Config {
     config
 }
 
-fn made_up_ways(config: &Config, egress: u16) -> Routes {
+fn assumed_routes(config: &Config, egress: u16) -> Routes {
     let backends = config.vips.iter().flat_map(|vip| &vip.backends);
     let addresses: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
     (0u32..)

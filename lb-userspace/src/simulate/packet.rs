@@ -7,14 +7,13 @@ use lb_common::checksum;
 use super::OWN_MAC;
 use lb_model::config::Protocol;
 
-/// MAC address that generated packets come from.
+/// Source MAC address.
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-const HOPS: u8 = 64;
+const TTL: u8 = 64;
 const DONT_FRAGMENT: u8 = 0x40;
 const SYN: u8 = 2;
 
-/// A flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Flow {
     pub(super) protocol: Protocol,
@@ -24,7 +23,7 @@ pub(super) struct Flow {
     pub(super) dest_port: u16,
 }
 
-/// A SYN, or a datagram of 18 bytes: frames of the least length that Ethernet has.
+/// A SYN, or a datagram of 18 bytes: the minimum frame length of Ethernet.
 pub(super) fn first_frame(flow: &Flow) -> Vec<u8> {
     let mut transport = match flow.protocol {
         Protocol::Tcp => tcp_syn(flow),
@@ -36,7 +35,7 @@ pub(super) fn first_frame(flow: &Flow) -> Vec<u8> {
     };
     let sum = pseudo_sum(flow, transport.len()) + sum_of(&transport);
     let checksum = match (checksum::finish(sum), flow.protocol) {
-        // All zeros would say that there is none.
+        // Zero means no checksum.
         (0, Protocol::Udp) => 0xffff,
         (checksum, _) => checksum,
     };
@@ -84,7 +83,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Sum of 16-bit words as they are in memory; all parts but the last have even lengths here.
+/// Sum of 16-bit words in memory order; all parts but the last must have even lengths.
 fn sum_of(bytes: &[u8]) -> u64 {
     let words = bytes.chunks(2).map(|pair| {
         let second = pair.get(1).copied().unwrap_or(0);
@@ -102,7 +101,7 @@ fn pseudo_sum(flow: &Flow, length: usize) -> u64 {
 fn ipv4(flow: &Flow, length: usize) -> Vec<u8> {
     let mut header = vec![0x45, 0];
     header.extend((20 + length as u16).to_be_bytes());
-    header.extend([0, 0, DONT_FRAGMENT, 0, HOPS, flow.protocol.number(), 0, 0]);
+    header.extend([0, 0, DONT_FRAGMENT, 0, TTL, flow.protocol.number(), 0, 0]);
     header.extend(octets(flow.source));
     header.extend(octets(flow.dest));
     let checksum = checksum::finish(sum_of(&header));
@@ -113,7 +112,7 @@ fn ipv4(flow: &Flow, length: usize) -> Vec<u8> {
 fn ipv6(flow: &Flow, length: usize) -> Vec<u8> {
     let mut header = vec![0x60, 0, 0, 0];
     header.extend((length as u16).to_be_bytes());
-    header.extend([flow.protocol.number(), HOPS]);
+    header.extend([flow.protocol.number(), TTL]);
     header.extend(octets(flow.source));
     header.extend(octets(flow.dest));
     header
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn another_parser_finds_the_flow_and_right_checksums() {
+    fn etherparse_finds_the_flow_and_correct_checksums() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for (source, dest) in [("198.18.0.1", "203.0.113.1"), ("2001:2::1", "2001:db8::1")] {
                 let flow = flow(protocol, source, dest);

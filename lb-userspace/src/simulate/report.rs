@@ -1,4 +1,4 @@
-//! What came of a simulation.
+//! Report of a simulation.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,18 +8,17 @@ use serde::Serialize;
 use lb_daemon::reconciler::MemberShare;
 use lb_dataplane::{Dataplane, DataplaneError};
 
-/// How many packets met which fate, by XDP's verdicts.
+/// Numbers of packets by XDP verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdicts {
-    /// Sent out of the interface that they came in by.
+    /// Transmitted on the receiving interface.
     pub tx: u64,
-    /// Sent out of another.
+    /// Redirected to another interface.
     pub redirect: u64,
-    /// Left to the host.
+    /// Passed to the host.
     pub pass: u64,
-    /// Dropped.
     pub drop: u64,
-    /// The program failed. Never.
+    /// The program failed. Expected: 0.
     pub aborted: u64,
 }
 
@@ -40,7 +39,6 @@ impl Verdicts {
     }
 }
 
-/// Name of a verdict.
 pub(super) const fn verdict_name(verdict: u32) -> &'static str {
     match verdict {
         TX => "tx",
@@ -51,12 +49,12 @@ pub(super) const fn verdict_name(verdict: u32) -> &'static str {
     }
 }
 
-/// Whether a verdict puts the packet on a wire.
-pub(super) const fn is_sent(verdict: u32) -> bool {
+/// Whether a verdict transmits the packet.
+pub(super) const fn is_transmitted(verdict: u32) -> bool {
     matches!(verdict, TX | REDIRECT)
 }
 
-/// Packets by reason; those that no packet had are left out.
+/// Packets by reason, without zeros.
 pub(super) fn reasons(
     dataplane: &Dataplane,
 ) -> Result<BTreeMap<&'static str, u64>, DataplaneError> {
@@ -67,25 +65,21 @@ pub(super) fn reasons(
         .collect())
 }
 
-/// Tracked flows, and sessions of `nat`, which have two entries each.
+/// Tracked flows, including `nat` sessions, which have two entries each.
 pub(super) fn tracked_flows(dataplane: &Dataplane) -> Result<u64, DataplaneError> {
     let sessions = dataplane.sessions.count()?;
     let entries = sessions.flows + sessions.embryonic;
     Ok((dataplane.tracking.count() + entries.div_ceil(2)) as u64)
 }
 
-/// The result of a simulation. Its JSON form is part of the outside surface.
+/// The result of a simulation. Its JSON is a public interface.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Packets that were run.
     pub packets: u64,
-    /// By verdict.
     pub verdicts: Verdicts,
-    /// By reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// What each member got.
     pub members: Vec<MemberShare>,
-    /// Flows that have an entry: in the tracking table, or a session of `nat`.
+    /// Entries in the tracking table and `nat` sessions.
     pub tracked_flows: u64,
 }
 

@@ -250,9 +250,9 @@ fn a_capture_is_run_up_to_where_it_is_damaged() {
     let output = command(folder.path(), &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
-    let (end, packets) = (bytes.len() - 5, "19 whole packets");
+    let (end, packets) = (bytes.len() - 5, "19 complete packets");
     assert!(
-        said.contains(&format!("{cut} is cut off: it ends at byte {end}")),
+        said.contains(&format!("{cut} is truncated: it ends at byte {end}")),
         "{said}"
     );
     assert!(said.contains(packets), "{said}");

@@ -31,7 +31,7 @@ pub(super) fn sample(order: ByteOrder) -> Vec<u8> {
 }
 
 #[test]
-fn both_byte_orders_and_both_units_of_time_are_read() {
+fn reads_both_byte_orders_and_time_units() {
     for order in [ByteOrder::Big, ByteOrder::Little] {
         for (magic, nanoseconds) in [(MICROSECONDS, 123_456_000), (NANOSECONDS, 123_456)] {
             let file = packet(header(order, magic, 1), 1_700_000_000, 123_456, b"frame", 5);
@@ -42,7 +42,7 @@ fn both_byte_orders_and_both_units_of_time_are_read() {
 }
 
 #[test]
-fn frames_cut_by_the_snap_length_are_counted() {
+fn counts_frames_truncated_by_the_snap_length() {
     let mut capture = open(&sample(ByteOrder::Little)).unwrap();
     let frames: Vec<_> = capture.by_ref().map(Result::unwrap).collect();
     assert_eq!(
@@ -53,7 +53,7 @@ fn frames_cut_by_the_snap_length_are_counted() {
 }
 
 #[test]
-fn a_capture_without_packets_is_a_capture() {
+fn accepts_a_capture_without_packets() {
     assert_eq!(
         read_all(&header(ByteOrder::Little, MICROSECONDS, 1).bytes),
         []
@@ -61,13 +61,13 @@ fn a_capture_without_packets_is_a_capture() {
 }
 
 #[test]
-fn a_frame_is_never_shorter_on_the_wire_than_in_the_file() {
+fn corrects_a_frame_length_below_the_captured_length() {
     let file = packet(header(ByteOrder::Big, MICROSECONDS, 1), 0, 0, b"frame", 2);
     assert_eq!(read_all(&file.bytes), [frame(0, 0, b"frame", 5)]);
 }
 
 #[test]
-fn a_sloppy_fraction_carries_over() {
+fn accepts_fractions_above_a_second() {
     let file = packet(
         header(ByteOrder::Big, MICROSECONDS, 1),
         u32::MAX,
@@ -82,7 +82,7 @@ fn a_sloppy_fraction_carries_over() {
 }
 
 #[test]
-fn another_link_type_is_named_at_once() {
+fn rejects_other_link_types() {
     for order in [ByteOrder::Big, ByteOrder::Little] {
         let error = open(&header(order, MICROSECONDS, 113).bytes)
             .err()
@@ -90,14 +90,14 @@ fn another_link_type_is_named_at_once() {
             .to_string();
         assert_eq!(
             error,
-            "some.pcap: packet 1 has link type 113 (Linux cooked capture, as of `tcpdump -i any`), but \
-             Ethernet (1) is needed: capture on one Ethernet interface (`tcpdump -i eth0`, not `-i any`)"
+            "some.pcap: packet 1 has link type 113 (Linux cooked capture, as of `tcpdump -i any`), expected \
+             Ethernet (1): capture on an Ethernet interface (`tcpdump -i eth0`, not `-i any`)"
         );
     }
 }
 
 #[test]
-fn the_announcement_of_a_check_sequence_is_not_part_of_the_link_type() {
+fn ignores_the_frame_check_sequence_bits_of_the_link_type() {
     assert_eq!(
         read_all(&header(ByteOrder::Little, MICROSECONDS, 0x2400_0001).bytes),
         []
@@ -105,7 +105,7 @@ fn the_announcement_of_a_check_sequence_is_not_part_of_the_link_type() {
 }
 
 #[test]
-fn a_cut_file_says_where_and_gives_what_is_whole() {
+fn returns_the_complete_packets_of_a_truncated_file() {
     let whole = sample(ByteOrder::Little);
     let (frames, error) = read(&whole[..whole.len() - 1]);
     assert_eq!(frames.len(), 1);
@@ -121,7 +121,7 @@ fn a_cut_file_says_where_and_gives_what_is_whole() {
 }
 
 #[test]
-fn an_impossible_length_is_refused_before_it_is_read() {
+fn rejects_an_impossible_length_before_reading() {
     let file = header(ByteOrder::Little, MICROSECONDS, 1)
         .u32(0)
         .u32(0)
@@ -129,8 +129,8 @@ fn an_impossible_length_is_refused_before_it_is_read() {
         .u32(u32::MAX);
     assert_eq!(
         error_of(&file.bytes),
-        "some.pcap: a packet of 4294967295 bytes is announced, but none has more than 262144, in what begins \
-         at byte 24, after 0 good packets"
+        "some.pcap is damaged: captured length 4294967295 exceeds the maximum of 262144, in the record at \
+         byte 24, after 0 valid packets"
     );
 }
 

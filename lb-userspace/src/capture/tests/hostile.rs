@@ -1,4 +1,4 @@
-//! Files that are wrong in ways nobody thought of: never a panic, never frames that are not there.
+//! Arbitrarily damaged files: no panics, no invented frames.
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ fn samples() -> [Vec<u8>; 3] {
 }
 
 #[test]
-fn a_capture_cut_at_any_byte_gives_the_whole_packets_and_says_so() {
+fn returns_the_complete_packets_of_a_capture_cut_at_any_byte() {
     for whole in samples() {
         let frames = read_all(&whole);
         let mut ends_between_packets = 0;
@@ -36,7 +36,7 @@ fn a_capture_cut_at_any_byte_gives_the_whole_packets_and_says_so() {
                 Some(other) => panic!("cut at {len}: {other}"),
             }
         }
-        // Cut between two blocks or packets, a file is whole: nothing tells that more were there.
+        // A cut between two packets is not detectable.
         assert!(
             (2..=14).contains(&ends_between_packets),
             "{ends_between_packets}"
@@ -45,7 +45,7 @@ fn a_capture_cut_at_any_byte_gives_the_whole_packets_and_says_so() {
 }
 
 #[test]
-fn what_is_no_capture_is_told_apart() {
+fn rejects_files_that_are_not_captures() {
     let cases: [(&[u8], &str); 5] = [
         (b"", "it is empty"),
         (b"\xa1\xb2", "less than four bytes"),
@@ -53,7 +53,7 @@ fn what_is_no_capture_is_told_apart() {
         (b"\x28\xb5\x2f\xfdabc", "run `unzstd`"),
         (
             b"[[vip]]\nname",
-            "neither those of pcap nor those of pcapng",
+            "neither the magic number of pcap nor that of pcapng",
         ),
     ];
     for (bytes, expected) in cases {
@@ -67,25 +67,25 @@ fn what_is_no_capture_is_told_apart() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_named() {
+fn names_files_that_cannot_be_read() {
     let error = capture::read("/nonexistent/x.pcap")
         .err()
         .unwrap()
         .to_string();
     assert!(
-        error.starts_with("open the capture /nonexistent/x.pcap: No such file"),
+        error.starts_with("cannot open the capture /nonexistent/x.pcap: No such file"),
         "{error}"
     );
     let error = capture::read("/").err().unwrap().to_string();
     assert!(
-        error.starts_with("read the capture / at byte 0: Is a directory"),
+        error.starts_with("cannot read the capture / at byte 0: Is a directory"),
         "{error}"
     );
 }
 
 #[test]
-fn nothing_comes_after_an_error() {
-    // After the packet that can't be, there are bytes that would pass for a packet.
+fn nothing_follows_an_error() {
+    // Bytes that look like a packet follow the damaged one.
     let bytes = [
         classic::sample(ByteOrder::Big),
         vec![0xff; 16],

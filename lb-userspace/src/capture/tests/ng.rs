@@ -73,7 +73,7 @@ pub(super) fn sample() -> Vec<u8> {
 }
 
 #[test]
-fn all_packet_blocks_of_all_sections_are_read() {
+fn reads_all_packet_blocks_of_all_sections() {
     let one = [
         frame(1_700_000_000, 123_456_789, b"enhanced", 8),
         frame(0, 0, b"simple p", 100),
@@ -86,7 +86,7 @@ fn all_packet_blocks_of_all_sections_are_read() {
 }
 
 #[test]
-fn padding_is_no_part_of_a_simple_packet() {
+fn strips_the_padding_of_simple_packets() {
     let file = interface(start(ByteOrder::Little), 1, 0, &[]);
     assert_eq!(
         read_all(&simple(file, 5, b"frame").bytes),
@@ -95,7 +95,7 @@ fn padding_is_no_part_of_a_simple_packet() {
 }
 
 #[test]
-fn times_are_in_the_units_and_from_the_beginning_that_the_interface_says() {
+fn applies_the_time_unit_and_offset_of_the_interface() {
     const TWO_SECONDS_EARLIER: [u8; 8] = (-2_i64).to_be_bytes();
     type Options = [(u16, &'static [u8])];
     let cases: [(&Options, u64, (u64, u32)); 9] = [
@@ -125,7 +125,7 @@ fn times_are_in_the_units_and_from_the_beginning_that_the_interface_says() {
 }
 
 #[test]
-fn only_a_packet_of_another_link_type_is_an_error() {
+fn fails_at_the_first_packet_of_another_link_type() {
     let file = interface(start(ByteOrder::Little), 1, 0, &[]);
     let file = interface(file, 276, 0, &[]);
     let file = enhanced(file, 0, 0, b"frame", 5);
@@ -149,11 +149,11 @@ fn only_a_packet_of_another_link_type_is_an_error() {
 fn interfaces_end_with_their_section() {
     let file = interface(start(ByteOrder::Little), 1, 0, &[]);
     let file = enhanced(section(file, ByteOrder::Little), 0, 0, b"frame", 5);
-    assert!(error_of(&file.bytes).contains("a packet of interface 0, but the section has 0"));
+    assert!(error_of(&file.bytes).contains("packet of interface 0, but the section has 0"));
 }
 
 #[test]
-fn contradictions_are_named() {
+fn reports_damaged_blocks() {
     let file = interface(start(ByteOrder::Little), 1, 0, &[]);
     let with = |block_type, body: Bytes| block(file.clone(), block_type, &body).bytes;
     let little = || Bytes::new(ByteOrder::Little);
@@ -163,33 +163,33 @@ fn contradictions_are_named() {
     let cases = [
         (
             with(6, long),
-            "a packet of 300000 bytes is announced, but none has more than 262144",
+            "captured length 300000 exceeds the maximum of 262144",
         ),
-        (with(6, outside), "8 bytes are announced where 0 are"),
+        (with(6, outside), "record needs 8 more bytes but has 0"),
         (
             with(6, little().u32(0)),
-            "4 bytes are announced where 0 are",
+            "record needs 4 more bytes but has 0",
         ),
         (
             with(3, little().u32(99).raw(b"short...")),
-            "99 bytes are announced where 8 are",
+            "record needs 99 more bytes but has 8",
         ),
-        (with(1, option), "200 bytes are announced where 0 are"),
+        (with(1, option), "record needs 200 more bytes but has 0"),
         (
             file.clone().u32(5).u32(8).raw(&[0; 8]).bytes,
-            "a block of 8 bytes",
+            "block length 8 must",
         ),
         (
             file.clone().u32(5).u32(13).raw(&[0; 8]).bytes,
-            "a block of 13 bytes",
+            "block length 13 must",
         ),
         (
             file.clone().u32(5).u32(!3).bytes,
-            "a block of 4294967292 bytes",
+            "block length 4294967292 must",
         ),
         (
             file.clone().u32(5).u32(12).u32(16).bytes,
-            "12 bytes at its start and 16 at its end",
+            "block length is 12 at its start and 16 at its end",
         ),
         (
             file.clone().u32(0x0a0d_0d0a).u32(28).raw(&[0; 24]).bytes,
@@ -197,7 +197,7 @@ fn contradictions_are_named() {
         ),
         (
             file.clone().u32(0x0a0d_0d0a).u32(12).u32(0x1a2b_3c4d).bytes,
-            "a section header of 12 bytes",
+            "section header of 12 bytes",
         ),
     ];
     for (bytes, expected) in cases {
@@ -215,7 +215,7 @@ fn timed_head(body: Bytes, captured_len: u32) -> Bytes {
 }
 
 #[test]
-fn another_version_is_refused() {
+fn rejects_other_versions() {
     let body = Bytes::new(ByteOrder::Big)
         .u32(0x1a2b_3c4d)
         .u16(2)

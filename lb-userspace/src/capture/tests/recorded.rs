@@ -1,10 +1,10 @@
-//! What tcpdump records on the loopback of a network namespace made for it.
+//! Captures by tcpdump on the loopback interface of a network namespace.
 
 use std::{env, fs::OpenOptions, io::Write as _, process::Command};
 
 use crate::capture;
 
-/// Counts a test that can't run here, for `cargo xtask test` to show.
+/// Records a skipped test for `cargo xtask test`.
 pub(super) fn skip(test: &str, why: &str) {
     let line = format!("{test}: {why}\n");
     eprint!("SKIPPED: {line}");
@@ -18,8 +18,8 @@ pub(super) fn skip(test: &str, why: &str) {
     }
 }
 
-/// Starts tcpdump, sends until it has seen enough (it says nothing about being ready that one could
-/// wait for), and ends with its status. `timeout` is the deadline, and leaves no process behind.
+/// Starts tcpdump, sends packets until it exits (it does not report when it is ready), and returns its
+/// status.
 const RECORD: &str = r#"
 ip link set lo up
 timeout 20 tcpdump -i lo -nn -U --immediate-mode -c 3 -s "$2" -w "$1" udp port 4660 2>/dev/null &
@@ -53,11 +53,11 @@ fn record(snap_len: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_recording_of_tcpdump_is_read() {
+fn reads_captures_of_tcpdump() {
     for (snap_len, cut_frames) in [("0", 0), ("60", 3)] {
         let Some(bytes) = record(snap_len) else {
             skip(
-                "capture: a recording of tcpdump is read",
+                "capture: reads captures of tcpdump",
                 "needs root and tcpdump",
             );
             return;

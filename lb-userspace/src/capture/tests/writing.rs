@@ -37,7 +37,7 @@ fn names(folder: &std::path::Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_written_is_read_back_by_us_and_by_another_library() {
+fn writes_what_this_reader_and_pcap_file_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.pcap");
     assert_eq!(write(&path, &frames()), 3);
@@ -92,7 +92,7 @@ fn tcpdump_reads_what_is_written() {
 }
 
 #[test]
-fn an_unfinished_capture_leaves_nothing_and_keeps_what_was_there() {
+fn an_unfinished_capture_leaves_nothing_and_keeps_an_existing_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.pcap");
     let mut writer = Writer::create(&path).unwrap();
@@ -112,7 +112,7 @@ fn an_unfinished_capture_leaves_nothing_and_keeps_what_was_there() {
 }
 
 #[test]
-fn a_link_stays_and_its_file_is_replaced() {
+fn replaces_the_target_of_a_symbolic_link() {
     let folder = tempfile::tempdir().unwrap();
     let (file, link) = (folder.path().join("file"), folder.path().join("link"));
     fs::write(&file, "old").unwrap();
@@ -136,7 +136,7 @@ fn a_link_stays_and_its_file_is_replaced() {
 }
 
 #[test]
-fn a_new_capture_is_private_and_one_that_is_replaced_keeps_its_mode_and_owner() {
+fn a_new_capture_is_private_and_a_replaced_one_keeps_mode_and_owner() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.pcap");
     let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
@@ -155,15 +155,15 @@ fn a_new_capture_is_private_and_one_that_is_replaced_keeps_its_mode_and_owner() 
     }
 }
 
-/// So it is when the process is killed, too.
+/// So a killed process leaves nothing.
 #[test]
-fn a_capture_that_is_not_finished_has_no_name() {
+fn an_unfinished_capture_is_unnamed() {
     let folder = tempfile::tempdir().unwrap();
     let mut nameless = fs::OpenOptions::new();
     nameless.write(true).custom_flags(libc::O_TMPFILE);
     if let Err(error) = nameless.open(folder.path()) {
         super::recorded::skip(
-            "capture: a capture that is not finished has no name",
+            "capture: an unfinished capture is unnamed",
             &format!("the file system of {}: {error}", folder.path().display()),
         );
         return;
@@ -177,7 +177,7 @@ fn a_capture_that_is_not_finished_has_no_name() {
 }
 
 #[test]
-fn a_pipe_is_written_and_not_replaced() {
+fn writes_to_a_pipe_without_replacing_it() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
@@ -196,7 +196,7 @@ fn a_pipe_is_written_and_not_replaced() {
 }
 
 #[test]
-fn what_the_format_cannot_hold_is_refused_and_the_rest_goes_on() {
+fn rejects_frames_that_the_format_cannot_store_and_continues() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.pcap");
     let mut writer = Writer::create(&path).unwrap();
@@ -206,14 +206,14 @@ fn what_the_format_cannot_hold_is_refused_and_the_rest_goes_on() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("write packet 2 to ") && error.contains("262145 bytes"),
+        error.starts_with("cannot write packet 2 to ") && error.contains("262145 bytes"),
         "{error}"
     );
     let error = writer
         .write(Duration::from_secs(1 << 32), b"frame")
         .unwrap_err()
         .to_string();
-    assert!(error.contains("no room for times after 2106"), "{error}");
+    assert!(error.contains("cannot store times after 2106"), "{error}");
     writer
         .write(Duration::from_secs(u32::MAX.into()), &vec![0; 262_144])
         .unwrap();
@@ -222,16 +222,16 @@ fn what_the_format_cannot_hold_is_refused_and_the_rest_goes_on() {
 }
 
 #[test]
-fn a_place_where_no_file_can_be_is_named() {
+fn names_the_path_that_cannot_be_created() {
     let error = Writer::create("/nonexistent/out.pcap")
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("create the capture /nonexistent/out.pcap: No such"),
+        error.starts_with("cannot create the capture /nonexistent/out.pcap: No such"),
         "{error}"
     );
     let error = Writer::create("/tmp").unwrap_err().to_string();
-    assert_eq!(error, "create the capture /tmp: it is a folder");
+    assert_eq!(error, "cannot create the capture /tmp: it is a directory");
     assert!(Writer::create("").is_err());
 }
 
