@@ -1,4 +1,4 @@
-//! The command line of Evenkeel, and what only it does: captures, simulations, the doctor, decapsulation.
+//! The command line of Evenkeel: commands, captures, simulations, the doctor, decapsulation.
 
 pub mod capture;
 pub mod cli;

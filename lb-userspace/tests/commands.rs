@@ -1,5 +1,4 @@
-//! The commands as processes, with a controller that says what a script tells it to: exit codes, what
-//! goes to which stream, and what is asked.
+//! Commands as processes against a scripted controller: exit codes, output streams and requests.
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 use std::{
@@ -23,51 +22,50 @@ use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Status of HTTP, and body. None: the connection ends without an answer.
-type Answer = Option<(u16, Value)>;
+/// HTTP status and body; none closes the connection without a response.
+type Response = Option<(u16, Value)>;
 
-/// What the controller says: the first entry whose path it is; the last answer of an entry stays.
-type Script = Arc<Mutex<Vec<(String, VecDeque<Answer>)>>>;
+/// Responses by request line. The last response of an entry is repeated.
+type Script = Arc<Mutex<Vec<(String, VecDeque<Response>)>>>;
 
-/// A controller that follows a script.
+/// A scripted controller.
 struct Controller {
     folder: TempDir,
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    requests: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
 impl Controller {
-    fn start(script: &[(&str, &[Answer])]) -> Self {
+    fn start(script: &[(&str, &[Response])]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("api.sock")).unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let requests = Arc::new(Mutex::new(Vec::new()));
         let script: Script = Arc::new(Mutex::new(
             script
                 .iter()
                 .map(|(path, answers)| ((*path).to_owned(), answers.iter().cloned().collect()))
                 .collect(),
         ));
-        let log = Arc::clone(&asked);
-        // Ends with the test's process.
+        let log = Arc::clone(&requests);
+        // The thread ends with the process.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 serve(stream.unwrap(), &script, &log);
             }
         });
-        Self { folder, asked }
+        Self { folder, requests }
     }
 
     fn socket(&self) -> PathBuf {
         self.folder.path().join("api.sock")
     }
 
-    /// Runs a command to its end.
     fn run(&self, arguments: &[&str]) -> Output {
         command(&self.socket(), arguments).output().unwrap()
     }
 
-    /// Requests so far: method and path, and body.
-    fn asked(&self) -> Vec<(String, Value)> {
-        self.asked.lock().unwrap().clone()
+    /// The requests so far: method and path, and body.
+    fn requests(&self) -> Vec<(String, Value)> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -102,7 +100,7 @@ fn serve(mut stream: UnixStream, script: &Script, log: &Mutex<Vec<(String, Value
         let body = body.to_string();
         let length = body.len();
         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n");
-        // The command may have been ended.
+        // The command may have ended.
         let _ = stream.write_all((head + &body).as_bytes());
     }
 }
@@ -117,7 +115,7 @@ fn error(code: &str, message: &str) -> Value {
     json!({ "code": code, "message": message, "plan": null })
 }
 
-fn ok(body: &Value) -> Answer {
+fn ok(body: &Value) -> Response {
     Some((200, body.clone()))
 }
 
@@ -162,11 +160,11 @@ fn baking() -> Value {
     json!({ "state": "baking", "until": "2026-11-22T19:00:30Z" })
 }
 
-fn applied_as(state: &Value) -> Answer {
+fn applied_as(state: &Value) -> Response {
     ok(&json!({ "revision": revision(state), "plan": plan("allowed") }))
 }
 
-fn progress(state: &Value) -> Answer {
+fn progress(state: &Value) -> Response {
     ok(&json!({
         "revision": revision(state), "remaining_s": 3.0, "notes": ["2 of 2 backends are healthy"]
     }))
@@ -187,13 +185,13 @@ fn err(output: &Output) -> String {
 }
 
 #[test]
-fn a_plan_says_by_its_exit_code_what_would_come_of_it() {
+fn the_exit_code_of_plan_is_its_verdict() {
     for (verdict, code) in [("nothing", 0), ("allowed", 2), ("refused", 3)] {
         let controller = Controller::start(&[("POST /v1/plan", &[ok(&plan(verdict))])]);
         let file = file(&controller);
         let output = controller.run(&["plan", &file]);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
-        let (path, body) = &controller.asked()[0];
+        let (path, body) = &controller.requests()[0];
         assert_eq!(path, "POST /v1/plan");
         assert_eq!(body["change"]["text"], "[node]\n");
         assert_eq!(body["change"]["file"], file.as_str(), "an absolute path");
@@ -205,7 +203,7 @@ fn a_plan_says_by_its_exit_code_what_would_come_of_it() {
 }
 
 #[test]
-fn an_apply_is_followed_to_its_end() {
+fn apply_follows_the_change_to_its_end() {
     let applied = json!({ "state": "applied" });
     let rolled_back = json!({
         "state": "rolled_back", "reason": "api-1 went down", "undone_at": "2026-11-22T19:00:12Z"
@@ -223,7 +221,7 @@ fn an_apply_is_followed_to_its_end() {
     for (end, code, text) in ends {
         let controller = Controller::start(&[
             ("POST /v1/apply", &[applied_as(&baking())]),
-            // The controller is restarted on the way.
+            // The controller restarts in between.
             (
                 "GET /v1/revisions/8/progress",
                 &[
@@ -244,10 +242,10 @@ fn an_apply_is_followed_to_its_end() {
         );
         assert!(out(&output).contains(text), "{output:?}");
         assert!(
-            err(&output).contains("revision 8 bakes for 3s"),
+            err(&output).contains("revision 8 is baking, 3s left"),
             "{output:?}"
         );
-        let (_, body) = &controller.asked()[0];
+        let (_, body) = &controller.requests()[0];
         assert_eq!(
             (&body["why"], &body["confirm_s"]),
             (&json!("because"), &json!(300))
@@ -255,9 +253,9 @@ fn an_apply_is_followed_to_its_end() {
     }
 }
 
-/// The answer is then the revision that was undone.
+/// The response is then the revision that was rolled back.
 #[test]
-fn a_rollback_that_ends_a_bake_is_a_success() {
+fn a_rollback_that_ends_a_bake_succeeds() {
     let undone = json!({
         "state": "rolled_back", "reason": "root asked for it", "undone_at": "2026-11-22T19:00:12Z"
     });
@@ -265,12 +263,12 @@ fn a_rollback_that_ends_a_bake_is_a_success() {
     let output = controller.run(&["rollback", "--why", "slow"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(out(&output).contains("revision 8 was rolled back: root asked for it"));
-    let (_, body) = &controller.asked()[0];
+    let (_, body) = &controller.requests()[0];
     assert_eq!(*body, json!({ "revision": null, "why": "slow" }));
 }
 
 #[test]
-fn an_apply_as_json_is_one_object() {
+fn apply_with_json_prints_one_object() {
     let end = json!({ "state": "applied" });
     let controller = Controller::start(&[
         ("POST /v1/apply", &[applied_as(&baking())]),
@@ -281,14 +279,14 @@ fn an_apply_as_json_is_one_object() {
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["revision"]["state"], "applied");
     assert_eq!(said["plan"], plan("allowed"));
-    // Nobody waits here, so it is as the answer was.
+    // Without waiting, it is the response to the apply.
     let output = controller.run(&["apply", &file(&controller), "--json", "--no-wait"]);
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["revision"]["state"], "baking");
 }
 
 #[test]
-fn a_refused_apply_shows_the_plan_and_what_refuses() {
+fn a_refused_apply_shows_the_plan_and_the_guard() {
     let refusal = json!({
         "code": "refused", "message": "guard max_moved refuses", "plan": plan("refused")
     });
@@ -306,7 +304,7 @@ fn a_refused_apply_shows_the_plan_and_what_refuses() {
 }
 
 #[test]
-fn mistakes_of_the_file_are_shown_as_the_controller_draws_them() {
+fn prints_the_report_of_the_controller_on_an_invalid_file() {
     let drawn = "error: unknown key `colour`\n --> new.toml:1:1";
     let answer = Some((422, error("invalid_config", drawn)));
     let controller = Controller::start(&[("POST /v1/plan", &[answer])]);
@@ -316,7 +314,7 @@ fn mistakes_of_the_file_are_shown_as_the_controller_draws_them() {
 }
 
 #[test]
-fn other_errors_have_one_line_and_code_1() {
+fn other_errors_are_one_line_and_exit_code_1() {
     let answer = Some((
         409,
         error("conflict", "revision 8 bakes: wait, or roll it back"),
@@ -329,13 +327,13 @@ fn other_errors_have_one_line_and_code_1() {
         "evenkeel: revision 8 bakes: wait, or roll it back\n"
     );
     assert_eq!(out(&output), "");
-    let (_, body) = &controller.asked()[0];
+    let (_, body) = &controller.requests()[0];
     let edit = json!({ "edit": "set_state", "vip": null, "backend": "api-1", "state": "drain" });
     assert_eq!(body["change"], json!({ "kind": "edits", "edits": [edit] }));
 }
 
 #[test]
-fn without_a_controller_it_is_said_what_to_do() {
+fn without_a_controller_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
     for arguments in [&["status"][..], &["backend", "list"], &["events", "--json"]] {
@@ -348,7 +346,7 @@ fn without_a_controller_it_is_said_what_to_do() {
 }
 
 #[test]
-fn ctrl_c_ends_the_waiting_and_not_the_change() {
+fn ctrl_c_ends_the_command_but_not_the_change() {
     let controller = Controller::start(&[
         ("POST /v1/apply", &[applied_as(&baking())]),
         ("GET /v1/revisions/8/progress", &[progress(&baking())]),
@@ -360,7 +358,7 @@ fn ctrl_c_ends_the_waiting_and_not_the_change() {
         .spawn()
         .unwrap();
     let start = Instant::now();
-    while controller.asked().len() < 3 {
+    while controller.requests().len() < 3 {
         assert!(start.elapsed() < LIMIT);
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -368,13 +366,13 @@ fn ctrl_c_ends_the_waiting_and_not_the_change() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert!(
-        err(&output).contains("revision 8 goes on without this command"),
+        err(&output).contains("revision 8 continues without this command"),
         "{output:?}"
     );
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let events: Vec<Value> = (0..1000)
         .map(|id| {
             json!({
@@ -389,19 +387,19 @@ fn a_closed_pipe_is_no_error() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // As `head` does it: closed with most of it unread.
+    // As `head` does.
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
 }
 
-/// A pipe that nobody reads.
-fn unread() -> PipeWriter {
+/// A pipe without a reader.
+fn closed_pipe() -> PipeWriter {
     std::io::pipe().unwrap().1
 }
 
 #[test]
-fn a_closed_pipe_changes_nothing_about_what_is_done_and_how_it_ends() {
+fn a_closed_pipe_does_not_change_the_exit_code() {
     let rolled_back = json!({
         "state": "rolled_back", "reason": "api-1 went down", "undone_at": "2026-11-22T19:00:12Z"
     });
@@ -425,68 +423,65 @@ fn a_closed_pipe_changes_nothing_about_what_is_done_and_how_it_ends() {
         ),
     ] {
         let mut command = command(&controller.socket(), arguments);
-        let output = command.stdout(unread()).output().unwrap();
+        let output = command.stdout(closed_pipe()).output().unwrap();
         let said = (output.status.code(), err(&output));
         assert_eq!(said, (Some(code), String::new()), "{arguments:?}");
     }
 }
 
 #[test]
-fn what_would_print_for_ever_ends_when_nobody_reads() {
+fn following_events_ends_when_the_pipe_is_closed() {
     let event = json!({
         "id": 1, "at": "2026-11-22T19:00:00Z", "kind": "health", "vip": null, "backend": null,
         "message": "api-1 is up"
     });
     let controller = Controller::start(&[("GET /v1/events", &[ok(&json!([event]))])]);
     let mut command = command(&controller.socket(), &["events", "--follow"]);
-    let output = command.stdout(unread()).output().unwrap();
+    let output = command.stdout(closed_pipe()).output().unwrap();
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
 }
 
 #[test]
-fn a_closed_standard_error_ends_nothing_either() {
+fn a_closed_standard_error_does_not_change_the_exit_code() {
     let controller = Controller::start(&[]);
     for (arguments, code) in [(&[][..], 2), (&["status"], 1)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command
             .args(arguments)
             .env("EVENKEEL_SOCKET", controller.socket());
-        let output = command.stderr(unread()).output().unwrap();
+        let output = command.stderr(closed_pipe()).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}");
     }
 }
 
-/// The pipe that breaks is not the one that is printed to.
+/// A broken pipe to the controller is not a closed standard output.
 #[test]
-fn a_controller_that_goes_away_while_it_is_asked_is_an_error() {
+fn a_connection_that_breaks_during_the_request_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, large) = (folder.path().join("api.sock"), folder.path().join("large"));
-    // More than the kernel holds for a reader: writing it waits, until the pipe breaks.
+    // More than the socket buffers hold: the write blocks until the pipe breaks.
     fs::write(&large, "#".repeat(3 << 20)).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     std::thread::spawn(move || {
-        // Kept open: closed with something unread, it would be reset, which is another error.
-        let mut deaf = Vec::new();
+        // Kept open: closing it with unread data would reset the connection instead.
+        let mut open = Vec::new();
         for stream in listener.incoming() {
             let stream = stream.unwrap();
             stream.shutdown(Shutdown::Both).unwrap();
-            deaf.push(stream);
+            open.push(stream);
         }
     });
     let large = large.display().to_string();
-    // It is seen by reading or by writing, whichever comes first: so often, by both.
+    // Repeated, as the error may be seen by the read or by the write.
     for arguments in [["apply", &large], ["plan", &large]].repeat(10) {
         let output = command(&socket, &arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
-        assert!(
-            err(&output).contains("ended while it was asked"),
-            "{output:?}"
-        );
+        assert!(err(&output).contains("closed the connection"), "{output:?}");
     }
 }
 
 #[test]
-fn a_controller_that_ends_at_once_is_an_error_of_every_command() {
+fn a_connection_that_is_closed_at_once_is_an_error_of_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, file) = (folder.path().join("api.sock"), folder.path().join("file"));
     fs::write(&file, "[node]\n").unwrap();
@@ -504,22 +499,19 @@ fn a_controller_that_ends_at_once_is_an_error_of_every_command() {
     ] {
         let output = command(&socket, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
-        assert!(
-            err(&output).contains("ended while it was asked"),
-            "{output:?}"
-        );
+        assert!(err(&output).contains("closed the connection"), "{output:?}");
     }
 }
 
 #[test]
-fn colours_are_not_for_pipes() {
+fn no_colours_in_a_pipe() {
     let controller = Controller::start(&[("POST /v1/plan", &[ok(&plan("refused"))])]);
     let output = controller.run(&["plan", &file(&controller)]);
     assert!(!out(&output).contains('\x1b'), "{output:?}");
 }
 
 #[test]
-fn manual_pages_are_written_for_all() {
+fn writes_a_manual_page_per_command() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("none");
     let pages = folder.path().join("man1").display().to_string();

@@ -1,8 +1,8 @@
-//! What the documents list is what the code has.
+//! The documentation matches the code.
 
 use lb_common::reason::REASONS;
 
-/// `docs/operations.md` has a row for every reason, with its fate and its text.
+/// `docs/operations.md` has exactly one row per reason, with its fate and text.
 #[test]
 fn every_reason_is_documented() {
     let page = include_str!("../../docs/operations.md");
@@ -17,6 +17,6 @@ fn every_reason_is_documented() {
     assert_eq!(
         rows,
         REASONS.len(),
-        "docs/operations.md lists a reason that is gone"
+        "docs/operations.md lists a reason that does not exist"
     );
 }

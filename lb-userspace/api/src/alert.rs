@@ -1,64 +1,89 @@
-//! What happened, and what is wrong.
+//! Events and alerts.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use super::RevisionNumber;
 
-/// Something that happened.
+/// An entry of the event log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Its number; they grow.
+    /// Number of the event; it increases with time.
     pub id: u64,
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// What kind: `revision`, `health`, `alert`, `rollback`, `start`, `upgrade`.
+    /// `revision`, `health`, `alert`, `rollback`, `start` or `upgrade`.
     pub kind: String,
-    /// The VIP it is about, if it is about one.
+    /// The VIP concerned, if any.
     pub vip: Option<String>,
-    /// The backend it is about, if it is about one.
+    /// The backend concerned, if any.
     pub backend: Option<String>,
-    /// What happened, in words.
+    /// Description for people.
     pub message: String,
 }
 
-/// How bad.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// Severity of an alert.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Severity {
-    /// Good to know.
+    /// Worth knowing.
     Info,
-    /// Somebody should look.
+    /// Needs attention.
     Warning,
-    /// Somebody must look now.
+    /// Needs attention now.
     Critical,
 }
 
-/// An alert that is on.
+/// A firing alert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
-    /// What names it, for `alerts ack` and `alerts silence`; the same for the same cause.
+    /// Identifier for `alerts ack` and `alerts silence`; the same each time the same condition fires.
     pub id: String,
     /// Kind: `share_skew`, `concentration`, `backend_down`, `few_backends`, `panic`, `capacity`,
     /// `data_path`, `generic_xdp`, `black_hole`, …
     pub kind: String,
-    /// How bad.
+    /// Severity.
     pub severity: Severity,
-    /// The VIP it is about.
+    /// The VIP concerned, if any.
     pub vip: Option<String>,
-    /// The backends it is about.
+    /// The backends concerned.
     pub backends: Vec<String>,
-    /// One sentence: what is wrong.
+    /// What is wrong, in one sentence.
     pub summary: String,
     /// The likeliest cause, with its evidence.
     pub cause: Option<String>,
-    /// The revision that explains it, if one does.
+    /// The revision that caused it, if one did.
     pub revision: Option<RevisionNumber>,
-    /// Since when.
+    /// When it started to fire.
     pub since: Timestamp,
-    /// Who has seen it.
+    /// Who acknowledged it.
     pub acknowledged_by: Option<String>,
-    /// Not sent until then.
+    /// When its silence ends: no notifications are sent until then.
     pub silenced_until: Option<Timestamp>,
+}
+
+/// Result of a test notification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TestedReceiver {
+    /// `alertmanager` or `webhook`.
+    pub kind: String,
+    /// Scheme, host and port of the receiver's URL.
+    pub receiver: String,
+    /// Why the delivery failed; none if it succeeded.
+    pub error: Option<String>,
 }

@@ -1,32 +1,33 @@
-//! Changes, and how they are asked for.
+//! Changes of the configuration and the requests that make them.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::RevisionNumber;
 
-/// What is to become of the configuration.
+/// A change of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
-    /// A whole configuration.
+    /// Replaces the whole configuration.
     Config {
-        /// The file's name, for messages; relative paths in it begin at its folder.
+        /// Name of the file, for messages; relative paths in it start at its directory.
         file: String,
-        /// The TOML text.
+        /// The configuration (TOML).
         text: String,
     },
-    /// Edits of the running configuration, in this order; all or none.
+    /// Edits the active configuration, in this order; all edits or none.
     Edits {
         /// The edits.
         #[schema(min_items = 1)]
         edits: Vec<Edit>,
     },
-    /// The configuration of an earlier revision.
+    /// Restores the configuration of an earlier revision.
     Revision {
-        /// Its number; without it, the one before the last change.
+        /// The revision; if absent, the one before the last change.
         revision: Option<RevisionNumber>,
     },
 }
@@ -37,12 +38,12 @@ pub enum Change {
 pub enum Edit {
     /// Adds a VIP with its backends.
     AddVip {
-        /// Its keys, as in a `[[vip]]` table of the configuration.
+        /// The VIP: keys of a `[[vip]]` table of the configuration.
         vip: VipSpec,
     },
     /// Removes a VIP with its backends.
     RemoveVip {
-        /// Its name.
+        /// Name of the VIP.
         vip: String,
     },
     /// Adds a backend to a VIP.
@@ -59,143 +60,159 @@ pub enum Edit {
         /// Name of the backend.
         backend: String,
     },
-    /// Serve, drain or disable.
+    /// Enables, drains or disables a backend.
     SetState {
-        /// Name of the VIP; without it, of every VIP that has the backend.
+        /// Name of the VIP; if absent, every VIP that has the backend.
         vip: Option<String>,
         /// Name of the backend.
         backend: String,
-        /// What is wanted.
+        /// The new administrative state.
         state: WantedState,
     },
-    /// Another weight.
+    /// Sets the weight of a backend.
     SetWeight {
         /// Name of the VIP.
         vip: String,
         /// Name of the backend.
         backend: String,
-        /// The weight.
+        /// The new weight; 0: no new flows.
         weight: u32,
     },
 }
 
-/// A VIP as it is added.
+/// A VIP to add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VipSpec {
-    /// Its name.
+    /// Name of the VIP.
     pub name: String,
-    /// Its address.
+    /// Address that clients connect to.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Its port; 0 for any.
+    /// Port that clients connect to; 0: any port.
     pub port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// `l2`, `ipip` or `nat`.
+    /// Forwarding mode: `l2`, `ipip` or `nat`.
     pub forward: String,
-    /// Kind of health check with defaults, if it is to be checked: `tcp`, `http` and so on.
+    /// Kind of health check (`tcp`, `http`, …), with default settings; if absent, none.
     pub health: Option<String>,
-    /// Its backends; one at least.
+    /// The backends, at least one.
     pub backends: Vec<BackendSpec>,
 }
 
-/// A backend as it is added.
+/// A backend to add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendSpec {
-    /// Its name.
+    /// Name of the backend.
     pub name: String,
-    /// Its address.
+    /// Address of the backend.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Its port, if it is not the VIP's.
+    /// Port of the backend; if absent, the VIP's.
     pub port: Option<u16>,
-    /// Its weight, if it is not 100.
+    /// Weight; if absent, 100.
     pub weight: Option<u32>,
-    /// New flows a second that it can take, if that is known.
+    /// Capacity in new flows per second; if absent, unknown.
     pub capacity: Option<u32>,
 }
 
-/// What the operator wants of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Administrative state of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum WantedState {
-    /// Serve.
+    /// Serves.
     Up,
-    /// Keep its flows, get no new ones.
+    /// Keeps its flows and gets no new ones.
     Drain,
-    /// Get nothing.
+    /// Gets no packets.
     Disabled,
 }
 
-/// A guard: what a change may not do unless it is forced by this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// A guard: a check that refuses a change unless it is forced by name.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Guard {
-    /// A table share further from the intended one than rounding explains.
+    /// A table share deviates from the intended share by more than rounding explains.
     ShareError,
-    /// A member with weight and without slots.
+    /// A member has weight but no slots.
     NoSlots,
-    /// A share above `vip.guard.max_share`.
+    /// A share exceeds `vip.guard.max_share`.
     MaxShare,
-    /// More of the table moved than `vip.guard.max_moved`.
+    /// More of the ring moves than `vip.guard.max_moved`.
     MaxMoved,
-    /// Fewer backends than `vip.guard.min_backends`.
+    /// Fewer backends remain than `vip.guard.min_backends`.
     MinBackends,
-    /// Eligible capacity under the peak of new flows, with headroom; or a member's part above its capacity.
+    /// Eligible capacity is below the peak of new flows plus headroom, or a member would exceed its
+    /// own capacity.
     Capacity,
-    /// Nobody left to serve the VIP.
+    /// No backend would serve the VIP.
     NothingLeft,
-    /// The VIP is removed or replaced while it has traffic: its connections break.
+    /// A VIP with traffic is removed or replaced: its connections break.
     VipRemoved,
 }
 
-/// What to plan.
+/// Request to plan a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     /// The change.
     pub change: Change,
-    /// Guards that may be broken.
+    /// Guards to override.
     #[serde(default)]
     pub force: Vec<Guard>,
 }
 
-/// What to apply, and how.
+/// Request to apply a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The change.
     pub change: Change,
-    /// Guards that may be broken.
+    /// Guards to override.
     #[serde(default)]
     pub force: Vec<Guard>,
-    /// Refuse unless this is the running revision: what the caller saw.
+    /// Refuse unless this is the active revision.
     pub base: Option<RevisionNumber>,
-    /// Go back unless it is confirmed within this many seconds.
+    /// Roll back unless the change is confirmed within this many seconds.
     pub confirm_s: Option<u32>,
-    /// Watch for this many seconds, and go back when something is wrong; 0: don't. Without it,
-    /// `change.bake` of the configuration.
+    /// Bake time in seconds: roll back if health or shares get worse within it; 0: do not bake. If
+    /// absent, `change.bake` of the configuration.
     pub bake_s: Option<u32>,
-    /// Why, for the history.
+    /// Reason for the change, for the history.
     pub why: Option<String>,
 }
 
-/// Which revision to confirm.
+/// Request to confirm a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmRequest {
-    /// Its number; without it, the one that waits.
+    /// The revision; if absent, the one that awaits confirmation.
     pub revision: Option<RevisionNumber>,
 }
 
-/// Where to go back to.
+/// Request to roll back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// The revision whose configuration is wanted; without it, the one before the last change.
+    /// The revision to restore; if absent, the one before the last change.
     pub revision: Option<RevisionNumber>,
-    /// Why, for the history.
+    /// Reason for the rollback, for the history.
     pub why: Option<String>,
 }

@@ -1,44 +1,44 @@
-//! Why a request failed.
+//! Errors that the API returns.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Plan;
 
-/// Why a request failed.
+/// Body of a failed request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
-    /// What kind of failure.
+    /// Kind of the error.
     pub code: ErrorCode,
-    /// What is wrong, where, and what to do.
+    /// What is wrong, which object, and what to do.
     pub message: String,
-    /// The plan, when a guard refused it.
+    /// The plan, if a guard refused it.
     pub plan: Option<Plan>,
 }
 
-/// Kind of a failure.
+/// Kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The request can't be understood (400).
+    /// The request is malformed (400).
     BadRequest,
-    /// What it names is not there (404).
+    /// An object named in the request does not exist (404).
     NotFound,
-    /// Another change is under way, or came first (409).
+    /// Another change is in progress or was applied first (409).
     Conflict,
-    /// The configuration has mistakes (422).
+    /// The configuration is invalid (422).
     InvalidConfig,
-    /// A guard refused (422).
+    /// A guard refused the change (422).
     Refused,
-    /// The kernel or the disk refused; the old state is in force (500).
+    /// The kernel or the file system failed; the previous state is still active (500).
     Failed,
 }
 
-/// What the engine answers when it does not do what it was asked for.
+/// Error of a request that the engine did not carry out.
 pub type Refused = Box<ApiError>;
 
 impl ApiError {
-    /// A failure of this kind.
+    /// Creates an error without a plan.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Box<Self> {
         Box::new(Self {
@@ -48,7 +48,7 @@ impl ApiError {
         })
     }
 
-    /// A change that a guard refused.
+    /// Creates the error of a plan that a guard refused.
     #[must_use]
     pub fn refused(message: impl Into<String>, plan: Plan) -> Box<Self> {
         Box::new(Self {

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub struct ExplainRequest {
     /// `tcp 198.51.100.7:40000 > 203.0.113.10:443`; IPv6 addresses in brackets.
     pub flow: String,
-    /// Whether the packet opens the connection (TCP SYN).
+    /// Whether the packet is a TCP SYN.
     #[serde(default)]
     pub syn: bool,
 }
@@ -17,25 +17,25 @@ pub struct ExplainRequest {
 /// What the data path would do with a packet, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
-    /// The flow, as it was understood.
+    /// The flow as parsed.
     pub flow: String,
-    /// The steps, in order.
+    /// The lookups, in order.
     pub steps: Vec<ExplainStep>,
-    /// What becomes of the packet: `tx`, `redirect`, `pass` or `drop`.
+    /// XDP verdict: `tx`, `redirect`, `pass` or `drop`.
     pub verdict: String,
-    /// The reason that is counted.
+    /// Name of the reason counter that would be incremented.
     pub reason: String,
-    /// The VIP, if one has it.
+    /// The matching VIP, if any.
     pub vip: Option<String>,
-    /// The backend that gets it, if one does.
+    /// The selected backend, if any.
     pub backend: Option<String>,
 }
 
 /// A step of an explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplainStep {
-    /// What is looked at: `vip`, `hash`, `slot`, `transition`, `tracking`, `member`, `next hop`.
+    /// `vip`, `hash`, `slot`, `transition`, `tracking`, `member` or `next hop`.
     pub step: String,
-    /// What is found there, in words.
+    /// Result of the step.
     pub finding: String,
 }

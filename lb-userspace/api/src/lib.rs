@@ -1,7 +1,7 @@
-//! What is said over the API: requests, answers, errors.
+//! Requests, responses and errors of the API, and its client.
 //!
-//! The server, the command line and the OpenAPI document are made from these types, so that they
-//! can't disagree. Shares are numbers from 0 to 1; rates are per second; times are RFC 3339 in UTC.
+//! The server, the command line and the OpenAPI document are generated from these types. Shares are
+//! numbers from 0 to 1, rates are per second, times are RFC 3339 in UTC.
 
 #![warn(missing_docs)]
 
@@ -14,7 +14,7 @@ mod plan;
 mod revision;
 mod status;
 
-pub use alert::{Alert, Event, Severity};
+pub use alert::{Alert, Event, Severity, TestedReceiver};
 pub use change::{
     ApplyRequest, BackendSpec, Change, ConfirmRequest, Edit, Guard, PlanRequest, RollbackRequest,
     VipSpec, WantedState,
@@ -29,6 +29,48 @@ pub use status::{
     CapacityStatus, HealthStatus, InterfaceStatus, MemberState, MemberStatus, NodeStatus, Rates,
     RingStatus, Status, Totals, VipStatus,
 };
+/// Gives [`Guard::VARIANTS`].
+pub use strum::VariantArray;
 
 /// Number of a revision; the first is 1.
 pub type RevisionNumber = u64;
+
+/// Gives enums the names that they have in JSON.
+macro_rules! names {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Returns the name in JSON.
+            #[must_use]
+            pub fn as_str(&self) -> &'static str {
+                self.into()
+            }
+        }
+    )*};
+}
+
+names!(
+    Guard,
+    MemberState,
+    PlanVerdict,
+    RevisionState,
+    Severity,
+    VipAction,
+    WantedState
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_json() {
+        for guard in Guard::VARIANTS {
+            assert_eq!(serde_json::to_value(guard).unwrap(), guard.as_str());
+        }
+        let state = RevisionState::AwaitingConfirm {
+            until: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let json = serde_json::to_value(&state).unwrap();
+        assert_eq!(json["state"], state.as_str());
+    }
+}

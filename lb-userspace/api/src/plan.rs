@@ -1,129 +1,132 @@
-//! Plans: what a change would do.
+//! Plans: the effect of a change before it is made.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use super::{Guard, RevisionNumber, WantedState};
 
-/// What a change would do.
+/// Effect of a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
-    /// The revision that it starts from.
+    /// The active revision that the plan was made from.
     pub base: RevisionNumber,
-    /// What would come of it.
+    /// Whether the change may be applied.
     pub verdict: PlanVerdict,
     /// VIPs that change.
     pub vips: Vec<VipPlan>,
-    /// Changes outside of VIPs, in words: `node.interfaces: ["eth0"] → ["eth0", "eth1"]`.
+    /// Changed settings outside of VIPs: `node.interfaces: ["eth0"] → ["eth0", "eth1"]`.
     pub other: Vec<String>,
-    /// What hinders nothing, but may not be meant so, in sentences.
+    /// Warnings, which do not prevent the change.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
-/// What would come of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Result of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum PlanVerdict {
-    /// Nothing to do.
+    /// No changes.
     Nothing,
-    /// It may be applied.
+    /// The change may be applied.
     Allowed,
-    /// A guard refuses.
+    /// A guard refuses the change.
     Refused,
 }
 
-/// What happens to a VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a change does to a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum VipAction {
-    /// It is new.
+    /// The VIP is new.
     Added,
-    /// It goes.
+    /// The VIP is removed.
     Removed,
-    /// It goes and comes again; its connections break.
+    /// The VIP is removed and added again; its connections break.
     Replaced,
-    /// Its members, weights or settings change.
+    /// Members, weights or settings change.
     Changed,
 }
 
-/// What a change would do to a VIP.
+/// Effect of a change on a VIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VipPlan {
-    /// Its name.
+    /// Name of the VIP.
     pub vip: String,
-    /// What happens.
+    /// What the change does to the VIP.
     pub action: VipAction,
-    /// Its members, before and after.
+    /// The members before and after.
     pub members: Vec<MemberPlan>,
-    /// Slots of the ring.
+    /// Number of slots in the ring.
     pub ring_size: u32,
-    /// Slots that another member gets.
+    /// Number of slots that get another member.
     pub slots_moved: u32,
-    /// New flows a second that the VIP has now.
+    /// Current rate of new flows, per second.
     pub new_flows_per_s: f64,
-    /// The highest number of new flows a second in the last hour.
+    /// Highest rate of new flows in the last hour, per second.
     pub peak_new_flows_per_s: f64,
-    /// Settings that change, in words: `health.interval: 1s → 2s`.
+    /// Changed settings: `health.interval: 1s → 2s`.
     pub settings: Vec<String>,
-    /// What the guards say.
+    /// Results of the guards.
     pub guards: Vec<GuardResult>,
 }
 
-/// What a change would do to a member.
+/// Effect of a change on a member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemberPlan {
     /// Name of the backend.
     pub backend: String,
-    /// Its address.
+    /// Address of the backend.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Before; none if it is new.
+    /// The member before the change; none if it is added.
     pub before: Option<MemberSide>,
-    /// After; none if it goes.
+    /// The member after the change; none if it is removed.
     pub after: Option<MemberSide>,
-    /// New flows a second that it would get, of the VIP's peak.
+    /// New flows per second that the member would get at the VIP's peak.
     pub predicted_new_flows_per_s: f64,
-    /// New flows a second that it can take, if that is known.
+    /// Capacity in new flows per second, if known.
     pub capacity: Option<u32>,
 }
 
-/// A member on one side of a change.
+/// A member before or after a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemberSide {
-    /// Its weight.
+    /// Configured weight.
     pub weight: u32,
-    /// What the operator wants of it.
+    /// Administrative state.
     pub state: WantedState,
-    /// Whether it can have slots: healthy, up, with weight.
+    /// Whether the member can own slots: healthy, up, and with weight.
     pub eligible: bool,
     /// Weight over the sum of the eligible weights.
     pub intended_share: f64,
-    /// Slots over ring size.
+    /// Slots owned over ring size.
     pub table_share: f64,
 }
 
-/// What a guard says.
+/// Result of a guard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GuardResult {
     /// The guard.
     pub guard: Guard,
-    /// Whether it lets the change pass.
+    /// Whether the guard lets the change pass.
     pub verdict: GuardVerdict,
-    /// What it saw, and its limit: `backend b1 would have 62 % of the table; 40 % is allowed`.
+    /// The measured value and its limit: `backend b1 would have 62 % of the table; 40 % is allowed`.
     pub detail: String,
 }
 
-/// Whether a guard lets a change pass.
+/// Verdict of a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardVerdict {
-    /// Nothing against it.
+    /// The change is within the limit.
     Passed,
-    /// It refuses.
+    /// The change is refused.
     Refused,
-    /// It would refuse, but is forced.
+    /// The change exceeds the limit, and the guard is overridden.
     Forced,
 }

@@ -1,39 +1,41 @@
-//! Revisions, and what became of them.
+//! Revisions: accepted configurations and their states.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use super::{Guard, Plan, RevisionNumber};
 
-/// What became of a revision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// State of a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[serde(tag = "state", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum RevisionState {
-    /// Being put into the kernel.
+    /// The kernel maps are being updated.
     Applying,
-    /// In the kernel, and watched.
+    /// Active, and watched for regressions.
     Baking {
-        /// Until then.
+        /// End of the bake.
         until: Timestamp,
     },
-    /// In the kernel, and waits to be confirmed.
+    /// Active, and rolled back unless it is confirmed in time.
     AwaitingConfirm {
-        /// It is rolled back then.
+        /// Deadline of the confirmation.
         until: Timestamp,
     },
-    /// Applied, for good.
+    /// Applied for good.
     Applied,
-    /// Undone.
+    /// Rolled back.
     RolledBack {
-        /// Why. Not `why` in JSON: a revision has that beside it.
+        /// Why. Not `why` in JSON: a revision has a field of this name.
         #[serde(rename = "reason")]
         why: String,
-        /// When. Not `at` in JSON, for the same reason.
+        /// When. Not `at` in JSON: a revision has a field of this name.
         #[serde(rename = "undone_at")]
         at: Timestamp,
     },
-    /// It could not be put into the kernel; the old state came back.
+    /// The kernel maps could not be updated; the previous state was restored.
     Failed {
         /// Why.
         #[serde(rename = "reason")]
@@ -41,67 +43,67 @@ pub enum RevisionState {
     },
 }
 
-/// A revision, without its text.
+/// A revision without its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevisionInfo {
-    /// Its number.
+    /// Number of the revision.
     pub number: RevisionNumber,
-    /// The one that it changed.
+    /// The revision that it replaced.
     pub parent: Option<RevisionNumber>,
     /// When it was accepted.
     pub at: Timestamp,
-    /// Who asked for it: user and process, as the kernel told.
+    /// Who requested it: user and process, as reported by the kernel.
     pub who: String,
-    /// How: `start`, `reload`, `apply FILE`, `backend drain api-1`, `rollback to 3`.
+    /// Origin: `start`, `reload`, `apply FILE`, `backend drain api-1`, `rollback to 3`.
     pub how: String,
-    /// Why, if the caller said.
+    /// Reason given by the caller.
     pub why: Option<String>,
-    /// Guards that were forced.
+    /// Guards that were overridden.
     pub forced: Vec<Guard>,
-    /// What became of it.
+    /// State of the revision.
     #[serde(flatten)]
     pub state: RevisionState,
-    /// SHA-256 of the text, in hex.
+    /// SHA-256 of the text, in hexadecimal.
     pub digest: String,
 }
 
 /// A revision with its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Revision {
-    /// What is known of it.
+    /// Metadata.
     #[serde(flatten)]
     pub info: RevisionInfo,
-    /// The configuration (TOML), with the hash seed taken out.
+    /// The configuration (TOML); the hash seed is masked.
     pub text: String,
 }
 
-/// What came of an apply.
+/// Result of an apply or a rollback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Applied {
-    /// The new revision; none when there was nothing to do.
+    /// The new revision; none if there were no changes.
     pub revision: Option<RevisionInfo>,
-    /// What it did.
+    /// The plan that was applied.
     pub plan: Plan,
 }
 
-/// How a revision is doing: ask again until it is neither baking nor waiting.
+/// Progress of a revision: poll until it is neither baking nor awaiting confirmation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     /// The revision.
     pub revision: RevisionInfo,
-    /// Seconds until the bake or the time to confirm ends.
+    /// Seconds until the end of the bake or the deadline of the confirmation.
     pub remaining_s: f64,
-    /// What is being watched and how it stands, in words.
+    /// What is being watched, with its current values.
     pub notes: Vec<String>,
 }
 
-/// The difference of two revisions.
+/// Difference between two revisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Diff {
-    /// The older side.
+    /// The old revision.
     pub from: RevisionNumber,
-    /// The newer side.
+    /// The new revision.
     pub to: RevisionNumber,
-    /// Unified diff of the texts, secrets taken out; empty when they are the same.
+    /// Unified diff of the texts with masked secrets; empty if they are identical.
     pub unified: String,
 }

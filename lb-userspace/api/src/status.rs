@@ -1,208 +1,222 @@
-//! How everything stands.
+//! State of the node, its VIPs and their members.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use super::{Alert, RevisionInfo};
 
-/// Everything on one screen.
+/// State of the node, its VIPs and alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
-    /// When this was so.
+    /// Time of this status.
     pub at: Timestamp,
     /// The node.
     pub node: NodeStatus,
-    /// The running revision.
+    /// The active revision.
     pub revision: Option<RevisionInfo>,
     /// The VIPs, in the order of the configuration.
     pub vips: Vec<VipStatus>,
-    /// Alerts that are on.
+    /// Firing alerts.
     pub alerts: Vec<Alert>,
-    /// Packets by what became of them (names as in `docs/operations.md`), since the maps were made.
+    /// Packets by reason (names as in `docs/operations.md`), since the maps were created.
     pub reasons: BTreeMap<String, u64>,
 }
 
-/// The node.
+/// State of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
-    /// Name of the host.
+    /// Host name.
     pub host: String,
     /// Version of the controller.
     pub version: String,
-    /// Process id of the controller.
+    /// Process ID of the controller.
     pub pid: u32,
     /// When the controller started.
     pub started_at: Timestamp,
-    /// Whether it adopted a running data path.
+    /// Whether the controller adopted a running data path.
     pub adopted: bool,
-    /// Id of the XDP program.
+    /// ID of the XDP program.
     pub program_id: u32,
-    /// The interfaces.
+    /// The interfaces that the program is attached to.
     pub interfaces: Vec<InterfaceStatus>,
 }
 
-/// An interface.
+/// State of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceStatus {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// `native` or `generic`; `none` when our program is not there.
+    /// `native` or `generic`; `none` if Evenkeel's program is not attached.
     pub mode: String,
-    /// Id of the program that runs there.
+    /// ID of the attached XDP program, if any.
     pub program_id: Option<u32>,
 }
 
-/// A VIP.
+/// State of a VIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VipStatus {
-    /// Its name.
+    /// Name of the VIP.
     pub name: String,
-    /// Its address.
+    /// Address that clients connect to.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Its port; 0 for any.
+    /// Port that clients connect to; 0: any port.
     pub port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// `l2`, `ipip` or `nat`.
+    /// Forwarding mode: `l2`, `ipip` or `nat`.
     pub forward: String,
-    /// Whether too few are healthy and traffic is spread over all.
+    /// Panic mode: too few backends are healthy, and new flows go to all of them.
     pub panic: bool,
-    /// The ring.
+    /// State of the ring.
     pub ring: RingStatus,
     /// Rates of all members together.
     pub rates: Rates,
-    /// The highest number of new flows a second, over ten seconds each, in the last hour.
+    /// Highest rate of new flows in the last hour, per second, averaged over ten seconds.
     #[serde(default)]
     pub peak_new_flows_per_s: f64,
-    /// What the rates mean for the size of the service; none while the capacity of an eligible backend is not configured.
+    /// Use of the capacity; none unless the capacity of every eligible backend is configured.
     #[serde(default)]
     pub capacity: Option<CapacityStatus>,
-    /// Entries of the tracking table.
+    /// Number of entries in the tracking table.
     pub tracked_flows: u64,
-    /// The members, in the order of the configuration; then those that leave.
+    /// The members in the order of the configuration, followed by those that are leaving.
     pub members: Vec<MemberStatus>,
 }
 
-/// How much of a VIP's capacity is used, and how many backends it should have.
+/// Use of a VIP's capacity and the number of backends it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CapacityStatus {
-    /// New flows a second that the eligible backends can take together.
+    /// Capacity of the eligible backends together, in new flows per second.
     pub eligible_new_flows_per_s: f64,
-    /// New flows a second now over that; above 1 it is exceeded.
+    /// Current new flows over that capacity; above 1, it is exceeded.
     pub utilisation: f64,
-    /// The wanted utilisation.
+    /// The target utilisation.
     pub target_utilisation: f64,
-    /// New flows a second that could still come if the largest eligible backend failed; below 0, the others could not take what
-    /// there is now.
+    /// New flows per second that are left if the largest eligible backend fails; negative: the
+    /// others could not take the current load.
     pub headroom_after_failure: f64,
-    /// Backends that can get new flows.
+    /// Number of backends that can get new flows.
     pub eligible_backends: u32,
-    /// Backends of the present mean capacity that would bring the utilisation to its target.
+    /// Number of backends of the current mean capacity at which the utilisation meets its target.
     pub wanted_backends: u32,
 }
 
-/// The slots of a ring.
+/// Slots of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RingStatus {
-    /// All.
+    /// Number of slots.
     pub slots: u32,
-    /// Those in transition.
+    /// Slots in transition.
     pub in_transition: u32,
-    /// Those whose transition ended and whose flows still have entries.
+    /// Slots whose transition has ended but whose flows still have tracking entries.
     pub settling: u32,
 }
 
 /// Rates over the last ten seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Rates {
-    /// Packets a second.
+    /// Packets per second.
     pub packets_per_s: f64,
-    /// Bytes a second.
+    /// Bytes per second.
     pub bytes_per_s: f64,
-    /// New flows a second.
+    /// New flows per second.
     pub new_flows_per_s: f64,
 }
 
-/// The state of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+/// Operational state of a member.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum MemberState {
-    /// It serves.
+    /// Serves.
     Up,
-    /// Its checks fail, or have not yet succeeded.
+    /// Its health checks fail or have not succeeded yet.
     Down,
-    /// It keeps its flows and gets no new ones.
+    /// Keeps its flows and gets no new ones.
     Draining,
-    /// The operator wants it to get nothing.
+    /// Disabled by the operator; gets no packets.
     Disabled,
-    /// It is not in the configuration any more, and keeps its flows until they end.
+    /// Removed from the configuration; keeps its flows until they end.
     Leaving,
 }
 
-/// A member.
+/// State of a member: one backend of one VIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemberStatus {
     /// Name of the backend.
     pub backend: String,
-    /// Its address.
+    /// Address of the backend.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Its port; 0: that of the packet.
+    /// Port of the backend; 0: the packet's destination port.
     pub port: u16,
-    /// Its state.
+    /// Operational state.
     pub state: MemberState,
-    /// The configured weight.
+    /// Configured weight.
     pub weight: u32,
-    /// The weight in force: less while it starts slowly.
+    /// Effective weight: lower than configured during slow start.
     pub effective_weight: u32,
-    /// New flows a second that it can take, if that is known.
+    /// Capacity in new flows per second, if known.
     pub capacity: Option<u32>,
-    /// What its checks say; none if it is not checked.
+    /// State of the health checks; none if the member is not checked.
     pub health: Option<HealthStatus>,
-    /// Whether frames can be sent to it; if not, why.
+    /// Why frames cannot be sent to the backend; none if its next hop is resolved.
     pub next_hop: Option<String>,
-    /// Counters since the controller first knew it; they never go backwards.
+    /// Counters since the controller first saw the member; they never decrease.
     pub totals: Totals,
     /// Rates over the last ten seconds.
     pub rates: Rates,
-    /// Flows of it in the tracking table.
+    /// Number of the member's flows in the tracking table.
     pub tracked_flows: u64,
     /// Weight over the sum of the eligible weights.
     pub intended_share: f64,
-    /// Slots over ring size.
+    /// Slots owned over ring size.
     pub table_share: f64,
-    /// New flows over those of the VIP, in the last minute; none when there were none.
+    /// New flows over the VIP's new flows in the last minute; none if the VIP had none.
     pub observed_share: Option<f64>,
 }
 
-/// Counters that never go backwards.
+/// Counters that never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
-    /// Packets sent to it.
+    /// Packets sent to the member.
     pub packets: u64,
-    /// Bytes of these.
+    /// Bytes of these packets.
     pub bytes: u64,
     /// New flows.
     pub new_flows: u64,
 }
 
-/// What checks say about a member.
+/// State of a member's health checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HealthStatus {
-    /// Whether it counts as healthy.
+    /// Whether the member is considered healthy.
     pub healthy: bool,
-    /// Since when.
+    /// When `healthy` last changed.
     pub since: Timestamp,
-    /// Whether the newest check succeeded; none before the first.
+    /// Whether the last check succeeded; none before the first.
     pub last_ok: Option<bool>,
-    /// What the newest check that failed met.
+    /// Error of the last check that failed.
     pub last_error: Option<String>,
-    /// How long the newest check took.
+    /// Duration of the last check in milliseconds.
     pub latency_ms: Option<f64>,
-    /// Whether it goes up and down so often that it is held down.
+    /// Flap damping: the member goes up and down so often that it is held down.
     pub damped: bool,
 }

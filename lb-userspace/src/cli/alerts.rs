@@ -12,9 +12,9 @@ use super::{
     session::{Output, Session},
     view::{self, View, figures::duration, paint::Tone},
 };
-use lb_api::client::{Client, Tested};
+use lb_api::{TestedReceiver, client::Client};
 
-/// List alerts, acknowledge and silence them, and try where they go.
+/// List, acknowledge and silence alerts, and test their receivers.
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -23,7 +23,7 @@ Examples:
   evenkeel alerts
   evenkeel alerts ack ID
   evenkeel alerts silence ID --for 2h
-  evenkeel alerts test        # sends one that means nothing to every receiver"
+  evenkeel alerts test        # send a test alert to every receiver"
 )]
 pub(super) struct AlertsArgs {
     #[command(subcommand)]
@@ -34,7 +34,7 @@ pub(super) struct AlertsArgs {
 
 #[derive(Debug, Subcommand)]
 enum AlertsCommand {
-    /// List the alerts that are on, the worst first.
+    /// List the firing alerts, the worst first.
     List(ListArgs),
     Ack(AckArgs),
     Silence(SilenceArgs),
@@ -47,34 +47,34 @@ struct ListArgs {
     output: Output,
 }
 
-/// Say that you have seen an alert: it stays on, and does not get worse by its age.
+/// Acknowledge an alert: it keeps firing but no longer escalates with age.
 #[derive(Args, Debug)]
 struct AckArgs {
-    /// What names the alert: `evenkeel alerts` shows it.
+    /// Alert ID, as shown by `evenkeel alerts`.
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
     #[command(flatten)]
     output: Output,
 }
 
-/// Send nothing about an alert for a time.
+/// Silence an alert: no notifications are sent.
 #[derive(Args, Debug)]
 struct SilenceArgs {
-    /// What names the alert: `evenkeel alerts` shows it.
+    /// Alert ID, as shown by `evenkeel alerts`.
     #[arg(value_name = "ID")]
     id: String,
-    /// How long, as in 2h; 0 ends a silence.
-    #[arg(long = "for", value_name = "T", default_value = "1h", value_parser = argument::seconds)]
+    /// Duration of the silence, as in 2h; 0 ends it.
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = argument::seconds)]
     time: u32,
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
     #[command(flatten)]
     output: Output,
 }
 
-/// Send an alert that means nothing to every receiver, and say how that went.
+/// Send a test alert to every receiver and report the results.
 #[derive(Args, Debug)]
 struct TestArgs {
     #[command(flatten)]
@@ -82,63 +82,53 @@ struct TestArgs {
 }
 
 #[derive(Args, Debug)]
-struct Who {
-    /// Who you are; without it, the user who asks.
+struct WhoArgs {
+    /// Your name, for the record [default: the calling user].
     #[arg(long, value_name = "NAME")]
     who: Option<String>,
 }
 
-impl Who {
+impl WhoArgs {
+    /// The given name, or the user who called sudo, or the user.
     fn name(&self) -> String {
-        let sudo = || {
-            std::env::var("SUDO_USER")
-                .ok()
-                .filter(|name| !name.is_empty())
-        };
-        let user = || {
-            User::from_uid(getuid())
-                .ok()
-                .flatten()
-                .map(|user| user.name)
-        };
+        let sudo = || std::env::var("SUDO_USER").ok();
+        let user = || Some(User::from_uid(getuid()).ok()??.name);
         let given = self.who.clone();
         given
-            .or_else(sudo)
+            .or_else(|| sudo().filter(|name| !name.is_empty()))
             .or_else(user)
             .unwrap_or_else(|| getuid().to_string())
     }
 }
 
 pub(super) async fn run(args: AlertsArgs, client: Client) -> Result<ExitCode> {
-    let output = args.output;
+    let session = |output| Session::new(client, output);
     match args.command {
-        None => list(&Session::new(client, output)).await?,
-        Some(AlertsCommand::List(args)) => list(&Session::new(client, args.output)).await?,
+        None => list(&session(args.output)).await,
+        Some(AlertsCommand::List(args)) => list(&session(args.output)).await,
         Some(AlertsCommand::Ack(args)) => {
-            let session = Session::new(client, args.output);
+            let session = session(args.output);
             let who = args.who.name();
-            let answer = session.client.acknowledge(&args.id, &who).await?;
-            session.print(&answer, |_| format!("{} acknowledged by {who}\n", args.id))?;
+            let alert = session.client.acknowledge(&args.id, &who).await?;
+            session.print(&alert, |_| format!("{} acknowledged by {who}\n", args.id))
         }
         Some(AlertsCommand::Silence(args)) => {
-            let session = Session::new(client, args.output);
+            let session = session(args.output);
             let who = args.who.name();
-            let answer = session.client.silence(&args.id, args.time, &who).await?;
-            session.print(&answer, |_| silenced(&args.id, args.time))?;
+            let alert = session.client.silence(&args.id, args.time, &who).await?;
+            session.print(&alert, |_| silenced(&args.id, args.time))
         }
         Some(AlertsCommand::Test(args)) => {
-            let session = Session::new(client, args.output);
-            let answer = session.client.test_alerts().await?;
-            session.print(&answer, |view| tested(view, &answer))?;
-            if answer.iter().any(|tested| tested.error.is_some()) {
-                return Ok(ExitCode::FAILURE);
-            }
+            let session = session(args.output);
+            let results = session.client.test_alerts().await?;
+            session.print(&results, |view| tested(view, &results))?;
+            let failed = results.iter().any(|result| result.error.is_some());
+            Ok(u8::from(failed).into())
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-async fn list(session: &Session) -> Result<()> {
+async fn list(session: &Session) -> Result<ExitCode> {
     let alerts = session.client.alerts().await?;
     session.print(&alerts, |view| match alerts.as_slice() {
         [] => "no alerts\n".into(),
@@ -147,33 +137,31 @@ async fn list(session: &Session) -> Result<()> {
 }
 
 fn silenced(id: &str, seconds: u32) -> String {
-    match seconds {
-        0 => format!("{id} is not silenced any more\n"),
-        seconds => {
-            let time = duration(jiff::SignedDuration::from_secs(seconds.into()));
-            format!("{id} silenced for {time}\n")
-        }
+    if seconds == 0 {
+        return format!("silence of {id} ended\n");
     }
+    let time = duration(jiff::SignedDuration::from_secs(seconds.into()));
+    format!("{id} silenced for {time}\n")
 }
 
-/// How the receivers took it.
-fn tested(view: View, answers: &[Tested]) -> String {
-    if answers.is_empty() {
-        return "nobody gets alerts: alerts.alertmanager and alerts.webhook are empty\n".into();
+/// One line per receiver.
+fn tested(view: View, results: &[TestedReceiver]) -> String {
+    if results.is_empty() {
+        return "no receivers: alerts.alertmanager and alerts.webhook are empty\n".into();
     }
-    let lines = answers.iter().map(|tested| {
-        let (mark, tone) = match tested.error {
-            None => ("✓", Tone::Good),
-            Some(_) => ("✗", Tone::Bad),
-        };
-        let Tested {
+    let lines = results.iter().map(|result| {
+        let TestedReceiver {
             kind,
             receiver,
             error,
-        } = tested;
-        let mark = view.paint.apply(tone, mark);
-        let error = error.as_ref().map(|error| format!(": {error}"));
-        format!("{mark} {kind} {receiver}{}\n", error.unwrap_or_default())
+        } = result;
+        match error {
+            None => format!("{} {kind} {receiver}\n", view.paint.apply(Tone::Good, "✓")),
+            Some(error) => {
+                let mark = view.paint.apply(Tone::Bad, "✗");
+                format!("{mark} {kind} {receiver}: {error}\n")
+            }
+        }
     });
     lines.collect()
 }
@@ -183,21 +171,21 @@ mod tests {
     use super::{super::view::tests::plain, *};
 
     #[test]
-    fn receivers_that_fail_are_named() {
-        let answer = |error: Option<&str>| Tested {
+    fn names_receivers_that_failed() {
+        let result = |error: Option<&str>| TestedReceiver {
             kind: "webhook".into(),
             receiver: "http://127.0.0.1:8080".into(),
             error: error.map(str::to_owned),
         };
         let text = tested(
             plain(80),
-            &[answer(None), answer(Some("connection refused"))],
+            &[result(None), result(Some("connection refused"))],
         );
         assert_eq!(
             text,
             "✓ webhook http://127.0.0.1:8080\n\
              ✗ webhook http://127.0.0.1:8080: connection refused\n"
         );
-        assert!(tested(plain(80), &[]).contains("nobody gets alerts"));
+        assert!(tested(plain(80), &[]).contains("no receivers"));
     }
 }

@@ -7,18 +7,18 @@ use clap::Args;
 
 use super::{
     change::{self, ChangeArgs},
-    file::{self, explained},
+    file,
 };
 use lb_api::client::Client;
 
-/// Put a configuration into force.
+/// Apply a configuration.
 ///
-/// Plans it first, and changes nothing if a guard refuses. What may go ahead is staged, swapped in
-/// one step, read back from the kernel and compared. Then the change bakes: health and shares are
-/// watched, and it is undone by itself if they get worse. No connection is lost by any of this.
+/// The change is planned first; if a guard refuses it, nothing is changed. Otherwise it is staged,
+/// swapped in one step, read back from the kernel and compared. Then it bakes: health and shares
+/// are watched, and it is rolled back if they get worse. No connection is lost.
 ///
-/// Waits until the change is settled and exits with 0 if it stays, with 3 if a guard refused it, with
-/// 4 if it was undone. Ctrl-C ends the waiting and not the change.
+/// Waits until the change is settled. Exits with 0 if it is kept, 3 if a guard refuses it, 4 if it
+/// is rolled back. Ctrl-C ends the command, not the change.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,15 +28,15 @@ Examples:
   evenkeel apply new.toml --bake 2m --force max_moved
   evenkeel rollback                        # undo it")]
 pub(super) struct ApplyArgs {
-    /// The configuration file (TOML); - for standard input.
+    /// Configuration file (TOML); - for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 }
 
-pub(super) async fn run(args: &ApplyArgs, client: Client) -> Result<ExitCode> {
+pub(super) async fn run(args: ApplyArgs, client: Client) -> Result<ExitCode> {
     let file = file::read(&args.file)?;
-    let done = change::make(client, file.clone(), &args.change).await;
-    done.map_err(|error| explained(error, &file))
+    let done = change::apply(client, file.clone(), &args.change).await;
+    done.map_err(|error| file::with_colors(error, &file))
 }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use super::stream;
 
-/// Print the completions of a shell.
+/// Print the completion script for a shell.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -16,16 +16,15 @@ Examples:
   evenkeel completions zsh > /usr/local/share/zsh/site-functions/_evenkeel
   evenkeel completions fish > ~/.config/fish/completions/evenkeel.fish")]
 pub(super) struct CompletionsArgs {
+    /// Shell to complete for.
     #[arg(value_name = "SHELL", value_enum)]
     shell: Shell,
 }
 
 pub(super) fn run(args: &CompletionsArgs, mut command: clap::Command) -> Result<ExitCode> {
-    // Written to memory first: clap_complete panics when the pipe is closed.
+    // Generated in memory: clap_complete panics on a closed pipe.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "evenkeel", &mut text);
-    let mut out = stream::stdout();
-    out.write_all(&text)?;
-    out.flush()?;
+    stream::stdout().write_all(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,8 @@
-//! `evenkeel decap`: opens the packets that a balancer encapsulated, on a backend host.
+//! `evenkeel decap`: decapsulates packets on a backend host.
 //!
-//! In the foreground it keeps the table of the host's addresses current. With a BPF file system the
-//! program is pinned, and stays attached when the command ends, however it ends: a service can be
-//! restarted or upgraded without losing a packet. `--remove` takes it off. Without one, it is attached
-//! for as long as the command runs.
+//! In the foreground it keeps the map of the host's addresses current. With a BPF file system the
+//! program is pinned and stays attached when the command ends, so a restart or an upgrade loses no
+//! packet; `--remove` detaches it. Without one, it is attached while the command runs.
 
 use std::{
     io::Write as _,
@@ -12,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use lb_common::decap::{DecapCounters, MAX_ADDRESSES};
 use nix::net::if_::if_nametoindex;
@@ -23,50 +22,49 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::stream;
+use super::{block_on, stream};
 use crate::decap::HostAddresses;
 use lb_dataplane::{AttachedMode, DEFAULT_BPFFS, DecapPins, DecapStatus, Decapsulator, XdpMode};
 
-/// After a failure, the host's addresses are read again this often.
-const RETRY: Duration = Duration::from_secs(1);
+/// Interval of retries after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Open encapsulated packets on a backend host.
+/// Decapsulate packets on a backend host.
 ///
-/// Takes the outer IP header off packets that come in by an interface for an address of this host, in
-/// all combinations of IPv4 and IPv6. Runs in the foreground and follows changes of the host's addresses.
+/// Removes the outer IP header of packets that arrive on an interface for an address of this host, in
+/// all combinations of IPv4 and IPv6. Runs in the foreground and follows changes of the host's
+/// addresses.
 ///
-/// With a BPF file system the program stays attached when the command ends, so that a restart loses
-/// nothing; `--remove` takes it off. Without one, it is attached for as long as the command runs. SIGUSR1
-/// logs the counters.
+/// With a BPF file system the program stays attached when the command ends, so a restart loses no
+/// packet; `--remove` detaches it. Without one, it is attached while the command runs. SIGUSR1 logs
+/// the counters.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DecapArgs {
-    /// Interface that the packets come in by.
+    /// Interface on which the packets arrive.
     #[arg(long, value_name = "IF")]
     interface: String,
 
-    /// Where the BPF file system is; mounted there if it is not.
-    ///
-    /// Without this option, /sys/fs/bpf is used if one is mounted there.
+    /// Mount point of the BPF file system, mounted if it is not [default: /sys/fs/bpf if mounted].
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
 
-    /// Where the program runs: in the driver, in the network stack, or in the first that works.
+    /// XDP mode.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     mode: Mode,
 
-    /// Pin nothing: the program is attached for as long as the command runs.
+    /// Do not pin: the program is attached while the command runs.
     #[arg(long, conflicts_with_all = ["bpffs", "once", "remove", "status"])]
     unpinned: bool,
 
-    /// Attach and end. Later changes of the host's addresses are not followed.
+    /// Attach and exit. Later changes of the host's addresses are not followed.
     #[arg(long, conflicts_with_all = ["remove", "status"])]
     once: bool,
 
-    /// Detach and remove everything that is pinned for the interface.
+    /// Detach the program and remove its pins for the interface.
     #[arg(long, conflicts_with = "status")]
     remove: bool,
 
-    /// Print what is attached and the counters. Ends with 1 if nothing is attached.
+    /// Print the mode, addresses and counters. Exits with 1 if nothing is attached.
     #[arg(long)]
     status: bool,
 
@@ -75,14 +73,13 @@ pub(crate) struct DecapArgs {
     json: bool,
 }
 
-/// Where the program runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
-    /// In the driver, or not at all.
+    /// In the driver; fail if it has no native XDP.
     Native,
-    /// In the kernel's network stack: slow, works everywhere.
+    /// In the network stack: slow, works everywhere.
     Generic,
-    /// In the driver if it can, else in the stack.
+    /// Native if possible, otherwise generic.
     Auto,
 }
 
@@ -96,29 +93,24 @@ impl From<Mode> for XdpMode {
     }
 }
 
-/// Runs the command.
-pub(crate) fn run(arguments: &DecapArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &DecapArgs) -> Result<ExitCode> {
     let pins = pins(arguments)?;
     if arguments.remove {
-        return remove(&needed(pins)?, &arguments.interface);
+        return remove(&require(pins)?, &arguments.interface);
     }
     if arguments.status {
-        return status(&needed(pins)?, arguments);
+        return status(&require(pins)?, arguments);
     }
     let pins = if arguments.once {
-        Some(needed(pins)?)
+        Some(require(pins)?)
     } else {
         pins
     };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the tokio runtime")?
-        .block_on(serve(arguments, pins))
+    block_on(serve(arguments, pins))
 }
 
-/// Where to pin. `None`: nowhere.
-fn pins(arguments: &DecapArgs) -> anyhow::Result<Option<DecapPins>> {
+/// The pins to use; none if the program is not pinned.
+fn pins(arguments: &DecapArgs) -> Result<Option<DecapPins>> {
     if arguments.unpinned {
         return Ok(None);
     }
@@ -126,11 +118,11 @@ fn pins(arguments: &DecapArgs) -> anyhow::Result<Option<DecapPins>> {
         return Ok(Some(DecapPins::at(bpffs, &arguments.interface)?));
     }
     let pins = DecapPins::at(Path::new(DEFAULT_BPFFS), &arguments.interface)?;
-    // No such folder is as good as nothing mounted.
+    // An error means that nothing is mounted.
     Ok(pins.is_usable().unwrap_or(false).then_some(pins))
 }
 
-fn needed(pins: Option<DecapPins>) -> anyhow::Result<DecapPins> {
+fn require(pins: Option<DecapPins>) -> Result<DecapPins> {
     pins.with_context(|| {
         format!(
             "no BPF file system is mounted at {DEFAULT_BPFFS}: mount it (`mount -t bpf bpf \
@@ -139,7 +131,7 @@ fn needed(pins: Option<DecapPins>) -> anyhow::Result<DecapPins> {
     })
 }
 
-fn remove(pins: &DecapPins, interface: &str) -> anyhow::Result<ExitCode> {
+fn remove(pins: &DecapPins, interface: &str) -> Result<ExitCode> {
     let removed = pins.remove()?;
     let mut out = stream::stdout();
     if removed {
@@ -150,7 +142,7 @@ fn remove(pins: &DecapPins, interface: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(pins: &DecapPins, arguments: &DecapArgs) -> anyhow::Result<ExitCode> {
+fn status(pins: &DecapPins, arguments: &DecapArgs) -> Result<ExitCode> {
     let interface = &arguments.interface;
     let status = pins.status(interface)?;
     let mut out = stream::stdout();
@@ -192,7 +184,7 @@ fn status_json(interface: &str, status: Option<&DecapStatus>) -> Value {
     })
 }
 
-/// Counters with their names.
+/// The counters with their names in JSON.
 const fn named(counters: &DecapCounters) -> [(&'static str, u64); 10] {
     let &DecapCounters {
         v4_in_v4,
@@ -220,8 +212,8 @@ const fn named(counters: &DecapCounters) -> [(&'static str, u64); 10] {
     ]
 }
 
-async fn serve(arguments: &DecapArgs, pins: Option<DecapPins>) -> anyhow::Result<ExitCode> {
-    // Before anything is attached, so that no signal ends us in between.
+async fn serve(arguments: &DecapArgs, pins: Option<DecapPins>) -> Result<ExitCode> {
+    // Before the program is attached, so that no signal ends the process in between.
     let mut signals = Signals::new()?;
     let mut host = HostAddresses::watch()?;
     let decapsulator = match &pins {
@@ -233,11 +225,11 @@ async fn serve(arguments: &DecapArgs, pins: Option<DecapPins>) -> anyhow::Result
         interface: &arguments.interface,
         mode: arguments.mode.into(),
         attached_to: None,
-        left_out: 0,
+        omitted: 0,
     };
     let addresses = service.follow_addresses(&host).await?;
     if addresses == 0 {
-        warn!("this host has no address yet that packets could be encapsulated to");
+        warn!("this host has no address that packets can be encapsulated to");
     }
     let mode = service.attach()?;
     let place = pins.map_or_else(
@@ -264,8 +256,8 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("listen to signals");
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot handle signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -280,12 +272,12 @@ struct Service<'arguments> {
     mode: XdpMode,
     /// Index of the interface that the program was attached to.
     attached_to: Option<u32>,
-    /// Addresses that the table has no place for.
-    left_out: usize,
+    /// Number of addresses that the map has no room for.
+    omitted: usize,
 }
 
 impl Service<'_> {
-    fn attach(&mut self) -> anyhow::Result<&'static str> {
+    fn attach(&mut self) -> Result<&'static str> {
         let index = if_nametoindex(self.interface);
         let mode = self.decapsulator.attach(self.interface, self.mode)?;
         self.attached_to = index.ok();
@@ -293,15 +285,15 @@ impl Service<'_> {
             AttachedMode::Native => "native",
             AttachedMode::Generic => "generic",
             AttachedMode::Fallback { why } => {
-                warn!(interface = self.interface, %why, "no native XDP; the slow generic mode is used");
+                warn!(interface = self.interface, %why, "no native XDP; using the slow generic mode");
                 "generic"
             }
         })
     }
 
-    /// Serves until a signal says to end.
-    async fn run(&mut self, host: &mut HostAddresses, signals: &mut Signals) -> anyhow::Result<()> {
-        let mut again = false;
+    /// Runs until SIGTERM or SIGINT.
+    async fn run(&mut self, host: &mut HostAddresses, signals: &mut Signals) -> Result<()> {
+        let mut retry = false;
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return Ok(()),
@@ -311,21 +303,21 @@ impl Service<'_> {
                     continue;
                 }
                 changed = host.changed() => changed?,
-                () = sleep(RETRY), if again => {}
+                () = sleep(RETRY_INTERVAL), if retry => {}
             }
-            again = false;
+            retry = false;
             if let Err(error) = self.follow(host).await {
                 error!(
                     error = format!("{error:#}"),
-                    "following changes failed; trying again"
+                    "cannot follow changes of the host; retrying"
                 );
-                again = true;
+                retry = true;
             }
         }
     }
 
-    /// Takes over what changed on the host.
-    async fn follow(&mut self, host: &HostAddresses) -> anyhow::Result<()> {
+    /// Updates addresses and attachment after a change of the host.
+    async fn follow(&mut self, host: &HostAddresses) -> Result<()> {
         self.follow_addresses(host).await?;
         let index = if_nametoindex(self.interface).ok();
         if index == self.attached_to {
@@ -334,7 +326,7 @@ impl Service<'_> {
         if index.is_none() {
             warn!(
                 interface = self.interface,
-                "the interface is gone; waiting for it"
+                "interface is gone; waiting for it"
             );
             self.attached_to = None;
             return Ok(());
@@ -342,24 +334,24 @@ impl Service<'_> {
         let mode = self.attach()?;
         info!(
             interface = self.interface,
-            mode, "attached to the interface that came back"
+            mode, "interface is back; attached"
         );
         Ok(())
     }
 
-    /// Makes the table what the host's addresses are. Says how many it holds.
-    async fn follow_addresses(&mut self, host: &HostAddresses) -> anyhow::Result<usize> {
+    /// Writes the host's addresses to the map. Returns how many it holds.
+    async fn follow_addresses(&mut self, host: &HostAddresses) -> Result<usize> {
         let addresses = host.read(self.interface).await?;
-        let left_out = self.decapsulator.set_addresses(&addresses)?;
-        if left_out > 0 && left_out != self.left_out {
+        let omitted = self.decapsulator.set_addresses(&addresses)?;
+        if omitted > 0 && omitted != self.omitted {
             warn!(
-                left_out,
-                "this host has more than {MAX_ADDRESSES} addresses: packets that are encapsulated \
-                 to the others are not opened"
+                left_out = omitted,
+                "this host has more than {MAX_ADDRESSES} addresses; packets to the others are not \
+                 decapsulated"
             );
         }
-        self.left_out = left_out;
-        Ok(addresses.len() - left_out)
+        self.omitted = omitted;
+        Ok(addresses.len() - omitted)
     }
 
     fn log_counters(&self) {
@@ -371,7 +363,7 @@ impl Service<'_> {
                     .collect();
                 info!(interface = self.interface, "counters: {}", text.join(" "));
             }
-            Err(error) => error!(%error, "reading the counters failed"),
+            Err(error) => error!(%error, "cannot read the counters"),
         }
     }
 }

@@ -11,41 +11,42 @@ use super::{
 };
 use lb_api::{RevisionNumber, client::Client};
 
-/// Show the difference of two revisions, or of one and what runs.
+/// Show the difference between two revisions.
 ///
-/// A unified diff of their configurations, with secrets taken out.
+/// Prints a unified diff of their configurations with masked secrets.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  evenkeel diff 7       # from revision 7 to what runs
+  evenkeel diff 7       # from revision 7 to the active one
   evenkeel diff 7 8     # what revision 8 changed")]
 pub(super) struct DiffArgs {
-    /// The older side.
+    /// Old revision.
     #[arg(value_name = "REV")]
     from: RevisionNumber,
-    /// The newer side; without it, what runs.
+    /// New revision [default: the active one].
     #[arg(value_name = "REV")]
     to: Option<RevisionNumber>,
     #[command(flatten)]
     output: Output,
 }
 
-pub(super) async fn run(args: &DiffArgs, client: Client) -> Result<ExitCode> {
+pub(super) async fn run(args: DiffArgs, client: Client) -> Result<ExitCode> {
     let session = Session::new(client, args.output);
     let to = match args.to {
         Some(to) => to,
         None => {
             let status = session.client.status().await?;
-            let running = status.revision.context("no revision runs")?;
-            running.number
+            status
+                .revision
+                .context("there is no active revision")?
+                .number
         }
     };
     let diff = session.client.diff(args.from, to).await?;
     session.print(&diff, |view| match diff.unified.as_str() {
-        "" => format!("revisions {} and {to} say the same\n", args.from),
+        "" => format!("revisions {} and {to} are identical\n", args.from),
         unified => colored(view, unified),
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn colored(view: View, unified: &str) -> String {
@@ -69,7 +70,7 @@ mod tests {
     use super::{super::view::paint::Paint, *};
 
     #[test]
-    fn lines_are_coloured_by_their_side() {
+    fn colours_added_and_removed_lines() {
         let view = |paint| View { paint, width: None };
         let unified = "--- a\n+++ b\n@@ -1 +1 @@\n-x\n+y\n z";
         let plain = colored(view(Paint::PLAIN), unified);

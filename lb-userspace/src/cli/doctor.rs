@@ -6,27 +6,37 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 
-use super::stream;
+use super::{
+    block_on, stream,
+    view::{
+        figures::plural,
+        paint::{Paint, Tone},
+    },
+};
 use crate::doctor::{Finding, Level, diagnose, gather, has_problem};
 use lb_dataplane::DEFAULT_BPFFS;
 use lb_model::config;
 
-/// Check whether this host can run the balancer, and a configuration.
+/// Check whether this host can run the balancer.
 ///
-/// Looks at kernel, privileges, interfaces, file systems; with --config also at the ways to its
-/// backends, MTUs, addresses and ports. Each line is ok, a warning or a problem, with what to do.
-/// Changes nothing, and needs no running controller. As root it sees everything.
+/// Checks the kernel, privileges, interfaces and file systems; with --config, also next hops of the
+/// backends, MTUs, addresses and ports. Each line is ok, a warning or a problem, with its fix.
+/// Changes nothing and needs no controller. Run it as root for all checks.
 ///
-/// Exits with 0 if there is no problem (warnings don't count), with 1 if there is one.
+/// Exits with 0 if there is no problem (warnings do not count), 1 if there is.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  evenkeel doctor
+  evenkeel doctor --config /etc/evenkeel/evenkeel.toml")]
 pub(super) struct DoctorArgs {
-    /// The configuration file (TOML) that this host is to run.
+    /// Configuration file (TOML) to check the host for.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the BPF file system is mounted, or is to be.
+    /// Mount point of the BPF file system.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
     /// Print the findings as a JSON list.
@@ -34,42 +44,26 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-pub(super) fn run(arguments: &DoctorArgs) -> Result<ExitCode> {
-    let config = arguments.config.as_ref().map(config::load).transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    let host = runtime.block_on(gather(config.as_ref(), &arguments.bpffs))?;
+pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    let config = args.config.as_ref().map(config::load).transpose()?;
+    let host = block_on(async { Ok(gather(config.as_ref(), &args.bpffs).await?) })?;
     let findings = diagnose(&host, config.as_ref());
     let mut out = stream::stdout();
-    if arguments.json {
+    if args.json {
         serde_json::to_writer_pretty(&mut out, &findings).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colour = !refused && io::stdout().is_terminal();
-        print(&mut out, &findings, colour)?;
+        print(&mut out, &findings, Paint::when(io::stdout().is_terminal()))?;
     }
     out.flush()?;
-    Ok(if has_problem(&findings) {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(u8::from(has_problem(&findings)).into())
 }
 
-fn print(out: &mut impl Write, findings: &[Finding], colour: bool) -> io::Result<()> {
+fn print(out: &mut impl Write, findings: &[Finding], paint: Paint) -> io::Result<()> {
     let width = |of: fn(&Finding) -> usize| findings.iter().map(of).max().unwrap_or(0);
     let check_width = width(|finding| finding.check.chars().count());
     let subject_width = width(|finding| finding.subject.chars().count());
     for finding in findings {
-        let (on, off) = match (colour, finding.level) {
-            (false, _) => ("", ""),
-            (true, Level::Ok) => ("\x1b[32m", "\x1b[0m"),
-            (true, Level::Warning) => ("\x1b[33m", "\x1b[0m"),
-            (true, Level::Problem) => ("\x1b[31m", "\x1b[0m"),
-        };
         let Finding {
             check,
             subject,
@@ -77,17 +71,24 @@ fn print(out: &mut impl Write, findings: &[Finding], colour: bool) -> io::Result
             finding,
             advice,
         } = finding;
+        let tone = match level {
+            Level::Ok => Tone::Good,
+            Level::Warning => Tone::Warn,
+            Level::Problem => Tone::Bad,
+        };
+        let level = paint.apply(tone, &format!("{level:<7}"));
         writeln!(
             out,
-            "{on}{level:<7}{off}  {check:<check_width$}  {subject:<subject_width$}  {finding}"
+            "{level}  {check:<check_width$}  {subject:<subject_width$}  {finding}"
         )?;
         if let Some(advice) = advice {
             writeln!(out, "         → {advice}")?;
         }
     }
     let count = |level| findings.iter().filter(|f| f.level == level).count();
-    let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
-    writeln!(out, "{problems} problems, {warnings} warnings")
+    let problems = plural(count(Level::Problem), "problem");
+    let warnings = plural(count(Level::Warning), "warning");
+    writeln!(out, "{problems}, {warnings}")
 }
 
 #[cfg(test)]
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_aligned_and_advice_stands_below() {
+    fn aligns_findings_with_advice_below() {
         let finding = |check, subject: &str, level, advice: Option<&str>| Finding {
             check,
             subject: subject.into(),
@@ -108,12 +109,12 @@ mod tests {
             finding("mtu", "a-vip", Level::Problem, Some("raise it")),
         ];
         let mut out = Vec::new();
-        print(&mut out, &findings, false).unwrap();
+        print(&mut out, &findings, Paint::PLAIN).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "ok       kernel  host   found\n\
              problem  mtu     a-vip  found\n         → raise it\n\
-             1 problems, 0 warnings\n"
+             1 problem, 0 warnings\n"
         );
     }
 }

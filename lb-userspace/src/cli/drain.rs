@@ -7,56 +7,57 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    argument::{self, BackendPath},
-    backend,
-    change::{self, ChangeArgs, complain},
-    exit::{self, code},
+    argument,
+    backend::set_state,
+    change::{self, ChangeArgs},
+    exit,
+    member::BackendPath,
+    progress::ProgressLine,
     session::Session,
-    view,
+    stream::print_error,
+    view::members::remaining,
 };
-use lb_api::{Change, MemberStatus, VipStatus, WantedState, client::Client};
+use lb_api::{VipStatus, WantedState, client::Client};
 
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Let a backend keep its flows, and give it no new ones.
+/// Drain a backend: it keeps its flows and gets no new ones.
 ///
-/// With --wait, returns when it is idle: nothing was sent to it for --idle. A connection that is silent
-/// for longer is not noticed, unless it has an entry in the tracking table: `evenkeel status` shows how
-/// many there are.
+/// With --wait, returns when the backend is idle: no packet was sent to it for --idle. A connection
+/// that is silent for longer is not noticed, unless it has an entry in the tracking table, whose
+/// size `evenkeel status` shows.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example: restart a backend without a failed request
   evenkeel backend drain api-1 --wait && ssh api-1 systemctl restart api
   evenkeel backend undrain api-1")]
 pub(super) struct DrainArgs {
-    /// The backend; without VIP/, in every VIP that has it.
+    /// Backend; without VIP/, in every VIP that has it.
     #[arg(value_name = "[VIP/]BACKEND", value_parser = BackendPath::parse)]
     backend: BackendPath,
-    /// Wait until it is idle.
+    /// Wait until the backend is idle.
     #[arg(long, conflicts_with_all = ["no_wait", "dry_run"])]
     wait: bool,
-    /// Idle is who got no packet for this long.
-    #[arg(long, value_name = "T", default_value = "30s", value_parser = argument::some_seconds, requires = "wait")]
+    /// Time without packets after which the backend counts as idle.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = argument::nonzero_seconds, requires = "wait")]
     idle: u32,
-    /// Give up waiting after this time: exit code 1; it stays drained.
-    #[arg(long, value_name = "T", value_parser = argument::some_seconds, requires = "wait")]
+    /// Stop waiting after this time and exit with 1; the backend stays drained.
+    #[arg(long, value_name = "DURATION", value_parser = argument::nonzero_seconds, requires = "wait")]
     timeout: Option<u32>,
     #[command(flatten)]
     change: ChangeArgs,
 }
 
 pub(super) async fn run(args: &DrainArgs, client: Client) -> Result<ExitCode> {
-    let edits = vec![backend::state(args.backend.clone(), WantedState::Drain)];
+    let edit = set_state(args.backend.clone(), WantedState::Drain);
     let session = Session::new(client.clone(), args.change.output);
-    let done = change::make(client, Change::Edits { edits }, &args.change).await?;
+    let done = change::edit(client, edit, &args.change).await?;
     if done != ExitCode::SUCCESS {
         return Ok(done);
     }
     if !args.wait {
-        let left = remaining(&session.client.vips().await?, &args.backend);
-        for (vip, member) in left {
-            let name = format!("{vip}/{}", member.backend);
-            session.say(&format!("{name}: {}\n", view::members::remainder(&member)))?;
+        for line in traffic(&session.client.vips().await?, &args.backend) {
+            session.print_text(&format!("{line}\n"))?;
         }
         return Ok(done);
     }
@@ -64,90 +65,73 @@ pub(super) async fn run(args: &DrainArgs, client: Client) -> Result<ExitCode> {
         done = wait(&session, args) => done,
         pressed = tokio::signal::ctrl_c() => {
             pressed?;
-            complain("\nit goes on draining; `evenkeel backend undrain` ends that");
-            Ok(code(exit::INTERRUPTED))
+            print_error("\nthe backend is still draining; `evenkeel backend undrain` enables it again");
+            Ok(exit::INTERRUPTED.into())
         }
     }
 }
 
 async fn wait(session: &Session, args: &DrainArgs) -> Result<ExitCode> {
+    let backend = &args.backend.backend;
     let started = Instant::now();
-    let mut line = change::ProgressLine::new();
-    let mut quiet = Quiet::default();
+    let mut line = ProgressLine::new();
+    let mut idle = IdleTimer::default();
     loop {
         match session.client.vips().await {
             Ok(vips) => {
-                let left = remaining(&vips, &args.backend);
-                if quiet.lasts(&left, Instant::now()) >= Duration::from_secs(args.idle.into()) {
-                    line.end();
-                    session.say(&format!("{} is idle\n", args.backend.backend))?;
+                let idle = idle.update(packets(&vips, &args.backend), Instant::now());
+                if idle >= Duration::from_secs(args.idle.into()) {
+                    drop(line);
+                    session.print_text(&format!("{backend} is idle\n"))?;
                     return Ok(ExitCode::SUCCESS);
                 }
-                line.show(&text(&left));
+                line.show(&traffic(&vips, &args.backend).join("; "));
             }
-            Err(error) if error.is_passing() => line.show(&format!("waiting: {error}")),
+            Err(error) if error.is_transient() => {
+                line.show(&format!("waiting for the controller: {error}"));
+            }
             Err(error) => return Err(error.into()),
         }
         if let Some(limit) = args.timeout
             && started.elapsed() >= Duration::from_secs(limit.into())
         {
-            line.end();
-            bail!(
-                "{} is not idle after {limit} s; it stays drained",
-                args.backend.backend
-            );
+            bail!("{backend} is not idle after {limit} s; it stays drained");
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The members that are meant, with their VIPs.
-fn remaining(vips: &[VipStatus], path: &BackendPath) -> Vec<(String, MemberStatus)> {
-    let meant = |vip: &&VipStatus| path.vip.as_ref().is_none_or(|name| *name == vip.name);
-    vips.iter()
-        .filter(meant)
-        .flat_map(|vip| {
-            let members = vip.members.iter();
-            let members = members.filter(|member| member.backend == path.backend);
-            members.map(|member| (vip.name.clone(), member.clone()))
-        })
+/// The remaining traffic of each member, in words.
+fn traffic(vips: &[VipStatus], path: &BackendPath) -> Vec<String> {
+    path.members(vips)
+        .map(|(name, member)| format!("{name}: {}", remaining(member)))
         .collect()
 }
 
-fn text(left: &[(String, MemberStatus)]) -> String {
-    let parts: Vec<String> = left
-        .iter()
-        .map(|(vip, member)| {
-            format!(
-                "{vip}/{}: {}",
-                member.backend,
-                view::members::remainder(member)
-            )
-        })
-        .collect();
-    parts.join("; ")
+/// The number of packets sent to each member.
+fn packets(vips: &[VipStatus], path: &BackendPath) -> Vec<u64> {
+    path.members(vips)
+        .map(|(_, member)| member.totals.packets)
+        .collect()
 }
 
-/// Since when nothing was sent.
+/// Measures how long packet counters have not changed.
 #[derive(Default)]
-struct Quiet {
-    packets: Option<Vec<u64>>,
-    since: Option<Instant>,
+struct IdleTimer {
+    last: Option<(Vec<u64>, Instant)>,
 }
 
-impl Quiet {
-    /// How long nothing was sent to them. A controller that started anew counts anew: that is a change.
-    fn lasts(&mut self, members: &[(String, MemberStatus)], now: Instant) -> Duration {
-        let packets: Vec<u64> = members
-            .iter()
-            .map(|(_, member)| member.totals.packets)
-            .collect();
-        if self.packets.as_ref() != Some(&packets) {
-            self.packets = Some(packets);
-            self.since = Some(now);
+impl IdleTimer {
+    /// Returns how long the counters have had these values. A restarted controller counts from zero,
+    /// which is a change.
+    fn update(&mut self, packets: Vec<u64>, now: Instant) -> Duration {
+        match &self.last {
+            Some((last, since)) if *last == packets => now.duration_since(*since),
+            _ => {
+                self.last = Some((packets, now));
+                Duration::ZERO
+            }
         }
-        self.since
-            .map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 }
 
@@ -156,30 +140,17 @@ mod tests {
     use super::{super::view::tests::fixtures, *};
 
     #[test]
-    fn quiet_is_who_gets_no_packet() {
+    fn idle_time_starts_anew_with_each_packet() {
         let path = BackendPath::parse("api/api-2").unwrap();
-        let mut left = remaining(&fixtures::status().vips, &path);
-        assert_eq!(left.len(), 1);
-        let mut quiet = Quiet::default();
+        let mut vips = fixtures::status().vips;
+        let sent = packets(&vips, &path);
+        assert_eq!(sent.len(), 1);
+        let mut idle = IdleTimer::default();
         let start = Instant::now();
         let later = start + Duration::from_secs(20);
-        assert_eq!(quiet.lasts(&left, start), Duration::ZERO);
-        assert_eq!(quiet.lasts(&left, later), Duration::from_secs(20));
-        left[0].1.totals.packets += 1;
-        assert_eq!(quiet.lasts(&left, later), Duration::ZERO);
-    }
-
-    #[test]
-    fn without_a_vip_all_are_meant() {
-        let mut vips = fixtures::status().vips;
-        vips.push(VipStatus {
-            name: "other".into(),
-            ..vips[0].clone()
-        });
-        let count = |path: &str| remaining(&vips, &BackendPath::parse(path).unwrap()).len();
-        assert_eq!(
-            (count("api-1"), count("other/api-1"), count("x/api-1")),
-            (2, 1, 0)
-        );
+        assert_eq!(idle.update(sent.clone(), start), Duration::ZERO);
+        assert_eq!(idle.update(sent, later), Duration::from_secs(20));
+        vips[0].members[1].totals.packets += 1;
+        assert_eq!(idle.update(packets(&vips, &path), later), Duration::ZERO);
     }
 }

@@ -1,30 +1,26 @@
-//! Exit codes, in one place; `docs/operations.md` lists them.
+//! Exit codes; `docs/operations.md` lists them.
 
-use std::process::ExitCode;
-
-/// The command line makes no sense.
+/// Invalid command line.
 pub(super) const USAGE: u8 = 2;
 /// A plan has changes that may be applied.
 pub(super) const CHANGES: u8 = 2;
-/// A guard refuses.
+/// A guard refused the change.
 pub(super) const REFUSED: u8 = 3;
-/// The change was undone.
+/// The change was rolled back.
 pub(super) const ROLLED_BACK: u8 = 4;
-/// Somebody pressed Ctrl-C while the command waited: 128 + SIGINT, as shells say it.
+/// Interrupted by Ctrl-C while waiting: 128 + SIGINT, as in shells.
 pub(super) const INTERRUPTED: u8 = 130;
 
 /// For `--help`.
 pub(super) const HELP: &str = "\
 Exit codes:
-  0    done; `plan`: nothing to do
-  1    an error, said on standard error
-  2    the command line makes no sense; `plan`: there are changes, and they may be applied
-  3    a guard refuses the change; nothing was changed
-  4    the change was applied and undone, by itself or by somebody
-  130  interrupted while it waited for a change, which goes on
+  0    success; `plan`: no changes
+  1    error, described on standard error
+  2    invalid command line; `plan`: there are changes, and they may be applied
+  3    a guard refused the change; nothing was changed
+  4    the change was applied and then rolled back, automatically or by an operator
+  130  interrupted while waiting for a change, which continues
 
-RUST_LOG sets what is logged, for example RUST_LOG=debug. NO_COLOR turns colours off.";
-
-pub(super) fn code(code: u8) -> ExitCode {
-    ExitCode::from(code)
-}
+Environment:
+  RUST_LOG         log filter, for example RUST_LOG=debug [default: info]
+  NO_COLOR         if set, disables colours";

@@ -11,21 +11,21 @@ use super::{
 };
 use lb_api::{ExplainRequest, Explanation, client::Client};
 
-/// Say step by step what the data path would do with a packet, and why.
+/// Explain step by step what the data path would do with a packet.
 ///
-/// VIP, hash, slot, transition, tracking entry, member, next hop: as they are now. No packet is sent and
-/// nothing is counted.
+/// Uses the current VIPs, ring, tracking table, members and next hops. No packet is sent and nothing
+/// is counted.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   evenkeel explain 'tcp 198.51.100.7:40000 > 203.0.113.10:443'
-  evenkeel explain 'tcp 198.51.100.7:40000 > 203.0.113.10:443' --syn    # one that opens a connection
+  evenkeel explain 'tcp 198.51.100.7:40000 > 203.0.113.10:443' --syn    # a new connection
   evenkeel explain 'udp [2001:db8::7]:5353 > [2001:db8::53]:53'")]
 pub(super) struct ExplainArgs {
-    /// The packet: protocol, source, destination; IPv6 addresses in brackets.
+    /// Packet: protocol, source and destination; IPv6 addresses in brackets.
     #[arg(value_name = "FLOW")]
     flow: String,
-    /// The packet opens the connection (TCP SYN).
+    /// The packet is a TCP SYN, which opens a connection.
     #[arg(long)]
     syn: bool,
     #[command(flatten)]
@@ -39,8 +39,7 @@ pub(super) async fn run(args: ExplainArgs, client: Client) -> Result<ExitCode> {
         syn: args.syn,
     };
     let explanation = session.client.explain(&request).await?;
-    session.print(&explanation, |view| text(view, &explanation))?;
-    Ok(ExitCode::SUCCESS)
+    session.print(&explanation, |view| text(view, &explanation))
 }
 
 fn text(view: View, explanation: &Explanation) -> String {
@@ -76,7 +75,7 @@ mod tests {
     };
 
     #[test]
-    fn an_explanation() {
+    fn shows_an_explanation() {
         insta::assert_snapshot!(text(plain(80), &fixtures::explanation()));
     }
 }

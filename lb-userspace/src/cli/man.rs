@@ -8,21 +8,21 @@ use clap_mangen::Man;
 
 use super::stream;
 
-/// Print the manual page, or write those of all commands.
+/// Print the manual page, or write the pages of all commands.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   evenkeel man | man -l -
   evenkeel man --out /usr/local/share/man/man1    # then: man evenkeel-backend-drain")]
 pub(super) struct ManArgs {
-    /// Write a page for each command into this folder: evenkeel.1, evenkeel-apply.1 and so on.
+    /// Write one page per command to this directory: evenkeel.1, evenkeel-apply.1, …
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &ManArgs, command: clap::Command) -> Result<ExitCode> {
     let pages = pages(command)?;
-    let Some(folder) = &args.out else {
+    let Some(directory) = &args.out else {
         if let Some((_, page)) = pages.first() {
             let mut out = stream::stdout();
             out.write_all(page)?;
@@ -30,18 +30,19 @@ pub(super) fn run(args: &ManArgs, command: clap::Command) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
-    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
     for (name, page) in &pages {
-        let path = folder.join(format!("{name}.1"));
-        fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
+        let path = directory.join(format!("{name}.1"));
+        fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pages of a command and all below it, with their names; its own is the first.
+/// The pages of a command and its subcommands, with their names; its own is the first.
 pub(super) fn pages(command: clap::Command) -> Result<Vec<(String, Vec<u8>)>> {
     let mut command = command.disable_help_subcommand(true);
-    // Gives the commands below their whole names and the global options.
+    // Sets full names and global options of subcommands.
     command.build();
     let mut pages = Vec::new();
     collect(command, &mut pages)?;
@@ -53,11 +54,11 @@ fn collect(command: clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> Result
         .get_display_name()
         .unwrap_or(command.get_name())
         .to_owned();
-    let below: Vec<clap::Command> = command.get_subcommands().cloned().collect();
+    let subcommands: Vec<clap::Command> = command.get_subcommands().cloned().collect();
     let mut page = Vec::new();
     Man::new(command).render(&mut page)?;
     pages.push((name, page));
-    for command in below {
+    for command in subcommands {
         if command.get_name() != "help" {
             collect(command, pages)?;
         }

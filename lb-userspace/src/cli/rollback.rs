@@ -11,39 +11,39 @@ use super::{
 };
 use lb_api::{RevisionNumber, RevisionState, RollbackRequest, client::Client};
 
-/// Go back to the configuration of an earlier revision.
+/// Restore the configuration of an earlier revision.
 ///
-/// Makes a new revision with the old text: going back can be undone too. What guards say is shown,
-/// and never refuses. A change that bakes or waits to be confirmed is ended by this.
+/// Creates a new revision with the old text, so a rollback can be undone too. Guards are reported
+/// but never refuse. A change that is baking or awaits confirmation is ended.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   evenkeel rollback        # undo the last change
-  evenkeel rollback 7      # whatever was in force then
-  evenkeel diff 7          # what that would change, as text")]
+  evenkeel rollback 7      # restore revision 7
+  evenkeel diff 7          # what changed since revision 7")]
 pub(super) struct RollbackArgs {
-    /// The revision to go back to; without it, the one before the last change.
+    /// Revision to restore [default: the one before the last change].
     #[arg(value_name = "REV")]
     revision: Option<RevisionNumber>,
-    /// Why, for the history.
+    /// Reason for the rollback, for the history.
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-pub(super) async fn run(args: &RollbackArgs, client: Client) -> Result<ExitCode> {
+pub(super) async fn run(args: RollbackArgs, client: Client) -> Result<ExitCode> {
     let session = Session::new(client, args.output);
     let request = RollbackRequest {
         revision: args.revision,
-        why: args.why.clone(),
+        why: args.why,
     };
     let applied = session.client.rollback(&request).await?;
-    // The answer is the change that baked, if this ended one: that it is undone is what was wanted.
-    let undone = applied
+    // If the rollback ended a bake, the response is the revision that was rolled back: a success.
+    let ended_bake = applied
         .revision
         .as_ref()
         .is_some_and(|revision| matches!(revision.state, RevisionState::RolledBack { .. }));
-    let done = change::finish(&session, applied, false).await?;
-    Ok(if undone { ExitCode::SUCCESS } else { done })
+    let code = change::finish(&session, applied, false).await?;
+    Ok(if ended_bake { ExitCode::SUCCESS } else { code })
 }

@@ -1,16 +1,35 @@
 //! `evenkeel run`.
 
-use anyhow::{Context as _, Result};
+use std::path::PathBuf;
 
-use super::RunArgs;
+use anyhow::Result;
+use clap::Args;
+
+use super::{DEFAULT_CONFIG, block_on};
 use lb_daemon::engine::{self, Options};
+use lb_dataplane::DEFAULT_BPFFS;
+
+/// Run the controller.
+///
+/// Loads the XDP program, or adopts the one that an earlier `run` left; fills its maps; attaches it
+/// to the configured interfaces; logs "ready" (and sends READY=1 to systemd). Then it follows
+/// routes, neighbours and health checks until it is stopped.
+///
+/// SIGHUP reloads the configuration file; an invalid one is logged and changes nothing. SIGTERM and
+/// SIGINT stop the controller; forwarding continues (`evenkeel unload` ends it).
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    /// Configuration file (TOML).
+    #[arg(long, short, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Mount point of the BPF file system, mounted if it is not; pins are in its directory
+    /// `evenkeel`.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+}
 
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let RunArgs { config, bpffs } = args;
-    // One thread: everything that runs here belongs to the network namespace that we started in.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    runtime.block_on(engine::run(Options { config, bpffs }))
+    // One thread: everything belongs to the network namespace that this process started in.
+    block_on(engine::run(Options { config, bpffs }))
 }

@@ -1,6 +1,6 @@
 //! What the commands that talk to the controller have in common.
 
-use std::{cell::Cell, io::Write as _};
+use std::{cell::Cell, io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
@@ -12,18 +12,18 @@ use lb_api::client::Client;
 /// The option of every command that prints data.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Output {
-    /// Print the API's own JSON instead of text.
+    /// Print the API's JSON instead of text.
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// A controller to talk to, and somebody to tell.
+/// A client and the output of its results.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) view: View,
-    pub(super) json: bool,
-    unheard: Cell<bool>,
+    json: bool,
+    closed: Cell<bool>,
 }
 
 impl Session {
@@ -32,38 +32,39 @@ impl Session {
             client,
             view: View::of_stdout(),
             json: output.json,
-            unheard: Cell::new(false),
+            closed: Cell::new(false),
         }
     }
 
-    /// Whether nobody reads any more what is printed.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.unheard.get()
+    /// Whether the reader of standard output is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
-    /// Prints a value as JSON, or as text.
+    /// Prints a value as JSON or as text, and succeeds.
     pub(super) fn print(
         &self,
         value: &impl Serialize,
         text: impl FnOnce(View) -> String,
-    ) -> Result<()> {
-        self.give(value)?;
+    ) -> Result<ExitCode> {
         if self.json {
-            return Ok(());
+            self.print_json(value)?;
+        } else {
+            self.write(&text(self.view))?;
         }
-        self.say(&text(self.view))
+        Ok(ExitCode::SUCCESS)
     }
 
-    /// Prints a value as JSON in a line, if that is wanted.
-    pub(super) fn give(&self, value: &impl Serialize) -> Result<()> {
+    /// Prints a value as one line of JSON, if JSON was requested.
+    pub(super) fn print_json(&self, value: &impl Serialize) -> Result<()> {
         if self.json {
             self.write(&format!("{}\n", serde_json::to_string(value)?))?;
         }
         Ok(())
     }
 
-    /// Prints text, unless JSON is wanted.
-    pub(super) fn say(&self, text: &str) -> Result<()> {
+    /// Prints text, unless JSON was requested.
+    pub(super) fn print_text(&self, text: &str) -> Result<()> {
         if !self.json {
             self.write(text)?;
         }
@@ -74,7 +75,7 @@ impl Session {
         let mut out = stream::stdout();
         out.write_all(text.as_bytes())?;
         out.flush()?;
-        self.unheard.set(self.unheard.get() || out.is_closed());
+        self.closed.set(self.closed.get() || out.is_closed());
         Ok(())
     }
 }

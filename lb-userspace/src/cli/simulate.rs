@@ -9,40 +9,45 @@ use anyhow::Result;
 use clap::Args;
 
 use super::stream;
-use crate::simulate::{Input, Options, Outcome, simulate as run};
+use crate::simulate::{Input, Options, Outcome, simulate};
 use lb_model::config;
 
-/// Run packets through the real program on tables of its own.
+/// Run packets through the real XDP program, on maps of its own.
 ///
-/// Nothing is attached and no live table is touched; the interfaces of the configuration need
-/// not be there. All backends count as up, unless the configuration drains or disables them.
-/// Needs root, as every use of BPF does.
+/// Nothing is attached and no live map is touched; the configured interfaces need not exist. All
+/// backends count as up, unless the configuration drains or disables them. Needs root to use BPF.
 ///
-/// Of a capture that is damaged or cut off, the packets before that are run; then it is an error.
+/// If a capture is damaged or truncated, the packets before the damage are run; then the command
+/// fails.
 ///
-/// Made up: interface 1 with MTU 1500 and MAC address 02:00:00:00:00:01; a MAC address
-/// 02:00:01:… for each backend; without node.encap_source or node.nat_source, packets come from
-/// 192.0.0.8 (RFC 7600) or 100::/64 (RFC 6666).
+/// Assumed: interface 1 with MTU 1500 and MAC address 02:00:00:00:00:01; a MAC address 02:00:01:…
+/// per backend; without node.encap_source or node.nat_source, the sources 192.0.0.8 (RFC 7600) or
+/// 100::/64 (RFC 6666).
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   evenkeel simulate --config new.toml --flows 20000
   evenkeel simulate --config new.toml --pcap in.pcap --write out.pcap --trace")]
 pub(super) struct SimulateArgs {
-    /// The configuration file (TOML).
+    /// Configuration file (TOML).
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
     #[command(flatten)]
     input: SimulateInput,
-    /// What the flows are drawn by: the same number, the same flows.
-    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "pcap")]
+    /// Seed of the random flows: the same seed gives the same flows.
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 1,
+        conflicts_with = "pcap"
+    )]
     seed: u64,
-    /// Write what would be transmitted to this capture file (pcap), in order. A new file is for its owner alone; one
-    /// that is replaced keeps owner and mode.
-    #[arg(long, value_name = "OUT")]
+    /// Write the transmitted packets to this capture file (pcap). A new file is readable by its owner
+    /// only; a replaced file keeps owner and mode.
+    #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Print a line for each packet: number (of the capture), verdict, reason, VIP, backend (- for none).
-    /// With --json, on standard error.
+    /// Print one line per packet: number in the capture, verdict, reason, VIP, backend (- for none).
+    /// With --json, to standard error.
     #[arg(long)]
     trace: bool,
     /// Print the result as one JSON object.
@@ -53,15 +58,15 @@ pub(super) struct SimulateArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct SimulateInput {
-    /// Run the packets of a capture file (pcap or pcapng, Ethernet).
-    #[arg(long, value_name = "IN")]
+    /// Run the packets of this capture file (pcap or pcapng, Ethernet).
+    #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
-    /// Run the first packets of N distinct flows, spread evenly over the VIPs.
+    /// Run the first packet of N distinct random flows, spread evenly over the VIPs.
     #[arg(long, value_name = "N")]
     flows: Option<u64>,
 }
 
-pub(super) fn simulate(args: SimulateArgs) -> Result<()> {
+pub(super) fn run(args: SimulateArgs) -> Result<()> {
     let SimulateArgs {
         config,
         input,
@@ -87,10 +92,10 @@ pub(super) fn simulate(args: SimulateArgs) -> Result<()> {
     };
     let mut out = BufWriter::new(stream::stdout());
     let Outcome { report, fault } = if json {
-        // Standard output has the object and nothing else.
-        run(&config, &options, &mut stream::stderr())?
+        // Nothing but the object on standard output.
+        simulate(&config, &options, &mut stream::stderr())?
     } else {
-        run(&config, &options, &mut out)?
+        simulate(&config, &options, &mut out)?
     };
     if json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;

@@ -11,16 +11,16 @@ use super::{
 };
 use lb_api::client::Client;
 
-/// Show everything on one screen.
+/// Show the state of the node, its VIPs and alerts.
 ///
-/// The node, its program and interfaces; the running revision; the VIPs with their members: state,
-/// health, weight, the three shares, rates over the last ten seconds; alerts.
+/// The node with its program and interfaces; the active revision; each VIP and its members with
+/// state, health, weight, the three shares and rates over the last ten seconds; firing alerts.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Shares:
   intended   weight over the weights of all eligible members
-  table      slots of the ring over all slots: what the data path goes by
-  observed   new flows over those of the VIP, in the last minute
+  table      slots owned over ring size: what the data path uses
+  observed   new flows over the VIP's new flows, in the last minute
 
 Examples:
   evenkeel status
@@ -31,9 +31,8 @@ pub(super) struct StatusArgs {
     output: Output,
 }
 
-pub(super) async fn run(args: &StatusArgs, client: Client) -> Result<ExitCode> {
+pub(super) async fn run(args: StatusArgs, client: Client) -> Result<ExitCode> {
     let session = Session::new(client, args.output);
     let status = session.client.status().await?;
-    session.print(&status, |view| view::status::status(view, &status))?;
-    Ok(ExitCode::SUCCESS)
+    session.print(&status, |view| view::status::status(view, &status))
 }

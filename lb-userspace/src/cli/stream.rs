@@ -1,13 +1,12 @@
-//! What is printed, and readers who have had enough of it.
+//! Standard output and standard error, whose readers may close them.
 //!
-//! `evenkeel plan new.toml | head -1` closes our standard output. That is no error, and no reason either to
-//! leave undone what was asked for, or to end with another exit code than that of what was done: what is printed from
-//! then on goes nowhere. Any other broken pipe, such as a controller that went away or the file of a capture, is the
-//! failure that it is. So a closed pipe is dealt with here, where we print, and nowhere else.
+//! `evenkeel plan new.toml | head -1` closes our standard output. That is not an error and must not
+//! change what the command does or its exit code: what is printed afterwards is discarded. A broken
+//! pipe elsewhere (the controller, a capture file) remains an error, so it is handled only here.
 
 use std::io::{self, ErrorKind, Stderr, Stdout, Write};
 
-/// One of our own streams. All that commands print goes through it.
+/// Standard output or standard error; ignores that its reader is gone.
 #[derive(Debug)]
 pub(super) struct Stream<W> {
     inner: W,
@@ -15,14 +14,17 @@ pub(super) struct Stream<W> {
     closed: bool,
 }
 
-/// Where results go.
 pub(super) fn stdout() -> Stream<Stdout> {
     Stream::new(io::stdout(), "standard output")
 }
 
-/// Where everything else goes.
 pub(super) fn stderr() -> Stream<Stderr> {
     Stream::new(io::stderr(), "standard error")
+}
+
+/// Prints a message to standard error, ignoring that it cannot be written.
+pub(super) fn print_error(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", text.trim_end_matches('\n'));
 }
 
 impl<W: Write> Stream<W> {
@@ -34,23 +36,23 @@ impl<W: Write> Stream<W> {
         }
     }
 
-    /// Whether its reader was found to be gone: a reason to end for what would print for ever.
+    /// Whether the reader is gone: a command that prints forever should end.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// What came of writing; `unheard`, if nobody reads any more.
-    fn outcome<T>(&mut self, result: io::Result<T>, unheard: T) -> io::Result<T> {
+    /// Maps the result of a write: `discarded` if the reader is gone.
+    fn check<T>(&mut self, result: io::Result<T>, discarded: T) -> io::Result<T> {
         match result {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.closed = true;
-                Ok(unheard)
+                Ok(discarded)
             }
-            // Tried again by who writes.
+            // Retried by the caller.
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
             Err(error) => Err(io::Error::new(
                 error.kind(),
-                format!("print to {}: {error}", self.name),
+                format!("cannot write to {}: {error}", self.name),
             )),
             written => written,
         }
@@ -60,12 +62,12 @@ impl<W: Write> Stream<W> {
 impl<W: Write> Write for Stream<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes);
-        self.outcome(written, bytes.len())
+        self.check(written, bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.inner.flush();
-        self.outcome(flushed, ())
+        self.check(flushed, ())
     }
 }
 
@@ -73,7 +75,7 @@ impl<W: Write> Write for Stream<W> {
 mod tests {
     use super::*;
 
-    /// Fails as a pipe or a disk does.
+    /// Fails every write.
     struct Failing(ErrorKind);
 
     impl Write for Failing {
@@ -87,19 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_is_gone_is_no_error_and_is_known() {
-        let mut stream = Stream::new(Failing(ErrorKind::BrokenPipe), "it");
+    fn ignores_and_remembers_a_closed_pipe() {
+        let mut stream = Stream::new(Failing(ErrorKind::BrokenPipe), "standard output");
         assert!(!stream.is_closed());
-        stream.write_all(b"unheard").unwrap();
+        stream.write_all(b"discarded").unwrap();
         assert!(stream.is_closed());
         stream.flush().unwrap();
     }
 
     #[test]
-    fn a_full_disk_is_an_error_that_says_what_was_printed_to() {
+    fn a_full_disk_is_an_error_that_names_the_stream() {
         let mut stream = Stream::new(Failing(ErrorKind::StorageFull), "standard output");
         let error = stream.write_all(b"much").unwrap_err().to_string();
-        assert!(error.starts_with("print to standard output: "), "{error}");
+        assert!(
+            error.starts_with("cannot write to standard output: "),
+            "{error}"
+        );
         assert!(stream.flush().is_err() && !stream.is_closed());
     }
 }

@@ -12,26 +12,26 @@ use lb_daemon::{
 };
 use lb_dataplane::{DEFAULT_BPFFS, Dataplane, Pins, ProbePaths};
 
-/// Detach the program from all interfaces and remove its tables: forwarding ends.
+/// Detach the program from all interfaces and remove its maps: forwarding ends.
 ///
-/// Gives back the ports that `nat` had reserved. Nothing there is no error; a controller that runs
-/// is: stop it first.
+/// Releases the ports that `nat` reserved. Succeeds if there is nothing to unload; fails if a
+/// controller is running: stop it first.
 #[derive(Args, Debug)]
 pub(super) struct UnloadArgs {
-    /// Where the BPF file system is mounted.
+    /// Mount point of the BPF file system.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
 }
 
-pub(super) fn unload(args: &UnloadArgs) -> Result<()> {
-    // A controller that runs would go on as if it still balanced.
+pub(super) fn run(args: &UnloadArgs) -> Result<()> {
+    // A running controller would not notice.
     let _lock = match BpffsLock::take(&args.bpffs) {
         Err(BpffsLockError::Held { pid, path }) => bail!(
-            "a controller (pid {pid}) runs the data path below {}: stop it first (`kill {pid}`; \
-             forwarding goes on until `unload`)",
+            "a controller (pid {pid}) is running on {}: stop it first (`kill {pid}`); forwarding \
+             continues until `unload`",
             path.display()
         ),
-        // Without the folder there is nothing to be locked, nor to be removed.
+        // Without the directory there is nothing to lock or remove.
         other => other.ok(),
     };
     let pins = Pins::at(&args.bpffs);
@@ -40,7 +40,7 @@ pub(super) fn unload(args: &UnloadArgs) -> Result<()> {
         ProbePaths::unload(interface)?;
     }
     Dataplane::unload(&pins)?;
-    ports::release().context("give back the reserved ports")?;
+    ports::release().context("cannot release the reserved ports")?;
     info!(interfaces = interfaces.join(","), bpffs = %args.bpffs.display(), "unloaded");
     Ok(())
 }

@@ -11,12 +11,12 @@ use super::{
     session::{Output, Session},
     view,
 };
-use lb_api::{BackendSpec, Change, Edit, VipSpec, client::Client};
+use lb_api::{BackendSpec, Edit, VipSpec, client::Client};
 
 /// List, add and remove VIPs.
 ///
-/// Adding and removing make revisions as `apply` does: planned, guarded, baked, and undone by
-/// `rollback`. A VIP with more keys than there are options is added by editing the configuration file.
+/// Each change creates a revision, like `apply`: it is planned, guarded and baked, and `rollback`
+/// undoes it. To set keys that have no option here, edit the configuration file.
 #[derive(Args, Debug)]
 pub(super) struct VipArgs {
     #[command(subcommand)]
@@ -48,14 +48,14 @@ struct AddArgs {
     /// Name of the VIP.
     #[arg(value_name = "VIP")]
     name: String,
-    /// Where clients connect to, as in 203.0.113.20:80/tcp; port 0 is any port.
+    /// Address that clients connect to, as in 203.0.113.20:80/tcp; port 0: any port.
     #[arg(value_name = "ADDRESS:PORT/PROTOCOL", value_parser = Service::parse)]
     service: Service,
-    /// How packets get to the backends.
+    /// Forwarding mode.
     #[arg(long, value_parser = ["l2", "ipip", "nat"])]
     forward: String,
-    /// A backend: name, address, and if need be port, weight (100), and the new flows a second that it can
-    /// take. One at least.
+    /// Backend: name, address, and optionally port [default: the VIP's], weight [default: 100] and
+    /// capacity in new flows per second. Can be repeated.
     #[arg(
         long = "backend",
         value_name = "NAME=ADDRESS[:PORT][,weight=N][,capacity=N]",
@@ -63,7 +63,7 @@ struct AddArgs {
         value_parser = argument::backend
     )]
     backends: Vec<BackendSpec>,
-    /// Check health this way, with the defaults of the configuration.
+    /// Kind of health check, with default settings [default: no health checks].
     #[arg(long, value_parser = ["tcp", "http", "https", "udp", "exec"])]
     health: Option<String>,
     #[command(flatten)]
@@ -85,22 +85,18 @@ struct RemoveArgs {
 
 pub(super) async fn run(args: VipArgs, client: Client) -> Result<ExitCode> {
     let (edit, change) = match args.command {
-        VipCommand::List(args) => return list(&args, client).await,
-        VipCommand::Add(args) => added(args),
+        VipCommand::List(args) => {
+            let session = Session::new(client, args.output);
+            let vips = session.client.vips().await?;
+            return session.print(&vips, |view| view::members::vips(view, &vips));
+        }
+        VipCommand::Add(args) => add(args),
         VipCommand::Remove(args) => (Edit::RemoveVip { vip: args.name }, args.change),
     };
-    let edits = vec![edit];
-    change::make(client, Change::Edits { edits }, &change).await
+    change::edit(client, edit, &change).await
 }
 
-async fn list(args: &ListArgs, client: Client) -> Result<ExitCode> {
-    let session = Session::new(client, args.output);
-    let vips = session.client.vips().await?;
-    session.print(&vips, |view| view::members::vips(view, &vips))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn added(args: AddArgs) -> (Edit, ChangeArgs) {
+fn add(args: AddArgs) -> (Edit, ChangeArgs) {
     let Service {
         address,
         port,

@@ -1,4 +1,4 @@
-//! Why no answer came, and what to do.
+//! Errors of the client.
 
 use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -7,65 +7,67 @@ use thiserror::Error;
 
 use crate::{ApiError, ErrorCode};
 
-/// Why a request has no answer that could be used.
+/// Why a request has no usable response.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens.
-    #[error("no controller answers at {socket}: is `evenkeel run` running?")]
+    /// No process listens on the socket.
+    #[error("no controller is listening on {socket}: is `evenkeel run` running?")]
     NoController {
         /// Path of the socket.
         socket: String,
-        /// What the kernel said.
+        /// Error of connect(2).
         source: io::Error,
     },
-    /// The socket is not for us.
-    #[error("{socket} may only be used by {allowed}: use sudo, or add the user to the group")]
+    /// The caller may not use the socket.
+    #[error("permission denied: only {allowed} may use {socket}; use sudo or join the group")]
     NotPermitted {
         /// Path of the socket.
         socket: String,
-        /// Who may use it, in words.
+        /// Who may use it: `root and group evenkeel`.
         allowed: String,
     },
-    /// The controller went away, or says what is not HTTP.
-    #[error("the controller at {socket} ended while it was asked for {path}; ask again")]
+    /// The connection broke, or the response is not HTTP.
+    #[error(
+        "the controller closed the connection on {socket} during the request {path}; try again"
+    )]
     Interrupted {
         /// Path of the socket.
         socket: String,
-        /// What was asked for.
+        /// Path of the request.
         path: String,
-        /// How it ended.
+        /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// No answer in time.
-    #[error("the controller at {socket} did not answer {path} within {seconds} s")]
-    Late {
+    /// No response in time.
+    #[error("timeout: no response from the controller on {socket} to {path} within {seconds} s")]
+    Timeout {
         /// Path of the socket.
         socket: String,
-        /// What was asked for.
+        /// Path of the request.
         path: String,
-        /// How long it had.
+        /// The timeout.
         seconds: u64,
     },
-    /// An answer that we can't read: a controller of another version.
+    /// The response cannot be parsed.
     #[error(
-        "the controller's answer to {path} (HTTP {status}) can't be read: is it of another version \
-         than this command ({})?", env!("CARGO_PKG_VERSION")
+        "cannot parse the controller's response to {path} (HTTP {status}): is its version different \
+         from this command's ({})?", env!("CARGO_PKG_VERSION")
     )]
     Unreadable {
-        /// What was asked for.
+        /// Path of the request.
         path: String,
-        /// Status of HTTP.
+        /// HTTP status.
         status: u16,
-        /// What could not be read.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// The controller says no.
+    /// The controller returned an error.
     #[error("{}", .0.message)]
     Api(Box<ApiError>),
 }
 
 impl ClientError {
-    /// What the controller said, if it was that.
+    /// Returns the controller's error, if it is one.
     #[must_use]
     pub fn api(&self) -> Option<&ApiError> {
         match self {
@@ -74,18 +76,11 @@ impl ClientError {
         }
     }
 
-    /// Whether the controller said no for this reason.
+    /// Whether a retry may succeed: the controller is restarting, slow or shutting down.
     #[must_use]
-    pub fn is(&self, code: ErrorCode) -> bool {
-        self.api().is_some_and(|error| error.code == code)
-    }
-
-    /// Whether asking again may go better: the controller is away, or was when it should answer, or
-    /// is ending.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoController { .. } | Self::Interrupted { .. } | Self::Late { .. } => true,
+            Self::NoController { .. } | Self::Interrupted { .. } | Self::Timeout { .. } => true,
             Self::Api(error) => error.code == ErrorCode::Failed,
             Self::NotPermitted { .. } | Self::Unreadable { .. } => false,
         }
@@ -106,12 +101,12 @@ impl ClientError {
     }
 }
 
-/// Who may use the socket: root, and its group.
+/// Who may use the socket: root and its group.
 fn allowed(socket: &Path) -> String {
-    // The folder may be closed to us too; then its group is who may.
-    let folder = socket.parent().unwrap_or(Path::new("/"));
-    let of = |path: &Path| path.metadata().ok().map(|found| found.gid());
-    match of(socket).or_else(|| of(folder)) {
+    // If the directory is not searchable either, its group decides.
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    let group = |path: &Path| path.metadata().ok().map(|found| found.gid());
+    match group(socket).or_else(|| group(directory)) {
         None | Some(0) => "root".into(),
         Some(id) => {
             let group = Group::from_gid(Gid::from_raw(id)).ok().flatten();

@@ -6,12 +6,12 @@ use tokio::{
 use super::*;
 use crate::ErrorCode;
 
-/// A server that gives one answer and says what it was asked.
-async fn answer_once(listener: UnixListener, answer: &str) -> String {
+/// Serves one request; returns it.
+async fn serve_once(listener: UnixListener, response: &str) -> String {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = vec![0; 65536];
     let length = stream.read(&mut request).await.unwrap();
-    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.write_all(response.as_bytes()).await.unwrap();
     String::from_utf8(request[..length].to_vec()).unwrap()
 }
 
@@ -20,18 +20,19 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-async fn asked<T>(answer: &str, ask: impl AsyncFnOnce(Client) -> T) -> (String, T) {
+/// Sends a request to a server that responds as given; returns the request and the result.
+async fn exchange<T>(response: &str, send: impl AsyncFnOnce(Client) -> T) -> (String, T) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let client = Client::new(&socket).with_patience(Duration::from_secs(20));
-    tokio::join!(answer_once(listener, answer), ask(client))
+    let client = Client::new(&socket).with_timeout(Duration::from_secs(20));
+    tokio::join!(serve_once(listener, response), send(client))
 }
 
 #[tokio::test]
-async fn a_request_is_a_path_and_an_answer_a_value() {
-    let answer = http("200 OK", "[]");
-    let (request, events) = asked(&answer, async |client| {
+async fn sends_the_path_and_parses_the_response() {
+    let response = http("200 OK", "[]");
+    let (request, events) = exchange(&response, async |client| {
         client.events(Some(7), Some(10)).await
     })
     .await;
@@ -43,8 +44,8 @@ async fn a_request_is_a_path_and_an_answer_a_value() {
 }
 
 #[tokio::test]
-async fn names_cannot_leave_their_place_in_the_path() {
-    let (request, _) = asked(&http("200 OK", "null"), async |client| {
+async fn encodes_names_in_the_path() {
+    let (request, _) = exchange(&http("200 OK", "null"), async |client| {
         client.acknowledge("skew:api/../x y", "eve").await
     })
     .await;
@@ -56,53 +57,57 @@ async fn names_cannot_leave_their_place_in_the_path() {
 }
 
 #[tokio::test]
-async fn the_controllers_no_is_its_own_words() {
+async fn returns_the_controllers_error() {
     let body = r#"{"code":"conflict","message":"revision 7 waits to be confirmed","plan":null}"#;
-    let (_, answer) = asked(&http("409 Conflict", body), async |client| {
+    let (_, result) = exchange(&http("409 Conflict", body), async |client| {
         client.status().await
     })
     .await;
-    let error = answer.unwrap_err();
-    assert!(error.is(ErrorCode::Conflict) && !error.is_passing());
+    let error = result.unwrap_err();
+    assert_eq!(error.api().unwrap().code, ErrorCode::Conflict);
+    assert!(!error.is_transient());
     assert_eq!(error.to_string(), "revision 7 waits to be confirmed");
 }
 
 #[tokio::test]
-async fn other_answers_are_errors_that_say_so() {
-    let (_, answer) = asked(&http("502 Bad Gateway", "<html>"), async |client| {
+async fn rejects_responses_it_cannot_parse() {
+    let (_, result) = exchange(&http("502 Bad Gateway", "<html>"), async |client| {
         client.status().await
     })
     .await;
-    let error = answer.unwrap_err();
-    assert!(error.to_string().contains("another version"), "{error}");
-    let (_, answer) = asked("", async |client| client.status().await).await;
-    let error = answer.unwrap_err();
+    let error = result.unwrap_err();
     assert!(
-        error.is_passing() && error.to_string().contains("ended"),
+        error.to_string().contains("is its version different"),
+        "{error}"
+    );
+    let (_, result) = exchange("", async |client| client.status().await).await;
+    let error = result.unwrap_err();
+    assert!(
+        error.is_transient() && error.to_string().contains("closed the connection"),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_with_what_to_do() {
+async fn reports_a_missing_controller() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
     let error = Client::new(&socket).status().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
-            "no controller answers at {}: is `evenkeel run` running?",
+            "no controller is listening on {}: is `evenkeel run` running?",
             socket.display()
         )
     );
-    // A socket that a killed controller left behind.
+    // The socket of a killed controller.
     drop(UnixListener::bind(&socket).unwrap());
     let error = Client::new(&socket).status().await.unwrap_err();
-    assert!(error.is_passing(), "{error}");
+    assert!(error.is_transient(), "{error}");
 }
 
 #[test]
-fn who_may_use_the_socket_is_named() {
+fn permission_denied_names_who_may_use_the_socket() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
@@ -111,7 +116,9 @@ fn who_may_use_the_socket_is_named() {
     let denied = std::io::ErrorKind::PermissionDenied.into();
     let error = ClientError::connecting(&socket, denied);
     assert!(
-        error.to_string().contains("by root and group daemon"),
+        error
+            .to_string()
+            .contains("only root and group daemon may use"),
         "{error}"
     );
     drop(listener);

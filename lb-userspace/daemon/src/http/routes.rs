@@ -5,7 +5,7 @@ use axum::{
     extract::{ConnectInfo, DefaultBodyLimit, State},
     http::StatusCode,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::net::UnixListener;
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -24,7 +24,7 @@ use crate::{
 use lb_api::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
     Explanation, MemberStatus, Plan, PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber,
-    RollbackRequest, Status, VipStatus,
+    RollbackRequest, Status, TestedReceiver, VipStatus,
 };
 
 /// The largest request body, in bytes: twice the limit of a configuration, because its newlines and
@@ -389,17 +389,6 @@ fn alerts_failure(error: &AlertsError) -> Failure {
         AlertsError::TooLong(_) => StatusCode::BAD_REQUEST,
     };
     Failure::with_status(status, error.to_string())
-}
-
-/// The result of a test alert at one receiver.
-#[derive(Serialize, ToSchema)]
-struct TestedReceiver {
-    /// `alertmanager` or `webhook`.
-    kind: String,
-    /// Scheme, host and port of its URL.
-    receiver: String,
-    /// Why it failed; null on success.
-    error: Option<String>,
 }
 
 /// An empty object.

@@ -312,15 +312,10 @@ fn set_state(
     at: (usize, usize),
     state: WantedState,
 ) -> Result<(), EditError> {
-    let word = match state {
-        WantedState::Up => "up",
-        WantedState::Drain => "drain",
-        WantedState::Disabled => "disabled",
-    };
     let backend = backend_at(document, at)?;
     let is_default = state == WantedState::Up && backend.get("state").is_none_or(Item::is_none);
     if !is_default {
-        backend.set("state", word.into());
+        backend.set("state", state.as_str().into());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What `top` looks like: node, VIPs, members of the chosen VIP with their curves, alerts, keys.
+//! The screen of `top`: node, VIPs, members of the selected VIP with their graphs, alerts, keys.
 
 use ratatui::{
     Frame,
@@ -9,14 +9,16 @@ use ratatui::{
 };
 
 use super::{
+    super::member::MemberRef,
     super::view::{
+        alerts::sorted,
         figures::{amount, bits, count, share, since},
         members,
         paint::{Paint, Tone},
         table::shorten,
-        words,
+        tones,
     },
-    model::{Curve, Mark, Model},
+    model::{Graph, Mark, Model},
 };
 use lb_api::{Alert, MemberStatus, Status, VipStatus};
 
@@ -24,10 +26,10 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 const KEYS: &str = "q quit  ↑↓ VIP  PgUp/PgDn members  s sort  r reverse";
 
-/// Alerts that are shown; how many more there are is said.
+/// Number of alerts shown; the last line counts the others.
 const ALERTS: usize = 3;
 
-/// Narrower than this, health and intended share are left out.
+/// Minimum width for the columns health and intended share.
 const WIDE: u16 = 104;
 
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, paint: Paint) {
@@ -59,7 +61,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, paint: Paint) {
     frame.render_widget(Paragraph::new(ink.span(Tone::Faint, line)), keys);
 }
 
-/// Styles of tones, or none for those who want no colours.
+/// Styles of tones, without colours if they are disabled.
 #[derive(Clone, Copy)]
 struct Ink(Paint);
 
@@ -84,7 +86,7 @@ impl Ink {
 
 fn waiting(model: &Model, ink: Ink) -> Vec<Line<'static>> {
     let mut lines = vec![Line::from("waiting for the controller")];
-    if let Some((_, why)) = &model.away {
+    if let Some((_, why)) = &model.unavailable {
         lines.push(ink.span(Tone::Bad, why).into());
     }
     lines.push(Line::default());
@@ -98,14 +100,14 @@ fn header(model: &Model, status: &Status, ink: Ink) -> Vec<Line<'static>> {
         ink.span(Tone::Strong, node.host.clone()),
         format!("  evenkeel {}", node.version).into(),
     ];
-    let Some((when, why)) = &model.away else {
+    let Some((when, why)) = &model.unavailable else {
         let up = since(node.started_at, status.at);
         let time = status.at.strftime("%H:%M:%SZ");
         first.push(format!(", up {up}  {time}").into());
         return vec![first.into(), program(model, status, ink).into()];
     };
     let (time, age) = (when.strftime("%H:%M:%SZ"), since(*when, model.now));
-    let text = format!("  no answer since {time} ({age})");
+    let text = format!("  no response since {time} ({age})");
     first.push(ink.span(Tone::Bad, text));
     vec![first.into(), ink.span(Tone::Bad, why).into()]
 }
@@ -124,7 +126,7 @@ fn program(model: &Model, status: &Status, ink: Ink) -> Vec<Span<'static>> {
         line.push(ink.span(tone, format!(" {} {}", interface.name, interface.mode)));
     }
     if let Some(revision) = &status.revision {
-        let (state, tone) = words::revision_state(&revision.state);
+        let (state, tone) = tones::revision_state(&revision.state);
         line.push(format!("   revision {} ", revision.number).into());
         line.push(ink.span(tone, state));
         line.push(format!(", {} ago", since(revision.at, model.now)).into());
@@ -189,7 +191,7 @@ fn vip_row(vip: &VipStatus, ink: Ink) -> Row<'static> {
     ])
 }
 
-/// Columns of members before the curve: title, width, whether it is a number.
+/// Columns of members before the graph: title, width, whether it is a number.
 fn columns(width: u16) -> Vec<(&'static str, u16, bool)> {
     let mut columns = vec![("backend", 12, false), ("state", 8, false)];
     if width >= WIDE {
@@ -228,10 +230,10 @@ fn draw_members(frame: &mut Frame<'_>, marks: Rect, area: Rect, model: &Model, i
     let members = model.members();
     let top = peak(model, vip, room.into());
     let rows = members.iter().skip(model.scroll).map(|member| {
-        let curve = model.curve(&vip.name, &member.backend);
-        let curve = curve.map(|curve| bars(curve, top, room.into()));
+        let graph = model.graph(&MemberRef::new(&vip.name, &member.backend));
+        let graph = graph.map(|graph| bars(graph, top, room.into()));
         let mut cells = member_cells(member, area.width, ink);
-        cells.push(toned(ink, (curve.unwrap_or_default(), Tone::Good)));
+        cells.push(toned(ink, (graph.unwrap_or_default(), Tone::Good)));
         Row::new(cells)
     });
     let titles = columns.iter().map(|&(title, _, number)| match number {
@@ -249,10 +251,9 @@ fn draw_members(frame: &mut Frame<'_>, marks: Rect, area: Rect, model: &Model, i
 }
 
 fn member_cells(member: &MemberStatus, width: u16, ink: Ink) -> Vec<Cell<'static>> {
-    let (state, tone) = words::member_state(member.state);
     let mut cells = vec![
         Cell::from(shorten(&member.backend, 12)),
-        toned(ink, (state, tone)),
+        toned(ink, members::state(member).into_parts()),
     ];
     if width >= WIDE {
         cells.push(toned(
@@ -274,18 +275,18 @@ fn member_cells(member: &MemberStatus, width: u16, ink: Ink) -> Vec<Cell<'static
     cells
 }
 
-/// The highest point of the VIP's curves, in the last `width` seconds.
+/// The maximum of the VIP's graphs in the last `width` seconds.
 fn peak(model: &Model, vip: &VipStatus, width: usize) -> f64 {
-    let curves = vip.members.iter();
-    let curves = curves.filter_map(|member| model.curve(&vip.name, &member.backend));
-    let points = curves.flat_map(|curve| curve.iter().rev().take(width).flatten());
+    let names = MemberRef::all(std::slice::from_ref(vip)).map(|(name, _)| name);
+    let graphs = names.filter_map(|name| model.graph(&name));
+    let points = graphs.flat_map(|graph| graph.iter().rev().take(width).flatten());
     points.copied().fold(0.0, f64::max)
 }
 
-/// A curve as bars, the newest on the right.
-pub(super) fn bars(curve: &Curve, top: f64, width: usize) -> String {
-    let newest = curve.len().saturating_sub(width);
-    let pad = " ".repeat(width.saturating_sub(curve.len()));
+/// A graph as bars, the newest on the right.
+pub(super) fn bars(graph: &Graph, top: f64, width: usize) -> String {
+    let newest = graph.len().saturating_sub(width);
+    let pad = " ".repeat(width.saturating_sub(graph.len()));
     let bar = |point: &Option<f64>| match point {
         None => ' ',
         Some(value) if top <= 0.0 || *value <= 0.0 => BARS[0],
@@ -294,10 +295,10 @@ pub(super) fn bars(curve: &Curve, top: f64, width: usize) -> String {
             BARS[level.clamp(1, BARS.len()) - 1]
         }
     };
-    pad + &curve.iter().skip(newest).map(bar).collect::<String>()
+    pad + &graph.iter().skip(newest).map(bar).collect::<String>()
 }
 
-/// The marks above the curves; a revision has its number beside it where there is room.
+/// The marks above the graphs; a revision has its number to the left where there is room.
 pub(super) fn mark_line(model: &Model, width: usize) -> String {
     let mut line = vec![' '; width];
     let first = model.marks.len().saturating_sub(width);
@@ -311,7 +312,6 @@ pub(super) fn mark_line(model: &Model, width: usize) -> String {
             Some(Mark::Revision(number)) => {
                 line[place] = '▼';
                 let digits: Vec<char> = number.to_string().chars().collect();
-                // Before it: what comes after it is not there yet.
                 if let Some(start) = place.checked_sub(digits.len())
                     && line[start..place].iter().all(|c| *c == ' ')
                 {
@@ -324,25 +324,24 @@ pub(super) fn mark_line(model: &Model, width: usize) -> String {
 }
 
 fn alert_lines(alerts: &[Alert], width: u16, ink: Ink) -> Vec<Line<'static>> {
-    let mut worst_first: Vec<&Alert> = alerts.iter().collect();
-    worst_first.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.since));
-    let shown = worst_first.iter().take(ALERTS).enumerate();
+    let shown = sorted(alerts).into_iter().take(ALERTS).enumerate();
     shown
         .map(|(place, alert)| {
-            let (severity, tone) = words::severity(alert.severity);
+            let tone = tones::severity(alert.severity);
+            let severity = alert.severity.as_str();
             let more = alerts.len() - place - 1;
             let more = match more {
                 more if place + 1 == ALERTS && more > 0 => format!(" (and {more} more)"),
                 _ => String::new(),
             };
             let text = format!("{severity}{more}: {}", alert.summary);
-            ink.span(tone, cut(&text, width.into())).into()
+            ink.span(tone, truncate(&text, width.into())).into()
         })
         .collect()
 }
 
-/// The beginning of a text that is too long.
-fn cut(text: &str, width: usize) -> String {
+/// Truncates a text that is too long.
+fn truncate(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.into();
     }

@@ -1,8 +1,8 @@
-//! `evenkeel top`: the status, live.
+//! `evenkeel top`: the live status.
 //!
-//! Asks the controller once a second, [`Model`] remembers what it says, [`draw`] shows it. A
-//! controller that is away – restarted, upgraded – is waited for: what is shown stays, with a gap in
-//! the curves. The terminal is put back however this ends: by key, signal, error or panic.
+//! Polls the controller once per second; [`Model`] keeps the history, [`draw`] renders it. While the
+//! controller is unavailable (restart, upgrade), the last status stays on screen with a gap in the
+//! graphs. The terminal is restored on every exit: key, signal, error or panic.
 
 mod draw;
 mod model;
@@ -29,56 +29,57 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{stream, view::paint::Paint};
+use super::{
+    stream::{self, print_error},
+    view::paint::Paint,
+};
 use lb_api::{
     Event, Status,
     client::{Client, ClientError},
 };
 
-const EVERY: Duration = Duration::from_secs(1);
-/// How long an answer may take before the controller counts as away.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Events of one second that are looked at.
-const EVENTS: u32 = 100;
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Timeout after which the controller counts as unavailable.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum number of events read per second.
+const MAX_EVENTS: u32 = 100;
 
-/// Show the status live, with a curve of new flows for each backend.
+/// Show the live status with a graph of new flows per backend.
 ///
-/// Above the curves, ▼ marks where a revision was applied, ! an alert, and + a change of health. Goes on
-/// when the controller is restarted.
+/// Marks above the graphs: ▼ a revision was applied, ! an alert fired, + health changed. Keeps running
+/// while the controller restarts.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Keys:
   q, Esc          quit
-  ↑ ↓ (k j)       choose the VIP
+  ↑ ↓ (k j)       select a VIP
   PgUp PgDn       scroll its members
-  s               sort by the next column; or at once:
-  c n f p t o d   by configuration, name, new flows, packets, table share, observed share, deviation
-  r               the other way around
-
-With --json, prints the status once a second, a JSON object in a line.")]
+  s               sort by the next column
+  c n f p t o d   sort by configuration, name, new flows, packets, table share, observed share, deviation
+  r               reverse the order")]
 pub(super) struct TopArgs {
-    /// Print the status once a second as JSON instead.
+    /// Print the status once per second as one line of JSON instead.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(args: &TopArgs, client: Client) -> Result<ExitCode> {
-    let client = client.with_patience(PATIENCE);
+pub(super) async fn run(args: TopArgs, client: Client) -> Result<ExitCode> {
+    let client = client.with_timeout(TIMEOUT);
     if args.json {
         return stream(&client).await;
     }
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        bail!("top needs a terminal; `evenkeel status` prints the same once");
+        bail!("top needs a terminal; use `evenkeel status`, or --json");
     }
-    // From here on also a panic puts the terminal back: ratatui hooks in.
-    let mut terminal = ratatui::try_init().context("take over the terminal")?;
+    // ratatui's panic hook restores the terminal too.
+    let mut terminal = ratatui::try_init().context("cannot initialise the terminal")?;
     let restore = Restore;
     let done = show(&mut terminal, client).await;
     drop(restore);
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Puts the terminal back.
+/// Restores the terminal when dropped.
 struct Restore;
 
 impl Drop for Restore {
@@ -88,17 +89,17 @@ impl Drop for Restore {
 }
 
 async fn stream(client: &Client) -> Result<ExitCode> {
-    let mut every = ticks();
+    let mut ticks = ticks();
     let mut out = stream::stdout();
     while !out.is_closed() {
-        every.tick().await;
+        ticks.tick().await;
         match client.status().await {
             Ok(status) => {
                 writeln!(out, "{}", serde_json::to_string(&status)?)?;
                 out.flush()?;
             }
-            Err(error) if error.is_passing() => {
-                super::change::complain(&format!("evenkeel: {error}"));
+            Err(error) if error.is_transient() => {
+                print_error(&format!("evenkeel: {error}"));
             }
             Err(error) => return Err(error.into()),
         }
@@ -107,30 +108,31 @@ async fn stream(client: &Client) -> Result<ExitCode> {
 }
 
 fn ticks() -> tokio::time::Interval {
-    let mut every = interval(EVERY);
-    every.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    every
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 async fn show(terminal: &mut DefaultTerminal, client: Client) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen to signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen to signals")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("listen to signals")?;
-    let mut answers = ask(client);
+    let listen = |kind| signal(kind).context("cannot handle signals");
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let mut updates = poll(client);
     let mut inputs = read_keys();
     let paint = Paint::when(true);
     let mut model = Model::default();
     loop {
         terminal
             .draw(|frame| draw::draw(frame, &model, paint))
-            .context("draw")?;
+            .context("cannot draw")?;
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hang_up.recv() => return Ok(()),
-            Some(answer) = answers.recv() => match answer {
-                Ok((status, events)) => model.take(status, &events),
-                Err(error) if error.is_passing() => model.miss(Timestamp::now(), error.to_string()),
+            Some(update) = updates.recv() => match update {
+                Ok((status, events)) => model.update(status, &events),
+                Err(error) if error.is_transient() => model.set_unavailable(Timestamp::now(), error.to_string()),
                 Err(error) => return Err(error.into()),
             },
             input = inputs.recv() => match input {
@@ -139,7 +141,7 @@ async fn show(terminal: &mut DefaultTerminal, client: Client) -> Result<()> {
                         return Ok(());
                     }
                 }
-                // Resized: drawn anew.
+                // Resized: redraw.
                 Some(_) => {}
                 // The terminal is gone.
                 None => return Ok(()),
@@ -148,18 +150,18 @@ async fn show(terminal: &mut DefaultTerminal, client: Client) -> Result<()> {
     }
 }
 
-type Answer = Result<(Status, Vec<Event>), ClientError>;
+type Update = Result<(Status, Vec<Event>), ClientError>;
 
-/// Asks the controller, beside everything else.
-fn ask(client: Client) -> UnboundedReceiver<Answer> {
+/// Polls the controller in a task of its own.
+fn poll(client: Client) -> UnboundedReceiver<Update> {
     let (sender, receiver) = unbounded_channel();
     tokio::spawn(async move {
-        let mut every = ticks();
-        let mut newest = None;
+        let mut ticks = ticks();
+        let mut last_event = None;
         loop {
-            every.tick().await;
-            let answer = look(&client, &mut newest).await;
-            if sender.send(answer).is_err() {
+            ticks.tick().await;
+            let update = fetch(&client, &mut last_event).await;
+            if sender.send(update).is_err() {
                 return;
             }
         }
@@ -167,25 +169,25 @@ fn ask(client: Client) -> UnboundedReceiver<Answer> {
     receiver
 }
 
-/// The status, and what happened since the event of number `newest`.
-async fn look(client: &Client, newest: &mut Option<u64>) -> Answer {
+/// Fetches the status and the events after `last_event`.
+async fn fetch(client: &Client, last_event: &mut Option<u64>) -> Update {
     let status = client.status().await?;
-    let limit = if newest.is_some() { EVENTS } else { 1 };
-    // Without events there is still the status.
+    let limit = if last_event.is_some() { MAX_EVENTS } else { 1 };
+    // The status is shown even if the events cannot be read.
     let mut events = client
-        .events(*newest, Some(limit))
+        .events(*last_event, Some(limit))
         .await
         .unwrap_or_default();
-    let last = events.iter().map(|event| event.id).max();
-    if newest.is_none() {
-        // What happened before is not for the curves.
+    let newest = events.iter().map(|event| event.id).max();
+    if last_event.is_none() {
+        // Earlier events are not on the graphs.
         events.clear();
     }
-    *newest = (*newest).max(last).or(Some(0));
+    *last_event = (*last_event).max(newest).or(Some(0));
     Ok((status, events))
 }
 
-/// Reads keys in a thread of its own, which ends with the process: reading can't be interrupted.
+/// Reads keys in a thread, which ends with the process: the read cannot be interrupted.
 fn read_keys() -> UnboundedReceiver<Input> {
     let (sender, receiver): (UnboundedSender<Input>, _) = unbounded_channel();
     std::thread::spawn(move || {

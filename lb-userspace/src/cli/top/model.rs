@@ -1,4 +1,4 @@
-//! What `top` remembers: the newest status, curves of new flows, and what the user chose.
+//! State of `top`: the last status, graphs of new flows, selection and sort order.
 
 use std::{
     cmp::Ordering,
@@ -8,25 +8,24 @@ use std::{
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
+use crate::cli::member::MemberRef;
 use lb_api::{Event, MemberStatus, Status, VipStatus};
 
-/// Seconds that curves go back.
+/// Length of the graphs in seconds.
 const LENGTH: usize = 240;
 
-/// Members that a page has, for scrolling.
+/// Number of members to scroll by.
 const PAGE: usize = 10;
 
-/// New flows a second, the newest last; none where nothing is known.
-pub(super) type Curve = VecDeque<Option<f64>>;
+/// New flows per second, the newest last; none where unknown.
+pub(super) type Graph = VecDeque<Option<f64>>;
 
-/// Whether to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    Go,
+    Continue,
     Quit,
 }
 
-/// What members are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Order {
     #[default]
@@ -65,7 +64,7 @@ impl Order {
         found.map_or("", |(.., name)| name)
     }
 
-    /// The largest first, but for names.
+    /// Compares by the column: names ascending, numbers descending.
     fn compare(self, a: &MemberStatus, b: &MemberStatus) -> Ordering {
         let by = |key: fn(&MemberStatus) -> f64| key(b).total_cmp(&key(a));
         match self {
@@ -80,20 +79,18 @@ impl Order {
     }
 }
 
-/// How far the observed share is from the table's, as a part of it.
+/// Deviation of the observed share from the table share, relative to the latter.
 fn deviation(member: &MemberStatus) -> f64 {
     let Some(observed) = member.observed_share else {
         return 0.0;
     };
-    let far = (observed - member.table_share).abs();
-    if far == 0.0 {
-        0.0
-    } else {
-        far / member.table_share
+    match (observed - member.table_share).abs() {
+        0.0 => 0.0,
+        deviation => deviation / member.table_share,
     }
 }
 
-/// What happened in a second that has a mark above the curves; the worse is the greater.
+/// A mark above the graphs, ordered by importance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mark {
     Health,
@@ -101,60 +98,59 @@ pub(super) enum Mark {
     Revision(u64),
 }
 
-/// Everything that is shown.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) status: Option<Status>,
-    /// Since when there is no answer, and why.
-    pub(super) away: Option<(Timestamp, String)>,
+    /// Since when the controller is unavailable, and why.
+    pub(super) unavailable: Option<(Timestamp, String)>,
     pub(super) now: Timestamp,
     pub(super) order: Order,
     pub(super) reversed: bool,
-    /// Members that are above what is shown.
+    /// Number of members above the visible ones.
     pub(super) scroll: usize,
     selected: usize,
-    curves: BTreeMap<(String, String), Curve>,
-    /// As long as the curves.
+    graphs: BTreeMap<MemberRef, Graph>,
+    /// As long as the graphs.
     pub(super) marks: VecDeque<Option<Mark>>,
 }
 
 impl Model {
-    /// Takes a status over, and what happened since the one before.
-    pub(super) fn take(&mut self, status: Status, events: &[Event]) {
+    /// Adds a status and the events since the last one.
+    pub(super) fn update(&mut self, status: Status, events: &[Event]) {
         let mark = self.mark(&status, events);
         self.advance(mark);
-        for vip in &status.vips {
-            for member in &vip.members {
-                let flows = self.flows(&status, vip, member);
-                let curve = self.curve_mut(&vip.name, &member.backend);
-                if let Some(newest) = curve.back_mut() {
-                    *newest = flows;
-                }
+        for (name, member) in MemberRef::all(&status.vips) {
+            let flows = self.flows(&status, &name, member);
+            let length = self.marks.len();
+            let graph = self.graphs.entry(name);
+            let graph = graph.or_insert_with(|| std::iter::repeat_n(None, length).collect());
+            if let Some(newest) = graph.back_mut() {
+                *newest = flows;
             }
         }
-        // Those that left are forgotten when nothing of them would be shown.
-        self.curves
-            .retain(|_, curve| curve.iter().any(Option::is_some));
+        // Members that left are dropped once their graphs are empty.
+        self.graphs
+            .retain(|_, graph| graph.iter().any(Option::is_some));
         let vips = status.vips.len();
         self.selected = self.selected.min(vips.saturating_sub(1));
         self.now = status.at;
         self.status = Some(status);
-        self.away = None;
+        self.unavailable = None;
     }
 
-    /// Takes over that there was no answer.
-    pub(super) fn miss(&mut self, now: Timestamp, why: String) {
+    /// Records that the controller did not respond.
+    pub(super) fn set_unavailable(&mut self, now: Timestamp, why: String) {
         self.advance(None);
-        let since = self.away.as_ref().map_or(now, |(since, _)| *since);
-        self.away = Some((since, why));
+        let since = self.unavailable.as_ref().map_or(now, |(since, _)| *since);
+        self.unavailable = Some((since, why));
         self.now = now;
     }
 
-    /// A second has passed.
+    /// Moves marks and graphs on by a second.
     fn advance(&mut self, mark: Option<Mark>) {
         push(&mut self.marks, mark);
-        for curve in self.curves.values_mut() {
-            push(curve, None);
+        for graph in self.graphs.values_mut() {
+            push(graph, None);
         }
     }
 
@@ -175,20 +171,17 @@ impl Model {
         revision.into_iter().chain(events).max()
     }
 
-    /// New flows a second since the status before, from the totals: rates look back ten seconds.
-    fn flows(&self, status: &Status, vip: &VipStatus, member: &MemberStatus) -> Option<f64> {
+    /// New flows per second since the last status, from the totals: rates are averages of ten seconds.
+    fn flows(&self, status: &Status, name: &MemberRef, member: &MemberStatus) -> Option<f64> {
         let before = self.status.as_ref()?;
         if before.node.started_at != status.node.started_at {
             return None;
         }
         let seconds = status.at.duration_since(before.at).as_secs_f64();
         if seconds <= 0.0 {
-            let curve = self.curve(&vip.name, &member.backend)?;
-            return curve.iter().rev().nth(1).copied().flatten();
+            return self.graph(name)?.iter().rev().nth(1).copied().flatten();
         }
-        let vip = before.vips.iter().find(|known| known.name == vip.name)?;
-        let mut members = vip.members.iter();
-        let known = members.find(|known| known.backend == member.backend)?;
+        let (_, known) = MemberRef::all(&before.vips).find(|(known, _)| known == name)?;
         let flows = member
             .totals
             .new_flows
@@ -196,25 +189,17 @@ impl Model {
         Some(flows as f64 / seconds)
     }
 
-    /// The curve of a member.
-    pub(super) fn curve(&self, vip: &str, backend: &str) -> Option<&Curve> {
-        self.curves.get(&(vip.to_owned(), backend.to_owned()))
+    pub(super) fn graph(&self, member: &MemberRef) -> Option<&Graph> {
+        self.graphs.get(member)
     }
 
-    fn curve_mut(&mut self, vip: &str, backend: &str) -> &mut Curve {
-        let length = self.marks.len();
-        self.curves
-            .entry((vip.to_owned(), backend.to_owned()))
-            .or_insert_with(|| std::iter::repeat_n(None, length).collect())
-    }
-
-    /// The chosen VIP and its place.
+    /// The selected VIP and its index.
     pub(super) fn selected(&self) -> Option<(usize, &VipStatus)> {
         let vips = &self.status.as_ref()?.vips;
         Some((self.selected, vips.get(self.selected)?))
     }
 
-    /// The members of the chosen VIP, sorted.
+    /// The sorted members of the selected VIP.
     pub(super) fn members(&self) -> Vec<&MemberStatus> {
         let mut members: Vec<&MemberStatus> = match self.selected() {
             Some((_, vip)) => vip.members.iter().collect(),
@@ -227,7 +212,7 @@ impl Model {
         members
     }
 
-    /// Does what a key asks for.
+    /// Handles a key.
     pub(super) fn press(&mut self, key: KeyCode, modifiers: KeyModifiers) -> After {
         let vips = self.status.as_ref().map_or(0, |status| status.vips.len());
         let last = self.members().len().saturating_sub(1);
@@ -245,7 +230,7 @@ impl Model {
             KeyCode::Char(key) => self.order = Order::of_key(key).unwrap_or(self.order),
             _ => {}
         }
-        After::Go
+        After::Continue
     }
 
     fn select(&mut self, vip: usize) {

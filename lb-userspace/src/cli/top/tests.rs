@@ -4,7 +4,11 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyModifiers},
 };
 
-use super::{super::view::tests::fixtures, model::Order, *};
+use super::{
+    super::{member::MemberRef, view::tests::fixtures},
+    model::Order,
+    *,
+};
 use lb_api::{MemberState, VipStatus};
 
 fn screen(model: &Model, width: u16, height: u16) -> String {
@@ -19,7 +23,7 @@ fn press(model: &mut Model, key: char) -> After {
     model.press(KeyCode::Char(key), KeyModifiers::NONE)
 }
 
-/// The fixed status, `second` seconds later, with flows that go up and down.
+/// The status `second` seconds later, with a varying number of new flows.
 fn after(status: &Status, second: i64) -> Status {
     let mut status = status.clone();
     status.at += jiff::SignedDuration::from_secs(second);
@@ -35,7 +39,7 @@ fn after(status: &Status, second: i64) -> Status {
     status
 }
 
-/// A model after half a minute, with a revision, an alert and a change of health on the way.
+/// A model after half a minute with a revision, an alert and a health change.
 fn half_a_minute(status: &Status) -> Model {
     let [_, _, health] = fixtures::events();
     let alert = Event {
@@ -53,7 +57,7 @@ fn half_a_minute(status: &Status) -> Model {
             25 => std::slice::from_ref(&alert),
             _ => &[],
         };
-        model.take(status, events);
+        model.update(status, events);
     }
     model
 }
@@ -78,57 +82,57 @@ fn a_screen_of_80_columns() {
 }
 
 #[test]
-fn a_wide_screen_with_troubles() {
-    let model = half_a_minute(&fixtures::troubled());
+fn a_wide_screen_with_problems() {
+    let model = half_a_minute(&fixtures::with_problems());
     insta::assert_snapshot!(screen(&model, 130, 20));
 }
 
 #[test]
-fn a_controller_that_is_away_leaves_a_gap_and_the_rest_as_it_was() {
+fn an_unavailable_controller_leaves_a_gap_in_the_graphs() {
     let mut model = half_a_minute(&two_vips());
     for second in 30..35 {
         let now = fixtures::now() + jiff::SignedDuration::from_secs(second);
-        model.miss(
+        model.set_unavailable(
             now,
-            "no controller answers at /run/evenkeel/api.sock".into(),
+            "no controller is listening on /run/evenkeel/api.sock".into(),
         );
     }
     insta::assert_snapshot!(screen(&model, 80, 24));
-    // It comes back, and has counted anew.
+    // A restarted controller counts from zero.
     for second in 35..38 {
         let mut status = after(&two_vips(), second);
         status.node.started_at = fixtures::now();
         for member in &mut status.vips[0].members {
             member.totals.new_flows -= 20_000;
         }
-        model.take(status, &[]);
+        model.update(status, &[]);
     }
-    let curve: Vec<_> = model
-        .curve("api", "api-1")
+    let graph: Vec<_> = model
+        .graph(&MemberRef::new("api", "api-1"))
         .unwrap()
         .iter()
         .rev()
         .copied()
         .collect();
-    let unknown = curve[2..8].iter().all(Option::is_none);
+    let unknown = graph[2..8].iter().all(Option::is_none);
     assert!(
-        curve[0].is_some() && unknown && curve[8].is_some(),
-        "{curve:?}"
+        graph[0].is_some() && unknown && graph[8].is_some(),
+        "{graph:?}"
     );
-    assert!(!screen(&model, 80, 24).contains("no answer"));
+    assert!(!screen(&model, 80, 24).contains("no response"));
 }
 
 #[test]
-fn before_the_first_answer_there_is_a_word() {
+fn shows_that_it_waits_for_the_first_response() {
     let mut model = Model::default();
     assert!(screen(&model, 80, 24).contains("waiting for the controller"));
-    model.miss(fixtures::now(), "no controller answers".into());
-    assert!(screen(&model, 80, 24).contains("no controller answers"));
+    model.set_unavailable(fixtures::now(), "no controller is listening".into());
+    assert!(screen(&model, 80, 24).contains("no controller is listening"));
 }
 
 #[test]
-fn every_size_of_a_terminal_can_be_drawn() {
-    let model = half_a_minute(&fixtures::troubled());
+fn draws_on_terminals_of_every_size() {
+    let model = half_a_minute(&fixtures::with_problems());
     for width in (1..140).step_by(3) {
         for height in [1, 2, 3, 5, 8, 13, 60] {
             screen(&model, width, height);
@@ -137,12 +141,12 @@ fn every_size_of_a_terminal_can_be_drawn() {
 }
 
 #[test]
-fn members_are_sorted_by_what_is_chosen() {
+fn sorts_members_by_the_selected_column() {
     let mut status = fixtures::status();
     status.vips[0].members[2].rates.packets_per_s = 1e6;
     status.vips[0].members[1].observed_share = Some(0.9);
     let mut model = Model::default();
-    model.take(status, &[]);
+    model.update(status, &[]);
     let names = |model: &Model| -> Vec<String> {
         let members = model.members();
         members
@@ -162,7 +166,7 @@ fn members_are_sorted_by_what_is_chosen() {
     press(&mut model, 'c');
     press(&mut model, 'r');
     assert_eq!(names(&model), ["api-3", "api-2", "api-1"]);
-    // All orders come by, and the first again.
+    // `s` cycles through all orders.
     let orders: Vec<Order> = (0..7)
         .map(|_| {
             press(&mut model, 's');
@@ -173,9 +177,9 @@ fn members_are_sorted_by_what_is_chosen() {
 }
 
 #[test]
-fn vips_are_chosen_within_their_bounds() {
+fn the_selection_stays_within_the_list_of_vips() {
     let mut model = half_a_minute(&two_vips());
-    let chosen = |model: &Model| model.selected().unwrap().1.name.clone();
+    let selected = |model: &Model| model.selected().unwrap().1.name.clone();
     for (key, name) in [
         ('j', "dns"),
         ('j', "dns"),
@@ -184,17 +188,17 @@ fn vips_are_chosen_within_their_bounds() {
         ('j', "dns"),
     ] {
         press(&mut model, key);
-        assert_eq!(chosen(&model), name);
+        assert_eq!(selected(&model), name);
     }
-    // The chosen one goes.
-    model.take(after(&fixtures::status(), 31), &[]);
-    assert_eq!(chosen(&model), "api");
+    // The selected VIP is removed.
+    model.update(after(&fixtures::status(), 31), &[]);
+    assert_eq!(selected(&model), "api");
 }
 
 #[test]
-fn quitting_takes_one_key() {
+fn quits_on_q_escape_and_ctrl_c() {
     let mut model = Model::default();
-    assert_eq!(press(&mut model, 'x'), After::Go);
+    assert_eq!(press(&mut model, 'x'), After::Continue);
     assert_eq!(press(&mut model, 'q'), After::Quit);
     assert_eq!(model.press(KeyCode::Esc, KeyModifiers::NONE), After::Quit);
     let quit = model.press(KeyCode::Char('c'), KeyModifiers::CONTROL);
@@ -202,25 +206,23 @@ fn quitting_takes_one_key() {
 }
 
 #[test]
-fn members_that_left_are_forgotten_in_the_end() {
+fn drops_the_graphs_of_removed_members() {
     let mut model = half_a_minute(&fixtures::status());
     let mut status = fixtures::status();
     status.vips[0].members.pop();
     for second in 31..300 {
-        model.take(after(&status, second), &[]);
+        model.update(after(&status, second), &[]);
     }
-    assert!(model.curve("api", "api-3").is_none() && model.curve("api", "api-1").is_some());
-    assert_eq!(
-        model.marks.len(),
-        model.curve("api", "api-1").unwrap().len()
-    );
+    let graph = |backend| model.graph(&MemberRef::new("api", backend));
+    assert!(graph("api-3").is_none());
+    assert_eq!(graph("api-1").unwrap().len(), model.marks.len());
 }
 
 #[test]
-fn leaving_members_do_not_count_as_missing() {
+fn leaving_members_do_not_count_as_down() {
     let mut status = fixtures::status();
     status.vips[0].members[2].state = MemberState::Leaving;
     let mut model = Model::default();
-    model.take(status, &[]);
+    model.update(status, &[]);
     assert!(screen(&model, 80, 24).contains("2/2"));
 }

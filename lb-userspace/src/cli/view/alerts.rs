@@ -1,4 +1,6 @@
-//! Alerts that are on.
+//! Alerts as paragraphs.
+
+use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
@@ -6,30 +8,39 @@ use super::{
     View,
     figures::{moment, since},
     paint::Tone,
-    words,
+    tones,
 };
 use lb_api::Alert;
 
-/// A paragraph for each alert, the worst first.
+/// Sorts alerts by severity, the worst first, then by age.
+pub(in crate::cli) fn sorted(alerts: &[Alert]) -> Vec<&Alert> {
+    let mut sorted: Vec<&Alert> = alerts.iter().collect();
+    sorted.sort_by_key(|alert| (Reverse(alert.severity), alert.since));
+    sorted
+}
+
+/// One paragraph per alert, the worst first.
 pub(in crate::cli) fn alerts(view: View, alerts: &[Alert], now: Timestamp) -> String {
-    let mut worst_first: Vec<&Alert> = alerts.iter().collect();
-    worst_first.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.since));
-    worst_first
-        .iter()
+    sorted(alerts)
+        .into_iter()
         .map(|alert| self::alert(view, alert, now))
         .collect()
 }
 
 fn alert(view: View, alert: &Alert, now: Timestamp) -> String {
-    let (severity, tone) = words::severity(alert.severity);
-    let severity = view.paint.apply(tone, severity);
+    let severity = alert.severity;
+    let tone = tones::severity(severity);
+    let severity = view.paint.apply(tone, severity.as_str());
     let kind = view.paint.apply(Tone::Strong, &alert.kind);
-    let about: Vec<&str> = alert.vip.iter().map(String::as_str).collect();
-    let backends = alert.backends.iter().map(String::as_str);
-    let about: Vec<&str> = about.into_iter().chain(backends).collect();
+    let objects: Vec<&str> = alert
+        .vip
+        .iter()
+        .chain(&alert.backends)
+        .map(String::as_str)
+        .collect();
     let age = since(alert.since, now);
     let id = view.paint.apply(Tone::Faint, &alert.id);
-    let mut text = format!("{severity} {kind} {} for {age}  {id}\n", about.join(" "));
+    let mut text = format!("{severity} {kind} {} for {age}  {id}\n", objects.join(" "));
     let mut paragraph = |line: &str| {
         text += &view.wrap("  ", line);
         text.push('\n');
@@ -40,7 +51,7 @@ fn alert(view: View, alert: &Alert, now: Timestamp) -> String {
     }
     if let Some(revision) = alert.revision {
         paragraph(&format!(
-            "revision {revision} explains it: `evenkeel history {revision}`"
+            "caused by revision {revision}: see `evenkeel history {revision}`"
         ));
     }
     if let Some(who) = &alert.acknowledged_by {

@@ -1,21 +1,20 @@
-//! Events, a line for each: they are printed as they come, so the columns have fixed widths.
+//! Events, one line each. They are printed as they arrive, so the columns have fixed widths.
 
 use super::{View, figures::moment, paint::Tone};
 use lb_api::Event;
 
-/// An event in a line.
 pub(in crate::cli) fn event(view: View, event: &Event) -> String {
-    let about: Vec<&str> = [&event.vip, &event.backend]
+    let object: Vec<&str> = [&event.vip, &event.backend]
         .into_iter()
         .flatten()
         .map(String::as_str)
         .collect();
-    let about = match about.join("/") {
-        about if about.is_empty() => about,
-        about => format!("{}: ", view.paint.apply(Tone::Strong, &about)),
+    let object = match object.join("/") {
+        object if object.is_empty() => object,
+        object => format!("{}: ", view.paint.apply(Tone::Strong, &object)),
     };
     format!(
-        "{:>5}  {}  {:<8}  {about}{}\n",
+        "{:>5}  {}  {:<8}  {object}{}\n",
         event.id,
         moment(event.at),
         event.kind,

@@ -1,8 +1,8 @@
-//! Numbers as people read them: three figures and a unit.
+//! Numbers for people: three digits and a unit.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A rate or another amount: `0`, `0.4`, `12`, `999`, `1.2k`, `35k`, `1.2M`.
+/// `0`, `0.4`, `12`, `999`, `1.2k`, `35k`, `1.2M`.
 pub(in crate::cli) fn amount(value: f64) -> String {
     if !value.is_finite() {
         return "?".into();
@@ -22,18 +22,17 @@ pub(in crate::cli) fn amount(value: f64) -> String {
     format!("{scaled:.decimals$}{unit}")
 }
 
-/// A count.
 pub(in crate::cli) fn count(value: u64) -> String {
-    // Far below the numbers that a float can't hold, or far above those that anybody counts.
+    // The error of the conversion is far below three digits.
     amount(value as f64)
 }
 
-/// A share: `33.3%`.
+/// `33.3%`.
 pub(in crate::cli) fn share(value: f64) -> String {
     format!("{:.1}%", value * 100.0)
 }
 
-/// Bytes a second as bits a second: `8.4 Gbit/s`.
+/// Bytes per second as bits per second: `8.4 Gbit/s`.
 pub(in crate::cli) fn bits(bytes_per_s: f64) -> String {
     let text = amount(bytes_per_s * 8.0);
     match text.strip_suffix(['k', 'M', 'G']) {
@@ -42,7 +41,7 @@ pub(in crate::cli) fn bits(bytes_per_s: f64) -> String {
     }
 }
 
-/// A length of time in its two largest units: `340ms`, `12s`, `3m12s`, `5h`, `2d4h`.
+/// A duration in its two largest units: `340ms`, `12s`, `3m12s`, `5h`, `2d4h`.
 pub(in crate::cli) fn duration(length: SignedDuration) -> String {
     let s = length.as_secs().max(0);
     let two = |first: i64, unit: &str, second: i64, next: &str| match second {
@@ -58,14 +57,14 @@ pub(in crate::cli) fn duration(length: SignedDuration) -> String {
     }
 }
 
-/// How long ago, seen from `now`.
+/// The time from `then` to `now`.
 pub(in crate::cli) fn since(then: Timestamp, now: Timestamp) -> String {
     duration(SignedDuration::from_secs(
         now.duration_since(then).as_secs(),
     ))
 }
 
-/// A point in time, in UTC, to the second: `2026-11-22 19:18:46Z`.
+/// UTC, to the second: `2026-11-22 19:18:46Z`.
 pub(in crate::cli) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_have_three_figures_at_most() {
+    fn amounts_have_at_most_three_digits() {
         let values = [
             0.0,
             0.04,
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_time_have_two_units_at_most() {
+    fn durations_have_at_most_two_units() {
         let shown = [
             0,
             340,

@@ -1,12 +1,12 @@
-//! What guards say, and how to get past those that refuse.
+//! Results of guards, and how to override those that refuse.
 
-use super::{View, paint::Tone, words};
+use super::{View, paint::Tone};
 use lb_api::{GuardResult, GuardVerdict, Plan};
 
-/// A line for each guard.
+/// One line per guard.
 pub(super) fn lines(view: View, guards: &[GuardResult]) -> String {
-    let width = guards.iter().map(|g| words::guard(g.guard).len()).max();
-    let width = width.unwrap_or(0);
+    let names = guards.iter().map(|result| result.guard.as_str().len());
+    let width = names.max().unwrap_or(0);
     guards
         .iter()
         .map(|result| line(view, result, width))
@@ -14,28 +14,23 @@ pub(super) fn lines(view: View, guards: &[GuardResult]) -> String {
 }
 
 fn line(view: View, result: &GuardResult, width: usize) -> String {
-    let (mark, tone) = match result.verdict {
-        GuardVerdict::Passed => ("✓", Tone::Good),
-        GuardVerdict::Refused => ("✗", Tone::Bad),
-        GuardVerdict::Forced => ("!", Tone::Warn),
+    let (mark, tone, forced) = match result.verdict {
+        GuardVerdict::Passed => ("✓", Tone::Good, ""),
+        GuardVerdict::Refused => ("✗", Tone::Bad, ""),
+        GuardVerdict::Forced => ("!", Tone::Warn, " (forced)"),
     };
-    let forced = match result.verdict {
-        GuardVerdict::Forced => " (forced)",
-        _ => "",
-    };
-    let name = words::guard(result.guard);
-    // The mark may be coloured, and then is longer than it looks.
     let indent = " ".repeat(width + 6);
     let text = view.wrap(&indent, &format!("{}{forced}", result.detail));
     let mark = view.paint.apply(tone, mark);
+    let name = result.guard.as_str();
     format!("  {mark} {name:<width$}  {}\n", text.trim_start())
 }
 
-/// Names of the guards that refuse, each once.
-pub(in crate::cli) fn refusing(plan: &Plan) -> Vec<&'static str> {
+/// Names of the guards that refuse, without duplicates.
+pub(super) fn refusing(plan: &Plan) -> Vec<&'static str> {
     let guards = plan.vips.iter().flat_map(|vip| &vip.guards);
     let refusing = guards.filter(|result| result.verdict == GuardVerdict::Refused);
-    let mut names: Vec<&str> = refusing.map(|result| words::guard(result.guard)).collect();
+    let mut names: Vec<&str> = refusing.map(|result| result.guard.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     names

@@ -1,17 +1,20 @@
 //! VIPs and their members as tables.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::{
     View,
     figures::{amount, bits, count, share, since},
     paint::Tone,
     table::{Cell, Side, Table},
-    words,
+    tones,
 };
+use crate::cli::member::MemberRef;
 use jiff::Timestamp;
 use lb_api::{HealthStatus, MemberState, MemberStatus, VipStatus};
 
-/// Further from the table share than this part of it, an observed share is marked.
-const FAR: f64 = 0.25;
+/// An observed share is highlighted if it deviates from the table share by more than this fraction.
+const MAX_DEVIATION: f64 = 0.25;
 
 /// The members of a VIP.
 pub(in crate::cli) fn members(view: View, vip: &VipStatus) -> String {
@@ -29,10 +32,9 @@ pub(in crate::cli) fn members(view: View, vip: &VipStatus) -> String {
     ])
     .indented("  ");
     for member in &vip.members {
-        let (state, tone) = words::member_state(member.state);
         table.row([
             member.backend.as_str().into(),
-            Cell::toned(tone, state),
+            state(member),
             health(member.health.as_ref()),
             weight(member).into(),
             share(member.intended_share).into(),
@@ -45,12 +47,12 @@ pub(in crate::cli) fn members(view: View, vip: &VipStatus) -> String {
     table.draw(view)
 }
 
-/// What is wrong with members, a paragraph for each.
-pub(in crate::cli) fn troubles(view: View, vip: &VipStatus, now: Timestamp) -> String {
+/// What is wrong with the members of a VIP, one paragraph each.
+pub(in crate::cli) fn problems(view: View, vip: &VipStatus, now: Timestamp) -> String {
     let mut text = String::new();
     for member in &vip.members {
-        for trouble in troubles_of(member, now) {
-            let line = view.hang("  ! ", "    ", &format!("{}: {trouble}", member.backend));
+        for problem in problems_of(member, now) {
+            let line = view.hang("  ! ", "    ", &format!("{}: {problem}", member.backend));
             text += &view.paint.apply(Tone::Warn, &line);
             text.push('\n');
         }
@@ -58,34 +60,35 @@ pub(in crate::cli) fn troubles(view: View, vip: &VipStatus, now: Timestamp) -> S
     text
 }
 
-fn troubles_of(member: &MemberStatus, now: Timestamp) -> Vec<String> {
-    let mut troubles = Vec::new();
-    if let Some(health) = &member.health
-        && (!health.healthy || health.last_ok == Some(false))
-    {
+fn problems_of(member: &MemberStatus, now: Timestamp) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(health) = &member.health {
         let error = health.last_error.as_deref().unwrap_or("no check yet");
-        let since = since(health.since, now);
-        troubles.push(match health.healthy {
-            false => format!("unhealthy for {since}: {error}"),
-            true => format!("healthy, but the newest check failed: {error}"),
-        });
-    }
-    if member.health.as_ref().is_some_and(|health| health.damped) {
-        troubles.push("goes up and down so often that it is held down".into());
+        if !health.healthy {
+            problems.push(format!(
+                "unhealthy for {}: {error}",
+                since(health.since, now)
+            ));
+        } else if health.last_ok == Some(false) {
+            problems.push(format!("healthy, but the last check failed: {error}"));
+        }
+        if health.damped {
+            problems.push("flapping: held down until it is stable".into());
+        }
     }
     if let Some(why) = &member.next_hop {
-        troubles.push(format!("can't be reached: {why}"));
+        problems.push(format!("unreachable: {why}"));
     }
     if matches!(member.state, MemberState::Draining | MemberState::Leaving) {
-        troubles.push(remainder(member));
+        problems.push(remaining(member));
     }
-    troubles
+    problems
 }
 
-/// What is still there of a member that is being emptied.
-pub(in crate::cli) fn remainder(member: &MemberStatus) -> String {
+/// The traffic that a draining member still has.
+pub(in crate::cli) fn remaining(member: &MemberStatus) -> String {
     format!(
-        "still {} new flows/s, {} tracked flows, {} packets/s",
+        "remaining: {} new flows/s, {} tracked flows, {} packets/s",
         amount(member.rates.new_flows_per_s),
         count(member.tracked_flows),
         amount(member.rates.packets_per_s)
@@ -106,15 +109,11 @@ pub(in crate::cli) fn backends(view: View, vips: &[VipStatus]) -> String {
         (Right, "tracked"),
         (Right, "pkts/s"),
     ]);
-    for (vip, member) in vips
-        .iter()
-        .flat_map(|vip| vip.members.iter().map(move |m| (vip, m)))
-    {
-        let (state, tone) = words::member_state(member.state);
+    for (name, member) in MemberRef::all(vips) {
         table.row([
-            format!("{}/{}", vip.name, member.backend).into(),
-            place(member).into(),
-            Cell::toned(tone, state),
+            name.to_string().into(),
+            endpoint(member).into(),
+            state(member),
             health(member.health.as_ref()),
             weight(member).into(),
             share(member.table_share).into(),
@@ -126,7 +125,7 @@ pub(in crate::cli) fn backends(view: View, vips: &[VipStatus]) -> String {
     table.draw(view)
 }
 
-/// VIPs, a line for each.
+/// One row per VIP.
 pub(in crate::cli) fn vips(view: View, vips: &[VipStatus]) -> String {
     use Side::{Left, Right};
     let mut table = Table::new(&[
@@ -156,30 +155,31 @@ pub(in crate::cli) fn vips(view: View, vips: &[VipStatus]) -> String {
 
 /// `203.0.113.10:443/tcp`, `[2001:db8::1]:*/udp`.
 pub(in crate::cli) fn address(vip: &VipStatus) -> String {
-    let port = match vip.port {
-        0 => "*".into(),
-        port => port.to_string(),
-    };
-    match vip.address.is_ipv6() {
-        true => format!("[{}]:{port}/{}", vip.address, vip.protocol),
-        false => format!("{}:{port}/{}", vip.address, vip.protocol),
+    let protocol = &vip.protocol;
+    match (vip.port, vip.address) {
+        (0, IpAddr::V4(address)) => format!("{address}:*/{protocol}"),
+        (0, IpAddr::V6(address)) => format!("[{address}]:*/{protocol}"),
+        (port, address) => format!("{}/{protocol}", SocketAddr::new(address, port)),
     }
 }
 
-fn place(member: &MemberStatus) -> String {
-    match (member.port, member.address.is_ipv6()) {
-        (0, _) => member.address.to_string(),
-        (port, true) => format!("[{}]:{port}", member.address),
-        (port, false) => format!("{}:{port}", member.address),
+/// `10.0.1.11:8080`, or the address alone if the member has no port of its own.
+fn endpoint(member: &MemberStatus) -> String {
+    match member.port {
+        0 => member.address.to_string(),
+        port => SocketAddr::new(member.address, port).to_string(),
     }
 }
 
-/// Members that are up, of those that are wanted.
+pub(in crate::cli) fn state(member: &MemberStatus) -> Cell {
+    Cell::toned(tones::member_state(member.state), member.state.as_str())
+}
+
+/// Members that are up, of those that are configured: `2/3`.
 pub(in crate::cli) fn up(vip: &VipStatus) -> Cell {
-    let of = |state| move |member: &&MemberStatus| member.state == state;
-    let up = vip.members.iter().filter(of(MemberState::Up)).count();
-    let leaving = vip.members.iter().filter(of(MemberState::Leaving)).count();
-    let all = vip.members.len() - leaving;
+    let count = |state| vip.members.iter().filter(|m| m.state == state).count();
+    let up = count(MemberState::Up);
+    let all = vip.members.len() - count(MemberState::Leaving);
     let tone = match () {
         () if vip.panic || up == 0 => Tone::Bad,
         () if up < all => Tone::Warn,
@@ -195,11 +195,12 @@ pub(in crate::cli) fn health(health: Option<&HealthStatus>) -> Cell {
     match (health.healthy, health.last_ok) {
         (_, None) => Cell::toned(Tone::Warn, "waiting"),
         (true, Some(true)) => {
-            let took = health.latency_ms.map(latency);
-            Cell::toned(
-                Tone::Good,
-                format!("ok {}", took.unwrap_or_default()).trim_end(),
-            )
+            let text = match health.latency_ms {
+                None => "ok".into(),
+                Some(ms) if ms < 1.0 => format!("ok {ms:.1}ms"),
+                Some(ms) => format!("ok {ms:.0}ms"),
+            };
+            Cell::toned(Tone::Good, text)
         }
         (true, Some(false)) => Cell::toned(Tone::Warn, "falling"),
         (false, _) if health.damped => Cell::toned(Tone::Bad, "flapping"),
@@ -208,14 +209,7 @@ pub(in crate::cli) fn health(health: Option<&HealthStatus>) -> Cell {
     }
 }
 
-fn latency(ms: f64) -> String {
-    match ms {
-        ms if ms < 1.0 => format!("{ms:.1}ms"),
-        ms => format!("{ms:.0}ms"),
-    }
-}
-
-/// `100`; `40/100` while it starts slowly.
+/// `100`; `40/100` during slow start.
 pub(in crate::cli) fn weight(member: &MemberStatus) -> String {
     match (member.state, member.effective_weight, member.weight) {
         (MemberState::Up, effective, weight) if effective != weight => {
@@ -225,12 +219,12 @@ pub(in crate::cli) fn weight(member: &MemberStatus) -> String {
     }
 }
 
-/// Its share of new flows, marked when it is far from the table's.
+/// The observed share, highlighted if it is far from the table share.
 pub(in crate::cli) fn observed(member: &MemberStatus) -> Cell {
     let Some(observed) = member.observed_share else {
         return Cell::toned(Tone::Faint, "–");
     };
-    let far = (observed - member.table_share).abs() > FAR * member.table_share;
-    let tone = if far { Tone::Warn } else { Tone::Plain };
+    let deviates = (observed - member.table_share).abs() > MAX_DEVIATION * member.table_share;
+    let tone = if deviates { Tone::Warn } else { Tone::Plain };
     Cell::toned(tone, share(observed))
 }

@@ -1,8 +1,7 @@
-//! How values of the API look to a person: one module for each kind of value, and the paint, tables
-//! and figures that they share.
+//! Text forms of API values: one module per kind of value, and the colours, tables and numbers that
+//! they share.
 //!
-//! Everything here makes text of values, and neither asks the controller nor prints: tests compare
-//! the text of fixed values with snapshots.
+//! Nothing here sends requests or prints: tests compare the text of fixed values with snapshots.
 
 pub(super) mod alerts;
 pub(super) mod events;
@@ -16,21 +15,18 @@ pub(super) mod status;
 pub(super) mod table;
 #[cfg(test)]
 pub(super) mod tests;
-pub(super) mod words;
+pub(super) mod tones;
 
 use paint::{Paint, Tone};
 
-/// What the text is made for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
-    /// Whether it may be coloured.
     pub(super) paint: Paint,
-    /// Columns of the terminal; none when what is printed goes elsewhere, and nothing is to be cut.
+    /// Columns of the terminal; none for a pipe or a file, where nothing is shortened.
     pub(super) width: Option<usize>,
 }
 
 impl View {
-    /// That of standard output.
     pub(super) fn of_stdout() -> Self {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
         let size = terminal.then(ratatui::crossterm::terminal::size);
@@ -40,18 +36,18 @@ impl View {
         }
     }
 
-    /// Breaks text into lines that begin with `indent` and fit.
+    /// Wraps text into lines that start with `indent`.
     pub(super) fn wrap(&self, indent: &str, text: &str) -> String {
         self.hang(indent, indent, text)
     }
 
-    /// Breaks text into lines that fit: the first begins with `head`, the others with `indent`.
+    /// Wraps text; the first line starts with `head`, the others with `indent`.
     pub(super) fn hang(&self, head: &str, indent: &str, text: &str) -> String {
         let words = text.split_whitespace().map(|word| (word, Tone::Plain));
         self.flow(head, indent, words)
     }
 
-    /// Breaks pieces, which stay whole, into lines that fit.
+    /// Wraps pieces, which are never broken.
     pub(super) fn flow<'a>(
         &self,
         head: &str,

@@ -1,47 +1,41 @@
-//! Colours, for terminals whose owner wants them.
+//! Colours for terminals.
 
-/// What a piece of text tells by its colour.
+/// Meaning of a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cli) enum Tone {
-    /// Nothing.
     #[default]
     Plain,
-    /// A title.
     Strong,
-    /// Of less weight.
     Faint,
-    /// As it should be; what comes.
+    /// Good, or added.
     Good,
-    /// Worth a look; what changes.
+    /// Needs attention, or changed.
     Warn,
-    /// Wrong; what goes.
+    /// Wrong, or removed.
     Bad,
 }
 
-/// Whether to colour.
+/// Whether to colour text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Paint(bool);
 
 impl Paint {
-    /// No colours.
     #[cfg(test)]
     pub(in crate::cli) const PLAIN: Self = Self(false);
-    /// Colours.
     #[cfg(test)]
     pub(in crate::cli) const COLORED: Self = Self(true);
 
-    /// Colours, if it is for a terminal that has them, and nobody said no (no-color.org).
+    /// Colours for a terminal, unless `NO_COLOR` is set (no-color.org) or the terminal has none.
     pub(in crate::cli) fn when(terminal: bool) -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let disabled = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self(terminal && !refused && !dumb)
+        Self(terminal && !disabled && !dumb)
     }
 
     pub(in crate::cli) fn is_colored(self) -> bool {
         self.0
     }
 
-    /// The text in the colour of the tone.
     pub(in crate::cli) fn apply(self, tone: Tone, text: &str) -> String {
         let code = match tone {
             Tone::Plain => return text.into(),

@@ -1,24 +1,23 @@
-//! What a change would do.
+//! Plans.
 
 use std::fmt::Write as _;
 
-pub(in crate::cli) use super::guards::refusing;
 use super::{
     View,
-    figures::{amount, count, plural, share},
+    figures::{amount, count, share},
     guards,
     paint::Tone,
     table::{Cell, Side, Table},
-    words,
+    tones,
 };
 use lb_api::{MemberPlan, MemberSide, Plan, PlanVerdict, VipAction, VipPlan, WantedState};
 
-/// The plan; its last line says what would come of it.
+/// The plan; its last line is the verdict.
 pub(in crate::cli) fn plan(view: View, plan: &Plan) -> String {
     changes(view, plan) + &verdict(view, plan)
 }
 
-/// The changes of a plan, without what would come of it.
+/// The changes of a plan, without the verdict.
 pub(in crate::cli) fn changes(view: View, plan: &Plan) -> String {
     let mut text = String::new();
     for vip in &plan.vips {
@@ -40,19 +39,28 @@ pub(in crate::cli) fn changes(view: View, plan: &Plan) -> String {
 }
 
 fn verdict(view: View, plan: &Plan) -> String {
-    let (word, tone) = words::verdict(plan.verdict);
     let base = plan.base;
-    let rest = match plan.verdict {
-        PlanVerdict::Nothing => format!("revision {base} says the same"),
-        PlanVerdict::Allowed => match plan.vips.len() {
-            0 => format!("no VIP would change from revision {base}"),
-            vips => format!("{} would change from revision {base}", plural(vips, "VIP")),
-        },
+    let (word, tone, rest) = match plan.verdict {
+        PlanVerdict::Nothing => (
+            "no changes:",
+            Tone::Good,
+            format!("identical to revision {base}"),
+        ),
+        PlanVerdict::Allowed => {
+            let vips = match plan.vips.len() {
+                0 => "no VIP changes".into(),
+                1 => "1 VIP changes".into(),
+                vips => format!("{vips} VIPs change"),
+            };
+            let rest = format!("{vips} compared with revision {base}");
+            ("allowed:", Tone::Good, rest)
+        }
         PlanVerdict::Refused => {
-            let names = refusing(plan);
+            let names = guards::refusing(plan);
             let force: Vec<String> = names.iter().map(|name| format!("--force {name}")).collect();
             let (names, force) = (names.join(", "), force.join(" "));
-            format!("by {names}; if it is meant to be so: {force}")
+            let rest = format!("by {names}; to override: {force}");
+            ("refused", Tone::Bad, rest)
         }
     };
     let rest = rest.split_whitespace().map(|word| (word, Tone::Plain));
@@ -60,7 +68,11 @@ fn verdict(view: View, plan: &Plan) -> String {
 }
 
 fn vip_plan(view: View, vip: &VipPlan) -> String {
-    let (action, tone) = words::vip_action(vip.action);
+    let action = match vip.action {
+        VipAction::Replaced => "replaced: its connections break",
+        action => action.as_str(),
+    };
+    let tone = tones::vip_action(vip.action);
     let mut text = format!(
         "VIP {} {}\n",
         view.paint.apply(Tone::Strong, &vip.vip),
@@ -88,22 +100,22 @@ fn slots(vip: &VipPlan) -> String {
     let part = f64::from(vip.slots_moved) / f64::from(vip.ring_size.max(1));
     let (moved, all) = (vip.slots_moved, vip.ring_size);
     match vip.action {
-        VipAction::Added => format!("{all} slots are filled"),
-        VipAction::Removed => format!("{all} slots are freed"),
+        VipAction::Added => format!("{all} slots filled"),
+        VipAction::Removed => format!("{all} slots freed"),
         _ => format!("{moved} of {all} slots move ({})", share(part)),
     }
 }
 
 fn load(vip: &VipPlan) -> String {
     format!(
-        "{} new flows/s now, {} at the peak of the last hour",
+        "new flows/s: {} now, {} at the peak of the last hour",
         amount(vip.new_flows_per_s),
         amount(vip.peak_new_flows_per_s)
     )
 }
 
 fn members(view: View, vip: &VipPlan) -> String {
-    // Only where there is something to tell.
+    // The column is left out if every member is up.
     let states = vip.members.iter().any(|member| {
         let sides = [&member.before, &member.after];
         let mut sides = sides.into_iter().flatten();
@@ -151,11 +163,11 @@ fn is_same(before: &MemberSide, after: &MemberSide) -> bool {
 fn state(side: &MemberSide) -> &'static str {
     match side.state {
         WantedState::Up if !side.eligible => "down",
-        state => words::wanted(state),
+        state => state.as_str(),
     }
 }
 
-/// A value before and after: once if it stays.
+/// A value before and after, or once if it does not change.
 fn both(member: &MemberPlan, value: impl Fn(&MemberSide) -> String) -> String {
     let value = |side: &Option<MemberSide>| side.as_ref().map(&value);
     match (value(&member.before), value(&member.after)) {
@@ -165,7 +177,7 @@ fn both(member: &MemberPlan, value: impl Fn(&MemberSide) -> String) -> String {
     }
 }
 
-/// New flows that it would get, against what it can take.
+/// Predicted new flows per second, of the capacity if it is known.
 fn predicted(member: &MemberPlan) -> Cell {
     let flows = member.predicted_new_flows_per_s;
     let Some(capacity) = member.capacity else {

@@ -1,4 +1,4 @@
-//! Revisions: one, and all of them.
+//! Revisions.
 
 use jiff::Timestamp;
 
@@ -7,17 +7,17 @@ use super::{
     figures::{duration, moment, since},
     paint::Tone,
     table::{Cell, Side, Table},
-    words,
+    tones::revision_state,
 };
 use lb_api::{Progress, RevisionInfo, RevisionState};
 
-/// A revision in a line: number, state, age, who and how.
+/// A revision in one line: number, state, age, who and how.
 pub(in crate::cli) fn line(view: View, revision: &RevisionInfo, now: Timestamp) -> String {
-    let (state, tone) = words::revision_state(&revision.state);
-    let state = view.paint.apply(tone, state);
+    let (state, tone) = revision_state(&revision.state);
+    let state = view.paint.apply(tone, &state);
     let mut text = format!("revision {} {state}", revision.number);
     if let Some(until) = deadline(&revision.state) {
-        text += &format!(" for {}", duration(until.duration_since(now)));
+        text += &format!(" ({} left)", duration(until.duration_since(now)));
     }
     text += &format!(
         ", {} ago by {}: {}\n",
@@ -39,7 +39,7 @@ fn deadline(state: &RevisionState) -> Option<Timestamp> {
     }
 }
 
-/// The history, newest first.
+/// All revisions, newest first.
 pub(in crate::cli) fn history(view: View, revisions: &[RevisionInfo]) -> String {
     use Side::{Left, Right};
     let mut newest_first: Vec<&RevisionInfo> = revisions.iter().collect();
@@ -51,9 +51,9 @@ pub(in crate::cli) fn history(view: View, revisions: &[RevisionInfo]) -> String 
         (Left, "who"),
         (Left, "how"),
     ])
-    .yielding(&[3, 4]);
+    .shrinking(&[3, 4]);
     for revision in newest_first {
-        let (state, tone) = words::revision_state(&revision.state);
+        let (state, tone) = revision_state(&revision.state);
         table.row([
             revision.number.to_string().into(),
             moment(revision.at).into(),
@@ -68,7 +68,7 @@ pub(in crate::cli) fn history(view: View, revisions: &[RevisionInfo]) -> String 
     table.draw(view)
 }
 
-/// What else there is to say of a revision.
+/// Reasons and overridden guards of a revision.
 fn notes(revision: &RevisionInfo) -> Vec<String> {
     let mut notes = Vec::new();
     match &revision.state {
@@ -81,22 +81,22 @@ fn notes(revision: &RevisionInfo) -> Vec<String> {
         notes.push(format!("why: {why}"));
     }
     if !revision.forced.is_empty() {
-        let names: Vec<&str> = revision.forced.iter().copied().map(words::guard).collect();
+        let names: Vec<&str> = revision.forced.iter().map(|guard| guard.as_str()).collect();
         notes.push(format!("forced: {}", names.join(", ")));
     }
     notes
 }
 
-/// A revision by itself.
+/// A revision in full.
 pub(in crate::cli) fn details(view: View, revision: &RevisionInfo) -> String {
-    let (state, tone) = words::revision_state(&revision.state);
+    let (state, tone) = revision_state(&revision.state);
     let mut table = Table::new(&[(Side::Left, ""), (Side::Left, "")]);
     let mut row = |name: &str, value: Cell| table.row([Cell::toned(Tone::Faint, name), value]);
     row("revision", revision.number.to_string().into());
     let parent = revision
         .parent
         .map_or("–".into(), |number| number.to_string());
-    row("changed", parent.into());
+    row("parent", parent.into());
     row("when", moment(revision.at).into());
     row("who", revision.who.as_str().into());
     row("how", revision.how.as_str().into());
@@ -108,7 +108,7 @@ pub(in crate::cli) fn details(view: View, revision: &RevisionInfo) -> String {
     table.draw(view)
 }
 
-/// How a revision is doing, in a line.
+/// Progress of a revision in one line.
 pub(in crate::cli) fn progress(progress: &Progress) -> String {
     let number = progress.revision.number;
     let left = jiff::SignedDuration::from_secs(progress.remaining_s.max(0.0).ceil() as i64);
@@ -120,36 +120,34 @@ pub(in crate::cli) fn progress(progress: &Progress) -> String {
         .collect();
     match &progress.revision.state {
         RevisionState::AwaitingConfirm { .. } => {
-            format!("revision {number} waits {left} for `evenkeel confirm`{notes}")
+            format!("revision {number} awaits `evenkeel confirm`, {left} left{notes}")
         }
-        RevisionState::Baking { .. } => format!("revision {number} bakes for {left}{notes}"),
-        state => format!(
-            "revision {number}: {}{notes}",
-            words::revision_state(state).0
-        ),
+        RevisionState::Baking { .. } => format!("revision {number} is baking, {left} left{notes}"),
+        state => format!("revision {number}: {}{notes}", revision_state(state).0),
     }
 }
 
-/// What became of a revision, in a sentence.
+/// Outcome of a revision in one sentence.
 pub(in crate::cli) fn outcome(view: View, revision: &RevisionInfo) -> String {
     let number = revision.number;
-    let (state, tone) = words::revision_state(&revision.state);
-    let state = view.paint.apply(tone, state);
+    let (state, tone) = revision_state(&revision.state);
+    let state = view.paint.apply(tone, &state);
     match &revision.state {
         RevisionState::RolledBack { why, .. } => format!("revision {number} was {state}: {why}\n"),
         RevisionState::Failed { why } => {
-            format!("revision {number} {state}, the one before is in force: {why}\n")
+            format!("revision {number} {state}; the previous revision is active: {why}\n")
         }
         RevisionState::Baking { until } => {
+            let until = moment(*until);
+            format!("revision {number} is active and {state} until {until}\n")
+        }
+        RevisionState::AwaitingConfirm { until } => {
+            let until = moment(*until);
             format!(
-                "revision {number} is in force and {state} until {}\n",
-                moment(*until)
+                "revision {number} is active; it is rolled back at {until} unless you run \
+                 `evenkeel confirm`\n"
             )
         }
-        RevisionState::AwaitingConfirm { until } => format!(
-            "revision {number} is in force, and is rolled back at {} unless `evenkeel confirm` comes\n",
-            moment(*until)
-        ),
         RevisionState::Applied | RevisionState::Applying => {
             format!("revision {number} is {state}\n")
         }

@@ -1,4 +1,4 @@
-//! Everything on one screen.
+//! Status of the node.
 
 use super::{
     View, alerts,
@@ -9,7 +9,6 @@ use super::{
 };
 use lb_api::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
 
-/// The status.
 pub(in crate::cli) fn status(view: View, status: &Status) -> String {
     let mut text = node(view, status);
     text += &revision(view, status);
@@ -40,7 +39,7 @@ fn node(view: View, status: &Status) -> String {
     let host = view.paint.apply(Tone::Strong, host);
     let up = since(node.started_at, status.at);
     let adopted = if node.adopted { ", adopted" } else { "" };
-    let mut text = format!("{host}  evenkeel {version}, process {pid}, up {up}{adopted}\n");
+    let mut text = format!("{host}  evenkeel {version}, pid {pid}, up {up}{adopted}\n");
     let interfaces: Vec<(String, Tone)> = node
         .interfaces
         .iter()
@@ -51,7 +50,7 @@ fn node(view: View, status: &Status) -> String {
     text + "\n"
 }
 
-/// `eth0 native`, or what is wrong.
+/// `eth0 native`, or what is wrong with the interface.
 fn interface(interface: &InterfaceStatus, ours: u32) -> (String, Tone) {
     let InterfaceStatus {
         name,
@@ -85,7 +84,7 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         bits(vip.rates.bytes_per_s),
     );
     if vip.panic {
-        let line = "PANIC: too few members are healthy; traffic is spread over all";
+        let line = "PANIC: too few backends are healthy; new flows go to all of them";
         text += &format!("  {}\n", view.paint.apply(Tone::Bad, line));
     }
     if let Some(line) = ring(vip) {
@@ -97,10 +96,10 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         text.push('\n');
     }
     text += &members::members(view, vip);
-    text + &members::troubles(view, vip, status.at)
+    text + &members::problems(view, vip, status.at)
 }
 
-/// How much of the capacity is used, and what that asks for.
+/// Use of the capacity, and the number of backends it needs.
 fn used(vip: &VipStatus, capacity: &CapacityStatus) -> String {
     let CapacityStatus {
         eligible_new_flows_per_s,
@@ -111,12 +110,13 @@ fn used(vip: &VipStatus, capacity: &CapacityStatus) -> String {
         wanted_backends,
     } = capacity;
     let failure = if *headroom_after_failure < 0.0 {
-        format!("{} too few", amount(-headroom_after_failure))
+        format!("{} short", amount(-headroom_after_failure))
     } else {
-        format!("{} to spare", amount(*headroom_after_failure))
+        format!("{} left", amount(*headroom_after_failure))
     };
     format!(
-        "{:.0} % of {} new flows/s (peak {}; {:.0} % wanted), {failure} if the largest backend fails, {eligible_backends} backends, {wanted_backends} wanted",
+        "capacity: {:.0} % of {} new flows/s (peak {}, target {:.0} %); {failure} if the largest \
+         backend fails; {eligible_backends} backends, {wanted_backends} needed",
         utilisation * 100.0,
         amount(*eligible_new_flows_per_s),
         amount(vip.peak_new_flows_per_s),
@@ -124,7 +124,7 @@ fn used(vip: &VipStatus, capacity: &CapacityStatus) -> String {
     )
 }
 
-/// What is going on in the ring, if something is.
+/// Slots in transition and tracked flows, if any.
 fn ring(vip: &VipStatus) -> Option<String> {
     let (moving, settling) = (vip.ring.in_transition, vip.ring.settling);
     if moving == 0 && settling == 0 && vip.tracked_flows == 0 {

@@ -1,23 +1,22 @@
-//! Tables: columns under their titles, text on the left, numbers on the right.
+//! Tables with aligned columns.
 //!
-//! Where they don't fit the terminal, a column is shortened in its middle: the first one, unless the table
-//! says otherwise, since names differ at their ends.
+//! If a table is wider than the terminal, a column (the first by default) is shortened in the middle
+//! of its text, since names tend to differ at their ends.
 
 use super::{View, paint::Tone};
 
-/// Least width that the first column is shortened to.
-const SHORTEST: usize = 8;
+/// Minimum width of a shortened column.
+const MIN_WIDTH: usize = 8;
 
 const GAP: &str = "  ";
 
-/// On which side the text of a column is.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Side {
     Left,
     Right,
 }
 
-/// What is at one place of a table.
 #[derive(Clone, Debug, Default)]
 pub(in crate::cli) struct Cell {
     text: String,
@@ -32,7 +31,6 @@ impl Cell {
         }
     }
 
-    /// Text and tone, for those who draw it otherwise.
     pub(in crate::cli) fn into_parts(self) -> (String, Tone) {
         (self.text, self.tone)
     }
@@ -44,16 +42,15 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// A table.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Table {
     indent: &'static str,
     columns: Vec<(Side, &'static str)>,
     rows: Vec<Vec<Cell>>,
-    /// Text under rows, by the number of rows that are above it.
+    /// Text below rows, with the number of rows above it.
     notes: Vec<(usize, String)>,
-    /// Columns that are shortened where room is short, one after the other.
-    yielding: Vec<usize>,
+    /// Columns that may be shortened, in this order.
+    shrinking: Vec<usize>,
 }
 
 impl Table {
@@ -63,36 +60,35 @@ impl Table {
             columns: columns.into(),
             rows: Vec::new(),
             notes: Vec::new(),
-            yielding: vec![0],
+            shrinking: vec![0],
         }
     }
 
-    /// Shortens these columns where room is short, instead of the first.
-    pub(in crate::cli) fn yielding(self, columns: &[usize]) -> Self {
+    /// Shortens these columns instead of the first.
+    pub(in crate::cli) fn shrinking(self, columns: &[usize]) -> Self {
         Self {
-            yielding: columns.into(),
+            shrinking: columns.into(),
             ..self
         }
     }
 
-    /// Begins each line with this.
     pub(in crate::cli) fn indented(self, indent: &'static str) -> Self {
         Self { indent, ..self }
     }
 
-    /// Adds a row; it has as many cells as there are columns.
+    /// Adds a row with one cell per column.
     pub(in crate::cli) fn row(&mut self, cells: impl Into<Vec<Cell>>) {
         let cells = cells.into();
         debug_assert_eq!(cells.len(), self.columns.len(), "{cells:?}");
         self.rows.push(cells);
     }
 
-    /// Adds text under the newest row.
+    /// Adds text below the last row.
     pub(in crate::cli) fn note(&mut self, text: impl Into<String>) {
         self.notes.push((self.rows.len(), text.into()));
     }
 
-    /// Draws it, with a line break at the end of each line.
+    /// Returns the table as lines, each with a line break at its end.
     pub(in crate::cli) fn draw(&self, view: View) -> String {
         let widths = self.widths(view);
         let titles: Vec<Cell> = self
@@ -129,11 +125,11 @@ impl Table {
             + GAP.len() * widths.len().saturating_sub(1)
             + self.indent.len();
         let mut over = view.width.map_or(0, |columns| all.saturating_sub(columns));
-        for &column in &self.yielding {
+        for &column in &self.shrinking {
             let Some(width) = widths.get_mut(column) else {
                 continue;
             };
-            let shorter = width.saturating_sub(over).max(SHORTEST.min(*width));
+            let shorter = width.saturating_sub(over).max(MIN_WIDTH.min(*width));
             over = over.saturating_sub(*width - shorter);
             *width = shorter;
         }
@@ -162,12 +158,12 @@ impl Table {
     }
 }
 
-/// Columns that a text takes: everything that is shown here takes one for a character.
+/// Columns that a text takes. All characters shown here are one column wide.
 fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The text with its middle left out, if it is longer than `width`.
+/// Replaces the middle of the text by an ellipsis if it is longer than `width`.
 pub(in crate::cli) fn shorten(text: &str, width: usize) -> String {
     let length = length(text);
     if length <= width {
@@ -193,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_nothing_trails() {
+    fn aligns_columns_without_trailing_spaces() {
         let view = View {
             paint: Paint::PLAIN,
             width: None,
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_give_way_where_the_terminal_is_narrow() {
+    fn shortens_columns_on_a_narrow_terminal() {
         let view = View {
             paint: Paint::PLAIN,
             width: Some(20),
@@ -219,7 +215,7 @@ mod tests {
              b            1234  ✗\n"
         );
         let mut last_first = Table::new(&[(Side::Left, "a"), (Side::Left, "b"), (Side::Left, "c")])
-            .yielding(&[2, 1]);
+            .shrinking(&[2, 1]);
         last_first.row(["1234", "a-name-that-is-long", "more-of-that"].map(Cell::from));
         assert_eq!(
             last_first.draw(View {
@@ -233,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_do_not_move_anything() {
+    fn colours_do_not_change_the_layout() {
         let view = |paint| View { paint, width: None };
         let colored = table().draw(view(Paint::COLORED));
         let mut plain = String::new();

@@ -233,7 +233,7 @@ impl std::fmt::Display for RevisionFacts {
             write!(f, ", \"{why}\"")?;
         }
         if !info.forced.is_empty() {
-            let guards: Vec<String> = info.forced.iter().map(guard_name).collect();
+            let guards: Vec<&str> = info.forced.iter().map(Guard::as_str).collect();
             write!(f, ", forced past {}", guards.join(", "))?;
         }
         f.write_str(")")?;
@@ -242,12 +242,6 @@ impl std::fmt::Display for RevisionFacts {
             Some(diff) => write!(f, " changed: {diff}"),
         }
     }
-}
-
-/// As it is typed after `--force`.
-fn guard_name(guard: &Guard) -> String {
-    let name = serde_json::to_string(guard).unwrap_or_default();
-    name.trim_matches('"').to_owned()
 }
 
 /// The lines of a unified diff that changed, on one line.

@@ -1,4 +1,4 @@
-//! Values as a controller would give them.
+//! Values as a controller returns them.
 
 use std::collections::BTreeMap;
 
@@ -84,7 +84,7 @@ fn vip() -> VipStatus {
     }
 }
 
-/// A node where all is well.
+/// A node without problems.
 pub(in crate::cli) fn status() -> Status {
     Status {
         at: now(),
@@ -114,8 +114,8 @@ fn interface(name: &str, mode: &str, program_id: Option<u32>) -> InterfaceStatus
     }
 }
 
-/// A node where nothing is well.
-pub(in crate::cli) fn troubled() -> Status {
+/// A node with problems of all kinds.
+pub(in crate::cli) fn with_problems() -> Status {
     let mut status = status();
     status.node.interfaces = vec![
         interface("eth0", "generic", Some(42)),
@@ -157,7 +157,7 @@ pub(in crate::cli) fn troubled() -> Status {
     status
 }
 
-/// Alerts, of all kinds and severities.
+/// Alerts of two severities, with all fields.
 pub(in crate::cli) fn alerts() -> Vec<Alert> {
     vec![
         Alert {
@@ -226,7 +226,7 @@ fn guard(guard: Guard, verdict: GuardVerdict, detail: &str) -> GuardResult {
     }
 }
 
-/// A backend comes, and one changes its weight.
+/// A backend is added, another changes its weight.
 pub(in crate::cli) fn plan() -> Plan {
     let passed = |name, detail| guard(name, GuardVerdict::Passed, detail);
     Plan {
@@ -266,7 +266,7 @@ pub(in crate::cli) fn plan() -> Plan {
     }
 }
 
-/// All but one backend go, one of them drained: the outage that is not to happen.
+/// One backend is left to serve: the others are removed, drained or down.
 pub(in crate::cli) fn refused() -> Plan {
     let mut plan = plan();
     plan.verdict = PlanVerdict::Refused;
@@ -310,7 +310,7 @@ pub(in crate::cli) fn refused() -> Plan {
     plan
 }
 
-pub(in crate::cli) fn vips_come_and_go() -> Plan {
+pub(in crate::cli) fn vips_added_and_removed() -> Plan {
     let mut plan = plan();
     let added = plan.vips.remove(0);
     let gone = VipPlan {

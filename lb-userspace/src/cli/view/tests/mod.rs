@@ -1,4 +1,4 @@
-//! What fixed values look like. The snapshots are to be read: they are what an operator sees.
+//! Snapshots of the text of fixed values: what an operator sees.
 
 pub(in crate::cli) mod fixtures;
 
@@ -25,8 +25,8 @@ fn the_status() {
 }
 
 #[test]
-fn a_status_with_everything_wrong() {
-    let text = status::status(plain(80), &fixtures::troubled());
+fn a_status_with_all_problems() {
+    let text = status::status(plain(80), &fixtures::with_problems());
     insta::assert_snapshot!(text);
     assert!(widest(&text) <= 80, "{text}");
 }
@@ -42,7 +42,7 @@ fn the_status_of_a_node_without_vips() {
 }
 
 #[test]
-fn what_of_the_capacity_is_used() {
+fn shows_the_use_of_the_capacity() {
     let mut known = fixtures::status();
     known.vips[0].peak_new_flows_per_s = 4100.0;
     known.vips[0].capacity = Some(lb_api::CapacityStatus {
@@ -54,21 +54,21 @@ fn what_of_the_capacity_is_used() {
         wanted_backends: 1,
     });
     let text = status::status(plain(200), &known);
-    let line = "25 % of 5.0k new flows/s (peak 4.1k; 70 % wanted), 234 too few if the largest backend fails, 3 backends, 1 wanted";
+    let line = "capacity: 25 % of 5.0k new flows/s (peak 4.1k, target 70 %); 234 short if the largest backend fails; 3 backends, 1 needed";
     assert!(text.contains(line), "{text}");
     let text = status::status(plain(80), &known);
     assert!(widest(&text) <= 80, "{text}");
 }
 
 #[test]
-fn colours_are_for_those_who_want_them() {
+fn colours_only_if_enabled() {
     let view = View {
         paint: Paint::COLORED,
         width: None,
     };
-    let colored = status::status(view, &fixtures::troubled());
+    let colored = status::status(view, &fixtures::with_problems());
     assert!(colored.contains("\x1b[31mdown\x1b[0m"), "{colored:?}");
-    let plain = status::status(plain(80), &fixtures::troubled());
+    let plain = status::status(plain(80), &fixtures::with_problems());
     assert!(!plain.contains('\x1b'), "{plain:?}");
 }
 
@@ -87,7 +87,7 @@ fn a_plan_that_is_refused() {
 }
 
 #[test]
-fn a_plan_of_nothing() {
+fn a_plan_without_changes() {
     let nothing = Plan {
         base: 7,
         verdict: PlanVerdict::Nothing,
@@ -99,7 +99,7 @@ fn a_plan_of_nothing() {
 }
 
 #[test]
-fn a_plan_tells_its_warnings() {
+fn a_plan_shows_its_warnings() {
     let warned = Plan {
         base: 7,
         verdict: PlanVerdict::Allowed,
@@ -113,8 +113,8 @@ fn a_plan_tells_its_warnings() {
 }
 
 #[test]
-fn a_plan_of_vips_that_come_and_go() {
-    insta::assert_snapshot!(plan::plan(plain(80), &fixtures::vips_come_and_go()));
+fn a_plan_that_adds_and_removes_vips() {
+    insta::assert_snapshot!(plan::plan(plain(80), &fixtures::vips_added_and_removed()));
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn revisions_one_by_one() {
     insta::assert_snapshot!(text.join("\n"));
 }
 
-/// A revision that has a reason to be and one to be undone has both in JSON.
+/// The reason of a change and the reason of its rollback are both in JSON.
 #[test]
-fn revisions_are_the_same_after_json() {
+fn revisions_survive_json() {
     for mut revision in fixtures::revisions() {
         revision.why = Some("ticket 4711".into());
         let text = serde_json::to_string(&revision).unwrap();
@@ -189,7 +189,7 @@ fn the_events() {
 }
 
 #[test]
-fn long_names_give_way_on_a_terminal_and_nowhere_else() {
+fn shortens_long_names_on_a_terminal_only() {
     let mut status = fixtures::status();
     status.vips[0].members[0].backend = "a-very-long-name-of-a-backend-in-zone-1".into();
     let narrow = status::status(plain(80), &status);
