@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     health,
-    server::{Answer, http, https, nobody, page, pong},
+    server::{Answer, closed_port, http, https, page, pong},
     target,
 };
 use crate::health::{
@@ -57,7 +57,7 @@ fn udp(send: Option<&str>, expect: Option<&str>) -> HealthKind {
 async fn tcp_connects_or_names_the_server_that_refused() {
     let at = http(Answer::Nothing).await;
     assert_eq!(try_kind(at, HealthKind::Tcp).await, Ok(()));
-    let at = nobody().await;
+    let at = closed_port().await;
     let failure = try_kind(at, HealthKind::Tcp).await;
     assert_eq!(failure, Err(format!("connection refused by {at}")));
     let mut bound = target(at, health(HealthKind::Tcp));

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     health,
-    server::{Answer, http, nobody},
+    server::{Answer, closed_port, http},
     target,
 };
 use crate::health::{Health, HealthChange, HealthStatus, Target};
@@ -85,7 +85,7 @@ async fn a_backend_that_starts_as_up_stays_up() {
 
 #[tokio::test]
 async fn targets_that_stay_keep_their_state() {
-    let (alive, dead) = (http(Answer::Nothing).await, nobody().await);
+    let (alive, dead) = (http(Answer::Nothing).await, closed_port().await);
     let named = |name: &str, at| Target {
         backend: name.to_owned(),
         ..tcp(at)
@@ -157,7 +157,7 @@ async fn removed_targets_are_not_checked() {
 
 #[tokio::test]
 async fn a_flapping_backend_is_held_down_and_reported_as_damped() {
-    let at = nobody().await;
+    let at = closed_port().await;
     let mut settings = health(HealthKind::Tcp);
     (settings.rise, settings.fall) = (1, 1);
     let (mut checks, mut changes) = Health::start(6);

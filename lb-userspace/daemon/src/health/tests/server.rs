@@ -117,6 +117,6 @@ pub(super) async fn pong() -> SocketAddr {
 }
 
 /// Returns an address where nothing listens: the port was just released.
-pub(super) async fn nobody() -> SocketAddr {
+pub(super) async fn closed_port() -> SocketAddr {
     listen().await.1
 }
