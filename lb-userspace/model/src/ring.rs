@@ -1,32 +1,32 @@
-//! Builds the ring of a VIP: which member has which slot.
+//! Builds the ring of a VIP, which maps slots to members.
 //!
-//! Three laws, in this order:
+//! Three rules, in this order:
 //!
 //! 1. **Shares.** Every member's slots are within one of `ring_size × weight / total weight`
-//!    (quotas by largest remainder). A member whose share is below one slot may get none; whether
-//!    that is acceptable is for the plan to say, not for the builder.
-//! 2. **The same everywhere, for all time.** The ring depends on the members' addresses, ports and
-//!    weights and on nothing else: not on their order, names or indexes, the machine, or the
-//!    version. There is no floating point, and `tests/golden/ring.txt` would show any change.
-//! 3. **Little moves.** When a member comes, goes or changes its weight, few slots move beyond
-//!    those that the new quotas force to.
+//!    (quotas by largest remainder). A member whose share is below one slot may get none; the
+//!    planner decides whether that is acceptable.
+//! 2. **Reproducible.** The ring depends only on the members' addresses, ports and weights: not on
+//!    their order, names or indexes, the machine, or the version. There is no floating point, and
+//!    `tests/golden/ring.txt` would show any change.
+//! 3. **Little movement.** When a member is added, removed or reweighted, few slots move beyond
+//!    those that the new quotas require.
 //!
-//! # How
+//! # Algorithm
 //!
 //! As in Maglev (Eisenbud et al., NSDI 2016), each member walks a permutation of the slots, given
-//! by an offset and a step that are hashes of its identity, and takes what is free. What differs is
-//! whose turn it is. Maglev's members take turns, and a member on its turn walks on until it finds a
-//! free slot: when one leaves, every later turn shifts a little, and slots move between members that
-//! have nothing to do with it. Here each member walks **by a clock of its own** that no other member
-//! influences: it passes its r-th slot at the time `H(r) / weight`, where `H(r)` is the expected
-//! r-th smallest of `ring_size` exponential variables, `1/n + 1/(n-1) + …`. That makes the first to
-//! pass a slot the winner of weighted rendezvous hashing, which moves the minimum; the quotas
-//! then correct the few slots by which rendezvous hashing misses the shares.
+//! by an offset and a step that are hashes of its identity, and takes free slots. The order of turns
+//! differs. In Maglev members take turns, and a member on its turn walks on until it finds a free
+//! slot: when one leaves, every later turn shifts a little, and slots move between unrelated
+//! members. Here each member walks **by a clock of its own** that no other member influences: it
+//! passes its r-th slot at the time `H(r) / weight`, where `H(r)` is the expected r-th smallest of
+//! `ring_size` exponential variables, `1/n + 1/(n-1) + …`. The first to pass a slot is then the
+//! winner of weighted rendezvous hashing, which moves the minimum; the quotas correct the few slots
+//! by which rendezvous hashing misses the shares.
 //!
-//! # What it gives
+//! # Measurements
 //!
-//! Slots that move when one member leaves, or when one weight goes from 100 to 50, in percent of
-//! 65,537 slots, beside the minimum that the quotas force (means of four sets of members):
+//! Slots that move when one member leaves, or when one weight changes from 100 to 50, in percent of
+//! 65,537 slots, beside the minimum that the quotas require (means of four sets of members):
 //!
 //! | members | change | minimum | turns by quota | turns by weight | clock `r / weight` | this |
 //! | ---: | --- | ---: | ---: | ---: | ---: | ---: |
@@ -38,8 +38,8 @@
 //! | 100, mixed weights | leaves | 0.84 | 1.35 | 1.40 | 1.10 | 1.08 |
 //! | 1000 | leaves | 0.10 | 1.30 | 0.73 | 0.42 | 0.42 |
 //!
-//! "Turns" are two ways to order the turns of weighted Maglev. A member that comes is one that
-//! leaves, seen backwards. All take 3–5 ms for 1,000 members.
+//! "Turns" are two ways to order the turns of weighted Maglev. Adding a member is the reverse of
+//! removing one. All take 3–5 ms for 1,000 members.
 
 use std::{
     cmp::Reverse,
@@ -50,7 +50,7 @@ use std::{
 use lb_common::ring::{MAX_RING_SIZE, MemberIndex, NO_MEMBER};
 use siphasher::sip128::SipHasher24;
 
-/// The number of slots of a ring: a prime, so that every step visits all slots.
+/// The number of slots of a ring: a prime, so that any step visits all slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RingSize(u32);
 
@@ -96,8 +96,8 @@ fn is_prime(n: u32) -> bool {
             .all(|d| !n.is_multiple_of(d))
 }
 
-/// What a member is to the ring: its address and port. A backend may be renamed or listed in
-/// another order, and no slot moves.
+/// What identifies a member in the ring: address and port. Renaming or reordering backends moves no
+/// slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// Address of the backend.
@@ -106,12 +106,12 @@ pub struct Identity {
     pub port: u16,
 }
 
-/// Keys of the hash of identities. Public and fixed: the ring is the same on all nodes; what keeps
-/// others from aiming at a member is the secret key of the flow hash.
+/// Keys of the hash of identities. They are public and fixed, so that the ring is the same on all
+/// nodes; the secret key of the flow hash keeps others from steering flows to a member.
 const IDENTITY_KEYS: (u64, u64) = (0x6576_656e_6b65_656c, 0x7269_6e67_2076_3100);
 
 impl Identity {
-    /// Two independent words of hash.
+    /// Two independent hash words.
     fn hash(&self) -> (u64, u64) {
         let mut bytes = [0; 19];
         match self.address {
@@ -131,34 +131,34 @@ impl Identity {
     }
 }
 
-/// A member that wants slots.
+/// A member to place in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingMember {
     /// What its place in the ring depends on.
     pub identity: Identity,
-    /// Its weight; 0: no slots.
+    /// 0: no slots.
     pub weight: u32,
-    /// What is written into its slots.
+    /// The value of its slots.
     pub member: MemberIndex,
 }
 
-/// Builds a ring. Without any weight, all slots are [`NO_MEMBER`].
+/// Builds a ring. If no member has a weight, all slots are [`NO_MEMBER`].
 #[must_use]
 pub fn build(members: &[RingMember], ring_size: RingSize) -> Vec<MemberIndex> {
     let (form, indexes) = Form::of(members, ring_size);
     filled_in(&form.build(), &indexes)
 }
 
-/// All that a ring depends on, but for the indexes of its members: rings of VIPs with the same servers, ports and
-/// weights have one form, and it need be built only once.
+/// Everything that a ring depends on except the indexes of its members. VIPs with the same servers,
+/// ports and weights share a form, which is built only once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
     ring_size: RingSize,
-    /// Those with a weight, in order.
+    /// Members with a weight, sorted.
     members: Vec<(Identity, u32)>,
 }
 
-/// The ring of a form, of members with these indexes.
+/// The ring of a built form, for members with these indexes.
 #[must_use]
 pub fn filled_in(places: &[Place], indexes: &[MemberIndex]) -> Vec<MemberIndex> {
     let index = |&place: &Place| indexes.get(usize::from(place));
@@ -166,7 +166,7 @@ pub fn filled_in(places: &[Place], indexes: &[MemberIndex]) -> Vec<MemberIndex> 
     slots.map(|index| *index.unwrap_or(&NO_MEMBER)).collect()
 }
 
-/// Where a member is in the order of a form.
+/// The position of a member in a form.
 pub type Place = MemberIndex;
 
 impl Form {
@@ -180,7 +180,7 @@ impl Form {
         (Self { ring_size, members }, indexes)
     }
 
-    /// Builds it: the place of each slot's member. Without any member, all slots are [`NO_MEMBER`].
+    /// The place of the member of each slot. Without members, all slots are [`NO_MEMBER`].
     #[must_use]
     pub fn build(&self) -> Vec<Place> {
         let ring_size = self.ring_size.get();
@@ -202,8 +202,8 @@ impl Form {
     }
 }
 
-/// Largest remainder: everybody gets the whole slots of the share, and the slots that are left go to
-/// the largest fractions. Equal fractions are ordered by hash.
+/// Largest remainder: each member gets the whole slots of its share, and the remaining slots go to
+/// the largest fractions, equal ones in the order of their hashes.
 fn quotas(weights: &[u32], hashes: &[(u64, u64)], ring_size: u32) -> Vec<u32> {
     let total: u64 = weights.iter().map(|&w| u64::from(w)).sum();
     let scaled = |i: usize| u64::from(weights[i]) * u64::from(ring_size);
@@ -221,25 +221,25 @@ fn quotas(weights: &[u32], hashes: &[(u64, u64)], ring_size: u32) -> Vec<u32> {
 
 /// Fixed-point scale of `H(r)`.
 const CLOCK_BITS: u32 = 36;
-/// Bits by which times are finer than `H(r)`, so that dividing by the weight loses nothing.
+/// Extra bits of times over `H(r)`, so that dividing by the weight loses nothing.
 const TIME_BITS: u32 = 20;
 
 /// Fixed-point scale of [`Walker::phase`]: two steps of the clock are 2^36 apart at most.
 const PHASE_BITS: u32 = 24;
 
-/// A member on its way through the slots.
+/// A member that walks through the slots.
 struct Walker {
     place: Place,
     weight: u64,
-    /// Slots that it may still take.
+    /// Remaining quota.
     left: u32,
     /// The next slot, and the step to the one after.
     slot: u32,
     step: u32,
     /// Slots passed.
     passed: u32,
-    /// Where between two steps of the clock it passes, in units of 2^-24: members of equal
-    /// weight don't walk in lockstep.
+    /// Offset between two steps of the clock, in units of 2^-24, so that members of equal weight don't
+    /// walk in lockstep.
     phase: u64,
 }
 
@@ -256,7 +256,7 @@ impl Walker {
         }
     }
 
-    /// Time on the clock (without the weight) at which the next slot is passed.
+    /// Clock time (before dividing by the weight) at which it passes the next slot.
     fn clock(&self, clock: &[u64]) -> u64 {
         let (now, next) = (clock[self.passed as usize], clock[self.passed as usize + 1]);
         now + (((next - now) * self.phase) >> PHASE_BITS)
@@ -273,16 +273,16 @@ impl Walker {
     }
 }
 
-/// The passing of a free slot by a walker: time, place of the walker in the order of identities
-/// (which decides when two pass a slot at the same time), slot.
+/// A walker passes a free slot: time, place of the walker in the order of identities (the tie-breaker),
+/// slot.
 type Passing = (u64, u32, u32);
 
-/// The first passing of each slot in a piece of time.
+/// The first passing of each slot in an interval.
 struct Firsts {
     passings: Vec<Passing>,
-    /// For each slot, where in `passings` it is, if it is there.
+    /// For each slot, its index in `passings`, if it is there.
     place: Vec<u32>,
-    /// How many each walker has.
+    /// Number of passings of each walker.
     taken: Vec<u32>,
 }
 
@@ -301,7 +301,7 @@ impl Firsts {
         for passing in all {
             let (_, i, slot) = *passing;
             let place = &mut self.place[slot as usize];
-            // What is left of another piece names no passing, or one of another slot.
+            // A leftover from an earlier interval names no passing, or that of another slot.
             match self.passings.get_mut(*place as usize) {
                 Some(first) if first.2 == slot => {
                     if passing < first {
@@ -320,8 +320,8 @@ impl Firsts {
     }
 }
 
-/// `H(r)` for every r from 0 to the size of a ring. That of the last size that was asked for is kept, since most
-/// rings are of one size.
+/// `H(r)` for every r from 0 to the ring size. The last result is cached, since most rings have the
+/// same size.
 fn clock(ring_size: u32) -> Arc<[u64]> {
     static LAST: Mutex<Option<Arc<[u64]>>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -340,11 +340,11 @@ fn clock(ring_size: u32) -> Arc<[u64]> {
     clock
 }
 
-/// The walk of all members.
+/// The walk of all members through the slots.
 struct Walk {
     ring_size: u32,
     clock: Arc<[u64]>,
-    /// The time in which all walkers together pass as many slots as the ring has.
+    /// The time in which all walkers together pass `ring_size` slots.
     lap: u128,
     slots: Vec<Place>,
     free: u32,
@@ -361,11 +361,11 @@ impl Walk {
         }
     }
 
-    /// Lets the walkers go until no slot is free.
+    /// Advances the walkers until no slot is free.
     ///
-    /// Everything happens in the order of time, which is cut into pieces: passings of slots that were
-    /// taken before the piece began are dropped at once. As long as nobody takes the last slot that it may, a
-    /// piece need not be sorted, and most are not. How it is cut changes the cost, not the result.
+    /// Passings are handled in the order of time, interval by interval: those of slots that were taken
+    /// before the interval are dropped at once. As long as no walker reaches its quota, an interval need
+    /// not be sorted, and most are not. The lengths of intervals change the cost, not the result.
     fn fill(mut self, mut walkers: Vec<Walker>) -> Vec<Place> {
         let mut passings: Vec<Passing> = Vec::new();
         let mut firsts = Firsts::new(self.ring_size, walkers.len());
@@ -388,8 +388,8 @@ impl Walk {
         self.slots
     }
 
-    /// Gives each slot to whoever passes it first, if nobody gets more slots that way than it may take:
-    /// then the order in which they are given does not matter. Else gives none, and says so.
+    /// Gives each slot to the first walker that passes it, if no walker exceeds its quota that way: then
+    /// the order does not matter. Otherwise gives none and returns `false`.
     fn give_unsorted(
         &mut self,
         passings: &[Passing],
@@ -407,9 +407,9 @@ impl Walk {
         true
     }
 
-    /// Walks one member up to the time `until`, noting the free slots it passes.
+    /// Advances a walker to the time `until` and records the free slots that it passes.
     fn walk(&self, i: u32, walker: &mut Walker, until: u128, passings: &mut Vec<Passing>) {
-        // time = (clock << TIME_BITS) / weight < until, turned around.
+        // (clock << TIME_BITS) / weight < until, solved for clock.
         let limit = (until * u128::from(walker.weight)).div_ceil(1 << TIME_BITS) as u64;
         while walker.passed < self.ring_size {
             let clock = walker.clock(&self.clock);

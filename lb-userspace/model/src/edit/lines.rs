@@ -1,14 +1,14 @@
-//! Line ends: a file from Windows keeps its own.
+//! Line ends: a file with Windows line ends keeps them.
 
 use similar::{ChangeTag, TextDiff};
 
-/// The text with `\n` at the end of every line.
+/// Replaces all line ends by `\n`.
 pub(super) fn with_newlines(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
 
-/// `edited`, which was made of `plain`, with the line ends of `text`: lines that stayed have those
-/// that they had, new ones those that most have.
+/// Gives `edited`, which was made from `plain`, the line ends of `text`: unchanged lines keep theirs,
+/// new lines get those of the majority.
 pub(super) fn with_line_ends_of(text: &str, plain: &str, edited: &str) -> String {
     let windows = text.matches("\r\n").count();
     if windows == 0 {

@@ -1,13 +1,12 @@
-//! Edits of a configuration's text: a backend added, drained, reweighted, without touching what else
-//! a person wrote there.
+//! Edits the text of a configuration: adds, removes, drains and reweights backends and VIPs.
 //!
-//! The text is the only truth about what is wanted, so a command such as `backend drain` is an edit
-//! of the text like that of a person, and goes the same way after it: it is parsed, planned, guarded,
-//! and becomes a revision. Comments, order and spacing stay; so do line ends, Windows' too. Backends
-//! may be tables (`[[vip.backend]]`) or be written in a row (`backend = [{ … }]`).
+//! The text is the source of the configuration, so a command such as `backend drain` edits it like a
+//! person, and the result is parsed, planned, checked by the guards and stored as a revision.
+//! Comments, order, spacing and line ends (Windows' too) stay. Backends may be tables
+//! (`[[vip.backend]]`) or inline tables (`backend = [{ … }]`).
 //!
-//! Of comments, those right above a table or behind an entry go with it when it is removed; what
-//! stands above, after an empty line, stays.
+//! When an entry is removed, the comments directly above and behind it are removed too; a comment
+//! above a blank line stays.
 
 mod lines;
 mod places;
@@ -22,13 +21,13 @@ use crate::config::distance;
 pub use lb_api::{BackendSpec, Edit, VipSpec, WantedState};
 use places::{Collection, Entry, Field};
 
-/// Why an edit can't be made. The text is as it was.
+/// Why an edit failed. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
     /// The text is not TOML.
-    #[error("the running configuration can't be edited, it is not TOML: {message}")]
+    #[error("can't edit the running configuration, it is not valid TOML: {message}")]
     NotToml {
-        /// What the parser said.
+        /// The parser's message.
         message: String,
     },
     /// There is no such VIP.
@@ -36,7 +35,7 @@ pub enum EditError {
     NoVip {
         /// The name.
         vip: String,
-        /// Names that there are.
+        /// The existing names, or the one that was probably meant.
         hint: String,
     },
     /// The VIP has no such backend.
@@ -46,7 +45,7 @@ pub enum EditError {
         vip: String,
         /// The name.
         backend: String,
-        /// Names that there are.
+        /// The existing names, or the one that was probably meant.
         hint: String,
     },
     /// No VIP has such a backend.
@@ -54,18 +53,18 @@ pub enum EditError {
     NoBackendAnywhere {
         /// The name.
         backend: String,
-        /// Names that there are.
+        /// The existing names, or the one that was probably meant.
         hint: String,
     },
-    /// There is such a VIP already.
-    #[error("there is a VIP \"{vip}\" already; remove it first, or take another name")]
+    /// The VIP exists.
+    #[error("VIP \"{vip}\" already exists; remove it first, or use another name")]
     VipExists {
         /// The name.
         vip: String,
     },
-    /// The VIP has such a backend already.
+    /// The backend exists.
     #[error(
-        "VIP \"{vip}\" has a backend \"{backend}\" already; change its weight or state, or take \
+        "VIP \"{vip}\" already has a backend \"{backend}\"; change its weight or state, or use \
          another name"
     )]
     BackendExists {
@@ -74,16 +73,15 @@ pub enum EditError {
         /// The name.
         backend: String,
     },
-    /// The text is written in a way that the edit can't be put into.
-    #[error("the edit can't be made: {what}; change the configuration file instead, and apply it")]
+    /// The layout of the text does not allow the edit.
+    #[error("can't edit the configuration: {what}; edit the file and apply it instead")]
     Odd {
-        /// What is odd.
+        /// The reason.
         what: String,
     },
 }
 
-/// Makes edits, in their order; all or none. The result is not yet checked: give it to
-/// [`crate::config::parse`].
+/// Applies edits in order, all or none. The result is not checked: parse it.
 ///
 /// # Errors
 ///
@@ -102,14 +100,13 @@ pub fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
     Ok(lines::with_line_ends_of(text, &plain, &edited))
 }
 
-/// The order of tables means something in TOML. That what was written is what was meant, is seen by
-/// reading it again.
+/// Checks that the written text reads back as the edited document: in TOML the order of tables matters.
 fn check(meant: &DocumentMut, written: &str) -> Result<(), EditError> {
     let read = written.parse::<DocumentMut>();
     if read.is_ok_and(|read| places::meaning(read.as_item()) == places::meaning(meant.as_item())) {
         return Ok(());
     }
-    let what = "the tables of the configuration are in an order that does not allow it";
+    let what = "the order of its tables does not allow this edit";
     Err(EditError::Odd {
         what: what.to_owned(),
     })
@@ -164,7 +161,7 @@ fn vips(document: &mut DocumentMut) -> Result<Collection<'_>, EditError> {
     Entry::Table(document.as_table_mut()).into_collection(VIP)
 }
 
-/// The backends of the VIP at this place.
+/// The backends of the VIP at this index.
 fn backends(document: &mut DocumentMut, vip: usize) -> Result<Collection<'_>, EditError> {
     let vip = vips(document)?.into_entry(vip).ok_or_else(places::moved)?;
     vip.into_collection(BACKEND)
@@ -205,12 +202,12 @@ fn no_vip(document: &mut DocumentMut, vip: &str) -> EditError {
     }
 }
 
-/// What was probably meant, or what there is.
+/// The name that was probably meant, or the existing ones.
 fn hint(typed: &str, names: &[String]) -> String {
     const SHOWN: usize = 8;
     let nearest = names.iter().min_by_key(|name| distance(name, typed));
     match nearest {
-        None => "; there is none at all".to_owned(),
+        None => "; there are none".to_owned(),
         Some(name) if distance(name, typed) <= 1 + typed.len() / 4 => {
             format!("; did you mean \"{name}\"?")
         }

@@ -1,17 +1,16 @@
-//! Finding the VIPs and backends of a document, in whichever of its two styles they are written.
+//! Finds the VIPs and backends of a document, written as tables or as inline tables.
 
 use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Table, TableLike, Value};
 
 use super::{EditError, rows};
 
-/// A value of a new entry.
 pub(super) enum Field {
     Value(Value),
     Table(Vec<(&'static str, Value)>),
     Tables(Vec<Vec<(&'static str, Value)>>),
 }
 
-/// Entries with names: VIPs, or the backends of one.
+/// The VIPs, or the backends of a VIP.
 pub(super) enum Collection<'a> {
     /// `[[vip]]`
     Tables(&'a mut ArrayOfTables),
@@ -33,8 +32,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The collection under a key; an empty one is made where there is none. Below what is written in
-    /// a row there can't be tables.
+    /// The collection of a key, created if absent. An inline table can only contain inline tables.
     pub(super) fn into_collection(self, key: &str) -> Result<Collection<'a>, EditError> {
         let (table, empty): (&mut dyn TableLike, _) = match self {
             Self::Table(table) => (table, Item::ArrayOfTables(ArrayOfTables::new())),
@@ -49,12 +47,12 @@ impl<'a> Entry<'a> {
             Item::ArrayOfTables(tables) => Ok(Collection::Tables(tables)),
             Item::Value(Value::Array(array)) => Ok(Collection::Row(array)),
             _ => Err(EditError::Odd {
-                what: format!("`{key}` is no list of tables but a {kind}"),
+                what: format!("`{key}` is not a list of tables but a {kind}"),
             }),
         }
     }
 
-    /// Sets a key; what is written around a value that was there stays.
+    /// Sets a key; the spacing and comment of an existing value stay.
     pub(super) fn set(self, key: &str, mut value: Value) {
         let item = match self {
             Self::Table(table) => table.entry(key).or_insert(Item::None),
@@ -64,7 +62,7 @@ impl<'a> Entry<'a> {
                     *old = value;
                     return;
                 }
-                // The space before the brace is behind the last value.
+                // The space before the closing brace belongs to the last value.
                 if let Some((_, last)) = row.iter_mut().last() {
                     rows::hand_over(last, &mut value);
                 }
@@ -79,10 +77,10 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// What can't happen: an entry was found and is not there.
+/// Can't happen: an entry was found before and is gone.
 pub(super) fn moved() -> EditError {
     EditError::Odd {
-        what: "an entry is not where it was".to_owned(),
+        what: "an entry moved".to_owned(),
     }
 }
 
@@ -117,7 +115,7 @@ impl<'a> Collection<'a> {
         }
     }
 
-    /// Adds an entry at the end. `position`: where a table is written, if not behind the others.
+    /// Adds an entry at the end. `position` is that of a table in the text; `None`: behind the others.
     pub(super) fn add(&mut self, fields: Vec<(&'static str, Field)>, position: Option<isize>) {
         match self {
             Self::Tables(tables) => {
@@ -167,7 +165,7 @@ fn row(fields: Vec<(&'static str, Field)>) -> InlineTable {
     fields.collect()
 }
 
-/// What a document says, whichever way it is written.
+/// The content of a document, independent of its style.
 pub(super) fn meaning(item: &Item) -> serde_json::Value {
     if let Some(table) = item.as_table_like() {
         let keys = table.iter().filter(|(_, item)| is_written(item));
@@ -197,7 +195,7 @@ pub(super) fn meaning(item: &Item) -> serde_json::Value {
     }
 }
 
-/// A list of no tables leaves nothing in the text.
+/// Whether an item is part of the text: an empty array of tables is not.
 fn is_written(item: &Item) -> bool {
     match item {
         Item::None => false,

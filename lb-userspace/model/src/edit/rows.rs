@@ -1,7 +1,7 @@
-//! Entries written in a row: `backend = [{ … }, { … }]`, with the spaces and comments between them.
+//! Arrays of inline tables: `backend = [{ … }, { … }]`, with the spaces and comments between them.
 //!
-//! What stands between two entries belongs to both: up to the end of the line it is about the one
-//! before, from there on about the one after.
+//! Of the text between two entries, the rest of the line belongs to the first, and what follows to the
+//! second.
 
 use toml_edit::{Array, RawString, Value};
 
@@ -19,12 +19,13 @@ fn suffix(value: &Value) -> String {
     raw(value.decor().suffix())
 }
 
-/// The rest of a line and what is below it.
+/// The rest of a line, and the lines below.
 fn split_line(text: &str) -> (&str, &str) {
     text.split_at(text.find('\n').unwrap_or(text.len()))
 }
 
-/// Puts `value` behind `last` in a row: the space before the closing bracket is behind it now.
+/// Prepares `value` to follow `last` in an inline table: moves the space before the closing brace
+/// behind it.
 pub(super) fn hand_over(last: &mut Value, value: &mut Value) {
     let behind = suffix(last);
     if behind.trim().is_empty() {
@@ -33,7 +34,7 @@ pub(super) fn hand_over(last: &mut Value, value: &mut Value) {
     }
 }
 
-/// Adds an entry at the end, written like those before.
+/// Adds an entry at the end, in the style of the others.
 pub(super) fn push(array: &mut Array, mut value: Value) {
     let has_comma = array.trailing_comma();
     let at_end = raw(Some(array.trailing()));
@@ -62,17 +63,17 @@ pub(super) fn push(array: &mut Array, mut value: Value) {
     }
 }
 
-/// Removes an entry, with the comments that are about it.
+/// Removes an entry with its comments.
 pub(super) fn remove(array: &mut Array, at: usize) {
     let has_comma = array.trailing_comma();
     let is_last = at + 1 == array.len();
     let removed = array.remove(at);
-    // Behind the entry before; and above the entry after.
+    // The comment of the previous entry, and the text before the next one.
     let before = prefix(&removed);
     let (head, _) = split_line(&before);
     let joined = |behind: &str| {
         let (own, below) = split_line(behind);
-        // Without a line end, all is in one line and nobody's.
+        // Without a line end, everything is on one line and there are no comments.
         if below.is_empty() && !own.contains('#') {
             return head.to_owned() + own.trim_start();
         }

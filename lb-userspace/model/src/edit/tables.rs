@@ -1,13 +1,13 @@
-//! Entries written as tables: `[[vip]]`, `[[vip.backend]]`.
+//! Arrays of tables: `[[vip]]`, `[[vip.backend]]`.
 
 use toml_edit::{DocumentMut, Item, RawString, Table, Value};
 
 use super::rows;
 
-/// Where a new VIP is written: no table below it can be taken for another's.
+/// Position of a new VIP: at the end, where no other table follows that would become a part of it.
 pub(super) const AT_THE_END: Option<isize> = Some(isize::MAX);
 
-/// Removes the entry at the end of a path of keys and places, with the comment right above it.
+/// Removes the entry at a path of keys and indexes, with the comment directly above it.
 pub(super) fn remove(document: &mut DocumentMut, path: &[(&str, usize)]) {
     let Some(((key, at), parents)) = path.split_last() else {
         return;
@@ -22,7 +22,7 @@ pub(super) fn remove(document: &mut DocumentMut, path: &[(&str, usize)]) {
     match parent.get_mut(*key) {
         Some(Item::Value(Value::Array(array))) if *at < array.len() => {
             rows::remove(array, *at);
-            // So that the validation says that there is none.
+            // So that the parser reports that there are no backends.
             if array.is_empty()
                 && let Some(table) = parent.as_table_like_mut()
             {
@@ -37,7 +37,7 @@ pub(super) fn remove(document: &mut DocumentMut, path: &[(&str, usize)]) {
     }
 }
 
-/// Puts the comments that stand above an empty line above what follows now.
+/// Moves comments above a blank line to the table that follows.
 fn keep_comments(document: &mut DocumentMut, removed: &Table) {
     let above = removed.decor().prefix().and_then(RawString::as_str);
     let above = above.unwrap_or_default();
@@ -58,7 +58,7 @@ fn keep_comments(document: &mut DocumentMut, removed: &Table) {
     }
 }
 
-/// The tables right below a table.
+/// The direct subtables of a table.
 fn below(table: &Table) -> impl Iterator<Item = &Table> {
     fn tables(item: &Item) -> Box<dyn Iterator<Item = &Table> + '_> {
         match item {
@@ -70,7 +70,7 @@ fn below(table: &Table) -> impl Iterator<Item = &Table> {
     table.iter().flat_map(|(_, item)| tables(item))
 }
 
-/// The position of the first table that is written after this one.
+/// The position of the first table in the text after this one.
 fn next_position(table: &Table, after: isize) -> Option<isize> {
     let own = table
         .position()

@@ -1,4 +1,4 @@
-//! Rings: their three laws, and that they are what they have always been.
+//! The three rules of rings, and the golden file.
 
 use std::{
     fmt::Write,
@@ -60,13 +60,13 @@ fn sizes_are_primes_in_range() {
 }
 
 #[test]
-fn weights_two_to_one_give_slots_two_to_one() {
+fn slots_are_proportional_to_weights() {
     let ring = build(&members(&[200, 100]), size(65_537));
     assert_eq!(counts(&ring, 2), [43_691, 21_846]);
 }
 
 #[test]
-fn nobody_has_weight() {
+fn without_weights_all_slots_are_empty() {
     assert!(build(&[], size(251)).iter().all(|&m| m == NO_MEMBER));
     assert!(
         build(&members(&[0, 0]), size(251))
@@ -76,12 +76,12 @@ fn nobody_has_weight() {
 }
 
 #[test]
-fn one_member_has_all() {
+fn a_single_member_gets_all_slots() {
     assert_eq!(build(&[member(9, 1)], size(65_537)), vec![9; 65_537]);
 }
 
 #[test]
-fn as_many_members_as_slots() {
+fn as_many_members_as_slots_get_one_each() {
     assert_eq!(
         counts(&build(&members(&[7; 251]), size(251)), 251),
         [1; 251]
@@ -95,7 +95,7 @@ fn more_members_than_slots() {
 }
 
 #[test]
-fn extreme_weights_end() {
+fn extreme_weights_terminate() {
     let mut weights = vec![1; 4096];
     weights[17] = u32::MAX;
     assert!(count(&build(&members(&weights), size(65_537)), 17) >= 65_535);
@@ -107,15 +107,15 @@ fn moved(a: &[u16], b: &[u16]) -> usize {
     a.iter().zip(b).filter(|(a, b)| a != b).count()
 }
 
-/// Slots that must move: those that members have less of than before.
+/// The minimum of slots that move: what members lose.
 fn forced(a: &[u16], b: &[u16], members: usize) -> usize {
     let pairs = counts(a, members).into_iter().zip(counts(b, members));
     pairs.map(|(a, b)| a.saturating_sub(b) as usize).sum()
 }
 
 #[test]
-fn little_moves() {
-    // (members, new weight of one, moved / forced in percent at most)
+fn few_slots_move_beyond_the_minimum() {
+    // (members, new weight of one, maximum of moved / minimum in percent)
     for (k, weight, at_most) in [
         (3, 50, 101),
         (10, 0, 103),
@@ -136,7 +136,7 @@ fn little_moves() {
     }
 }
 
-/// Rings that must never change, as text: small ones in full, big ones as a digest.
+/// Rings that must never change: small ones in full, large ones as a digest.
 fn golden() -> String {
     let six = |i: u32, weight| RingMember {
         identity: Identity {
@@ -187,7 +187,7 @@ fn fnv1a(ring: &[u16]) -> u64 {
 }
 
 #[test]
-fn rings_are_what_they_have_always_been() {
+fn rings_match_the_golden_file() {
     if let Some(path) = std::env::var_os("EVENKEEL_WRITE_GOLDEN_RING") {
         std::fs::write(path, golden()).unwrap();
     }
@@ -198,10 +198,10 @@ fn rings_are_what_they_have_always_been() {
     );
 }
 
-/// Not a proof, only a guard against a gross mistake: tests are built with little optimization,
+/// Only finds gross regressions: tests are built with little optimization,
 /// and machines differ. In release mode it takes 3-5 ms.
 #[test]
-fn is_built_quickly() {
+fn a_ring_is_built_quickly() {
     let members = members(&vec![100; 1000]);
     let best = (0..5)
         .map(|_| {
@@ -252,7 +252,7 @@ proptest! {
     }
 
     #[test]
-    fn indexes_are_only_labels(weights in weights(), shift in 1u16..1000) {
+    fn indexes_do_not_change_the_layout(weights in weights(), shift in 1u16..1000) {
         let members = members(&weights);
         let mut renamed = members.clone();
         renamed.iter_mut().for_each(|m| m.member += shift);

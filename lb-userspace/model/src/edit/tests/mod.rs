@@ -1,10 +1,10 @@
-//! Edits of texts.
+//! Single edits of a configuration written as tables and as inline tables.
 
-use proptest::prelude::*;
+mod properties;
 
 use super::*;
 
-/// A configuration as people write them.
+/// A configuration with tables, comments and blank lines.
 const TABLES: &str = r#"# Our balancer
 [node]
 interfaces = ["eth0"]
@@ -53,8 +53,8 @@ webhook = ["http://127.0.0.1:8080/hook"]
 # the end
 "#;
 
-/// The same in rows.
-const ROWS: &str = r#"vip = [
+/// The same with inline tables.
+const INLINE: &str = r#"vip = [
   { name = "api", address = "203.0.113.10", port = 443, protocol = "tcp", forward = "ipip", backend = [
     { name = "api-1", address = "10.0.1.11", weight = 50 }, # half
     # second rack
@@ -76,7 +76,7 @@ fn edited(text: &str, edits: &[Edit]) -> String {
     edited
 }
 
-/// Lines that went (`-`) and came (`+`).
+/// The lines that an edit removes (`-`) and adds (`+`).
 fn changes(text: &str, edits: &[Edit]) -> Vec<String> {
     let after = edited(text, edits);
     let diff = similar::TextDiff::from_lines(text, &after);
@@ -147,8 +147,8 @@ fn add_vip(name: &str) -> Edit {
 }
 
 #[test]
-fn no_edit_changes_nothing() {
-    for text in [TABLES, ROWS] {
+fn an_edit_without_effect_leaves_the_text_as_it_is() {
+    for text in [TABLES, INLINE] {
         assert_eq!(edited(text, &[]), text);
         assert_eq!(
             edited(text, &[set_state(Some("api"), "api-1", WantedState::Up)]),
@@ -158,7 +158,7 @@ fn no_edit_changes_nothing() {
 }
 
 #[test]
-fn a_value_that_is_there_keeps_its_comment() {
+fn a_changed_value_keeps_its_comment() {
     assert_eq!(
         changes(TABLES, &[set_weight("api", "api-1", 7)]),
         ["-weight = 50   # half", "+weight = 7   # half"]
@@ -177,7 +177,7 @@ fn a_value_that_is_there_keeps_its_comment() {
 }
 
 #[test]
-fn a_value_that_is_new_goes_below_the_others() {
+fn a_new_value_is_added_below_the_others() {
     assert_eq!(
         changes(TABLES, &[set_weight("api", "api-2", 7)]),
         ["+weight = 7"]
@@ -188,7 +188,10 @@ fn a_value_that_is_new_goes_below_the_others() {
         "{text}"
     );
     assert_eq!(
-        changes(ROWS, &[set_state(Some("api"), "api-2", WantedState::Drain)]),
+        changes(
+            INLINE,
+            &[set_state(Some("api"), "api-2", WantedState::Drain)]
+        ),
         [
             "-    { name = \"api-2\", address = \"10.0.1.12\" }",
             "+    { name = \"api-2\", address = \"10.0.1.12\", state = \"drain\" }"
@@ -197,10 +200,10 @@ fn a_value_that_is_new_goes_below_the_others() {
 }
 
 #[test]
-fn a_backend_without_its_vip_is_set_wherever_it_is() {
+fn a_state_without_a_vip_is_set_in_every_vip() {
     let text = edited(TABLES, &[set_state(None, "api-2", WantedState::Disabled)]);
     assert_eq!(text.matches("state = \"disabled\"").count(), 2, "{text}");
-    let text = edited(ROWS, &[set_state(None, "api-2", WantedState::Disabled)]);
+    let text = edited(INLINE, &[set_state(None, "api-2", WantedState::Disabled)]);
     assert_eq!(text.matches("state = \"disabled\"").count(), 2, "{text}");
 }
 
@@ -218,7 +221,7 @@ fn backends_are_added_in_the_style_of_the_others() {
         ]
     );
     assert_eq!(
-        changes(ROWS, &add),
+        changes(INLINE, &add),
         [
             "-    { name = \"api-2\", address = \"10.0.1.12\" }",
             "+    { name = \"api-2\", address = \"10.0.1.12\" },",
@@ -232,7 +235,7 @@ fn backends_are_added_in_the_style_of_the_others() {
 
 #[test]
 fn vips_are_added_at_the_end() {
-    for text in [TABLES, ROWS] {
+    for text in [TABLES, INLINE] {
         let after = edited(
             text,
             &[add_vip("web"), add_backend("web", "web-3", "fd00::3")],
@@ -271,7 +274,7 @@ fn vips_are_added_at_the_end() {
 }
 
 #[test]
-fn what_is_removed_takes_its_own_comments_along() {
+fn removing_an_entry_removes_its_own_comments() {
     assert_eq!(
         changes(TABLES, &[remove_backend("api", "api-2")]),
         [
@@ -283,10 +286,10 @@ fn what_is_removed_takes_its_own_comments_along() {
         ]
     );
     assert_eq!(
-        changes(ROWS, &[remove_backend("api", "api-1")]),
+        changes(INLINE, &[remove_backend("api", "api-1")]),
         ["-    { name = \"api-1\", address = \"10.0.1.11\", weight = 50 }, # half"]
     );
-    let text = edited(ROWS, &[remove_backend("api", "api-2")]);
+    let text = edited(INLINE, &[remove_backend("api", "api-2")]);
     assert!(text.contains("weight = 50 }"), "{text}");
     assert!(!text.contains("second rack"), "{text}");
     let text = edited(TABLES, &[remove_vip("api")]);
@@ -306,8 +309,8 @@ fn what_is_removed_takes_its_own_comments_along() {
 }
 
 #[test]
-fn the_last_backend_can_be_exchanged() {
-    for text in [TABLES, ROWS] {
+fn the_last_backend_can_be_replaced() {
+    for text in [TABLES, INLINE] {
         let edits = [
             remove_backend("dns", "dns-1"),
             remove_backend("dns", "api-2"),
@@ -315,10 +318,10 @@ fn the_last_backend_can_be_exchanged() {
         ];
         let config = crate::config::parse("x", &edited(text, &edits)).unwrap();
         assert_eq!(config.vips[1].backends.len(), 1);
-        // To remove it is left to the validation.
+        // Whether it may be removed, the parser decides.
         let without = apply(text, &edits[..2]).unwrap();
         assert!(crate::config::parse("x", &without).is_err());
-        // A VIP goes, and the last one too.
+        // All VIPs can be removed.
         let none = apply(
             text,
             &[remove_vip("api"), remove_vip("dns"), add_vip("web")],
@@ -330,7 +333,7 @@ fn the_last_backend_can_be_exchanged() {
 }
 
 #[test]
-fn errors_name_what_was_probably_meant() {
+fn errors_suggest_similar_names() {
     let fails = |edit: Edit| apply(TABLES, &[edit]).unwrap_err().to_string();
     assert_eq!(
         fails(remove_vip("apo")),
@@ -357,13 +360,13 @@ fn errors_name_what_was_probably_meant() {
 }
 
 #[test]
-fn all_or_none() {
+fn a_failed_edit_changes_nothing() {
     let edits = [remove_vip("api"), remove_vip("api")];
     assert!(apply(TABLES, &edits).is_err());
 }
 
 #[test]
-fn tables_out_of_order_keep_their_owners() {
+fn tables_out_of_order_stay_with_their_vip() {
     // `[vip.health]` at the end belongs to the VIP before it.
     let text = "[[vip]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\nprotocol = \"tcp\"\n\
                 forward = \"l2\"\n[[vip.backend]]\nname = \"b\"\naddress = \"10.0.0.1\"\n[node]\n\
@@ -376,8 +379,8 @@ fn tables_out_of_order_keep_their_owners() {
 }
 
 #[test]
-fn windows_line_ends_stay() {
-    for text in [TABLES, ROWS] {
+fn windows_line_ends_are_kept() {
+    for text in [TABLES, INLINE] {
         let windows = text.replace('\n', "\r\n");
         let edits = [
             set_weight("api", "api-1", 7),
@@ -391,131 +394,4 @@ fn windows_line_ends_stay() {
     let mixed = TABLES.replace("port = 53\n", "port = 53\r\n");
     let after = edited(&mixed, &[set_weight("api", "api-1", 7)]);
     assert_eq!(after, mixed.replace("weight = 50", "weight = 7"));
-}
-
-/// A text with odd spacing, comments and both styles.
-fn odd_text() -> impl Strategy<Value = String> {
-    let comment = prop::sample::select(vec!["", " # note", "\t#", "   "]);
-    let blank = prop::sample::select(vec!["", "\n", "# above\n", "\n# far\n\n# near\n"]);
-    let in_rows = any::<bool>();
-    let backends = prop::collection::vec((0u32..200, comment.clone(), blank.clone()), 1..5);
-    let vips = prop::collection::vec((backends, comment, blank, in_rows), 1..4);
-    (vips, any::<bool>(), any::<bool>()).prop_map(|(vips, is_windows, node_first)| {
-        let node =
-            "[node]\ninterfaces=['e']\nhash_seed='000102030405060708090a0b0c0d0e0f' # secret\n";
-        let mut text = if node_first { node.to_owned() } else { String::new() };
-        for (v, (backends, comment, blank, in_rows)) in vips.iter().enumerate() {
-            text += &format!("{blank}[[vip]]{comment}\nname = 'v{v}'{comment}\naddress = '192.0.2.{v}'\n");
-            text += "port=80\nprotocol='tcp'\nforward = \"l2\"\nguard.max_share = 1.0\n";
-            let all = backends.iter().enumerate();
-            if *in_rows {
-                text += "backend = [";
-                for (b, (weight, comment, blank)) in all {
-                    let weight = weight + 1;
-                    text += &format!("\n{blank} {{name='b{b}',address='10.0.{v}.{b}',weight={weight}}},{comment}");
-                }
-                text += "\n]\n";
-            } else {
-                for (b, (weight, comment, blank)) in all {
-                    let weight = weight + 1;
-                    text += &format!("{blank}[[vip.backend]]\nname='b{b}'{comment}\naddress='10.0.{v}.{b}'\nweight = {weight}{comment}\n");
-                }
-            }
-        }
-        if !node_first {
-            text += node;
-        }
-        if is_windows { text.replace('\n', "\r\n") } else { text }
-    })
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Weight(u32),
-    State(WantedState),
-    Add,
-    Remove,
-}
-
-fn steps() -> impl Strategy<Value = Vec<(usize, usize, Step)>> {
-    let step = prop_oneof![
-        (1u32..100).prop_map(Step::Weight),
-        prop::sample::select(vec![
-            WantedState::Up,
-            WantedState::Drain,
-            WantedState::Disabled
-        ])
-        .prop_map(Step::State),
-        Just(Step::Add),
-        Just(Step::Remove),
-    ];
-    prop::collection::vec((0usize..4, 0usize..6, step), 1..6)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// The edited text means what the same change of the configuration itself means, and what is
-    /// not edited is there byte for byte.
-    #[test]
-    fn edits_do_what_they_say_and_nothing_else(text in odd_text(), steps in steps()) {
-        use crate::config::BackendState;
-        let mut config = crate::config::parse("x", &text).unwrap();
-        let mut now = text.clone();
-        for (n, (vip, backend, step)) in steps.into_iter().enumerate() {
-            let vips = config.vips.len();
-            let vip = &mut config.vips[vip % vips];
-            let at = backend % vip.backends.len();
-            let (v, b) = (vip.name.clone(), vip.backends[at].name.clone());
-            let edit = match step {
-                Step::Weight(weight) => {
-                    vip.backends[at].weight = weight;
-                    set_weight(&v, &b, weight)
-                }
-                Step::State(state) => {
-                    vip.backends[at].state = match state {
-                        WantedState::Up => BackendState::Up,
-                        WantedState::Drain => BackendState::Drain,
-                        WantedState::Disabled => BackendState::Disabled,
-                    };
-                    set_state(Some(&v), &b, state)
-                }
-                Step::Add => {
-                    let mut new = vip.backends[at].clone();
-                    new.name = format!("n{n}");
-                    new.address = format!("10.9.0.{n}").parse().unwrap();
-                    (new.weight, new.state) = (10, BackendState::Up);
-                    let edit = add_backend(&v, &new.name, &new.address.to_string());
-                    vip.backends.push(new);
-                    edit
-                }
-                Step::Remove if vip.backends.len() == 1 => continue,
-                Step::Remove => {
-                    vip.backends.remove(at);
-                    remove_backend(&v, &b)
-                }
-            };
-            let is_removal = matches!(edit, Edit::RemoveBackend { .. });
-            let after = apply(&now, &[edit]).unwrap();
-            let parsed = crate::config::parse("x", &after);
-            prop_assert_eq!(parsed.as_ref(), Ok(&config), "{}\n→\n{}", now, after);
-            // Nothing but single lines changed; comments stay unless their entry went.
-            let diff = similar::TextDiff::from_lines(&now, &after);
-            let gone = diff.iter_all_changes().filter(|c| c.tag() == similar::ChangeTag::Delete);
-            let gone: Vec<&str> = gone.map(|change| change.value()).collect();
-            if !is_removal {
-                prop_assert!(gone.len() <= 2, "{:?}", gone);
-                let notes = |text: &str| text.matches('#').count();
-                prop_assert_eq!(notes(&now), notes(&after));
-            } else {
-                prop_assert!(gone.len() <= 9, "{:?}", gone);
-                prop_assert!(after.matches("# far").count() + 1 >= now.matches("# far").count());
-            }
-            let plain = |text: &str| text.matches('\n').count() - text.matches("\r\n").count();
-            if text.contains("\r\n") {
-                prop_assert_eq!(plain(&after), 0);
-            }
-            now = after;
-        }
-    }
 }
