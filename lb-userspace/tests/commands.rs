@@ -140,7 +140,7 @@ fn plan(verdict: &str) -> Value {
                 "predicted_new_flows_per_s": 10.0, "capacity": null
             }],
             "guards": [{
-                "guard": "max_moved", "verdict": guard, "detail": "50 % of the table would move"
+                "guard": "max_moved", "verdict": guard, "detail": "50 % of the ring would move"
             }]
         }]
     })

@@ -115,7 +115,7 @@ pub struct GuardResult {
     pub guard: Guard,
     /// Whether the guard lets the change pass.
     pub verdict: GuardVerdict,
-    /// The measured value and its limit: `backend b1 would have 62 % of the table; 40 % is allowed`.
+    /// The measured value and its limit: `backend b1 would have 62 % of the ring; maximum is 40 %`.
     pub detail: String,
 }
 

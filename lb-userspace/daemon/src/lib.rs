@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod clock;
+pub mod config_file;
 pub mod durable;
 pub mod engine;
 pub mod events;

@@ -1,4 +1,5 @@
-//! What the operator asked for, and what follows from it: configuration, edits, plans, rings, transitions. Pure: no I/O.
+//! The domain model: configuration, edits of its text, plans with guards, rings and their transitions.
+//! Pure functions and types, without I/O.
 
 #![warn(missing_docs)]
 

@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{stream, view::figures::plural};
-use lb_model::config::{self, Config, ConfigErrors};
+use lb_daemon::config_file;
+use lb_model::config::{Config, ConfigErrors};
 
 /// Validate a configuration file and report all errors.
 ///
@@ -26,7 +27,7 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let result = config::load(&args.file);
+    let result = config_file::load(&args.file);
     let mut out = stream::stdout();
     let file = args.file.display().to_string();
     if args.json {
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn json_has_the_positions_of_problems() {
-        let result = config::parse("f.toml", "[node]\ncolour = 1\n");
+        let result = config_file::parse("f.toml", "[node]\ncolour = 1\n");
         let value = as_json("f.toml", &result);
         assert_eq!(value["right"], false);
         let problem = &value["problems"][0];

@@ -17,8 +17,8 @@ use super::{
     },
 };
 use crate::doctor::{Finding, Level, diagnose, gather, has_problem};
+use lb_daemon::config_file;
 use lb_dataplane::DEFAULT_BPFFS;
-use lb_model::config;
 
 /// Check whether this host can run the balancer.
 ///
@@ -45,7 +45,7 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let config = args.config.as_ref().map(config::load).transpose()?;
+    let config = args.config.as_ref().map(config_file::load).transpose()?;
     let host = block_on(async { Ok(gather(config.as_ref(), &args.bpffs).await?) })?;
     let findings = diagnose(&host, config.as_ref());
     let mut out = stream::stdout();

@@ -5,7 +5,7 @@ use std::{io::Read as _, path::Path};
 use anyhow::{Context as _, Result};
 
 use lb_api::{Change, ErrorCode, client::ClientError};
-use lb_model::config;
+use lb_daemon::config_file;
 
 /// Reads a configuration file, or standard input for `-`.
 ///
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path) -> Result<Change> {
 pub(super) fn with_colors(error: anyhow::Error, file: &Change) -> anyhow::Error {
     if let Some(ClientError::Api(refusal)) = error.downcast_ref()
         && let Change::Config { file, text } = file
-        && let Err(errors) = config::parse(file, text)
+        && let Err(errors) = config_file::parse(file, text)
         && refusal.code == ErrorCode::InvalidConfig
         && refusal.message.trim() == errors.to_string().trim()
     {

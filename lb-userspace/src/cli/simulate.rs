@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::stream;
 use crate::simulate::{Input, Options, Outcome, simulate};
-use lb_model::config;
+use lb_daemon::config_file;
 
 /// Run packets through the real XDP program, on maps of its own.
 ///
@@ -75,7 +75,7 @@ pub(super) fn run(args: SimulateArgs) -> Result<()> {
         trace,
         json,
     } = args;
-    let config = config::load(config)?;
+    let config = config_file::load(config)?;
     let input = match input {
         SimulateInput {
             pcap: Some(path), ..

@@ -316,17 +316,13 @@ impl Output {
 fn with_dummies(config: &Config) -> Config {
     let mut config = config.clone();
     let node = &mut config.node;
-    node.encap_source_v4
-        .get_or_insert(Prefix::containing(DUMMY_V4.into(), 32));
-    node.encap_source_v6
-        .get_or_insert(Prefix::containing(DUMMY_V6.into(), DUMMY_PREFIX_V6));
-    for dummy in [IpAddr::from(DUMMY_V4), IpAddr::from(DUMMY_V6)] {
-        if !node
-            .nat_sources
-            .iter()
-            .any(|s| s.is_ipv4() == dummy.is_ipv4())
-        {
-            node.nat_sources.push(dummy);
+    for (dummy, length) in [(DUMMY_V4.into(), 32), (DUMMY_V6.into(), DUMMY_PREFIX_V6)] {
+        if node.encap_prefix(dummy).is_none() {
+            node.encap_source.push(Prefix::containing(dummy, length));
+        }
+        let mut sources = node.nat_source.iter();
+        if !sources.any(|source| source.is_ipv4() == dummy.is_ipv4()) {
+            node.nat_source.push(dummy);
         }
     }
     config

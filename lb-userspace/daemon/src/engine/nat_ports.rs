@@ -36,7 +36,7 @@ impl NatPorts {
         if backends.is_empty() {
             return None;
         }
-        let configured = &config.node.nat_sources;
+        let configured = &config.node.nat_source;
         let mut sources: BTreeSet<IpAddr> = configured.iter().copied().collect();
         for backend in backends {
             if !configured.iter().any(|s| s.is_ipv4() == backend.is_ipv4()) {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{EngineError, EngineResult, actor::Actor, command::Change, routes::backends_of};
-use crate::revision::{self, RevisionNumber};
+use crate::{
+    config_file,
+    revision::{self, RevisionNumber},
+};
 use lb_model::{
     config::{self, Config},
     edit::{self, Edit, WantedState},
@@ -151,7 +154,7 @@ impl Actor {
 
 /// Parses a configuration; errors are rendered without colours.
 pub(super) fn parse(file: &str, text: &str) -> EngineResult<Config> {
-    config::parse(file, text).map_err(|errors| invalid(&errors))
+    config_file::parse(file, text).map_err(|errors| invalid(&errors))
 }
 
 /// Errors of a configuration that a reply shows. Rendering more would block the actor.

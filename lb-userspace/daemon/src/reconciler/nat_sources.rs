@@ -16,7 +16,7 @@ pub fn foreign_sources(config: &Config, own: &[IpAddr]) -> Vec<IpAddr> {
         .map(|backend| backend.address)
         .collect();
     let is_used = |source: &IpAddr| backends.iter().any(|b| b.is_ipv4() == source.is_ipv4());
-    let sources = config.node.nat_sources.iter().copied();
+    let sources = config.node.nat_source.iter().copied();
     sources
         .filter(|source| is_used(source) && !own.contains(source))
         .collect()
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("nat_source 198.51.100.77 is not an address of this host"));
         let mut own = config("nat", "198.51.100.77");
-        own.node.nat_sources = vec![[127, 0, 0, 1].into()];
+        own.node.nat_source = vec![[127, 0, 0, 1].into()];
         assert!(warnings(&own).is_empty());
     }
 }

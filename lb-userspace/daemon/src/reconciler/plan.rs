@@ -259,7 +259,7 @@ impl<'a> Plan<'a> {
 
     /// Configured source addresses of `nat` for a backend.
     fn configured_sources(node: &Node, backend: IpAddr) -> Vec<IpAddr> {
-        let all = node.nat_sources.iter().copied();
+        let all = node.nat_source.iter().copied();
         all.filter(|source| source.is_ipv4() == backend.is_ipv4())
             .collect()
     }
@@ -358,7 +358,7 @@ impl<'a> Plan<'a> {
             return Source::None;
         }
         if self.forwards(member, Forward::Ipip) {
-            let configured = self.config.node.encap_source(backend);
+            let configured = self.config.node.encap_prefix(backend);
             let own = || {
                 let source = self.route_source(backend)?;
                 Some(config::Prefix::containing(source, 128))

@@ -17,10 +17,12 @@ use super::{
     states::{self, AtStart},
 };
 use lb_model::{
-    config::{self, Config, ConfigErrors},
+    config::{Config, ConfigErrors},
     planner::Guard,
     secrets,
 };
+
+use crate::config_file;
 
 /// Folder of the revisions in the state folder.
 const FOLDER: &str = "revisions";
@@ -94,7 +96,7 @@ impl Revision {
     ///
     /// Such a file is gone, or a newer version of the program wrote the revision.
     pub fn config(&self) -> Result<Config, ConfigErrors> {
-        config::parse(&self.file_name(), &self.text)
+        config_file::parse(&self.file_name(), &self.text)
     }
 
     /// Returns a file name for error messages, in the folder that relative paths are relative to.

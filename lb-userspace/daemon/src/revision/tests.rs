@@ -106,7 +106,8 @@ fn relative_paths_mean_the_same_after_a_restart() {
     fs::create_dir(&etc).unwrap();
     fs::write(etc.join("seed"), SEED).unwrap();
     let text = "[node]\ninterfaces = [\"eth0\"]\nhash_seed_file = \"seed\"\n";
-    let config = lb_model::config::parse(&etc.join("a.toml").display().to_string(), text).unwrap();
+    let config =
+        crate::config_file::parse(&etc.join("a.toml").display().to_string(), text).unwrap();
     let mut store = open(folder.path());
     let new = New {
         text: text.to_owned(),

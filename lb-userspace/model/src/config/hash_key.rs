@@ -1,19 +1,19 @@
 //! The key of a VIP's flow hash.
 //!
-//! A key is derived, not stored: all nodes with one seed choose alike, and a VIP that is removed and
-//! added again gets the key it had. SipHash-2-4 is a pseudorandom function: keys of different VIPs tell nothing
-//! about each other or the seed.
+//! Keys are derived, not stored: all nodes with the same seed choose the same backends, and a VIP that is
+//! removed and added again gets the same key. SipHash-2-4 is a pseudorandom function: the keys of
+//! different VIPs reveal nothing about each other or the seed.
 
 use std::net::IpAddr;
 
 use lb_common::hash::HashKey;
 use siphasher::sip::SipHasher24;
 
-/// What the derivation is for, and its version: nothing else derived from a seed begins so.
+/// Purpose and version of the derivation. Nothing else that is derived from a seed has this prefix.
 const DOMAIN: &[u8; 16] = b"evenkeel/flow/1\0";
 
-/// Bits that a multiplier may have set: with very few or very many, a difference between two inputs
-/// would be spread badly.
+/// Number of bits that a multiplier may have set: with very few or very many, it would spread the
+/// difference of two inputs badly.
 const GOOD_WEIGHT: std::ops::RangeInclusive<u32> = 20..=44;
 
 /// Derives the key of a VIP's flow hash. The same on all nodes and in all versions.
@@ -22,7 +22,7 @@ pub fn hash_key(seed: [u8; 16], address: IpAddr, family: u8, protocol: u8, port:
     let word = |index, attempt| derive(seed, address, [family, protocol], port, index, attempt);
     let multiplier = |index| {
         let mut odd = (0..=u32::MAX).map(|attempt| word(index, attempt) | 1);
-        // One in five hundred words is refused: the end is never reached.
+        // One in five hundred words is rejected, so the end is never reached.
         odd.find(|word| GOOD_WEIGHT.contains(&word.count_ones()))
             .unwrap_or(1)
     };
@@ -34,7 +34,7 @@ pub fn hash_key(seed: [u8; 16], address: IpAddr, family: u8, protocol: u8, port:
     }
 }
 
-/// One word: SipHash-2-4, keyed by the seed, over an encoding of fixed length and order.
+/// One word: SipHash-2-4 keyed by the seed, over an encoding of fixed length and order.
 fn derive(
     seed: [u8; 16],
     address: IpAddr,
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_what_they_have_always_been() {
+    fn keys_match_the_golden_file() {
         if let Some(path) = std::env::var_os("EVENKEEL_WRITE_GOLDEN_KEY") {
             std::fs::write(path, golden()).unwrap();
         }
         assert_eq!(
             golden(),
             include_str!("../../tests/golden/hash_key.txt"),
-            "nodes of different versions would send flows to different members"
+            "nodes of different versions would send flows to different backends"
         );
     }
 
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_makes_a_vip_changes_the_key() {
+    fn every_part_of_a_vip_changes_the_key() {
         let keys = [
             key(SEED, "10.0.0.1", proto::TCP, 80),
             key([1; 16], "10.0.0.1", proto::TCP, 80),

@@ -6,31 +6,33 @@
 //!                      └──────────── problems ────┴─────────────────────┴──► ConfigErrors
 //! ```
 //!
-//! Two stages. `typed` reads what was typed: each value by itself, with its place in the file.
-//! `resolve` says what it means taken together: defaults filled in, things that don't fit found.
-//! Neither stops at the first problem: an operator who corrects a file wants to hear everything at once.
+//! `typed` reads each value by itself, `resolve` checks whether they fit together and fills in
+//! defaults. Neither stops at the first problem: all are reported at once.
 //!
-//! `docs/configuration.md` has every key; a test compares it with the keys that are read.
+//! To add a key, add a row to its table in `model` and use the field that it makes.
+//! `docs/configuration.md` and `docs/evenkeel.schema.json` are generated: run the tests with
+//! `EVENKEEL_WRITE_REFERENCE=1`.
 
+#[macro_use]
+mod keys;
 mod hash_key;
+mod kind;
 mod model;
 mod problem;
+mod reader;
+pub mod reference;
 mod resolve;
 mod resolve_health;
 mod resolve_vip;
-mod section;
 #[cfg(test)]
 mod tests;
 mod typed;
 mod value;
 
-use std::{
-    collections::HashSet,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{collections::HashSet, io, path::Path};
 
 pub use hash_key::hash_key;
+pub(crate) use keys::Changes;
 pub use model::{
     Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Factor, Forward,
     Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
@@ -38,95 +40,30 @@ pub use model::{
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};
-pub(crate) use section::distance;
+pub(crate) use reader::distance;
+pub use resolve::ReadFile;
 use toml::de::DeTable;
-pub(crate) use value::show_duration;
 
-/// Reads a configuration file.
+/// Parses a configuration that names no other files (`hash_seed_file` and the like); `file` is its
+/// name in messages.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file, or why it can't be read.
-pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
-    let path = path.as_ref();
-    let name = path.display().to_string();
-    let bytes = read_whole(path).map_err(|error| {
-        let title = format!("can't read {name}: {error}");
-        ConfigErrors::unreadable(&name, title, "give the path of a configuration file")
-    })?;
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text),
-        Err(error) => Err(not_utf8(
-            &name,
-            error.as_bytes(),
-            error.utf8_error().valid_up_to(),
-        )),
-    }
-}
-
-/// Bytes of a configuration: several times what all VIPs and members with all keys take.
-const MAX_SIZE: u64 = 4 << 20;
-
-/// Reads a file to its end, if that comes soon enough.
-fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path)?;
-    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(io::Error::other("it is larger than 4 MiB"));
-    }
-    Ok(bytes)
-}
-
-fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> ConfigErrors {
-    let text = String::from_utf8_lossy(bytes);
-    let replacement = char::REPLACEMENT_CHARACTER.len_utf8();
-    let title = "the file is not UTF-8 text";
-    let help = "save it as UTF-8 (plain ASCII is UTF-8)";
-    let problem = Problem::new(
-        valid..valid + replacement,
-        title,
-        "not a character of UTF-8",
-        help,
-    );
-    ConfigErrors::new(name, &text, vec![problem])
-}
-
-/// Reads a configuration from text. `file` is the name for messages; a relative `hash_seed_file`
-/// begins at its folder.
-///
-/// # Errors
-///
-/// Everything that is wrong with the text.
+/// Everything that is wrong with the text. A key that names a file is an error.
 pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
-    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
-    parse_with(file, text, &|path| read_small(&folder.join(path)))
+    let no_file = |_: &Path| Err(io::Error::other("other files are not read here"));
+    parse_with(file, text, &no_file)
 }
 
-/// Bytes of a file that a configuration names: a seed, a secret, certificates.
-const SMALL: u64 = 1 << 20;
-
-/// Reads a file that a configuration names. Whoever may send configurations must not make the
-/// controller wait for a pipe, or read for ever.
-fn read_small(path: &Path) -> io::Result<String> {
-    let found = std::fs::metadata(path)?;
-    if !found.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    if found.len() > SMALL {
-        return Err(io::Error::other("larger than 1 MiB"));
-    }
-    std::fs::read_to_string(path)
-}
-
-fn parse_with(
-    file: &str,
-    text: &str,
-    read_file: resolve::ReadFile<'_>,
-) -> Result<Config, ConfigErrors> {
+/// Parses a configuration; `read_file` reads the files that it names, by the path in the text.
+///
+/// # Errors
+///
+/// Everything that is wrong with the text or the files.
+pub fn parse_with(file: &str, text: &str, read_file: ReadFile<'_>) -> Result<Config, ConfigErrors> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let problems = Problems::default();
-    let config = resolve::resolve(typed::read(&document, &problems), read_file, &problems);
+    let config = resolve::resolve(&typed::read(&document, &problems), read_file, &problems);
     let syntax: Vec<Problem> = errors
         .iter()
         .map(|error| syntax_problem(error, text))
@@ -138,24 +75,23 @@ fn parse_with(
     }
 }
 
-/// Title of what the parser did not understand.
-const NOT_TOML: &str = "this is not TOML";
+/// Title of a syntax error.
+const NOT_TOML: &str = "invalid TOML";
 
 fn syntax_problem(error: &toml::de::Error, text: &str) -> Problem {
     let span = error.span().unwrap_or(text.len()..text.len());
     if error.message() == "duplicate key" {
         let key = text.get(span.clone()).unwrap_or_default();
-        let title = format!("`{key}` is there twice in one table");
-        let help = "leave one of them out; tables that repeat have double brackets: `[[vip]]`";
-        return Problem::new(span, title, "again here", help);
+        let title = format!("duplicate key `{key}`");
+        let help = "remove one of them; tables that may repeat have double brackets: `[[vip]]`";
+        return Problem::new(span, title, "duplicate", help);
     }
-    let help = "see https://toml.io for how TOML is written; strings are in double quotes";
+    let help = "see https://toml.io for the syntax; strings need double quotes";
     Problem::new(span, NOT_TOML, error.message(), help)
 }
 
-/// Adds the problems of syntax, one for each line, and leaves out what only follows from them: what
-/// else is wrong in the same lines, and keys that are missing (they may be in what was not
-/// understood).
+/// Adds the syntax errors, one for each line, and removes what only follows from them: other problems
+/// of these lines, and missing keys, which may be in a part that was not parsed.
 fn with_syntax(mut problems: Vec<Problem>, mut syntax: Vec<Problem>, text: &str) -> Vec<Problem> {
     if syntax.is_empty() {
         return problems;

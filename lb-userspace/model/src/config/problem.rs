@@ -1,4 +1,4 @@
-//! What is wrong with a file, and how it is drawn.
+//! Problems of a file, and how they are printed with the lines that they are in.
 
 use std::{cell::RefCell, fmt, ops::Range};
 
@@ -6,20 +6,20 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::secrets;
 
-/// One thing that is wrong with a file.
+/// One problem of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// What is wrong, with the key.
     pub title: String,
-    /// What is wrong at the place itself.
+    /// What is wrong at the place itself; printed below it.
     pub label: String,
-    /// What would be right.
+    /// What is expected.
     pub help: String,
     /// Where, in bytes of the file; `None` when the file can't be read at all.
     pub span: Option<Range<usize>>,
-    /// Another place that has to do with it, and what.
+    /// A related place and its label, such as the first of two duplicates.
     pub related: Option<(Range<usize>, String)>,
-    /// A key that is not there. Not worth saying where a part of the file was not understood.
+    /// A key is missing. Not reported when a part of the file is not valid TOML: it may be there.
     pub(super) is_missing: bool,
 }
 
@@ -48,7 +48,7 @@ impl Problem {
     }
 }
 
-/// Problems as they are found.
+/// Collects problems in the order in which they are found.
 #[derive(Debug, Default)]
 pub(super) struct Problems(RefCell<Vec<Problem>>);
 
@@ -62,7 +62,7 @@ impl Problems {
     }
 }
 
-/// Where the lines of a text begin: to look one up must not take as long as the text is.
+/// Where the lines of a text begin, for a lookup in logarithmic time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lines(Vec<usize>);
 
@@ -76,22 +76,22 @@ impl Lines {
         )
     }
 
-    /// Number of the line, from 0, that a byte is in.
+    /// The line of a byte, from 0.
     pub(super) fn number(&self, at: usize) -> usize {
         self.0
             .partition_point(|start| *start <= at)
             .saturating_sub(1)
     }
 
-    /// Where the line begins that a byte is in.
+    /// Where the line of a byte begins.
     fn start(&self, at: usize) -> usize {
         self.0[self.number(at)]
     }
 }
 
-/// All that is wrong with a file, in the order of the file; at least one problem.
+/// All problems of a file, in the order of the file; at least one.
 ///
-/// `Display` draws everything without colours; the value of `hash_seed` is never shown.
+/// `Display` prints them without colours, and never the value of `hash_seed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     file: String,
@@ -125,7 +125,26 @@ impl ConfigErrors {
         }
     }
 
-    pub(super) fn unreadable(file: &str, title: String, help: &str) -> Self {
+    /// The error of a file that is not UTF-8.
+    #[must_use]
+    pub fn not_utf8(file: &str, bytes: &[u8]) -> Self {
+        let valid = bytes
+            .utf8_chunks()
+            .next()
+            .map_or(0, |chunk| chunk.valid().len());
+        let text = String::from_utf8_lossy(bytes);
+        let span = valid..valid + char::REPLACEMENT_CHARACTER.len_utf8();
+        let title = "the file is not UTF-8 text";
+        let help = "save it as UTF-8 (plain ASCII is UTF-8)";
+        let problem = Problem::new(span, title, "not a UTF-8 character", help);
+        Self::new(file, &text, vec![problem])
+    }
+
+    /// The error of a file that can't be read.
+    #[must_use]
+    pub fn unreadable(file: &str, error: &std::io::Error) -> Self {
+        let title = format!("can't read {file}: {error}");
+        let help = "give the path of a configuration file";
         let problem = Problem {
             span: None,
             ..Problem::new(0..0, title, String::new(), help)
@@ -145,7 +164,7 @@ impl ConfigErrors {
         self.problems.len()
     }
 
-    /// The file's name, as it was given.
+    /// The name of the file, as it was given.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
@@ -157,7 +176,7 @@ impl ConfigErrors {
         &self.problems
     }
 
-    /// Line and column (in characters) of a problem, both from 1.
+    /// Line and column of a problem, both from 1; columns count characters.
     #[must_use]
     pub fn position(&self, problem: &Problem) -> Option<(usize, usize)> {
         let at = problem.span.as_ref()?.start;
@@ -165,13 +184,13 @@ impl ConfigErrors {
         Some((self.lines.number(at) + 1, before.chars().count() + 1))
     }
 
-    /// Draws all problems, for a terminal if `color`.
+    /// Prints all problems, with colours if `color`.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
         self.render_first(color, usize::MAX)
     }
 
-    /// Draws so many problems at most, and says how many there are.
+    /// Prints at most this many problems, and the number of all.
     #[must_use]
     pub fn render_first(&self, color: bool, most: usize) -> String {
         let renderer = if color {
@@ -190,7 +209,7 @@ impl ConfigErrors {
             n => format!("{n} errors"),
         };
         let cut = match self.len() > most {
-            true => format!("; these are the first {most}, `evenkeel check` shows all"),
+            true => format!("; showing the first {most}, `evenkeel check` shows all"),
             false => String::new(),
         };
         let summary = Level::ERROR.primary_title(format!("{number} in {}{cut}", self.file));
@@ -225,7 +244,8 @@ impl ConfigErrors {
         renderer.render(&[group.elements(help)])
     }
 
-    /// The lines from the first to the last of these places: to draw takes as long as what is drawn from.
+    /// The lines from the first to the last of these places. The renderer takes time in proportion to
+    /// the text that it gets.
     fn lines_around(&self, one: &Range<usize>, other: Option<&Range<usize>>) -> Range<usize> {
         let other = other.unwrap_or(one);
         let (first, last) = (one.start.min(other.start), one.end.max(other.end));
@@ -299,7 +319,7 @@ mod tests {
         let drawn = errors.render_first(false, 2);
         assert!(drawn.contains("t1") && !drawn.contains("t2"), "{drawn}");
         assert!(
-            drawn.contains("5 errors in f; these are the first 2"),
+            drawn.contains("5 errors in f; showing the first 2"),
             "{drawn}"
         );
         assert!(errors.to_string().contains("t4") && !errors.to_string().contains("first"));

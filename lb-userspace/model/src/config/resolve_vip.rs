@@ -1,207 +1,150 @@
-//! One VIP, taken together: defaults, and whether its keys and backends fit.
+//! Checks whether the values of a VIP fit together, and fills in defaults.
 
 use std::net::IpAddr;
 
 use toml::Spanned;
 
 use super::{
-    model::{Affinity, Backend, Forward, Fraction, Guard, Protocol, Scaling, Skew, Track, Vip},
+    keys::{Table, value_of},
+    model::{Forward, Scaling, Skew, Track, TypedBackend, TypedScaling, TypedSkew, TypedVip, Vip},
     problem::{Problem, Problems},
-    resolve::{ReadFile, Unique, or},
+    resolve::{ReadFile, Unique},
     resolve_health::resolve_health,
-    section::Typed,
-    typed,
+    typed::VipTables,
     value::show_duration,
 };
-use crate::ring::RingSize;
 
-/// The VIP that was typed; `None` when a part is not known.
+/// The VIP; `None` when a required key of it or its backends is absent or wrong.
 pub(super) fn resolve_vip(
-    typed: typed::Vip,
+    tables: &VipTables,
     read_file: ReadFile<'_>,
     problems: &Problems,
 ) -> Option<Vip> {
-    check_backends(&typed, problems);
-    check_ring(&typed, problems);
-    let (protocol, forward) = (known(&typed.protocol), known(&typed.forward));
-    check_track(&typed, problems);
-    let port = known(&typed.port);
-    let health = typed
-        .health
-        .map(|health| resolve_health(health, port, read_file, problems));
-    let backends: Option<Vec<Backend>> = typed
+    check_backends(tables, problems);
+    check_ring(tables, problems);
+    check_track(&tables.vip, problems);
+    let port = value_of(&tables.vip.port);
+    let health = tables.health.as_ref();
+    let health = health.map(|health| resolve_health(health, port, read_file, problems));
+    let scaling = resolve_scaling(&tables.scaling, problems);
+    let skew = resolve_skew(&tables.skew, problems);
+    let backends = tables
         .backends
-        .into_iter()
-        .map(|backend| resolve_backend(backend, port))
-        .collect();
-    Some(Vip {
-        name: typed.name?.into_inner(),
-        address: typed.address?.into_inner(),
-        port: port?,
-        protocol: protocol?,
-        forward: forward?,
-        affinity: or(typed.affinity, Affinity::Flow),
-        track: or(typed.track, default_track(protocol?, forward?)),
-        ring_size: or(typed.ring_size, RingSize::default()),
-        health: match health {
-            Some(health) => Some(health?),
-            None => None,
-        },
-        guard: Guard {
-            max_share: or(typed.guard.max_share, Fraction::ALL),
-            max_moved: or(typed.guard.max_moved, Fraction::ALL),
-            min_backends: or(typed.guard.min_backends, 1),
-        },
-        scaling: resolve_scaling(typed.scaling, problems),
-        skew: resolve_skew(typed.skew, problems),
-        backends: backends?,
-    })
+        .iter()
+        .map(|backend| backend.resolve_with(port));
+    let backends = backends.collect::<Option<_>>()?;
+    let health = match health {
+        Some(health) => Some(health?),
+        None => None,
+    };
+    tables
+        .vip
+        .resolve(health, tables.guard.resolve()?, scaling?, skew?, backends)
 }
 
-fn resolve_scaling(typed: typed::Scaling, problems: &Problems) -> Scaling {
-    let default = Scaling::default();
-    let alert = typed.alert_utilisation.as_ref();
-    let at = alert
-        .or(typed.target_utilisation.as_ref())
-        .map(Spanned::span);
-    let scaling = Scaling {
-        target_utilisation: or(typed.target_utilisation, default.target_utilisation),
-        alert_utilisation: or(typed.alert_utilisation, default.alert_utilisation),
-    };
-    if let (Some(at), true) = (at, scaling.alert_utilisation < scaling.target_utilisation) {
-        let (alert, target) = (scaling.alert_utilisation, scaling.target_utilisation);
-        let label = format!(
-            "`alert_utilisation` is {}, `target_utilisation` is {}",
-            alert.as_f64(),
-            target.as_f64()
-        );
+fn resolve_scaling(typed: &TypedScaling, problems: &Problems) -> Option<Scaling> {
+    let scaling = typed.resolve()?;
+    let (alert, target) = (scaling.alert_utilisation, scaling.target_utilisation);
+    let at = typed
+        .span("alert_utilisation")
+        .or(typed.span("target_utilisation"));
+    if let (Some(at), true) = (at, alert < target) {
+        let (alert, target) = (alert.as_f64(), target.as_f64());
+        let label = format!("`alert_utilisation` is {alert}, `target_utilisation` is {target}");
         let title = "`vip.scaling.alert_utilisation` is below `vip.scaling.target_utilisation`";
-        let help = "an alert at what is wanted would never end: make it the same or more";
+        let help = "must be at least `target_utilisation`: else the alert would always fire";
         problems.add(Problem::new(at, title, label, help));
     }
-    scaling
+    Some(scaling)
 }
 
-fn resolve_skew(typed: typed::Skew, problems: &Problems) -> Skew {
-    let default = Skew::default();
-    let at = typed
-        .long
-        .as_ref()
-        .or(typed.short.as_ref())
-        .map(Spanned::span);
-    let skew = Skew {
-        tolerance: or(typed.tolerance, default.tolerance),
-        widest_tolerance: or(typed.widest_tolerance, default.widest_tolerance),
-        days_per_false_alarm: or(typed.days_per_false_alarm, default.days_per_false_alarm),
-        short: or(typed.short, default.short),
-        long: or(typed.long, default.long),
-        least_seconds: or(typed.least_seconds, default.least_seconds),
-        clear_windows: or(typed.clear_windows, default.clear_windows),
-        concentration: or(typed.concentration, default.concentration),
-        revision_memory: or(typed.revision_memory, default.revision_memory),
-        volume_ratio: or(typed.volume_ratio, default.volume_ratio),
-        bytes_floor: or(typed.bytes_floor, default.bytes_floor),
-        packets_floor: or(typed.packets_floor, default.packets_floor),
-        volume_for: or(typed.volume_for, default.volume_for),
-        spike: or(typed.spike, default.spike),
-        spike_floor: or(typed.spike_floor, default.spike_floor),
-    };
+fn resolve_skew(typed: &TypedSkew, problems: &Problems) -> Option<Skew> {
+    let skew = typed.resolve()?;
+    let at = typed.span("long").or(typed.span("short"));
     if let (Some(at), true) = (at, skew.long < 2 * skew.short) {
         let (long, short) = (show_duration(skew.long), show_duration(skew.short));
         let label = format!("`long` is {long}, `short` is {short}");
         let title = "`vip.skew.long` is less than twice `vip.skew.short`";
-        let help = "the long window shows what is usual: several times the short one";
+        let help = "must be at least twice `short`: the long window shows what is usual";
         problems.add(Problem::new(at, title, label, help));
     }
-    skew
+    Some(skew)
 }
 
-pub(super) fn known<T: Copy>(typed: &Typed<T>) -> Option<T> {
-    typed.as_ref().map(|typed| *typed.get_ref())
-}
-
-/// UDP has no SYN to know a new flow by, and `nat` has to remember ports.
-const fn default_track(protocol: Protocol, forward: Forward) -> Track {
-    match (protocol, forward) {
-        (_, Forward::Nat) | (Protocol::Udp, _) => Track::Always,
-        (Protocol::Tcp, _) => Track::OnChange,
-    }
-}
-
-fn check_track(vip: &typed::Vip, problems: &Problems) {
-    let (Some(track), Some(Forward::Nat)) = (&vip.track, known(&vip.forward)) else {
+fn check_track(vip: &TypedVip, problems: &Problems) {
+    let (Some(track), Some(Forward::Nat)) = (&vip.track, value_of(&vip.forward)) else {
         return;
     };
     if *track.get_ref() != Track::Always {
         let title = "`vip.track` must be \"always\" with `forward = \"nat\"`";
-        let label = "can't be had with `nat`";
-        let help = "leave `track` out: every session of `nat` is remembered, to translate replies";
+        let label = "not possible with `nat`";
+        let help = "remove `track`: `nat` tracks every session to translate replies";
         problems.add(Problem::new(track.span(), title, label, help));
     }
 }
 
-fn check_ring(vip: &typed::Vip, problems: &Problems) {
-    let slots = known(&vip.ring_size).unwrap_or_default().get();
-    let weighted = |backend: &&typed::Backend| known(&backend.weight) != Some(0);
-    let members = vip.backends.iter().filter(weighted).count();
-    let at = vip.ring_size.as_ref().map_or(vip.at.clone(), Spanned::span);
-    if !vip.has_backends {
+fn check_ring(tables: &VipTables, problems: &Problems) {
+    let vip = &tables.vip;
+    let slots = value_of(&vip.ring_size).unwrap_or_default().get();
+    let weighted = |backend: &&TypedBackend| value_of(&backend.weight) != Some(0);
+    let members = tables.backends.iter().filter(weighted).count();
+    let at = vip.ring_size.as_ref().map_or(vip.at(), Spanned::span);
+    if !tables.has_backends {
         let problem = Problem::new(
-            vip.at.clone(),
-            "a VIP without backends",
-            "nobody would serve it",
+            vip.at(),
+            "the VIP has no backends",
+            "no backend would serve it",
             "add a table `[[vip.backend]]` with `name` and `address`",
         );
         problems.add(Problem {
             is_missing: true,
             ..problem
         });
-    } else if members == 0 && !vip.backends.is_empty() {
-        let title = "all backends of the VIP have the weight 0";
-        let help = "give one of them a weight at least";
+    } else if members == 0 && !tables.backends.is_empty() {
+        let title = "all backends of the VIP have weight 0";
+        let help = "at least one must have a weight above 0";
         problems.add(Problem::new(
-            vip.at.clone(),
+            vip.at(),
             title,
-            "nobody would serve it",
+            "no backend would serve it",
             help,
         ));
     } else if members > slots as usize {
         let title = "more backends than `vip.ring_size` has slots";
         let label = format!("{members} backends, {slots} slots");
-        let help = "a hundred slots for each backend make shares exact to a percent: 65537 is right \
-                    for almost everybody";
+        let help = "use at least 100 slots per backend for shares exact to 1 %; the default, 65537, \
+                    suits almost everyone";
         problems.add(Problem::new(at, title, label, help));
     }
 }
 
-fn check_backends(vip: &typed::Vip, problems: &Problems) {
+fn check_backends(tables: &VipTables, problems: &Problems) {
     let mut names = Unique::new(problems);
     let mut addresses = Unique::new(problems);
-    for backend in &vip.backends {
+    let vip = &tables.vip;
+    for backend in &tables.backends {
         if let Some(name) = &backend.name {
-            let title = format!(
-                "two backends of the VIP have the name \"{}\"",
-                name.get_ref()
-            );
-            let help = "every backend of a VIP needs a name of its own";
+            let title = format!("duplicate backend name \"{}\" in the VIP", name.get_ref());
+            let help = "backend names must be unique in a VIP";
             names.add(name.get_ref(), name.span(), &title, help);
         }
         if let Some(address) = &backend.address {
             check_family(vip, address, problems);
-            let port = known(&backend.port).or(known(&vip.port));
+            let port = value_of(&backend.port).or(value_of(&vip.port));
             let title = format!(
-                "two backends of the VIP have the address {}",
+                "two backends of the VIP with the address {}",
                 address.get_ref()
             );
-            let help = "raise the weight of one of them, and leave the other out";
+            let help =
+                "remove one of them, and raise the weight of the other if that is the purpose";
             addresses.add((address.get_ref(), port), address.span(), &title, help);
         }
         check_port(vip, backend, problems);
     }
 }
 
-fn check_family(vip: &typed::Vip, backend: &Spanned<IpAddr>, problems: &Problems) {
-    let (Some(address), Some(forward)) = (&vip.address, known(&vip.forward)) else {
+fn check_family(vip: &TypedVip, backend: &Spanned<IpAddr>, problems: &Problems) {
+    let (Some(address), Some(forward)) = (&vip.address, value_of(&vip.forward)) else {
         return;
     };
     if forward == Forward::Ipip || address.get_ref().is_ipv4() == backend.get_ref().is_ipv4() {
@@ -210,44 +153,33 @@ fn check_family(vip: &typed::Vip, backend: &Spanned<IpAddr>, problems: &Problems
     let (mode, fix) = match forward {
         Forward::L2 => (
             "l2",
-            "an address of the VIP's family, or `forward = \"ipip\"`",
+            "use an address of the VIP's family, or `forward = \"ipip\"`",
         ),
-        _ => ("nat", "an address of the VIP's family"),
+        _ => ("nat", "use an address of the VIP's family"),
     };
-    let title = format!("with `forward = \"{mode}\"` backends have the family of their VIP");
+    let title = format!("`forward = \"{mode}\"` needs backends of the VIP's address family");
     let family = |ip: &IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     let problem = Problem::new(backend.span(), title, family(backend.get_ref()), fix);
     problems.add(problem.related(address.span(), family(address.get_ref())));
 }
 
-fn check_port(vip: &typed::Vip, backend: &typed::Backend, problems: &Problems) {
+fn check_port(vip: &TypedVip, backend: &TypedBackend, problems: &Problems) {
     let (Some(port), Some(vip_port), Some(forward)) =
-        (&backend.port, &vip.port, known(&vip.forward))
+        (&backend.port, &vip.port, value_of(&vip.forward))
     else {
         return;
     };
     let (title, help) = match (forward, *vip_port.get_ref()) {
         (_, 0) => (
             "a backend of an any-port VIP can't have a port",
-            "leave it out: packets keep the port that the client chose".to_owned(),
+            "remove it: packets keep the port that the client chose".to_owned(),
         ),
         (Forward::L2 | Forward::Ipip, expected) if expected != *port.get_ref() => (
             "only `forward = \"nat\"` can change the port",
-            format!("leave it out, or write {expected}, the VIP's port"),
+            format!("remove it, or use {expected}, the VIP's port"),
         ),
         _ => return,
     };
     let problem = Problem::new(port.span(), title, "not the VIP's port", help);
     problems.add(problem.related(vip_port.span(), "the VIP's port"));
-}
-
-fn resolve_backend(backend: typed::Backend, vip_port: Option<u16>) -> Option<Backend> {
-    Some(Backend {
-        name: backend.name?.into_inner(),
-        address: backend.address?.into_inner(),
-        port: known(&backend.port).or(vip_port)?,
-        weight: or(backend.weight, 100),
-        capacity: known(&backend.capacity),
-        state: or(backend.state, Default::default()),
-    })
 }

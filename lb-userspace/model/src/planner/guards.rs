@@ -1,4 +1,4 @@
-//! The guards. The table in the module's documentation says what each looks at.
+//! The guards. The table in the documentation of `planner` says when each rejects a change.
 
 use super::{
     members::{Line, Placement},
@@ -9,40 +9,40 @@ use super::{
 use crate::config::{self, Fraction};
 use lb_api::{Guard, GuardResult, GuardVerdict, VipAction};
 
-/// Capacity beyond the peak of new flows that there must be, in the mean of all members.
+/// Capacity that is required beyond the peak of new flows, as a share of the peak.
 const HEADROOM: f64 = 0.2;
 
-/// Shares are compared with this tolerance: it is far below one slot.
+/// Tolerance for comparing shares, far below one slot.
 const EPSILON: f64 = 1e-9;
 
-/// What a guard found.
 struct Finding {
-    refuses: bool,
+    rejects: bool,
     detail: String,
 }
 
 impl Finding {
-    fn fine(detail: impl Into<String>) -> Self {
+    fn passed(detail: impl Into<String>) -> Self {
         Self {
-            refuses: false,
+            rejects: false,
             detail: detail.into(),
         }
     }
 
-    fn broken(detail: impl Into<String>) -> Self {
+    fn rejected(detail: impl Into<String>) -> Self {
         Self {
-            refuses: true,
+            rejects: true,
             detail: detail.into(),
         }
     }
 
-    /// Broken, but not by this change.
-    fn as_before(detail: &str) -> Self {
-        Self::fine(format!("{detail}; that is no worse than now"))
+    /// The limit is exceeded, but the change makes it no worse.
+    fn no_worse(detail: &str) -> Self {
+        Self::passed(format!("{detail}; no worse than now"))
     }
 
-    /// One finding for several members: what is broken, else what is worth saying, else `fine`.
-    fn of_members(found: Vec<(bool, String)>, fine: String) -> Self {
+    /// One finding from those of all members: a member above the limit, with whether it is worse than
+    /// before. `passed` is the detail if there is none.
+    fn of_members(found: Vec<(bool, String)>, passed: String) -> Self {
         let (worse, same): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|(is_worse, _)| *is_worse);
         let text = |found: Vec<(bool, String)>| {
@@ -50,18 +50,17 @@ impl Finding {
             details.join("; ")
         };
         match (worse.is_empty(), same.is_empty()) {
-            (false, _) => Self::broken(text(worse)),
-            (true, false) => Self::as_before(&text(same)),
-            (true, true) => Self::fine(fine),
+            (false, _) => Self::rejected(text(worse)),
+            (true, false) => Self::no_worse(&text(same)),
+            (true, true) => Self::passed(passed),
         }
     }
 }
 
-/// A VIP that stays or comes.
-struct Scene<'a> {
-    /// The guards' limits before; none for a new VIP.
+/// A VIP that the candidate has, with what the guards compare.
+struct Change<'a> {
+    /// The limits before the change; `None` for a new VIP.
     old: Option<&'a config::Guard>,
-    /// The guards' limits.
     limits: &'a config::Guard,
     ring_size: u32,
     slots_moved: u32,
@@ -69,8 +68,8 @@ struct Scene<'a> {
     lines: &'a [Line<'a>],
 }
 
-/// What all guards say about a VIP.
-pub(super) fn judge(
+/// Runs all guards on a VIP.
+pub(super) fn check(
     pair: &Pair<'_>,
     facts: &VipFacts,
     lines: &[Line<'_>],
@@ -78,7 +77,7 @@ pub(super) fn judge(
 ) -> Vec<GuardResult> {
     let mut found: Vec<(Guard, Finding)> = Vec::new();
     if let Some(after) = pair.after {
-        let scene = Scene {
+        let change = Change {
             old: pair.before.map(|vip| &vip.guard),
             limits: &after.guard,
             ring_size: after.ring_size.get(),
@@ -87,17 +86,17 @@ pub(super) fn judge(
             lines,
         };
         found.extend([
-            (Guard::ShareError, scene.share_error()),
-            (Guard::NoSlots, scene.no_slots()),
-            (Guard::MaxShare, scene.max_share()),
+            (Guard::ShareError, change.share_error()),
+            (Guard::NoSlots, change.no_slots()),
+            (Guard::MaxShare, change.max_share()),
         ]);
         if pair.action == VipAction::Changed {
-            found.push((Guard::MaxMoved, scene.max_moved()));
+            found.push((Guard::MaxMoved, change.max_moved()));
         }
         found.extend([
-            (Guard::MinBackends, scene.min_backends()),
-            (Guard::Capacity, scene.capacity()),
-            (Guard::NothingLeft, scene.nothing_left()),
+            (Guard::MinBackends, change.min_backends()),
+            (Guard::Capacity, change.capacity()),
+            (Guard::NothingLeft, change.nothing_left()),
         ]);
     }
     if matches!(pair.action, VipAction::Removed | VipAction::Replaced) {
@@ -105,7 +104,7 @@ pub(super) fn judge(
     }
     let result = |(guard, finding): (Guard, Finding)| GuardResult {
         guard,
-        verdict: match finding.refuses {
+        verdict: match finding.rejects {
             false => GuardVerdict::Passed,
             true if force.contains(&guard) => GuardVerdict::Forced,
             true => GuardVerdict::Refused,
@@ -115,17 +114,23 @@ pub(super) fn judge(
     found.into_iter().map(result).collect()
 }
 
+/// A number of backends, with the noun.
+fn backends(number: usize) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} backend{plural}")
+}
+
 fn share_error(placement: &Placement<'_>) -> f64 {
     (placement.table_share - placement.intended_share).abs()
 }
 
-/// Slots that a share allows, rounded up: no table has half a slot.
+/// Slots that a share allows, rounded up.
 fn slots_of(share: Fraction, ring_size: u32) -> u32 {
     (u64::from(share.millionths()) * u64::from(ring_size)).div_ceil(1_000_000) as u32
 }
 
-impl<'a> Scene<'a> {
-    /// Members with a place in the new table.
+impl<'a> Change<'a> {
+    /// The members of the new ring.
     fn placements(&self) -> impl Iterator<Item = (&'a Line<'a>, Placement<'a>)> {
         let lines: &'a [Line<'a>] = self.lines;
         lines
@@ -133,7 +138,7 @@ impl<'a> Scene<'a> {
             .filter_map(|line| line.after.map(|after| (line, after)))
     }
 
-    /// Whether the change asks for more than was asked for before.
+    /// Whether the change itself makes a limit stricter.
     fn is_stricter(&self, is: impl Fn(&config::Guard, &config::Guard) -> bool) -> bool {
         self.old.is_some_and(|old| is(old, self.limits))
     }
@@ -150,18 +155,18 @@ impl<'a> Scene<'a> {
             }
             let was = line.before.map(|before| share_error(&before));
             let detail = format!(
-                "backend {} would have {} of the table where {} is intended",
+                "backend {} would have {} of the ring instead of {}",
                 line.backend.name,
                 percent(after.table_share),
                 percent(after.intended_share)
             );
             found.push((was.is_none_or(|was| error > was + EPSILON), detail));
         }
-        let fine = format!(
-            "no share is further than {} from the intended one",
+        let passed = format!(
+            "every share is within {} of the intended one",
             percent(largest)
         );
-        Finding::of_members(found, fine)
+        Finding::of_members(found, passed)
     }
 
     fn no_slots(&self) -> Finding {
@@ -169,13 +174,13 @@ impl<'a> Scene<'a> {
         let found = self.placements().filter(|(_, after)| is_empty(after));
         let found = found.map(|(line, _)| {
             let detail = format!(
-                "backend {} has weight {} and would have none of the {} slots",
+                "backend {} with weight {} would get none of the {} slots",
                 line.backend.name, line.backend.weight, self.ring_size
             );
             (!line.before.is_some_and(|before| is_empty(&before)), detail)
         });
-        let fine = "every member with weight has slots".to_owned();
-        Finding::of_members(found.collect(), fine)
+        let passed = "every backend with a weight has slots".to_owned();
+        Finding::of_members(found.collect(), passed)
     }
 
     fn max_share(&self) -> Finding {
@@ -194,25 +199,25 @@ impl<'a> Scene<'a> {
             let was = line.before.map(|before| before.table_share);
             let grew = was.is_none_or(|was| after.table_share > was + EPSILON);
             let detail = format!(
-                "backend {} would have {} of the table; {allowed} is allowed",
+                "backend {} would have {} of the ring; maximum is {allowed}",
                 line.backend.name,
                 percent(after.table_share)
             );
             found.push((grew || is_stricter, detail));
         }
-        let fine = largest.map_or_else(String::new, |(name, share)| {
+        let passed = largest.map_or_else(String::new, |(name, share)| {
             format!(
-                "backend {name} has the largest share, {}; {allowed} is allowed",
+                "largest share is {} (backend {name}); maximum is {allowed}",
                 percent(share)
             )
         });
-        Finding::of_members(found, fine)
+        Finding::of_members(found, passed)
     }
 
     fn max_moved(&self) -> Finding {
         let limit = self.limits.max_moved;
         let detail = format!(
-            "{} of the table would move ({} of {} slots); {} is allowed",
+            "{} of the ring would move ({} of {} slots); maximum is {}",
             percent(f64::from(self.slots_moved) / f64::from(self.ring_size)),
             self.slots_moved,
             self.ring_size,
@@ -220,10 +225,10 @@ impl<'a> Scene<'a> {
         );
         let had_slots = |line: &Line<'_>| line.before.is_some_and(|before| before.slots > 0);
         if !self.lines.iter().any(had_slots) {
-            return Finding::fine("nobody has slots now, so no flow moves");
+            return Finding::passed("no backend has slots now, so no flow moves");
         }
         Finding {
-            refuses: self.slots_moved > slots_of(limit, self.ring_size),
+            rejects: self.slots_moved > slots_of(limit, self.ring_size),
             detail,
         }
     }
@@ -241,34 +246,34 @@ impl<'a> Scene<'a> {
         let is_below = |number: usize| number < limit as usize;
         let is_stricter = self.is_stricter(|old, new| new.min_backends > old.min_backends);
         let must_be_wanted = self.old.is_none() || is_stricter;
-        let would = |number| format!("{number} would serve; {limit} must");
+        let would = |number| format!("{} would remain; minimum is {limit}", backends(number));
         if must_be_wanted && is_below(wanted) {
-            Finding::broken(would(wanted))
+            Finding::rejected(would(wanted))
         } else if self.old.is_some() && is_below(after) && after < before {
             let unproven = match wanted - after {
                 0 => String::new(),
-                n => format!(" ({n} more when their checks have succeeded)"),
+                n => format!(" ({n} more once their checks pass)"),
             };
-            Finding::broken(would(after) + &unproven)
+            Finding::rejected(would(after) + &unproven)
         } else if self.old.is_some() && is_below(after) && is_below(wanted) {
-            Finding::as_before(&would(after))
+            Finding::no_worse(&would(after))
         } else {
-            Finding::fine(would(wanted))
+            Finding::passed(would(wanted))
         }
     }
 
     fn capacity(&self) -> Finding {
         let whole = self.whole_capacity();
         let members = self.member_capacity();
-        match (whole.refuses, members.refuses) {
-            (true, true) => Finding::broken(format!("{}; {}", whole.detail, members.detail)),
+        match (whole.rejects, members.rejects) {
+            (true, true) => Finding::rejected(format!("{}; {}", whole.detail, members.detail)),
             (true, false) => whole,
             (false, true) => members,
-            (false, false) => Finding::fine(format!("{}; {}", whole.detail, members.detail)),
+            (false, false) => Finding::passed(format!("{}; {}", whole.detail, members.detail)),
         }
     }
 
-    /// All members together against the peak.
+    /// The capacity of all members against the peak.
     fn whole_capacity(&self) -> Finding {
         let peak = self.load.peak_new_flows_per_s;
         let serves = |placement: Option<Placement<'a>>| {
@@ -281,18 +286,18 @@ impl<'a> Scene<'a> {
             .map(|placement| placement.backend.capacity.map(f64::from))
             .sum();
         let Some(after) = after else {
-            return Finding::fine("not every backend has a `capacity`");
+            return Finding::passed("not every backend has a `capacity`");
         };
         let detail = format!(
-            "those that serve can take {} new flows a second; the peak is {}, {} with headroom",
+            "capacity would be {} new flows/s; the peak is {} ({} with headroom)",
             rate(after),
             rate(peak),
             rate(peak * (1.0 + HEADROOM))
         );
         if after >= peak * (1.0 + HEADROOM) {
-            return Finding::fine(detail);
+            return Finding::passed(detail);
         }
-        // A capacity that is only now written down was the same before.
+        // A capacity that the change only adds to the file was the same before.
         let before: Option<f64> = self
             .lines
             .iter()
@@ -306,12 +311,12 @@ impl<'a> Scene<'a> {
             })
             .sum();
         match before {
-            Some(before) if after >= before => Finding::as_before(&detail),
-            _ => Finding::broken(detail),
+            Some(before) if after >= before => Finding::no_worse(&detail),
+            _ => Finding::rejected(detail),
         }
     }
 
-    /// Each member against its part of the peak.
+    /// The capacity of each member against its share of the peak.
     fn member_capacity(&self) -> Finding {
         let peak = self.load.peak_new_flows_per_s;
         let mut found = Vec::new();
@@ -328,13 +333,13 @@ impl<'a> Scene<'a> {
                     || before.backend.capacity.is_some_and(|was| was > capacity)
             });
             let detail = format!(
-                "backend {} would get {} new flows a second of the peak; it can take {capacity}",
+                "backend {} would get {} new flows/s at peak; its capacity is {capacity}",
                 line.backend.name,
                 rate(predicted)
             );
             found.push((is_worse, detail));
         }
-        Finding::of_members(found, "nobody gets more than it can take".to_owned())
+        Finding::of_members(found, "no backend exceeds its capacity".to_owned())
     }
 
     fn nothing_left(&self) -> Finding {
@@ -342,7 +347,7 @@ impl<'a> Scene<'a> {
             placement.is_some_and(|placement| placement.eligible)
         };
         let served = self.lines.iter().any(|line| is_eligible(line.before));
-        // With too few that are healthy, others get traffic too, and go on getting it.
+        // In panic mode unhealthy backends get traffic too, and keep getting it.
         let serves = |line: &Line<'_>| {
             line.after.is_some_and(|placement| {
                 placement.eligible && (placement.proven || is_eligible(line.before))
@@ -356,33 +361,34 @@ impl<'a> Scene<'a> {
         let serving = self.lines.iter().filter(|line| serves(line)).count();
         match (wanted, serving) {
             (0, _) if served || self.old.is_none() => {
-                Finding::broken("nobody would be left to serve the VIP")
+                Finding::rejected("no eligible backend would remain")
             }
-            (0, _) => Finding::as_before("nobody would serve the VIP"),
-            (_, 0) if served => Finding::broken(
-                "nobody would serve the VIP until the checks of the new backends succeed; add them \
-                 first, and remove the old ones in a second change",
+            (0, _) => Finding::no_worse("no backend would be eligible"),
+            (_, 0) if served => Finding::rejected(
+                "no backend would serve until the checks of the new ones pass; add them first, and \
+                 remove the old ones in a second change",
             ),
-            (wanted, 0) => Finding::fine(format!(
-                "{wanted} will serve when their checks have succeeded"
+            (wanted, 0) => Finding::passed(format!(
+                "{} would serve once their checks pass",
+                backends(wanted)
             )),
-            (_, serving) => Finding::fine(format!("{serving} serve")),
+            (_, serving) => Finding::passed(format!("{} would serve", backends(serving))),
         }
     }
 }
 
 fn vip_removed(pair: &Pair<'_>, load: &Load) -> Finding {
     let what = if pair.action == VipAction::Replaced {
-        "goes and comes again"
+        "replaced"
     } else {
-        "goes"
+        "removed"
     };
     if load.new_flows_per_s > 0.0 || load.packets_per_s > 0.0 {
-        return Finding::broken(format!(
-            "the VIP {what}, and its connections break: it has {} new flows and {} packets a second",
+        return Finding::rejected(format!(
+            "the VIP would be {what} and its connections would break: it has {} new flows/s and {} packets/s",
             rate(load.new_flows_per_s),
             rate(load.packets_per_s)
         ));
     }
-    Finding::fine(format!("the VIP {what}; it has no traffic"))
+    Finding::passed(format!("the VIP would be {what}; it has no traffic"))
 }

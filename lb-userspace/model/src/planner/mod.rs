@@ -1,5 +1,5 @@
-//! What a change would do, before it is done: a pure function from what runs, what is wanted and
-//! what the controller knows to a [`Plan`].
+//! Plans a change: a pure function from the running configuration, the candidate and the state of the
+//! data path to a [`Plan`].
 //!
 //! ```text
 //! running ──┐             ┌ action: added, removed, replaced, changed
@@ -9,33 +9,33 @@
 //!                facts
 //! ```
 //!
-//! # What a plan is about
+//! # Which VIPs and backends are the same
 //!
-//! VIPs are the same when address, port and protocol are; a VIP that only has another name is
-//! changed, one that keeps its name and gets another address is replaced. Backends are the same
-//! when address and port are. A VIP that the change does not touch is not in the plan.
+//! VIPs with the same address, port and protocol are the same; with another name they are changed. A
+//! VIP that keeps its name and gets another address is replaced. Backends with the same address and
+//! port are the same. A VIP that the change does not touch is not in the plan.
 //!
-//! # What guards look at
+//! # When guards reject a change
 //!
-//! A guard refuses what the **change** does, not what is so already: otherwise the first overloaded
-//! backend would stop every repair. What is above its limit before and is no worse after passes. A
-//! limit that the change itself makes stricter must hold in the table that the change gives.
+//! A guard judges what the **change** does, not what is already so: otherwise the first overloaded
+//! backend would block every repair. What exceeded its limit before and is no worse after passes. A
+//! limit that the change itself makes stricter must hold in the ring after the change.
 //!
-//! | guard | limit | refuses when it is broken after, and |
+//! | guard | limit | rejects if the limit is exceeded after the change, and |
 //! | --- | --- | --- |
-//! | `share_error` | table share within max(2 / ring size, 1 % of the intended share) of the intended one | the error grew, or the member is new |
+//! | `share_error` | the table share differs from the intended one by at most max(2 / ring size, 1 % of it) | the error grew, or the member is new |
 //! | `no_slots` | an eligible member has a slot | it had one, or was not eligible |
-//! | `max_share` | `guard.max_share` of the table, rounded up to a slot | the share grew, or the limit is stricter |
-//! | `max_moved` | `guard.max_moved` of the table, rounded up to a slot | always; a table that nobody had slots of can't move |
+//! | `max_share` | `guard.max_share` of the ring, rounded up to a slot | the share grew, or the limit is stricter |
+//! | `max_moved` | `guard.max_moved` of the ring, rounded up to a slot | always; a ring without members can't move |
 //! | `min_backends` | `guard.min_backends` | fewer serve than before, or the VIP is new or the limit stricter |
-//! | `capacity` | the peak of new flows with 20 % headroom; for each member its part of the peak | there is less capacity than before; the member's part grew or its capacity shrank |
-//! | `nothing_left` | somebody serves | somebody did, or the VIP is new |
-//! | `vip_removed` | a VIP that goes, or goes and comes again, has no traffic | always: its connections break |
+//! | `capacity` | the peak of new flows with 20 % headroom; for each member its share of the peak | capacity is less than before; the member's share grew or its capacity shrank |
+//! | `nothing_left` | a backend serves | a backend did, or the VIP is new |
+//! | `vip_removed` | a VIP that is removed or replaced has no traffic | always: its connections break |
 //!
-//! A backend whose checks have not succeeded yet is in the table as if it were healthy, so that
-//! the shares it will get are judged now; but it does not count as one that serves. To exchange
-//! all backends of a VIP in one change is therefore refused (nobody would serve until the checks
-//! succeed): add the new ones first.
+//! A backend whose checks have not passed yet is in the ring as if it were healthy, so that its
+//! shares are checked now; but it does not count as serving. To replace all backends of a VIP in one
+//! change is therefore rejected (no backend would serve until the checks pass): add the new ones
+//! first.
 
 mod guards;
 mod members;
@@ -56,7 +56,7 @@ pub use lb_api::{
 };
 use members::Line;
 
-/// All guards: what a rollback is planned with as `force`.
+/// All guards; a rollback is planned with all of them forced.
 pub const ALL_GUARDS: [Guard; 8] = [
     Guard::ShareError,
     Guard::NoSlots,
@@ -68,21 +68,21 @@ pub const ALL_GUARDS: [Guard; 8] = [
     Guard::VipRemoved,
 ];
 
-/// What is to be planned.
+/// A change to plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The running revision; 0 when there is none.
     pub base: RevisionNumber,
-    /// What runs; none before the first configuration.
+    /// The running configuration; `None` before the first.
     pub running: Option<&'a Config>,
-    /// What is wanted.
+    /// The configuration to be applied.
     pub candidate: &'a Config,
-    /// Guards that may be broken.
+    /// Guards that may not reject the change.
     pub force: &'a [Guard],
 }
 
-/// Plans a change. `facts` tells what the controller knows of a VIP; it is asked only for VIPs whose
-/// keys or backends differ. Without a controller, [`VipFacts::assumed`] will do.
+/// Plans a change. `facts` returns what the controller knows of a VIP; it is called only for VIPs
+/// whose keys or backends differ. Without a controller, use [`VipFacts::assumed`].
 pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> Plan {
     let vips: Vec<VipPlan> = pairs(input.running, input.candidate)
         .iter()
@@ -90,8 +90,8 @@ pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> 
         .map(|pair| plan_vip(pair, &facts(pair), input.force))
         .collect();
     let other = settings::outside(input.running, input.candidate);
-    let refused = |guard: &GuardResult| guard.verdict == GuardVerdict::Refused;
-    let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(refused) {
+    let is_rejected = |guard: &GuardResult| guard.verdict == GuardVerdict::Refused;
+    let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(is_rejected) {
         PlanVerdict::Refused
     } else if vips.is_empty() && other.is_empty() {
         PlanVerdict::Nothing
@@ -103,7 +103,7 @@ pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> 
         verdict,
         vips,
         other,
-        // That is for those to say who know the host.
+        // Added by the caller, who knows the host.
         warnings: Vec::new(),
     }
 }
@@ -126,6 +126,6 @@ fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, force: &[Guard]) -> VipPlan {
         new_flows_per_s: facts.load.new_flows_per_s,
         peak_new_flows_per_s: facts.load.peak_new_flows_per_s,
         settings: settings::of_pair(pair),
-        guards: guards::judge(pair, facts, &lines, force),
+        guards: guards::check(pair, facts, &lines, force),
     }
 }

@@ -151,7 +151,7 @@ mod tests {
         let sources_of = |source: [u8; 4]| {
             let mut config = config("");
             config.vips[0].forward = Forward::Nat;
-            config.node.nat_sources = vec![source.into()];
+            config.node.nat_source = vec![source.into()];
             level("nat source", |findings| node(&host(), &config, findings))
         };
         assert_eq!(sources_of([192, 0, 2, 200]), Warning);

@@ -120,7 +120,7 @@ async fn next_hops(config: &Config) -> Result<nexthop::NextHops, NextHopError> {
 }
 
 fn read_ports(config: &Config, next_hops: &nexthop::NextHops) -> Ports {
-    let configured = config.node.nat_sources.iter().copied();
+    let configured = config.node.nat_source.iter().copied();
     let routes = next_hops.values().filter_map(NextHopState::resolved);
     let sources: Vec<IpAddr> = configured
         .chain(routes.filter_map(|route| route.source))

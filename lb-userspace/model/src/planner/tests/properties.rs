@@ -1,4 +1,4 @@
-//! Over random pairs of configurations: guards hold, shares add up, a change and its rollback are mirrors.
+//! Random pairs of configurations: guards hold, shares add up, a rollback mirrors its change.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::{super::*, parse};
 use crate::config::{self, Backend};
 use lb_api::{GuardResult, MemberSide};
 
-/// A backend: place in a pool of addresses, weight, capacity, state.
+/// A backend: index in a pool of addresses, weight, capacity, state.
 type Drawn = (u8, u32, Option<u32>, &'static str);
 
 fn backends() -> impl Strategy<Value = Vec<Drawn>> {
@@ -18,7 +18,7 @@ fn backends() -> impl Strategy<Value = Vec<Drawn>> {
     prop::collection::vec(backend, 1..6)
 }
 
-/// Configurations of up to three VIPs, from a small pool, so that pairs have much in common.
+/// Configurations of up to three VIPs from a small pool, so that pairs have much in common.
 fn configuration() -> impl Strategy<Value = Config> {
     let guard = (1u32..=10, 1u32..=10, 1u32..4);
     let forward = prop::sample::select(vec!["l2", "l2", "ipip"]);
@@ -126,7 +126,7 @@ fn verdict(vip: &VipPlan, guard: Guard) -> Option<&GuardResult> {
     vip.guards.iter().find(|result| result.guard == guard)
 }
 
-/// What must be so of a VIP that no guard refuses, said in other words than the guards'.
+/// Checks a VIP that passed all guards, by other formulas than the guards'.
 fn check_allowed(
     vip: &VipPlan,
     old: Option<&config::Vip>,
@@ -182,7 +182,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn the_same_configuration_is_nothing(config in configuration(), (health, load) in conditions()) {
+    fn the_same_configuration_is_no_change(config in configuration(), (health, load) in conditions()) {
         let input = Input { base: 1, running: Some(&config), candidate: &config, force: &[] };
         let plan = plan(&input, |pair| facts(pair, &health, load));
         prop_assert_eq!(plan.verdict, PlanVerdict::Nothing);
@@ -190,7 +190,7 @@ proptest! {
     }
 
     #[test]
-    fn any_change_is_planned_right(
+    fn plans_match_the_difference_of_the_configurations(
         running in prop::option::of(configuration()),
         candidate in configuration(),
         (health, load) in conditions(),
@@ -203,7 +203,7 @@ proptest! {
         for vip in &result.vips {
             check_shares(vip)?;
             let (old, new) = (find(running.as_ref(), &vip.vip), find(Some(&candidate), &vip.vip));
-            prop_assert_ne!(&old, &new, "only what changes is planned");
+            prop_assert_ne!(&old, &new, "only changes are planned");
             let action = match (&old, &new) {
                 (None, _) => VipAction::Added,
                 (_, None) => VipAction::Removed,
@@ -217,7 +217,7 @@ proptest! {
             let moves = verdict(vip, Guard::MaxMoved).is_some();
             prop_assert_eq!(moves, action == VipAction::Changed);
         }
-        // Everything that differs is planned.
+        // Every difference is planned.
         let all = running.iter().flat_map(|config| &config.vips).chain(&candidate.vips);
         for vip in all {
             let planned = result.vips.iter().any(|plan| plan.vip == vip.name);
@@ -232,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_forced_is_allowed_and_said(
+    fn forced_guards_allow_the_change_and_are_marked(
         running in configuration(),
         candidate in configuration(),
         (health, load) in conditions(),
@@ -255,10 +255,9 @@ proptest! {
         }
     }
 
-    /// There and back again: what was after is before, as many slots move, and the end is the
-    /// beginning.
+    /// The plan of a rollback swaps the sides of the plan of the change and moves as many slots.
     #[test]
-    fn a_change_and_its_rollback_are_mirrors(
+    fn a_rollback_mirrors_its_change(
         a in configuration(),
         b in configuration(),
         (health, load) in conditions(),

@@ -248,16 +248,16 @@ pub(in crate::cli) fn plan() -> Plan {
             guards: vec![
                 passed(
                     Guard::ShareError,
-                    "every table share is within 1 % of the intended one",
+                    "every share is within 0.1 % of the intended one",
                 ),
                 passed(
                     Guard::MaxMoved,
-                    "40.0 % of the table move; 50 % are allowed",
+                    "40 % of the ring would move; maximum is 50 %",
                 ),
                 guard(
                     Guard::MaxShare,
                     GuardVerdict::Forced,
-                    "backend api-1 would have 40.0 % of the table; 35 % is allowed",
+                    "backend api-1 would have 40 % of the ring; maximum is 35 %",
                 ),
             ],
         }],
@@ -294,17 +294,16 @@ pub(in crate::cli) fn refused() -> Plan {
     vip.guards = vec![
         no(
             Guard::MaxShare,
-            "backend api-1 would have 100.0 % of the table; 60 % is allowed",
+            "backend api-1 would have 100 % of the ring; maximum is 60 %",
         ),
         no(
             Guard::Capacity,
-            "backend api-1 would get 2400 new flows a second at the peak of the last hour; it can \
-             take 2000",
+            "backend api-1 would get 2400 new flows/s at peak; its capacity is 2000",
         ),
         guard(
             Guard::NothingLeft,
             GuardVerdict::Passed,
-            "1 backend is left to serve",
+            "1 backend would serve",
         ),
     ];
     plan

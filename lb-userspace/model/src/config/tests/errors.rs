@@ -1,11 +1,11 @@
-//! Every mistake, one at a time: each gives one problem, at its line, that says what would be right.
+//! Each error by itself: one problem, at its line, with a message that says what is expected.
 //!
-//! The tables have one mistake a line (rustfmt would make it six).
+//! The tables have one case per line (rustfmt would make it six).
 
 use super::*;
 
-/// All that is wrong with `LEAST` after an edit: line, title, label and help of each problem.
-fn mistakes(from: &str, to: &str) -> (usize, Vec<String>) {
+/// The problems of `LEAST` after an edit: line of the first; title, label and help of each.
+fn problems_after(from: &str, to: &str) -> (usize, Vec<String>) {
     assert!(LEAST.contains(from), "nothing to replace: {from}");
     let text = LEAST.replacen(from, to, 1);
     let errors = parse("f.toml", &text).expect_err(to);
@@ -14,90 +14,90 @@ fn mistakes(from: &str, to: &str) -> (usize, Vec<String>) {
     (line, errors.problems().iter().map(show).collect())
 }
 
-/// (what is replaced, by what, line of the problem, what the message has)
-type Mistake = (&'static str, &'static str, usize, &'static str);
+/// Replaced text, its replacement, line of the problem, part of its message.
+type Case = (&'static str, &'static str, usize, &'static str);
 
-/// Each edit is one mistake, and gives one problem.
-fn assert_each_is_one_problem(table: &[Mistake]) {
+/// Checks that each edit gives exactly one problem.
+fn assert_each_is_one_problem(table: &[Case]) {
     for (from, to, line, has) in table {
-        let (at, messages) = mistakes(from, to);
+        let (at, messages) = problems_after(from, to);
         assert_eq!(messages.len(), 1, "{to}: {messages:#?}");
         assert!(messages[0].contains(has), "{to}: {messages:#?}");
         assert_eq!(at, *line, "{to}: {messages:#?}");
     }
 }
 
-pub(super) const SEED: &str = "hash_seed = \"000102030405060708090a0b0c0d0e0f\"";
+const SEED: &str = "hash_seed = \"000102030405060708090a0b0c0d0e0f\"";
 const NODE: &str = "interfaces = [\"eth0\"]";
 
 #[test]
 #[rustfmt::skip]
-fn mistakes_in_the_node() {
+fn errors_in_the_node() {
     assert_each_is_one_problem(&[
         ("[\"eth0\"]", "[]", 2, "`node.interfaces` is empty"),
-        ("[\"eth0\"]", "\"eth0\"", 2, "not a list but one string"),
-        ("\"eth0\"", "\"eth0\", \"eth0\"", 2, "\"eth0\" twice"),
+        ("[\"eth0\"]", "\"eth0\"", 2, "this is a string / expected a list"),
+        ("\"eth0\"", "\"eth0\", \"eth0\"", 2, "duplicate interface \"eth0\""),
         ("\"eth0\"", "\"abcdefghijklmnop\"", 2, "16 bytes are too long"),
-        ("\"eth0\"", "\"a/b\"", 2, "'/' can't be in an interface's name"),
-        ("\"eth0\"", "\"..\"", 2, "not an interface's name"),
-        ("\"eth0\"", "7", 2, "this is an integer / a string is needed"),
+        ("\"eth0\"", "\"a/b\"", 2, "'/' is not allowed in an interface name"),
+        ("\"eth0\"", "\"..\"", 2, "not an interface name"),
+        ("\"eth0\"", "7", 2, "this is an integer / expected a string"),
         (NODE, "", 1, "`node.interfaces` is missing"),
         (SEED, "", 1, "`node.hash_seed` is missing"),
-        ("0e0f\"", "0e\"", 3, "this has 30 digits / 32 hex digits"),
-        ("0e0f\"", "0e0g\"", 3, "other characters than hex digits"),
+        ("0e0f\"", "0e\"", 3, "has 30 digits / must be 32 hex digits"),
+        ("0e0f\"", "0e0g\"", 3, "characters that are not hex digits"),
         ("000102030405060708090a0b0c0d0e0f", "00000000000000000000000000000000", 3, "zeros"),
-        (NODE, "interfaces = [\"a\"]\nhash_seed_file = \"s\"", 3, "both there"),
-        (SEED, "hash_seed_file = \"/nonexistent/seed\"", 3, "No such file"),
+        (NODE, "interfaces = [\"a\"]\nhash_seed_file = \"s\"", 3, "both `node.hash_seed` and `node.hash_seed_file`"),
+        (SEED, "hash_seed_file = \"/nonexistent/seed\"", 3, "can't use the seed in /nonexistent/seed / other files are not read here"),
         (SEED, "hash_seed_file = \"\"", 3, "the path is empty"),
         ("[node]", "[node]\nxdp_mode = \"fast\"", 2, "\"native\", \"generic\", \"auto\""),
         ("[node]", "[node]\nstate_dir = \"here\"", 2, "not an absolute path"),
         ("[node]", "[node]\ntransition_ttl = 900", 2, "this is an integer"),
-        ("[node]", "[node]\ntransition_ttl = \"0s\"", 2, "1s to 12h is possible"),
+        ("[node]", "[node]\ntransition_ttl = \"0s\"", 2, "must be between 1s and 12h"),
         ("[node]", "[node]\ntransition_ttl = \"2h\"", 2, "shorter than `node.transition_ttl`"),
         ("[node]", "[node]\ntrack_idle = \"1m\"", 2, "`track_idle` is 1m, `transition_ttl` is 15m"),
-        ("[node]", "[node]\ntrack_idle = \"13h\"", 2, "1s to 12h is possible"),
+        ("[node]", "[node]\ntrack_idle = \"13h\"", 2, "must be between 1s and 12h"),
         ("[node]", "[node]\ntrack_flows = 1000000", 2, "the nearest are 524288 and 1048576"),
-        ("[node]", "[node]\ntrack_flows = 4096", 2, "8192 to 134217728 is possible"),
+        ("[node]", "[node]\ntrack_flows = 4096", 2, "must be between 8192 and 134217728"),
         ("[node]", "[node]\nsample = 0", 2, "0 is out of range"),
-        ("[node]", "[node]\nnat_sessions = -1", 2, "1024 to 16777216 is possible"),
+        ("[node]", "[node]\nnat_sessions = -1", 2, "must be between 1024 and 16777216"),
         ("[node]", "[node]\nnat_ports = \"80-9000\"", 2, "out of range"),
         ("[node]", "[node]\nnat_ports = \"9000-8000\"", 2, "write \"8000-9000\""),
         ("[node]", "[node]\nnat_ports = \"2000-2254\"", 2, "255 ports are too few"),
-        ("[node]", "[node]\nnat_ports = \"2000\"", 2, "not a range of ports"),
+        ("[node]", "[node]\nnat_ports = \"2000\"", 2, "not a port range"),
         ("[node]", "[node]\nnat_source = [\"127.0.0.1\"]", 2, "a loopback address"),
-        ("[node]", "[node]\nnat_source = [\"10.0.0.1\", \"10.0.0.1\"]", 2, "has 10.0.0.1 twice"),
+        ("[node]", "[node]\nnat_source = [\"10.0.0.1\", \"10.0.0.1\"]", 2, "duplicate address 10.0.0.1"),
         ("[node]", "[node]\nnat_source = [\"203.0.113.10\"]", 2, "the address of a VIP"),
         ("[node]", "[node]\nnat_source = [\"10.0.1.11\"]", 2, "the address of a backend"),
         ("[node]", "[node]\nencap_source = [\"10.0.0.1/8\"]", 2, "write \"10.0.0.0/8\""),
         ("[node]", "[node]\nencap_source = [\"::ffff:10.0.0.0/112\"]", 2, "IPv4 addresses written as IPv6"),
         ("[node]", "[node]\nencap_source = [\"fe80::/64\"]", 2, "link-local"),
         ("[node]", "[node]\nencap_source = [\"10.0.0.0\"]", 2, "not a prefix"),
-        ("[node]", "[node]\nencap_source = [\"10.0.0.0/33\"]", 2, "/0 to /32"),
+        ("[node]", "[node]\nencap_source = [\"10.0.0.0/33\"]", 2, "between /0 and /32"),
         ("[node]", "[node]\nencap_source = [\"fd00::/64\", \"fd01::/64\"]", 2, "one family"),
         ("[node]", "[node]\nxdp_mod = \"native\"", 2, "did you mean `xdp_mode`?"),
-        ("[node]", "[node]\ncolour = 1", 2, "`node` can have `interfaces`, `"),
-        ("[node]", "[metrics]\nlisten = \"localhost:1\"\n[node]", 2, "names are not looked up"),
+        ("[node]", "[node]\ncolour = 1", 2, "the keys of `node` are `"),
+        ("[node]", "[metrics]\nlisten = \"localhost:1\"\n[node]", 2, "names are not resolved"),
         ("[node]", "[api]\nsocket = \"x\"\n[node]", 2, "not an absolute path"),
-        ("[node]", "[api]\ngroup = \"\"\n[node]", 2, "the name is empty"),
+        ("[node]", "[api]\ngroup = \"\"\n[node]", 2, "the string is empty"),
         ("[node]", "[alerts]\nwebhook = [\"http://h:99999/\"]\n[node]", 2, "invalid port number"),
-        ("[node]", "[alerts]\nwebhook = [\"http://h:0/\"]\n[node]", 2, "no server has the port 0"),
+        ("[node]", "[alerts]\nwebhook = [\"http://h:0/\"]\n[node]", 2, "port 0 is not a valid port"),
         ("[node]", "[alerts]\nwebhook = [\"ftp://x\"]\n[node]", 2, "not an HTTP URL"),
-        ("[node]", "[alerts]\nwebhook_secret_file = \"/nonexistent/s\"\n[node]", 2, "the secret in"),
-        ("[node]", "[alerts]\nresend = \"1s\"\n[node]", 2, "5s to 10m is possible"),
-        ("[node]", "[alerts]\nescalate_after = \"48h\"\n[node]", 2, "24h is possible"),
-        ("[node]", "api = 3\n[node]", 1, "a table is needed: `[api]`"),
+        ("[node]", "[alerts]\nwebhook_secret_file = \"/nonexistent/s\"\n[node]", 2, "can't use the secret in"),
+        ("[node]", "[alerts]\nresend = \"1s\"\n[node]", 2, "must be between 5s and 10m"),
+        ("[node]", "[alerts]\nescalate_after = \"48h\"\n[node]", 2, "must be between 0s and 24h"),
+        ("[node]", "api = 3\n[node]", 1, "expected a table: `[api]`"),
         ("[node]", "[vips]\n[node]", 1, "did you mean `vip`?"),
     ]);
 }
 
 #[test]
 #[rustfmt::skip]
-fn mistakes_in_a_vip() {
+fn errors_in_a_vip() {
     assert_each_is_one_problem(&[
         ("name = \"api\"", "", 5, "`vip.name` is missing"),
         ("name = \"api\"", "name = \"\"", 6, "the name is empty"),
-        ("name = \"api\"", "name = \"a b\"", 6, "' ' can't be in a name"),
-        ("name = \"api\"", "name = \"ä\"", 6, "'ä' can't be in a name"),
+        ("name = \"api\"", "name = \"a b\"", 6, "' ' is not allowed in a name"),
+        ("name = \"api\"", "name = \"ä\"", 6, "'ä' is not allowed in a name"),
         ("address = \"203.0.113.10\"", "", 5, "`vip.address` is missing"),
         ("203.0.113.10", "203.0.113.10:443", 7, "no port, no prefix length"),
         ("203.0.113.10", "0.0.0.0", 7, "the unspecified address"),
@@ -107,40 +107,40 @@ fn mistakes_in_a_vip() {
         ("203.0.113.10", "255.255.255.255", 7, "the broadcast address"),
         ("203.0.113.10", "fe80::1", 7, "a link-local address"),
         ("203.0.113.10", "::ffff:10.1.2.3", 7, "write \"10.1.2.3\""),
-        ("port = 443", "port = 65536", 8, "0 to 65535 is possible"),
+        ("port = 443", "port = 65536", 8, "must be between 0 and 65535"),
         ("port = 443", "port = \"443\"", 8, "this is a string"),
         ("port = 443", "", 5, "`vip.port` is missing"),
-        ("\"tcp\"", "\"sctp\"", 9, "it can be one of \"tcp\", \"udp\""),
+        ("\"tcp\"", "\"sctp\"", 9, "must be one of \"tcp\", \"udp\""),
         ("protocol = \"tcp\"", "", 5, "`vip.protocol` is missing"),
-        ("\"l2\"", "\"gue\"", 10, "it can be one of \"l2\", \"ipip\", \"nat\""),
+        ("\"l2\"", "\"gue\"", 10, "must be one of \"l2\", \"ipip\", \"nat\""),
         ("forward = \"l2\"", "", 5, "`vip.forward` is missing"),
         ("\"l2\"", "\"l2\"\naffinity = \"port\"", 11, "\"flow\", \"source\""),
         ("\"l2\"", "\"nat\"\ntrack = \"on-change\"", 11, "must be \"always\""),
         ("\"l2\"", "\"nat\"\ntrack = \"never\"", 11, "must be \"always\""),
-        ("\"l2\"", "\"l2\"\nring_size = 65536", 11, "a prime from 251 to 65537 is needed; the next are 65521 and 65537"),
-        ("\"l2\"", "\"l2\"\nring_size = 7", 11, "out of range / a prime from 251 to 65537 is needed; the next is 251"),
-        ("\"l2\"", "\"l2\"\nring_size = 99999999999999999999", 11, "the next is 65537"),
-        ("\"l2\"", "\"l2\"\nguard = 1", 11, "a table is needed: `[vip.guard]`"),
-        ("\"l2\"", "\"l2\"\nguard.max_share = 1.5", 11, "more than 0, and 1 at most, is possible"),
-        ("\"l2\"", "\"l2\"\nguard.max_moved = 0", 11, "more than 0"),
+        ("\"l2\"", "\"l2\"\nring_size = 65536", 11, "must be a prime between 251 and 65537; the nearest are 65521 and 65537"),
+        ("\"l2\"", "\"l2\"\nring_size = 7", 11, "out of range / must be a prime between 251 and 65537; the nearest is 251"),
+        ("\"l2\"", "\"l2\"\nring_size = 99999999999999999999", 11, "the nearest is 65537"),
+        ("\"l2\"", "\"l2\"\nguard = 1", 11, "expected a table: `[vip.guard]`"),
+        ("\"l2\"", "\"l2\"\nguard.max_share = 1.5", 11, "must be above 0 and at most 1"),
+        ("\"l2\"", "\"l2\"\nguard.max_moved = 0", 11, "must be above 0"),
         ("\"l2\"", "\"l2\"\nguard.max_moved = nan", 11, "nan is out of range"),
-        ("\"l2\"", "\"l2\"\nguard.min_backends = 0", 11, "1 to 4096"),
-        ("\"l2\"", "\"l2\"\nscaling.target_utilisation = 0", 11, "more than 0"),
+        ("\"l2\"", "\"l2\"\nguard.min_backends = 0", 11, "must be between 1 and 4096"),
+        ("\"l2\"", "\"l2\"\nscaling.target_utilisation = 0", 11, "must be above 0"),
         ("\"l2\"", "\"l2\"\nscaling.target_utilisation = 0.95", 11, "`alert_utilisation` is 0.9, `target_utilisation` is 0.95"),
-        ("\"l2\"", "\"l2\"\nskew.concentration = 1.0", 11, "1.01 to 1000 is possible"),
-        ("\"l2\"", "\"l2\"\nskew.spike = \"3\"", 11, "a number is needed"),
+        ("\"l2\"", "\"l2\"\nskew.concentration = 1.0", 11, "must be between 1.01 and 1000"),
+        ("\"l2\"", "\"l2\"\nskew.spike = \"3\"", 11, "expected a number"),
         ("\"l2\"", "\"l2\"\nskew.short = \"90s\"", 11, "`long` is 2m, `short` is 90s"),
         ("\"l2\"", "\"l2\"\nskew.tolerence = 0.1", 11, "did you mean `tolerance`?"),
-        ("[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.11\"", "", 5, "a VIP without backends"),
-        ("[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.11\"", "backend = []", 12, "a list of nothing"),
-        ("[[vip.backend]]", "[vip.backend]", 12, "tables in double brackets are needed"),
+        ("[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.11\"", "", 5, "the VIP has no backends"),
+        ("[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.11\"", "backend = []", 12, "this list is empty"),
+        ("[[vip.backend]]", "[vip.backend]", 12, "expected tables in double brackets"),
         ("[[vip]]", "[[vip]]\nnmae = \"x\"", 6, "did you mean `name`?"),
     ]);
 }
 
 #[test]
 #[rustfmt::skip]
-fn mistakes_in_health() {
+fn errors_in_health() {
     assert_each_is_one_problem(&[
         ("\"l2\"", "\"l2\"\nhealth.rise = 1", 11, "`vip.health.kind` is missing"),
         ("\"l2\"", "\"l2\"\nhealth.kind = \"icmp\"", 11, "\"exec\""),
@@ -149,46 +149,46 @@ fn mistakes_in_health() {
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\" }", 11, "`vip.health.command` is missing"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [] }", 11, "`vip.health.command`"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"\"] }", 11, "`vip.health.command`"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = \"ls\" }", 11, "not a list but one string"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = \"ls\" }", 11, "this is a string / expected a list"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = 1, expect = \"a\" }", 11, "`vip.health.send` is not valid"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"a\", \"\\u0000\"] }", 11, "can't be in a command"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", path = \"x\" }", 11, "not the path of a request"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"a\", \"\\u0000\"] }", 11, "is not allowed in a command"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", path = \"x\" }", 11, "not a request path"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", timeout = \"1s\" }", 11, "`interval` is 1s, `timeout` is 1s"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", interval = \"300ms\" }", 11, "`timeout` is 500ms"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", interval = \"1ms\" }", 11, "100ms to 1h"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", fall = 101 }", 11, "1 to 100 is possible"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", interval = \"1ms\" }", 11, "must be between 100ms and 1h"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", fall = 101 }", 11, "must be between 1 and 100"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", via = \"x\" }", 11, "\"vip\", \"direct\""),
         ("port = 443", "port = 0\nhealth = { kind = \"tcp\" }", 9, "`vip.health.port` is missing"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", host = \"a\" }", 11, "`vip.health.host` has no meaning"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", host = \"a\" }", 11, "`vip.health.host` has no effect"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", expect_status = 200 }", 11, "only for \"http\""),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"a\"], expect_body = \"a\" }", 11, "only for \"http\""),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"a\"], via = \"vip\" }", 11, "only for kinds that send packets"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"exec\", command = [\"a\"], via = \"vip\" }", 11, "only for \"tcp\", \"http\", \"https\", \"udp\""),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", verify = false }", 11, "only for \"https\""),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", ca_file = \"/a\" }", 11, "only for \"https\""),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", send = \"a\" }", 11, "only for \"udp\""),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", expect = \"a\" }", 11, "only for \"udp\""),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", expect = \"a\" }", 11, "`vip.health.send` is missing"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = \"hex:0\" }", 11, "half a byte is missing"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = \"hex:0\" }", 11, "odd number of hex digits"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = \"hex:0x\" }", 11, "not hex digits"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = \"\" }", 11, "the text is empty"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", host = \"a b\" }", 11, "' ' can't be in a host's name"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", host = \"a:99999\" }", 11, "\"99999\" is no port"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", host = \"[::1]:0\" }", 11, "\"0\" is no port"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", expect_status = \"2xx\" }", 11, "\"2xx\" is no status"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", expect_status = \"300-200\" }", 11, "\"300-200\" is no status"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"udp\", send = \"\" }", 11, "the string is empty"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", host = \"a b\" }", 11, "' ' is not allowed in a host name"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", host = \"a:99999\" }", 11, "\"99999\" is not a port"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", host = \"[::1]:0\" }", 11, "\"0\" is not a port"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", expect_status = \"2xx\" }", 11, "\"2xx\" is not a status"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", expect_status = \"300-200\" }", 11, "\"300-200\" is not a status"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"http\", expect_status = 600 }", 11, "from 100 to 599"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"https\", ca_file = \"/nonexistent\" }", 11, "No such file"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"https\", verify = \"no\" }", 11, "`true` or `false` is needed"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", jitter = 0.6 }", 11, "0 to 0.5 is possible"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"https\", ca_file = \"/nonexistent\" }", 11, "other files are not read here"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"https\", verify = \"no\" }", 11, "expected `true` or `false`"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", jitter = 0.6 }", 11, "must be between 0 and 0.5"),
         ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", fast_interval = \"2s\" }", 11, "`interval` is 1s, `fast_interval` is 2s"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", slow_start = \"2h\" }", 11, "0ms to 1h is possible"),
-        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", damping = 1 }", 11, "`true` or `false` is needed"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", slow_start = \"2h\" }", 11, "must be between 0s and 1h"),
+        ("\"l2\"", "\"l2\"\nhealth = { kind = \"tcp\", damping = 1 }", 11, "expected `true` or `false`"),
     ]);
 }
 
 #[test]
 #[rustfmt::skip]
-fn mistakes_in_backends() {
+fn errors_in_backends() {
     const LAST: &str = "address = \"10.0.1.11\"";
     const MORE: &str =
         "address = \"10.0.1.11\"\n[[vip.backend]]\nname = \"b\"\naddress = \"10.0.1.12\"";
@@ -196,15 +196,15 @@ fn mistakes_in_backends() {
     assert_each_is_one_problem(&[
         (LAST, "", 12, "`vip.backend.address` is missing"),
         ("name = \"api-1\"", "", 12, "`vip.backend.name` is missing"),
-        (LAST, "address = \"2001:db8::1\"", 14, "have the family of their VIP / IPv6"),
-        (LAST, "address = \"203.0.113.10\"", 14, "round in circles"),
+        (LAST, "address = \"2001:db8::1\"", 14, "needs backends of the VIP's address family / IPv6"),
+        (LAST, "address = \"203.0.113.10\"", 14, "would loop packets"),
         (LAST, "address = \"10.0.1.11\"\nport = 80", 15, "only `forward = \"nat\"` can change the port"),
-        (LAST, "address = \"10.0.1.11\"\nport = 0", 15, "1 to 65535 is possible"),
-        (LAST, "address = \"10.0.1.11\"\nweight = 65536", 15, "65536 is out of range / 0 to 65535"),
-        (LAST, "address = \"10.0.1.11\"\nweight = 0", 5, "all backends of the VIP have the weight 0"),
-        (LAST, "address = \"10.0.1.11\"\ncapacity = 0", 15, "1 to 4294967295"),
+        (LAST, "address = \"10.0.1.11\"\nport = 0", 15, "must be between 1 and 65535"),
+        (LAST, "address = \"10.0.1.11\"\nweight = 65536", 15, "65536 is out of range / must be between 0 and 65535"),
+        (LAST, "address = \"10.0.1.11\"\nweight = 0", 5, "all backends of the VIP have weight 0"),
+        (LAST, "address = \"10.0.1.11\"\ncapacity = 0", 15, "must be between 1 and 4294967295"),
         (LAST, "address = \"10.0.1.11\"\nstate = \"down\"", 15, "\"up\", \"drain\", \"disabled\""),
-        (LAST, "address = \"10.0.1.11\"\n[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.12\"", 16, "the name \"api-1\""),
+        (LAST, "address = \"10.0.1.11\"\n[[vip.backend]]\nname = \"api-1\"\naddress = \"10.0.1.12\"", 16, "duplicate backend name \"api-1\""),
         (LAST, "address = \"10.0.1.11\"\n[[vip.backend]]\nname = \"b\"\naddress = \"10.0.1.11\"", 17, "the address 10.0.1.11"),
     ]);
 }

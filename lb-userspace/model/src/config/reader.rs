@@ -1,7 +1,5 @@
-//! Reading one table of the file, key by key.
-//!
-//! A section knows which keys it was asked for, so that those which nobody asked for can be
-//! reported, with the key that was probably meant.
+//! Reads one table of the file, key by key, and remembers which keys it knows: `finish` reports the
+//! others, with the key that was probably meant.
 
 use std::ops::Range;
 
@@ -11,27 +9,32 @@ use toml::{
 };
 
 use super::{
+    keys::Table,
+    kind::Kind,
     problem::{Problem, Problems},
-    value::{Parsed, Wrong},
+    value::{Wrong, type_of},
 };
 
-/// A value that was typed, with its place; `None` when it was not, or was wrong and is reported.
+/// A value with its place; `None` when the key is absent, or its value is wrong and reported.
 pub(super) type Typed<T> = Option<Spanned<T>>;
 
-/// A table of the file.
-pub(super) struct Section<'t, 'i> {
+pub(super) struct Reader<'t, 'i> {
     table: &'t DeTable<'i>,
-    /// What it is called in messages, such as `vip.health`; empty for the file.
+    /// The path of the table, such as `vip.health`; empty for the file.
     name: &'static str,
-    /// Where it begins.
+    /// Where the table begins.
     pub(super) at: Range<usize>,
-    /// Keys that it may have.
     known: Vec<&'static str>,
     problems: &'t Problems,
 }
 
-impl<'t, 'i> Section<'t, 'i> {
-    pub(super) fn new(
+impl<'t, 'i> Reader<'t, 'i> {
+    /// Reads a whole document.
+    pub(super) fn new(document: &'t DeTable<'i>, problems: &'t Problems) -> Self {
+        Self::below("", 0..0, document, problems)
+    }
+
+    fn below(
         name: &'static str,
         at: Range<usize>,
         table: &'t DeTable<'i>,
@@ -68,9 +71,9 @@ impl<'t, 'i> Section<'t, 'i> {
         &self,
         key: &str,
         value: &Spanned<DeValue<'i>>,
-        parse: &impl Fn(&DeValue<'_>) -> Parsed<T>,
+        kind: &impl Kind<Value = T>,
     ) -> Typed<T> {
-        match parse(value.get_ref()) {
+        match kind.parse(value.get_ref()) {
             Ok(parsed) => Some(Spanned::new(value.span(), parsed)),
             Err(wrong) => {
                 self.report(key, value.span(), wrong);
@@ -79,38 +82,33 @@ impl<'t, 'i> Section<'t, 'i> {
         }
     }
 
-    /// A value that may be there.
-    pub(super) fn value<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
-    ) -> Typed<T> {
+    pub(super) fn value<T>(&mut self, key: &'static str, kind: &impl Kind<Value = T>) -> Typed<T> {
         let value = self.look_up(key)?;
-        self.parse(key, value, &parse)
+        self.parse(key, value, kind)
     }
 
-    /// A value that must be there; `help` says what for.
+    /// Reads a value, and reports it if it is absent.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
         help: &str,
-        parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
+        kind: &impl Kind<Value = T>,
     ) -> Typed<T> {
         if !self.table.contains_key(key) {
             self.known.push(key);
             self.missing(key, help);
             return None;
         }
-        self.value(key, parse)
+        self.value(key, kind)
     }
 
-    /// Reports that a key is not there.
+    /// Reports that a key is absent.
     pub(super) fn missing(&self, key: &str, help: &str) {
         let title = format!("`{}` is missing", self.path(key));
         let problem = Problem::new(
             self.at.clone(),
             title,
-            format!("`{key}` belongs here"),
+            format!("`{key}` must be set here"),
             help,
         );
         self.problems.add(Problem {
@@ -119,52 +117,64 @@ impl<'t, 'i> Section<'t, 'i> {
         });
     }
 
-    /// A list of values; the wrong ones are reported one by one and left out.
+    /// Reads a list; wrong items are reported one by one and left out.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
-        parse: impl Fn(&DeValue<'_>) -> Parsed<T>,
+        kind: &impl Kind<Value = T>,
     ) -> Typed<Vec<Spanned<T>>> {
         let value = self.look_up(key)?;
         let Some(array) = value.get_ref().as_array() else {
-            let label = format!("this is not a list but one {}", value.get_ref().type_str());
-            let help = "a list is needed, even of one: `[…]`".to_owned();
+            let label = format!("this is {}", type_of(value.get_ref()));
+            let help = "expected a list, even of one item: `[…]`".to_owned();
             self.report(key, value.span(), Wrong { label, help });
             return None;
         };
         let parsed: Vec<_> = array
             .iter()
-            .filter_map(|item| self.parse(key, item, &parse))
+            .filter_map(|item| self.parse(key, item, kind))
             .collect();
-        // A list of nothing but mistakes is not an empty one.
+        // A list whose items are all wrong is not an empty one.
         let is_known = array.is_empty() || !parsed.is_empty();
         is_known.then(|| Spanned::new(value.span(), parsed))
     }
 
-    /// A table inside this one.
+    /// Reads a list, and reports it if it is absent.
+    pub(super) fn required_list<T>(
+        &mut self,
+        key: &'static str,
+        help: &str,
+        kind: &impl Kind<Value = T>,
+    ) -> Typed<Vec<Spanned<T>>> {
+        if !self.has(key) {
+            self.missing(key, help);
+        }
+        self.list(key, kind)
+    }
+
     pub(super) fn table(&mut self, key: &'static str, name: &'static str) -> Option<Self> {
         let value = self.look_up(key)?;
         let inner = self.inner(name, value);
         if inner.is_none() {
-            let help = format!("a table is needed: `[{name}]`");
+            let help = format!("expected a table: `[{name}]`");
             self.wrong_table(key, value, help);
         }
         inner
     }
 
-    /// Tables of the same name: `[[name]]`.
+    /// Reads an array of tables: `[[name]]`.
     pub(super) fn tables(&mut self, key: &'static str, name: &'static str) -> Vec<Self> {
         let Some(value) = self.look_up(key) else {
             return Vec::new();
         };
-        let help = || format!("tables in double brackets are needed: `[[{name}]]`");
+        let help = || format!("expected tables in double brackets: `[[{name}]]`");
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_table(key, value, help());
             return Vec::new();
         };
         if array.is_empty() {
-            let label = "this is a list of nothing".to_owned();
-            let help = format!("leave the key out, or write `[[{name}]]`");
+            let label = "this list is empty".to_owned();
+            let help = format!("remove the key, or add a table `[[{name}]]`");
             self.report(key, value.span(), Wrong { label, help });
         }
         let tables = array.iter().filter_map(|item| {
@@ -178,45 +188,61 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 
     fn wrong_table(&self, key: &str, value: &Spanned<DeValue<'i>>, help: String) {
-        let label = format!("this is one {}", value.get_ref().type_str());
+        let label = format!("this is {}", type_of(value.get_ref()));
         self.report(key, value.span(), Wrong { label, help });
     }
 
     fn inner(&self, name: &'static str, value: &'t Spanned<DeValue<'i>>) -> Option<Self> {
         let table = value.get_ref().as_table()?;
-        Some(Self::new(name, value.span(), table, self.problems))
+        Some(Self::below(name, value.span(), table, self.problems))
     }
 
-    /// Whether a key was typed, rightly or not.
+    /// Reads a table inside this one, and reports keys that it does not have.
+    pub(super) fn read<T: Table>(&mut self, key: &'static str) -> Option<T> {
+        self.table(key, T::PATH).map(Reader::read_table)
+    }
+
+    pub(super) fn read_table<T: Table>(mut self) -> T {
+        let table = T::read(&mut self);
+        self.finish();
+        table
+    }
+
+    /// The known keys that are in the table, right or wrong.
+    pub(super) fn present(&self) -> Vec<&'static str> {
+        let keys = self.known.iter().copied();
+        keys.filter(|key| self.table.contains_key(*key)).collect()
+    }
+
+    /// Whether a key is in the table, right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self) -> Range<usize> {
+    /// Reports the keys that nothing has read.
+    pub(super) fn finish(self) {
         for key in self.table.keys() {
             let typed: &str = key.get_ref();
             if self.known.contains(&typed) {
                 continue;
             }
-            let title = format!("`{}` is not a key that Evenkeel knows", self.path(typed));
+            let title = format!("unknown key `{}`", self.path(typed));
             let list = self.known.join("`, `");
             let nearest = self.known.iter().min_by_key(|known| distance(known, typed));
             let help = match nearest {
                 Some(nearest) if distance(nearest, typed) <= 1 + typed.len() / 4 => {
                     format!("did you mean `{nearest}`?")
                 }
-                _ if self.name.is_empty() => format!("a file can have `{list}`"),
-                _ => format!("`{}` can have `{list}`", self.name),
+                _ if self.name.is_empty() => format!("the keys of a configuration are `{list}`"),
+                _ => format!("the keys of `{}` are `{list}`", self.name),
             };
             self.problems
                 .add(Problem::new(key.span(), title, "unknown key", help));
         }
-        self.at
     }
 }
 
-/// Edits (insert, delete, replace) that make one word of another.
+/// The Levenshtein distance of two words.
 pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,0 +1,39 @@
+//! The tables of the configuration: what each key is called, what it may be and what it means.
+//!
+//! A key is one row of a `table!` (see `keys`). The types hold resolved values: nothing is optional
+//! that has a default.
+
+mod health;
+mod node;
+mod services;
+mod skew;
+mod values;
+mod vip;
+mod words;
+
+pub(super) use health::TypedHealth;
+pub use health::{Health, HealthKind, HttpCheck};
+pub use node::Node;
+pub(super) use node::TypedNode;
+pub use services::{Alerts, Api, ChangeSettings, Metrics};
+pub(super) use services::{TypedAlerts, TypedApi, TypedChangeSettings, TypedMetrics};
+pub use skew::Skew;
+pub(super) use skew::TypedSkew;
+pub use values::{CaFile, Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
+pub use vip::{Backend, Guard, Scaling, Vip};
+pub(super) use vip::{TypedBackend, TypedGuard, TypedScaling, TypedVip};
+pub use words::{Affinity, BackendState, Forward, Protocol, Track, Via, XdpMode};
+pub(super) use words::{Kind, Word};
+
+/// The configuration of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the types say it")]
+pub struct Config {
+    pub node: Node,
+    pub api: Api,
+    pub change: ChangeSettings,
+    pub metrics: Metrics,
+    pub alerts: Alerts,
+    /// In the order of the file.
+    pub vips: Vec<Vip>,
+}

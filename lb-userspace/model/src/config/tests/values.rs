@@ -1,0 +1,249 @@
+//! Files that have every key and as few keys as possible, and what they mean.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use super::*;
+use crate::ring::{Identity, RingSize};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn the_smallest_file_gets_all_defaults() {
+    let config = parse("least.toml", LEAST).unwrap();
+    let address = "203.0.113.10".parse().unwrap();
+    let expected = Config {
+        node: Node {
+            interfaces: vec!["eth0".to_owned()],
+            xdp_mode: XdpMode::Native,
+            state_dir: "/var/lib/evenkeel".into(),
+            hash_seed: HashSeed::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+            encap_source: Vec::new(),
+            nat_source: Vec::new(),
+            nat_ports: 16_384..=32_767,
+            transition_ttl: seconds(900),
+            track_idle: seconds(3600),
+            track_flows: 1_048_576,
+            nat_sessions: 65_536,
+            sample: 1,
+        },
+        api: Api {
+            socket: "/run/evenkeel/api.sock".into(),
+            group: None,
+        },
+        change: ChangeSettings { bake: seconds(30) },
+        metrics: Metrics {
+            listen: "127.0.0.1:9477".parse().unwrap(),
+        },
+        alerts: Alerts::default(),
+        vips: vec![Vip {
+            name: "api".to_owned(),
+            address,
+            port: 443,
+            protocol: Protocol::Tcp,
+            forward: Forward::L2,
+            affinity: Affinity::Flow,
+            track: Track::OnChange,
+            ring_size: RingSize::default(),
+            health: None,
+            guard: Guard {
+                max_share: Fraction::ALL,
+                max_moved: Fraction::ALL,
+                min_backends: 1,
+            },
+            scaling: Scaling::default(),
+            skew: Skew::default(),
+            backends: vec![Backend {
+                name: "api-1".to_owned(),
+                address: Ipv4Addr::new(10, 0, 1, 11).into(),
+                port: 443,
+                weight: 100,
+                capacity: None,
+                state: BackendState::Up,
+            }],
+        }],
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn reads_every_key() {
+    let Config {
+        node,
+        api,
+        change,
+        metrics,
+        alerts,
+        vips,
+    } = parse("full.toml", FULL).unwrap();
+    assert_eq!(node.interfaces, ["eth0", "bond1.100"]);
+    assert_eq!(node.xdp_mode, XdpMode::Auto);
+    assert_eq!(node.state_dir.to_str(), Some("/srv/evenkeel"));
+    assert_eq!(node.hash_seed.bytes()[..3], [0xf0, 0xe0, 0xd0]);
+    let source = |ip: &str| {
+        node.encap_prefix(ip.parse().unwrap())
+            .map(|p| p.to_string())
+    };
+    assert_eq!(source("10.0.0.1").as_deref(), Some("10.200.0.0/16"));
+    assert_eq!(source("2001:db8::1").as_deref(), Some("fd00:1::/64"));
+    assert_eq!(node.nat_source.len(), 2);
+    assert_eq!(node.nat_ports, 20_000..=29_999);
+    assert_eq!(
+        (node.transition_ttl, node.track_idle),
+        (seconds(300), seconds(5400))
+    );
+    assert_eq!(
+        (node.track_flows, node.nat_sessions, node.sample),
+        (65_536, 1_000_000, 256)
+    );
+    assert_eq!(api.socket.to_str(), Some("/run/lb/api.sock"));
+    assert_eq!(api.group.as_deref(), Some("operators"));
+    assert_eq!(change.bake, seconds(120));
+    assert_eq!(metrics.listen.to_string(), "[::1]:9999");
+    assert_eq!((alerts.alertmanager.len(), alerts.webhook.len()), (2, 1));
+    assert_eq!((alerts.resend, alerts.escalate_after), (seconds(30), None));
+    assert_eq!(alerts.webhook_secret, None);
+    check_vips(&vips);
+}
+
+fn check_vips(vips: &[Vip]) {
+    let [api, dns, echo] = vips else {
+        panic!("{vips:?}")
+    };
+    assert_eq!(
+        (api.forward, api.affinity, api.track),
+        (Forward::Nat, Affinity::Source, Track::Always)
+    );
+    assert_eq!(api.ring_size.get(), 4093);
+    let expected = Health {
+        kind: HealthKind::Https {
+            request: HttpCheck {
+                path: "/healthz".to_owned(),
+                host: Some("api.example:8443".to_owned()),
+                expect_status: StatusSet::new(vec![200..=299, 401..=401]),
+                expect_body: Some("ok".to_owned()),
+            },
+            verify: false,
+            ca: None,
+        },
+        port: 8443,
+        interval: seconds(2),
+        fast_interval: Duration::from_millis(300),
+        jitter: Fraction::new(0.25).unwrap(),
+        timeout: Duration::from_millis(750),
+        rise: 4,
+        fall: 5,
+        via: Via::Direct,
+        damping: false,
+        slow_start: seconds(60),
+        panic_threshold: Fraction::new(0.25).unwrap(),
+    };
+    assert_eq!(api.health.as_ref(), Some(&expected));
+    let expected = HealthKind::Udp {
+        send: Some(vec![0, 255]),
+        expect: Some("ÿ".as_bytes().to_vec()),
+    };
+    assert_eq!(echo.health.as_ref().unwrap().kind, expected);
+    assert_eq!(api.guard.max_share.millionths(), 400_000);
+    assert_eq!(api.guard.max_moved.millionths(), 125_000);
+    assert_eq!(api.guard.min_backends, 2);
+    check_scaling_and_skew(api);
+    let [first, second, third] = &api.backends[..] else {
+        panic!("{:?}", api.backends)
+    };
+    let address = Ipv4Addr::new(10, 0, 1, 11).into();
+    assert_eq!(
+        first.identity(),
+        Identity {
+            address,
+            port: 8443
+        }
+    );
+    assert_eq!(
+        (first.weight, first.capacity, first.state),
+        (50, Some(5000), BackendState::Drain)
+    );
+    assert_eq!((second.weight, second.state), (0, BackendState::Disabled));
+    assert_eq!(
+        (third.port, third.weight, third.state),
+        (443, 100, BackendState::Up)
+    );
+    assert_eq!(
+        (dns.port, dns.protocol, dns.track),
+        (0, Protocol::Udp, Track::Never)
+    );
+    assert_eq!((dns.forward, dns.backends[0].port), (Forward::Ipip, 0));
+    assert!(
+        matches!(&dns.health.as_ref().unwrap().kind, HealthKind::Exec { command } if command.len() == 2)
+    );
+}
+
+fn check_scaling_and_skew(vip: &Vip) {
+    assert_eq!(vip.scaling.target_utilisation.millionths(), 600_000);
+    assert_eq!(vip.scaling.alert_utilisation.millionths(), 800_000);
+    let expected = Skew {
+        tolerance: Fraction::new(0.25).unwrap(),
+        widest_tolerance: Fraction::HALF,
+        days_per_false_alarm: 365,
+        short: seconds(15),
+        long: seconds(300),
+        least_seconds: 6,
+        clear_windows: 5,
+        concentration: Factor::new(3.0).unwrap(),
+        revision_memory: seconds(1800),
+        volume_ratio: Factor::new(2.5).unwrap(),
+        bytes_floor: 1_000_000,
+        packets_floor: 1000,
+        volume_for: seconds(60),
+        spike: Factor::new(4.5).unwrap(),
+        spike_floor: 100,
+    };
+    assert_eq!(vip.skew, expected);
+}
+
+#[test]
+fn tracking_defaults_follow_protocol_and_forwarding() {
+    let track = |from: &str, to: &str| parse("f", &LEAST.replace(from, to)).unwrap().vips[0].track;
+    assert_eq!(track("", ""), Track::OnChange);
+    assert_eq!(track("\"tcp\"", "\"udp\""), Track::Always);
+    assert_eq!(track("\"l2\"", "\"nat\""), Track::Always);
+    assert_eq!(track("\"l2\"", "\"ipip\""), Track::OnChange);
+}
+
+#[test]
+fn a_health_check_gets_its_defaults() {
+    let text = LEAST.replace("\"l2\"", "\"l2\"\nhealth.kind = \"http\"");
+    let health = parse("f", &text).unwrap().vips[0].health.clone();
+    let ms = Duration::from_millis;
+    let expected = Health {
+        kind: HealthKind::Http(HttpCheck {
+            path: "/".to_owned(),
+            host: None,
+            expect_status: StatusSet::new(vec![200..=399]),
+            expect_body: None,
+        }),
+        port: 0,
+        interval: seconds(1),
+        fast_interval: ms(250),
+        jitter: Fraction::TENTH,
+        timeout: ms(500),
+        rise: 2,
+        fall: 3,
+        via: Via::Vip,
+        damping: true,
+        slow_start: Duration::ZERO,
+        panic_threshold: Fraction::HALF,
+    };
+    assert_eq!(health, Some(expected));
+    let short = text.replace(
+        "health.kind",
+        "health.interval = \"200ms\"\nhealth.timeout = \"50ms\"\nhealth.kind",
+    );
+    let health = parse("f", &short).unwrap().vips[0].health.clone();
+    assert_eq!(
+        health.unwrap().fast_interval,
+        ms(100),
+        "the default has a lower bound"
+    );
+}
