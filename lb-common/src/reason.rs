@@ -1,6 +1,6 @@
 //! Why a packet was sent, passed or dropped. Every packet is counted under exactly one reason.
 
-/// What became of the packet.
+/// Fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Sent by the data path.

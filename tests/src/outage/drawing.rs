@@ -138,7 +138,7 @@ fn panel(svg: &mut String, top: f64, run: &Run) {
 fn marks(svg: &mut String, top: f64, run: &Run) {
     let begins = match run.fault {
         Fault::Guarded => "refused",
-        Fault::Baked | Fault::Forced => "the mistake is in force",
+        Fault::Baked | Fault::Forced => "the wrong configuration is active",
         Fault::BlackHole => "backend-2 stops answering",
         Fault::Nat => "one NAT is half the traffic",
         Fault::Elephant => "one elephant",

@@ -120,7 +120,7 @@ impl Record {
                     second.at_s -= late;
                 }
                 self.fault = Some(Instant::now());
-                self.mark("it is in force");
+                self.mark("it is active");
                 return Ok(());
             }
             sleep(LOOK);

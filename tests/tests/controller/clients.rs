@@ -125,7 +125,7 @@ fn whoever_comes_revisions_are_a_straight_line() {
         .unwrap();
     assert!(status == 200 || status == 409, "{status}");
     let number = site.assert_settled("at the end");
-    println!("{} revisions; {number} is in force", site.revisions().len());
+    println!("{} revisions; {number} is active", site.revisions().len());
     flows.assert_go_on("at the end");
     drop(flows);
     site.check_health();

@@ -94,7 +94,7 @@ pub struct Reconciler {
 pub struct HealthUpdate {
     pub member: MemberRef,
     pub healthy: bool,
-    /// Fraction of the configured weight in force; below 1 during slow start.
+    /// Effective fraction of the configured weight; below 1 during slow start.
     pub ramp: Fraction,
 }
 

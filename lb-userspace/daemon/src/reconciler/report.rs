@@ -49,7 +49,7 @@ pub struct MemberReport {
     pub leaving: bool,
     /// Configured weight.
     pub weight: u32,
-    /// Weight in force; 0: no slots.
+    /// Effective weight; 0: no slots.
     pub effective_weight: u32,
     /// None if there is no route.
     pub next_hop: Option<NextHop>,

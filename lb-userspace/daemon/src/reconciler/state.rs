@@ -86,7 +86,7 @@ pub(super) struct MemberState {
     pub(super) healthy: bool,
     /// Whether its health is known, from a check or from the adopted tables.
     pub(super) proven: bool,
-    /// Fraction of its weight in force: below 1 during slow start.
+    /// Effective fraction of its weight: below 1 during slow start.
     pub(super) ramp: Fraction,
     /// Removed from the configuration: keeps its flows, and is freed when they have ended.
     pub(super) leaving: bool,
@@ -106,7 +106,7 @@ impl MemberState {
         self.is_wanted() && (self.healthy || panic)
     }
 
-    /// The weight in force: at least one, unless the weight is 0.
+    /// The effective weight: at least one, unless the weight is 0.
     pub(super) fn effective_weight(&self) -> u32 {
         let part = u64::from(self.weight) * u64::from(self.ramp.millionths());
         let all = u64::from(Fraction::ALL.millionths());

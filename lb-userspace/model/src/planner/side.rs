@@ -72,7 +72,7 @@ pub struct SideMember {
     pub address: IpAddr,
     /// Port of the backend; 0 if the packet's port is kept.
     pub port: u16,
-    /// Weight in force: less than the configured weight during slow start.
+    /// Effective weight: less than the configured one during slow start.
     pub weight: u32,
     /// Configured state.
     pub state: BackendState,
@@ -110,7 +110,7 @@ pub struct Load {
 /// A backend's health and slow start, as far as its ring depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chance {
-    /// Weight in force.
+    /// Effective weight.
     pub weight: u32,
     /// Whether it counts as healthy for this ring.
     pub healthy: bool,
