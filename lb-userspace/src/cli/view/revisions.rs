@@ -81,7 +81,7 @@ fn notes(revision: &RevisionInfo) -> Vec<String> {
         notes.push(format!("why: {why}"));
     }
     if !revision.forced.is_empty() {
-        let names: Vec<&str> = revision.forced.iter().map(|guard| guard.as_str()).collect();
+        let names: Vec<&str> = revision.forced.iter().map(lb_api::Guard::as_str).collect();
         notes.push(format!("forced: {}", names.join(", ")));
     }
     notes
