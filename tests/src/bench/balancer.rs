@@ -1,4 +1,4 @@
-//! The balancer of a workload: its VIPs, members, rings and sessions, written straight to the tables.
+//! The balancer of a workload: VIPs, members, rings and sessions, written directly to the tables.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,26 +23,23 @@ use lb_model::{
 
 use super::packets::{PORT, Packets, VIP_V4, VIP_V6};
 
-/// Members of each VIP.
+/// Members per VIP.
 pub const MEMBERS: u16 = 16;
 
-/// The interface that test runs seem to come in by: the loopback interface. What leaves through the
-/// same is sent (`XDP_TX`), not redirected.
+/// Ingress interface of test runs: the loopback interface. Frames that leave on the same interface are
+/// transmitted (`XDP_TX`), not redirected.
 const LOOPBACK: u32 = 1;
 
 const GENERATION: u32 = 3;
-/// One flow in 128 is sampled, as the watch over shares has it at ten million packets a second.
+/// One flow in 128 is sampled, as the share monitor does at ten million packets per second.
 const SAMPLE_MASK: u32 = 127;
 const FIRST_NAT_PORT: u16 = 1024;
 
-/// What the VIPs of a workload are like.
+/// Settings of the VIPs of a workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
-    /// How packets get to members.
     pub forward: u8,
-    /// When flows are tracked.
     pub track: u8,
-    /// What the ring is asked with.
     pub affinity: u8,
     /// Family of the members' addresses.
     pub member_family: u8,
@@ -50,7 +47,7 @@ pub struct Service {
     pub in_transition: bool,
 }
 
-/// Loads a balancer with one VIP for each destination of the packets.
+/// Loads a balancer with one VIP per destination of the packets.
 pub fn load(options: &LoadOptions, service: &Service, packets: &Packets) -> Result<Dataplane> {
     let mut dataplane = Dataplane::load(options).context("load the balancer")?;
     let egress = dataplane
@@ -196,7 +193,7 @@ fn write_vip(
     Ok(())
 }
 
-/// Establishes a session for every flow of the packets, as if both sides had spoken.
+/// Inserts an established session for every flow of the packets.
 pub fn establish(dataplane: &mut Dataplane, packets: &Packets) -> Result<()> {
     let plan = packets.plan();
     let now_s = dataplane.now_s()? as u32;

@@ -1,4 +1,4 @@
-//! Rounds of measuring, and the proof that each did what it was to do.
+//! Measures workloads in rounds, and verifies each round by counters.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use lb_common::{bench::Plan, counters::VipCounters, reason::REASONS};
@@ -10,17 +10,17 @@ use super::{
     wrapper::Wrapper,
 };
 
-/// Packets of one measurement, at least.
+/// Minimum of packets per measurement.
 const PACKETS: u32 = 1 << 18;
-/// Packets sent ahead of one, so that caches hold what they would.
+/// Packets before a measurement, to warm up caches.
 const WARM_UP: u32 = 1 << 15;
-/// Of so many packets one may miss a tracking table that is half full: its bucket is. (One in 1,300 flows is, by
-/// chance; among few flows it may be twice as many.)
+/// One of this many packets may miss a half full tracking table because its bucket is full. (By chance, one in
+/// 1,300 flows is in a full bucket; among few flows it may be twice as many.)
 const FULL_BUCKETS: u64 = 400;
 
 const XDP_DROP: u32 = 1;
 
-/// A workload under way.
+/// A workload that is being measured.
 struct Running {
     workload: Workload,
     dataplane: Dataplane,
@@ -29,7 +29,7 @@ struct Running {
     floor_ns: Vec<f64>,
 }
 
-/// Measures workloads in interleaved rounds. `progress` is told what happens.
+/// Measures workloads in interleaved rounds. Calls `progress` with descriptions.
 pub fn measure(
     workloads: &[Workload],
     rounds: usize,
@@ -69,10 +69,10 @@ impl Running {
         let ns = self.timed(wrapper)?;
         self.ns.push(ns);
         let after = Counted::read(&self.dataplane, &self.workload)?;
-        self.prove(&before, &after, self.plan.made - made)
+        self.verify(&before, &after, self.plan.made - made)
     }
 
-    /// Nanoseconds a packet of the program that is chosen.
+    /// Returns the nanoseconds per packet of the chosen program.
     fn timed(&mut self, wrapper: &mut Wrapper) -> Result<f64> {
         wrapper.run(&mut self.plan, WARM_UP)?;
         let flows = self.workload.packets.flow_mask().saturating_add(1);
@@ -86,7 +86,7 @@ impl Running {
         Ok(spent.as_nanos() as f64 / f64::from(packets))
     }
 
-    fn prove(&self, before: &Counted, after: &Counted, packets: u64) -> Result<()> {
+    fn verify(&self, before: &Counted, after: &Counted, packets: u64) -> Result<()> {
         for (index, reason) in REASONS.iter().enumerate() {
             let counted = after.reasons[index] - before.reasons[index];
             let expected = if index == self.workload.reason as usize {
@@ -96,22 +96,22 @@ impl Running {
             };
             if counted != expected {
                 bail!(
-                    "{counted} of {packets} packets were counted as {}, not {expected}",
+                    "{counted} of {packets} packets were counted as {}, expected {expected}",
                     reason.name
                 );
             }
         }
         let hits = after.vips.track_hits - before.vips.track_hits;
         let misses = after.vips.track_misses - before.vips.track_misses;
-        let right = match self.workload.tracking {
-            Tracking::NotAsked => hits + misses == 0,
+        let is_expected = match self.workload.tracking {
+            Tracking::NoLookup => hits + misses == 0,
             Tracking::Hit => hits + misses == packets && misses <= packets / FULL_BUCKETS,
             Tracking::Miss => misses == packets,
         };
         ensure!(
-            right,
-            "of {packets} packets, {hits} found their flow in the tracking table and {misses} did \
-             not: expected {:?}",
+            is_expected,
+            "{packets} packets had {hits} hits and {misses} misses in the tracking table, expected \
+             {:?}",
             self.workload.tracking
         );
         Ok(())
@@ -133,7 +133,7 @@ impl Running {
     }
 }
 
-/// Counters that a round is proven by.
+/// Counters that verify a round.
 struct Counted {
     reasons: [u64; 64],
     vips: VipCounters,

@@ -1,9 +1,8 @@
-//! The benchmark: what a packet costs, beside the least that any program would cost.
+//! The benchmark: cost per packet, compared with a minimal program, the floor.
 //!
-//! A workload is a balancer of its own with the tables it needs ([`balancer`]) and the packets that are
-//! sent through it ([`packets`]). Each round measures every workload right after its floor, through
-//! the same wrapper (`wrapper`, [`lb_common::bench`]), and **proves that the workload did what its name says**: a
-//! packet that was forwarded for another reason makes an error, not a number ([`measure`]).
+//! A workload is a balancer with its tables ([`balancer`]) and packets ([`packets`]). Each round measures every
+//! workload directly after its floor, through the same wrapper (`wrapper`, [`lb_common::bench`]), and **verifies
+//! that the workload did what its name says**: a packet with another reason is an error ([`measure`]).
 
 pub mod balancer;
 pub mod measure;
@@ -15,25 +14,24 @@ use serde::Serialize;
 
 use crate::table::{Align, Table};
 
-/// One line of the result.
+/// Result of a workload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// Name of the workload.
     pub workload: &'static str,
-    /// Median of the rounds, nanoseconds a packet.
+    /// Median of the rounds, in nanoseconds per packet.
     pub ns: f64,
-    /// What it is compared with.
+    /// Name of the floor.
     pub floor: &'static str,
     /// Median of the floor's rounds.
     pub floor_ns: f64,
     /// `ns` over `floor_ns`.
     pub ratio: f64,
-    /// The fastest round over the fastest of the floor: a cross-check on a noisy machine.
+    /// Fastest round over the fastest of the floor: a cross-check on a noisy machine.
     #[serde(skip)]
     pub best_ratio: f64,
 }
 
-/// The result as a table for people.
+/// Returns the result as a table.
 #[must_use]
 pub fn table(lines: &[Line]) -> Table {
     let mut table = Table::new(&[

@@ -1,50 +1,46 @@
-//! The packets of a workload, as the wrapper program makes them.
+//! The packets of a workload, as the wrapper program creates them.
 
 use bytemuck::Zeroable as _;
 use lb_common::{Address, bench::Plan, checksum, family, proto};
 
 /// TCP flags.
 pub mod flags {
-    /// The first packet of a connection.
     pub const SYN: u8 = 0x02;
-    /// Any packet but the first.
     pub const ACK: u8 = 0x10;
 }
 
-/// Length of all IPv4 frames: the shortest that Ethernet has.
+/// Length of IPv4 frames: the minimum of Ethernet.
 const FRAME_V4: u32 = 64;
-/// Length of all IPv6 frames: the same payload.
+/// Length of IPv6 frames with the same payload.
 const FRAME_V6: u32 = 84;
 const ETHERNET: u32 = 14;
-const HOPS: u8 = 64;
+const TTL: u8 = 64;
 
 /// Destination port.
 pub const PORT: u16 = 443;
-/// Flows of a workload in which no flow comes twice.
+/// Number of flows of a workload in which no flow repeats.
 pub const ALL_DISTINCT: u32 = u32::MAX;
 
 /// Addresses of the VIPs: 203.0.113.0, or 2001:db8::1.
 pub const VIP_V4: u32 = 0xcb00_7100;
 /// See [`VIP_V4`].
 pub const VIP_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-/// An address that no VIP has.
+/// An address without a VIP.
 pub const ELSEWHERE_V4: u32 = 0xc633_6401;
 
-/// What is in a packet.
+/// Payload of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// TCP with these flags.
     Tcp(u8),
-    /// UDP.
     Udp,
-    /// An echo request (IPv4).
+    /// ICMP echo request (IPv4).
     Echo,
-    /// Not IP at all.
     Arp,
 }
 
 impl Payload {
-    /// IP protocol.
+    /// Returns the IP protocol.
     #[must_use]
     pub const fn protocol(self) -> u8 {
         match self {
@@ -58,20 +54,18 @@ impl Payload {
 /// The packets of a workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Packets {
-    /// Family.
     pub family: u8,
-    /// What is in them.
     pub payload: Payload,
     /// Flows, a power of two, or [`ALL_DISTINCT`].
     pub flows: u32,
     /// IPv4: the first destination.
     pub dest: u32,
-    /// IPv4: how many destinations there are; a power of two.
+    /// IPv4: number of destinations, a power of two.
     pub dests: u32,
 }
 
 impl Packets {
-    /// TCP to one VIP.
+    /// Creates TCP packets to one VIP.
     #[must_use]
     pub const fn tcp(family: u8, flags: u8, flows: u32) -> Self {
         Self {
@@ -83,7 +77,7 @@ impl Packets {
         }
     }
 
-    /// Flows minus one.
+    /// Returns flows minus one.
     #[must_use]
     pub const fn flow_mask(&self) -> u32 {
         if self.flows == ALL_DISTINCT {
@@ -93,7 +87,7 @@ impl Packets {
         }
     }
 
-    /// What the wrapper is told.
+    /// Returns the plan for the wrapper.
     #[must_use]
     pub fn plan(&self) -> Plan {
         let plan = Plan {
@@ -116,7 +110,7 @@ impl Packets {
         let length = FRAME_V4 - ETHERNET;
         let [high, low] = (length as u16).to_be_bytes();
         let ip = u64::from_ne_bytes([0x45, 0, high, low, 0, 0, 0x40, 0]);
-        let third = u32::from_ne_bytes([HOPS, self.payload.protocol(), 0, 0]);
+        let third = u32::from_ne_bytes([TTL, self.payload.protocol(), 0, 0]);
         let sum = (ip & 0xffff_ffff) + (ip >> 32) + u64::from(third);
         Plan {
             frame_len: FRAME_V4,
@@ -137,7 +131,7 @@ impl Packets {
         Plan {
             frame_len: FRAME_V6,
             ethernet: self.ethernet(0x86dd),
-            ip: u64::from_ne_bytes([0x60, 0, 0, 0, high, low, protocol, HOPS]),
+            ip: u64::from_ne_bytes([0x60, 0, 0, 0, high, low, protocol, TTL]),
             source: source_v6(),
             dest: lb_common::address_v6(VIP_V6),
             transport: self.transport(payload),
@@ -158,10 +152,10 @@ impl Packets {
         ]
     }
 
-    /// The transport header, `room` bytes with what follows.
-    fn transport(&self, room: u16) -> [u64; 3] {
+    /// Returns the transport header. `len` is its length with the payload.
+    fn transport(&self, len: u16) -> [u64; 3] {
         let [p, q] = PORT.to_be_bytes();
-        let [high, low] = room.to_be_bytes();
+        let [high, low] = len.to_be_bytes();
         match self.payload {
             Payload::Tcp(flags) => [
                 u64::from_ne_bytes([0, 0, p, q, 0, 0, 0, 1]),
@@ -180,7 +174,7 @@ impl Packets {
     }
 }
 
-/// Base of the IPv6 source addresses: 2001:db8:1::.
+/// Returns the base of the IPv6 source addresses: 2001:db8:1::.
 fn source_v6() -> Address {
     lb_common::address_v6([0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }

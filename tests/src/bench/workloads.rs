@@ -1,4 +1,4 @@
-//! The workloads.
+//! The workloads of the benchmark.
 
 use anyhow::Result;
 use lb_common::{
@@ -18,44 +18,34 @@ use super::{
 const KI: u32 = 1024;
 const MI: u32 = 1024 * 1024;
 
-/// What the tracking table is to say about every packet.
+/// Expected result of the lookup in the tracking table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracking {
-    /// It is not asked.
-    NotAsked,
-    /// It knows the flow.
+    /// No lookup.
+    NoLookup,
     Hit,
-    /// It does not.
     Miss,
 }
 
-/// What is done before anything is measured.
+/// Preparation before the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// Nothing.
     Nothing,
-    /// All flows are entered into the tracking table and confirmed.
+    /// Inserts all flows into the tracking table and confirms them.
     Track,
-    /// All sessions are established.
+    /// Establishes all sessions.
     Establish,
 }
 
-/// A workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
-    /// Its name.
     pub name: &'static str,
-    /// Its packets.
     pub packets: Packets,
-    /// Its VIPs.
     pub service: Service,
-    /// What it is compared with.
     pub floor: Floor,
-    /// What is done before.
     pub before: Before,
-    /// What is to become of every packet.
+    /// Expected reason of every packet.
     pub reason: Reason,
-    /// What the tracking table is to say.
     pub tracking: Tracking,
 }
 
@@ -82,7 +72,7 @@ const fn established(name: &'static str, of: u8, flows: u32) -> Workload {
         },
         before: Before::Nothing,
         reason: Reason::Forwarded,
-        tracking: Tracking::NotAsked,
+        tracking: Tracking::NoLookup,
     }
 }
 
@@ -149,7 +139,6 @@ const fn not_balanced(name: &'static str, payload: Payload, reason: Reason) -> W
     }
 }
 
-/// All workloads.
 #[must_use]
 pub fn all() -> Vec<Workload> {
     let (v4, v6) = (family::V4, family::V6);
@@ -215,7 +204,7 @@ pub fn all() -> Vec<Workload> {
 }
 
 impl Workload {
-    /// Whether the flows of this workload are all distinct.
+    /// Returns whether all flows are distinct.
     const fn is_flood(&self) -> bool {
         self.packets.flows == ALL_DISTINCT
     }
@@ -229,7 +218,7 @@ impl Workload {
         let default = LoadOptions::default();
         let tracked = self.before == Before::Track;
         let sessions = if self.before == Before::Establish {
-            // Some more: the kernel evicts entries some time before such a table is full.
+            // More than needed: the kernel evicts entries before such a table is full.
             flows + flows / 8 + 1024
         } else {
             1024
@@ -249,7 +238,7 @@ impl Workload {
         }
     }
 
-    /// Loads its balancer, and does what comes before.
+    /// Loads its balancer and prepares the flows.
     pub fn prepare(&self, wrapper: &mut Wrapper) -> Result<Dataplane> {
         let mut dataplane = load(&self.options(), &self.service, &self.packets)?;
         match self.before {
@@ -260,7 +249,7 @@ impl Workload {
         Ok(dataplane)
     }
 
-    /// Opens every flow, then sends a second packet of each.
+    /// Opens every flow and sends a second packet of each.
     fn track(&self, wrapper: &mut Wrapper, dataplane: &Dataplane) -> Result<()> {
         wrapper.choose_balancer(dataplane)?;
         let open = if self.packets.payload.protocol() == proto::TCP {

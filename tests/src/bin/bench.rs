@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what a packet costs.
+//! `cargo xtask bench`: measures the cost per packet.
 
 use std::process::ExitCode;
 
@@ -6,20 +6,20 @@ use anyhow::Result;
 use clap::{Parser, builder::PossibleValuesParser};
 use lab::bench::{measure::measure, table, workloads};
 
-/// Measures what a packet costs in the data path, in nanoseconds and against floors that do next to nothing. Needs root.
+/// Measure the cost per packet of the data path in nanoseconds, compared with minimal programs (needs root)
 #[derive(Parser)]
 #[command(
     name = "bench",
-    after_help = "Exit code: 0 if all was measured, 1 otherwise, 2 for wrong arguments."
+    after_help = "Exit code: 0 if all workloads were measured, 1 otherwise, 2 for invalid arguments."
 )]
 struct Arguments {
-    /// One JSON object on standard output in place of the table
+    /// Print JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Rounds of each workload
+    /// Rounds per workload
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only these workloads
+    /// Measure only these workloads
     #[arg(value_name = "WORKLOAD", value_parser = workload())]
     names: Vec<String>,
 }

@@ -1,22 +1,22 @@
-//! `cargo xtask demo`: real traffic through the balancer, and a table of where it went.
+//! `cargo xtask demo`: sends real traffic through the balancer and prints which backends received it.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use lab::demo::{Report, Size};
 
-/// Sends real HTTP requests and long-lived connections through the balancer in every forwarding mode, over
-/// IPv4 and IPv6, while a backend is added and another one drained. Needs root.
+/// Send HTTP requests and long-lived connections through the balancer in every forwarding mode, over IPv4 and IPv6,
+/// while a backend is added and another one drained (needs root)
 #[derive(Parser)]
 #[command(
     name = "demo",
-    after_help = "Exit code: 0 if nothing failed and nothing broke, 1 otherwise, 2 for wrong arguments."
+    after_help = "Exit code: 0 if no request failed and no connection broke, 1 otherwise, 2 for invalid arguments."
 )]
 struct Arguments {
-    /// One JSON object on standard output in place of the table
+    /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
-    /// A tenth of the requests
+    /// Make a tenth of the requests
     #[arg(long)]
     quick: bool,
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask outage`: the outage that this balancer is made against, replayed.
+//! `cargo xtask outage`: replays the outage that this balancer is designed to prevent.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,23 +7,23 @@ use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lab::outage::{Fault, Report, drawing, run};
 
-/// Four nginx, 200 new connections a second, a real Alertmanager; then a revision that by mistake gives one backend nearly all
-/// of the table, and three causes that no configuration shows.
+/// Replay an outage with four nginx servers, 200 new connections per second and a real Alertmanager: a revision that gives one
+/// backend nearly all of the ring, and three faults that are not visible in any configuration
 ///
-/// Says how soon each is refused, undone or told, and what was named as its cause. Needs root; takes about five minutes.
+/// Reports when each is refused, rolled back or alerted, and which cause is named. Needs root; takes about five minutes.
 #[derive(Parser)]
 #[command(
     name = "outage",
-    after_help = "Exit code: 0 if all was in time and named right, 1 otherwise, 2 for wrong arguments."
+    after_help = "Exit code: 0 if all was in time with the right cause, 1 otherwise, 2 for invalid arguments."
 )]
 struct Arguments {
-    /// One JSON object on standard output in place of the table
+    /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
-    /// Only this run; may be given more than once
+    /// Only this run (repeatable)
     #[arg(long, value_name = "RUN", value_parser = fault())]
     only: Vec<Fault>,
-    /// Don't draw docs/outage.svg anew
+    /// Do not update docs/outage.svg
     #[arg(long)]
     no_picture: bool,
 }
@@ -61,11 +61,13 @@ fn finish(report: &Report, json: bool, picture: bool) -> ExitCode {
     if picture {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/outage.svg");
         if let Err(error) = std::fs::write(&file, drawing::draw(report)) {
-            problems.push(format!("the picture {}: {error}", file.display()));
+            problems.push(format!("write {}: {error}", file.display()));
         }
     }
     if problems.is_empty() {
-        eprintln!("outage: refused, undone or told in time, and every cause named right");
+        eprintln!(
+            "outage: all faults were refused, rolled back or alerted in time, with the right cause"
+        );
         return ExitCode::SUCCESS;
     }
     for problem in problems {

@@ -1,4 +1,4 @@
-//! Runs frames and compares.
+//! Runs frames and compares the results with expectations.
 
 use std::fmt::Write;
 
@@ -8,39 +8,30 @@ use lb_dataplane::Dataplane;
 use super::counts::{Counts, counts, difference};
 use crate::packet::{Frame, check::findings};
 
-/// A verdict, as XDP names it.
+/// XDP verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Verdict {
-    /// Never to be seen.
     Aborted = 0,
-    /// Dropped.
     Drop = 1,
-    /// Passed to the host.
     Pass = 2,
-    /// Sent back out of the interface.
     Tx = 3,
-    /// Sent out of another.
     Redirect = 4,
 }
 
-/// What the frame is to be afterwards.
+/// Expected frame after the run.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// What it was.
     Unchanged,
-    /// These bytes.
     Bytes(Vec<u8>),
 }
 
-/// What is expected of a packet.
+/// Expected result of a packet.
 #[derive(Clone, Debug)]
 pub struct Expect {
-    /// Verdict.
     pub verdict: Verdict,
-    /// The frame.
     pub output: Output,
-    /// All counters that change, the reason's among them.
+    /// Changes of all counters, including that of the reason.
     pub counts: Counts,
 }
 
@@ -54,7 +45,7 @@ impl Expect {
         }
     }
 
-    /// The frame is dropped or passed, as the reason says.
+    /// Expects that the frame is unchanged and dropped or passed, depending on the reason.
     #[must_use]
     pub fn of(reason: Reason) -> Self {
         let verdict = match reason.text().fate {
@@ -64,13 +55,13 @@ impl Expect {
         Self::new(verdict, reason, Output::Unchanged)
     }
 
-    /// These bytes are sent back.
+    /// Expects that this frame is transmitted.
     #[must_use]
     pub fn sent(reason: Reason, output: &Frame) -> Self {
         Self::new(Verdict::Tx, reason, Output::Bytes(output.bytes()))
     }
 
-    /// These bytes are sent to a member; `input` is counted.
+    /// Expects that this frame is transmitted to a member, which counts `input`.
     #[must_use]
     pub fn forwarded(member: u16, input: &Frame, output: &Frame) -> Self {
         Self::sent(Reason::Forwarded, output)
@@ -78,37 +69,35 @@ impl Expect {
             .plus(&format!("m{member}.bytes"), input.bytes().len())
     }
 
-    /// It leaves through another interface.
+    /// Expects a redirect to another interface.
     #[must_use]
     pub fn redirected(mut self) -> Self {
         self.verdict = Verdict::Redirect;
         self
     }
 
-    /// And this counter rises.
+    /// Expects that this counter increases as well.
     #[must_use]
     pub fn plus(mut self, counter: &str, by: usize) -> Self {
         *self.counts.entry(counter.to_owned()).or_default() += by as i128;
         self
     }
 
-    /// And the VIP's member has a new flow.
+    /// Expects that the member counts a new flow as well.
     #[must_use]
     pub fn new_flow(self, member: u16) -> Self {
         self.plus(&format!("m{member}.new_flows"), 1)
     }
 }
 
-/// A data path under test.
+/// A data path under test, with the failures so far.
 pub struct Bench {
-    /// The data path.
     pub dataplane: Dataplane,
     failures: Vec<String>,
     cases: usize,
 }
 
 impl Bench {
-    /// Tests a data path.
     #[must_use]
     pub const fn new(dataplane: Dataplane) -> Self {
         Self {
@@ -118,24 +107,27 @@ impl Bench {
         }
     }
 
-    /// Gives the data path back, after all was well.
+    /// Returns the data path.
+    ///
+    /// # Panics
+    /// If a case failed.
     #[must_use]
     pub fn into_dataplane(mut self) -> Dataplane {
         self.conclude();
         self.dataplane
     }
 
-    /// Runs a frame, checks it, and returns the bytes that came out.
+    /// Runs a frame, checks the result, and returns the frame afterwards.
     pub fn check(&mut self, name: &str, input: &Frame, expect: &Expect) -> Vec<u8> {
         self.check_bytes(name, &input.bytes(), expect)
     }
 
-    /// The same for bytes that are no proper frame.
+    /// The same for arbitrary bytes.
     pub fn check_bytes(&mut self, name: &str, input: &[u8], expect: &Expect) -> Vec<u8> {
         self.check_by(name, input, |_| expect.clone())
     }
 
-    /// The same where the expectation depends on a choice that the data path is free in.
+    /// The same with an expectation that depends on the frame afterwards.
     pub fn check_by(
         &mut self,
         name: &str,
@@ -189,14 +181,13 @@ impl Bench {
         run.frame
     }
 
-    /// Adds a failure of the test's own.
+    /// Adds a failure.
     pub fn fail(&mut self, what: String) {
         self.failures.push(what);
     }
 
     /// # Panics
-    ///
-    /// When any case failed: all that did are listed.
+    /// If a case failed. The message lists all that did.
     pub fn conclude(&mut self) {
         let failures = std::mem::take(&mut self.failures);
         assert!(
@@ -209,7 +200,7 @@ impl Bench {
     }
 }
 
-/// Lines of 16 bytes that differ.
+/// Returns the lines of 16 bytes that differ.
 fn bytes_differ(input: &[u8], expected: &[u8], was: &[u8]) -> String {
     let mut text = format!(
         "  frame of {} bytes, expected {}, in {}\n",

@@ -1,4 +1,4 @@
-//! All counters by name.
+//! Counters by name.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use lb_dataplane::Counters;
 
 use super::tables::{MEMBERS, VIPS};
 
-/// Counters that are not 0, or differences between two such.
+/// Counters or changes of counters, without zeros.
 pub type Counts = BTreeMap<String, i128>;
 
 const MEMBER: [&str; 8] = [
@@ -32,8 +32,8 @@ const VIP: [&str; 8] = [
     "limited",
 ];
 
-/// Reads the counters of the node, of all members and of all VIPs that tests use: reasons by their
-/// name, `m3.packets` for member 3, `v3.track_hits` for VIP 3.
+/// Reads the counters of the node and of the members and VIPs that tests use: reasons by name,
+/// `m3.packets` for member 3, `v3.track_hits` for VIP 3.
 pub fn counts(counters: &Counters) -> Result<Counts> {
     let mut counts = Counts::new();
     let mut add = |name: String, count: u64| {
@@ -62,7 +62,7 @@ pub fn counts(counters: &Counters) -> Result<Counts> {
     Ok(counts)
 }
 
-/// What changed.
+/// Returns the changes.
 pub(super) fn difference(before: &Counts, after: &Counts) -> Counts {
     let names = before.keys().chain(after.keys());
     names

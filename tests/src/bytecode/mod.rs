@@ -1,8 +1,8 @@
-//! The real bytecode on frames of ours: tables filled by hand, and every counter watched.
+//! Runs the real bytecode on frames, and checks every counter.
 //!
-//! [`tables`] writes VIPs and members straight into the maps, one member for each VIP, so that a test knows
-//! where a packet must go without knowing the ring. [`Bench`] runs a frame and compares the verdict,
-//! the bytes and the difference of all counters with what was expected.
+//! [`tables`] writes VIPs and members directly into the maps, with one member per VIP, so that the member of a
+//! packet does not depend on the ring. [`Bench`] runs a frame and compares verdict, bytes and the changes of
+//! all counters with the expectation.
 
 mod bench;
 mod counts;

@@ -1,4 +1,4 @@
-//! VIPs and members for packet tests: member N is the only one of VIP N.
+//! VIPs and members for packet tests: member N is the only member of VIP N.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,22 +18,22 @@ use lb_model::transition::RingState;
 
 use crate::packet::{Frame, Ip, Mac, V4, V6};
 
-/// VIPs that are there, or may be made by a test.
+/// VIPs of these tables and of tests.
 pub const VIPS: u16 = 32;
-/// Members, likewise.
+/// Members of these tables and of tests.
 pub const MEMBERS: u16 = 40;
 /// Slots of the rings.
 pub const RING_SIZE: u32 = 251;
-/// Largest IP packet of the interface that test frames come in by and go out of.
+/// MTU of the ingress interface of test frames.
 pub const MTU: u32 = 1500;
 
-/// An address of VIPs.
+/// Address of VIPs.
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-/// The address whose VIP takes any port.
+/// Address of the VIP for any port.
 pub const ANY4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
-/// The address of VIPs that can't serve.
+/// Address of VIPs that can't serve.
 pub const BROKEN4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
-/// An address of VIPs.
+/// Address of VIPs.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 /// The node's address for `nat`.
 pub const NAT4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -46,7 +46,7 @@ pub const OUTER4: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 0);
 /// Outer source: the low 32 bits vary.
 pub const OUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 0);
 
-/// Key of all VIPs' hashes.
+/// Hash key of all VIPs.
 pub const KEY: HashKey = HashKey {
     k0: 0x0123_4567_89ab_cdef,
     k1: 0xb492_b66f_be98_f273,
@@ -59,17 +59,12 @@ pub const KEY: HashKey = HashKey {
 pub struct Service {
     /// Index of both.
     pub index: u16,
-    /// Address.
     pub address: IpAddr,
-    /// Port; 0: any.
+    /// 0: any port.
     pub port: u16,
-    /// Protocol.
     pub protocol: u8,
-    /// How packets get to the backend.
     pub forward: u8,
-    /// Whether the backend has an IPv6 address.
     pub backend_v6: bool,
-    /// When flows are tracked.
     pub track: u8,
 }
 
@@ -104,7 +99,7 @@ const A6: IpAddr = IpAddr::V6(VIP6);
 const N4: IpAddr = IpAddr::V4(ANY4);
 const B4: IpAddr = IpAddr::V4(BROKEN4);
 
-/// Services that work. The index is that of VIP and member.
+/// Services that can serve.
 pub const SERVICES: [Service; 18] = [
     service(0, A4, TCP, 80, forward::L2),
     service(1, A4, TCP, 443, forward::IPIP),
@@ -126,11 +121,11 @@ pub const SERVICES: [Service; 18] = [
     service(17, A4, TCP, 84, forward::L2),
 ];
 
-/// The service that leaves through another interface.
+/// The service whose packets leave on another interface.
 pub const ELSEWHERE: Service = SERVICES[17];
 
-/// VIPs that can't serve: no ring, a ring without members, a member that is down, one without a next
-/// hop, and the same for `nat`.
+/// VIPs that can't serve: without a ring, without members, with a member that is down (also for `nat`), and
+/// with a member without a next hop.
 pub const NO_RING: Service = service(20, B4, TCP, 80, forward::L2);
 /// See [`NO_RING`].
 pub const EMPTY_RING: Service = service(21, B4, TCP, 81, forward::IPIP);
@@ -142,7 +137,7 @@ pub const NO_NEXT_HOP: Service = service(23, B4, TCP, 83, forward::IPIP);
 pub const NAT_DOWN: Service = service(24, B4, TCP, 84, forward::NAT);
 
 impl Service {
-    /// Address of the backend.
+    /// Returns the address of the backend.
     #[must_use]
     pub const fn backend(&self) -> IpAddr {
         if self.backend_v6 {
@@ -152,27 +147,27 @@ impl Service {
         }
     }
 
-    /// Port of the backend behind `nat`.
+    /// Returns the port of the backend behind `nat`.
     #[must_use]
     pub const fn backend_port(&self) -> u16 {
         8000 + self.index
     }
 
-    /// Link address of the next hop.
+    /// Returns the MAC address of the next hop.
     #[must_use]
     pub const fn mac(&self) -> Mac {
         [2, 0, 0, 0, 1, self.index as u8]
     }
 
-    /// A frame as the member gets it: link addresses, one hop less.
+    /// Returns a frame as the member receives it: with other MAC addresses and a decremented TTL.
     #[must_use]
     pub fn delivered(&self, frame: &Frame) -> Frame {
         let mut frame = frame.clone().link(self.mac(), frame.to);
-        *frame.ip.hops_mut() -= 1;
+        *frame.ip.ttl_mut() -= 1;
         frame
     }
 
-    /// A frame as the member gets it: encapsulated. `flow_hash` varies the outer source.
+    /// Returns a frame as the member receives it: encapsulated. `flow_hash` varies the outer source.
     #[must_use]
     pub fn encapsulated(&self, frame: &Frame, flow_hash: u64) -> Frame {
         let mut inner = self.delivered(frame);
@@ -188,7 +183,7 @@ impl Service {
                 let mut source = OUTER6.octets();
                 source[12..].copy_from_slice(&(flow_hash as u32).to_le_bytes());
                 let mut outer = V6::new(source.into(), backend);
-                outer.label = (flow_hash >> 12) as u32 & 0xf_ffff;
+                outer.flow_label = (flow_hash >> 12) as u32 & 0xf_ffff;
                 outer.into()
             }
         };
@@ -249,7 +244,7 @@ impl Service {
     }
 }
 
-/// Fills the maps. Frames come in by interface 1; `elsewhere` is another that exists, with its address.
+/// Fills the maps. The ingress interface is 1; `elsewhere` is another interface with its MAC address.
 pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<()> {
     let here = dataplane.egress.assign(1, MTU, crate::packet::OWN)?;
     for (index, source) in [IpAddr::V4(NAT4), IpAddr::V6(NAT6)].into_iter().enumerate() {
@@ -305,7 +300,7 @@ pub fn add(dataplane: &mut Dataplane, service: &Service, state: u8, egress: u16)
     add_address(dataplane, &service.key(0, 0), service.protocol)
 }
 
-/// Adds the address of a VIP, or the VIP's protocol to those that it has.
+/// Adds the address of a VIP, or adds a protocol to it.
 pub fn add_address(dataplane: &mut Dataplane, address: &VipKey, protocol: u8) -> Result<()> {
     let others = dataplane.services.get(address)?.unwrap_or(0);
     let bit = target::protocol_bit(protocol);
@@ -314,7 +309,7 @@ pub fn add_address(dataplane: &mut Dataplane, address: &VipKey, protocol: u8) ->
     Ok(())
 }
 
-/// Gives a VIP a ring whose slots are clean.
+/// Sets the ring of a VIP, without slots in transition.
 pub fn set_ring(dataplane: &mut Dataplane, vip: u16, ring: &[MemberIndex]) -> Result<()> {
     set_state(dataplane, vip, &RingState::new_clean(ring))
 }

@@ -1,10 +1,9 @@
-//! The demonstration: every forwarding mode under real traffic, changed while it flows.
+//! The demonstration: every forwarding mode, changed under real traffic.
 //!
-//! For each mode and address family: connections are opened that carry data until the end, then
-//! requests are made by `curl` all the time while one backend is added and another one drained, and then
-//! as many again, of which the shares are taken. Shares are seen three ways: what the weights intend,
-//! what the ring in the kernel gives, and what the kernel has counted; the last is compared with who
-//! answered the clients.
+//! For each mode and address family, long-lived connections carry data until the end. `curl` makes
+//! requests while one backend is added and another one drained, and then the requests from which the
+//! shares are computed. There are three shares: by weight, of the ring in the kernel, and of the new
+//! flows that the kernel counted. The last is compared with the replies that the clients received.
 
 mod report;
 mod scenario;
@@ -20,19 +19,18 @@ use crate::service::{FAMILIES, Kind, Servers, vip};
 use crate::stats::damage;
 use crate::topology::{Lab, Layout, Plan};
 
-/// How much traffic there is in each mode and family.
+/// Amount of traffic per mode and family.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Requests during each of the two changes.
     pub during_change: u32,
-    /// Requests after them, of which the shares are taken.
+    /// Requests after the changes, from which shares are computed.
     pub after: u32,
-    /// Long-lived connections.
     pub connections: usize,
 }
 
 impl Size {
-    /// Enough for shares that a person believes.
+    /// Enough for meaningful shares.
     pub fn full() -> Self {
         Self {
             during_change: 1000,
@@ -41,7 +39,7 @@ impl Size {
         }
     }
 
-    /// Enough to see that everything works.
+    /// Enough to show that everything works.
     pub fn quick() -> Self {
         Self {
             during_change: 100,
@@ -51,22 +49,22 @@ impl Size {
     }
 }
 
-/// Weights of the backends that are there from the start.
+/// Weights of the initial backends.
 const WEIGHTS: [u32; 3] = [100, 100, 50];
 
-/// Clients: one is there from the start, the other one comes after the changes.
+/// One client for the changes, and one for the shares after them.
 ///
-/// A client that uses a port again gets the backend that had the connection before, be it drained, if the
-/// balancer did not see that one closed (`docs/adr/0001-connection-consistency.md`). So the shares are taken
-/// of a client that was not there before.
+/// If a client reuses a port and the balancer did not see the old connection close, the new one goes to
+/// the same backend, even if it is drained (`docs/adr/0001-connection-consistency.md`). So the shares are
+/// computed from a client without earlier connections.
 const CLIENTS: u8 = 2;
 
-/// Says what is going on; standard output is for the result.
-fn say(line: &str) {
+/// Prints progress to stderr; stdout is for the result.
+fn progress(line: &str) {
     eprintln!("demo: {line}");
 }
 
-/// Runs all of it.
+/// Runs the demonstration.
 pub fn run(size: Size) -> Result<Report> {
     let binary = binary()?;
     let mut report = Report::default();
@@ -77,7 +75,7 @@ pub fn run(size: Size) -> Result<Report> {
     Ok(report)
 }
 
-/// One segment is the usual place for direct server return; `nat` stands between two.
+/// Returns the usual layout: one segment for direct server return, two for `nat`.
 fn layout(forward: Forward) -> Layout {
     match forward {
         Forward::L2 | Forward::Ipip => Layout::OneArm,
@@ -92,8 +90,8 @@ fn run_forward(
     report: &mut Report,
 ) -> Result<()> {
     let backends = WEIGHTS.len() as u8 + 1;
-    say(&format!(
-        "{}: building a network of {CLIENTS} clients, one balancer and {backends} backends with nginx",
+    progress(&format!(
+        "{}: creating {CLIENTS} clients, one balancer and {backends} backends with nginx",
         forward.name()
     ));
     let lab = Lab::build(Plan {
@@ -109,13 +107,13 @@ fn run_forward(
             configuration.vips.push(vip);
         }
     }
-    say(&format!("{}: starting `evenkeel run`", forward.name()));
+    progress(&format!("{}: starting `evenkeel run`", forward.name()));
     let mut node = Node::start(&lab.balancers[0], binary, configuration)?;
     for family in FAMILIES {
         let mode = scenario::run(&lab, &mut node, forward, family, size);
         let mode = mode.with_context(|| match node.reasons() {
-            Ok(reasons) => format!("what became of packets on the balancer: {reasons:?}"),
-            Err(error) => format!("the balancer's counters can't be read: {error:#}"),
+            Ok(reasons) => format!("packets of the balancer by reason: {reasons:?}"),
+            Err(error) => format!("can't read the balancer's counters: {error:#}"),
         })?;
         report.modes.push(mode);
     }

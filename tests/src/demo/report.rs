@@ -1,4 +1,4 @@
-//! What came of the demonstration: for a person, for a machine, and as problems.
+//! Result of the demonstration: as a table, as JSON, and as a list of problems.
 
 use std::collections::BTreeMap;
 
@@ -7,52 +7,44 @@ use serde::Serialize;
 use crate::table::{Align, Table};
 use crate::traffic::flows::FlowReport;
 
-/// Everything.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Each forwarding mode and family.
+    /// One per forwarding mode and family.
     pub modes: Vec<ModeReport>,
-    /// What the kernel counted as damaged or lost.
+    /// Packets that the kernel counted as damaged or lost.
     pub damage: Vec<String>,
 }
 
-/// A forwarding mode and family.
+/// Result of a forwarding mode and family.
 #[derive(Clone, Debug)]
 pub struct ModeReport {
-    /// Forwarding mode.
     pub forward: &'static str,
-    /// Address family.
     pub family: &'static str,
-    /// Requests made.
     pub requests: u64,
-    /// Requests that failed.
     pub failed: u64,
-    /// How they failed, and how often.
+    /// Number of failed requests by error.
     pub errors: BTreeMap<String, u64>,
-    /// The long-lived connections.
     pub connections: FlowReport,
-    /// The backends.
     pub backends: Vec<BackendReport>,
 }
 
-/// A backend.
+/// Result of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendReport {
-    /// Its name.
     pub name: String,
-    /// Its weight over the sum of the weights of those that are up.
+    /// Weight over the sum of the weights of backends that are up.
     pub intended_share: f64,
-    /// Its slots over the ring's size, in the kernel.
+    /// Slots in the kernel over the ring's size.
     pub table_share: f64,
-    /// Its new flows over the VIP's, counted by the kernel after the last change.
+    /// New flows over those of the VIP, as counted by the kernel after the last change.
     pub observed_share: f64,
-    /// Its new flows in that time.
+    /// New flows after the last change.
     pub new_flows: u64,
-    /// What clients got from it in that time.
-    pub answers: u64,
+    /// Replies that clients received after the last change.
+    pub replies: u64,
 }
 
-/// The JSON is an interface: it has what is documented and nothing else.
+/// The JSON is an interface: only what is documented.
 #[derive(Serialize)]
 struct JsonReport<'a> {
     modes: Vec<JsonMode<'a>>,
@@ -77,16 +69,14 @@ struct JsonBackend<'a> {
 }
 
 impl Report {
-    /// One object, on one line.
+    /// Returns one JSON object on one line.
     pub fn to_json(&self) -> String {
         let modes = self.modes.iter().map(ModeReport::to_json).collect();
-        serde_json::to_string(&JsonReport { modes }).unwrap_or_else(|error| {
-            // Numbers and texts always can be written.
-            unreachable!("a report as JSON: {error}")
-        })
+        serde_json::to_string(&JsonReport { modes })
+            .unwrap_or_else(|error| unreachable!("a report as JSON: {error}"))
     }
 
-    /// The table: a row for each backend; what is about the mode as a whole is in its first row.
+    /// Returns a row per backend. Columns about the mode are filled in its first row only.
     pub fn to_table(&self) -> Table {
         let mut table = Table::new(&[
             ("forward", Align::Left),
@@ -107,7 +97,7 @@ impl Report {
         table
     }
 
-    /// What should not have been, in words.
+    /// Returns the failures.
     pub fn problems(&self) -> Vec<String> {
         let modes = self.modes.iter().flat_map(ModeReport::problems);
         modes.chain(self.damage.iter().cloned()).collect()
@@ -119,7 +109,7 @@ fn percent(share: f64) -> String {
 }
 
 impl ModeReport {
-    /// Connections that broke.
+    /// Returns the number of broken connections.
     pub fn broken_connections(&self) -> usize {
         self.connections.broken().count()
     }
@@ -180,30 +170,34 @@ impl ModeReport {
     }
 }
 
-/// Deviations of a share that chance explains once in two million times.
+/// Standard deviations of a share that chance exceeds once in two million.
 const DEVIATIONS: f64 = 5.0;
 
-/// Repeated SYNs count as new flows again: so many more of them than answers are no contradiction.
-const REPEATED: f64 = 0.01;
+/// Tolerated share of new flows without reply: retransmitted SYNs count again.
+const RETRANSMITTED: f64 = 0.01;
 
 impl BackendReport {
-    /// Whether the three shares and the clients contradict each other; `flows` is the VIP's.
+    /// Returns a contradiction between the shares and the replies, if any. `flows` are those of the VIP.
     fn problem(&self, flows: u64) -> Option<String> {
         let Self { name, .. } = self;
         let flows = flows as f64;
         if (self.table_share - self.intended_share).abs() > 0.001 {
-            return Some(format!("{name}: the ring does not give the intended share"));
+            return Some(format!(
+                "{name}: its share of the ring is not the intended share"
+            ));
         }
         let deviation = (self.table_share * (1.0 - self.table_share) / flows.max(1.0)).sqrt();
         if (self.observed_share - self.table_share).abs() > DEVIATIONS * deviation {
-            return Some(format!("{name}: flows do not follow the ring"));
+            return Some(format!(
+                "{name}: its share of the flows is not that of the ring"
+            ));
         }
-        if self.new_flows < self.answers
-            || (self.new_flows - self.answers) as f64 > REPEATED * flows
+        if self.new_flows < self.replies
+            || (self.new_flows - self.replies) as f64 > RETRANSMITTED * flows
         {
             return Some(format!(
-                "{name}: the balancer counted {} new flows, but {} requests were answered by it",
-                self.new_flows, self.answers
+                "{name}: the balancer counted {} new flows, but clients received {} replies",
+                self.new_flows, self.replies
             ));
         }
         None
@@ -221,7 +215,7 @@ mod tests {
             table_share: share,
             observed_share: observed,
             new_flows: (observed * 3000.0).round() as u64,
-            answers: (observed * 3000.0).round() as u64,
+            replies: (observed * 3000.0).round() as u64,
         };
         Report {
             modes: vec![ModeReport {
@@ -241,32 +235,32 @@ mod tests {
     }
 
     #[test]
-    fn json_is_what_is_documented() {
-        let want = r#"{"modes":[{"forward":"l2","family":"ipv4","requests":5000,"failed":0,"broken_connections":0,"backends":[{"name":"backend-0","intended_share":0.75,"table_share":0.75,"observed_share":0.75},{"name":"backend-1","intended_share":0.25,"table_share":0.25,"observed_share":0.25}]}]}"#;
-        assert_eq!(report(0.75).to_json(), want);
+    fn json_has_the_documented_fields() {
+        let expected = r#"{"modes":[{"forward":"l2","family":"ipv4","requests":5000,"failed":0,"broken_connections":0,"backends":[{"name":"backend-0","intended_share":0.75,"table_share":0.75,"observed_share":0.75},{"name":"backend-1","intended_share":0.25,"table_share":0.25,"observed_share":0.25}]}]}"#;
+        assert_eq!(report(0.75).to_json(), expected);
     }
 
     #[test]
-    fn a_share_that_chance_does_not_explain_is_a_problem() {
+    fn reports_shares_that_chance_does_not_explain() {
         assert_eq!(report(0.76).problems(), [""; 0]);
         assert_eq!(report(0.80).problems().len(), 2);
     }
 
     #[test]
-    fn flows_that_nobody_answered_and_answers_that_were_no_flows_are_problems() {
+    fn reports_differences_between_flows_and_replies() {
         let mut report = report(0.75);
-        report.modes[0].backends[0].answers -= 100;
-        report.modes[0].backends[1].answers += 1;
+        report.modes[0].backends[0].replies -= 100;
+        report.modes[0].backends[1].replies += 1;
         let problems = report.problems();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(
-            problems[0].contains("2250 new flows, but 2150"),
+            problems[0].contains("2250 new flows, but clients received 2150"),
             "{problems:?}"
         );
     }
 
     #[test]
-    fn what_failed_is_told() {
+    fn reports_failures() {
         let mut report = report(0.75);
         report.modes[0].failed = 3;
         report.modes[0].errors.insert("status 503".to_owned(), 3);

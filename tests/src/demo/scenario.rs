@@ -1,11 +1,11 @@
-//! One forwarding mode and family: traffic, two changes, and what came of it.
+//! One forwarding mode and family: traffic, two changes, and the result.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use super::report::{BackendReport, ModeReport};
-use super::{Size, say};
+use super::{Size, progress};
 use crate::configuration::{Forward, State};
 use crate::deadline;
 use crate::host::Host;
@@ -15,17 +15,17 @@ use crate::topology::{Family, Lab};
 use crate::traffic::flows::{FlowLoad, FlowPlan, Transport};
 use crate::traffic::http::{HttpLoad, HttpPlan, HttpReport};
 
-/// A loaded machine may take long for a few thousand requests, but not for ever.
+/// Long enough for a few thousand requests on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The backend that is drained.
 const DRAINED: &str = "backend-1";
 
-/// Each connection sends this often: all of them together leave the machine to the requests.
+/// Pause between two messages of a connection, so that they leave enough CPU to the requests.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers that each connection gets after the last change.
-const ANSWERS_AFTER: u64 = 5;
+/// Replies that each connection must receive after the last change.
+const REPLIES_AFTER: u64 = 5;
 
 pub(super) fn run(
     lab: &Lab,
@@ -35,7 +35,7 @@ pub(super) fn run(
     size: Size,
 ) -> Result<ModeReport> {
     let name = format!("{} over {}", forward.name(), family_name(family));
-    say(&format!(
+    progress(&format!(
         "{name}: opening {} connections that carry data until the end",
         size.connections
     ));
@@ -53,34 +53,34 @@ pub(super) fn run(
     connections.wait_answers(1, LIMIT)?;
     let faults = connections.snapshot().faults();
     if !faults.is_empty() {
-        // Nothing works yet: thousands of requests that time out would show no more.
-        bail!("{name}: connections that did not come about: {faults:?}");
+        // If nothing works yet, thousands of requests that time out would show no more.
+        bail!("{name}: connections failed to open: {faults:?}");
     }
 
     let mut traffic = Traffic::new(lab, node, family);
     let added = &lab.backends[super::WEIGHTS.len()];
-    say(&format!(
-        "{name}: {} requests; in the middle {} is added",
+    progress(&format!(
+        "{name}: {} requests, during which {} is added",
         size.during_change, added.name
     ));
     traffic.request(&lab.clients[0], size.during_change, |node| {
         add(node, added, forward, family)
     })?;
-    say(&format!(
-        "{name}: {} requests; in the middle {DRAINED} is drained",
+    progress(&format!(
+        "{name}: {} requests, during which {DRAINED} is drained",
         size.during_change
     ));
     traffic.request(&lab.clients[0], size.during_change, |node| {
         drain(node, family)
     })?;
-    say(&format!(
-        "{name}: {} requests of a new client for the shares",
+    progress(&format!(
+        "{name}: {} requests from a new client for the shares",
         size.after
     ));
     let before = traffic.shares()?;
     let last = traffic.request(&lab.clients[1], size.after, |_| Ok(()))?;
     let after = traffic.shares()?;
-    connections.wait_answers(ANSWERS_AFTER, LIMIT)?;
+    connections.wait_answers(REPLIES_AFTER, LIMIT)?;
     let total = traffic.total;
     Ok(ModeReport {
         forward: forward.name(),
@@ -119,7 +119,7 @@ fn drain(node: &mut Node<'_>, family: Family) -> Result<()> {
     })
 }
 
-/// The requests of one mode.
+/// Requests of one mode and family.
 struct Traffic<'a, 'lab> {
     lab: &'a Lab,
     node: &'a mut Node<'lab>,
@@ -145,16 +145,16 @@ impl<'a, 'lab> Traffic<'a, 'lab> {
         Ok(self.shares()?.iter().map(|share| share.new_flows).sum())
     }
 
-    /// Makes requests, and does something when a third of them have been made.
+    /// Makes requests, and calls `midway` when a third of them are made.
     fn request(
         &mut self,
         client: &Host,
         requests: u32,
         midway: impl FnOnce(&mut Node<'_>) -> Result<()>,
     ) -> Result<HttpReport> {
-        let at = address(self.lab, Kind::Web, self.family);
+        let vip = address(self.lab, Kind::Web, self.family);
         let begun = self.new_flows()?;
-        let plan = HttpPlan::new(format!("http://{at}/1k"), requests);
+        let plan = HttpPlan::new(format!("http://{vip}/1k"), requests);
         let load = HttpLoad::start(
             client,
             &HttpPlan {
@@ -183,7 +183,7 @@ fn compare(before: &[Share], after: &[Share], last: &HttpReport) -> Vec<BackendR
             table_share: after.table,
             observed_share: counted((before, after)) as f64 / total.max(1) as f64,
             new_flows: counted((before, after)),
-            answers: last.per_backend.get(&after.name).copied().unwrap_or(0),
+            replies: last.per_backend.get(&after.name).copied().unwrap_or(0),
         })
         .collect()
 }

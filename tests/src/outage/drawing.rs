@@ -1,4 +1,4 @@
-//! The time-lines of all runs as one picture: the shares over time, with marks.
+//! Draws the shares of all runs over time, with marks for events, as SVG.
 
 use std::fmt::Write as _;
 
@@ -10,18 +10,18 @@ const HEIGHT: f64 = 150.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 740.0;
 const HEAD: f64 = 60.0;
-/// Of a panel: where its plot begins and ends.
+/// Top and bottom of a plot in its panel.
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 122.0;
-/// Seconds that are shown.
+/// Range of the time axis.
 const FROM_S: f64 = -8.0;
 const TO_S: f64 = 24.0;
 
-fn text(svg: &mut String, x: f64, y: f64, style: &str, words: &str) {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;");
+fn text(svg: &mut String, x: f64, y: f64, style: &str, content: &str) {
+    let content = content.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(
         svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>"
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{content}</text>"
     );
 }
 
@@ -37,11 +37,11 @@ fn x_of(at_s: f64) -> f64 {
     LEFT + (at_s.clamp(FROM_S, TO_S) - FROM_S) / (TO_S - FROM_S) * (RIGHT - LEFT)
 }
 
-/// All runs, one below the other.
+/// Draws the runs one below the other.
 #[must_use]
 pub fn draw(report: &Report) -> String {
     let height = HEAD + HEIGHT * report.runs.len() as f64 + 30.0;
-    let title = "The outage, replayed: share of each backend, second after second";
+    let title = "Outage replay: share of each backend over time";
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
@@ -67,7 +67,7 @@ pub fn draw(report: &Report) -> String {
         middle,
         height - 10.0,
         style,
-        "seconds since the first misplaced flow could come",
+        "seconds since the fault",
     );
     svg + "</svg>\n"
 }
@@ -138,10 +138,10 @@ fn panel(svg: &mut String, top: f64, run: &Run) {
 fn marks(svg: &mut String, top: f64, run: &Run) {
     let begins = match run.fault {
         Fault::Guarded => "refused",
-        Fault::Baked | Fault::Forced => "the wrong configuration is active",
-        Fault::BlackHole => "backend-2 stops answering",
-        Fault::Nat => "one NAT is half the traffic",
-        Fault::Elephant => "one elephant",
+        Fault::Baked | Fault::Forced => "the change is active",
+        Fault::BlackHole => "backend-2 stops replying",
+        Fault::Nat => "one NAT is half of the traffic",
+        Fault::Elephant => "one elephant flow",
     };
     let mut marks = vec![(0.0, begins.to_owned(), "#555555")];
     if let Some(at_s) = run.rolled_back_s {

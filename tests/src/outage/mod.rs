@@ -1,9 +1,8 @@
-//! The outage, replayed: a change gives one backend nearly all of the traffic, or something that no configuration
-//! shows does; how soon is it undone, or somebody told, and of what?
+//! The outage replay: a change, or a fault that is not visible in the configuration, gives one backend
+//! nearly all of the traffic. Measures when it is rolled back or alerted, and which cause is named.
 //!
-//! Each run has a lab of its own: four nginx behind a VIP, clients that open 200 connections a second, a
-//! controller, and a real Alertmanager. Then something is done to it, and a second after the other is
-//! written down until the outcome is there.
+//! Each run has its own lab: four nginx behind a VIP, a client that opens 200 connections per second, a
+//! controller and an Alertmanager. After the fault, the state is recorded every second until the outcome.
 
 pub mod drawing;
 pub mod record;
@@ -21,43 +20,42 @@ pub use report::{Report, Run};
 use crate::balancer::binary;
 use crate::traffic::steady::Elephant;
 use record::Record;
-use site::{Site, Terms};
+use site::{Options, Site};
 
-/// New connections a second.
+/// New connections per second.
 pub const RATE: u64 = 200;
 
-/// How long all is well before.
+/// Time before the fault.
 const BEFORE: Duration = Duration::from_secs(12);
-/// The same where sources are hashed: how unequal they are is learned in one long window, of two minutes.
+/// The same for a VIP that hashes sources: the share monitor learns how unequal they are in two minutes.
 const BEFORE_NAT: Duration = Duration::from_secs(135);
-/// How long the outcome is waited for.
+/// Limit of the time until the outcome.
 const LIMIT: Duration = Duration::from_secs(45);
-/// How long is written down after it.
+/// Time that is recorded after the outcome.
 const AFTER: Duration = Duration::from_secs(8);
-/// Times as many connections in the spike.
+/// Factor of the connections in a spike.
 const SPIKE: u64 = 3;
-/// Bytes a second of the elephant.
+/// Bytes per second of the elephant flow.
 const ELEPHANT: u64 = 24_000_000;
 
-/// What is done.
+/// The fault of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The mistake, with the guards on.
+    /// The bad change, with the guards enabled.
     Guarded,
-    /// The mistake, forced past the guard, and watched.
+    /// The bad change, forced past the guard, with a bake.
     Baked,
-    /// The mistake, forced, not watched; then a spike.
+    /// The bad change, forced, without a bake; then a spike.
     Forced,
-    /// A backend accepts connections, and never answers.
+    /// A backend accepts connections and never replies.
     BlackHole,
-    /// One address becomes half of the traffic of a VIP that hashes sources.
+    /// One source becomes half of the traffic of a VIP that hashes sources.
     Nat,
     /// One connection sends as much as thousands.
     Elephant,
 }
 
 impl Fault {
-    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Guarded,
         Self::Baked,
@@ -67,7 +65,7 @@ impl Fault {
         Self::Elephant,
     ];
 
-    /// Its name in reports.
+    /// Returns its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Guarded => "guard",
@@ -79,7 +77,7 @@ impl Fault {
         }
     }
 
-    /// The name of the cause that is to be found.
+    /// Returns the expected cause.
     pub fn cause(self) -> Option<&'static str> {
         match self {
             Self::Guarded => None,
@@ -90,34 +88,34 @@ impl Fault {
         }
     }
 
-    fn words(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
-            Self::Guarded => "a revision gives one backend 97 % of the table; the guard is on",
-            Self::Baked => "the same, forced past the guard and watched (bake)",
-            Self::Forced => "the same, forced and not watched; then a spike",
+            Self::Guarded => "a revision gives one backend 97 % of the ring; the guard is enabled",
+            Self::Baked => "the same, forced past the guard, with a bake",
+            Self::Forced => "the same, forced, without a bake; then a spike",
             Self::BlackHole => {
-                "a backend accepts connections and never answers; its check succeeds"
+                "a backend accepts connections and never replies; its health check passes"
             }
-            Self::Nat => "one address becomes half of the traffic, of a VIP that hashes sources",
+            Self::Nat => "one source becomes half of the traffic of a VIP that hashes sources",
             Self::Elephant => "one connection sends 24 MB/s",
         }
     }
 }
 
-/// Says what is going on; standard output is for the result.
-fn say(line: &str) {
+/// Prints progress to stderr; stdout is for the result.
+fn progress(line: &str) {
     eprintln!("outage: {line}");
 }
 
-/// Runs these, one after the other.
+/// Runs these faults one after the other.
 pub fn run(faults: &[Fault]) -> Result<Report> {
     let binary = binary()?;
     let mut report = Report::default();
     for fault in faults {
-        say(&format!("{}: {}", fault.name(), fault.words()));
+        progress(&format!("{}: {}", fault.name(), fault.description()));
         let run = run_one(*fault, &binary).with_context(|| format!("run `{}`", fault.name()))?;
         for mark in &run.record.marks {
-            say(&format!("  {:>6.1} s  {}", mark.at_s, mark.words));
+            progress(&format!("  {:>6.1} s  {}", mark.at_s, mark.text));
         }
         report.runs.push(run);
     }
@@ -125,88 +123,88 @@ pub fn run(faults: &[Fault]) -> Result<Report> {
 }
 
 fn run_one(fault: Fault, binary: &Path) -> Result<Run> {
-    let terms = Terms {
+    let options = Options {
         hashes_sources: fault == Fault::Nat,
-        ..Terms::default()
+        ..Options::default()
     };
     let lab = site::build()?;
-    let mut site = Site::start(&lab, binary, terms)?;
-    let mut record = Record::begin(&site)?;
-    let before = if terms.hashes_sources {
+    let mut site = Site::start(&lab, binary, options)?;
+    let mut record = Record::new();
+    let before = if options.hashes_sources {
         BEFORE_NAT
     } else {
         BEFORE
     };
-    record.go_on(&site, before, |_| false)?;
+    record.observe(&site, before, |_| false)?;
     record.check_quiet()?;
     let run = match fault {
         Fault::Guarded => guarded(&site, record)?,
         Fault::Baked => baked(&site, record)?,
         Fault::Forced => forced(&site, record)?,
         Fault::BlackHole => {
-            record.begins("backend-2 accepts, and does not answer any more");
+            record.start_fault("backend-2 accepts connections but no longer replies");
             site.nginx[2].daemon().signal(Signal::SIGSTOP)?;
-            let told = record.until_told(&site, LIMIT, AFTER);
+            let alerted = record.observe_until_alert(&site, LIMIT, AFTER);
             site.nginx[2].daemon().signal(Signal::SIGCONT)?;
-            told?;
+            alerted?;
             let misplaced = record.flows_of("backend-2");
-            Run::told(fault, record, Some(misplaced))
+            Run::alerted(fault, record, Some(misplaced))
         }
         Fault::Nat => {
-            record.begins("one address opens half of the connections");
+            record.start_fault("one source opens half of the connections");
             site.load.set_from_nat(50);
-            record.until_told(&site, LIMIT, AFTER)?;
+            record.observe_until_alert(&site, LIMIT, AFTER)?;
             let misplaced = record.misplaced();
-            Run::told(fault, record, Some(misplaced))
+            Run::alerted(fault, record, Some(misplaced))
         }
         Fault::Elephant => {
-            record.begins("one connection begins to send 24 MB/s");
+            record.start_fault("one connection starts sending 24 MB/s");
             let _elephant = Elephant::start(&lab.clients[0], site.vip, ELEPHANT)?;
-            record.until_told(&site, LIMIT, AFTER)?;
-            Run::told(fault, record, None)
+            record.observe_until_alert(&site, LIMIT, AFTER)?;
+            Run::alerted(fault, record, None)
         }
     };
     site.check_running()?;
     Ok(run)
 }
 
-/// The mistake, as an operator would make it.
+/// The bad change, as an operator would make it.
 fn guarded(site: &Site<'_>, mut record: Record) -> Result<Run> {
-    record.begins("`evenkeel apply` of the mistake");
-    let applied = site.apply_mistake(&[])?;
+    record.start_fault("`evenkeel apply` of the bad change");
+    let applied = site.apply_bad_change(&[])?;
     let refused = applied.code == Some(3);
     record.mark(&format!(
         "exit code {:?}: {}",
         applied.code,
         applied.first_line()
     ));
-    record.go_on(site, AFTER, |_| false)?;
+    record.observe(site, AFTER, |_| false)?;
     let misplaced = record.misplaced();
     Ok(Run {
         refused,
         misplaced_flows: Some(misplaced),
-        ..Run::of(Fault::Guarded, record)
+        ..Run::new(Fault::Guarded, record)
     })
 }
 
 fn baked(site: &Site<'_>, mut record: Record) -> Result<Run> {
-    record.begins("the mistake is forced past the guard, with a bake of 60 s");
-    site.apply_mistake(&["--force", "max_share", "--bake", "60s", "--no-wait"])?;
-    record.is_in_force(site)?;
-    record.go_on(site, LIMIT, |now| now.rolled_back.is_some())?;
-    record.go_on(site, AFTER, |_| false)?;
+    record.start_fault("the bad change is forced past the guard, with a bake of 60 s");
+    site.apply_bad_change(&["--force", "max_share", "--bake", "60s", "--no-wait"])?;
+    record.wait_active(site)?;
+    record.observe(site, LIMIT, |now| now.rolled_back.is_some())?;
+    record.observe(site, AFTER, |_| false)?;
     let misplaced = record.misplaced();
     Ok(Run::rolled_back(Fault::Baked, record, misplaced))
 }
 
 fn forced(site: &Site<'_>, mut record: Record) -> Result<Run> {
-    record.begins("the mistake is forced past the guard, without a bake");
-    site.apply_mistake(&["--force", "max_share", "--bake", "0s", "--no-wait"])?;
-    record.is_in_force(site)?;
-    record.go_on(site, Duration::from_secs(2), |_| false)?;
+    record.start_fault("the bad change is forced past the guard, without a bake");
+    site.apply_bad_change(&["--force", "max_share", "--bake", "0s", "--no-wait"])?;
+    record.wait_active(site)?;
+    record.observe(site, Duration::from_secs(2), |_| false)?;
     record.mark("a spike: three times the connections");
     site.load.set_rate(SPIKE * RATE);
-    record.until_told(site, LIMIT, AFTER)?;
+    record.observe_until_alert(site, LIMIT, AFTER)?;
     let misplaced = record.misplaced();
-    Ok(Run::told(Fault::Forced, record, Some(misplaced)))
+    Ok(Run::alerted(Fault::Forced, record, Some(misplaced)))
 }

@@ -1,4 +1,4 @@
-//! What is seen of a run, second after second.
+//! Record of a run: samples per second, alerts and rollbacks.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,26 +9,26 @@ use lb_api::{RevisionNumber, Status};
 use super::site::{BACKENDS, Site};
 use crate::alertmanager::Received;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+/// Polling interval.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A second of a run.
+/// The sample of one second.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Second {
-    /// When, in seconds since the fault.
+    /// Seconds since the fault.
     pub at_s: f64,
-    /// Its length.
+    /// Length of the sample.
     pub seconds: f64,
-    /// New flows of each backend in it.
+    /// New flows per backend.
     pub new_flows: Vec<u64>,
-    /// Bytes of each backend in it.
+    /// Bytes per backend.
     pub bytes: Vec<u64>,
-    /// Their shares of the table at its end.
+    /// Shares of the ring at the end.
     pub table: Vec<f64>,
 }
 
 impl Second {
-    /// Shares of what came.
+    /// Returns the backends' shares of bytes or of new flows.
     pub fn shares(&self, bytes: bool) -> Vec<f64> {
         let what = if bytes { &self.bytes } else { &self.new_flows };
         let all: u64 = what.iter().sum();
@@ -38,49 +38,47 @@ impl Second {
     }
 }
 
-/// A moment worth a mark.
+/// An event of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    /// When, in seconds since the fault.
+    /// Seconds since the fault.
     pub at_s: f64,
-    /// What happened.
-    pub words: String,
+    pub text: String,
 }
 
 /// A rollback.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolledBack {
-    /// When, in seconds since the fault.
+    /// Seconds since the fault.
     pub at_s: f64,
-    /// The revision that was undone.
+    /// The revision that was rolled back.
     pub revision: RevisionNumber,
-    /// Why.
     pub why: String,
 }
 
-/// What is seen.
 #[derive(Debug)]
 pub struct Record {
     began: Instant,
-    /// When the fault was there; none before.
+    /// Time of the fault, if it has happened.
     fault: Option<Instant>,
     last: Option<(Status, Instant)>,
-    /// Second after second.
     pub seconds: Vec<Second>,
-    /// What happened.
     pub marks: Vec<Mark>,
-    /// Alerts that arrived, and when; each once.
+    /// Received alerts with seconds since the fault, each once.
     pub alerts: Vec<(f64, Received)>,
-    /// Whether the change was undone.
     pub rolled_back: Option<RolledBack>,
-    /// Until when flows were misplaced unseen.
+    /// Seconds until the alert or rollback.
     ended_s: Option<f64>,
 }
 
 impl Record {
-    /// Begins.
-    pub fn begin(_site: &Site<'_>) -> Result<Self> {
-        Ok(Self {
+    /// Creates an empty record.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it depends on the time of the call"
+    )]
+    pub fn new() -> Self {
+        Self {
             began: Instant::now(),
             fault: None,
             last: None,
@@ -89,7 +87,7 @@ impl Record {
             alerts: Vec::new(),
             rolled_back: None,
             ended_s: None,
-        })
+        }
     }
 
     fn now_s(&self) -> f64 {
@@ -97,21 +95,21 @@ impl Record {
         origin.elapsed().as_secs_f64()
     }
 
-    /// The fault is made now.
-    pub fn begins(&mut self, words: &str) {
+    /// Marks the fault: from now on, seconds are counted from here.
+    pub fn start_fault(&mut self, text: &str) {
         let before = self.began.elapsed().as_secs_f64();
         for second in &mut self.seconds {
             second.at_s -= before;
         }
         self.fault = Some(Instant::now());
-        self.mark(words);
+        self.mark(text);
     }
 
-    /// Waits until the change is in the table: that is the moment from which seconds are counted.
-    pub fn is_in_force(&mut self, site: &Site<'_>) -> Result<()> {
+    /// Waits until the bad change is in the ring, and counts seconds from then.
+    pub fn wait_active(&mut self, site: &Site<'_>) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(15);
         while Instant::now() < end {
-            self.look(site)?;
+            self.sample(site)?;
             let status = self.last.as_ref().map(|(status, _)| status);
             let first = status.and_then(|s| s.vips.first()?.members.first().map(|m| m.table_share));
             if first.is_some_and(|share| share > 0.5) || self.rolled_back.is_some() {
@@ -120,25 +118,25 @@ impl Record {
                     second.at_s -= late;
                 }
                 self.fault = Some(Instant::now());
-                self.mark("it is active");
+                self.mark("the change is active");
                 return Ok(());
             }
-            sleep(LOOK);
+            sleep(INTERVAL);
         }
-        bail!("the mistake did not come into force");
+        bail!("the bad change did not become active");
     }
 
-    /// Writes down that something happened.
-    pub fn mark(&mut self, words: &str) {
+    /// Records an event.
+    pub fn mark(&mut self, text: &str) {
         let at_s = self.now_s();
         self.marks.push(Mark {
             at_s,
-            words: words.to_owned(),
+            text: text.to_owned(),
         });
     }
 
-    /// Goes on for some time, or until it is enough.
-    pub fn go_on(
+    /// Records until `is_enough` returns true, at most for `limit`.
+    pub fn observe(
         &mut self,
         site: &Site<'_>,
         limit: Duration,
@@ -146,52 +144,60 @@ impl Record {
     ) -> Result<()> {
         let end = Instant::now() + limit;
         while Instant::now() < end && !is_enough(self) {
-            self.look(site)?;
-            sleep(LOOK);
+            self.sample(site)?;
+            sleep(INTERVAL);
         }
         Ok(())
     }
 
-    /// Goes on until an alert arrived, and a little.
-    pub fn until_told(&mut self, site: &Site<'_>, limit: Duration, after: Duration) -> Result<()> {
-        self.go_on(site, limit, |now| !now.alerts.is_empty())?;
+    /// Records until an alert arrives, and for the time `after` it.
+    pub fn observe_until_alert(
+        &mut self,
+        site: &Site<'_>,
+        limit: Duration,
+        after: Duration,
+    ) -> Result<()> {
+        self.observe(site, limit, |now| !now.alerts.is_empty())?;
         self.ended_s = Some(self.now_s());
-        self.go_on(site, after, |_| false)
+        self.observe(site, after, |_| false)
     }
 
-    /// An error if there are alerts before anything was done.
+    /// Fails if there is an alert.
     pub fn check_quiet(&self) -> Result<()> {
         match self.alerts.first() {
             None => Ok(()),
-            Some((_, alert)) => bail!("an alert before anything was wrong: {alert:?}"),
+            Some((_, alert)) => bail!("unexpected alert: {alert:?}"),
         }
     }
 
-    fn look(&mut self, site: &Site<'_>) -> Result<()> {
+    fn sample(&mut self, site: &Site<'_>) -> Result<()> {
         let status = site.status()?;
         let fresh = self
             .last
             .as_ref()
             .is_none_or(|(last, _)| totals(last) != totals(&status));
         if fresh {
-            self.take(status);
+            self.add_second(status);
         }
         for alert in site.alertmanager.alerts()? {
             let same = |known: &&(f64, Received)| known.1.labels.alert_id == alert.labels.alert_id;
             if self.alerts.iter().find(same).is_none() {
                 let cause = alert.annotations.cause.clone().unwrap_or_default();
-                let words = format!("Alertmanager has: {}; {cause}", alert.annotations.summary);
-                self.mark(&words);
+                let text = format!(
+                    "Alertmanager received: {}; {cause}",
+                    alert.annotations.summary
+                );
+                self.mark(&text);
                 self.alerts.push((self.now_s(), alert));
             }
         }
         if self.fault.is_some() && self.rolled_back.is_none() {
-            self.look_for_rollback(site)?;
+            self.check_rollback(site)?;
         }
         Ok(())
     }
 
-    fn look_for_rollback(&mut self, site: &Site<'_>) -> Result<()> {
+    fn check_rollback(&mut self, site: &Site<'_>) -> Result<()> {
         let events = site.events()?;
         let Some(event) = events.iter().find(|event| event.kind == "rollback") else {
             return Ok(());
@@ -210,7 +216,7 @@ impl Record {
         Ok(())
     }
 
-    fn take(&mut self, status: Status) {
+    fn add_second(&mut self, status: Status) {
         let (now, at_s) = (Instant::now(), self.now_s());
         if let Some((last, when)) = &self.last {
             let (old, new) = (totals(last), totals(&status));
@@ -233,13 +239,13 @@ impl Record {
         self.last = Some((status, now));
     }
 
-    /// Flows from the fault to its end that a backend got over an even share.
+    /// Returns the flows beyond an even share that backends received until the alert or rollback.
     pub fn misplaced(&self) -> u64 {
         let even = 1.0 / f64::from(BACKENDS);
         let over = self.during().map(|second| {
             let all: u64 = second.new_flows.iter().sum();
             let most = second.new_flows.iter().copied().max().unwrap_or(0);
-            // Chance gives some backend a few more than its part in any second.
+            // By chance, some backend receives a few more than its share in any second.
             let over = most as f64 - even * all as f64;
             if most as f64 > 1.5 * even * all as f64 {
                 over
@@ -250,14 +256,14 @@ impl Record {
         over.sum::<f64>().round() as u64
     }
 
-    /// Flows that all backends got since the beginning of what was made.
+    /// Returns the flows of all backends between the fault and its end.
     pub fn flows_of_all(&self) -> u64 {
         self.during()
             .map(|second| second.new_flows.iter().sum::<u64>())
             .sum()
     }
 
-    /// Flows that a backend got from the fault to its end.
+    /// Returns the flows of a backend between the fault and its end.
     pub fn flows_of(&self, backend: &str) -> u64 {
         let place: Option<usize> = backend.rsplit('-').next().and_then(|n| n.parse().ok());
         let place = place.unwrap_or(0);
@@ -267,7 +273,7 @@ impl Record {
     }
 
     fn during(&self) -> impl Iterator<Item = &Second> {
-        // A second that ends half a second after the end has most of its flows before it.
+        // Most flows of a second that ends up to half a second after the end are before it.
         let end = self.ended_s.unwrap_or(f64::INFINITY) + 0.5;
         let seconds = self.seconds.iter();
         seconds.filter(move |second| second.at_s > 0.0 && second.at_s <= end)

@@ -1,44 +1,38 @@
-//! What came of the runs: for a person, for a machine, and as problems.
+//! Result of the runs: as a table, as JSON, and as a list of problems.
 
 use serde::Serialize;
 
 use super::{Fault, record::Record};
 use crate::table::{Align, Table};
 
-/// An alert must be at the receiver so many seconds after the first misplaced flow.
+/// Limit of the time between the first misplaced flow and the alert, in seconds.
 const ALERT_LIMIT_S: f64 = 15.0;
-/// A bad change must be undone within so many.
+/// Limit of the time until the rollback of a bad change.
 const ROLLBACK_LIMIT_S: f64 = 10.0;
 
-/// All runs.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// In the order in which they were made.
     pub runs: Vec<Run>,
 }
 
-/// A run.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// What was done.
     pub fault: Fault,
-    /// Whether the change was refused.
     pub refused: bool,
-    /// Seconds until it was undone.
+    /// Seconds until the rollback.
     pub rolled_back_s: Option<f64>,
-    /// Seconds until the alert was at the receiver.
+    /// Seconds until Alertmanager received the alert.
     pub alerted_s: Option<f64>,
-    /// New flows that went where they should not have gone, until then.
+    /// New flows beyond their share until then.
     pub misplaced_flows: Option<u64>,
-    /// The cause that was named.
     pub named_cause: Option<String>,
-    /// The revision that was named.
+    /// The revision named as the cause.
     pub revision: Option<u64>,
-    /// All that was seen.
     pub record: Record,
 }
 
-/// The JSON is an interface: it has what is documented and nothing else.
+/// The JSON is an interface: only what is documented.
 #[derive(Serialize)]
 struct JsonReport<'a> {
     runs: Vec<JsonRun<'a>>,
@@ -61,7 +55,7 @@ fn rounded(seconds: f64) -> f64 {
 }
 
 impl Run {
-    pub(super) fn of(fault: Fault, record: Record) -> Self {
+    pub(super) fn new(fault: Fault, record: Record) -> Self {
         Self {
             fault,
             refused: false,
@@ -74,8 +68,8 @@ impl Run {
         }
     }
 
-    /// One that ended with an alert.
-    pub(super) fn told(fault: Fault, record: Record, misplaced_flows: Option<u64>) -> Self {
+    /// Creates the result of a run that ended with an alert.
+    pub(super) fn alerted(fault: Fault, record: Record, misplaced_flows: Option<u64>) -> Self {
         let first = record.alerts.first();
         let alerted_s = first.map(|(at_s, _)| rounded(*at_s));
         let named_cause = first.map(|(_, alert)| alert.cause().to_owned());
@@ -86,11 +80,11 @@ impl Run {
             named_cause,
             revision,
             misplaced_flows,
-            ..Self::of(fault, record)
+            ..Self::new(fault, record)
         }
     }
 
-    /// One that ended with a rollback.
+    /// Creates the result of a run that ended with a rollback.
     pub(super) fn rolled_back(fault: Fault, record: Record, misplaced_flows: u64) -> Self {
         let rolled_back = record.rolled_back.clone();
         let revision = rolled_back.as_ref().map(|rolled_back| rolled_back.revision);
@@ -100,7 +94,7 @@ impl Run {
             misplaced_flows: Some(misplaced_flows),
             named_cause: revision.map(|_| "revision".to_owned()),
             revision,
-            ..Self::of(fault, record)
+            ..Self::new(fault, record)
         }
     }
 
@@ -121,54 +115,72 @@ impl Run {
         }
     }
 
-    /// The share of the source that is the cause, per cent: `one source, 192.0.2.1, has 50 % of the flows`.
+    /// Returns the percentage of the source that is named as the cause: `one source, 192.0.2.1, has 50 % of the flows`.
     fn named_share(&self) -> Option<u64> {
         let cause = self.record.alerts.first()?.1.annotations.cause.as_ref()?;
         let (_, after) = cause.split_once(", has ")?;
         after.split_once(" %")?.0.parse().ok()
     }
 
-    /// What should not have been.
+    /// Returns the deviations from the expected result.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let name = self.fault.name();
-        let mut check = |is_well: bool, words: String| {
-            if !is_well {
-                problems.push(format!("{name}: {words}"));
+        let mut check = |is_met: bool, text: String| {
+            if !is_met {
+                problems.push(format!("{name}: {text}"));
             }
         };
         let named = self.named_cause.as_deref();
         match self.fault {
-            Fault::Guarded => check(self.refused, "the guard did not refuse".to_owned()),
+            Fault::Guarded => check(
+                self.refused,
+                "the guard did not refuse the change".to_owned(),
+            ),
             Fault::Baked => {
                 let in_time = self.rolled_back_s.is_some_and(|s| s <= ROLLBACK_LIMIT_S);
                 check(
                     in_time,
-                    format!("rolled back after {:?} s", self.rolled_back_s),
+                    format!(
+                        "rolled back after {:?} s, limit {ROLLBACK_LIMIT_S} s",
+                        self.rolled_back_s
+                    ),
                 );
             }
             _ => {
                 let in_time = self.alerted_s.is_some_and(|s| s <= ALERT_LIMIT_S);
-                check(in_time, format!("alerted after {:?} s", self.alerted_s));
+                check(
+                    in_time,
+                    format!(
+                        "alerted after {:?} s, limit {ALERT_LIMIT_S} s",
+                        self.alerted_s
+                    ),
+                );
                 let count = self.record.alerts.len();
-                check(count <= 1, format!("{count} alerts for one cause"));
+                check(
+                    count <= 1,
+                    format!("{count} alerts for one cause, expected 1"),
+                );
             }
         }
         let expected = self.fault.cause();
         if self.fault == Fault::Nat {
             let share = self.named_share();
-            // It opens half of the connections.
+            // The source opens half of the connections.
             let is_right = share.is_some_and(|percent| (40..=60).contains(&percent));
-            check(is_right, format!("the NAT is said to have {share:?} %"));
+            check(
+                is_right,
+                format!("the alert gives the source {share:?} % of the flows, expected about 50"),
+            );
         }
         check(
             named == expected,
-            format!("named {named:?}, it was {expected:?}"),
+            format!("cause {named:?}, expected {expected:?}"),
         );
         if expected == Some("revision") {
             check(
                 self.revision == Some(2),
-                format!("named revision {:?}", self.revision),
+                format!("revision {:?}, expected 2", self.revision),
             );
         }
         problems
@@ -180,24 +192,22 @@ fn or_dash<T: std::fmt::Display>(value: Option<T>) -> String {
 }
 
 impl Report {
-    /// One object, on one line.
+    /// Returns one JSON object on one line.
     pub fn to_json(&self) -> String {
         let runs = self.runs.iter().map(Run::to_json).collect();
-        serde_json::to_string(&JsonReport { runs }).unwrap_or_else(|error| {
-            // Numbers and texts always can be written.
-            unreachable!("a report as JSON: {error}")
-        })
+        serde_json::to_string(&JsonReport { runs })
+            .unwrap_or_else(|error| unreachable!("a report as JSON: {error}"))
     }
 
-    /// A row for each run.
+    /// Returns a row per run.
     pub fn to_table(&self) -> Table {
         let mut table = Table::new(&[
             ("run", Align::Left),
             ("refused", Align::Left),
-            ("undone after", Align::Right),
+            ("rolled back after", Align::Right),
             ("alert after", Align::Right),
             ("misplaced flows", Align::Right),
-            ("cause named", Align::Left),
+            ("cause", Align::Left),
             ("revision", Align::Right),
         ]);
         for run in &self.runs {
@@ -215,7 +225,7 @@ impl Report {
         table
     }
 
-    /// What should not have been, in words.
+    /// Returns the deviations of all runs.
     pub fn problems(&self) -> Vec<String> {
         self.runs.iter().flat_map(Run::problems).collect()
     }

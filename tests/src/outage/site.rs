@@ -1,4 +1,4 @@
-//! What a run stands on: a lab with four nginx, the controller, an Alertmanager, and steady traffic.
+//! Set-up of a run: a lab with four nginx, the controller, an Alertmanager, and steady traffic.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,27 +20,27 @@ use crate::nginx::Nginx;
 use crate::topology::{Family, Lab, Layout, Plan};
 use crate::traffic::steady::{SOURCES, SteadyLoad};
 
-/// Backends.
+/// Number of backends.
 pub const BACKENDS: u8 = 4;
 /// Name of the VIP.
 pub const VIP: &str = "api";
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// How long a client waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Client timeout of a request.
+const CLIENT_LIMIT: Duration = Duration::from_secs(5);
 
-/// What differs between runs.
+/// Settings of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct Options {
     /// `affinity = "source"`.
     pub hashes_sources: bool,
-    /// New connections a second.
+    /// New connections per second.
     pub rate: u64,
-    /// What is different in the configuration.
+    /// Edits the configuration.
     pub edit: fn(String) -> String,
 }
 
-impl Default for Terms {
+impl Default for Options {
     fn default() -> Self {
         Self {
             hashes_sources: false,
@@ -50,53 +50,48 @@ impl Default for Terms {
     }
 }
 
-/// All that runs.
+/// The running processes and traffic.
 #[derive(Debug)]
 pub struct Site<'lab> {
-    /// The traffic.
     pub load: SteadyLoad,
-    /// The servers, in the order of the backends.
+    /// Servers in the order of the backends.
     pub nginx: Vec<Nginx>,
-    /// Who gets the alerts.
     pub alertmanager: Alertmanager<'lab>,
-    /// The node.
     pub balancer: Balancer<'lab>,
-    /// Where clients go.
     pub vip: SocketAddr,
     host: &'lab Host,
     text: String,
-    terms: Terms,
+    options: Options,
     binary: PathBuf,
     runtime: Runtime,
 }
 
-/// What came of `evenkeel apply`.
+/// Result of `evenkeel apply`.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Its exit code.
     pub code: Option<i32>,
-    /// All that it printed.
     pub output: String,
 }
 
 impl Outcome {
-    /// What it says of a refusal, or its first line.
+    /// Returns the line about a refusal, or the first line.
     pub fn first_line(&self) -> &str {
         let mut lines = self.output.lines();
-        let told = lines.find(|line| line.contains("refuse"));
-        told.or_else(|| self.output.lines().next())
+        let refusal = lines.find(|line| line.contains("refuse"));
+        refusal
+            .or_else(|| self.output.lines().next())
             .unwrap_or_default()
             .trim()
     }
 }
 
-/// The network.
+/// Builds the network.
 pub fn build() -> Result<Lab> {
     let lab = Lab::build(Plan {
         backends: BACKENDS,
         ..Plan::new(Layout::OneArm)
     })?;
-    // The client is many: it holds a network, and backends know the way to it.
+    // The client stands for many: it holds a network, to which backends have a route.
     let client = &lab.clients[0];
     ip(&client.ns, &[format!("route add local {SOURCES} dev lo")])?;
     let gateway = client.address(Family::V4);
@@ -108,21 +103,21 @@ pub fn build() -> Result<Lab> {
 }
 
 impl<'lab> Site<'lab> {
-    /// Starts everything, and waits until all backends serve.
-    pub fn start(lab: &'lab Lab, binary: &Path, terms: Terms) -> Result<Self> {
+    /// Starts everything and waits until all backends serve.
+    pub fn start(lab: &'lab Lab, binary: &Path, options: Options) -> Result<Self> {
         let host = &lab.balancers[0];
         let vip = SocketAddr::new(lab.vip(Family::V4, 1), 80);
         let any = "0.0.0.0:80".parse()?;
         let nginx = lab.backends.iter().map(|host| Nginx::start(host, &[any]));
         let nginx = nginx.collect::<Result<Vec<_>>>()?;
         let alertmanager = Alertmanager::start(host)?;
-        let text = (terms.edit)(configuration(lab, host.directory(), vip, terms, 100));
+        let text = (options.edit)(configuration(lab, host.directory(), vip, options, 100));
         let mut balancer = Balancer::new(host, binary)?;
         balancer.start(&text, || Balancer::is_attached(host))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let load = SteadyLoad::start(&lab.clients[0], vip, 0, PATIENCE)?;
+        let load = SteadyLoad::start(&lab.clients[0], vip, 0, CLIENT_LIMIT)?;
         let site = Self {
             load,
             nginx,
@@ -131,7 +126,7 @@ impl<'lab> Site<'lab> {
             vip,
             host,
             text,
-            terms,
+            options,
             binary: binary.to_owned(),
             runtime,
         };
@@ -146,7 +141,7 @@ impl<'lab> Site<'lab> {
                 vip.members.iter().filter(up).count() == usize::from(BACKENDS)
             }))
         })?;
-        site.load.set_rate(site.terms.rate);
+        site.load.set_rate(site.options.rate);
         Ok(site)
     }
 
@@ -154,23 +149,22 @@ impl<'lab> Site<'lab> {
         Client::new(self.host.directory().join("api.sock"))
     }
 
-    /// How everything stands.
     pub fn status(&self) -> Result<Status> {
         Ok(self.runtime.block_on(self.client().status())?)
     }
 
-    /// What happened since the start.
+    /// Returns the events since the start.
     pub fn events(&self) -> Result<Vec<lb_api::Event>> {
         let client = self.client();
         let events = self.runtime.block_on(client.events(Some(0), Some(1000)));
         Ok(events?)
     }
 
-    /// `evenkeel apply` of a configuration in which the first backend's weight has two zeros too many.
-    pub fn apply_mistake(&self, arguments: &[&str]) -> Result<Outcome> {
+    /// Runs `evenkeel apply` with a weight of the first backend that has two zeros too many.
+    pub fn apply_bad_change(&self, arguments: &[&str]) -> Result<Outcome> {
         let text = self.text.replacen("weight = 100\n", "weight = 10000\n", 1);
         if text == self.text {
-            bail!("the configuration has no weight to mistake");
+            bail!("the configuration has no weight to change");
         }
         let file = self.host.directory().join("mistake.toml");
         std::fs::write(&file, text)?;
@@ -191,7 +185,7 @@ impl<'lab> Site<'lab> {
         })
     }
 
-    /// The controller is stopped, and another one goes on.
+    /// Stops the controller and starts a new one.
     pub fn restart(&mut self) -> Result<()> {
         let host = self.host;
         self.balancer.stop()?;
@@ -199,10 +193,10 @@ impl<'lab> Site<'lab> {
             .start(&self.text, || Balancer::is_attached(host))
     }
 
-    /// An error if a server or the controller has ended.
+    /// Fails if a server or the controller has exited.
     pub fn check_running(&mut self) -> Result<()> {
         for nginx in &mut self.nginx {
-            // One that was stopped goes on.
+            // It may have been stopped by a fault.
             nginx.daemon().signal(Signal::SIGCONT)?;
             nginx.daemon().check_running()?;
         }
@@ -214,10 +208,10 @@ fn configuration(
     lab: &Lab,
     directory: &Path,
     vip: SocketAddr,
-    terms: Terms,
+    options: Options,
     weight: u32,
 ) -> String {
-    let affinity = if terms.hashes_sources {
+    let affinity = if options.hashes_sources {
         "source"
     } else {
         "flow"

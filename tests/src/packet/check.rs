@@ -1,21 +1,21 @@
-//! A second opinion on frames, by etherparse: lengths and checksums.
+//! Checks lengths and checksums of frames with etherparse.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords};
 
-/// What is wrong with a frame.
+/// Errors of a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What is wrong, in words. Empty: all is well.
+    /// Descriptions of the errors.
     pub faults: Vec<String>,
-    /// Whether a transport checksum is among that: it may have been wrong from the start.
+    /// Whether a transport checksum is wrong.
     pub transport: bool,
-    /// Whether the frame, or a packet inside it, can't be parsed to its end.
+    /// Whether the frame or an inner packet can't be parsed completely.
     pub unparsed: bool,
 }
 
 impl Findings {
-    /// What is wrong with a frame that was made of a frame with findings `before`: what was wrong then
-    /// and is not covered by anything that the data path answers for does not count.
+    /// Returns the errors that were not in the input frame, whose findings are `before`. Errors that the data
+    /// path neither causes nor repairs do not count.
     #[must_use]
     pub fn since(self, before: &Self) -> Vec<String> {
         let excused = |fault: &str| {
@@ -36,12 +36,12 @@ fn is_transport(fault: &str) -> bool {
         .any(|name| fault.starts_with(name))
 }
 
-/// Looks at a frame and at everything encapsulated in it.
+/// Checks a frame and everything encapsulated in it.
 #[must_use]
 pub fn findings(frame: &[u8]) -> Findings {
     let mut findings = Findings::default();
     match SlicedPacket::from_ethernet(frame) {
-        Ok(packet) => look(&packet, &mut findings),
+        Ok(packet) => check(&packet, &mut findings),
         Err(error) => {
             findings.unparsed = true;
             findings.faults.push(error.to_string());
@@ -50,12 +50,12 @@ pub fn findings(frame: &[u8]) -> Findings {
     findings
 }
 
-fn look(packet: &SlicedPacket<'_>, findings: &mut Findings) {
+fn check(packet: &SlicedPacket<'_>, findings: &mut Findings) {
     let Some(payload) = packet.ip_payload() else {
         return;
     };
     if let Some(NetSlice::Ipv4(ip)) = &packet.net {
-        // Over the bytes as they are: the parsed header forgets the reserved flag.
+        // Over the bytes, because the parsed header loses the reserved flag.
         let rest = Sum16BitWords::new()
             .add_slice(ip.header().slice())
             .ones_complement();
@@ -71,7 +71,7 @@ fn look(packet: &SlicedPacket<'_>, findings: &mut Findings) {
     }
     if [4, 41].contains(&payload.ip_number.0) {
         match SlicedPacket::from_ip(payload.payload) {
-            Ok(inner) => look(&inner, findings),
+            Ok(inner) => check(&inner, findings),
             Err(error) => {
                 findings.unparsed = true;
                 findings.faults.push(format!("{INSIDE}{error}"));
@@ -90,7 +90,7 @@ fn look(packet: &SlicedPacket<'_>, findings: &mut Findings) {
     }
 }
 
-/// Name, checksum as it is, and as it should be.
+/// Returns the protocol, its checksum, and the expected one.
 fn transport_checksum(
     net: &NetSlice<'_>,
     transport: &TransportSlice<'_>,
@@ -125,7 +125,7 @@ fn transport_checksum(
             Some(("UDP", udp.checksum(), should))
         }
         TransportSlice::Icmpv4(icmp) => {
-            // Over the bytes as they are: the parsed type forgets what its kind has no use for.
+            // Over the bytes, because the parsed type loses fields that it does not use.
             let rest = Sum16BitWords::new()
                 .add_slice(icmp.slice())
                 .ones_complement();

@@ -2,35 +2,30 @@
 
 use super::{Ip, Transport};
 
-/// A link-layer address.
+/// A MAC address.
 pub type Mac = [u8; 6];
 
-/// The client's side of the link, in frames that come in.
+/// Source of incoming frames.
 pub const OUTSIDE: Mac = [2, 0, 0, 0, 0, 1];
-/// The node's own address.
+/// The node's own MAC address.
 pub const OWN: Mac = [2, 0, 0, 0, 0, 2];
 
-/// A frame.
+/// An Ethernet frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Destination.
     pub to: Mac,
-    /// Source.
     pub from: Mac,
-    /// VLAN tags, outermost first: ether type and tag.
+    /// VLAN tags, outermost first: EtherType and TCI.
     pub tags: Vec<(u16, u16)>,
-    /// The IP header.
     pub ip: Ip,
-    /// The transport header.
     pub transport: Transport,
-    /// What follows it.
     pub payload: Vec<u8>,
-    /// What follows the IP packet.
+    /// Bytes after the IP packet.
     pub padding: Vec<u8>,
 }
 
 impl Frame {
-    /// A frame from outside to the node.
+    /// Creates a frame from outside to the node.
     #[must_use]
     pub fn new(ip: impl Into<Ip>, transport: Transport) -> Self {
         Self {
@@ -44,62 +39,57 @@ impl Frame {
         }
     }
 
-    /// With other link addresses: destination, source.
+    /// Sets destination and source MAC address.
     #[must_use]
     pub fn link(mut self, to: Mac, from: Mac) -> Self {
         (self.to, self.from) = (to, from);
         self
     }
 
-    /// With another payload.
     #[must_use]
     pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
         self.payload = payload.into();
         self
     }
 
-    /// With VLAN tags.
     #[must_use]
     pub fn tags(mut self, tags: &[(u16, u16)]) -> Self {
         self.tags = tags.to_vec();
         self
     }
 
-    /// With bytes after the IP packet.
     #[must_use]
     pub fn padding(mut self, padding: &[u8]) -> Self {
         self.padding = padding.to_vec();
         self
     }
 
-    /// With a changed IP header.
     #[must_use]
     pub fn with_ip(mut self, change: impl FnOnce(&mut Ip)) -> Self {
         change(&mut self.ip);
         self
     }
 
-    /// With another transport header.
     #[must_use]
     pub fn with_transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
 
-    /// With another hop count.
+    /// Sets TTL or hop limit.
     #[must_use]
-    pub fn hops(self, hops: u8) -> Self {
-        self.with_ip(|ip| *ip.hops_mut() = hops)
+    pub fn ttl(self, ttl: u8) -> Self {
+        self.with_ip(|ip| *ip.ttl_mut() = ttl)
     }
 
-    /// The IP packet without padding.
+    /// Encodes the IP packet without padding.
     #[must_use]
     pub fn packet(&self) -> Vec<u8> {
         let datagram = self.transport.bytes(&self.ip, &self.payload);
         self.ip.bytes(self.transport.protocol(), &datagram)
     }
 
-    /// The bytes on the wire.
+    /// Encodes the frame.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -115,7 +105,7 @@ impl Frame {
         bytes
     }
 
-    /// This frame's packet inside an outer header; tags and padding stay outside.
+    /// Encapsulates this frame's packet. Tags and padding stay outside.
     #[must_use]
     pub fn inside(&self, outer: impl Into<Ip>) -> Self {
         let protocol = match self.ip {

@@ -4,74 +4,57 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 
-/// An IP header.
 #[derive(Clone, Debug)]
 pub enum Ip {
-    /// IPv4.
     V4(V4),
-    /// IPv6.
     V6(V6),
 }
 
-/// An IPv4 header.
 #[derive(Clone, Debug)]
 pub struct V4 {
-    /// Source.
     pub source: Ipv4Addr,
-    /// Destination.
     pub dest: Ipv4Addr,
-    /// Time to live.
     pub ttl: u8,
-    /// Type of service.
+    /// DSCP and ECN.
     pub class: u8,
-    /// Identification.
     pub id: u16,
-    /// "Don't fragment".
-    pub whole: bool,
-    /// Options; padded to whole words.
+    pub dont_fragment: bool,
+    /// Padded to whole words.
     pub options: Vec<u8>,
-    /// Which part of a datagram the packet is.
     pub fragment: Option<Fragment>,
 }
 
-/// An IPv6 header.
 #[derive(Clone, Debug)]
 pub struct V6 {
-    /// Source.
     pub source: Ipv6Addr,
-    /// Destination.
     pub dest: Ipv6Addr,
-    /// Hop limit.
-    pub hops: u8,
-    /// Traffic class.
+    pub hop_limit: u8,
     pub class: u8,
-    /// Flow label.
-    pub label: u32,
-    /// Extension headers.
+    pub flow_label: u32,
     pub extensions: Vec<Extension>,
 }
 
-/// A part of a datagram: byte offset and length of the part, and whether more follows.
+/// The part of a datagram in a fragment.
 #[derive(Clone, Copy, Debug)]
 pub struct Fragment {
-    /// Offset in the datagram, a multiple of 8.
+    /// In bytes, a multiple of 8.
     pub offset: u16,
-    /// Bytes of the datagram in this fragment.
+    /// In bytes.
     pub len: usize,
-    /// Whether more follows.
+    /// More fragments follow.
     pub more: bool,
 }
 
-/// An extension header.
+/// An IPv6 extension header.
 #[derive(Clone, Debug)]
 pub enum Extension {
-    /// Hop-by-hop (0) or destination options (60), with so many bytes in all.
+    /// Hop-by-hop (0) or destination options (60), with the length in bytes.
     Options(u8, usize),
     /// Routing, with segments left.
     Routing(u8),
-    /// Authentication header of so many bytes.
+    /// Authentication header, with the length in bytes.
     Auth(usize),
-    /// Fragment header with its identification.
+    /// Fragment header with identification.
     Fragment(Fragment, u32),
 }
 
@@ -110,7 +93,7 @@ impl Extension {
 }
 
 impl V4 {
-    /// A plain header.
+    /// Creates a header without options.
     #[must_use]
     pub const fn new(source: Ipv4Addr, dest: Ipv4Addr) -> Self {
         Self {
@@ -119,7 +102,7 @@ impl V4 {
             ttl: 64,
             class: 0,
             id: 0x4711,
-            whole: true,
+            dont_fragment: true,
             options: Vec::new(),
             fragment: None,
         }
@@ -130,7 +113,7 @@ impl V4 {
         options.resize(options.len().next_multiple_of(4), 0);
         let part = part(datagram, self.fragment);
         let header_len = 20 + options.len();
-        let flags = u16::from(self.whole) << 14
+        let flags = u16::from(self.dont_fragment) << 14
             | self.fragment.map_or(0, |fragment| {
                 (u16::from(fragment.more) << 13) | (fragment.offset / 8)
             });
@@ -150,15 +133,15 @@ impl V4 {
 }
 
 impl V6 {
-    /// A plain header.
+    /// Creates a header without options.
     #[must_use]
     pub const fn new(source: Ipv6Addr, dest: Ipv6Addr) -> Self {
         Self {
             source,
             dest,
-            hops: 64,
+            hop_limit: 64,
             class: 0,
-            label: 0,
+            flow_label: 0,
             extensions: Vec::new(),
         }
     }
@@ -180,11 +163,11 @@ impl V6 {
             extensions.extend(extension.bytes(next));
         }
         let part = part(datagram, fragment);
-        let first = 6 << 28 | u32::from(self.class) << 20 | self.label;
+        let first = 6 << 28 | u32::from(self.class) << 20 | self.flow_label;
         let mut bytes = first.to_be_bytes().to_vec();
         bytes.extend(((extensions.len() + part.len()) as u16).to_be_bytes());
         bytes.push(self.extensions.first().map_or(protocol, Extension::kind));
-        bytes.push(self.hops);
+        bytes.push(self.hop_limit);
         bytes.extend(self.source.octets());
         bytes.extend(self.dest.octets());
         bytes.extend(extensions);
@@ -213,11 +196,10 @@ impl From<V6> for Ip {
 }
 
 impl Ip {
-    /// A plain header; both addresses are of one family.
+    /// Creates a header without options.
     ///
     /// # Panics
-    ///
-    /// When they are not.
+    /// If the addresses are of different families.
     #[must_use]
     pub fn new(source: IpAddr, dest: IpAddr) -> Self {
         match (source, dest) {
@@ -227,7 +209,6 @@ impl Ip {
         }
     }
 
-    /// Source.
     #[must_use]
     pub fn source(&self) -> IpAddr {
         match self {
@@ -236,7 +217,6 @@ impl Ip {
         }
     }
 
-    /// Destination.
     #[must_use]
     pub fn dest(&self) -> IpAddr {
         match self {
@@ -258,15 +238,15 @@ impl Ip {
         }
     }
 
-    /// The hop count.
-    pub const fn hops_mut(&mut self) -> &mut u8 {
+    /// TTL or hop limit.
+    pub const fn ttl_mut(&mut self) -> &mut u8 {
         match self {
             Self::V4(header) => &mut header.ttl,
-            Self::V6(header) => &mut header.hops,
+            Self::V6(header) => &mut header.hop_limit,
         }
     }
 
-    /// The type of service, or traffic class.
+    /// DSCP and ECN.
     pub const fn class_mut(&mut self) -> &mut u8 {
         match self {
             Self::V4(header) => &mut header.class,
@@ -288,7 +268,7 @@ impl Ip {
         }
     }
 
-    /// What transport checksums cover besides the datagram.
+    /// Returns the pseudo-header of transport checksums.
     pub(super) fn pseudo_header(&self, protocol: u8, len: usize) -> Vec<u8> {
         let mut bytes = match self {
             Self::V4(header) => [header.source.octets(), header.dest.octets()].concat(),

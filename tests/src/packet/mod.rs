@@ -1,9 +1,9 @@
-//! Frames made by hand, byte for byte, and the proof that a frame is what it should be.
+//! Builds frames, and checks frames with an independent parser.
 //!
-//! [`Frame`] says what is on the wire as a person would say it; [`Frame::bytes`] writes it down with all
-//! lengths and checksums right. A test makes its input and what it expects by the same means, from
-//! scratch each, so that a checksum that the data path updated is compared with one that was computed.
-//! [`check`] is a second opinion, by a parser that shares no code with either.
+//! A [`Frame`] describes a frame; [`Frame::bytes`] encodes it with all lengths and checksums. Tests build both
+//! input and expected output from scratch, so that a checksum that the data path updated incrementally is
+//! compared with a computed one. [`check`] parses frames with etherparse, which shares no code with the
+//! data path or this builder. That is why frames are not built with etherparse.
 
 pub mod check;
 mod frame;
@@ -14,7 +14,7 @@ pub use frame::{Frame, Mac, OUTSIDE, OWN};
 pub use ip::{Extension, Fragment, Ip, V4, V6};
 pub use transport::{ACK, FIN, PSH, RST, SYN, Transport, icmp, icmp6, tcp, udp};
 
-/// Sum of 16-bit words (RFC 1071), in host order.
+/// Returns the sum of 16-bit words (RFC 1071) in host order.
 fn sum(bytes: &[u8]) -> u32 {
     let words = bytes
         .chunks(2)
@@ -25,7 +25,7 @@ fn sum(bytes: &[u8]) -> u32 {
     })
 }
 
-/// The checksum of bytes whose checksum field is 0.
+/// Returns the checksum of bytes whose checksum field is 0.
 #[must_use]
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     let total: u32 = parts.iter().map(|part| sum(part)).sum();

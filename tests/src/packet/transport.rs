@@ -2,57 +2,39 @@
 
 use super::{Ip, checksum};
 
-/// TCP flag.
 pub const FIN: u8 = 0x01;
-/// TCP flag.
 pub const SYN: u8 = 0x02;
-/// TCP flag.
 pub const RST: u8 = 0x04;
-/// TCP flag.
 pub const ACK: u8 = 0x10;
-/// TCP flag.
 pub const PSH: u8 = 0x08;
 
-/// What follows the IP header.
+/// A transport header.
 #[derive(Clone, Debug)]
 pub enum Transport {
-    /// TCP: ports, flags, and options in whole words.
     Tcp {
-        /// Source port.
         source: u16,
-        /// Destination port.
         dest: u16,
-        /// Flags.
         flags: u8,
-        /// Options.
+        /// A multiple of 4 bytes.
         options: Vec<u8>,
     },
-    /// UDP: ports, and whether there is a checksum.
     Udp {
-        /// Source port.
         source: u16,
-        /// Destination port.
         dest: u16,
-        /// Whether the checksum is there.
-        summed: bool,
+        has_checksum: bool,
     },
-    /// ICMP or ICMPv6, as the IP header's family says.
+    /// ICMP or ICMPv6.
     Icmp {
-        /// Protocol number.
         protocol: u8,
         /// Type and code.
         kind: (u8, u8),
-        /// The rest of the header.
+        /// Rest of the header.
         rest: u32,
     },
-    /// Nothing that we know: the payload is all there is.
-    Raw {
-        /// Protocol number.
-        protocol: u8,
-    },
+    /// No header, only the payload.
+    Raw { protocol: u8 },
 }
 
-/// A TCP header.
 #[must_use]
 pub const fn tcp(source: u16, dest: u16, flags: u8) -> Transport {
     Transport::Tcp {
@@ -63,17 +45,15 @@ pub const fn tcp(source: u16, dest: u16, flags: u8) -> Transport {
     }
 }
 
-/// A UDP header.
 #[must_use]
 pub const fn udp(source: u16, dest: u16) -> Transport {
     Transport::Udp {
         source,
         dest,
-        summed: true,
+        has_checksum: true,
     }
 }
 
-/// An ICMP header.
 #[must_use]
 pub const fn icmp(kind: u8, code: u8, rest: u32) -> Transport {
     Transport::Icmp {
@@ -83,7 +63,6 @@ pub const fn icmp(kind: u8, code: u8, rest: u32) -> Transport {
     }
 }
 
-/// An ICMPv6 header.
 #[must_use]
 pub const fn icmp6(kind: u8, code: u8, rest: u32) -> Transport {
     Transport::Icmp {
@@ -102,7 +81,7 @@ impl Transport {
         }
     }
 
-    /// The datagram: header and payload.
+    /// Encodes header and payload.
     pub(super) fn bytes(&self, ip: &Ip, payload: &[u8]) -> Vec<u8> {
         let (mut bytes, sum_at) = match self {
             Self::Tcp {
@@ -114,12 +93,12 @@ impl Transport {
             Self::Udp {
                 source,
                 dest,
-                summed,
+                has_checksum,
             } => {
                 let mut bytes = [source.to_be_bytes(), dest.to_be_bytes()].concat();
                 bytes.extend((payload.len() as u16 + 8).to_be_bytes());
                 bytes.extend([0, 0]);
-                (bytes, summed.then_some(6))
+                (bytes, has_checksum.then_some(6))
             }
             Self::Icmp { kind, rest, .. } => {
                 let mut bytes = vec![kind.0, kind.1, 0, 0];

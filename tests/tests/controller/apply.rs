@@ -1,4 +1,4 @@
-//! Plan and apply from the command line, with a guard in the way.
+//! Plan and apply from the command line, with guards.
 
 use lab::configuration::{Configuration, Guard, State};
 use lab::service::{Kind, vip_name};
@@ -22,7 +22,7 @@ fn guarded(configuration: &mut Configuration) {
 }
 
 #[test]
-fn a_change_is_planned_made_and_undone() {
+fn plans_applies_and_rolls_back_a_change() {
     if !can_run("apply") {
         return;
     }
@@ -38,14 +38,14 @@ fn a_change_is_planned_made_and_undone() {
     let file = site.write("new.toml", &after);
     let (same, file) = (same.to_str().unwrap(), file.to_str().unwrap());
 
-    let picture = site.picture();
+    let picture = site.snapshot();
     let plan = site.operator.run(&["plan", same, "--json"]).unwrap();
     assert_eq!(plan.assert_code(0).json()["verdict"], "nothing");
     let plan = site.operator.run(&["plan", file, "--json"]).unwrap();
     let plan = plan.assert_code(2).json();
     assert_eq!(plan["verdict"], "allowed");
     assert_eq!(plan["vips"].as_array().unwrap().len(), 2, "{plan}");
-    assert!(site.picture() == picture, "a plan changes nothing");
+    assert!(site.snapshot() == picture, "a plan changes nothing");
     assert_eq!(site.revisions().len(), 1);
 
     let said = site
@@ -60,34 +60,34 @@ fn a_change_is_planned_made_and_undone() {
     );
     assert_eq!(revision["state"], "applied");
     site.assert_kernel("applied", &after);
-    flows.assert_go_on("applied");
-    // What is in force is nothing to do.
+    flows.assert_alive("applied");
+    // The active configuration needs no change.
     site.operator.run(&["plan", file]).unwrap().assert_code(0);
 
     site.operator.run(&["rollback"]).unwrap().assert_code(0);
     site.assert_kernel("rolled back", &before);
-    flows.assert_go_on("rolled back");
+    flows.assert_alive("rolled back");
     assert_eq!(site.assert_settled("at the end"), 3);
     drop(flows);
     site.check_health();
 }
 
 #[test]
-fn what_a_guard_refuses_changes_nothing() {
+fn a_refused_change_has_no_effect() {
     if !can_run("refusal") {
         return;
     }
     let lab = build();
     let mut site = Site::start(&lab, guarded);
     let flows = site.open(FLOWS);
-    // One VIP that may change, and one that may not: neither does.
+    // If one of two VIPs may not change, neither does.
     let bad = site.changed(|c| {
         c.vip(&echo(Family::V4)).backend("backend-0").weight = 90;
         c.vip(&echo(Family::V6)).backend("backend-1").weight = 5000;
     });
     let file = site.write("bad.toml", &bad);
     let file = file.to_str().unwrap();
-    let picture = site.picture();
+    let picture = site.snapshot();
 
     let plan = site.operator.run(&["plan", file, "--json"]).unwrap();
     assert_eq!(plan.assert_code(3).json()["verdict"], "refused");
@@ -101,7 +101,7 @@ fn what_a_guard_refuses_changes_nothing() {
     let said = site.operator.run(&["apply", file]).unwrap().assert_code(3);
     assert!(said.err.contains("nothing was changed"), "{said:?}");
 
-    // Nor does a file with mistakes, a change of what is not there, or one made from an old revision.
+    // Nor does an invalid file, a change of a missing object, or one based on an old revision.
     let broken = lab.balancers[0].directory().join("broken.toml");
     let text = bad.to_toml(lab.balancers[0].directory());
     std::fs::write(&broken, text.replace("weight = 90", "wieght = 90")).unwrap();
@@ -125,11 +125,11 @@ fn what_a_guard_refuses_changes_nothing() {
     let said = site.operator.run(&weight).unwrap().assert_code(1);
     assert!(said.err.contains("revision 1"), "{said:?}");
 
-    assert!(site.picture() == picture, "nothing changed in the kernel");
+    assert!(site.snapshot() == picture, "nothing changed in the kernel");
     assert_eq!(site.revisions().len(), 1, "{:?}", site.revisions());
-    flows.assert_go_on("refused");
+    flows.assert_alive("refused");
 
-    // It is the guard that refuses.
+    // The guard is the reason.
     let force = ["apply", file, "--force", "max_share", "--json"];
     let said = site.operator.run(&force).unwrap().assert_code(0);
     assert_eq!(
@@ -137,7 +137,7 @@ fn what_a_guard_refuses_changes_nothing() {
         serde_json::json!(["max_share"])
     );
     site.assert_kernel("forced", &bad);
-    flows.assert_go_on("forced");
+    flows.assert_alive("forced");
     site.assert_settled("at the end");
     drop(flows);
     site.check_health();

@@ -1,4 +1,4 @@
-//! Many clients at once, who want different things.
+//! Concurrent clients with conflicting changes.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ fn make(rng: &mut Random, texts: &[String]) -> Request {
     }
 }
 
-/// How often each answer came, by request.
+/// Number of replies by path, status and code.
 type Answers = BTreeMap<(String, u16, String), u32>;
 
 fn work(operator: &Operator, mut rng: Random, texts: &[String], document: &Value) -> Answers {
@@ -69,7 +69,7 @@ fn work(operator: &Operator, mut rng: Random, texts: &[String], document: &Value
         let known = &document["paths"][path][method.to_lowercase()]["responses"];
         assert!(
             known.get(status.to_string()).is_some(),
-            "{method} {path} {body} is answered by {status}, which the document lacks: {answer}"
+            "{method} {path} {body}: status {status} is not in the OpenAPI document: {answer}"
         );
         assert!(status < 500, "{method} {path} {body}: {status} {answer}");
         let code = answer["code"].as_str().unwrap_or("done").to_owned();
@@ -83,7 +83,7 @@ fn work(operator: &Operator, mut rng: Random, texts: &[String], document: &Value
 }
 
 #[test]
-fn whoever_comes_revisions_are_a_straight_line() {
+fn concurrent_clients_make_a_linear_history() {
     if !can_run("clients") {
         return;
     }
@@ -116,9 +116,9 @@ fn whoever_comes_revisions_are_a_straight_line() {
         println!("{path}: {count} times {status} {code}");
     }
     let had = |path: &str, status: u16| answers.keys().any(|(p, s, _)| p == path && *s == status);
-    assert!(had("/v1/apply", 200), "some changes were made");
-    assert!(had("/v1/apply", 409), "some were in the way of others");
-    // One may still wait to be confirmed.
+    assert!(had("/v1/apply", 200), "some changes succeed");
+    assert!(had("/v1/apply", 409), "some changes conflict");
+    // A change may still wait for confirmation.
     let (status, _) = site
         .operator
         .request("POST", "/v1/confirm", &json!({}))
@@ -126,7 +126,7 @@ fn whoever_comes_revisions_are_a_straight_line() {
     assert!(status == 200 || status == 409, "{status}");
     let number = site.assert_settled("at the end");
     println!("{} revisions; {number} is active", site.revisions().len());
-    flows.assert_go_on("at the end");
+    flows.assert_alive("at the end");
     drop(flows);
     site.check_health();
 }

@@ -1,4 +1,4 @@
-//! The system's clock is set while something waits for its time.
+//! The system clock is set while a change waits for a deadline.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use lab::topology::Family;
 
 use crate::site::{LIMIT, Site, build, can_run};
 
-/// By how many seconds.
+/// Seconds by which the clock is set.
 const JUMP: i64 = 7200;
 
-/// Sets the clock of the controller, and waits until it has followed.
+/// Sets the clock of the controller and waits until it has noticed.
 fn set_clock(site: &Site<'_>, by: i64) {
     let folder = site.lab.balancers[0].directory();
     std::fs::write(folder.join("new-clock"), by.to_string()).unwrap();
@@ -27,7 +27,7 @@ fn set_clock(site: &Site<'_>, by: i64) {
 }
 
 #[test]
-fn a_clock_that_is_set_ends_no_trial() {
+fn setting_the_clock_ends_no_bake() {
     if !can_run("a clock that is set") {
         return;
     }
@@ -57,7 +57,7 @@ fn a_clock_that_is_set_ends_no_trial() {
         set_clock(&site, 0);
     }
     let log = site.node.balancer.log();
-    assert!(log.contains("the system's clock was set"), "{log}");
+    assert!(log.contains("the system clock was set"), "{log}");
     site.assert_settled("at the end");
     site.check_health();
 }

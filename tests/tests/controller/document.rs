@@ -1,5 +1,5 @@
-//! The API is as its OpenAPI document says: Schemathesis makes requests from the document, good ones
-//! and bad ones, and judges the answers.
+//! The API conforms to its OpenAPI document: Schemathesis generates valid and invalid requests from the
+//! document and checks the replies.
 
 use std::io::copy;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,20 +13,20 @@ use lab::skip::skip;
 
 use crate::site::{Site, build, can_run};
 
-/// The version that is installed, from PyPI.
+/// Version that is installed from PyPI.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// What must hold of every answer.
+/// Checks of every reply.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_schema_conformance,response_headers_conformance,unsupported_method";
 
-/// Installs Schemathesis into the target folder, unless it is there.
+/// Installs Schemathesis into the target folder unless it is installed.
 fn install() -> Result<PathBuf> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     let folder = target.canonicalize()?.join("schemathesis");
     let stamp = folder.join("installed");
     let program = folder.join("bin/schemathesis");
-    // Its scripts name the folder: one that was moved is installed anew.
+    // Its scripts contain the folder, so it is installed again if the folder was moved.
     let installed = format!("{SCHEMATHESIS} in {}", folder.display());
     if std::fs::read_to_string(&stamp).is_ok_and(|text| text == installed) {
         return Ok(program);
@@ -58,14 +58,14 @@ fn call(command: &mut Command) -> Result<Output> {
     Ok(output)
 }
 
-/// Whoever connects to the address that this gives is connected to the socket.
+/// Forwards TCP connections to the socket. Returns the address to connect to.
 fn forward(socket: &Path) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let socket = socket.to_owned();
     spawn(move || {
         for client in listener.incoming() {
-            // One that fails is an answer that does not come, and that is found.
+            // If this fails, Schemathesis reports a missing reply.
             if let (Ok(client), Ok(server)) = (client, UnixStream::connect(&socket)) {
                 spawn(move || join(&client, &server));
             }
@@ -77,7 +77,7 @@ fn forward(socket: &Path) -> SocketAddr {
 fn join(client: &TcpStream, server: &UnixStream) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Either may go whenever it likes.
+            // Either side may close at any time.
             let _ = copy(&mut &*client, &mut &*server);
             let _ = server.shutdown(Shutdown::Write);
         });
@@ -87,7 +87,7 @@ fn join(client: &TcpStream, server: &UnixStream) {
 }
 
 #[test]
-fn the_api_is_as_its_document_says() {
+fn the_api_conforms_to_its_document() {
     if !can_run("document") {
         return;
     }
@@ -118,9 +118,9 @@ fn the_api_is_as_its_document_says() {
     assert!(output.status.success(), "{said}\n{errors}");
     println!("{said}");
     assert!(said.contains("passed"), "{said}");
-    // What it did was done to a node that balances.
+    // The node must still forward after all requests.
     site.assert_settled("at the end");
-    flows.assert_whole("at the end");
+    flows.assert_intact("at the end");
     drop(flows);
     site.check_health();
 }

@@ -1,7 +1,7 @@
-//! Every write to a file or a map fails once, and is where the process dies once.
+//! Each write to a file or a map fails once, and is the point where the process dies once.
 //!
-//! Points are counted from the start of the process: the first of them are those of the start, which
-//! must not hurt what is forwarded either.
+//! Fault points are counted from the start of the process. The first are those of the start, which must not
+//! affect forwarding either.
 
 use lab::configuration::{Configuration, Vip};
 use lab::deadline::until;
@@ -10,10 +10,10 @@ use serde_json::json;
 
 use crate::site::{Flows, LIMIT, Site, build, can_run};
 
-/// More than there are.
+/// More fault points than exist.
 const MOST: u32 = 200;
 
-/// The change: a weight in both VIPs for echo, a backend that leaves the first, one that comes back to it.
+/// The change: a weight in both echo VIPs, a backend removed from the first, one added to it.
 fn other(site: &Site<'_>, of: &Configuration) -> Configuration {
     let mut other = of.clone();
     for family in FAMILIES {
@@ -30,13 +30,13 @@ fn other(site: &Site<'_>, of: &Configuration) -> Configuration {
     other
 }
 
-/// What a fault met.
+/// Phase in which a fault occurred.
 enum Met {
-    /// The start.
+    /// During the start.
     Start,
-    /// The change.
+    /// During the change.
     Change,
-    /// Nothing: there are fewer points.
+    /// Not at all: there are fewer points.
     Nothing,
 }
 
@@ -63,7 +63,7 @@ fn fault(site: &mut Site<'_>, flows: &Flows, fault: &str) -> Met {
             Ok((status, error)) => {
                 assert_eq!((*status, is_old), (500, None), "{fault}: {error}");
             }
-            // It died: each VIP has one or the other, and the next start decides.
+            // The controller died: each VIP has the old or the new ring, and the next start decides.
             Err(_) => {
                 for (old, new) in old.vips.iter().zip(&new.vips) {
                     let between = [old, new].map(|vip| difference_of(site, vip));
@@ -86,14 +86,14 @@ fn fault(site: &mut Site<'_>, flows: &Flows, fault: &str) -> Met {
     }
 }
 
-/// What of a VIP the kernel does not have.
+/// Returns how the maps differ from a VIP's configuration, if at all.
 fn difference_of(site: &Site<'_>, vip: &Vip) -> Option<String> {
     let mut only = site.node.configuration().clone();
     only.vips = vec![vip.clone()];
     site.node.difference(&only)
 }
 
-/// The next start finds the old state or the new one, and is clean.
+/// Checks that the next start is clean, with the old or the new state.
 fn finish(
     site: &mut Site<'_>,
     flows: &Flows,
@@ -101,7 +101,7 @@ fn finish(
     before: u64,
     [old, new]: [&Configuration; 2],
 ) {
-    flows.assert_whole(fault);
+    flows.assert_intact(fault);
     site.node.kill();
     site.node.restart().unwrap();
     let (number, running) = site.node.active().unwrap();
@@ -118,7 +118,7 @@ fn finish(
 
 fn every_point(kind: &str) {
     let lab = build();
-    // What the controller itself does not check.
+    // The controller itself does not check this.
     let mut site = Site::start(&lab, |_| {});
     let flows = site.open(50);
     let (mut of_start, mut of_change) = (0, 0);
@@ -130,12 +130,12 @@ fn every_point(kind: &str) {
             Met::Nothing => break,
         }
         if point % 10 == 0 {
-            flows.assert_go_on(&format!("{point}{kind}"));
+            flows.assert_alive(&format!("{point}{kind}"));
         }
     }
     println!("faults{kind}: {of_start} points of a start, {of_change} of a change");
     assert!(of_change >= 15, "only {of_change} points");
-    flows.assert_go_on("at the end");
+    flows.assert_alive("at the end");
     until("it answers", LIMIT, || {
         Ok(site.operator.controller().is_some())
     })
@@ -145,14 +145,14 @@ fn every_point(kind: &str) {
 }
 
 #[test]
-fn whatever_write_fails() {
+fn any_write_may_fail() {
     if can_run("faults that fail") {
         every_point("");
     }
 }
 
 #[test]
-fn whatever_write_is_the_last() {
+fn any_write_may_be_the_last() {
     if can_run("faults that kill") {
         every_point(":kill");
     }

@@ -1,4 +1,4 @@
-//! Backends that fail, come back, are drained and restarted, under requests that go on all the time.
+//! Backends fail, recover, are drained and restarted under continuous requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -31,8 +31,8 @@ fn wait_share(site: &Site<'_>, backend: usize, serves: bool) {
     waited.unwrap_or_else(|error| panic!("{error:#}\n{}", site.node.balancer.log()));
 }
 
-/// Waits until the checks found every backend well.
-fn wait_well(site: &Site<'_>) {
+/// Waits until every backend is healthy.
+fn wait_healthy(site: &Site<'_>) {
     until("all backends are well", LIMIT, || {
         let vip = site.operator.get(&format!("/v1/vips/{}", web()))?;
         let members = vip["members"].as_array().unwrap();
@@ -53,7 +53,7 @@ fn assert_none_failed(when: &str, report: &HttpReport) {
 fn fail_and_revive(via: &'static str) {
     let lab = build();
     let mut site = Site::start(&lab, checked(via));
-    wait_well(&site);
+    wait_healthy(&site);
     let client = &lab.clients[0];
     let report = pages(client, &lab, 400);
     assert_none_failed("all are well", &report);
@@ -66,19 +66,19 @@ fn fail_and_revive(via: &'static str) {
     assert_none_failed("one is down", &report);
     assert_eq!(report.per_backend.get("backend-1"), None, "{report:?}");
     assert_eq!(report.per_backend.len(), BACKENDS - 1, "{report:?}");
-    flows.assert_go_on("one is down");
+    flows.assert_alive("one is down");
 
     site.servers.restart_nginx(&lab, 1).unwrap();
     wait_share(&site, 1, true);
     let report = pages(client, &lab, 400);
     assert_none_failed("it is back", &report);
     assert!(report.per_backend["backend-1"] > 0, "{report:?}");
-    flows.assert_go_on("it is back");
+    flows.assert_alive("it is back");
     drop(flows);
     if via == "vip" {
         lose_the_address(&site);
     }
-    // What happened is told.
+    // Events report what happened.
     let events = site
         .operator
         .run(&["events", "--json"])
@@ -90,11 +90,11 @@ fn fail_and_revive(via: &'static str) {
     site.check_health();
 }
 
-/// A backend without the VIP on its loopback is well by its own address, and of no use. Only a check
-/// that goes the way of the VIP's traffic finds it.
+/// A backend without the VIP on its loopback is healthy at its own address but useless. Only a check through
+/// the VIP finds that.
 fn lose_the_address(site: &Site<'_>) {
     let log = site.node.balancer.log();
-    assert!(!log.contains("checks can't go the way"), "{log}");
+    assert!(!log.contains("can't send health checks through the VIP"), "{log}");
     let host = &site.lab.backends[2];
     let vip = site.lab.vip(Family::V4, 1);
     ip(&host.ns, &[format!("addr del {vip}/32 dev lo")]).unwrap();
@@ -106,32 +106,32 @@ fn lose_the_address(site: &Site<'_>) {
 }
 
 #[test]
-fn a_dead_backend_gets_no_requests_until_it_is_back_seen_via_the_vip() {
+fn checks_through_the_vip_exclude_a_dead_backend() {
     if can_run("health via the VIP") {
         fail_and_revive("vip");
     }
 }
 
 #[test]
-fn a_dead_backend_gets_no_requests_until_it_is_back_seen_directly() {
+fn direct_checks_exclude_a_dead_backend() {
     if can_run("health direct") {
         fail_and_revive("direct");
     }
 }
 
 #[test]
-fn all_backends_are_restarted_and_no_request_fails() {
+fn restarting_all_backends_fails_no_request() {
     if !can_run("rolling restart") {
         return;
     }
     let lab = build();
     let mut site = Site::start(&lab, checked("vip"));
-    wait_well(&site);
+    wait_healthy(&site);
     let flows = site.open(50);
     let stop = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
         let browsing = scope.spawn(|| browse(&lab, &stop));
-        // Ended also when a step panics, or the scope would wait for ever.
+        // Stopped also when a step panics; otherwise the scope would wait for ever.
         let _ending = OnDrop(|| stop.store(true, Ordering::Relaxed));
         for index in 0..BACKENDS {
             let path = format!("{}/backend-{index}", web());
@@ -142,7 +142,7 @@ fn all_backends_are_restarted_and_no_request_fails() {
             site.servers.restart_nginx(&lab, index).unwrap();
             let undrain = ["backend", "undrain", &path];
             site.operator.run(&undrain).unwrap().assert_code(0);
-            wait_well(&site);
+            wait_healthy(&site);
         }
         stop.store(true, Ordering::Relaxed);
         browsing.join().unwrap()
@@ -150,7 +150,7 @@ fn all_backends_are_restarted_and_no_request_fails() {
     println!("rolling restart: {report:?}");
     assert_none_failed("rolling restart", &report);
     assert_eq!(report.per_backend.len(), BACKENDS, "{report:?}");
-    flows.assert_go_on("all were restarted");
+    flows.assert_alive("all were restarted");
     assert_eq!(site.assert_settled("at the end"), 1 + 2 * BACKENDS as u64);
     drop(flows);
     site.check_health();
@@ -164,9 +164,9 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-/// A drain whose flows don't end gives up after its time, and breaks none of them.
+/// A drain whose flows do not end times out and breaks none of them.
 #[test]
-fn a_drain_waits_for_the_flows_that_are_there() {
+fn a_drain_waits_for_existing_flows() {
     if !can_run("drain") {
         return;
     }
@@ -179,8 +179,8 @@ fn a_drain_waits_for_the_flows_that_are_there() {
         .unwrap()
         .assert_code(1);
     assert!(said.err.contains("not idle"), "{said:?}");
-    flows.assert_go_on("drained");
-    // New ones go elsewhere.
+    flows.assert_alive("drained");
+    // New flows go to other backends.
     let later = site.open(100);
     assert!(
         !later.backends().contains("backend-0"),
@@ -195,13 +195,13 @@ fn a_drain_waits_for_the_flows_that_are_there() {
         .unwrap()
         .assert_code(0);
     assert!(said.out.contains("backend-0 is idle"), "{said:?}");
-    later.assert_go_on("idle");
+    later.assert_alive("idle");
     site.assert_settled("at the end");
     drop(later);
     site.check_health();
 }
 
-/// From the probe that fails to the ring without the member.
+/// Measures the time from a failed probe to the ring without the member.
 #[test]
 fn a_failed_probe_swaps_the_ring() {
     if !can_run("latency of health") {
@@ -209,7 +209,7 @@ fn a_failed_probe_swaps_the_ring() {
     }
     let lab = build();
     let mut site = Site::start(&lab, checked("vip"));
-    wait_well(&site);
+    wait_healthy(&site);
     for round in 0..3 {
         let killed_at = SystemTime::now();
         site.servers.kill_nginx(2);
@@ -236,13 +236,13 @@ fn a_failed_probe_swaps_the_ring() {
         assert!(killed_at < failed_at, "a probe that failed before it died");
         assert!(failed_at < swapped_at, "swapped before the probe failed");
         site.servers.restart_nginx(&lab, 2).unwrap();
-        wait_well(&site);
+        wait_healthy(&site);
     }
     site.check_health();
 }
 
-/// When the controller told of the backend that went down the `n`-th time, and how many milliseconds
-/// after the probe that was.
+/// Returns when the controller logged that the backend went down for the `n`-th time, and how many
+/// milliseconds after the probe.
 fn last_down(log: &str, n: usize) -> Option<(SystemTime, f64)> {
     let mut lines = log.lines().filter(|line| line.contains("backend is down"));
     let line = lines.nth(n)?;

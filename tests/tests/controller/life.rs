@@ -20,14 +20,14 @@ fn echo() -> String {
     vip_name(Kind::Echo, Family::V4)
 }
 
-/// The kernel's number of the program on the balancer's interface.
+/// Returns the id of the program on the balancer's interface.
 fn program(lab: &Lab) -> Option<u64> {
     let text = ip_output(&lab.balancers[0].ns, "-json link show dev eth0").unwrap();
     let links: Value = serde_json::from_str(&text).unwrap();
     links[0]["xdp"]["prog"]["id"].as_u64()
 }
 
-/// The number of the link that a program is attached by.
+/// Returns the id of the link of a program.
 fn link(program: u64) -> Option<u32> {
     let mut links = loaded_links().filter_map(Result::ok);
     let found = links.find(|link| u64::from(link.program_id()) == program);
@@ -67,7 +67,7 @@ fn an_upgrade_replaces_the_program_in_its_link() {
     assert_eq!(status["node"]["adopted"], true);
     assert_eq!(status["node"]["program_id"].as_u64(), Some(new));
     assert_eq!(site.assert_settled("upgraded"), 2);
-    flows.assert_go_on("upgraded");
+    flows.assert_alive("upgraded");
     drop(flows);
     site.check_health();
 }
@@ -88,7 +88,7 @@ fn unload(site: &Site<'_>) {
 }
 
 #[test]
-fn after_a_reboot_the_newest_revision_is_in_force() {
+fn activates_the_newest_revision_after_a_reboot() {
     if !can_run("reboot") {
         return;
     }
@@ -104,7 +104,7 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     });
     site.assert_kernel("changed", &wanted);
 
-    // A reboot leaves nothing but files.
+    // After a reboot, only files remain.
     site.node.kill();
     unload(&site);
     assert_eq!(program(&lab), None);
@@ -117,7 +117,7 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     let status = site.operator.get("/v1/status").unwrap();
     assert_eq!(status["node"]["adopted"], false);
 
-    // The newest is damaged, and the host reboots once more.
+    // The newest revision is damaged, and the host reboots again.
     drop(flows);
     site.node.kill();
     unload(&site);
@@ -139,24 +139,24 @@ fn after_a_reboot_the_newest_revision_is_in_force() {
     site.assert_kernel("the newest is damaged", &good);
     assert_eq!(site.node.active().unwrap().0, 2);
     let flows = site.open(FLOWS);
-    // Its number is not used again.
+    // Its number is not reused.
     site.operator.run(&weight).unwrap().assert_code(0);
     assert_eq!(site.node.active().unwrap().0, 4);
     site.assert_kernel("changed again", &wanted);
-    flows.assert_go_on("changed again");
+    flows.assert_alive("changed again");
     drop(flows);
     site.check_health();
 }
 
 #[test]
-fn a_second_controller_is_refused() {
+fn rejects_a_second_controller() {
     if !can_run("second controller") {
         return;
     }
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
     let flows = site.open(FLOWS);
-    let picture = site.picture();
+    let picture = site.snapshot();
     let pid = site.node.balancer.controller().unwrap().pid();
     let text = site
         .node
@@ -185,14 +185,14 @@ fn a_second_controller_is_refused() {
         .replace("api.sock", "other.sock");
     let said = second("other.toml", &other, bpffs);
     assert!(said.contains(bpffs.to_str().unwrap()), "{said}");
-    assert!(site.picture() == picture, "the second changed nothing");
+    assert!(site.snapshot() == picture, "the second changed nothing");
     assert_eq!(site.operator.controller(), Some(pid.into()));
-    flows.assert_go_on("a second was refused");
+    flows.assert_alive("a second was refused");
     drop(flows);
     site.check_health();
 }
 
-/// Names in a folder; none if there is no such folder.
+/// Returns the names in a folder, none if it does not exist.
 fn names(folder: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     entries
@@ -206,7 +206,7 @@ fn reserved_ports(lab: &Lab) -> String {
 }
 
 #[test]
-fn unload_leaves_nothing() {
+fn unload_removes_everything() {
     if !can_run("unload") {
         return;
     }
@@ -221,17 +221,17 @@ fn unload_leaves_nothing() {
     let attached_by = link(id).unwrap();
     let log = site.node.balancer.log();
     assert_ne!(filters(&lab), before.1, "checks go the VIP's way: {log}");
-    flows.assert_go_on("before unload");
-    // Not under a controller that runs.
+    flows.assert_alive("before unload");
+    // Refused while a controller runs.
     let refused = try_unload(&site);
     let pid = site.node.balancer.controller().unwrap().pid();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("pid {pid}")), "{said}");
-    flows.assert_go_on("unload was refused");
+    flows.assert_alive("unload was refused");
     site.node.stop().unwrap();
     unload(&site);
-    // The kernel itself puts two files there.
+    // The kernel itself creates two files there.
     let mut pins = names(site.node.balancer.bpffs());
     pins.retain(|name| !name.ends_with(".debug"));
     assert_eq!(pins, Vec::<String>::new(), "pins");
@@ -243,7 +243,7 @@ fn unload_leaves_nothing() {
         before,
         "ports and tc"
     );
-    // Nobody holds a lock: another controller, with another state folder, may have the node.
+    // The lock is released: a controller with another state folder may start.
     let text = site
         .node
         .configuration()
@@ -252,13 +252,13 @@ fn unload_leaves_nothing() {
     site.node.balancer.write_configuration(&other).unwrap();
     site.node.restart().unwrap();
     site.node.stop().unwrap();
-    // Once more, with nothing there.
+    // Again, with nothing to remove.
     unload(&site);
     unload(&site);
     drop(flows);
 }
 
-/// What is attached to the node's interface in the traffic-control layer, by either means.
+/// Returns the programs at the traffic-control hooks of the node's interface, attached as filters or by tcx.
 fn filters(lab: &Lab) -> String {
     let ns = &lab.balancers[0].ns;
     let tc = |direction: &str| {
@@ -271,7 +271,7 @@ fn filters(lab: &Lab) -> String {
     format!("{}{}{tcx} by tcx", tc("ingress"), tc("egress"))
 }
 
-/// How many programs are attached there by tcx.
+/// Returns the number of programs attached by tcx.
 fn tcx_programs(interface: &str) -> usize {
     use aya::programs::{SchedClassifier, TcAttachType};
     [TcAttachType::Ingress, TcAttachType::Egress]

@@ -1,17 +1,16 @@
-//! The controller, driven from outside as an operator would: the binary's commands and the API, under
-//! real traffic throughout.
+//! The controller under real traffic, operated with the binary's commands and the API.
 //!
-//! | what is shown | where |
+//! | tested behaviour | where |
 //! | --- | --- |
-//! | plan and apply; a refused change changes nothing; several VIPs are one change | [`apply`] |
-//! | a change that is watched, or must be confirmed, is undone by itself | [`trial`] |
-//! | backends fail, come back, are drained and restarted, and no request fails | [`health`] |
-//! | killed at random moments of changes: nothing is lost, moved or left between | [`kills`] |
+//! | plan and apply; a refused change has no effect; changes of several VIPs are atomic | [`apply`] |
+//! | automatic rollback of a change that bakes or must be confirmed | [`trial`] |
+//! | no request fails while backends fail, recover, are drained and restarted | [`health`] |
+//! | killed at random moments of changes: no flow is lost or moved, no partial state | [`kills`] |
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
-//! | whatever write fails or is never reached: the old state or the new one | [`faults`] |
-//! | the system's clock is set while a change waits | [`clock`] |
-//! | many clients at once: a straight line of revisions | [`clients`] |
-//! | the API is as its document says | [`document`] |
+//! | any failed or missing write: the old or the new state | [`faults`] |
+//! | the system clock is set while a change waits | [`clock`] |
+//! | concurrent clients: a linear history of revisions | [`clients`] |
+//! | the API conforms to its OpenAPI document | [`document`] |
 
 #![expect(
     clippy::unwrap_used,

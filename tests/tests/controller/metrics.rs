@@ -1,4 +1,4 @@
-//! What a real Prometheus gets from a live node: counters that only grow, and queries and rules that say what is so.
+//! Metrics of a live node: counters never decrease, and the documented queries and rules work in Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ fn web() -> String {
     vip_name(Kind::Web, Family::V4)
 }
 
-/// Counters of the controller's own work: they say "since it started", and begin anew with it.
+/// Counters of the controller's own work, which restart with it.
 const OF_THE_PROCESS: [&str; 6] = [
     "process_cpu_seconds_total",
     "evenkeel_changes_total",
@@ -26,9 +26,9 @@ const OF_THE_PROCESS: [&str; 6] = [
     "evenkeel_alert_notifications_superseded_total",
 ];
 
-/// All counters of the page, by series.
+/// Returns all counters by series.
 fn counters(lab: &Lab) -> BTreeMap<String, f64> {
-    // While the controller starts there is no page.
+    // There are no metrics while the controller starts.
     let page = scrape(&lab.balancers[0]).unwrap_or_default();
     let samples = page.lines().filter(|line| !line.starts_with('#'));
     let pairs = samples.filter_map(|line| line.rsplit_once(' '));
@@ -39,7 +39,7 @@ fn counters(lab: &Lab) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Panics if a counter is less than before, or gone although it was not zero.
+/// Panics if a counter is less than before, or missing although it was not zero.
 #[track_caller]
 fn assert_grew(
     when: &str,
@@ -59,8 +59,8 @@ fn assert_grew(
 }
 
 #[test]
-fn counters_only_grow() {
-    if !can_run("counters_only_grow") {
+fn counters_never_decrease() {
+    if !can_run("counters_never_decrease") {
         return;
     }
     let lab = build();
@@ -68,11 +68,11 @@ fn counters_only_grow() {
     let requests = || assert_eq!(pages(&lab.clients[0], &lab, 40).failed, 0);
     let flows = format!("evenkeel_vip_new_flows_total{{vip={:?}}}", web());
     let mut before = BTreeMap::new();
-    // Each thing that could make one go back, with traffic between.
+    // Everything that could reset a counter, with traffic between.
     let mut check = |when: &str, restarted: bool| {
         let had = before.get(&flows).copied().unwrap_or(0.0);
         requests();
-        // The page is of the last second.
+        // The metrics are updated every second.
         until("the page has the new flows", LIMIT, || {
             Ok(counters(&lab)
                 .get(&flows)
@@ -114,7 +114,7 @@ fn counters_only_grow() {
     site.check_health();
 }
 
-/// Applies the present configuration with words of it replaced.
+/// Applies the present configuration with replacements.
 fn apply(site: &Site<'_>, changes: &[(&str, &str)]) {
     let folder = lab_folder(site);
     let mut text = Configuration::to_toml(site.node.configuration(), folder);
@@ -134,15 +134,15 @@ fn lab_folder<'lab>(site: &Site<'lab>) -> &'lab std::path::Path {
     site.lab.balancers[0].directory()
 }
 
-/// The queries of the dashboard that show nothing on a node that is well.
-const OF_TROUBLE: [&str; 4] = [
+/// Parts of dashboard queries that are empty on a healthy node.
+const EMPTY_IF_HEALTHY: [&str; 4] = [
     "member_healthy",
     "member_damped",
     "next_hop_known",
     "fate!=\"sent\"",
 ];
 
-/// All queries of the dashboard, for any node and VIP.
+/// Returns all queries of the dashboard, for any node and VIP.
 fn dashboard() -> Vec<String> {
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -161,7 +161,7 @@ fn dashboard() -> Vec<String> {
     targets.map(query).collect()
 }
 
-/// The query of `docs/monitoring.md` for autoscalers, of this VIP.
+/// Returns the query for autoscalers of `docs/monitoring.md`, for this VIP.
 fn scaling_query(vip: &str) -> String {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring.md");
     let page = std::fs::read_to_string(file).unwrap();
@@ -171,13 +171,13 @@ fn scaling_query(vip: &str) -> String {
 }
 
 #[test]
-fn prometheus_gets_what_the_documents_promise() {
+fn documented_queries_and_rules_work_in_prometheus() {
     if !can_run("prometheus") || !lab::skip::can_run("controller prometheus", &["prometheus"]) {
         return;
     }
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
-    // Flows for which four backends with a capacity of 5 a second each are too few, all from one source.
+    // Flows from one source that exceed the capacity of four backends with 5 per second each.
     apply(
         &site,
         &[
@@ -192,19 +192,19 @@ fn prometheus_gets_what_the_documents_promise() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let browsing = scope.spawn(|| crate::site::browse(&lab, &stop));
-        let all_is_said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            judge(&prometheus);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            check_queries(&prometheus);
         }));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         browsing.join().unwrap();
-        if let Err(panic) = all_is_said {
+        if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }
     });
     site.check_health();
 }
 
-fn judge(prometheus: &Prometheus<'_>) {
+fn check_queries(prometheus: &Prometheus<'_>) {
     let fires = |alert: &str| {
         until(&format!("{alert} fires"), LIMIT, || {
             Ok(prometheus.firing()?.iter().any(|name| name == alert))
@@ -216,13 +216,13 @@ fn judge(prometheus: &Prometheus<'_>) {
     fires("EvenkeelWantsBackends");
     let quiet: Vec<String> = dashboard()
         .into_iter()
-        .filter(|query| !OF_TROUBLE.iter().any(|word| query.contains(word)))
+        .filter(|query| !EMPTY_IF_HEALTHY.iter().any(|word| query.contains(word)))
         .filter(|query| prometheus.query(query).unwrap().is_empty())
         .collect();
-    // Nothing is checked here, and so takes no time.
+    // Without health checks there are no durations.
     assert!(
         quiet.iter().all(|query| query.contains("check_duration")),
-        "queries of the dashboard that show nothing: {quiet:#?}"
+        "queries of the dashboard without a result: {quiet:#?}"
     );
     let value = |query: &str| prometheus.value(query).unwrap();
     let vip = web();

@@ -1,5 +1,4 @@
-//! What all these tests stand on: a lab with servers behind a balancer, flows through it, and somebody
-//! who works on the node.
+//! Set-up of the tests: a lab with servers behind a balancer, flows through it, and an operator of the node.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,15 +17,15 @@ use lab::traffic::flows::{FlowLoad, FlowPlan, Transport};
 use lab::traffic::http::{HttpPlan, HttpReport, request};
 use serde_json::Value;
 
-/// For whatever only takes longer on a busy machine.
+/// Limit of waits, long enough for a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many backends there are.
+/// Number of backends.
 pub(crate) const BACKENDS: usize = 4;
 
 pub(crate) const FORWARD: Forward = Forward::L2;
 
-/// Whether the test can run here.
+/// Returns whether the test can run here.
 pub(crate) fn can_run(test: &str) -> bool {
     let tools = ["ip", "ethtool", "nginx", "curl"];
     lab::skip::can_run(&format!("controller {test}"), &tools)
@@ -40,7 +39,7 @@ pub(crate) fn build() -> Lab {
     .unwrap()
 }
 
-/// A lab that serves, and its node.
+/// A lab with running servers and its node.
 pub(crate) struct Site<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) servers: Servers,
@@ -49,7 +48,7 @@ pub(crate) struct Site<'lab> {
 }
 
 impl<'lab> Site<'lab> {
-    /// Echo in both families and pages over IPv4, all backends alike.
+    /// Starts echo in both families and web over IPv4, with equal backends.
     pub(crate) fn start(lab: &'lab Lab, change: impl FnOnce(&mut Configuration)) -> Self {
         let binary = binary().unwrap();
         let kinds = [Kind::Echo, Kind::Web];
@@ -88,7 +87,7 @@ impl<'lab> Site<'lab> {
             let to = address(self.lab, Kind::Echo, family);
             let mut plan = FlowPlan::new(Transport::Tcp, to, flows);
             plan.pause = Duration::from_millis(100);
-            // Longer than a busy machine can take: only what is lost for good is silent.
+            // Longer than a busy machine needs, so that only lost flows time out.
             plan.answer_limit = Duration::from_secs(30);
             let load = FlowLoad::start(&self.lab.clients[0], &plan).unwrap();
             load.wait_answers(1, LIMIT).unwrap();
@@ -96,7 +95,7 @@ impl<'lab> Site<'lab> {
         }))
     }
 
-    /// Writes a configuration to a file of its own.
+    /// Writes a configuration to a new file.
     pub(crate) fn write(&self, name: &str, configuration: &Configuration) -> PathBuf {
         let folder = self.lab.balancers[0].directory();
         let file = folder.join(name);
@@ -104,23 +103,24 @@ impl<'lab> Site<'lab> {
         file
     }
 
-    /// A copy of the present configuration file with a change.
+    /// Returns the present configuration with a change.
     pub(crate) fn changed(&self, change: impl FnOnce(&mut Configuration)) -> Configuration {
         let mut configuration = self.node.configuration().clone();
         change(&mut configuration);
         configuration
     }
 
-    /// Panics if the kernel has not what this configuration says.
+    /// Panics if the maps differ from this configuration.
     #[track_caller]
     pub(crate) fn assert_kernel(&self, when: &str, configuration: &Configuration) {
         assert_eq!(self.node.difference(configuration), None, "{when}");
     }
 
-    /// Revisions are a straight line, nothing is under way, and the kernel has what the head says.
+    /// Checks that the history is linear, no change is in progress, and the maps match the active revision.
+    /// Returns its number.
     #[track_caller]
     pub(crate) fn assert_settled(&self, when: &str) -> u64 {
-        assert_straight(when, &self.revisions());
+        assert_linear(when, &self.revisions());
         let (number, configuration) = self.node.active().unwrap();
         self.assert_kernel(when, &configuration);
         number
@@ -131,7 +131,7 @@ impl<'lab> Site<'lab> {
         revisions.as_array().unwrap().clone()
     }
 
-    /// What is known of a revision.
+    /// Returns the description of a revision.
     pub(crate) fn info(&self, number: u64) -> Value {
         let mut revisions = self.revisions().into_iter();
         revisions
@@ -148,8 +148,8 @@ impl<'lab> Site<'lab> {
         self.info(number)
     }
 
-    /// Everything in the kernel that says where packets go, to be compared.
-    pub(crate) fn picture(&self) -> String {
+    /// Returns everything in the kernel that determines forwarding, for comparison.
+    pub(crate) fn snapshot(&self) -> String {
         let view = self.node.view().unwrap();
         let mut picture = format!("{:?}", view.members.present().collect::<Vec<_>>());
         for vip in &self.node.configuration().vips {
@@ -162,14 +162,14 @@ impl<'lab> Site<'lab> {
         picture
     }
 
-    /// Nothing was damaged on the way, and all servers run.
+    /// Checks that no packet was damaged and all servers run.
     pub(crate) fn check_health(&mut self) {
         self.servers.check_running().unwrap();
         assert_eq!(damage(self.lab).unwrap(), []);
     }
 }
 
-/// Makes requests for a page until `stop`, and tells of those that failed.
+/// Makes requests for a page until `stop`.
 pub(crate) fn browse(lab: &Lab, stop: &AtomicBool) -> HttpReport {
     let mut report = HttpReport::default();
     while !stop.load(Ordering::Relaxed) {
@@ -179,7 +179,7 @@ pub(crate) fn browse(lab: &Lab, stop: &AtomicBool) -> HttpReport {
     report
 }
 
-/// Makes so many requests for a page, each on a connection of its own.
+/// Makes requests for a page, each on a new connection.
 pub(crate) fn pages(client: &Host, lab: &Lab, requests: u32) -> HttpReport {
     let url = format!("http://{}/", address(lab, Kind::Web, Family::V4));
     let mut plan = HttpPlan::new(url, requests);
@@ -192,17 +192,17 @@ pub(crate) fn pages(client: &Host, lab: &Lab, requests: u32) -> HttpReport {
 pub(crate) struct Flows([FlowLoad; 2]);
 
 impl Flows {
-    /// Each gets more answers, from where it got them before.
+    /// Checks that each flow gets more replies, from the same backend.
     #[track_caller]
-    pub(crate) fn assert_go_on(&self, when: &str) {
+    pub(crate) fn assert_alive(&self, when: &str) {
         for load in &self.0 {
             let waited = load.wait_answers(2, LIMIT);
             waited.unwrap_or_else(|error| panic!("{when}: {error:#}"));
         }
-        self.assert_whole(when);
+        self.assert_intact(when);
     }
 
-    /// Who answers.
+    /// Returns the backends of the flows.
     pub(crate) fn backends(&self) -> BTreeSet<String> {
         let reports = self.0.iter().map(FlowLoad::snapshot);
         reports
@@ -210,19 +210,19 @@ impl Flows {
             .collect()
     }
 
-    /// None was lost, moved or damaged so far.
+    /// Checks that no flow was lost, moved or damaged.
     #[track_caller]
-    pub(crate) fn assert_whole(&self, when: &str) {
+    pub(crate) fn assert_intact(&self, when: &str) {
         for load in &self.0 {
             assert_eq!(load.snapshot().faults(), [].into(), "{when}");
         }
     }
 }
 
-/// Numbers grow (one whose writing was cut off is not used again); each changed the newest good one
-/// before it; only the last may be open.
+/// Checks that the history is linear: numbers increase (that of an interrupted write is not reused), each
+/// revision is based on the newest good one before it, and only the last may be in progress.
 #[track_caller]
-pub(crate) fn assert_straight(when: &str, revisions: &[Value]) {
+pub(crate) fn assert_linear(when: &str, revisions: &[Value]) {
     let (mut head, mut last) = (None, 0);
     for (index, revision) in revisions.iter().enumerate() {
         let number = revision["number"].as_u64().unwrap();

@@ -1,4 +1,4 @@
-//! Changes on trial: watched for a while, or kept only when somebody confirms them.
+//! Changes with a bake, and changes that must be confirmed.
 
 use std::time::Instant;
 
@@ -23,8 +23,8 @@ fn checked(configuration: &mut Configuration) {
     configuration.vip(&web()).health = Some(Health::new("http", "vip"));
 }
 
-/// The parts of the table of the VIP for pages, in the order of the backends.
-fn table(site: &Site<'_>) -> Vec<f64> {
+/// Returns the shares of the web VIP's ring, in the order of the backends.
+fn shares(site: &Site<'_>) -> Vec<f64> {
     let shares = site.node.shares(&web()).unwrap();
     shares.into_iter().map(|share| share.table).collect()
 }
@@ -40,7 +40,7 @@ fn wait_healthy(site: &Site<'_>, backends: usize) {
 }
 
 #[test]
-fn a_backend_that_dies_undoes_the_change() {
+fn rolls_back_when_a_backend_dies() {
     if !can_run("bake") {
         return;
     }
@@ -48,7 +48,7 @@ fn a_backend_that_dies_undoes_the_change() {
     let mut site = Site::start(&lab, checked);
     wait_healthy(&site, BACKENDS);
     let flows = site.open(FLOWS);
-    let before = table(&site);
+    let before = shares(&site);
     let after = site.changed(|c| {
         c.vip(&web()).backend("backend-0").weight = 50;
         c.vip(&echo()).backend("backend-2").weight = 10;
@@ -60,10 +60,10 @@ fn a_backend_that_dies_undoes_the_change() {
         let waiting = scope.spawn(move || operator.run(&apply).unwrap());
         until("it is watched", LIMIT, || Ok(site.revisions().len() == 2)).unwrap();
         site.wait_state(2, "baking");
-        let during = table(&site);
+        let during = shares(&site);
         assert!(during[0] < 0.2, "it is in the kernel: {during:?}");
-        flows.assert_go_on("watched");
-        // While it is watched, another change is refused, and `history` says why it waits.
+        flows.assert_alive("watched");
+        // During the bake, another change is refused, and `history` says why.
         let other = site
             .operator
             .run(&["backend", "drain", "backend-3"])
@@ -82,34 +82,34 @@ fn a_backend_that_dies_undoes_the_change() {
     assert!(reason.contains("backend-1"), "{reason}");
     let (number, running) = site.node.active().unwrap();
     assert_eq!((number, &running.vips[0]), (1, &before_of(&site)));
-    // Back to what it was, but for the backend that is dead.
-    let now = table(&site);
+    // The old configuration, without the dead backend.
+    let now = shares(&site);
     assert_eq!(now[1], 0.0, "{now:?}");
     assert!(
         (now[0] - now[2]).abs() < 0.001 && now[0] > before[0],
         "{now:?}"
     );
-    flows.assert_go_on("undone");
+    flows.assert_alive("undone");
 
     site.servers.restart_nginx(&lab, 1).unwrap();
     wait_healthy(&site, BACKENDS);
     until("the table is as before", LIMIT, || {
-        Ok(table(&site) == before)
+        Ok(shares(&site) == before)
     })
     .unwrap();
-    flows.assert_go_on("revived");
+    flows.assert_alive("revived");
     site.assert_settled("at the end");
     drop(flows);
     site.check_health();
 }
 
-/// The first VIP of the configuration file, which is checked by nobody.
+/// Returns the first VIP of the configuration file, which has no health checks.
 fn before_of(site: &Site<'_>) -> lab::configuration::Vip {
     site.node.configuration().vips[0].clone()
 }
 
 #[test]
-fn a_backend_that_never_listened_undoes_the_change() {
+fn rolls_back_when_a_new_backend_never_listens() {
     if !can_run("bake of a new backend") {
         return;
     }
@@ -121,7 +121,7 @@ fn a_backend_that_never_listened_undoes_the_change() {
     wait_healthy(&site, BACKENDS - 1);
     let flows = site.open(FLOWS);
     site.servers.kill_nginx(BACKENDS - 1);
-    let before = table(&site);
+    let before = shares(&site);
     let newcomer = backend(
         &lab.backends[BACKENDS - 1],
         FORWARD,
@@ -137,16 +137,16 @@ fn a_backend_that_never_listened_undoes_the_change() {
     let revision = said.assert_code(4).json()["revision"].clone();
     let reason = revision["reason"].as_str().unwrap();
     assert!(reason.contains(&newcomer.name), "{reason}");
-    assert_eq!(table(&site), before);
+    assert_eq!(shares(&site), before);
     let pages = crate::site::pages(&lab.clients[0], &lab, 200);
     assert_eq!(pages.failed, 0, "{pages:?}");
-    flows.assert_go_on("undone");
+    flows.assert_alive("undone");
     site.assert_settled("at the end");
     drop(flows);
 }
 
 #[test]
-fn what_nobody_confirms_is_undone() {
+fn rolls_back_without_confirmation() {
     if !can_run("confirm") {
         return;
     }
@@ -165,22 +165,22 @@ fn what_nobody_confirms_is_undone() {
     assert_eq!(revision["state"], "rolled_back", "{revision}");
     assert!(revision["reason"].as_str().unwrap().contains("confirmed"));
     site.assert_kernel("nobody confirmed", &before);
-    flows.assert_go_on("nobody confirmed");
+    flows.assert_alive("nobody confirmed");
 
-    // Killed in between: whoever comes next goes on waiting.
+    // Killed while it waits: the next controller continues to wait.
     let apply = ["apply", file, "--confirm", "10s", "--no-wait", "--json"];
     let said = site.operator.run(&apply).unwrap().assert_code(0);
     assert_eq!(said.json()["revision"]["state"], "awaiting_confirm");
     site.node.kill();
     site.assert_kernel("killed", &after);
-    flows.assert_go_on("killed");
+    flows.assert_alive("killed");
     site.node.restart().unwrap();
     let revision = site.wait_state(3, "rolled_back");
     println!("undone after a restart: {}", revision["reason"]);
     site.assert_kernel("nobody confirmed after a restart", &before);
-    flows.assert_go_on("nobody confirmed after a restart");
+    flows.assert_alive("nobody confirmed after a restart");
 
-    // Confirmed in time, and killed: it stays beyond the deadline.
+    // Confirmed in time and killed: kept after the deadline.
     let apply = ["apply", file, "--confirm", "8s", "--no-wait"];
     site.operator.run(&apply).unwrap().assert_code(0);
     let deadline = Instant::now() + std::time::Duration::from_secs(9);
@@ -198,8 +198,8 @@ fn what_nobody_confirms_is_undone() {
     .unwrap();
     assert_eq!(site.info(4)["state"], "applied");
     site.assert_kernel("confirmed", &after);
-    flows.assert_go_on("confirmed");
-    // Nothing waits any more.
+    flows.assert_alive("confirmed");
+    // No change is waiting any more.
     let said = site.operator.run(&["confirm"]).unwrap().assert_code(1);
     assert!(said.err.contains("no change is waiting"), "{said:?}");
     assert_eq!(site.assert_settled("at the end"), 4);

@@ -1,12 +1,12 @@
-//! Health checks by the way of a VIP's traffic find what direct ones can't see.
+//! Health checks through a VIP find faults that direct ones can't.
 //!
-//! | what is wrong with the backend | direct | via the VIP |
+//! | fault of the backend | direct | through the VIP |
 //! | --- | --- | --- |
-//! | nothing | ok | ok |
-//! | the VIP is not on its loopback | ok | no answer |
-//! | it does not decapsulate (`ipip`) | ok | no answer |
-//! | replies of the VIP leave by another interface, and `rp_filter` is strict | ok | no answer |
-//! | nothing listens | refused | refused |
+//! | none | ok | ok |
+//! | the VIP is not on its loopback | ok | no reply |
+//! | it does not decapsulate (`ipip`) | ok | no reply |
+//! | replies of the VIP leave by another interface, and `rp_filter` is strict | ok | no reply |
+//! | no server listens | refused | refused |
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A node with a data path, and probes from it.
+//! A node with a data path, and health checks from it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,24 +21,24 @@ use lb_daemon::health::{
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::config::{self, Fraction, HealthKind, HttpCheck, StatusSet};
 
-/// Which way a probe goes.
+/// Path of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Direct,
     Vip,
 }
 
-/// Whether the test can run here.
+/// Returns whether the test can run here.
 pub(crate) fn can_run(test: &str) -> bool {
     lab::skip::can_run(&format!("health {test}"), &["ip", "ethtool", "nginx"])
 }
 
-/// A balancer that serves a web VIP of each family, with the probe program on all of its interfaces.
+/// A balancer with a web VIP per family and the probe program on all interfaces.
 pub(crate) struct Prober<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) node: Node<'lab>,
     pub(crate) paths: ProbePaths,
-    /// Index of the member of a VIP that is at an address.
+    /// Index of the member by VIP and address.
     members: BTreeMap<IpAddr, u32>,
 }
 
@@ -69,7 +69,7 @@ impl<'lab> Prober<'lab> {
         prober
     }
 
-    /// Probes with another program from now on.
+    /// Uses another program from now on.
     pub(crate) fn use_instead(&mut self, paths: ProbePaths, forward: Forward) {
         self.paths = paths;
         self.set_paths(forward);
@@ -96,7 +96,7 @@ impl<'lab> Prober<'lab> {
         }
     }
 
-    /// Probes a backend once. `port` 0: the VIP's.
+    /// Probes a backend once. `port` 0: that of the VIP.
     pub(crate) fn probe(
         &self,
         backend: usize,
@@ -130,7 +130,7 @@ impl<'lab> Prober<'lab> {
     }
 }
 
-/// Checks of a kind; not in a hurry, since the machine may be busy.
+/// Returns checks of a kind, with timeouts for a busy machine.
 pub(crate) fn health(kind: HealthKind, port: u16) -> config::Health {
     config::Health {
         kind,
@@ -148,7 +148,7 @@ pub(crate) fn health(kind: HealthKind, port: u16) -> config::Health {
     }
 }
 
-/// nginx says in its page who it is.
+/// Returns a check for the page of nginx, which contains the backend's name.
 pub(crate) fn page_of(backend: &str) -> HealthKind {
     HealthKind::Http(HttpCheck {
         path: "/".to_owned(),

@@ -1,4 +1,4 @@
-//! The program on the interfaces: there once, gone when it should be, on old kernels' hooks as well.
+//! The probe program on interfaces: attached once and removed, also with the hooks of old kernels.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use lb_model::config::HealthKind;
 
 use crate::probing::{Prober, Way, can_run};
 
-/// A lab with one backend, which serves the VIP.
+/// Builds a lab with one backend, which serves the VIP.
 fn build() -> (Lab, Nginx) {
     let lab = Lab::build(Plan {
         backends: 1,
@@ -42,7 +42,7 @@ fn filters(lab: &Lab) -> usize {
 }
 
 #[test]
-fn filters_of_a_killed_controller_are_replaced_and_removed() {
+fn replaces_and_removes_filters_of_a_killed_controller() {
     if !can_run("filters") {
         return;
     }
@@ -53,7 +53,7 @@ fn filters_of_a_killed_controller_are_replaced_and_removed() {
         let pins = Pins::at(prober.node.balancer.bpffs());
         ProbePaths::load(&pins).unwrap().with_filters()
     };
-    // What is killed drops nothing.
+    // A killed process runs no destructors.
     let mut killed = std::mem::ManuallyDrop::new(load());
     let mut next = load();
     ns.enter(|| killed.attach("eth0").unwrap());
@@ -77,7 +77,7 @@ fn filters_of_a_killed_controller_are_replaced_and_removed() {
 }
 
 #[test]
-fn links_end_with_the_program() {
+fn links_end_with_the_process() {
     if !can_run("links") {
         return;
     }
@@ -89,8 +89,8 @@ fn links_end_with_the_program() {
     assert_eq!(prober.paths.interfaces().collect::<Vec<_>>(), ["eth0"]);
     assert!(prober.paths.detach("eth0"));
     assert!(!prober.paths.detach("eth0"));
-    // Without the program a marked packet goes straight to the backend. A process that another test starts at
-    // this moment has the links until it runs its program.
+    // Without the program, a marked packet goes directly to the backend. A process that another test forks
+    // at this moment holds the links until it executes its program.
     until("the program is gone", Duration::from_secs(5), || {
         let sent = prober.paths.counters()?.sent;
         let met = probe(&prober);
@@ -108,7 +108,7 @@ fn links_end_with_the_program() {
 }
 
 #[test]
-fn without_a_data_path_it_says_so() {
+fn reports_a_missing_data_path() {
     if !can_run("no data path") {
         return;
     }
@@ -119,9 +119,9 @@ fn without_a_data_path_it_says_so() {
     assert!(!folder.path().join("evenkeel").exists());
 }
 
-/// With four ports to choose from, the host's own connections get those of checks that are over.
+/// With only four local ports, the host's own connections get ports of finished checks.
 #[test]
-fn own_connections_to_a_vip_are_not_taken_for_checks() {
+fn does_not_mistake_own_connections_for_checks() {
     if !can_run("own connections") {
         return;
     }

@@ -1,4 +1,4 @@
-//! What probes by the way of the VIP's traffic see.
+//! Probes through the VIP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -28,9 +28,9 @@ fn hold_vips(lab: &Lab, backend: usize) {
     }
 }
 
-/// Answers packets to port 80 of the backend's own addresses and the VIPs, with "pong " and the packet. As a
-/// server behind direct server return must, from the address that was asked.
-fn answer_packets(lab: &Lab, backend: usize) {
+/// Replies to datagrams for port 80 of the backend's own addresses and the VIPs, with "pong " and the content,
+/// from their destination address, as direct server return requires.
+fn reply_to_datagrams(lab: &Lab, backend: usize) {
     let host = &lab.backends[backend];
     for family in FAMILIES {
         for address in [lab.vip(family, 1), host.address(family)] {
@@ -47,8 +47,8 @@ fn answer_packets(lab: &Lab, backend: usize) {
     }
 }
 
-/// A backend that serves is found well both ways, by connections, pages and packets.
-fn assert_well(prober: &Prober<'_>, backend: usize) {
+/// Checks that a serving backend is healthy directly and through the VIP, by TCP, HTTP and UDP.
+fn assert_healthy(prober: &Prober<'_>, backend: usize) {
     let name = &prober.lab.backends[backend].name;
     let packet = HealthKind::Udp {
         send: Some(b"ping".to_vec()),
@@ -64,7 +64,7 @@ fn assert_well(prober: &Prober<'_>, backend: usize) {
     }
 }
 
-/// A backend with a fault that only the VIP's way shows.
+/// Checks that only probes through the VIP find a fault.
 fn assert_only_direct(prober: &Prober<'_>, backend: usize, family: Family, fault: &str) {
     let name = &prober.lab.backends[backend].name;
     let direct = prober.probe(backend, family, Way::Direct, page_of(name), 0);
@@ -72,14 +72,14 @@ fn assert_only_direct(prober: &Prober<'_>, backend: usize, family: Family, fault
     let met = prober.probe(backend, family, Way::Vip, page_of(name), 0);
     let met = met.expect_err(fault);
     let vip = prober.lab.vip(family, 1);
-    // A host that has a packet for nobody is silent over IPv4; over IPv6 it may send an error.
+    // For a foreign address, a host is silent over IPv4 but may send an error over IPv6.
     let is_lost = met.starts_with("no reply from ") || met.contains("cannot reach");
     assert!(is_lost, "{fault}: {met}");
     assert!(met.contains(&vip.to_string()), "{fault}: {met}");
     println!("{fault}, {family:?}: {met}");
 }
 
-/// Nobody listens: a TCP reset and an ICMP error come from the VIP, and find the socket nonetheless.
+/// Checks that, without a server, the TCP reset and the ICMP error from the VIP reach the socket.
 fn assert_refusals(prober: &Prober<'_>, backend: usize) {
     let udp = HealthKind::Udp {
         send: None,
@@ -113,7 +113,7 @@ fn assert_counted(prober: &Prober<'_>) {
 }
 
 #[test]
-fn l2_shows_a_missing_loopback_address_and_a_strict_filter() {
+fn l2_finds_a_missing_loopback_address_and_strict_rp_filter() {
     if !can_run("l2") {
         return;
     }
@@ -121,18 +121,18 @@ fn l2_shows_a_missing_loopback_address_and_a_strict_filter() {
     let _nginx = start_nginx(&lab);
     hold_vips(&lab, 0);
     hold_vips(&lab, 2);
-    answer_packets(&lab, 0);
-    answer_packets(&lab, 2);
+    reply_to_datagrams(&lab, 0);
+    reply_to_datagrams(&lab, 2);
     let prober = Prober::start(&lab, Forward::L2);
-    assert_well(&prober, 0);
+    assert_healthy(&prober, 0);
     assert_refusals(&prober, 0);
     for family in FAMILIES {
         assert_only_direct(&prober, 1, family, "no VIP on the loopback");
     }
-    assert_well(&prober, 2);
+    assert_healthy(&prober, 2);
     send_replies_of_the_vip_elsewhere(&lab);
     let backend = &lab.backends[2];
-    assert_well(&prober, 2);
+    assert_healthy(&prober, 2);
     backend
         .ns
         .set_sysctl("net.ipv4.conf.all.rp_filter", "1")
@@ -142,11 +142,11 @@ fn l2_shows_a_missing_loopback_address_and_a_strict_filter() {
         .ns
         .set_sysctl("net.ipv4.conf.all.rp_filter", "0")
         .unwrap();
-    assert_well(&prober, 2);
+    assert_healthy(&prober, 2);
     assert_counted(&prober);
 }
 
-/// The last backend gets a second cable, and answers for the VIP by that one.
+/// Adds a second link to the last backend, on which it replies for the VIP.
 fn send_replies_of_the_vip_elsewhere(lab: &Lab) {
     let (backend, node) = (&lab.backends[2], &lab.balancers[0]);
     ip(
@@ -174,7 +174,7 @@ fn send_replies_of_the_vip_elsewhere(lab: &Lab) {
 }
 
 #[test]
-fn ipip_shows_a_missing_decapsulation() {
+fn ipip_finds_a_missing_decapsulation() {
     if !can_run("ipip") {
         return;
     }
@@ -182,14 +182,14 @@ fn ipip_shows_a_missing_decapsulation() {
     let _nginx = start_nginx(&lab);
     hold_vips(&lab, 0);
     hold_vips(&lab, 2);
-    answer_packets(&lab, 0);
+    reply_to_datagrams(&lab, 0);
     let binary = binary().unwrap();
     let _decap: Vec<_> = lab.backends[..2]
         .iter()
         .map(|host| start_decap(host, &binary).unwrap())
         .collect();
     let prober = Prober::start(&lab, Forward::Ipip);
-    assert_well(&prober, 0);
+    assert_healthy(&prober, 0);
     assert_refusals(&prober, 0);
     for family in FAMILIES {
         assert_only_direct(&prober, 1, family, "no VIP on the loopback");
@@ -199,20 +199,20 @@ fn ipip_shows_a_missing_decapsulation() {
 }
 
 #[test]
-fn a_node_that_holds_the_vip_itself_probes_all_the_same() {
+fn a_node_that_holds_the_vip_can_probe() {
     if !can_run("vip on the node") {
         return;
     }
-    // Replies leave by the other arm than the clients', and the node has both VIPs on its loopback.
+    // Replies arrive on the other arm than the clients' packets, and the node has both VIPs on its loopback.
     let lab = Lab::build(Plan::new(Layout::TwoArm)).unwrap();
     let _nginx = start_nginx(&lab);
     hold_vips(&lab, 0);
-    answer_packets(&lab, 0);
+    reply_to_datagrams(&lab, 0);
     for family in FAMILIES {
         lab.balancers[0].hold_vip(lab.vip(family, 1)).unwrap();
     }
     let prober = Prober::start(&lab, Forward::L2);
-    assert_well(&prober, 0);
+    assert_healthy(&prober, 0);
     assert_refusals(&prober, 0);
     assert_only_direct(&prober, 1, Family::V4, "no VIP on the loopback");
     assert_counted(&prober);

@@ -1,5 +1,4 @@
-//! The first invariant with the hundred thousand flows that the contract names: packet by packet
-//! through the program, which needs no clients.
+//! 1. The first invariant with the 100,000 flows of the specification, run packet by packet without clients.
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -21,10 +20,10 @@ const VIP: [u8; 4] = [192, 0, 2, 1];
 const PORT: u16 = 443;
 const BALANCER: [u8; 6] = [2, 0, 0, 0, 1, 0];
 const XDP_TX: u32 = 3;
-/// Test runs count as packets that came in by the loopback.
+/// Ingress interface of test runs: the loopback.
 const LOOPBACK: u32 = 1;
 
-/// A TCP VIP over `l2`, whose members are told apart by the last byte of their hardware address.
+/// Loads a TCP VIP over `l2`, whose members differ in the last byte of their MAC address.
 fn dataplane() -> Dataplane {
     let mut dataplane = Dataplane::load(&LoadOptions::default()).unwrap();
     let egress = dataplane.egress.assign(LOOPBACK, 1500, BALANCER);
@@ -77,7 +76,7 @@ fn dataplane() -> Dataplane {
     dataplane
 }
 
-/// A segment of the flow with this number.
+/// Returns a segment of the flow with this number.
 fn segment(number: u32, syn: bool, payload: &[u8]) -> Vec<u8> {
     let from = (0xc612_0000 + number % 50_000).to_be_bytes();
     let port = 1024 + (number / 50_000) as u16 * 777;
@@ -90,7 +89,7 @@ fn segment(number: u32, syn: bool, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The member that a segment is sent to.
+/// Returns the member that receives a segment.
 fn member(dataplane: &Dataplane, frame: &[u8]) -> u8 {
     let run = dataplane.run(frame).unwrap();
     assert_eq!(run.verdict, XDP_TX, "{frame:02x?}");
@@ -98,7 +97,7 @@ fn member(dataplane: &Dataplane, frame: &[u8]) -> u8 {
 }
 
 #[test]
-fn a_hundred_thousand_flows_leave_no_trace_in_the_tracking_table() {
+fn does_not_track_100000_flows() {
     if !crate::site::can_run("a hundred thousand flows") {
         return;
     }

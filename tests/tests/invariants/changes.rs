@@ -1,4 +1,4 @@
-//! 2. A member added, drained, reweighted: no established connection breaks or moves.
+//! 2. Adding, draining and reweighting members breaks and moves no established connection.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use lab::topology::{Family, Layout};
 use lab::traffic::flows::FlowLoad;
 use lb_common::proto;
 
-use crate::site::{Site, assert_go_on, build, can_run};
+use crate::site::{Site, assert_alive, build, can_run};
 
 const FLOWS: usize = 400;
 
-/// Goes through changes that pile up, opens flows after each, and sees all of them go on.
+/// Makes several changes, opens flows after each, and checks that all flows continue.
 fn go_through_changes(layout: Layout, forward: Forward, family: Family) {
     let lab = build(layout);
     let mut site = Site::start(&lab, forward);
     let name = vip_name(Kind::Echo, family);
     let mut loads = vec![site.open(family, FLOWS)];
     let step = |site: &mut Site<'_>, loads: &mut Vec<FlowLoad>, what: &str| {
-        assert_go_on(what, loads.iter());
+        assert_alive(what, loads.iter());
         loads.push(site.open(family, FLOWS));
         let report = loads[loads.len() - 1].snapshot();
         println!("{what}: {:?}", report.per_backend());
@@ -56,9 +56,9 @@ fn go_through_changes(layout: Layout, forward: Forward, family: Family) {
     assert!(got["backend-1"] > 0 && !got.contains_key("backend-3"));
 
     for load in &loads {
-        assert_go_on("at the end", [load]);
+        assert_alive("at the end", [load]);
     }
-    // The first flows' packets tell that the drained members still had theirs.
+    // The first flows show that the drained members still serve them.
     let first = loads[0].snapshot().per_backend();
     assert!(first["backend-1"] > 0, "{first:?}");
     drop(loads);
@@ -87,7 +87,7 @@ fn changes_break_no_connection_of_nat() {
 }
 
 #[test]
-fn connections_outlive_the_end_of_a_transition() {
+fn connections_survive_the_end_of_a_transition() {
     if !can_run("end of a transition") {
         return;
     }
@@ -114,7 +114,7 @@ fn connections_outlive_the_end_of_a_transition() {
     })
     .unwrap();
     let after = site.open(family, FLOWS);
-    assert_go_on("after the transition", [&before, &during, &after]);
+    assert_alive("after the transition", [&before, &during, &after]);
     let kept = before.stop().per_backend()["backend-1"];
     assert_eq!(kept, moved, "the drained backend has its flows still");
     let tracked = site.node.tracked_flows().unwrap();

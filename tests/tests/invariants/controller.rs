@@ -1,4 +1,5 @@
-//! 6. Controller stopped, killed, restarted, upgraded: forwarding goes on, no connection breaks.
+//! 6. Forwarding continues and no connection breaks while the controller is stopped, killed, restarted or
+//! upgraded.
 
 use std::time::Duration;
 
@@ -8,20 +9,20 @@ use lab::service::{Kind, vip_name};
 use lab::topology::{Family, Layout};
 use lab::traffic::flows::FlowLoad;
 
-use crate::site::{Site, assert_go_on, build, can_run};
+use crate::site::{Site, assert_alive, build, can_run};
 
 const FLOWS: usize = 200;
 
-/// The kernel's number of the program on the balancer's first interface.
+/// Returns the id of the program on the balancer's first interface.
 fn program(site: &Site<'_>) -> u64 {
     let text = ip_output(&site.lab.balancers[0].ns, "-json link show dev eth0").unwrap();
     let links: serde_json::Value = serde_json::from_str(&text).unwrap();
     links[0]["xdp"]["prog"]["id"].as_u64().unwrap()
 }
 
-/// All flows go on, and new ones can be opened.
-fn serves(when: &str, site: &Site<'_>, loads: &mut Vec<FlowLoad>) {
-    assert_go_on(when, loads.iter());
+/// Checks that all flows continue and new ones can be opened.
+fn assert_serves(when: &str, site: &Site<'_>, loads: &mut Vec<FlowLoad>) {
+    assert_alive(when, loads.iter());
     for family in [Family::V4, Family::V6] {
         loads.push(site.open(family, FLOWS / 4));
     }
@@ -38,10 +39,10 @@ fn forwarding_needs_no_controller() {
 
     let status = site.node.stop().unwrap();
     assert!(status.success(), "stopped: {status}");
-    serves("stopped", &site, &mut loads);
+    assert_serves("stopped", &site, &mut loads);
     let before = program(&site);
     site.node.resume().unwrap();
-    serves("started again", &site, &mut loads);
+    assert_serves("started again", &site, &mut loads);
     assert_ne!(
         program(&site),
         before,
@@ -49,15 +50,15 @@ fn forwarding_needs_no_controller() {
     );
 
     site.node.kill();
-    serves("killed", &site, &mut loads);
+    assert_serves("killed", &site, &mut loads);
     site.node.resume().unwrap();
-    serves("started after it was killed", &site, &mut loads);
+    assert_serves("started after it was killed", &site, &mut loads);
     drop(loads);
     site.check_health();
 }
 
 #[test]
-fn a_transition_outlives_the_controller() {
+fn a_transition_survives_the_controller() {
     if !can_run("controller in a transition") {
         return;
     }
@@ -75,14 +76,14 @@ fn a_transition_outlives_the_controller() {
     };
     set(&mut site, "backend-0", State::Drain);
     site.node.kill();
-    serves("killed in a transition", &site, &mut loads);
+    assert_serves("killed in a transition", &site, &mut loads);
     site.node.resume().unwrap();
-    serves("adopted in a transition", &site, &mut loads);
+    assert_serves("adopted in a transition", &site, &mut loads);
     set(&mut site, "backend-0", State::Up);
     set(&mut site, "backend-1", State::Drain);
-    serves("changed after adoption", &site, &mut loads);
+    assert_serves("changed after adoption", &site, &mut loads);
 
-    // Killed somewhere in the middle of applying a change; the next one completes it.
+    // Killed while it applies a change; the next controller completes it.
     for (delay_ms, weight) in [(0, 10), (2, 200), (5, 30), (10, 90), (20, 150)] {
         let delay = Duration::from_millis(delay_ms);
         let change = |c: &mut lab::configuration::Configuration| {
@@ -91,11 +92,11 @@ fn a_transition_outlives_the_controller() {
             }
         };
         site.node.kill_while_reloading(delay, change).unwrap();
-        assert_go_on("killed in the middle of a change", &loads);
+        assert_alive("killed in the middle of a change", &loads);
         site.node.resume().unwrap();
-        assert_go_on("completed by the next controller", &loads);
+        assert_alive("completed by the next controller", &loads);
     }
-    serves("at the end", &site, &mut loads);
+    assert_serves("at the end", &site, &mut loads);
     drop(loads);
     site.check_health();
 }

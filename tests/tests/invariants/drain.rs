@@ -1,7 +1,7 @@
-//! 2, the other side of it: a drained backend is left by clients that come again from the same ports.
+//! 2. A drained backend becomes idle although clients reuse ports.
 //!
-//! A client with few ports opens its next connection from a port whose last one is known to the tracking
-//! table, or as a session. That one is over; the new one belongs to the ring's member.
+//! A client with few ports opens a connection from a port whose previous one is still in the tracking table or
+//! has a session. The previous one is closed, so the new one goes to the ring's member.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,15 +15,15 @@ use lab::topology::{Family, Layout};
 
 use crate::site::{LIMIT, Site, WEIGHTS, build};
 
-/// The client's ports: a few hundred, used again within a second.
+/// The client's ports: a few hundred, reused within a second.
 const PORTS: &str = "20000 20199";
 const DRAINED: &str = "backend-0";
-/// Clients that ask one request after the other.
+/// Clients that make one request after the other.
 const CLIENTS: usize = 4;
-/// Requests before the drain: each port was used several times.
+/// Requests before the drain, so that each port is used several times.
 const BEFORE: u64 = 2_000;
 
-/// Requests that were answered, and those that were not.
+/// Counts of successful and failed requests.
 #[derive(Default)]
 struct Requests {
     answered: AtomicU64,
@@ -45,7 +45,7 @@ impl Requests {
     }
 }
 
-/// Ends the requests also when the test panics: their threads would be waited for.
+/// Stops the requests, also when the test panics; otherwise the scope would wait for their threads.
 struct Ending<'a>(&'a Requests);
 
 impl Drop for Ending<'_> {
@@ -54,7 +54,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// One request on a connection that the server closes, so that the client may use its port again at once.
+/// Makes a request on a connection that the server closes, so that the client can reuse its port at once.
 fn request(to: SocketAddr) -> std::io::Result<()> {
     let mut connection = TcpStream::connect_timeout(&to, LIMIT)?;
     connection.set_read_timeout(Some(LIMIT))?;
@@ -109,7 +109,7 @@ fn drains(layout: Layout, forward: Forward) {
             requests.answered.load(Relaxed),
         );
         said.assert_code(0);
-        // Idle while there was plenty to do for the others, and no more comes.
+        // Idle while the others had many requests, and stays idle.
         at_least(requests.answered.load(Relaxed) + BEFORE / 2);
         let later = site.new_flows_of(Kind::Web, Family::V4);
         assert_eq!(later[DRAINED], meanwhile[DRAINED], "{later:?}");
@@ -124,21 +124,21 @@ fn can_run(test: &str) -> bool {
 }
 
 #[test]
-fn a_drain_of_l2_ends_though_ports_are_used_again() {
+fn a_drain_of_l2_ends_although_ports_are_reused() {
     if can_run("drain of l2") {
         drains(Layout::OneArm, Forward::L2);
     }
 }
 
 #[test]
-fn a_drain_of_ipip_ends_though_ports_are_used_again() {
+fn a_drain_of_ipip_ends_although_ports_are_reused() {
     if can_run("drain of ipip") {
         drains(Layout::TwoArm, Forward::Ipip);
     }
 }
 
 #[test]
-fn a_drain_of_nat_ends_though_ports_are_used_again() {
+fn a_drain_of_nat_ends_although_ports_are_reused() {
     if can_run("drain of nat") {
         drains(Layout::TwoArm, Forward::Nat);
     }

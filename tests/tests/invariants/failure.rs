@@ -1,11 +1,11 @@
-//! 3. A member down: only its own flows break. It comes back: none break.
+//! 3. A member that fails breaks only its own flows; its recovery breaks none.
 
 use lab::configuration::{Forward, State};
 use lab::deadline::until;
 use lab::service::{Kind, vip_name};
 use lab::topology::{Family, Layout};
 
-use crate::site::{LIMIT, Site, assert_go_on, build, can_run};
+use crate::site::{LIMIT, Site, assert_alive, build, can_run};
 
 const FLOWS: usize = 600;
 const FAILED: usize = 1;
@@ -46,7 +46,7 @@ fn fail_and_return(layout: Layout, forward: Forward, family: Family) {
         .unwrap();
     let after = site.open(family, FLOWS);
     assert!(after.snapshot().per_backend()[&failed] > 0);
-    assert_go_on("the member is back", [&meanwhile, &after]);
+    assert_alive("the member is back", [&meanwhile, &after]);
     load.wait_answers(3, LIMIT).unwrap();
     let report = load.snapshot();
     assert_eq!(

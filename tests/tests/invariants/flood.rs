@@ -1,4 +1,4 @@
-//! 4. A SYN flood: no established connection breaks, and no table fills.
+//! 4. A SYN flood breaks no established connection and fills no table.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use lab::service::{Kind, address, vip_name};
 use lab::topology::{Family, Layout};
 use lab::traffic::flood::{FloodReport, flood};
 
-use crate::site::{Site, assert_go_on, build, can_run};
+use crate::site::{Site, assert_alive, build, can_run};
 
 const FLOWS: usize = 200;
 const SYNS: u64 = 1_000_000;
@@ -29,7 +29,7 @@ fn flood_site(site: &Site<'_>, family: Family, seed: u32) -> FloodReport {
 }
 
 #[test]
-fn a_flood_of_a_stable_vip_writes_nothing() {
+fn does_not_track_a_flood_of_a_stable_vip() {
     if !can_run("flood of a stable VIP") {
         return;
     }
@@ -38,7 +38,7 @@ fn a_flood_of_a_stable_vip_writes_nothing() {
     let load = site.open(Family::V4, FLOWS);
     flood_site(&site, Family::V4, 1);
     assert_eq!(site.node.tracked_flows().unwrap(), 0);
-    assert_go_on("flooded", [&load]);
+    assert_alive("flooded", [&load]);
     drop(load);
     site.check_health_after_flood();
 }
@@ -50,7 +50,7 @@ fn a_flood_in_a_transition_breaks_no_connection() {
     }
     let lab = build(Layout::OneArm);
     let family = Family::V6;
-    // The smallest table that there is: the flood fills every bucket of it many times.
+    // The smallest possible table: the flood would fill each bucket many times.
     let mut site = Site::start_with(&lab, Forward::L2, |configuration| {
         configuration.track_flows = Some(8192);
     });
@@ -61,7 +61,7 @@ fn a_flood_in_a_transition_breaks_no_connection() {
         .unwrap();
     let during = site.open(family, FLOWS);
     flood_site(&site, family, 2);
-    assert_go_on("flooded in a transition", [&before, &during]);
+    assert_alive("flooded in a transition", [&before, &during]);
     // A second change while the table is full of the flood.
     site.node
         .reload(|c| {
@@ -71,7 +71,7 @@ fn a_flood_in_a_transition_breaks_no_connection() {
         .unwrap();
     flood_site(&site, family, 3);
     let after = site.open(family, FLOWS);
-    assert_go_on("flooded in a second transition", [&before, &during, &after]);
+    assert_alive("flooded in a second transition", [&before, &during, &after]);
     let view = site.node.view().unwrap();
     let (taken, room) = (view.tracking.count(), view.tracking.capacity());
     println!("{taken} of {room} cells are taken");

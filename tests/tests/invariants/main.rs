@@ -1,12 +1,12 @@
-//! The invariants of connection consistency, on real connections that carry data throughout.
+//! The invariants of connection consistency, with real connections that carry data continuously.
 //!
-//! | | invariant | here |
+//! | | invariant | where |
 //! | --- | --- | --- |
-//! | 1 | A stable configuration leaves no trace in the tracking table, and no flow moves. | [`stable`], [`bytecode`] |
-//! | 2 | Adding, draining and reweighting members breaks and moves nothing; who is drained is left. | [`changes`], [`drain`] |
-//! | 3 | A member that fails takes only its own flows with it, and breaks none by coming back. | [`failure`] |
-//! | 4 | A SYN flood breaks nothing and fills no table. | [`flood`] |
-//! | 5 | Nodes of one configuration choose alike. | [`nodes`] |
+//! | 1 | With a stable configuration, the tracking table stays empty and no flow moves. | [`stable`], [`bytecode`] |
+//! | 2 | Adding, draining and reweighting members breaks and moves no flow; drained members become idle. | [`changes`], [`drain`] |
+//! | 3 | A member that fails breaks only its own flows, and its recovery breaks none. | [`failure`] |
+//! | 4 | A SYN flood breaks no connection and fills no table. | [`flood`] |
+//! | 5 | Nodes with the same configuration select the same member. | [`nodes`] |
 //! | 6 | Forwarding does not need the controller. | [`controller`] |
 
 #![expect(

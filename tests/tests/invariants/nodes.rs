@@ -1,4 +1,4 @@
-//! 5. Two nodes with one configuration choose alike; a flow moved from one to the other goes on.
+//! 5. Two nodes with the same configuration select the same members: flows continue when moved between them.
 
 use lab::balancer::binary;
 use lab::configuration::{Forward, State};
@@ -7,11 +7,11 @@ use lab::service::{FAMILIES, Kind, vip_name};
 use lab::topology::{Family, Layout};
 use lb_common::{proto, ring::MemberIndex};
 
-use crate::site::{Site, assert_go_on, build_with_balancers, can_run, configuration};
+use crate::site::{Site, assert_alive, build_with_balancers, can_run, configuration};
 
 const FLOWS: usize = 500;
 
-/// Address of the member that has each slot, and the hash key: all that a choice depends on.
+/// Returns the address of the member of each slot, and the hash key: everything that selects a member.
 fn choice(node: &Node<'_>, site: &Site<'_>, family: Family) -> (Vec<[u64; 2]>, String) {
     let view = node.view().unwrap();
     let vip = view.vip(site.lab.vip(family, 1), Kind::Echo.port(), proto::TCP);
@@ -33,7 +33,7 @@ fn packets(node: &Node<'_>) -> u64 {
 }
 
 #[test]
-fn flows_that_move_to_another_node_go_on() {
+fn flows_continue_on_another_node() {
     if !can_run("two nodes") {
         return;
     }
@@ -47,11 +47,11 @@ fn flows_that_move_to_another_node_go_on() {
     let loads = FAMILIES.map(|family| site.open(family, FLOWS));
     assert_eq!(packets(&second), 0);
     lab.route_vips_via(1).unwrap();
-    assert_go_on("on the second node", &loads);
+    assert_alive("on the second node", &loads);
     let passed = packets(&second);
     assert!(passed > FLOWS as u64, "they went there: {passed} packets");
 
-    // Both change, a failed node's flows come over, and new ones begin.
+    // Both nodes change, take over flows of a failed node, and get new flows.
     for node in [&mut site.node, &mut second] {
         node.reload(|configuration| {
             for family in FAMILIES {
@@ -62,10 +62,10 @@ fn flows_that_move_to_another_node_go_on() {
         .unwrap();
     }
     let late = FAMILIES.map(|family| site.open(family, FLOWS));
-    assert_go_on("changed", loads.iter().chain(&late));
-    // What has begun before the change is in transition on both nodes: it moves as well.
+    assert_alive("changed", loads.iter().chain(&late));
+    // Flows from before the change are in transition on both nodes and can move as well.
     lab.route_vips_via(0).unwrap();
-    assert_go_on("back on the first node", &loads);
+    assert_alive("back on the first node", &loads);
     drop((loads, late));
     site.check_health();
 }

@@ -1,4 +1,4 @@
-//! What all these tests stand on: a lab with echo servers behind a balancer, and flows through it.
+//! Set-up of the tests: a lab with echo servers behind a balancer, and flows through it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use lab::stats::damage;
 use lab::topology::{Family, Lab, Layout, Plan};
 use lab::traffic::flows::{FlowLoad, FlowPlan, FlowReport, Transport};
 
-/// For whatever only takes longer on a busy machine.
+/// Limit of waits, long enough for a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// Weights of the backends that are there from the start; the lab has one backend more.
+/// Weights of the initial backends. The lab has one more backend.
 pub(crate) const WEIGHTS: [u32; 3] = [100, 100, 50];
 
-/// Whether the test can run here.
+/// Returns whether the test can run here.
 pub(crate) fn can_run(test: &str) -> bool {
     lab::skip::can_run(&format!("invariants {test}"), &["ip", "ethtool"])
 }
@@ -35,14 +35,14 @@ pub(crate) fn build_with_balancers(layout: Layout, balancers: u8) -> Lab {
     .unwrap()
 }
 
-/// A lab that serves echo in one forwarding mode, both families.
+/// A lab that serves echo in one forwarding mode and both families.
 pub(crate) struct Site<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) servers: Servers,
     pub(crate) node: Node<'lab>,
 }
 
-/// The configuration with which a site starts.
+/// Returns the initial configuration of a site.
 pub(crate) fn configuration(lab: &Lab, balancer: usize, forward: Forward) -> Configuration {
     let mut configuration = Configuration::new(&lab.balancers[balancer]);
     for family in FAMILIES {
@@ -67,7 +67,7 @@ impl<'lab> Site<'lab> {
         Self::start_configured(lab, forward, Kind::Echo, configuration)
     }
 
-    /// A site that serves one kind of service over IPv4.
+    /// Starts a site with one kind of service over IPv4.
     pub(crate) fn start_kind(lab: &'lab Lab, forward: Forward, kind: Kind) -> Self {
         let mut configuration = Configuration::new(&lab.balancers[0]);
         let vip = vip(lab, forward, kind, Family::V4, &WEIGHTS);
@@ -90,13 +90,13 @@ impl<'lab> Site<'lab> {
     /// Opens flows and waits until all of them carry data.
     pub(crate) fn open(&self, family: Family, flows: usize) -> FlowLoad {
         let mut plan = FlowPlan::new(Transport::Tcp, address(self.lab, Kind::Echo, family), flows);
-        // Together a few thousand texts a second.
+        // All flows together send a few thousand texts per second.
         plan.pause = Duration::from_millis(100);
-        // Longer than a busy machine can take: only what is lost for good is silent.
+        // Longer than a busy machine needs, so that only lost flows time out.
         plan.answer_limit = Duration::from_secs(15);
         let load = FlowLoad::start(&self.lab.clients[0], &plan).unwrap();
         load.wait_answers(1, LIMIT).unwrap();
-        assert_whole("just opened", &load.snapshot());
+        assert_intact("just opened", &load.snapshot());
         load
     }
 
@@ -112,9 +112,8 @@ impl<'lab> Site<'lab> {
             .collect()
     }
 
-    /// After a flood: as [`Site::check_health`], but one frame in a hundred may have been lost. A flood comes
-    /// faster than the other end of a veth takes frames, and what finds the queue full is counted as a
-    /// sending error.
+    /// Like [`Site::check_health`] after a flood, when one frame in a hundred may be lost: a flood is faster than
+    /// the peer of a veth, and frames for a full queue are counted as transmit errors.
     pub(crate) fn check_health_after_flood(&mut self) {
         self.servers.check_running().unwrap();
         let (lost, damaged): (Vec<_>, Vec<_>) =
@@ -133,22 +132,22 @@ impl<'lab> Site<'lab> {
         );
     }
 
-    /// Nothing was damaged on the way, and all servers run.
+    /// Checks that no packet was damaged and all servers run.
     pub(crate) fn check_health(&mut self) {
         self.servers.check_running().unwrap();
         assert_eq!(damage(self.lab).unwrap(), []);
     }
 }
 
-pub(crate) fn assert_whole(when: &str, report: &FlowReport) {
+pub(crate) fn assert_intact(when: &str, report: &FlowReport) {
     assert_eq!(report.faults(), [].into(), "{when}");
 }
 
-/// Every flow of every load goes on: it gets more answers, from where it got them before.
-pub(crate) fn assert_go_on<'a>(when: &str, loads: impl IntoIterator<Item = &'a FlowLoad>) {
+/// Checks that every flow gets more replies, from the same backend.
+pub(crate) fn assert_alive<'a>(when: &str, loads: impl IntoIterator<Item = &'a FlowLoad>) {
     for load in loads {
         let waited = load.wait_answers(2, LIMIT);
         waited.unwrap_or_else(|error| panic!("{when}: {error:#}"));
-        assert_whole(when, &load.snapshot());
+        assert_intact(when, &load.snapshot());
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[test]
-fn changes_are_made_refused_and_undone() {
+fn applies_refuses_and_rolls_back_changes() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         node.start();
@@ -21,7 +21,7 @@ fn changes_are_made_refused_and_undone() {
         assert_eq!(applied["revision"]["state"], "applied", "{applied}");
         assert_eq!(node.slots(), WITHOUT_ONE);
 
-        // The guard of the configuration: nobody gets more than 0.9 of the table.
+        // The guard of the configuration: no backend gets more than 0.9 of the ring.
         let (status, refused) = node.apply(&json!({"change": drain("b3")}));
         assert_eq!(
             (status, &refused["code"]),
@@ -44,7 +44,7 @@ fn changes_are_made_refused_and_undone() {
         assert_eq!(revisions.as_array().unwrap().len(), 3, "{revisions}");
         assert_eq!(revisions[2]["how"], "rollback to 1", "{revisions}");
 
-        // Another controller of the same data path, with another state folder.
+        // A second controller for the same data path, with another state folder.
         let other = folder.join("other.toml");
         let text = fs::read_to_string(folder.join("evenkeel.toml")).unwrap();
         fs::write(
@@ -67,7 +67,7 @@ fn changes_are_made_refused_and_undone() {
 }
 
 #[test]
-fn a_deadline_outlives_the_controller() {
+fn a_deadline_survives_the_controller() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         node.start();
@@ -75,7 +75,7 @@ fn a_deadline_outlives_the_controller() {
         assert_eq!(status, 200, "{applied}");
         assert_eq!(applied["revision"]["state"], "awaiting_confirm");
         node.end(Signal::SIGKILL);
-        assert_eq!(node.slots(), WITHOUT_ONE, "the data path goes on");
+        assert_eq!(node.slots(), WITHOUT_ONE, "forwarding continues");
         node.start();
         let (status, conflict) = node.apply(&json!({"change": drain("b3")}));
         assert_eq!(status, 409, "{conflict}");
@@ -105,7 +105,7 @@ fn a_deadline_outlives_the_controller() {
         );
         assert_eq!(node.slots(), WITHOUT_ONE);
 
-        // A deadline that passes while nobody runs.
+        // A deadline that passes while no controller runs.
         let (status, applied) = node.apply(&json!({
             "change": {"kind": "revision", "revision": 1}, "confirm_s": 1
         }));
@@ -119,7 +119,7 @@ fn a_deadline_outlives_the_controller() {
 }
 
 #[test]
-fn the_file_is_taken_over_once_and_never_by_force() {
+fn applies_a_changed_file_once_and_never_forced() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         node.start();
@@ -140,8 +140,8 @@ fn the_file_is_taken_over_once_and_never_by_force() {
         assert_eq!(status, 200);
         node.end(Signal::SIGTERM);
         node.start();
-        assert_eq!(node.slots(), WITHOUT_ONE, "the file was not changed since");
-        // A newest revision that is damaged.
+        assert_eq!(node.slots(), WITHOUT_ONE, "the file has not changed since");
+        // The newest revision is damaged.
         node.end(Signal::SIGTERM);
         let newest = folder.join("state/revisions/00000003.revision");
         let text = fs::read_to_string(&newest).unwrap();
@@ -156,7 +156,8 @@ fn the_file_is_taken_over_once_and_never_by_force() {
     });
 }
 
-/// Whatever fails or dies in an apply: the old state or the new one, and the next start is clean.
+/// Applies a change with a fault: the result is the old or the new state, and the next start is clean. Returns
+/// whether the fault point was reached.
 fn with_fault(folder: &Path, fault: &str) -> bool {
     let mut node = Node::new(folder);
     let came_up = node.try_start(Some(fault));
@@ -169,7 +170,7 @@ fn with_fault(folder: &Path, fault: &str) -> bool {
                 assert_eq!(status, 500, "{error}");
                 assert_eq!(slots, EVEN, "{error}: {}", node.log());
             }
-            // It died; the ring was swapped or was not.
+            // The controller died, before or after the ring was swapped.
             None => assert!(slots == EVEN || slots == WITHOUT_ONE, "{slots:?}"),
         }
     }
@@ -194,7 +195,7 @@ fn with_fault(folder: &Path, fault: &str) -> bool {
 }
 
 #[test]
-fn every_fault_leaves_the_old_or_the_new() {
+fn every_fault_leaves_the_old_or_the_new_state() {
     for kind in ["", ":kill"] {
         in_namespace(|folder| {
             let mut number = 1;
@@ -202,7 +203,7 @@ fn every_fault_leaves_the_old_or_the_new() {
                 number += 1;
                 assert!(number < 1000);
             }
-            assert!(number > 20, "only {number} points");
+            assert!(number > 20, "only {number} fault points");
         });
     }
 }

@@ -1,7 +1,8 @@
-//! The decapsulation on frames of ours: a table of packets through `BPF_PROG_TEST_RUN`. Needs root.
+//! Decapsulation: a table of packets for the bytecode, run with `BPF_PROG_TEST_RUN`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lab::packet::{Frame, Ip, Transport, V4, V6, checksum};
 use lb_common::decap::{DecapCounters, decapsulated_ecn};
 use lb_dataplane::Decapsulator;
 
@@ -24,7 +25,7 @@ const ZERO: DecapCounters = DecapCounters {
     failed: 0,
 };
 
-/// The program, with the addresses above.
+/// The program with the addresses above.
 struct Program(Decapsulator);
 
 impl Program {
@@ -35,7 +36,7 @@ impl Program {
         Self(decapsulator)
     }
 
-    /// Runs a frame. Gives the verdict, the frame afterwards, and what was counted for it.
+    /// Runs a frame. Returns the verdict, the frame afterwards, and the changes of the counters.
     fn run(&mut self, frame: &[u8]) -> (u32, Vec<u8>, DecapCounters) {
         let before = self.0.counters().unwrap();
         let run = self.0.run(frame).unwrap();
@@ -55,13 +56,13 @@ impl Program {
         (run.verdict, run.frame, counted)
     }
 
-    fn is_passed_as_it_is(&mut self, what: &str, frame: &[u8], expected: DecapCounters) {
+    fn assert_passed_unchanged(&mut self, what: &str, frame: &[u8], expected: DecapCounters) {
         let (verdict, after, counted) = self.run(frame);
         assert_eq!((verdict, counted), (PASS, expected), "{what}");
         assert_eq!(after, frame, "{what}");
     }
 
-    fn is_dropped(&mut self, what: &str, frame: &[u8], expected: DecapCounters) {
+    fn assert_dropped(&mut self, what: &str, frame: &[u8], expected: DecapCounters) {
         let (verdict, _, counted) = self.run(frame);
         assert_eq!((verdict, counted), (DROP, expected), "{what}");
     }
@@ -77,7 +78,7 @@ const MALFORMED: DecapCounters = DecapCounters {
     ..ZERO
 };
 
-fn opened(outer: u8, inner: u8, frame: &[u8]) -> DecapCounters {
+fn decapsulated(outer: u8, inner: u8, frame: &[u8]) -> DecapCounters {
     let bytes = frame.len() as u64;
     match (outer, inner) {
         (4, 4) => DecapCounters {
@@ -103,11 +104,11 @@ fn opened(outer: u8, inner: u8, frame: &[u8]) -> DecapCounters {
     }
 }
 
-/// A link header with this many tags.
+/// Returns an Ethernet header with this many VLAN tags.
 fn link(tags: usize, family: u8) -> Vec<u8> {
     let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-    let tags_there: &[&[u8]] = &[&[0x88, 0xa8, 0x20, 0x64], &[0x81, 0x00, 0x00, 0x65]];
-    for tag in &tags_there[2 - tags..] {
+    let all_tags: &[&[u8]] = &[&[0x88, 0xa8, 0x20, 0x64], &[0x81, 0x00, 0x00, 0x65]];
+    for tag in &all_tags[2 - tags..] {
         bytes.extend_from_slice(tag);
     }
     bytes.extend_from_slice(if family == 4 {
@@ -118,47 +119,32 @@ fn link(tags: usize, family: u8) -> Vec<u8> {
     bytes
 }
 
-fn checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 = header
-        .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !sum as u16
-}
-
-/// Computes the checksum of the IPv4 header of 20 bytes at `at`.
-fn seal(frame: &mut [u8], at: usize) {
+/// Writes the checksum of the IPv4 header of 20 bytes at `at`.
+fn write_checksum(frame: &mut [u8], at: usize) {
     frame[at + 10..at + 12].fill(0);
-    let sum = checksum(&frame[at..at + 20]);
+    let sum = checksum(&[&frame[at..at + 20]]);
     frame[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// An IP packet around a payload.
+/// Returns an IP packet with a payload.
 fn ip(dest: IpAddr, protocol: u8, class: u8, payload: &[u8]) -> Vec<u8> {
-    let length = payload.len() as u16;
-    let mut packet = match dest {
-        IpAddr::V4(dest) => {
-            let mut header = vec![0x45, class];
-            header.extend((length + 20).to_be_bytes());
-            header.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0, 192, 0, 2, 1]);
-            header.extend(dest.octets());
-            seal(&mut header, 0);
-            header
+    let header: Ip = match dest {
+        IpAddr::V4(dest) => V4 {
+            id: 0x1234,
+            class,
+            ..V4::new(Ipv4Addr::new(192, 0, 2, 1), dest)
         }
-        IpAddr::V6(dest) => {
-            let mut header = vec![0x60 | class >> 4, class << 4 | 0x3, 0x45, 0x67];
-            header.extend(length.to_be_bytes());
-            header.extend([protocol, 64]);
-            header.extend(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).octets());
-            header.extend(dest.octets());
-            header
+        .into(),
+        IpAddr::V6(dest) => V6 {
+            flow_label: 0x3_4567,
+            class,
+            ..V6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), dest)
         }
+        .into(),
     };
-    packet.extend(payload);
-    packet
+    Frame::new(header, Transport::Raw { protocol })
+        .payload(payload)
+        .packet()
 }
 
 fn local(family: u8) -> IpAddr {
@@ -187,7 +173,7 @@ const fn protocol(inner: u8) -> u8 {
     if inner == 4 { 4 } else { 41 }
 }
 
-/// A frame of an encapsulated packet for this host.
+/// Returns a frame with an encapsulated packet for this host.
 fn encapsulated(tags: usize, outer: u8, inner: u8) -> Vec<u8> {
     let mut frame = link(tags, outer);
     frame.extend(ip(
@@ -206,7 +192,7 @@ fn header_len(family: u8) -> usize {
 }
 
 #[test]
-fn the_outer_header_is_taken_off_and_the_rest_is_as_it_was() {
+fn removes_the_outer_header_and_keeps_the_rest() {
     let mut program = Program::new();
     for (outer, inner) in COMBINATIONS {
         for tags in 0..=2 {
@@ -218,7 +204,7 @@ fn the_outer_header_is_taken_off_and_the_rest_is_as_it_was() {
                 expected.extend(inner_packet(inner, 0));
                 let (verdict, after, counted) = program.run(&frame);
                 assert_eq!(verdict, PASS, "{what}");
-                assert_eq!(counted, opened(outer, inner, &frame), "{what}");
+                assert_eq!(counted, decapsulated(outer, inner, &frame), "{what}");
                 assert_eq!(after, expected, "{what}");
             }
         }
@@ -226,64 +212,64 @@ fn the_outer_header_is_taken_off_and_the_rest_is_as_it_was() {
 }
 
 #[test]
-fn what_is_not_ours_is_passed_untouched() {
+fn passes_foreign_packets_unchanged() {
     let mut program = Program::new();
     for (outer, inner) in COMBINATIONS {
         let at = 14;
         let mut other = encapsulated(0, outer, inner);
         other[at + header_len(outer) - 1] ^= 1;
-        program.is_passed_as_it_is("another host's", &other, PASSED);
+        program.assert_passed_unchanged("destination of another host", &other, PASSED);
         let mut plain = encapsulated(0, outer, inner);
         plain[at + if outer == 4 { 9 } else { 6 }] = 17;
-        program.is_passed_as_it_is("not encapsulated", &plain, PASSED);
+        program.assert_passed_unchanged("not encapsulated", &plain, PASSED);
         let mut other_type = encapsulated(0, outer, inner);
         other_type[12..14].copy_from_slice(&[0x08, 0x06]);
-        program.is_passed_as_it_is("not IP", &other_type, PASSED);
+        program.assert_passed_unchanged("not IP", &other_type, PASSED);
     }
-    // The words of this address are those of LOCAL_V4.
+    // The first words of this address are those of LOCAL_V4.
     let alike = Ipv6Addr::new(0x0a00, 0x0002, 0, 0, 0, 0, 0, 0);
     let mut frame = link(0, 6);
     frame.extend(ip(alike.into(), 41, 0, &inner_packet(6, 0)));
-    program.is_passed_as_it_is("an address of the other family", &frame, PASSED);
+    program.assert_passed_unchanged("an address of the other family", &frame, PASSED);
     let three_tags = [
         &link(2, 4)[..20],
         &[0x81, 0, 0, 1],
         &encapsulated(0, 4, 4)[12..],
     ]
     .concat();
-    program.is_passed_as_it_is("three tags", &three_tags, PASSED);
+    program.assert_passed_unchanged("three tags", &three_tags, PASSED);
 }
 
 #[test]
-fn fragments_and_options_are_left_to_the_kernel() {
+fn leaves_fragments_and_options_to_the_kernel() {
     let mut program = Program::new();
     for inner in [4, 6] {
         for (what, byte, value) in [
             ("options", 14, 0x46),
             ("more fragments", 20, 0x20),
             ("a later fragment", 21, 1),
-            ("a fragment far off", 20, 0x10),
+            ("a fragment with a large offset", 20, 0x10),
         ] {
             let mut frame = encapsulated(0, 4, inner);
             frame[byte] = value;
-            seal(&mut frame, 14);
-            program.is_passed_as_it_is(what, &frame, DECLINED);
+            write_checksum(&mut frame, 14);
+            program.assert_passed_unchanged(what, &frame, DECLINED);
         }
     }
 }
 
-/// Changes the frame at `at`, makes the outer checksum right again if there is one.
+/// Returns a frame changed at `at`, with a correct outer checksum.
 fn broken(outer: u8, inner: u8, at: usize, value: &[u8]) -> Vec<u8> {
     let mut frame = encapsulated(0, outer, inner);
     frame[at..at + value.len()].copy_from_slice(value);
     if outer == 4 {
-        seal(&mut frame, 14);
+        write_checksum(&mut frame, 14);
     }
     frame
 }
 
 #[test]
-fn what_is_malformed_is_dropped() {
+fn drops_malformed_packets() {
     let mut program = Program::new();
     for (outer, inner) in COMBINATIONS {
         let inner_at = 14 + header_len(outer);
@@ -309,24 +295,28 @@ fn what_is_malformed_is_dropped() {
             cases.push(("the other family", inner_at, vec![0x60]));
         } else {
             cases.push(("inner length past the outer one", inner_at + 4, vec![0, 13]));
-            cases.push(("inner length far past it", inner_at + 4, vec![0xff, 0xff]));
+            cases.push((
+                "inner length far past the outer one",
+                inner_at + 4,
+                vec![0xff, 0xff],
+            ));
             cases.push(("the other family", inner_at, vec![0x45]));
         }
         for (what, at, value) in cases {
             let what = format!("{what}: {inner} in {outer}");
             let frame = broken(outer, inner, at, &value);
-            program.is_dropped(&what, &frame, MALFORMED);
+            program.assert_dropped(&what, &frame, MALFORMED);
         }
         if outer == 4 {
             let mut frame = encapsulated(0, 4, inner);
             frame[14 + 10] ^= 0x40;
-            program.is_dropped("outer checksum", &frame, MALFORMED);
+            program.assert_dropped("outer checksum", &frame, MALFORMED);
         }
     }
 }
 
 #[test]
-fn no_frame_that_ends_early_is_opened() {
+fn does_not_decapsulate_truncated_frames() {
     let mut program = Program::new();
     for (outer, inner) in COMBINATIONS {
         for tags in 0..=2 {
@@ -335,9 +325,9 @@ fn no_frame_that_ends_early_is_opened() {
             for end in 14..frame.len() {
                 let what = format!("{inner} in {outer}, {tags} tags, {end} bytes");
                 if end < whole_header {
-                    program.is_passed_as_it_is(&what, &frame[..end], PASSED);
+                    program.assert_passed_unchanged(&what, &frame[..end], PASSED);
                 } else {
-                    program.is_dropped(&what, &frame[..end], MALFORMED);
+                    program.assert_dropped(&what, &frame[..end], MALFORMED);
                 }
             }
         }
@@ -345,7 +335,7 @@ fn no_frame_that_ends_early_is_opened() {
 }
 
 #[test]
-fn no_packet_is_opened_whose_outer_length_ends_early() {
+fn does_not_decapsulate_packets_with_a_short_outer_length() {
     let mut program = Program::new();
     for (outer, inner) in COMBINATIONS {
         let whole = inner_packet(inner, 0).len();
@@ -358,7 +348,7 @@ fn no_packet_is_opened_whose_outer_length_ends_early() {
             };
             let (verdict, _, counted) = program.run(&frame);
             let expected = if payload == whole {
-                (PASS, opened(outer, inner, &frame))
+                (PASS, decapsulated(outer, inner, &frame))
             } else {
                 (DROP, MALFORMED)
             };
@@ -372,7 +362,7 @@ fn no_packet_is_opened_whose_outer_length_ends_early() {
 }
 
 #[test]
-fn congestion_marks_are_carried_over() {
+fn carries_congestion_marks_over() {
     let mut program = Program::new();
     let congested = DecapCounters {
         congested: 1,
@@ -381,23 +371,23 @@ fn congestion_marks_are_carried_over() {
     for (outer, inner) in COMBINATIONS {
         for (outer_mark, inner_mark) in (0..16).map(|marks| (marks / 4, marks % 4)) {
             let what = format!("{inner} in {outer}: {outer_mark} on {inner_mark}");
-            // The classes differ: that of the inner header stays.
+            // The DSCPs differ: that of the inner header stays.
             let class = 0xb8 | inner_mark;
             let packet = inner_packet(inner, class);
             let mut frame = link(1, outer);
             let outer_class = 0x28 | outer_mark;
             frame.extend(ip(local(outer), protocol(inner), outer_class, &packet));
             let Some(mark) = decapsulated_ecn(outer_mark, inner_mark) else {
-                program.is_dropped(&what, &frame, congested);
+                program.assert_dropped(&what, &frame, congested);
                 continue;
             };
             let mut expected = link(1, inner);
-            // Built with the mark, checksum included: the incremental one must be the same.
+            // Computed from scratch with the mark: the incrementally updated checksum must be the same.
             expected.extend(inner_packet(inner, 0xb8 | mark));
             let (verdict, after, counted) = program.run(&frame);
             assert_eq!(
                 (verdict, counted),
-                (PASS, opened(outer, inner, &frame)),
+                (PASS, decapsulated(outer, inner, &frame)),
                 "{what}"
             );
             assert_eq!(after, expected, "{what}");
@@ -406,7 +396,7 @@ fn congestion_marks_are_carried_over() {
 }
 
 #[test]
-fn addresses_come_and_go() {
+fn follows_changes_of_the_addresses() {
     let mut program = Program::new();
     let frame = encapsulated(0, 4, 4);
     let others: Vec<IpAddr> = (0..3000_u32)
@@ -414,11 +404,11 @@ fn addresses_come_and_go() {
         .collect();
     let left_out = program.0.set_addresses(&others).unwrap();
     assert_eq!(left_out, 3000 - 1024);
-    program.is_passed_as_it_is("no longer ours", &frame, PASSED);
+    program.assert_passed_unchanged("removed address", &frame, PASSED);
     let mut with_ours = vec![IpAddr::from(LOCAL_V4)];
     with_ours.extend(others.iter().rev());
     program.0.set_addresses(&with_ours).unwrap();
-    assert_eq!(program.run(&frame).2, opened(4, 4, &frame));
+    assert_eq!(program.run(&frame).2, decapsulated(4, 4, &frame));
     program.0.set_addresses(&[]).unwrap();
-    program.is_passed_as_it_is("none is ours", &frame, PASSED);
+    program.assert_passed_unchanged("no addresses", &frame, PASSED);
 }

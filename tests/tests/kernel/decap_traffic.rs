@@ -1,4 +1,4 @@
-//! `evenkeel decap` on a veth between network namespaces, in native mode. Needs root.
+//! `evenkeel decap` on a veth between network namespaces, in native mode.
 
 use std::{
     fs::File,
@@ -25,9 +25,9 @@ use nix::{
 
 use crate::host::{evenkeel, in_network_namespace, ip, run};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(10);
 
-/// A process that is killed when this is dropped.
+/// A process, killed when dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -43,8 +43,8 @@ impl Process {
     }
 }
 
-/// A backend: the namespace of this thread, whose `eth0.1` leads to `far` in the namespace of a
-/// balancer. It has VIPs on its loopback interface, and sockets bound to them.
+/// A backend: the namespace of this thread, whose `eth0.1` is connected to `far` in the namespace of a
+/// balancer. It has VIPs on its loopback interface and sockets bound to them.
 struct Backend {
     balancer: Process,
     sockets: [UdpSocket; 2],
@@ -67,7 +67,7 @@ impl Backend {
         command.args(["-n", "sh", "-c", "echo; exec cat"]);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut balancer = Process(command.spawn().unwrap());
-        // It is in its namespace once it has said something.
+        // Its output shows that it is in its namespace.
         let mut line = [0];
         std::io::Read::read_exact(balancer.0.stdout.as_mut().unwrap(), &mut line).unwrap();
         run("ip link set lo up");
@@ -102,7 +102,7 @@ impl Backend {
             )
         };
         let flags = MsgFlags::empty();
-        // No neighbour yet, or an interface that is down: sent again by the caller.
+        // Fails without a neighbour entry or while the interface is down: the caller sends again.
         let _ = match outer.parse().unwrap() {
             IpAddr::V4(dest) => {
                 let packet = around_v4(dest, inner.0, &inner.1);
@@ -117,13 +117,13 @@ impl Backend {
         };
     }
 
-    /// Sends until one arrives, or for so long. Says whether one did.
-    fn arrives_within(&self, patience: Duration, outer: &str, inner: u8) -> bool {
+    /// Sends datagrams until one arrives or the limit is reached. Returns whether one arrived.
+    fn arrives_within(&self, limit: Duration, outer: &str, inner: u8) -> bool {
         let socket = &self.sockets[usize::from(inner == 6)];
         let mut bytes = [0; 100];
         while socket.recv_from(&mut bytes).is_ok() {}
         let text = format!("{inner} in {outer}");
-        let until = Instant::now() + patience;
+        let until = Instant::now() + limit;
         while Instant::now() < until {
             self.send(outer, inner, &text);
             std::thread::sleep(Duration::from_millis(20));
@@ -140,25 +140,25 @@ impl Backend {
         false
     }
 
-    fn arrives(&self, outer: &str, inner: u8) {
+    fn assert_arrives(&self, outer: &str, inner: u8) {
         assert!(
-            self.arrives_within(PATIENCE, outer, inner),
+            self.arrives_within(LIMIT, outer, inner),
             "{inner} in {outer}"
         );
     }
 
-    /// Waits until none arrives any more.
-    fn ceases(&self, outer: &str, inner: u8) {
-        let until = Instant::now() + PATIENCE;
+    /// Waits until datagrams no longer arrive.
+    fn wait_until_lost(&self, outer: &str, inner: u8) {
+        let until = Instant::now() + LIMIT;
         while self.arrives_within(Duration::from_millis(300), outer, inner) {
             assert!(Instant::now() < until, "{inner} in {outer} still arrives");
         }
     }
 
-    fn all_arrive(&self) {
+    fn assert_all_arrive(&self) {
         for outer in ["10.1.0.1", "fd00::1"] {
             for inner in [4, 6] {
-                self.arrives(outer, inner);
+                self.assert_arrives(outer, inner);
             }
         }
     }
@@ -179,7 +179,7 @@ impl Backend {
         Self::command(&arguments).output().unwrap()
     }
 
-    /// Starts the command in the foreground. Gives the line it prints once it is attached.
+    /// Starts the command in the foreground. Returns the line that it prints when it is attached.
     fn start(arguments: &str) -> (Process, String) {
         let mut command = Self::command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -198,7 +198,7 @@ impl Backend {
     }
 }
 
-/// Joins the two namespaces by `eth0.1` and `far`.
+/// Connects the two namespaces by `eth0.1` and `far`.
 fn connect(balancer: &Process) {
     let far = |command: &str| run(&format!("nsenter -t {} -n {command}", balancer.pid()));
     run("ip link add eth0.1 type veth peer name far");
@@ -211,7 +211,7 @@ fn connect(balancer: &Process) {
     far("ip link set far up");
 }
 
-/// Raw sockets of the balancer's namespace, which take whole packets.
+/// Returns raw sockets in the balancer's namespace, which send whole packets.
 fn senders(balancer: &Process) -> [OwnedFd; 2] {
     let namespace = File::open(format!("/proc/{}/ns/net", balancer.pid())).unwrap();
     let open = move || {
@@ -257,7 +257,7 @@ fn around_v6(dest: Ipv6Addr, protocol: u8, inner: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Runs a test on a thread of its own, in a namespace of its own.
+/// Runs a test in a new namespace.
 fn on_a_backend(test: impl FnOnce(&Backend) + Send) {
     in_network_namespace(|| test(&Backend::new()));
 }
@@ -278,12 +278,12 @@ fn status(backend: &Backend) -> serde_json::Value {
 }
 
 #[test]
-fn datagrams_arrive_at_sockets_of_the_vip() {
+fn delivers_datagrams_to_sockets_of_the_vip() {
     on_a_backend(|backend| {
         assert!(!backend.arrives_within(Duration::from_millis(300), "10.1.0.1", 4));
         let (mut process, line) = Backend::start(&format!("--mode native {}", backend.bpffs()));
         assert!(line.contains("attached to eth0.1 (native)"), "{line}");
-        backend.all_arrive();
+        backend.assert_all_arrive();
         let before = status(backend);
         assert_eq!(before["mode"], "native");
         for counter in ["v4_in_v4", "v6_in_v4", "v4_in_v6", "v6_in_v6", "bytes"] {
@@ -293,11 +293,11 @@ fn datagrams_arrive_at_sockets_of_the_vip() {
             assert_eq!(before["counters"][counter], 0, "{before}");
         }
 
-        // It stays when the command ends, and a new one takes it over with its counters.
+        // The program stays when the command exits; the next one adopts it with its counters.
         terminate(&mut process);
-        backend.all_arrive();
+        backend.assert_all_arrive();
         let (mut process, _) = Backend::start(&backend.bpffs());
-        backend.all_arrive();
+        backend.assert_all_arrive();
         let after = status(backend);
         assert!(
             after["counters"]["v4_in_v4"].as_u64() >= before["counters"]["v4_in_v4"].as_u64(),
@@ -308,7 +308,7 @@ fn datagrams_arrive_at_sockets_of_the_vip() {
         let output = backend.output("--remove");
         assert!(output.status.success(), "{output:?}");
         assert!(!has_program());
-        backend.ceases("10.1.0.1", 4);
+        backend.wait_until_lost("10.1.0.1", 4);
         assert_eq!(status(backend)["attached"], false);
         assert_eq!(backend.output("--status").status.code(), Some(1));
         assert!(!backend.bpffs.path().join("evenkeel-decap").exists());
@@ -317,66 +317,69 @@ fn datagrams_arrive_at_sockets_of_the_vip() {
 }
 
 #[test]
-fn addresses_are_followed_while_the_command_runs() {
+fn follows_the_addresses_while_it_runs() {
     on_a_backend(|backend| {
         let (_process, _) = Backend::start(&backend.bpffs());
-        backend.arrives("10.1.0.1", 4);
+        backend.assert_arrives("10.1.0.1", 4);
         run("ip addr add 10.1.0.9/24 dev eth0.1");
         run("ip addr add fd00::9/64 dev eth0.1 nodad");
-        backend.arrives("10.1.0.9", 6);
-        backend.arrives("fd00::9", 4);
+        backend.assert_arrives("10.1.0.9", 6);
+        backend.assert_arrives("fd00::9", 4);
         let addresses = status(backend)["addresses"].to_string();
         assert!(addresses.contains("\"10.1.0.9\""), "{addresses}");
         assert!(addresses.contains(VIP_V6), "{addresses}");
         assert!(!addresses.contains("127.0.0.1"), "{addresses}");
         run("ip addr del 10.1.0.9/24 dev eth0.1");
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LIMIT;
         while status(backend)["addresses"]
             .to_string()
             .contains("10.1.0.9")
         {
-            assert!(Instant::now() < until, "the address that is gone stays");
+            assert!(
+                Instant::now() < until,
+                "the deleted address is still listed"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
-        backend.arrives("10.1.0.1", 4);
+        backend.assert_arrives("10.1.0.1", 4);
     });
 }
 
 #[test]
-fn an_interface_that_comes_back_is_taken_again() {
+fn attaches_again_to_a_recreated_interface() {
     on_a_backend(|backend| {
         let (_process, _) = Backend::start(&backend.bpffs());
-        backend.arrives("10.1.0.1", 4);
+        backend.assert_arrives("10.1.0.1", 4);
         run("ip link del eth0.1");
         connect(&backend.balancer);
-        backend.all_arrive();
+        backend.assert_all_arrive();
     });
 }
 
 #[test]
-fn without_a_bpf_file_system_it_is_attached_while_the_command_runs() {
+fn unpinned_it_is_attached_only_while_it_runs() {
     on_a_backend(|backend| {
         let (mut process, line) = Backend::start("--unpinned");
         assert!(line.contains("not pinned"), "{line}");
-        backend.all_arrive();
+        backend.assert_all_arrive();
         terminate(&mut process);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LIMIT;
         while has_program() {
-            assert!(Instant::now() < until, "the program stays");
+            assert!(Instant::now() < until, "still attached after its exit");
             std::thread::sleep(Duration::from_millis(20));
         }
     });
 }
 
 #[test]
-fn once_attaches_and_ends() {
+fn once_attaches_and_exits() {
     on_a_backend(|backend| {
         let output = backend.output("--once --mode generic");
         assert!(output.status.success(), "{output:?}");
-        backend.all_arrive();
+        backend.assert_all_arrive();
         assert_eq!(status(backend)["mode"], "generic");
         assert!(backend.output("--once --mode native").status.success());
-        backend.all_arrive();
+        backend.assert_all_arrive();
         assert_eq!(status(backend)["mode"], "native");
     });
 }

@@ -1,4 +1,4 @@
-//! `evenkeel doctor` as a process, on a host (a network namespace) with faults. Needs root.
+//! `evenkeel doctor` on a host (a network namespace) with faults.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn configure(folder: &Path) -> PathBuf {
     path
 }
 
-/// Exit code and findings.
+/// Runs the command and returns its exit code and findings.
 fn doctor(config: Option<&Path>) -> (i32, Vec<Value>) {
     let mut command = evenkeel();
     command.args(["doctor", "--json"]);
@@ -56,7 +56,7 @@ fn doctor(config: Option<&Path>) -> (i32, Vec<Value>) {
     (output.status.code().unwrap(), findings)
 }
 
-/// Level and text of the one finding of a check about a subject.
+/// Returns level and text of the finding of a check about a subject.
 fn found(findings: &[Value], check: &str, subject: &str) -> (String, String) {
     let mut matching = findings
         .iter()
@@ -68,7 +68,7 @@ fn found(findings: &[Value], check: &str, subject: &str) -> (String, String) {
     (text("level"), text("finding"))
 }
 
-fn faults_are_found_and_mended(folder: &Path) {
+fn check_faults(folder: &Path) {
     for arguments in [
         "link set lo up",
         "link add vlb0 type veth peer name vfar",
@@ -98,7 +98,7 @@ fn faults_are_found_and_mended(folder: &Path) {
     let (level, text) = found(&findings, "nat ports", "host");
     assert_eq!(level, "problem");
     assert!(text.contains("10.77.0.1:20000"), "{text}");
-    // What is right is not complained of.
+    // No problems are reported for what is in order.
     for (check, subject) in [
         ("program", "host"),
         ("interface", "vlb0"),
@@ -114,7 +114,7 @@ fn faults_are_found_and_mended(folder: &Path) {
     ip("link set vfar mtu 1600");
     ip("neigh replace 10.77.0.3 lladdr 02:00:00:00:00:33 dev vlb0 nud permanent");
     let (code, findings) = doctor(Some(&config));
-    assert_eq!(code, 0, "warnings don't count");
+    assert_eq!(code, 0, "warnings do not change the exit code");
     assert_eq!(found(&findings, "mtu", "tunnel").0, "ok");
     assert_eq!(found(&findings, "nat ports", "host").0, "ok");
     let next_hops = findings.iter().filter(|f| f["check"] == "next hop");
@@ -125,12 +125,15 @@ fn faults_are_found_and_mended(folder: &Path) {
     assert_eq!(code, 1);
     assert_eq!(found(&findings, "interface", "vlb0").0, "problem");
     let (code, findings) = doctor(None);
-    assert_eq!(code, 0, "what is down is nobody's, without a configuration");
+    assert_eq!(
+        code, 0,
+        "without a configuration, an interface that is down is ignored"
+    );
     assert!(findings.iter().all(|finding| finding["subject"] != "vlb0"));
 }
 
 #[test]
-fn a_host_with_faults_is_told_from_a_mended_one() {
+fn finds_faults_of_a_host() {
     let folder = tempfile::tempdir().unwrap();
-    in_network_namespace(|| faults_are_found_and_mended(folder.path()));
+    in_network_namespace(|| check_faults(folder.path()));
 }

@@ -10,9 +10,9 @@ use crate::{
     node::{EVEN, Node, drain, in_namespace, state_of},
 };
 
-/// As after a restart of a driver: the link to the interface is gone with it.
+/// As after a driver restart: the link to the program disappears with the interface.
 #[test]
-fn an_interface_that_comes_back_gets_the_program_again() {
+fn attaches_again_to_an_interface_that_comes_back() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         node.start();
@@ -39,15 +39,15 @@ fn an_interface_that_comes_back_gets_the_program_again() {
     });
 }
 
-/// Also while nobody ran; but what was never there is a mistake.
+/// An interface that disappeared is tolerated, also if no controller ran; one that never existed is an error.
 #[test]
-fn a_start_goes_on_without_an_interface_that_is_gone() {
+fn starts_without_an_interface_that_disappeared() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         let file = folder.join("evenkeel.toml");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("\"vlb0\"", "\"vlb0\", \"vlb1\"")).unwrap();
-        assert!(!node.try_start(None), "it was never there");
+        assert!(!node.try_start(None), "vlb1 never existed");
         assert!(node.log().contains("vlb1"), "{}", node.log());
         let make = || ip("link add vlb1 type veth peer name vfar1");
         make();
@@ -68,7 +68,7 @@ fn a_start_goes_on_without_an_interface_that_is_gone() {
             node.start();
             assert!(node.log().contains("when it comes back"), "{}", node.log());
             node.wait_for("/v1/status", "attached", runs(0));
-            node.wait_for("/v1/alerts", "said", |alerts| {
+            node.wait_for("/v1/alerts", "alerted", |alerts| {
                 alerts.to_string().contains("vlb1 does not run it")
             });
             let (status, applied) = node.apply(&json!({"change": drain("b2")}));
@@ -84,10 +84,13 @@ fn a_start_goes_on_without_an_interface_that_is_gone() {
         node.start();
         ip("link del vlb0");
         let (status, applied) = node.apply(&json!({"change": drain("b2")}));
-        assert_eq!(status, 200, "one that runs needs none: {applied}");
+        assert_eq!(
+            status, 200,
+            "a running controller needs no interface: {applied}"
+        );
         node.end(Signal::SIGTERM);
         node.unload();
-        assert!(!node.try_start(None), "there is none");
+        assert!(!node.try_start(None), "there is no interface");
         assert!(
             node.log().contains("attach to interface vlb"),
             "{}",
@@ -96,9 +99,9 @@ fn a_start_goes_on_without_an_interface_that_is_gone() {
     });
 }
 
-/// Anybody can bind a socket: that is said, and keeps nothing from being done that `nat` needs no port for.
+/// A foreign socket on a port of `nat` raises an alert, but prevents only what needs that port.
 #[test]
-fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
+fn a_socket_on_a_nat_port_raises_an_alert_and_blocks_nothing_else() {
     in_namespace(|folder| {
         let mut node = Node::new(folder);
         let file = folder.join("evenkeel.toml");
@@ -106,7 +109,7 @@ fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
         fs::write(&file, text.replace("\"l2\"", "\"nat\"")).unwrap();
         let bind = || std::net::TcpListener::bind("0.0.0.0:20000").unwrap();
         let socket = bind();
-        assert!(!node.try_start(None), "nothing is adopted: it refuses");
+        assert!(!node.try_start(None), "a fresh start fails");
         assert!(node.log().contains("0.0.0.0:20000"), "{}", node.log());
         drop(socket);
         node.start();
@@ -120,8 +123,8 @@ fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
         });
         assert_eq!(node.slots(), EVEN);
 
-        let is_said = |alerts: &Value| alerts.to_string().contains("0.0.0.0:20000");
-        node.wait_for("/v1/alerts", "said", is_said);
+        let is_alerted = |alerts: &Value| alerts.to_string().contains("0.0.0.0:20000");
+        node.wait_for("/v1/alerts", "alerted", is_alerted);
         ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:00:99 dev vlb0 nud permanent");
         node.wait_for_next_hop([2, 0, 0, 0, 0, 0x99]);
         let (status, applied) = node.apply(&json!({"change": drain("b2")}));
@@ -130,13 +133,13 @@ fn a_socket_on_a_port_of_nat_is_said_and_stops_nothing() {
         assert_eq!(status, 200, "{back}");
         assert_eq!(node.slots(), EVEN);
 
-        // More ports than before are refused, with the socket's name.
+        // A wider port range is refused, and the error names the socket.
         let wider = fs::read_to_string(&file).unwrap();
         let wider = wider.replace("[node]", "[node]\nnat_ports = \"16384-40000\"");
         let wider = json!({"change": {"kind": "config", "file": "wider.toml", "text": wider}});
         let (status, refused) = node.apply(&wider);
         assert_eq!(status, 500, "{refused}");
-        assert!(is_said(&refused), "{refused}");
+        assert!(is_alerted(&refused), "{refused}");
 
         node.end(Signal::SIGKILL);
         node.start();

@@ -1,4 +1,4 @@
-//! `evenkeel run` and `unload` as processes, in a network namespace with a veth. Needs root.
+//! `evenkeel run` and `unload` in a network namespace with a veth.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ fn is_attached() -> bool {
     ip("link show vlb0").contains("prog/xdp")
 }
 
-/// A controller; killed at the end.
+/// A controller, killed when dropped.
 struct Controller {
     child: Child,
     log: PathBuf,
@@ -44,7 +44,7 @@ impl Controller {
         while !self.log().contains(text) {
             assert!(
                 self.child.try_wait().unwrap().is_none(),
-                "ended: {}",
+                "exited: {}",
                 self.log()
             );
             assert!(start.elapsed() < LIMIT, "no {text:?} in {}", self.log());
@@ -63,7 +63,7 @@ impl Controller {
 
 impl Drop for Controller {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -73,7 +73,7 @@ fn run(folder: &Path) -> Command {
     with_arguments(evenkeel(), folder)
 }
 
-/// With no more capabilities than `deploy/evenkeel.service` leaves it.
+/// Runs it with the capabilities of `deploy/evenkeel.service` only.
 fn run_as_in_the_unit(folder: &Path) -> Command {
     let unit = include_str!("../../../deploy/evenkeel.service");
     let bounding = unit
@@ -145,7 +145,7 @@ fn lifetime(folder: &Path) {
     }
     configure(folder, 2, "");
     fs::create_dir(folder.join("bpf")).unwrap();
-    nothing_stays_of_a_start_that_fails(folder);
+    a_failed_start_leaves_nothing(folder);
     let mut first = Controller::start(folder, "first.log");
     assert!(is_attached());
     assert_eq!(reserved(), "16384-32767");
@@ -174,14 +174,14 @@ fn lifetime(folder: &Path) {
 
     first.signal(Signal::SIGTERM);
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
-    assert!(is_attached(), "forwarding goes on");
+    assert!(is_attached(), "forwarding continues");
 
     let again = Controller::spawn(run_as_in_the_unit(folder), folder.join("again.log"));
     let log = again.log();
     assert!(log.contains("adopted=true members=2"), "{log}");
     assert!(log.contains("rings_changed=0 slots_moved=0"), "{log}");
     drop(again);
-    assert!(is_attached(), "also after it was killed");
+    assert!(is_attached(), "still attached after a kill");
     state_moves(folder);
 
     for _ in 0..2 {
@@ -194,10 +194,10 @@ fn lifetime(folder: &Path) {
     drop(Controller::start(folder, "gone.log"));
     ip("link del vlb0");
     let output = unload(folder);
-    assert!(output.status.success(), "its interface is gone: {output:?}");
+    assert!(output.status.success(), "without its interface: {output:?}");
 }
 
-/// The BPF file system is unmounted while the controller runs: that keeps it alive, and nothing else.
+/// If the BPF file system is unmounted, forwarding lasts only as long as the controller.
 fn forwarding_ends_without_pins(folder: &Path) {
     let mut controller = Controller::start(folder, "unmounted.log");
     umount2(&folder.join("bpf"), MntFlags::MNT_DETACH).unwrap();
@@ -218,7 +218,7 @@ fn forwarding_ends_without_pins(folder: &Path) {
     }
 }
 
-fn nothing_stays_of_a_start_that_fails(folder: &Path) {
+fn a_failed_start_leaves_nothing(folder: &Path) {
     let file = folder.join("evenkeel.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("[\"vlb0\"]", "[\"vlb0\", \"vlb9\"]")).unwrap();
@@ -231,7 +231,7 @@ fn nothing_stays_of_a_start_that_fails(folder: &Path) {
     fs::write(&file, text).unwrap();
 }
 
-/// The folder of the state is moved while nothing runs: history and edits go on.
+/// The state folder may be moved while no controller runs: history and edits continue.
 fn state_moves(folder: &Path) {
     fs::rename(folder.join("state"), folder.join("moved")).unwrap();
     let file = folder.join("evenkeel.toml");
@@ -249,11 +249,14 @@ fn state_moves(folder: &Path) {
         let output = command.arg(folder.join("api.sock")).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
-    assert!(!folder.join("state").exists(), "nothing is written there");
+    assert!(
+        !folder.join("state").exists(),
+        "the old state folder is not used"
+    );
 }
 
 #[test]
-fn a_controllers_life_from_start_to_unload() {
+fn runs_from_start_to_unload() {
     let folder = tempfile::tempdir().unwrap();
     in_network_namespace(|| {
         let _unmounted = Unmount(folder.path().join("bpf"));

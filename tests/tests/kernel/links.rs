@@ -1,4 +1,4 @@
-//! The program on interfaces.
+//! The program on interfaces: attached, replaced, detached.
 
 use std::{
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ fn attached_program(interface: &str) -> String {
 }
 
 #[test]
-fn the_program_is_replaced_in_the_link_that_is_there() {
+fn replaces_the_program_in_the_existing_link() {
     in_network_namespace(|| {
         ip("link add one type veth peer name two");
         ip("link add dot.ted type veth peer name three");
@@ -62,7 +62,7 @@ fn the_program_is_replaced_in_the_link_that_is_there() {
         };
         assert!(
             attached_program("one").contains("xdp"),
-            "attached without us"
+            "attached without a process"
         );
 
         let (mut dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
@@ -78,14 +78,14 @@ fn the_program_is_replaced_in_the_link_that_is_there() {
         assert_eq!(link_id(&path), id, "the same link");
         assert_eq!(link_program(&path), dataplane.program_id().unwrap());
 
-        // The interface went away and came back under the same name.
+        // The interface is deleted and created again with the same name.
         ip("link del one");
         ip("link add one type veth peer name two");
         dataplane.attach("one", XdpMode::Native).unwrap();
         assert_ne!(link_id(&path), id);
         assert!(attached_program("one").contains("xdp"));
 
-        // To the other mode and back.
+        // To generic mode and back.
         assert_eq!(
             dataplane.attach("one", XdpMode::Generic).unwrap(),
             AttachedMode::Generic
@@ -112,7 +112,7 @@ fn the_program_is_replaced_in_the_link_that_is_there() {
 }
 
 #[test]
-fn interfaces_that_cannot_be_used_are_errors_that_say_what_to_do() {
+fn errors_of_unusable_interfaces_say_what_to_do() {
     in_network_namespace(|| {
         ip("link add one type veth peer name two");
         let bpffs = Bpffs::new();
@@ -137,11 +137,11 @@ fn interfaces_that_cannot_be_used_are_errors_that_say_what_to_do() {
         let fallback = dataplane.attach("lo", XdpMode::Auto).unwrap();
         assert!(matches!(fallback, AttachedMode::Fallback { why } if why.contains("lo")));
 
-        // A failed change of mode leaves what was there.
+        // After a failed change of mode, the old attachment remains.
         text(dataplane.attach("lo", XdpMode::Native));
         assert!(attached_program("lo").contains("xdpgeneric"));
 
-        // Somebody else's program.
+        // A foreign program.
         let mut other = Dataplane::load(&small()).unwrap();
         other.attach("one", XdpMode::Native).unwrap();
         let busy = text(dataplane.attach("one", XdpMode::Native));
@@ -149,7 +149,7 @@ fn interfaces_that_cannot_be_used_are_errors_that_say_what_to_do() {
         drop(other);
         dataplane.attach("one", XdpMode::Native).unwrap();
 
-        // The kernel's limit for native XDP on veth is a page.
+        // With native XDP on veth, packets must fit into a page.
         ip("link add big mtu 9000 type veth peer name four mtu 9000");
         let big = text(dataplane.attach("big", XdpMode::Native));
         assert!(big.contains("MTU"), "{big}");
@@ -157,7 +157,7 @@ fn interfaces_that_cannot_be_used_are_errors_that_say_what_to_do() {
 }
 
 #[test]
-fn interfaces_are_in_the_egress_table_and_the_device_map() {
+fn keeps_egress_table_and_device_map_consistent() {
     in_network_namespace(|| {
         ip("link add one type veth peer name two");
         let (one, two) = ("one", "two").into_index();
@@ -189,7 +189,7 @@ fn interfaces_are_in_the_egress_table_and_the_device_map() {
         assert_eq!(
             dataplane.egress.find(4_000_000).unwrap(),
             None,
-            "not in half of the tables"
+            "only in one of the tables"
         );
     });
 }

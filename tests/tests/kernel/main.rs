@@ -1,5 +1,5 @@
-//! Everything below the lab's scale that needs a kernel and root: maps, programs and links; next hops; the
-//! reconciler; decapsulation; the `evenkeel` binary on one host (a network namespace) without servers.
+//! Tests that need the kernel and root but no lab: maps, programs and links, next hops, the reconciler,
+//! decapsulation, and the `evenkeel` binary on one host (a network namespace) without servers.
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 mod changes;

@@ -1,4 +1,4 @@
-//! Next hops, resolved in network namespaces. Needs root.
+//! Resolution of next hops in network namespaces.
 
 use std::{
     net::IpAddr,
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::host::{in_network_namespace, run};
 
-/// A network namespace beside ours: a process that only waits. Its end is the namespace's.
+/// A second network namespace, which exists as long as this idle process.
 struct Neighbour(Child);
 
 impl Neighbour {
@@ -23,7 +23,7 @@ impl Neighbour {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // It is in its namespace once it has said something.
+        // Its output shows that it is in its namespace.
         let mut line = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
         Self(child)
@@ -41,9 +41,9 @@ impl Drop for Neighbour {
     }
 }
 
-/// Runs a test on a thread of its own, in a namespace whose interface `near` leads to `far` in the
-/// namespace of a neighbour: 10.1.0.1 and 10.1.0.2, fd00::1 and fd00::2.
-fn beside_a_neighbour(test: impl AsyncFnOnce(&Neighbour) + Send) {
+/// Runs a test in a new namespace whose interface `near` (10.1.0.1, fd00::1) is connected to `far` (10.1.0.2,
+/// fd00::2) in the namespace of a neighbour.
+fn with_a_neighbour(test: impl AsyncFnOnce(&Neighbour) + Send) {
     in_network_namespace(|| {
         let neighbour = Neighbour::new();
         run("ip link set lo up");
@@ -63,7 +63,7 @@ fn beside_a_neighbour(test: impl AsyncFnOnce(&Neighbour) + Send) {
     });
 }
 
-/// Waits until what is known about a backend is as expected.
+/// Waits until the state of a backend is as expected.
 async fn wait(
     table: &mut watch::Receiver<NextHops>,
     backend: &str,
@@ -101,8 +101,8 @@ fn addresses(list: &[&str]) -> Vec<IpAddr> {
 }
 
 #[test]
-fn neighbours_and_gateways_are_resolved_and_watched() {
-    beside_a_neighbour(async |neighbour| {
+fn resolves_and_watches_neighbours_and_gateways() {
+    with_a_neighbour(async |neighbour| {
         run("ip route add 10.9.0.0/16 via 10.1.0.2 mtu 1400");
         run("ip route add 10.8.0.0/16 via inet6 fd00::2 src 10.1.0.1");
         let resolver =
@@ -137,14 +137,14 @@ fn neighbours_and_gateways_are_resolved_and_watched() {
             .clone();
         assert_eq!(way.gateway, Some("fd00::2".parse().unwrap()));
 
-        // The neighbour's card is replaced, and the new one says so.
+        // The neighbour gets another MAC address and announces it.
         neighbour.run("ip link set far down");
         neighbour.run("ip link set far address 02:00:00:00:00:03");
         neighbour.run("ip link set far up");
         run("ip neigh flush all");
         wait(&mut table, "10.1.0.2", mac_is(3)).await;
 
-        // A static entry is as good.
+        // A permanent entry works as well.
         run("ip neigh replace 10.1.0.77 lladdr 02:00:00:00:00:4d dev near nud permanent");
         resolver.set_backends(addresses(&["10.1.0.77"]));
         wait(&mut table, "10.1.0.77", mac_is(0x4d)).await;
@@ -170,8 +170,8 @@ fn neighbours_and_gateways_are_resolved_and_watched() {
 }
 
 #[test]
-fn what_can_not_be_resolved_has_a_reason() {
-    beside_a_neighbour(async |neighbour| {
+fn reports_why_a_next_hop_is_unresolved() {
+    with_a_neighbour(async |neighbour| {
         let backends = [
             "10.1.0.1",
             "10.1.0.50",
@@ -209,13 +209,13 @@ fn what_can_not_be_resolved_has_a_reason() {
             }
         }
 
-        // It is asked again, and answers in the end; the route comes.
+        // The neighbour replies to a later probe, and the route is added.
         neighbour.run("ip addr add 10.1.0.50/24 dev far");
         wait(&mut table, "10.1.0.50", mac_is(2)).await;
         run("ip route add 10.200.0.0/16 via 10.1.0.50");
         wait(&mut table, "10.200.0.1", mac_is(2)).await;
 
-        // The cable is pulled.
+        // The link goes down.
         neighbour.run("ip link set far down");
         wait(
             &mut table,

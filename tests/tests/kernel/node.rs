@@ -23,7 +23,7 @@ use crate::host::{evenkeel, in_network_namespace, ip};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A folder with a configuration, and the controller that runs by it.
+/// A folder with a configuration, and the controller that uses it.
 pub(crate) struct Node {
     pub(crate) folder: PathBuf,
     pub(crate) child: Option<Child>,
@@ -94,13 +94,13 @@ impl Node {
 
     pub(crate) fn end(&mut self, signal: Signal) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // It may have exited by itself.
             let _ = kill(Pid::from_raw(child.id() as i32), signal);
             child.wait().unwrap();
         }
     }
 
-    /// A request; no answer when the controller dies of it.
+    /// Makes a request. Returns `None` if the controller dies before it replies.
     pub(crate) fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         let mut stream = UnixStream::connect(self.folder.join("api.sock")).ok()?;
         let body = if method == "GET" {
@@ -124,7 +124,7 @@ impl Node {
 
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         self.try_ask(method, path, body)
-            .unwrap_or_else(|| panic!("no answer from {path}: {}", self.log()))
+            .unwrap_or_else(|| panic!("no reply from {path}: {}", self.log()))
     }
 
     pub(crate) fn get(&self, path: &str) -> Value {
@@ -149,7 +149,7 @@ impl Node {
         }
     }
 
-    /// Slots in the kernel, by member.
+    /// Returns the slots per member in the kernel, in ascending order.
     pub(crate) fn slots(&self) -> Vec<u32> {
         let view = PinnedView::open(&Pins::at(self.folder.join("bpf"))).unwrap();
         let vip = view.vip("203.0.113.1".parse().unwrap(), 80, 6).unwrap();
@@ -178,7 +178,7 @@ impl Node {
         self.wait(text, || self.log().contains(text));
     }
 
-    /// Until the kernel has this address for a backend's next hop.
+    /// Waits until a backend's next hop in the kernel has this MAC address.
     pub(crate) fn wait_for_next_hop(&self, mac: [u8; 6]) {
         let view = PinnedView::open(&Pins::at(self.folder.join("bpf"))).unwrap();
         let vip = view.vip("203.0.113.1".parse().unwrap(), 80, 6).unwrap();
@@ -199,7 +199,7 @@ impl Drop for Node {
     }
 }
 
-/// An edit that drains a backend.
+/// Returns an edit that drains a backend.
 pub(crate) fn drain(backend: &str) -> Value {
     json!({"kind": "edits", "edits": [{"edit": "set_state", "backend": backend, "state": "drain"}]})
 }

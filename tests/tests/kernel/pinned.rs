@@ -1,4 +1,4 @@
-//! A data path that is pinned: adopted with what it holds, or refused and left alone.
+//! Pinned maps: adopted with their content, or rejected and left unchanged.
 
 use aya::maps::{Array, MapData};
 use lb_common::{
@@ -12,7 +12,7 @@ use lb_dataplane::{Dataplane, DataplaneError, LoadOptions, Opened, Pins, RingNam
 use crate::host::{Bpffs, pattern, small};
 
 #[test]
-fn a_data_path_is_adopted_with_all_it_holds() {
+fn adopts_a_data_path_with_its_content() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     Dataplane::unload(&pins).unwrap();
@@ -71,11 +71,11 @@ fn a_data_path_is_adopted_with_all_it_holds() {
 }
 
 #[test]
-fn maps_that_do_not_fit_are_refused_and_left_alone() {
+fn rejects_incompatible_maps_and_keeps_them() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     drop(Dataplane::open(&small(), &pins).unwrap());
-    let refused = |options: &LoadOptions, what: &str, map: &str| {
+    let assert_rejected = |options: &LoadOptions, what: &str, map: &str| {
         let error = Dataplane::open(options, &pins).unwrap_err();
         assert!(
             matches!(error, DataplaneError::Incompatible { .. }),
@@ -92,7 +92,7 @@ fn maps_that_do_not_fit_are_refused_and_left_alone() {
         );
     };
     // Other settings.
-    refused(
+    assert_rejected(
         &LoadOptions {
             track_buckets: 128,
             ..small()
@@ -100,25 +100,25 @@ fn maps_that_do_not_fit_are_refused_and_left_alone() {
         "size 64",
         "TRACK",
     );
-    // A map of another kind under one of our names.
-    let place = pins.maps().join("SAMPLES");
-    std::fs::remove_file(&place).unwrap();
+    // A map of another type under one of our names.
+    let path = pins.maps().join("SAMPLES");
+    std::fs::remove_file(&path).unwrap();
     Array::<MapData, u64>::create(4096, 0)
         .unwrap()
-        .pin(&place)
+        .pin(&path)
         .unwrap();
-    refused(&small(), "type Array", "SAMPLES");
+    assert_rejected(&small(), "type Array", "SAMPLES");
     // Another version.
     let abi = pins.folder().join("abi");
     std::fs::remove_file(&abi).unwrap();
     let mut version = Array::<MapData, u32>::create(1, 0).unwrap();
     version.set(0, 77, 0).unwrap();
     version.pin(&abi).unwrap();
-    refused(&small(), "version 77", "abi");
+    assert_rejected(&small(), "version 77", "abi");
 }
 
 #[test]
-fn an_interrupted_start_is_cleared_away() {
+fn removes_an_interrupted_start() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     drop(Dataplane::open(&small(), &pins).unwrap());
@@ -128,7 +128,7 @@ fn an_interrupted_start_is_cleared_away() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_an_error_that_says_so() {
+fn names_a_missing_folder() {
     let error = Dataplane::open(&small(), &Pins::at("/nonexistent/bpf")).unwrap_err();
     let text = error.to_string();
     assert!(

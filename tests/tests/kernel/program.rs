@@ -7,7 +7,7 @@ use lb_dataplane::{Dataplane, LoadOptions};
 use crate::host::small;
 
 #[test]
-fn the_object_loads_and_runs_with_default_options() {
+fn loads_and_runs_with_default_options() {
     let dataplane = Dataplane::load(&LoadOptions::default()).unwrap();
     let frame = [0; 60];
     let run = dataplane.run(&frame).unwrap();
@@ -29,7 +29,7 @@ fn the_object_loads_and_runs_with_default_options() {
 }
 
 #[test]
-fn the_clock_ticks_in_about_seconds() {
+fn the_clock_counts_about_seconds() {
     let dataplane = Dataplane::load(&LoadOptions {
         jiffies_shift: None,
         ..small()

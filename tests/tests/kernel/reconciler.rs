@@ -1,4 +1,4 @@
-//! The controller and the kernel: what a change does to flows, and what is adopted. Needs root.
+//! The reconciler and the kernel: effects of changes on flows, and adoption.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::host::{Bpffs, in_network_namespace};
 
 const TCP_FLAGS: usize = 14 + 20 + 13;
 const ACK: u8 = 0x10;
-/// Address of the VIP, as its bytes are in memory.
+/// Address of the VIP, with its bytes in memory order.
 const VIP: u32 = u32::from_ne_bytes([203, 0, 113, 1]);
 
 fn config(backends: &[(u8, u32, &str)]) -> Config {
@@ -66,7 +66,7 @@ fn options(config: &Config) -> LoadOptions {
     }
 }
 
-/// A node without interfaces, and clients of it.
+/// A node without interfaces, and flows of clients.
 struct Node {
     dataplane: Dataplane,
     controller: Reconciler,
@@ -96,12 +96,12 @@ impl Node {
             .slots_moved
     }
 
-    /// Members that the flows' packets go to: SYNs, or packets in the middle of a connection.
+    /// Runs a packet of each flow, with other TCP flags if given. Returns their members.
     fn send(&self, flags: Option<u8>) -> Vec<u16> {
         let one = |frame: &Vec<u8>| {
             let mut frame = frame.clone();
             if let Some(flags) = flags {
-                // With the checksum as it was: the data path does not look at it for `ipip`.
+                // The checksum stays the same: the data path does not check it for `ipip`.
                 frame[TCP_FLAGS] = flags;
             }
             let (run, trace) = self.dataplane.run_traced(&frame).unwrap();
@@ -132,7 +132,7 @@ impl Node {
 const THREE: &[(u8, u32, &str)] = &[(1, 100, "up"), (2, 100, "up"), (3, 100, "up")];
 
 #[test]
-fn no_change_moves_an_established_flow_and_few_new_ones() {
+fn changes_move_no_established_and_few_new_flows() {
     let mut node = Node::new(&config(THREE));
     let before = node.send_syn();
     assert_eq!(node.dataplane.tracking.count(), 0);
@@ -162,7 +162,7 @@ fn no_change_moves_an_established_flow_and_few_new_ones() {
         assert!(moved > 0 && moved < 4093 / 2, "{moved}");
         assert_eq!(node.send_ack(), before, "after {backends:?}");
     }
-    // Flows opened now follow the ring: only those of slots that moved are elsewhere.
+    // New flows follow the ring: only those of moved slots have another member.
     let fresh = Node::new(&config(THREE));
     let mut changed = Node::new(&config(THREE));
     let moved = changed.apply(&config(changes[0]));
@@ -178,7 +178,7 @@ fn no_change_moves_an_established_flow_and_few_new_ones() {
 }
 
 #[test]
-fn a_member_that_is_down_gets_nothing_at_once_and_breaks_nobody_when_it_returns() {
+fn a_down_member_gets_nothing_and_its_return_breaks_nothing() {
     let mut node = Node::new(&config(THREE));
     let before = node.send_syn();
     let down = node.member("b2");
@@ -211,11 +211,10 @@ fn a_member_that_is_down_gets_nothing_at_once_and_breaks_nobody_when_it_returns(
     assert!(error.to_string().contains("b9"), "{error}");
 }
 
-/// How soon a backend that went down is out of the ring depends on how much is done for that: one ring
-/// of the many is built, one image taken, and nothing waits for a grace period, since the images that are
-/// kept ready are not used up.
+/// A backend that goes down leaves the ring fast because little work is needed: one ring is built, one image
+/// is used, and there is no wait for a grace period while spare images are left.
 #[test]
-fn a_health_change_builds_the_ring_that_it_is_about() {
+fn a_health_change_builds_only_the_affected_ring() {
     let one = |number: u8| {
         format!(
             "[[vip]]\nname = \"v{number}\"\naddress = \"203.0.113.{number}\"\nport = 80\n\
@@ -248,7 +247,7 @@ fn a_health_change_builds_the_ring_that_it_is_about() {
 }
 
 #[test]
-fn an_index_is_used_again_only_when_nothing_names_it() {
+fn reuses_a_member_index_only_when_unreferenced() {
     let mut node = Node::new(&config(THREE));
     node.send_syn();
     let gone = node.member("b2");
@@ -258,7 +257,7 @@ fn an_index_is_used_again_only_when_nothing_names_it() {
     for later_s in 0..5 {
         assert_eq!(node.tick(later_s).members_gone, 0, "it has flows");
     }
-    // The transition ends, the flows are silent for an hour.
+    // The transition ends, and the flows are idle for an hour.
     assert!(node.tick(1000).slots_settled > 0);
     assert_eq!(
         node.tick(1001).members_gone,
@@ -273,7 +272,7 @@ fn an_index_is_used_again_only_when_nothing_names_it() {
         control::ABSENT
     );
     assert_eq!(node.controller.slot_counts("v").unwrap().clean, 4093);
-    // Round and round until the index comes up again: with another generation.
+    // Repeated until the index is reused, with another generation.
     let before = control::generation(node.dataplane.members.read(gone).unwrap().control);
     let index = (4..20).find_map(|number| {
         node.apply(&config(&[
@@ -290,10 +289,10 @@ fn an_index_is_used_again_only_when_nothing_names_it() {
     }
 }
 
-/// Words of each ring's image, members, services.
+/// Words of the ring images, members, services.
 type Snapshot = (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>);
 
-/// All that packets meet.
+/// Returns all tables that affect packets.
 fn snapshot(dataplane: &Dataplane) -> Snapshot {
     let rings = dataplane.vips.rings();
     let rings = rings.map(|(vip, ring)| (vip, dataplane.rings.words(ring.image).unwrap()));
@@ -311,7 +310,7 @@ fn snapshot(dataplane: &Dataplane) -> Snapshot {
 }
 
 #[test]
-fn what_cannot_be_had_changes_nothing() {
+fn a_rejected_configuration_changes_nothing() {
     let mut node = Node::new(&config(THREE));
     let before = snapshot(&node.dataplane);
     let mut wrong = config(THREE);
@@ -325,9 +324,9 @@ fn what_cannot_be_had_changes_nothing() {
     assert_eq!(snapshot(&node.dataplane), before);
 }
 
-/// More services than can be found from one place of the table: found out in the middle of a change.
+/// A change with more services than fit behind one place of the table fails half-way.
 #[test]
-fn a_change_that_fails_half_way_is_undone() {
+fn rolls_back_a_change_that_fails_half_way() {
     let mut node = Node::new(&config(THREE));
     let established = node.send_syn();
     let before = snapshot(&node.dataplane);
@@ -352,12 +351,12 @@ fn a_change_that_fails_half_way_is_undone() {
     assert_eq!(snapshot(&node.dataplane), before);
     assert_eq!(node.send_ack(), established);
     crowd.vips.truncate(3);
-    assert!(node.apply(&crowd) > 0, "and a change that can be had works");
+    assert!(node.apply(&crowd) > 0, "a valid change works afterwards");
     assert_eq!(node.send_ack(), established);
 }
 
 #[test]
-fn a_removed_vip_is_gone_with_its_flows() {
+fn removes_a_vip_with_its_flows() {
     let mut node = Node::new(&config(THREE));
     node.send_syn();
     node.apply(&config(&THREE[..2]));
@@ -376,7 +375,7 @@ fn a_removed_vip_is_gone_with_its_flows() {
 }
 
 #[test]
-fn what_replaces_a_vip_takes_effect_without_a_gap() {
+fn replaces_a_vip_without_a_gap() {
     let mut node = Node::new(&config(THREE));
     let before = node.send_syn().len();
     for vip in [
@@ -422,7 +421,7 @@ fn applies_a_plan_only_to_the_state_it_was_made_for() {
 }
 
 #[test]
-fn adoption_moves_nothing() {
+fn adoption_changes_nothing() {
     in_network_namespace(|| {
         let bpffs = Bpffs::new();
         let pins = bpffs.pins();
@@ -435,20 +434,20 @@ fn adoption_moves_nothing() {
             controller
                 .apply_with_routes(&mut dataplane, &config, routes)
                 .unwrap();
-            // A ring with a past, a member that left.
+            // A ring in transition, and a removed member.
             let two = self::config(&THREE[..2]);
             controller.apply(&mut dataplane, &two).unwrap();
             (snapshot(&dataplane), controller.member_index("v", "b1"))
         };
         let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
         assert_eq!(opened, Opened::Adopted);
-        // As a controller left it that did not note the protocols of an address.
+        // As left by a controller that did not record the protocols of an address.
         let address = VipKey::new(&lb_common::address_v4(VIP), family::V4, 0, 0);
         let meaning = target::pack(target::ADDRESS, 0);
         dataplane.add_service(&address, meaning).unwrap();
         let mut controller = Reconciler::adopt(&mut dataplane).unwrap();
         assert_eq!(snapshot(&dataplane), before, "adopted");
-        // Nothing is known about ways yet.
+        // No routes are known yet.
         let two = self::config(&THREE[..2]);
         let summary = controller.apply(&mut dataplane, &two).unwrap();
         assert_eq!(summary, lb_daemon::reconciler::Summary::default());
@@ -456,7 +455,7 @@ fn adoption_moves_nothing() {
         assert_eq!(controller.member_index("v", "b1"), index);
         let routes = routes(&mut dataplane);
         controller.set_routes(&mut dataplane, routes).unwrap();
-        assert_eq!(snapshot(&dataplane), before, "ways known");
+        assert_eq!(snapshot(&dataplane), before, "routes known");
         assert!(
             controller
                 .apply(&mut dataplane, &config)

@@ -1,4 +1,4 @@
-//! `simulate` with the kernel's help: shares, tracked flows, captures. Needs root.
+//! `simulate` with the real bytecode: shares, tracked flows, captures.
 
 use std::{
     fmt::Write as _,
@@ -60,13 +60,13 @@ fn flows(config: &Config, count: u64) -> Report {
 }
 
 #[test]
-fn observed_shares_are_those_of_the_table() {
+fn observed_shares_match_the_ring() {
     const FLOWS: u64 = 20_000;
     for v6 in [false, true] {
         for forward in ["l2", "ipip", "nat"] {
             let report = flows(&config(forward, v6, "tcp"), FLOWS);
             assert_eq!(report.packets, FLOWS);
-            // Of so many sessions that nobody answers, a few find no port in eight tries.
+            // Of that many sessions without replies, a few find no port in eight attempts.
             let without_port = report.reasons.get("NAT_NO_PORT").copied().unwrap_or(0);
             assert!(without_port <= if forward == "nat" { FLOWS / 100 } else { 0 });
             let sent = FLOWS - without_port;
@@ -91,13 +91,13 @@ fn observed_shares_are_those_of_the_table() {
 }
 
 #[test]
-fn udp_flows_are_tracked_and_each_counts_once() {
+fn tracks_udp_flows_once() {
     assert_eq!(flows(&config("l2", false, "udp"), 500).tracked_flows, 500);
     assert_eq!(flows(&config("nat", false, "udp"), 500).tracked_flows, 500);
 }
 
 #[test]
-fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
+fn writes_transmitted_packets_and_no_file_on_failure() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("1.pcap"), folder.path().join("2.pcap"));
     let run = |input: Input, out: &Path| {
@@ -116,7 +116,7 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
     let (report, trace) = run(Input::Flows { count: 20, seed: 1 }, &first).unwrap();
     assert_eq!((report.packets, trace.lines().count()), (20, 20));
     assert!(trace.starts_with("1 tx FORWARDED v b"), "{trace}");
-    // l2 leaves addresses and ports alone, so what was sent can be sent again, to the same members.
+    // `l2` keeps addresses and ports, so the output is a valid input for the same members.
     let (again, trace_again) = run(Input::Capture(first.clone()), &second).unwrap();
     assert_eq!((&again.members, &trace_again), (&report.members, &trace));
     let times = |path: &Path| -> Vec<_> {
@@ -127,7 +127,7 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
     };
     assert_eq!(times(&first), times(&second));
 
-    // A pipe can be read once. The second packet is too short to be run, and keeps its number.
+    // A pipe can be read once. The second packet is too short to run, but it counts.
     let bytes = std::fs::read(&first).unwrap();
     let pipe = folder.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -148,7 +148,7 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
     assert_eq!((numbers[0], numbers[1], numbers[19]), ("1", "3", "21"));
     std::fs::remove_file(pipe).unwrap();
 
-    // Nothing is whole in it.
+    // No packet in it is complete.
     let cut = folder.path().join("cut.pcap");
     std::fs::write(&cut, &bytes[..one + 5]).unwrap();
     let out = folder.path().join("3.pcap");
@@ -159,11 +159,11 @@ fn what_is_transmitted_is_written_and_what_fails_leaves_no_file() {
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().count(),
         3,
-        "no temporary file stays"
+        "no temporary file remains"
     );
 }
 
-/// `simulate` as a process.
+/// Returns a `simulate` command.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let file = folder.join("test.toml");
     std::fs::write(&file, text("l2", false, "tcp")).unwrap();
@@ -173,13 +173,13 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A pipe that nobody reads.
+/// Returns a pipe without a reader.
 fn unread() -> PipeWriter {
     std::io::pipe().unwrap().1
 }
 
 #[test]
-fn the_rest_is_done_when_nobody_reads_the_trace() {
+fn finishes_when_the_trace_has_no_reader() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.pcap");
     let written = path.to_str().unwrap();
@@ -204,22 +204,22 @@ fn the_rest_is_done_when_nobody_reads_the_trace() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_ends_nothing() {
+fn finishes_when_the_log_has_no_reader() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(folder.path(), &["--flows", "1", "--json"]);
-    // Says so much that the pipe is written to.
+    // Enough messages to write to the pipe.
     command.env("RUST_LOG", "trace").stdout(Stdio::piped());
     let output = command.stderr(unread()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
-fn a_capture_whose_reader_goes_away_is_an_error() {
+fn fails_when_the_reader_of_the_capture_disappears() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let opened = pipe.clone();
-    // Opened together with the writer, who has more than a pipe holds and so can't be done before.
+    // Opening waits for the writer, which writes more than the pipe holds and so can't finish first.
     let reader = std::thread::spawn(move || drop(std::fs::File::open(opened).unwrap()));
     let output = command(
         folder.path(),
@@ -229,15 +229,15 @@ fn a_capture_whose_reader_goes_away_is_an_error() {
     .unwrap();
     reader.join().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("write the capture") && said.contains("Broken pipe"),
-        "{said}"
+        stderr.contains("write the capture") && stderr.contains("Broken pipe"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_capture_is_run_up_to_where_it_is_damaged() {
+fn runs_a_damaged_capture_up_to_the_damage() {
     let folder = tempfile::tempdir().unwrap();
     let inside = |name: &str| folder.path().join(name).display().to_string();
     let (whole, cut, out) = (inside("in.pcap"), inside("cut.pcap"), inside("out.pcap"));
@@ -249,13 +249,13 @@ fn a_capture_is_run_up_to_where_it_is_damaged() {
     let arguments = ["--pcap", &cut, "--write", &out, "--json"];
     let output = command(folder.path(), &arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     let (end, packets) = (bytes.len() - 5, "19 complete packets");
     assert!(
-        said.contains(&format!("{cut} is truncated: it ends at byte {end}")),
-        "{said}"
+        stderr.contains(&format!("{cut} is truncated: it ends at byte {end}")),
+        "{stderr}"
     );
-    assert!(said.contains(packets), "{said}");
+    assert!(stderr.contains(packets), "{stderr}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["packets"], 19);
     assert_eq!(capture::read(&out).unwrap().count(), 19);

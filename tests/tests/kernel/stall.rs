@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::node::{Node, in_namespace};
 
 const STALL: Duration = Duration::from_secs(2);
-/// Any answer during the stall must come within this time.
+/// Limit of replies during the stall.
 const PROMPT: Duration = Duration::from_millis(500);
 /// Checks run every 100 ms.
 const LEAST_CHECKS: usize = 10;

@@ -1,4 +1,4 @@
-//! Tables: what is stored is what the kernel has, rings, sessions, counters, what they take.
+//! Tables: mapped memory and the kernel agree; rings, sessions, counters; memory use.
 
 use std::{
     mem::offset_of,
@@ -26,12 +26,12 @@ use nix::{
 
 use crate::host::{Bpffs, pattern, small};
 
-/// The members, as a system call reads them.
+/// Reads the members with a system call.
 fn members_of_kernel(pins: &Pins) -> Vec<Member> {
     type Words = [u64; size_of::<Tables>() / 8];
     let map = MapData::from_pin(pins.maps().join("TABLES")).unwrap();
     let map = Array::<_, Words>::try_from(Map::from_map_data(map).unwrap()).unwrap();
-    // All tables are one value, which is more than the stack of a test has room for.
+    // All tables are one value, which is too large for the stack of a test.
     let read = move || {
         let words = Box::new(map.get(&0, 0).unwrap());
         let members = &words[offset_of!(Tables, members) / 8..][..MAX_MEMBERS as usize * 8];
@@ -42,7 +42,7 @@ fn members_of_kernel(pins: &Pins) -> Vec<Member> {
 }
 
 #[test]
-fn what_is_stored_through_memory_is_what_the_kernel_looks_up() {
+fn the_kernel_reads_what_mapped_memory_stores() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     let (dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
@@ -88,7 +88,7 @@ fn what_is_stored_through_memory_is_what_the_kernel_looks_up() {
 }
 
 #[test]
-fn rings_are_staged_swapped_and_reused() {
+fn stages_swaps_and_reuses_ring_images() {
     let mut dataplane = Dataplane::load(&small()).unwrap();
     let first = dataplane.rings.stage(&pattern(1)).unwrap();
     let second = dataplane.rings.stage(&pattern(2)).unwrap();
@@ -131,7 +131,7 @@ fn rings_are_staged_swapped_and_reused() {
     dataplane.rings.retire(first);
     dataplane.rings.retire(first);
     let images = dataplane.rings.len();
-    // As many again as there are: the retired one is used again, once, and never one in use.
+    // Until all spare images are used: the retired one is reused once, one in use never.
     let mut staged: Vec<ImageIndex> = (0..images - 1)
         .map(|seed| dataplane.rings.stage(&pattern(seed as u64)).unwrap())
         .collect();
@@ -142,7 +142,7 @@ fn rings_are_staged_swapped_and_reused() {
     assert_eq!(staged.len(), images - 1);
     assert_eq!(dataplane.rings.words(second).unwrap(), pattern(2));
 
-    // A short ring leaves nothing of the image's last use.
+    // A short ring overwrites the whole image.
     let short = dataplane.rings.stage(&[9]).unwrap();
     assert!(!staged.contains(&short), "retired twice, used once");
     let words = dataplane.rings.words(short).unwrap();
@@ -150,7 +150,7 @@ fn rings_are_staged_swapped_and_reused() {
     dataplane.rings.grace_period().unwrap();
 }
 
-/// Bytes of kernel memory that the maps of this process's descriptors take.
+/// Returns the kernel memory of the pinned maps in bytes.
 fn memory_of_maps(pins: &Pins) -> u64 {
     let paths = std::fs::read_dir(pins.maps()).unwrap();
     paths
@@ -170,7 +170,7 @@ fn memory_of(map: &MapData) -> u64 {
 }
 
 #[test]
-fn a_swap_is_quick_and_the_maps_are_small() {
+fn swaps_quickly_and_uses_little_memory() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     let options = LoadOptions {
@@ -229,7 +229,7 @@ fn a_swap_is_quick_and_the_maps_are_small() {
         images >> 10
     );
     assert!(total < 64 << 20, "{total}");
-    // Reading the whole tracking table is part of every sweep.
+    // Every sweep reads the whole tracking table.
     let began = Instant::now();
     assert_eq!(dataplane.tracking.count(), 0);
     println!(
@@ -240,11 +240,11 @@ fn a_swap_is_quick_and_the_maps_are_small() {
 }
 
 #[test]
-fn sessions_are_counted_and_end_in_both_directions() {
+fn counts_sessions_and_removes_both_directions() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     let (mut dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
-    // Three sessions, last seen at 100, 200 and 300 by their replies, at 50 by the client.
+    // Three sessions with replies last seen at 100, 200 and 300, and requests at 50.
     for session in 1..=3_u16 {
         let flow = NatFlow {
             member: session,
@@ -299,13 +299,13 @@ fn sessions_are_counted_and_end_in_both_directions() {
 }
 
 #[test]
-fn counters_of_all_cpus_and_samples_are_read() {
+fn reads_counters_of_all_cpus_and_samples() {
     let bpffs = Bpffs::new();
     let pins = bpffs.pins();
     let (dataplane, _) = Dataplane::open(&small(), &pins).unwrap();
     let open =
         |name| Map::from_map_data(MapData::from_pin(pins.maps().join(name)).unwrap()).unwrap();
-    // Neither IPv4 nor IPv6: counted, and nothing else. On each CPU another number of times.
+    // Neither IPv4 nor IPv6, so only counted, a different number of times on each CPU.
     let before = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let mut total = 0;
     for cpu in (0..CpuSet::count()).filter(|&cpu| before.is_set(cpu).unwrap()) {
@@ -327,7 +327,7 @@ fn counters_of_all_cpus_and_samples_are_read() {
     assert_eq!(all.len(), 1);
     assert_eq!((all[0].0.protocol, all[0].1.vip), (1, 0x0202));
 
-    // As many as there is room for: the kernel gives them in one go, and each once.
+    // Up to the capacity: the kernel returns them in one batch, each once.
     samples.remove(&[1; 40]).unwrap();
     for number in 0..4096_u32 {
         let mut key = [0; 40];
@@ -340,6 +340,6 @@ fn counters_of_all_cpus_and_samples_are_read() {
     let sources: std::collections::BTreeSet<u64> =
         all.iter().map(|(key, _)| key.source[0]).collect();
     assert_eq!(sources.len(), all.len());
-    // The table forgets a few before it is full.
+    // The table evicts a few before it is full.
     assert!((2048..=4096).contains(&all.len()), "{}", all.len());
 }

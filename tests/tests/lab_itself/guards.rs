@@ -1,4 +1,4 @@
-//! What is made goes away: by the guards, and after a harness that was killed.
+//! Everything is removed: by guards, and after a harness was killed.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -41,14 +41,14 @@ fn mounts_under(folder: &Path) -> usize {
 
 fn sleeper(host: &Host) -> Daemon {
     let mut command = Command::new("sh");
-    // Not `exec`: the process has a child that only the namespace leads to.
+    // Without `exec`, so that the process has a child which is found only by the namespace.
     command.args(["-c", "sleep 1000; true"]);
     let log = host.directory().join("sleeper.log");
     Daemon::start("sleeper", &host.ns.entry(), command, &log).unwrap()
 }
 
 #[test]
-fn a_namespace_comes_and_goes_with_its_guard() {
+fn a_namespace_exists_as_long_as_its_guard() {
     let outside = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
     let ns = Namespace::new("guard").unwrap();
     assert!(names(&ns), "{} is listed", ns.name());
@@ -62,7 +62,7 @@ fn a_namespace_comes_and_goes_with_its_guard() {
 }
 
 #[test]
-fn a_panic_takes_the_namespace_along() {
+fn a_panic_removes_the_namespace() {
     let (send, receive) = std::sync::mpsc::channel();
     let outcome = std::thread::spawn(move || {
         let ns = Namespace::new("panics").unwrap();
@@ -76,7 +76,7 @@ fn a_panic_takes_the_namespace_along() {
 }
 
 #[test]
-fn a_host_takes_its_processes_and_mounts_along() {
+fn a_host_removes_its_processes_and_mounts() {
     let host = Host::new("guard").unwrap();
     let daemon = sleeper(&host);
     let inside = inode(&host.ns);
@@ -89,7 +89,7 @@ fn a_host_takes_its_processes_and_mounts_along() {
     assert_eq!(mounts_under(&folder), 1);
     drop(node);
     assert_eq!(mounts_under(&folder), 0);
-    // The guard of the daemon is dropped after that of the host: the host must kill it itself.
+    // The daemon's guard is dropped after the host, so the host must kill it.
     drop(host);
     let pid = daemon.pid();
     drop(daemon);
@@ -102,7 +102,7 @@ fn a_host_takes_its_processes_and_mounts_along() {
 }
 
 #[test]
-fn a_process_that_ends_early_is_an_error_with_its_log() {
+fn an_early_exit_is_an_error_with_the_log() {
     let host = Host::new("fails").unwrap();
     let binary = host.directory().join("fake-evenkeel");
     std::fs::write(&binary, "#!/bin/sh\necho \"got: $*\"; exit 3\n").unwrap();
@@ -119,7 +119,7 @@ fn a_process_that_ends_early_is_an_error_with_its_log() {
     );
 }
 
-/// Killed when dropped, so also when the test fails before it is time.
+/// Killed when dropped, also if the test fails.
 struct Victim(Child);
 
 impl Drop for Victim {
@@ -129,11 +129,11 @@ impl Drop for Victim {
     }
 }
 
-/// Runs this test again in a process of its own, which builds a lab and is killed.
+/// Runs this test again in a new process, which builds a lab and is killed.
 #[test]
-fn what_a_killed_harness_leaves_is_swept() {
+fn sweeps_leftovers_of_a_killed_harness() {
     const VICTIM: &str = "LAB_VICTIM";
-    const THIS: &str = "guards::what_a_killed_harness_leaves_is_swept";
+    const THIS: &str = "guards::sweeps_leftovers_of_a_killed_harness";
     if let Some(report) = std::env::var_os(VICTIM) {
         be_killed(&PathBuf::from(report));
     }

@@ -1,4 +1,4 @@
-//! Hosts reach each other as the topology says, in both families.
+//! Hosts reach each other as the topology specifies, in both families.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn get(client: &Host, address: IpAddr, requests: u32) -> lab::traffic::http::Htt
 }
 
 #[test]
-fn one_arm_reaches_a_held_vip_by_the_clients_route() {
+fn one_arm_routes_a_vip_to_a_backend() {
     let lab = Lab::build(Plan::new(Layout::OneArm)).unwrap();
     let servers: Vec<Nginx> = lab
         .backends
@@ -60,7 +60,7 @@ fn backends_do_not_answer_for_the_vip_they_hold() {
         }
         let client = &lab.clients[0];
         let bits = if vip.is_ipv4() { 32 } else { 128 };
-        // On-link: the client asks the whole segment who has it.
+        // On-link: the client sends ARP requests to the whole segment.
         ip(
             &client.ns,
             &[format!("route replace {vip}/{bits} dev eth0")],
@@ -112,14 +112,14 @@ fn two_arms_route_through_the_node_and_not_around_it() {
 }
 
 #[test]
-fn flows_go_on_when_the_route_moves_to_the_other_node() {
+fn flows_continue_when_the_route_moves_to_another_node() {
     for layout in [Layout::OneArm, Layout::TwoArm] {
         let plan = Plan {
             balancers: 2,
             ..Plan::new(layout)
         };
         let lab = Lab::build(plan).unwrap();
-        // Stand-ins for the balancer: the nodes route the VIP to a backend that holds it.
+        // In place of the balancer, the nodes route the VIP to a backend that holds it.
         let vip = lab.vip(Family::V4, 1);
         let backend = &lab.backends[1];
         backend.hold_vip(vip).unwrap();
@@ -158,7 +158,7 @@ fn flows_go_on_when_the_route_moves_to_the_other_node() {
 }
 
 #[test]
-fn the_switchs_end_of_a_balancers_cable_is_ready_for_xdp() {
+fn the_switch_end_of_a_balancers_link_is_ready_for_xdp() {
     let lab = Lab::build(Plan::new(Layout::TwoArm)).unwrap();
     for port in &lab.balancers[0].ports {
         let mode = xdp_mode(&lab.switch, &port.switch_port).unwrap();
@@ -177,7 +177,7 @@ fn the_switchs_end_of_a_balancers_cable_is_ready_for_xdp() {
 }
 
 #[test]
-fn labs_with_the_same_addresses_run_side_by_side() {
+fn labs_with_the_same_addresses_run_in_parallel() {
     let labs =
         [Layout::OneArm, Layout::OneArm].map(|layout| Lab::build(Plan::new(layout)).unwrap());
     let _server = Nginx::start(&labs[0].backends[0], &everywhere(80)).unwrap();

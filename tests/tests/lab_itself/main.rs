@@ -1,5 +1,4 @@
-//! The lab is what everything else is judged by, so it is judged first: that it carries traffic, that
-//! it notices faults, and that it leaves nothing behind. No balancer is needed for that.
+//! Tests of the lab itself, without a balancer: it carries traffic, detects faults, and leaves nothing behind.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Loads count what went well, and notice what did not.
+//! Loads count successes and detect faults.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn at(host: &Host, family: Family, port: u16) -> SocketAddr {
 }
 
 #[test]
-fn nginx_answers_200_requests_and_more() {
+fn nginx_replies_to_200_requests_and_more() {
     let lab = lab();
     let backend = &lab.backends[0];
     let addresses = [at(backend, Family::V4, 80), at(backend, Family::V6, 80)];
@@ -58,7 +58,7 @@ fn nginx_answers_200_requests_and_more() {
 }
 
 #[test]
-fn requests_that_meet_a_killed_server_are_counted_as_failed() {
+fn counts_requests_to_a_killed_server_as_failed() {
     let lab = lab();
     let address = at(&lab.backends[0], Family::V4, 80);
     let mut nginx = Nginx::start(&lab.backends[0], &[address]).unwrap();
@@ -82,7 +82,7 @@ fn requests_that_meet_a_killed_server_are_counted_as_failed() {
 }
 
 #[test]
-fn flows_carry_data_and_a_killed_server_breaks_them() {
+fn detects_flows_broken_by_a_killed_server() {
     let lab = lab();
     for family in [Family::V4, Family::V6] {
         let to = at(&lab.backends[0], family, 7000);
@@ -109,7 +109,7 @@ fn flows_carry_data_and_a_killed_server_breaks_them() {
 }
 
 #[test]
-fn flows_that_end_by_themselves_are_not_broken() {
+fn stopped_flows_are_not_broken() {
     let lab = lab();
     let to = at(&lab.backends[0], Family::V4, 7000);
     let _server = EchoServer::start(&lab.backends[0], &[to]).unwrap();
@@ -121,7 +121,7 @@ fn flows_that_end_by_themselves_are_not_broken() {
 }
 
 #[test]
-fn a_cut_cable_breaks_flows_by_silence() {
+fn detects_flows_broken_by_a_link_failure() {
     let lab = lab();
     let to = at(&lab.backends[0], Family::V6, 7000);
     let _server = EchoServer::start(&lab.backends[0], &[to]).unwrap();
@@ -139,7 +139,7 @@ fn a_cut_cable_breaks_flows_by_silence() {
 }
 
 #[test]
-fn flows_without_a_server_are_not_opened() {
+fn reports_flows_without_a_server() {
     let lab = lab();
     let to = at(&lab.backends[0], Family::V4, 7000);
     let plan = FlowPlan::new(Transport::Tcp, to, 3);
@@ -151,7 +151,7 @@ fn flows_without_a_server_are_not_opened() {
 }
 
 #[test]
-fn datagrams_are_answered_counted_when_lost_and_followed_when_they_move() {
+fn counts_lost_datagrams_and_detects_moved_flows() {
     let lab = lab();
     for family in [Family::V4, Family::V6] {
         let vip = lab.vip(family, 1);
@@ -189,7 +189,7 @@ fn datagrams_are_answered_counted_when_lost_and_followed_when_they_move() {
 }
 
 #[test]
-fn iperf_measures_a_throughput() {
+fn iperf_measures_throughput() {
     let lab = lab();
     let _server = IperfServer::start(&lab.backends[0], 5201).unwrap();
     for family in [Family::V4, Family::V6] {

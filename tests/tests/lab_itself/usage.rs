@@ -1,4 +1,4 @@
-//! The programs say how they are to be used.
+//! Help and usage errors of the programs.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,7 @@ fn run(binary: &str, argument: &str) -> Output {
 }
 
 #[test]
-fn help_is_no_mistake_and_a_mistake_is_told() {
+fn help_succeeds_and_invalid_arguments_fail() {
     for (name, binary) in [
         ("bench", env!("CARGO_BIN_EXE_bench")),
         ("demo", env!("CARGO_BIN_EXE_demo")),

@@ -1,7 +1,7 @@
-//! Frames that XDP sends in native mode arrive whole, and the lab would notice if they did not.
+//! Frames that native XDP transmits arrive undamaged, and the lab detects damaged and lost ones.
 //!
-//! A stand-in for the balancer, a dozen instructions, gives what is for the VIP to the first backend: by
-//! `XDP_TX` with one arm and `bpf_redirect` with two.
+//! In place of the balancer, a program of a dozen instructions forwards packets for the VIP to the first
+//! backend, by `XDP_TX` with one arm and `bpf_redirect` with two.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -77,7 +77,7 @@ fn index_of(ns: &Namespace, interface: &str) -> i32 {
     links[0]["ifindex"].as_i64().unwrap().try_into().unwrap()
 }
 
-/// Puts the stand-in on the balancer's first interface.
+/// Attaches the program to the balancer's first interface.
 fn start_stand_in(lab: &Lab, vip: IpAddr) -> XdpProgram {
     let node = &lab.balancers[0];
     let leaves_by = node.ports.last().unwrap();
@@ -173,7 +173,7 @@ fn native_xdp_forwards_http_tcp_and_udp_without_damage() {
 }
 
 #[test]
-fn a_partial_checksum_that_goes_through_xdp_is_noticed() {
+fn detects_partial_checksums_after_xdp() {
     let setting = set_up(Layout::OneArm, Family::V4);
     set_offloads(&setting.lab.switch, "balancer-0.0", &["tx", "on"]).unwrap();
     let report = get(&setting, 3, Duration::from_millis(500));
@@ -186,7 +186,7 @@ fn a_partial_checksum_that_goes_through_xdp_is_noticed() {
 }
 
 #[test]
-fn without_the_pass_program_frames_are_lost() {
+fn detects_frames_lost_without_the_pass_program() {
     let mut setting = set_up(Layout::OneArm, Family::V4);
     assert_eq!(get(&setting, 10, LIMIT).failed, 0);
     setting.lab.pass_programs.clear();

@@ -1,4 +1,4 @@
-//! Each kind of alert that is not about shares, caused for real: it arrives at a real Alertmanager.
+//! Alerts that are not about shares: each is caused in the lab and arrives at an Alertmanager.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -6,69 +6,69 @@ use std::time::Duration;
 use lab::{
     deadline::until,
     link::ip,
-    outage::site::{self, Site, Terms},
+    outage::site::{self, Options, Site},
     pass_program::attach_pass,
 };
 use lb_dataplane::Pins;
 
 use crate::can_run;
 
-/// Capacity must be short for half a minute before it is told; the machine may be busy.
+/// A lack of capacity is alerted after half a minute, and the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Waits until an alert of this kind is on, and returns what it says.
+/// Waits for an alert of this kind and returns its summary and cause.
 fn await_kind(site: &Site<'_>, kind: &str) -> String {
-    let mut told = Vec::new();
-    let mut said = None;
+    let mut alerts = Vec::new();
+    let mut alert = None;
     let arrived = until(kind, LIMIT, || {
-        told = site.alertmanager.alerts()?;
-        said = told
+        alerts = site.alertmanager.alerts()?;
+        alert = alerts
             .iter()
             .find(|alert| alert.labels.alertname == kind)
             .cloned();
-        Ok(said.is_some())
+        Ok(alert.is_some())
     });
-    arrived.unwrap_or_else(|error| panic!("{error:#}\n{told:#?}\n{}", site.balancer.log()));
-    let said = said.expect("it arrived").annotations;
-    format!("{}; {}", said.summary, said.cause.unwrap_or_default())
+    arrived.unwrap_or_else(|error| panic!("{error:#}\n{alerts:#?}\n{}", site.balancer.log()));
+    let text = alert.expect("it arrived").annotations;
+    format!("{}; {}", text.summary, text.cause.unwrap_or_default())
 }
 
 fn start<'lab>(lab: &'lab lab::topology::Lab, edit: fn(String) -> String) -> Site<'lab> {
     let binary = lab::balancer::binary().unwrap();
-    let terms = Terms {
+    let options = Options {
         edit,
-        ..Terms::default()
+        ..Options::default()
     };
-    Site::start(lab, &binary, terms).unwrap()
+    Site::start(lab, &binary, options).unwrap()
 }
 
 #[test]
-fn too_little_capacity_and_too_few_backends_are_told() {
-    if !can_run("too_little_capacity_and_too_few_backends_are_told") {
+fn alerts_on_low_capacity_and_few_backends() {
+    if !can_run("alerts_on_low_capacity_and_few_backends") {
         return;
     }
     let lab = site::build().unwrap();
-    // 200 new flows a second for four backends that can take 50 each.
+    // 200 new flows per second for four backends with a capacity of 50 each.
     let mut site = start(&lab, |text| {
         text.replace("max_share = 0.4", "max_share = 0.9\nmin_backends = 3")
             .replace("weight = 100", "weight = 100\ncapacity = 50")
     });
-    let said = await_kind(&site, "EvenkeelCapacity");
+    let alert = await_kind(&site, "EvenkeelCapacity");
     assert!(
-        said.contains("of what its 4 eligible backends can take"),
-        "{said}"
+        alert.contains("of the capacity of its 4 eligible backends"),
+        "{alert}"
     );
     site.nginx[3].daemon().kill();
-    let said = await_kind(&site, "EvenkeelBackendDown");
-    assert!(said.contains("backend-3"), "{said}");
+    let alert = await_kind(&site, "EvenkeelBackendDown");
+    assert!(alert.contains("backend-3"), "{alert}");
     site.nginx[2].daemon().kill();
-    let said = await_kind(&site, "EvenkeelFewBackends");
-    assert!(said.contains("2 eligible, minimum is 3"), "{said}");
+    let alert = await_kind(&site, "EvenkeelFewBackends");
+    assert!(alert.contains("2 eligible, minimum is 3"), "{alert}");
 }
 
 #[test]
-fn panic_is_told() {
-    if !can_run("panic_is_told") {
+fn alerts_on_panic_mode() {
+    if !can_run("alerts_on_panic_mode") {
         return;
     }
     let lab = site::build().unwrap();
@@ -78,18 +78,18 @@ fn panic_is_told() {
     for nginx in &mut site.nginx[1..] {
         nginx.daemon().kill();
     }
-    let said = await_kind(&site, "EvenkeelPanic");
-    assert!(said.contains("3 of 4 backends of api are down"), "{said}");
+    let alert = await_kind(&site, "EvenkeelPanic");
+    assert!(alert.contains("3 of 4 backends of api are down"), "{alert}");
 }
 
 #[test]
-fn another_program_on_the_interface_is_told() {
-    if !can_run("another_program_on_the_interface_is_told") {
+fn alerts_on_another_program_on_the_interface() {
+    if !can_run("alerts_on_another_program_on_the_interface") {
         return;
     }
     let lab = site::build().unwrap();
     let site = start(&lab, std::convert::identity);
-    // Somebody removes the pin of the link, which takes our program off, and attaches another.
+    // Removing the pin of the link detaches our program; then another one is attached.
     let links = Pins::at(site.balancer.bpffs()).folder().join("links");
     std::fs::remove_file(links.join("eth0")).unwrap();
     let ns = &lab.balancers[0].ns;
@@ -99,25 +99,25 @@ fn another_program_on_the_interface_is_told() {
         Ok(other.is_some())
     })
     .unwrap();
-    let said = await_kind(&site, "EvenkeelDataPath");
-    assert!(said.contains("eth0 does not run it"), "{said}");
+    let alert = await_kind(&site, "EvenkeelDataPath");
+    assert!(alert.contains("eth0 does not run it"), "{alert}");
 }
 
 #[test]
-fn a_fall_back_to_the_slow_mode_is_told() {
-    if !can_run("a_fall_back_to_the_slow_mode_is_told") {
+fn alerts_on_generic_xdp_mode() {
+    if !can_run("alerts_on_generic_xdp_mode") {
         return;
     }
     let lab = site::build().unwrap();
-    // A veth runs XDP in native mode only while its peer's packets fit into a page.
+    // A veth supports native XDP only if the packets of its peer fit into a page.
     let port = &lab.balancers[0].ports[0].switch_port;
     ip(&lab.switch, &[format!("link set {port} mtu 9000")]).unwrap();
     let site = start(&lab, |text| text.replace("\"native\"", "\"auto\""));
-    let said = await_kind(&site, "EvenkeelGenericXdp");
-    assert!(said.contains("generic mode on eth0"), "{said}");
+    let alert = await_kind(&site, "EvenkeelGenericXdp");
+    assert!(alert.contains("generic mode on eth0"), "{alert}");
 }
 
-/// A second VIP at the same address, whose backend is nobody.
+/// Adds a second VIP at the same address, whose backend does not exist.
 fn with_a_lost_vip(text: String) -> String {
     let address = text.lines().find(|line| line.starts_with("address"));
     let address = address.expect("the VIP has one").to_owned();
@@ -128,14 +128,14 @@ fn with_a_lost_vip(text: String) -> String {
 }
 
 #[test]
-fn a_backend_without_a_way_is_told_and_a_packet_that_met_it_is_logged() {
-    if !can_run("a_backend_without_a_way_is_told_and_a_packet_that_met_it_is_logged") {
+fn alerts_on_a_backend_without_next_hop_and_logs_its_packets() {
+    if !can_run("alerts_on_a_backend_without_next_hop_and_logs_its_packets") {
         return;
     }
     let lab = site::build().unwrap();
     let site = start(&lab, with_a_lost_vip);
-    let said = await_kind(&site, "EvenkeelNoNextHop");
-    assert!(said.contains("no route to nobody of lost"), "{said}");
+    let alert = await_kind(&site, "EvenkeelNoNextHop");
+    assert!(alert.contains("no route to nobody of lost"), "{alert}");
     let to = SocketAddr::new(site.vip.ip(), 81);
     let connect = || TcpStream::connect_timeout(&to, Duration::from_millis(300));
     assert!(lab.clients[0].ns.enter(connect).is_err());

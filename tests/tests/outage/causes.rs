@@ -1,4 +1,4 @@
-//! The runs of `cargo xtask outage`, and two more that only a test makes.
+//! The runs of `cargo xtask outage`, and further faults that only tests cause.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use lab::outage::{
     Fault, RATE,
     record::Record,
     run,
-    site::{self, Site, Terms},
+    site::{self, Options, Site},
 };
 use lb_common::{proto, ring::IMAGE_WORDS};
 use lb_dataplane::{PinnedView, Pins};
@@ -16,7 +16,7 @@ use lb_model::transition::RingState;
 
 use crate::can_run;
 
-/// Bars that a loaded machine keeps too: what is measured is printed by `cargo xtask outage`.
+/// A limit that a loaded machine meets too. `cargo xtask outage` measures real times.
 const LIMIT: Duration = Duration::from_secs(40);
 
 fn assert_named(faults: &[Fault]) {
@@ -26,20 +26,20 @@ fn assert_named(faults: &[Fault]) {
 }
 
 #[test]
-fn a_mistake_is_refused_or_undone_or_told() {
-    if can_run("a_mistake_is_refused_or_undone_or_told") {
+fn refuses_rolls_back_or_alerts_on_a_bad_change() {
+    if can_run("refuses_rolls_back_or_alerts_on_a_bad_change") {
         assert_named(&[Fault::Guarded, Fault::Baked, Fault::Forced]);
     }
 }
 
 #[test]
-fn causes_that_no_configuration_shows_are_named() {
-    if can_run("causes_that_no_configuration_shows_are_named") {
+fn names_causes_outside_the_configuration() {
+    if can_run("names_causes_outside_the_configuration") {
         assert_named(&[Fault::BlackHole, Fault::Nat, Fault::Elephant]);
     }
 }
 
-/// Gives the slots of one member to another, in the kernel's ring, past the controller.
+/// Gives the slots of one member to another directly in the kernel's ring.
 fn tamper(site: &Site<'_>) {
     let pins = Pins::at(site.balancer.bpffs());
     let view = PinnedView::open(&pins).unwrap();
@@ -54,7 +54,7 @@ fn tamper(site: &Site<'_>) {
     });
     let words = RingState::new_clean(&wrong.collect::<Vec<_>>()).to_image();
     let outer = MapData::from_pin(pins.maps().join("RINGS")).unwrap();
-    // An image is one element: all words of the ring.
+    // An image is one element with all words of the ring.
     let outer = ArrayOfMaps::<_, Array<MapData, [u64; IMAGE_WORDS as usize]>>::try_from(
         Map::ArrayOfMaps(outer),
     );
@@ -66,25 +66,25 @@ fn tamper(site: &Site<'_>) {
 fn with_site(act: impl FnOnce(&Site<'_>, &mut Record)) {
     let lab = site::build().unwrap();
     let binary = lab::balancer::binary().unwrap();
-    let site = Site::start(&lab, &binary, Terms::default()).unwrap();
-    let mut record = Record::begin(&site).unwrap();
+    let site = Site::start(&lab, &binary, Options::default()).unwrap();
+    let mut record = Record::new();
     record
-        .go_on(&site, Duration::from_secs(8), |_| false)
+        .observe(&site, Duration::from_secs(8), |_| false)
         .unwrap();
     record.check_quiet().unwrap();
     act(&site, &mut record);
 }
 
 #[test]
-fn a_ring_that_something_else_wrote_is_named() {
-    if !can_run("a_ring_that_something_else_wrote_is_named") {
+fn names_a_ring_that_something_else_wrote() {
+    if !can_run("names_a_ring_that_something_else_wrote") {
         return;
     }
     with_site(|site, record| {
         tamper(site);
-        record.begins("the kernel's ring is another");
+        record.start_fault("the kernel's ring was changed");
         record
-            .until_told(site, LIMIT, Duration::from_secs(8))
+            .observe_until_alert(site, LIMIT, Duration::from_secs(8))
             .unwrap();
         let causes: Vec<&str> = record
             .alerts
@@ -95,23 +95,23 @@ fn a_ring_that_something_else_wrote_is_named() {
     });
 }
 
-/// How long a watch looks before it knows what is usual.
-const USUAL: Duration = Duration::from_secs(125);
+/// Time in which the share monitor learns the usual traffic.
+const LEARNING: Duration = Duration::from_secs(125);
 
 #[test]
-fn a_spike_that_all_members_share_is_named_and_is_no_alert() {
-    if !can_run("a_spike_that_all_members_share_is_named_and_is_no_alert") {
+fn reports_an_even_spike_without_an_alert() {
+    if !can_run("reports_an_even_spike_without_an_alert") {
         return;
     }
     with_site(|site, record| {
-        record.go_on(site, USUAL, |_| false).unwrap();
+        record.observe(site, LEARNING, |_| false).unwrap();
         site.load.set_rate(4 * RATE);
-        record.begins("four times the connections");
+        record.start_fault("four times the connections");
         let mut named = None;
         let end = Instant::now() + LIMIT;
         while named.is_none() && Instant::now() < end {
             record
-                .go_on(site, Duration::from_secs(1), |_| false)
+                .observe(site, Duration::from_secs(1), |_| false)
                 .unwrap();
             let events = site.events().unwrap();
             named = events.into_iter().find(|event| event.kind == "spike");
@@ -120,34 +120,34 @@ fn a_spike_that_all_members_share_is_named_and_is_no_alert() {
         assert_eq!(named.vip.as_deref(), Some("api"));
         assert!(named.message.contains("for all members alike"), "{named:?}");
         record
-            .go_on(site, Duration::from_secs(15), |_| false)
+            .observe(site, Duration::from_secs(15), |_| false)
             .unwrap();
         record.check_quiet().unwrap();
         let came: u64 = record.flows_of_all();
-        assert!(came > 20 * 2 * RATE, "{came} flows: that is no spike");
+        assert!(came > 20 * 2 * RATE, "{came} flows are no spike");
     });
 }
 
-/// UDP flows that are under way when a ring changes stay where they are, and are no new flows there: nothing is found.
+/// Existing UDP flows keep their backend when the ring changes, and do not count as new flows there.
 #[test]
-fn a_ring_in_transition_is_no_finding() {
-    if !can_run("a_ring_in_transition_is_no_finding") {
+fn a_ring_in_transition_raises_no_alert() {
+    if !can_run("a_ring_in_transition_raises_no_alert") {
         return;
     }
     let lab = site::build().unwrap();
     let binary = lab::balancer::binary().unwrap();
-    let terms = Terms {
+    let options = Options {
         rate: 0,
         edit: |text| {
             let udp = "\"udp\"\ntrack = \"on-change\"\nforward";
             text.replace("\"tcp\"\nforward", udp)
                 .replace("hash_seed", "transition_ttl = \"10s\"\nhash_seed")
         },
-        ..Terms::default()
+        ..Options::default()
     };
-    let site = Site::start(&lab, &binary, terms).unwrap();
-    let mut record = Record::begin(&site).unwrap();
-    // Backends came up one after the other. Flows that come later need no entry.
+    let site = Site::start(&lab, &binary, options).unwrap();
+    let mut record = Record::new();
+    // Backends came up one after the other. Later flows need no entry in the tracking table.
     lab::deadline::until("the first transition is over", LIMIT, || {
         let ring = site.status()?.vips[0].ring;
         Ok(ring.in_transition + ring.settling == 0)
@@ -159,14 +159,14 @@ fn a_ring_in_transition_is_no_finding() {
     });
     let send_all = || {
         for socket in &sockets {
-            // Nobody listens: an answer that says so may be what the system tells next.
+            // No server listens, so a send may report the ICMP error of the previous one.
             let _ = socket.send_to(b"?", site.vip);
         }
     };
     for _ in 0..10 {
         send_all();
         record
-            .go_on(&site, Duration::from_millis(500), |_| false)
+            .observe(&site, Duration::from_millis(500), |_| false)
             .unwrap();
     }
     let drain = [
@@ -182,7 +182,7 @@ fn a_ring_in_transition_is_no_finding() {
     for _ in 0..30 {
         send_all();
         record
-            .go_on(&site, Duration::from_millis(500), |_| false)
+            .observe(&site, Duration::from_millis(500), |_| false)
             .unwrap();
         let drained = &site.status().unwrap().vips[0].members[0];
         assert_eq!(drained.totals.new_flows, 0);
@@ -197,30 +197,30 @@ fn a_ring_in_transition_is_no_finding() {
     record.check_quiet().unwrap();
 }
 
-/// The alert of a mistake that is in force is the same alert, with the same cause, for the next controller.
+/// After a restart, the alert about a bad change is still the same alert with the same cause.
 #[test]
-fn a_cause_is_known_after_a_restart() {
-    if !can_run("a_cause_is_known_after_a_restart") {
+fn keeps_the_cause_after_a_restart() {
+    if !can_run("keeps_the_cause_after_a_restart") {
         return;
     }
     let lab = site::build().unwrap();
     let binary = lab::balancer::binary().unwrap();
-    let mut site = Site::start(&lab, &binary, Terms::default()).unwrap();
-    let mut record = Record::begin(&site).unwrap();
-    let go_on = |record: &mut Record, site: &Site<'_>, seconds| {
+    let mut site = Site::start(&lab, &binary, Options::default()).unwrap();
+    let mut record = Record::new();
+    let observe = |record: &mut Record, site: &Site<'_>, seconds| {
         let time = Duration::from_secs(seconds);
-        record.go_on(site, time, |_| false).unwrap();
+        record.observe(site, time, |_| false).unwrap();
     };
-    go_on(&mut record, &site, 10);
-    record.begins("the mistake is forced");
+    observe(&mut record, &site, 10);
+    record.start_fault("the bad change is forced");
     let arguments = ["--force", "max_share", "--bake", "0s", "--no-wait"];
-    site.apply_mistake(&arguments).unwrap();
+    site.apply_bad_change(&arguments).unwrap();
     record
-        .until_told(&site, LIMIT, Duration::from_secs(2))
+        .observe_until_alert(&site, LIMIT, Duration::from_secs(2))
         .unwrap();
     site.restart().unwrap();
-    // Longer than an alert whose condition is gone would stay.
-    go_on(&mut record, &site, 40);
+    // Longer than an alert stays after its condition has ended.
+    observe(&mut record, &site, 40);
     let ids: Vec<&str> = record
         .alerts
         .iter()
@@ -228,6 +228,6 @@ fn a_cause_is_known_after_a_restart() {
         .collect();
     assert_eq!(ids, ["skew:api:revision:2"], "{:#?}", record.alerts);
     let on = site.alertmanager.alerts().unwrap();
-    assert_eq!(on.len(), 1, "it is still on: {on:#?}");
+    assert_eq!(on.len(), 1, "one active alert: {on:#?}");
     assert_eq!(on[0].annotations.revision.as_deref(), Some("2"));
 }

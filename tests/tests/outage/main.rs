@@ -1,5 +1,5 @@
-//! Each cause of a wrong spread, made on purpose in the lab, is seen in time and named right; a spike that all
-//! members share is no alert.
+//! Faults and wrong shares, caused in the lab: they are alerted in time with the right cause, and an evenly
+//! distributed spike raises no alert.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
 mod alerts;
 mod causes;
 
-/// Whether this machine has what the tests need.
+/// Returns whether this machine has what the tests need.
 fn can_run(test: &str) -> bool {
     lab::skip::can_run(test, &["ip", "ethtool", "nginx", "prometheus-alertmanager"])
 }

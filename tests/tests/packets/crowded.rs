@@ -1,5 +1,5 @@
-//! Sessions of `nat` that crowd a small table, begun and confirmed on all CPUs at once: each keeps its port and
-//! its client.
+//! More `nat` sessions than a small table can hold, created and confirmed on all CPUs at the same time: each
+//! keeps its port and its client.
 
 use std::{collections::HashSet, thread};
 
@@ -18,17 +18,17 @@ use crate::{
     stage::{Client, dataplane, options},
 };
 
-/// Sessions that the table is made for: a dozen buckets.
+/// Capacity of the table: a dozen buckets.
 const SESSIONS: u32 = 64;
-/// Sessions of each CPU, and of all together: more than the table has cells for.
+/// Sessions per CPU and in all: more than the table has cells.
 const EACH: u16 = 60;
 
-/// Sends a frame; what comes out must be right.
+/// Runs a frame and checks that the output is well-formed.
 fn send(dataplane: &Dataplane, frame: &Frame) -> Vec<u8> {
     let run = dataplane.run(&frame.bytes()).unwrap();
     let faults = findings(&run.frame).faults;
     assert!(faults.is_empty(), "{faults:?}: {frame:?}");
-    assert_eq!(run.verdict, 3, "sent: {frame:?}");
+    assert_eq!(run.verdict, 3, "verdict (3: transmitted) of {frame:?}");
     run.frame
 }
 
@@ -39,7 +39,7 @@ fn begin(dataplane: &Dataplane, service: Service, syn: &Frame) -> Session {
     session
 }
 
-/// A reply, and a packet after it: what confirms a session, and what shows that it is as it was.
+/// Runs a reply, which confirms the session, and another packet, which shows that it is unchanged.
 fn talk(dataplane: &Dataplane, session: &Session, packet: &Frame) {
     let (reply, back) = session.reply(packet);
     assert_eq!(send(dataplane, &reply), back.bytes(), "{reply:?}");
@@ -64,7 +64,7 @@ fn on_every_cpu(work: impl Fn(u16) + Sync) {
 }
 
 #[test]
-fn sessions_of_a_crowded_table_stay_apart() {
+fn keeps_sessions_of_a_full_table_apart() {
     let dataplane = dataplane(&LoadOptions {
         nat_sessions: SESSIONS,
         ..options()
@@ -75,7 +75,7 @@ fn sessions_of_a_crowded_table_stay_apart() {
         let shared: Vec<_> = (0..EACH)
             .map(|number| begin(&dataplane, service, &frame(number, SYN)))
             .collect();
-        // All CPUs confirm these at once, and in between each some of its own.
+        // All CPUs confirm these at the same time, interleaved with sessions of their own.
         on_every_cpu(|cpu| {
             for (number, session) in (0..).zip(&shared) {
                 let own = 1000 * (cpu + 1) + number;

@@ -1,4 +1,4 @@
-//! What the data path remembers for a time only: fragments and sampled flows.
+//! State that the data path keeps for a limited time: fragments and sampled flows.
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,16 @@ use crate::{
     stage::{Client, dataplane, options},
 };
 
-/// The data path's seconds are 16 ticks of the kernel each: 16 to 160 ms.
+/// A second of the data path has 16 jiffies here: 16 to 160 ms.
 const FAST: u32 = 4;
 
-/// Reason that is counted for a frame.
+/// Runs a frame and returns its reason.
 fn reason(dataplane: &Dataplane, frame: &[u8]) -> u32 {
     let (_, trace) = dataplane.run_traced(frame).unwrap();
     trace.reason
 }
 
-/// Waits until the data path's clock has come this far.
+/// Waits until the data path's clock has reached this second.
 fn wait_until(dataplane: &Dataplane, second: u64) {
     let start = Instant::now();
     while dataplane.now_s().unwrap() < second {
@@ -36,7 +36,7 @@ fn wait_until(dataplane: &Dataplane, second: u64) {
 }
 
 #[test]
-fn fragments_are_forgotten_after_their_time() {
+fn forgets_fragments_after_their_timeout() {
     let options = LoadOptions {
         jiffies_shift: Some(FAST),
         ..options()
@@ -54,7 +54,7 @@ fn fragments_are_forgotten_after_their_time() {
         assert_eq!(first, Reason::Forwarded as u32, "{service:?}");
         let second = reason(&dataplane, &last(service));
         latest_s = dataplane.now_s().unwrap();
-        // Else this took longer than it may.
+        // Otherwise the test ran too slowly to tell.
         if latest_s - before_s <= u64::from(LIFETIME_S) {
             assert_eq!(second, Reason::Forwarded as u32, "{service:?}");
         }
@@ -66,12 +66,12 @@ fn fragments_are_forgotten_after_their_time() {
     }
 }
 
-/// The table of samples has room for so many flows; the newest are in it.
+/// Capacity of the table of samples.
 #[test]
-fn the_oldest_samples_make_room() {
+fn replaces_the_oldest_samples() {
     const ROOM: usize = MAX_SAMPLES as usize;
     const FLOWS: u16 = 6_000;
-    // As many as a CPU may add in a second, and a second for each lot.
+    // One batch per second, of the size that a CPU may add in a second.
     const AT_A_TIME: u16 = 1_000;
     let options = LoadOptions {
         jiffies_shift: Some(FAST),
@@ -91,11 +91,22 @@ fn the_oldest_samples_make_room() {
         .map(|(key, _)| u16::from_be(key.source_be))
         .collect();
     println!("{} samples of {FLOWS} flows", ports.len());
-    assert!(ports.len() <= ROOM && ports.len() > ROOM / 2);
-    // The kernel's least-recently-used is an approximation: among the newest hundreds, all are there.
+    assert!(
+        ports.len() <= ROOM && ports.len() > ROOM / 2,
+        "{} samples, capacity {ROOM}",
+        ports.len()
+    );
+    // The kernel's LRU is an approximation, but the newest hundreds of flows must be present.
     for newest in FLOWS - 200..=FLOWS {
-        assert!(ports.contains(&newest), "flow {newest} is not there");
+        assert!(
+            ports.contains(&newest),
+            "the sample of the new flow {newest} is missing"
+        );
     }
-    assert!((1..1000).all(|old| !ports.contains(&old)));
+    let old: Vec<u16> = (1..1000).filter(|old| ports.contains(old)).collect();
+    assert!(
+        old.is_empty(),
+        "samples of the oldest flows remain: {old:?}"
+    );
     assert!(samples.iter().all(|(_, sample)| sample.packets == 1));
 }

@@ -1,363 +1,35 @@
-//! `explain` says of every packet what the program then does with it.
+//! `explain` predicts what the program does with each packet.
 //!
-//! VIPs of all kinds, rings in transition, members that come and go, sessions of all ages: each packet is
-//! explained first (a run may change the tables), then run on the same tables.
+//! With VIPs of all kinds, rings in transition, changing members and sessions of all ages, each packet is
+//! explained first (a run may change the tables) and then run on the same tables.
+
+mod world;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::Command,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
 };
 
 use lab::{
-    bytecode::tables::{self, ANY4, KEY, NAT4, NAT6, OUTER4, OUTER6, RING_SIZE, VIP4, VIP6},
-    packet::{ACK, FIN, Frame, Ip, PSH, RST, SYN, tcp, udp},
-    random::Random,
+    bytecode::tables::KEY,
+    packet::{Frame, Ip, SYN, tcp, udp},
 };
 use lb_common::{
-    address_of,
-    checksum::fold,
-    family,
     hash::HashKey,
-    member::{Member, NextHop, control},
-    nat::NatSource,
     ring::{MemberIndex, NO_MEMBER},
     trace::{NONE, Trace},
-    vip::{Vip, VipKey, affinity, forward, target, track},
 };
 use lb_dataplane::{
     Dataplane, Run,
     explain::{self, Flow, Names, Sent, Sources, Tables, Verdict, Walk},
 };
-use lb_model::{config::Protocol, transition::RingState};
-
+use lb_model::config::Protocol;
 use rand::RngExt as _;
 
-use crate::stage::{dataplane, options};
+use world::{Reply, World};
 
-/// Packets in one run.
+/// Number of packets.
 const PACKETS: usize = 30_000;
-/// The first VIP of ours; those before are the common ones.
-const FIRST_VIP: u16 = 40;
-/// Members of a VIP, and the index of the first.
-const MEMBERS: u16 = 5;
-const FIRST_MEMBER: u16 = 100;
-/// NAT sources with next to no ports.
-const FEW_PORTS: u16 = 6;
-/// Where replies of `nat` come from and go to.
-type Reply = (Protocol, SocketAddr, SocketAddr);
-
-/// A VIP under test.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    index: u16,
-    address: IpAddr,
-    port: u16,
-    protocol: Protocol,
-    forward: u8,
-    affinity: u8,
-    track: u8,
-    backend_v6: bool,
-}
-
-/// All that can be had.
-fn kinds() -> Vec<Kind> {
-    let mut kinds: Vec<Kind> = Vec::new();
-    let ways = [
-        (forward::L2, false),
-        (forward::IPIP, false),
-        (forward::IPIP, true),
-        (forward::NAT, false),
-    ];
-    for (forward, crossed) in ways {
-        for vip in [IpAddr::V4(VIP4), IpAddr::V6(VIP6)] {
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                for affinity in [affinity::FLOW, affinity::SOURCE] {
-                    for track in [track::NEVER, track::ON_CHANGE, track::ALWAYS] {
-                        if forward == forward::NAT && track != track::ALWAYS {
-                            continue;
-                        }
-                        let number = kinds.len() as u16;
-                        kinds.push(Kind {
-                            index: FIRST_VIP + number,
-                            address: vip,
-                            port: 7000 + number,
-                            protocol,
-                            forward,
-                            affinity,
-                            track,
-                            backend_v6: vip.is_ipv6() != crossed,
-                        });
-                    }
-                }
-            }
-        }
-    }
-    let any = Kind {
-        index: FIRST_VIP + kinds.len() as u16,
-        address: IpAddr::V4(ANY4),
-        port: 0,
-        protocol: Protocol::Udp,
-        ..kinds[1]
-    };
-    kinds.push(any);
-    kinds
-}
-
-impl Kind {
-    fn members(&self) -> impl Iterator<Item = MemberIndex> + use<> {
-        let first = FIRST_MEMBER + (self.index - FIRST_VIP) * MEMBERS;
-        first..first + MEMBERS
-    }
-
-    fn backend(&self, member: MemberIndex) -> IpAddr {
-        let [high, low] = member.to_be_bytes();
-        if self.backend_v6 {
-            Ipv6Addr::new(0xfd00, 0, 0, 2, 0, 0, 0, member).into()
-        } else {
-            Ipv4Addr::new(10, 2, high, low).into()
-        }
-    }
-
-    fn entry(&self, member: MemberIndex, egress: u16) -> Member {
-        let (backend, family) = address_of(self.backend(member));
-        let v6 = family == family::V6;
-        let few = member.is_multiple_of(3);
-        let (source, nat_source) = match (self.forward, v6) {
-            (forward::NAT, false) => (IpAddr::V4(NAT4), if few { 2 } else { 0 }),
-            (forward::NAT, true) => (IpAddr::V6(NAT6), if few { 3 } else { 1 }),
-            (_, false) => (OUTER4.into(), 0),
-            (_, true) => (OUTER6.into(), 0),
-        };
-        let source = address_of(source).0;
-        let words = u64::from(source[0] as u32) + u64::from(backend[0] as u32) + 0x40;
-        let [high, low] = member.to_be_bytes();
-        Member {
-            control: control::pack(control::SERVING, family, 1),
-            next_hop: NextHop {
-                mac: [2, 0, 0, 2, high, low],
-                egress,
-            }
-            .pack(),
-            source,
-            address: backend,
-            vary_mask: if v6 { u32::MAX } else { 0xffff_0000 },
-            outer_sum: if v6 { 0 } else { fold(words).into() },
-            // Some are served on the port of the VIP.
-            port_be: if self.forward == forward::NAT && member.is_multiple_of(2) {
-                8080_u16.to_be()
-            } else {
-                0
-            },
-            vip: self.index,
-            nat_source,
-            _pad: 0,
-        }
-    }
-
-    fn vip(&self, hash_key: HashKey) -> Vip {
-        Vip {
-            ring: 0,
-            hash_key,
-            forward: self.forward,
-            affinity: self.affinity,
-            track: self.track,
-            family: address_of(self.address).1,
-            port_be: self.port.to_be(),
-            protocol: self.protocol.number(),
-            _pad: [0; 9],
-            sample_mask: 0,
-        }
-    }
-}
-
-/// A random ring over some of the members.
-fn ring(rng: &mut Random, kind: &Kind) -> Vec<MemberIndex> {
-    if rng.random_range(0..15) == 0 {
-        return vec![NO_MEMBER; RING_SIZE as usize];
-    }
-    let some: Vec<MemberIndex> = kind
-        .members()
-        .filter(|_| rng.random_range(0..3) > 0)
-        .collect();
-    let some = if some.is_empty() {
-        kind.members().collect()
-    } else {
-        some
-    };
-    (0..RING_SIZE)
-        .map(|_| some[rng.random_range(0..some.len())])
-        .collect()
-}
-
-/// Everything that a test changes.
-struct World {
-    dataplane: Dataplane,
-    kinds: Vec<Kind>,
-    rings: Vec<RingState>,
-    /// The egress entries of the interface here, of another, and of one that is gone.
-    egress: [u16; 3],
-}
-
-impl World {
-    fn new(rng: &mut Random, hash_key: HashKey) -> Self {
-        let mut dataplane = dataplane(&options());
-        let here = dataplane.egress.find(1).unwrap().unwrap();
-        let elsewhere = nix::net::if_::if_nametoindex(crate::stage::PORT).unwrap();
-        let elsewhere = dataplane.egress.find(elsewhere).unwrap().unwrap();
-        ip("link add ek2 type veth peer name ek3");
-        let gone = nix::net::if_::if_nametoindex("ek2").unwrap();
-        let gone = dataplane.egress.assign(gone, 1500, [2; 6]).unwrap();
-        ip("link del ek2");
-        for (index, source) in [(2, IpAddr::V4(NAT4)), (3, IpAddr::V6(NAT6))] {
-            let source = NatSource {
-                address: address_of(source).0,
-                first_port: 61_000,
-                ports: FEW_PORTS,
-                _pad: 0,
-            };
-            dataplane.nat_sources.write(index, &source).unwrap();
-        }
-        let kinds = kinds();
-        let mut world = Self {
-            rings: Vec::new(),
-            egress: [here, elsewhere, gone],
-            dataplane,
-            kinds,
-        };
-        for kind in world.kinds.clone() {
-            world.add(rng, &kind, hash_key);
-        }
-        world
-    }
-
-    fn add(&mut self, rng: &mut Random, kind: &Kind, hash_key: HashKey) {
-        for member in kind.members() {
-            // Most are here.
-            let egress = self.egress[[0, 0, 0, 0, 0, 1, 1, 2][rng.random_range(0..8)]];
-            let entry = kind.entry(member, egress);
-            self.dataplane.members.write(member, &entry).unwrap();
-        }
-        let vip = kind.vip(hash_key);
-        self.dataplane.vips.write(kind.index, &vip).unwrap();
-        let (address, family) = address_of(kind.address);
-        let key = VipKey::new(&address, family, kind.protocol.number(), kind.port.to_be());
-        let meaning = target::pack(target::VIP, kind.index);
-        self.dataplane.add_service(&key, meaning).unwrap();
-        let (key, protocol) = (VipKey::new(&address, family, 0, 0), kind.protocol.number());
-        tables::add_address(&mut self.dataplane, &key, protocol).unwrap();
-        self.rings.push(RingState::new_clean(&ring(rng, kind)));
-        self.swap(self.rings.len() - 1);
-    }
-
-    fn swap(&mut self, number: usize) {
-        let vip = self.kinds[number].index;
-        tables::set_state(&mut self.dataplane, vip, &self.rings[number]).unwrap();
-    }
-
-    /// Something changes.
-    fn change(&mut self, rng: &mut Random, step: usize) {
-        let number = rng.random_range(0..self.kinds.len());
-        let kind = self.kinds[number];
-        let member = kind
-            .members()
-            .nth(rng.random_range(0..usize::from(MEMBERS)))
-            .unwrap();
-        match rng.random_range(0..10) {
-            0..4 => {
-                let next = ring(rng, &kind);
-                self.rings[number].change(&next, step as u32).unwrap();
-                self.swap(number);
-            }
-            4 => {
-                self.rings[number].settle(step as u32, 100);
-                self.swap(number);
-            }
-            5 => {
-                self.rings[number].clean();
-                self.swap(number);
-            }
-            6 | 7 => {
-                let entry = self.dataplane.members.read(member).unwrap();
-                let state = match control::state(entry.control) {
-                    control::SERVING => control::DOWN,
-                    _ => control::SERVING,
-                };
-                let generation = control::generation(entry.control);
-                let word = control::pack(state, control::family(entry.control), generation);
-                self.dataplane.members.set_control(member, word).unwrap();
-            }
-            8 => {
-                // Another takes the index.
-                let entry = self.dataplane.members.read(member).unwrap();
-                let generation = control::generation(entry.control) + 1;
-                let family = control::family(entry.control);
-                let word = control::pack(control::SERVING, family, generation);
-                self.dataplane.members.set_control(member, word).unwrap();
-            }
-            _ => {
-                let (mac, egress) = ([2; 6], self.egress[rng.random_range(0..2)]);
-                let hop = (rng.random_range(0..3) > 0).then_some(NextHop { mac, egress });
-                self.dataplane.members.set_next_hop(member, hop).unwrap();
-            }
-        }
-    }
-
-    /// A packet of few clients, so that flows come again; or a reply.
-    fn packet(&self, rng: &mut Random, replies: &[Reply]) -> (Flow, u8) {
-        let flags = [SYN, SYN, ACK, ACK, ACK | PSH, FIN | ACK, RST][rng.random_range(0..7)];
-        if !replies.is_empty() && rng.random_range(0..6) == 0 {
-            let (protocol, source, dest) = replies[rng.random_range(0..replies.len())];
-            let flow = Flow {
-                protocol,
-                source,
-                dest,
-            };
-            return (flow, [ACK, ACK, ACK, RST][rng.random_range(0..4)]);
-        }
-        let kind = self.kinds[rng.random_range(0..self.kinds.len())];
-        let port = match (kind.port, rng.random_range(0..40)) {
-            (_, 0) => 9,
-            (0, _) => 1 + rng.random_range(0..3),
-            (port, _) => port,
-        };
-        let address = match rng.random_range(0..60) {
-            0 if kind.address.is_ipv4() => Ipv4Addr::new(192, 0, 2, 1).into(),
-            1 if kind.address.is_ipv4() => NAT4.into(),
-            _ => kind.address,
-        };
-        let protocol = match (kind.protocol, rng.random_range(0..40)) {
-            (Protocol::Tcp, 0) => Protocol::Udp,
-            (Protocol::Udp, 0) => Protocol::Tcp,
-            (protocol, _) => protocol,
-        };
-        let client = 1 + rng.random_range(0..3);
-        let client: IpAddr = match address {
-            IpAddr::V4(_) => Ipv4Addr::new(198, 51, 100, client as u8).into(),
-            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, client).into(),
-        };
-        // Forged, or the VIP's own.
-        let client = match (rng.random_range(0..100), address) {
-            (0, _) => address,
-            (1, IpAddr::V4(_)) => Ipv4Addr::BROADCAST.into(),
-            (1, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
-            _ => client,
-        };
-        let source = SocketAddr::new(client, 40_000 + rng.random_range(0..12));
-        let dest = SocketAddr::new(address, port);
-        let flow = Flow {
-            protocol,
-            source,
-            dest,
-        };
-        (flow, flags)
-    }
-}
-
-fn ip(command: &str) {
-    let done = Command::new("ip").args(command.split(' ')).status();
-    assert!(done.unwrap().success(), "ip {command}");
-}
-
 struct Numbers;
 
 impl Names for Numbers {
@@ -374,7 +46,7 @@ fn sources(dataplane: &Dataplane) -> Sources<'_> {
     Sources {
         tables: Tables::from(dataplane),
         names: &Numbers,
-        // Where the kernel says that the frames of a test run come in.
+        // The ingress interface of test runs.
         ingress: Some(1),
     }
 }
@@ -388,7 +60,7 @@ fn frame(flow: &Flow, flags: u8) -> Frame {
     Frame::new(Ip::new(flow.source.ip(), flow.dest.ip()), transport)
 }
 
-/// Addresses of the IP header of a frame, and the ports behind it if it has none inside.
+/// Returns the addresses of the outer IP header, and the four bytes behind it as ports.
 fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let read = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     if frame[12..14] == [0x08, 0x00] {
@@ -416,12 +88,12 @@ fn named(index: u16) -> Option<u16> {
     (index != NONE && index != NO_MEMBER).then_some(index)
 }
 
-/// In what an explanation differs from what was done.
+/// Returns the differences between an explanation and a run.
 fn differences(walk: &Walk, run: &Run, trace: &Trace) -> Vec<String> {
     let mut found = Vec::new();
-    let mut compare = |what: &str, said: String, done: String| {
-        if said != done {
-            found.push(format!("{what}: said {said}, done {done}"));
+    let mut compare = |what: &str, explained: String, done: String| {
+        if explained != done {
+            found.push(format!("{what}: explained {explained}, was {done}"));
         }
     };
     let verdict = match walk.verdict {
@@ -435,7 +107,7 @@ fn differences(walk: &Walk, run: &Run, trace: &Trace) -> Vec<String> {
     compare("reason", reason.to_string(), trace.reason.to_string());
     let vip = format!("{:?}", named(trace.vip));
     compare("VIP", format!("{:?}", walk.vip), vip);
-    // Where the program gave up before it wrote the member down, nothing contradicts.
+    // If the program drops the packet early, its trace has no member.
     if walk.sent.is_some() || named(trace.member).is_some() {
         let member = format!("{:?}", named(trace.member));
         compare("member", format!("{:?}", walk.member), member);
@@ -465,11 +137,11 @@ fn compare_sent(sent: &Sent, run: &Run, compare: &mut impl FnMut(&str, String, S
 }
 
 #[test]
-fn what_is_explained_is_what_is_done() {
+fn explanations_match_the_program() {
     let mut rng = lab::random::seeded("packets");
     let mut world = World::new(&mut rng, KEY);
     let mut replies: Vec<Reply> = Vec::new();
-    let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    let mut seen = BTreeMap::<String, u32>::new();
     for step in 0..PACKETS {
         if rng.random_range(0..12) == 0 {
             world.change(&mut rng, step);
@@ -478,7 +150,7 @@ fn what_is_explained_is_what_is_done() {
         let opens = flow.protocol == Protocol::Tcp && flags == SYN;
         let walk = explain::walk(&flow, opens, &sources(&world.dataplane)).unwrap();
         if step % 10 == 0 {
-            in_words(&world, &flow, opens, &walk);
+            check_names(&world, &flow, opens, &walk);
         }
         let bytes = frame(&flow, flags).bytes();
         let (run, trace) = world.dataplane.run_traced(&bytes).unwrap();
@@ -500,7 +172,7 @@ fn what_is_explained_is_what_is_done() {
             .or_default() += 1;
     }
     println!("{seen:#?}");
-    // All that can happen did.
+    // Every outcome must have occurred.
     for kind in [
         "FORWARDED tx",
         "FORWARDED redirect",
@@ -521,24 +193,27 @@ fn what_is_explained_is_what_is_done() {
         "FORWARDED tx existing flow, uses the slot's unchanged backend",
     ] {
         let some = seen.keys().any(|key| key.starts_with(kind));
-        assert!(some, "never seen: {kind}");
+        assert!(some, "no packet had the outcome {kind}");
     }
 }
 
-/// The explanation in words says the same.
-fn in_words(world: &World, flow: &Flow, syn: bool, walk: &Walk) {
+/// Checks that `explain` returns the same walk with names.
+fn check_names(world: &World, flow: &Flow, syn: bool, walk: &Walk) {
     let text = flow.to_string();
-    let said = explain::explain(&text, syn, &sources(&world.dataplane)).unwrap();
-    assert_eq!(said.flow, *flow);
-    assert_eq!(said.walk, *walk);
+    let explanation = explain::explain(&text, syn, &sources(&world.dataplane)).unwrap();
+    assert_eq!(explanation.flow, *flow);
+    assert_eq!(explanation.walk, *walk);
     let backend = walk.member.filter(|_| walk.sent.is_some());
-    assert_eq!(said.backend, backend.map(|member| format!("m-{member}")));
-    assert_eq!(said.vip, walk.vip.map(|vip| format!("vip-{vip}")));
+    assert_eq!(
+        explanation.backend,
+        backend.map(|member| format!("m-{member}"))
+    );
+    assert_eq!(explanation.vip, walk.vip.map(|vip| format!("vip-{vip}")));
 }
 
-/// The comparison is worth something: explained under another key, most slots are wrong.
+/// Proves the comparison: with another hash key, most explanations are wrong.
 #[test]
-fn a_wrong_slot_is_noticed() {
+fn the_comparison_finds_wrong_slots() {
     const FLOWS: usize = 300;
     let mut rng = lab::random::seeded("packets");
     let world = World::new(&mut rng, KEY);

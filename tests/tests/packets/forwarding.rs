@@ -1,4 +1,4 @@
-//! `l2` and `ipip`, and everything that a packet for a VIP can bring along.
+//! Forwarding by `l2` and `ipip`: tags, options, extension headers, ports, sizes.
 
 use std::net::IpAddr;
 
@@ -20,13 +20,13 @@ use lb_common::{
 use crate::stage::{Client, PORT_MAC, bench, flow_hash};
 
 #[test]
-fn packets_for_a_vip_go_to_its_member() {
+fn forwards_packets_to_the_member() {
     let mut bench = bench();
     all(&mut bench, Client::new(1));
     bench.conclude();
 }
 
-/// The whole table, with the flows of one client.
+/// Runs the whole table with flows of one client.
 pub(crate) fn all(bench: &mut Bench, client: Client) {
     every_service(bench, client);
     tagged(bench, client);
@@ -39,7 +39,7 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
     foreign(bench, client);
 }
 
-/// What a member gets of a frame.
+/// Returns the frame as the member receives it.
 pub(crate) fn output(service: &Service, frame: &Frame) -> Frame {
     if service.forward == forward::IPIP {
         service.encapsulated(frame, flow_hash(frame))
@@ -48,7 +48,7 @@ pub(crate) fn output(service: &Service, frame: &Frame) -> Frame {
     }
 }
 
-/// A frame goes to the service's member. `known`: its flow is not new to a VIP that always tracks.
+/// Expects that a frame goes to the service's member. `known`: its flow has an entry if the VIP always tracks.
 pub(crate) fn expect(service: &Service, frame: &Frame, known: bool) -> Expect {
     let index = service.index;
     let mut expect = Expect::forwarded(index, frame, &output(service, frame));
@@ -72,7 +72,7 @@ pub(crate) fn expect(service: &Service, frame: &Frame, known: bool) -> Expect {
     if new { expect.new_flow(index) } else { expect }
 }
 
-/// The services whose packets go out as they are or encapsulated, by the interface they came in by.
+/// Returns the `l2` and `ipip` services whose packets leave on the ingress interface.
 pub(crate) fn direct() -> impl Iterator<Item = Service> {
     let services = SERVICES.into_iter();
     services.filter(|service| service.forward != forward::NAT && service.index != ELSEWHERE.index)
@@ -112,7 +112,7 @@ fn every_service(bench: &mut Bench, client: Client) {
     bench.check("out of another interface", &frame, &expect);
 }
 
-/// Tags of a frame.
+/// VLAN tags of frames.
 pub(crate) const TAGS: [&[(u16, u16)]; 4] = [
     &[(0x8100, 7)],
     &[(0x88a8, 0x2007)],
@@ -156,7 +156,7 @@ fn ipv4_header(bench: &mut Bench, client: Client) {
         }
     }
     for ttl in 2..=255 {
-        let frame = client.to(&SERVICES[0], 1000, ACK).hops(ttl);
+        let frame = client.to(&SERVICES[0], 1000, ACK).ttl(ttl);
         bench.check(
             &format!("TTL {ttl}"),
             &frame,
@@ -166,7 +166,7 @@ fn ipv4_header(bench: &mut Bench, client: Client) {
     for id in (0..=0xffff_u16).step_by(257) {
         let frame = client.to(&SERVICES[1], 1000, ACK).with_ip(|ip| {
             let Ip::V4(ip) = ip else { unreachable!() };
-            (ip.id, ip.whole) = (id, id & 1 == 0);
+            (ip.id, ip.dont_fragment) = (id, id & 1 == 0);
         });
         bench.check(
             &format!("identification {id}"),

@@ -1,4 +1,4 @@
-//! Fragments: the later ones follow the first.
+//! Fragments: later ones follow the first.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[test]
-fn later_fragments_go_where_the_first_one_went() {
+fn forwards_later_fragments_like_the_first() {
     let mut bench = bench();
     all(&mut bench, Client::new(1));
     bench.conclude();
@@ -39,16 +39,16 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
     atomic(bench, client);
 }
 
-/// A part of a frame's datagram.
+/// Returns a fragment of a frame's datagram.
 pub(crate) fn part(frame: &Frame, id: u16, offset: u16, len: usize, more: bool) -> Frame {
     let fragment = Fragment { offset, len, more };
     frame.clone().with_ip(|ip| match ip {
-        Ip::V4(ip) => (ip.fragment, ip.id, ip.whole) = (Some(fragment), id, false),
+        Ip::V4(ip) => (ip.fragment, ip.id, ip.dont_fragment) = (Some(fragment), id, false),
         Ip::V6(ip) => ip.extensions.push(Extension::Fragment(fragment, id.into())),
     })
 }
 
-/// What is expected of a fragment after the first: no new flow, no look at the tracking table.
+/// Expectation for a later fragment: no new flow, no lookup in the tracking table.
 fn follows(service: &Service, fragment: &Frame) -> Expect {
     Expect::forwarded(service.index, fragment, &output(service, fragment))
 }
@@ -73,7 +73,7 @@ fn datagram(bench: &mut Bench, client: Client, service: &Service, id: u16, tags:
     bench.check(&name("of another datagram"), &other, &orphan);
     bench.check(
         &name("no hop left"),
-        &last.hops(1),
+        &last.ttl(1),
         &Expect::of(Reason::HopLimit),
     );
 }
@@ -101,7 +101,7 @@ fn tiny(bench: &mut Bench, client: Client) {
     }
 }
 
-/// What is not for a service of ours passes, all of it.
+/// All fragments of a datagram that is for no service pass.
 fn foreign(bench: &mut Bench, client: Client) {
     let others = [
         (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 99)), Reason::NoVip),
@@ -141,7 +141,7 @@ fn foreign(bench: &mut Bench, client: Client) {
     );
 }
 
-/// Of protocols that no VIP can have: SCTP, ESP, GRE, IP in IP.
+/// Fragments of protocols that no VIP can have: SCTP, ESP, GRE, IP in IP.
 fn unknown(bench: &mut Bench, client: Client) {
     for dest in [IpAddr::V4(VIP4), VIP6.into(), NAT4.into(), NAT6.into()] {
         for protocol in [132, 50, 47, 4, 41] {
@@ -162,7 +162,7 @@ fn unknown(bench: &mut Bench, client: Client) {
     }
 }
 
-/// Datagrams whose fragments begin with destination options: what is behind them, only the first one tells.
+/// Fragments that begin with destination options: only the first contains the protocol behind them.
 fn hidden(bench: &mut Bench, client: Client) {
     let service = &SERVICES[9];
     let of = |transport, id| {
@@ -204,7 +204,7 @@ fn hidden(bench: &mut Bench, client: Client) {
     bench.check("last, for a VIP", &last, &follows(service, &last));
 }
 
-/// A first fragment for no service passes though it has no more than the ports; so do the others.
+/// A first fragment for no service passes even if it has only the ports, and so do the later ones.
 fn without_whole_headers(bench: &mut Bench, client: Client) {
     for (dest, id) in [(IpAddr::V4(VIP4), 980), (VIP6.into(), 990)] {
         for (protocol, reason) in [(6, Reason::NoService), (17, Reason::FragmentTiny)] {
@@ -212,7 +212,7 @@ fn without_whole_headers(bench: &mut Bench, client: Client) {
                 .to_port(dest, protocol, 980, 2049, SYN)
                 .payload(vec![1; 64]);
             let id = id + u16::from(protocol == 6);
-            // Of UDP no fragment has a part of the header: offsets count in eights, and 0 bytes have no ports.
+            // A UDP header can't be split: offsets are multiples of 8, and 0 bytes have no ports.
             let first = part(&whole, id, 0, if protocol == 6 { 8 } else { 0 }, true);
             let last = part(&whole, id, 8, 32, false);
             let name = format!("tiny, protocol {protocol}, to {dest}");
@@ -226,9 +226,9 @@ fn without_whole_headers(bench: &mut Bench, client: Client) {
     }
 }
 
-/// Of a protocol that no VIP of the address has, all fragments pass, in whatever order they come.
+/// All fragments of a protocol that no VIP of the address has pass, in any order.
 #[test]
-fn fragments_of_a_protocol_without_a_service_pass() {
+fn passes_fragments_of_a_protocol_without_a_service() {
     let mut bench = bench();
     let client = Client::new(1);
     let addresses = [
@@ -246,7 +246,7 @@ fn fragments_of_a_protocol_without_a_service_pass() {
             };
             let dataplane = &mut bench.dataplane;
             tables::add(dataplane, &service, control::SERVING, here).unwrap();
-            // The other one does not count any more.
+            // The other service does not matter any more.
             let meaning = target::pack(target::ADDRESS, target::protocol_bit(served));
             let (key, family) = lb_common::address_of(address);
             dataplane
@@ -272,7 +272,7 @@ fn fragments_of_a_protocol_without_a_service_pass() {
     bench.conclude();
 }
 
-/// A fragment header on a whole datagram (RFC 6946) makes no difference.
+/// Atomic fragments (RFC 6946) are forwarded like whole datagrams.
 fn atomic(bench: &mut Bench, client: Client) {
     let service = &SERVICES[9];
     assert_eq!(service.forward, forward::L2);

@@ -1,4 +1,4 @@
-//! A member's next hop changes: the very next packet goes there.
+//! When a member's next hop changes, the next packet uses it.
 
 use lab::{
     bytecode::{
@@ -17,7 +17,7 @@ use crate::{
 
 const NEIGHBOUR: Mac = [2, 7, 7, 7, 7, 7];
 
-/// Of each forwarding mode and family, services whose flows are open all the time.
+/// Returns a service per forwarding mode and family.
 fn services() -> impl Iterator<Item = Service> {
     [0, 1, 4, 5, 9, 10, 11, 13]
         .into_iter()
@@ -25,7 +25,7 @@ fn services() -> impl Iterator<Item = Service> {
 }
 
 #[test]
-fn packets_follow_the_next_hop_of_their_member() {
+fn uses_a_changed_next_hop_at_once() {
     let mut bench = bench();
     let client = Client::new(1);
     let elsewhere = nix::net::if_::if_nametoindex(PORT).unwrap();

@@ -1,6 +1,6 @@
-//! The data path's bytecode, packet by packet: what comes in, what goes out, what is counted.
+//! Tables of packets for the data path's bytecode: input, verdict, output and counters.
 //!
-//! Frames are run by `BPF_PROG_TEST_RUN` in a network namespace of the test's own. Needs root.
+//! Frames are run with `BPF_PROG_TEST_RUN` in a new network namespace. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod crowded;
@@ -9,6 +9,7 @@ mod explained;
 mod forwarding;
 mod fragments;
 mod icmp;
+mod icmp_errors;
 mod links;
 mod malformed;
 mod messages;

@@ -1,4 +1,4 @@
-//! Packets cut off at every byte, and headers that contradict themselves.
+//! Packets truncated at every byte, and inconsistent headers.
 
 use lab::{
     bytecode::{Bench, Expect, Verdict, tables::SERVICES},
@@ -9,13 +9,14 @@ use lb_common::{reason::Reason, vip::forward};
 use crate::{
     forwarding::{TAGS, direct, expect},
     fragments::part,
-    icmp::{errors_about, no_hosts},
+    icmp::martian_sources,
+    icmp_errors::errors_about,
     nat,
     stage::{Client, bench},
 };
 
 #[test]
-fn malformed_packets_are_dropped_or_passed_as_they_came() {
+fn drops_or_passes_malformed_packets_unchanged() {
     let mut bench = bench();
     all(&mut bench, Client::new(1));
     bench.conclude();
@@ -25,12 +26,12 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
     ipv4_headers(bench, client);
     ipv6_lengths(bench, client);
     transports(bench, client);
-    forwarded_by_nobody(bench, client);
+    not_forwarded(bench, client);
     foreign(bench, client);
     cut_off(bench, client);
 }
 
-/// Frames of every kind that the data path looks into.
+/// Returns frames of every kind that the data path parses.
 pub(crate) fn kinds(client: Client) -> Vec<Frame> {
     let mut frames = Vec::new();
     for service in direct().chain(nat::services()) {
@@ -46,7 +47,7 @@ pub(crate) fn kinds(client: Client) -> Vec<Frame> {
             .set_addresses(service.address, client.like(service.address));
         returned.ip.set_addresses(flow.ip.dest(), flow.ip.source());
         frames.extend(errors_about(&returned, 100));
-        frames.push(flow.clone().hops(1));
+        frames.push(flow.clone().ttl(1));
         frames.push(flow.with_ip(|ip| match ip {
             Ip::V4(ip) => ip.options = vec![1; 20],
             Ip::V6(ip) => {
@@ -81,7 +82,7 @@ pub(crate) fn kinds(client: Client) -> Vec<Frame> {
     frames
 }
 
-/// Runs a frame of any kind. It may be sent only whole and right, and is else left alone.
+/// Runs any frame: it must be transmitted well-formed, or stay unchanged.
 pub(crate) fn harmless(bench: &mut Bench, name: &str, input: &[u8]) {
     let run = match bench.dataplane.run(input) {
         Ok(run) => run,
@@ -141,7 +142,7 @@ fn cut_off(bench: &mut Bench, client: Client) {
     }
 }
 
-/// A change to the IP header of a frame, its checksum made right again.
+/// Changes the IP header of a frame and corrects its checksum.
 fn with_header(frame: &Frame, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut bytes = frame.bytes();
     change(&mut bytes[14..]);
@@ -199,7 +200,7 @@ fn ipv6_lengths(bench: &mut Bench, client: Client) {
             let mut bytes = frame.bytes();
             bytes[18..20].copy_from_slice(&length.to_be_bytes());
             let name = format!("length {length} of {len} for {service:?}");
-            // A packet may be short; what it is said to carry is longer.
+            // The length field is larger than the packet.
             let reason = if length < 8 {
                 Reason::BadTransport
             } else {
@@ -212,7 +213,7 @@ fn ipv6_lengths(bench: &mut Bench, client: Client) {
             bytes[14] = version << 4;
             bench.check_bytes("version", &bytes, &Expect::of(Reason::BadHeader));
         }
-        // What looks like the header of a later fragment is padding behind the packet.
+        // The padding looks like the header of a later fragment.
         let mut bytes = part(&frame, 4300, 40, 16, false).bytes();
         bytes[18..20].copy_from_slice(&[0, 0]);
         let name = format!("fragment header in the padding for {service:?}");
@@ -220,14 +221,14 @@ fn ipv6_lengths(bench: &mut Bench, client: Client) {
     }
 }
 
-/// Sources that are no single host's, and frames to many stations: of both, options and fragments too.
-fn forwarded_by_nobody(bench: &mut Bench, client: Client) {
+/// Martian sources and broadcast or multicast frames, also with options and fragments.
+fn not_forwarded(bench: &mut Bench, client: Client) {
     for service in SERVICES
         .iter()
         .filter(|service| service.forward != forward::NAT)
     {
         for tags in TAGS {
-            for source in no_hosts(service.address) {
+            for source in martian_sources(service.address) {
                 let mut forged = client.to(service, 4500, ACK).tags(tags);
                 forged.ip.set_addresses(source, service.address);
                 let name = format!("from {source} for {service:?}");
@@ -252,7 +253,7 @@ fn forwarded_by_nobody(bench: &mut Bench, client: Client) {
             let passed = Expect::of(Reason::LinkGroup);
             bench.check(&name, &frame, &passed);
             bench.check(&name, &part(&frame, 4502, 0, 24, true), &passed);
-            // As the first one.
+            // As for the first one.
             let last = part(&frame, 4502, 24, 8, false);
             bench.check(&name, &last, &Expect::of(Reason::NoService));
         }
@@ -298,22 +299,18 @@ fn transports(bench: &mut Bench, client: Client) {
                     &bad,
                 );
             }
-            // A UDP datagram that does not fill its packet is not wrong.
+            // A UDP datagram shorter than its packet is valid.
             let mut bytes = frame.bytes();
             bytes[l4 + 4..l4 + 6].copy_from_slice(&12_u16.to_be_bytes());
             harmless(bench, "a shorter UDP datagram", &bytes);
         }
         let frame = client.to(&service, 4401, ACK);
-        bench.check(
-            "and one that is right",
-            &frame,
-            &expect(&service, &frame, false),
-        );
+        bench.check("a valid packet", &frame, &expect(&service, &frame, false));
     }
 }
 
-/// What is for no service is passed, whatever else is wrong with it, also behind options and extension headers; what is for one
-/// is not.
+/// A malformed packet passes if it is for no service, also with options and extension headers, and is
+/// dropped if it is for one.
 fn foreign(bench: &mut Bench, client: Client) {
     for (service, other) in [
         (SERVICES[0], 22),
@@ -361,7 +358,11 @@ fn foreign(bench: &mut Bench, client: Client) {
         let gre = Frame::new(Ip::new(client.like(vip), vip), raw);
         let mut wrong = gre.bytes();
         wrong[if vip.is_ipv4() { 24 } else { 19 }] ^= 0x40;
-        bench.check_bytes("GRE, somehow wrong", &wrong, &Expect::of(Reason::NoService));
+        bench.check_bytes(
+            "GRE with a wrong header",
+            &wrong,
+            &Expect::of(Reason::NoService),
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! What should not be is told with a packet that met it, and not with every one.
+//! Log messages about unexpected states: with an example packet, and rate-limited.
 
 use std::{
     mem,
@@ -24,7 +24,7 @@ use crate::{
     stage::{Client, bench, dataplane, options},
 };
 
-/// Keeps messages.
+/// A logger that keeps messages.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<String>>>);
 
@@ -46,12 +46,12 @@ impl Kept {
     }
 }
 
-/// Services of each forwarding mode and family.
+/// Returns services of each forwarding mode and family.
 fn services() -> impl Iterator<Item = Service> {
     [0, 1, 4, 5, 9, 10].into_iter().map(|at| SERVICES[at])
 }
 
-/// Options or an extension header, so that the packet takes another way to the same member.
+/// Adds options or an extension header, so that the program takes another code path to the same member.
 fn lengthen(ip: &mut Ip) {
     match ip {
         Ip::V4(ip) => ip.options = vec![1; 8],
@@ -60,8 +60,8 @@ fn lengthen(ip: &mut Ip) {
 }
 
 #[test]
-fn what_should_not_be_is_told_with_a_packet() {
-    // Seconds of one tick, so that the test need not take minutes.
+fn logs_unexpected_states_with_a_packet() {
+    // With seconds of one jiffy, the test takes seconds instead of minutes.
     let quick = LoadOptions {
         jiffies_shift: Some(0),
         ..options()
@@ -106,8 +106,8 @@ fn what_should_not_be_is_told_with_a_packet() {
 }
 
 #[test]
-fn what_should_not_be_is_told_once_a_minute_and_processor() {
-    // Its time stands still.
+fn logs_once_per_minute_and_cpu() {
+    // Its clock stands still.
     let mut bench = bench();
     let kept = Kept::default();
     let mut messages = bench.dataplane.messages(kept.clone()).unwrap();

@@ -13,12 +13,13 @@ use lb_common::{reason::Reason, vip::forward};
 
 use crate::{
     fragments::part,
-    icmp::{chains, errors_about, no_hosts},
+    icmp::martian_sources,
+    icmp_errors::{chains, errors_about},
     stage::{Client, bench},
 };
 
 #[test]
-fn sessions_are_translated_both_ways() {
+fn translates_sessions_both_ways() {
     let mut bench = bench();
     all(&mut bench, Client::new(1));
     bench.conclude();
@@ -33,14 +34,14 @@ pub(crate) fn services() -> impl Iterator<Item = Service> {
 pub(crate) fn all(bench: &mut Bench, client: Client) {
     for service in services() {
         session(bench, client, &service);
-        unsummed(bench, client, &service);
+        without_checksum(bench, client, &service);
         fragmented(bench, client, &service);
         options(bench, client, &service);
     }
     refused(bench, client);
 }
 
-/// A session as a test sees it.
+/// A session and the port that the data path chose for it.
 pub(crate) struct Session {
     service: Service,
     client: IpAddr,
@@ -58,7 +59,7 @@ fn set_ports(frame: &mut Frame, from: u16, to: u16) {
 }
 
 impl Session {
-    /// Reads the port that the data path chose from what it sent.
+    /// Reads the port that the data path chose from its output.
     pub(crate) fn of(service: Service, frame: &Frame, output: &[u8]) -> Self {
         let (Transport::Tcp { source, .. } | Transport::Udp { source, .. }) = frame.transport
         else {
@@ -81,7 +82,7 @@ impl Session {
         }
     }
 
-    /// What the backend gets of a client's packet.
+    /// Returns a client's packet as the backend receives it.
     pub(crate) fn request(&self, frame: &Frame) -> Frame {
         let mut frame = self.service.delivered(frame);
         frame.ip.set_addresses(self.node, self.service.backend());
@@ -89,13 +90,13 @@ impl Session {
         frame
     }
 
-    /// A packet of the backend, and what the client gets of it.
+    /// Returns a packet of the backend, and the same as the client receives it.
     pub(crate) fn reply(&self, like: &Frame) -> (Frame, Frame) {
         let mut frame = like.clone().link(OWN, self.service.mac());
         frame.ip.set_addresses(self.service.backend(), self.node);
         set_ports(&mut frame, self.service.backend_port(), self.node_port);
         let mut out = frame.clone().link(OUTSIDE, OWN);
-        *out.ip.hops_mut() -= 1;
+        *out.ip.ttl_mut() -= 1;
         out.ip.set_addresses(self.service.address, self.client);
         set_ports(&mut out, self.service.port, self.client_port);
         (frame, out)
@@ -113,7 +114,7 @@ pub(crate) fn replied(session: &Session, frame: &Frame, out: &Frame) -> Expect {
         .plus(&format!("m{index}.reply_bytes"), frame.bytes().len())
 }
 
-/// Sends the first packet of a session.
+/// Runs the first packet of a session.
 pub(crate) fn begin(bench: &mut Bench, service: &Service, frame: &Frame) -> Session {
     let output = bench.check_by(
         &format!("first for {service:?}"),
@@ -148,7 +149,7 @@ fn session(bench: &mut Bench, client: Client, service: &Service) {
         bench.check(&name("reply"), &reply, &replied(&session, &reply, &out));
     }
     let (reply, _) = session.reply(&syn);
-    let late = reply.hops(1);
+    let late = reply.ttl(1);
     bench.check(
         &name("reply at its last hop"),
         &late,
@@ -187,7 +188,7 @@ fn session(bench: &mut Bench, client: Client, service: &Service) {
     }
 }
 
-/// Errors about both directions find the one who sent the packet, and quote what that one sent.
+/// Errors about either direction go to the sender of the packet and quote it as it was sent.
 fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
     let index = session.service.index;
     let shortest = if session.client.is_ipv4() { 28 } else { 48 };
@@ -209,14 +210,14 @@ fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
             let hops_at = if session.client.is_ipv4() { 8 } else { 7 };
             out.payload[hops_at] = error.payload[hops_at];
             quote_sums(&mut out, &error);
-            *out.ip.hops_mut() -= 1;
+            *out.ip.ttl_mut() -= 1;
             let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
                 .plus(&format!("m{index}.icmp_errors"), 1)
                 .plus(&format!("m{index}.reply_packets"), 1)
                 .plus(&format!("m{index}.reply_bytes"), error.bytes().len());
             let name = format!("{:?} about a request, {keep} of it", error.transport);
             bench.check(&name, &error, &expect);
-            // The backend's own leaves under the VIP's address, as its packets do.
+            // The backend's own errors get the VIP's address, as its packets do.
             let (own, out) = (
                 from(error, session.service.backend()),
                 from(out, session.service.address),
@@ -237,12 +238,12 @@ fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
             let hops_at = if session.client.is_ipv4() { 8 } else { 7 };
             out.payload[hops_at] = error.payload[hops_at];
             quote_sums(&mut out, &error);
-            *out.ip.hops_mut() -= 1;
+            *out.ip.ttl_mut() -= 1;
             let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
                 .plus(&format!("m{index}.icmp_errors"), 1);
             let name = format!("{:?} about a reply, {keep} of it", error.transport);
             bench.check(&name, &error, &expect);
-            // The client's own, likewise.
+            // The client's own errors, likewise.
             let (own, out) = (from(error, session.client), from(out, session.node));
             let expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
                 .plus(&format!("m{index}.icmp_errors"), 1);
@@ -251,7 +252,7 @@ fn errors(bench: &mut Bench, session: &Session, request: &Frame) {
     }
 }
 
-/// The same from another source.
+/// Returns the frame with another source.
 fn from(mut frame: Frame, source: IpAddr) -> Frame {
     let dest = frame.ip.dest();
     frame.ip.set_addresses(source, dest);
@@ -277,7 +278,7 @@ fn errors_behind_extensions(bench: &mut Bench, session: &Session, request: &Fram
             for (error, as_sent) in errors.zip(errors_about(&original, 1200)) {
                 let mut out = as_sent.link(to, OWN);
                 out.payload[7] = error.payload[7];
-                *out.ip.hops_mut() -= 1;
+                *out.ip.ttl_mut() -= 1;
                 let mut expect = Expect::sent(Reason::IcmpErrorForwarded, &out)
                     .plus(&format!("m{index}.icmp_errors"), 1);
                 if is_reply {
@@ -292,7 +293,7 @@ fn errors_behind_extensions(bench: &mut Bench, session: &Session, request: &Fram
     }
 }
 
-/// An error to the backend that does not fit the way there is dropped: nobody is told about an error.
+/// An error that exceeds the MTU to the backend is dropped: no error is sent about an error.
 fn large_error(bench: &mut Bench, session: &Session, request: &Frame) {
     let (_, out_reply) = session.reply(request);
     for error in errors_about(&out_reply, 1600) {
@@ -313,8 +314,8 @@ fn large_error(bench: &mut Bench, session: &Session, request: &Frame) {
     }
 }
 
-/// The checksum of a quoted IPv4 header is right for the hop count as quoted; TCP's is that of the packet as it
-/// was sent, unless only half of it is quoted.
+/// Corrects the checksums of a quoted packet: that of the IPv4 header is for the TTL as quoted; that of TCP is
+/// for the packet as it was sent, unless only part of it is quoted.
 fn quote_sums(out: &mut Frame, error: &Frame) {
     let (l4, protocol) = if out.ip.source().is_ipv4() {
         (20, out.payload[9])
@@ -331,14 +332,14 @@ fn quote_sums(out: &mut Frame, error: &Frame) {
     }
 }
 
-/// UDP without a checksum stays so; one that comes out as 0 is sent as its other form.
-fn unsummed(bench: &mut Bench, client: Client, service: &Service) {
+/// UDP without a checksum stays without; a checksum that becomes 0 is sent as 0xffff.
+fn without_checksum(bench: &mut Bench, client: Client, service: &Service) {
     if service.protocol != 17 {
         return;
     }
     let mut frame = client.to(service, 3100, 0);
-    if let (Transport::Udp { summed, .. }, Ip::V4(_)) = (&mut frame.transport, &frame.ip) {
-        *summed = false;
+    if let (Transport::Udp { has_checksum, .. }, Ip::V4(_)) = (&mut frame.transport, &frame.ip) {
+        *has_checksum = false;
     }
     let session = begin(bench, service, &frame);
     let (reply, out) = session.reply(&frame);
@@ -385,7 +386,7 @@ fn fragmented(bench: &mut Bench, client: Client, service: &Service) {
         &forwarded(&session, &first),
     );
     bench.check(&name("last fragment"), &last, &forwarded(&session, &last));
-    // More than fits the way to the backend; nobody is told of a later fragment.
+    // Exceeds the MTU to the backend; no error is sent about a later fragment.
     let header = last.packet().len() - (total - 120);
     let room = (MTU as usize - header) & !7;
     let long = whole.clone().payload(vec![0x3c; 2000]);
@@ -430,7 +431,7 @@ fn options(bench: &mut Bench, client: Client, service: &Service) {
 
 fn refused(bench: &mut Bench, client: Client) {
     for service in services() {
-        for source in no_hosts(service.address) {
+        for source in martian_sources(service.address) {
             let mut forged = client.to(&service, 3400, SYN);
             forged.ip.set_addresses(source, service.address);
             let name = format!("from {source} for {service:?}");
@@ -454,7 +455,7 @@ fn refused(bench: &mut Bench, client: Client) {
             &Expect::of(Reason::NatNoSession),
         );
     }
-    // Again and again, without a session or a port being used up.
+    // Repeatedly, without using up a session or a port.
     for _ in 0..20 {
         let frame = client.to(&NAT_DOWN, 3400, SYN);
         bench.check("down", &frame, &Expect::of(Reason::MemberDown));

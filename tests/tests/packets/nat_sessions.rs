@@ -1,4 +1,4 @@
-//! Sessions of `nat`: whose member they get, which ports they use, and when they end.
+//! Sessions of `nat`: their members, ports and timeouts.
 
 use std::net::IpAddr;
 
@@ -33,7 +33,7 @@ const LIMITS: SessionLimits = SessionLimits {
     embryonic_s: 20,
 };
 
-/// Gives a `nat` address so many ports, from the first on.
+/// Sets the number of ports of a `nat` address.
 fn set_ports(bench: &Bench, index: u32, ports: u16) {
     let address = [IpAddr::from(NAT4), NAT6.into()][index as usize];
     let source = NatSource {
@@ -45,37 +45,37 @@ fn set_ports(bench: &Bench, index: u32, ports: u16) {
     bench.dataplane.nat_sources.write(index, &source).unwrap();
 }
 
-/// A session that is answered and followed.
+/// Opens a session with replies in both directions.
 fn establish(bench: &mut Bench, service: &Service, client: Client, port: u16) -> (Session, Frame) {
     let session = begin(bench, service, &client.to(service, port, SYN));
     let request = client.to(service, port, ACK).payload(vec![1; 9]);
-    go_on(bench, &session, &request);
+    assert_translates(bench, &session, &request);
     (session, request)
 }
 
-/// The session translates both ways.
-fn go_on(bench: &mut Bench, session: &Session, request: &Frame) {
+/// Checks that the session translates both ways.
+fn assert_translates(bench: &mut Bench, session: &Session, request: &Frame) {
     let (reply, out) = session.reply(request);
     bench.check("reply", &reply, &replied(session, &reply, &out));
     bench.check("request", request, &forwarded(session, request));
     bench.check("reply", &reply, &replied(session, &reply, &out));
 }
 
-/// Removes what is over when so many seconds have gone by; how many entries went.
+/// Removes the entries that have expired after these seconds. Returns their number.
 fn expire(bench: &mut Bench, after_s: u64) -> usize {
     let now_s = bench.dataplane.now_s().unwrap() + after_s;
     bench.dataplane.sessions.expire(now_s, LIMITS).unwrap()
 }
 
-/// Nothing is left of a session.
-fn gone(bench: &mut Bench, session: &Session, request: &Frame) {
+/// Checks that a session is removed.
+fn assert_removed(bench: &mut Bench, session: &Session, request: &Frame) {
     let (reply, _) = session.reply(request);
     bench.check("late reply", &reply, &Expect::of(Reason::NatNoSession));
     bench.check("late request", request, &Expect::of(Reason::NatNoFlow));
 }
 
 #[test]
-fn with_source_affinity_a_client_has_one_member_for_all_its_sessions() {
+fn source_affinity_gives_a_client_one_member() {
     const MEMBERS: [MemberIndex; 4] = [30, 31, 32, 33];
     for address in [IpAddr::V4(VIP4), VIP6.into()] {
         let mut bench = bench();
@@ -133,9 +133,9 @@ fn with_source_affinity_a_client_has_one_member_for_all_its_sessions() {
     }
 }
 
-/// Ports come back when their sessions are over, and only then. Nothing else is disturbed meanwhile.
+/// Ports are reused when their sessions end, and not before. Other sessions are not affected.
 #[test]
-fn ports_run_out_and_come_back() {
+fn reuses_ports_of_ended_sessions() {
     const PORTS: u16 = 8;
     for (at, source) in [(5, 0), (6, 0), (13, 1), (14, 1)] {
         let mut bench = bench();
@@ -158,7 +158,7 @@ fn ports_run_out_and_come_back() {
             bench.check("no port is left", &one_more, &refused);
         }
         for (session, request) in &sessions {
-            go_on(&mut bench, session, request);
+            assert_translates(&mut bench, session, request);
         }
         assert_eq!(expire(&mut bench, 40), 0, "none is over");
         bench.check("still none", &one_more, &refused);
@@ -174,9 +174,9 @@ fn ports_run_out_and_come_back() {
     }
 }
 
-/// A client that opens one connection after the other from one port has one port of the node, or for a moment two.
+/// A client that opens consecutive connections from one port uses one port of the node, for a moment two.
 #[test]
-fn a_port_that_is_used_again_and_again_costs_no_more_than_two() {
+fn a_reused_client_port_needs_at_most_two_ports() {
     for at in [5, 13] {
         for closing in [FIN | ACK, RST] {
             for established in [true, false] {
@@ -192,7 +192,7 @@ fn a_port_that_is_used_again_and_again_costs_no_more_than_two() {
                     before = Some(session.node_port);
                     let request = client.to(&service, 77, ACK);
                     if established {
-                        go_on(&mut bench, &session, &request);
+                        assert_translates(&mut bench, &session, &request);
                     }
                     let close = client.to(&service, 77, closing);
                     bench.dataplane.run(&close.bytes()).unwrap();
@@ -206,9 +206,9 @@ fn a_port_that_is_used_again_and_again_costs_no_more_than_two() {
     }
 }
 
-/// A session that the backend has reset is over for the client, too.
+/// A session that the backend has reset is closed for the client, too.
 #[test]
-fn after_a_reset_of_the_backend_another_session_begins() {
+fn starts_a_new_session_after_a_reset_by_the_backend() {
     for at in [5, 13] {
         let mut bench = bench();
         let (service, client) = (SERVICES[at], Client::new(1));
@@ -216,7 +216,7 @@ fn after_a_reset_of_the_backend_another_session_begins() {
         let syn = client.to(&service, 60, SYN);
         let expect = forwarded(&session, &syn).new_flow(service.index);
         bench.check("a SYN does not touch a living session", &syn, &expect);
-        go_on(&mut bench, &session, &request);
+        assert_translates(&mut bench, &session, &request);
         let (reset, out) = session.reply(&client.to(&service, 60, RST));
         bench.check("reset", &reset, &replied(&session, &reset, &out));
         let again = begin(&mut bench, &service, &syn);
@@ -228,12 +228,12 @@ fn after_a_reset_of_the_backend_another_session_begins() {
 }
 
 #[test]
-fn sessions_end_when_they_are_closed_or_silent() {
+fn ends_closed_and_idle_sessions() {
     for at in [5, 13] {
         let mut bench = bench();
         let (service, client) = (SERVICES[at], Client::new(1));
         let segment = |port, flags| client.to(&service, port, flags);
-        // Not followed; open; half closed; closed; reset by either side.
+        // Embryonic; established; half closed; closed; reset by either side.
         let embryonic = begin(&mut bench, &service, &segment(1, SYN));
         let sessions: Vec<_> = (2..=6)
             .map(|port| establish(&mut bench, &service, client, port))
@@ -257,10 +257,10 @@ fn sessions_end_when_they_are_closed_or_silent() {
 
         assert_eq!(expire(&mut bench, 19), 0);
         assert_eq!(expire(&mut bench, 20), 2, "the embryonic one");
-        gone(&mut bench, &embryonic, &segment(1, ACK));
+        assert_removed(&mut bench, &embryonic, &segment(1, ACK));
         assert_eq!(expire(&mut bench, 49), 0);
         for (session, request) in &sessions[..2] {
-            go_on(&mut bench, session, request);
+            assert_translates(&mut bench, session, request);
         }
         assert_eq!(
             expire(&mut bench, 50),
@@ -268,15 +268,15 @@ fn sessions_end_when_they_are_closed_or_silent() {
             "closed, and both that were reset"
         );
         for (session, request) in &sessions[2..] {
-            gone(&mut bench, session, request);
+            assert_removed(&mut bench, session, request);
         }
         for (session, request) in &sessions[..2] {
-            go_on(&mut bench, session, request);
+            assert_translates(&mut bench, session, request);
         }
         assert_eq!(expire(&mut bench, 999), 0);
         assert_eq!(expire(&mut bench, 1000), 4, "open and half closed");
         for (session, request) in &sessions[..2] {
-            gone(&mut bench, session, request);
+            assert_removed(&mut bench, session, request);
         }
         bench.conclude();
     }

@@ -1,5 +1,5 @@
-//! Packets that nobody would send: random, mutated, spliced. None is aborted, none is sent broken, and
-//! what is passed is passed as it came.
+//! Random, mutated and spliced packets: none is aborted, none is transmitted malformed, and passed ones are
+//! unchanged.
 
 use lab::{
     bytecode::{
@@ -16,11 +16,11 @@ use crate::{
     stage::{Client, bench},
 };
 
-/// Frames in one run.
+/// Number of frames.
 const FRAMES: usize = 40_000;
 
 #[test]
-fn nothing_is_aborted_and_nothing_is_sent_broken() {
+fn never_aborts_and_never_transmits_malformed_frames() {
     let mut bench = bench();
     let client = Client::new(1);
     for service in nat::services() {
@@ -47,7 +47,7 @@ fn nothing_is_aborted_and_nothing_is_sent_broken() {
             3 => noise(&mut rng, &mut frame),
             _ => {
                 interesting(&mut rng, &mut frame);
-                mend(&mut frame);
+                fix_checksum(&mut frame);
             }
         }
         if frame.len() >= 14 {
@@ -58,7 +58,7 @@ fn nothing_is_aborted_and_nothing_is_sent_broken() {
     bench.conclude();
 }
 
-/// The same frame to an address that is none of ours passes, whatever else is wrong with it.
+/// Checks that the same frame passes if its destination is a foreign address.
 fn foreign(bench: &mut Bench, frame: &[u8]) {
     let mut l3 = 14;
     while l3 <= 18 && frame.len() > l3 && matches!(frame[l3 - 2..l3], [0x81, 0] | [0x88, 0xa8]) {
@@ -82,7 +82,7 @@ fn foreign(bench: &mut Bench, frame: &[u8]) {
             let run = bench.dataplane.run(&frame).unwrap();
             if run.verdict != 2 || run.frame != frame {
                 bench.fail(format!(
-                    "not ours, but verdict {}: {frame:02x?}",
+                    "foreign destination, but verdict {}: {frame:02x?}",
                     run.verdict
                 ));
             }
@@ -106,7 +106,7 @@ fn cut_or_grow(rng: &mut Random, frame: &mut Vec<u8>) {
     frame.resize(len, 0xa7);
 }
 
-/// The head of one frame, the tail of another.
+/// Joins the head of one frame and the tail of another.
 fn splice(rng: &mut Random, frame: &mut Vec<u8>, kinds: &[Vec<u8>]) {
     let other = &kinds[rng.random_range(0..kinds.len())];
     let (head, tail) = (
@@ -115,7 +115,7 @@ fn splice(rng: &mut Random, frame: &mut Vec<u8>, kinds: &[Vec<u8>]) {
     );
     frame.truncate(head);
     frame.extend(&other[tail..]);
-    mend(frame);
+    fix_checksum(frame);
 }
 
 fn noise(rng: &mut Random, frame: &mut [u8]) {
@@ -123,10 +123,10 @@ fn noise(rng: &mut Random, frame: &mut [u8]) {
     if let Some(rest) = frame.get_mut(from..) {
         rng.fill(rest);
     }
-    mend(frame);
+    fix_checksum(frame);
 }
 
-/// Values at the edge, where lengths, types and flags are.
+/// Writes edge values where lengths, types and flags are.
 fn interesting(rng: &mut Random, frame: &mut [u8]) {
     const EDGES: [u8; 12] = [0, 1, 4, 5, 6, 17, 41, 44, 58, 0x45, 0x4f, 0xff];
     for _ in 0..=rng.random_range(0..3) {
@@ -135,8 +135,8 @@ fn interesting(rng: &mut Random, frame: &mut [u8]) {
     }
 }
 
-/// Makes an IPv4 header's checksum right again, so that the rest is looked at.
-fn mend(frame: &mut [u8]) {
+/// Corrects the checksum of an IPv4 header, so that the program parses the rest.
+fn fix_checksum(frame: &mut [u8]) {
     for l3 in [14, 18, 22] {
         if frame.len() < l3 + 20 || frame[l3 - 2..l3] != [8, 0] {
             continue;

@@ -1,5 +1,5 @@
-//! The same tables after the program was replaced in place: a new controller adopts what the old one
-//! pinned, and its program takes the place of the running one over the same maps.
+//! The packet tables after the program was replaced: a new controller adopts the pinned maps, and its program
+//! replaces the running one.
 
 use lab::{
     bpffs::Bpffs,
@@ -21,7 +21,7 @@ fn everything(bench: &mut Bench, client: Client) {
 }
 
 #[test]
-fn a_program_that_was_replaced_does_the_same() {
+fn a_replaced_program_behaves_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let bpffs = Bpffs::mount(folder.path()).unwrap();
     let pins = Pins::at(bpffs.path());

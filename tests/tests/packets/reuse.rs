@@ -1,4 +1,4 @@
-//! A client uses its port again while its slot is in transition: what is a new connection, and what is not.
+//! A client reuses a port while its slot is in transition: which packets start a new connection.
 
 use lab::{
     bytecode::tables::{self, RING_SIZE, Service, VIP4, set_state},
@@ -13,7 +13,7 @@ use lb_model::transition::RingState;
 
 use crate::stage::{Client, dataplane, options};
 
-/// The member of the slots before the changes, after the first one, and after the second one.
+/// Member of the slots before the changes, after the first and after the second.
 const MEMBERS: [u16; 3] = [30, 31, 32];
 
 fn service(track: u8) -> Service {
@@ -28,7 +28,7 @@ fn service(track: u8) -> Service {
     }
 }
 
-/// A VIP whose slots all change from member to member.
+/// A VIP whose slots all have the same member, which changes.
 struct Vip {
     dataplane: Dataplane,
     service: Service,
@@ -56,7 +56,7 @@ impl Vip {
         }
     }
 
-    /// From now on all slots are this member's.
+    /// Gives all slots to this member.
     fn give_to(&mut self, member: u16) {
         let now_s = self.dataplane.now_s().unwrap() as u32;
         self.ring
@@ -65,9 +65,9 @@ impl Vip {
         set_state(&mut self.dataplane, MEMBERS[0], &self.ring).unwrap();
     }
 
-    /// Sends a segment from a port, and sees where it goes.
+    /// Runs a segment from a port and checks its member.
     #[track_caller]
-    fn goes(&self, port: u16, flags: u8, member: u16, why: &str) {
+    fn assert_goes(&self, port: u16, flags: u8, member: u16, why: &str) {
         let frame = Client::new(1).to(&self.service, port, flags);
         let run = self.dataplane.run(&frame.bytes()).unwrap();
         assert_eq!(run.verdict, 3, "{why}");
@@ -75,62 +75,62 @@ impl Vip {
     }
 }
 
-/// What clients do, for a VIP that tracks in transitions and for one that always does.
-fn come_again(track: u8) {
+/// Clients reuse ports of a VIP that tracks in transitions or always.
+fn reuse_ports(track: u8) {
     let [old, new, newest] = MEMBERS;
     let mut vip = Vip::new(track);
     for port in 1..=5 {
-        vip.goes(port, SYN, old, "opened before");
-        vip.goes(port, ACK, old, "opened before");
+        vip.assert_goes(port, SYN, old, "opened before");
+        vip.assert_goes(port, ACK, old, "opened before");
     }
     vip.give_to(new);
     for port in 1..=5 {
-        vip.goes(port, ACK, old, "an old connection stays");
-        vip.goes(port, SYN, old, "a SYN does not move a living connection");
-        vip.goes(port, ACK | PSH, old, "which goes on");
+        vip.assert_goes(port, ACK, old, "an old connection stays");
+        vip.assert_goes(port, SYN, old, "a SYN does not move a living connection");
+        vip.assert_goes(port, ACK | PSH, old, "which goes on");
     }
-    vip.goes(1, ACK | FIN, old, "closing");
-    vip.goes(1, ACK, old, "the last acknowledgement");
-    vip.goes(1, SYN, new, "closed: another one");
-    vip.goes(2, RST, old, "resetting");
-    vip.goes(2, SYN, new, "reset: another one");
-    vip.goes(3, RST, old, "forged");
-    vip.goes(3, ACK | PSH, old, "the living connection sends data");
-    vip.goes(3, SYN, old, "forged as well");
-    vip.goes(3, ACK, old, "it does not move");
-    vip.goes(4, ACK | FIN, old, "the client has closed its half");
-    vip.goes(4, ACK, old, "and acknowledges what the server sends");
-    vip.goes(4, ACK | FIN | PSH, old, "its last data once more");
-    vip.goes(4, SYN, new, "closed: another one");
+    vip.assert_goes(1, ACK | FIN, old, "closing");
+    vip.assert_goes(1, ACK, old, "the last acknowledgement");
+    vip.assert_goes(1, SYN, new, "closed: another one");
+    vip.assert_goes(2, RST, old, "resetting");
+    vip.assert_goes(2, SYN, new, "reset: another one");
+    vip.assert_goes(3, RST, old, "forged");
+    vip.assert_goes(3, ACK | PSH, old, "the living connection sends data");
+    vip.assert_goes(3, SYN, old, "forged as well");
+    vip.assert_goes(3, ACK, old, "it does not move");
+    vip.assert_goes(4, ACK | FIN, old, "the client has closed its half");
+    vip.assert_goes(4, ACK, old, "and acknowledges what the server sends");
+    vip.assert_goes(4, ACK | FIN | PSH, old, "its last data once more");
+    vip.assert_goes(4, SYN, new, "closed: another one");
 
     vip.give_to(newest);
-    vip.goes(1, SYN, new, "the SYN once more: the flow does not move");
-    vip.goes(1, ACK, new, "it is established");
-    vip.goes(4, ACK | FIN, new, "closing");
-    vip.goes(4, SYN, newest, "closed: a third one");
-    vip.goes(4, SYN, newest, "its SYN once more");
-    vip.goes(5, ACK, old, "the oldest is where it was");
-    vip.goes(6, SYN, newest, "a port never used before");
+    vip.assert_goes(1, SYN, new, "the SYN once more: the flow does not move");
+    vip.assert_goes(1, ACK, new, "it is established");
+    vip.assert_goes(4, ACK | FIN, new, "closing");
+    vip.assert_goes(4, SYN, newest, "closed: a third one");
+    vip.assert_goes(4, SYN, newest, "its SYN once more");
+    vip.assert_goes(5, ACK, old, "the oldest is where it was");
+    vip.assert_goes(6, SYN, newest, "a port never used before");
 }
 
 #[test]
 fn a_closed_connection_does_not_hold_its_port_on_change() {
-    come_again(track::ON_CHANGE);
+    reuse_ports(track::ON_CHANGE);
 }
 
 #[test]
 fn a_closed_connection_does_not_hold_its_port_always() {
-    come_again(track::ALWAYS);
+    reuse_ports(track::ALWAYS);
 }
 
-/// A connection that is closed by the first packet that the table sees of it.
+/// The first packet of a connection that the table sees may close it.
 #[test]
-fn a_first_packet_can_be_the_last() {
+fn the_first_packet_may_close_a_connection() {
     let [old, new, _] = MEMBERS;
     let mut vip = Vip::new(track::ON_CHANGE);
-    vip.goes(1, SYN, old, "opened before");
+    vip.assert_goes(1, SYN, old, "opened before");
     vip.give_to(new);
-    vip.goes(1, ACK | FIN, old, "closing");
-    vip.goes(1, SYN, new, "closed: another one");
+    vip.assert_goes(1, ACK | FIN, old, "closing");
+    vip.assert_goes(1, SYN, new, "closed: another one");
     assert_eq!(vip.dataplane.tracking.count(), 1, "in the same cell");
 }

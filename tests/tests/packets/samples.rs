@@ -1,4 +1,4 @@
-//! Which flows are sampled, and what is written down of them.
+//! Which flows are sampled, and what is recorded.
 
 use lab::bytecode::tables::{SERVICES, Service};
 use lab::packet::{ACK, SYN};
@@ -8,11 +8,11 @@ use crate::stage::{Client, dataplane, flow_hash, options};
 
 const XDP_TX: u32 = 3;
 
-/// One of each way to forward.
+/// A service per forwarding mode.
 const SOME: [Service; 4] = [SERVICES[0], SERVICES[1], SERVICES[5], SERVICES[9]];
 
 #[test]
-fn exactly_the_flows_of_the_mask_are_sampled() {
+fn samples_exactly_the_flows_of_the_mask() {
     let dataplane = dataplane(&options());
     for (service, mask) in SOME.iter().zip([0, 3, 3, 15]) {
         dataplane.vips.set_sample_mask(service.index, mask).unwrap();
@@ -42,9 +42,9 @@ fn exactly_the_flows_of_the_mask_are_sampled() {
     }
 }
 
-/// The rest of the entry has another owner.
+/// The mask has another writer than the rest of the entry.
 #[test]
-fn the_mask_stays_when_the_vip_is_written() {
+fn keeps_the_mask_when_the_vip_is_written() {
     let dataplane = dataplane(&options());
     dataplane.vips.set_sample_mask(0, 255).unwrap();
     let vip = dataplane.vips.read(0).unwrap();
@@ -53,9 +53,9 @@ fn the_mask_stays_when_the_vip_is_written() {
     assert_eq!(dataplane.vips.sample_mask(0).unwrap(), 255);
 }
 
-/// Every flow is new and every flow is sampled, before the controller has seen it; time stands still.
+/// Every flow is new and sampled, and the clock stands still.
 #[test]
-fn a_flood_adds_no_more_than_the_budget() {
+fn limits_the_samples_of_a_flood() {
     let dataplane = dataplane(&options());
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
     let flows = (cpus + 2) * MAX_ADDED_PER_S;

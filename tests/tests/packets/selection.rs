@@ -1,5 +1,5 @@
-//! The kernel and a model in plain Rust choose the same member for every packet, whatever happens to
-//! rings and members meanwhile.
+//! The program and a model in plain Rust select the same member for every packet while rings and members
+//! change.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ const MEMBERS: std::ops::Range<MemberIndex> = 30..36;
 const BUCKETS: u32 = 8;
 const STEPS: usize = 6_000;
 
-/// What TCP segments say, the common ones more often.
+/// TCP flags, common ones more often.
 const FLAGS: [u8; 12] = [
     SYN,
     SYN,
@@ -44,7 +44,7 @@ const FLAGS: [u8; 12] = [
     ACK | RST,
 ];
 
-/// The plain model: what the tables are, and what becomes of a packet.
+/// The model: tables, and the member of a packet.
 struct Model {
     service: Service,
     affinity: u8,
@@ -65,7 +65,7 @@ impl Model {
         self.serving.get(&member).copied().unwrap_or(false)
     }
 
-    /// What DESIGN says, word by word.
+    /// Selects the member as docs/adr/0001-connection-consistency.md specifies.
     fn choose(&mut self, frame: &Frame, flags: u8) -> Choice {
         let opens = flags == SYN;
         let flow = flow_hash(frame);
@@ -97,7 +97,7 @@ impl Model {
             (current, decision::TAKEN_OVER)
         };
         let needless = !always && previous == current && how != decision::TAKEN_OVER;
-        // No entry says that nobody has a flow.
+        // There is never an entry without a member.
         if !needless && member != NO_MEMBER {
             self.write(flow, member, flags);
         }
@@ -125,7 +125,7 @@ impl Model {
             .iter()
             .position(|&word| word != FREE && Cell::unpack(word).tag == tag)?;
         let mut cell = Cell::unpack(bucket[way]);
-        // A new connection from the port of one that is over belongs to nobody yet.
+        // A SYN after a closed connection starts a new one, which has no member yet.
         let serves = self.serves(cell.member) && !(flags == SYN && cell.closed);
         let (bucket, _) = self.bucket(flow);
         if !serves || !always && current == previous && cell.member == current {
@@ -149,7 +149,7 @@ impl Model {
     fn write(&mut self, flow: u64, member: MemberIndex, flags: u8) {
         let seen_s = self.now_s;
         let (bucket, tag) = self.bucket(flow);
-        // The first of those that yield most readily.
+        // The first of those with the highest readiness to be replaced.
         let mut best = (0, 0);
         for way in (0..WAYS).map(|step| Place::of(flow).way(step)) {
             let readiness = eviction_rank(bucket[way], seen_s);
@@ -169,7 +169,7 @@ impl Model {
         }
     }
 
-    /// All cells, in order.
+    /// Returns all used cells in order.
     fn table(&self) -> Vec<u64> {
         let mut cells: Vec<u64> = self.cells.concat();
         cells.retain(|&cell| cell != FREE);
@@ -189,7 +189,7 @@ fn service(protocol: u8, track: u8) -> Service {
     }
 }
 
-/// A random ring over some of the members.
+/// Returns a random ring over some of the members.
 fn ring(rng: &mut Random) -> Vec<MemberIndex> {
     if rng.random_range(0..20) == 0 {
         return vec![NO_MEMBER; RING_SIZE as usize];
@@ -242,21 +242,21 @@ fn compare(service: Service, affinity: u8, rng: &mut Random) {
                 model.ring.clean();
                 set_state(&mut dataplane, 30, &model.ring).unwrap();
             }
-            3 => turn(rng, &mut model, &dataplane),
+            3 => toggle(rng, &mut model, &dataplane),
             _ => packet(rng, &mut model, &dataplane, step),
         }
         let cells: Vec<u64> = dataplane.tracking.cells().map(Cell::pack).collect();
         assert!(
             cells == model.table(),
-            "after step {step} the tracking tables differ\nkernel {:x?}\nmodel {:x?}",
+            "after step {step} the tracking tables differ\nprogram {:x?}\nmodel {:x?}",
             cells,
             model.table()
         );
     }
 }
 
-/// A member goes down or comes up.
-fn turn(rng: &mut Random, model: &mut Model, dataplane: &Dataplane) {
+/// Sets a random member down or up.
+fn toggle(rng: &mut Random, model: &mut Model, dataplane: &Dataplane) {
     let member = MEMBERS.start + rng.random_range(0..MEMBERS.len()) as u16;
     let serves = !model.serves(member);
     model.serving.insert(member, serves);
@@ -303,7 +303,7 @@ fn packet(rng: &mut Random, model: &mut Model, dataplane: &Dataplane, step: usiz
 }
 
 #[test]
-fn kernel_and_model_agree_on_every_packet() {
+fn program_and_model_select_the_same_member() {
     let mut rng = lab::random::seeded("packets");
     for protocol in [6, 17] {
         for track in [track::NEVER, track::ON_CHANGE, track::ALWAYS] {

@@ -1,4 +1,4 @@
-//! What every test stands on: a network namespace, a data path with filled tables, clients.
+//! Set-up of the tests: a network namespace, a data path with filled tables, clients.
 
 use std::{
     fs,
@@ -17,16 +17,15 @@ use lb_common::hash;
 use lb_dataplane::{Dataplane, LoadOptions};
 use nix::sched::{CloneFlags, unshare};
 
-/// The other interface.
+/// Name of the second interface.
 pub(crate) const PORT: &str = "ek0";
-/// Its address.
 pub(crate) const PORT_MAC: Mac = [2, 0, 0, 0, 0, 3];
 
-/// Moves this thread to a network namespace of its own, with a pair of interfaces; index of one.
-/// The kernel removes both with the thread.
+/// Moves this thread to a new network namespace with a pair of interfaces. Returns the index of one. The
+/// kernel removes both when the thread ends.
 pub(crate) fn enter_namespace() -> u32 {
     unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
-    // A quiet namespace: what the kernel itself sends would be counted.
+    // Packets that the kernel sends by itself would be counted.
     fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
     let commands = [
         "link set lo up".to_owned(),
@@ -41,8 +40,7 @@ pub(crate) fn enter_namespace() -> u32 {
     nix::net::if_::if_nametoindex(PORT).unwrap()
 }
 
-/// The data path's seconds stand still, so that nothing depends on when a test runs; every flow is
-/// sampled by hash as usual.
+/// Returns options with which the clock of the data path stands still, so that results do not depend on time.
 pub(crate) fn options() -> LoadOptions {
     LoadOptions {
         track_buckets: 1024,
@@ -54,7 +52,7 @@ pub(crate) fn options() -> LoadOptions {
     }
 }
 
-/// A data path with filled tables, in a namespace of its own.
+/// Returns a data path with filled tables, in a new network namespace.
 pub(crate) fn dataplane(options: &LoadOptions) -> Dataplane {
     let elsewhere = enter_namespace();
     let mut dataplane = Dataplane::load(options).unwrap();
@@ -66,7 +64,7 @@ pub(crate) fn bench() -> Bench {
     Bench::new(dataplane(&options()))
 }
 
-/// A host outside.
+/// A client host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
     pub(crate) v4: Ipv4Addr,
@@ -82,7 +80,7 @@ impl Client {
         }
     }
 
-    /// Its address of a family.
+    /// Returns its address in the family of another.
     pub(crate) const fn like(self, address: IpAddr) -> IpAddr {
         match address {
             IpAddr::V4(_) => IpAddr::V4(self.v4),
@@ -90,7 +88,7 @@ impl Client {
         }
     }
 
-    /// A packet to a service: TCP with flags, or UDP.
+    /// Returns a packet to a service: TCP with flags, or UDP.
     pub(crate) fn to(self, service: &Service, port: u16, flags: u8) -> Frame {
         let dest = if service.port == 0 {
             4000
@@ -100,7 +98,7 @@ impl Client {
         self.to_port(service.address, service.protocol, port, dest, flags)
     }
 
-    /// A packet to anywhere.
+    /// Returns a packet to any address.
     pub(crate) fn to_port(
         self,
         dest: IpAddr,
@@ -118,7 +116,7 @@ impl Client {
     }
 }
 
-/// Hash of the flow that a frame belongs to.
+/// Returns the flow hash of a frame.
 pub(crate) fn flow_hash(frame: &Frame) -> u64 {
     let ports = match frame.transport {
         Transport::Tcp { source, dest, .. } | Transport::Udp { source, dest, .. } => {

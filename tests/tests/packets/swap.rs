@@ -1,5 +1,5 @@
-//! Swaps under fire: packets run on all CPUs while rings and members change thousands of times, and
-//! each packet sees one published state, never a mix.
+//! Swaps under load: packets run on all CPUs while rings and members change thousands of times. Each packet
+//! must see one published state, never a mix.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -40,8 +40,8 @@ fn pair(pins: &Pins) -> (Dataplane, Dataplane) {
     (first, second)
 }
 
-/// Runs packets on every CPU until `change` is done. `judge` says what is wrong with an outcome.
-fn under_fire(
+/// Runs packets on every CPU until `change` is done. `judge` returns what is wrong with a result.
+fn under_load(
     runner: &Dataplane,
     packet: impl Fn(u64) -> Vec<u8> + Sync,
     judge: impl Fn(u32, &[u8]) -> Result<usize, String> + Sync,
@@ -76,7 +76,7 @@ fn under_fire(
     assert!(kinds > 1, "packets saw the changes");
 }
 
-/// Keeps this thread on a CPU. One that is not ours to use is left to the others.
+/// Pins this thread to a CPU, if this process may use it.
 fn pin_to(cpu: usize) {
     let mut only = CpuSet::new();
     only.set(cpu).unwrap();
@@ -95,7 +95,7 @@ fn service(index: u16) -> Service {
     }
 }
 
-/// Members of the VIP under fire: the family of the outer header differs as well.
+/// Members of the VIP under test. The families of their outer headers differ.
 const MARKED: [u16; 3] = [30, 31, 32];
 
 fn marked(dataplane: &mut Dataplane) {
@@ -110,7 +110,7 @@ fn packet(number: u64, flags: u8) -> Frame {
     client.to(&service(30), number as u16, flags)
 }
 
-/// Which member a frame was sent to: link address, outer header and lengths agree.
+/// Returns the member of a frame if link address, outer header and lengths agree.
 fn member_of(frame: &[u8]) -> Result<usize, String> {
     let faults = findings(frame).faults;
     if !faults.is_empty() {
@@ -136,16 +136,16 @@ fn member_of(frame: &[u8]) -> Result<usize, String> {
     which.ok_or_else(|| "a mix of members".to_owned())
 }
 
-/// Rings whose slots all name one member, each with its size; no packet finds another ring's rest.
+/// Each ring has one member and another size: no packet may see the remainder of another ring.
 #[test]
-fn no_packet_sees_half_of_two_rings() {
+fn never_mixes_two_rings() {
     let folder = tempfile::tempdir().unwrap();
     let bpffs = Bpffs::mount(folder.path()).unwrap();
     let pins = Pins::at(bpffs.path());
     let (mut dataplane, runner) = pair(&pins);
     marked(&mut dataplane);
     dataplane.rings.reserve(16).unwrap();
-    under_fire(
+    under_load(
         &runner,
         |number| packet(number, SYN).bytes(),
         |_, frame| member_of(frame),
@@ -161,12 +161,11 @@ fn no_packet_sees_half_of_two_rings() {
     Dataplane::unload(&pins).unwrap();
 }
 
-/// Two rings, a small and a large one, and one flow. In both rings its member is one that is down. In either
-/// image, the slot that the other's size gives is nobody's. The VIP names the one and the other by turns, all
-/// the time, and packets come without a pause: a program that read the ring word twice would soon find nobody.
-/// What is dropped stays as it is, so a frame can be run again and again.
+/// A small and a large ring, and one flow, whose member is down in both. In each image, the slot for the
+/// other's size has no member. The VIP alternates between them while packets run: a program that read the
+/// ring word twice would soon find a slot without a member. A dropped frame is unchanged and can be reused.
 #[test]
-fn no_packet_sees_the_image_of_one_ring_and_the_size_of_another() {
+fn never_mixes_image_and_size_of_two_rings() {
     let folder = tempfile::tempdir().unwrap();
     let bpffs = Bpffs::mount(folder.path()).unwrap();
     let pins = Pins::at(bpffs.path());
@@ -199,7 +198,7 @@ fn no_packet_sees_the_image_of_one_ring_and_the_size_of_another() {
                 }
             });
         }
-        // The processor reads a word twice within a nanosecond: one packet in millions is in between.
+        // Two reads are a nanosecond apart: only one packet in millions would be affected.
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(8) {
             for swap in 0..1_000 {
@@ -216,10 +215,9 @@ fn no_packet_sees_the_image_of_one_ring_and_the_size_of_another() {
     Dataplane::unload(&pins).unwrap();
 }
 
-/// Slots in transition whose two members belong together: with one of each ring, there would be none
-/// that serves.
+/// Slots in transition whose two members belong together: with one of each ring, none would serve.
 #[test]
-fn no_packet_sees_two_members_of_different_rings() {
+fn never_mixes_members_of_two_rings() {
     let folder = tempfile::tempdir().unwrap();
     let bpffs = Bpffs::mount(folder.path()).unwrap();
     let pins = Pins::at(bpffs.path());
@@ -243,7 +241,7 @@ fn no_packet_sees_two_members_of_different_rings() {
     });
     let states = images.map(|image| RingState::from_image(&image, RING_SIZE, 0).unwrap());
     set_state(&mut dataplane, 30, &states[0]).unwrap();
-    under_fire(
+    under_load(
         &runner,
         |number| packet(number, ACK).bytes(),
         |_, frame| member_of(frame),
@@ -256,10 +254,9 @@ fn no_packet_sees_two_members_of_different_rings() {
     Dataplane::unload(&pins).unwrap();
 }
 
-/// A next hop is a link address and an interface with an address of its own: all of one, or of the
-/// other.
+/// A next hop has a MAC address, an interface and the interface's MAC address: all of one, or of the other.
 #[test]
-fn no_packet_sees_half_of_two_next_hops() {
+fn never_mixes_two_next_hops() {
     let folder = tempfile::tempdir().unwrap();
     let bpffs = Bpffs::mount(folder.path()).unwrap();
     let pins = Pins::at(bpffs.path());
@@ -276,7 +273,7 @@ fn no_packet_sees_half_of_two_next_hops() {
     let hop = |mac, egress| Some(NextHop { mac, egress });
     let set = |hop| dataplane.members.set_next_hop(0, hop).unwrap();
     set(hop(mac_here, here));
-    under_fire(
+    under_load(
         &runner,
         |number| Client::new(7).to(&service, number as u16, ACK).bytes(),
         |verdict, frame| match (verdict, &frame[..6], &frame[6..12]) {

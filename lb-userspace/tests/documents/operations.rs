@@ -1,11 +1,11 @@
-//! The documentation matches the code.
+//! `docs/operations.md` lists the reasons of the code.
 
 use lb_common::reason::REASONS;
 
-/// `docs/operations.md` has exactly one row per reason, with its fate and text.
+/// There is a row for every reason, with its fate and text.
 #[test]
-fn every_reason_is_documented() {
-    let page = include_str!("../../docs/operations.md");
+fn documents_every_reason() {
+    let page = include_str!("../../../docs/operations.md");
     for reason in REASONS {
         let fate = format!("{:?}", reason.fate).to_lowercase();
         let row = format!("| `{}` | {fate} | {} |", reason.name, reason.text);
@@ -17,6 +17,6 @@ fn every_reason_is_documented() {
     assert_eq!(
         rows,
         REASONS.len(),
-        "docs/operations.md lists a reason that does not exist"
+        "docs/operations.md lists a removed reason"
     );
 }

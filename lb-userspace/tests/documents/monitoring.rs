@@ -1,4 +1,4 @@
-//! The page on monitoring and the files in `deploy/` name metrics that exist, and real tools can read the files.
+//! `docs/monitoring.md` and the files in `deploy/` use existing metrics, and Prometheus' tools accept the files.
 
 use std::{
     collections::BTreeSet,
@@ -20,14 +20,14 @@ fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).expect(file)
 }
 
-/// Words of a text that can only be metrics of ours.
+/// Returns the words of a text that look like metrics of Evenkeel.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
     let ours = words.filter(|word| word.starts_with("evenkeel_") || word.contains(":evenkeel_"));
     ours.map(str::to_owned).collect()
 }
 
-/// Metrics that exist: those of the controller and those that rules record.
+/// Returns the metrics of the controller and of recording rules.
 fn existing() -> BTreeSet<String> {
     let rules = read("deploy/prometheus/evenkeel.rules.yml");
     let recorded = rules
@@ -37,9 +37,9 @@ fn existing() -> BTreeSet<String> {
     own.chain(recorded).map(str::to_owned).collect()
 }
 
-/// `docs/monitoring.md` has a row for every metric, with its type, labels and text, and no other.
+/// There is exactly one row per metric, with type, labels and text.
 #[test]
-fn every_metric_is_documented() {
+fn documents_every_metric() {
     let page = read("docs/monitoring.md");
     for family in FAMILIES {
         let kind = match family.kind {
@@ -66,15 +66,15 @@ fn every_metric_is_documented() {
     assert_eq!(
         rows,
         FAMILIES.len(),
-        "docs/monitoring.md lists a metric that is gone"
+        "docs/monitoring.md lists a removed metric"
     );
 }
 
 #[test]
-fn every_kind_of_alert_is_documented_with_its_patience() {
+fn documents_every_kind_of_alert_with_its_delays() {
     let page = read("docs/monitoring.md");
     let (_, alerts) = page.split_once("## Alerts").unwrap();
-    // The last row is of those that come from a watch with windows of its own.
+    // Alerts of the share monitor have windows of their own.
     let is_kind = |line: &&str| line.starts_with("| `") && !line.starts_with("| `share_skew`");
     let rows = alerts.lines().filter(is_kind);
     let mut count = 0;
@@ -92,7 +92,7 @@ fn every_kind_of_alert_is_documented_with_its_patience() {
 }
 
 #[test]
-fn every_metric_that_is_named_exists() {
+fn uses_only_existing_metrics() {
     let existing = existing();
     for file in [
         "docs/monitoring.md",
@@ -102,18 +102,18 @@ fn every_metric_that_is_named_exists() {
         "deploy/kubernetes/keda.yml",
     ] {
         let named = metrics_in(&read(file));
-        assert!(!named.is_empty(), "{file} names no metric");
+        assert!(!named.is_empty(), "{file} uses no metric");
         let unknown: Vec<_> = named.difference(&existing).collect();
         assert!(
             unknown.is_empty(),
-            "{file} names what does not exist: {unknown:?}"
+            "{file} uses unknown metrics: {unknown:?}"
         );
     }
 }
 
-/// The dashboard is what Grafana wants: panels with queries, numbers of their own, and no overlap.
+/// Panels have queries, unique ids, and do not overlap.
 #[test]
-fn the_dashboard_hangs_together() {
+fn the_dashboard_is_consistent() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read("deploy/grafana/evenkeel.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
@@ -123,26 +123,26 @@ fn the_dashboard_hangs_together() {
         let title = &panel["title"];
         assert!(
             ids.insert(panel["id"].as_u64().unwrap()),
-            "{title} has another's id"
+            "{title}: duplicate id"
         );
-        let place = |key| panel["gridPos"][key].as_u64().unwrap();
-        assert!(place("x") + place("w") <= 24, "{title} is too wide");
-        for x in place("x")..place("x") + place("w") {
-            for y in place("y")..place("y") + place("h") {
-                assert!(cells.insert((x, y)), "{title} overlaps");
+        let grid = |key| panel["gridPos"][key].as_u64().unwrap();
+        assert!(grid("x") + grid("w") <= 24, "{title}: too wide");
+        for x in grid("x")..grid("x") + grid("w") {
+            for y in grid("y")..grid("y") + grid("h") {
+                assert!(cells.insert((x, y)), "{title}: overlaps another panel");
             }
         }
         if panel["type"] != "row" {
             let targets = panel["targets"].as_array().unwrap();
-            assert!(!targets.is_empty(), "{title} shows nothing");
+            assert!(!targets.is_empty(), "{title}: no query");
         }
     }
     assert!(panels.len() > 20);
 }
 
-/// All queries of the dashboard, as rules that promtool can read.
+/// Checks all queries of the dashboard as rules.
 #[test]
-fn prometheus_understands_the_queries_of_the_dashboard() {
+fn promtool_accepts_the_queries_of_the_dashboard() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read("deploy/grafana/evenkeel.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
@@ -166,7 +166,7 @@ fn prometheus_understands_the_queries_of_the_dashboard() {
 }
 
 #[test]
-fn promtool_passes_the_rules_and_their_tests() {
+fn promtool_accepts_the_rules_and_their_tests() {
     run(
         "promtool",
         &["check", "config", "prometheus.yml"],
@@ -177,14 +177,14 @@ fn promtool_passes_the_rules_and_their_tests() {
 }
 
 #[test]
-fn amtool_passes_the_configuration() {
+fn amtool_accepts_the_configuration() {
     let file = "../alertmanager/alertmanager.yml";
     run("amtool", &["check-config", file], "prometheus-alertmanager");
 }
 
-/// Every alerting rule is met by a test.
+/// Every alerting rule fires in a rule test.
 #[test]
-fn every_rule_is_tested() {
+fn tests_every_alerting_rule() {
     let rules = read("deploy/prometheus/evenkeel.rules.yml");
     let tests = read("deploy/prometheus/evenkeel.rules.test.yml");
     let alerts = rules
@@ -199,7 +199,7 @@ fn every_rule_is_tested() {
     assert_eq!(untested, ["EvenkeelAlertsNotDelivered"; 0]);
 }
 
-/// Runs a tool in `deploy/prometheus`; says so when it is not on the machine.
+/// Runs a tool in `deploy/prometheus`. Skips the test if it is not installed.
 fn run(tool: &str, arguments: &[&str], package: &str) {
     let output = Command::new(tool)
         .args(arguments)
@@ -209,7 +209,7 @@ fn run(tool: &str, arguments: &[&str], package: &str) {
         lb_skip::skip(tool, &format!("needs {package}"));
         return;
     };
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "{tool} {arguments:?}\n{said}");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "{tool} {arguments:?}\n{text}");
 }
