@@ -94,7 +94,10 @@ fn fail_and_revive(via: &'static str) {
 /// the VIP finds that.
 fn lose_the_address(site: &Site<'_>) {
     let log = site.node.balancer.log();
-    assert!(!log.contains("can't send health checks through the VIP"), "{log}");
+    assert!(
+        !log.contains("can't send health checks through the VIP"),
+        "{log}"
+    );
     let host = &site.lab.backends[2];
     let vip = site.lab.vip(Family::V4, 1);
     ip(&host.ns, &[format!("addr del {vip}/32 dev lo")]).unwrap();
