@@ -1,5 +1,4 @@
 //! Documents and the files in `deploy/` match the code.
-#![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 mod monitoring;
 mod operations;

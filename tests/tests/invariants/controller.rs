@@ -1,5 +1,5 @@
-//! 6. Forwarding continues and no connection breaks while the controller is stopped, killed, restarted or
-//! upgraded.
+//! Invariant 6: forwarding continues and no connection breaks while the controller is stopped, killed,
+//! restarted or upgraded.
 
 use std::time::Duration;
 
