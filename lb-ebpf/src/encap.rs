@@ -54,7 +54,7 @@ pub(crate) fn encapsulate(
         match headers.l3 as usize {
             ethernet::LEN => outer.write_v4(frame::<{ ethernet::LEN + V4 + ipv4::LEN }>(ctx)?),
             ethernet::TAGGED_LEN => {
-                outer.write_v4(frame::<{ ethernet::TAGGED_LEN + V4 + ipv4::LEN }>(ctx)?)
+                outer.write_v4(frame::<{ ethernet::TAGGED_LEN + V4 + ipv4::LEN }>(ctx)?);
             }
             ethernet::DOUBLE_TAGGED_LEN => outer.write_v4(frame::<
                 { ethernet::DOUBLE_TAGGED_LEN + V4 + ipv4::LEN },
@@ -66,7 +66,7 @@ pub(crate) fn encapsulate(
         match headers.l3 as usize {
             ethernet::LEN => outer.write_v6(frame::<{ ethernet::LEN + V6 + ipv4::LEN }>(ctx)?),
             ethernet::TAGGED_LEN => {
-                outer.write_v6(frame::<{ ethernet::TAGGED_LEN + V6 + ipv4::LEN }>(ctx)?)
+                outer.write_v6(frame::<{ ethernet::TAGGED_LEN + V6 + ipv4::LEN }>(ctx)?);
             }
             ethernet::DOUBLE_TAGGED_LEN => outer.write_v6(frame::<
                 { ethernet::DOUBLE_TAGGED_LEN + V6 + ipv4::LEN },
