@@ -343,10 +343,9 @@ fn full() -> DataplaneError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{thread, time::Instant};
 
-    use crate::Dataplane;
-    use crate::LoadOptions;
+    use crate::{Dataplane, LoadOptions};
 
     /// Needs root.
     #[test]
@@ -368,6 +367,12 @@ mod tests {
             "the images are unchanged"
         );
         let again = rings.outer.get(&image.0, 0).unwrap();
-        assert_eq!(again.get(&0, 0).unwrap()[2], 3, "and still installed");
+        // aya copies the image (256 KiB) several times through the stack.
+        let word = thread::scope(|scope| {
+            let reader = thread::Builder::new().stack_size(16 << 20);
+            let reader = reader.spawn_scoped(scope, || again.get(&0, 0).unwrap()[2]);
+            reader.unwrap().join().unwrap()
+        });
+        assert_eq!(word, 3, "and still installed");
     }
 }

@@ -349,15 +349,12 @@ fn frame_size(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Channels;
-    use crate::doctor::Level;
-    use crate::doctor::Level::Ok as Fine;
-    use crate::doctor::Level::Problem;
-    use crate::doctor::Level::Warning;
-    use crate::doctor::MasterLink;
-    use crate::doctor::checks::sample::config;
-    use crate::doctor::checks::sample::host;
-    use crate::doctor::checks::sample::level;
+    use crate::doctor::{
+        Channels,
+        Level::{self, Ok as Fine, Problem, Warning},
+        MasterLink,
+        checks::sample::{config, host, level},
+    };
 
     fn found(check: &str, change: impl Fn(&mut Interface), more: &str) -> Level {
         let mut host = host();
