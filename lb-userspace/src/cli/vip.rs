@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 
 use super::{
     argument::{self, Service},
@@ -12,6 +12,7 @@ use super::{
     view,
 };
 use lb_api::{BackendSpec, Edit, VipSpec, client::Client};
+use lb_model::config::{Forward, HealthKind};
 
 /// List, add and remove VIPs.
 ///
@@ -52,7 +53,7 @@ struct AddArgs {
     #[arg(value_name = "ADDRESS:PORT/PROTOCOL", value_parser = Service::parse)]
     service: Service,
     /// Forwarding mode.
-    #[arg(long, value_parser = ["l2", "ipip", "nat"])]
+    #[arg(long, value_parser = PossibleValuesParser::new(Forward::NAMES))]
     forward: String,
     /// Backend: name, address, and optionally port [default: the VIP's], weight [default: 100] and
     /// capacity in new flows per second. Can be repeated.
@@ -64,7 +65,7 @@ struct AddArgs {
     )]
     backends: Vec<BackendSpec>,
     /// Kind of health check, with default settings [default: no health checks].
-    #[arg(long, value_parser = ["tcp", "http", "https", "udp", "exec"])]
+    #[arg(long, value_parser = PossibleValuesParser::new(HealthKind::NAMES))]
     health: Option<String>,
     #[command(flatten)]
     change: ChangeArgs,

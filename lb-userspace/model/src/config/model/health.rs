@@ -125,6 +125,11 @@ pub enum HealthKind {
     },
 }
 
+impl HealthKind {
+    /// Names of the kinds, as `vip.health.kind` has them.
+    pub const NAMES: &'static [&'static str] = Kind::NAMES;
+}
+
 /// The HTTP request of a check, and the expected response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {

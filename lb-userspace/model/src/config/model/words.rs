@@ -20,6 +20,11 @@ macro_rules! words {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $visibility enum $name { $($(#[$doc])* $variant,)+ }
 
+        impl $name {
+            /// The words, in the order of the variants.
+            $visibility const NAMES: &'static [&'static str] = &[$($word),+];
+        }
+
         impl Word for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
 
