@@ -4,35 +4,9 @@ use crate::doctor::{Findings, Host, Interface, xdp_feature};
 use lb_model::config::{Config, XdpMode};
 
 /// Drivers with native XDP, for kernels whose drivers do not report features (before Linux 6.3).
-const NATIVE_DRIVERS: [&str; 27] = [
-    "atlantic",
-    "bnxt_en",
-    "cpsw",
-    "dpaa2-eth",
-    "ena",
-    "enetc",
-    "fec",
-    "fsl_dpa",
-    "gve",
-    "hv_netvsc",
-    "i40e",
-    "iavf",
-    "ice",
-    "igb",
-    "igc",
-    "ixgbe",
-    "ixgbevf",
-    "mana",
-    "mlx4_en",
-    "mlx5_core",
-    "mvneta",
-    "mvpp2",
-    "nfp",
-    "qede",
-    "sfc",
-    "veth",
-    "virtio_net",
-];
+const NATIVE_DRIVERS: &str = "atlantic bnxt_en cpsw dpaa2-eth ena enetc fec fsl_dpa gve hv_netvsc \
+     i40e iavf ice igb igc ixgbe ixgbevf mana mlx4_en mlx5_core mvneta mvpp2 nfp qede sfc veth \
+     virtio_net";
 
 /// Kinds of interfaces on top of others, without native XDP.
 const STACKED: [&str; 5] = ["vlan", "bridge", "team", "macvlan", "ipvlan"];
@@ -188,7 +162,7 @@ fn native(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
             let finding = format!("{driver} reports no native XDP");
             without_native(mode, "native xdp", interface, finding, advice, findings);
         }
-        None if NATIVE_DRIVERS.contains(&driver) => {
+        None if is_native_driver(driver) => {
             let finding = format!("{driver} is known to support native XDP");
             findings.ok("native xdp", name, finding);
         }
@@ -228,13 +202,17 @@ fn queues(host: &Host, interface: &Interface, findings: &mut Findings) {
     }
 }
 
+fn is_native_driver(driver: &str) -> bool {
+    NATIVE_DRIVERS.split(' ').any(|native| native == driver)
+}
+
 /// Whether the program will run in generic mode.
 fn is_generic(interface: &Interface, mode: XdpMode) -> bool {
     let is_stacked = (interface.kind.as_deref()).is_some_and(|kind| STACKED.contains(&kind));
     let driver = interface.driver.as_deref().unwrap_or_default();
     let has_native = match interface.xdp_features {
         Some(features) => features & xdp_feature::BASIC != 0,
-        None => NATIVE_DRIVERS.contains(&driver),
+        None => is_native_driver(driver),
     };
     match mode {
         XdpMode::Native => false,
