@@ -1,4 +1,4 @@
-//! The guards. The table in the documentation of `planner` says when each rejects a change.
+//! The guards. The table in the documentation of `planner` says when each refuses a change.
 
 use super::{
     members::{Line, Placement},
@@ -16,21 +16,21 @@ const HEADROOM: f64 = 0.2;
 const EPSILON: f64 = 1e-9;
 
 struct Finding {
-    rejects: bool,
+    refuses: bool,
     detail: String,
 }
 
 impl Finding {
     fn passed(detail: impl Into<String>) -> Self {
         Self {
-            rejects: false,
+            refuses: false,
             detail: detail.into(),
         }
     }
 
-    fn rejected(detail: impl Into<String>) -> Self {
+    fn refused(detail: impl Into<String>) -> Self {
         Self {
-            rejects: true,
+            refuses: true,
             detail: detail.into(),
         }
     }
@@ -50,7 +50,7 @@ impl Finding {
             details.join("; ")
         };
         match (worse.is_empty(), same.is_empty()) {
-            (false, _) => Self::rejected(text(worse)),
+            (false, _) => Self::refused(text(worse)),
             (true, false) => Self::no_worse(&text(same)),
             (true, true) => Self::passed(passed),
         }
@@ -104,7 +104,7 @@ pub(super) fn check(
     }
     let result = |(guard, finding): (Guard, Finding)| GuardResult {
         guard,
-        verdict: match finding.rejects {
+        verdict: match finding.refuses {
             false => GuardVerdict::Passed,
             true if force.contains(&guard) => GuardVerdict::Forced,
             true => GuardVerdict::Refused,
@@ -228,7 +228,7 @@ impl<'a> Change<'a> {
             return Finding::passed("no backend has slots now, so no flow moves");
         }
         Finding {
-            rejects: self.slots_moved > slots_of(limit, self.ring_size),
+            refuses: self.slots_moved > slots_of(limit, self.ring_size),
             detail,
         }
     }
@@ -248,13 +248,13 @@ impl<'a> Change<'a> {
         let must_be_wanted = self.old.is_none() || is_stricter;
         let would = |number| format!("{} would remain; minimum is {limit}", backends(number));
         if must_be_wanted && is_below(wanted) {
-            Finding::rejected(would(wanted))
+            Finding::refused(would(wanted))
         } else if self.old.is_some() && is_below(after) && after < before {
             let unproven = match wanted - after {
                 0 => String::new(),
                 n => format!(" ({n} more once their checks pass)"),
             };
-            Finding::rejected(would(after) + &unproven)
+            Finding::refused(would(after) + &unproven)
         } else if self.old.is_some() && is_below(after) && is_below(wanted) {
             Finding::no_worse(&would(after))
         } else {
@@ -265,8 +265,8 @@ impl<'a> Change<'a> {
     fn capacity(&self) -> Finding {
         let whole = self.whole_capacity();
         let members = self.member_capacity();
-        match (whole.rejects, members.rejects) {
-            (true, true) => Finding::rejected(format!("{}; {}", whole.detail, members.detail)),
+        match (whole.refuses, members.refuses) {
+            (true, true) => Finding::refused(format!("{}; {}", whole.detail, members.detail)),
             (true, false) => whole,
             (false, true) => members,
             (false, false) => Finding::passed(format!("{}; {}", whole.detail, members.detail)),
@@ -312,7 +312,7 @@ impl<'a> Change<'a> {
             .sum();
         match before {
             Some(before) if after >= before => Finding::no_worse(&detail),
-            _ => Finding::rejected(detail),
+            _ => Finding::refused(detail),
         }
     }
 
@@ -361,10 +361,10 @@ impl<'a> Change<'a> {
         let serving = self.lines.iter().filter(|line| serves(line)).count();
         match (wanted, serving) {
             (0, _) if served || self.old.is_none() => {
-                Finding::rejected("no eligible backend would remain")
+                Finding::refused("no eligible backend would remain")
             }
             (0, _) => Finding::no_worse("no backend would be eligible"),
-            (_, 0) if served => Finding::rejected(
+            (_, 0) if served => Finding::refused(
                 "no backend would serve until the checks of the new ones pass; add them first, and \
                  remove the old ones in a second change",
             ),
@@ -384,7 +384,7 @@ fn vip_removed(pair: &Pair<'_>, load: &Load) -> Finding {
         "removed"
     };
     if load.new_flows_per_s > 0.0 || load.packets_per_s > 0.0 {
-        return Finding::rejected(format!(
+        return Finding::refused(format!(
             "the VIP would be {what} and its connections would break: it has {} new flows/s and {} packets/s",
             rate(load.new_flows_per_s),
             rate(load.packets_per_s)

@@ -15,13 +15,13 @@
 //! VIP that keeps its name and gets another address is replaced. Backends with the same address and
 //! port are the same. A VIP that the change does not touch is not in the plan.
 //!
-//! # When guards reject a change
+//! # When guards refuse a change
 //!
 //! A guard judges what the **change** does, not what is already so: otherwise the first overloaded
 //! backend would block every repair. What exceeded its limit before and is no worse after passes. A
 //! limit that the change itself makes stricter must hold in the ring after the change.
 //!
-//! | guard | limit | rejects if the limit is exceeded after the change, and |
+//! | guard | limit | refuses if the limit is exceeded after the change, and |
 //! | --- | --- | --- |
 //! | `share_error` | the table share differs from the intended one by at most max(2 / ring size, 1 % of it) | the error grew, or the member is new |
 //! | `no_slots` | an eligible member has a slot | it had one, or was not eligible |
@@ -34,7 +34,7 @@
 //!
 //! A backend whose checks have not passed yet is in the ring as if it were healthy, so that its
 //! shares are checked now; but it does not count as serving. To replace all backends of a VIP in one
-//! change is therefore rejected (no backend would serve until the checks pass): add the new ones
+//! change is therefore refused (no backend would serve until the checks pass): add the new ones
 //! first.
 
 mod guards;
@@ -77,7 +77,7 @@ pub struct Input<'a> {
     pub running: Option<&'a Config>,
     /// The configuration to be applied.
     pub candidate: &'a Config,
-    /// Guards that may not reject the change.
+    /// Guards that may not refuse the change.
     pub force: &'a [Guard],
 }
 
@@ -90,8 +90,8 @@ pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> 
         .map(|pair| plan_vip(pair, &facts(pair), input.force))
         .collect();
     let other = settings::outside(input.running, input.candidate);
-    let is_rejected = |guard: &GuardResult| guard.verdict == GuardVerdict::Refused;
-    let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(is_rejected) {
+    let is_refused = |guard: &GuardResult| guard.verdict == GuardVerdict::Refused;
+    let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(is_refused) {
         PlanVerdict::Refused
     } else if vips.is_empty() && other.is_empty() {
         PlanVerdict::Nothing

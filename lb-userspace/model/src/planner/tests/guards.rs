@@ -1,4 +1,4 @@
-//! Each guard: what it rejects, and what passes.
+//! Each guard: what it refuses, and what passes.
 
 use super::*;
 
@@ -8,9 +8,9 @@ fn max_share_limits_the_share_of_a_backend() {
     let capped = |cap: &str, backends: &[&str]| vip(&format!("guard.max_share = {cap}"), backends);
     let even = capped("0.5", &["a", "b"]);
     // A slot more by rounding does not exceed the limit.
-    assert_eq!(Case::new("", &even).rejected(), []);
+    assert_eq!(Case::new("", &even).refused(), []);
     let case = Case::new(&even, &capped("0.5", &["a 62", "b 38"]));
-    assert_eq!(case.rejected(), [MaxShare]);
+    assert_eq!(case.refused(), [MaxShare]);
     assert_eq!(
         case.detail(MaxShare),
         "backend a would have 62 % of the ring; maximum is 50 %"
@@ -26,25 +26,25 @@ fn max_share_limits_the_share_of_a_backend() {
     // What exceeds the limit may get better, but not worse.
     let high = capped("0.5", &["a 80", "b 20"]);
     assert_eq!(
-        Case::new(&high, &capped("0.5", &["a 70", "b 30"])).rejected(),
+        Case::new(&high, &capped("0.5", &["a 70", "b 30"])).refused(),
         []
     );
     assert_eq!(
-        Case::new(&high, &capped("0.5", &["a 81", "b 19"])).rejected(),
+        Case::new(&high, &capped("0.5", &["a 81", "b 19"])).refused(),
         [MaxShare]
     );
     // An unrelated change passes.
     let other = high.replace("\nguard", "\ntrack = \"always\"\nguard");
-    assert_eq!(Case::new(&high, &other).rejected(), []);
+    assert_eq!(Case::new(&high, &other).refused(), []);
     // A stricter limit must hold; a looser one need not.
     let wide = capped("0.9", &["a 80", "b 20"]);
-    assert_eq!(Case::new(&wide, &high).rejected(), [MaxShare]);
+    assert_eq!(Case::new(&wide, &high).refused(), [MaxShare]);
     let looser = capped("0.6", &["a 80", "b 20"]);
-    assert_eq!(Case::new(&high, &looser).rejected(), []);
+    assert_eq!(Case::new(&high, &looser).refused(), []);
     // Draining a backend raises the shares of the others.
     let drained = capped("0.4", &["a", "b", "c 100 state = \"drain\""]);
     let three = capped("0.4", &["a", "b", "c"]);
-    assert_eq!(Case::new(&three, &drained).rejected(), [MaxShare]);
+    assert_eq!(Case::new(&three, &drained).refused(), [MaxShare]);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_new_backend_counts_with_its_share_once_healthy() {
     let before = vip("guard.max_share = 0.6", &["a", "b"]);
     let after = vip("guard.max_share = 0.6", &["a", "b", "c 1000"]);
     let case = Case::new(&before, &after).unproven(&["c"]);
-    assert_eq!(case.rejected(), [Guard::MaxShare]);
+    assert_eq!(case.refused(), [Guard::MaxShare]);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn max_moved_limits_the_slots_that_move() {
     use Guard::MaxMoved;
     let text = |backends: &[&str]| vip("guard.max_moved = 0.25", backends);
     let case = Case::new(&text(&["a", "b", "c"]), &text(&["a", "b"]));
-    assert_eq!(case.rejected(), [MaxMoved]);
+    assert_eq!(case.refused(), [MaxMoved]);
     let detail = case.detail(MaxMoved);
     assert!(
         detail.contains("of 1009 slots); maximum is 25 %"),
@@ -69,19 +69,16 @@ fn max_moved_limits_the_slots_that_move() {
     );
     // Removing one of four moves its quarter and a few slots of the others.
     let (four, three) = (["a", "b", "c", "d"], ["a", "b", "c"]);
-    assert_eq!(
-        Case::new(&text(&four), &text(&three)).rejected(),
-        [MaxMoved]
-    );
+    assert_eq!(Case::new(&text(&four), &text(&three)).refused(), [MaxMoved]);
     let wider = |backends: &[&str]| vip("guard.max_moved = 0.3", backends);
-    assert_eq!(Case::new(&wider(&four), &wider(&three)).rejected(), []);
+    assert_eq!(Case::new(&wider(&four), &wider(&three)).refused(), []);
     assert_eq!(
-        Case::new("", &text(&["a"])).rejected(),
+        Case::new("", &text(&["a"])).refused(),
         [],
         "a new VIP moves nothing"
     );
     let all_down = Case::new(&text(&["a 100 state = \"disabled\""]), &text(&["a"]));
-    assert_eq!(all_down.rejected(), [], "the slots had no backend");
+    assert_eq!(all_down.refused(), [], "the slots had no backend");
 }
 
 #[test]
@@ -89,32 +86,29 @@ fn min_backends_counts_serving_backends() {
     use Guard::MinBackends;
     let text = |min: u32, backends: &[&str]| vip(&format!("guard.min_backends = {min}"), backends);
     let two = text(2, &["a", "b"]);
-    assert_eq!(Case::new(&two, &text(2, &["a"])).rejected(), [MinBackends]);
-    assert_eq!(Case::new("", &text(2, &["a"])).rejected(), [MinBackends]);
+    assert_eq!(Case::new(&two, &text(2, &["a"])).refused(), [MinBackends]);
+    assert_eq!(Case::new("", &text(2, &["a"])).refused(), [MinBackends]);
     let case = Case::new(&two, &text(2, &["a", "b 100 state = \"drain\""]));
-    assert_eq!(case.rejected(), [MinBackends]);
+    assert_eq!(case.refused(), [MinBackends]);
     assert_eq!(
         case.detail(MinBackends),
         "1 backend would remain; minimum is 2"
     );
     // Removing a backend that is down makes nothing worse; removing the other does.
-    assert_eq!(
-        Case::new(&two, &text(2, &["a"])).down(&["b"]).rejected(),
-        []
-    );
-    let other = Case::new(&two, &text(2, &["b"])).down(&["b"]).rejected();
+    assert_eq!(Case::new(&two, &text(2, &["a"])).down(&["b"]).refused(), []);
+    let other = Case::new(&two, &text(2, &["b"])).down(&["b"]).refused();
     assert_eq!(other, [MinBackends, Guard::NothingLeft]);
     // A new limit must hold for the configured backends.
     let one = text(1, &["a", "b"]);
     assert_eq!(
-        Case::new(&one, &text(3, &["a", "b"])).rejected(),
+        Case::new(&one, &text(3, &["a", "b"])).refused(),
         [MinBackends]
     );
     let more = Case::new(&one, &text(3, &["a", "b", "c"])).unproven(&["c"]);
-    assert_eq!(more.rejected(), []);
+    assert_eq!(more.refused(), []);
     // An exchange: the new backend does not serve yet.
     let exchange = Case::new(&two, &text(2, &["a", "c"])).unproven(&["c"]);
-    assert_eq!(exchange.rejected(), [MinBackends]);
+    assert_eq!(exchange.refused(), [MinBackends]);
     let detail = exchange.detail(MinBackends);
     assert_eq!(
         detail,
@@ -135,10 +129,10 @@ fn capacity_needs_headroom_over_the_peak() {
     let only_a = vip("", &["a 100 capacity = 1000"]);
     let both = text(1000, 1000);
     // A peak of 1,600 needs 1,920.
-    assert_eq!(Case::new(&both, &only_a).peak(800.0).rejected(), []);
-    assert_eq!(Case::new(&both, &only_a).peak(840.0).rejected(), [Capacity]);
+    assert_eq!(Case::new(&both, &only_a).peak(800.0).refused(), []);
+    assert_eq!(Case::new(&both, &only_a).peak(840.0).refused(), [Capacity]);
     let case = Case::new(&both, &text(1000, 800)).peak(1600.0);
-    assert_eq!(case.rejected(), [Capacity]);
+    assert_eq!(case.refused(), [Capacity]);
     assert_eq!(
         case.detail(Capacity),
         "capacity would be 1800 new flows/s; the peak is 1600 (1920 with headroom)"
@@ -147,27 +141,27 @@ fn capacity_needs_headroom_over_the_peak() {
     assert_eq!(
         Case::new(&text(500, 500), &text(600, 600))
             .peak(1600.0)
-            .rejected(),
+            .refused(),
         []
     );
     assert_eq!(
         Case::new(&vip("", &["a", "b"]), &text(500, 500))
             .peak(1600.0)
-            .rejected(),
+            .refused(),
         []
     );
     // One backend exceeds its capacity, though the total suffices.
     let uneven = vip("", &["a 300 capacity = 1000", "b 100 capacity = 9000"]);
     let even = vip("", &["a 100 capacity = 1000", "b 100 capacity = 9000"]);
     let case = Case::new(&even, &uneven).peak(1600.0);
-    assert_eq!(case.rejected(), [Capacity]);
+    assert_eq!(case.refused(), [Capacity]);
     let detail = case.detail(Capacity);
     assert!(
         detail.contains("backend a would get 1200 new flows/s at peak; its capacity is 1000"),
         "{detail}"
     );
     // Without a configured capacity there is no limit.
-    assert_eq!(Case::new(&even, &vip("", &["a"])).peak(1e6).rejected(), []);
+    assert_eq!(Case::new(&even, &vip("", &["a"])).peak(1e6).refused(), []);
 }
 
 #[test]
@@ -178,41 +172,41 @@ fn nothing_left_requires_a_serving_backend() {
         "",
         &["a 100 state = \"disabled\"", "b 100 state = \"drain\""],
     );
-    assert!(Case::new(&served, &off).rejected().contains(&NothingLeft));
-    assert!(Case::new("", &off).rejected().contains(&NothingLeft));
+    assert!(Case::new(&served, &off).refused().contains(&NothingLeft));
+    assert!(Case::new("", &off).refused().contains(&NothingLeft));
     assert_eq!(
-        Case::new(&off, &off.replace("drain", "disabled")).rejected(),
+        Case::new(&off, &off.replace("drain", "disabled")).refused(),
         []
     );
     // All replaced at once: no backend serves until the checks pass.
     let others = vip("", &["c", "d"]);
     let case = Case::new(&served, &others).unproven(&["c", "d"]);
-    assert!(case.rejected().contains(&NothingLeft));
+    assert!(case.refused().contains(&NothingLeft));
     assert!(case.detail(NothingLeft).contains("add them first"));
     // The backends of a new VIP have not been checked yet.
-    assert_eq!(Case::new("", &served).unproven(&["a", "b"]).rejected(), []);
+    assert_eq!(Case::new("", &served).unproven(&["a", "b"]).refused(), []);
     // Panic mode: unhealthy backends get traffic, and keep getting it.
     let panic = Case::new(&served, &vip("", &["a 50", "b"])).unproven(&["a", "b"]);
-    assert_eq!(panic.rejected(), []);
+    assert_eq!(panic.refused(), []);
 }
 
 #[test]
 fn vip_removed_protects_a_vip_with_traffic() {
     use Guard::VipRemoved;
     let text = vip("", &["a", "b"]);
-    assert_eq!(Case::new(&text, "").rejected(), []);
+    assert_eq!(Case::new(&text, "").refused(), []);
     let case = Case::new(&text, "").traffic();
-    assert_eq!(case.rejected(), [VipRemoved]);
+    assert_eq!(case.refused(), [VipRemoved]);
     assert_eq!(
         case.detail(VipRemoved),
         "the VIP would be removed and its connections would break: it has 0 new flows/s and 5 packets/s"
     );
     let replaced = text.replace("\"l2\"", "\"ipip\"");
     assert_eq!(
-        Case::new(&text, &replaced).traffic().rejected(),
+        Case::new(&text, &replaced).traffic().refused(),
         [VipRemoved]
     );
-    assert_eq!(Case::new(&text, &replaced).rejected(), []);
+    assert_eq!(Case::new(&text, &replaced).refused(), []);
 }
 
 #[test]
@@ -235,8 +229,8 @@ fn share_error_and_no_slots_check_the_built_ring() {
             facts
         });
         let guards = plan.vips.into_iter().flat_map(|vip| vip.guards);
-        let rejected = guards.filter(|g| g.verdict == GuardVerdict::Refused);
-        rejected.map(|g| (g.guard, g.detail)).collect::<Vec<_>>()
+        let refused = guards.filter(|g| g.verdict == GuardVerdict::Refused);
+        refused.map(|g| (g.guard, g.detail)).collect::<Vec<_>>()
     };
     assert_eq!(with([336, 336, 337]), []);
     // Within 1 % of the intended share.

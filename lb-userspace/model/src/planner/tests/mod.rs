@@ -101,16 +101,16 @@ impl Case {
         })
     }
 
-    /// The guards that reject the change.
-    fn rejected(&self) -> Vec<Guard> {
+    /// The guards that refuse the change.
+    fn refused(&self) -> Vec<Guard> {
         let plan = self.plan();
         let guards = plan.vips.iter().flat_map(|vip| &vip.guards);
-        let rejected: Vec<Guard> = guards
+        let refused: Vec<Guard> = guards
             .filter(|guard| guard.verdict == GuardVerdict::Refused)
             .map(|guard| guard.guard)
             .collect();
-        assert_eq!(plan.verdict == PlanVerdict::Refused, !rejected.is_empty());
-        rejected
+        assert_eq!(plan.verdict == PlanVerdict::Refused, !refused.is_empty());
+        refused
     }
 
     fn detail(&self, guard: Guard) -> String {
@@ -224,7 +224,7 @@ fn a_plan_compares_members_before_and_after() {
         "{}",
         vip.slots_moved
     );
-    assert_eq!(case.rejected(), [Guard::Capacity]);
+    assert_eq!(case.refused(), [Guard::Capacity]);
 }
 
 #[test]
