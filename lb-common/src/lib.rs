@@ -31,7 +31,7 @@ pub mod vip;
 
 /// Version of everything in this crate that a pinned map holds. A controller adopts pinned maps
 /// only of the same version.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// An IPv4 or IPv6 address: the address bytes in packet order, in two words. An IPv4 address is in
 /// the first four bytes; the others are zero.

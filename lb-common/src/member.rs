@@ -13,7 +13,7 @@ map_type! {
         pub control: u64,
         /// Next hop, see [`NextHop`]; stored atomically. 0: unknown.
         pub next_hop: u64,
-        /// `ipip`: source of the outer header. `nat`: source address that the backend sees.
+        /// `ipip`: source of the outer header. `nat`: address of the VIP.
         pub source: Address,
         /// Address of the backend: outer destination for `ipip`, new destination for `nat`.
         pub address: Address,

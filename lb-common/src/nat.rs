@@ -75,6 +75,13 @@ impl NatKey {
         u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 
+    /// Whether the protocol is UDP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_udp(&self) -> bool {
+        self.protocol == proto::UDP as u16
+    }
+
     /// Hash of the key. Its halves select the two buckets, its lowest bits the first cell.
     ///
     /// The hash key is not secret: filling a bucket takes established sessions, and the only effect
@@ -165,12 +172,67 @@ map_type! {
 }
 
 map_type! {
+    /// What the headers of a TCP connection have told (host order). All 0 for UDP.
+    pub struct TcpState [16] {
+        /// Sequence number that the backend expects next from the client: its last acknowledgement.
+        /// Before the backend's first packet: the number after the client's SYN.
+        pub expected: u32,
+        /// Embryonic sessions: the number after the backend's SYN, which the client must acknowledge.
+        pub backend_next: u32,
+        /// Established sessions: the number after the client's FIN; 0: none seen.
+        pub fin_end: u32,
+        /// Established sessions: timestamp (RFC 7323) of the client's FIN; 0: none. Embryonic ones:
+        /// when the session was created, in jiffies.
+        pub time: u32,
+    }
+}
+
+impl TcpState {
+    /// Whether a segment of the client that acknowledges `ack` proves that the client has received
+    /// the backend's SYN. More than the SYN may be acknowledged, in case the first acknowledgement
+    /// was lost.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_proof(&self, ack: u32) -> bool {
+        ack.wrapping_sub(self.backend_next) <= PROOF_WINDOW
+    }
+
+    /// Whether a FIN that ends at `end` may be the client's: it is in the window from what the
+    /// backend has acknowledged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_end(&self, end: u32) -> bool {
+        let ahead = end.wrapping_sub(self.expected);
+        ahead != 0 && ahead <= FIN_WINDOW
+    }
+
+    /// Whether the backend, whose side of the connection may be in TIME-WAIT, accepts a SYN with this
+    /// sequence number and timestamp (0: none) as a new connection (RFC 6191, RFC 9293 §3.10.7.4).
+    #[inline(always)]
+    #[must_use]
+    pub const fn accepts(&self, seq: u32, timestamp: u32) -> bool {
+        if self.time != 0 && timestamp != 0 {
+            (timestamp.wrapping_sub(self.time) as i32) > 0
+        } else {
+            self.fin_end != 0 && (seq.wrapping_sub(self.fin_end) as i32) > 0
+        }
+    }
+}
+
+/// Bytes that the client's first acknowledgement may be ahead of the backend's SYN.
+const PROOF_WINDOW: u32 = 1 << 14;
+
+/// Bytes that the client's FIN may be ahead of the backend's acknowledgement: the largest window
+/// (RFC 7323 §2.3).
+const FIN_WINDOW: u32 = 1 << 30;
+
+map_type! {
     /// Cell that a backend's packet finds: one cache line.
     pub struct NatReply [64] {
         /// The session.
         pub session: NatRecord,
-        /// Address of the VIP.
-        pub vip: Address,
+        /// State of the connection.
+        pub tcp: TcpState,
         /// See [`NatFlow::link`].
         pub link: [u32; 3],
         /// See [`NatFlow::ifindex`].
@@ -202,11 +264,7 @@ impl NatRecord {
         } else {
             (key.address, key.source_be, key.dest_be)
         };
-        let udp = if key.protocol == proto::UDP as u16 {
-            state::UDP
-        } else {
-            0
-        };
+        let udp = if key.is_udp() { state::UDP } else { 0 };
         Self {
             client,
             client_be,
@@ -265,11 +323,25 @@ impl NatRecord {
         self.member_and_state as u32 >> MEMBER_BITS
     }
 
+    /// Whether the session is UDP, not TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_udp(&self) -> bool {
+        self.state() & state::UDP != 0
+    }
+
     /// Returns [`Self::member_and_state`] with `bits` set.
     #[inline(always)]
     #[must_use]
     pub const fn with_state(&self, bits: u32) -> u16 {
         self.member_and_state | (bits << MEMBER_BITS) as u16
+    }
+
+    /// Returns [`Self::member_and_state`] with `bits` cleared.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_state(&self, bits: u32) -> u16 {
+        self.member_and_state & !((bits << MEMBER_BITS) as u16)
     }
 
     /// Whether the session, whose name matches, belongs to the client's packet with this key.
@@ -285,7 +357,7 @@ impl NatRecord {
     #[inline(always)]
     #[must_use]
     pub const fn is_answered_by(&self, member: &Member, key: &NatKey) -> bool {
-        let udp = ((key.protocol == proto::UDP as u16) as u16) << UDP_SHIFT;
+        let udp = (key.is_udp() as u16) << UDP_SHIFT;
         let port = self.path_or_port ^ key.source_be;
         let protocol = (self.member_and_state ^ udp) & 1 << UDP_SHIFT;
         (member.address[0] ^ key.address[0])
@@ -328,19 +400,24 @@ impl NatReply {
     pub const fn new(key: &NatKey, flow: &NatFlow) -> Self {
         Self {
             session: NatRecord::new(key, flow),
-            vip: flow.source,
+            tcp: TcpState {
+                expected: 0,
+                backend_next: 0,
+                fin_end: 0,
+                time: 0,
+            },
             link: flow.link,
             ifindex: flow.ifindex,
         }
     }
 
-    /// Returns how the backend's packets are rewritten.
+    /// Returns how the backend's packets are rewritten, given the session's member.
     #[inline(always)]
     #[must_use]
-    pub const fn flow(&self) -> NatFlow {
+    pub const fn flow(&self, member: &Member) -> NatFlow {
         let session = &self.session;
         NatFlow {
-            source: self.vip,
+            source: member.source,
             dest: session.client,
             source_be: session.vip_be,
             dest_be: session.client_be,
@@ -438,6 +515,55 @@ pub const MAX_LOCKS: u32 = 1024;
 /// Seconds before a freed cell is reused; the current second may be about to end.
 pub const REUSE_DELAY_S: u16 = 2;
 
+/// Index of the embryonic sessions by flow: the flow's tag in bits 44–63, the member in bits 32–43, the
+/// port of the node (packet order) in bits 16–31, when the session was created (units of four
+/// jiffies) in bits 0–15. 0: free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexWord(pub u64);
+
+impl IndexWord {
+    /// Builds a word; the flow's tag is that of [`track::Place`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(tag: u32, member: u16, nat_port_be: u16, jiffies: u32) -> Self {
+        let tag = (tag >> 12) as u64;
+        let time = (jiffies >> 2) as u16 as u64;
+        Self(tag << 44 | (member as u64) << 32 | (nat_port_be as u64) << 16 | time)
+    }
+
+    /// Whether the word is that of a flow with this tag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(self, tag: u32) -> bool {
+        self.0 != 0 && (self.0 >> 44) as u32 == tag >> 12
+    }
+
+    /// Index of the member.
+    #[inline(always)]
+    #[must_use]
+    pub const fn member(self) -> u16 {
+        (self.0 >> 32) as u16 & ((1 << MEMBER_BITS) - 1)
+    }
+
+    /// Port of the node (packet order).
+    #[inline(always)]
+    #[must_use]
+    pub const fn nat_port_be(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Eviction rank: the highest is replaced first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rank(self, jiffies: u32) -> u32 {
+        if self.0 == 0 {
+            u32::MAX
+        } else {
+            ((jiffies >> 2) as u16).wrapping_sub(self.0 as u16) as u32
+        }
+    }
+}
+
 /// Idle seconds after which a session may be evicted from a full bucket.
 pub const REPLACE_IDLE_S: u16 = 60;
 
@@ -454,16 +580,29 @@ pub const fn idle_s(seen_s: u16, now_s: u32) -> u16 {
     track::idle_s(seen_s, now_s as u16)
 }
 
-/// Bits of [`NatFlow::state`]. The entry of each direction has the bits of its own packets.
+/// Bits of [`NatFlow::state`]. Only the entry for the backend's packets has them.
 pub mod state {
-    /// A packet was seen in this direction after the first one.
-    pub const SEEN: u32 = 1;
-    /// FIN seen.
-    pub const FIN: u32 = 2;
-    /// RST seen.
+    /// Embryonic sessions: the backend has replied.
+    pub const REPLIED: u32 = 1;
+    /// Embryonic sessions: the client has proved that it received the reply, but the tables had no
+    /// room yet.
+    pub const PROVEN: u32 = 2;
+    /// Established sessions: the backend has acknowledged the client's FIN.
+    pub const CLIENT_FIN: u32 = 1;
+    /// Established sessions: the backend has sent a FIN.
+    pub const BACKEND_FIN: u32 = 2;
+    /// The backend has reset the connection, or the client with the exact sequence number.
     pub const RST: u32 = 4;
     /// In a [`super::NatRecord`]: the session is UDP, not TCP.
     pub const UDP: u32 = 8;
+
+    /// Whether the connection of an established session is over.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_over(state: u32) -> bool {
+        const CLOSED: u32 = CLIENT_FIN | BACKEND_FIN;
+        state & RST != 0 || state & CLOSED == CLOSED
+    }
 }
 
 map_type! {
@@ -489,5 +628,15 @@ pub const PORT_TRIES: u32 = 32;
 /// Default number of sessions.
 pub const DEFAULT_SESSIONS: u32 = 65_536;
 
-/// Default number of embryonic sessions.
-pub const DEFAULT_EMBRYONIC: u32 = 16_384;
+/// Ports without an established session that are compared before the one whose embryonic session is
+/// oldest is taken.
+pub const EMBRYONIC_TRIES: u32 = 4;
+
+/// Default number of embryonic sessions: 100,000 new flows per second are kept for more than a second.
+pub const DEFAULT_EMBRYONIC: u32 = 131_072;
+
+/// Buckets of the table of embryonic sessions, and of its index: a power of two.
+#[must_use]
+pub const fn embryonic_buckets(sessions: u32) -> u32 {
+    sessions.div_ceil(WAYS as u32).next_power_of_two()
+}

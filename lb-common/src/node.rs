@@ -15,6 +15,8 @@ pub mod setting {
     pub const TRACK_MASK: &str = "TRACK_MASK";
     /// Buckets of each table of NAT sessions.
     pub const NAT_BUCKETS: &str = "NAT_BUCKETS";
+    /// See the global of that name.
+    pub const NAT_NEW_MASK: &str = "NAT_NEW_MASK";
     /// ICMP messages that the node may send, per second and CPU.
     pub const ICMP_RATE: &str = "ICMP_RATE";
     /// 1: write a [`crate::trace::Trace`] for every packet.

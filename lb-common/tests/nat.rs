@@ -96,7 +96,7 @@ fn record_matches_its_two_keys_only() {
             vip: 1023,
             generation: 0xff,
             seen_s: 0xffff,
-            state: state::SEEN | state::FIN | state::RST,
+            state: state::CLIENT_FIN | state::BACKEND_FIN | state::RST,
             link: [0xff, 0xffff, 0],
             ifindex: 0,
             nat_port_be: 0xfffc,
@@ -116,7 +116,7 @@ fn record_matches_its_two_keys_only() {
             port_be: 0xfffd,
             control: 0,
             next_hop: 0,
-            source: [0; 2],
+            source: vip,
             vary_mask: 0,
             outer_sum: 0,
             vip: 0,
@@ -127,7 +127,7 @@ fn record_matches_its_two_keys_only() {
         let cell = NatReply::new(&reply, &back);
         // What it says comes out as it went in.
         assert_eq!(session.flow(&member, node), forth);
-        assert_eq!(cell.flow(), back);
+        assert_eq!(cell.flow(&member), back);
         assert_eq!(session.name(), cell.session.name());
         assert_eq!(NatKey::from_words(reply.address, reply.last_word()), reply);
         let is_request =

@@ -11,8 +11,9 @@ pub(crate) fn now_s() -> u64 {
     node::seconds(jiffies(), JIFFIES_SHIFT.load())
 }
 
+/// The kernel's ticks: 100 to 1,000 per second.
 #[inline(always)]
-fn jiffies() -> u64 {
+pub(crate) fn jiffies() -> u64 {
     // SAFETY: no arguments; reads a kernel variable (Linux 5.6).
     unsafe { helpers::generated::bpf_jiffies64() }
 }

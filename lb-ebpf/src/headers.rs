@@ -169,11 +169,7 @@ impl Headers {
 
     #[inline(always)]
     fn hash_with(&self, vip: &Vip, ports: u64) -> u64 {
-        if self.family == family::V4 {
-            hash::flow_hash_v4(&vip.hash_key, self.source[0] as u32, ports)
-        } else {
-            hash::flow_hash_v6(&vip.hash_key, &self.source, ports)
-        }
+        ports_hash(vip, self.family, &self.source, ports)
     }
 
     #[inline(always)]
@@ -187,6 +183,16 @@ impl Headers {
             family: self.family,
             _pad: 0,
         }
+    }
+}
+
+/// Hash of a source address and two ports ([`hash::ports_word`]) under the VIP's key.
+#[inline(always)]
+pub(crate) fn ports_hash(vip: &Vip, of: u8, source: &Address, ports: u64) -> u64 {
+    if of == family::V4 {
+        hash::flow_hash_v4(&vip.hash_key, source[0] as u32, ports)
+    } else {
+        hash::flow_hash_v6(&vip.hash_key, source, ports)
     }
 }
 

@@ -5,7 +5,6 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     fragment::{LIFETIME_S, PASSED},
-    nat::NatFlow,
     reason::Reason,
     trace::decision,
     vip::{forward, target},
@@ -18,7 +17,7 @@ use crate::{
     maps::{self, FRAGMENTS, Tables},
     nat,
     route::route_to,
-    scratch::scratch,
+    scratch::{Session, scratch},
     select::Marks,
     services::address,
     trace,
@@ -34,7 +33,7 @@ pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md) -> u32 {
         return Verdict::of(Reason::Internal).0;
     };
     let tables = maps::tables();
-    match try_forward(ctx, tables, &scratch.headers, &mut scratch.session.request) {
+    match try_forward(ctx, tables, &scratch.headers, &mut scratch.session) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
             let kind = address(tables, &scratch.headers.dest, scratch.headers.family);
@@ -50,7 +49,7 @@ fn try_forward(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
-    flow: &mut NatFlow,
+    session: &mut Session,
 ) -> Result<Verdict, Reason> {
     let target = FRAGMENTS
         .get_ptr(&fragments::key(headers))
@@ -70,7 +69,7 @@ fn try_forward(
     }
     let vip = tables.vip(target.vip);
     if vip.forward == forward::NAT {
-        return nat::fragment::forward_fragment(ctx, headers, &target.nat, flow);
+        return nat::fragment::forward_fragment(ctx, headers, &target.nat, session);
     }
     let route = route_to(tables, target.member, target.vip)?;
     match send(ctx, headers, vip, &route, target.flow_hash)? {

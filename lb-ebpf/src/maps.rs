@@ -18,8 +18,8 @@ use lb_common::{
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::MAX_EGRESS,
     nat::{
-        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, NatFlow, NatKey, ReplyBucket,
-        RequestBucket, buckets_for,
+        DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, ReplyBucket, RequestBucket, buckets_for,
+        embryonic_buckets,
     },
     node::{Budget, DEFAULT_ICMP_RATE},
     ring::{Image, MAX_IMAGES},
@@ -62,6 +62,8 @@ settings! {
     TRACK_MASK = DEFAULT_BUCKETS - 1;
     /// Number of buckets of each table of NAT sessions.
     NAT_BUCKETS = buckets_for(DEFAULT_SESSIONS);
+    /// Number of buckets of embryonic NAT sessions, and of their index, minus one.
+    NAT_NEW_MASK = embryonic_buckets(DEFAULT_EMBRYONIC) - 1;
     /// ICMP messages per second and CPU.
     ICMP_RATE = DEFAULT_ICMP_RATE;
     /// 1: write a trace for every packet.
@@ -97,14 +99,25 @@ pub(crate) static NAT_REPLIES: Array<
     MAPPED,
 > = Array::new();
 
-/// Buckets of these two tables in which a CPU is allocating a cell.
+/// Buckets of the tables of sessions in which a CPU is allocating a cell.
 #[btf_map]
 pub(crate) static NAT_LOCKS: HashMap<u32, u32, { MAX_LOCKS as usize }> = HashMap::new();
 
-/// Embryonic `nat` sessions.
+/// Embryonic `nat` sessions by the backends' packets.
 #[btf_map]
-pub(crate) static NAT_NEW: LruHashMap<NatKey, NatFlow, { 2 * DEFAULT_EMBRYONIC as usize }> =
-    LruHashMap::new();
+pub(crate) static NAT_NEW: Array<
+    ReplyBucket,
+    { embryonic_buckets(DEFAULT_EMBRYONIC) as usize },
+    MAPPED,
+> = Array::new();
+
+/// Their index by flow: buckets of [`lb_common::nat::IndexWord`]s.
+#[btf_map]
+pub(crate) static NAT_INDEX: Array<
+    Bucket,
+    { embryonic_buckets(DEFAULT_EMBRYONIC) as usize },
+    MAPPED,
+> = Array::new();
 
 /// Fragmented datagrams.
 #[btf_map]

@@ -106,6 +106,12 @@ impl<const LEN: usize> View<LEN> {
         u16::from_be(self.get(offset))
     }
 
+    /// Reads a 32-bit value in network byte order.
+    #[inline(always)]
+    pub(crate) fn be32(self, offset: usize) -> u32 {
+        u32::from_be(self.get(offset))
+    }
+
     /// Returns the sum of the first five 32-bit words: an IPv4 header without options.
     #[inline(always)]
     pub(crate) fn sum_v4(self) -> u64 {

@@ -6,7 +6,7 @@
 use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{
     family,
-    nat::{NatFlow, NatKey},
+    nat::{NatFlow, NatKey, NatReply},
 };
 
 use crate::{headers::Headers, packet::Packet, wire::tcp};
@@ -26,26 +26,39 @@ pub(crate) struct Scratch {
     pub(crate) session: Session,
 }
 
-/// Both entries of a session while it is processed.
+/// A session while it is processed.
 pub(crate) struct Session {
-    /// Whether the packet created the session.
+    /// Whether the packet opens a connection: it is counted as a new flow.
     pub(crate) new: bool,
     /// Whether the session is not established.
     pub(crate) embryonic: bool,
     /// Whether the reply entry must be refreshed.
     pub(crate) refresh_due: bool,
-    /// Whether the flow's previous session, which has ended, still owns its port.
+    /// Whether the flow's previous session, whose member is gone, still owns its port.
     pub(crate) ended: bool,
     /// Key of the client's packets.
     pub(crate) request_key: NatKey,
     /// Key of the replies.
     pub(crate) reply_key: NatKey,
-    /// Key of the replies of the previous session.
+    /// Key of an entry to remove.
     pub(crate) ended_key: NatKey,
-    /// Entry for the client's packets.
+    /// Result of the search for a port.
+    pub(crate) search: PortSearch,
+    /// How the packet is rewritten.
     pub(crate) request: NatFlow,
-    /// Entry for the replies.
-    pub(crate) reply: NatFlow,
+    /// Cell for the replies, or a copy of it.
+    pub(crate) reply: NatReply,
+}
+
+/// The search for a port of the node, so far.
+#[derive(Default)]
+pub(crate) struct PortSearch {
+    /// Rank of the best port.
+    pub(crate) best: u32,
+    /// Number of ports with embryonic sessions.
+    pub(crate) embryonic: u32,
+    /// The best port (packet order).
+    pub(crate) port_be: u16,
 }
 
 /// Returns this CPU's scratch memory.

@@ -114,10 +114,21 @@ pub(crate) mod tcp {
 
     /// Bytes of a header without options.
     pub(crate) const LEN: usize = TcpHdr::LEN;
+    pub(crate) const SEQ: usize = offset_of!(TcpHdr, seq);
+    pub(crate) const ACK_SEQ: usize = offset_of!(TcpHdr, ack_seq);
     /// Header length in words, in the upper four bits.
     pub(crate) const DATA_OFFSET: usize = offset_of!(TcpHdr, _bitfield_1);
     pub(crate) const FLAGS: usize = DATA_OFFSET + 1;
     pub(crate) const CHECKSUM: usize = offset_of!(TcpHdr, check);
+
+    /// Options (RFC 9293 §3.1, RFC 7323 §3.2).
+    pub(crate) mod option {
+        pub(crate) const END: u8 = 0;
+        pub(crate) const NOP: u8 = 1;
+        pub(crate) const TIMESTAMPS: u8 = 8;
+        /// Kind, length and the first value of a timestamps option.
+        pub(crate) const TIMESTAMP_LEN: usize = 6;
+    }
 }
 
 pub(crate) mod udp {

@@ -1,23 +1,27 @@
 //! Creates sessions.
 
-use aya_ebpf::bindings::{BPF_NOEXIST, xdp_md};
+use core::hint::black_box;
+
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    nat::{NatSource, PORT_TRIES},
+    nat::{EMBRYONIC_TRIES, NatKey, NatReply, NatSource, PORT_TRIES, TcpState, idle_s, state},
     reason::Reason,
     ring::NO_MEMBER,
     vip::{Vip, affinity},
 };
 
 use super::{
+    embryonic,
     entries::{write_reply, write_reply_key, write_request},
-    table,
+    segment, table,
 };
 use crate::{
+    clock,
     counters::count_vip,
     headers::Headers,
-    maps::{NAT_NEW, Tables},
+    maps::{JIFFIES_SHIFT, Tables},
     route::{is_serving, no_member},
-    scratch::Session,
+    scratch::{PortSearch, Session, scratch},
     select::slot,
     trace,
 };
@@ -55,29 +59,31 @@ pub(super) fn create(
     let member = slot.current();
     write_request(tables, headers, member, vip_index, &mut session.request)?;
     let source = tables.nat_source(session.request.nat_source);
-    take_port(ctx, headers, source, flow_hash, session).inspect_err(|_| {
-        count_vip(vip_index, |counters| counters.nat_no_port += 1);
+    take_port(ctx, headers, source, flow_hash, session).inspect_err(|reason| {
+        if matches!(reason, Reason::NatNoPort) {
+            count_vip(vip_index, |counters| counters.nat_no_port += 1);
+        }
     })?;
-    // The flow's previous session has ended and is removed. Its port is released only now, so that
-    // the backend does not see the same connection again at once. It must be released: otherwise a
-    // client that reuses its port would take one port of the node after another, and a flow can
-    // have only a few.
+    // The flow's previous session has ended. Its port is released only now, so that the new session
+    // does not get it, and only if its member is gone: otherwise the backend may still be in
+    // TIME-WAIT.
     table::remove_request(&session.request_key);
     if session.ended {
         table::remove_reply(&session.ended_key);
-        let _gone = NAT_NEW.remove(&session.ended_key);
     }
-    if NAT_NEW
-        .insert(&session.request_key, &session.request, 0)
-        .is_err()
-    {
+    if !embryonic::insert() {
+        // Another CPU holds the bucket: the client repeats its packet.
         return Err(Reason::NatNoPort);
     }
     count_vip(vip_index, |counters| counters.nat_sessions += 1);
     Ok(())
 }
 
-/// Finds a free port, and inserts the reply entry for it.
+/// Chooses the port, and builds the cell for the replies.
+///
+/// The first port that no session to the same backend uses is taken. If none of those derived from
+/// the flow's hash is free: the one whose connection is over and whose backend accepts the SYN in
+/// TIME-WAIT, or else the one whose embryonic session is oldest.
 #[inline(always)]
 fn take_port(
     ctx: *mut xdp_md,
@@ -88,30 +94,128 @@ fn take_port(
 ) -> Result<(), Reason> {
     let ports = u32::from(source.ports);
     if ports == 0 {
-        return Err(Reason::NatNoPort);
+        // The members without a known route refer to a source without ports.
+        return Err(Reason::NoNextHop);
     }
+    let now = embryonic::now();
+    let tcp = TcpState {
+        expected: segment::numbers(ctx, headers).map_or(0, |numbers| numbers.seq.wrapping_add(1)),
+        backend_next: 0,
+        fin_end: 0,
+        time: now,
+    };
     let stride = (flow_hash >> 48) as u32 | 1;
+    let search = &raw mut session.search;
+    // SAFETY: in the scratch, as `rank_port` finds it: volatile, since that writes it.
+    unsafe { search.write_volatile(PortSearch::default()) };
     for attempt in 0..PORT_TRIES {
-        let request = &mut session.request;
         let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
         let port_be = (source.first_port + offset as u16).to_be();
-        request.source_be = port_be;
-        request.nat_port_be = port_be;
-        write_reply_key(headers, session);
-        if table::find_reply_outlined(&session.reply_key).is_some() {
-            continue;
-        }
-        write_reply(ctx, headers, session, 0);
-        if NAT_NEW
-            .insert(&session.reply_key, &session.reply, u64::from(BPF_NOEXIST))
-            .is_ok()
-        {
-            if table::find_reply_outlined(&session.reply_key).is_none() {
-                return Ok(());
-            }
-            // Another CPU has moved a session with this port there in the meantime.
-            let _gone = NAT_NEW.remove(&session.reply_key);
+        set_port(headers, session, port_be);
+        if black_box(rank_port(ctx, now)) != 0 {
+            break;
         }
     }
-    Err(Reason::NatNoPort)
+    // SAFETY: as above.
+    let PortSearch { best, port_be, .. } = unsafe { search.read_volatile() };
+    if best == TAKEN {
+        return Err(Reason::NatNoPort);
+    }
+    set_port(headers, session, port_be);
+    if best != FREE {
+        release_port(session);
+    }
+    write_reply(ctx, headers, session, tcp);
+    Ok(())
+}
+
+#[inline(always)]
+fn set_port(headers: &Headers, session: &mut Session, port_be: u16) {
+    session.request.source_be = port_be;
+    session.request.nat_port_be = port_be;
+    write_reply_key(headers, session);
+}
+
+/// Ranks of ports, the highest is taken: no session uses it; the connection is over, plus its age;
+/// below: age of the embryonic session; a session uses it.
+const FREE: u32 = u32::MAX;
+const OVER: u32 = 1 << 31;
+const TAKEN: u32 = 0;
+
+/// Compares the port in `session.reply_key` with the best so far, which is in the scratch: the
+/// verifier must not follow every combination of ranks. Returns 1 if the search ends here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rank_port(ctx: *mut xdp_md, now: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 1 };
+    let session = &mut scratch.session;
+    let rank = rank(ctx, &scratch.headers, session, now);
+    let search = &mut session.search;
+    if rank > search.best {
+        search.best = rank;
+        search.port_be = session.reply_key.dest_be;
+    }
+    if rank != TAKEN && rank < OVER {
+        search.embryonic += 1;
+    }
+    u32::from(rank == FREE || search.embryonic >= EMBRYONIC_TRIES)
+}
+
+/// Returns the rank of the port in `session.reply_key`.
+#[inline(always)]
+fn rank(ctx: *mut xdp_md, headers: &Headers, session: &Session, now: u32) -> u32 {
+    if let Some(cell) = table::find_reply_outlined(&session.reply_key) {
+        // SAFETY: the cell was just found.
+        let old = unsafe { &*cell };
+        let state = old.session.state();
+        if state & state::RST == 0 && (!state::is_over(state) || !accepts(ctx, headers, old)) {
+            return TAKEN;
+        }
+        return OVER + u32::from(idle_s(old.session.seen_s, clock::now_s() as u32));
+    }
+    let Some(cell) = embryonic::find_cell(&session.reply_key) else {
+        return FREE;
+    };
+    let age = embryonic::age(cell, now);
+    // The handshake with the backend itself must have had time to end.
+    if age < 1 << JIFFIES_SHIFT.load() >> 4 {
+        return TAKEN;
+    }
+    age.min(OVER - 1)
+}
+
+/// Whether the backend accepts the client's SYN although it is in TIME-WAIT.
+#[inline(always)]
+fn accepts(ctx: *mut xdp_md, headers: &Headers, old: &NatReply) -> bool {
+    segment::numbers(ctx, headers).is_some_and(|numbers| {
+        old.tcp
+            .accepts(numbers.seq, segment::timestamp(ctx, headers))
+    })
+}
+
+/// Frees the cells of the session that used the port in `session.reply_key`.
+#[inline(always)]
+fn release_port(session: &mut Session) {
+    let now_s = clock::now_s() as u32;
+    if let Some(cell) = embryonic::find_cell(&session.reply_key) {
+        table::free(cell.cast(), now_s);
+    }
+    let Some(cell) = table::find_reply_outlined(&session.reply_key) else {
+        return;
+    };
+    // SAFETY: the cell was just found.
+    let old = unsafe { &(*cell).session };
+    session.ended_key = NatKey {
+        address: old.client,
+        source_be: old.client_be,
+        dest_be: old.vip_be,
+        scope: old.vip(),
+        protocol: session.reply_key.protocol,
+    };
+    if let Some(request) = table::find_request_outlined(&session.ended_key)
+        && table::name(request) == old.name()
+    {
+        table::free(request, now_s);
+    }
+    table::free(cell.cast(), now_s);
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     member::control,
-    nat::{NatFlow, NatKey, REPLY},
+    nat::{NatFlow, NatKey, NatRecord, NatReply, REPLY, TcpState},
     reason::Reason,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn write_request(
     // constant while a ring refers to the member.
     let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
     *request = NatFlow {
-        source: entry.source,
+        source: tables.nat_source(entry.nat_source).address,
         dest: entry.address,
         source_be: 0,
         dest_be: if entry.port_be == 0 {
@@ -59,19 +59,28 @@ pub(super) fn write_reply_key(headers: &Headers, session: &mut Session) {
     };
 }
 
-/// Builds the reply entry from a client's packet.
+/// Builds the cell for the replies from a client's packet.
 #[inline(always)]
-pub(super) fn write_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session, bits: u32) {
-    let Session { request, reply, .. } = session;
-    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
-    *reply = NatFlow {
-        source: headers.dest,
-        dest: headers.source,
-        source_be: headers.dest_be,
-        dest_be: headers.source_be,
-        state: bits,
-        link,
+pub(super) fn write_reply(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    session: &mut Session,
+    tcp: TcpState,
+) {
+    let Session {
+        request, reply_key, ..
+    } = session;
+    session.reply = NatReply {
+        session: NatRecord {
+            client: headers.source,
+            client_be: headers.source_be,
+            vip_be: headers.dest_be,
+            path_or_port: reply_key.source_be,
+            refreshed: 0,
+            ..NatRecord::new(reply_key, request)
+        },
+        tcp,
+        link: Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words()),
         ifindex: ingress_ifindex(ctx),
-        ..*request
     };
 }

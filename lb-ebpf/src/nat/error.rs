@@ -25,7 +25,7 @@ use crate::{
     maps,
     packet::Packet,
     route::route_to,
-    scratch::{Scratch, scratch},
+    scratch::{Scratch, Session, scratch},
     trace,
     verdict::Verdict,
     wire::{icmp, ipv4, ipv6, ports, tcp, udp},
@@ -46,14 +46,7 @@ pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
         key,
         session,
     } = scratch;
-    into_verdict(try_forward(
-        ctx,
-        headers,
-        reversed,
-        key,
-        &mut session.request,
-    ))
-    .0
+    into_verdict(try_forward(ctx, headers, reversed, key, session)).0
 }
 
 #[inline(always)]
@@ -62,7 +55,7 @@ fn try_forward(
     outer: &Headers,
     quoted: &Headers,
     key: &NatKey,
-    flow: &mut NatFlow,
+    session: &mut Session,
 ) -> Result<Verdict, Reason> {
     let is_reply = key.scope & REPLY != 0;
     let missing = if is_reply {
@@ -70,8 +63,8 @@ fn try_forward(
     } else {
         Reason::IcmpNoFlow
     };
-    look_up(key, flow).ok_or(missing)?;
-    let flow = &*flow;
+    look_up(key, session).ok_or(missing)?;
+    let flow = &session.request;
     trace::vip(flow.vip);
     trace::member_found(flow.member);
     let packet = Packet::of(ctx);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    nat::{NatFlow, NatKey, REPLY},
+    nat::{NatKey, REPLY},
     reason::Reason,
 };
 
@@ -13,21 +13,22 @@ use crate::{
     maps::tables,
     packet::Packet,
     route::route_to,
+    scratch::Session,
     select::Marks,
     transmit::count_forwarded,
     verdict::Verdict,
 };
 
-/// Forwards a later fragment. `flow` is in the scratch.
+/// Forwards a later fragment. `session` is in the scratch.
 #[inline(always)]
 pub(crate) fn forward_fragment(
     ctx: *mut xdp_md,
     headers: &Headers,
     key: &NatKey,
-    flow: &mut NatFlow,
+    session: &mut Session,
 ) -> Result<Verdict, Reason> {
-    session::look_up(key, flow).ok_or(Reason::FragmentOrphan)?;
-    let flow = &*flow;
+    session::look_up(key, session).ok_or(Reason::FragmentOrphan)?;
+    let flow = &session.request;
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     if key.scope & REPLY != 0 {

@@ -6,6 +6,7 @@ use lb_common::nat::{NatKey, REPLY};
 use crate::headers::Headers;
 
 mod create;
+mod embryonic;
 mod entries;
 pub(crate) mod error;
 pub(crate) mod fragment;
@@ -13,6 +14,7 @@ mod refresh;
 pub(crate) mod reply;
 pub(crate) mod request;
 mod rewrite;
+mod segment;
 mod session;
 mod table;
 

@@ -1,106 +1,79 @@
 //! Confirms sessions and refreshes their reply entries.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::nat::state;
+use lb_common::nat::{NatReply, TcpState, state};
 
-use super::{
-    entries::{write_reply, write_reply_key},
-    table,
-};
-use crate::{
-    ethernet::Addresses, headers::Headers, maps::NAT_NEW, packet::ingress_ifindex, scratch::Session,
-};
+use super::{embryonic, entries::write_reply, segment, session::is_of_client, table};
+use crate::{ethernet::Addresses, headers::Headers, packet::ingress_ifindex, scratch::Session};
 
-/// Confirms the session if possible, otherwise refreshes its reply entry if that is due.
+/// Confirms an embryonic session if the packet proves it; otherwise refreshes the reply entry.
 #[inline(always)]
 pub(super) fn refresh(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
-    let confirmed = session.embryonic && !headers.opens() && confirm(ctx, headers, session);
-    if session.refresh_due && !confirmed {
-        refresh_reply(ctx, headers, session);
+    if !session.embryonic {
+        refresh_established(ctx, headers, session);
+        return;
+    }
+    let Some(cell) = embryonic::find_cell(&session.reply_key) else {
+        return;
+    };
+    refresh_link(ctx, &mut session.reply);
+    // SAFETY: the cell was just found. If another session has replaced this one meanwhile, that
+    // session's client repeats its handshake.
+    let cell = unsafe { &mut *cell };
+    if !segment::is_proof(ctx, headers, &session.reply) {
+        refresh_link(ctx, cell);
+    } else if confirm(session) {
+        table::free((&raw mut *cell).cast(), session.request.seen_s);
+    } else {
+        // The next packet tries again, and finds any entry inserted so far.
+        cell.session.member_and_state = cell.session.with_state(state::PROVEN);
     }
 }
 
 /// Moves a session from the embryonic to the established tables. False if that was not possible
 /// yet.
 #[inline(always)]
-fn confirm(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) -> bool {
-    write_reply_key(headers, session);
-    if reply_state(session) & state::SEEN == 0 {
-        return false;
-    }
-    session.request.state |= state::SEEN;
-    write_reply(ctx, headers, session, state::SEEN);
-    if !table::insert_reply(session) || !table::insert_request(session) {
-        // The session stays embryonic. The next packet tries again, and finds any entry inserted so
-        // far.
-        return false;
-    }
-    // Embryonic entries left behind are looked up second, and expire.
-    let _gone = NAT_NEW.remove(&session.request_key);
-    let _gone = NAT_NEW.remove(&session.reply_key);
-    true
+fn confirm(session: &mut Session) -> bool {
+    // Only the entry for the replies has a state.
+    session.request.state = 0;
+    let reply = &mut session.reply;
+    reply.session.member_and_state =
+        (reply.session).without_state(state::REPLIED | state::PROVEN | state::RST);
+    reply.session.seen_s = session.request.seen_s as u16;
+    reply.tcp = TcpState {
+        expected: reply.tcp.expected,
+        ..NO_TCP
+    };
+    table::insert_reply(session) && table::insert_request(session)
 }
 
-/// State of the reply entry. The established table comes first: that entry is moved first.
-#[inline(always)]
-fn reply_state(session: &Session) -> u32 {
-    if let Some(cell) = table::find_reply_outlined(&session.reply_key) {
-        // SAFETY: the cell was just found.
-        return unsafe { (*cell).session.state() };
-    }
-    // SAFETY: the entry was just found.
-    NAT_NEW
-        .get_ptr_mut(&session.reply_key)
-        .map_or(0, |entry| unsafe { (*entry).state })
-}
+const NO_TCP: TcpState = TcpState {
+    expected: 0,
+    backend_next: 0,
+    fin_end: 0,
+    time: 0,
+};
 
-/// Refreshes the age of the reply entry and the path back to the client: about twice a minute.
+/// Refreshes the age of the reply entry and the path back to the client: about twice a minute. In
+/// place if the entry exists.
 #[inline(always)]
-fn refresh_reply(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
-    write_reply_key(headers, session);
-    // Not the FIN: the backend may continue to send, and its own FIN closes the session.
-    let closing = session.request.state & state::RST;
-    if refresh_in_place(ctx, headers, session, closing) {
-        return;
-    }
-    write_reply(ctx, headers, session, closing);
-    // If this fails, a later packet tries again.
-    if session.embryonic {
-        let _kept = NAT_NEW.insert(&session.reply_key, &session.reply, 0);
-    } else {
-        table::insert_reply(session);
-    }
-}
-
-/// Refreshes the reply entry in place if it exists: an insert allocates a new element, which takes
-/// several hundred nanoseconds.
-#[inline(always)]
-fn refresh_in_place(ctx: *mut xdp_md, headers: &Headers, session: &Session, closing: u32) -> bool {
-    let request = &session.request;
-    let link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
+fn refresh_established(ctx: *mut xdp_md, headers: &Headers, session: &mut Session) {
     if let Some(cell) = table::find_reply_outlined(&session.reply_key) {
         // SAFETY: the cell was just found.
         let reply = unsafe { &mut *cell };
-        if reply.session.member() != request.member || reply.session.client != headers.source {
-            return false;
+        if is_of_client(headers, &reply.session) {
+            reply.session.seen_s = session.request.seen_s as u16;
+            refresh_link(ctx, reply);
         }
-        reply.session.member_and_state = reply.session.with_state(closing);
-        reply.session.seen_s = request.seen_s as u16;
-        reply.link = link;
-        reply.ifindex = ingress_ifindex(ctx);
-        return true;
+        return;
     }
-    let Some(entry) = NAT_NEW.get_ptr_mut(&session.reply_key) else {
-        return false;
-    };
-    // SAFETY: the entry was just found; nothing was written to its table since.
-    let entry = unsafe { &mut *entry };
-    if entry.member != request.member || entry.dest != headers.source {
-        return false;
-    }
-    entry.state |= closing;
-    entry.seen_s = request.seen_s;
-    entry.link = link;
-    entry.ifindex = ingress_ifindex(ctx);
-    true
+    write_reply(ctx, headers, session, NO_TCP);
+    // If this fails, a later packet tries again.
+    table::insert_reply(session);
+}
+
+#[inline(always)]
+fn refresh_link(ctx: *mut xdp_md, reply: &mut NatReply) {
+    reply.link = Addresses::read(ctx).map_or([0; 3], |link| link.swapped().words());
+    reply.ifindex = ingress_ifindex(ctx);
 }

@@ -15,7 +15,7 @@ use crate::{
     headers::Headers,
     log::into_verdict,
     packet::Packet,
-    scratch::scratch,
+    scratch::{Scratch, Session, scratch},
     trace,
     verdict::Verdict,
 };
@@ -28,17 +28,25 @@ pub(crate) extern "C" fn nat_reply(ctx: *mut xdp_md, source: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    into_verdict(try_reply(ctx, &scratch.headers, source as u16)).0
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    into_verdict(try_reply(ctx, headers, session, source as u16)).0
 }
 
 #[inline(always)]
-fn try_reply(ctx: *mut xdp_md, headers: &Headers, source: u16) -> Result<Verdict, Reason> {
+fn try_reply(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    session: &mut Session,
+    source: u16,
+) -> Result<Verdict, Reason> {
     let key = reply_key(headers, source);
-    if let Some(flow) = session::match_reply(headers, &key)? {
+    if let Some(flow) = session::match_reply(ctx, headers, &key)? {
         return reply(ctx, headers, &key, &flow);
     }
-    let flow = session::match_embryonic_reply(headers, &key)?;
-    reply(ctx, headers, &key, flow)
+    session::match_embryonic_reply(ctx, headers, &key, session)?;
+    reply(ctx, headers, &key, &session.request)
 }
 
 /// Rewrites a reply and transmits it to the client.

@@ -54,11 +54,13 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
         return Verdict::of(Reason::Internal).0;
     };
     let tables = tables();
+    let vip = tables.vip(vip_index as u16);
     let Scratch {
         headers, session, ..
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
-    let stage = match session::match_request(ctx, tables, headers, session) {
+    let found = session::match_request(ctx, tables, headers, vip, vip_index as u16, session);
+    let stage = match found {
         RequestMatch::NoSession => Stage::NatCreate,
         RequestMatch::Current => Stage::NatSend,
         RequestMatch::RefreshDue => Stage::NatRefresh,

@@ -3,19 +3,24 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     member::control,
-    nat::{NatFlow, NatKey, NatRecord, REPLACE_IDLE_S, REPLY, idle_s, refresh_time, state},
+    nat::{
+        NatFlow, NatKey, NatRecord, NatReply, REPLACE_IDLE_S, REPLY, idle_s, refresh_time, state,
+    },
     reason::Reason,
+    ring::NO_MEMBER,
+    vip::{Vip, affinity},
 };
 
-use super::{entries::write_reply_key, table};
+use super::{embryonic, entries::write_reply_key, segment, table};
 use crate::{
     clock,
     ethernet::Addresses,
     headers::{Headers, tcp},
-    maps::{self, NAT_NEW, Tables},
+    maps::{self, Tables},
     packet::ingress_ifindex,
     route::is_serving,
     scratch::Session,
+    select::slot,
 };
 
 /// Units of [`refresh_time`] (28 seconds) after which the client's packets refresh the reply entry; below
@@ -28,28 +33,31 @@ const _: () = assert!(4 * (REFRESH_AFTER as u16 + 1) < REPLACE_IDLE_S - TOUCH_S)
 /// Seconds by which an entry may be older than it is marked, see [`touch`].
 const TOUCH_S: u16 = 4;
 
-/// Copies the entry of a session, established or embryonic, to `flow`, which is in the scratch to
-/// save stack.
+/// Finds a session, established or embryonic, and sets `session.request` to how the packets with
+/// this key are rewritten.
 #[inline(always)]
-pub(super) fn look_up(key: &NatKey, flow: &mut NatFlow) -> Option<()> {
-    if key.scope & REPLY == 0 {
+pub(super) fn look_up(key: &NatKey, session: &mut Session) -> Option<()> {
+    let tables = maps::tables();
+    session.request = if key.scope & REPLY == 0 {
         if let Some(cell) = table::find_request_outlined(key) {
             // SAFETY: the cell was just found.
-            *flow = flow_of(maps::tables(), unsafe { &*cell });
-            return Some(());
+            flow_of(tables, unsafe { &*cell })
+        } else {
+            session.request_key = *key;
+            embryonic::find_request(tables, session)?;
+            flow_of(tables, &session.reply.session)
         }
     } else if let Some(cell) = table::find_reply_outlined(key) {
         // SAFETY: the cell was just found.
-        *flow = unsafe { (*cell).flow() };
-        return Some(());
-    }
-    let entry = NAT_NEW.get_ptr_mut(key)?;
-    // SAFETY: the entry was just found.
-    *flow = unsafe { *entry };
+        reply_flow(tables, unsafe { &*cell })
+    } else {
+        embryonic::find_reply(key, &mut session.reply)?;
+        reply_flow(tables, &session.reply)
+    };
     Some(())
 }
 
-/// Returns how the client's packets of an established session are rewritten.
+/// Returns how the client's packets of a session are rewritten.
 #[inline(always)]
 fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
     let member = tables.member(session.member());
@@ -57,6 +65,13 @@ fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
     // SAFETY: an entry of a mapped array; the fields read are constant while a session refers to
     // it.
     session.flow(unsafe { &*member }, source.address)
+}
+
+/// Returns how the backend's packets of a session are rewritten.
+#[inline(always)]
+pub(super) fn reply_flow(tables: Tables, reply: &NatReply) -> NatFlow {
+    // SAFETY: as in `flow_of`.
+    reply.flow(unsafe { &*tables.member(reply.session.member()) })
 }
 
 /// Returns the entry of an established session if a client's packet changes nothing in it but its
@@ -72,8 +87,7 @@ pub(super) fn find_established(
     let session = unsafe { &mut *table::find_request(key)? };
     let now_s = clock::now_s() as u32;
     if is_refresh_due(ctx, session.refreshed, session.path_or_port, now_s)
-        || headers.opens()
-        || closing(headers) & !session.state() != 0
+        || headers.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
         || !is_current(tables, session.member(), session.generation)
     {
         return None;
@@ -84,7 +98,11 @@ pub(super) fn find_established(
 
 /// Returns the entry of an established session for a reply.
 #[inline(always)]
-pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatFlow>, Reason> {
+pub(super) fn match_reply(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    key: &NatKey,
+) -> Result<Option<NatFlow>, Reason> {
     let Some(cell) = table::find_reply(key) else {
         return Ok(None);
     };
@@ -93,29 +111,32 @@ pub(super) fn match_reply(headers: &Headers, key: &NatKey) -> Result<Option<NatF
     }
     // SAFETY: the cell was just found, and is not reused while a packet is in flight.
     let reply = unsafe { &mut *cell };
-    let seen = state::SEEN | closing(headers);
-    if seen & !reply.session.state() != 0 {
-        reply.session.member_and_state = reply.session.with_state(seen);
-    }
+    segment::note_reply(ctx, headers, reply);
     touch(&mut reply.session, clock::now_s() as u32);
-    Ok(Some(reply.flow()))
+    Ok(Some(reply_flow(maps::tables(), reply)))
 }
 
-/// Returns the entry of an embryonic session for a reply.
+/// Sets `session.request` to the entry of an embryonic session for a reply.
 #[inline(always)]
 pub(super) fn match_embryonic_reply(
+    ctx: *mut xdp_md,
     headers: &Headers,
     key: &NatKey,
-) -> Result<&'static NatFlow, Reason> {
-    let flow = NAT_NEW.get_ptr_mut(key).ok_or(Reason::NatNoSession)?;
+    session: &mut Session,
+) -> Result<(), Reason> {
+    let cell = embryonic::find_reply(key, &mut session.reply).ok_or(Reason::NatNoSession)?;
     if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
-    // SAFETY: the entry was just found; its table is not written while it is used.
-    let flow = unsafe { &mut *flow };
-    flow.state |= state::SEEN | closing(headers);
-    flow.seen_s = clock::now_s() as u32;
-    Ok(flow)
+    session.request = reply_flow(maps::tables(), &session.reply);
+    // SAFETY: a cell of a mapped array. If another session has replaced this one meanwhile, that
+    // session's handshake is repeated.
+    let reply = unsafe { &mut *cell };
+    reply.session.seen_s = clock::now_s() as u16;
+    if segment::note_first_reply(ctx, headers, reply) {
+        table::free(cell.cast(), clock::now_s() as u32);
+    }
+    Ok(())
 }
 
 /// How a client's packet relates to the sessions.
@@ -129,91 +150,124 @@ pub(super) enum RequestMatch {
 }
 
 /// Finds the session of a client's packet. A packet that starts a flow does not match a session
-/// that is closed or whose member is gone.
+/// whose member is gone, or which is over while the ring has another member for the flow.
+///
+/// It matches any other session, even one that is over: the backend decides what a SYN means, by its
+/// sequence number and timestamp, and sees the port that it knows from this client.
 #[inline(always)]
 pub(super) fn match_request(
     ctx: *mut xdp_md,
     tables: Tables,
     headers: &Headers,
+    vip: &Vip,
+    vip_index: u16,
     session: &mut Session,
 ) -> RequestMatch {
-    let cell = table::find_request_outlined(&session.request_key);
-    session.embryonic = cell.is_none();
-    let found = match cell {
-        // SAFETY: the cell was just found.
-        Some(cell) => Some(flow_of(tables, unsafe { &*cell })),
-        None => NAT_NEW
-            .get_ptr_mut(&session.request_key)
-            // SAFETY: the entry was just found.
-            .map(|flow| unsafe { *flow }),
-    };
-    session.ended = false;
-    // A copy from here on: later writes to the tables may replace the entry.
-    let Some(flow) = found else {
+    let Some((cell, reply)) = find_both(tables, headers, session) else {
         return RequestMatch::NoSession;
     };
-    session.request = flow;
     let NatFlow {
         member, generation, ..
     } = session.request;
-    let current = is_current(tables, member, generation as u8);
-    if (headers.opens() || !current) && has_ended(tables, headers, session, current) {
+    let is_gone = !is_current(tables, member, generation as u8)
+        || headers.opens() && !is_serving(tables, member);
+    if is_gone {
+        session.ended = reply.is_some();
+        session.ended_key = session.reply_key;
         return RequestMatch::NoSession;
     }
-    let flow = &mut session.request;
+    if let Some(reply) = reply {
+        // SAFETY: the cell was just found.
+        let reply = unsafe { &mut *reply };
+        note_request(ctx, headers, reply, session.embryonic);
+        if headers.opens()
+            && !session.embryonic
+            && state::is_over(reply.session.state())
+            && has_moved(tables, headers, vip, vip_index, member)
+        {
+            return RequestMatch::NoSession;
+        }
+    }
     let now_s = clock::now_s() as u32;
-    let before = flow.state;
-    flow.state |= closing(headers);
+    let flow = &mut session.request;
     flow.seen_s = now_s;
-    session.refresh_due =
-        is_refresh_due(ctx, flow.link[0] as u8, flow.link[1] as u16, now_s) || before != flow.state;
+    session.refresh_due = session.embryonic
+        || reply.is_none()
+        || is_refresh_due(ctx, flow.link[0] as u8, flow.link[1] as u16, now_s);
     if session.refresh_due {
         flow.link[0] = u32::from(refresh_time(now_s));
         flow.link[1] = u32::from(ingress_hash(ctx));
     }
-    write_back(session, cell);
-    if session.refresh_due || session.embryonic && !headers.opens() {
+    if let Some(cell) = cell {
+        // SAFETY: the cell was just found.
+        let cell = unsafe { &mut *cell };
+        cell.seen_s = flow.seen_s as u16;
+        cell.refreshed = flow.link[0] as u8;
+        cell.path_or_port = flow.link[1] as u16;
+    }
+    if session.refresh_due {
         RequestMatch::RefreshDue
     } else {
         RequestMatch::Current
     }
 }
 
-/// Stores what a client's packet changes in the entry of its session: `cell`, or the embryonic
-/// entry.
+/// The cells of a session: of an established one for the client's packets, and for the replies.
+type Cells = (Option<*mut NatRecord>, Option<*mut NatReply>);
+
+/// Finds the cells of a client's packet, and sets `session.request` and `session.reply_key`.
 #[inline(always)]
-fn write_back(session: &Session, cell: Option<*mut NatRecord>) {
-    let flow = &session.request;
-    if let Some(cell) = cell {
+fn find_both(tables: Tables, headers: &Headers, session: &mut Session) -> Option<Cells> {
+    session.ended = false;
+    let cell = table::find_request_outlined(&session.request_key);
+    session.embryonic = cell.is_none();
+    let Some(cell) = cell else {
+        let reply = embryonic::find_request(tables, session)?;
+        session.request = flow_of(tables, &session.reply.session);
+        return Some((None, Some(reply)));
+    };
+    // SAFETY: the cell was just found.
+    session.request = flow_of(tables, unsafe { &*cell });
+    write_reply_key(headers, session);
+    // If the entry has expired, another client may own the port now.
+    let reply = table::find_reply_outlined(&session.reply_key)
         // SAFETY: the cell was just found.
-        let cell = unsafe { &mut *cell };
-        cell.member_and_state = cell.with_state(flow.state);
-        cell.seen_s = flow.seen_s as u16;
-        cell.refreshed = flow.link[0] as u8;
-        cell.path_or_port = flow.link[1] as u16;
-    } else if let Some(entry) = NAT_NEW.get_ptr_mut(&session.request_key) {
-        // SAFETY: the entry was just found; nothing was written to its table since.
-        let entry = unsafe { &mut *entry };
-        entry.state |= flow.state;
-        entry.seen_s = flow.seen_s;
-        entry.link = flow.link;
+        .filter(|&reply| unsafe { is_of_client(headers, &(*reply).session) });
+    Some((Some(cell), reply))
+}
+
+#[inline(always)]
+pub(super) fn is_of_client(headers: &Headers, session: &NatRecord) -> bool {
+    session.client == headers.source && session.client_be == headers.source_be
+}
+
+/// Updates the state of a connection by a client's packet.
+#[inline(always)]
+fn note_request(ctx: *mut xdp_md, headers: &Headers, reply: &mut NatReply, embryonic: bool) {
+    if segment::resets(ctx, headers, &reply.tcp) {
+        if embryonic {
+            table::free((&raw mut *reply).cast(), clock::now_s() as u32);
+        } else {
+            reply.session.member_and_state = reply.session.with_state(state::RST);
+        }
+    }
+    if embryonic {
+        reply.session.seen_s = clock::now_s() as u16;
+    } else if headers.tcp_flags & tcp::FIN != 0 {
+        segment::note_fin(ctx, headers, &mut reply.tcp);
     }
 }
 
-/// Returns the state bits that the packet's flags add.
+/// Whether the ring has another member for new flows than that of the session.
 #[inline(always)]
-fn closing(headers: &Headers) -> u32 {
-    let fin = if headers.tcp_flags & tcp::FIN != 0 {
-        state::FIN
+fn has_moved(tables: Tables, headers: &Headers, vip: &Vip, vip_index: u16, member: u16) -> bool {
+    let hash = if vip.affinity == affinity::SOURCE {
+        headers.source_hash(vip)
     } else {
-        0
+        headers.flow_hash(vip)
     };
-    let rst = if headers.tcp_flags & tcp::RST != 0 {
-        state::RST
-    } else {
-        0
-    };
-    fin | rst
+    let current = slot(vip, vip_index, hash).map_or(NO_MEMBER, |slot| slot.current());
+    current != member && is_serving(tables, current)
 }
 
 /// Whether a client's packet must refresh the reply entry: the last refresh was some time ago, or
@@ -243,26 +297,6 @@ fn is_current(tables: Tables, member: u16, generation: u8) -> bool {
     // SAFETY: a word of a mapped array, stored atomically by the controller.
     let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
     control::generation(word) as u8 == generation && control::state(word) != control::ABSENT
-}
-
-/// Whether the session found for a packet that starts a flow has ended: the client closed it, the
-/// backend reset it, or its member is gone. If so, records whether the session still owns its port.
-#[inline(always)]
-fn has_ended(tables: Tables, headers: &Headers, session: &mut Session, current: bool) -> bool {
-    write_reply_key(headers, session);
-    session.ended_key = session.reply_key;
-    let replied = look_up(&session.ended_key, &mut session.reply).is_some();
-    let Session { request, reply, .. } = session;
-    let has_ended = !current
-        || request.state & (state::RST | state::FIN) != 0
-        || !is_serving(tables, request.member)
-        || replied && reply.state & state::RST != 0;
-    // If the entry has expired, another client may own the port now.
-    session.ended = has_ended
-        && replied
-        && session.reply.dest == headers.source
-        && session.reply.dest_be == headers.source_be;
-    has_ended
 }
 
 /// Updates the age of an entry, but not more often than every few seconds: each write loads and

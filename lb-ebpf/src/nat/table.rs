@@ -1,7 +1,8 @@
-//! The tables of established sessions: buckets of cells, see [`lb_common::nat`].
+//! The tables of sessions: buckets of cells, see [`lb_common::nat`].
 //!
-//! One table is for the clients' packets, one for the backends' (`REPLIES`). A cell of either
-//! starts with a [`NatRecord`], which is all that most functions need.
+//! Established sessions have one table for the clients' packets and one for the backends';
+//! embryonic ones have one table, whose policy is in [`super::embryonic`]. Every cell starts with a
+//! [`NatRecord`], which is all that most functions need.
 
 use core::hint::black_box;
 
@@ -9,27 +10,34 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::{
     member::Member,
     nat::{
-        FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, Pattern, REPLACE_IDLE_S,
-        REUSE_DELAY_S, WAYS, bucket_of, idle_s, way,
+        FREE_CELLS_LOW, NatKey, NatRecord, NatReply, Pattern, REPLACE_IDLE_S, REUSE_DELAY_S, WAYS,
+        bucket_of, idle_s, way,
     },
 };
 
 use crate::{
     clock,
-    maps::{self, NAT_BUCKETS, NAT_LOCKS, NAT_REPLIES, NAT_REQUESTS, below},
+    maps::{self, NAT_BUCKETS, NAT_LOCKS, NAT_NEW, NAT_NEW_MASK, NAT_REPLIES, NAT_REQUESTS, below},
     scratch::{Session, scratch},
 };
+
+/// Table of the clients' packets of established sessions.
+const REQUESTS: u8 = 0;
+/// Table of the backends' packets of established sessions.
+const REPLIES: u8 = 1;
+/// Table of embryonic sessions.
+pub(super) const NEW: u8 = 2;
 
 /// Finds the session of a client's packet.
 #[inline(always)]
 pub(super) fn find_request(key: &NatKey) -> Option<*mut NatRecord> {
-    find::<false>(key)
+    find::<REQUESTS>(key)
 }
 
 /// Finds the session of a backend's packet.
 #[inline(always)]
 pub(super) fn find_reply(key: &NatKey) -> Option<*mut NatReply> {
-    find::<true>(key).map(<*mut NatRecord>::cast)
+    find::<REPLIES>(key).map(<*mut NatRecord>::cast)
 }
 
 /// Like [`find_request`], for rare cases: the search is a global function that the verifier checks
@@ -37,7 +45,7 @@ pub(super) fn find_reply(key: &NatKey) -> Option<*mut NatReply> {
 #[inline(always)]
 pub(super) fn find_request_outlined(key: &NatKey) -> Option<*mut NatRecord> {
     let [high, low] = key.address;
-    at_place::<false>(black_box(place_of_request(high, low, key.last_word())))
+    at_place::<REQUESTS>(black_box(place_of_request(high, low, key.last_word())))
 }
 
 /// Like [`find_reply`], for rare cases.
@@ -45,7 +53,7 @@ pub(super) fn find_request_outlined(key: &NatKey) -> Option<*mut NatRecord> {
 pub(super) fn find_reply_outlined(key: &NatKey) -> Option<*mut NatReply> {
     let [high, low] = key.address;
     let place = black_box(place_of_reply(high, low, key.last_word()));
-    at_place::<true>(place).map(<*mut NatRecord>::cast)
+    at_place::<REPLIES>(place).map(<*mut NatRecord>::cast)
 }
 
 /// Returns the number of the cell of a client's packet, from 1; 0 if there is none. Takes the words
@@ -53,7 +61,7 @@ pub(super) fn find_reply_outlined(key: &NatKey) -> Option<*mut NatReply> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn place_of_request(high: u64, low: u64, last_word: u64) -> u32 {
-    place_of::<false>(&NatKey::from_words([high, low], last_word))
+    place_of::<REQUESTS>(&NatKey::from_words([high, low], last_word))
 }
 
 /// Returns the number of the cell of a backend's packet, from 1; 0 if there is none. Takes the
@@ -61,23 +69,26 @@ extern "C" fn place_of_request(high: u64, low: u64, last_word: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn place_of_reply(high: u64, low: u64, last_word: u64) -> u32 {
-    place_of::<true>(&NatKey::from_words([high, low], last_word))
+    place_of::<REPLIES>(&NatKey::from_words([high, low], last_word))
 }
 
 /// Like [`find`], but its loops are not unrolled: that leaves more stack to the callers.
 #[inline(always)]
-fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
+pub(super) fn place_of<const TABLE: u8>(key: &NatKey) -> u32 {
     let hash = key.hash();
-    let search = Search::new::<REPLIES>(key);
-    for half in bucket_words(hash) {
-        let index = bucket_index(half);
-        let Some(bucket) = bucket::<REPLIES>(index) else {
+    let search = Search::new::<TABLE>(key);
+    for (number, half) in bucket_words(hash).into_iter().enumerate() {
+        if TABLE == NEW && number > 0 {
+            break;
+        }
+        let index = bucket_index::<TABLE>(half);
+        let Some(bucket) = bucket::<TABLE>(index) else {
             return 0;
         };
         let mut step = black_box(0);
         while step < WAYS {
             let way = way(hash, step);
-            if search.matches::<REPLIES>(cell::<REPLIES>(bucket, way)) {
+            if search.matches::<TABLE>(cell::<TABLE>(bucket, way)) {
                 return index * WAYS as u32 + way as u32 + 1;
             }
             step += 1;
@@ -88,24 +99,24 @@ fn place_of<const REPLIES: bool>(key: &NatKey) -> u32 {
 
 /// Returns the cell with this number.
 #[inline(always)]
-fn at_place<const REPLIES: bool>(place: u32) -> Option<*mut NatRecord> {
+pub(super) fn at_place<const TABLE: u8>(place: u32) -> Option<*mut NatRecord> {
     if place == 0 {
         return None;
     }
     let place = place - 1;
-    let bucket = bucket::<REPLIES>(place / WAYS as u32)?;
-    Some(cell::<REPLIES>(bucket, place as usize))
+    let bucket = bucket::<TABLE>(place / WAYS as u32)?;
+    Some(cell::<TABLE>(bucket, place as usize))
 }
 
 #[inline(always)]
-fn find<const REPLIES: bool>(key: &NatKey) -> Option<*mut NatRecord> {
+fn find<const TABLE: u8>(key: &NatKey) -> Option<*mut NatRecord> {
     let hash = key.hash();
-    let search = Search::new::<REPLIES>(key);
+    let search = Search::new::<TABLE>(key);
     for half in bucket_words(hash) {
-        let bucket = bucket::<REPLIES>(bucket_index(half))?;
+        let bucket = bucket::<TABLE>(bucket_index::<TABLE>(half))?;
         for step in 0..WAYS {
-            let cell = cell::<REPLIES>(bucket, way(hash, step));
-            if search.matches::<REPLIES>(cell) {
+            let cell = cell::<TABLE>(bucket, way(hash, step));
+            if search.matches::<TABLE>(cell) {
                 return Some(cell);
             }
         }
@@ -114,7 +125,7 @@ fn find<const REPLIES: bool>(key: &NatKey) -> Option<*mut NatRecord> {
 }
 
 /// A search for a key.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     key: &'a NatKey,
     pattern: Pattern,
     /// The table of members, for replies.
@@ -123,11 +134,11 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     #[inline(always)]
-    fn new<const REPLIES: bool>(key: &'a NatKey) -> Self {
+    pub(super) fn new<const TABLE: u8>(key: &'a NatKey) -> Self {
         Self {
             key,
             pattern: Pattern::of(key),
-            members: if REPLIES {
+            members: if TABLE != REQUESTS {
                 maps::tables().member(0)
             } else {
                 core::ptr::null()
@@ -137,13 +148,13 @@ impl<'a> Search<'a> {
 
     /// Whether a cell matches.
     #[inline(always)]
-    fn matches<const REPLIES: bool>(&self, cell: *mut NatRecord) -> bool {
+    pub(super) fn matches<const TABLE: u8>(&self, cell: *mut NatRecord) -> bool {
         if !self.pattern.matches(name(cell)) {
             return false;
         }
         // SAFETY: a cell of a mapped array, whose name was read first.
         let session = unsafe { &*cell };
-        if REPLIES {
+        if TABLE != REQUESTS {
             // SAFETY: in bounds: the table has an entry for every possible index. The fields read
             // are constant while a session refers to the member.
             let member = unsafe { &*self.members.add(usize::from(session.member())) };
@@ -196,29 +207,23 @@ pub(super) fn insert_reply(session: &Session) -> bool {
 #[inline(never)]
 extern "C" fn insert_session(is_reply: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let Session {
-        request_key,
-        reply_key,
-        request,
-        reply,
-        ..
-    } = &scratch.session;
+    let session = &scratch.session;
     let inserted = if is_reply == 0 {
-        insert::<false>(request_key, request)
+        insert::<REQUESTS>(session, &session.request_key)
     } else {
-        insert::<true>(reply_key, reply)
+        insert::<REPLIES>(session, &session.reply_key)
     };
     u32::from(inserted)
 }
 
 #[inline(always)]
-fn insert<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
+fn insert<const TABLE: u8>(session: &Session, key: &NatKey) -> bool {
     let hash = key.hash();
     let now_s = clock::now_s() as u32;
-    let [first, second] = bucket_words(hash).map(bucket_index);
+    let [first, second] = bucket_words(hash).map(bucket_index::<TABLE>);
     let (free_cells, other) = (
-        free_cells::<REPLIES>(first, now_s),
-        free_cells::<REPLIES>(second, now_s),
+        free_cells::<TABLE>(first, now_s),
+        free_cells::<TABLE>(second, now_s),
     );
     let order = if free_cells > FREE_CELLS_LOW || free_cells >= other {
         [first, second]
@@ -226,20 +231,20 @@ fn insert<const REPLIES: bool>(key: &NatKey, flow: &NatFlow) -> bool {
         [second, first]
     };
     for index in order {
-        let Some(bucket) = bucket::<REPLIES>(index) else {
+        let Some(bucket) = bucket::<TABLE>(index) else {
             return false;
         };
-        if !lock::<REPLIES>(index) {
+        if !lock::<TABLE>(index) {
             return false;
         }
-        let inserted = write_free_cell::<REPLIES>(bucket, hash, key, flow, now_s);
-        unlock::<REPLIES>(index);
+        let inserted = write_free_cell::<TABLE>(bucket, hash, session, now_s);
+        unlock::<TABLE>(index);
         if inserted {
             return true;
         }
     }
-    if let Some(bucket) = bucket::<REPLIES>(first) {
-        evict_idle::<REPLIES>(bucket, now_s);
+    if let Some(bucket) = bucket::<TABLE>(first) {
+        evict_idle::<TABLE>(bucket, now_s);
     }
     false
 }
@@ -251,33 +256,37 @@ const fn bucket_words(hash: u64) -> [u32; 2] {
 }
 
 #[inline(always)]
-fn bucket_index(half: u32) -> u32 {
-    bucket_of(half, NAT_BUCKETS.load())
+pub(super) fn bucket_index<const TABLE: u8>(half: u32) -> u32 {
+    if TABLE == NEW {
+        half & NAT_NEW_MASK.load()
+    } else {
+        bucket_of(half, NAT_BUCKETS.load())
+    }
 }
 
 /// Number of cells of a bucket that can be allocated.
 #[inline(always)]
-fn free_cells<const REPLIES: bool>(index: u32, now_s: u32) -> u32 {
-    let Some(bucket) = bucket::<REPLIES>(index) else {
+fn free_cells<const TABLE: u8>(index: u32, now_s: u32) -> u32 {
+    let Some(bucket) = bucket::<TABLE>(index) else {
         return 0;
     };
     (0..WAYS)
-        .map(|way| u32::from(is_usable(cell::<REPLIES>(bucket, way), now_s)))
+        .map(|way| u32::from(is_usable(cell::<TABLE>(bucket, way), now_s)))
         .sum()
 }
 
 #[inline(always)]
-fn bucket<const REPLIES: bool>(index: u32) -> Option<*mut u8> {
-    if REPLIES {
-        NAT_REPLIES.get_ptr_mut(index).map(<*mut _>::cast)
-    } else {
-        NAT_REQUESTS.get_ptr_mut(index).map(<*mut _>::cast)
+pub(super) fn bucket<const TABLE: u8>(index: u32) -> Option<*mut u8> {
+    match TABLE {
+        REQUESTS => NAT_REQUESTS.get_ptr_mut(index).map(<*mut _>::cast),
+        REPLIES => NAT_REPLIES.get_ptr_mut(index).map(<*mut _>::cast),
+        _ => NAT_NEW.get_ptr_mut(index).map(<*mut _>::cast),
     }
 }
 
 #[inline(always)]
-fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
-    let size = if REPLIES {
+pub(super) fn cell<const TABLE: u8>(bucket: *mut u8, way: usize) -> *mut NatRecord {
+    let size = if TABLE != REQUESTS {
         size_of::<NatReply>()
     } else {
         size_of::<NatRecord>()
@@ -291,32 +300,32 @@ fn cell<const REPLIES: bool>(bucket: *mut u8, way: usize) -> *mut NatRecord {
 /// Two CPUs that process packets of one session at the same time may both insert it; the second
 /// cell is then useless and expires.
 #[inline(always)]
-fn write_free_cell<const REPLIES: bool>(
+fn write_free_cell<const TABLE: u8>(
     bucket: *mut u8,
     hash: u64,
-    key: &NatKey,
-    flow: &NatFlow,
+    session: &Session,
     now_s: u32,
 ) -> bool {
-    let free = (0..WAYS).find(|&step| is_usable(cell::<REPLIES>(bucket, way(hash, step)), now_s));
+    let free = (0..WAYS).find(|&step| is_usable(cell::<TABLE>(bucket, way(hash, step)), now_s));
     let Some(step) = free else { return false };
-    let cell = cell::<REPLIES>(bucket, way(hash, step));
-    let session = NatRecord::new(key, flow);
-    // SAFETY: the cell is free, so nobody reads it, and locked, so nobody else writes it. The name,
-    // which makes it valid, is written last; x86 keeps the order of stores.
+    let cell = cell::<TABLE>(bucket, way(hash, step));
+    if TABLE == REQUESTS {
+        write_record(
+            cell,
+            &NatRecord::new(&session.request_key, &session.request),
+        );
+    } else {
+        write_reply(cell.cast(), &session.reply);
+    }
+    true
+}
+
+/// Writes the record of a cell of a locked bucket. The name, which makes the cell valid, is written
+/// last; x86 keeps the order of stores.
+#[inline(always)]
+fn write_record(cell: *mut NatRecord, session: &NatRecord) {
+    // SAFETY: a cell of a mapped array; nobody else writes it.
     unsafe {
-        if REPLIES {
-            let reply = cell.cast::<NatReply>();
-            let NatReply {
-                session: _,
-                vip,
-                link,
-                ifindex,
-            } = NatReply::new(key, flow);
-            (&raw mut (*reply).vip).write_volatile(vip);
-            (&raw mut (*reply).link).write_volatile(link);
-            (&raw mut (*reply).ifindex).write_volatile(ifindex);
-        }
         (&raw mut (*cell).client).write_volatile(session.client);
         (&raw mut (*cell).member_and_state).write_volatile(session.member_and_state);
         (&raw mut (*cell).seen_s).write_volatile(session.seen_s);
@@ -326,11 +335,23 @@ fn write_free_cell<const REPLIES: bool>(
         let name = cell.cast::<u64>().add(NatRecord::NAME);
         name.write_volatile(session.name());
     }
-    true
+}
+
+/// Writes a cell for the backend's packets, likewise. The cell need not be free.
+#[inline(always)]
+pub(super) fn write_reply(cell: *mut NatReply, reply: &NatReply) {
+    // SAFETY: as in `write_record`.
+    unsafe {
+        cell.cast::<u64>().add(NatRecord::NAME).write_volatile(0);
+        (&raw mut (*cell).tcp).write_volatile(reply.tcp);
+        (&raw mut (*cell).link).write_volatile(reply.link);
+        (&raw mut (*cell).ifindex).write_volatile(reply.ifindex);
+    }
+    write_record(cell.cast(), &reply.session);
 }
 
 #[inline(always)]
-fn name(cell: *mut NatRecord) -> u64 {
+pub(super) fn name(cell: *mut NatRecord) -> u64 {
     // SAFETY: a word of a cell of a mapped array.
     unsafe { cell.cast::<u64>().add(NatRecord::NAME).read_volatile() }
 }
@@ -349,7 +370,7 @@ fn is_usable(cell: *mut NatRecord, now_s: u32) -> bool {
 }
 
 #[inline(always)]
-fn free(cell: *mut NatRecord, now_s: u32) {
+pub(super) fn free(cell: *mut NatRecord, now_s: u32) {
     // SAFETY: as in `name`.
     unsafe {
         (&raw mut (*cell).seen_s).write_volatile(now_s as u16);
@@ -359,17 +380,17 @@ fn free(cell: *mut NatRecord, now_s: u32) {
 
 /// Frees the cell that has been idle longest, if it was idle long enough.
 #[inline(always)]
-fn evict_idle<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
+fn evict_idle<const TABLE: u8>(bucket: *mut u8, now_s: u32) {
     let (mut max_idle_s, mut longest) = (REPLACE_IDLE_S, None);
     for way in 0..WAYS {
-        let cell = cell::<REPLIES>(bucket, way);
+        let cell = cell::<TABLE>(bucket, way);
         let idle_s = idle_s(seen_s(cell), now_s);
         if name(cell) != 0 && idle_s >= max_idle_s {
             (max_idle_s, longest) = (idle_s, Some(way));
         }
     }
     if let Some(way) = longest {
-        free(cell::<REPLIES>(bucket, way), now_s);
+        free(cell::<TABLE>(bucket, way), now_s);
     }
 }
 
@@ -378,19 +399,19 @@ fn evict_idle<const REPLIES: bool>(bucket: *mut u8, now_s: u32) {
 /// Inserting an entry that must not exist is the only atomic operation that all supported kernels
 /// have.
 #[inline(always)]
-fn lock<const REPLIES: bool>(bucket: u32) -> bool {
+pub(super) fn lock<const TABLE: u8>(bucket: u32) -> bool {
     NAT_LOCKS
-        .insert(&lock_of::<REPLIES>(bucket), &0, u64::from(BPF_NOEXIST))
+        .insert(&lock_of::<TABLE>(bucket), &0, u64::from(BPF_NOEXIST))
         .is_ok()
 }
 
 #[inline(always)]
-fn unlock<const REPLIES: bool>(bucket: u32) {
-    let _gone = NAT_LOCKS.remove(&lock_of::<REPLIES>(bucket));
+pub(super) fn unlock<const TABLE: u8>(bucket: u32) {
+    let _gone = NAT_LOCKS.remove(&lock_of::<TABLE>(bucket));
 }
 
-/// Key of a bucket's lock. There are fewer than 2^31 buckets.
+/// Key of a bucket's lock. There are fewer than 2^30 buckets.
 #[inline(always)]
-const fn lock_of<const REPLIES: bool>(bucket: u32) -> u32 {
-    bucket | (REPLIES as u32) << 31
+const fn lock_of<const TABLE: u8>(bucket: u32) -> u32 {
+    bucket | (TABLE as u32) << 30
 }

@@ -12,8 +12,8 @@ use lb_common::{
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
     nat::{
-        MAX_LOCKS, MAX_NAT_SOURCES, NatFlow, NatKey, NatSource, ReplyBucket, RequestBucket,
-        buckets_for,
+        MAX_LOCKS, MAX_NAT_SOURCES, NatSource, ReplyBucket, RequestBucket, buckets_for,
+        embryonic_buckets,
     },
     node::Budget,
     ring::{Image, MAX_IMAGES, MAX_MEMBERS},
@@ -39,6 +39,7 @@ pub(super) mod name {
     pub(in super::super) const NAT_REPLIES: &str = "NAT_REPLIES";
     pub(in super::super) const NAT_LOCKS: &str = "NAT_LOCKS";
     pub(in super::super) const NAT_NEW: &str = "NAT_NEW";
+    pub(in super::super) const NAT_INDEX: &str = "NAT_INDEX";
     pub(in super::super) const FRAGMENTS: &str = "FRAGMENTS";
     pub(in super::super) const SAMPLES: &str = "SAMPLES";
     pub(in super::super) const COUNTERS: &str = "COUNTERS";
@@ -70,8 +71,8 @@ impl MapSpec {
     /// Capacity in entries: an element may be a bucket of several.
     pub(super) fn places(&self) -> u64 {
         let in_an_element = match self.name {
-            name::TRACK => lb_common::track::WAYS as u32,
-            name::NAT_REQUESTS | name::NAT_REPLIES => lb_common::nat::WAYS as u32,
+            name::TRACK | name::NAT_INDEX => lb_common::track::WAYS as u32,
+            name::NAT_REQUESTS | name::NAT_REPLIES | name::NAT_NEW => lb_common::nat::WAYS as u32,
             name::COUNTERS => self.value_size / size_of::<CpuBlock>() as u32,
             _ => 1,
         };
@@ -200,7 +201,8 @@ pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
         sized_table::<RequestBucket>(name::NAT_REQUESTS, buckets_for(options.nat_sessions)),
         sized_table::<ReplyBucket>(name::NAT_REPLIES, buckets_for(options.nat_sessions)),
         spec::<u32, u32>(name::NAT_LOCKS, MapType::Hash, MAX_LOCKS, 0),
-        recent::<NatKey, NatFlow>(name::NAT_NEW, 2 * options.nat_embryonic),
+        sized_table::<ReplyBucket>(name::NAT_NEW, embryonic_buckets(options.nat_embryonic)),
+        sized_table::<Bucket>(name::NAT_INDEX, embryonic_buckets(options.nat_embryonic)),
         recent::<FragmentKey, FragmentTarget>(name::FRAGMENTS, MAX_DATAGRAMS),
         recent::<FlowKey, FlowSample>(name::SAMPLES, MAX_SAMPLES),
         counts::<Budget>(name::ICMP_BUDGET, 1),

@@ -207,7 +207,8 @@ impl Dataplane {
             sessions: Sessions {
                 requests: mapped(ebpf, name::NAT_REQUESTS)?,
                 replies: mapped(ebpf, name::NAT_REPLIES)?,
-                embryonic: take(ebpf, name::NAT_NEW)?,
+                embryonic: mapped(ebpf, name::NAT_NEW)?,
+                index: mapped(ebpf, name::NAT_INDEX)?,
             },
             nat_sources: part_of(tables, &part::NAT_SOURCES)?,
             samples: Samples {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
-    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, buckets_for},
+    nat::{DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, buckets_for, embryonic_buckets},
     node::{DEFAULT_ICMP_RATE, setting},
     track::DEFAULT_BUCKETS,
 };
@@ -91,6 +91,7 @@ pub(super) fn open(
     let cpus = external.cpus()?;
     let track_mask = options.track_buckets - 1;
     let nat_buckets = buckets_for(options.nat_sessions);
+    let nat_new_mask = embryonic_buckets(options.nat_embryonic) - 1;
     let tracing = u32::from(options.tracing);
     let maps = ordinary(options);
     let mut loader = EbpfLoader::new();
@@ -99,6 +100,7 @@ pub(super) fn open(
         .override_global(setting::JIFFIES_SHIFT, &jiffies_shift, true)
         .override_global(setting::TRACK_MASK, &track_mask, true)
         .override_global(setting::NAT_BUCKETS, &nat_buckets, true)
+        .override_global(setting::NAT_NEW_MASK, &nat_new_mask, true)
         .override_global(setting::ICMP_RATE, &options.icmp_rate, true)
         .override_global(setting::TRACING, &tracing, true);
     for map in &maps {
@@ -107,6 +109,7 @@ pub(super) fn open(
             catalog::name::NAT_REQUESTS,
             catalog::name::NAT_REPLIES,
             catalog::name::NAT_NEW,
+            catalog::name::NAT_INDEX,
         ]
         .contains(&map.name)
         {

@@ -71,7 +71,8 @@ impl PinnedView {
             sessions: Sessions {
                 requests: mapped_from(name::NAT_REQUESTS, &pinned(pins, name::NAT_REQUESTS)?)?,
                 replies: mapped_from(name::NAT_REPLIES, &pinned(pins, name::NAT_REPLIES)?)?,
-                embryonic: pinned_as(pins, name::NAT_NEW)?,
+                embryonic: mapped_from(name::NAT_NEW, &pinned(pins, name::NAT_NEW)?)?,
+                index: mapped_from(name::NAT_INDEX, &pinned(pins, name::NAT_INDEX)?)?,
             },
             nat_sources: part_of(&tables, &part::NAT_SOURCES)?,
         })

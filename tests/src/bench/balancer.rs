@@ -10,7 +10,7 @@ use lb_common::{
     checksum, family,
     hash::HashKey,
     member::{Member, NextHop, control},
-    nat::{NatFlow, NatKey, NatSource, REPLY, state},
+    nat::{NatFlow, NatKey, NatSource, REPLY},
     proto,
     ring::MemberIndex,
     vip::{Vip, VipKey, forward, target},
@@ -97,7 +97,7 @@ fn write_members(dataplane: &Dataplane, service: &Service, vip: u16, egress: u16
         let dest = address_of(member_ip(index, of)).0;
         let nat = service.forward == forward::NAT;
         let source = if nat {
-            nat_address(of)
+            vip_address(vip, of)
         } else if of == family::V4 {
             address_of(IpAddr::V4(Ipv4Addr::new(10, 8, 0, 0))).0
         } else {
@@ -178,11 +178,7 @@ fn write_vip(
     };
     dataplane.vips.write(vip, &value)?;
     dataplane.vips.set_sample_mask(vip, SAMPLE_MASK)?;
-    let dest = if packets.family == family::V4 {
-        lb_common::address_v4((VIP_V4 + u32::from(vip)).to_be())
-    } else {
-        lb_common::address_v6(VIP_V6)
-    };
+    let dest = vip_address(vip, packets.family);
     let key = VipKey::new(&dest, packets.family, protocol, PORT.to_be());
     dataplane.add_service(&key, target::pack(target::VIP, vip))?;
     let key = VipKey::new(&dest, packets.family, 0, 0);
@@ -205,6 +201,14 @@ pub fn establish(dataplane: &mut Dataplane, packets: &Packets) -> Result<()> {
     Ok(())
 }
 
+fn vip_address(vip: u16, of: u8) -> Address {
+    if of == family::V4 {
+        lb_common::address_v4((VIP_V4 + u32::from(vip)).to_be())
+    } else {
+        lb_common::address_v6(VIP_V6)
+    }
+}
+
 fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2] {
     let (client, vip) = if of == family::V4 {
         let dest = lb_common::address_v4(flow.dest_v4(plan));
@@ -221,7 +225,6 @@ fn session(plan: &Plan, of: u8, flow: Flow, now_s: u32) -> [(NatKey, NatFlow); 2
         member,
         generation: GENERATION,
         seen_s: now_s,
-        state: state::SEEN,
         nat_port_be: nat_be,
         ..NatFlow::zeroed()
     };

@@ -215,8 +215,7 @@ impl Service {
         let (backend, family) = address_of(self.backend());
         let v6 = family == family::V6;
         let (source, nat_source) = match (self.forward, v6) {
-            (forward::NAT, false) => (address_of(NAT4.into()).0, 0),
-            (forward::NAT, true) => (address_of(NAT6.into()).0, 1),
+            (forward::NAT, _) => (address_of(self.address).0, u16::from(v6)),
             (_, false) => (address_of(OUTER4.into()).0, 0),
             (_, true) => (address_of(OUTER6.into()).0, 0),
         };

@@ -12,7 +12,9 @@ mod transport;
 
 pub use frame::{Frame, Mac, OUTSIDE, OWN};
 pub use ip::{Extension, Fragment, Ip, V4, V6};
-pub use transport::{ACK, FIN, PSH, RST, SYN, Transport, icmp, icmp6, tcp, udp};
+pub use transport::{
+    ACK, BACKEND_ISN, CLIENT_ISN, FIN, PSH, RST, SYN, Transport, icmp, icmp6, tcp, udp,
+};
 
 /// Returns the sum of 16-bit words (RFC 1071) in host order.
 fn sum(bytes: &[u8]) -> u32 {

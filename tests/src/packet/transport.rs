@@ -15,6 +15,8 @@ pub enum Transport {
         source: u16,
         dest: u16,
         flags: u8,
+        seq: u32,
+        ack: u32,
         /// A multiple of 4 bytes.
         options: Vec<u8>,
     },
@@ -35,12 +37,19 @@ pub enum Transport {
     Raw { protocol: u8 },
 }
 
+/// Sequence number of a client's SYN, and of a backend's.
+pub const CLIENT_ISN: u32 = 0x100;
+pub const BACKEND_ISN: u32 = 0x1ff;
+
+/// A client's segment: a SYN, or the first one after the handshake.
 #[must_use]
 pub const fn tcp(source: u16, dest: u16, flags: u8) -> Transport {
     Transport::Tcp {
         source,
         dest,
         flags,
+        seq: CLIENT_ISN + (flags & SYN == 0) as u32,
+        ack: BACKEND_ISN + 1,
         options: Vec::new(),
     }
 }
@@ -88,8 +97,17 @@ impl Transport {
                 source,
                 dest,
                 flags,
+                seq,
+                ack,
                 options,
-            } => (tcp_header(*source, *dest, *flags, options), Some(16)),
+            } => {
+                let words = 5 + options.len() / 4;
+                let mut bytes = [source.to_be_bytes(), dest.to_be_bytes()].concat();
+                bytes.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
+                bytes.extend([(words as u8) << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend(options);
+                (bytes, Some(16))
+            }
             Self::Udp {
                 source,
                 dest,
@@ -123,13 +141,4 @@ impl Transport {
         }
         bytes
     }
-}
-
-fn tcp_header(source: u16, dest: u16, flags: u8, options: &[u8]) -> Vec<u8> {
-    let words = 5 + options.len() / 4;
-    let mut bytes = [source.to_be_bytes(), dest.to_be_bytes()].concat();
-    bytes.extend([0, 0, 1, 0, 0, 0, 2, 0, (words as u8) << 4, flags, 0x20, 0]);
-    bytes.extend([0; 4]);
-    bytes.extend(options);
-    bytes
 }

@@ -36,10 +36,12 @@ fn begin(dataplane: &Dataplane, service: Service, syn: &Frame) -> Session {
     let output = send(dataplane, syn);
     let session = Session::of(service, syn, &output);
     assert_eq!(output, session.request(syn).bytes(), "{syn:?}");
+    let (answer, back) = session.reply(syn);
+    assert_eq!(send(dataplane, &answer), back.bytes(), "{answer:?}");
     session
 }
 
-/// Runs a reply, which confirms the session, and another packet, which shows that it is unchanged.
+/// Runs a reply, and a packet that confirms the session or shows that it is unchanged.
 fn talk(dataplane: &Dataplane, session: &Session, packet: &Frame) {
     let (reply, back) = session.reply(packet);
     assert_eq!(send(dataplane, &reply), back.bytes(), "{reply:?}");

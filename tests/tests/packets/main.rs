@@ -14,6 +14,7 @@ mod links;
 mod malformed;
 mod messages;
 mod nat;
+mod nat_forged;
 mod nat_sessions;
 mod random;
 mod replaced;

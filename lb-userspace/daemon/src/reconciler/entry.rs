@@ -38,8 +38,9 @@ pub(super) enum Source {
     None,
     /// `ipip`: any address of a prefix.
     Encap(Prefix),
-    /// `nat`: an address of the node, and its index.
-    Nat(IpAddr, u16),
+    /// `nat`: the index of an address of the node. The data path needs the address of the VIP in
+    /// the entry.
+    Nat { vip: IpAddr, index: u16 },
     /// Not known yet: packets can't be forwarded.
     Unknown,
 }
@@ -85,8 +86,8 @@ pub(super) fn member(
                 entry.outer_sum = outer_sum(entry.source[0] as u32, entry.address[0] as u32);
             }
         }
-        Source::Nat(ip, index) => {
-            entry.source = address_of(ip).0;
+        Source::Nat { vip, index } => {
+            entry.source = address_of(vip).0;
             entry.nat_source = index;
         }
         Source::Unknown => {

@@ -1,10 +1,17 @@
 //! Periodic work: expire flows, end transitions, free unreferenced members and NAT sources.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use lb_common::{ring::MemberIndex, vip::track};
+use lb_common::{
+    ring::MemberIndex,
+    vip::{forward, track},
+};
 
-use super::{Reconciler, error::Result, state::State};
+use super::{
+    Reconciler,
+    error::Result,
+    state::{MemberState, State},
+};
 use lb_dataplane::{Dataplane, SessionLimits};
 
 /// Found unreferenced this many times, a second apart: no running program can refer to it.
@@ -121,16 +128,15 @@ impl State {
                 tick.members_gone += 1;
             }
         }
-        let used: Vec<u16> = self.members.values().map(|m| m.entry.nat_source).collect();
+        let uses_nat = |member: &&MemberState| {
+            let vip = self.vips.get(&member.vip);
+            vip.is_none_or(|vip| vip.entry.forward == forward::NAT) && member.entry.source != [0; 2]
+        };
+        let members = self.members.values().filter(uses_nat);
+        let used: BTreeSet<u16> = members.map(|member| member.entry.nat_source).collect();
         self.sources.retain(|index, source| {
-            let named = source.entry.ports > 0
-                || used.contains(index) && source.entry.address != [0; 2] && {
-                    let members = self.members.values();
-                    members
-                        .clone()
-                        .any(|m| m.entry.source == source.entry.address)
-                }
-                || sessions.sources.contains(index);
+            let named =
+                source.entry.ports > 0 || used.contains(index) || sessions.sources.contains(index);
             source.unreferenced = if named { 0 } else { source.unreferenced + 1 };
             source.unreferenced < UNREFERENCED_TICKS
         });

@@ -319,7 +319,7 @@ impl<'a> Plan<'a> {
                 // A member whose route is unknown for the moment keeps its source.
                 if !self.has_route(member)
                     && let Some(source) = self.next.sources.get(&member.entry.nat_source)
-                    && member.entry.source == address_of(source.address).0
+                    && member.entry.source != [0; 2]
                 {
                     wanted.insert(source.address);
                 }
@@ -369,8 +369,9 @@ impl<'a> Plan<'a> {
         }
         let source = self.nat_source(index, member).and_then(|address| {
             let mut all = self.next.sources.iter();
-            let (index, _) = all.find(|(_, state)| state.address == address)?;
-            Some(Source::Nat(address, *index))
+            let (&index, _) = all.find(|(_, state)| state.address == address)?;
+            let vip = self.next.vips.get(&member.vip)?.service.address;
+            Some(Source::Nat { vip, index })
         });
         source.unwrap_or(Source::Unknown)
     }

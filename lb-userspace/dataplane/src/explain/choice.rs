@@ -45,6 +45,20 @@ impl Walker<'_> {
         Ok((slot, flow_hash))
     }
 
+    /// Whether the ring has another member that serves for new flows than this one.
+    pub(super) fn has_moved(&mut self, vip: &Vip, member: MemberIndex) -> Found<bool> {
+        let Some(ring) = RingName::unpack(vip.ring) else {
+            return Ok(false);
+        };
+        let hash = if vip.affinity == affinity::SOURCE {
+            self.flow.source_hash(&vip.hash_key)
+        } else {
+            self.flow.flow_hash(&vip.hash_key)
+        };
+        let slot = (self.sources.tables.rings).slot(ring, slot_of(hash, ring.size))?;
+        Ok(slot.current != member && slot.current != NO_MEMBER && self.serves(slot.current)?)
+    }
+
     /// Selects the member for a packet of a VIP that does not use `nat`.
     pub(super) fn choose(&mut self, vip: &Vip) -> Found<Choice> {
         let (slot, flow_hash) = self.find_slot(vip)?;

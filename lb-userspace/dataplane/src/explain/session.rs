@@ -28,7 +28,7 @@ struct Rewriting {
 impl Walker<'_> {
     /// Handles a client's packet for a VIP that uses `nat`.
     pub(super) fn request(&mut self, index: u16, vip: &Vip) -> Found<End> {
-        let rewriting = match self.find_session(index)? {
+        let rewriting = match self.find_session(index, vip)? {
             Some(found) => self.follow(&found),
             None => self.begin(vip)?,
         };
@@ -47,14 +47,15 @@ impl Walker<'_> {
         }
     }
 
-    fn session_of(&self, key: &NatKey) -> Found<Option<SessionEntry>> {
+    fn session_of(&self, key: &NatKey, flow_hash: u64) -> Found<Option<SessionEntry>> {
         let tables = &self.sources.tables;
-        Ok((tables.sessions).find(key, tables.members, tables.nat_sources)?)
+        Ok((tables.sessions).find(key, flow_hash, tables.members, tables.nat_sources)?)
     }
 
     /// The session that a client's packet belongs to.
-    fn find_session(&mut self, vip: u16) -> Found<Option<SessionEntry>> {
-        let Some(found) = self.session_of(&self.key(vip))? else {
+    fn find_session(&mut self, index: u16, vip: &Vip) -> Found<Option<SessionEntry>> {
+        let Some(found) = self.session_of(&self.key(index), self.flow.flow_hash(&vip.hash_key))?
+        else {
             self.note("session", "none");
             return Ok(None);
         };
@@ -67,12 +68,10 @@ impl Walker<'_> {
             "the backend is gone"
         } else if !self.opens {
             return Ok(Some(found));
-        } else if flow.state & (state::RST | state::FIN) != 0 {
-            "the connection is closed"
-        } else if self.was_reset(&found)? {
-            "the backend has reset it"
         } else if !self.serves(flow.member)? {
             "the backend is down or disabled"
+        } else if !found.embryonic && self.is_over(&found)? && self.has_moved(vip, flow.member)? {
+            "the connection is over, and the ring has another backend for the flow"
         } else {
             return Ok(Some(found));
         };
@@ -81,8 +80,8 @@ impl Walker<'_> {
         Ok(None)
     }
 
-    /// Whether the backend has reset the session.
-    fn was_reset(&self, found: &SessionEntry) -> Found<bool> {
+    /// Whether both sides have closed the connection, or one has reset it.
+    fn is_over(&self, found: &SessionEntry) -> Found<bool> {
         let flow = &found.flow;
         let key = NatKey {
             address: flow.dest,
@@ -91,8 +90,8 @@ impl Walker<'_> {
             scope: flow.nat_source | REPLY,
             protocol: self.flow.protocol.number().into(),
         };
-        let reply = self.session_of(&key)?;
-        Ok(reply.is_some_and(|reply| reply.flow.state & state::RST != 0))
+        let reply = self.session_of(&key, 0)?;
+        Ok(reply.is_some_and(|reply| state::is_over(reply.flow.state)))
     }
 
     fn follow(&mut self, found: &SessionEntry) -> Rewriting {
@@ -132,12 +131,17 @@ impl Walker<'_> {
         let entry = self.sources.tables.members.read(member)?;
         let port_be = self.free_port(&entry, flow_hash)?;
         let (_, family) = self.flow.dest_address();
-        let source = SocketAddr::new(ip_of(&entry.source, family), u16::from_be(port_be));
+        let nat_source = self
+            .sources
+            .tables
+            .nat_sources
+            .read(entry.nat_source.into())?;
+        let source = SocketAddr::new(ip_of(&nat_source.address, family), u16::from_be(port_be));
         let dest = SocketAddr::new(
             ip_of(&entry.address, family),
             u16::from_be(self.backend_port_be(&entry)),
         );
-        self.note("session", format!("new, from the free port {source}"));
+        self.note("session", format!("new, from port {source}"));
         Ok(Rewriting {
             member,
             source,
@@ -152,7 +156,8 @@ impl Walker<'_> {
         }
     }
 
-    /// The first of the ports derived from the hash that no session to the same backend uses.
+    /// The first of the ports derived from the hash that no session to the same backend uses. If none
+    /// is free, one whose connection is over is reused.
     fn free_port(&mut self, member: &Member, flow_hash: u64) -> Found<u16> {
         if u32::from(member.nat_source) >= MAX_NAT_SOURCES {
             return Err(Stop::Reason(Reason::Internal));
@@ -161,9 +166,10 @@ impl Walker<'_> {
         let source = source.read(member.nat_source.into())?;
         let ports = u32::from(source.ports);
         if ports == 0 {
-            self.note("session", "the backend's NAT source has no ports");
-            return Err(Stop::Reason(Reason::NatNoPort));
+            self.note("session", "the backend has no NAT source: no route to it");
+            return Err(Stop::Reason(Reason::NoNextHop));
         }
+        let mut reused = None;
         let stride = (flow_hash >> 48) as u32 | 1;
         for attempt in 0..PORT_TRIES {
             let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
@@ -175,20 +181,27 @@ impl Walker<'_> {
                 scope: member.nat_source | REPLY,
                 protocol: self.flow.protocol.number().into(),
             };
-            if self.session_of(&key)?.is_none() {
-                return Ok(port_be);
+            match self.session_of(&key, 0)? {
+                None => return Ok(port_be),
+                Some(old) if !old.embryonic && state::is_over(old.flow.state) => {
+                    reused = reused.or(Some(port_be));
+                }
+                Some(_) => {}
             }
         }
-        let text = format!("all {PORT_TRIES} tried ports are in use");
+        let text = match reused {
+            Some(_) => "no tried port is free: one whose connection is over is used again",
+            None => "all tried ports are in use",
+        };
         self.note("session", text);
-        Err(Stop::Reason(Reason::NatNoPort))
+        reused.ok_or(Stop::Reason(Reason::NatNoPort))
     }
 
     /// Handles a packet to one of the node's NAT addresses: a backend's reply, or the host's own
     /// traffic.
     pub(super) fn reply(&mut self, source: u16) -> Found<End> {
         let key = self.key(source | REPLY);
-        let Some(SessionEntry { flow, .. }) = self.session_of(&key)? else {
+        let Some(SessionEntry { flow, .. }) = self.session_of(&key, 0)? else {
             self.note("session", "none: not a reply to a session");
             return Err(Stop::Reason(Reason::NatNoSession));
         };

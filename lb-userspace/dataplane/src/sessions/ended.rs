@@ -40,8 +40,12 @@ pub(super) fn is_same(a: &NatRecord, b: &NatRecord) -> bool {
 
 /// Common to both entries of a session, and unique to it.
 fn name_of(session: &NatRecord) -> Name {
-    let is_udp = session.state() & state::UDP != 0;
-    (session.client, session.name(), session.member(), is_udp)
+    (
+        session.client,
+        session.name(),
+        session.member(),
+        session.is_udp(),
+    )
 }
 
 /// Client address, name word, member, and whether it is UDP.
@@ -53,10 +57,8 @@ pub(super) struct States(HashMap<Name, State>);
 /// The combined state of a session's entries.
 #[derive(Clone, Copy)]
 struct State {
-    /// Flags that any entry has, and flags that all have.
-    any: u32,
-    all: u32,
-    entries: u32,
+    /// Flags: the entry for the backend's packets has them.
+    flags: u32,
     /// Seconds since the last packet in either direction.
     idle_s: u16,
 }
@@ -66,15 +68,10 @@ impl States {
         let mut states = HashMap::new();
         for session in sessions {
             let idle_s = idle_s(session.seen_s, now_s);
-            let state = states.entry(name_of(session)).or_insert(State {
-                any: 0,
-                all: u32::MAX,
-                entries: 0,
-                idle_s,
-            });
-            state.any |= session.state();
-            state.all &= session.state();
-            state.entries += 1;
+            let state = states
+                .entry(name_of(session))
+                .or_insert(State { flags: 0, idle_s });
+            state.flags |= session.state();
             state.idle_s = state.idle_s.min(idle_s);
         }
         Self(states)
@@ -84,13 +81,12 @@ impl States {
         let Some(state) = self.0.get(&name_of(session)) else {
             return false;
         };
-        let both_closed = state.entries > 1 && state.all & state::FIN != 0;
-        let closed = both_closed || state.any & state::RST != 0;
-        let is_udp = session.state() & state::UDP != 0;
-        let limit_s = match (is_udp, closed) {
-            (false, true) => limits.closed_s,
-            (false, false) => limits.tcp_s,
-            (true, _) => limits.udp_s,
+        let limit_s = if session.is_udp() {
+            limits.udp_s
+        } else if state::is_over(state.flags) {
+            limits.closed_s
+        } else {
+            limits.tcp_s
         };
         u32::from(state.idle_s) >= limit_s
     }
@@ -195,15 +191,17 @@ mod tests {
         // Open: idle since the later of the two.
         assert!(!check((0, 0), (500, 0), 1400));
         assert!(check((0, 0), (500, 0), 1500));
-        // One FIN leaves it half open; two, or a reset, close it.
-        assert!(!check((0, state::FIN), (0, 0), 20));
-        assert!(check((0, state::FIN), (0, state::FIN), 20));
-        assert!(!check((0, state::FIN), (0, state::FIN), 9));
+        // One FIN leaves it half open; both, or a reset, close it.
+        let both = state::CLIENT_FIN | state::BACKEND_FIN;
+        assert!(!check((0, 0), (0, state::CLIENT_FIN), 20));
+        assert!(!check((0, 0), (0, state::BACKEND_FIN), 20));
+        assert!(check((0, 0), (0, both), 20));
+        assert!(!check((0, 0), (0, both), 9));
         assert!(check((0, 0), (0, state::RST), 20));
         // Another CPU is one second ahead.
-        assert!(!check((21, state::RST), (0, 0), 20));
-        // The other entry is missing.
-        assert!(!has_ended(proto::TCP, &[(0, state::FIN)], 20));
+        assert!(!check((21, 0), (0, state::RST), 20));
+        // The entry for the replies is missing.
+        assert!(!has_ended(proto::TCP, &[(0, 0)], 20));
     }
 
     #[test]
@@ -217,12 +215,12 @@ mod tests {
         let (at, now) = (65_530, 65_536 + 20);
         assert!(!has_ended(
             proto::TCP,
-            &[(at, state::RST), (at + 20, 0)],
+            &[(at + 20, 0), (at, state::RST)],
             now
         ));
         assert!(has_ended(
             proto::TCP,
-            &[(at, state::RST), (at + 10, 0)],
+            &[(at + 10, 0), (at, state::RST)],
             now
         ));
     }

@@ -1,17 +1,18 @@
 //! The session tables of `nat`: counting, expiring and removing sessions.
 //!
-//! A session has two entries, one per direction, and ends as a whole: it is idle since the later of
-//! the two was seen, and closed when both have seen a FIN or either one an RST.
+//! An established session has two entries, one per direction, and ends as a whole: it is idle since
+//! the later of the two was seen. The entry for the backend's packets has the state of the connection.
 
 mod ended;
 mod lookup;
 
 use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering};
 
-use aya::maps::{HashMap, MapData, MapError};
 use bytemuck::Pod;
 use lb_common::{
-    nat::{FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, REPLY, WAYS, bucket_of, way},
+    nat::{
+        FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, REPLY, WAYS, bucket_of, idle_s, way,
+    },
     ring::MemberIndex,
 };
 
@@ -21,12 +22,9 @@ pub use lookup::SessionEntry;
 
 use super::{
     catalog::name,
-    error::{DataplaneError, PRIVILEGE_HINT, Result},
-    is_missing,
-    mapping::{Mapped, Plain},
+    error::{DataplaneError, Result},
+    mapping::Mapped,
 };
-
-type Table = HashMap<MapData, Plain<NatKey>, Plain<NatFlow>>;
 
 /// Byte offset of the word of a cell that names its session; 0 if the cell is free.
 const NAME: usize = NatRecord::NAME * size_of::<u64>();
@@ -43,7 +41,10 @@ pub struct Sessions {
     pub(super) requests: Mapped<NatRecord>,
     /// The same for backends' packets.
     pub(super) replies: Mapped<NatReply>,
-    pub(super) embryonic: Table,
+    /// Embryonic sessions: one entry each, for backends' packets.
+    pub(super) embryonic: Mapped<NatReply>,
+    /// Index of the embryonic sessions by flow.
+    pub(super) index: Mapped<u64>,
 }
 
 /// A cell of either table: both begin with a record.
@@ -83,7 +84,7 @@ impl Sessions {
     pub fn count(&self) -> Result<SessionCounts> {
         Ok(SessionCounts {
             flows: taken(&self.requests).count() + taken(&self.replies).count(),
-            embryonic: entries(&self.embryonic)?.len(),
+            embryonic: taken(&self.embryonic).count(),
         })
     }
 
@@ -126,14 +127,8 @@ impl Sessions {
     /// Removes sessions that ended or timed out; returns the number of removed entries.
     pub fn expire(&mut self, now_s: u64, limits: SessionLimits) -> Result<usize> {
         let now_s = now_s as u32;
-        let young_s = limits.embryonic_s;
-        let young = SessionLimits {
-            tcp_s: young_s,
-            closed_s: young_s,
-            udp_s: young_s,
-            ..limits
-        };
-        Ok(self.expire_established(now_s, limits)? + self.expire_embryonic(now_s, young)?)
+        Ok(self.expire_established(now_s, limits)?
+            + self.expire_embryonic(now_s, limits.embryonic_s)?)
     }
 
     fn expire_established(&self, now_s: u32, limits: SessionLimits) -> Result<usize> {
@@ -154,23 +149,12 @@ impl Sessions {
         Ok(removed)
     }
 
-    fn expire_embryonic(&mut self, now_s: u32, limits: SessionLimits) -> Result<usize> {
-        let entries = entries(&self.embryonic)?;
-        let records: Vec<_> = (entries.iter())
-            .map(|(key, flow)| NatRecord::new(key, flow))
-            .collect();
-        let states = States::of(&records, now_s);
+    fn expire_embryonic(&self, now_s: u32, limit_s: u32) -> Result<usize> {
+        let cells: Vec<_> = taken(&self.embryonic).collect();
         let mut removed = 0;
-        for ((key, flow), record) in entries.iter().zip(&records) {
-            if !states.has_ended(record, limits) {
-                continue;
-            }
-            // Seen again since the table was read.
-            let now = self.embryonic.get(&Plain(*key), 0);
-            let fresh = now.is_ok_and(|now| now.0.seen_s != flow.seen_s);
-            if !fresh {
-                removed += usize::from(remove(&mut self.embryonic, key)?);
-            }
+        for (place, cell) in &cells {
+            let is_over = u32::from(idle_s(cell.session.seen_s, now_s)) >= limit_s;
+            removed += usize::from(is_over && free(&self.embryonic, *place, cell, now_s)?);
         }
         Ok(removed)
     }
@@ -179,14 +163,10 @@ impl Sessions {
     pub fn names(&self) -> Result<SessionNames> {
         let mut names = SessionNames::default();
         let requests = taken(&self.requests).map(|(_, cell)| cell);
-        let replies = taken(&self.replies).map(|(_, cell)| cell.session);
-        for session in requests.chain(replies) {
+        let replies = taken(&self.replies).chain(taken(&self.embryonic));
+        for session in requests.chain(replies.map(|(_, cell)| cell.session)) {
             names.members.insert(session.member());
             names.sources.insert(session.nat_source());
-        }
-        for (_, flow) in entries(&self.embryonic)? {
-            names.members.insert(flow.member);
-            names.sources.insert(flow.nat_source);
         }
         Ok(names)
     }
@@ -198,14 +178,9 @@ impl Sessions {
 
     /// Removes the sessions of some members; returns the number of removed entries.
     pub fn remove_members(&mut self, members: &BTreeSet<MemberIndex>) -> Result<usize> {
-        let mut removed =
-            remove_from(&self.requests, members)? + remove_from(&self.replies, members)?;
-        for (key, flow) in entries(&self.embryonic)? {
-            if members.contains(&flow.member) {
-                removed += usize::from(remove(&mut self.embryonic, &key)?);
-            }
-        }
-        Ok(removed)
+        Ok(remove_from(&self.requests, members)?
+            + remove_from(&self.replies, members)?
+            + remove_from(&self.embryonic, members)?)
     }
 }
 
@@ -277,28 +252,4 @@ fn free<T: Cell>(table: &Mapped<T>, place: u32, read: &T, now_s: u32) -> Result<
     let word = table.load_word(place, SEEN)? & !(u64::from(u16::MAX) << 16);
     table.store_word(place, SEEN, word | u64::from(now_s as u16) << 16)?;
     table.exchange_word(place, NAME, read.name(), 0)
-}
-
-fn map_error(error: &MapError) -> DataplaneError {
-    DataplaneError::map("read or clear", name::NAT_NEW, error, PRIVILEGE_HINT)
-}
-
-fn entries(table: &Table) -> Result<Vec<(NatKey, NatFlow)>> {
-    let mut entries = Vec::new();
-    for entry in table.iter() {
-        match entry {
-            Ok((key, flow)) => entries.push((key.0, flow.0)),
-            Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(map_error(&error)),
-        }
-    }
-    Ok(entries)
-}
-
-fn remove(table: &mut Table, key: &NatKey) -> Result<bool> {
-    match table.remove(&Plain(*key)) {
-        Ok(()) => Ok(true),
-        Err(error) if is_missing(&error) => Ok(false),
-        Err(error) => Err(map_error(&error)),
-    }
 }

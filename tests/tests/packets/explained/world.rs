@@ -113,8 +113,7 @@ impl Kind {
         let v6 = family == family::V6;
         let few = member.is_multiple_of(3);
         let (source, nat_source) = match (self.forward, v6) {
-            (forward::NAT, false) => (IpAddr::V4(NAT4), if few { 2 } else { 0 }),
-            (forward::NAT, true) => (IpAddr::V6(NAT6), if few { 3 } else { 1 }),
+            (forward::NAT, _) => (self.address, u16::from(v6) + if few { 2 } else { 0 }),
             (_, false) => (OUTER4.into(), 0),
             (_, true) => (OUTER6.into(), 0),
         };
