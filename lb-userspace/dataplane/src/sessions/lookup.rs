@@ -120,7 +120,7 @@ impl Sessions {
             if Pattern::of(key).matches(session.name()) && session.is_of(key) {
                 let member = members.read(session.member())?;
                 let source = sources.read(session.nat_source().into())?;
-                return established(session.flow(&member, source.address));
+                return Ok(established(session.flow(&member, source.address)));
             }
         }
         Ok(None)
@@ -132,7 +132,7 @@ impl Sessions {
             if Pattern::of(key).matches(cell.session.name()) {
                 let member = members.read(cell.session.member())?;
                 if cell.session.is_answered_by(&member, key) {
-                    return established(cell.flow(&member));
+                    return Ok(established(cell.flow(&member)));
                 }
             }
         }
@@ -140,10 +140,9 @@ impl Sessions {
     }
 }
 
-#[allow(clippy::unnecessary_wraps)] // The shape that the lookups return.
-const fn established(flow: NatFlow) -> Result<Option<SessionEntry>> {
-    Ok(Some(SessionEntry {
+const fn established(flow: NatFlow) -> Option<SessionEntry> {
+    Some(SessionEntry {
         flow,
         embryonic: false,
-    }))
+    })
 }
