@@ -65,11 +65,11 @@ pub(super) fn reasons(
         .collect())
 }
 
-/// Tracked flows, including `nat` sessions, which have two entries each.
+/// Tracked flows, including `nat` sessions: two entries each, but one while embryonic.
 pub(super) fn tracked_flows(dataplane: &Dataplane) -> Result<u64, DataplaneError> {
     let sessions = dataplane.sessions.count()?;
-    let entries = sessions.flows + sessions.embryonic;
-    Ok((dataplane.tracking.count() + entries.div_ceil(2)) as u64)
+    let sessions = sessions.flows.div_ceil(2) + sessions.embryonic;
+    Ok((dataplane.tracking.count() + sessions) as u64)
 }
 
 /// The result of a simulation. Its JSON is a public interface.
