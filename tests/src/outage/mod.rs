@@ -174,8 +174,10 @@ fn guarded(site: &Site<'_>, mut record: Record) -> Result<Run> {
     let applied = site.apply_bad_change(&[])?;
     let refused = applied.code == Some(3);
     record.mark(&format!(
-        "exit code {:?}: {}",
-        applied.code,
+        "exit code {}: {}",
+        applied
+            .code
+            .map_or_else(|| "none".to_owned(), |code| code.to_string()),
         applied.first_line()
     ));
     record.observe(site, AFTER, |_| false)?;

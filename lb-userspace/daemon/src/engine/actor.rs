@@ -1,7 +1,7 @@
-//! The actor: handles commands, health changes, next hops and ticks one after the other, and owns the
-//! parts that they work on.
+//! The actor: passes commands, health changes, next hops and ticks to its parts, one after the other,
+//! and what one part returns to the parts that follow it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
@@ -11,31 +11,33 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    EngineError, EngineResult, Options,
+    EngineError, EngineResult,
+    change::{ChangeControl, Outcome},
     command::{Command, Progress, Reply},
-    data_path::DriftCheck,
+    data_path::DataPath,
+    drift_check::DriftCheck,
     health_intake::HealthIntake,
-    locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
-    routes::RouteMonitor,
+    request::Prepared,
+    routes::backends_of,
     run::notify_manager,
     shares::ShareMonitor,
-    trial::Trial,
+    trial::{Observed, Trial},
 };
 use crate::{
     clock,
     events::{Entry, Journal},
     health::HealthChange,
-    reconciler::{Reconciler, ReconcilerError, lock::Lock, system},
-    revision::{Revision, RevisionNumber, Store},
+    metrics::Changes,
+    reconciler::{ReconcilerError, load_options, lock::Lock, nat_sources, system},
+    revision::{Revision, RevisionNumber},
     traffic::Recorder,
 };
 use lb_dataplane::{
-    Dataplane, MOST_SPARE_IMAGES, SPARE_IMAGES,
+    MOST_SPARE_IMAGES, SPARE_IMAGES,
     explain::{self, Explanation, Sources},
 };
-use lb_model::config::Config;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -45,36 +47,17 @@ const IMAGES_PER_TICK: usize = 4;
 /// Debounce window: changes of health within it become one update of the rings.
 const DEBOUNCE: Duration = Duration::from_millis(3);
 
-/// The active configuration.
-pub(super) struct Running {
-    /// None until the first revision is written.
-    pub(super) number: Option<RevisionNumber>,
-    pub(super) config: Config,
-    pub(super) text: String,
-    pub(super) base: PathBuf,
-    /// SHA-256 of the configuration file when it was last applied.
-    pub(super) file_digest: Option<String>,
-}
-
 pub(super) struct Actor {
-    pub(super) options: Options,
-    pub(super) running: Running,
-    pub(super) dataplane: Dataplane,
-    pub(super) reconciler: Reconciler,
-    pub(super) routes: RouteMonitor,
-    pub(super) store: Store,
+    pub(super) changes: ChangeControl,
+    pub(super) data_path: DataPath,
     pub(super) health: HealthIntake,
-    pub(super) trial: Option<Trial>,
     pub(super) shares: ShareMonitor,
     pub(super) journal: Journal,
     pub(super) recorder: Recorder,
     pub(super) observer: Observer,
     pub(super) drift_check: DriftCheck,
-    /// Whether the program is attached to the interfaces.
-    pub(super) attached: bool,
     pub(super) publisher: Publisher,
     pub(super) _lock: Lock,
-    pub(super) bpffs_lock: BpffsLock,
 }
 
 /// The actor's input besides next hops.
@@ -107,7 +90,7 @@ impl Actor {
                     flush_at = None;
                     self.health_changed(&std::mem::take(&mut health_changes));
                 }
-                changed = self.routes.changed() => match changed {
+                changed = self.data_path.routes.changed() => match changed {
                     Ok(()) => self.routes_changed(),
                     Err(_) => anyhow::bail!("the resolver of next hops ended"),
                 },
@@ -121,7 +104,7 @@ impl Actor {
 
     /// Saves what is only in memory. Returns whether the data path keeps forwarding.
     fn finish(self) -> bool {
-        let keeps_forwarding = self.outlives_us();
+        let keeps_forwarding = self.data_path.outlives_us();
         let ended = if keeps_forwarding {
             "controller stopped; the data path keeps forwarding"
         } else {
@@ -138,45 +121,139 @@ impl Actor {
     }
 
     fn handle(&mut self, command: Command) {
+        let (changes, data_path) = (&mut self.changes, &mut self.data_path);
         match command {
             Command::Plan(change, force, reply) => {
-                send(reply, self.plan_request(&change, &force));
+                send(reply, changes.plan_request(data_path, &change, &force));
             }
             Command::Prepare(change, reply) => {
-                send(reply, self.prepare(&change));
+                let prepared = changes.prepare(&change);
+                self.resolve(reply, prepared);
+            }
+            Command::PrepareReload(reply) => {
+                let prepared = changes.prepare_reload();
+                self.resolve(reply, prepared);
             }
             Command::Apply(request, prepared, caller, reply) => {
-                send(reply, self.apply_request(*request, *prepared, &caller));
+                let applied = changes.apply_request(data_path, *request, *prepared, &caller);
+                self.finish_change(reply, applied);
             }
             Command::Confirm(revision, caller, reply) => {
-                send(reply, self.confirm(revision, &caller));
+                let confirmed = changes.confirm(revision, &caller);
+                self.finish_change(reply, confirmed);
             }
             Command::Rollback(revision, why, prepared, caller, reply) => {
-                let rolled_back = self.rollback(revision, why.as_deref(), prepared, &caller);
-                send(reply, rolled_back);
+                let rolled_back =
+                    changes.rollback(data_path, revision, why.as_deref(), prepared, &caller);
+                self.finish_change(reply, rolled_back);
             }
-            Command::PrepareReload(reply) => send(reply, self.prepare_reload()),
-            Command::Reload(prepared, reply) => send(reply, self.reload(*prepared)),
-            Command::Explain(flow, syn, reply) => {
-                send(reply, self.explain(&flow, syn));
+            Command::Reload(prepared, reply) => {
+                let reloaded = changes.reload(data_path, *prepared);
+                self.finish_change(reply, reloaded);
             }
+            Command::Explain(flow, syn, reply) => send(reply, self.explain(&flow, syn)),
             Command::Revisions(reply) => {
-                let records = self.store.list().map(|record| record.info.clone());
+                let records = changes.store.list().map(|record| record.info.clone());
                 send(reply, Ok(records.collect()));
             }
             Command::Revision(number, reply) => send(reply, self.show(number)),
             Command::Progress(number, reply) => send(reply, self.progress(number)),
             Command::Diff(from, to, reply) => {
-                let diff = self.store.diff(from, to);
+                let diff = changes.store.diff(from, to);
                 send(reply, diff.map_err(EngineError::from));
             }
         }
     }
 
+    /// Has the next hops of a prepared change resolved.
+    fn resolve(&self, reply: Reply<Box<Prepared>>, prepared: EngineResult<Box<Prepared>>) {
+        if let Ok(prepared) = &prepared {
+            self.follow_backends(prepared.backends());
+        }
+        send(reply, prepared);
+    }
+
+    fn finish_change<T>(&mut self, reply: Reply<T>, result: EngineResult<T>) {
+        self.follow_changes();
+        send(reply, result);
+    }
+
+    /// Passes what has happened to changes to the parts that follow the active configuration.
+    pub(super) fn follow_changes(&mut self) {
+        for outcome in std::mem::take(&mut self.changes.outcomes) {
+            let (count, kind, words): (fn(&mut Changes), _, _) = match outcome {
+                Outcome::Unchanged => {
+                    let count = |changes: &mut Changes| changes.unchanged += 1;
+                    self.publisher.count_change(count);
+                    continue;
+                }
+                Outcome::Refused => {
+                    self.publisher.count_change(|changes| changes.refused += 1);
+                    continue;
+                }
+                Outcome::Settled(words) => (|_| {}, "revision", words),
+                Outcome::Failed { number, why } => {
+                    self.follow_backends([]);
+                    let words =
+                        format!("revision {number} failed, the previous one stays active: {why}");
+                    (|changes| changes.failed += 1, "revision", words)
+                }
+                Outcome::Applied { info, plan } => {
+                    let number = info.number;
+                    self.follow_config();
+                    self.shares.changed(number, &plan);
+                    let words =
+                        format!("revision {number} is active: {} by {}", info.how, info.who);
+                    (|changes| changes.applied += 1, "revision", words)
+                }
+                Outcome::RolledBack { number, to, why } => {
+                    self.follow_config();
+                    self.shares.changes.forget(number);
+                    let words = format!("revision {number} was rolled back to {to}: {why}");
+                    (|changes| changes.rolled_back += 1, "rollback", words)
+                }
+            };
+            self.drift_check.installed();
+            self.publisher.count_change(count);
+            self.note(Entry::new(kind, words));
+            self.publish();
+        }
+    }
+
+    /// Passes the active configuration to the parts that depend on it.
+    pub(super) fn follow_config(&mut self) {
+        self.follow_backends([]);
+        self.follow_targets();
+        let config = &self.changes.running.config;
+        self.publisher.configure(config);
+        for warning in nat_sources::warnings(config) {
+            warn!("{warning}");
+        }
+    }
+
+    /// Resolves the backends of the running configuration, those that are leaving, and `more`.
+    pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
+        let mut backends = self.data_path.reconciler.backends();
+        backends.extend(backends_of(&self.changes.running.config));
+        backends.extend(more);
+        self.data_path.routes.follow(backends);
+    }
+
+    fn routes_changed(&mut self) {
+        self.data_path.update_routes();
+        self.follow_probe_interfaces();
+    }
+
+    /// Fails a change on trial at once if one of its backends went down.
+    pub(super) fn judge_members(&mut self) {
+        self.changes.judge_members(&mut self.data_path);
+        self.follow_changes();
+    }
+
     fn explain(&self, flow: &str, syn: bool) -> EngineResult<Explanation> {
         let sources = Sources {
-            tables: (&self.dataplane).into(),
-            names: &self.reconciler,
+            tables: (&self.data_path.dataplane).into(),
+            names: &self.data_path.reconciler,
             ingress: None,
         };
         Ok(explain::explain(flow, syn, &sources)?)
@@ -186,14 +263,18 @@ impl Actor {
         let nothing = || EngineError::NotFound("there is no active revision yet".into());
         let number = match number {
             Some(number) => number,
-            None => self.running.number.ok_or_else(nothing)?,
+            None => self.changes.running.number.ok_or_else(nothing)?,
         };
-        Ok(self.store.get(number)?)
+        Ok(self.changes.store.get(number)?)
     }
 
     fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
-        let record = self.store.record(number)?;
-        let trial = self.trial.as_ref().filter(|trial| trial.number == number);
+        let record = self.changes.store.record(number)?;
+        let trial = self
+            .changes
+            .trial
+            .as_ref()
+            .filter(|trial| trial.number == number);
         Ok(Progress {
             revision: record.info.clone(),
             remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(super::now())),
@@ -208,7 +289,7 @@ impl Actor {
             seconds = by.as_secs_f64(),
             "the system clock was set: deadlines and silences move with it"
         );
-        self.move_trial(by);
+        self.changes.move_trial(by);
         self.publisher.clock_was_set(by);
         self.shares.changes.move_by(by);
         self.observer.move_by(by);
@@ -218,13 +299,28 @@ impl Actor {
     /// Runs every second.
     fn tick(&mut self) {
         self.follow_clock();
-        let before = self.reconciler.member_count();
-        let ticked = self
-            .dataplane
-            .now_s()
-            .map_err(ReconcilerError::from)
-            .and_then(|now_s| self.reconciler.tick(&mut self.dataplane, now_s));
-        match ticked {
+        self.maintain_maps();
+        if self.data_path.routes.is_stale() {
+            self.routes_changed();
+        }
+        self.tick_health();
+        self.prepare_rings();
+        self.tick_drift_check();
+        self.count();
+        self.tick_shares();
+        self.tick_trial();
+        self.publish_with_alerts();
+        self.ping_watchdog();
+    }
+
+    fn maintain_maps(&mut self) {
+        let (reconciler, dataplane) = (
+            &mut self.data_path.reconciler,
+            &mut self.data_path.dataplane,
+        );
+        let before = reconciler.member_count();
+        let ticked = dataplane.now_s().map_err(ReconcilerError::from);
+        match ticked.and_then(|now_s| reconciler.tick(dataplane, now_s)) {
             Ok(tick) => {
                 if tick.slots_settled + tick.slots_cleaned + tick.members_gone > 0 {
                     info!(
@@ -237,43 +333,63 @@ impl Actor {
             }
             Err(error) => error!(%error, "can't maintain the maps"),
         }
-        if self.reconciler.member_count() != before {
+        if reconciler.member_count() != before {
             self.follow_backends([]);
         }
-        if self.routes.is_stale() {
-            self.routes_changed();
-        }
-        self.tick_health();
-        self.prepare_rings();
-        self.tick_data_path();
-        self.count();
-        self.tick_shares();
-        self.tick_trial();
-        self.publish_with_alerts();
-        self.ping_watchdog();
     }
 
     /// Prepares ring images, so that the next change need not wait for a grace period: one per VIP,
     /// because a server that fails may be a backend of all of them.
     fn prepare_rings(&mut self) {
-        let vips = self.running.config.vips.len();
+        let vips = self.changes.running.config.vips.len();
         let wanted = vips.clamp(SPARE_IMAGES, MOST_SPARE_IMAGES);
-        if let Err(error) = self.dataplane.rings.approach(wanted, IMAGES_PER_TICK) {
+        if let Err(error) = self
+            .data_path
+            .dataplane
+            .rings
+            .approach(wanted, IMAGES_PER_TICK)
+        {
             error!(%error, "can't prepare a ring for the next change");
         }
     }
 
+    fn tick_drift_check(&mut self) {
+        let (data_path, config) = (&mut self.data_path, &self.changes.running.config);
+        let suspects = |vip: &str| self.shares.has_unexplained_finding(vip);
+        let checked = self.drift_check.tick(data_path, config, suspects);
+        for (vip, shares) in checked.rings {
+            self.shares.set_actual_shares(vip, shares);
+        }
+        if checked.entries {
+            self.observer.maps = data_path.dataplane.map_sizes(&load_options(config));
+        }
+        if checked.attached {
+            self.follow_probe_interfaces();
+        }
+        checked.notes.into_iter().for_each(|note| self.note(note));
+    }
+
     fn tick_shares(&mut self) {
-        let report = self.reconciler.report();
+        let report = self.data_path.reconciler.report();
         let notes = self.shares.tick(
-            &mut self.dataplane,
-            &self.running.config,
+            &mut self.data_path.dataplane,
+            &self.changes.running.config,
             &report,
             &self.recorder.traffic(),
         );
-        for note in notes {
-            self.note(note);
-        }
+        notes.into_iter().for_each(|note| self.note(note));
+    }
+
+    fn tick_trial(&mut self) {
+        let observed = Observed {
+            report: &self.data_path.reconciler.report(),
+            drops_per_s: self.observer.drops_per_s(),
+            drops_last_s: self.observer.drops_last_s(),
+            shares: &self.shares,
+            traffic: &self.recorder.traffic(),
+        };
+        self.changes.tick_trial(&mut self.data_path, &observed);
+        self.follow_changes();
     }
 
     /// Tells the service manager, if it asked for it, that the actor makes progress.

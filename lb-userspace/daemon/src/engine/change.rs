@@ -1,25 +1,26 @@
 //! Changes: plan, store the revision, swap the tables and read them back, store the result. If a
 //! step fails, the previous configuration is restored.
 
+use std::path::PathBuf;
+
 use jiff::SignedDuration;
 use tracing::{error, info, warn};
 
 use super::{
     EngineError, EngineResult,
-    actor::{Actor, Running},
     command::{Applied, Change, ChangeRequest},
+    data_path::DataPath,
     request::{Candidate, Prepared, one_line},
     trial::{Deadlines, Trial},
 };
 use crate::{
-    events::Entry,
     http::Caller,
     reconciler::{PlannedChange, ServiceId, nat_sources},
-    revision::{New, RevisionInfo, RevisionNumber, RevisionState},
-    traffic::Traffic,
+    revision::{New, RevisionInfo, RevisionNumber, RevisionState, Store, StoreError},
+    traffic::{SharedTraffic, Traffic},
 };
 use lb_model::{
-    config,
+    config::{self, Config},
     planner::{self, Guard, GuardVerdict, Load, Pair, Plan, PlanVerdict, VipFacts},
 };
 
@@ -34,34 +35,92 @@ pub(super) struct Terms {
     pub(super) confirm: Option<SignedDuration>,
 }
 
-impl Actor {
-    pub(super) fn plan_request(&mut self, change: &Change, force: &[Guard]) -> EngineResult<Plan> {
-        let candidate = self.candidate(change)?;
-        self.plan(&candidate, force)
-    }
+/// The active configuration.
+pub(super) struct Running {
+    /// None until the first revision is written.
+    pub(super) number: Option<RevisionNumber>,
+    pub(super) config: Config,
+    pub(super) text: String,
+    pub(super) base: PathBuf,
+    /// SHA-256 of the configuration file when it was last applied.
+    pub(super) file_digest: Option<String>,
+}
 
-    pub(super) fn plan(&mut self, candidate: &Candidate, force: &[Guard]) -> EngineResult<Plan> {
-        Ok(self.plan_change(candidate, force)?.0)
+impl Running {
+    pub(super) fn of(number: Option<RevisionNumber>, candidate: Candidate) -> Self {
+        Self {
+            number,
+            config: candidate.config,
+            text: candidate.text,
+            base: candidate.base,
+            file_digest: candidate.file_digest,
+        }
+    }
+}
+
+/// The active configuration, the revisions, and the change on trial.
+pub(super) struct ChangeControl {
+    /// The configuration file.
+    pub(super) file: PathBuf,
+    pub(super) running: Running,
+    pub(super) store: Store,
+    pub(super) trial: Option<Trial>,
+    /// Drops per second in the last seconds: what a trial is compared with.
+    pub(super) drops_per_s: [f64; 3],
+    pub(super) traffic: SharedTraffic,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+/// What has happened to a change, for the parts that follow it.
+pub(super) enum Outcome {
+    Unchanged,
+    Refused,
+    Failed {
+        number: RevisionNumber,
+        why: String,
+    },
+    Applied {
+        info: Box<RevisionInfo>,
+        plan: Box<Plan>,
+    },
+    RolledBack {
+        number: RevisionNumber,
+        to: RevisionNumber,
+        why: String,
+    },
+    /// A trial went on to its next state.
+    Settled(String),
+}
+
+impl ChangeControl {
+    pub(super) fn plan_request(
+        &self,
+        data_path: &DataPath,
+        change: &Change,
+        force: &[Guard],
+    ) -> EngineResult<Plan> {
+        let candidate = self.candidate(change)?;
+        Ok(self.plan(data_path, &candidate, force)?.0)
     }
 
     /// Plans a candidate: what it would do, and the token to install it with.
-    pub(super) fn plan_change(
+    pub(super) fn plan(
         &self,
+        data_path: &DataPath,
         candidate: &Candidate,
         force: &[Guard],
     ) -> EngineResult<(Plan, PlannedChange)> {
         self.check_fixed(candidate)?;
-        let now_s = self.dataplane.now_s();
+        let now_s = data_path.dataplane.now_s();
         let now_s = now_s.map_err(|error| EngineError::Failed(error.to_string()))?;
-        let planned = self.reconciler.plan(&candidate.config, now_s)?;
+        let planned = data_path.reconciler.plan(&candidate.config, now_s)?;
         let input = planner::Input {
             base: self.running.number.unwrap_or(0),
             running: self.running.number.map(|_| &self.running.config),
             candidate: &candidate.config,
             force,
         };
-        let traffic = self.recorder.traffic();
-        let traffic = traffic.lock();
+        let traffic = self.traffic.lock();
         let plan = Plan {
             warnings: nat_sources::warnings(&candidate.config),
             ..planner::plan(&input, |pair| facts(pair, &planned, &traffic))
@@ -81,6 +140,7 @@ impl Actor {
 
     pub(super) fn apply_request(
         &mut self,
+        data_path: &mut DataPath,
         request: ChangeRequest,
         prepared: Prepared,
         caller: &Caller,
@@ -92,21 +152,14 @@ impl Actor {
         }
         let candidate = self.current(prepared, &request.change)?;
         let terms = Terms {
-            bake: request
-                .bake
-                .unwrap_or_else(|| self.default_bake(&candidate)),
+            bake: request.bake.unwrap_or_else(|| default_bake(&candidate)),
             confirm: request.confirm,
             force: request.force,
             is_rollback: false,
             who: caller.to_string(),
             why: request.why.as_deref().map(one_line),
         };
-        self.change(&candidate, &terms)
-    }
-
-    pub(super) fn default_bake(&self, candidate: &Candidate) -> SignedDuration {
-        // The configuration allows at most an hour.
-        SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
+        self.change(data_path, &candidate, &terms)
     }
 
     fn moved_on(&self, base: RevisionNumber) -> EngineError {
@@ -121,7 +174,12 @@ impl Actor {
     }
 
     /// Applies a candidate, or changes nothing.
-    pub(super) fn change(&mut self, candidate: &Candidate, terms: &Terms) -> EngineResult<Applied> {
+    pub(super) fn change(
+        &mut self,
+        data_path: &mut DataPath,
+        candidate: &Candidate,
+        terms: &Terms,
+    ) -> EngineResult<Applied> {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
         }
@@ -130,18 +188,17 @@ impl Actor {
         } else {
             &terms.force
         };
-        let (plan, planned) = self.plan_change(candidate, force)?;
+        let (plan, planned) = self.plan(data_path, candidate, force)?;
         match plan.verdict {
             PlanVerdict::Nothing => {
-                self.publisher
-                    .count_change(|changes| changes.unchanged += 1);
+                self.outcomes.push(Outcome::Unchanged);
                 return Ok(Applied {
                     revision: None,
                     plan,
                 });
             }
             PlanVerdict::Refused => {
-                self.publisher.count_change(|changes| changes.refused += 1);
+                self.outcomes.push(Outcome::Refused);
                 let message = refusal(&plan);
                 let plan = Box::new(plan);
                 return Err(EngineError::Refused { message, plan });
@@ -149,43 +206,7 @@ impl Actor {
             PlanVerdict::Allowed => {}
         }
         let number = self.store_revision(candidate, terms, &plan)?;
-        self.carry_out(number, candidate, terms, &plan, planned)?;
-        let revision = Some(self.announce(number)?);
-        Ok(Applied { revision, plan })
-    }
-
-    /// Installs a planned change and makes its revision the active one.
-    fn carry_out(
-        &mut self,
-        number: RevisionNumber,
-        candidate: &Candidate,
-        terms: &Terms,
-        plan: &Plan,
-        planned: PlannedChange,
-    ) -> EngineResult<()> {
-        let trial = self.begin_trial(number, plan, terms);
-        let installed = if terms.is_rollback {
-            self.put_back(&candidate.config, Some(planned))
-        } else {
-            self.install(&candidate.config, Some(planned))
-        };
-        if let Err(error) = installed {
-            return Err(self.failed(number, format!("{error:#}")));
-        }
-        // Deadlines count from the moment when the change is in the kernel.
-        let deadlines = Deadlines::from(super::now(), terms.bake, terms.confirm);
-        if let Err(error) = self.store_result(number, &deadlines) {
-            return Err(self.undo_unstored(number, &error));
-        }
-        self.run_as(number, candidate);
-        self.shares.changed(number, plan);
-        self.publisher.count_change(|changes| changes.applied += 1);
-        self.trial = trial.map(|trial| trial.with(deadlines));
-        Ok(())
-    }
-
-    /// Reports the revision that has become active.
-    fn announce(&mut self, number: RevisionNumber) -> EngineResult<RevisionInfo> {
+        self.carry_out(data_path, number, candidate, terms, &plan, planned)?;
         let info = self.store.record(number)?.info.clone();
         info!(
             revision = number,
@@ -193,12 +214,45 @@ impl Actor {
             who = info.who,
             "configuration applied"
         );
-        self.note(Entry::new(
-            "revision",
-            format!("revision {number} is active: {} by {}", info.how, info.who),
-        ));
-        self.publish();
-        Ok(info)
+        self.outcomes.push(Outcome::Applied {
+            info: info.clone().into(),
+            plan: plan.clone().into(),
+        });
+        Ok(Applied {
+            revision: Some(info),
+            plan,
+        })
+    }
+
+    /// Installs a planned change and makes its revision the active one.
+    fn carry_out(
+        &mut self,
+        data_path: &mut DataPath,
+        number: RevisionNumber,
+        candidate: &Candidate,
+        terms: &Terms,
+        plan: &Plan,
+        planned: PlannedChange,
+    ) -> EngineResult<()> {
+        let is_on_trial = !terms.bake.is_zero() || terms.confirm.is_some();
+        let vips = || plan.vips.iter().map(|vip| vip.vip.clone()).collect();
+        let trial = is_on_trial.then(|| self.new_trial(data_path, number, vips()));
+        let installed = if terms.is_rollback {
+            data_path.put_back(&candidate.config, Some(planned))
+        } else {
+            data_path.install(&candidate.config, Some(planned))
+        };
+        if let Err(error) = installed {
+            return Err(self.failed(number, format!("{error:#}")));
+        }
+        // Deadlines count from the moment when the change is in the kernel.
+        let deadlines = Deadlines::from(super::now(), terms.bake, terms.confirm);
+        if let Err(error) = self.store_result(number, &deadlines) {
+            return Err(self.undo_unstored(data_path, number, &error));
+        }
+        self.run_as(number, candidate);
+        self.trial = trial.map(|trial| trial.with(deadlines));
+        Ok(())
     }
 
     fn store_revision(
@@ -231,7 +285,7 @@ impl Actor {
         &mut self,
         number: RevisionNumber,
         deadlines: &Deadlines,
-    ) -> Result<(), crate::revision::StoreError> {
+    ) -> Result<(), StoreError> {
         deadlines.store(&self.running.config.node.state_dir, number)?;
         self.store.set_state(number, deadlines.state())
     }
@@ -248,25 +302,20 @@ impl Actor {
             // The next start treats a revision that is still being applied as failed.
             warn!(revision = number, %error, "can't store that the revision failed");
         }
-        self.publisher.count_change(|changes| changes.failed += 1);
-        self.follow_backends([]);
-        self.note(Entry::new(
-            "revision",
-            format!("revision {number} failed, the previous one stays active: {why}"),
-        ));
-        self.publish();
-        EngineError::Failed(why)
+        let error = EngineError::Failed(why.clone());
+        self.outcomes.push(Outcome::Failed { number, why });
+        error
     }
 
     /// Undoes a change whose result can't be stored: the next start would undo it anyway.
     fn undo_unstored(
         &mut self,
+        data_path: &mut DataPath,
         number: RevisionNumber,
-        error: &crate::revision::StoreError,
+        error: &StoreError,
     ) -> EngineError {
-        let before = self.running.config.clone();
         let mut why = format!("can't store the result, so the change was undone: {error}");
-        if let Err(error) = self.put_back(&before, None) {
+        if let Err(error) = data_path.put_back(&self.running.config, None) {
             why = format!("{why}; undoing it failed as well: {error:#}");
         }
         self.failed(number, why)
@@ -274,33 +323,11 @@ impl Actor {
 
     /// Makes a candidate that is in the kernel and on disk the active revision.
     pub(super) fn run_as(&mut self, number: RevisionNumber, candidate: &Candidate) {
-        let before = std::mem::replace(
-            &mut self.running,
-            Running {
-                number: Some(number),
-                config: candidate.config.clone(),
-                text: candidate.text.clone(),
-                base: candidate.base.clone(),
-                file_digest: candidate.file_digest.clone(),
-            },
-        );
-        if self.running.file_digest.is_none() {
-            self.running.file_digest = before.file_digest;
-        }
+        let mut running = Running::of(Some(number), candidate.clone());
+        running.file_digest = running.file_digest.or(self.running.file_digest.take());
+        let before = std::mem::replace(&mut self.running, running);
         if before.config.api != self.running.config.api {
             warn!("[api] changed: takes effect when the controller is restarted");
-        }
-        self.follow_backends([]);
-        self.follow_config();
-    }
-
-    /// Passes the active configuration to the parts that depend on it.
-    pub(super) fn follow_config(&mut self) {
-        self.follow_targets();
-        let config = &self.running.config;
-        self.publisher.configure(config);
-        for warning in nat_sources::warnings(config) {
-            warn!("{warning}");
         }
     }
 
@@ -330,16 +357,14 @@ impl Actor {
             self.trial = None;
         }
         info!(revision = number, who = %caller, "revision confirmed");
-        self.note(Entry::new(
-            "revision",
-            format!("revision {number} confirmed by {caller}"),
-        ));
-        self.publish();
+        let words = format!("revision {number} confirmed by {caller}");
+        self.outcomes.push(Outcome::Settled(words));
         Ok(self.store.record(number)?.info.clone())
     }
 
     pub(super) fn rollback(
         &mut self,
+        data_path: &mut DataPath,
         to: Option<RevisionNumber>,
         why: Option<&str>,
         prepared: Option<Box<Prepared>>,
@@ -349,9 +374,9 @@ impl Actor {
         if let Some(number) = self.trial.as_ref().map(|trial| trial.number) {
             let parent = self.store.record(number).ok().and_then(|r| r.info.parent);
             if to.is_none() || to == parent {
-                return self.end_trial(caller, why.as_deref());
+                return self.end_trial(data_path, caller, why.as_deref());
             }
-            self.end_trial(caller, why.as_deref())?;
+            self.end_trial(data_path, caller, why.as_deref())?;
         }
         let change = Change::Revision(to);
         let candidate = match prepared {
@@ -366,32 +391,34 @@ impl Actor {
             bake: SignedDuration::ZERO,
             confirm: None,
         };
-        self.change(&candidate, &terms)
+        self.change(data_path, &candidate, &terms)
     }
 
     /// Rolls back the change on trial on request.
-    fn end_trial(&mut self, caller: &Caller, why: Option<&str>) -> EngineResult<Applied> {
+    fn end_trial(
+        &mut self,
+        data_path: &mut DataPath,
+        caller: &Caller,
+        why: Option<&str>,
+    ) -> EngineResult<Applied> {
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let Some(trial) = &self.trial else {
             let message = "no change is in progress";
             return Err(EngineError::Conflict(message.into()));
         };
         let number = trial.number;
-        let plan = self.plan_back()?;
-        self.revert(&format!("requested by {caller}{why}"))?;
+        let plan = self.plan_back(data_path)?;
+        self.revert(data_path, &format!("requested by {caller}{why}"))?;
         Ok(Applied {
             revision: Some(self.store.record(number)?.info.clone()),
             plan,
         })
     }
+}
 
-    fn begin_trial(&mut self, number: RevisionNumber, plan: &Plan, terms: &Terms) -> Option<Trial> {
-        if terms.bake.is_zero() && terms.confirm.is_none() {
-            return None;
-        }
-        let vips = plan.vips.iter().map(|vip| vip.vip.clone()).collect();
-        Some(self.new_trial(number, vips))
-    }
+pub(super) fn default_bake(candidate: &Candidate) -> SignedDuration {
+    // The configuration allows at most an hour.
+    SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
 }
 
 /// What the controller knows about a VIP.

@@ -229,10 +229,10 @@ fn health_of<'c>(config: &'c Config, vip: &str) -> Option<&'c config::Health> {
 impl Actor {
     /// Checks the members of the running configuration.
     pub(super) fn follow_targets(&mut self) {
-        let report = self.reconciler.report();
+        let report = self.data_path.reconciler.report();
         let interfaces = self.probe_interfaces();
         self.health
-            .follow(&self.running.config, &report, &interfaces);
+            .follow(&self.changes.running.config, &report, &interfaces);
     }
 
     /// Next hops or interfaces have changed.
@@ -243,9 +243,9 @@ impl Actor {
 
     /// Interfaces on which checks are sent and answered.
     fn probe_interfaces(&self) -> Vec<String> {
-        let configured = self.running.config.node.interfaces.iter().cloned();
+        let configured = self.changes.running.config.node.interfaces.iter().cloned();
         let mut interfaces: BTreeSet<String> = configured.collect();
-        for state in self.routes.table().values() {
+        for state in self.data_path.routes.table().values() {
             if let nexthop::NextHopState::Resolved(route) = state {
                 interfaces.insert(route.ifname.clone());
             }
@@ -256,7 +256,9 @@ impl Actor {
 
     /// Applies changes of health in one update of the rings.
     pub(super) fn health_changed(&mut self, changes: &[HealthChange]) {
-        let updates = self.health.updates_for(changes, &self.running.config);
+        let updates = self
+            .health
+            .updates_for(changes, &self.changes.running.config);
         self.update_health(&updates);
         let swapped = Instant::now();
         for change in changes {
@@ -265,14 +267,16 @@ impl Actor {
                 .update_facts(|facts| facts.reactions.add(took));
             self.log_health(change, took * 1e3);
         }
-        self.check_trial_members();
+        self.judge_members();
         self.publish();
     }
 
     /// Continues slow starts, and retries updates that failed.
     pub(super) fn tick_health(&mut self) {
-        let report = self.reconciler.report();
-        let updates = self.health.updates_due(&self.running.config, &report);
+        let report = self.data_path.reconciler.report();
+        let updates = self
+            .health
+            .updates_due(&self.changes.running.config, &report);
         self.update_health(&updates);
     }
 
@@ -280,7 +284,11 @@ impl Actor {
         if updates.is_empty() {
             return;
         }
-        match self.reconciler.set_healths(&mut self.dataplane, updates) {
+        let data_path = &mut self.data_path;
+        match data_path
+            .reconciler
+            .set_healths(&mut data_path.dataplane, updates)
+        {
             Ok(summary) => self.log_panic(&summary),
             // The next tick tries again.
             Err(error) => error!(%error, "can't update the rings with the health of backends"),

@@ -6,9 +6,9 @@ use jiff::SignedDuration;
 
 use super::{
     EngineError, EngineResult,
-    actor::Actor,
-    change::Terms,
+    change::{ChangeControl, Terms, default_bake},
     command::Applied,
+    data_path::DataPath,
     request::{self, Candidate, Prepared, folder_of},
 };
 use crate::revision;
@@ -43,20 +43,24 @@ pub(super) fn terms(who: &str, bake: SignedDuration) -> Terms {
     }
 }
 
-impl Actor {
+impl ChangeControl {
     pub(super) fn candidate_of_file(&self, how: &str) -> EngineResult<Candidate> {
-        candidate(&self.options.config, how)
+        candidate(&self.file, how)
     }
 
     /// SHA-256 of the current file, if it can be read.
     pub(super) fn digest_of_file(&self) -> Option<String> {
-        let text = fs::read_to_string(&self.options.config).ok()?;
+        let text = fs::read_to_string(&self.file).ok()?;
         Some(revision::digest(&text))
     }
 
-    pub(super) fn reload(&mut self, prepared: Prepared) -> EngineResult<Applied> {
+    pub(super) fn reload(
+        &mut self,
+        data_path: &mut DataPath,
+        prepared: Prepared,
+    ) -> EngineResult<Applied> {
         let candidate = prepared.into_candidate();
-        let terms = terms("SIGHUP", self.default_bake(&candidate));
-        self.change(&candidate, &terms)
+        let terms = terms("SIGHUP", default_bake(&candidate));
+        self.change(data_path, &candidate, &terms)
     }
 }

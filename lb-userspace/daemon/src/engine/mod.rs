@@ -21,6 +21,7 @@ mod actor;
 mod change;
 mod command;
 mod data_path;
+mod drift_check;
 mod error;
 mod health_intake;
 mod import;

@@ -6,12 +6,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use tracing::{info, warn};
-
-use super::actor::Actor;
 use crate::{
     alerts::{Condition, Severity},
-    events::Entry,
     reconciler::{
         Routes,
         ports::{self, PortError, PortRange},
@@ -59,49 +55,38 @@ impl NatPorts {
     }
 }
 
-impl Actor {
-    /// Reserves the ports that `nat` will use but does not use yet, unless a socket has one of them.
-    pub(super) fn guard_ports(&self, config: &Config, routes: &Routes) -> Result<(), PortError> {
-        let Some(wanted) = NatPorts::of(config, routes) else {
-            return Ok(());
-        };
-        // Nothing is used before the first packet, unless a data path was adopted.
-        let in_use = self.attached || self.observer.adopted;
-        let used = in_use.then(|| NatPorts::of(&self.running.config, routes));
-        if used.flatten().is_some_and(|used| wanted.is_part_of(&used)) {
-            return Ok(());
-        }
-        wanted.check()?;
-        ports::reserve(&wanted.range)
+/// Reserves the ports that `nat` will use with a configuration but does not use with the one in `used`,
+/// unless a socket has one of them.
+pub(super) fn guard(
+    config: &Config,
+    used: Option<&Config>,
+    routes: &Routes,
+) -> Result<(), PortError> {
+    let Some(wanted) = NatPorts::of(config, routes) else {
+        return Ok(());
+    };
+    let used = used.and_then(|used| NatPorts::of(used, routes));
+    if used.is_some_and(|used| wanted.is_part_of(&used)) {
+        return Ok(());
     }
+    wanted.check()?;
+    ports::reserve(&wanted.range)
+}
 
-    /// Checks whether a socket has a port that `nat` uses, and logs changes.
-    pub(super) fn check_nat_ports(&mut self) {
-        let used = NatPorts::of(&self.running.config, self.reconciler.routes());
-        // Reserved first, so that no further socket gets one.
-        let looked = used.map(|used| ports::reserve(&used.range).and_then(|()| used.check()));
-        let conflict = looked.and_then(|looked| Some(looked.err()?.to_string()));
-        if conflict == self.drift_check.port_conflict {
-            return;
-        }
-        match &conflict {
-            Some(what) => {
-                warn!(what, "another socket uses a port of `nat`");
-                self.note(Entry::new("alert", what.clone()));
-            }
-            None => info!("no other socket uses a port of `nat` any more"),
-        }
-        self.drift_check.port_conflict = conflict;
-    }
+/// Why a port that `nat` uses can't be distinguished from a socket's.
+pub(super) fn conflict(config: &Config, routes: &Routes) -> Option<String> {
+    let used = NatPorts::of(config, routes)?;
+    // Reserved first, so that no further socket gets one.
+    let checked = ports::reserve(&used.range).and_then(|()| used.check());
+    Some(checked.err()?.to_string())
+}
 
-    /// The condition for a socket on a port of `nat`.
-    pub(super) fn port_condition(&self) -> Option<Condition> {
-        let what = self.drift_check.port_conflict.as_ref()?;
-        let key = "data_path:nat_ports";
-        let condition = Condition::new(key, "data_path", Severity::Warning, what.clone());
-        Some(condition.cause(
-            "a program on this host has bound the port; forwarding continues, but packets of that socket and of \
-             a `nat` session with the same addresses and ports can't be told apart",
-        ))
-    }
+/// The condition for a socket on a port of `nat`.
+pub(super) fn condition(conflict: &str) -> Condition {
+    let key = "data_path:nat_ports";
+    let condition = Condition::new(key, "data_path", Severity::Warning, conflict);
+    condition.cause(
+        "a program on this host has bound the port; forwarding continues, but packets of that socket and of \
+         a `nat` session with the same addresses and ports can't be told apart",
+    )
 }

@@ -33,7 +33,6 @@ const DROP_WINDOW: usize = 10;
 pub(super) struct Observer {
     pub(super) host: String,
     pub(super) started_at: Timestamp,
-    pub(super) adopted: bool,
     pub(super) program_id: u32,
     /// Sizes of the maps; read now and then.
     pub(super) maps: Vec<MapSize>,
@@ -45,11 +44,10 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(adopted: bool, program_id: u32) -> Self {
+    pub(super) fn new(program_id: u32) -> Self {
         Self {
             host: crate::reconciler::system::host_name(),
             started_at: super::now(),
-            adopted,
             program_id,
             maps: Vec::new(),
             reasons: BTreeMap::new(),
@@ -103,7 +101,7 @@ impl Observer {
 impl Actor {
     /// Reads all counters.
     pub(super) fn count(&mut self) {
-        let report = self.reconciler.report();
+        let report = self.data_path.reconciler.report();
         let counted = self.try_count(&report);
         let failed = counted.is_err();
         if let Err(error) = counted
@@ -115,7 +113,7 @@ impl Actor {
     }
 
     fn try_count(&mut self, report: &[VipReport]) -> Result<()> {
-        let counters = &self.dataplane.counters;
+        let counters = &self.data_path.dataplane.counters;
         let mut sample = Sample {
             at: Instant::now(),
             wall: super::now(),
@@ -140,7 +138,7 @@ impl Actor {
         }
         self.recorder.observe(&sample);
         self.observer.note_reasons(&counters.node()?);
-        self.observer.tracked = self.dataplane.tracking.count_by_member();
+        self.observer.tracked = self.data_path.dataplane.tracking.count_by_member();
         Ok(())
     }
 
@@ -153,12 +151,13 @@ impl Actor {
     /// Publishes the state with the alerts that it raises or resolves, and the facts for the metrics.
     pub(super) fn publish_with_alerts(&mut self) {
         let state = self.node_state();
-        let limits = Limits::of(&self.running.config);
-        let mut conditions = self.data_path_conditions();
-        conditions.extend(self.shares.conditions(&self.store));
+        let config = &self.changes.running.config;
+        let limits = Limits::of(config);
+        let mut conditions = self.drift_check.conditions(config, &self.shares);
+        conditions.extend(self.shares.conditions(&self.changes.store));
         self.publisher
             .publish_with_alerts(state, &limits, conditions);
-        let (ring_builds, seconds) = self.reconciler.ring_builds();
+        let (ring_builds, seconds) = self.data_path.reconciler.ring_builds();
         let maps = self.maps();
         self.publisher.update_facts(|facts| {
             facts.maps = maps;
@@ -168,7 +167,7 @@ impl Actor {
     }
 
     fn node_state(&mut self) -> NodeState {
-        let report = self.reconciler.report();
+        let report = self.data_path.reconciler.report();
         let health = self.health.statuses();
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
@@ -177,13 +176,13 @@ impl Actor {
             health,
             traffic: &traffic,
         };
-        let vips = self.running.config.vips.iter();
+        let vips = self.changes.running.config.vips.iter();
         let vips = vips.filter_map(|vip| {
             let reported = report.iter().find(|r| r.service == ServiceId::of(vip))?;
             Some(view.vip(vip, reported))
         });
-        let number = self.running.number;
-        let record = number.and_then(|number| self.store.record(number).ok());
+        let number = self.changes.running.number;
+        let record = number.and_then(|number| self.changes.store.record(number).ok());
         NodeState {
             at: super::now(),
             node: self.node_info(),
@@ -198,9 +197,9 @@ impl Actor {
     fn maps(&self) -> Vec<metrics::MapFacts> {
         let used = |name: &str| {
             Some(match name {
-                "VIPS" => self.running.config.vips.len() as u64,
-                "MEMBERS" => self.reconciler.member_count() as u64,
-                "RINGS" => self.dataplane.rings.len() as u64,
+                "VIPS" => self.changes.running.config.vips.len() as u64,
+                "MEMBERS" => self.data_path.reconciler.member_count() as u64,
+                "RINGS" => self.data_path.dataplane.rings.len() as u64,
                 "TRACK" => {
                     let tracked = self.observer.tracked.iter();
                     tracked.copied().map(u64::from).sum()
@@ -225,9 +224,9 @@ impl Actor {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             started_at: self.observer.started_at,
-            adopted: self.observer.adopted,
+            adopted: self.data_path.adopted,
             program_id: self.observer.program_id,
-            interfaces: self.interfaces(),
+            interfaces: self.drift_check.interfaces(&self.changes.running.config),
         }
     }
 
@@ -236,14 +235,18 @@ impl Actor {
         if member.next_hop.is_some() {
             return None;
         }
-        let reason = self.routes.problem(&member.identity.address);
+        let reason = self.data_path.routes.problem(&member.identity.address);
         // An address may belong to members of several VIPs, and a gateway is a problem for `l2` only.
         let is_l2 = vip.forward == Forward::L2.code();
         let reason =
             reason.filter(|why| is_l2 || !matches!(why, UnresolvedReason::BehindGateway { .. }));
         Some(match reason {
             Some(reason) => reason.to_string(),
-            None if self.reconciler.has_route_to(member.identity.address) => {
+            None if self
+                .data_path
+                .reconciler
+                .has_route_to(member.identity.address) =>
+            {
                 "no source address".to_owned()
             }
             None => "the neighbour has not answered yet".to_owned(),

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{EngineError, EngineResult, actor::Actor, command::Change, routes::backends_of};
+use super::{
+    EngineError, EngineResult, change::ChangeControl, command::Change, routes::backends_of,
+};
 use crate::{
     config_file,
     revision::{self, RevisionNumber},
@@ -49,7 +51,7 @@ impl Prepared {
     }
 }
 
-impl Actor {
+impl ChangeControl {
     pub(super) fn prepare(&self, change: &Change) -> EngineResult<Box<Prepared>> {
         Ok(self.prepared(self.candidate(change)?))
     }
@@ -58,9 +60,7 @@ impl Actor {
         Ok(self.prepared(self.candidate_of_file("reload")?))
     }
 
-    /// Has the next hops of a candidate's backends resolved.
     fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
-        self.follow_backends(backends_of(&candidate.config));
         Box::new(Prepared {
             candidate,
             running: self.running.number,

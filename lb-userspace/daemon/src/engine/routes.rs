@@ -13,11 +13,12 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::actor::Actor;
+use super::data_path::DataPath;
 use crate::{
     nexthop::{NextHopState, NextHops, Resolver, UnresolvedReason},
     reconciler::{Reconciler, Route, Routes},
 };
+use lb_dataplane::EgressTable;
 use lb_model::config::Config;
 
 /// How long a change waits for the next hops of its backends.
@@ -73,6 +74,10 @@ impl RouteMonitor {
         self.table.borrow().clone()
     }
 
+    pub(super) fn watch(&self) -> watch::Receiver<NextHops> {
+        self.resolver.watch()
+    }
+
     /// Waits for the next change of the table.
     pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
         self.table.changed().await
@@ -101,7 +106,7 @@ impl RouteMonitor {
     }
 
     /// Logs which backends have lost or found their next hop.
-    fn log_changes(&mut self, table: &NextHops, reconciler: &Reconciler) {
+    pub(super) fn log_changes(&mut self, table: &NextHops, reconciler: &Reconciler) {
         for (&backend, state) in table {
             let l2 = reconciler.l2_backends_at(backend);
             let (reason, names) = match state {
@@ -143,11 +148,9 @@ impl RouteMonitor {
         }
         self.without_source = without;
     }
-}
 
-impl Actor {
     /// The routes as the maps hold them; interfaces get their index in the egress map.
-    pub(super) fn routes(&mut self, table: &NextHops) -> Routes {
+    pub(super) fn resolved(&self, table: &NextHops, interfaces: &mut EgressTable) -> Routes {
         let mut routes = Routes::new();
         for (&backend, state) in table {
             let resolved = match state {
@@ -158,10 +161,7 @@ impl Actor {
                     continue;
                 }
             };
-            let assigned =
-                self.dataplane
-                    .egress
-                    .assign(resolved.ifindex, resolved.mtu, resolved.own_mac);
+            let assigned = interfaces.assign(resolved.ifindex, resolved.mtu, resolved.own_mac);
             let egress = match assigned {
                 Ok(egress) => egress,
                 Err(error) => {
@@ -185,27 +185,22 @@ impl Actor {
         routes
     }
 
-    pub(super) fn routes_changed(&mut self) {
+    /// Resolves these backends.
+    pub(super) fn follow(&self, backends: BTreeSet<IpAddr>) {
+        self.resolver.set_backends(backends);
+    }
+}
+
+impl DataPath {
+    /// Writes the current routes to the maps.
+    pub(super) fn update_routes(&mut self) {
         let table = self.routes.table.borrow_and_update().clone();
-        let routes = self.routes(&table);
+        let routes = self.routes.resolved(&table, &mut self.dataplane.egress);
         let set = self.reconciler.set_routes(&mut self.dataplane, routes);
         let stale = set
             .err()
             .map(|error| format!("{:#}", anyhow::Error::from(error)));
         self.routes.set_stale(stale);
-        self.report_routes(&table);
-        self.follow_probe_interfaces();
-    }
-
-    pub(super) fn report_routes(&mut self, table: &NextHops) {
-        self.routes.log_changes(table, &self.reconciler);
-    }
-
-    /// Resolves the backends of the running configuration, those that are leaving, and `more`.
-    pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
-        let mut backends = self.reconciler.backends();
-        backends.extend(backends_of(&self.running.config));
-        backends.extend(more);
-        self.routes.resolver.set_backends(backends);
+        self.routes.log_changes(&table, &self.reconciler);
     }
 }

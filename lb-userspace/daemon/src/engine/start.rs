@@ -16,9 +16,10 @@ use tracing::{error, info, warn};
 
 use super::{
     Engine, Options, QUEUE,
-    actor::{Actor, Inbox, Running},
-    change::refusal,
-    data_path::DriftCheck,
+    actor::{Actor, Inbox},
+    change::{ChangeControl, Running, default_bake, refusal},
+    data_path::DataPath,
+    drift_check::DriftCheck,
     health_intake::HealthIntake,
     import,
     locks::BpffsLock,
@@ -41,7 +42,7 @@ use crate::{
     traffic::Recorder,
 };
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
-use lb_model::planner::PlanVerdict;
+use lb_model::{config::Config, planner::PlanVerdict};
 
 pub(super) struct Started {
     pub(super) actor: Actor,
@@ -56,99 +57,42 @@ struct OnDisk {
     file: std::result::Result<Candidate, String>,
     store: Store,
     at_start: AtStart,
-    active: Option<(RevisionNumber, RevisionState, Candidate, Option<String>)>,
+    /// The active revision and its state, if there is one.
+    active: Option<(Running, RevisionState)>,
     lock: Lock,
     state_dir: PathBuf,
 }
 
 pub(super) async fn start(options: Options) -> Result<Started> {
-    let found = read_disk(&options)?;
+    let mut found = read_disk(&options)?;
     let pins = Pins::at(&options.bpffs);
     pins.mount()?;
     let bpffs_lock = BpffsLock::take(pins.bpffs())?;
     // The active revision decides, or the file if there is none.
-    let (number, mut candidate, file_digest) = match &found.active {
-        Some((number, _, candidate, digest)) => (Some(*number), candidate.clone(), digest.clone()),
+    let (mut running, state) = match found.active.take() {
+        Some((running, state)) => (running, Some(state)),
         None => {
             let file = found.file.clone().map_err(|why| anyhow!(why))?;
-            (None, file, None)
+            (Running::of(None, file), None)
         }
     };
     // The folder may have been moved since the revision was written.
-    candidate.config.node.state_dir.clone_from(&found.state_dir);
+    running.config.node.state_dir.clone_from(&found.state_dir);
     // The API settings come from the file.
-    let settings = found.file.as_ref().map_or(&candidate.config, |f| &f.config);
+    let settings = found.file.as_ref().map_or(&running.config, |f| &f.config);
     let listener = http::listen(&settings.api.socket, settings.api.group.as_deref())?;
-    let state_dir = found.state_dir.clone();
-    let journal = Journal::open(&state_dir).context("open the journal of events")?;
-    let (mut dataplane, opened) =
-        Dataplane::open(&load_options(&candidate.config), &pins).context("open the data path")?;
-    tokio::spawn(messages::follow(dataplane.messages(messages::ToLog)?));
-    let reconciler = match opened {
-        Opened::Fresh => Reconciler::fresh(),
-        Opened::Adopted => Reconciler::adopt(&mut dataplane).context("adopt the data path")?,
-    };
-    let adopted = opened == Opened::Adopted;
-    let program_id = dataplane.program_id()?;
-    info!(
-        adopted,
-        members = reconciler.member_count(),
-        program = program_id,
-        bpffs = %options.bpffs.display(),
-        "data path open"
-    );
-    let mut backends: BTreeSet<IpAddr> = routes::backends_of(&candidate.config).collect();
-    backends.extend(reconciler.backends());
-    if let Ok(file) = &found.file {
-        backends.extend(routes::backends_of(&file.config));
-    }
-    let resolver = Resolver::start(backends.iter().copied())?;
-    let mut table = resolver.watch();
-    routes::wait_for(&mut table, &backends).await;
-    let (health, health_changes) = Health::start(seed());
-    let recorder = Recorder::open(&state_dir, epoch(&pins), super::now());
-    let (commands, inbox) = mpsc::channel(QUEUE);
-    let observer = Observer::new(adopted, program_id);
-    let (states, published) = watch::channel(Arc::new(NodeState::empty(super::now())));
-    let alerts = Alerts::open(&state_dir, observer.host.clone(), journal.clone());
-    let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
-    let engine = Engine {
-        alerts: alerts.clone(),
-        facts: facts_watch,
-        commands,
-        state: published,
-        routes: resolver.watch(),
-        journal: journal.clone(),
-        traffic: recorder.traffic(),
-    };
-    let mut actor = Actor {
-        options,
-        running: Running {
-            number,
-            config: candidate.config.clone(),
-            text: candidate.text.clone(),
-            base: candidate.base.clone(),
-            file_digest,
-        },
-        dataplane,
-        reconciler,
-        routes: RouteMonitor::new(resolver),
-        store: found.store,
-        health: HealthIntake::new(health, pins.clone()),
-        trial: None,
-        shares: ShareMonitor::new(&state_dir),
-        journal,
-        recorder,
-        observer,
-        drift_check: DriftCheck::default(),
-        attached: false,
-        publisher: Publisher::new(states, facts, alerts),
-        _lock: found.lock,
-        bpffs_lock,
-    };
-    let begun = match found.active {
-        Some((number, state, ..)) => actor.go_on(number, &state, found.at_start, found.file),
-        None => actor.begin(&candidate, found.at_start),
+    let journal = Journal::open(&found.state_dir).context("open the journal of events")?;
+    let mut data_path = open_data_path(&running.config, &found.file, &pins, bpffs_lock).await?;
+    data_path.installed = state.is_some().then(|| running.config.clone());
+    let adopted = data_path.adopted;
+    let (at_start, file) = (std::mem::take(&mut found.at_start), found.file.clone());
+    let (mut actor, engine, inbox) =
+        assemble(&pins, journal, found, running, data_path, options.config)?;
+    let begun = match state {
+        Some(state) => actor.go_on(&state, at_start, file),
+        None => file
+            .map_err(|why| anyhow!(why))
+            .and_then(|file| actor.begin(&file, at_start)),
     };
     if let Err(error) = begun {
         if !adopted {
@@ -162,14 +106,104 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     actor.record_start();
     Ok(Started {
         actor,
-        inbox: Inbox {
-            commands: inbox,
-            health: health_changes,
-            stop: Arc::new(Notify::new()),
-        },
+        inbox,
         engine,
         listener,
     })
+}
+
+/// Opens the data path, and waits for the routes to the backends.
+async fn open_data_path(
+    config: &Config,
+    file: &std::result::Result<Candidate, String>,
+    pins: &Pins,
+    bpffs_lock: BpffsLock,
+) -> Result<DataPath> {
+    let (mut dataplane, opened) =
+        Dataplane::open(&load_options(config), pins).context("open the data path")?;
+    tokio::spawn(messages::follow(dataplane.messages(messages::ToLog)?));
+    let reconciler = match opened {
+        Opened::Fresh => Reconciler::fresh(),
+        Opened::Adopted => Reconciler::adopt(&mut dataplane).context("adopt the data path")?,
+    };
+    let adopted = opened == Opened::Adopted;
+    info!(
+        adopted,
+        members = reconciler.member_count(),
+        program = dataplane.program_id()?,
+        bpffs = %pins.bpffs().display(),
+        "data path open"
+    );
+    let mut backends: BTreeSet<IpAddr> = routes::backends_of(config).collect();
+    backends.extend(reconciler.backends());
+    if let Ok(file) = file {
+        backends.extend(routes::backends_of(&file.config));
+    }
+    let resolver = Resolver::start(backends.iter().copied())?;
+    routes::wait_for(&mut resolver.watch(), &backends).await;
+    Ok(DataPath {
+        dataplane,
+        reconciler,
+        routes: RouteMonitor::new(resolver),
+        bpffs_lock,
+        adopted,
+        installed: None,
+        attached: false,
+    })
+}
+
+/// Starts the parts around the data path.
+fn assemble(
+    pins: &Pins,
+    journal: Journal,
+    found: OnDisk,
+    running: Running,
+    data_path: DataPath,
+    file: PathBuf,
+) -> Result<(Actor, Engine, Inbox)> {
+    let state_dir = &found.state_dir;
+    let (health, health_changes) = Health::start(seed());
+    let recorder = Recorder::open(state_dir, epoch(pins), super::now());
+    let (commands, inbox) = mpsc::channel(QUEUE);
+    let observer = Observer::new(data_path.dataplane.program_id()?);
+    let (states, published) = watch::channel(Arc::new(NodeState::empty(super::now())));
+    let alerts = Alerts::open(state_dir, observer.host.clone(), journal.clone());
+    let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
+    let engine = Engine {
+        alerts: alerts.clone(),
+        facts: facts_watch,
+        commands,
+        state: published,
+        routes: data_path.routes.watch(),
+        journal: journal.clone(),
+        traffic: recorder.traffic(),
+    };
+    let actor = Actor {
+        changes: ChangeControl {
+            file,
+            running,
+            store: found.store,
+            trial: None,
+            drops_per_s: Default::default(),
+            traffic: recorder.traffic(),
+            outcomes: Vec::new(),
+        },
+        data_path,
+        health: HealthIntake::new(health, pins.clone()),
+        shares: ShareMonitor::new(state_dir),
+        journal,
+        recorder,
+        observer,
+        drift_check: DriftCheck::default(),
+        publisher: Publisher::new(states, facts, alerts),
+        _lock: found.lock,
+    };
+    let inbox = Inbox {
+        commands: inbox,
+        health: health_changes,
+        stop: Arc::new(Notify::new()),
+    };
+    Ok((actor, engine, inbox))
 }
 
 /// Reads the configuration file and the revisions.
@@ -202,25 +236,21 @@ fn read_disk(options: &Options) -> Result<OnDisk> {
     })
 }
 
-type ActiveRevision = (RevisionNumber, RevisionState, Candidate, Option<String>);
-
 /// The newest good revision whose text is still valid.
-fn find_active(store: &Store, at_start: &AtStart) -> Result<Option<ActiveRevision>> {
+fn find_active(store: &Store, at_start: &AtStart) -> Result<Option<(Running, RevisionState)>> {
     let mut next = at_start.active;
     while let Some(number) = next {
         let found = store.get(number)?;
         match request::parse(&found.file_name(), &found.text) {
             Ok(config) => {
-                let candidate = Candidate {
+                let running = Running {
+                    number: Some(number),
                     config,
-                    base: found.record.base.clone(),
                     text: found.text,
-                    how: found.record.info.how.clone(),
-                    file_digest: None,
+                    base: found.record.base,
+                    file_digest: imported(store),
                 };
-                let digest = imported(store);
-                let state = found.record.info.state;
-                return Ok(Some((number, state, candidate, digest)));
+                return Ok(Some((running, found.record.info.state)));
             }
             Err(error) => {
                 // For example because the file with the seed is gone.
@@ -275,11 +305,11 @@ fn seed() -> u64 {
 impl Actor {
     /// Applies the first configuration, the file. Guards only warn, because nobody could override them.
     fn begin(&mut self, file: &Candidate, at_start: AtStart) -> Result<()> {
-        let (plan, planned) = self.plan_change(file, &[])?;
+        let (changes, data_path) = (&mut self.changes, &mut self.data_path);
+        let (plan, planned) = changes.plan(data_path, file, &[])?;
         if plan.verdict == PlanVerdict::Refused {
             warn!("first configuration: {}", refusal(&plan));
         }
-        let config = file.config.clone();
         let new = New {
             text: file.text.clone(),
             base: file.base.clone(),
@@ -292,41 +322,41 @@ impl Actor {
             file_digest: file.file_digest.clone(),
             state: RevisionState::Applying,
         };
-        let number = self.store.append(new)?.record.info.number;
-        if let Err(error) = self.install(&config, Some(planned)) {
+        let store = &mut changes.store;
+        let number = store.append(new)?.record.info.number;
+        if let Err(error) = data_path.install(&file.config, Some(planned)) {
             let why = format!("{error:#}");
-            self.store
-                .set_state(number, RevisionState::Failed { why })?;
+            store.set_state(number, RevisionState::Failed { why })?;
             return Err(error);
         }
-        self.store.set_state(number, RevisionState::Applied)?;
-        self.write_ended(number, at_start)?;
-        self.run_as(number, file);
+        store.set_state(number, RevisionState::Applied)?;
+        changes.run_as(number, file);
+        self.write_ended(at_start)?;
+        self.follow_config();
         Ok(())
     }
 
     /// Applies the active revision, and then the file if it has changed.
     fn go_on(
         &mut self,
-        number: RevisionNumber,
         state: &RevisionState,
         at_start: AtStart,
         file: std::result::Result<Candidate, String>,
     ) -> Result<()> {
-        let config = self.running.config.clone();
-        self.install(&config, None)?;
-        self.write_ended(number, at_start)?;
-        self.follow_backends([]);
-        self.follow_config();
+        let (changes, data_path) = (&mut self.changes, &mut self.data_path);
+        data_path.install(&changes.running.config, None)?;
         if *state != RevisionState::Applied {
-            self.resume_trial(number, state);
+            changes.resume_trial(data_path, state);
         }
+        self.write_ended(at_start)?;
+        self.follow_config();
         self.apply_file(file);
         Ok(())
     }
 
     /// Records the end of unfinished revisions, now that another one is active.
-    fn write_ended(&mut self, running: RevisionNumber, at_start: AtStart) -> Result<()> {
+    fn write_ended(&mut self, at_start: AtStart) -> Result<()> {
+        let running = self.running_number();
         for (ended, state) in at_start.ended {
             warn!(
                 revision = ended,
@@ -339,7 +369,7 @@ impl Actor {
                 why(&state)
             );
             self.note(Entry::new("rollback", words));
-            self.store.set_state(ended, state)?;
+            self.changes.store.set_state(ended, state)?;
         }
         Ok(())
     }
@@ -347,7 +377,7 @@ impl Actor {
     /// Applies the file if it differs from the one applied last. An invalid file is rejected, and the
     /// controller keeps running with the active revision.
     fn apply_file(&mut self, file: std::result::Result<Candidate, String>) {
-        let running = self.running.number.unwrap_or(0);
+        let running = self.running_number();
         let rejected = |why: &str| {
             error!(
                 revision = running,
@@ -358,13 +388,13 @@ impl Actor {
             Ok(file) => file,
             Err(why) => return rejected(&why),
         };
-        if file.file_digest == self.running.file_digest {
+        if file.file_digest == self.changes.running.file_digest {
             return;
         }
-        match self.change(
-            &file,
-            &import::terms("evenkeel run", self.default_bake(&file)),
-        ) {
+        let terms = import::terms("evenkeel run", default_bake(&file));
+        let changed = self.changes.change(&mut self.data_path, &file, &terms);
+        self.follow_changes();
+        match changed {
             Ok(applied) => {
                 let number = applied.revision.map(|revision| revision.number);
                 info!(revision = number, "configuration file changed; applied");
@@ -377,13 +407,18 @@ impl Actor {
         }
     }
 
+    /// Number of the active revision, for messages.
+    fn running_number(&self) -> RevisionNumber {
+        self.changes.running.number.unwrap_or(0)
+    }
+
     fn record_start(&mut self) {
-        let what = if self.observer.adopted {
+        let what = if self.data_path.adopted {
             "adopted the running data path"
         } else {
             "created the data path"
         };
-        let number = self.running.number.unwrap_or(0);
+        let number = self.running_number();
         self.note(Entry::new(
             "start",
             format!(

@@ -49,7 +49,7 @@ use lb_model::{
 use lb_skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Severity, Thresholds};
 
 /// Table shares in the kernel's ring, where it is not the one that was loaded.
-type ActualShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
+pub(super) type ActualShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
 
 pub(super) struct ShareMonitor {
     started: Instant,

@@ -9,14 +9,21 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use lb_common::reason::Reason;
-use lb_model::{MemberRef, config::BackendState};
+use lb_model::{
+    MemberRef,
+    config::{BackendState, Config},
+};
 
 pub(super) use deadlines::Deadlines;
 
-use super::{EngineError, shares::ShareTrial};
+use super::{
+    EngineError,
+    shares::{ShareMonitor, ShareTrial},
+};
 use crate::{
     reconciler::{MemberReport, VipReport},
-    revision::{RevisionNumber, RevisionState, to_the_second},
+    revision::{RevisionNumber, RevisionState, not_confirmed, to_the_second},
+    traffic::SharedTraffic,
 };
 
 /// Drop reasons that a good change does not make more frequent.
@@ -28,6 +35,22 @@ const DROPS_ALLOWED: f64 = 10.0;
 
 /// Consecutive ticks with too many drops that fail a trial: one may be the swap itself.
 const STRIKES: u32 = 2;
+
+/// What a trial is judged by.
+pub(in crate::engine) struct Observed<'a> {
+    pub(in crate::engine) report: &'a [VipReport],
+    /// Drops by [`WATCHED_DROPS`] in the last seconds, and in the last second.
+    pub(in crate::engine) drops_per_s: [f64; 3],
+    pub(in crate::engine) drops_last_s: [f64; 3],
+    pub(in crate::engine) shares: &'a ShareMonitor,
+    pub(in crate::engine) traffic: &'a SharedTraffic,
+}
+
+/// How a trial, or its bake, ends.
+pub(in crate::engine) enum Verdict {
+    RollBack(String),
+    Passed,
+}
 
 /// A change on trial.
 pub(in crate::engine) struct Trial {
@@ -132,8 +155,40 @@ impl Trial {
         notes
     }
 
-    /// What is wrong with the members of the VIPs.
+    /// Fails the trial, ends its bake, or lets it continue.
+    fn judge(
+        &mut self,
+        now: Timestamp,
+        observed: &Observed<'_>,
+        config: &Config,
+    ) -> Option<Verdict> {
+        let report = observed.report;
+        let mut why = self.judge_members(report);
+        if self.deadlines.bake_until.is_some() {
+            why = why
+                .or_else(|| self.judge_drops(observed.drops_last_s))
+                .or_else(|| self.judge_shares(observed, config));
+        }
+        let late = self.deadlines.confirm_until.filter(|until| *until <= now);
+        let has_baked = self.deadlines.bake_until.is_some_and(|until| until <= now);
+        let why = why
+            .or_else(|| late.map(not_confirmed))
+            .or_else(|| self.judge_newcomers(report).filter(|_| has_baked));
+        let passed = has_baked.then_some(Verdict::Passed);
+        why.map(Verdict::RollBack).or(passed)
+    }
+
+    fn judge_shares(&mut self, observed: &Observed<'_>, config: &Config) -> Option<String> {
+        let Observed { report, shares, .. } = *observed;
+        let Self { number, vips, .. } = self;
+        let begin = || ShareTrial::begin(*number, vips, shares, config, report);
+        let trial = self.shares.get_or_insert_with(begin);
+        trial.judge(report, &observed.traffic.lock())
+    }
+
+    /// What is wrong with the members of the VIPs while the change bakes.
     fn judge_members(&self, report: &[VipReport]) -> Option<String> {
+        self.deadlines.bake_until?;
         let changed = |vip: &&VipReport| self.vips.contains(&vip.name);
         for vip in report.iter().filter(changed) {
             if vip.panic && !self.panicking.contains(&vip.name) {

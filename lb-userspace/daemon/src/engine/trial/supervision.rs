@@ -1,50 +1,52 @@
-//! The actor's part of a trial: judging it every second, ending it, rolling it back.
+//! The trial of the newest change: begun, judged every second, ended, rolled back.
 
 use jiff::{SignedDuration, Timestamp};
 use lb_model::planner::Plan;
 use tracing::{error, info, warn};
 
-use super::{Deadlines, Trial};
+use super::{Deadlines, Observed, Trial, Verdict};
 use crate::{
     clock::later,
     engine::{
         EngineError, EngineResult,
-        actor::Actor,
+        change::{ChangeControl, Outcome},
+        data_path::DataPath,
         now,
         request::{self, Candidate},
-        shares::ShareTrial,
     },
-    events::Entry,
-    reconciler::VipReport,
-    revision::{RevisionNumber, RevisionState, not_confirmed},
+    revision::{RevisionNumber, RevisionState},
 };
 
-impl Actor {
+impl ChangeControl {
     /// A trial of a change that is about to be made.
     pub(in crate::engine) fn new_trial(
-        &mut self,
+        &self,
+        data_path: &mut DataPath,
         number: RevisionNumber,
         vips: Vec<String>,
     ) -> Trial {
-        let report = self.reconciler.report();
-        Trial::new(number, vips, &report, self.observer.drops_per_s())
+        let report = data_path.reconciler.report();
+        Trial::new(number, vips, &report, self.drops_per_s)
     }
 
-    /// Resumes the trial of a revision that the previous process left.
+    /// Resumes the trial of the active revision, which the previous process left.
     pub(in crate::engine) fn resume_trial(
         &mut self,
-        number: RevisionNumber,
+        data_path: &mut DataPath,
         state: &RevisionState,
     ) {
-        let state_dir = self.running.config.node.state_dir.clone();
-        let mut deadlines = Deadlines::of(&state_dir, number, state);
+        let Some(number) = self.running.number else {
+            return;
+        };
+        let state_dir = &self.running.config.node.state_dir;
+        let mut deadlines = Deadlines::of(state_dir, number, state);
         if let Ok(record) = self.store.record(number) {
             deadlines = deadlines.since(record.info.at, now());
         }
         let vips = self.running.config.vips.iter().map(|vip| vip.name.clone());
-        let trial = self.new_trial(number, vips.collect()).with(deadlines);
+        let trial = self.new_trial(data_path, number, vips.collect());
         info!(revision = number, ?state, "resuming its trial");
-        self.trial = Some(trial);
+        self.trial = Some(trial.with(deadlines));
     }
 
     /// Moves the deadlines after the system clock was set.
@@ -59,61 +61,31 @@ impl Actor {
     }
 
     /// Judges the trial, if there is one: fails it, ends it, or lets it continue.
-    pub(in crate::engine) fn tick_trial(&mut self) {
-        let Some(mut trial) = self.trial.take() else {
-            return;
-        };
-        let mut why = None;
-        if trial.deadlines.bake_until.is_some() {
-            let report = self.reconciler.report();
-            why = trial
-                .judge_members(&report)
-                .or_else(|| trial.judge_drops(self.observer.drops_last_s()));
-            why = why.or_else(|| self.judge_shares(&mut trial, &report));
+    pub(in crate::engine) fn tick_trial(
+        &mut self,
+        data_path: &mut DataPath,
+        observed: &Observed<'_>,
+    ) {
+        self.drops_per_s = observed.drops_per_s;
+        let Some(trial) = &mut self.trial else { return };
+        if let Some(verdict) = trial.judge(now(), observed, &self.running.config) {
+            self.settle(data_path, verdict);
         }
-        self.trial = Some(trial);
-        self.judge_trial(why);
-    }
-
-    fn judge_shares(&self, trial: &mut Trial, report: &[VipReport]) -> Option<String> {
-        let Trial { number, vips, .. } = trial;
-        let begin = || ShareTrial::begin(*number, vips, &self.shares, &self.running.config, report);
-        let shares = trial.shares.get_or_insert_with(begin);
-        let traffic = self.recorder.traffic();
-        let traffic = traffic.lock();
-        shares.judge(report, &traffic)
     }
 
     /// Fails the trial at once if a member went down.
-    pub(in crate::engine) fn check_trial_members(&mut self) {
+    pub(in crate::engine) fn judge_members(&mut self, data_path: &mut DataPath) {
         let Some(trial) = &self.trial else { return };
-        if trial.deadlines.bake_until.is_none() {
-            return;
-        }
-        let report = self.reconciler.report();
-        let why = self.trial.as_ref().and_then(|t| t.judge_members(&report));
-        if why.is_some() {
-            self.judge_trial(why);
+        if let Some(why) = trial.judge_members(&data_path.reconciler.report()) {
+            self.settle(data_path, Verdict::RollBack(why));
         }
     }
 
-    fn judge_trial(&mut self, why: Option<String>) {
-        let now = now();
-        let Some(trial) = &self.trial else { return };
-        let deadlines = trial.deadlines;
-        let late = deadlines.confirm_until.filter(|until| *until <= now);
-        let why = why.or_else(|| late.map(not_confirmed));
-        if let Some(why) = why {
+    fn settle(&mut self, data_path: &mut DataPath, verdict: Verdict) {
+        match verdict {
             // The error is logged; the next tick tries again.
-            let _ = self.revert(&why);
-            return;
-        }
-        if deadlines.bake_until.is_some_and(|until| until <= now) {
-            match trial.judge_newcomers(&self.reconciler.report()) {
-                // As above.
-                Some(why) => drop(self.revert(&why)),
-                None => self.end_bake(now),
-            }
+            Verdict::RollBack(why) => drop(self.revert(data_path, &why)),
+            Verdict::Passed => self.end_bake(now()),
         }
     }
 
@@ -130,21 +102,16 @@ impl Actor {
             error!(revision = number, %error, "can't write the end of the bake");
             return;
         }
-        if state == RevisionState::Applied {
+        let next = if state == RevisionState::Applied {
             self.trial = None;
-            info!(revision = number, "passed bake; the change is kept");
-            self.note(Entry::new(
-                "revision",
-                format!("revision {number} passed bake and is kept"),
-            ));
-        } else if let Some(trial) = &mut self.trial {
+            "is kept"
+        } else {
             trial.deadlines = deadlines;
-            info!(revision = number, "passed bake; waiting to be confirmed");
-            self.note(Entry::new(
-                "revision",
-                format!("revision {number} passed bake and waits to be confirmed"),
-            ));
-        }
+            "waits to be confirmed"
+        };
+        info!(revision = number, next, "passed bake");
+        let words = format!("revision {number} passed bake and {next}");
+        self.outcomes.push(Outcome::Settled(words));
     }
 
     /// The revision before the one on trial.
@@ -165,17 +132,22 @@ impl Actor {
     }
 
     /// Previews the rollback of the trial.
-    pub(in crate::engine) fn plan_back(&mut self) -> EngineResult<Plan> {
+    pub(in crate::engine) fn plan_back(&self, data_path: &DataPath) -> EngineResult<Plan> {
         let (_, candidate) = self.before_trial()?;
-        self.plan(&candidate, &lb_model::planner::ALL_GUARDS)
+        let (plan, _) = self.plan(data_path, &candidate, &lb_model::planner::ALL_GUARDS)?;
+        Ok(plan)
     }
 
     /// Rolls back the change on trial.
-    pub(in crate::engine) fn revert(&mut self, why: &str) -> EngineResult<()> {
+    pub(in crate::engine) fn revert(
+        &mut self,
+        data_path: &mut DataPath,
+        why: &str,
+    ) -> EngineResult<()> {
         let Some(number) = self.trial.as_ref().map(|trial| trial.number) else {
             return Ok(());
         };
-        let done = self.try_revert(number, why);
+        let done = self.try_revert(data_path, number, why);
         if let Err(error) = &done {
             error!(
                 revision = number,
@@ -187,9 +159,15 @@ impl Actor {
         done
     }
 
-    fn try_revert(&mut self, number: RevisionNumber, why: &str) -> EngineResult<()> {
+    fn try_revert(
+        &mut self,
+        data_path: &mut DataPath,
+        number: RevisionNumber,
+        why: &str,
+    ) -> EngineResult<()> {
         let (parent, candidate) = self.before_trial()?;
-        self.put_back(&candidate.config, None)
+        data_path
+            .put_back(&candidate.config, None)
             .map_err(|error| EngineError::Failed(format!("{error:#}")))?;
         let state = RevisionState::RolledBack {
             why: why.to_owned(),
@@ -197,16 +175,13 @@ impl Actor {
         };
         self.store.set_state(number, state)?;
         self.trial = None;
-        self.publisher
-            .count_change(|changes| changes.rolled_back += 1);
         self.run_as(parent, &candidate);
-        self.shares.changes.forget(number);
         warn!(revision = number, running = parent, why, "rolled back");
-        self.note(Entry::new(
-            "rollback",
-            format!("revision {number} was rolled back to {parent}: {why}"),
-        ));
-        self.publish();
+        self.outcomes.push(Outcome::RolledBack {
+            number,
+            to: parent,
+            why: why.to_owned(),
+        });
         Ok(())
     }
 }
