@@ -199,6 +199,15 @@ pub struct ApplyRequest {
     pub why: Option<String>,
 }
 
+/// Request to apply the configuration file of the controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Whether the reload waits for a change in progress; otherwise that is a conflict.
+    #[serde(default)]
+    pub wait: bool,
+}
+
 /// Request to confirm a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

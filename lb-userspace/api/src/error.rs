@@ -14,6 +14,9 @@ pub struct ApiError {
     pub message: String,
     /// The plan, if a guard refused it.
     pub plan: Option<Plan>,
+    /// Seconds until the change in progress is settled, if the conflict is with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_s: Option<f64>,
 }
 
 /// Kind of an error.
@@ -45,7 +48,16 @@ impl ApiError {
             code,
             message: message.into(),
             plan: None,
+            remaining_s: None,
         })
+    }
+
+    /// Creates the error of a conflict with a change in progress.
+    #[must_use]
+    pub fn busy(message: impl Into<String>, remaining_s: f64) -> Box<Self> {
+        let mut error = Self::new(ErrorCode::Conflict, message);
+        error.remaining_s = Some(remaining_s);
+        error
     }
 
     /// Creates the error of a plan that a guard refused.
@@ -55,6 +67,7 @@ impl ApiError {
             code: ErrorCode::Refused,
             message: message.into(),
             plan: Some(plan),
+            remaining_s: None,
         })
     }
 }

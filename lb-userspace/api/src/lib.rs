@@ -16,18 +16,20 @@ mod status;
 
 pub use alert::{Alert, Event, Severity, TestedReceiver};
 pub use change::{
-    ApplyRequest, BackendSpec, Change, ConfirmRequest, Edit, Guard, PlanRequest, RollbackRequest,
-    VipSpec, WantedState,
+    ApplyRequest, BackendSpec, Change, ConfirmRequest, Edit, Guard, PlanRequest, ReloadRequest,
+    RollbackRequest, VipSpec, WantedState,
 };
 pub use error::{ApiError, ErrorCode, Refused};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};
 pub use plan::{
     GuardResult, GuardVerdict, MemberPlan, MemberSide, Plan, PlanVerdict, VipAction, VipPlan,
 };
-pub use revision::{Applied, Diff, Progress, Revision, RevisionInfo, RevisionState};
+pub use revision::{
+    Applied, Diff, FileDiff, Progress, Reloaded, Revision, RevisionInfo, RevisionState,
+};
 pub use status::{
-    CapacityStatus, HealthStatus, InterfaceStatus, MemberState, MemberStatus, NodeStatus, Rates,
-    RingStatus, Status, Totals, VipStatus,
+    CapacityStatus, FileState, FileStatus, HealthStatus, InterfaceStatus, MemberState,
+    MemberStatus, NodeStatus, Rates, RingStatus, Status, Totals, VipStatus,
 };
 /// Gives [`Guard::VARIANTS`].
 pub use strum::VariantArray;
@@ -49,6 +51,7 @@ macro_rules! names {
 }
 
 names!(
+    FileState,
     Guard,
     MemberState,
     PlanVerdict,

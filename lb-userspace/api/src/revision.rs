@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use super::{Guard, Plan, RevisionNumber};
+use super::{FileStatus, Guard, Plan, RevisionNumber};
 
 /// State of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
@@ -86,6 +86,17 @@ pub struct Applied {
     pub plan: Plan,
 }
 
+/// Result of a reload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// The result; none if the reload waits for a change in progress.
+    pub applied: Option<Applied>,
+    /// The change in progress, if the reload waits for it.
+    pub waits_for: Option<Progress>,
+    /// The configuration file, compared with the revision that is active now.
+    pub file: FileStatus,
+}
+
 /// Progress of a revision: poll until it is neither baking nor awaiting confirmation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
@@ -104,6 +115,17 @@ pub struct Diff {
     pub from: RevisionNumber,
     /// The new revision.
     pub to: RevisionNumber,
+    /// Unified diff of the texts with masked secrets; empty if they are identical.
+    pub unified: String,
+}
+
+/// Difference between the active revision and the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileDiff {
+    /// The active revision.
+    pub revision: RevisionNumber,
+    /// Path of the file.
+    pub file: String,
     /// Unified diff of the texts with masked secrets; empty if they are identical.
     pub unified: String,
 }

@@ -18,12 +18,41 @@ pub struct Status {
     pub node: NodeStatus,
     /// The active revision.
     pub revision: Option<RevisionInfo>,
+    /// The configuration file, compared with the active revision.
+    #[serde(default)]
+    pub file: Option<FileStatus>,
     /// The VIPs, in the order of the configuration.
     pub vips: Vec<VipStatus>,
     /// Firing alerts.
     pub alerts: Vec<Alert>,
     /// Packets by reason (names as in `docs/operations.md`), since the maps were created.
     pub reasons: BTreeMap<String, u64>,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileStatus {
+    /// Path of the file.
+    pub path: String,
+    /// The file, compared with the active revision.
+    pub state: FileState,
+    /// Why the file is invalid.
+    pub problem: Option<String>,
+}
+
+/// The configuration file, compared with the active revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum FileState {
+    /// It means the same as the active revision.
+    Active,
+    /// It was applied, and the active revision was changed since, by commands or by a rollback.
+    Overridden,
+    /// It was edited and not applied: a reload or a restart applies it.
+    Edited,
+    /// It has errors or can't be read: a reload or a restart changes nothing.
+    Invalid,
 }
 
 /// State of the node.

@@ -2,7 +2,7 @@
 //!
 //! Alerts and metrics are derived from it, and `http` makes the API's status of it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
 use lb_model::config::{Forward, Protocol};
@@ -21,12 +21,48 @@ pub struct NodeState {
     pub node: NodeInfo,
     /// The active revision.
     pub revision: Option<RevisionInfo>,
+    pub file: FileStatus,
     /// In the order of the configuration.
     pub vips: Vec<VipState>,
     /// Firing alerts.
     pub alerts: Vec<Alert>,
     /// Packets by verdict reason since the maps were created.
     pub reasons: BTreeMap<&'static str, u64>,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileStatus {
+    pub path: PathBuf,
+    pub state: FileState,
+}
+
+/// The configuration file, compared with the active configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FileState {
+    /// It means the same.
+    #[default]
+    Active,
+    /// It was applied, and the active configuration was changed since, by commands or a rollback.
+    Overridden,
+    /// It was edited and not applied.
+    Edited,
+    /// It has errors or can't be read: why.
+    Invalid(String),
+}
+
+impl FileState {
+    pub const NAMES: [&'static str; 4] = ["active", "overridden", "edited", "invalid"];
+
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Active => 0,
+            Self::Overridden => 1,
+            Self::Edited => 2,
+            Self::Invalid(_) => 3,
+        }]
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -201,6 +237,7 @@ impl NodeState {
                 ..NodeInfo::default()
             },
             revision: None,
+            file: FileStatus::default(),
             vips: Vec::new(),
             alerts: Vec::new(),
             reasons: BTreeMap::new(),

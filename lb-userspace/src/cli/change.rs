@@ -44,8 +44,11 @@ pub(super) struct ChangeArgs {
     /// Refuse unless this is the active revision, as shown by `plan`.
     #[arg(long, value_name = "REV")]
     base: Option<RevisionNumber>,
+    /// If another change is baking or awaits confirmation, wait for its end, then apply.
+    #[arg(long)]
+    after: bool,
     /// Print the plan only; exit codes are those of `plan`.
-    #[arg(long, conflicts_with_all = ["confirm", "base", "no_wait"])]
+    #[arg(long, conflicts_with_all = ["after", "confirm", "base", "no_wait"])]
     dry_run: bool,
     /// Return once the change is active; do not wait for bake and confirmation.
     #[arg(long)]
@@ -73,9 +76,29 @@ pub(super) async fn apply(client: Client, change: Change, args: &ChangeArgs) -> 
         bake_s: args.bake,
         why: args.why.clone(),
     };
-    match session.client.apply(&request).await {
+    match when_settled(args.after, || session.client.apply(&request)).await {
         Ok(applied) => finish(&session, applied, args.no_wait).await,
         Err(error) => refused(&session, error),
+    }
+}
+
+/// Makes a request, with `wait` again until no change is in progress.
+pub(super) async fn when_settled<T, F>(
+    wait: bool,
+    mut request: impl FnMut() -> F,
+) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let mut line = ProgressLine::new();
+    loop {
+        match request().await {
+            Err(ClientError::Api(error)) if wait && error.remaining_s.is_some() => {
+                line.show(&format!("waiting: {}", error.message));
+                sleep(POLL_INTERVAL).await;
+            }
+            done => return done,
+        }
     }
 }
 
@@ -92,7 +115,7 @@ pub(super) async fn plan(session: &Session, change: Change, force: &[Guard]) -> 
 }
 
 /// Prints the plan if a guard refused it; any other error is returned.
-fn refused(session: &Session, error: ClientError) -> Result<ExitCode> {
+pub(super) fn refused(session: &Session, error: ClientError) -> Result<ExitCode> {
     let Some(refusal) = error.api().filter(|e| e.code == ErrorCode::Refused) else {
         return Err(error.into());
     };

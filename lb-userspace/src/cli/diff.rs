@@ -11,27 +11,38 @@ use super::{
 };
 use lb_api::{RevisionNumber, client::Client};
 
-/// Show the difference between two revisions.
+/// Show the difference between two revisions, or between the active one and the file.
 ///
 /// Prints a unified diff of their configurations with masked secrets.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   evenkeel diff 7       # from revision 7 to the active one
-  evenkeel diff 7 8     # what revision 8 changed")]
+  evenkeel diff 7 8     # what revision 8 changed
+  evenkeel diff --file  # from the active revision to the configuration file")]
 pub(super) struct DiffArgs {
     /// Old revision.
-    #[arg(value_name = "REV")]
-    from: RevisionNumber,
+    #[arg(value_name = "REV", required_unless_present = "file")]
+    from: Option<RevisionNumber>,
     /// New revision [default: the active one].
     #[arg(value_name = "REV")]
     to: Option<RevisionNumber>,
+    /// From the active revision to the configuration file of the controller.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    file: bool,
     #[command(flatten)]
     output: Output,
 }
 
 pub(super) async fn run(args: DiffArgs, client: Client) -> Result<ExitCode> {
     let session = Session::new(client, args.output);
+    let Some(from) = args.from else {
+        let diff = session.client.diff_file().await?;
+        return session.print(&diff, |view| match diff.unified.as_str() {
+            "" => format!("{} is identical to revision {}\n", diff.file, diff.revision),
+            unified => colored(view, unified),
+        });
+    };
     let to = match args.to {
         Some(to) => to,
         None => {
@@ -42,9 +53,9 @@ pub(super) async fn run(args: DiffArgs, client: Client) -> Result<ExitCode> {
                 .number
         }
     };
-    let diff = session.client.diff(args.from, to).await?;
+    let diff = session.client.diff(from, to).await?;
     session.print(&diff, |view| match diff.unified.as_str() {
-        "" => format!("revisions {} and {to} are identical\n", args.from),
+        "" => format!("revisions {from} and {to} are identical\n"),
         unified => colored(view, unified),
     })
 }

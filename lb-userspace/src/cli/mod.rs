@@ -28,6 +28,7 @@ mod man;
 mod member;
 mod plan;
 mod progress;
+mod reload;
 mod rollback;
 mod run;
 mod session;
@@ -100,6 +101,7 @@ enum Command {
     Check(check::CheckArgs),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
+    Reload(reload::ReloadArgs),
     Confirm(confirm::ConfirmArgs),
     Rollback(rollback::RollbackArgs),
     History(history::HistoryArgs),
@@ -142,6 +144,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => block_on(plan::run(args, client)),
         Command::Apply(args) => block_on(apply::run(args, client)),
+        Command::Reload(args) => block_on(reload::run(args, client)),
         Command::Confirm(args) => block_on(confirm::run(args, client)),
         Command::Rollback(args) => block_on(rollback::run(args, client)),
         Command::History(args) => block_on(history::run(args, client)),

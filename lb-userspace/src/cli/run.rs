@@ -15,7 +15,7 @@ use lb_dataplane::DEFAULT_BPFFS;
 /// to the configured interfaces; logs "ready" (and sends READY=1 to systemd). Then it follows
 /// routes, neighbours and health checks until it is stopped.
 ///
-/// SIGHUP reloads the configuration file; an invalid one is logged and changes nothing. SIGTERM and
+/// SIGHUP reloads the configuration file, as `evenkeel reload` does. SIGTERM and
 /// SIGINT stop the controller; forwarding continues (`evenkeel unload` ends it).
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {

@@ -99,6 +99,70 @@ fn apply_follows_the_change_to_its_end() {
     }
 }
 
+/// A conflict with a change in progress is waited for; any other error ends the command.
+#[test]
+fn reload_and_after_wait_for_the_change_in_progress() {
+    let busy = || {
+        Some((
+            409,
+            json!({
+                "code": "conflict", "message": "revision 7 is baking, 3 s left", "plan": null, "remaining_s": 3.0
+            }),
+        ))
+    };
+    let status = json!({ "path": "/etc/e.toml", "state": "active", "problem": null });
+    let done = applied_as(&json!({ "state": "applied" }));
+    let applied = done.clone().unwrap().1;
+    let reloaded = ok(&json!({ "applied": applied, "waits_for": null, "file": status }));
+    let controller = Controller::start(&[
+        ("POST /v1/reload", &[busy(), busy(), reloaded]),
+        ("POST /v1/apply", &[busy(), done]),
+    ]);
+    let output = controller.run(&["reload"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        err(&output).contains("waiting: revision 7 is baking"),
+        "{output:?}"
+    );
+    assert!(out(&output).contains("revision 8 is applied"), "{output:?}");
+    assert_eq!(controller.requests().len(), 3);
+    let output = controller.run(&["backend", "drain", "api-1", "--after"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    let busy_only = Controller::start(&[("POST /v1/apply", &[busy()])]);
+    let output = busy_only.run(&["backend", "drain", "api-1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(err(&output).contains("3 s left"), "{output:?}");
+}
+
+#[test]
+fn the_exit_code_of_reload_is_its_result() {
+    let file = |state: &str| json!({ "path": "/etc/e.toml", "state": state, "problem": null });
+    let nothing = json!({ "revision": null, "plan": plan("nothing") });
+    let unchanged = json!({ "applied": nothing, "waits_for": null, "file": file("overridden") });
+    let waits = json!({ "applied": null, "waits_for": progress(&baking()).unwrap().1, "file": file("edited") });
+    let refused =
+        json!({ "code": "refused", "message": "refused: max_moved", "plan": plan("refused") });
+    let invalid = error("invalid_config", "can't read /etc/e.toml");
+    for (response, code, text) in [
+        (ok(&unchanged), 0, "was not edited since it was applied"),
+        (
+            ok(&waits),
+            0,
+            "applied after the change in progress: revision 8 is baking",
+        ),
+        (Some((422, refused)), 3, "refused: max_moved"),
+        (Some((422, invalid)), 1, "can't read /etc/e.toml"),
+    ] {
+        let controller = Controller::start(&[("POST /v1/reload", &[response])]);
+        let output = controller.run(&["reload", "--no-wait"]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text_of = format!("{}{}", out(&output), err(&output));
+        assert!(text_of.contains(text), "{output:?}");
+        assert_eq!(controller.requests()[0].1, json!({ "wait": true }));
+    }
+}
+
 /// The response is then the revision that was rolled back.
 #[test]
 fn a_rollback_that_ends_a_bake_succeeds() {

@@ -6,6 +6,7 @@ mod changes;
 mod decap_packets;
 mod decap_traffic;
 mod doctor;
+mod file;
 mod host;
 mod interfaces;
 mod lifetime;

@@ -24,8 +24,8 @@ use tokio::net::UnixStream;
 
 use crate::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
-    Explanation, Plan, PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber,
-    RollbackRequest, Status, TestedReceiver, VipStatus,
+    Explanation, FileDiff, Plan, PlanRequest, Progress, ReloadRequest, Reloaded, Revision,
+    RevisionInfo, RevisionNumber, RollbackRequest, Status, TestedReceiver, VipStatus,
 };
 
 /// Default path of the controller's socket.
@@ -144,6 +144,16 @@ impl Client {
     /// `POST /v1/rollback`.
     pub async fn rollback(&self, request: &RollbackRequest) -> Result<Applied> {
         self.post("/v1/rollback", request).await
+    }
+
+    /// `POST /v1/reload`.
+    pub async fn reload(&self, request: &ReloadRequest) -> Result<Reloaded> {
+        self.post("/v1/reload", request).await
+    }
+
+    /// `GET /v1/config/diff`: from the active revision to the configuration file.
+    pub async fn diff_file(&self) -> Result<FileDiff> {
+        self.get("/v1/config/diff").await
     }
 
     /// `POST /v1/explain`.

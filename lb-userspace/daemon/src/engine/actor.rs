@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::{
     EngineError, EngineResult,
     change::{ChangeControl, Outcome},
-    command::{Command, Progress, Reply},
+    command::{Command, Reloaded, Reply},
     data_path::DataPath,
     drift_check::DriftCheck,
     health_intake::HealthIntake,
@@ -23,7 +23,7 @@ use super::{
     routes::backends_of,
     run::notify_manager,
     shares::ShareMonitor,
-    trial::{Observed, Trial},
+    trial::Observed,
 };
 use crate::{
     clock,
@@ -57,6 +57,8 @@ pub(super) struct Actor {
     pub(super) observer: Observer,
     pub(super) drift_check: DriftCheck,
     pub(super) publisher: Publisher,
+    /// Notified when a reload that waited may be repeated.
+    pub(super) reload_due: Arc<Notify>,
     pub(super) _lock: Lock,
 }
 
@@ -132,6 +134,9 @@ impl Actor {
             }
             Command::PrepareReload(reply) => {
                 let prepared = changes.prepare_reload();
+                if let Err(error) = &prepared {
+                    self.file_rejected(&error.to_string());
+                }
                 self.resolve(reply, prepared);
             }
             Command::Apply(request, prepared, caller, reply) => {
@@ -147,9 +152,21 @@ impl Actor {
                     changes.rollback(data_path, revision, why.as_deref(), prepared, &caller);
                 self.finish_change(reply, rolled_back);
             }
-            Command::Reload(prepared, reply) => {
-                let reloaded = changes.reload(data_path, *prepared);
-                self.finish_change(reply, reloaded);
+            Command::Reload(prepared, wait, caller, reply) => {
+                let reloaded = changes.reload(data_path, *prepared, wait, &caller);
+                self.follow_changes();
+                match &reloaded {
+                    Err(EngineError::Refused { message, .. }) => self.file_rejected(message),
+                    Ok(Reloaded {
+                        waits_for: Some(change),
+                        ..
+                    }) => {
+                        let words = format!("reload waits for revision {}", change.revision.number);
+                        self.note(Entry::new("revision", words));
+                    }
+                    _ => {}
+                }
+                send(reply, reloaded);
             }
             Command::Explain(flow, syn, reply) => send(reply, self.explain(&flow, syn)),
             Command::Revisions(reply) => {
@@ -157,18 +174,35 @@ impl Actor {
                 send(reply, Ok(records.collect()));
             }
             Command::Revision(number, reply) => send(reply, self.show(number)),
-            Command::Progress(number, reply) => send(reply, self.progress(number)),
+            Command::Progress(number, reply) => send(reply, changes.progress(number)),
             Command::Diff(from, to, reply) => {
                 let diff = changes.store.diff(from, to);
                 send(reply, diff.map_err(EngineError::from));
             }
+            Command::DiffFile(reply) => send(reply, changes.diff_file()),
         }
+    }
+
+    /// Reports that the configuration file could not be applied.
+    pub(super) fn file_rejected(&mut self, why: &str) {
+        let running = self.changes.running.number.unwrap_or(0);
+        let what = "configuration file rejected; still running";
+        error!(revision = running, "{what} revision {running}: {why}");
+        let why = why.trim().lines().next().unwrap_or_default();
+        let words = format!("{what} revision {running}: {why}");
+        self.note(Entry::new("revision", words));
+        self.changes.compare_file();
+        self.publish();
     }
 
     /// Has the next hops of a prepared change resolved.
     fn resolve(&self, reply: Reply<Box<Prepared>>, prepared: EngineResult<Box<Prepared>>) {
-        if let Ok(prepared) = &prepared {
-            self.follow_backends(prepared.backends());
+        match &prepared {
+            Ok(prepared) => self.follow_backends(prepared.backends()),
+            Err(EngineError::InvalidConfig(_)) => {
+                self.publisher.count_change(|changes| changes.invalid += 1);
+            }
+            Err(_) => {}
         }
         send(reply, prepared);
     }
@@ -213,6 +247,7 @@ impl Actor {
                     (|changes| changes.rolled_back += 1, "rollback", words)
                 }
             };
+            self.changes.compare_file();
             self.drift_check.installed();
             self.publisher.count_change(count);
             self.note(Entry::new(kind, words));
@@ -266,20 +301,6 @@ impl Actor {
             None => self.changes.running.number.ok_or_else(nothing)?,
         };
         Ok(self.changes.store.get(number)?)
-    }
-
-    fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
-        let record = self.changes.store.record(number)?;
-        let trial = self
-            .changes
-            .trial
-            .as_ref()
-            .filter(|trial| trial.number == number);
-        Ok(Progress {
-            revision: record.info.clone(),
-            remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(super::now())),
-            notes: trial.map_or_else(Vec::new, Trial::notes),
-        })
     }
 
     /// Follows the system clock. When it was set, all deadlines keep their distance.
@@ -390,6 +411,10 @@ impl Actor {
         };
         self.changes.tick_trial(&mut self.data_path, &observed);
         self.follow_changes();
+        self.changes.compare_file();
+        if self.changes.take_due_reload() {
+            self.reload_due.notify_one();
+        }
     }
 
     /// Tells the service manager, if it asked for it, that the actor makes progress.

@@ -8,13 +8,15 @@ use tracing::{error, info, warn};
 
 use super::{
     EngineError, EngineResult,
-    command::{Applied, Change, ChangeRequest},
+    command::{Applied, Change, ChangeRequest, Progress},
     data_path::DataPath,
+    import::ConfigFile,
     request::{Candidate, Prepared, one_line},
     trial::{Deadlines, Trial},
 };
 use crate::{
     http::Caller,
+    node::FileState,
     reconciler::{PlannedChange, ServiceId, nat_sources},
     revision::{New, RevisionInfo, RevisionNumber, RevisionState, Store, StoreError},
     traffic::{SharedTraffic, Traffic},
@@ -60,8 +62,10 @@ impl Running {
 
 /// The active configuration, the revisions, and the change on trial.
 pub(super) struct ChangeControl {
-    /// The configuration file.
-    pub(super) file: PathBuf,
+    pub(super) file: ConfigFile,
+    pub(super) file_state: FileState,
+    /// Whether a reload waits for the trial to end.
+    pub(super) reload_waits: bool,
     pub(super) running: Running,
     pub(super) store: Store,
     pub(super) trial: Option<Trial>,
@@ -183,6 +187,7 @@ impl ChangeControl {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
         }
+        self.compare_file();
         let force: &[Guard] = if terms.is_rollback {
             &planner::ALL_GUARDS
         } else {
@@ -191,6 +196,8 @@ impl ChangeControl {
         let (plan, planned) = self.plan(data_path, candidate, force)?;
         match plan.verdict {
             PlanVerdict::Nothing => {
+                let applied = &mut self.running.file_digest;
+                *applied = candidate.file_digest.clone().or(applied.take());
                 self.outcomes.push(Outcome::Unchanged);
                 return Ok(Applied {
                     revision: None,
@@ -329,6 +336,16 @@ impl ChangeControl {
         if before.config.api != self.running.config.api {
             warn!("[api] changed: takes effect when the controller is restarted");
         }
+    }
+
+    pub(super) fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
+        let record = self.store.record(number)?;
+        let trial = self.trial.as_ref().filter(|trial| trial.number == number);
+        Ok(Progress {
+            revision: record.info.clone(),
+            remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(super::now())),
+            notes: trial.map_or_else(Vec::new, Trial::notes),
+        })
     }
 
     pub(super) fn confirm(

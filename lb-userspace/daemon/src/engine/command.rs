@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{EngineResult, request::Prepared};
 use crate::{
     http::Caller,
+    node::FileStatus,
     revision::{Revision, RevisionInfo, RevisionNumber},
 };
 
@@ -49,6 +50,24 @@ pub struct Applied {
     pub plan: Plan,
 }
 
+/// The result of a reload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reloaded {
+    /// None if the reload waits.
+    pub applied: Option<Applied>,
+    /// The change in progress that the reload waits for.
+    pub waits_for: Option<Progress>,
+    pub file: FileStatus,
+}
+
+/// The difference from the active revision to the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileDiff {
+    pub revision: RevisionNumber,
+    pub file: String,
+    pub unified: String,
+}
+
 /// The progress of a revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -77,7 +96,8 @@ pub(super) enum Command {
         Reply<Applied>,
     ),
     PrepareReload(Reply<Box<Prepared>>),
-    Reload(Box<Prepared>, Reply<Applied>),
+    /// Whether it waits for a change in progress.
+    Reload(Box<Prepared>, bool, Caller, Reply<Reloaded>),
     /// A flow, and whether the packet opens it.
     Explain(String, bool, Reply<Explanation>),
     Revisions(Reply<Vec<RevisionInfo>>),
@@ -85,4 +105,5 @@ pub(super) enum Command {
     Revision(Option<RevisionNumber>, Reply<Revision>),
     Progress(RevisionNumber, Reply<Progress>),
     Diff(RevisionNumber, RevisionNumber, Reply<String>),
+    DiffFile(Reply<FileDiff>),
 }

@@ -14,9 +14,12 @@ pub enum EngineError {
     /// It names something that does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Another change is in progress, or was made first.
+    /// Another change was made first, or nothing is there to confirm.
     #[error("{0}")]
     Conflict(String),
+    /// Another change is in progress.
+    #[error("{message}")]
+    Busy { message: String, remaining_s: f64 },
     /// The configuration has errors.
     #[error("{0}")]
     InvalidConfig(String),

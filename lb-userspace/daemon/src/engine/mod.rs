@@ -43,7 +43,7 @@ use lb_dataplane::explain::Explanation;
 use lb_model::planner::{Guard, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use command::{Applied, Change, ChangeRequest, Progress};
+pub use command::{Applied, Change, ChangeRequest, FileDiff, Progress, Reloaded};
 use command::{Command, Reply};
 pub use error::{EngineError, EngineResult};
 use request::Prepared;
@@ -183,14 +183,25 @@ impl Engine {
             .await
     }
 
-    /// Reads the configuration file again and applies it.
+    /// Applies the configuration file, if it was edited since it was applied last. With `wait`, a change in
+    /// progress is no error: the reload is repeated when that change is settled.
     ///
     /// # Errors
     ///
     /// As for [`Self::apply`].
-    pub async fn reload(&self) -> EngineResult<Applied> {
+    pub async fn reload(&self, wait: bool, caller: Caller) -> EngineResult<Reloaded> {
         let prepared = self.prepare(Command::PrepareReload).await?;
-        self.request(|reply| Command::Reload(prepared, reply)).await
+        self.request(|reply| Command::Reload(prepared, wait, caller, reply))
+            .await
+    }
+
+    /// The difference from the active revision to the configuration file.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read.
+    pub async fn diff_file(&self) -> EngineResult<FileDiff> {
+        self.request(Command::DiffFile).await
     }
 
     /// Explains what the data path would do with a packet of a flow; `syn`: the first one of TCP.

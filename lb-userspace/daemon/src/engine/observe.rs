@@ -187,6 +187,7 @@ impl Actor {
             at: super::now(),
             node: self.node_info(),
             revision: record.map(|record| record.info.clone()),
+            file: self.changes.file_status(),
             vips: vips.collect(),
             alerts: Vec::new(),
             reasons: self.observer.reasons.clone(),

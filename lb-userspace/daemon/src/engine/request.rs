@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -44,11 +45,6 @@ impl Prepared {
     pub(super) fn backends(&self) -> BTreeSet<IpAddr> {
         backends_of(&self.candidate.config).collect()
     }
-
-    /// The candidate, whatever revision is active now.
-    pub(super) fn into_candidate(self) -> Candidate {
-        self.candidate
-    }
 }
 
 impl ChangeControl {
@@ -56,11 +52,7 @@ impl ChangeControl {
         Ok(self.prepared(self.candidate(change)?))
     }
 
-    pub(super) fn prepare_reload(&self) -> EngineResult<Box<Prepared>> {
-        Ok(self.prepared(self.candidate_of_file("reload")?))
-    }
-
-    fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
+    pub(super) fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
         Box::new(Prepared {
             candidate,
             running: self.running.number,
@@ -70,10 +62,15 @@ impl ChangeControl {
     /// The prepared candidate of a change. Edits and rollbacks start from the active revision: if
     /// another one is active by now, the candidate is made again.
     pub(super) fn current(&self, prepared: Prepared, change: &Change) -> EngineResult<Candidate> {
-        if prepared.running == self.running.number {
-            return Ok(prepared.candidate);
+        match self.unchanged_since(prepared) {
+            Some(candidate) => Ok(candidate),
+            None => self.candidate(change),
         }
-        self.candidate(change)
+    }
+
+    /// The prepared candidate, if the same revision is active as then.
+    pub(super) fn unchanged_since(&self, prepared: Prepared) -> Option<Candidate> {
+        (prepared.running == self.running.number).then_some(prepared.candidate)
     }
 
     pub(super) fn candidate(&self, change: &Change) -> EngineResult<Candidate> {
@@ -87,7 +84,8 @@ impl ChangeControl {
     fn candidate_of_text(&self, file: &str, text: &str) -> EngineResult<Candidate> {
         let text = &secrets::restore(text, &self.running.text);
         let digest = revision::digest(text);
-        let is_ours = self.digest_of_file().is_some_and(|ours| ours == digest);
+        let ours = fs::read_to_string(&self.file.path);
+        let is_ours = ours.is_ok_and(|ours| revision::digest(&ours) == digest);
         Ok(Candidate {
             config: parse(file, text)?,
             text: text.to_owned(),
@@ -135,7 +133,7 @@ impl ChangeControl {
 
     /// A configuration from the revision store, with the current `state_dir`: it may have been moved
     /// between two starts.
-    fn in_place(&self, mut config: Config) -> Config {
+    pub(super) fn in_place(&self, mut config: Config) -> Config {
         let state_dir = &self.running.config.node.state_dir;
         config.node.state_dir.clone_from(state_dir);
         config
@@ -166,6 +164,8 @@ fn invalid(errors: &config::ConfigErrors) -> EngineError {
 
 pub(super) fn folder_of(file: &str) -> PathBuf {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    // `absolute` rejects the empty path of a bare file name.
+    let folder = Path::new(".").join(folder);
     // Without a working directory, relative paths have no base.
     std::path::absolute(folder).unwrap_or_else(|_| PathBuf::from("/"))
 }

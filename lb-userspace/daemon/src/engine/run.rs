@@ -10,8 +10,13 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Engine, Options, start};
-use crate::{http, metrics, reconciler::system};
+use super::{Engine, Options, Reloaded, start};
+use crate::{
+    http::{self, Caller},
+    metrics,
+    node::FileState,
+    reconciler::system,
+};
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -28,6 +33,7 @@ pub async fn run(options: Options) -> Result<()> {
     tokio::spawn(http::serve(started.listener, engine.clone()));
     tokio::spawn(metrics::run(engine.sources()));
     let stop = Arc::clone(&started.inbox.stop);
+    let reload_due = Arc::clone(&started.actor.reload_due);
     info!("ready");
     notify_manager("READY=1\n");
     let mut stopped = run_on_thread("engine", started.actor.run(started.inbox))?;
@@ -37,6 +43,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = terminate.recv() => stop.notify_one(),
             _ = interrupt.recv() => stop.notify_one(),
             _ = reload.recv() => spawn_reload(engine.clone()),
+            () = reload_due.notified() => spawn_reload(engine.clone()),
         }
     };
     notify_manager("STOPPING=1\n");
@@ -75,15 +82,32 @@ fn spawn_reload(engine: Engine) {
             "RELOADING=1\nMONOTONIC_USEC={}\n",
             system::monotonic_us()
         ));
-        match engine.reload().await {
-            Ok(applied) => match applied.revision {
-                Some(revision) => info!(revision = revision.number, "configuration reloaded"),
-                None => info!("configuration reloaded: no changes"),
-            },
+        match engine.reload(true, Caller::itself("SIGHUP")).await {
+            Ok(reloaded) => log_reload(&reloaded),
             Err(error) => error!(%error, "reload failed; nothing changed"),
         }
         notify_manager("READY=1\n");
     });
+}
+
+fn log_reload(reloaded: &Reloaded) {
+    if let Some(change) = &reloaded.waits_for {
+        let (revision, left_s) = (change.revision.number, change.remaining_s.ceil());
+        info!(
+            revision,
+            left_s, "reload waits until this revision is settled"
+        );
+        return;
+    }
+    let revision = reloaded.applied.as_ref().and_then(|a| a.revision.as_ref());
+    match (revision, &reloaded.file.state) {
+        (Some(revision), _) => info!(revision = revision.number, "configuration reloaded"),
+        (None, FileState::Overridden) => info!(
+            "configuration reloaded: the file was not edited since it was applied; the changes made since \
+             stay active (`evenkeel diff --file` shows them)"
+        ),
+        (None, _) => info!("configuration reloaded: no changes"),
+    }
 }
 
 pub(super) fn notify_manager(message: &str) {

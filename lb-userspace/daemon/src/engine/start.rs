@@ -15,13 +15,13 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Engine, Options, QUEUE,
+    Engine, EngineError, Options, QUEUE,
     actor::{Actor, Inbox},
     change::{ChangeControl, Running, default_bake, refusal},
     data_path::DataPath,
     drift_check::DriftCheck,
     health_intake::HealthIntake,
-    import,
+    import::{self, ConfigFile},
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
@@ -36,7 +36,7 @@ use crate::{
     http,
     metrics::Facts,
     nexthop::Resolver,
-    node::NodeState,
+    node::{FileState, NodeState},
     reconciler::{Reconciler, load_options, lock::Lock, ports},
     revision::{AtStart, New, RevisionNumber, RevisionState, Store},
     traffic::Recorder,
@@ -180,7 +180,9 @@ fn assemble(
     };
     let actor = Actor {
         changes: ChangeControl {
-            file,
+            file: ConfigFile::new(file),
+            file_state: FileState::default(),
+            reload_waits: false,
             running,
             store: found.store,
             trial: None,
@@ -196,6 +198,7 @@ fn assemble(
         observer,
         drift_check: DriftCheck::default(),
         publisher: Publisher::new(states, facts, alerts),
+        reload_due: Arc::new(Notify::new()),
         _lock: found.lock,
     };
     let inbox = Inbox {
@@ -377,20 +380,17 @@ impl Actor {
     /// Applies the file if it differs from the one applied last. An invalid file is rejected, and the
     /// controller keeps running with the active revision.
     fn apply_file(&mut self, file: std::result::Result<Candidate, String>) {
-        let running = self.running_number();
-        let rejected = |why: &str| {
-            error!(
-                revision = running,
-                "configuration file rejected; still running revision {running}: {why}"
-            );
-        };
         let file = match file {
             Ok(file) => file,
-            Err(why) => return rejected(&why),
+            Err(why) => {
+                self.publisher.count_change(|changes| changes.invalid += 1);
+                return self.file_rejected(&why);
+            }
         };
-        if file.file_digest == self.changes.running.file_digest {
+        self.changes.compare_file();
+        let Some(file) = self.changes.proposal(file) else {
             return;
-        }
+        };
         let terms = import::terms("evenkeel run", default_bake(&file));
         let changed = self.changes.change(&mut self.data_path, &file, &terms);
         self.follow_changes();
@@ -399,11 +399,8 @@ impl Actor {
                 let number = applied.revision.map(|revision| revision.number);
                 info!(revision = number, "configuration file changed; applied");
             }
-            Err(error) => {
-                rejected(&error.to_string());
-                let words = format!("configuration file rejected: {error}");
-                self.note(Entry::new("revision", words));
-            }
+            Err(EngineError::Busy { .. }) => self.changes.reload_waits = true,
+            Err(error) => self.file_rejected(&error.to_string()),
         }
     }
 

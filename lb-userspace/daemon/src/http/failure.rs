@@ -47,6 +47,7 @@ impl From<EngineError> for Failure {
         let message = error.to_string();
         let error = match error {
             EngineError::Refused { plan, .. } => ApiError::refused(message, *plan),
+            EngineError::Busy { remaining_s, .. } => ApiError::busy(message, remaining_s),
             _ => ApiError::new(code, message),
         };
         let status = status_of(code);
@@ -59,7 +60,7 @@ const fn code_of(error: &EngineError) -> ErrorCode {
     match error {
         E::BadRequest(_) | E::Explain(ExplainError::Flow(_)) => ErrorCode::BadRequest,
         E::NotFound(_) | E::Store(StoreError::Missing { .. }) => ErrorCode::NotFound,
-        E::Conflict(_) => ErrorCode::Conflict,
+        E::Conflict(_) | E::Busy { .. } => ErrorCode::Conflict,
         E::InvalidConfig(_)
         | E::Reconciler(ReconcilerError::NodeFixed { .. } | ReconcilerError::Full { .. }) => {
             ErrorCode::InvalidConfig

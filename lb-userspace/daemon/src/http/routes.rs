@@ -23,8 +23,8 @@ use crate::{
 };
 use lb_api::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
-    Explanation, MemberStatus, Plan, PlanRequest, Progress, Revision, RevisionInfo, RevisionNumber,
-    RollbackRequest, Status, TestedReceiver, VipStatus,
+    Explanation, FileDiff, MemberStatus, Plan, PlanRequest, Progress, ReloadRequest, Reloaded,
+    Revision, RevisionInfo, RevisionNumber, RollbackRequest, Status, TestedReceiver, VipStatus,
 };
 
 /// The largest request body, in bytes: twice the limit of a configuration, because its newlines and
@@ -102,6 +102,7 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(progress))
         .routes(routes!(diff))
         .routes(routes!(config))
+        .routes(routes!(diff_file))
         .routes(routes!(events))
         .routes(routes!(alerts))
         .routes(routes!(acknowledge))
@@ -111,6 +112,7 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(apply))
         .routes(routes!(confirm))
         .routes(routes!(rollback))
+        .routes(routes!(reload))
         .routes(routes!(explain))
 }
 
@@ -264,6 +266,12 @@ async fn diff(
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, body = Revision), ReadFailures))]
 async fn config(State(engine): State<Engine>) -> Answer<Revision> {
     Ok(Json(engine.revision(None).await?.into()))
+}
+
+/// The difference from the running revision to the configuration file.
+#[utoipa::path(get, path = "/v1/config/diff", responses((status = 200, body = FileDiff), ReadFailures))]
+async fn diff_file(State(engine): State<Engine>) -> Answer<FileDiff> {
+    Ok(Json(engine.diff_file().await?.into()))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -451,6 +459,16 @@ async fn rollback(
 ) -> Answer<Applied> {
     let RollbackRequest { revision, why } = request;
     Ok(Json(engine.rollback(revision, why, caller).await?.into()))
+}
+
+/// Applies the configuration file, if it was edited since it was applied last.
+#[utoipa::path(post, path = "/v1/reload", request_body = ReloadRequest, responses((status = 200, body = Reloaded), ChangeFailures))]
+async fn reload(
+    State(engine): State<Engine>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Body(request): Body<ReloadRequest>,
+) -> Answer<Reloaded> {
+    Ok(Json(engine.reload(request.wait, caller).await?.into()))
 }
 
 /// Explains what the data path would do with a packet.

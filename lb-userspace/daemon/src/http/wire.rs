@@ -7,7 +7,9 @@ use crate::{
     alerts::{Alert, Severity},
     clock, engine, events,
     health::HealthStatus,
-    node::{Interface, MemberPhase, MemberState, NodeInfo, NodeState, VipState},
+    node::{
+        FileState, FileStatus, Interface, MemberPhase, MemberState, NodeInfo, NodeState, VipState,
+    },
     revision::{self, RevisionInfo, RevisionState},
     traffic::{Rates, Totals},
 };
@@ -19,11 +21,28 @@ impl From<&NodeState> for lb_api::Status {
             at: state.at,
             node: (&state.node).into(),
             revision: state.revision.as_ref().map(Into::into),
+            file: Some((&state.file).into()),
             vips: state.vips.iter().map(Into::into).collect(),
             alerts: state.alerts.iter().map(Into::into).collect(),
             reasons: reasons
                 .map(|(name, count)| ((*name).to_owned(), *count))
                 .collect(),
+        }
+    }
+}
+
+impl From<&FileStatus> for lb_api::FileStatus {
+    fn from(file: &FileStatus) -> Self {
+        let (state, problem) = match &file.state {
+            FileState::Active => (lb_api::FileState::Active, None),
+            FileState::Overridden => (lb_api::FileState::Overridden, None),
+            FileState::Edited => (lb_api::FileState::Edited, None),
+            FileState::Invalid(why) => (lb_api::FileState::Invalid, Some(why.clone())),
+        };
+        Self {
+            path: file.path.display().to_string(),
+            state,
+            problem,
         }
     }
 }
@@ -229,6 +248,26 @@ impl From<engine::Applied> for lb_api::Applied {
         Self {
             revision: applied.revision.as_ref().map(Into::into),
             plan: applied.plan,
+        }
+    }
+}
+
+impl From<engine::Reloaded> for lb_api::Reloaded {
+    fn from(reloaded: engine::Reloaded) -> Self {
+        Self {
+            applied: reloaded.applied.map(Into::into),
+            waits_for: reloaded.waits_for.map(Into::into),
+            file: (&reloaded.file).into(),
+        }
+    }
+}
+
+impl From<engine::FileDiff> for lb_api::FileDiff {
+    fn from(diff: engine::FileDiff) -> Self {
+        Self {
+            revision: diff.revision,
+            file: diff.file,
+            unified: diff.unified,
         }
     }
 }

@@ -15,7 +15,10 @@ use lb_common::{
 use super::*;
 use crate::{
     health::HealthStatus,
-    node::{Interface, InterfaceMode, MemberPhase, MemberState, NodeInfo, RingSlots, VipState},
+    node::{
+        FileStatus, Interface, InterfaceMode, MemberPhase, MemberState, NodeInfo, RingSlots,
+        VipState,
+    },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
 };
@@ -56,6 +59,7 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
             state: RevisionState::Applied,
             digest: String::new(),
         }),
+        file: FileStatus::default(),
         vips: (0..vips).map(|index| vip(index, members)).collect(),
         alerts: Vec::new(),
         reasons: REASONS.iter().map(|r| (r.name, 7)).collect(),

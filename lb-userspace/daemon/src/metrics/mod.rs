@@ -57,6 +57,8 @@ pub struct Changes {
     pub applied: u64,
     pub unchanged: u64,
     pub refused: u64,
+    /// The configuration has errors or could not be read.
+    pub invalid: u64,
     pub rolled_back: u64,
     pub failed: u64,
 }

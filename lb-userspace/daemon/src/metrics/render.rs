@@ -15,7 +15,7 @@ use super::{
     process,
 };
 use crate::{
-    node::{MemberPhase, MemberState, VipState},
+    node::{FileState, MemberPhase, MemberState, VipState},
     revision::RevisionState,
     traffic::VipTotals,
 };
@@ -89,6 +89,12 @@ fn changes(page: &mut Page, snapshot: &Snapshot) {
         page.single(REVISION_TIME, seconds(revision.at));
         page.single(REVISION_PENDING, flag(is_pending));
     }
+    page.family(CONFIG_FILE, |s| {
+        let current = snapshot.state.file.state.as_str();
+        for state in FileState::NAMES {
+            s.add(&[state], flag(state == current));
+        }
+    });
     let facts = &snapshot.facts;
     page.family(CHANGES, |s| {
         let changes = &facts.changes;
@@ -96,6 +102,7 @@ fn changes(page: &mut Page, snapshot: &Snapshot) {
             ("applied", changes.applied),
             ("unchanged", changes.unchanged),
             ("refused", changes.refused),
+            ("invalid", changes.invalid),
             ("rolled_back", changes.rolled_back),
             ("failed", changes.failed),
         ] {

@@ -43,4 +43,5 @@ pub use damage::{Damage, StoreError};
 pub use info::{RevisionInfo, RevisionNumber, RevisionState};
 pub use states::{AtStart, is_final};
 pub(crate) use states::{not_confirmed, to_the_second};
+pub(crate) use store::unified;
 pub use store::{New, Record, Revision, Store, digest};

@@ -415,9 +415,14 @@ impl Store {
         let (old, new) = (self.get(from)?, self.get(to)?);
         let (old, new) = secrets::mask_pair(&old.text, &new.text);
         let (a, b) = (format!("revision {from}"), format!("revision {to}"));
-        let diff = similar::TextDiff::from_lines(&old, &new);
-        Ok(diff.unified_diff().header(&a, &b).to_string())
+        Ok(unified(&old, &new, &a, &b))
     }
+}
+
+/// Returns the unified diff of two texts, under their names.
+pub(crate) fn unified(old: &str, new: &str, old_name: &str, new_name: &str) -> String {
+    let diff = similar::TextDiff::from_lines(old, new);
+    diff.unified_diff().header(old_name, new_name).to_string()
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {

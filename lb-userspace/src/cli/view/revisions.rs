@@ -9,7 +9,7 @@ use super::{
     table::{Cell, Side, Table},
     tones::revision_state,
 };
-use lb_api::{Progress, RevisionInfo, RevisionState};
+use lb_api::{FileState, FileStatus, Progress, RevisionInfo, RevisionState};
 
 /// A revision in one line: number, state, age, who and how.
 pub(in crate::cli) fn line(view: View, revision: &RevisionInfo, now: Timestamp) -> String {
@@ -30,6 +30,38 @@ pub(in crate::cli) fn line(view: View, revision: &RevisionInfo, now: Timestamp) 
         text.push('\n');
     }
     text
+}
+
+/// How the configuration file differs from the active revision; empty if it does not.
+pub(in crate::cli) fn file(view: View, file: &FileStatus) -> String {
+    let path = &file.path;
+    let line = match file.state {
+        FileState::Active => return String::new(),
+        FileState::Overridden => {
+            format!("file {path}: overridden by later changes (`evenkeel diff --file`)")
+        }
+        FileState::Edited => {
+            format!("file {path}: edited, not applied (`evenkeel diff --file`, `evenkeel reload`)")
+        }
+        FileState::Invalid => format!(
+            "file {path}: invalid, not applied: {}",
+            file.problem.as_deref().unwrap_or("unknown error")
+        ),
+    };
+    let tone = match file.state {
+        FileState::Overridden => Tone::Faint,
+        _ => Tone::Warn,
+    };
+    format!("{}\n", view.paint.apply(tone, &line))
+}
+
+/// The result of a reload that found the file as it was applied, and later changes.
+pub(in crate::cli) fn overridden(file: &FileStatus) -> String {
+    let path = &file.path;
+    format!(
+        "no changes: {path} was not edited since it was applied; changes made since stay active \
+         (`evenkeel diff --file`). To apply it as it is: evenkeel apply {path}\n"
+    )
 }
 
 fn deadline(state: &RevisionState) -> Option<Timestamp> {

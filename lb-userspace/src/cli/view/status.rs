@@ -12,6 +12,9 @@ use lb_api::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
 pub(in crate::cli) fn status(view: View, status: &Status) -> String {
     let mut text = node(view, status);
     text += &revision(view, status);
+    if let Some(file) = &status.file {
+        text += &revisions::file(view, file);
+    }
     for vip in &status.vips {
         text.push('\n');
         text += &self::vip(view, vip, status);

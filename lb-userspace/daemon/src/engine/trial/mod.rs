@@ -125,18 +125,23 @@ impl Trial {
 
     pub(in crate::engine) fn conflict(&self) -> EngineError {
         let (number, state) = (self.number, self.deadlines.state());
+        let remaining_s = self.remaining_s(super::now());
+        let left = remaining_s.ceil();
         let message = match state {
             RevisionState::AwaitingConfirm { until } => format!(
-                "revision {number} must be confirmed by {}: `evenkeel confirm` keeps it, \
+                "revision {number} must be confirmed by {} ({left} s left): `evenkeel confirm` keeps it, \
                  `evenkeel rollback` rolls it back",
                 to_the_second(until)
             ),
             _ => format!(
-                "revision {number} is baking (`evenkeel history`): wait for the end of the bake, or roll it \
-                 back with `evenkeel rollback`"
+                "revision {number} is baking, {left} s left: repeat the command with --after, which waits \
+                 for its end, or roll it back with `evenkeel rollback`"
             ),
         };
-        EngineError::Conflict(message)
+        EngineError::Busy {
+            message,
+            remaining_s,
+        }
     }
 
     pub(in crate::engine) fn notes(&self) -> Vec<String> {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use lb_api::{
-    Alert, Event, ExplainStep, Explanation, Guard, GuardResult, GuardVerdict, HealthStatus,
-    InterfaceStatus, MemberPlan, MemberSide, MemberState, MemberStatus, NodeStatus, Plan,
-    PlanVerdict, Progress, Rates, RevisionInfo, RevisionState, RingStatus, Severity, Status,
-    Totals, VipAction, VipPlan, VipStatus, WantedState,
+    Alert, Event, ExplainStep, Explanation, FileState, FileStatus, Guard, GuardResult,
+    GuardVerdict, HealthStatus, InterfaceStatus, MemberPlan, MemberSide, MemberState, MemberStatus,
+    NodeStatus, Plan, PlanVerdict, Progress, Rates, RevisionInfo, RevisionState, RingStatus,
+    Severity, Status, Totals, VipAction, VipPlan, VipStatus, WantedState,
 };
 
 pub(in crate::cli) fn now() -> Timestamp {
@@ -100,6 +100,11 @@ pub(in crate::cli) fn status() -> Status {
                 .into(),
         },
         revision: Some(revisions().remove(0)),
+        file: Some(FileStatus {
+            path: "/etc/evenkeel/evenkeel.toml".into(),
+            state: FileState::Active,
+            problem: None,
+        }),
         vips: vec![vip()],
         alerts: Vec::new(),
         reasons: BTreeMap::from([("FORWARDED".into(), 1_000_000)]),
@@ -123,6 +128,10 @@ pub(in crate::cli) fn with_problems() -> Status {
         interface("eth2", "none", None),
     ];
     status.revision = revisions().pop();
+    status.file = status.file.map(|file| FileStatus {
+        state: FileState::Edited,
+        ..file
+    });
     status.alerts = alerts();
     let vip = &mut status.vips[0];
     vip.panic = true;
