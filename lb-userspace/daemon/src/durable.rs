@@ -54,6 +54,12 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     Ok(replacer.replace(path, content)?)
 }
 
+/// Whether the file system is full or read-only.
+pub(crate) fn is_unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    [QuotaExceeded, ReadOnlyFilesystem, StorageFull].contains(&error.kind())
+}
+
 /// Returns an error that names the operation and the file.
 pub(crate) fn with_path(operation: &str, path: &Path, error: &io::Error) -> io::Error {
     let text = format!("{operation} {}: {error}", path.display());

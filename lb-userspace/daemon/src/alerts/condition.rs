@@ -111,6 +111,7 @@ const KINDS: &[(&str, Patience)] = &[
     ("drops", patience(10, 60, true)),
     ("capacity", patience(30, 120, true)),
     ("data_path", patience(3, 10, true)),
+    ("state_dir", patience(3, 10, true)),
     ("generic_xdp", patience(0, 10, false)),
 ];
 

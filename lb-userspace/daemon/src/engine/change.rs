@@ -15,10 +15,11 @@ use super::{
     trial::{Deadlines, Trial},
 };
 use crate::{
+    alerts::{Condition, Severity},
     http::Caller,
     node::FileState,
     reconciler::{PlannedChange, ServiceId, nat_sources},
-    revision::{New, RevisionInfo, RevisionNumber, RevisionState, Store, StoreError},
+    revision::{New, OnFailure, RevisionInfo, RevisionNumber, RevisionState, Store, StoreError},
     traffic::{SharedTraffic, Traffic},
 };
 use lb_model::{
@@ -31,6 +32,8 @@ pub(super) struct Terms {
     pub(super) force: Vec<Guard>,
     /// Whether guards only warn.
     pub(super) is_rollback: bool,
+    /// Whether the change is kept in memory if the disk is full or read-only.
+    pub(super) on_failure: OnFailure,
     pub(super) who: String,
     pub(super) why: Option<String>,
     pub(super) bake: SignedDuration,
@@ -160,6 +163,7 @@ impl ChangeControl {
             confirm: request.confirm,
             force: request.force,
             is_rollback: false,
+            on_failure: request.change.on_failure(),
             who: caller.to_string(),
             why: request.why.as_deref().map(one_line),
         };
@@ -254,10 +258,14 @@ impl ChangeControl {
         }
         // Deadlines count from the moment when the change is in the kernel.
         let deadlines = Deadlines::from(super::now(), terms.bake, terms.confirm);
-        if let Err(error) = self.store_result(number, &deadlines) {
+        if let Err(error) = self.store_result(number, &deadlines, terms.on_failure) {
             return Err(self.undo_unstored(data_path, number, &error));
         }
         self.run_as(number, candidate);
+        let keep = self.running.config.change.keep_revisions;
+        if let Err(error) = self.store.prune(keep as usize) {
+            warn!(%error, "can't remove old revisions");
+        }
         self.trial = trial.map(|trial| trial.with(deadlines));
         Ok(())
     }
@@ -281,9 +289,13 @@ impl ChangeControl {
             file_digest: digest.clone().or_else(|| self.running.file_digest.clone()),
             state: RevisionState::Applying,
         };
-        let written = self.store.append(new);
-        let written = written
-            .map_err(|error| EngineError::Failed(format!("{error}; nothing was changed")))?;
+        let written = self.store.append_with(new, terms.on_failure);
+        let written = written.map_err(|error| {
+            EngineError::Failed(format!(
+                "{error}; nothing was changed. States of backends (drain, disable, undrain) and rollbacks \
+                 are possible, and kept in memory until the disk can be written"
+            ))
+        })?;
         Ok(written.record.info.number)
     }
 
@@ -292,9 +304,11 @@ impl ChangeControl {
         &mut self,
         number: RevisionNumber,
         deadlines: &Deadlines,
+        on_failure: OnFailure,
     ) -> Result<(), StoreError> {
         deadlines.store(&self.running.config.node.state_dir, number)?;
-        self.store.set_state(number, deadlines.state())
+        self.store
+            .set_state_with(number, deadlines.state(), on_failure)
     }
 
     /// Records that a change failed; the tables hold the previous configuration.
@@ -305,7 +319,7 @@ impl ChangeControl {
             "change failed; the previous configuration stays active"
         );
         let state = RevisionState::Failed { why: why.clone() };
-        if let Err(error) = self.store.set_state(number, state) {
+        if let Err(error) = self.store.set_state_with(number, state, OnFailure::Keep) {
             // The next start treats a revision that is still being applied as failed.
             warn!(revision = number, %error, "can't store that the revision failed");
         }
@@ -348,6 +362,22 @@ impl ChangeControl {
         })
     }
 
+    /// The condition for a state folder that can't be written. `other`: why another file there can't.
+    pub(super) fn disk_condition(&mut self, other: Option<String>) -> Option<Condition> {
+        let unwritten = self.store.flush();
+        let cause = match unwritten {
+            Some(_) => {
+                "the newest revisions or their states are only in memory: a restart of the controller loses them. \
+                 Changes of backends' states and rollbacks still work; free space or make the file system writable"
+            }
+            None => "free space or make the file system writable",
+        };
+        let why = unwritten.map(str::to_owned).or(other)?;
+        let what = format!("the state folder can't be written: {why}");
+        let key = "state_dir";
+        Some(Condition::new(key, key, Severity::Critical, what).cause(cause))
+    }
+
     pub(super) fn confirm(
         &mut self,
         asked: Option<RevisionNumber>,
@@ -370,7 +400,9 @@ impl ChangeControl {
             // The bake continues; only the deadline for the confirmation is removed.
             trial.deadlines.store(&state_dir, number)?;
         } else {
-            self.store.set_state(number, RevisionState::Applied)?;
+            let kept = OnFailure::Keep;
+            self.store
+                .set_state_with(number, RevisionState::Applied, kept)?;
             self.trial = None;
         }
         info!(revision = number, who = %caller, "revision confirmed");
@@ -403,6 +435,7 @@ impl ChangeControl {
         let terms = Terms {
             force: Vec::new(),
             is_rollback: true,
+            on_failure: OnFailure::Keep,
             who: caller.to_string(),
             why,
             bake: SignedDuration::ZERO,

@@ -12,7 +12,7 @@ use super::{EngineResult, request::Prepared};
 use crate::{
     http::Caller,
     node::FileStatus,
-    revision::{Revision, RevisionInfo, RevisionNumber},
+    revision::{OnFailure, Revision, RevisionInfo, RevisionNumber},
 };
 
 /// A change of the configuration.
@@ -24,6 +24,22 @@ pub enum Change {
     Edits(Vec<Edit>),
     /// The configuration of an earlier revision; by default the one before the last change.
     Revision(Option<RevisionNumber>),
+}
+
+impl Change {
+    /// An operator must be able to take a backend out of service when the disk can't be written.
+    pub(super) fn on_failure(&self) -> OnFailure {
+        match self {
+            Self::Edits(edits)
+                if edits
+                    .iter()
+                    .all(|edit| matches!(edit, Edit::SetState { .. })) =>
+            {
+                OnFailure::Keep
+            }
+            _ => OnFailure::Fail,
+        }
+    }
 }
 
 /// A change to apply, and how.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     http::Caller,
     node::{FileState, FileStatus},
-    revision,
+    revision::{self, OnFailure},
 };
 use lb_model::{config::Config, secrets};
 
@@ -94,6 +94,7 @@ pub(super) fn terms(who: &str, bake: SignedDuration) -> Terms {
     Terms {
         force: Vec::new(),
         is_rollback: false,
+        on_failure: OnFailure::Fail,
         who: who.to_owned(),
         why: None,
         bake,

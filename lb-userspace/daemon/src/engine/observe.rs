@@ -151,9 +151,11 @@ impl Actor {
     /// Publishes the state with the alerts that it raises or resolves, and the facts for the metrics.
     pub(super) fn publish_with_alerts(&mut self) {
         let state = self.node_state();
+        let disk = self.changes.disk_condition(self.recorder.problem());
         let config = &self.changes.running.config;
         let limits = Limits::of(config);
         let mut conditions = self.drift_check.conditions(config, &self.shares);
+        conditions.extend(disk);
         conditions.extend(self.shares.conditions(&self.changes.store));
         self.publisher
             .publish_with_alerts(state, &limits, conditions);

@@ -38,7 +38,7 @@ use crate::{
     nexthop::Resolver,
     node::{FileState, NodeState},
     reconciler::{Reconciler, load_options, lock::Lock, ports},
-    revision::{AtStart, New, RevisionNumber, RevisionState, Store},
+    revision::{AtStart, Damage, New, OnFailure, RevisionNumber, RevisionState, Store},
     traffic::Recorder,
 };
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
@@ -59,6 +59,7 @@ struct OnDisk {
     at_start: AtStart,
     /// The active revision and its state, if there is one.
     active: Option<(Running, RevisionState)>,
+    damages: Vec<Damage>,
     lock: Lock,
     state_dir: PathBuf,
 }
@@ -82,6 +83,9 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     let settings = found.file.as_ref().map_or(&running.config, |f| &f.config);
     let listener = http::listen(&settings.api.socket, settings.api.group.as_deref())?;
     let journal = Journal::open(&found.state_dir).context("open the journal of events")?;
+    for damage in &found.damages {
+        journal.append(super::now(), Entry::new("revision", damage.to_string()));
+    }
     let mut data_path = open_data_path(&running.config, &found.file, &pins, bpffs_lock).await?;
     data_path.installed = state.is_some().then(|| running.config.clone());
     let adopted = data_path.adopted;
@@ -234,6 +238,7 @@ fn read_disk(options: &Options) -> Result<OnDisk> {
         store,
         at_start,
         active,
+        damages,
         lock,
         state_dir,
     })
@@ -326,13 +331,15 @@ impl Actor {
             state: RevisionState::Applying,
         };
         let store = &mut changes.store;
-        let number = store.append(new)?.record.info.number;
+        // Forwarding comes first, also if the disk can't be written.
+        let kept = OnFailure::Keep;
+        let number = store.append_with(new, kept)?.record.info.number;
         if let Err(error) = data_path.install(&file.config, Some(planned)) {
             let why = format!("{error:#}");
-            store.set_state(number, RevisionState::Failed { why })?;
+            store.set_state_with(number, RevisionState::Failed { why }, kept)?;
             return Err(error);
         }
-        store.set_state(number, RevisionState::Applied)?;
+        store.set_state_with(number, RevisionState::Applied, kept)?;
         changes.run_as(number, file);
         self.write_ended(at_start)?;
         self.follow_config();
@@ -372,7 +379,8 @@ impl Actor {
                 why(&state)
             );
             self.note(Entry::new("rollback", words));
-            self.changes.store.set_state(ended, state)?;
+            let store = &mut self.changes.store;
+            store.set_state_with(ended, state, OnFailure::Keep)?;
         }
         Ok(())
     }

@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
+
 use super::Event;
-use crate::durable::with_path;
+use crate::durable::{is_unwritable, with_path};
 
 /// Size at which a file is rotated, in bytes.
 const FULL: u64 = 1 << 20;
@@ -20,7 +22,8 @@ const FILES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Storage {
     folder: PathBuf,
-    file: File,
+    /// None while it can't be opened for writing: the next append tries again.
+    file: Option<File>,
     size: u64,
 }
 
@@ -44,7 +47,6 @@ fn path(folder: &Path, number: usize) -> PathBuf {
 
 impl Storage {
     pub(super) fn open(folder: &Path, remembered: usize) -> io::Result<(Self, Past)> {
-        fs::create_dir_all(folder).map_err(|error| with_path("create", folder, &error))?;
         let mut past = Past {
             next_id: 1,
             ..Past::default()
@@ -56,11 +58,33 @@ impl Storage {
             // A reader may have seen the number of a line that was cut off.
             past.next_id += past.skipped as u64;
         }
-        let current = path(folder, 0);
-        let mut file = append_to(&current)?;
-        let size = end_line(&current, &mut file)?;
-        let folder = folder.to_owned();
-        Ok((Self { folder, file, size }, past))
+        let mut storage = Self {
+            folder: folder.to_owned(),
+            file: None,
+            size: 0,
+        };
+        match storage.open_file() {
+            Err(error) if is_unwritable(&error) => {
+                warn!(%error, "can't write the journal: events are kept in memory");
+            }
+            opened => drop(opened?),
+        }
+        Ok((storage, past))
+    }
+
+    /// The current file, opened if it was not.
+    fn open_file(&mut self) -> io::Result<&mut File> {
+        if self.file.is_none() {
+            let folder = &self.folder;
+            fs::create_dir_all(folder).map_err(|error| with_path("create", folder, &error))?;
+            let current = path(folder, 0);
+            let mut file = append_to(&current)?;
+            self.size = end_line(&current, &mut file)?;
+            self.file = Some(file);
+        }
+        self.file
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Writes a line. After a partial write, the next line starts on a new line.
@@ -72,10 +96,11 @@ impl Storage {
         line.push(b'\n');
         let current = path(&self.folder, 0);
         // One write, so that a crash can cut off this line only.
-        let written = self.file.write_all(&line);
+        let file = self.open_file()?;
+        let written = file.write_all(&line);
         if written.is_err() {
             // Ends a partial line now, or the next append does.
-            let _ = end_line(&current, &mut self.file);
+            let _ = end_line(&current, file);
         }
         written.map_err(|error| with_path("write", &current, &error))?;
         self.size += line.len() as u64;
@@ -84,7 +109,7 @@ impl Storage {
 
     #[cfg(test)]
     pub(super) fn set_file(&mut self, file: File) {
-        self.file = file;
+        self.file = Some(file);
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -97,7 +122,7 @@ impl Storage {
                 _ => {}
             }
         }
-        self.file = append_to(&path(&self.folder, 0))?;
+        self.file = Some(append_to(&path(&self.folder, 0))?);
         self.size = 0;
         Ok(())
     }

@@ -7,6 +7,9 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
+use tracing::warn;
+
+use crate::durable::is_unwritable;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -46,13 +49,23 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
+            .open(&path);
+        let file = match file {
+            // A lock needs no writable file.
+            Err(error) if is_unwritable(&error) => {
+                File::open(&path).or_else(|_| File::open(state_dir))
+            }
+            file => file,
+        };
+        let file = file.map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                file.set_len(0).map_err(failed)?;
-                file.rewind().map_err(failed)?;
-                writeln!(file, "{}", std::process::id()).map_err(failed)?;
+                let pid = std::process::id();
+                let written = file.set_len(0).and_then(|()| file.rewind());
+                // The pid only helps the reader.
+                if let Err(error) = written.and_then(|()| writeln!(file, "{pid}")) {
+                    warn!(path = %path.display(), %error, "can't write the pid to the lock file");
+                }
                 Ok(Self { _file: file })
             }
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {

@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use super::info::{RevisionNumber, RevisionState};
-use crate::durable::FileError;
+use crate::durable::{FileError, is_unwritable};
 
 /// A damaged file. It is left in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,16 +12,25 @@ pub struct Damage {
     pub path: PathBuf,
     /// What is wrong with the file, as a sentence without its subject.
     pub what: String,
+    /// Whether the revision is used all the same: its state was in another file.
+    pub is_used: bool,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, path, what } = self;
-        write!(
-            f,
-            "revision {number} is damaged and not used: {} {what}; the file is left in place",
-            path.display()
-        )
+        let Self {
+            number,
+            path,
+            what,
+            is_used,
+        } = self;
+        let result = if *is_used {
+            "its state was found in another file"
+        } else {
+            "it is not used, and damaged files are left in place"
+        };
+        let path = path.display();
+        write!(f, "revision {number} is damaged: {path} {what}; {result}")
     }
 }
 
@@ -54,6 +63,14 @@ pub enum StoreError {
     /// The revision cannot be encoded.
     #[error("cannot write revision {number}: {why}")]
     Header { number: RevisionNumber, why: String },
+}
+
+impl StoreError {
+    /// Whether the disk is full or read-only.
+    #[must_use]
+    pub fn is_unwritable(&self) -> bool {
+        matches!(self, Self::System { source, .. } if is_unwritable(source))
+    }
 }
 
 fn newest_hint(newest: Option<RevisionNumber>) -> String {

@@ -28,11 +28,15 @@
 //! revisions known to be good become active. Damaged files are left in place for inspection, and their
 //! numbers are not reused.
 //!
-//! All revisions are kept: 10 kB every hour is 90 MB per year. Files of old revisions (both of a
-//! number) may be deleted by hand while the controller does not run.
+//! The state's file names its revision, so that exchanged files are detected, and the states in them still
+//! found. `change.keep_revisions` limits the number of revisions.
+//!
+//! If the disk is full or read-only, what may not fail (a rollback, the end of a trial, a drain) is kept
+//! in memory and written later ([`OnFailure::Keep`]).
 
 mod damage;
 mod file;
+mod folder;
 mod info;
 mod states;
 mod store;
@@ -44,4 +48,5 @@ pub use info::{RevisionInfo, RevisionNumber, RevisionState};
 pub use states::{AtStart, is_final};
 pub(crate) use states::{not_confirmed, to_the_second};
 pub(crate) use store::unified;
+pub use folder::OnFailure;
 pub use store::{New, Record, Revision, Store, digest};

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     damage::{Damage, StoreError},
     file::{self, FILES},
+    folder::{Folder, OnFailure, REVISION, STATE, Stored, read_state},
     info::{RevisionInfo, RevisionNumber, RevisionState},
     states::{self, AtStart},
 };
@@ -23,13 +23,6 @@ use lb_model::{
 };
 
 use crate::config_file;
-
-/// Folder of the revisions in the state folder.
-const FOLDER: &str = "revisions";
-/// Only the owner may read them: a text may have the hash seed in it.
-const FOLDER_MODE: u32 = 0o700;
-const REVISION: &str = "revision";
-const STATE: &str = "state";
 
 /// Returns the SHA-256 of a text in hex, for [`RevisionInfo::digest`] and [`Record::file_digest`].
 #[must_use]
@@ -161,7 +154,7 @@ impl Header {
 /// that.
 #[derive(Debug)]
 pub struct Store {
-    folder: PathBuf,
+    folder: Folder,
     records: BTreeMap<RevisionNumber, Record>,
     /// Higher than every number ever tried.
     next: RevisionNumber,
@@ -173,17 +166,23 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The folder cannot be created or read.
+    /// The folder cannot be created or read. One that exists need not be writable.
     pub fn open(state_dir: &Path) -> Result<(Self, Vec<Damage>), StoreError> {
-        let folder = state_dir.join(FOLDER);
-        create_folder(&folder)?;
+        let folder = Folder::open(state_dir)?;
+        let found = folder.sweep()?;
         let mut store = Self {
             folder,
             records: BTreeMap::new(),
-            next: 1,
+            next: found.next,
         };
-        let mut damages = Vec::new();
-        for number in store.sweep()? {
+        let missing = found.without_revision.into_iter().map(|number| Damage {
+            number,
+            path: store.folder.path(number, REVISION),
+            what: "is missing, but there is a file for its state".to_owned(),
+            is_used: false,
+        });
+        let mut damages: Vec<Damage> = missing.collect();
+        for number in found.revisions {
             match store.read(number) {
                 Ok(revision) => {
                     let record = store.with_state(revision.record, &mut damages);
@@ -196,35 +195,17 @@ impl Store {
         Ok((store, damages))
     }
 
-    /// Removes temporary files that a crash left; returns the numbers of the revisions.
-    fn sweep(&mut self) -> Result<Vec<RevisionNumber>, StoreError> {
-        let failed = |source| failed("read", &self.folder, source);
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if let Some(number) = numbered(name, FILES.suffix) {
-                FILES.remove(&self.folder.join(name));
-                self.next = self.next.max(number + 1);
-            } else if let Some(number) = numbered(name, "") {
-                self.next = self.next.max(number + 1);
-                if name.ends_with(REVISION) {
-                    numbers.push(number);
-                }
-            }
-        }
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
-    fn path(&self, number: RevisionNumber, kind: &str) -> PathBuf {
-        self.folder.join(format!("{number:08}.{kind}"))
-    }
-
     fn read(&self, number: RevisionNumber) -> Result<Revision, StoreError> {
-        let path = self.path(number, REVISION);
-        let bytes = fs::read(&path).map_err(|error| format!("cannot be read: {error}"));
-        let damaged = |what| StoreError::Damaged(Damage { number, path, what });
+        let path = self.folder.path(number, REVISION);
+        let bytes = self.folder.read(&path);
+        let damaged = |what| {
+            StoreError::Damaged(Damage {
+                number,
+                path,
+                what,
+                is_used: false,
+            })
+        };
         let body = match bytes.and_then(|bytes| file::unseal(REVISION, &bytes)) {
             Ok(body) => body,
             Err(what) => return Err(damaged(what)),
@@ -240,26 +221,65 @@ impl Store {
         }
     }
 
-    /// Returns the record with the state from its file, if there is one.
+    /// Returns the record with its state, if there is a file for it: the one of its number, or, if the
+    /// files were exchanged, another one that names it.
     fn with_state(&self, mut record: Record, damages: &mut Vec<Damage>) -> Record {
         let number = record.info.number;
-        let path = self.path(number, STATE);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return record,
-            read => read.map_err(|error| format!("cannot be read: {error}")),
+        let path = self.folder.path(number, STATE);
+        let what = match read_state(&path) {
+            Ok(Some(stored)) if stored.is_of(&record.info) => {
+                record.info.state = stored.state;
+                return record;
+            }
+            Ok(Some(Stored { number, .. })) => {
+                let other = number.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+                Some(format!("is the state of another revision ({other})"))
+            }
+            Ok(None) => None,
+            Err(what) => Some(what),
         };
-        let state = bytes
-            .and_then(|bytes| file::unseal(STATE, &bytes))
-            .and_then(|body| {
-                serde_json::from_str(&body)
-                    .map_err(|error| format!("has an invalid state: {error}"))
-            });
-        record.info.state = state.unwrap_or_else(|what| {
-            let why = "unknown: its state file is damaged".to_owned();
-            damages.push(Damage { number, path, what });
-            RevisionState::Failed { why }
-        });
+        let misplaced = self.folder.misplaced_state(&record.info);
+        let is_used = misplaced.is_some();
+        match (misplaced, &what) {
+            (Some(state), _) => record.info.state = state,
+            (None, Some(_)) => {
+                let why = "unknown: its state file is damaged".to_owned();
+                record.info.state = RevisionState::Failed { why };
+            }
+            (None, None) => {}
+        }
+        damages.extend(what.map(|what| Damage {
+            number,
+            path,
+            what,
+            is_used,
+        }));
         record
+    }
+
+    /// Writes what could not be written before. Returns why something is still only in memory.
+    pub fn flush(&mut self) -> Option<&str> {
+        self.folder.flush()
+    }
+
+    /// Removes the oldest revisions until `keep` are left. The active one and the newest good one before
+    /// it are never removed. A failure is returned; the next call tries again.
+    pub fn prune(&mut self, keep: usize) -> Result<(), StoreError> {
+        let active = self.head().map(|record| record.info.number);
+        let good = active.and_then(|active| Some(self.previous_good(active)?.info.number));
+        let excess = self.records.len().saturating_sub(keep);
+        let oldest: Vec<RevisionNumber> = self.records.keys().copied().take(excess).collect();
+        for number in oldest {
+            if [active, good].contains(&Some(number)) {
+                continue;
+            }
+            // In this order, a crash leaves no state without its revision.
+            for kind in [STATE, REVISION] {
+                self.folder.remove(number, kind)?;
+            }
+            self.records.remove(&number);
+        }
+        Ok(())
     }
 
     /// Appends a revision under the next number.
@@ -270,6 +290,19 @@ impl Store {
     /// removing the file fails too, the next start may find it, but does not use it: it was not
     /// applied.
     pub fn append(&mut self, new: New) -> Result<Revision, StoreError> {
+        self.append_with(new, OnFailure::Fail)
+    }
+
+    /// As [`Self::append`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::append`], unless files that can't be written are kept.
+    pub fn append_with(
+        &mut self,
+        new: New,
+        on_failure: OnFailure,
+    ) -> Result<Revision, StoreError> {
         let number = self.next;
         self.next += 1;
         let header = |why: String| StoreError::Header { number, why };
@@ -299,11 +332,10 @@ impl Store {
             state,
         };
         let json = serde_json::to_string(&new).map_err(|error| header(error.to_string()))?;
-        let path = self.path(number, REVISION);
         let sealed = file::seal(REVISION, &format!("{json}\n{text}"));
-        if let Err(error) = FILES.replace(&path, sealed.as_bytes()) {
-            FILES.remove(&path);
-            return Err(error.into());
+        if let Err(error) = self.folder.write(number, REVISION, sealed, on_failure) {
+            FILES.remove(&self.folder.path(number, REVISION));
+            return Err(error);
         }
         let record = new.into_record(&text);
         self.records.insert(number, record.clone());
@@ -321,7 +353,22 @@ impl Store {
         number: RevisionNumber,
         state: RevisionState,
     ) -> Result<(), StoreError> {
-        let has = self.record(number)?.info.state.clone();
+        self.set_state_with(number, state, OnFailure::Fail)
+    }
+
+    /// As [`Self::set_state`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_state`], unless files that can't be written are kept.
+    pub fn set_state_with(
+        &mut self,
+        number: RevisionNumber,
+        state: RevisionState,
+        on_failure: OnFailure,
+    ) -> Result<(), StoreError> {
+        let info = &self.record(number)?.info;
+        let has = info.state.clone();
         if !states::is_step(&has, &state) {
             return Err(StoreError::NotAStep {
                 number,
@@ -329,13 +376,19 @@ impl Store {
                 new: state,
             });
         }
-        let json = serde_json::to_string(&state).map_err(|error| StoreError::Header {
+        let stored = Stored {
+            number: Some(number),
+            digest: Some(info.digest.clone()),
+            state,
+        };
+        let json = serde_json::to_string(&stored).map_err(|error| StoreError::Header {
             number,
             why: error.to_string(),
         })?;
+        let state = stored.state;
         if has != state {
             let sealed = file::seal(STATE, &format!("{json}\n"));
-            FILES.replace(&self.path(number, STATE), sealed.as_bytes())?;
+            self.folder.write(number, STATE, sealed, on_failure)?;
         }
         if let Some(record) = self.records.get_mut(&number) {
             record.info.state = state;
@@ -423,37 +476,4 @@ impl Store {
 pub(crate) fn unified(old: &str, new: &str, old_name: &str, new_name: &str) -> String {
     let diff = similar::TextDiff::from_lines(old, new);
     diff.unified_diff().header(old_name, new_name).to_string()
-}
-
-fn failed(what: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError::System {
-        what,
-        path: path.to_owned(),
-        source,
-    }
-}
-
-/// Parses `NUMBER.KIND` followed by `ending`.
-fn numbered(name: &str, ending: &str) -> Option<RevisionNumber> {
-    let (number, kind) = name.strip_suffix(ending)?.split_once('.')?;
-    let is_digits = number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit());
-    let number = number.parse().ok().filter(|number| *number < u64::MAX)?;
-    (is_digits && [REVISION, STATE].contains(&kind)).then_some(number)
-}
-
-fn create_folder(folder: &Path) -> Result<(), StoreError> {
-    let make = || {
-        crate::fault::point("revision: make folder")?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(folder)?;
-        // The folder may have existed, or a umask applied.
-        fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))
-    };
-    make().map_err(|source| failed("create", folder, source))?;
-    if let Some(parent) = folder.parent() {
-        FILES.flush_folder(parent)?;
-    }
-    Ok(())
 }

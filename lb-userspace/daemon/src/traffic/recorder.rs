@@ -29,8 +29,7 @@ impl SharedTraffic {
 
     /// Don't hold the lock for long: the actor waits for it.
     pub fn lock(&self) -> MutexGuard<'_, Traffic> {
-        // A panic leaves valid numbers behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -39,8 +38,6 @@ pub struct Recorder {
     traffic: SharedTraffic,
     file: LedgerFile,
     saved: Option<Instant>,
-    /// Whether the last save failed: repeated failures are logged once.
-    is_failing: bool,
 }
 
 impl Recorder {
@@ -67,7 +64,6 @@ impl Recorder {
             traffic: SharedTraffic::new(traffic),
             file: LedgerFile::new(path),
             saved: None,
-            is_failing: false,
         }
     }
 
@@ -88,13 +84,9 @@ impl Recorder {
         let job = self.file.job(self.traffic.lock().to_ledger(false));
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) if !changed => {
-                runtime.spawn_blocking(move || {
-                    if let Err(error) = job.run() {
-                        warn!(%error, "can't save the traffic totals");
-                    }
-                });
+                runtime.spawn_blocking(move || job.report());
             }
-            _ => self.report(&job.run()),
+            _ => job.report(),
         }
     }
 
@@ -102,7 +94,13 @@ impl Recorder {
     /// their totals.
     pub fn save(&mut self) {
         let job = self.file.job(self.traffic.lock().to_ledger(false));
-        self.report(&job.run());
+        job.report();
+    }
+
+    /// Why the last save failed, if it did.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.file.problem).clone()
     }
 
     /// Writes the ledger for the last time. The next process counts what follows the last sample.
@@ -115,12 +113,6 @@ impl Recorder {
         self.file.job(bytes).run()
     }
 
-    fn report(&mut self, result: &io::Result<()>) {
-        if let (Err(error), false) = (result, self.is_failing) {
-            warn!(%error, "can't save the traffic totals; trying again");
-        }
-        self.is_failing = result.is_err();
-    }
 }
 
 /// The file and the number of its newest content: a slow write must not overwrite a later one.
@@ -129,6 +121,8 @@ struct LedgerFile {
     path: PathBuf,
     begun: u64,
     written: Arc<Mutex<u64>>,
+    /// Why the last save failed: repeated failures are logged once.
+    problem: Arc<Mutex<Option<String>>>,
 }
 
 struct Job {
@@ -136,6 +130,7 @@ struct Job {
     number: u64,
     bytes: Vec<u8>,
     written: Arc<Mutex<u64>>,
+    problem: Arc<Mutex<Option<String>>>,
 }
 
 impl LedgerFile {
@@ -144,6 +139,7 @@ impl LedgerFile {
             path,
             begun: 0,
             written: Arc::new(Mutex::new(0)),
+            problem: Arc::new(Mutex::new(None)),
         }
     }
 
@@ -154,13 +150,25 @@ impl LedgerFile {
             number: self.begun,
             bytes,
             written: Arc::clone(&self.written),
+            problem: Arc::clone(&self.problem),
         }
     }
 }
 
 impl Job {
+    /// Saves, and records a failure.
+    fn report(self) {
+        let problem = Arc::clone(&self.problem);
+        let failed = self.run().err().map(|error| error.to_string());
+        let mut before = lock(&problem);
+        if let (Some(error), None) = (&failed, &*before) {
+            warn!(error, "can't save the traffic totals; trying again");
+        }
+        *before = failed;
+    }
+
     fn run(self) -> io::Result<()> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = lock(&self.written);
         if *written > self.number {
             return Ok(());
         }
@@ -168,4 +176,9 @@ impl Job {
         *written = self.number;
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic leaves whole values behind.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

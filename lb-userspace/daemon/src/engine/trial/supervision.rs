@@ -14,7 +14,7 @@ use crate::{
         now,
         request::{self, Candidate},
     },
-    revision::{RevisionNumber, RevisionState},
+    revision::{OnFailure, RevisionNumber, RevisionState},
 };
 
 impl ChangeControl {
@@ -54,7 +54,7 @@ impl ChangeControl {
         let Some(trial) = &mut self.trial else { return };
         trial.deadlines = trial.deadlines.moved(by);
         let (number, state) = (trial.number, trial.deadlines.state());
-        if let Err(error) = self.store.set_state(number, state) {
+        if let Err(error) = self.store.set_state_with(number, state, OnFailure::Keep) {
             // Only a controller that starts before the next write sees the old deadline.
             warn!(revision = number, %error, "can't write the moved deadline");
         }
@@ -97,7 +97,8 @@ impl ChangeControl {
         deadlines.bake_until = None;
         deadlines.confirm_until = deadlines.confirm.map(|time| later(now, time));
         let state = deadlines.state();
-        if let Err(error) = self.store.set_state(number, state.clone()) {
+        let kept = OnFailure::Keep;
+        if let Err(error) = self.store.set_state_with(number, state.clone(), kept) {
             // The next tick tries again.
             error!(revision = number, %error, "can't write the end of the bake");
             return;
@@ -173,7 +174,7 @@ impl ChangeControl {
             why: why.to_owned(),
             at: now(),
         };
-        self.store.set_state(number, state)?;
+        self.store.set_state_with(number, state, OnFailure::Keep)?;
         self.trial = None;
         self.run_as(parent, &candidate);
         warn!(revision = number, running = parent, why, "rolled back");

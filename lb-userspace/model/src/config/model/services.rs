@@ -35,6 +35,9 @@ table! {
         /// passes its checks, a VIP runs out of backends, drops rise, or shares are off. `"0s"`
         /// turns this off.
         bake: Duration, [default seconds(30)], kind::duration(Duration::ZERO..=seconds(3600)), Live;
+        /// How many revisions are kept; older ones are removed. The active one and the newest good
+        /// one before it are always kept.
+        keep_revisions: u32, [default 200], kind::integer(2..=100_000), Live;
     }
 }
 

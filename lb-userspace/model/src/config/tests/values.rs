@@ -32,7 +32,10 @@ fn the_smallest_file_gets_all_defaults() {
             socket: "/run/evenkeel/api.sock".into(),
             group: None,
         },
-        change: ChangeSettings { bake: seconds(30) },
+        change: ChangeSettings {
+            bake: seconds(30),
+            keep_revisions: 200,
+        },
         metrics: Metrics {
             listen: "127.0.0.1:9477".parse().unwrap(),
         },
@@ -99,7 +102,7 @@ fn reads_every_key() {
     );
     assert_eq!(api.socket.to_str(), Some("/run/lb/api.sock"));
     assert_eq!(api.group.as_deref(), Some("operators"));
-    assert_eq!(change.bake, seconds(120));
+    assert_eq!((change.bake, change.keep_revisions), (seconds(120), 50));
     assert_eq!(metrics.listen.to_string(), "[::1]:9999");
     assert_eq!((alerts.alertmanager.len(), alerts.webhook.len()), (2, 1));
     assert_eq!((alerts.resend, alerts.escalate_after), (seconds(30), None));
