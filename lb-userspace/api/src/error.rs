@@ -25,6 +25,8 @@ pub struct ApiError {
 pub enum ErrorCode {
     /// The request is malformed (400).
     BadRequest,
+    /// Only root may do this (403).
+    Forbidden,
     /// An object named in the request does not exist (404).
     NotFound,
     /// Another change is in progress or was applied first (409).

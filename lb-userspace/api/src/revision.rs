@@ -73,8 +73,11 @@ pub struct Revision {
     /// Metadata.
     #[serde(flatten)]
     pub info: RevisionInfo,
-    /// The configuration (TOML); the hash seed is masked.
+    /// The configuration (TOML). Secrets are masked, unless root asked for them.
     pub text: String,
+    /// Folder that relative paths in the text start at.
+    #[serde(default)]
+    pub base: String,
 }
 
 /// Result of an apply or a rollback.

@@ -20,7 +20,7 @@ use lb_api::{RevisionNumber, client::Client};
 Examples:
   evenkeel history
   evenkeel history 7
-  evenkeel history 7 --json | jq -r .text > revision-7.toml")]
+  evenkeel config show 7   # its configuration, as a file")]
 pub(super) struct HistoryArgs {
     /// Revision to show [default: list all].
     #[arg(value_name = "REV")]

@@ -14,6 +14,7 @@ mod backend;
 mod change;
 mod check;
 mod completions;
+mod config;
 mod confirm;
 mod decap;
 mod diff;
@@ -106,6 +107,7 @@ enum Command {
     Rollback(rollback::RollbackArgs),
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
+    Config(config::ConfigArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Vip(vip::VipArgs),
@@ -149,6 +151,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Rollback(args) => block_on(rollback::run(args, client)),
         Command::History(args) => block_on(history::run(args, client)),
         Command::Diff(args) => block_on(diff::run(args, client)),
+        Command::Config(args) => block_on(config::run(args, client)),
         Command::Status(args) => block_on(status::run(args, client)),
         Command::Top(args) => block_on(top::run(args, client)),
         Command::Vip(args) => block_on(vip::run(args, client)),

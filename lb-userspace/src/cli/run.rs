@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::{DEFAULT_CONFIG, block_on};
@@ -30,6 +30,8 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let RunArgs { config, bpffs } = args;
+    // Messages and hints name it, and are read in other folders.
+    let config = std::path::absolute(config).context("get the working directory")?;
     // One thread: everything belongs to the network namespace that this process started in.
     block_on(engine::run(Options { config, bpffs }))
 }

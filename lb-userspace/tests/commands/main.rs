@@ -126,11 +126,11 @@ fn reload_and_after_wait_for_the_change_in_progress() {
     );
     assert!(out(&output).contains("revision 8 is applied"), "{output:?}");
     assert_eq!(controller.requests().len(), 3);
-    let output = controller.run(&["backend", "drain", "api-1", "--after"]);
+    let output = controller.run(&["apply", &file(&controller), "--after"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 
     let busy_only = Controller::start(&[("POST /v1/apply", &[busy()])]);
-    let output = busy_only.run(&["backend", "drain", "api-1"]);
+    let output = busy_only.run(&["apply", &file(&busy_only)]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(err(&output).contains("3 s left"), "{output:?}");
 }

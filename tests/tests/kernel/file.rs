@@ -161,11 +161,10 @@ fn a_reload_during_a_bake_waits_for_its_end() {
         assert_eq!(state_of(&node.get("/v1/revisions"), 5), "applied");
         let drained = run(&node, &["backend", "drain", "b2", "--no-wait"]);
         assert!(drained.status.success(), "{drained:?}");
-        let after = run(
-            &node,
-            &["backend", "drain", "b3", "--after", "--bake", "0s"],
-        );
+        let undrain = ["backend", "undrain", "b2", "--after", "--bake", "0s"];
+        let after = run(&node, &undrain);
         assert!(after.status.success(), "{after:?}");
+        assert_eq!(node.slots().len(), EVEN.len());
     });
 }
 
@@ -194,5 +193,52 @@ fn a_rejected_file_is_reported_everywhere() {
             assert_eq!(reload.status.code(), Some(1), "{reload:?}");
         }
         assert_eq!(node.slots(), EVEN);
+    });
+}
+
+/// As in `cd /etc/evenkeel; evenkeel run --config evenkeel.toml`.
+#[test]
+fn a_bare_file_name_finds_the_files_next_to_it() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        let seed = "000102030405060708090a0b0c0d0e0f";
+        edit_file(
+            &node,
+            &format!("hash_seed = \"{seed}\""),
+            "hash_seed_file = \"seed\"",
+        );
+        fs::write(folder.join("seed"), seed).unwrap();
+        node.start_in_its_folder();
+        apply(&node, &drain("b2"));
+        node.end(Signal::SIGTERM);
+        node.start_in_its_folder();
+        assert!(!node.log().contains("ERROR"), "{}", node.log());
+        assert_eq!(node.slots(), WITHOUT_ONE);
+    });
+}
+
+#[test]
+fn an_exported_configuration_can_be_applied_anywhere() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        node.start();
+        let before = node.slots();
+        let shown = run(&node, &["config", "show"]);
+        let masked = String::from_utf8(shown.stdout).unwrap();
+        assert!(
+            !masked.contains("000102030405060708090a0b0c0d0e0f"),
+            "{masked}"
+        );
+        let shown = run(&node, &["config", "show", "--with-secrets"]);
+        let text = String::from_utf8(shown.stdout).unwrap();
+        let file = fs::read_to_string(folder.join("evenkeel.toml")).unwrap();
+        assert_eq!(text, file);
+        // A new node with the export as its file.
+        node.end(Signal::SIGTERM);
+        node.unload();
+        fs::remove_dir_all(folder.join("state")).unwrap();
+        fs::write(folder.join("evenkeel.toml"), text).unwrap();
+        node.start();
+        assert_eq!(node.slots(), before);
     });
 }

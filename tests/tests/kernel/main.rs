@@ -5,6 +5,7 @@
 mod changes;
 mod decap_packets;
 mod decap_traffic;
+mod disk;
 mod doctor;
 mod file;
 mod host;

@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Child,
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -71,9 +71,21 @@ impl Node {
         command
             .args(["run", "--config"])
             .arg(self.folder.join("evenkeel.toml"));
+        command.env_remove("EVENKEEL_FAULT").envs(variable);
+        self.try_spawn(command)
+    }
+
+    /// Starts the controller in the folder of its configuration, with a bare file name.
+    pub(crate) fn start_in_its_folder(&mut self) {
+        let mut command = evenkeel();
+        command.args(["run", "--config", "evenkeel.toml"]);
+        command.current_dir(&self.folder);
+        assert!(self.try_spawn(command), "{}", self.log());
+    }
+
+    fn try_spawn(&mut self, mut command: Command) -> bool {
         command.arg("--bpffs").arg(self.folder.join("bpf"));
-        command.env("NO_COLOR", "1").env_remove("EVENKEEL_FAULT");
-        command.envs(variable);
+        command.env("NO_COLOR", "1");
         let log = File::create(self.folder.join("log")).unwrap();
         let mut child = command.stderr(log).spawn().unwrap();
         let start = Instant::now();

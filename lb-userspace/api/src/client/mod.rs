@@ -83,6 +83,22 @@ impl Client {
         self.get(&format!("/v1/revisions/{number}")).await
     }
 
+    /// `GET /v1/revisions/{n}`, or `GET /v1/config`, with the secrets in the text. For root only.
+    pub async fn with_secrets(&self, number: Option<RevisionNumber>) -> Result<Revision> {
+        match number {
+            Some(number) => {
+                self.get(&format!("/v1/revisions/{number}?secrets=true"))
+                    .await
+            }
+            None => self.get("/v1/config?secrets=true").await,
+        }
+    }
+
+    /// `GET /v1/config`: the active revision.
+    pub async fn config(&self) -> Result<Revision> {
+        self.get("/v1/config").await
+    }
+
     /// `GET /v1/revisions/{n}/progress`.
     pub async fn progress(&self, number: RevisionNumber) -> Result<Progress> {
         self.get(&format!("/v1/revisions/{number}/progress")).await

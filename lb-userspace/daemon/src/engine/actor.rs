@@ -17,6 +17,7 @@ use super::{
     data_path::DataPath,
     drift_check::DriftCheck,
     health_intake::HealthIntake,
+    import::summary,
     observe::Observer,
     publisher::Publisher,
     request::Prepared,
@@ -156,7 +157,9 @@ impl Actor {
                 let reloaded = changes.reload(data_path, *prepared, wait, &caller);
                 self.follow_changes();
                 match &reloaded {
-                    Err(EngineError::Refused { message, .. }) => self.file_rejected(message),
+                    Err(error @ (EngineError::Refused { .. } | EngineError::InvalidConfig(_))) => {
+                        self.file_rejected(&error.to_string())
+                    }
                     Ok(Reloaded {
                         waits_for: Some(change),
                         ..
@@ -188,8 +191,7 @@ impl Actor {
         let running = self.changes.running.number.unwrap_or(0);
         let what = "configuration file rejected; still running";
         error!(revision = running, "{what} revision {running}: {why}");
-        let why = why.trim().lines().next().unwrap_or_default();
-        let words = format!("{what} revision {running}: {why}");
+        let words = format!("{what} revision {running}: {}", summary(why));
         self.note(Entry::new("revision", words));
         self.changes.compare_file();
         self.publish();

@@ -59,16 +59,22 @@ impl ConfigFile {
             let read = candidate(&self.path, "");
             self.content = read
                 .map(|file| (file.file_digest.unwrap_or_default(), file.config))
-                .map_err(|error| summary(&error));
+                .map_err(|error| summary(&error.to_string()));
         }
     }
 }
 
-/// An error in one line.
-fn summary(error: &EngineError) -> String {
-    let text = error.to_string();
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    request::one_line(lines.next().unwrap_or_default())
+/// A report on a configuration in one line: the first error, and its place.
+pub(super) fn summary(report: &str) -> String {
+    let mut lines = report
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let place = lines.find_map(|line| line.strip_prefix("--> "));
+    let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+    request::one_line(&format!("{first}{place}"))
 }
 
 fn read(file: &Path) -> EngineResult<String> {
@@ -232,6 +238,10 @@ mod tests {
         fs::write(&path, "x [").unwrap();
         file.refresh();
         let broken = file.content.unwrap_err();
-        assert!(!broken.is_empty() && !broken.contains('\n'), "{broken}");
+        assert!(broken.contains("evenkeel.toml:1:"), "{broken}");
+        assert!(
+            !broken.contains('\n') && !broken.starts_with("error"),
+            "{broken}"
+        );
     }
 }

@@ -229,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn relative_paths_start_at_the_folder_of_the_file() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(folder_of("evenkeel.toml"), here);
+        assert_eq!(folder_of("etc/evenkeel.toml"), here.join("etc"));
+        assert_eq!(
+            folder_of("/etc/evenkeel/evenkeel.toml"),
+            Path::new("/etc/evenkeel")
+        );
+    }
+
+    #[test]
     fn history_entries_have_one_line() {
         assert_eq!(one_line("a\nb\x1b[31m"), "a b [31m");
         let drain = Edit::SetState {

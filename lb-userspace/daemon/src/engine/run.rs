@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Engine, Options, Reloaded, start};
+use super::{Engine, EngineError, Options, Reloaded, start};
 use crate::{
     http::{self, Caller},
     metrics,
@@ -84,6 +84,10 @@ fn spawn_reload(engine: Engine) {
         ));
         match engine.reload(true, Caller::itself("SIGHUP")).await {
             Ok(reloaded) => log_reload(&reloaded),
+            // The engine has logged why.
+            Err(EngineError::InvalidConfig(_) | EngineError::Refused { .. }) => {
+                error!("reload failed; nothing changed");
+            }
             Err(error) => error!(%error, "reload failed; nothing changed"),
         }
         notify_manager("READY=1\n");

@@ -8,13 +8,29 @@ use tokio::net::UnixListener;
 
 /// A user and a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller(String);
+pub struct Caller {
+    name: String,
+    is_root: bool,
+}
 
 impl Caller {
     /// The controller itself: a start, a signal, a deadline.
     #[must_use]
     pub fn itself(what: &str) -> Self {
-        Self(what.to_owned())
+        Self::named(what, 0)
+    }
+
+    fn named(name: impl Into<String>, uid: u32) -> Self {
+        Self {
+            name: name.into(),
+            is_root: uid == 0,
+        }
+    }
+
+    /// Whether the caller may read secrets.
+    #[must_use]
+    pub const fn is_root(&self) -> bool {
+        self.is_root
     }
 
     /// `root (evenkeel, pid 4711)`.
@@ -23,14 +39,15 @@ impl Caller {
         let user = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
         // The process may be gone, or in a namespace that has no number here.
         let Some(pid) = pid.filter(|pid| *pid > 0) else {
-            return Self(user);
+            return Self::named(user, uid);
         };
         let command = fs::read_to_string(format!("/proc/{pid}/comm"));
         let command = command.map(|text| printable(text.trim()));
-        Self(match command {
+        let name = match command {
             Ok(command) if !command.is_empty() => format!("{user} ({command}, pid {pid})"),
             _ => format!("{user} (pid {pid})"),
-        })
+        };
+        Self::named(name, uid)
     }
 }
 
@@ -41,7 +58,7 @@ fn printable(text: &str) -> String {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -49,7 +66,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         match stream.io().peer_cred() {
             Ok(peer) => Self::of(peer.uid(), peer.pid()),
-            Err(error) => Self(format!("unknown ({error})")),
+            Err(error) => Self::named(format!("unknown ({error})"), u32::MAX),
         }
     }
 }
@@ -62,9 +79,8 @@ mod tests {
     fn a_caller_is_named_by_user_and_process() {
         let me = Caller::of(0, Some(std::process::id() as i32)).to_string();
         assert!(me.starts_with("root (") && me.contains("pid "), "{me}");
-        assert_eq!(
-            Caller::of(4_000_000_000, None).to_string(),
-            "uid 4000000000"
-        );
+        let other = Caller::of(4_000_000_000, None);
+        assert_eq!(other.to_string(), "uid 4000000000");
+        assert!(!other.is_root() && Caller::of(0, None).is_root());
     }
 }

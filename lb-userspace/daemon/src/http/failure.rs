@@ -16,6 +16,7 @@ use lb_dataplane::explain::ExplainError;
 const fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::Conflict => StatusCode::CONFLICT,
         ErrorCode::InvalidConfig | ErrorCode::Refused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -33,6 +34,7 @@ pub struct Failure {
 impl Failure {
     pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
         let code = match status {
+            StatusCode::FORBIDDEN => ErrorCode::Forbidden,
             StatusCode::NOT_FOUND => ErrorCode::NotFound,
             _ => ErrorCode::BadRequest,
         };

@@ -40,6 +40,9 @@ enum ReadFailures {
     /// The request is malformed.
     #[response(status = 400)]
     BadRequest(ApiError),
+    /// Only root may read this.
+    #[response(status = 403)]
+    Forbidden(ApiError),
     /// The object does not exist.
     #[response(status = 404)]
     NotFound(ApiError),
@@ -215,17 +218,43 @@ async fn revisions(State(engine): State<Engine>) -> Answer<Vec<RevisionInfo>> {
     ))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SecretsQuery {
+    /// Whether the text has its secrets, as root may ask for; by default they are masked.
+    #[serde(default)]
+    #[param(required = false)]
+    secrets: bool,
+}
+
 /// A revision with its text.
 #[utoipa::path(
     get, path = "/v1/revisions/{number}",
-    params(("number" = RevisionNumber, Path, description = "Its number.")),
+    params(("number" = RevisionNumber, Path, description = "Its number."), SecretsQuery),
     responses((status = 200, body = Revision), ReadFailures)
 )]
 async fn revision(
     State(engine): State<Engine>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     Segments(number): Segments<RevisionNumber>,
+    Parameters(query): Parameters<SecretsQuery>,
 ) -> Answer<Revision> {
-    Ok(Json(engine.revision(Some(number)).await?.into()))
+    read_revision(&engine, Some(number), &query, &caller).await
+}
+
+async fn read_revision(
+    engine: &Engine,
+    number: Option<RevisionNumber>,
+    query: &SecretsQuery,
+    caller: &Caller,
+) -> Answer<Revision> {
+    if query.secrets && !caller.is_root() {
+        let message = "only root may read a configuration with its secrets";
+        return Err(Failure::with_status(StatusCode::FORBIDDEN, message));
+    }
+    let revision = engine.revision(number).await?;
+    Ok(Json(wire::revision(revision, query.secrets)))
 }
 
 /// The progress of a revision.
@@ -263,9 +292,13 @@ async fn diff(
 }
 
 /// The running revision with its text.
-#[utoipa::path(get, path = "/v1/config", responses((status = 200, body = Revision), ReadFailures))]
-async fn config(State(engine): State<Engine>) -> Answer<Revision> {
-    Ok(Json(engine.revision(None).await?.into()))
+#[utoipa::path(get, path = "/v1/config", params(SecretsQuery), responses((status = 200, body = Revision), ReadFailures))]
+async fn config(
+    State(engine): State<Engine>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Parameters(query): Parameters<SecretsQuery>,
+) -> Answer<Revision> {
+    read_revision(&engine, None, &query, &caller).await
 }
 
 /// The difference from the running revision to the configuration file.

@@ -233,13 +233,16 @@ impl From<RevisionState> for lb_api::RevisionState {
     }
 }
 
-impl From<revision::Revision> for lb_api::Revision {
-    /// Masks secrets in the text.
-    fn from(revision: revision::Revision) -> Self {
-        Self {
-            info: (&revision.record.info).into(),
-            text: secrets::mask(&revision.text),
-        }
+/// A revision with its text; secrets in it are masked unless `with_secrets`.
+pub(super) fn revision(revision: revision::Revision, with_secrets: bool) -> lb_api::Revision {
+    lb_api::Revision {
+        info: (&revision.record.info).into(),
+        text: if with_secrets {
+            revision.text
+        } else {
+            secrets::mask(&revision.text)
+        },
+        base: revision.record.base.display().to_string(),
     }
 }
 

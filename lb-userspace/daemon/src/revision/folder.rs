@@ -44,7 +44,11 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn is_of(&self, info: &RevisionInfo) -> bool {
         let number = self.number.is_none_or(|number| number == info.number);
-        number && self.digest.as_ref().is_none_or(|digest| *digest == info.digest)
+        number
+            && self
+                .digest
+                .as_ref()
+                .is_none_or(|digest| *digest == info.digest)
     }
 }
 

@@ -44,9 +44,9 @@ mod store;
 mod tests;
 
 pub use damage::{Damage, StoreError};
+pub use folder::OnFailure;
 pub use info::{RevisionInfo, RevisionNumber, RevisionState};
 pub use states::{AtStart, is_final};
 pub(crate) use states::{not_confirmed, to_the_second};
 pub(crate) use store::unified;
-pub use folder::OnFailure;
 pub use store::{New, Record, Revision, Store, digest};

@@ -298,11 +298,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`Self::append`], unless files that can't be written are kept.
-    pub fn append_with(
-        &mut self,
-        new: New,
-        on_failure: OnFailure,
-    ) -> Result<Revision, StoreError> {
+    pub fn append_with(&mut self, new: New, on_failure: OnFailure) -> Result<Revision, StoreError> {
         let number = self.next;
         self.next += 1;
         let header = |why: String| StoreError::Header { number, why };

@@ -1,5 +1,7 @@
 //! The store against crashes and damage.
 
+mod folder;
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use jiff::{Timestamp, ToSpan as _};
@@ -364,7 +366,11 @@ fn numbers_of_deleted_files_are_not_reused() {
         folder.path(),
         &[RevisionState::Applied, RevisionState::Applied],
     );
-    fs::remove_file(file_of(folder.path(), "00000002.revision")).unwrap();
+    for deleted in ["00000002.revision", "00000002.state"] {
+        fs::remove_file(file_of(folder.path(), deleted)).unwrap();
+    }
+    // What is left of a write that a crash interrupted.
+    fs::write(file_of(folder.path(), "00000002.state.tmp"), "cut").unwrap();
     for stranger in [
         "notes.txt",
         "7.revision",

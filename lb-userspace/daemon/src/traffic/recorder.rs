@@ -112,7 +112,6 @@ impl Recorder {
         let bytes = self.traffic.lock().to_ledger(true);
         self.file.job(bytes).run()
     }
-
 }
 
 /// The file and the number of its newest content: a slow write must not overwrite a later one.
