@@ -40,7 +40,7 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// Replaces or creates a file that anyone may read.
+/// Replaces or creates a file that only this user may read.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ impl From<FileError> for io::Error {
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let replacer = Replacer {
         suffix: ".new",
-        mode: 0o666,
+        mode: 0o600,
         faults: None,
     };
     Ok(replacer.replace(path, content)?)

@@ -13,7 +13,9 @@
 //! BPF file system can't have dots, so a dot in an interface name is written `%2E`.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +24,7 @@ use lb_common::ABI_VERSION;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
 };
 
 use super::{
@@ -35,7 +38,9 @@ use super::{
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
 const MOUNT_HINT: &str =
-    "mount it: `mount -t bpf bpf /sys/fs/bpf`, or name a folder where one is mounted";
+    "mount it: `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, or name a folder where one is mounted";
+/// Pins can be removed, and so forwarding be ended, by whoever can write to their folder.
+const FOLDER_MODE: u32 = 0o700;
 const REMOVE_HINT: &str = "remove it by hand, then run `evenkeel unload` again";
 
 /// A folder of pins.
@@ -151,17 +156,18 @@ impl Pins {
         &self.bpffs
     }
 
-    /// Mounts the BPF file system unless it is mounted.
+    /// Mounts the BPF file system unless it is mounted. Takes over pins in it that other users could change.
     pub fn mount(&self) -> Result<()> {
         if self.is_mounted()? {
-            return Ok(());
+            return self.protect();
         }
         mount(
             Some("bpf"),
             &self.bpffs,
             Some("bpf"),
             MsFlags::empty(),
-            None::<&str>,
+            // The kernel's default is 1777.
+            Some("mode=0700"),
         )
         .map_err(|error| {
             failed(
@@ -174,9 +180,44 @@ impl Pins {
     }
 
     pub(super) fn create_folders(&self) -> Result<()> {
-        for folder in [self.maps(), self.images(), self.programs(), self.links()] {
-            fs::create_dir_all(&folder)
-                .map_err(|error| failed("create", &folder, &error, PRIVILEGE_HINT))?;
+        for folder in self.folders() {
+            match DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed("create", &folder, &error, PRIVILEGE_HINT));
+                }
+                _ => {}
+            }
+        }
+        // Another user may have been faster where all may write.
+        self.protect()
+    }
+
+    /// The folder of the pins, and the folders in it.
+    fn folders(&self) -> [PathBuf; 5] {
+        let (maps, images) = (self.maps(), self.images());
+        [self.folder(), maps, images, self.programs(), self.links()]
+    }
+
+    /// Makes the folders that exist accessible to this user only, whoever created them.
+    fn protect(&self) -> Result<()> {
+        let user = geteuid().as_raw();
+        for folder in self.folders() {
+            let protect = || {
+                let found = fs::symlink_metadata(&folder)?;
+                if !found.is_dir() {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+                if found.uid() != user {
+                    lchown(&folder, Some(user), None)?;
+                }
+                fs::set_permissions(&folder, Permissions::from_mode(FOLDER_MODE))
+            };
+            match protect() {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("protect", &folder, &error, REMOVE_HINT));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

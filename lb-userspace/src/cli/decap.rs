@@ -125,7 +125,7 @@ fn pins(arguments: &DecapArgs) -> Result<Option<DecapPins>> {
 fn require(pins: Option<DecapPins>) -> Result<DecapPins> {
     pins.with_context(|| {
         format!(
-            "no BPF file system is mounted at {DEFAULT_BPFFS}: mount it (`mount -t bpf bpf \
+            "no BPF file system is mounted at {DEFAULT_BPFFS}: mount it (`mount -t bpf -o mode=0700 bpf \
              {DEFAULT_BPFFS}`) or name another with --bpffs"
         )
     })

@@ -25,7 +25,7 @@ pub(super) struct UnloadArgs {
 
 pub(super) fn run(args: &UnloadArgs) -> Result<()> {
     // A running controller would not notice.
-    let _lock = match BpffsLock::take(&args.bpffs) {
+    let lock = match BpffsLock::take(&args.bpffs) {
         Err(BpffsLockError::Held { pid, path }) => bail!(
             "a controller (pid {pid}) is running on {}: stop it first (`kill {pid}`); forwarding \
              continues until `unload`",
@@ -41,6 +41,10 @@ pub(super) fn run(args: &UnloadArgs) -> Result<()> {
     }
     Dataplane::unload(&pins)?;
     ports::release().context("cannot release the reserved ports")?;
+    if let Some(lock) = lock {
+        lock.remove()
+            .context("cannot remove the folder of the lock")?;
+    }
     info!(interfaces = interfaces.join(","), bpffs = %args.bpffs.display(), "unloaded");
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -133,6 +134,7 @@ fn append_to(path: &Path) -> io::Result<File> {
         .append(true)
         .read(true)
         .create(true)
+        .mode(0o600)
         .open(path);
     opened.map_err(|error| with_path("open", path, &error))
 }

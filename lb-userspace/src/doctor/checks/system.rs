@@ -175,7 +175,7 @@ fn bpffs(host: &Host, findings: &mut Findings) {
             HOST,
             format!("no BPF file system at {}: {why}", path.display()),
             format!(
-                "mount -t bpf bpf {0}, or name another mount point with --bpffs",
+                "mount -t bpf -o mode=0700 bpf {0}, or name another mount point with --bpffs",
                 path.display()
             ),
         ),
