@@ -179,7 +179,10 @@ impl<'a> Plan<'a> {
         for member in members.filter(|member| member.vip == index && !listed(member)) {
             self.summary.members_leaving += u32::from(!member.leaving);
             member.leaving = true;
+            // Nobody checks it any more: if it comes back, it is a newcomer.
+            (member.healthy, member.proven) = (false, false);
         }
+        let had_no_checks = self.had_no_checks(vip);
         for backend in &vip.backends {
             let member = match self.next.member_of(index, &backend.identity()) {
                 Some(member) => member,
@@ -188,10 +191,11 @@ impl<'a> Plan<'a> {
             if let Some(state) = self.next.members.get_mut(&member) {
                 if vip.health.is_none() {
                     // There are no checks that would report it as up.
-                    state.healthy = true;
+                    (state.healthy, state.proven) = (true, false);
                     state.ramp = Fraction::ALL;
-                } else if state.leaving {
-                    state.healthy = control::state(state.entry.control) == control::SERVING;
+                } else if had_no_checks && !state.leaving {
+                    // It serves, until the checks find it down.
+                    state.proven = state.healthy;
                 }
                 state.healthy |= self.presume_up && !state.proven;
                 state.leaving = false;
@@ -238,7 +242,7 @@ impl<'a> Plan<'a> {
                 Some(known) => known.healthy,
                 None => vip.health.is_none() || self.presume_up,
             },
-            proven: known.is_some_and(|known| known.proven),
+            proven: known.is_some_and(|known| known.proven || self.had_no_checks(vip)),
             ramp: known.map_or(Fraction::ALL, |known| known.ramp),
             leaving: false,
             unreferenced: 0,
@@ -247,6 +251,13 @@ impl<'a> Plan<'a> {
         self.next.members.insert(index, state);
         self.summary.members_added += 1;
         Ok(index)
+    }
+
+    /// Whether the VIP existed before, without health checks.
+    fn had_no_checks(&self, vip: &config::Vip) -> bool {
+        let index = self.before.vip_of(&ServiceId::of(vip));
+        let before = index.and_then(|index| self.before.vips.get(&index));
+        before.is_some_and(|before| before.panic_threshold.is_none())
     }
 
     /// A member of the same VIP before: backends of a replaced VIP keep their health.

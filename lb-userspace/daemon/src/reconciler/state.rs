@@ -84,7 +84,8 @@ pub(super) struct MemberState {
     pub(super) weight: u32,
     pub(super) wanted: BackendState,
     pub(super) healthy: bool,
-    /// Whether its health is known, from a check or from the adopted tables.
+    /// Whether its health is known: from a check, from the adopted tables, or because it served before
+    /// checks were turned on.
     pub(super) proven: bool,
     /// Effective fraction of its weight: below 1 during slow start.
     pub(super) ramp: Fraction,
@@ -103,7 +104,12 @@ impl MemberState {
 
     /// Whether it should have slots; `panic`: its VIP is in panic mode.
     pub(super) fn is_eligible(&self, panic: bool) -> bool {
-        self.is_wanted() && (self.healthy || panic)
+        self.is_wanted() && self.may_serve(panic)
+    }
+
+    /// A panic does not include newcomers before their checks have a result.
+    const fn may_serve(&self, panic: bool) -> bool {
+        self.healthy || panic && self.proven
     }
 
     /// The effective weight: at least one, unless the weight is 0.
@@ -133,7 +139,7 @@ impl MemberState {
         if self.leaving {
             return now;
         }
-        let serves = (self.healthy || panic) && self.wanted != BackendState::Disabled;
+        let serves = self.may_serve(panic) && self.wanted != BackendState::Disabled;
         let state = if serves {
             control::SERVING
         } else {
@@ -226,22 +232,26 @@ impl State {
         self.vips.get(&vip).is_some_and(|vip| vip.panic)
     }
 
-    /// Whether a VIP must be in panic mode: fewer members are healthy than its threshold. Never before
-    /// all have been checked.
+    /// Whether a VIP must be in panic mode: fewer members are healthy than its threshold. It stays as it
+    /// is while that depends on members without a result of their checks.
     pub(super) fn must_panic(&self, vip: u16) -> bool {
-        let Some(threshold) = self.vips.get(&vip).and_then(|vip| vip.panic_threshold) else {
+        let Some(state) = self.vips.get(&vip) else {
             return false;
         };
-        let mut counted = (0u64, 0u64);
+        let Some(threshold) = state.panic_threshold else {
+            return false;
+        };
+        let (mut healthy, mut unknown, mut all) = (0u64, 0u64, 0u64);
         for (_, member) in self.members_of(vip).filter(|(_, m)| m.is_wanted()) {
-            if !member.proven {
-                return false;
-            }
-            counted.0 += u64::from(member.healthy);
-            counted.1 += 1;
+            healthy += u64::from(member.proven && member.healthy);
+            unknown += u64::from(!member.proven);
+            all += 1;
         }
-        let (healthy, all) = counted;
-        healthy * u64::from(Fraction::ALL.millionths()) < all * u64::from(threshold.millionths())
+        let is_few = |healthy: u64| {
+            healthy * u64::from(Fraction::ALL.millionths())
+                < all * u64::from(threshold.millionths())
+        };
+        is_few(healthy) && (state.panic || is_few(healthy + unknown))
     }
 
     pub(super) fn member_of(&self, vip: u16, identity: &Identity) -> Option<MemberIndex> {

@@ -168,6 +168,119 @@ fn replaces_a_vip_whose_flows_would_all_move() {
     }
 }
 
+/// A VIP with checks and these backends.
+fn checked(backends: &[u8], with_checks: bool) -> Config {
+    let health = if with_checks {
+        "[vip.health]\nkind = \"tcp\"\n"
+    } else {
+        ""
+    };
+    let backends = backends.iter().map(|backend| {
+        format!("[[vip.backend]]\nname = \"b{backend}\"\naddress = \"10.0.0.{backend}\"\n")
+    });
+    parse(&format!(
+        "[[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
+         forward = \"ipip\"\nring_size = 251\n{health}{}",
+        backends.collect::<String>()
+    ))
+}
+
+fn set(state: &mut State, backend: u8, healthy: bool) {
+    let address = std::net::IpAddr::from([10, 0, 0, backend]);
+    let mut members = state.members.values_mut();
+    let member = members.find(|member| member.identity.address == address);
+    let member = member.unwrap();
+    (member.healthy, member.proven) = (healthy, true);
+}
+
+/// The last address bytes of the backends that have slots.
+fn serving(state: &State) -> Vec<u8> {
+    let slots = state.vips.values().next().unwrap().ring.slots_per_member();
+    let serving = slots.iter().filter(|(_, slots)| **slots > 0);
+    serving
+        .map(|(member, _)| match state.members[member].identity.address {
+            std::net::IpAddr::V4(address) => address.octets()[3],
+            std::net::IpAddr::V6(_) => 0,
+        })
+        .collect()
+}
+
+#[test]
+fn a_backend_that_comes_back_is_down_until_its_checks_succeed() {
+    let (mut state, _) = next(&State::default(), &checked(&[1, 2], true)).unwrap();
+    for backend in [1, 2] {
+        set(&mut state, backend, true);
+    }
+    let (state, _) = next(&state, &checked(&[1, 2], true)).unwrap();
+    assert_eq!(serving(&state), [1, 2]);
+    let (state, _) = next(&state, &checked(&[1], true)).unwrap();
+    let leaving = state
+        .members
+        .values()
+        .find(|member| member.leaving)
+        .unwrap();
+    let word = control::state(leaving.entry.control);
+    assert_eq!(word, control::SERVING, "it keeps its flows");
+    let (mut state, _) = next(&state, &checked(&[1, 2], true)).unwrap();
+    assert_eq!(serving(&state), [1]);
+    set(&mut state, 2, true);
+    let (state, _) = next(&state, &checked(&[1, 2], true)).unwrap();
+    assert_eq!(serving(&state), [1, 2]);
+}
+
+#[test]
+fn a_newcomer_neither_ends_a_panic_nor_begins_one() {
+    for (healthy, down, panic) in [
+        (&[][..], &[1, 2, 3, 4][..], true),
+        (&[1], &[2, 3, 4], true),
+        (&[1, 2], &[3, 4], false),
+    ] {
+        let (mut state, _) = next(&State::default(), &checked(&[1, 2, 3, 4], true)).unwrap();
+        for (backends, is_healthy) in [(healthy, true), (down, false)] {
+            for backend in backends {
+                set(&mut state, *backend, is_healthy);
+            }
+        }
+        let (state, _) = next(&state, &checked(&[1, 2, 3, 4], true)).unwrap();
+        let before = serving(&state);
+        assert_eq!(before.len(), if panic { 4 } else { healthy.len() });
+        let (mut state, summary) = next(&state, &checked(&[1, 2, 3, 4, 5], true)).unwrap();
+        assert_eq!(serving(&state), before, "{healthy:?}");
+        assert_eq!(
+            (summary.panics_begun, summary.panics_ended),
+            (vec![], vec![])
+        );
+        set(&mut state, 5, false);
+        let (state, _) = next(&state, &checked(&[1, 2, 3, 4, 5], true)).unwrap();
+        assert_eq!(
+            serving(&state),
+            [1, 2, 3, 4, 5],
+            "less than half are healthy"
+        );
+    }
+}
+
+#[test]
+fn checks_that_are_turned_on_find_a_vip_that_serves() {
+    for forward in ["ipip", "nat"] {
+        let (state, _) = next(&State::default(), &checked(&[1, 2], false)).unwrap();
+        let mut config = checked(&[1, 2, 3], true);
+        config.vips[0].forward = parse(&format!(
+            "[[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\nport = 80\nprotocol = \"tcp\"\n\
+             forward = \"{forward}\"\n[[vip.backend]]\nname = \"b\"\naddress = \"10.0.0.1\"\n"
+        ))
+        .vips[0]
+            .forward;
+        let (mut state, _) = next(&state, &config).unwrap();
+        assert_eq!(serving(&state), [1, 2], "{forward}");
+        let known: Vec<_> = state.members.values().map(|member| member.proven).collect();
+        assert_eq!(known, [true, true, false], "{forward}");
+        set(&mut state, 1, false);
+        let (state, _) = next(&state, &config).unwrap();
+        assert_eq!(serving(&state), [2], "{forward}");
+    }
+}
+
 #[test]
 fn keeps_the_health_of_the_backends_of_a_replaced_vip() {
     let checked = |vip: &str| {

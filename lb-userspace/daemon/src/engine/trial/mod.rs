@@ -58,7 +58,7 @@ pub(in crate::engine) struct Trial {
     pub(in crate::engine) deadlines: Deadlines,
     /// The changed VIPs.
     vips: Vec<String>,
-    /// Their members that were healthy before.
+    /// Their members that checks found healthy before.
     healthy: BTreeSet<MemberRef>,
     /// All members before the change.
     known: BTreeSet<MemberRef>,
@@ -84,7 +84,8 @@ impl Trial {
             .flat_map(|vip| vip.members.iter().map(move |member| (vip, member)));
         let healthy = members
             .clone()
-            .filter(|(vip, member)| member.healthy && !member.leaving && vips.contains(&vip.name));
+            .filter(|(_, member)| member.healthy && member.proven && !member.leaving)
+            .filter(|(vip, _)| vips.contains(&vip.name));
         let name =
             |(vip, member): (&VipReport, &MemberReport)| MemberRef::new(&vip.name, &member.name);
         let panicking = report.iter().filter(|vip| vip.panic);
@@ -249,5 +250,56 @@ impl Trial {
             "dropping {:.0} packets/s ({name}); before the change {:.0}/s",
             drops[worst], self.drops_before[worst]
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconciler::ServiceId;
+    use lb_model::{config::Protocol, ring::Identity};
+
+    fn report(healthy: bool, proven: bool) -> Vec<VipReport> {
+        let address = [10, 0, 0, 1].into();
+        let member = MemberReport {
+            index: 1,
+            generation: 1,
+            name: "b".to_owned(),
+            identity: Identity { address, port: 80 },
+            wanted: BackendState::Up,
+            healthy,
+            proven,
+            leaving: false,
+            weight: 1,
+            effective_weight: 1,
+            next_hop: None,
+            intended_share: 1.0,
+            table_share: 1.0,
+        };
+        vec![VipReport {
+            index: 1,
+            name: "v".to_owned(),
+            service: ServiceId {
+                address,
+                port: 80,
+                protocol: Protocol::Tcp,
+            },
+            forward: 1,
+            panic: false,
+            slots: 251,
+            counts: Default::default(),
+            members: vec![member],
+        }]
+    }
+
+    /// A change that turns checks on is not to blame for what they find.
+    #[test]
+    fn only_backends_that_checks_found_healthy_can_go_down() {
+        for (proven, fails) in [(true, true), (false, false)] {
+            let before = report(true, proven);
+            let mut trial = Trial::new(1, vec!["v".to_owned()], &before, [0.0; 3]);
+            assert_eq!(trial.judge_members(&report(false, true)).is_some(), fails);
+            assert_eq!(trial.judge_drops([0.0; 3]), None);
+        }
     }
 }
