@@ -244,6 +244,9 @@ pub struct HealthStatus {
     pub last_ok: Option<bool>,
     /// Error of the last check that failed.
     pub last_error: Option<String>,
+    /// Why the last check can't tell whether the member is healthy; none if it can.
+    #[serde(default)]
+    pub inconclusive: Option<String>,
     /// Duration of the last check in milliseconds.
     pub latency_ms: Option<f64>,
     /// Flap damping: the member goes up and down so often that it is held down.

@@ -102,6 +102,12 @@ fn lose_the_address(site: &Site<'_>) {
     let vip = site.lab.vip(Family::V4, 1);
     ip(&host.ns, &[format!("addr del {vip}/32 dev lo")]).unwrap();
     wait_share(site, 2, false);
+    until("the difference is named", LIMIT, || {
+        let vip = site.operator.get(&format!("/v1/vips/{}", web()))?;
+        let error = vip["members"][2]["health"]["last_error"].as_str();
+        Ok(error.is_some_and(|error| error.contains("it answers directly")))
+    })
+    .unwrap();
     let report = pages(&site.lab.clients[0], site.lab, 200);
     assert_none_failed("one lacks the address", &report);
     host.hold_vip(vip).unwrap();

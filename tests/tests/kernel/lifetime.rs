@@ -1,19 +1,21 @@
 //! `evenkeel run` and `unload` in a network namespace with a veth.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Output},
     time::{Duration, Instant},
 };
 
 use nix::{
+    fcntl::{Flock, FlockArg},
     mount::{MntFlags, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::host::{evenkeel, in_network_namespace, ip};
+use crate::host::{evenkeel, in_network_namespace, ip, run as run_command};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -73,19 +75,31 @@ fn run(folder: &Path) -> Command {
     with_arguments(evenkeel(), folder)
 }
 
-/// Runs it with the capabilities of `deploy/evenkeel.service` only.
+/// Runs it with the capabilities and the read-only paths of `deploy/evenkeel.service`.
 fn run_as_in_the_unit(folder: &Path) -> Command {
     let unit = include_str!("../../../deploy/evenkeel.service");
-    let bounding = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
-        .unwrap();
-    let kept: String = bounding
+    let value = |key| {
+        unit.lines()
+            .find_map(|line| line.strip_prefix(key))
+            .unwrap()
+    };
+    let kept: String = value("CapabilityBoundingSet=")
         .split_whitespace()
         .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
         .collect();
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", &format!("-all{kept}")]);
+    let mut mounts = "set -e; mount --make-rprivate /;".to_owned();
+    for (paths, mode) in [("ReadOnlyPaths=", "ro"), ("ReadWritePaths=", "rw")] {
+        for path in value(paths).split_whitespace() {
+            let path = path.trim_start_matches('-');
+            if Path::new(path).exists() {
+                mounts +=
+                    &format!("mount --bind {path} {path}; mount -o remount,bind,{mode} {path};");
+            }
+        }
+    }
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &format!("{mounts} exec \"$@\""), "sh"]);
+    command.args(["setpriv", "--bounding-set", &format!("-all{kept}")]);
     command.arg(evenkeel().get_program());
     with_arguments(command, folder)
 }
@@ -131,7 +145,7 @@ fn reserved() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn lifetime(folder: &Path) {
+fn add_interface() {
     for arguments in [
         "link set lo up",
         "link add vlb0 type veth peer name vfar",
@@ -143,6 +157,10 @@ fn lifetime(folder: &Path) {
     ] {
         ip(arguments);
     }
+}
+
+fn lifetime(folder: &Path) {
+    add_interface();
     configure(folder, 2, "");
     fs::create_dir(folder.join("bpf")).unwrap();
     a_failed_start_leaves_nothing(folder);
@@ -176,10 +194,12 @@ fn lifetime(folder: &Path) {
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
     assert!(is_attached(), "forwarding continues");
 
+    run_command("sysctl -q -w net.ipv4.ip_local_reserved_ports=");
     let again = Controller::spawn(run_as_in_the_unit(folder), folder.join("again.log"));
     let log = again.log();
     assert!(log.contains("adopted=true members=2"), "{log}");
     assert!(log.contains("rings_changed=0 slots_moved=0"), "{log}");
+    assert_eq!(reserved(), "16384-32767");
     drop(again);
     assert!(is_attached(), "still attached after a kill");
     state_moves(folder);
@@ -271,4 +291,100 @@ impl Drop for Unmount {
     fn drop(&mut self) {
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
+}
+
+/// Reports its user and whether it can change the kernel, and leaves a process in another session behind.
+const CHECK: &str = "id -u > $1/user; (: >> /proc/sys/kernel/core_pattern) 2>&- && touch $1/kernel; \
+                     if [ ! -e $1/pid ]; then setsid sleep 1000 & echo $! > $1/pid; fi; exit 0";
+
+fn commands_are_confined(folder: &Path, user: Option<&str>, id: &str) {
+    let facts = folder.join("facts");
+    fs::create_dir(&facts).unwrap();
+    for open in [folder, &facts] {
+        fs::set_permissions(open, Permissions::from_mode(0o777)).unwrap();
+    }
+    let health = format!(
+        "[vip.health]\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {CHECK:?}, \"sh\", {facts:?}]"
+    );
+    configure(folder, 1, &health);
+    let (bpf, file) = (folder.join("bpf"), folder.join("evenkeel.toml"));
+    if let Some(user) = user {
+        let text = fs::read_to_string(&file).unwrap();
+        let line = format!("[node]\nexec_user = {user:?}");
+        fs::write(&file, text.replace("[node]", &line)).unwrap();
+    }
+    fs::create_dir(&bpf).unwrap();
+    let _unmounted = Unmount(bpf.clone());
+    run_command(&format!("mount -t bpf -o mode=0700 bpf {}", bpf.display()));
+    let mut controller = Controller::spawn(run_as_in_the_unit(folder), folder.join("log"));
+    controller.wait_for("backend is up");
+    let user = fs::read_to_string(facts.join("user")).unwrap();
+    assert_eq!(user.trim(), id);
+    assert!(!facts.join("kernel").exists(), "can write to core_pattern");
+    let pid = fs::read_to_string(facts.join("pid")).unwrap();
+    let start = Instant::now();
+    while Path::new("/proc").join(pid.trim()).exists() {
+        assert!(start.elapsed() < LIMIT, "{pid} still runs");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(controller);
+    assert!(unload(folder).status.success());
+    assert_eq!(fs::read_dir(&bpf).unwrap().count(), 0);
+}
+
+#[test]
+fn commands_of_checks_have_few_rights() {
+    in_network_namespace(|| {
+        add_interface();
+        for (user, id) in [(None, "65534"), (Some("root"), "0")] {
+            commands_are_confined(tempfile::tempdir().unwrap().path(), user, id);
+        }
+    });
+}
+
+/// A BPF file system is open to all users by default, and another user may have been there before.
+#[test]
+fn pins_belong_to_root_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    in_network_namespace(|| {
+        add_interface();
+        configure(folder, 2, "");
+        let bpf = folder.join("bpf");
+        fs::create_dir(&bpf).unwrap();
+        let _unmounted = Unmount(bpf.clone());
+        run_command(&format!("mount -t bpf bpf {}", bpf.display()));
+        for name in [
+            "evenkeel",
+            "evenkeel/maps",
+            "evenkeel/links",
+            "evenkeel-lock",
+        ] {
+            fs::create_dir(bpf.join(name)).unwrap();
+            chown(bpf.join(name), Some(65534), Some(65534)).unwrap();
+        }
+        let theirs = File::open(bpf.join("evenkeel-lock")).unwrap();
+        let _theirs = Flock::lock(theirs, FlockArg::LockExclusiveNonblock).unwrap();
+        let controller = Controller::start(folder, "log");
+        for name in ["", "/maps", "/images", "/programs", "/links", "-lock"] {
+            let found = fs::metadata(bpf.join(format!("evenkeel{name}"))).unwrap();
+            assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o700), "{name}");
+        }
+        drop(controller);
+        assert!(unload(folder).status.success());
+    });
+    in_network_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        add_interface();
+        configure(folder, 2, "");
+        fs::create_dir(folder.join("bpf")).unwrap();
+        let _unmounted = Unmount(folder.join("bpf"));
+        let _controller = Controller::start(folder, "log");
+        let mode = |name| fs::metadata(folder.join(name)).unwrap().mode() & 0o7777;
+        assert_eq!(
+            [mode("bpf"), mode("state"), mode("state/lock")],
+            [0o700, 0o700, 0o600]
+        );
+    });
 }

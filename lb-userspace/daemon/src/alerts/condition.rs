@@ -108,6 +108,7 @@ const KINDS: &[(&str, Patience)] = &[
     ("panic", patience(2, 10, true)),
     ("backend_down", patience(3, 15, true)),
     ("no_next_hop", patience(5, 15, true)),
+    ("checks", patience(10, 15, true)),
     ("drops", patience(10, 60, true)),
     ("capacity", patience(30, 120, true)),
     ("data_path", patience(3, 10, true)),

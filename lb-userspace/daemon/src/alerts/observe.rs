@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Condition, Severity};
 use crate::{
-    health::HealthStatus,
+    health::{self, HealthStatus},
     node::{InterfaceMode, MemberPhase, MemberState, NodeState, VipState},
 };
 use lb_model::config;
@@ -88,6 +88,7 @@ impl Observer {
                 explain_by_others(&mut condition, vip, &mut reported);
                 conditions.push(condition);
             }
+            conditions.extend(checks(vip));
             conditions.extend(routes(vip));
             conditions.extend(capacity(vip, vip_limits));
         }
@@ -220,10 +221,13 @@ fn listed(names: &[&str]) -> String {
 
 /// The most frequent error of the failed checks.
 fn common_cause(down: &[&MemberState]) -> Option<String> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for member in down {
-        let error = member.health.as_ref().and_then(|h| h.last_error.as_deref());
+        let health = member.health.as_ref();
+        let error = health.and_then(|health| health.last_cause.as_deref());
         if let Some(error) = member.route_problem.as_deref().or(error) {
+            // Without its address, the reason is the same for all.
+            let error = error.replace(&member.address.to_string(), "the backend");
             *counts.entry(error).or_default() += 1;
         }
     }
@@ -253,6 +257,26 @@ fn explain_by_others(
     if condition.part_of.is_none() {
         reported.push((condition.key.clone(), addresses));
     }
+}
+
+/// Members that this node cannot check.
+fn checks(vip: &VipState) -> Option<Condition> {
+    let why = |member: &&MemberState| {
+        let health = member.health.as_ref()?;
+        let why = health.inconclusive.clone()?;
+        (why != health::SILENT).then_some(why)
+    };
+    let unchecked: Vec<&MemberState> = wanted(vip).filter(|m| why(m).is_some()).collect();
+    let cause = why(unchecked.first()?)?;
+    let names: Vec<&str> = unchecked.iter().map(|m| m.backend.as_str()).collect();
+    let summary = format!(
+        "cannot check {} of {}: their state stays as it is",
+        listed(&names),
+        vip.name
+    );
+    let key = format!("checks:{}", vip.name);
+    let condition = Condition::new(key, "checks", Severity::Warning, summary);
+    Some(condition.vip(&vip.name).backends(names).cause(cause))
 }
 
 /// Members that are up but have no next hop.

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{Engine, EngineError, Options, Reloaded, start};
 use crate::{
+    health::probe,
     http::{self, Caller},
     metrics,
     node::FileState,
@@ -28,9 +29,17 @@ pub async fn run(options: Options) -> Result<()> {
     let mut reload = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let started = start::start(options).await?;
+    if let Err(error) = probe::adopt_orphans() {
+        warn!(%error, "processes that commands of health checks leave behind are not ended");
+    }
+    let files = system::raise_file_limit().context("raise the limit of open files")?;
+    let started = start::start(options, files).await?;
     let engine = started.engine.clone();
-    tokio::spawn(http::serve(started.listener, engine.clone()));
+    tokio::spawn(http::serve(
+        started.listener,
+        engine.clone(),
+        http::Limits::of(files.1),
+    ));
     tokio::spawn(metrics::run(engine.sources()));
     let stop = Arc::clone(&started.inbox.stop);
     let reload_due = Arc::clone(&started.actor.reload_due);

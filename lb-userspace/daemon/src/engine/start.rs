@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
     net::UnixListener,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
 };
 use tracing::{error, info, warn};
 
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     alerts::Alerts,
     events::{Entry, Journal},
-    health::Health,
+    health::{Health, HealthChange, probe},
     http,
     metrics::Facts,
     nexthop::Resolver,
@@ -42,7 +42,10 @@ use crate::{
     traffic::Recorder,
 };
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
-use lb_model::{config::Config, planner::PlanVerdict};
+use lb_model::{
+    config::{Config, DEFAULT_EXEC_USER},
+    planner::PlanVerdict,
+};
 
 pub(super) struct Started {
     pub(super) actor: Actor,
@@ -64,7 +67,8 @@ struct OnDisk {
     state_dir: PathBuf,
 }
 
-pub(super) async fn start(options: Options) -> Result<Started> {
+/// `files`: the soft and hard limits of open files. Health checks may use half of the hard one.
+pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started> {
     let mut found = read_disk(&options)?;
     let pins = Pins::at(&options.bpffs);
     pins.mount()?;
@@ -90,8 +94,16 @@ pub(super) async fn start(options: Options) -> Result<Started> {
     data_path.installed = state.is_some().then(|| running.config.clone());
     let adopted = data_path.adopted;
     let (at_start, file) = (std::mem::take(&mut found.at_start), found.file.clone());
+    let checks = probe::Shared {
+        exec_user: Some(exec_user(&options)),
+        next_hops: Some(data_path.routes.watch()),
+        exec_files: Some(files),
+        descriptors: Semaphore::new((files.1 / 2).clamp(8, 1 << 20) as usize),
+        ..probe::Shared::default()
+    };
+    let health = Health::start(seed(), checks);
     let (mut actor, engine, inbox) =
-        assemble(&pins, journal, found, running, data_path, options.config)?;
+        assemble(&pins, journal, found, running, data_path, options.config, health)?;
     let begun = match state {
         Some(state) => actor.go_on(&state, at_start, file),
         None => file
@@ -164,9 +176,9 @@ fn assemble(
     running: Running,
     data_path: DataPath,
     file: PathBuf,
+    (health, health_changes): (Health, mpsc::UnboundedReceiver<HealthChange>),
 ) -> Result<(Actor, Engine, Inbox)> {
     let state_dir = &found.state_dir;
-    let (health, health_changes) = Health::start(seed());
     let recorder = Recorder::open(state_dir, epoch(pins), super::now());
     let (commands, inbox) = mpsc::channel(QUEUE);
     let observer = Observer::new(data_path.dataplane.program_id()?);
@@ -288,13 +300,22 @@ fn imported(store: &Store) -> Option<String> {
 
 /// The state folder named by an invalid file, or the default.
 fn state_dir_of(options: &Options) -> PathBuf {
-    let text = std::fs::read_to_string(&options.config).unwrap_or_default();
-    let document: Option<toml::Table> = text.parse().ok();
-    let named = document.as_ref().and_then(|document| {
-        let node = document.get("node")?.as_table()?;
-        node.get("state_dir")?.as_str().map(PathBuf::from)
-    });
+    let named = node_key(options, "state_dir").map(PathBuf::from);
     named.unwrap_or_else(|| PathBuf::from("/var/lib/evenkeel"))
+}
+
+/// The user of `exec` checks. Only the file decides, even if it is invalid: who may use the API must not
+/// get the rights of another user by a check.
+fn exec_user(options: &Options) -> String {
+    node_key(options, "exec_user").unwrap_or_else(|| DEFAULT_EXEC_USER.to_owned())
+}
+
+/// A text of the file's table `[node]`, also of an invalid file.
+fn node_key(options: &Options, key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(&options.config).ok()?;
+    let document: toml::Table = text.parse().ok()?;
+    let node = document.get("node")?.as_table()?;
+    node.get(key)?.as_str().map(str::to_owned)
 }
 
 /// Identifies the counter maps, so that totals continue only with the same ones.

@@ -30,7 +30,7 @@ mod runner;
 mod tests;
 
 pub use effect::effective_weight;
-pub use runner::Health;
+pub use runner::{Health, SILENT};
 
 /// A backend of a VIP to check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,6 @@ pub fn takes_vip_path(vip: &config::Vip, backend: IpAddr) -> bool {
         && vip.address.is_ipv4() == backend.is_ipv4()
 }
 
-/// What the checks of a backend report.
 /// The result of the checks of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthStatus {
@@ -93,6 +92,10 @@ pub struct HealthStatus {
     /// Whether the last check succeeded; `None` before the first.
     pub last_ok: Option<bool>,
     pub last_error: Option<String>,
+    /// `last_error` without addresses: the same for all backends that fail for one reason.
+    pub last_cause: Option<String>,
+    /// Why the last check cannot tell whether the backend is healthy, if so.
+    pub inconclusive: Option<String>,
     /// Duration of the last check.
     pub latency: Option<Duration>,
     /// Whether the backend is held down because it is flapping.

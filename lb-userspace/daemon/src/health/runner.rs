@@ -15,25 +15,42 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::warn;
+
 use super::{
     HealthChange, HealthStatus, Target,
     judge::{Judge, Rules, Verdict, first_delay},
-    probe::{Failure, Probe, TlsConfigs},
+    probe::{self, Answer, Failure, Fault, Probe},
 };
-use lb_model::MemberRef;
+use crate::nexthop::{NextHopState, UnresolvedReason};
+use lb_model::{MemberRef, config::HealthKind};
 
 /// Checks start at multiples of this, so that checks due at about the same time share a wake-up. Far
 /// below every interval.
 const TICK: Duration = Duration::from_millis(10);
 
-type Shared = Arc<Mutex<HealthStatus>>;
+/// After "port unreachable", silence counts as the same for this long: a host sends few of them, which
+/// packets of clients and checks of other ports use up.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// And for so many checks.
+const REFUSED_CHECKS: u32 = 10;
+
+/// For this long, no link or no route to a backend is a fault of this node, and says nothing about the
+/// backend. Later it does not matter whose fault it is: the node cannot forward to it.
+const CUT_OFF_FOR: Duration = Duration::from_secs(10);
+
+/// [`HealthStatus::inconclusive`] of a check that waits for an error only.
+pub const SILENT: &str = "no reply and no error, so that this check cannot tell whether the backend serves: set \
+                      `send`";
+
+type Status = Arc<Mutex<HealthStatus>>;
 
 /// The running checks. They end when this is dropped.
 #[derive(Debug)]
 pub struct Health {
     changes: mpsc::UnboundedSender<HealthChange>,
     seed: u64,
-    tls: Arc<TlsConfigs>,
+    shared: Arc<probe::Shared>,
     /// The first tick.
     began: Instant,
     watched: BTreeMap<MemberRef, Watched>,
@@ -43,7 +60,7 @@ pub struct Health {
 #[derive(Debug)]
 struct Watched {
     target: watch::Sender<Arc<Target>>,
-    status: Shared,
+    status: Status,
     task: AbortHandle,
 }
 
@@ -60,12 +77,15 @@ impl Health {
     /// Checks are tasks of the runtime that calls [`Health::set_targets`], in the network namespace of
     /// its threads. `seed` determines the jitter.
     #[must_use]
-    pub fn start(seed: u64) -> (Self, mpsc::UnboundedReceiver<HealthChange>) {
+    pub fn start(
+        seed: u64,
+        shared: probe::Shared,
+    ) -> (Self, mpsc::UnboundedReceiver<HealthChange>) {
         let (changes, receiver) = mpsc::unbounded_channel();
         let health = Self {
             changes,
             seed,
-            tls: Arc::default(),
+            shared: Arc::new(shared),
             began: Instant::now(),
             watched: BTreeMap::new(),
         };
@@ -106,6 +126,8 @@ impl Health {
             since: started.into_std(),
             last_ok: None,
             last_error: None,
+            last_cause: None,
+            inconclusive: None,
             latency: None,
             damped: false,
         }));
@@ -119,9 +141,11 @@ impl Health {
             random: SmallRng::seed_from_u64(hasher.finish()),
             status: Arc::clone(&status),
             changes: self.changes.clone(),
-            tls: Arc::clone(&self.tls),
+            shared: Arc::clone(&self.shared),
             began: self.began,
             started,
+            refused: None,
+            cut_off: None,
         };
         Watched {
             target: sender,
@@ -145,7 +169,7 @@ impl Health {
     }
 }
 
-fn lock(status: &Shared) -> MutexGuard<'_, HealthStatus> {
+fn lock(status: &Status) -> MutexGuard<'_, HealthStatus> {
     // A panic while the lock was held left valid values.
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -155,11 +179,15 @@ struct Watcher {
     target: watch::Receiver<Arc<Target>>,
     judge: Judge,
     random: SmallRng,
-    status: Shared,
+    status: Status,
     changes: mpsc::UnboundedSender<HealthChange>,
-    tls: Arc<TlsConfigs>,
+    shared: Arc<probe::Shared>,
     began: Instant,
     started: Instant,
+    /// The last "port unreachable", when it arrived, and the number of silent checks since.
+    refused: Option<(Failure, Instant, u32)>,
+    /// Since when this node has no link or route to the backend.
+    cut_off: Option<Instant>,
 }
 
 impl Watcher {
@@ -167,7 +195,18 @@ impl Watcher {
         let mut target = Arc::clone(&self.target.borrow_and_update());
         loop {
             let rules = Rules::from(&*target.health);
-            let probe = Probe::new(&target, &self.tls);
+            let probe = Probe::new(&target, &self.shared);
+            // Tells a VIP's path that is broken from a backend that is.
+            let direct = target.member.map(|_| {
+                let member = None;
+                Probe::new(
+                    &Target {
+                        member,
+                        ..(*target).clone()
+                    },
+                    &self.shared,
+                )
+            });
             let delay = first_delay(&rules, self.judge.is_healthy(), self.random.random());
             let mut next = Instant::now() + delay;
             // Repeats this probe until the settings of the target change.
@@ -181,53 +220,172 @@ impl Watcher {
                 }
                 let start = Instant::now();
                 let result = probe.run().await;
-                self.conclude(&target, &rules, start.elapsed(), result.err());
+                let result = self.weigh(&target, result);
+                let is_down = self.conclude(&target, &rules, start.elapsed(), result);
+                if let (true, Some(direct)) = (is_down, &direct)
+                    && direct.run().await.is_ok()
+                {
+                    self.note_difference();
+                }
                 next = start + self.judge.interval(&rules, self.random.random());
             }
             target = Arc::clone(&self.target.borrow_and_update());
         }
     }
 
+    /// Decides what a result says, with what is known from earlier checks and of the route.
+    fn weigh(
+        &mut self,
+        target: &Target,
+        result: Result<Answer, Failure>,
+    ) -> Result<Answer, Failure> {
+        let route = self.shared.next_hops.as_ref().and_then(|next_hops| {
+            match next_hops.borrow().get(&target.address) {
+                Some(NextHopState::Unresolved(reason)) => Some(reason.clone()),
+                _ => None,
+            }
+        });
+        let cannot_reach = |fault, reason: &UnresolvedReason| {
+            let text = format!("cannot reach {}: {reason}", target.address);
+            Failure::of(fault, text).without(&target.address.to_string())
+        };
+        let result = match (result, route) {
+            (Ok(Answer::Reply), _) => Ok(Answer::Reply),
+            (
+                _,
+                Some(
+                    reason @ (UnresolvedReason::InterfaceDown { .. }
+                    | UnresolvedReason::NoRoute { .. }),
+                ),
+            ) => Err(cannot_reach(Fault::Path, &reason)),
+            (Ok(Answer::Silence), Some(reason @ UnresolvedReason::NoAnswer { .. })) => {
+                Err(cannot_reach(Fault::Backend, &reason))
+            }
+            (result, _) => result,
+        };
+        let result = self.weigh_silence(target, result);
+        match result {
+            Err(failure) if failure.fault == Fault::Path => {
+                let since = *self.cut_off.get_or_insert_with(Instant::now);
+                let fault = if since.elapsed() < CUT_OFF_FOR {
+                    Fault::Path
+                } else {
+                    Fault::Backend
+                };
+                Err(Failure { fault, ..failure })
+            }
+            result => {
+                if !matches!(&result, Err(failure) if failure.fault == Fault::Node) {
+                    self.cut_off = None;
+                }
+                result
+            }
+        }
+    }
+
+    /// One "port unreachable" outweighs the silence of several checks.
+    fn weigh_silence(
+        &mut self,
+        target: &Target,
+        result: Result<Answer, Failure>,
+    ) -> Result<Answer, Failure> {
+        if !matches!(target.health.kind, HealthKind::Udp { send: None, .. }) {
+            return result;
+        }
+        match &result {
+            Ok(Answer::Reply) => self.refused = None,
+            Err(failure) if failure.fault == Fault::Backend => {
+                self.refused = Some((failure.clone(), Instant::now(), 0));
+            }
+            Err(_) => {}
+            Ok(Answer::Silence) => {
+                if let Some((failure, at, silent)) = &mut self.refused {
+                    *silent += 1;
+                    if at.elapsed() < REFUSED_FOR || *silent <= REFUSED_CHECKS {
+                        return Err(failure.clone().and(", and no reply since"));
+                    }
+                }
+                self.refused = None;
+            }
+        }
+        result
+    }
+
+    /// Records a result. Returns whether the backend is down and the check failed.
     fn conclude(
         &mut self,
         target: &Target,
         rules: &Rules,
         took: Duration,
-        failure: Option<Failure>,
-    ) {
-        let ok = failure.is_none();
+        result: Result<Answer, Failure>,
+    ) -> bool {
         let now = Instant::now();
-        let verdict = self.judge.observe(rules, now - self.started, ok);
-        let error = failure.map(|failure| failure.to_string());
-        // The status first: a receiver of the change must find it there.
         let mut status = lock(&self.status);
-        status.last_ok = Some(ok);
         status.latency = Some(took);
+        status.inconclusive = match &result {
+            Ok(Answer::Reply) => None,
+            Ok(Answer::Silence) => Some(SILENT.to_owned()),
+            Err(failure) if failure.fault == Fault::Backend => None,
+            Err(failure) => {
+                if status.inconclusive.is_none() {
+                    warn!(
+                        vip = target.vip,
+                        backend = target.backend,
+                        why = failure.text,
+                        "cannot check a backend; its state stays as it is"
+                    );
+                }
+                status.inconclusive = Some(failure.text.clone());
+                return false;
+            }
+        };
+        let ok = result.is_ok();
+        let verdict = self.judge.observe(rules, now - self.started, ok);
+        // The status first: a receiver of the change must find it there.
+        status.last_ok = Some(ok);
         status.damped = self.judge.is_damped();
-        let why = why(rules, verdict, self.judge.is_damped(), error.as_deref());
-        if error.is_some() {
-            status.last_error = error;
+        let error = result.as_ref().err().map(|failure| failure.text.as_str());
+        let why = why(rules, verdict, self.judge.is_damped(), error);
+        if let Err(failure) = result {
+            (status.last_error, status.last_cause) = (Some(failure.text), Some(failure.cause));
         }
         if verdict != Verdict::Same {
             status.healthy = self.judge.is_healthy();
             status.since = now.into_std();
         }
         drop(status);
-        let Some(why) = why else {
-            return;
-        };
-        let change = HealthChange {
-            vip: target.vip.clone(),
-            backend: target.backend.clone(),
-            healthy: self.judge.is_healthy(),
-            damped: self.judge.is_damped(),
-            why,
-            at: now.into_std(),
-        };
-        // Fails only when the controller is shutting down.
-        let _ = self.changes.send(change);
+        if let Some(why) = why {
+            // Fails only when the controller is shutting down.
+            let _ = self.changes.send(HealthChange {
+                vip: target.vip.clone(),
+                backend: target.backend.clone(),
+                healthy: self.judge.is_healthy(),
+                damped: self.judge.is_damped(),
+                why,
+                at: now.into_std(),
+            });
+        }
+        !ok && !self.judge.is_healthy()
+    }
+
+    /// The check through the VIP failed, and a direct one succeeded.
+    fn note_difference(&self) {
+        let mut status = lock(&self.status);
+        let HealthStatus {
+            last_error,
+            last_cause,
+            ..
+        } = &mut *status;
+        for text in [last_error, last_cause].into_iter().flatten() {
+            text.push_str(DIFFERENCE);
+        }
     }
 }
+
+/// What is wrong if only the check through the VIP fails.
+const DIFFERENCE: &str = "; it answers directly, but not for the VIP: check that the VIP is on its loopback \
+                          interface, that it decapsulates (`ipip`), and that rp_filter does not drop \
+                          packets";
 
 /// Returns the first tick that is not before `time`.
 fn tick(began: Instant, time: Instant) -> Instant {

@@ -2,9 +2,8 @@
 
 use std::{fmt, fs};
 
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use nix::unistd::{Uid, User};
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 
 /// A user and a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +61,9 @@ impl fmt::Display for Caller {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        match stream.io().peer_cred() {
+impl From<&UnixStream> for Caller {
+    fn from(stream: &UnixStream) -> Self {
+        match stream.peer_cred() {
             Ok(peer) => Self::of(peer.uid(), peer.pid()),
             Err(error) => Self::named(format!("unknown ({error})"), u32::MAX),
         }

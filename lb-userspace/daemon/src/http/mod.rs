@@ -8,9 +8,11 @@ mod caller;
 mod failure;
 mod listener;
 mod routes;
+mod server;
 mod wire;
 
 pub use caller::Caller;
 pub use failure::Failure;
 pub use listener::{ListenError, listen};
-pub use routes::{document, router, serve};
+pub use routes::{document, router};
+pub use server::{Limits, serve};

@@ -6,7 +6,6 @@ use axum::{
     http::StatusCode,
 };
 use serde::Deserialize;
-use tokio::net::UnixListener;
 use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -137,16 +136,6 @@ pub fn router(engine: Engine) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(engine)
-}
-
-/// Serves the API.
-///
-/// # Errors
-///
-/// The listener's.
-pub async fn serve(listener: UnixListener, engine: Engine) -> std::io::Result<()> {
-    let service = router(engine).into_make_service_with_connect_info::<Caller>();
-    axum::serve(listener, service).await
 }
 
 async fn unknown_path() -> Failure {

@@ -163,6 +163,7 @@ impl From<&HealthStatus> for lb_api::HealthStatus {
             since: clock::at(health.since),
             last_ok: health.last_ok,
             last_error: health.last_error.clone(),
+            inconclusive: health.inconclusive.clone(),
             latency_ms: health.latency.map(|latency| latency.as_secs_f64() * 1e3),
             damped: health.damped,
         }

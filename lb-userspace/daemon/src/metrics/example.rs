@@ -120,6 +120,8 @@ fn member(vip: usize, index: usize, members: usize) -> MemberState {
             since: std::time::Instant::now(),
             last_ok: Some(true),
             last_error: None,
+            last_cause: None,
+            inconclusive: None,
             latency: Some(std::time::Duration::from_nanos(473_100)),
             damped: false,
         }),

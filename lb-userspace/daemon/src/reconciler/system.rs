@@ -38,6 +38,19 @@ pub fn monotonic_us() -> i64 {
         .map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000)
 }
 
+/// Raises the soft limit of open files to the hard one. Returns both: commands of checks get the soft one
+/// back, as some close all files that they may have open.
+///
+/// # Errors
+///
+/// The kernel refuses it.
+pub fn raise_file_limit() -> io::Result<(u64, u64)> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, limits.1, limits.1)?;
+    Ok(limits)
+}
+
 /// Whether systemd expects keep-alive messages (`WatchdogSec=`).
 #[must_use]
 pub fn wants_watchdog() -> bool {

@@ -34,9 +34,9 @@ use std::{collections::HashSet, io, path::Path};
 pub use hash_key::hash_key;
 pub(crate) use keys::Changes;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config, Factor, Forward,
-    Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, Metrics, Node, Prefix, Protocol,
-    Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode,
+    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config,
+    DEFAULT_EXEC_USER, Factor, Forward, Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck,
+    Metrics, Node, Prefix, Protocol, Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};

@@ -72,6 +72,9 @@ fn problems_of(member: &MemberStatus, now: Timestamp) -> Vec<String> {
         } else if health.last_ok == Some(false) {
             problems.push(format!("healthy, but the last check failed: {error}"));
         }
+        if let Some(why) = &health.inconclusive {
+            problems.push(format!("the last check was inconclusive: {why}"));
+        }
         if health.damped {
             problems.push("flapping: held down until it is stable".into());
         }
@@ -193,6 +196,7 @@ pub(in crate::cli) fn health(health: Option<&HealthStatus>) -> Cell {
         return Cell::toned(Tone::Faint, "–");
     };
     match (health.healthy, health.last_ok) {
+        _ if health.inconclusive.is_some() => Cell::toned(Tone::Warn, "unknown"),
         (_, None) => Cell::toned(Tone::Warn, "waiting"),
         (true, Some(true)) => {
             let text = match health.latency_ms {

@@ -34,6 +34,8 @@ fn take_down(member: &mut MemberState, why: &str) {
         since: std::time::Instant::now(),
         last_ok: Some(false),
         last_error: Some(why.to_owned()),
+        last_cause: Some(why.to_owned()),
+        inconclusive: None,
         latency: None,
         damped: false,
     });
@@ -127,6 +129,35 @@ fn missing_routes_and_high_utilisation_are_conditions() {
         found[1].cause.as_deref(),
         Some("6 backends of this size are needed for a utilisation of 70 %")
     );
+}
+
+#[test]
+fn backends_that_cannot_be_checked_are_a_condition() {
+    let mut status = status(1, 3);
+    let members = &mut status.vips[0].members;
+    for (member, why) in members
+        .iter_mut()
+        .zip(["no descriptors", crate::health::SILENT])
+    {
+        member.health.as_mut().unwrap().inconclusive = Some(why.to_owned());
+    }
+    let found = conditions(&status, 1);
+    assert_eq!((found.len(), &*found[0].kind), (1, "checks"));
+    assert_eq!(found[0].backends, ["backend-0"]);
+    assert_eq!(found[0].cause.as_deref(), Some("no descriptors"));
+}
+
+#[test]
+fn a_reason_that_names_each_backend_is_one_reason() {
+    let mut status = status(1, 4);
+    for member in &mut status.vips[0].members {
+        let problem = format!("{} does not answer", member.address);
+        take_down(member, &problem);
+        member.route_problem = Some(problem);
+    }
+    let found = conditions(&status, 1);
+    let cause = found[0].cause.as_deref();
+    assert_eq!(cause, Some("health checks: the backend does not answer"));
 }
 
 #[test]

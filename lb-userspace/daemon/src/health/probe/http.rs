@@ -4,7 +4,7 @@ use std::{
     io,
     net::IpAddr,
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use http_body_util::{BodyExt as _, Empty};
@@ -21,6 +21,8 @@ use lb_model::{
 
 /// Bytes of a body that are searched for the expected text.
 const BODY_LIMIT: usize = 256 * 1024;
+/// Lines of the response's header.
+const HEADER_LIMIT: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -36,17 +38,20 @@ impl Exchange {
         check: &HttpCheck,
         default_port: u16,
     ) -> Result<Self, Failure> {
-        let host = check
-            .host
-            .clone()
-            .unwrap_or_else(|| default_host(target.vip_address, target.probe_port(), default_port));
+        // A client of the VIP does not know the port of the backend.
+        let port = match (target.health.port, target.vip_port) {
+            (0, 0) => target.port,
+            (0, port) | (port, _) => port,
+        };
+        let host = check.host.clone();
+        let host = host.unwrap_or_else(|| default_host(target.vip_address, port, default_port));
         let request = Request::get(&check.path)
             .header(header::HOST, host)
             .header(header::USER_AGENT, "evenkeel-health")
             .header(header::ACCEPT, "*/*")
             .header(header::CONNECTION, "close")
             .body(Empty::new())
-            .map_err(|error| Failure(format!("cannot build the request: {error}")))?;
+            .map_err(|error| Failure::of_node(format!("cannot build the request: {error}")))?;
         Ok(Self {
             request,
             status: check.expect_status.clone(),
@@ -61,18 +66,23 @@ impl Exchange {
         limit: Limit,
     ) -> Result<(), Failure> {
         let late = |limit| {
-            Failure(format!(
+            Failure::new(format!(
                 "{route} accepted the request but did not reply within {limit}"
             ))
         };
         let broken = |error: hyper::Error| {
-            Failure(format!(
-                "no valid HTTP response from {route}: {}",
-                chain(&error)
-            ))
+            Failure::new(if error.is_parse_too_large() {
+                format!(
+                    "the response from {route} has more than {HEADER_LIMIT} headers, or more than 400 KiB of them"
+                )
+            } else {
+                format!("no valid HTTP response from {route}: {}", chain(&error))
+            })
         };
         let exchange = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(Abrupt(stream)))
+            let (mut sender, connection) = http1::Builder::new()
+                .max_headers(HEADER_LIMIT)
+                .handshake(TokioIo::new(Abrupt::new(stream)))
                 .await
                 .map_err(broken)?;
             let mut connection = pin!(connection);
@@ -93,7 +103,7 @@ impl Exchange {
         let status = response.status().as_u16();
         if !self.status.contains(status) {
             let expected = self.status.to_string().replace('-', "–");
-            return Err(Failure(format!(
+            return Err(Failure::new(format!(
                 "status {status} from {route}, expected {expected}"
             )));
         }
@@ -104,9 +114,27 @@ impl Exchange {
     }
 }
 
-/// A stream without orderly shutdown. Dropping it resets the connection; a FIN before that would add
-/// a tenth to the cost of a check.
-struct Abrupt<S>(S);
+/// A stream that is read only once the request was written: a server may respond before, which `hyper`
+/// takes for a mistake. Such a server may also have closed the connection: errors of writing are ignored,
+/// as reading returns the response, or an error.
+///
+/// There is no orderly shutdown. Dropping the stream resets the connection; a FIN before that would add a
+/// tenth to the cost of a check.
+struct Abrupt<S> {
+    stream: S,
+    has_written: bool,
+    reader: Option<Waker>,
+}
+
+impl<S> Abrupt<S> {
+    const fn new(stream: S) -> Self {
+        Self {
+            stream,
+            has_written: false,
+            reader: None,
+        }
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
     fn poll_read(
@@ -114,7 +142,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        if self.has_written {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        self.reader = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -124,11 +156,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Abrupt<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        let written = match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(written) => written.unwrap_or(bytes.len()),
+        };
+        // The request is much shorter than the send buffer of a new connection.
+        self.has_written = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -141,7 +185,7 @@ async fn find(mut body: Incoming, text: &str, route: &Route) -> Result<(), Failu
     let mut seen = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Failure(format!(
+            Failure::new(format!(
                 "the response from {route} was cut off: {}",
                 chain(&error)
             ))
@@ -156,13 +200,13 @@ async fn find(mut body: Incoming, text: &str, route: &Route) -> Result<(), Failu
             return Ok(());
         }
         if seen.len() > BODY_LIMIT {
-            return Err(Failure(format!(
+            return Err(Failure::new(format!(
                 "the first {} KiB of the response from {route} do not contain {text:?}",
                 BODY_LIMIT / 1024
             )));
         }
     }
-    Err(Failure(format!(
+    Err(Failure::new(format!(
         "the response from {route} does not contain {text:?}"
     )))
 }

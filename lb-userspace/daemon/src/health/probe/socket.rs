@@ -8,9 +8,9 @@ use std::{
 
 use lb_common::probe::mark;
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 
-use super::{Failure, Limit};
+use super::{Failure, Fault, Limit};
 use crate::health::Target;
 
 /// The destination of a probe and the path to it.
@@ -33,26 +33,47 @@ impl Route {
 
     /// Opens a TCP connection, which is reset when dropped.
     pub(super) async fn connect(&self, limit: Limit) -> Result<TcpStream, Failure> {
+        let connecting = async {
+            let socket = self.start_connecting()?;
+            let stream =
+                TcpStream::from_std(socket.into()).map_err(|error| self.local_failure(&error))?;
+            let connected = stream
+                .writable()
+                .await
+                .and_then(|()| match stream.take_error() {
+                    Ok(None) => Ok(()),
+                    Ok(Some(error)) | Err(error) => Err(error),
+                });
+            connected.map_err(|error| self.failure(&error))?;
+            Ok(stream)
+        };
+        limit.within(connecting, |limit| self.no_reply(limit)).await
+    }
+
+    /// Errors that `connect` itself returns are this node's, except a refusal by this host.
+    fn start_connecting(&self) -> Result<Socket, Failure> {
         let socket = self
             .open(Type::STREAM)
             .and_then(|socket| socket.set_linger(Some(Duration::ZERO)).map(|()| socket))
             .map_err(|error| self.local_failure(&error))?;
-        let connecting = TcpSocket::from_std_stream(socket.into()).connect(self.backend);
-        let connecting = async { connecting.await.map_err(|error| self.failure(&error)) };
-        limit.within(connecting, |limit| self.no_reply(limit)).await
+        match socket.connect(&self.backend.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
+                Err(match error.kind() {
+                    io::ErrorKind::ConnectionRefused => self.failure(&error),
+                    _ => self.local_failure(&error),
+                })
+            }
+            _ => Ok(socket),
+        }
     }
 
     /// Opens a UDP socket connected to the backend.
     pub(super) fn udp(&self) -> Result<UdpSocket, Failure> {
-        let socket = self
-            .open(Type::DGRAM)
-            .map_err(|error| self.local_failure(&error))?;
-        let connected = socket
-            .connect(&self.backend.into())
-            .map_err(|error| self.failure(&error));
-        connected.and_then(|()| {
-            UdpSocket::from_std(socket.into()).map_err(|error| self.local_failure(&error))
-        })
+        let opened = self.open(Type::DGRAM).and_then(|socket| {
+            socket.connect(&self.backend.into())?;
+            UdpSocket::from_std(socket.into())
+        });
+        opened.map_err(|error| self.local_failure(&error))
     }
 
     fn open(&self, kind: Type) -> io::Result<Socket> {
@@ -75,17 +96,17 @@ impl Route {
 
     /// The failure of a backend that sent nothing.
     pub(super) fn no_reply(&self, limit: Limit) -> Failure {
-        Failure(format!("no reply from {self} within {limit}"))
+        Failure::new(format!("no reply from {self} within {limit}"))
     }
 
     /// The failure for an error of the connection.
     pub(super) fn failure(&self, error: &io::Error) -> Failure {
-        Failure(match error.kind() {
+        if is_shortage(error) {
+            return self.local_failure(error);
+        }
+        Failure::new(match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("connection refused by {self}"),
             io::ErrorKind::ConnectionReset => format!("connection reset by {self}"),
-            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => {
-                return self.local_failure(error);
-            }
             _ => {
                 let error = error.to_string();
                 let words = error.split(" (os error").next().unwrap_or(&error);
@@ -95,15 +116,46 @@ impl Route {
     }
 
     /// The failure for an error on this node.
-    fn local_failure(&self, error: &io::Error) -> Failure {
-        let hint = match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => "; CAP_NET_ADMIN is required",
-            Some(libc::EMFILE | libc::ENFILE) => "; raise the open file limit (LimitNOFILE)",
-            Some(libc::EADDRNOTAVAIL) => "; check that the node still has the source address",
-            _ => "",
+    pub(super) fn local_failure(&self, error: &io::Error) -> Failure {
+        let (fault, hint) = match error.raw_os_error() {
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN) => {
+                (Fault::Path, "; see `ip route get`")
+            }
+            Some(libc::EPERM | libc::EACCES) => (
+                Fault::Node,
+                "; CAP_NET_ADMIN is required, or a packet filter of this node rejects it",
+            ),
+            Some(libc::EMFILE | libc::ENFILE) => {
+                (Fault::Node, "; raise the open file limit (LimitNOFILE)")
+            }
+            Some(libc::EADDRNOTAVAIL) => (
+                Fault::Node,
+                "; check that the node still has the source address, and free ports",
+            ),
+            _ => (Fault::Node, ""),
         };
-        Failure(format!("cannot open a socket for {self}: {error}{hint}"))
+        Failure::of(
+            fault,
+            format!("cannot open a socket for {self}: {error}{hint}"),
+        )
     }
+}
+
+/// Whether only this node can be the cause of an error.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRINUSE
+                | libc::EADDRNOTAVAIL
+                | libc::ENETDOWN
+                | libc::EPERM
+        )
+    )
 }
 
 impl fmt::Display for Route {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustls::{
@@ -15,40 +16,46 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Failure, Limit, socket::Route};
+use super::{Failure, Limit, Shared, socket::Route};
 use crate::health::Target;
 use lb_model::{
     config::{CaFile, HttpCheck},
     error::chain,
 };
 
+/// For how long the host's trusted certificates are not read again.
+const HOST_ROOTS_FOR: Duration = Duration::from_secs(2);
+
 /// Client configurations, shared by targets with the same settings: loading the host's trusted
 /// certificates takes longer than a check.
 #[derive(Debug, Default)]
-pub struct TlsConfigs(Mutex<HashMap<Settings, Arc<ClientConfig>>>);
+pub struct TlsConfigs(Mutex<HashMap<Settings, (Instant, Arc<ClientConfig>)>>);
 
-/// Whether certificates are verified, and the CA certificates (PEM) if not the host's.
-type Settings = (bool, Option<String>);
+/// Whether certificates are verified, and the CA certificates if not the host's.
+type Settings = (bool, Option<CaFile>);
 
 impl TlsConfigs {
-    fn get(&self, verify: bool, ca: Option<&CaFile>) -> Result<Arc<ClientConfig>, Failure> {
-        let key = (verify, ca.map(|ca| ca.pem.clone()));
+    fn get(&self, settings: &Settings) -> Result<Arc<ClientConfig>, Failure> {
         let mut configs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = configs.get(&key) {
+        let is_of_host = *settings == (true, None);
+        let known = configs.get(settings);
+        if let Some((made, config)) = known
+            && (!is_of_host || made.elapsed() < HOST_ROOTS_FOR)
+        {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(make(verify, ca)?);
-        configs.insert(key, Arc::clone(&config));
+        let config = Arc::new(make(settings.0, settings.1.as_ref())?);
+        configs.insert(settings.clone(), (Instant::now(), Arc::clone(&config)));
         Ok(config)
     }
 }
 
 fn make(verify: bool, ca: Option<&CaFile>) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(ring::default_provider());
-    let failed = |error: rustls::Error| Failure(format!("cannot set up TLS: {error}"));
+    let failed = |error: rustls::Error| Failure::of_node(format!("cannot set up TLS: {error}"));
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(failed)?;
@@ -74,7 +81,7 @@ fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
         let found = rustls_native_certs::load_native_certs();
         store.add_parsable_certificates(found.certs);
         if store.is_empty() {
-            return Err(Failure::new(
+            return Err(Failure::of_node(
                 "the host has no trusted CA certificates; install the package ca-certificates, set \
                  `ca_file`, or set `verify = false`",
             ));
@@ -82,7 +89,7 @@ fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
         return Ok(store);
     };
     let wrong = |why: String| {
-        Failure(format!(
+        Failure::of_node(format!(
             "cannot use the certificates in {}: {why}",
             ca.path.display()
         ))
@@ -98,7 +105,8 @@ fn roots(ca: Option<&CaFile>) -> Result<RootCertStore, Failure> {
 
 /// The TLS settings of a target.
 pub(super) struct Session {
-    connector: TlsConnector,
+    settings: Settings,
+    shared: Arc<Shared>,
     name: ServerName<'static>,
 }
 
@@ -114,19 +122,25 @@ impl Session {
         check: &HttpCheck,
         verify: bool,
         ca: Option<&CaFile>,
-        configs: &TlsConfigs,
+        shared: &Arc<Shared>,
     ) -> Result<Self, Failure> {
         let name = match &check.host {
             None => ServerName::from(target.vip_address),
             Some(host) => {
                 let name = without_port(host).to_owned();
                 ServerName::try_from(name).map_err(|_| {
-                    Failure(format!("{host:?} is not a valid name for a certificate"))
+                    Failure::of_node(format!("{host:?} is not a valid name for a certificate"))
                 })?
             }
         };
+        let settings = (verify, ca.cloned());
+        if ca.is_some() {
+            shared.tls.get(&settings)?;
+        }
+        let shared = Arc::clone(shared);
         Ok(Self {
-            connector: configs.get(verify, ca)?.into(),
+            settings,
+            shared,
             name,
         })
     }
@@ -137,12 +151,13 @@ impl Session {
         route: &Route,
         limit: Limit,
     ) -> Result<TlsStream<TcpStream>, Failure> {
+        let connector = TlsConnector::from(self.shared.tls.get(&self.settings)?);
         let handshake = async {
-            let opened = self.connector.connect(self.name.clone(), stream).await;
+            let opened = connector.connect(self.name.clone(), stream).await;
             opened.map_err(|error| failure(&error, route))
         };
         let late = |limit| {
-            Failure(format!(
+            Failure::new(format!(
                 "{route} accepted the connection but did not complete the TLS handshake within {limit}"
             ))
         };
@@ -151,7 +166,7 @@ impl Session {
 }
 
 fn failure(error: &io::Error, route: &Route) -> Failure {
-    Failure(format!(
+    Failure::new(format!(
         "TLS handshake with {route} failed: {}",
         chain(error)
     ))

@@ -2,10 +2,16 @@
 
 use std::io;
 
-use super::{Failure, Limit, http::contains, socket::Route};
+use tokio::{net::UdpSocket, time::timeout_at};
+
+use super::{Answer, Failure, Limit, http::contains, socket::Route};
 
 /// Bytes of a reply that are compared.
 const REPLY_LIMIT: usize = 4096;
+
+/// Empty packets per check. A host sends few "port unreachable" (Linux: one per second), and packets of
+/// clients get most of them.
+const EMPTY_PACKETS: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -21,33 +27,59 @@ impl Exchange {
         }
     }
 
-    pub(super) async fn run(&self, route: &Route, limit: Limit) -> Result<(), Failure> {
-        let failure = |error: io::Error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                Failure(format!("nothing listens on UDP {route} (port unreachable)"))
-            }
-            _ => route.failure(&error),
-        };
+    pub(super) async fn run(&self, route: &Route, limit: Limit) -> Result<Answer, Failure> {
         let socket = route.udp()?;
-        let payload = self.send.as_deref().unwrap_or_default();
-        let mut reply = [0; REPLY_LIMIT];
-        let exchange = async {
-            socket.send(payload).await.map_err(failure)?;
-            let length = socket.recv(&mut reply).await.map_err(failure)?;
-            Ok(length)
+        let Some(payload) = &self.send else {
+            return knock(&socket, route, limit).await;
         };
-        let received = tokio::time::timeout_at(limit.at, exchange).await;
-        match (received, &self.expect) {
-            // Most servers ignore an empty packet; not being refused counts as success.
-            (Err(_), _) if self.send.is_none() => Ok(()),
-            (Err(_), _) => Err(route.no_reply(limit)),
-            (Ok(Err(failure)), _) => Err(failure),
-            (Ok(Ok(length)), Some(expect)) if !contains(&reply[..length], expect) => {
-                Err(Failure(format!(
-                    "the reply from {route} ({length} bytes) does not contain the expected bytes"
-                )))
-            }
-            (Ok(Ok(_)), _) => Ok(()),
+        let mut reply = [0; REPLY_LIMIT];
+        send(&socket, payload, route).await?;
+        let receiving = async {
+            let received = socket.recv(&mut reply).await;
+            received.map_err(|error| failure(&error, route))
+        };
+        let length = limit
+            .within(receiving, |limit| route.no_reply(limit))
+            .await?;
+        match &self.expect {
+            Some(expect) if !contains(&reply[..length], expect) => Err(Failure::new(format!(
+                "the reply from {route} ({length} bytes) does not contain the expected bytes"
+            ))),
+            _ => Ok(Answer::Reply),
         }
+    }
+}
+
+/// Sends empty packets. Most servers ignore them, so silence is no failure.
+async fn knock(socket: &UdpSocket, route: &Route, limit: Limit) -> Result<Answer, Failure> {
+    for left in (0..EMPTY_PACKETS).rev() {
+        send(socket, &[], route).await?;
+        let until = limit.at - limit.timeout * left / EMPTY_PACKETS;
+        match timeout_at(until, socket.recv(&mut [0; 1])).await {
+            Ok(Ok(_)) => return Ok(Answer::Reply),
+            Ok(Err(error)) => return Err(failure(&error, route)),
+            Err(_) => {}
+        }
+    }
+    Ok(Answer::Silence)
+}
+
+async fn send(socket: &UdpSocket, payload: &[u8], route: &Route) -> Result<(), Failure> {
+    match socket.send(payload).await {
+        // The error of an earlier packet.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(failure(&error, route))
+        }
+        Err(error) => Err(route.local_failure(&error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn failure(error: &io::Error, route: &Route) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            Failure::new(format!("nothing listens on UDP {route} (port unreachable)"))
+        }
+        _ => route.failure(error),
     }
 }

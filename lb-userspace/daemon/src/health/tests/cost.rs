@@ -10,7 +10,7 @@ use super::{
     server::{Answer, http, page},
     target,
 };
-use crate::health::{Health, Target};
+use crate::health::{Health, Target, probe::Shared};
 use lb_model::config::{HealthKind, HttpCheck, StatusSet};
 
 const BACKENDS: usize = 1000;
@@ -64,7 +64,7 @@ fn cost_of(kind: &HealthKind, at: SocketAddr) {
     });
     let targets: Vec<_> = targets.collect();
     runtime().block_on(async {
-        let (mut health, mut changes) = Health::start(1);
+        let (mut health, mut changes) = Health::start(1, Shared::default());
         health.set_targets(targets);
         // Until all have started.
         tokio::time::sleep(Duration::from_secs(2)).await;

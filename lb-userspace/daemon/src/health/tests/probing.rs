@@ -1,21 +1,24 @@
 //! Each kind of probe: success and failure messages.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     health,
-    server::{Answer, closed_port, http, https, page, pong},
+    server::{Answer, closed_port, early, http, https, page, pong},
     target,
 };
 use crate::health::{
     Target,
-    probe::{Probe, TlsConfigs},
+    probe::{Answer as Reply, Failure, Fault, Probe, Shared},
 };
 use lb_model::config::{CaFile, HealthKind, HttpCheck, StatusSet};
 
 async fn run(target: &Target) -> Result<(), String> {
-    let probe = Probe::new(target, &TlsConfigs::default());
-    probe.run().await.map_err(|failure| failure.to_string())
+    look(target).await.map(drop).map_err(|failure| failure.text)
+}
+
+async fn look(target: &Target) -> Result<Reply, Failure> {
+    Probe::new(target, &Arc::default()).run().await
 }
 
 async fn try_kind(at: SocketAddr, kind: HealthKind) -> Result<(), String> {
@@ -62,11 +65,10 @@ async fn tcp_connects_or_names_the_server_that_refused() {
     assert_eq!(failure, Err(format!("connection refused by {at}")));
     let mut bound = target(at, health(HealthKind::Tcp));
     bound.source = Some("192.0.2.77".parse().unwrap());
-    let failure = run(&bound).await.unwrap_err();
-    assert!(
-        failure.contains("check that the node still has the source address"),
-        "{failure}"
-    );
+    let failure = look(&bound).await.unwrap_err();
+    assert_eq!(failure.fault, Fault::Node);
+    let advice = "check that the node still has the source address";
+    assert!(failure.text.contains(advice), "{failure}");
 }
 
 #[tokio::test]
@@ -119,10 +121,10 @@ async fn http_searches_the_body() {
 async fn http_sends_the_request_of_a_client() {
     let at = http(Answer::Request).await;
     let asks = |line: &str| with_body(line);
-    let default = format!("host: 192.0.2.1:{}\r\n", at.port());
     for line in [
         "GET / HTTP/1.1\r\n",
-        &default,
+        // The VIP's port, which is the default of HTTP, not the backend's.
+        "host: 192.0.2.1\r\n",
         "connection: close\r\n",
         "user-agent: evenkeel",
     ] {
@@ -164,6 +166,68 @@ async fn http_describes_an_invalid_response() {
         failure.starts_with(&format!("no valid HTTP response from {at}: ")),
         "{failure}"
     );
+}
+
+/// Scripts under inetd answer like that.
+#[tokio::test]
+async fn http_reads_a_response_that_precedes_the_request() {
+    for closes in [false, true] {
+        let at = early("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell", closes).await;
+        for _ in 0..100 {
+            assert_eq!(try_kind(at, with_body("well")).await, Ok(()), "{closes}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_names_the_limit_of_headers() {
+    let with = |headers: usize| {
+        let lines: String = (0..headers).map(|n| format!("x-{n}: y\r\n")).collect();
+        http(Answer::Bytes(format!(
+            "HTTP/1.1 200 OK\r\n{lines}Content-Length: 0\r\n\r\n"
+        )))
+    };
+    let kind = || HealthKind::Http(get("/"));
+    assert_eq!(try_kind(with(900).await, kind()).await, Ok(()));
+    let failure = try_kind(with(1100).await, kind()).await.unwrap_err();
+    assert!(failure.contains("more than 1000 headers"), "{failure}");
+}
+
+#[tokio::test]
+async fn causes_are_the_same_for_all_backends() {
+    let mut causes = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let at = closed_port().await;
+        for kind in [
+            HealthKind::Tcp,
+            udp(None, None),
+            exec(&["sh", "-c", "echo no $EVENKEEL_ADDRESS >&2; exit 1"]),
+        ] {
+            let failure = look(&target(at, health(kind))).await.unwrap_err();
+            let at = at.ip().to_string();
+            assert!(
+                failure.text.contains(&at) && !failure.cause.contains(&at),
+                "{failure:?}"
+            );
+            causes.insert(failure.cause);
+        }
+    }
+    assert_eq!(causes.len(), 3, "{causes:?}");
+}
+
+#[tokio::test]
+async fn checks_wait_for_file_descriptors() {
+    let at = http(Answer::Nothing).await;
+    let shared = Arc::new(Shared {
+        descriptors: tokio::sync::Semaphore::new(1),
+        ..Shared::default()
+    });
+    let probe = Probe::new(&target(at, health(HealthKind::Tcp)), &shared);
+    let held = shared.descriptors.acquire().await.unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(50), probe.run()).await;
+    assert!(waiting.is_err());
+    drop(held);
+    assert_eq!(probe.run().await, Ok(Reply::Reply));
 }
 
 #[tokio::test]
@@ -231,7 +295,9 @@ async fn udp_waits_for_the_reply() {
         "{failure}"
     );
     // The server neither replies to an empty packet nor refuses it.
-    assert_eq!(try_briefly(at, udp(None, None)).await, Ok(()));
+    let mut silent = health(udp(None, None));
+    silent.timeout = Duration::from_millis(50);
+    assert_eq!(look(&target(at, silent)).await, Ok(Reply::Silence));
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = silent.local_addr().unwrap();
     let failure = try_briefly(at, udp(Some("ping"), None)).await;
@@ -289,12 +355,40 @@ async fn exec_is_killed_with_its_children() {
         Err("sh did not exit within 300 ms and was killed".to_owned())
     );
     let pids = std::fs::read_to_string(file).unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     for pid in pids.split_whitespace() {
-        while is_running(pid) {
-            assert!(tokio::time::Instant::now() < deadline, "{pid} still runs");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        assert_ends(pid).await;
+    }
+}
+
+#[tokio::test]
+async fn exec_leaves_no_process_of_its_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = "sleep 1000 & echo $! > \"$1\"";
+    let words = ["sh", "-c", script, "sh", file.to_str().unwrap()];
+    let at = "10.0.0.9:1".parse().unwrap();
+    assert_eq!(try_kind(at, exec(&words)).await, Ok(()));
+    assert_ends(std::fs::read_to_string(file).unwrap().trim()).await;
+}
+
+#[tokio::test]
+async fn exec_needs_its_user() {
+    let target = target("10.0.0.9:1".parse().unwrap(), health(exec(&["true"])));
+    let shared = Shared {
+        exec_user: Some("no-such-user".to_owned()),
+        ..Shared::default()
+    };
+    let failure = Probe::new(&target, &Arc::new(shared)).run().await;
+    let failure = failure.unwrap_err();
+    assert_eq!(failure.fault, Fault::Node);
+    assert!(failure.to_string().contains("no-such-user"), "{failure}");
+}
+
+async fn assert_ends(pid: &str) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while is_running(pid) {
+        assert!(tokio::time::Instant::now() < deadline, "{pid} still runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -72,6 +72,21 @@ pub(super) async fn http(with: Answer) -> SocketAddr {
     at
 }
 
+/// Starts a server that sends its response at once, and then closes the connection or waits.
+pub(super) async fn early(response: &'static str, closes: bool) -> SocketAddr {
+    let (listener, at) = listen().await;
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(response.as_bytes()).await;
+            if !closes {
+                open.push(stream);
+            }
+        }
+    });
+    at
+}
+
 /// Starts an HTTPS server with a certificate for a name; returns the certificate (PEM) too.
 pub(super) async fn https(name: &str, with: Answer) -> (SocketAddr, String) {
     let CertifiedKey { cert, signing_key } =

@@ -25,7 +25,8 @@ table! {
         /// The path of the request.
         path: String, [default "/".to_owned()], kind::http_path(), Live, only for ["http", "https"];
         /// The `Host` header, and the name that the certificate must have (sent as SNI unless it is
-        /// an address).
+        /// an address). The default has the port that a client would write: that of the VIP, or
+        /// `port`.
         host: String, [optional "the VIP's address"], kind::host(), Live, only for ["http", "https"];
         /// The status codes that mean healthy. Redirects are not followed.
         expect_status: StatusSet, [default StatusSet::default()], kind::status_set(), Live,
@@ -38,12 +39,13 @@ table! {
         /// Certificates (PEM) of the authorities that may have signed the backends' certificates;
         /// read together with the configuration file. Not with `verify = false`.
         ca_file: PathBuf, [optional "the host's"], kind::path(), Live, only for ["https"];
-        /// The payload of the packet. Without it the packet is empty, and a backend is healthy
-        /// unless "port unreachable" arrives within `timeout`.
+        /// The payload of the packet. Without it, checks send empty packets and only wait for errors:
+        /// see below.
         send: Vec<u8>, [optional "nothing"], kind::payload(), Live, only for ["udp"];
         /// What the reply must contain; needs `send`.
         expect: Vec<u8>, [optional "any reply"], kind::payload(), Live, only for ["udp"];
-        /// The program and its arguments; exit code 0 means healthy. Required with `kind = "exec"`.
+        /// The program and its arguments, run as `node.exec_user`; exit code 0 means healthy.
+        /// Required with `kind = "exec"`.
         command: String, [list "–"], kind::argument(), Live, only for ["exec"];
     }
     keys {
@@ -114,8 +116,7 @@ pub enum HealthKind {
     Udp {
         /// The payload; `None`: an empty packet.
         send: Option<Vec<u8>>,
-        /// What the reply must contain. `None`: any reply passes, and so does silence if `send` is
-        /// `None` too: then only "port unreachable" is a failure.
+        /// What the reply must contain. `None`: any reply passes.
         expect: Option<Vec<u8>>,
     },
     /// A command that exits with 0.

@@ -13,8 +13,8 @@ mod words;
 
 pub(super) use health::TypedHealth;
 pub use health::{Health, HealthKind, HttpCheck};
-pub use node::Node;
 pub(super) use node::TypedNode;
+pub use node::{DEFAULT_EXEC_USER, Node};
 pub use services::{Alerts, Api, ChangeSettings, Metrics};
 pub(super) use services::{TypedAlerts, TypedApi, TypedChangeSettings, TypedMetrics};
 pub use skew::Skew;

@@ -11,6 +11,9 @@ use crate::config::kind;
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Default of `node.exec_user`: a user without rights.
+pub const DEFAULT_EXEC_USER: &str = "nobody";
+
 table! {
     /// The node: interfaces, flow hash and the sizes of the tables.
     Node as TypedNode, "node";
@@ -32,6 +35,10 @@ table! {
         xdp_mode: XdpMode, [default XdpMode::default()], kind::word::<XdpMode>(), Live;
         /// The directory of the revisions.
         state_dir: PathBuf, [default PathBuf::from("/var/lib/evenkeel")], kind::absolute_path(), Stopped;
+        /// The user that runs the commands of `exec` checks, with its primary group. Only a start
+        /// reads it, and only from the file: changes through the API do not change whose rights a
+        /// check has.
+        exec_user: String, [default DEFAULT_EXEC_USER.to_owned()], kind::text("name of a user"), Restart;
         /// `ipip`: prefix of the outer source address. The remaining bits vary with the flow, so that
         /// NICs of backends spread flows over their queues.
         encap_source: Prefix, [list "an address of the interface"], kind::prefix(), Live;

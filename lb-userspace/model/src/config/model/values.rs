@@ -106,7 +106,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Certificates of authorities, with the file that they come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CaFile {
     /// The file.
     pub path: PathBuf,

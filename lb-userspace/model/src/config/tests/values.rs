@@ -18,6 +18,7 @@ fn the_smallest_file_gets_all_defaults() {
             interfaces: vec!["eth0".to_owned()],
             xdp_mode: XdpMode::Native,
             state_dir: "/var/lib/evenkeel".into(),
+            exec_user: "nobody".to_owned(),
             hash_seed: HashSeed::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
             encap_source: Vec::new(),
             nat_source: Vec::new(),
@@ -83,6 +84,7 @@ fn reads_every_key() {
     assert_eq!(node.interfaces, ["eth0", "bond1.100"]);
     assert_eq!(node.xdp_mode, XdpMode::Auto);
     assert_eq!(node.state_dir.to_str(), Some("/srv/evenkeel"));
+    assert_eq!(node.exec_user, "checks");
     assert_eq!(node.hash_seed.bytes()[..3], [0xf0, 0xe0, 0xd0]);
     let source = |ip: &str| {
         node.encap_prefix(ip.parse().unwrap())

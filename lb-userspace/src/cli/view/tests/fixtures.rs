@@ -25,6 +25,7 @@ fn healthy() -> HealthStatus {
         since: ago(86_400),
         last_ok: Some(true),
         last_error: None,
+        inconclusive: None,
         latency_ms: Some(1.24),
         damped: false,
     }
