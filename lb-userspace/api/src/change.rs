@@ -153,7 +153,7 @@ pub enum Guard {
     ShareError,
     /// A member has weight but no slots.
     NoSlots,
-    /// A share exceeds `vip.guard.max_share`.
+    /// A share exceeds `vip.guard.max_share`; without it, the change concentrates the traffic.
     MaxShare,
     /// More of the ring moves than `vip.guard.max_moved`.
     MaxMoved,

@@ -23,9 +23,9 @@ struct Arguments {
     /// Only this run (repeatable)
     #[arg(long, value_name = "RUN", value_parser = fault())]
     only: Vec<Fault>,
-    /// Do not update docs/outage.svg
-    #[arg(long)]
-    no_picture: bool,
+    /// Write the picture of all runs to docs/outage.svg
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
 }
 
 fn fault() -> impl TypedValueParser<Value = Fault> {
@@ -41,9 +41,8 @@ fn main() -> ExitCode {
     } else {
         &arguments.only
     };
-    let picture = !arguments.no_picture && arguments.only.is_empty();
     match run(faults) {
-        Ok(report) => finish(&report, arguments.json, picture),
+        Ok(report) => finish(&report, arguments.json, arguments.write),
         Err(error) => {
             eprintln!("outage: {error:#}");
             ExitCode::FAILURE
@@ -51,14 +50,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn finish(report: &Report, json: bool, picture: bool) -> ExitCode {
+fn finish(report: &Report, json: bool, write: bool) -> ExitCode {
     if json {
         println!("{}", report.to_json());
     } else {
         println!("{}", report.to_table());
     }
     let mut problems = report.problems();
-    if picture {
+    if write {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/outage.svg");
         if let Err(error) = std::fs::write(&file, drawing::draw(report)) {
             problems.push(format!("write {}: {error}", file.display()));

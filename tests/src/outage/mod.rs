@@ -41,7 +41,7 @@ const ELEPHANT: u64 = 24_000_000;
 /// The fault of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The bad change, with the guards enabled.
+    /// The bad change, against the default guards.
     Guarded,
     /// The bad change, forced past the guard, with a bake.
     Baked,
@@ -90,7 +90,9 @@ impl Fault {
 
     fn description(self) -> &'static str {
         match self {
-            Self::Guarded => "a revision gives one backend 97 % of the ring; the guard is enabled",
+            Self::Guarded => {
+                "a revision gives one backend 97 % of the ring; all settings are defaults"
+            }
             Self::Baked => "the same, forced past the guard, with a bake",
             Self::Forced => "the same, forced, without a bake; then a spike",
             Self::BlackHole => {

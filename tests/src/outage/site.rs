@@ -243,9 +243,6 @@ kind = \"tcp\"
 via = \"direct\"
 interval = \"1s\"
 timeout = \"500ms\"
-
-[vip.guard]
-max_share = 0.4
 ",
         url = Alertmanager::URL,
         address = vip.ip(),

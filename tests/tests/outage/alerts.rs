@@ -50,7 +50,7 @@ fn alerts_on_low_capacity_and_few_backends() {
     let lab = site::build().unwrap();
     // 200 new flows per second for four backends with a capacity of 50 each.
     let mut site = start(&lab, |text| {
-        text.replace("max_share = 0.4", "max_share = 0.9\nmin_backends = 3")
+        text.replace("affinity", "guard.min_backends = 3\naffinity")
             .replace("weight = 100", "weight = 100\ncapacity = 50")
     });
     let alert = await_kind(&site, "EvenkeelCapacity");
@@ -72,9 +72,7 @@ fn alerts_on_panic_mode() {
         return;
     }
     let lab = site::build().unwrap();
-    let mut site = start(&lab, |text| {
-        text.replace("max_share = 0.4", "max_share = 0.9")
-    });
+    let mut site = start(&lab, std::convert::identity);
     for nginx in &mut site.nginx[1..] {
         nginx.daemon().kill();
     }

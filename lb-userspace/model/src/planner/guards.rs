@@ -12,6 +12,9 @@ use lb_api::{Guard, GuardResult, GuardVerdict, VipAction};
 /// Capacity that is required beyond the peak of new flows, as a share of the peak.
 const HEADROOM: f64 = 0.2;
 
+/// A factor of two, with room for rounding.
+const TWICE: f64 = 2.0 + 1e-6;
+
 /// Tolerance for comparing shares, far below one slot.
 const EPSILON: f64 = 1e-9;
 
@@ -184,9 +187,75 @@ impl<'a> Change<'a> {
     }
 
     fn max_share(&self) -> Finding {
-        let limit = self.limits.max_share;
+        match self.limits.max_share {
+            Some(limit) => self.share_limit(limit),
+            None => self.concentration(),
+        }
+    }
+
+    /// Without a limit: whether the change concentrates the traffic. Two zeros too many in a weight do,
+    /// and so does draining all backends but one; what follows from one backend more or less does not.
+    fn concentration(&self) -> Finding {
+        // Not those of the table, whose rounding is no concentration.
+        let share = |placement: Option<Placement<'_>>| placement.map_or(0.0, |p| p.intended_share);
+        let shares = |line: &Line<'a>| (share(line.before), share(line.after));
+        let largest = |of: &dyn Fn(&Line<'a>) -> f64| self.lines.iter().map(of).fold(0.0, f64::max);
+        let busiest = largest(&|line| shares(line).0);
+        let passed = format!(
+            "largest share is {}",
+            percent(largest(&|line| shares(line).1))
+        );
+        if busiest == 0.0 {
+            return Finding::passed(passed);
+        }
+        let odds = |share: f64| share / (1.0 - share);
+        let mut found = Vec::new();
+        for line in self
+            .lines
+            .iter()
+            .filter(|line| shares(line).1 > 0.5 + EPSILON)
+        {
+            let (name, (before, after)) = (&line.backend.name, shares(line));
+            let as_weighted = self.share_by_old_weights(line).max(before);
+            if after > as_weighted * TWICE || odds(after) > odds(as_weighted) * TWICE * TWICE {
+                found.push(format!(
+                    "backend {name} would have {} of the ring ({} without the change of weights)",
+                    percent(after),
+                    percent(as_weighted)
+                ));
+            } else if after > busiest * TWICE {
+                found.push(format!(
+                    "backend {name} would have {} of the ring; now the busiest one has {}",
+                    percent(after),
+                    percent(busiest)
+                ));
+            }
+        }
+        if found.is_empty() {
+            return Finding::passed(passed);
+        }
+        let allow = "if that is wanted, set guard.max_share";
+        Finding::refused(format!("{}; {allow}", found.join("; ")))
+    }
+
+    /// The share that a backend would have among those that serve after the change, if all had kept
+    /// their weights. New ones have no weight to keep, and count with an even share.
+    fn share_by_old_weights(&self, line: &Line<'_>) -> f64 {
+        let weight = |placement: Placement<'_>| f64::from(placement.backend.weight);
+        let old = |line: &Line<'_>| line.before.map(weight).filter(|weight| *weight > 0.0);
+        let serving = self.placements().filter(|(_, after)| after.eligible);
+        let (mut all, mut number) = (0.0, 0.0);
+        for (line, after) in serving {
+            all += old(line).unwrap_or_else(|| weight(after));
+            number += 1.0;
+        }
+        old(line).map_or(1.0 / number, |own| own / all)
+    }
+
+    fn share_limit(&self, limit: Fraction) -> Finding {
         let allowed = percent(f64::from(limit.millionths()) / 1e6);
-        let is_stricter = self.is_stricter(|old, new| new.max_share < old.max_share);
+        let or_all = |limits: &config::Guard| limits.max_share.unwrap_or(Fraction::ALL);
+        let is_stricter = self.is_stricter(|old, new| or_all(new) < or_all(old));
         let mut found = Vec::new();
         let mut largest: Option<(&str, f64)> = None;
         for (line, after) in self.placements() {
@@ -285,6 +354,11 @@ impl<'a> Change<'a> {
             .filter_map(|line| serves(line.after))
             .map(|placement| placement.backend.capacity.map(f64::from))
             .sum();
+        let is_unknown =
+            |placement: &Placement<'_>| placement.eligible && placement.backend.capacity.is_none();
+        let is_any_unknown = self.placements().any(|(_, after)| is_unknown(&after));
+        // Where none serves yet, the sum is that of nothing.
+        let after = after.filter(|all| *all > 0.0 || !is_any_unknown);
         let Some(after) = after else {
             return Finding::passed("not every backend has a `capacity`");
         };

@@ -26,6 +26,7 @@
 //! | `share_error` | the table share differs from the intended one by at most max(2 / ring size, 1 % of it) | the error grew, or the member is new |
 //! | `no_slots` | an eligible member has a slot | it had one, or was not eligible |
 //! | `max_share` | `guard.max_share` of the ring, rounded up to a slot | the share grew, or the limit is stricter |
+//! | `max_share`, not set | no backend has more than half of the ring | its share, or the largest one, more than doubled; or its weight grew fourfold against the others' |
 //! | `max_moved` | `guard.max_moved` of the ring, rounded up to a slot | always; a ring without members can't move |
 //! | `min_backends` | `guard.min_backends` | fewer serve than before, or the VIP is new or the limit stricter |
 //! | `capacity` | the peak of new flows with 20 % headroom; for each member its share of the peak | capacity is less than before; the member's share grew or its capacity shrank |

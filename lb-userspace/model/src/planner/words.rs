@@ -17,6 +17,8 @@ pub(super) fn percent(share: f64) -> String {
 
 /// A rate, with a decimal only below 10.
 pub(super) fn rate(per_s: f64) -> String {
+    // A sum of nothing is -0.
+    let per_s = per_s + 0.0;
     let digits = usize::from(per_s < 10.0 && per_s.fract() != 0.0);
     format!("{per_s:.digits$}")
 }
@@ -83,8 +85,8 @@ mod tests {
             ["0 %", "40 %", "33.3 %", "0.50 %", "0.016 %", "100 %"]
         );
         assert_eq!(
-            [0.0, 2.5, 12.34, 5000.0].map(rate),
-            ["0", "2.5", "12", "5000"]
+            [0.0, -0.0, 2.5, 12.34, 5000.0].map(rate),
+            ["0", "0", "2.5", "12", "5000"]
         );
     }
 }

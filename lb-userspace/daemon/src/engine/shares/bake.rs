@@ -50,9 +50,9 @@ impl ShareTrial {
                 }
             });
             let members: Vec<ChangedMember> = members.collect();
-            let cap = vip.guard.max_share;
             // A guard that allows everything says nothing about what is normal.
-            let allowed = (cap != Fraction::ALL).then(|| cap.as_f64());
+            let cap = vip.guard.max_share.filter(|cap| *cap != Fraction::ALL);
+            let allowed = cap.map(Fraction::as_f64);
             let (names, shares) = members
                 .iter()
                 .map(|member| (member.name.to_string(), member.table_share))

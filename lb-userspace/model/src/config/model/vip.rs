@@ -135,8 +135,10 @@ table! {
     #[derive(Copy)]
     Guard as TypedGuard, "vip.guard", with Default;
     keys {
-        /// Largest share of the ring that one backend may have.
-        max_share: Fraction, [default Fraction::ALL], kind::share(), Live;
+        /// Largest share of the ring that one backend may have. Without it, a change may not give
+        /// a backend more than half of the ring and more than twice what it had, unless that only
+        /// follows from the number of backends, as when one of two is drained; `1` allows all.
+        max_share: Fraction, [optional "see there"], kind::share(), Live;
         /// Largest share of the ring that one change may move. To remove one of four backends moves
         /// its quarter and a little more: leave room.
         max_moved: Fraction, [default Fraction::ALL], kind::share(), Live;

@@ -52,7 +52,7 @@ fn the_smallest_file_gets_all_defaults() {
             ring_size: RingSize::default(),
             health: None,
             guard: Guard {
-                max_share: Fraction::ALL,
+                max_share: None,
                 max_moved: Fraction::ALL,
                 min_backends: 1,
             },
@@ -150,7 +150,7 @@ fn check_vips(vips: &[Vip]) {
         expect: Some("ÿ".as_bytes().to_vec()),
     };
     assert_eq!(echo.health.as_ref().unwrap().kind, expected);
-    assert_eq!(api.guard.max_share.millionths(), 400_000);
+    assert_eq!(api.guard.max_share, Fraction::new(0.4));
     assert_eq!(api.guard.max_moved.millionths(), 125_000);
     assert_eq!(api.guard.min_backends, 2);
     check_scaling_and_skew(api);

@@ -47,6 +47,83 @@ fn max_share_limits_the_share_of_a_backend() {
     assert_eq!(Case::new(&three, &drained).refused(), [MaxShare]);
 }
 
+/// The guards as they are without any setting: the outage that the product is made against is
+/// refused, and ordinary changes are not.
+#[test]
+fn by_default_a_change_may_not_concentrate_the_traffic() {
+    let backends = |text: &str| {
+        let backends: Vec<&str> = text.split(", ").filter(|b| !b.is_empty()).collect();
+        vip("", &backends)
+    };
+    let drained = "100 state = \"drain\"";
+    for (before, after) in [
+        // Two zeros too many; with two backends a share can't even double.
+        ("a, b, c, d", "a 10000, b, c, d"),
+        ("a, b", "a 10000, b"),
+        ("a 40, b 60", "a 690, b 60"),
+        // The others lose their weight.
+        ("a, b, c, d", "a, b 1, c 1, d 1"),
+        ("a, b, c", "a 401, b, c"),
+        // A new backend, and one whose weight was 0.
+        ("a, b", "a, b, c 10000"),
+        ("a, b, c 0", "a, b, c 10000"),
+        ("a 1, b 1", "a 1, b 1, c 100"),
+        // All but one are drained, or removed.
+        (
+            "a, b, c, d",
+            &*format!("a, b {drained}, c {drained}, d {drained}"),
+        ),
+        ("a, b, c", "a"),
+    ] {
+        let case = Case::new(&backends(before), &backends(after));
+        assert_eq!(case.refused(), [Guard::MaxShare], "{before} → {after}");
+        let limited =
+            |text: &str| backends(text).replace("ring_size", "guard.max_share = 1\nring_size");
+        let allowed = Case::new(&backends(before), &limited(after));
+        assert_eq!(allowed.refused(), [], "set: {before} → {after}");
+    }
+    for (before, after) in [
+        ("a", "a, b"),
+        ("a, b", "a, b, c"),
+        ("a, b, c", "a, b"),
+        ("a, b, c", &*format!("a, b, c {drained}")),
+        ("a, b", &*format!("a, b {drained}")),
+        ("a, b", "a, b 0"),
+        (&*format!("a, b {drained}"), "a, b"),
+        (&*format!("a, b {drained}"), &*format!("a {drained}, b")),
+        // A canary, step by step, up to the end.
+        ("a, b", "a, b, c 1"),
+        ("a, b 1", "a, b 10"),
+        ("a, b 10", "a, b"),
+        ("a, b 1", &*format!("a {drained}, b 1")),
+        // Larger machines, also when one comes back.
+        ("a, b", "a 200, b"),
+        ("a, b", "a 300, b"),
+        ("a", "a, b 400"),
+        (
+            &*format!("a, b {}", drained.replace("100", "900")),
+            "a, b 900",
+        ),
+        ("a, b", "c, d"),
+        ("a", "b"),
+        // What is so already.
+        ("a 900, b", "a 901, b"),
+        ("a 9000, b", "a 900, b"),
+        ("", "a 10000, b"),
+    ] {
+        let old = backends(before);
+        let old = if before.is_empty() { "" } else { &old };
+        let case = Case::new(old, &backends(after));
+        assert_eq!(case.refused(), [], "{before} → {after}");
+    }
+    let case = Case::new(&backends("a, b, c, d"), &backends("a 10000, b, c, d"));
+    assert_eq!(
+        case.detail(Guard::MaxShare),
+        "backend a would have 97.1 % of the ring (25 % without the change of weights); if that is wanted, \
+         set guard.max_share"
+    );
+}
+
 #[test]
 fn a_new_backend_counts_with_its_share_once_healthy() {
     // A far too high weight: without this rule it would show only once the checks pass.
@@ -162,6 +239,12 @@ fn capacity_needs_headroom_over_the_peak() {
     );
     // Without a configured capacity there is no limit.
     assert_eq!(Case::new(&even, &vip("", &["a"])).peak(1e6).refused(), []);
+    // Nor is there one if nobody serves yet.
+    let replaced = Case::new(&vip("", &["a"]), &vip("", &["b"])).unproven(&["b"]);
+    assert_eq!(
+        replaced.detail(Capacity),
+        "not every backend has a `capacity`; no backend exceeds its capacity"
+    );
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn settings_are_listed_with_both_values() {
             "health.kind: tcp → http /up, status 200-399",
             "health.interval: 1s → 2s",
             "health.fast_interval: 250ms → 500ms",
-            "guard.max_share: 1 → 0.75",
+            "guard.max_share: none → 0.75",
             "backend a: capacity: none → 7",
             "backend bee: name: \"b\" → \"bee\"",
         ]

@@ -137,8 +137,8 @@ fn check_allowed(
         return Ok(());
     };
     let slot = 1.0 / f64::from(vip.ring_size);
-    let cap = f64::from(new.guard.max_share.millionths()) / 1e6;
-    let was_cap = old.map(|old| f64::from(old.guard.max_share.millionths()) / 1e6);
+    let cap = new.guard.max_share.map_or(1.0, config::Fraction::as_f64);
+    let was_cap = old.map(|old| old.guard.max_share.map_or(1.0, config::Fraction::as_f64));
     for member in &vip.members {
         let Some(after) = &member.after else { continue };
         let before = member
