@@ -28,11 +28,22 @@ pub(super) struct Criterion {
 pub(super) struct Concentrated {
     pub(super) raised: Deviation,
     pub(super) criterion: Criterion,
+    /// New flows of all members since the onset.
+    all: f64,
+}
+
+impl Concentrated {
+    /// The member's share of the new flows since the onset.
+    pub(super) fn share(&self) -> f64 {
+        self.raised.observed / self.all.max(f64::MIN_POSITIVE)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct MemberState {
     cusum: Cusum,
+    /// New flows of all members in the interval of the sum.
+    all: f64,
     raised: Option<Concentrated>,
 }
 
@@ -159,7 +170,13 @@ impl MemberState {
         wanted: f64,
         thresholds: &Thresholds,
     ) {
-        if let Some(Concentrated { raised, criterion }) = &mut self.raised {
+        if let Some(concentrated) = &mut self.raised {
+            let Concentrated {
+                raised,
+                criterion,
+                all,
+            } = concentrated;
+            *all += step.flows;
             raised.add(counts.flows, step.flows * criterion.reference);
             let half = f64::midpoint(1.0, criterion.limit / criterion.reference);
             if !counts.eligible || raised.is_cleared(thresholds, |_, ratio| ratio < half) {
@@ -168,7 +185,7 @@ impl MemberState {
             return;
         }
         let Some(criterion) = criterion else {
-            self.cusum = Cusum::default();
+            *self = Self::default();
             return;
         };
         let expected = step.flows * criterion.reference;
@@ -180,9 +197,18 @@ impl MemberState {
         };
         self.cusum
             .add(gain, counts.flows, expected, bounds, step.began_s());
+        self.all = match self.cusum.llr > 0.0 {
+            true => self.all + step.flows,
+            false => 0.0,
+        };
         if self.cusum.llr >= wanted && self.cusum.observed > self.cusum.expected {
             let raised = Deviation::new(Direction::Over, self.cusum, step.now_s);
-            self.raised = Some(Concentrated { raised, criterion });
+            let all = self.all;
+            self.raised = Some(Concentrated {
+                raised,
+                criterion,
+                all,
+            });
         }
     }
 }

@@ -253,7 +253,10 @@ impl Report<'_> {
         for (member, concentrated) in concentration.raised() {
             let raised = &concentrated.raised;
             let reference = concentrated.criterion.reference;
-            let affected = self.affected(member, raised.observed, raised.expected, reference);
+            let affected = Affected {
+                observed_share: concentrated.share(),
+                ..self.affected(member, raised.observed, raised.expected, reference)
+            };
             let diagnosis = self.context.of_concentration(member, concentrated);
             let (since_s, raised_s) = (raised.since_s, raised.raised_s);
             self.add(Kind::Concentration, affected, since_s, raised_s, diagnosis);

@@ -216,7 +216,9 @@ impl<'a> Context<'a> {
 
     /// Why the table concentrates flows on a member.
     pub(super) fn of_concentration(&self, member: usize, concentrated: &Concentrated) -> Diagnosis {
-        let Concentrated { raised, criterion } = concentrated;
+        let Concentrated {
+            raised, criterion, ..
+        } = concentrated;
         let name = self.name(member);
         let measure = if criterion.by_capacity {
             "its share of the capacity"
@@ -225,12 +227,14 @@ impl<'a> Context<'a> {
         };
         let mut evidence = vec![format!(
             "{name} gets {} of new flows; {measure} is {}",
-            percent(raised.ratio() * criterion.reference),
+            percent(concentrated.share()),
             percent(criterion.reference),
         )];
         let mut cause = Cause::Unknown;
         if let Some((change, before, after)) = self.moved(member)
             && after > before
+            // An older change, to a share within the limit, does not explain this.
+            && after > criterion.limit
         {
             cause = Cause::Revision {
                 number: change.revision,

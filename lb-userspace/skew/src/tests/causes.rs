@@ -363,3 +363,57 @@ fn reports_no_black_hole_when_a_backend_returns_without_connections() {
     vip.packets_per_flow[0] = 3.0;
     vip.run_faultless(60, 200.0);
 }
+
+/// Backends that go down while the evidence accumulates change the reference.
+#[test]
+fn no_backend_gets_more_than_all_flows() {
+    for seconds in 0..20 {
+        let mut vip = Vip::new(TCP, 4);
+        vip.run_faultless(60, 100.0);
+        vip.revise(2, &[97.0, 1.0, 1.0, 1.0]);
+        vip.run(seconds, 4.0, &[1.0; 4]);
+        for down in &mut vip.members[2..] {
+            down.phase = Phase::Out;
+        }
+        vip.share(&[97.0, 1.0, 0.0, 0.0]);
+        let (_, found) = vip.run_until(Kind::Concentration, 60, 4.0, &[1.0; 4]);
+        let evidence = found.evidence.join("; ");
+        let share = evidence
+            .split_once("b0 gets ")
+            .unwrap()
+            .1
+            .split_once(" %")
+            .unwrap()
+            .0;
+        let share: f64 = share.parse().unwrap();
+        assert!(
+            (80.0..=100.0).contains(&share),
+            "after {seconds} s: {evidence}"
+        );
+        assert!(
+            (share - 100.0 * found.members[0].observed_share).abs() < 0.1,
+            "{found:?}"
+        );
+    }
+}
+
+/// A bad revision is rolled back, and only the one before it is left to be blamed.
+#[test]
+fn an_innocent_revision_is_not_blamed_after_a_rollback() {
+    let mut vip = Vip::new(TCP, 4);
+    let innocent = [1.2, 1.0, 1.0, 1.0];
+    vip.revise(2, &innocent);
+    vip.run_faultless(60, 200.0);
+    let before = vip.change.clone();
+    vip.revise(3, &[100.0, 1.0, 1.0, 1.0]);
+    let (_, found) = vip.run_until(Kind::Concentration, 15, 200.0, &[1.0; 4]);
+    assert_eq!(found.cause, Cause::Revision { number: 3 });
+    vip.share(&innocent);
+    vip.change = before;
+    for _ in 0..120 {
+        for found in vip.run(1, 200.0, &[1.0; 4]) {
+            assert_ne!(found.cause, Cause::Revision { number: 2 }, "{found:?}");
+        }
+    }
+    assert!(vip.detector.findings().is_empty());
+}

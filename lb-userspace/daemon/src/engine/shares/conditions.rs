@@ -7,8 +7,9 @@ use crate::{
     alerts::{Condition, Severity},
     revision::{RevisionInfo, RevisionNumber},
 };
-use lb_model::planner::Guard;
+use lb_model::{planner::Guard, secrets};
 use lb_skew::{Affected, Cause, Finding, Kind};
+use similar::ChangeTag;
 
 /// Seconds that a finding waits for an explanation: sampled flows and rings are read less often than
 /// counters.
@@ -29,13 +30,13 @@ pub(super) struct RevisionFacts {
 }
 
 impl RevisionFacts {
-    pub(super) fn read(store: &Store, number: RevisionNumber) -> Option<Self> {
+    /// `vip`: the VIP whose changed lines, beside those of no VIP, may be the cause.
+    pub(super) fn read(store: &Store, number: RevisionNumber, vip: &str) -> Option<Self> {
         let info = store.record(number).ok()?.info.clone();
-        let diff = info
-            .parent
-            .and_then(|parent| store.diff(parent, number).ok());
+        let text = |number| Some(store.get(number).ok()?.text);
+        let texts = info.parent.and_then(text).zip(text(number));
         Some(Self {
-            diff: diff.map(|diff| changed_lines(&diff)),
+            diff: texts.map(|(old, new)| changed_lines(&old, &new, vip)),
             info,
         })
     }
@@ -44,9 +45,22 @@ impl RevisionFacts {
 /// The current conditions, as first reported: numbers that change every second do not change them.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    /// Keys of the findings whose cause is known.
-    explained: BTreeMap<Name, String>,
+    /// The findings whose cause is known.
+    explained: BTreeMap<Name, Explained>,
     reported: BTreeMap<String, Condition>,
+}
+
+#[derive(Clone, Debug)]
+struct Explained {
+    key: String,
+    revision: Option<RevisionNumber>,
+}
+
+const fn revision(finding: &Finding) -> Option<RevisionNumber> {
+    match finding.cause {
+        Cause::Revision { number } => Some(number),
+        _ => None,
+    }
 }
 
 /// Identifies a finding while its cause may change: VIP, kind, and when it began.
@@ -71,7 +85,7 @@ impl Conditions {
         &mut self,
         now_s: f64,
         findings: &[(&str, &Finding)],
-        explain: impl Fn(RevisionNumber) -> Option<RevisionFacts>,
+        explain: impl Fn(RevisionNumber, &str) -> Option<RevisionFacts>,
     ) -> Vec<Condition> {
         let worth = findings
             .iter()
@@ -80,12 +94,16 @@ impl Conditions {
         let mut explained_before = BTreeMap::new();
         for (vip, finding) in worth {
             let name = name(vip, finding);
+            // It stays explained: a change that was rolled back is still the cause, and not the change
+            // before it, which is now the newest.
+            let known = self.explained.get(&name);
+            let is_older = |known: &Explained| known.revision > revision(finding);
+            if let Some(known) = known.filter(|known| finding.cause.is_a_guess() || is_older(known))
+            {
+                explained_before.insert(name, known.clone());
+                continue;
+            }
             if finding.cause.is_a_guess() {
-                // It stays explained: a change that was rolled back is still the cause.
-                if let Some(key) = self.explained.get(&name) {
-                    explained_before.insert(name, key.clone());
-                    continue;
-                }
                 let patience = match finding.kind {
                     Kind::ByteSkew | Kind::PacketSkew => SEARCHING_S,
                     _ => UNEXPLAINED_S,
@@ -94,7 +112,11 @@ impl Conditions {
                     continue;
                 }
             } else {
-                explained_before.insert(name, key(vip, finding));
+                let explained = Explained {
+                    key: key(vip, finding),
+                    revision: revision(finding),
+                };
+                explained_before.insert(name, explained);
             }
             let group = by_cause.entry(key(vip, finding)).or_default();
             group.push((vip, finding));
@@ -122,7 +144,7 @@ impl Conditions {
             condition.part_of = part_of;
             reported.insert(key, condition);
         }
-        for key in explained_before.values() {
+        for Explained { key, .. } in explained_before.values() {
             if let Some(before) = self.reported.remove(key) {
                 reported.entry(key.clone()).or_insert(before);
             }
@@ -136,7 +158,7 @@ impl Conditions {
 fn condition(
     key: &str,
     group: &[(&str, &Finding)],
-    explain: impl Fn(RevisionNumber) -> Option<RevisionFacts>,
+    explain: impl Fn(RevisionNumber, &str) -> Option<RevisionFacts>,
 ) -> Condition {
     let (vip, worst) = group[0];
     let severity = match worst.severity {
@@ -154,10 +176,8 @@ fn condition(
     let mut condition = Condition::new(key, kind(worst.kind), severity, summary(vip, worst))
         .vip(vip)
         .backends(backends)
-        .cause(cause(worst, &explain));
-    if let Cause::Revision { number } = worst.cause {
-        condition.revision = Some(number);
-    }
+        .cause(cause(worst, |number| explain(number, vip)));
+    condition.revision = revision(worst);
     condition
 }
 
@@ -244,20 +264,50 @@ impl std::fmt::Display for RevisionFacts {
     }
 }
 
-/// The lines of a unified diff that changed, on one line.
-pub(super) fn changed_lines(unified: &str) -> String {
-    let is_change = |line: &&str| {
-        let header = line.starts_with("+++") || line.starts_with("---");
-        !header && (line.starts_with('+') || line.starts_with('-'))
-    };
-    let changed: Vec<&str> = unified.lines().filter(is_change).collect();
-    let shown = changed
-        .iter()
-        .take(MOST_LINES)
-        .map(|line| format!("`{}`", line.trim_end()));
-    let mut text = shown.collect::<Vec<_>>().join(" ");
+/// The lines that changed between two texts and are not of another VIP, on one line; secrets are
+/// masked.
+pub(super) fn changed_lines(old: &str, new: &str, vip: &str) -> String {
+    let (old, new) = secrets::mask_pair(old, new);
+    let owners = [owners(&old), owners(&new)];
+    let diff = similar::TextDiff::from_lines(&old, &new);
+    let changes = diff.iter_all_changes().filter_map(|change| {
+        let (sign, line, owners) = match change.tag() {
+            ChangeTag::Equal => return None,
+            ChangeTag::Delete => ('-', change.old_index()?, &owners[0]),
+            ChangeTag::Insert => ('+', change.new_index()?, &owners[1]),
+        };
+        let owner = owners.get(line)?.as_deref();
+        let text = change.value().trim_end();
+        let is_relevant = owner.is_none_or(|owner| owner == vip) && !text.is_empty();
+        is_relevant.then(|| format!("`{sign}{text}`"))
+    });
+    let changed: Vec<String> = changes.collect();
+    let mut text = changed[..changed.len().min(MOST_LINES)].join(" ");
     if changed.len() > MOST_LINES {
         text += &format!(" and {} more lines", changed.len() - MOST_LINES);
     }
     text
+}
+
+/// The name of the VIP that each line belongs to; none for lines outside of `[[vip]]` blocks.
+fn owners(text: &str) -> Vec<Option<String>> {
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let mut owners: Vec<Option<String>> = Vec::with_capacity(lines.len());
+    let mut owner = None;
+    for (number, line) in lines.iter().enumerate() {
+        if line.starts_with("[[vip]]") {
+            let own = lines[number + 1..]
+                .iter()
+                .take_while(|line| !line.starts_with('['));
+            let mut names =
+                own.filter_map(|line| line.strip_prefix("name")?.trim_start().strip_prefix('='));
+            let name = names.next().map(str::trim_start);
+            owner = name.and_then(|name| Some(name.split(['"', '\'']).nth(1)?.to_owned()));
+        } else if line.starts_with('[') && !line.starts_with("[vip.") && !line.starts_with("[[vip.")
+        {
+            owner = None;
+        }
+        owners.push(owner.clone());
+    }
+    owners
 }

@@ -226,8 +226,8 @@ impl ShareMonitor {
             findings.map(move |finding| (vip.as_str(), finding))
         });
         let findings: Vec<_> = findings.collect();
-        self.conditions.update(now_s, &findings, |number| {
-            RevisionFacts::read(store, number)
+        self.conditions.update(now_s, &findings, |number, vip| {
+            RevisionFacts::read(store, number, vip)
         })
     }
 

@@ -32,16 +32,16 @@ fn finding(cause: Cause, raised_s: f64) -> Finding {
 fn an_explained_finding_stays_explained() {
     let mut conditions = Conditions::default();
     let known = finding(Cause::Revision { number: 2 }, 13.0);
-    let reported = conditions.update(13.0, &[("api", &known)], |_| None);
+    let reported = conditions.update(13.0, &[("api", &known)], |_, _| None);
     assert_eq!(reported[0].key, "skew:api:revision:2");
     assert_eq!(reported[0].revision, Some(2));
     // After a rollback nothing explains it any more, and it takes a while to end.
     let unknown = finding(Cause::Unknown, 13.0);
     for second in 0..5 {
-        let again = conditions.update(20.0 + f64::from(second), &[("api", &unknown)], |_| None);
+        let again = conditions.update(20.0 + f64::from(second), &[("api", &unknown)], |_, _| None);
         assert_eq!(again, reported);
     }
-    assert!(conditions.update(30.0, &[], |_| None).is_empty());
+    assert!(conditions.update(30.0, &[], |_, _| None).is_empty());
 }
 
 #[test]
@@ -101,17 +101,56 @@ fn an_unexplained_finding_waits_for_an_explanation() {
     let unknown = finding(Cause::Unknown, 13.0);
     assert!(
         conditions
-            .update(14.0, &[("api", &unknown)], |_| None)
+            .update(14.0, &[("api", &unknown)], |_, _| None)
             .is_empty()
     );
-    let reported = conditions.update(16.0, &[("api", &unknown)], |_| None);
+    let reported = conditions.update(16.0, &[("api", &unknown)], |_, _| None);
     assert_eq!(reported[0].key, "skew:api:unknown");
 }
 
 #[test]
-fn a_cause_quotes_the_changed_lines_of_a_diff() {
-    let unified = "--- revision 1\n+++ revision 2\n@@ -1,2 +1,2 @@\n name = \"a\"\n-weight = 100\n+weight = 10000\n";
-    assert_eq!(changed_lines(unified), "`-weight = 100` `+weight = 10000`");
+fn a_cause_quotes_the_changed_lines_of_its_vip() {
+    let text = |sample: u32, a: u32, b: u32| {
+        let vip = |name: &str, weight: u32| {
+            format!(
+                "[[vip]]\naddress = \"192.0.2.1\"\nname = \"{name}\"\n[vip.guard]\nmax_moved = 1\n\
+                 [[vip.backend]]\nname = \"other\"\nweight = {weight}\n"
+            )
+        };
+        format!(
+            "[node]\nsample = {sample}\n{}{}",
+            vip("api", a),
+            vip("web", b)
+        )
+    };
+    let changed = |new: &str, vip: &str| changed_lines(&text(1, 100, 100), new, vip);
+    let both = text(2, 10_000, 5);
+    let node = "`-sample = 1` `+sample = 2`";
+    assert_eq!(
+        changed(&both, "api"),
+        format!("{node} `-weight = 100` `+weight = 10000`")
+    );
+    assert_eq!(
+        changed(&both, "web"),
+        format!("{node} `-weight = 100` `+weight = 5`")
+    );
+    assert_eq!(changed(&text(1, 100, 7), "api"), "");
+}
+
+#[test]
+fn an_older_revision_does_not_take_over_the_blame() {
+    let mut conditions = Conditions::default();
+    let by = |number| finding(Cause::Revision { number }, 13.0);
+    let reported = conditions.update(13.0, &[("api", &by(3))], |_, _| None);
+    assert_eq!(reported[0].revision, Some(3));
+    // It was rolled back: the newest change is an older one.
+    for second in 14..60 {
+        let again = conditions.update(f64::from(second), &[("api", &by(2))], |_, _| None);
+        assert_eq!(again, reported);
+    }
+    // A newer one may be worse.
+    let newer = conditions.update(61.0, &[("api", &by(4))], |_, _| None);
+    assert_eq!(newer[0].revision, Some(4));
 }
 
 #[test]
