@@ -59,8 +59,11 @@ pub struct Alert {
     pub kind: String,
     /// Severity.
     pub severity: Severity,
-    /// The VIP concerned, if any.
+    /// The VIP concerned, if it is one.
     pub vip: Option<String>,
+    /// The VIPs concerned, if there are several.
+    #[serde(default)]
+    pub vips: Vec<String>,
     /// The backends concerned.
     pub backends: Vec<String>,
     /// What is wrong, in one sentence.
@@ -75,6 +78,10 @@ pub struct Alert {
     pub acknowledged_by: Option<String>,
     /// When its silence ends: no notifications are sent until then.
     pub silenced_until: Option<Timestamp>,
+    /// It is clearing: its condition has ended, and it is resolved at this time unless the condition
+    /// returns. None while the condition is present.
+    #[serde(default)]
+    pub resolves_at: Option<Timestamp>,
 }
 
 /// Result of a test notification.

@@ -111,7 +111,7 @@ pub struct VipStatus {
     /// Use of the capacity; none unless the capacity of every eligible backend is configured.
     #[serde(default)]
     pub capacity: Option<CapacityStatus>,
-    /// Number of entries in the tracking table.
+    /// Number of entries in the tracking table; with `nat`, its established sessions.
     pub tracked_flows: u64,
     /// The members in the order of the configuration, followed by those that are leaving.
     pub members: Vec<MemberStatus>,
@@ -212,7 +212,7 @@ pub struct MemberStatus {
     pub totals: Totals,
     /// Rates over the last ten seconds.
     pub rates: Rates,
-    /// Number of the member's flows in the tracking table.
+    /// Number of the member's flows in the tracking table; with `nat`, its established sessions.
     pub tracked_flows: u64,
     /// Weight over the sum of the eligible weights.
     pub intended_share: f64,

@@ -20,11 +20,22 @@ const MAX_NAMED: u64 = 1 << 20;
 /// Everything that is wrong with the file, or why it can't be read.
 pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
     let path = path.as_ref();
-    let name = path.display().to_string();
-    let bytes = read_config(path).map_err(|error| ConfigErrors::unreadable(&name, &error))?;
+    load_bytes(
+        &path.display().to_string(),
+        fs::File::open(path).and_then(read),
+    )
+}
+
+/// Parses what was read of a file of this name.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_bytes(name: &str, bytes: io::Result<Vec<u8>>) -> Result<Config, ConfigErrors> {
+    let bytes = bytes.map_err(|error| ConfigErrors::unreadable(name, &error))?;
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text),
-        Err(error) => Err(ConfigErrors::not_utf8(&name, error.as_bytes())),
+        Ok(text) => parse(name, &text),
+        Err(error) => Err(ConfigErrors::not_utf8(name, error.as_bytes())),
     }
 }
 
@@ -39,10 +50,14 @@ pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
     config::parse_with(file, text, &|path| read_named(&directory.join(path)))
 }
 
-fn read_config(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads the bytes of a configuration.
+///
+/// # Errors
+///
+/// They can't be read, or are more than any configuration has.
+pub fn read(source: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
-    file.take(MAX_CONFIG + 1).read_to_end(&mut bytes)?;
+    source.take(MAX_CONFIG + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_CONFIG {
         return Err(io::Error::other("larger than 4 MiB"));
     }

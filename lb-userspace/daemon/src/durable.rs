@@ -7,8 +7,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use crate::fault;
 pub(crate) struct Replacer {
     /// Suffix of the temporary file's name.
     pub(crate) suffix: &'static str,
-    /// Permissions of the file, before the umask.
+    /// Permissions of the file, whatever the umask is.
     pub(crate) mode: u32,
     /// Prefix of the fault points that each step passes; `None` for no fault points.
     pub(crate) faults: Option<&'static str>,
@@ -40,7 +40,27 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// Replaces or creates a file that only this user may read.
+/// Permissions of files in the state folder. They quote what backends and receivers responded.
+pub(crate) const STATE_MODE: u32 = 0o600;
+
+/// Bytes of a state file that are read: far more than any has.
+const MOST: u64 = 64 << 20;
+
+/// Reads a state file.
+///
+/// # Errors
+///
+/// It can't be read, or is so large that it is not one of ours.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(MOST + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MOST {
+        return Err(io::Error::other(format!("larger than {} MiB", MOST >> 20)));
+    }
+    Ok(content)
+}
+
+/// Replaces or creates a state file.
 ///
 /// # Errors
 ///
@@ -48,7 +68,7 @@ impl From<FileError> for io::Error {
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let replacer = Replacer {
         suffix: ".new",
-        mode: 0o600,
+        mode: STATE_MODE,
         faults: None,
     };
     Ok(replacer.replace(path, content)?)
@@ -99,7 +119,12 @@ impl Replacer {
             .create(true)
             .truncate(true)
             .mode(self.mode);
-        let mut file = self.step("create", "create", path, || options.open(path))?;
+        let mut file = self.step("create", "create", path, || {
+            let file = options.open(path)?;
+            // An unfinished file that was left behind keeps its mode when it is opened.
+            file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+            Ok(file)
+        })?;
         // In two halves, so that a fault can leave a truncated file.
         let (first, second) = content.split_at(content.len() / 2);
         self.step("write", "write", path, || file.write_all(first))?;

@@ -1,6 +1,6 @@
 //! Configuration files that are sent to the controller.
 
-use std::{io::Read as _, path::Path};
+use std::{fs::File, io, path::Path};
 
 use anyhow::{Context as _, Result};
 
@@ -12,20 +12,20 @@ use lb_daemon::config_file;
 /// The name is sent as an absolute path: relative paths in the file start at its directory, and the
 /// controller has another working directory.
 pub(super) fn read(path: &Path) -> Result<Change> {
-    let (path, text) = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .context("cannot read standard input")?;
-        (Path::new("standard input"), text)
-    } else {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        (path, text)
-    };
+    let (path, bytes) = bytes(path);
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
     let absolute = std::path::absolute(path).context("cannot get the working directory")?;
     let file = absolute.display().to_string();
     Ok(Change::Config { file, text })
+}
+
+/// Reads a configuration file, or standard input for `-`. Returns its name in messages, too.
+pub(super) fn bytes(path: &Path) -> (&Path, io::Result<Vec<u8>>) {
+    if path == Path::new("-") {
+        return (Path::new("standard input"), config_file::read(io::stdin()));
+    }
+    (path, File::open(path).and_then(config_file::read))
 }
 
 /// Parses the file again if the controller found it invalid, to render the same errors in colour.

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use super::view;
+use lb_model::text::printable;
 
 /// A line that is rewritten in place. If standard error is not a terminal, a line is printed
 /// whenever more than its numbers change.
@@ -20,6 +21,7 @@ impl ProgressLine {
     }
 
     pub(super) fn show(&mut self, text: &str) {
+        let text = &*printable(text);
         let mut err = std::io::stderr().lock();
         // A closed standard error does not end the command.
         let _ = if self.terminal {

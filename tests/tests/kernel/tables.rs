@@ -290,6 +290,7 @@ fn counts_sessions_and_removes_both_directions() {
         ..SessionLimits::default()
     };
     assert_eq!(dataplane.sessions.count().unwrap().flows, 6);
+    assert_eq!(dataplane.sessions.count_by_member()[..5], [0, 1, 1, 1, 0]);
     assert_eq!(dataplane.sessions.expire(199, limits).unwrap(), 0);
     assert_eq!(dataplane.sessions.expire(200, limits).unwrap(), 2);
     assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 2);

@@ -7,10 +7,10 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 pub use error::ClientError;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request,
     body::Bytes,
@@ -33,6 +33,9 @@ pub const DEFAULT_SOCKET: &str = "/run/evenkeel/api.sock";
 
 /// Default timeout of a request: an apply stages, swaps and reads back before it responds.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of a response that are read: several times the status of the largest node.
+const LONGEST_BODY: usize = 256 << 20;
 
 type Result<T> = std::result::Result<T, ClientError>;
 
@@ -206,7 +209,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| ClientError::connecting(&self.socket, error))?;
-        let broken = |error: hyper::Error| self.interrupted(path, error);
+        let broken = |error| self.interrupted(path, error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;
@@ -217,20 +220,23 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| self.interrupted(path, error))?;
+        let cut_off = |error: Box<dyn Error + Send + Sync>| self.interrupted(path, error);
         let response = async {
             let response = sender.send_request(request).await?;
             let status = response.status().as_u16();
-            let body = response.into_body().collect().await?.to_bytes();
-            Ok((status, body))
+            let body = Limited::new(response.into_body(), LONGEST_BODY)
+                .collect()
+                .await?;
+            Ok((status, body.to_bytes()))
         };
         let mut connection = std::pin::pin!(connection);
         let mut response = std::pin::pin!(response);
         tokio::select! {
             biased;
-            response = &mut response => response.map_err(broken),
+            response = &mut response => response.map_err(cut_off),
             // The connection may close cleanly before the response has been read.
             closed = &mut connection => match closed {
-                Ok(()) => response.await.map_err(broken),
+                Ok(()) => response.await.map_err(cut_off),
                 Err(error) => Err(broken(error)),
             },
         }
@@ -239,7 +245,7 @@ impl Client {
     fn interrupted(
         &self,
         path: &str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> ClientError {
         ClientError::Interrupted {
             socket: self.socket.display().to_string(),

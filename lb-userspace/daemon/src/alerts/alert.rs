@@ -32,6 +32,8 @@ pub struct Alert {
     pub kind: String,
     pub severity: Severity,
     pub vip: Option<String>,
+    /// The VIPs, if there are several.
+    pub vips: Vec<String>,
     pub backends: Vec<String>,
     /// One sentence: what is wrong.
     pub summary: String,
@@ -42,4 +44,6 @@ pub struct Alert {
     pub since: Timestamp,
     pub acknowledged_by: Option<String>,
     pub silenced_until: Option<Timestamp>,
+    /// When it is resolved unless its condition returns; none while the condition is present.
+    pub resolves_at: Option<Timestamp>,
 }

@@ -49,9 +49,14 @@ pub(super) struct Entry {
     pub(super) acknowledged_by: Option<String>,
     /// Incremented by each change that must be sent.
     pub(super) version: u64,
+    /// The version before the first.
+    #[serde(default)]
+    pub(super) base: u64,
     changed: Timestamp,
     /// The backends at that time.
     announced: Vec<String>,
+    #[serde(default)]
+    announced_vips: Vec<String>,
     /// Whether it was raised during a silence that has not ended, so that nothing was sent.
     pub(super) muted: bool,
     /// Version confirmed by each receiver.
@@ -60,6 +65,9 @@ pub(super) struct Entry {
     pub(super) former: Vec<(String, Severity, Timestamp)>,
     /// How many times it was raised again soon after it was resolved.
     flaps: u32,
+    /// When a silence ended that held back its newest version.
+    #[serde(default)]
+    unsilenced: Option<Timestamp>,
     /// When its condition was last present; none since the start.
     #[serde(skip)]
     seen: Option<Timestamp>,
@@ -82,12 +90,19 @@ pub(super) struct Book {
     pub(super) entries: BTreeMap<String, Entry>,
     /// End of each silence, by key.
     silences: BTreeMap<String, Timestamp>,
+    /// The highest version of an alert so far: an alert that is raised again, long after it was
+    /// forgotten, goes on from there.
+    #[serde(default)]
+    highest: u64,
     /// Conditions that have not lasted long enough, and when they began.
     #[serde(skip)]
     pending: BTreeMap<String, Timestamp>,
     /// Time of the first update after the start.
     #[serde(skip)]
     started: Option<Timestamp>,
+    /// Time of the last update.
+    #[serde(skip)]
+    updated: Option<Timestamp>,
     /// Number of alerts that were not raised because too many are firing.
     #[serde(skip)]
     pub(super) refused: u64,
@@ -99,26 +114,23 @@ fn is_past(since: Timestamp, now: Timestamp, patience: std::time::Duration) -> b
 }
 
 impl Entry {
-    fn new(
-        condition: Condition,
-        since: Timestamp,
-        now: Timestamp,
-        muted: bool,
-        flaps: u32,
-    ) -> Self {
+    fn new(condition: Condition, since: Timestamp, now: Timestamp, base: u64) -> Self {
         Self {
             severity: condition.severity,
             announced: condition.backends.clone(),
+            announced_vips: condition.vips.clone(),
             told: condition,
             since,
             over: None,
             acknowledged_by: None,
-            version: 1,
+            version: base + 1,
+            base,
             changed: now,
-            muted,
+            muted: false,
             confirmed: BTreeMap::new(),
             former: Vec::new(),
-            flaps,
+            flaps: 0,
+            unsilenced: None,
             seen: Some(now),
             milder_since: None,
         }
@@ -177,7 +189,9 @@ impl Entry {
         }
         let is_explained = explanation(&self.told) != old;
         let is_gathered = now.duration_since(self.changed) >= DETAILS_DEBOUNCE;
-        if is_explained || (is_gathered && self.told.backends != self.announced) {
+        let is_announced =
+            self.told.backends == self.announced && self.told.vips == self.announced_vips;
+        if is_explained || (is_gathered && !is_announced) {
             self.touch(now);
             return Some(Change::Changed);
         }
@@ -187,7 +201,12 @@ impl Entry {
     fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
         let former = self.former.iter_mut().map(|(_, _, until)| until);
         let known = [&mut self.since, &mut self.changed].into_iter();
-        let perhaps = [&mut self.over, &mut self.seen, &mut self.milder_since];
+        let perhaps = [
+            &mut self.over,
+            &mut self.unsilenced,
+            &mut self.seen,
+            &mut self.milder_since,
+        ];
         known.chain(perhaps.into_iter().flatten()).chain(former)
     }
 
@@ -195,21 +214,33 @@ impl Entry {
         self.version += 1;
         self.changed = now;
         self.announced.clone_from(&self.told.backends);
+        self.announced_vips.clone_from(&self.told.vips);
     }
 
-    /// Whether the condition has been absent for long enough.
-    fn is_gone(&self, now: Timestamp) -> bool {
-        // An alert that keeps coming back is resolved later each time.
+    /// How long its condition must be absent. An alert that keeps coming back is resolved later each
+    /// time.
+    fn clear_after(&self) -> SignedDuration {
         let patience = Patience::with(&self.told.kind).clear_after * (1 << self.flaps.min(5));
-        self.seen.is_some_and(|seen| is_past(seen, now, patience))
+        SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX)
     }
 
-    pub(super) fn as_alert(&self, silenced_until: Option<Timestamp>) -> Alert {
+    /// When it is resolved unless its condition returns; none while the condition is present.
+    fn resolves_at(&self, updated: Option<Timestamp>) -> Option<Timestamp> {
+        let seen = self.seen.filter(|seen| Some(*seen) < updated)?;
+        Some(later(seen, self.clear_after()))
+    }
+
+    pub(super) fn as_alert(
+        &self,
+        silenced_until: Option<Timestamp>,
+        updated: Option<Timestamp>,
+    ) -> Alert {
         Alert {
             id: self.told.key.clone(),
             kind: self.told.kind.clone(),
             severity: self.severity,
             vip: self.told.vip.clone(),
+            vips: self.told.vips.clone(),
             backends: self.told.backends.clone(),
             summary: self.told.summary.clone(),
             cause: self.told.cause.clone(),
@@ -217,6 +248,7 @@ impl Entry {
             since: self.since,
             acknowledged_by: self.acknowledged_by.clone(),
             silenced_until,
+            resolves_at: self.resolves_at(updated).filter(|_| self.over.is_none()),
         }
     }
 }
@@ -230,7 +262,10 @@ impl Book {
         escalate_after: Option<std::time::Duration>,
     ) -> Vec<Change> {
         let started = *self.started.get_or_insert(now);
-        self.silences.retain(|_, until| *until > now);
+        self.updated = Some(now);
+        let versions = self.entries.values().map(|entry| entry.version);
+        self.highest = versions.fold(self.highest, u64::max);
+        self.end_silences(now);
         let mut current: BTreeMap<&str, Condition> = BTreeMap::new();
         for condition in conditions {
             current
@@ -247,15 +282,13 @@ impl Book {
                 explained.is_some_and(|key| key != condition.key && current.contains_key(key));
             changes.extend(self.take_in(now, condition, is_explained, escalate_after));
         }
-        self.unmute();
+        // Alerts of the last process whose conditions did not come back count as present until then.
         if now.duration_since(started) >= GRACE {
-            changes.extend(self.resolve_absent(now, &current));
-        } else {
-            // Alerts of the last process count as present during the grace time.
             for entry in self.entries.values_mut() {
-                entry.seen = Some(now);
+                entry.seen.get_or_insert(now);
             }
         }
+        changes.extend(self.resolve_absent(now, &current));
         changes
     }
 
@@ -288,8 +321,11 @@ impl Book {
             self.refused += 1;
             return None;
         }
-        let flaps = old.map_or(0, |old| old.flaps + 1);
-        let entry = Entry::new(condition.clone(), since, now, is_silenced, flaps);
+        let entry = Entry {
+            muted: is_silenced,
+            flaps: old.map_or(0, |old| old.flaps + 1),
+            ..Entry::new(condition.clone(), since, now, self.highest)
+        };
         self.entries.insert(key.clone(), entry);
         Some(Change::Raised(key.clone()))
     }
@@ -301,9 +337,19 @@ impl Book {
         oldest.is_some_and(|(_, key)| self.entries.remove(&key).is_some())
     }
 
-    fn unmute(&mut self) {
-        for (key, entry) in &mut self.entries {
-            entry.muted &= self.silences.contains_key(key);
+    /// Removes silences that are over.
+    fn end_silences(&mut self, now: Timestamp) {
+        let ended = self.silences.extract_if(.., |_, until| *until <= now);
+        let ended: Vec<String> = ended.map(|(key, _)| key).collect();
+        for key in ended {
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
+            entry.unsilenced = Some(now);
+            if std::mem::take(&mut entry.muted) && entry.over.is_some() {
+                // Nobody was told that it was raised.
+                self.entries.remove(&key);
+            }
         }
     }
 
@@ -315,7 +361,8 @@ impl Book {
         let mut changes = Vec::new();
         for (key, entry) in &mut self.entries {
             let is_on = entry.over.is_none() && !current.contains_key(key.as_str());
-            if is_on && entry.is_gone(now) {
+            let seen = entry.seen.filter(|_| is_on);
+            if seen.is_some_and(|seen| now.duration_since(seen) >= entry.clear_after()) {
                 entry.over = Some(now);
                 entry.touch(now);
                 changes.push(Change::Resolved(key.clone()));
@@ -329,6 +376,7 @@ impl Book {
         let pending = self.pending.values_mut();
         let mut times: Vec<&mut Timestamp> = pending.chain(self.silences.values_mut()).collect();
         times.extend(&mut self.started);
+        times.extend(&mut self.updated);
         times.extend(self.entries.values_mut().flat_map(Entry::times));
         for time in times {
             *time = later(*time, by);
@@ -337,13 +385,19 @@ impl Book {
 
     /// Forgets resolved alerts that all receivers confirmed, or that are too old.
     pub(super) fn forget(&mut self, now: Timestamp, receivers: &[String]) {
-        self.entries.retain(|_, entry| {
+        let (silences, started) = (&self.silences, self.started);
+        self.entries.retain(|key, entry| {
             let Some(over) = entry.over else { return true };
             let age = now.duration_since(over);
             let version = entry.version;
             let confirmed = |receiver| entry.confirmed.get(receiver) == Some(&version);
             let is_done = entry.muted || receivers.iter().all(confirmed);
-            age < REPEAT_RESOLVED || (!is_done && age < WAIT_FOR_RECEIVERS)
+            // Since when it could be sent.
+            let due = [entry.unsilenced, started].into_iter().flatten();
+            let due = due.fold(over, Timestamp::max);
+            let is_awaited =
+                silences.contains_key(key) || now.duration_since(due) < WAIT_FOR_RECEIVERS;
+            age < REPEAT_RESOLVED || (!is_done && is_awaited)
         });
     }
 
@@ -353,9 +407,7 @@ impl Book {
             .entries
             .iter()
             .filter(|(_, entry)| entry.over.is_none());
-        let mut alerts: Vec<Alert> = on
-            .map(|(key, entry)| entry.as_alert(self.silences.get(key).copied()))
-            .collect();
+        let mut alerts: Vec<Alert> = on.map(|(key, entry)| self.shown(key, entry)).collect();
         alerts.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.since));
         alerts
     }
@@ -367,7 +419,11 @@ impl Book {
 
     pub(super) fn alert(&self, key: &str) -> Option<Alert> {
         let entry = self.entries.get(key)?;
-        Some(entry.as_alert(self.silences.get(key).copied()))
+        Some(self.shown(key, entry))
+    }
+
+    fn shown(&self, key: &str, entry: &Entry) -> Alert {
+        entry.as_alert(self.silences.get(key).copied(), self.updated)
     }
 
     /// The number of silences.
@@ -377,12 +433,10 @@ impl Book {
 
     /// Silences an alert; a time in the past ends the silence.
     pub(super) fn silence(&mut self, now: Timestamp, key: &str, until: Timestamp) {
-        if until > now {
+        if until > now || self.silences.contains_key(key) {
             self.silences.insert(key.to_owned(), until);
-        } else {
-            self.silences.remove(key);
-            self.unmute();
         }
+        self.end_silences(now);
     }
 
     /// Alerts that a receiver has not confirmed, as (key, version).
@@ -398,6 +452,15 @@ impl Book {
     pub(super) fn confirm(&mut self, receiver: &str, key: &str, version: u64) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.confirmed.insert(receiver.to_owned(), version);
+        }
+    }
+
+    /// Renames receivers, where `renamed` returns another name.
+    pub(super) fn rename_receivers(&mut self, renamed: impl Fn(&str) -> Option<String>) {
+        for entry in self.entries.values_mut() {
+            let old = std::mem::take(&mut entry.confirmed).into_iter();
+            let new = old.map(|(name, version)| (renamed(&name).unwrap_or(name), version));
+            entry.confirmed = new.collect();
         }
     }
 

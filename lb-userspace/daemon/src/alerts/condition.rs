@@ -17,6 +17,9 @@ pub struct Condition {
     pub kind: String,
     pub severity: Severity,
     pub vip: Option<String>,
+    /// The VIPs, if there are several.
+    #[serde(default)]
+    pub vips: Vec<String>,
     pub backends: Vec<String>,
     /// One sentence: what is wrong.
     pub summary: String,
@@ -43,6 +46,7 @@ impl Condition {
             kind: kind.into(),
             severity,
             vip: None,
+            vips: Vec::new(),
             backends: Vec::new(),
             summary: summary.into(),
             cause: None,

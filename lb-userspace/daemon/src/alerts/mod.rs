@@ -9,6 +9,7 @@
 //! what becomes of them; it is saved after each change. Separate tasks send alerts to the receivers.
 
 mod alert;
+mod backends;
 mod book;
 mod condition;
 mod delivery;
@@ -99,7 +100,7 @@ impl Alerts {
     #[must_use]
     pub fn open(state_dir: &Path, host: impl Into<String>, journal: Journal) -> Self {
         let path = state_dir.join("alerts.json");
-        let book = match std::fs::read(&path) {
+        let mut book = match durable::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 warn!(file = %path.display(), %error, "can't read the alerts of the last process");
                 Book::default()
@@ -110,6 +111,7 @@ impl Alerts {
                 Book::default()
             }
         };
+        book.rename_receivers(delivery::renamed);
         Self::with(book, Some(path), host.into(), journal)
     }
 

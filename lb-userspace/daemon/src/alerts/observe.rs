@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Condition, Severity};
-use crate::{
-    health::{self, HealthStatus},
-    node::{InterfaceMode, MemberPhase, MemberState, NodeState, VipState},
+use super::{
+    Condition, Severity,
+    backends::{self, Groups},
 };
+use crate::node::{InterfaceMode, NodeState, VipState};
 use lb_model::config;
 
 /// Limits set by the configuration.
@@ -68,6 +68,7 @@ const BACK: SignedDuration = SignedDuration::from_secs(10);
 pub struct Observer {
     /// Counters of [`BAD_REASONS`] in the last seconds.
     past: VecDeque<(Timestamp, Vec<u64>)>,
+    groups: Groups,
 }
 
 impl Observer {
@@ -79,19 +80,20 @@ impl Observer {
             conditions.extend(generic(status));
         }
         conditions.extend(self.drops(status));
-        let mut reported: Vec<(String, Vec<String>)> = Vec::new();
+        let (mut down, mut lost, mut full) = (Vec::new(), Vec::new(), Vec::new());
         for vip in &status.vips {
             let Some(vip_limits) = limits.vips.get(&vip.name) else {
                 continue;
             };
-            if let Some(mut condition) = backends(vip, vip_limits) {
-                explain_by_others(&mut condition, vip, &mut reported);
-                conditions.push(condition);
-            }
-            conditions.extend(checks(vip));
-            conditions.extend(routes(vip));
-            conditions.extend(capacity(vip, vip_limits));
+            down.extend(backends::down(vip, vip_limits));
+            full.extend(backends::checks(vip));
+            lost.extend(backends::without_route(vip));
+            full.extend(capacity(vip, vip_limits));
         }
+        self.groups.adopt(&status.alerts);
+        conditions.extend(self.groups.combine("backends:", down));
+        conditions.extend(self.groups.combine("no_next_hop:", lost));
+        conditions.extend(full);
         conditions
     }
 
@@ -161,141 +163,6 @@ fn generic(status: &NodeState) -> Option<Condition> {
     );
     let condition = Condition::new("generic_xdp", "generic_xdp", Severity::Warning, summary);
     Some(condition.cause("the driver does not support native XDP, or rejected the program"))
-}
-
-/// Members that are configured to serve.
-fn wanted(vip: &VipState) -> impl Iterator<Item = &MemberState> {
-    let serve = |member: &&MemberState| {
-        member.weight > 0 && matches!(member.phase, MemberPhase::Up | MemberPhase::Down)
-    };
-    vip.members.iter().filter(serve)
-}
-
-/// Whether a check has found it down: after a start, the first result is pending.
-fn is_found_down(member: &MemberState) -> bool {
-    let is_known = |health: &HealthStatus| health.last_ok.is_some();
-    member.phase == MemberPhase::Down && member.health.as_ref().is_none_or(is_known)
-}
-
-/// One condition for the health of all backends of a VIP.
-fn backends(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
-    let down: Vec<&MemberState> = wanted(vip).filter(|member| is_found_down(member)).collect();
-    let all = wanted(vip).count();
-    let eligible = vip.members.iter().filter(|m| m.is_eligible()).count();
-    let names: Vec<&str> = down.iter().map(|member| member.backend.as_str()).collect();
-    let is_few = eligible < limits.min_backends as usize && (!down.is_empty() || all == 0);
-    let of = format!("{} of {all} backends of {}", down.len(), vip.name);
-    let (kind, severity, summary) = if is_few {
-        let least = limits.min_backends;
-        let summary = format!("{of} are down; {eligible} eligible, minimum is {least}");
-        ("few_backends", Severity::Critical, summary)
-    } else if vip.panic {
-        let summary = format!("{of} are down: panic mode, traffic is spread over all of them");
-        ("panic", Severity::Critical, summary)
-    } else if down.is_empty() {
-        return None;
-    } else {
-        let summary = match &names[..] {
-            [one] => format!("backend {one} of {} is down", vip.name),
-            _ => format!("{of} are down: {}", listed(&names)),
-        };
-        ("backend_down", Severity::Warning, summary)
-    };
-    let key = format!("backends:{}", vip.name);
-    let mut condition = Condition::new(key, kind, severity, summary)
-        .vip(&vip.name)
-        .backends(names);
-    condition.cause = common_cause(&down);
-    Some(condition)
-}
-
-/// The first few names, and the number of the others.
-fn listed(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text += &format!(" and {} more", names.len() - SHOWN);
-    }
-    text
-}
-
-/// The most frequent error of the failed checks.
-fn common_cause(down: &[&MemberState]) -> Option<String> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for member in down {
-        let health = member.health.as_ref();
-        let error = health.and_then(|health| health.last_cause.as_deref());
-        if let Some(error) = member.route_problem.as_deref().or(error) {
-            // Without its address, the reason is the same for all.
-            let error = error.replace(&member.address.to_string(), "the backend");
-            *counts.entry(error).or_default() += 1;
-        }
-    }
-    let (error, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-    Some(if count == down.len() {
-        format!("health checks: {error}")
-    } else {
-        format!("{count} of {} health checks: {error}", down.len())
-    })
-}
-
-/// A host that is down is missing in all of its VIPs: only the first of them raises an alert.
-fn explain_by_others(
-    condition: &mut Condition,
-    vip: &VipState,
-    reported: &mut Vec<(String, Vec<String>)>,
-) {
-    let down = wanted(vip).filter(|member| is_found_down(member));
-    let addresses: Vec<String> = down.map(|member| member.address.to_string()).collect();
-    let explains = |(_, others): &&(String, Vec<String>)| {
-        !addresses.is_empty() && addresses.iter().all(|address| others.contains(address))
-    };
-    // A VIP without enough backends raises its own alert, whatever the cause.
-    if condition.severity < Severity::Critical {
-        condition.part_of = reported.iter().find(explains).map(|(key, _)| key.clone());
-    }
-    if condition.part_of.is_none() {
-        reported.push((condition.key.clone(), addresses));
-    }
-}
-
-/// Members that this node cannot check.
-fn checks(vip: &VipState) -> Option<Condition> {
-    let why = |member: &&MemberState| {
-        let health = member.health.as_ref()?;
-        let why = health.inconclusive.clone()?;
-        (why != health::SILENT).then_some(why)
-    };
-    let unchecked: Vec<&MemberState> = wanted(vip).filter(|m| why(m).is_some()).collect();
-    let cause = why(unchecked.first()?)?;
-    let names: Vec<&str> = unchecked.iter().map(|m| m.backend.as_str()).collect();
-    let summary = format!(
-        "cannot check {} of {}: their state stays as it is",
-        listed(&names),
-        vip.name
-    );
-    let key = format!("checks:{}", vip.name);
-    let condition = Condition::new(key, "checks", Severity::Warning, summary);
-    Some(condition.vip(&vip.name).backends(names).cause(cause))
-}
-
-/// Members that are up but have no next hop.
-fn routes(vip: &VipState) -> Option<Condition> {
-    let lost: Vec<&MemberState> = vip
-        .members
-        .iter()
-        .filter(|member| member.is_eligible() && member.route_problem.is_some())
-        .collect();
-    let first = lost.first()?;
-    let names: Vec<&str> = lost.iter().map(|member| member.backend.as_str()).collect();
-    let summary = format!("no route to {} of {}", listed(&names), vip.name);
-    let key = format!("no_next_hop:{}", vip.name);
-    let condition = Condition::new(key, "no_next_hop", Severity::Critical, summary);
-    let condition = condition.vip(&vip.name).backends(names);
-    Some(match &first.route_problem {
-        Some(why) => condition.cause(why.clone()),
-        None => condition,
-    })
 }
 
 fn capacity(vip: &VipState, limits: &VipLimits) -> Option<Condition> {

@@ -68,6 +68,105 @@ fn alerts_are_raised_and_resolved_after_a_delay() {
 }
 
 #[test]
+fn an_alert_whose_condition_has_ended_is_clearing() {
+    let alerts = seasoned();
+    for round in 0..6 {
+        let start = round * 100;
+        during(&alerts, start..start + 10, &[down(&["a"])]);
+        assert_eq!(alerts.list()[0].resolves_at, None, "{round}");
+        during(&alerts, start + 10..start + 11, &[]);
+        // It waits longer each time that it came back.
+        let resolves_at = at(start + 9 + (15 << round));
+        if resolves_at < at(start + 100) {
+            assert_eq!(alerts.list()[0].resolves_at, Some(resolves_at), "{round}");
+            during(&alerts, start + 11..start + 100, &[]);
+            assert_eq!(alerts.list(), []);
+        }
+    }
+    // It returned before: the same alert, firing again.
+    assert!(alerts.list()[0].resolves_at.is_some());
+    during(&alerts, 600..601, &[down(&["a"])]);
+    assert_eq!(alerts.list()[0].resolves_at, None);
+}
+
+#[test]
+fn an_alert_raised_soon_after_the_start_is_resolved_like_any_other() {
+    let alerts = Alerts::in_memory();
+    during(&alerts, 0..8, &[down(&["a"])]);
+    assert_eq!(alerts.list().len(), 1);
+    during(&alerts, 8..22, &[]);
+    assert_eq!(alerts.list().len(), 1);
+    during(&alerts, 22..24, &[]);
+    assert_eq!(alerts.list(), []);
+}
+
+#[test]
+fn an_alert_of_the_last_process_waits_for_its_condition() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Alerts::open(folder.path(), "lb-1", Journal::in_memory());
+    let alerts = open();
+    during(&alerts, 0..8, &[down(&["a"])]);
+    alerts.finish().unwrap();
+    let alerts = open();
+    // No check has a result yet.
+    during(&alerts, 10..44, &[]);
+    assert_eq!(alerts.list().len(), 1);
+    during(&alerts, 44..57, &[]);
+    assert_eq!(alerts.list(), []);
+}
+
+#[test]
+fn versions_of_an_id_grow_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Alerts::open(folder.path(), "lb-1", Journal::in_memory());
+    let version = |alerts: &Alerts| lock(&alerts.shared.book).entries["backends:api"].version;
+    let mut last = 0;
+    // Soon after, long after it was forgotten, and in another process.
+    for start in [0, 200, 100_000, 200_000] {
+        let alerts = open();
+        during(&alerts, start..start + 40, &[]);
+        during(&alerts, start + 40..start + 45, &[down(&["a"])]);
+        assert_eq!(version(&alerts), last + 1);
+        during(&alerts, start + 45..start + 100, &[]);
+        last = version(&alerts);
+        assert_eq!(alerts.list(), []);
+        alerts.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_resolved_alert_waits_for_the_end_of_its_silence() {
+    let alerts = seasoned();
+    let day = 24 * 3600;
+    let due = |alerts: &Alerts| lock(&alerts.shared.book).due("hook");
+    let forget = |now| lock(&alerts.shared.book).forget(at(now), &["hook".to_owned()]);
+    during(&alerts, 0..5, &[down(&["a"])]);
+    lock(&alerts.shared.book).confirm("hook", "backends:api", 1);
+    lock(&alerts.shared.book).silence(at(5), "backends:api", at(3 * day));
+    during(&alerts, 5..60, &[]);
+    assert_eq!(alerts.list(), []);
+    let update = |now| lock(&alerts.shared.book).update(at(now), &[], None);
+    for now in (60..3 * day).step_by(3600) {
+        update(now);
+        forget(now);
+        assert_eq!(due(&alerts), [], "silenced");
+    }
+    update(3 * day + 1);
+    forget(3 * day + 1);
+    assert_eq!(due(&alerts), [("backends:api".to_owned(), 2)]);
+    update(4 * day + 2);
+    forget(4 * day + 2);
+    assert_eq!(due(&alerts), [], "not for ever");
+    // Raised and resolved during a silence: nobody is told.
+    let start = 5 * day;
+    lock(&alerts.shared.book).silence(at(start), "backends:api", at(start + 100));
+    during(&alerts, start..start + 5, &[down(&["a"])]);
+    assert_eq!(alerts.list().len(), 1);
+    during(&alerts, start + 5..start + 102, &[]);
+    assert_eq!((alerts.list(), due(&alerts)), (Vec::new(), Vec::new()));
+}
+
+#[test]
 fn one_key_is_one_alert() {
     let alerts = seasoned();
     let mut panic = down(&["b"]);
@@ -281,7 +380,7 @@ fn setting_the_clock_keeps_ages_and_silences() {
 /// The file format must not change: acknowledgements and silences would be lost.
 #[test]
 fn reads_the_stored_format() {
-    let stored = serde_json::json!({
+    let mut stored = serde_json::json!({
         "entries": {"backends:api": {
             "told": {
                 "key": "backends:api", "kind": "backend_down", "severity": "warning", "vip": "api",
@@ -296,6 +395,12 @@ fn reads_the_stored_format() {
         "silences": {"backends:api": "2026-12-01T00:00:00Z"},
     });
     let book: Book = serde_json::from_value(stored.clone()).unwrap();
+    // Keys that were added since.
+    let entry = &mut stored["entries"]["backends:api"];
+    entry["told"]["vips"] = serde_json::json!([]);
+    entry["announced_vips"] = serde_json::json!([]);
+    (entry["base"], entry["unsilenced"]) = (0.into(), serde_json::Value::Null);
+    stored["highest"] = 0.into();
     assert_eq!(serde_json::to_value(&book).unwrap(), stored);
     let alert = &book.list()[0];
     assert_eq!(alert.severity, Severity::Critical);

@@ -38,6 +38,7 @@ pub(super) struct Observer {
     pub(super) maps: Vec<MapSize>,
     reasons: BTreeMap<&'static str, u64>,
     tracked: Vec<u32>,
+    sessions: Vec<u32>,
     /// Counters of [`WATCHED_DROPS`] and their times, the newest last.
     drops: VecDeque<(Instant, [u64; 3])>,
     is_failing: bool,
@@ -52,6 +53,7 @@ impl Observer {
             maps: Vec::new(),
             reasons: BTreeMap::new(),
             tracked: Vec::new(),
+            sessions: Vec::new(),
             drops: VecDeque::new(),
             is_failing: false,
         }
@@ -139,6 +141,7 @@ impl Actor {
         self.recorder.observe(&sample);
         self.observer.note_reasons(&counters.node()?);
         self.observer.tracked = self.data_path.dataplane.tracking.count_by_member();
+        self.observer.sessions = self.data_path.dataplane.sessions.count_by_member();
         Ok(())
     }
 
@@ -297,8 +300,12 @@ impl View<'_> {
 
     fn member(&self, vip: &VipReport, member: &MemberReport, capacity: Option<u32>) -> MemberState {
         let traffic = self.traffic.member(&vip.name, &member.name);
-        let tracked = &self.actor.observer.tracked;
-        let tracked = tracked.get(usize::from(member.index)).copied();
+        // The flows of `nat` are its sessions.
+        let Observer {
+            tracked, sessions, ..
+        } = &self.actor.observer;
+        let counts = [tracked, sessions].map(|counts| counts.get(usize::from(member.index)));
+        let tracked: u32 = counts.into_iter().flatten().sum();
         let name = MemberRef::new(&vip.name, &member.name);
         MemberState {
             backend: member.name.clone(),
@@ -312,7 +319,7 @@ impl View<'_> {
             route_problem: self.actor.route_problem(vip, member),
             totals: traffic.map_or_else(Default::default, |traffic| traffic.totals()),
             rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
-            tracked_flows: tracked.unwrap_or(0).into(),
+            tracked_flows: tracked.into(),
             intended_share: member.intended_share,
             table_share: member.table_share,
             observed_share: traffic.and_then(|traffic| traffic.observed_share),

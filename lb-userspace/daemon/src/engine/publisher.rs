@@ -72,6 +72,9 @@ impl Publisher {
         limits: &Limits,
         conditions: impl IntoIterator<Item = Condition>,
     ) {
+        // Those before this state: some continue.
+        let alerts = self.alerts.list();
+        let state = NodeState { alerts, ..state };
         let mut all = self.observer.conditions(&state, limits);
         all.extend(conditions);
         self.alerts.update(state.at, &all);

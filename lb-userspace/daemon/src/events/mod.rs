@@ -20,6 +20,7 @@ use std::{
 
 pub use follow::Follower;
 use jiff::Timestamp;
+use lb_model::text::printable;
 use serde::{Deserialize, Serialize};
 use storage::Storage;
 use tokio::sync::broadcast;
@@ -142,7 +143,7 @@ impl Journal {
             kind: entry.kind.to_owned(),
             vip: entry.vip,
             backend: entry.backend,
-            message: entry.message,
+            message: printable(&entry.message).into_owned(),
         };
         file.next_id += 1;
         let written = match &mut file.storage {

@@ -2,19 +2,22 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use tracing::warn;
 
 use super::Event;
-use crate::durable::{is_unwritable, with_path};
+use crate::durable::{STATE_MODE, is_unwritable, with_path};
 
 /// Size at which a file is rotated, in bytes.
 const FULL: u64 = 1 << 20;
+
+/// Bytes of a file that are read.
+const MOST: u64 = 4 * FULL;
 
 /// Number of files: the current one and older ones.
 const FILES: usize = 4;
@@ -134,8 +137,12 @@ fn append_to(path: &Path) -> io::Result<File> {
         .append(true)
         .read(true)
         .create(true)
-        .mode(0o600)
+        .mode(STATE_MODE)
         .open(path);
+    let opened = opened.and_then(|file| {
+        file.set_permissions(Permissions::from_mode(STATE_MODE))?;
+        Ok(file)
+    });
     opened.map_err(|error| with_path("open", path, &error))
 }
 
@@ -158,12 +165,18 @@ fn end_line(path: &Path, file: &mut File) -> io::Result<u64> {
 }
 
 fn read(path: &Path, remembered: usize, past: &mut Past) -> io::Result<()> {
-    let file = match File::open(path) {
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(with_path("open", path, &error)),
     };
-    for line in BufReader::new(file).split(b'\n') {
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    if size > MOST {
+        // We write no such files: only the newest events are read. The first line is a part of one.
+        file.seek(SeekFrom::Start(size - MOST))
+            .map_err(|error| with_path("read", path, &error))?;
+    }
+    for line in BufReader::new(file.take(MOST)).split(b'\n') {
         let line = line.map_err(|error| with_path("read", path, &error))?;
         match serde_json::from_slice::<Event>(&line) {
             // A number that does not grow is invalid.

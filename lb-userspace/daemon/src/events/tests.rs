@@ -67,6 +67,33 @@ fn skips_a_truncated_line_and_does_not_reuse_its_number() {
 }
 
 #[test]
+fn an_event_has_no_control_characters() {
+    let journal = Journal::in_memory();
+    let event = journal.append(at(1), Entry::new("health", "failed: \x1b]0;title\x07\n"));
+    assert_eq!(event.message, "failed: \\u001b]0;title\\u0007\\n");
+}
+
+#[test]
+fn reads_the_end_of_a_file_that_is_too_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    journal.append(at(1), entry(1));
+    drop(journal);
+    let path = folder.path().join("events/events.jsonl");
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    // A hole of a terabyte takes no space.
+    file.set_len(1 << 40).unwrap();
+    let last = serde_json::to_vec(&Event {
+        id: 7,
+        ..Journal::in_memory().append(at(2), entry(7))
+    });
+    file.write_all(&[b"\n", &*last.unwrap(), b"\n"].concat())
+        .unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
+    assert_eq!(ids(&journal.since(0, 9)), [7]);
+}
+
+#[test]
 fn skips_invalid_lines() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path()).unwrap();

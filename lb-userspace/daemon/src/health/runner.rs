@@ -23,11 +23,14 @@ use super::{
     probe::{self, Answer, Failure, Fault, Probe},
 };
 use crate::nexthop::{NextHopState, UnresolvedReason};
-use lb_model::{MemberRef, config::HealthKind};
+use lb_model::{MemberRef, config::HealthKind, text::excerpt};
 
 /// Checks start at multiples of this, so that checks due at about the same time share a wake-up. Far
 /// below every interval.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Characters of a reason that are kept: it may quote the backend.
+const LONGEST_REASON: usize = 500;
 
 /// After "port unreachable", silence counts as the same for this long: a host sends few of them, which
 /// packets of clients and checks of other ports use up.
@@ -320,6 +323,11 @@ impl Watcher {
         result: Result<Answer, Failure>,
     ) -> bool {
         let now = Instant::now();
+        let result = result.map_err(|failure| Failure {
+            text: excerpt(&failure.text, LONGEST_REASON),
+            cause: excerpt(&failure.cause, LONGEST_REASON),
+            ..failure
+        });
         let mut status = lock(&self.status);
         status.latency = Some(took);
         status.inconclusive = match &result {

@@ -2,6 +2,7 @@
 
 use std::{fmt, fs};
 
+use lb_model::text::printable;
 use nix::unistd::{Uid, User};
 use tokio::net::UnixStream;
 
@@ -41,18 +42,13 @@ impl Caller {
             return Self::named(user, uid);
         };
         let command = fs::read_to_string(format!("/proc/{pid}/comm"));
-        let command = command.map(|text| printable(text.trim()));
+        let command = command.map(|text| printable(text.trim()).into_owned());
         let name = match command {
             Ok(command) if !command.is_empty() => format!("{user} ({command}, pid {pid})"),
             _ => format!("{user} (pid {pid})"),
         };
         Self::named(name, uid)
     }
-}
-
-/// A process chooses its own name, which must not reach a terminal with control characters.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 impl fmt::Display for Caller {

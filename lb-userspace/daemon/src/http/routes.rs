@@ -25,6 +25,7 @@ use lb_api::{
     Explanation, FileDiff, MemberStatus, Plan, PlanRequest, Progress, ReloadRequest, Reloaded,
     Revision, RevisionInfo, RevisionNumber, RollbackRequest, Status, TestedReceiver, VipStatus,
 };
+use lb_model::edit;
 
 /// The largest request body, in bytes: twice the limit of a configuration, because its newlines and
 /// quotes take two bytes in JSON.
@@ -184,10 +185,12 @@ async fn backend(
     Segments((vip, backend)): Segments<(String, String)>,
 ) -> Answer<MemberStatus> {
     let state = engine.state();
-    let mut members = find_vip(&state, &vip)?.members.iter();
-    let found = members.find(|member| member.backend == backend);
+    let members = &find_vip(&state, &vip)?.members;
+    let found = members.iter().find(|member| member.backend == backend);
     found.map(|member| Json(member.into())).ok_or_else(|| {
-        let message = format!("VIP {vip:?} has no backend {backend:?}");
+        let names: Vec<String> = members.iter().map(|m| m.backend.clone()).collect();
+        let hint = edit::hint(&backend, &names);
+        let message = format!("VIP {vip:?} has no backend {backend:?}{hint}");
         Failure::with_status(StatusCode::NOT_FOUND, message)
     })
 }
@@ -195,7 +198,10 @@ async fn backend(
 fn find_vip<'a>(state: &'a NodeState, name: &str) -> Result<&'a VipState, Failure> {
     let found = state.vips.iter().find(|vip| vip.name == name);
     found.ok_or_else(|| {
-        Failure::with_status(StatusCode::NOT_FOUND, format!("there is no VIP {name:?}"))
+        let names: Vec<String> = state.vips.iter().map(|vip| vip.name.clone()).collect();
+        let hint = edit::hint(name, &names);
+        let message = format!("there is no VIP {name:?}{hint}");
+        Failure::with_status(StatusCode::NOT_FOUND, message)
     })
 }
 
@@ -406,7 +412,7 @@ async fn change_alert(
 }
 
 fn check_who(who: &str) -> Result<(), Failure> {
-    if who.is_empty() || who.chars().count() > 200 || who.chars().any(char::is_control) {
+    if who.is_empty() || who.chars().count() > 200 || who.chars().any(lb_model::text::is_control) {
         let message = "who must be a name: 1 to 200 characters, no control characters";
         return Err(Failure::with_status(StatusCode::BAD_REQUEST, message));
     }

@@ -181,6 +181,7 @@ impl From<&Alert> for lb_api::Alert {
                 Severity::Critical => lb_api::Severity::Critical,
             },
             vip: alert.vip.clone(),
+            vips: alert.vips.clone(),
             backends: alert.backends.clone(),
             summary: alert.summary.clone(),
             cause: alert.cause.clone(),
@@ -188,6 +189,7 @@ impl From<&Alert> for lb_api::Alert {
             since: alert.since,
             acknowledged_by: alert.acknowledged_by.clone(),
             silenced_until: alert.silenced_until,
+            resolves_at: alert.resolves_at,
         }
     }
 }
@@ -397,6 +399,7 @@ mod tests {
             kind: "backend_down".to_owned(),
             severity: Severity::Critical,
             vip: Some("api".to_owned()),
+            vips: Vec::new(),
             backends: vec!["b1".to_owned()],
             summary: "backend b1 of api is down".to_owned(),
             cause: None,
@@ -404,6 +407,7 @@ mod tests {
             since: at("2026-11-30T12:00:00Z"),
             acknowledged_by: Some("ann".to_owned()),
             silenced_until: None,
+            resolves_at: None,
         };
         let sent = lb_api::Alert::from(&alert);
         assert_eq!(

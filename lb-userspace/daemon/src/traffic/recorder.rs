@@ -46,7 +46,7 @@ impl Recorder {
     #[must_use]
     pub fn open(state_dir: &Path, epoch: impl Into<String>, wall: Timestamp) -> Self {
         let path = state_dir.join("traffic.json");
-        let traffic = match std::fs::read(&path) {
+        let traffic = match crate::durable::read(&path) {
             Ok(bytes) => {
                 let (traffic, error) = Traffic::from_ledger(epoch, &bytes, wall);
                 if let Some(error) = error {

@@ -13,7 +13,7 @@ use lb_common::{
     nat::{
         FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, REPLY, WAYS, bucket_of, idle_s, way,
     },
-    ring::MemberIndex,
+    ring::{MAX_MEMBERS, MemberIndex},
 };
 
 pub use ended::SessionLimits;
@@ -86,6 +86,18 @@ impl Sessions {
             flows: taken(&self.requests).count() + taken(&self.replies).count(),
             embryonic: taken(&self.embryonic).count(),
         })
+    }
+
+    /// Number of established sessions of each member, by its index.
+    #[must_use]
+    pub fn count_by_member(&self) -> Vec<u32> {
+        let mut counts = vec![0; MAX_MEMBERS as usize];
+        for (_, cell) in taken(&self.requests) {
+            if let Some(count) = counts.get_mut(usize::from(cell.member())) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// Adds or replaces one of a session's two entries. Only while no packets flow: the data path

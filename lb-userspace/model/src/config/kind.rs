@@ -10,7 +10,7 @@ use super::{
     model::{Factor, Fraction, HashSeed, Prefix, StatusSet, Word},
     value::{self, Parsed, numbers, show_duration, texts},
 };
-use crate::ring::RingSize;
+use crate::{ring::RingSize, secrets};
 
 /// A kind of value. A constructor such as [`duration`] makes one.
 pub(super) trait Kind {
@@ -305,7 +305,8 @@ pub(super) fn text(values: &'static str) -> impl Kind<Value = String> {
 }
 
 pub(super) fn url() -> impl Kind<Value = String> {
-    form(texts::url, plain, || {
+    let show = |url: &String| secrets::mask_url(url);
+    form(texts::url, show, || {
         reference("`http` or `https` URLs", pattern("^https?://"))
     })
 }

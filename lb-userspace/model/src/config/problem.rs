@@ -209,7 +209,7 @@ impl ConfigErrors {
             n => format!("{n} errors"),
         };
         let cut = match self.len() > most {
-            true => format!("; showing the first {most}, `evenkeel check` shows all"),
+            true => format!("; showing the first {most}, `evenkeel check --all` shows all"),
             false => String::new(),
         };
         let summary = Level::ERROR.primary_title(format!("{number} in {}{cut}", self.file));

@@ -202,8 +202,10 @@ fn no_vip(document: &mut DocumentMut, vip: &str) -> EditError {
     }
 }
 
-/// The name that was probably meant, or the existing ones.
-fn hint(typed: &str, names: &[String]) -> String {
+/// The end of a message about a name that does not exist: the name that was probably meant, or the
+/// existing ones.
+#[must_use]
+pub fn hint(typed: &str, names: &[String]) -> String {
     const SHOWN: usize = 8;
     let nearest = names.iter().min_by_key(|name| distance(name, typed));
     match nearest {

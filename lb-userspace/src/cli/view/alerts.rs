@@ -30,7 +30,10 @@ pub(in crate::cli) fn alerts(view: View, alerts: &[Alert], now: Timestamp) -> St
 fn alert(view: View, alert: &Alert, now: Timestamp) -> String {
     let severity = alert.severity;
     let tone = tones::severity(severity);
-    let severity = view.paint.apply(tone, severity.as_str());
+    let severity = match alert.resolves_at {
+        None => view.paint.apply(tone, severity.as_str()),
+        Some(_) => view.paint.apply(Tone::Faint, "clearing"),
+    };
     let kind = view.paint.apply(Tone::Strong, &alert.kind);
     let objects: Vec<&str> = alert
         .vip
@@ -45,7 +48,16 @@ fn alert(view: View, alert: &Alert, now: Timestamp) -> String {
         text += &view.wrap("  ", line);
         text.push('\n');
     };
+    if let Some(at) = alert.resolves_at {
+        let left = since(now, at);
+        paragraph(&format!(
+            "the condition has ended; resolved in {left} unless it returns. It was:"
+        ));
+    }
     paragraph(&alert.summary);
+    if !alert.vips.is_empty() {
+        paragraph(&format!("VIPs: {}", alert.vips.join(", ")));
+    }
     if let Some(cause) = &alert.cause {
         paragraph(&format!("cause: {cause}"));
     }

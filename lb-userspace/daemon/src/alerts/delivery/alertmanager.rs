@@ -70,6 +70,9 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
     if !told.backends.is_empty() {
         annotations.insert("backends", told.backends.join(", "));
     }
+    if !told.vips.is_empty() {
+        annotations.insert("vips", told.vips.join(", "));
+    }
     if let Some(who) = &entry.acknowledged_by {
         annotations.insert("acknowledged_by", who.clone());
     }

@@ -18,13 +18,16 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 pub use webhook::signature;
 
 use super::{Shared, lock};
-use lb_model::{config, error::chain};
+use lb_model::{config, error::chain, text::excerpt};
 
+/// Bytes of an error response that are read.
+const BODY_LIMIT: usize = 1024;
 /// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after the first failure; it doubles with each failure.
@@ -108,6 +111,19 @@ pub(super) fn receivers(config: &config::Alerts, old: &[Arc<Receiver>]) -> Vec<A
         .collect()
 }
 
+/// Returns the key of a receiver in the book.
+fn key_of(kind: &str, url: &str) -> String {
+    let digest = Sha256::digest(url.as_bytes());
+    let digits: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
+    format!("{kind}:{digits}")
+}
+
+/// Returns the key that replaces one with a URL, as written by versions before 0.2.
+pub(super) fn renamed(key: &str) -> Option<String> {
+    let (kind, url) = key.split_once(' ')?;
+    Some(key_of(kind, url))
+}
+
 /// Returns an HTTP client; logs why if there is none.
 fn client() -> Option<reqwest::Client> {
     // Fails if the process has chosen a provider already, which is fine.
@@ -135,9 +151,9 @@ fn client() -> Option<reqwest::Client> {
 }
 
 impl Receiver {
-    /// Returns its key in the book.
+    /// Returns its key in the book, which does not have the URL: that may have a token.
     pub(super) fn id(&self) -> String {
-        format!("{} {}", self.kind(), self.url)
+        key_of(self.kind(), &self.url)
     }
 
     const fn kind(&self) -> &'static str {
@@ -184,9 +200,8 @@ impl Receiver {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => {
                 let status = response.status();
-                let body = response.text().await.unwrap_or_default();
-                let body: String = body.trim().chars().take(200).collect();
-                Err(format!("response {status} {body}"))
+                let body = beginning(response).await;
+                Err(format!("response {status} {}", excerpt(body.trim(), 200)))
             }
             Err(error) => Err(chain(&error.without_url())),
         };
@@ -198,6 +213,19 @@ impl Receiver {
         count.fetch_add(1, Ordering::Relaxed);
         result
     }
+}
+
+/// Reads the beginning of a body. Dropping the response closes the connection, so an endless body costs
+/// no more.
+async fn beginning(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < BODY_LIMIT
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        let room = BODY_LIMIT - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 /// Delivers alerts to a receiver until the book is dropped.
@@ -242,7 +270,8 @@ impl Shared {
     fn confirm(&self, receiver: &Receiver, key: &str, version: u64) {
         let id = receiver.id();
         let mut book = lock(&self.book);
-        let missed = version.saturating_sub(book.confirmed(&id, key) + 1);
+        let base = book.entries.get(key).map_or(0, |entry| entry.base);
+        let missed = version.saturating_sub(book.confirmed(&id, key).max(base) + 1);
         receiver.superseded.fetch_add(missed, Ordering::Relaxed);
         book.confirm(&id, key, version);
     }

@@ -49,7 +49,7 @@ pub(super) async fn send_due(
         let found = {
             let book = lock(&shared.book);
             let entry = book.entries.get(&key);
-            entry.map(|entry| (entry.version, entry.over, entry.as_alert(None)))
+            entry.map(|entry| (entry.version, entry.over, entry.as_alert(None, None)))
         };
         let Some((sequence, resolved_at, alert)) = found else {
             continue;
@@ -113,6 +113,7 @@ pub(super) async fn send_test(
             kind: "test".to_owned(),
             severity: Severity::Info,
             vip: None,
+            vips: Vec::new(),
             backends: Vec::new(),
             summary: TEST_SUMMARY.to_owned(),
             cause: None,
@@ -120,6 +121,7 @@ pub(super) async fn send_test(
             since: now,
             acknowledged_by: None,
             silenced_until: None,
+            resolves_at: None,
         },
     };
     post(receiver, secret, &message).await

@@ -79,20 +79,118 @@ fn backends_not_checked_yet_or_not_wanted_are_not_down() {
     assert_eq!(conditions(&status, 1), []);
 }
 
+/// A host that is down in VIPs with these numbers.
+fn take_down_host(status: &mut NodeState, host: &str, vips: &[usize]) {
+    for &vip in vips {
+        let members = &mut status.vips[vip].members;
+        let member = members.iter_mut().find(|m| m.address.to_string() == host);
+        take_down(member.unwrap(), "timeout");
+    }
+}
+
+/// VIPs with the same four hosts.
+fn shared(vips: usize) -> NodeState {
+    let mut status = status(vips, 4);
+    for vip in &mut status.vips {
+        for (number, member) in vip.members.iter_mut().enumerate() {
+            member.address = format!("10.9.9.{number}").parse().unwrap();
+        }
+    }
+    status
+}
+
+fn brief(found: &[Condition]) -> Vec<(&str, &str, Severity, usize)> {
+    let each = found.iter();
+    each.map(|c| (&*c.key, &*c.kind, c.severity, c.vips.len()))
+        .collect()
+}
+
 #[test]
-fn a_host_that_serves_several_vips_is_one_alert() {
+fn a_dead_host_is_one_alert_with_the_list_of_its_vips() {
+    let mut status = shared(9);
+    let mut observer = Observer::default();
+    let mut observe = |status: &NodeState, min| observer.conditions(status, &limits(min));
+    // Checks find it at different times; the alert keeps its id.
+    take_down_host(&mut status, "10.9.9.0", &[3]);
+    let one = ("backends:vip-3", "backend_down", Severity::Warning, 0);
+    assert_eq!(brief(&observe(&status, 1)), [one]);
+    take_down_host(&mut status, "10.9.9.0", &[0, 1, 2, 4, 5, 6, 7, 8]);
+    let found = observe(&status, 1);
+    let all = ("backends:vip-3", "backend_down", Severity::Warning, 9);
+    assert_eq!(brief(&found), [all]);
+    assert_eq!(
+        found[0].summary,
+        "backend backend-0 (10.9.9.0) is down in 9 VIPs (vip-0, vip-1, vip-2, vip-3, vip-4 and 4 more)"
+    );
+    // Too few backends everywhere: still one.
+    let found = observe(&status, 4);
+    let few = ("backends:vip-3", "few_backends", Severity::Critical, 9);
+    assert_eq!(brief(&found), [few]);
+    assert!(
+        found[0]
+            .summary
+            .ends_with("; too few eligible backends in 9 of them"),
+        "{found:?}"
+    );
+    // Another host of the same VIPs: the list grows.
+    take_down_host(&mut status, "10.9.9.1", &[0, 1, 2, 3, 4]);
+    let found = observe(&status, 1);
+    assert_eq!(brief(&found), [all]);
+    assert_eq!(found[0].backends, ["backend-0", "backend-1"]);
+    // The VIP that was first recovers first.
+    status.vips[3] = shared(9).vips[3].clone();
+    let left = ("backends:vip-3", "backend_down", Severity::Warning, 8);
+    assert_eq!(brief(&observe(&status, 1)), [left]);
+    let mut last = shared(9);
+    take_down_host(&mut last, "10.9.9.0", &[8]);
+    let found = observe(&last, 1);
+    assert_eq!(brief(&found), [one]);
+    assert_eq!(
+        (&*found[0].summary, found[0].vip.as_deref()),
+        ("backend backend-0 of vip-8 is down", Some("vip-8"))
+    );
+    assert_eq!(observe(&shared(9), 1), []);
+}
+
+#[test]
+fn hosts_of_different_vips_are_different_alerts() {
     let mut status = status(3, 4);
     for vip in &mut status.vips {
-        let first = &mut vip.members[0];
-        first.address = "10.9.9.9".parse().unwrap();
-        take_down(first, "timeout");
+        take_down(&mut vip.members[0], "timeout");
+    }
+    let keys: Vec<String> = conditions(&status, 1).into_iter().map(|c| c.key).collect();
+    assert_eq!(keys, ["backends:vip-0", "backends:vip-1", "backends:vip-2"]);
+    let mut status = shared(3);
+    for vip in &mut status.vips {
+        vip.members[1].route_problem = Some("no route".to_owned());
     }
     let found = conditions(&status, 1);
-    let part_of: Vec<_> = found.iter().map(|c| c.part_of.as_deref()).collect();
+    let one = ("no_next_hop:vip-0", "no_next_hop", Severity::Critical, 3);
+    assert_eq!(brief(&found), [one]);
     assert_eq!(
-        part_of,
-        [None, Some("backends:vip-0"), Some("backends:vip-0")]
+        found[0].summary,
+        "no route to backend backend-1 (10.9.9.1) of 3 VIPs (vip-0, vip-1, vip-2)"
     );
+}
+
+#[test]
+fn a_group_keeps_its_id_across_a_restart() {
+    let mut status = shared(3);
+    take_down_host(&mut status, "10.9.9.0", &[0, 1, 2]);
+    let mut before = Observer::default();
+    take_down_host(&mut status, "10.9.9.0", &[0, 1, 2]);
+    let alerts = seasoned();
+    let mut first = shared(3);
+    take_down_host(&mut first, "10.9.9.0", &[2]);
+    before.conditions(&first, &limits(1));
+    during(&alerts, 0..9, &before.conditions(&status, &limits(1)));
+    status.alerts = alerts.list();
+    assert_eq!(
+        (&*status.alerts[0].id, status.alerts[0].vips.len()),
+        ("backends:vip-2", 3)
+    );
+    let found = Observer::default().conditions(&status, &limits(1));
+    assert_eq!(found[0].key, "backends:vip-2");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Webhooks that answer, fail and hang.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, http::StatusCode};
 use serde_json::Value;
@@ -143,7 +147,7 @@ async fn each_change_is_sent_once_across_a_restart() {
     hook.wait(1).await;
     // Confirmed, and that is on disk.
     let file = folder.path().join("alerts.json");
-    until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.contains("webhook http"))).await;
+    until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.contains("webhook:"))).await;
     // A second alert that the webhook does not take before the process dies.
     *lock(&hook.refuses) = usize::MAX;
     let skew = Condition::new("skew:api", "share_skew", Severity::Critical, "skew");
@@ -162,6 +166,87 @@ async fn each_change_is_sent_once_across_a_restart() {
     during(&alerts, 30..31, &[again]);
     let documents = hook.wait(3).await;
     assert_eq!(documents[2]["alert"]["id"], "other", "{documents:#?}");
+}
+
+/// Accepts connections, and answers each request with an error whose body never ends. Returns the
+/// number of bytes sent.
+async fn endless(answer: &'static [u8]) -> (SocketAddr, Arc<AtomicU64>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 65536]).await;
+            let mut next = b"HTTP/1.1 500 x\r\n\r\n".as_slice();
+            while stream.write_all(next).await.is_ok() {
+                count.fetch_add(next.len() as u64, Ordering::Relaxed);
+                next = answer;
+            }
+        }
+    });
+    (address, sent)
+}
+
+#[tokio::test]
+async fn an_endless_error_response_is_cut_off_and_made_printable() {
+    static ANSWER: [u8; 1 << 16] = {
+        let mut answer = [b'A'; 1 << 16];
+        (answer[0], answer[1], answer[2]) = (0x1b, b'[', 0x07);
+        answer
+    };
+    let (address, sent) = endless(&ANSWER).await;
+    let alerts = seasoned();
+    alerts.configure(&to_hook(address));
+    let tested = alerts.test().await;
+    let error = tested[0].error.as_ref().unwrap();
+    assert!(
+        error.starts_with("response 500 Internal Server Error \\u001b[\\u0007AAA"),
+        "{error}"
+    );
+    assert!(error.len() < 300, "{error}");
+    // Far more than the socket's buffers hold would have been read.
+    let bytes = sent.load(Ordering::Relaxed);
+    assert!(bytes < 64 << 20, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn the_file_has_no_token_and_only_root_reads_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alerts.json");
+    let hook = Hook::default();
+    let config = to_hook(hook.start().await);
+    let open = || Alerts::open(folder.path(), "lb-1", Journal::open(folder.path()).unwrap());
+    let alerts = open();
+    alerts.configure(&config);
+    during(&alerts, 0..10, &[down(&["a"])]);
+    hook.wait(1).await;
+    until(|| std::fs::read_to_string(&file).is_ok_and(|text| text.contains("webhook:"))).await;
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("token=secret"), "{text}");
+    for file in [&file, &folder.path().join("events/events.jsonl")] {
+        let mode = std::fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    // A file of an older version: the URL is replaced, and nothing is sent again.
+    drop(alerts);
+    let key = delivery::renamed(&format!("webhook {}", config.webhook[0])).unwrap();
+    let old = text.replace(&key, &format!("webhook {}", config.webhook[0]));
+    assert!(old.contains("token=secret"), "{old}");
+    std::fs::write(&file, old).unwrap();
+    let alerts = open();
+    alerts.configure(&config);
+    until(|| {
+        !std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("token=secret")
+    })
+    .await;
+    let other = Condition::new("other", "share_skew", Severity::Critical, "another");
+    during(&alerts, 20..22, &[down(&["a"]), other]);
+    assert_eq!(hook.wait(2).await[1]["alert"]["id"], "other");
 }
 
 #[tokio::test]

@@ -5,7 +5,11 @@ use std::{net::IpAddr, path::PathBuf};
 use toml::de::DeValue;
 
 use super::{Parsed, string, wrong};
-use crate::config::model::{HashSeed, Secret, StatusSet};
+use crate::{
+    config::model::{HashSeed, Secret, StatusSet},
+    secrets,
+    text::is_control,
+};
 
 /// A name that is safe in metric labels and shells.
 pub(in crate::config) fn name(value: &DeValue<'_>) -> Parsed<String> {
@@ -29,7 +33,7 @@ pub(in crate::config) fn interface(value: &DeValue<'_>) -> Parsed<String> {
     let text = string(value)?;
     let odd = text
         .chars()
-        .find(|c| c.is_whitespace() || c.is_control() || "/:".contains(*c));
+        .find(|c| c.is_whitespace() || is_control(*c) || "/:".contains(*c));
     match (odd, text.len()) {
         (Some(odd), _) => wrong(format!("{odd:?} is not allowed in an interface name"), HELP),
         (None, 1..=15) if text != "." && text != ".." => Ok(text),
@@ -85,6 +89,12 @@ pub(in crate::config) fn url(value: &DeValue<'_>) -> Parsed<String> {
     if let Some(odd) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
         let label = format!("{odd:?} is not allowed in a URL");
         return wrong(label, "percent-encode it, as in %20");
+    }
+    if text.contains(secrets::MASK) {
+        return wrong(
+            "this URL is masked, as configurations are displayed",
+            "write the whole URL",
+        );
     }
     match url::Url::parse(&text) {
         Ok(url) if url.port() == Some(0) => wrong("port 0 is not a valid port", HELP),

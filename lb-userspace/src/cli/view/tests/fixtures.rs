@@ -175,6 +175,7 @@ pub(in crate::cli) fn alerts() -> Vec<Alert> {
             kind: "backend_down".into(),
             severity: Severity::Warning,
             vip: Some("api".into()),
+            vips: Vec::new(),
             backends: vec!["api-1".into()],
             summary: "api-1 is down: GET /healthz: 503 Service Unavailable; 200 is expected".into(),
             cause: None,
@@ -182,12 +183,14 @@ pub(in crate::cli) fn alerts() -> Vec<Alert> {
             since: ago(192),
             acknowledged_by: Some("alice".into()),
             silenced_until: Some(ago(-3600)),
+            resolves_at: None,
         },
         Alert {
             id: "concentration:api".into(),
             kind: "concentration".into(),
             severity: Severity::Critical,
             vip: Some("api".into()),
+            vips: Vec::new(),
             backends: vec!["api-2".into()],
             summary: "api-2 gets 90.0% of the new flows of api, 3.6 times what an even spread \
                       over capacity would give it"
@@ -197,6 +200,7 @@ pub(in crate::cli) fn alerts() -> Vec<Alert> {
             since: ago(45),
             acknowledged_by: None,
             silenced_until: None,
+            resolves_at: None,
         },
     ]
 }
