@@ -71,7 +71,7 @@ impl Operator {
     /// Runs a command to its end, whatever its exit code.
     pub fn run(&self, arguments: &[&str]) -> Result<CommandResult> {
         let mut command = Command::new(&self.binary);
-        command.arg("--socket").arg(&self.socket).args(arguments);
+        command.env("EVENKEEL_SOCKET", &self.socket).args(arguments);
         command.env("NO_COLOR", "1").env_remove("EVENKEEL_FAULT");
         let start = Instant::now();
         let Output {

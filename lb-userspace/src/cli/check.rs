@@ -6,36 +6,52 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{stream, view::figures::plural};
+use super::{file, stream, view::figures::plural};
 use lb_daemon::config_file;
 use lb_model::config::{Config, ConfigErrors};
+
+/// Errors that are printed without `--all`.
+const MOST: usize = 100;
 
 /// Validate a configuration file and report all errors.
 ///
 /// Exits with 0 if the file is valid, 1 if it is not. Changes nothing and needs no controller.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
-  evenkeel check /etc/evenkeel/evenkeel.toml")]
+Examples:
+  evenkeel check /etc/evenkeel/evenkeel.toml
+  make-config | evenkeel check -")]
 pub(super) struct CheckArgs {
-    /// Configuration file (TOML).
+    /// Configuration file (TOML); - for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Print all errors, not only the first 100.
+    #[arg(long)]
+    all: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let result = config_file::load(&args.file);
+    let (file, bytes) = file::bytes(&args.file);
+    let file = file.display().to_string();
+    let result = config_file::load_bytes(&file, bytes);
     let mut out = stream::stdout();
-    let file = args.file.display().to_string();
     if args.json {
         writeln!(out, "{}", as_json(&file, &result))?;
         let failure = result.is_err();
         return Ok(u8::from(failure).into());
     }
-    let (vips, backends) = counts(&result?);
+    let config = match result {
+        Ok(config) => config,
+        Err(errors) => {
+            let most = if args.all { usize::MAX } else { MOST };
+            stream::print_error(&errors.render_first(stream::is_stderr_colored(), most));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let (vips, backends) = counts(&config);
     let (vips, backends) = (plural(vips, "VIP"), plural(backends, "backend"));
     writeln!(out, "{file}: OK: {vips}, {backends}")?;
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! Exit codes; `docs/operations.md` lists them.
 
-/// Invalid command line.
-pub(super) const USAGE: u8 = 2;
+/// Invalid command line: `EX_USAGE` of sysexits.h.
+pub(super) const USAGE: u8 = 64;
 /// A plan has changes that may be applied.
 pub(super) const CHANGES: u8 = 2;
 /// A guard refused the change.
@@ -16,9 +16,10 @@ pub(super) const HELP: &str = "\
 Exit codes:
   0    success; `plan`: no changes
   1    error, described on standard error
-  2    invalid command line; `plan`: there are changes, and they may be applied
+  2    `plan` and `--dry-run`: there are changes, and they may be applied
   3    a guard refused the change; nothing was changed
   4    the change was applied and then rolled back, automatically or by an operator
+  64   invalid command line
   130  interrupted while waiting for a change, which continues
 
 Environment:

@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 use lb_api::{MemberStatus, VipStatus};
+use lb_model::edit::hint;
 
 /// One backend of one VIP; shown as `web/api-1`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +76,13 @@ impl BackendPath {
         names.dedup();
         match names.as_slice() {
             [name] => Ok(name.clone()),
-            [] => bail!("no VIP has a backend `{backend}`; list them with `evenkeel backend list`"),
+            [] => {
+                let mut names: Vec<String> =
+                    MemberRef::all(vips).map(|(name, _)| name.backend).collect();
+                names.sort_unstable();
+                names.dedup();
+                bail!("no VIP has a backend `{backend}`{}", hint(backend, &names))
+            }
             [first, ..] => {
                 let vips: Vec<&str> = names.iter().map(|name| name.vip.as_str()).collect();
                 let vips = vips.join(", ");
@@ -123,7 +130,10 @@ mod tests {
             MemberRef::new("api", "api-1")
         );
         let error = only(&vips, "api-9").unwrap_err().to_string();
-        assert!(error.contains("no VIP has a backend `api-9`"), "{error}");
+        assert!(
+            error.contains("no VIP has a backend `api-9`; did you mean \"api-1\"?"),
+            "{error}"
+        );
         let error = only(&vips, "api-1").unwrap_err().to_string();
         assert!(
             error.contains("api, other") && error.contains("`api/api-1`"),

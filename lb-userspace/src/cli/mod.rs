@@ -25,6 +25,7 @@ mod exit;
 mod explain;
 mod file;
 mod history;
+mod journal;
 mod man;
 mod member;
 mod plan;
@@ -43,12 +44,12 @@ mod unload;
 mod view;
 mod vip;
 
-use std::{future::Future, io, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, future::Future, io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use journal::Prioritized;
 use tracing_subscriber::EnvFilter;
-use view::paint::Paint;
 
 use lb_api::{
     ErrorCode,
@@ -72,15 +73,10 @@ const DEFAULT_CONFIG: &str = "/etc/evenkeel/evenkeel.toml";
     arg_required_else_help = true
 )]
 struct Cli {
-    /// Socket of the controller.
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        env = "EVENKEEL_SOCKET",
-        default_value = DEFAULT_SOCKET
-    )]
-    socket: PathBuf,
+    /// Socket of the controller. An option of the commands that use it, see [`command`]; here, so that
+    /// it may also stand before them.
+    #[arg(long, hide = true)]
+    socket: Option<PathBuf>,
     /// Log format; logs go to standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -123,15 +119,74 @@ enum Command {
     Man(man::ManArgs),
 }
 
+/// Commands that work without a controller.
+const LOCAL: [&str; 8] = [
+    "run",
+    "check",
+    "doctor",
+    "simulate",
+    "decap",
+    "unload",
+    "completions",
+    "man",
+];
+
+/// The whole command line: the other commands have `--socket`.
+fn command() -> clap::Command {
+    let socket = Arg::new("socket")
+        .long("socket")
+        .help("Socket of the controller")
+        .value_name("PATH")
+        .env("EVENKEEL_SOCKET")
+        .default_value(DEFAULT_SOCKET)
+        .value_parser(clap::value_parser!(PathBuf))
+        .global(true);
+    let command = Cli::command();
+    let names = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned());
+    let remote: Vec<String> = names.filter(|name| !LOCAL.contains(&&**name)).collect();
+    remote.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |sub| sub.arg(socket.clone()))
+    })
+}
+
+/// Parses a command line.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    if let Some((name, sub)) = matches.subcommand()
+        && !LOCAL.contains(&name)
+    {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        cli.socket = sub.get_one("socket").cloned();
+        return Ok(cli);
+    }
+    let cli = Cli::from_arg_matches(&matches)?;
+    if cli.socket.is_some() {
+        let message = "this command works without a controller: remove --socket";
+        return Err(command.error(clap::error::ErrorKind::ArgumentConflict, message));
+    }
+    Ok(cli)
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     // clap would count an option that is set by the environment as an argument.
     if std::env::args_os().len() < 2 {
-        stream::print_error(&Cli::command().render_help().to_string());
+        stream::print_error(&command().render_help().to_string());
         return exit::USAGE.into();
     }
-    let cli = Cli::parse();
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            return code.into();
+        }
+    };
     start_log(cli.log_format);
     dispatch(cli).unwrap_or_else(|error| {
         stream::print_error(&describe(&error));
@@ -140,7 +195,7 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
-    let client = Client::new(cli.socket);
+    let client = Client::new(cli.socket.unwrap_or_else(|| DEFAULT_SOCKET.into()));
     match cli.command {
         Command::Run(args) => run::run(args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
@@ -163,8 +218,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Simulate(args) => simulate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Decap(args) => decap::run(&args),
         Command::Unload(args) => unload::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Completions(args) => completions::run(&args, Cli::command()),
-        Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Completions(args) => completions::run(&args, command()),
+        Command::Man(args) => man::run(&args, command()),
     }
 }
 
@@ -184,22 +239,20 @@ fn start_log(format: LogFormat) {
         .with_writer(io::stderr)
         // They would be printed to standard error, which is what failed, and panic.
         .log_internal_errors(false)
-        .with_ansi(colors_on_stderr())
+        .with_ansi(stream::is_stderr_colored())
         .with_target(false);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+    match (format, journal::is_stderr()) {
+        (LogFormat::Text, false) => log.init(),
+        (LogFormat::Text, true) => log.without_time().map_event_format(Prioritized).init(),
+        (LogFormat::Json, false) => log.json().init(),
+        (LogFormat::Json, true) => log.json().map_event_format(Prioritized).init(),
     }
-}
-
-fn colors_on_stderr() -> bool {
-    Paint::when(io::IsTerminal::is_terminal(&io::stderr())).is_colored()
 }
 
 /// The message of an error: a report on a configuration as it is, anything else as one line.
 fn describe(error: &anyhow::Error) -> String {
     if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
-        return errors.render(colors_on_stderr());
+        return errors.render(stream::is_stderr_colored());
     }
     match error.downcast_ref::<ClientError>() {
         // A report that the controller rendered.

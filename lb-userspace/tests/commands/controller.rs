@@ -98,7 +98,7 @@ pub(crate) fn serve(mut stream: UnixStream, script: &Script, log: &Mutex<Vec<(St
 
 pub(crate) fn command(socket: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-    command.arg("--socket").arg(socket).args(arguments);
+    command.env("EVENKEEL_SOCKET", socket).args(arguments);
     command
 }
 

@@ -354,7 +354,7 @@ fn following_events_ends_when_the_pipe_is_closed() {
 #[test]
 fn a_closed_standard_error_does_not_change_the_exit_code() {
     let controller = Controller::start(&[]);
-    for (arguments, code) in [(&[][..], 2), (&["status"], 1)] {
+    for (arguments, code) in [(&[][..], 64), (&["status"], 1)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command
             .args(arguments)
@@ -432,5 +432,53 @@ fn writes_a_manual_page_per_command() {
     for name in ["evenkeel", "evenkeel-apply", "evenkeel-backend-drain"] {
         let page = fs::read_to_string(format!("{pages}/{name}.1")).unwrap();
         assert!(page.contains("evenkeel"), "{name}");
+    }
+}
+
+/// Whatever of the controller's answer a command prints.
+#[test]
+fn no_command_prints_control_characters() {
+    const HOSTILE: &str = "\u{1b}[31mred\u{1b}]0;title\u{7}\u{9b}31m\u{202e}";
+    let alert = json!({
+        "id": HOSTILE, "kind": "test", "severity": "warning", "vip": HOSTILE, "backends": [HOSTILE],
+        "summary": HOSTILE, "cause": HOSTILE, "revision": null, "since": "2026-11-22T19:00:00Z",
+        "acknowledged_by": HOSTILE, "silenced_until": null
+    });
+    let event = json!({
+        "id": 1, "at": "2026-11-22T19:00:00Z", "kind": "health", "vip": HOSTILE, "backend": null,
+        "message": HOSTILE
+    });
+    let mut revision = controller::revision(&json!({ "state": "failed", "reason": HOSTILE }));
+    revision["why"] = json!(HOSTILE);
+    let tested = json!([{ "kind": "webhook", "receiver": HOSTILE, "error": HOSTILE }]);
+    let refused = || Some((409, error("conflict", HOSTILE)));
+    let controller = Controller::start(&[
+        ("GET /v1/alerts", &[ok(&json!([alert]))]),
+        ("GET /v1/events", &[ok(&json!([event]))]),
+        ("GET /v1/revisions", &[ok(&json!([revision]))]),
+        ("POST /v1/alerts/test", &[ok(&tested)]),
+        ("POST /v1/confirm", &[refused()]),
+    ]);
+    let hostile = controller.folder.path().join("hostile.toml");
+    fs::write(&hostile, format!("[node]\n{HOSTILE} = \"{HOSTILE}\"\n")).unwrap();
+    let hostile = hostile.display().to_string();
+    for arguments in [
+        &["alerts"][..],
+        &["alerts", "--json"],
+        &["events"],
+        &["events", "--json"],
+        &["history"],
+        &["alerts", "test"],
+        &["confirm"],
+        &["check", &hostile],
+        &["check", &hostile, "--json"],
+    ] {
+        let output = controller.run(arguments);
+        let text = out(&output) + &err(&output);
+        let odd = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(
+            !text.is_empty() && !text.contains(odd),
+            "{arguments:?}: {text:?}"
+        );
     }
 }

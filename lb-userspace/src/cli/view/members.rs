@@ -60,7 +60,7 @@ pub(in crate::cli) fn problems(view: View, vip: &VipStatus, now: Timestamp) -> S
     text
 }
 
-fn problems_of(member: &MemberStatus, now: Timestamp) -> Vec<String> {
+pub(super) fn problems_of(member: &MemberStatus, now: Timestamp) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(health) = &member.health {
         let error = health.last_error.as_deref().unwrap_or("no check yet");

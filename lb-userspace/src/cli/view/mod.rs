@@ -10,6 +10,7 @@ mod guards;
 pub(super) mod members;
 pub(super) mod paint;
 pub(super) mod plan;
+pub(super) mod problems;
 pub(super) mod revisions;
 pub(super) mod status;
 pub(super) mod table;

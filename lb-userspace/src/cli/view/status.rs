@@ -5,19 +5,31 @@ use super::{
     figures::{amount, bits, count, since},
     members,
     paint::Tone,
-    revisions,
+    problems, revisions,
 };
 use lb_api::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
 
-pub(in crate::cli) fn status(view: View, status: &Status) -> String {
+/// Members up to which each has a line.
+const MOST_MEMBERS: usize = 200;
+
+/// `is_whole`: whether members are shown however many they are.
+pub(in crate::cli) fn status(view: View, status: &Status, is_whole: bool) -> String {
     let mut text = node(view, status);
     text += &revision(view, status);
     if let Some(file) = &status.file {
         text += &revisions::file(view, file);
     }
-    for vip in &status.vips {
-        text.push('\n');
-        text += &self::vip(view, vip, status);
+    let members: usize = status.vips.iter().map(|vip| vip.members.len()).sum();
+    if is_whole || members <= MOST_MEMBERS {
+        for vip in &status.vips {
+            text.push('\n');
+            text += &self::vip(view, vip, status);
+        }
+    } else {
+        text += &format!("\n{}", members::vips(view, &status.vips));
+        text += &problems::of_vips(view, &status.vips, status.at);
+        let hint = format!("{members} backends: `evenkeel status VIP` shows those of a VIP");
+        text += &format!("{}\n", view.paint.apply(Tone::Faint, &hint));
     }
     if status.vips.is_empty() {
         text += "\nno VIPs\n";
@@ -30,7 +42,7 @@ pub(in crate::cli) fn status(view: View, status: &Status) -> String {
     text
 }
 
-fn node(view: View, status: &Status) -> String {
+pub(super) fn node(view: View, status: &Status) -> String {
     let node = &status.node;
     let NodeStatus {
         host,
@@ -130,7 +142,9 @@ fn used(vip: &VipStatus, capacity: &CapacityStatus) -> String {
 /// Slots in transition and tracked flows, if any.
 fn ring(vip: &VipStatus) -> Option<String> {
     let (moving, settling) = (vip.ring.in_transition, vip.ring.settling);
-    if moving == 0 && settling == 0 && vip.tracked_flows == 0 {
+    // A transition matters to flows that began before it: after a first start there are none.
+    let had_flows = vip.members.iter().any(|member| member.totals.packets > 0);
+    if vip.tracked_flows == 0 && (!had_flows || (moving == 0 && settling == 0)) {
         return None;
     }
     let slots = vip.ring.slots;
@@ -141,6 +155,10 @@ fn ring(vip: &VipStatus) -> Option<String> {
     if settling > 0 {
         parts.push(format!("{settling} of {slots} slots settling"));
     }
-    parts.push(format!("{} tracked flows", count(vip.tracked_flows)));
+    let flows = match vip.forward.as_str() {
+        "nat" => "sessions",
+        _ => "tracked flows",
+    };
+    parts.push(format!("{} {flows}", count(vip.tracked_flows)));
     Some(parts.join(", "))
 }

@@ -2,8 +2,8 @@
 
 pub(in crate::cli) mod fixtures;
 
-use super::{View, alerts, events, members, paint::Paint, plan, revisions, status};
-use lb_api::{Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
+use super::{View, alerts, events, members, paint::Paint, plan, problems, revisions, status};
+use lb_api::{MemberState, MemberStatus, Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
 
 /// A view without colours.
 pub(in crate::cli) fn plain(width: usize) -> View {
@@ -19,14 +19,14 @@ fn widest(text: &str) -> usize {
 
 #[test]
 fn the_status() {
-    let text = status::status(plain(80), &fixtures::status());
+    let text = status::status(plain(80), &fixtures::status(), false);
     insta::assert_snapshot!(text);
     assert!(widest(&text) <= 80, "{text}");
 }
 
 #[test]
 fn a_status_with_all_problems() {
-    let text = status::status(plain(80), &fixtures::with_problems());
+    let text = status::status(plain(80), &fixtures::with_problems(), false);
     insta::assert_snapshot!(text);
     assert!(widest(&text) <= 80, "{text}");
 }
@@ -38,7 +38,7 @@ fn the_status_of_a_node_without_vips() {
         revision: None,
         ..fixtures::status()
     };
-    insta::assert_snapshot!(status::status(plain(80), &empty));
+    insta::assert_snapshot!(status::status(plain(80), &empty, false));
 }
 
 #[test]
@@ -53,10 +53,10 @@ fn shows_the_use_of_the_capacity() {
         eligible_backends: 3,
         wanted_backends: 1,
     });
-    let text = status::status(plain(200), &known);
+    let text = status::status(plain(200), &known, false);
     let line = "capacity: 25 % of 5.0k new flows/s (peak 4.1k, target 70 %); 234 short if the largest backend fails; 3 backends, 1 needed";
     assert!(text.contains(line), "{text}");
-    let text = status::status(plain(80), &known);
+    let text = status::status(plain(80), &known, false);
     assert!(widest(&text) <= 80, "{text}");
 }
 
@@ -66,9 +66,9 @@ fn colours_only_if_enabled() {
         paint: Paint::COLORED,
         width: None,
     };
-    let colored = status::status(view, &fixtures::with_problems());
+    let colored = status::status(view, &fixtures::with_problems(), false);
     assert!(colored.contains("\x1b[31mdown\x1b[0m"), "{colored:?}");
-    let plain = status::status(plain(80), &fixtures::with_problems());
+    let plain = status::status(plain(80), &fixtures::with_problems(), false);
     assert!(!plain.contains('\x1b'), "{plain:?}");
 }
 
@@ -192,11 +192,61 @@ fn the_events() {
 fn shortens_long_names_on_a_terminal_only() {
     let mut status = fixtures::status();
     status.vips[0].members[0].backend = "a-very-long-name-of-a-backend-in-zone-1".into();
-    let narrow = status::status(plain(80), &status);
+    let narrow = status::status(plain(80), &status, false);
     assert!(widest(&narrow) <= 80 && narrow.contains('…'), "{narrow}");
     let view = View {
         paint: Paint::PLAIN,
         width: None,
     };
-    assert!(!status::status(view, &status).contains('…'));
+    assert!(!status::status(view, &status, false).contains('…'));
+}
+
+/// 64 VIPs with 64 backends each, of which one host is down.
+#[test]
+fn the_status_of_a_large_node_is_short() {
+    let mut status = fixtures::status();
+    let down = fixtures::with_problems().vips[0].members[1].clone();
+    let vip = &mut status.vips[0];
+    vip.members = vec![vip.members[0].clone(); 63];
+    vip.members.push(MemberStatus {
+        state: MemberState::Down,
+        ..down
+    });
+    status.vips = vec![status.vips[0].clone(); 64];
+    let text = status::status(plain(80), &status, false);
+    assert!(text.lines().count() < 200, "{} lines", text.lines().count());
+    assert!(
+        text.contains("4096 backends: `evenkeel status VIP`"),
+        "{text}"
+    );
+    assert!(text.contains("… and "), "{text}");
+    status.vips.truncate(1);
+    let whole = status::status(plain(80), &status, true);
+    assert!(whole.lines().count() > 64, "{whole}");
+    problems::retain(&mut status);
+    assert_eq!(status.vips[0].members.len(), 1);
+    assert!(problems::any(&status));
+    let text = problems::problems(plain(80), &status);
+    assert!(
+        text.contains("! api/") && text.lines().count() < 20,
+        "{text}"
+    );
+    let mut fine = fixtures::status();
+    fine.alerts.clear();
+    problems::retain(&mut fine);
+    assert_eq!(problems::problems(plain(80), &fine), "no problems\n");
+}
+
+#[test]
+fn an_alert_that_is_clearing_says_so() {
+    let mut alert = fixtures::alerts().remove(0);
+    let now = alert.since + jiff::SignedDuration::from_secs(600);
+    alert.resolves_at = Some(now + jiff::SignedDuration::from_secs(90));
+    alert.vips = vec!["api".into(), "web".into()];
+    let text = alerts::alerts(plain(80), &[alert], now);
+    assert!(text.starts_with("clearing backend_down"), "{text}");
+    assert!(
+        text.contains("resolved in 1m30s unless it returns") && text.contains("VIPs: api, web"),
+        "{text}"
+    );
 }
