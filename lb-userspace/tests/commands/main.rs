@@ -482,3 +482,25 @@ fn no_command_prints_control_characters() {
         );
     }
 }
+
+#[test]
+fn check_prints_the_first_errors_and_reads_standard_input() {
+    let controller = Controller::start(&[]);
+    let path = controller.folder.path().join("wrong.toml");
+    let keys: String = (0..150)
+        .map(|number| format!("key{number} = 1\n"))
+        .collect();
+    fs::write(&path, format!("[node]\n{keys}")).unwrap();
+    let path = path.display().to_string();
+    let first = controller.run(&["check", &path]);
+    assert_eq!(first.status.code(), Some(1), "{first:?}");
+    let count = |output: &Output| err(output).matches("unknown key `node.key").count();
+    assert!((90..=100).contains(&count(&first)), "{}", count(&first));
+    assert!(err(&first).contains("`evenkeel check --all` shows all"));
+    assert_eq!(count(&controller.run(&["check", &path, "--all"])), 150);
+    let mut command = command(&controller.socket(), &["check", "-"]);
+    let input = fs::File::open(&path).unwrap();
+    let piped = command.stdin(input).output().unwrap();
+    assert_eq!(piped.status.code(), Some(1), "{piped:?}");
+    assert!(err(&piped).contains("standard input:"), "{piped:?}");
+}
