@@ -24,9 +24,11 @@ pub mod probe;
 pub mod reason;
 pub mod ring;
 pub mod sample;
+pub mod station;
 pub mod tables;
 pub mod trace;
 pub mod track;
+pub mod tunnel;
 pub mod vip;
 
 /// Version of everything in this crate that a pinned map holds. A controller adopts pinned maps

@@ -55,6 +55,8 @@ reasons! {
     NoService "NO_SERVICE" Passed "Destination address is a VIP, but no VIP has the port and protocol. Expected: few (scans)."
     IcmpOther "ICMP_OTHER" Passed "ICMP to a VIP address, neither an echo request nor an error. Expected: few (neighbour discovery)."
     LinkGroup "LINK_GROUP" Passed "To a VIP or NAT source in a broadcast or multicast frame, which must not be forwarded (RFC 1812 §5.3.4). Expected: 0."
+    OtherHost "OTHER_HOST" Passed "To a VIP or NAT source, in a frame for another host's MAC address: the interface is promiscuous, or the switch floods. Expected: 0."
+    TunnelMtu "TUNNEL_MTU" Passed "\"Fragmentation needed\" or \"packet too big\" about a packet encapsulated for a backend: larger packets to the backend are answered accordingly from then on. Expected: few; many if the backend network has no room for the outer header."
     NatNoSession "NAT_NO_SESSION" Passed "To a NAT source address without a session: the host's own traffic, including replies to its health checks, or a late packet. Expected: few besides these replies."
     BadHeader "BAD_HEADER" Dropped "To a VIP, with an IP header that is inconsistent or longer than the frame. Expected: 0."
     BadChecksum "BAD_CHECKSUM" Dropped "To a VIP, with a wrong IPv4 header checksum. Expected: 0."

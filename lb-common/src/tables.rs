@@ -8,6 +8,7 @@ use crate::{
     member::{Egress, MAX_EGRESS, Member},
     nat::{MAX_NAT_SOURCES, NatSource},
     ring::MAX_MEMBERS,
+    station::STATION_TABLE_SIZE,
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
 };
 
@@ -16,6 +17,8 @@ use crate::{
 pub const PART_ALIGN: usize = 64 << 10;
 
 const EGRESS_BYTES: usize = MAX_EGRESS as usize * size_of::<Egress>();
+const STATION_BYTES: usize = STATION_TABLE_SIZE as usize * size_of::<u64>();
+const PATH_MTU_BYTES: usize = MAX_MEMBERS as usize * size_of::<u64>();
 
 /// The single element of the map `TABLES`.
 #[repr(C)]
@@ -29,8 +32,13 @@ pub struct Tables {
     pub vips: [Vip; MAX_VIPS as usize],
     /// Egress interfaces, by index.
     pub egress: [Egress; MAX_EGRESS as usize],
+    /// The station table. It is mapped together with the egress table: the two share a part.
+    pub stations: [u64; STATION_TABLE_SIZE as usize],
+    /// Path MTUs of `ipip`, by member; the only table that the data path writes
+    /// ([`crate::tunnel`]).
+    pub path_mtus: [u64; MAX_MEMBERS as usize],
     /// Padding.
-    pub _pad: [u8; PART_ALIGN - EGRESS_BYTES],
+    pub _pad: [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES],
     /// Source addresses for `nat`, by index.
     pub nat_sources: [NatSource; MAX_NAT_SOURCES as usize],
 }

@@ -6,7 +6,6 @@ use lb_common::reason::Reason;
 use crate::{
     ethernet,
     forward::forward_fast_path,
-    fragments,
     headers::Headers,
     maps::Tables,
     scratch,
@@ -41,7 +40,7 @@ pub(crate) fn dispatch_slow_path(
     // A router forwards neither broadcast or multicast frames, of which each router would send a
     // copy, nor packets from martian sources (RFC 1812 §5.3.4, §5.3.7).
     if ethernet::is_multicast(ctx) {
-        return fragments::pass(headers, Reason::LinkGroup);
+        return Verdict::of(Reason::LinkGroup);
     }
     if !service.is_vip() {
         return dispatch(ctx, tables, headers, service);

@@ -1,10 +1,10 @@
 //! Ethernet headers: MAC addresses, VLAN tags, and transmission of frames.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use lb_common::{member::Egress, reason::Reason};
+use lb_common::{member::Egress, reason::Reason, station::Station};
 
 use crate::{
-    maps::DEVICES,
+    maps::{DEVICES, Tables},
     packet::{Packet, View, ingress_ifindex},
     wire::ethernet,
 };
@@ -13,6 +13,25 @@ use crate::{
 #[inline(always)]
 pub(crate) fn is_multicast_frame<const LEN: usize>(frame: View<LEN>) -> bool {
     frame.get::<u8>(0) & 1 != 0
+}
+
+/// Whether a frame is for an address of the interface that received it. False for broadcast and
+/// multicast frames.
+#[inline(always)]
+pub(crate) fn is_own_frame<const LEN: usize>(
+    ctx: *mut xdp_md,
+    tables: Tables,
+    frame: View<LEN>,
+) -> bool {
+    tables.accepts(Station::of_frame(frame.get(0), ingress_ifindex(ctx)))
+}
+
+/// Whether the current frame is for another host.
+#[inline(always)]
+pub(crate) fn is_for_other_host(ctx: *mut xdp_md, tables: Tables) -> bool {
+    Packet::of(ctx)
+        .view::<{ ethernet::LEN }>(0)
+        .is_some_and(|frame| !is_multicast_frame(frame) && !is_own_frame(ctx, tables, frame))
 }
 
 /// Whether the current frame is a broadcast or multicast frame.

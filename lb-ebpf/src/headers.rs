@@ -74,6 +74,23 @@ pub(crate) fn is_valid_source(source: &Address, dest: &Address, family: u8) -> b
 }
 
 impl Headers {
+    /// Nothing.
+    pub(crate) const EMPTY: Self = Self {
+        l3: 0,
+        l4: 0,
+        length: 0,
+        family: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        ttl: 0,
+        first_fragment: false,
+        source_be: 0,
+        dest_be: 0,
+        fragment_id: 0,
+        source: [0; 2],
+        dest: [0; 2],
+    };
+
     /// Parses the headers of a packet without options and fragments, except for the TCP flags.
     #[inline(always)]
     pub(crate) fn plain_v4(ip: View<{ ipv4::LEN + udp::LEN }>, l3: usize) -> Self {

@@ -5,15 +5,17 @@ use lb_common::{address_v4, checksum, family, proto, reason::Reason, vip::target
 
 use crate::{
     dispatch::{dispatch, dispatch_slow_path},
+    ethernet::{is_for_other_host, is_own_frame},
     fragments,
     headers::Headers,
+    icmp::tunnel,
     maps::{self, Tables},
-    packet::Packet,
+    packet::{Packet, View},
     scratch,
     services::{Service, address, find_service, service, unknown_service},
     transport::{self, read_transport},
     verdict::{Stage, Verdict},
-    wire::{ipv4, udp},
+    wire::{ethernet, ipv4, udp},
 };
 
 const LEN: usize = ipv4::LEN;
@@ -21,10 +23,15 @@ const LEN: usize = ipv4::LEN;
 /// Parses a packet whose IPv4 header is at `l3`.
 ///
 /// TCP and UDP without options and fragments stay on this fast path. Everything else goes to
-/// [`slow_path_v4`], as does every malformed, forged or broadcast packet: the slow path determines
-/// the reason.
+/// [`slow_path_v4`], as does every malformed or forged packet and every frame for other hosts: the slow
+/// path determines the reason.
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
+pub(crate) fn receive(
+    ctx: *mut xdp_md,
+    packet: Packet,
+    l3: usize,
+    frame: View<{ ethernet::LEN }>,
+) -> Verdict {
     let slow_path = Verdict::next(Stage::SlowPathV4, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + udp::LEN }>(l3) else {
         return slow_path;
@@ -47,9 +54,9 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
         }
     }
     // Checked this late on purpose: before the first byte is read, the compiler would merge the
-    // multicast check with the bounds check, which the verifiers of Linux 5.10 and 6.1 don't
-    // accept.
-    if is_multicast
+    // check of the MAC address with the bounds check, which the verifiers of Linux 5.10 and 6.1
+    // don't accept.
+    if !is_own_frame(ctx, tables, frame)
         || !checksum::is_valid_sum(ip.sum_v4())
         || !headers.has_valid_source()
         || headers.length < (LEN + udp::LEN) as u32
@@ -83,7 +90,10 @@ pub(crate) extern "C" fn slow_path_v4(ctx: *mut xdp_md, l3: u32) -> u32 {
     let tables = maps::tables();
     let target = address(tables, &address_v4(ip.get(ipv4::DEST)), family::V4);
     if target::kind(target) == 0 {
-        return Verdict::of(Reason::NoVip).0;
+        return tunnel::report_v4(Packet::of(ctx), l3, Reason::NoVip).0;
+    }
+    if is_for_other_host(ctx, tables) {
+        return Verdict::of(Reason::OtherHost).0;
     }
     match try_slow_path(ctx, tables, l3, target) {
         Ok(verdict) => verdict.0,

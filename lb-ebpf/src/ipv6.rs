@@ -5,24 +5,31 @@ use lb_common::{family, proto, reason::Reason, vip::target};
 
 use crate::{
     dispatch::{dispatch, dispatch_slow_path},
+    ethernet::{is_for_other_host, is_own_frame},
     extensions::{Chain, is_extension},
     fragments,
     headers::{Headers, dest_v6},
+    icmp::tunnel,
     maps::{self, Tables},
-    packet::Packet,
+    packet::{Packet, View},
     scratch,
     services::{Service, address, find_service, service, unknown_service},
     transport::{self, read_transport},
     verdict::{Stage, Verdict},
-    wire::{ipv6, udp},
+    wire::{ethernet, ipv6, udp},
 };
 
 const LEN: usize = ipv6::LEN;
 
 /// Parses a packet whose IPv6 header is at `l3`. Packets with extension headers, ICMPv6, and
-/// malformed, forged or multicast packets go to [`slow_path_v6`].
+/// malformed or forged packets and frames for other hosts go to [`slow_path_v6`].
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast: bool) -> Verdict {
+pub(crate) fn receive(
+    ctx: *mut xdp_md,
+    packet: Packet,
+    l3: usize,
+    frame: View<{ ethernet::LEN }>,
+) -> Verdict {
     let slow_path = Verdict::next(Stage::SlowPathV6, l3 as u32, 0);
     let Some(ip) = packet.view::<{ LEN + udp::LEN }>(l3) else {
         return slow_path;
@@ -44,7 +51,7 @@ pub(crate) fn receive(ctx: *mut xdp_md, packet: Packet, l3: usize, is_multicast:
     }
     let room = headers.length - LEN as u32;
     // Checked this late on purpose, see `ipv4`.
-    if is_multicast
+    if !is_own_frame(ctx, tables, frame)
         || room < udp::LEN as u32
         || !headers.has_valid_source()
         || !packet.holds(headers.length + headers.l3)
@@ -76,7 +83,10 @@ pub(crate) extern "C" fn slow_path_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
     let tables = maps::tables();
     let target = address(tables, &dest_v6(ip), family::V6);
     if target::kind(target) == 0 {
-        return Verdict::of(Reason::NoVip).0;
+        return tunnel::report_v6(Packet::of(ctx), l3, Reason::NoVip).0;
+    }
+    if is_for_other_host(ctx, tables) {
+        return Verdict::of(Reason::OtherHost).0;
     }
     match try_slow_path(ctx, tables, l3, target) {
         Ok(verdict) => verdict.0,

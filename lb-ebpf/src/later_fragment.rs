@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use crate::{
-    clock, fragments,
+    clock, ethernet, fragments,
     headers::Headers,
     icmp::generate,
     maps::{self, FRAGMENTS, Tables},
@@ -51,6 +51,10 @@ fn try_forward(
     headers: &Headers,
     session: &mut Session,
 ) -> Result<Verdict, Reason> {
+    // As in `dispatch_slow_path`.
+    if ethernet::is_multicast(ctx) {
+        return Err(Reason::LinkGroup);
+    }
     let target = FRAGMENTS
         .get_ptr(&fragments::key(headers))
         .ok_or(Reason::FragmentOrphan)?;

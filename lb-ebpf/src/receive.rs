@@ -4,7 +4,6 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
 use crate::{
-    ethernet::is_multicast_frame,
     ipv4, ipv6,
     packet::Packet,
     verdict::{Stage, Verdict},
@@ -32,14 +31,13 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
             l3 += ether::TAG_LEN;
         }
     }
-    let is_multicast = is_multicast_frame(frame);
     match ether_type {
         ether::IPV4 | ether::IPV6 if l3 != ethernet::LEN => {
             let is_v6 = u32::from(ether_type == ether::IPV6);
             Verdict::next(Stage::Tagged, l3 as u32, is_v6)
         }
-        ether::IPV4 => ipv4::receive(ctx, packet, ethernet::LEN, is_multicast),
-        ether::IPV6 => ipv6::receive(ctx, packet, ethernet::LEN, is_multicast),
+        ether::IPV4 => ipv4::receive(ctx, packet, ethernet::LEN, frame),
+        ether::IPV6 => ipv6::receive(ctx, packet, ethernet::LEN, frame),
         _ => Verdict::of(Reason::NotIp),
     }
 }
@@ -52,14 +50,14 @@ pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -
     // Constants here, too: with a variable offset the compiler removes bounds checks that the
     // verifier needs.
     let packet = Packet::of(ctx);
-    let is_multicast = packet
-        .view::<{ ethernet::TAGGED_LEN }>(0)
-        .is_some_and(is_multicast_frame);
+    let Some(frame) = packet.view::<{ ethernet::LEN }>(0) else {
+        return Verdict::of(Reason::Truncated).0;
+    };
     let verdict = match (l3 as usize, is_v6) {
-        (ethernet::TAGGED_LEN, 0) => ipv4::receive(ctx, packet, ethernet::TAGGED_LEN, is_multicast),
-        (ethernet::TAGGED_LEN, _) => ipv6::receive(ctx, packet, ethernet::TAGGED_LEN, is_multicast),
-        (_, 0) => ipv4::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, is_multicast),
-        _ => ipv6::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, is_multicast),
+        (ethernet::TAGGED_LEN, 0) => ipv4::receive(ctx, packet, ethernet::TAGGED_LEN, frame),
+        (ethernet::TAGGED_LEN, _) => ipv6::receive(ctx, packet, ethernet::TAGGED_LEN, frame),
+        (_, 0) => ipv4::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, frame),
+        _ => ipv6::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, frame),
     };
     verdict.0
 }

@@ -11,6 +11,7 @@ use crate::{counters::count_vip, maps::Tables, trace};
 /// The current route to a member.
 #[derive(Clone, Copy)]
 pub(crate) struct Route<'a> {
+    pub(crate) index: MemberIndex,
     pub(crate) member: &'a Member,
     pub(crate) family: u8,
     pub(crate) next_hop: u64,
@@ -59,6 +60,7 @@ pub(crate) fn route_to<'a>(
         return Err(Reason::MemberDown);
     }
     Ok(Route {
+        index: member,
         member: entry,
         family: control::family(word),
         next_hop,

@@ -57,6 +57,8 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const ERROR_V4: u32 = Stage::ErrorV4 as u32;
     const ERROR_V6: u32 = Stage::ErrorV6 as u32;
     const NAT_ERROR: u32 = Stage::NatError as u32;
+    const TUNNEL_V4: u32 = Stage::TunnelV4 as u32;
+    const TUNNEL_V6: u32 = Stage::TunnelV6 as u32;
     const GENERATE_V4: u32 = Stage::GenerateV4 as u32;
     const GENERATE_V6: u32 = Stage::GenerateV6 as u32;
     const REFUSE: u32 = Stage::Refuse as u32;
@@ -78,6 +80,8 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         ERROR_V4 => icmp::error::forward_error_v4(ctx),
         ERROR_V6 => icmp::error::forward_error_v6(ctx, offset, number),
         NAT_ERROR => nat::error::nat_error(ctx),
+        TUNNEL_V4 => icmp::tunnel::tunnel_v4(ctx, offset, number),
+        TUNNEL_V6 => icmp::tunnel::tunnel_v6(ctx, offset, number),
         GENERATE_V4 => icmp::generate::generate_v4(ctx, offset, number),
         GENERATE_V6 => icmp::generate::generate_v6(ctx, offset, number),
         REFUSE => log::refuse_and_log(number),

@@ -5,6 +5,7 @@ use lb_common::{
     member::{Egress, Member},
     nat::NatSource,
     ring::MemberIndex,
+    station::{FREE, MAX_STATION_PROBES, STATION_TABLE_SIZE, Station},
     tables,
     vip::{Vip, VipEntry},
 };
@@ -20,7 +21,6 @@ unsafe extern "C" {
 ///
 /// While packets flow, the controller changes single words atomically; read such a word once. The
 /// rest of an element is constant while anything refers to it.
-/// once. The rest of an element is constant while something names it.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables(*const tables::Tables);
 
@@ -56,6 +56,31 @@ impl Tables {
     pub(crate) fn egress(self, index: u16) -> &'static Egress {
         // SAFETY: an element of a mapped array.
         unsafe { &*element(&raw const (*self.0).egress, index.into()) }
+    }
+
+    /// Whether an interface accepts frames for a station.
+    #[inline(always)]
+    pub(crate) fn accepts(self, station: Station) -> bool {
+        let mut at = station.home();
+        for _ in 0..MAX_STATION_PROBES {
+            // SAFETY: a word of a mapped array, stored atomically by the controller.
+            let found = unsafe { element(&raw const (*self.0).stations, at).read_volatile() };
+            if found == station.0 {
+                return true;
+            }
+            if found == FREE {
+                return false;
+            }
+            at = (at + 1) % STATION_TABLE_SIZE;
+        }
+        false
+    }
+
+    /// The path MTU of a member ([`lb_common::tunnel`]).
+    #[inline(always)]
+    pub(crate) fn path_mtu(self, member: MemberIndex) -> *const u64 {
+        // SAFETY: a word of a mapped array; read and written as a whole.
+        element(unsafe { &raw const (*self.0).path_mtus }, member.into())
     }
 
     /// A NAT source address; constant while a member refers to it.

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     reason::Reason,
+    tunnel::ALWAYS_FITS,
     vip::{Vip, forward},
 };
 
@@ -11,7 +12,9 @@ use crate::{
     encap,
     ethernet::{self, Addresses},
     headers::Headers,
+    icmp::tunnel,
     ip::decrement_ttl,
+    maps,
     packet::Packet,
     route::Route,
     select::Marks,
@@ -42,6 +45,14 @@ pub(crate) fn send(
     if !route.fits(headers.length + overhead)? {
         let mtu = route.egress.mtu - overhead;
         return Ok(Outcome::TooBig { mtu });
+    }
+    // Last, so that small packets take a single comparison.
+    if headers.length > ALWAYS_FITS && vip.forward == forward::IPIP {
+        let mtu = tunnel::path_mtu(maps::tables(), route.index, route.member);
+        if headers.length + overhead > mtu {
+            let mtu = mtu - overhead;
+            return Ok(Outcome::TooBig { mtu });
+        }
     }
     // Before the packet is modified: if no interface takes it, the log reads the original headers.
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;

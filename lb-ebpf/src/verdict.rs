@@ -148,6 +148,11 @@ pub(crate) enum Stage {
     ErrorV6,
     /// An ICMP error about a NAT session.
     NatError,
+    /// "Fragmentation needed" about a packet that this node may have encapsulated. Takes the offset
+    /// of the IP header, and the reason to pass it otherwise.
+    TunnelV4,
+    /// "Packet too big" about such a packet. Takes the same.
+    TunnelV6,
     /// Sends an ICMP error. Takes the offset of the IP header, and the MTU (0: time exceeded).
     GenerateV4,
     /// Sends an ICMPv6 error. Takes the offset of the IP header, and the MTU (0: time exceeded).

@@ -4,12 +4,11 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     address_v4,
     nat::{NatKey, REPLY},
-    proto,
     reason::Reason,
     vip::forward,
 };
 
-use super::receive::icmp_verdict;
+use super::receive::{icmp_verdict, may_serve};
 use crate::{
     counters::count_sent,
     headers::{Headers, dest_v6, source_v6},
@@ -53,9 +52,14 @@ fn error_v4(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason> {
     let at = headers.l4() + icmp::LEN;
     let quoted = packet.view::<{ ipv4::LEN }>(at).ok_or(Reason::IcmpNoFlow)?;
     let header_len = usize::from(quoted.get::<u8>(ipv4::VERSION_IHL) & 0xf) * 4;
+    if quoted.get::<u8>(ipv4::VERSION_IHL) >> 4 != 4 || header_len < ipv4::LEN {
+        return Err(Reason::IcmpNoFlow);
+    }
+    if !may_serve(headers, quoted.get(ipv4::PROTOCOL)) {
+        return Err(Reason::NoService);
+    }
     // A quoted later fragment has no ports.
-    let is_later = quoted.get::<u16>(ipv4::FRAGMENT) & ipv4::OFFSET_BITS != 0;
-    if quoted.get::<u8>(ipv4::VERSION_IHL) >> 4 != 4 || header_len < ipv4::LEN || is_later {
+    if quoted.get::<u16>(ipv4::FRAGMENT) & ipv4::OFFSET_BITS != 0 {
         return Err(Reason::IcmpNoFlow);
     }
     // Bytes after the packet in the frame are not part of the quote: no checksum covers them.
@@ -108,9 +112,7 @@ fn error_v6(ctx: *mut xdp_md, headers: &Headers, protocol: u8, l4: u32) -> Resul
 /// and destination swapped: a packet of the flow as the client sends it.
 #[inline(always)]
 fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdict, Reason> {
-    if reversed.dest != outer.dest
-        || reversed.protocol != proto::TCP && reversed.protocol != proto::UDP
-    {
+    if reversed.dest != outer.dest {
         return Err(Reason::IcmpNoFlow);
     }
     if outer.ttl <= 1 {

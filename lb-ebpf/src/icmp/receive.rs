@@ -3,9 +3,10 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{family, reason::Reason, vip::target};
 
+use super::tunnel;
 use crate::{
     ethernet,
-    extensions::Chain,
+    extensions::{Chain, is_extension},
     headers::Headers,
     maps,
     packet::Packet,
@@ -25,6 +26,14 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
     icmp_verdict(&scratch.headers, receive(ctx, &scratch.headers)).0
 }
 
+/// Whether a quoted packet of this protocol may belong to a service of the destination. If not, the
+/// error is passed like packets of that protocol: they are the host's, or of a host behind it.
+#[inline(always)]
+pub(super) fn may_serve(headers: &Headers, protocol: u8) -> bool {
+    let found = address(maps::tables(), &headers.dest, headers.family);
+    target::may_serve(found, protocol)
+}
+
 /// Whether the destination is a NAT source.
 #[inline(always)]
 pub(super) fn is_to_nat_source(headers: &Headers) -> bool {
@@ -37,6 +46,11 @@ pub(super) fn is_to_nat_source(headers: &Headers) -> bool {
 pub(super) fn icmp_verdict(headers: &Headers, result: Result<Verdict, Reason>) -> Verdict {
     match result {
         Ok(verdict) => verdict,
+        // About a packet of another protocol; the outer source of `ipip` may be a NAT source, too.
+        Err(Reason::NoService) if is_to_nat_source(headers) => {
+            tunnel::report(headers, Reason::NatNoSession)
+        }
+        Err(Reason::NoService) => tunnel::report(headers, Reason::NoService),
         Err(reason) => Verdict::refused(reason, is_to_nat_source(headers)),
     }
 }
@@ -97,10 +111,18 @@ fn find_quoted_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason
         return Err(Reason::IcmpNoFlow);
     }
     let chain = Chain::follow(ctx, (at + ipv6::LEN) as u32, quoted.get(ipv6::NEXT_HEADER));
-    // A quoted later fragment has no ports.
-    if chain.is_broken() || chain.has(Chain::LATER) {
+    if chain.is_broken() {
         return Err(Reason::IcmpNoFlow);
     }
     let (l4, protocol) = (chain.offset() as u32, chain.protocol());
+    let is_later = chain.has(Chain::LATER);
+    // Anything may follow the extension header of a later fragment.
+    if !(is_later && is_extension(protocol)) && !may_serve(headers, protocol) {
+        return Err(Reason::NoService);
+    }
+    // A quoted later fragment has no ports.
+    if is_later {
+        return Err(Reason::IcmpNoFlow);
+    }
     Ok(Verdict::next(Stage::ErrorV6, u32::from(protocol), l4))
 }

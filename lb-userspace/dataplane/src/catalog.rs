@@ -18,6 +18,7 @@ use lb_common::{
     node::Budget,
     ring::{Image, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
+    station::STATION_TABLE_SIZE,
     tables::Tables,
     track::Bucket,
     vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry},
@@ -131,7 +132,7 @@ impl<V> Part<V> {
 pub(super) mod part {
     use super::{
         Egress, MAX_EGRESS, MAX_MEMBERS, MAX_NAT_SOURCES, MAX_VIPS, MapSize, Member, NatSource,
-        Part, Tables, VIP_TABLE_SIZE, Vip, VipEntry, offset_of,
+        Part, STATION_TABLE_SIZE, Tables, VIP_TABLE_SIZE, Vip, VipEntry, offset_of,
     };
 
     pub(in super::super) const SERVICES: Part<VipEntry> =
@@ -142,17 +143,30 @@ pub(super) mod part {
         Part::new("MEMBERS", offset_of!(Tables, members), MAX_MEMBERS);
     pub(in super::super) const EGRESS: Part<Egress> =
         Part::new("EGRESS", offset_of!(Tables, egress), MAX_EGRESS);
+    /// Words before the station table in its mapping, which starts at a page boundary.
+    pub(in super::super) const BEFORE_STATIONS: u32 =
+        ((offset_of!(Tables, stations) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
+    pub(in super::super) const STATIONS: Part<u64> = Part::new(
+        "STATIONS",
+        offset_of!(Tables, egress),
+        BEFORE_STATIONS + STATION_TABLE_SIZE,
+    );
     pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
         "NAT_SOURCES",
         offset_of!(Tables, nat_sources),
         MAX_NAT_SOURCES,
     );
 
-    pub(in super::super) const SIZES: [MapSize; 5] = [
+    pub(in super::super) const SIZES: [MapSize; 6] = [
         SERVICES.size(),
         VIPS.size(),
         MEMBERS.size(),
         EGRESS.size(),
+        MapSize {
+            name: STATIONS.name,
+            places: STATION_TABLE_SIZE as u64,
+            bytes: Some(STATION_TABLE_SIZE as u64 * size_of::<u64>() as u64),
+        },
         NAT_SOURCES.size(),
     ];
 }

@@ -38,6 +38,7 @@ mod rings;
 mod samples;
 mod services;
 mod sessions;
+mod stations;
 mod syscalls;
 mod tracking;
 mod view;
@@ -60,6 +61,7 @@ pub use rings::{ImageIndex, MOST_SPARE_IMAGES, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
 pub use sessions::{SessionCounts, SessionEntry, SessionLimits, SessionNames, Sessions};
+pub use stations::Stations;
 pub use tracking::Tracking;
 pub use view::PinnedView;
 pub use vips::{RingName, Vips};
@@ -95,6 +97,8 @@ pub struct Dataplane {
     pub services: Services,
     pub rings: Rings,
     pub egress: EgressTable,
+    /// MAC addresses that the interfaces accept frames for.
+    pub stations: Stations,
     pub counters: Counters,
     pub tracking: Tracking,
     pub sessions: Sessions,
@@ -202,6 +206,9 @@ impl Dataplane {
                 table: part_of(tables, &part::EGRESS)?,
                 devices: take(ebpf, name::DEVICES)?,
             },
+            stations: Stations {
+                table: part_of(tables, &part::STATIONS)?,
+            },
             counters: Counters::of(external.get(name::COUNTERS)?)?,
             tracking: Tracking::new(mapped(ebpf, name::TRACK)?),
             sessions: Sessions {
@@ -229,14 +236,18 @@ impl Dataplane {
         // A missing interface is reported by attach.
         if let Ok(ifindex) = nix::net::if_::if_nametoindex(interface) {
             self.egress.admit(ifindex)?;
+            self.stations.accept_own(interface, ifindex)?;
         }
         let xdp = self.balancer.xdp_mut()?;
-        if let Some(pins) = &self.pins {
-            return attach::attach_pinned(xdp, pins, interface, mode);
-        }
-        self.links.remove(interface);
-        let (link, _, attached) = attach::attach_as(xdp, interface, mode)?;
-        self.links.insert(interface.to_owned(), link);
+        let attached = match &self.pins {
+            Some(pins) => attach::attach_pinned(xdp, pins, interface, mode)?,
+            None => {
+                self.links.remove(interface);
+                let (link, _, attached) = attach::attach_as(xdp, interface, mode)?;
+                self.links.insert(interface.to_owned(), link);
+                attached
+            }
+        };
         Ok(attached)
     }
 

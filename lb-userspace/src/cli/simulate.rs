@@ -20,8 +20,8 @@ use lb_daemon::config_file;
 /// If a capture is damaged or truncated, the packets before the damage are run; then the command
 /// fails.
 ///
-/// Assumed: interface 1 with MTU 1500 and MAC address 02:00:00:00:00:01; a MAC address 02:00:01:…
-/// per backend; without node.encap_source or node.nat_source, the sources 192.0.0.8 (RFC 7600) or
+/// Assumed: interface 1 with MTU 1500, which transmits from MAC address 02:00:00:00:00:01 and receives
+/// frames for whatever address they have, unless --mac is given; a MAC address 02:00:01:… per backend; without node.encap_source or node.nat_source, the sources 192.0.0.8 (RFC 7600) or
 /// 100::/64 (RFC 6666).
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -46,6 +46,10 @@ pub(super) struct SimulateArgs {
     /// only; a replaced file keeps owner and mode.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
+    /// MAC address of the node: frames for other hosts are passed (OTHER_HOST). By default, the
+    /// node has the destination address of each frame.
+    #[arg(long, value_name = "MAC", value_parser = mac, requires = "pcap")]
+    mac: Option<[u8; 6]>,
     /// Print one line per packet: number in the capture, verdict, reason, VIP, backend (- for none).
     /// With --json, to standard error.
     #[arg(long)]
@@ -66,6 +70,20 @@ struct SimulateInput {
     flows: Option<u64>,
 }
 
+/// Parses a MAC address: six bytes in hexadecimal, separated by colons.
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    let mac = mac.ok_or("must be a MAC address such as 02:00:00:00:00:01")?;
+    if mac[0] & 1 == 1 {
+        return Err("must be the address of one host, not broadcast or multicast".to_owned());
+    }
+    Ok(mac)
+}
+
 pub(super) fn run(args: SimulateArgs) -> Result<()> {
     let SimulateArgs {
         config,
@@ -73,6 +91,7 @@ pub(super) fn run(args: SimulateArgs) -> Result<()> {
         seed,
         write,
         trace,
+        mac,
         json,
     } = args;
     let config = config_file::load(config)?;
@@ -89,6 +108,7 @@ pub(super) fn run(args: SimulateArgs) -> Result<()> {
         input,
         write,
         trace,
+        mac,
     };
     let mut out = BufWriter::new(stream::stdout());
     let Outcome { report, fault } = if json {

@@ -7,7 +7,8 @@
 //! | --- | --- |
 //! | interface that receives and transmits | index 1 ([`EGRESS_IFINDEX`]): verdict `tx` |
 //! | its MTU | 1500 |
-//! | its MAC address | `02:00:00:00:00:01` ([`OWN_MAC`]) |
+//! | MAC address that it transmits from | `02:00:00:00:00:01` ([`OWN_MAC`]) |
+//! | MAC address that it receives frames for | the destination of each frame, unless one is given |
 //! | MAC address of the n-th backend address | `02:00:01:00:00:00` plus n |
 //! | source of `ipip` without `node.encap_source` | 192.0.0.8 (RFC 7600), or the prefix 100::/64 (RFC 6666) |
 //! | source of `nat` without `node.nat_source` | 192.0.0.8, or 100::1 |
@@ -74,6 +75,8 @@ pub struct Options {
     pub write: Option<PathBuf>,
     /// Print one line per packet.
     pub trace: bool,
+    /// MAC address that the node receives frames for; by default the destination of each frame.
+    pub mac: Option<[u8; 6]>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +109,8 @@ pub struct Simulation {
     reconciler: Reconciler,
     config: Config,
     tracing: bool,
+    /// The only MAC address that frames are accepted for, if given.
+    mac: Option<[u8; 6]>,
     verdicts: Verdicts,
     packets: u64,
     /// Packets of the capture that cannot be run. They are numbered too, as in other tools.
@@ -122,6 +127,7 @@ impl Simulation {
         };
         let mut dataplane = Dataplane::load(&options)?;
         let egress = dataplane.egress.assign(EGRESS_IFINDEX, MTU, OWN_MAC)?;
+        dataplane.stations.accept(EGRESS_IFINDEX, OWN_MAC)?;
         let mut reconciler = Reconciler::fresh().presuming_up();
         let routes = assumed_routes(&config, egress);
         reconciler.apply_with_routes(&mut dataplane, &config, routes)?;
@@ -130,10 +136,25 @@ impl Simulation {
             reconciler,
             config,
             tracing,
+            mac: None,
             verdicts: Verdicts::default(),
             packets: 0,
             skipped: 0,
         })
+    }
+
+    /// Accepts frames for this MAC address alone.
+    fn accept(&mut self, mac: [u8; 6]) -> Result<(), SimulateError> {
+        let only = BTreeSet::from([(EGRESS_IFINDEX, mac)]);
+        Ok(self.dataplane.stations.set(&only)?)
+    }
+
+    /// A capture may come from any host: without `--mac`, the node has the destination of each frame.
+    fn accept_destination(&mut self, frame: &[u8]) -> Result<(), SimulateError> {
+        match frame.split_first_chunk::<6>() {
+            Some((&mac, _)) if self.mac.is_none() && mac[0] & 1 == 0 => self.accept(mac),
+            _ => Ok(()),
+        }
     }
 
     /// Runs one frame.
@@ -202,6 +223,7 @@ impl Simulation {
                 short += u64::from(frame.data.len() < *RUNNABLE.start());
                 continue;
             }
+            self.accept_destination(&frame.data)?;
             let run = self.run(&frame.data, trace)?;
             out.transmit(frame.timestamp, &run)?;
         }
@@ -272,6 +294,10 @@ pub fn simulate(
         Input::Flows { .. } => None,
     };
     let mut simulation = Simulation::new(config, options.trace)?;
+    if let Some(mac) = options.mac {
+        simulation.mac = Some(mac);
+        simulation.accept(mac)?;
+    }
     let mut out = Output::create(options.write.as_ref())?;
     let mut fault = None;
     match (capture, &options.input) {

@@ -21,7 +21,7 @@ use lb_model::{
     transition::RingState,
 };
 
-use super::packets::{PORT, Packets, VIP_V4, VIP_V6};
+use super::packets::{self, PORT, Packets, VIP_V4, VIP_V6};
 
 /// Members per VIP.
 pub const MEMBERS: u16 = 16;
@@ -53,6 +53,7 @@ pub fn load(options: &LoadOptions, service: &Service, packets: &Packets) -> Resu
     let egress = dataplane
         .egress
         .assign(LOOPBACK, 1500, [2, 0, 0, 0, 0, 9])?;
+    dataplane.stations.accept(LOOPBACK, packets::OWN_MAC)?;
     for number in 0..packets.dests {
         let vip = number as u16;
         write_members(&dataplane, service, vip, egress)?;

@@ -16,6 +16,8 @@ const FRAME_V6: u32 = 84;
 const ETHERNET: u32 = 14;
 const TTL: u8 = 64;
 
+/// Destination MAC address of the frames.
+pub const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Destination port.
 pub const PORT: u16 = 443;
 /// Number of flows of a workload in which no flow repeats.

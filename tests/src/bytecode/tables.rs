@@ -246,6 +246,7 @@ impl Service {
 /// Fills the maps. The ingress interface is 1; `elsewhere` is another interface with its MAC address.
 pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<()> {
     let here = dataplane.egress.assign(1, MTU, crate::packet::OWN)?;
+    dataplane.stations.accept(1, crate::packet::OWN)?;
     for (index, source) in [IpAddr::V4(NAT4), IpAddr::V6(NAT6)].into_iter().enumerate() {
         let (address, family) = address_of(source);
         let value = NatSource {

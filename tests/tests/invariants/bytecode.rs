@@ -28,6 +28,7 @@ fn dataplane() -> Dataplane {
     let mut dataplane = Dataplane::load(&LoadOptions::default()).unwrap();
     let egress = dataplane.egress.assign(LOOPBACK, 1500, BALANCER);
     let egress = egress.unwrap();
+    dataplane.stations.accept(LOOPBACK, BALANCER).unwrap();
     let mut members = Vec::new();
     for member in 0..MEMBERS {
         let next_hop = NextHop {

@@ -46,6 +46,7 @@ fn routes(dataplane: &mut Dataplane) -> Routes {
         .egress
         .assign(1, 1500, [2, 0, 0, 0, 0, 1])
         .unwrap();
+    dataplane.stations.accept(1, [2, 0, 0, 0, 0, 1]).unwrap();
     let way = |number| Route {
         next_hop: NextHop {
             mac: [2, 0, 0, 0, 1, number],

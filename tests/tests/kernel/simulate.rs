@@ -53,6 +53,7 @@ fn flows(config: &Config, count: u64) -> Report {
         input: Input::Flows { count, seed: 7 },
         write: None,
         trace: false,
+        mac: None,
     };
     let outcome = simulate(config, &options, &mut std::io::sink()).unwrap();
     assert!(outcome.fault.is_none());
@@ -100,11 +101,12 @@ fn tracks_udp_flows_once() {
 fn writes_transmitted_packets_and_no_file_on_failure() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("1.pcap"), folder.path().join("2.pcap"));
-    let run = |input: Input, out: &Path| {
+    let run_for = |mac: Option<[u8; 6]>, input: Input, out: &Path| {
         let options = Options {
             input,
             write: Some(out.to_owned()),
             trace: true,
+            mac,
         };
         let mut trace = Vec::new();
         let outcome = simulate(&config("l2", false, "tcp"), &options, &mut trace);
@@ -113,12 +115,28 @@ fn writes_transmitted_packets_and_no_file_on_failure() {
             (outcome.report, String::from_utf8(trace).unwrap())
         })
     };
+    let run = |input: Input, out: &Path| run_for(None, input, out);
     let (report, trace) = run(Input::Flows { count: 20, seed: 1 }, &first).unwrap();
     assert_eq!((report.packets, trace.lines().count()), (20, 20));
     assert!(trace.starts_with("1 tx FORWARDED v b"), "{trace}");
     // `l2` keeps addresses and ports, so the output is a valid input for the same members.
     let (again, trace_again) = run(Input::Capture(first.clone()), &second).unwrap();
     assert_eq!((&again.members, &trace_again), (&report.members, &trace));
+    // As the first backend sees them, on a port that gets those for the others, too.
+    let mac = Some([2, 0, 1, 0, 0, 0]);
+    let third = folder.path().join("one.pcap");
+    let (one, trace) = run_for(mac, Input::Capture(first.clone()), &third).unwrap();
+    let passed = trace
+        .lines()
+        .filter(|line| line.ends_with("pass OTHER_HOST - -"));
+    assert_eq!(
+        one.members[0],
+        lb_daemon::reconciler::MemberShare {
+            observed_share: 1.0,
+            ..report.members[0].clone()
+        }
+    );
+    assert_eq!(passed.count() as u64, 20 - one.verdicts.tx);
     let times = |path: &Path| -> Vec<_> {
         capture::read(path)
             .unwrap()

@@ -69,6 +69,20 @@ fn datagram(bench: &mut Bench, client: Client, service: &Service, id: u16, tags:
     bench.check(&name("second"), &second, &follows(service, &second));
     bench.check(&name("last"), &last, &follows(service, &last));
     bench.check(&name("last again"), &last, &follows(service, &last));
+    let from = last.from;
+    let group = last.clone().link([0xff; 6], from);
+    bench.check(
+        &name("last, as a broadcast"),
+        &group,
+        &Expect::of(Reason::LinkGroup),
+    );
+    let group = first.clone().link([0x33, 0x33, 0, 0, 0, 1], from);
+    bench.check(
+        &name("first, as a multicast"),
+        &group,
+        &Expect::of(Reason::LinkGroup),
+    );
+    bench.check(&name("last after these"), &last, &follows(service, &last));
     let other = part(&whole, id + 0x1000, 240, total - 240, false);
     bench.check(&name("of another datagram"), &other, &orphan);
     bench.check(

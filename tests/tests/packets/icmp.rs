@@ -43,7 +43,7 @@ pub(crate) fn all(bench: &mut Bench, client: Client) {
 }
 
 /// Returns a message in the family of `to`.
-fn message(from: IpAddr, to: IpAddr, v4: Transport, v6: Transport) -> Frame {
+pub(crate) fn message(from: IpAddr, to: IpAddr, v4: Transport, v6: Transport) -> Frame {
     let transport = if to.is_ipv4() { v4 } else { v6 };
     Frame::new(Ip::new(from, to), transport)
 }
@@ -110,7 +110,7 @@ fn echo(bench: &mut Bench, client: Client, tags: &[(u16, u16)]) {
 }
 
 /// Returns the node's own error about a frame.
-fn own_error(frame: &Frame, v4: Transport, v6: Transport) -> Frame {
+pub(crate) fn own_error(frame: &Frame, v4: Transport, v6: Transport) -> Frame {
     let mut quote = frame.packet();
     // 576 bytes in all (RFC 1812 §4.3.2.3), or 1280 (RFC 4443 §2.4).
     quote.truncate(if frame.ip.dest().is_ipv4() { 548 } else { 1232 });
@@ -226,7 +226,7 @@ fn expired_with_options(bench: &mut Bench, client: Client) {
     }
 }
 
-fn overhead(service: &Service) -> u32 {
+pub(crate) fn overhead(service: &Service) -> u32 {
     match (service.forward, service.backend_v6) {
         (forward::IPIP, false) => 20,
         (forward::IPIP, true) => 40,

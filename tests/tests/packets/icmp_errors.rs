@@ -199,8 +199,8 @@ pub(crate) fn odd_errors(bench: &mut Bench, client: Client) {
             let late = error.clone().ttl(1);
             bench.check("TTL expired", &late, &Expect::of(Reason::HopLimit));
             let mut stranger = error.clone();
-            stranger.payload[12..16].copy_from_slice(&[9; 4]);
-            stranger.payload[8..12].copy_from_slice(&[9; 4]);
+            let source = if flow.ip.source().is_ipv4() { 12 } else { 8 };
+            stranger.payload[source..source + 4].copy_from_slice(&[9; 4]);
             bench.check(
                 "of another sender",
                 &stranger,
@@ -216,6 +216,22 @@ pub(crate) fn odd_errors(bench: &mut Bench, client: Client) {
         }
         for error in errors_about(&foreign, 100) {
             bench.check("about no service", &error, &Expect::of(Reason::NoService));
+        }
+        other_protocols(bench, &flow);
+    }
+}
+
+/// Errors about packets of the host, or of a host behind the node, with an address that is also a VIP: ESP, ping,
+/// tunnels. They are passed like packets of these protocols, however little of the packet they quote.
+fn other_protocols(bench: &mut Bench, flow: &Frame) {
+    let header = if flow.ip.source().is_ipv4() { 20 } else { 40 };
+    for protocol in [1, 4, 41, 47, 50, 58, 132] {
+        let packet = flow.clone().with_transport(Transport::Raw { protocol });
+        for keep in [header, header + 4, header + 8, 100] {
+            for error in errors_about(&packet, keep) {
+                let name = format!("about protocol {protocol}, {keep} bytes of it");
+                bench.check(&name, &error, &Expect::of(Reason::NoService));
+            }
         }
     }
 }

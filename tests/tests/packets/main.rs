@@ -22,4 +22,6 @@ mod reuse;
 mod samples;
 mod selection;
 mod stage;
+mod stations;
 mod swap;
+mod tunnel;

@@ -10,6 +10,7 @@ use lb_dataplane::{Dataplane, Opened, Pins, XdpMode};
 use crate::{
     forwarding, fragments, icmp, malformed, nat,
     stage::{Client, PORT, PORT_MAC, enter_namespace, options},
+    stations,
 };
 
 fn everything(bench: &mut Bench, client: Client) {
@@ -18,6 +19,7 @@ fn everything(bench: &mut Bench, client: Client) {
     icmp::all(bench, client);
     nat::all(bench, client);
     malformed::all(bench, client);
+    stations::all(bench, client);
 }
 
 #[test]
