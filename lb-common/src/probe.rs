@@ -13,6 +13,11 @@ pub mod mark {
     /// Mask of the upper half.
     pub const MASK: u32 = 0xffff_0000;
 
+    /// Mark of a probe that was rewritten. Below an interface on top of another, the program sees it
+    /// again. Its lower half is no member index.
+    pub const SENT: u32 = PROBE | !MASK;
+    const _: () = assert!(crate::ring::MAX_MEMBERS <= SENT & !MASK);
+
     /// Returns the mark of a member's probes.
     #[must_use]
     pub const fn of(member: u32) -> u32 {

@@ -126,10 +126,10 @@ fn redirect(
     }
     frame.store(0, &hop.mac)?;
     frame.store(6, &egress.mac)?;
-    // On the target interface this program sees the packet again: clear the mark.
+    // On the target interface, and on one below it, this program sees the packet again.
     // SAFETY: the kernel passes a valid context to the program, which may write its mark.
     let ifindex = unsafe {
-        (*frame.0).mark = 0;
+        (*frame.0).mark = mark::SENT;
         (*frame.0).ifindex
     };
     if ifindex == egress.ifindex {

@@ -25,6 +25,7 @@ mod counters;
 mod decap;
 mod egress;
 mod error;
+pub mod ethtool;
 pub mod explain;
 mod external;
 mod mapping;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf};
 
 use lb_daemon::nexthop;
+use lb_dataplane::ethtool::Channels;
 
 /// A host. `None` means unknown, unless a field says otherwise.
 #[derive(Clone, Debug)]
@@ -73,8 +74,25 @@ pub struct Interface {
     pub channels: Option<Channels>,
     pub lro: Option<bool>,
     pub gro: Option<bool>,
+    /// Whether VLAN tags are removed from received frames.
+    pub rx_vlan: Option<bool>,
+    /// Whether the checksums of transmitted packets are left to it.
+    pub tx_checksum: Option<bool>,
+    /// The other end of a veth.
+    pub peer: Option<Peer>,
     /// XDP features that the driver reports ([`xdp_feature`], since Linux 6.3).
     pub xdp_features: Option<u64>,
+}
+
+/// The other end of a veth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub name: String,
+    /// Whether it is in another network namespace.
+    pub is_elsewhere: bool,
+    pub has_program: bool,
+    /// Whether the checksums of packets that its namespace transmits are left to it.
+    pub tx_checksum: Option<bool>,
 }
 
 /// The bond, bridge or VRF that an interface is a port of.
@@ -83,13 +101,6 @@ pub struct MasterLink {
     pub name: String,
     /// `bond`, `bridge`, `team`, `vrf`, …
     pub kind: String,
-}
-
-/// Numbers of receive queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Channels {
-    pub current: u32,
-    pub max: u32,
 }
 
 /// Bits of [`Interface::xdp_features`] (`enum netdev_xdp_act` of Linux).

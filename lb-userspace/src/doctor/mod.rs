@@ -10,8 +10,9 @@ mod host;
 use serde::Serialize;
 
 pub use gather::{GatherError, gather};
-pub use host::{Bpffs, Channels, Directory, Host, Interface, MasterLink, Ports, xdp_feature};
+pub use host::{Bpffs, Directory, Host, Interface, MasterLink, Peer, Ports, xdp_feature};
 
+pub use lb_dataplane::ethtool::Channels;
 use lb_model::config::Config;
 
 /// Severity of a finding.

@@ -366,6 +366,7 @@ fn assumed_routes(config: &Config, egress: u16) -> Routes {
             let route = Route {
                 next_hop,
                 on_link: true,
+                replies_seen: true,
                 source: None,
             };
             (address, Some(route))

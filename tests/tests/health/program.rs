@@ -143,3 +143,39 @@ fn does_not_mistake_own_connections_for_checks() {
         ns.enter(connect).unwrap();
     }
 }
+
+/// On an interface on top of another, a frame passes the program twice. Frames of the balancer leave by the lower
+/// interface.
+#[test]
+fn works_on_an_interface_above_another() {
+    if !can_run("stacked") {
+        return;
+    }
+    let (lab, _nginx) = build();
+    let ns = &lab.balancers[0].ns;
+    let backend = lab.backends[0].address(Family::V4);
+    let commands = [
+        "link add st0 link eth0 type macvlan mode private".to_owned(),
+        "link set st0 up".to_owned(),
+        format!(
+            "route add {backend}/32 dev st0 src {}",
+            lab.balancers[0].address(Family::V4)
+        ),
+    ];
+    lab::link::ip(ns, &commands).unwrap();
+    let mut prober = Prober::start(&lab, Forward::L2);
+    ns.enter(|| prober.paths.attach("st0").unwrap());
+    let done = prober.probe(0, Family::V4, Way::Vip, HealthKind::Tcp, 0);
+    assert_eq!(done, Ok(()));
+    let counters = prober.paths.counters().unwrap();
+    assert!(counters.sent > 0 && counters.answers > 0, "{counters:?}");
+    assert_eq!(counters.direct, 0, "{counters:?}");
+    let eth0 = ns.enter(|| nix::net::if_::if_nametoindex("eth0").unwrap());
+    let view = prober.node.view().unwrap();
+    let egress: Vec<u32> = view
+        .egress
+        .iter()
+        .map(|(_, egress)| egress.ifindex)
+        .collect();
+    assert_eq!(egress, [eth0], "native XDP can't transmit on a macvlan");
+}

@@ -1,12 +1,13 @@
 //! Resolution of next hops in network namespaces.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use lb_daemon::nexthop::{NextHopState, NextHops, Resolver, UnresolvedReason};
+use lb_daemon::nexthop::{NextHopState, NextHops, Resolver, Stations, UnresolvedReason};
 use tokio::sync::watch;
 
 use crate::host::{in_network_namespace, run};
@@ -232,5 +233,44 @@ fn reports_why_a_next_hop_is_unresolved() {
             because(|why| matches!(why, UnresolvedReason::NoRoute { .. })),
         )
         .await;
+    });
+}
+
+/// Frames are accepted for the addresses that the kernel accepts them for, also after changes.
+#[test]
+fn follows_the_mac_addresses_of_interfaces() {
+    with_a_neighbour(async |_| {
+        run("ip link set near address 02:00:00:00:00:10");
+        let near = nix::net::if_::if_nametoindex("near").unwrap();
+        let resolver = Resolver::start([]).unwrap();
+        let mut stations = resolver.watch_stations();
+        let mut wait = async |expected: &[u8]| {
+            let expected = expected.iter().map(|last| [2, 0, 0, 0, 0, *last]).collect();
+            let of_near = |all: &Stations| -> BTreeSet<[u8; 6]> {
+                let of_near = all.iter().filter(|(ifindex, _)| *ifindex == near);
+                of_near.map(|(_, mac)| *mac).collect()
+            };
+            let reached = stations.wait_for(|all| of_near(all) == expected);
+            let reached = tokio::time::timeout(Duration::from_secs(40), reached).await;
+            let reached = reached.map(drop);
+            assert!(reached.is_ok(), "{expected:?}: {:?}", stations.borrow());
+        };
+        wait(&[0x10]).await;
+        run("ip link set near address 02:00:00:00:00:11");
+        wait(&[0x11]).await;
+        // As VRRP does.
+        run("ip link add vrrp link near address 02:00:00:00:00:12 type macvlan mode private");
+        run("ip link set vrrp up");
+        wait(&[0x11, 0x12]).await;
+        run("ip link del vrrp");
+        wait(&[0x11]).await;
+        run("ip link add bridge address 02:00:00:00:00:13 type bridge");
+        run("ip link set near master bridge");
+        wait(&[0x11, 0x13]).await;
+        run("ip link set near nomaster");
+        wait(&[0x11]).await;
+        // Not announced by the kernel.
+        run("bridge fdb add 02:00:00:00:00:14 dev near self permanent");
+        wait(&[0x11, 0x14]).await;
     });
 }

@@ -53,6 +53,7 @@ fn routes(dataplane: &mut Dataplane) -> Routes {
             egress,
         },
         on_link: true,
+        replies_seen: true,
         source: Some([10, 0, 0, 254].into()),
     };
     (1..20)

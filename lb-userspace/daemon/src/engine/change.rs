@@ -128,8 +128,10 @@ impl ChangeControl {
             force,
         };
         let traffic = self.traffic.lock();
+        let mut warnings = nat_sources::warnings(&candidate.config);
+        warnings.extend(data_path.route_warnings(&candidate.config));
         let plan = Plan {
-            warnings: nat_sources::warnings(&candidate.config),
+            warnings,
             ..planner::plan(&input, |pair| facts(pair, &planned, &traffic))
         };
         drop(traffic);

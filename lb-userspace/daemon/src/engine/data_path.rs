@@ -11,7 +11,7 @@ use crate::{
     nexthop::NextHops,
     reconciler::{PlannedChange, Reconciler, Routes, Summary},
 };
-use lb_dataplane::{AttachedMode, Dataplane, XdpMode};
+use lb_dataplane::{AttachedMode, Dataplane, XdpMode, ethtool};
 use lb_model::config::{self, Config};
 
 pub(super) struct DataPath {
@@ -39,9 +39,33 @@ pub(super) fn exists(interface: &str) -> bool {
     nix::net::if_::if_nametoindex(interface).is_ok()
 }
 
-pub(super) fn log_attached(interface: &str, attached: AttachedMode) {
+/// Native XDP sees only the bytes of a frame. A VLAN tag that the NIC has removed would be missing in
+/// the frame that is transmitted.
+fn keep_vlan_tags(interface: &str) {
+    if ethtool::rx_vlan(interface) != Some(true) {
+        return;
+    }
+    if ethtool::disable_rx_vlan(interface) {
+        info!(
+            interface,
+            "rx-vlan-offload switched off, so that frames keep their VLAN tags"
+        );
+    } else {
+        warn!(
+            interface,
+            "the driver does not let rx-vlan-offload be switched off: frames with VLAN tags are \
+             transmitted without them"
+        );
+    }
+}
+
+/// Logs that the program was attached, and prepares the interface for its mode.
+pub(super) fn attached_as(interface: &str, attached: AttachedMode) {
     match attached {
-        AttachedMode::Native => info!(interface, mode = "native", "attached"),
+        AttachedMode::Native => {
+            info!(interface, mode = "native", "attached");
+            keep_vlan_tags(interface);
+        }
         AttachedMode::Generic => info!(interface, mode = "generic", "attached"),
         AttachedMode::Fallback { why } => {
             warn!(
@@ -63,7 +87,7 @@ impl DataPath {
         planned: Option<PlannedChange>,
     ) -> Result<()> {
         let table = self.routes.table();
-        let routes = self.routes.resolved(&table, &mut self.dataplane.egress);
+        let routes = self.routes_for(&table, &config.node.interfaces);
         self.guard_ports(config, &routes)?;
         // Interfaces of the very first configuration must exist.
         let known = self.installed.as_ref();
@@ -79,7 +103,7 @@ impl DataPath {
         planned: Option<PlannedChange>,
     ) -> Result<()> {
         let table = self.routes.table();
-        let routes = self.routes.resolved(&table, &mut self.dataplane.egress);
+        let routes = self.routes_for(&table, &config.node.interfaces);
         self.put(config, planned, &table, routes, &config.node.interfaces)
     }
 
@@ -102,9 +126,17 @@ impl DataPath {
             self.restore(routes)?;
             return Err(error);
         }
+        self.follow_stations();
+        // The mode that drivers accept decides where frames can be transmitted.
+        let in_this_mode = self.routes_for(table, &config.node.interfaces);
+        if in_this_mode != routes {
+            self.reconciler
+                .set_routes(&mut self.dataplane, in_this_mode)
+                .context("update the routes after attaching")?;
+        }
         self.log_applied(config, &summary);
         self.installed = Some(config.clone());
-        self.routes.log_changes(table, &self.reconciler);
+        self.report_routes(table);
         Ok(())
     }
 
@@ -182,7 +214,7 @@ impl DataPath {
         }
         for interface in &wanted {
             match self.dataplane.attach(interface, mode) {
-                Ok(attached) => log_attached(interface, attached),
+                Ok(attached) => attached_as(interface, attached),
                 Err(error) => {
                     for new in wanted.iter().filter(|i| !before.contains(**i)) {
                         // The first error is the one to report.

@@ -9,7 +9,7 @@ use std::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    data_path::{DataPath, exists, log_attached, mode_of},
+    data_path::{DataPath, attached_as, exists, mode_of},
     nat_ports,
     shares::{ActualShares, ShareMonitor},
 };
@@ -248,7 +248,8 @@ impl DriftCheck {
         }
         match data_path.dataplane.attach(interface, mode_of(config)) {
             Ok(attached) => {
-                log_attached(interface, attached);
+                attached_as(interface, attached);
+                data_path.follow_stations();
                 let what = format!("interface {interface} had lost its program: attached again");
                 self.checked.notes.push(Entry::new("alert", what));
                 self.checked.attached = true;

@@ -242,10 +242,12 @@ impl Actor {
             return None;
         }
         let reason = self.data_path.routes.problem(&member.identity.address);
-        // An address may belong to members of several VIPs, and a gateway is a problem for `l2` only.
-        let is_l2 = vip.forward == Forward::L2.code();
-        let reason =
-            reason.filter(|why| is_l2 || !matches!(why, UnresolvedReason::BehindGateway { .. }));
+        // An address may belong to members of several VIPs.
+        let reason = reason.filter(|why| match why {
+            UnresolvedReason::BehindGateway { .. } => vip.forward == Forward::L2.code(),
+            UnresolvedReason::RepliesUnseen { .. } => vip.forward == Forward::Nat.code(),
+            _ => true,
+        });
         Some(match reason {
             Some(reason) => reason.to_string(),
             None if self

@@ -15,11 +15,10 @@ use tracing::{error, info, warn};
 
 use super::data_path::DataPath;
 use crate::{
-    nexthop::{NextHopState, NextHops, Resolver, UnresolvedReason},
+    nexthop::{NextHopState, NextHops, ResolvedNextHop, Resolver, Stations, UnresolvedReason},
     reconciler::{Reconciler, Route, Routes},
 };
-use lb_dataplane::EgressTable;
-use lb_model::config::Config;
+use lb_model::config::{Config, Forward, XdpMode};
 
 /// How long a change waits for the next hops of its backends.
 const FIRST_ROUTES: Duration = Duration::from_secs(2);
@@ -47,10 +46,42 @@ pub(super) fn backends_of(config: &Config) -> impl Iterator<Item = IpAddr> + '_ 
     all.map(|backend| backend.address)
 }
 
+/// What decides whether a resolved next hop can be used.
+pub(super) struct Node<'a> {
+    /// Whether the program runs in native mode on some interface.
+    is_native: bool,
+    /// Interfaces that the program is attached to.
+    interfaces: &'a [String],
+}
+
+impl Node<'_> {
+    /// Returns why frames for backends with this next hop can't be forwarded, and the forwarding mode
+    /// that it is an obstacle to, if not all.
+    fn obstacle(
+        &self,
+        route: &ResolvedNextHop,
+        has_backends: impl Fn(Forward) -> bool,
+    ) -> Option<(UnresolvedReason, Option<Forward>)> {
+        if let Err(reason) = route.egress(self.is_native) {
+            return Some((reason, None));
+        }
+        let of_mode = |mode, obstacle: Option<UnresolvedReason>| {
+            obstacle
+                .filter(|_| has_backends(mode))
+                .map(|it| (it, Some(mode)))
+        };
+        of_mode(Forward::L2, route.obstacle_to_l2())
+            .or_else(|| of_mode(Forward::Nat, route.obstacle_to_nat(self.interfaces)))
+    }
+}
+
 /// The resolver of next hops, and the problems that were logged, so that each is logged once.
 pub(super) struct RouteMonitor {
     resolver: Resolver,
     table: watch::Receiver<NextHops>,
+    stations: watch::Receiver<Stations>,
+    /// Why some addresses of the interfaces are not in the station table.
+    without_station: Option<String>,
     /// Backends without a next hop.
     unresolved: BTreeMap<IpAddr, UnresolvedReason>,
     /// Backends without a source address.
@@ -63,6 +94,8 @@ impl RouteMonitor {
     pub(super) fn new(resolver: Resolver) -> Self {
         Self {
             table: resolver.watch(),
+            stations: resolver.watch_stations(),
+            without_station: None,
             resolver,
             unresolved: BTreeMap::new(),
             without_source: Vec::new(),
@@ -74,13 +107,21 @@ impl RouteMonitor {
         self.table.borrow().clone()
     }
 
+    /// Resolves these backends.
+    pub(super) fn follow(&self, backends: BTreeSet<IpAddr>) {
+        self.resolver.set_backends(backends);
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<NextHops> {
         self.resolver.watch()
     }
 
-    /// Waits for the next change of the table.
+    /// Waits for the next change of the next hops or of the interfaces' addresses.
     pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        self.table.changed().await
+        tokio::select! {
+            changed = self.table.changed() => changed,
+            changed = self.stations.changed() => changed,
+        }
     }
 
     pub(super) const fn is_stale(&self) -> bool {
@@ -106,17 +147,22 @@ impl RouteMonitor {
     }
 
     /// Logs which backends have lost or found their next hop.
-    pub(super) fn log_changes(&mut self, table: &NextHops, reconciler: &Reconciler) {
+    fn log_changes(&mut self, table: &NextHops, reconciler: &Reconciler, node: &Node<'_>) {
         for (&backend, state) in table {
-            let l2 = reconciler.l2_backends_at(backend);
+            let names = |mode| reconciler.backends_with(backend, mode);
             let (reason, names) = match state {
                 // Not answered yet.
                 NextHopState::Unresolved(UnresolvedReason::Resolving { .. }) => continue,
                 NextHopState::Unresolved(reason) => {
                     (Some(reason.clone()), reconciler.backends_at(backend))
                 }
-                NextHopState::Resolved(route) if !l2.is_empty() => (route.obstacle_to_l2(), l2),
-                NextHopState::Resolved(_) => (None, Vec::new()),
+                NextHopState::Resolved(route) => {
+                    match node.obstacle(route, |mode| !names(mode).is_empty()) {
+                        Some((reason, Some(mode))) => (Some(reason), names(mode)),
+                        Some((reason, None)) => (Some(reason), reconciler.backends_at(backend)),
+                        None => (None, Vec::new()),
+                    }
+                }
             };
             let before = match &reason {
                 Some(reason) => self.unresolved.insert(backend, reason.clone()),
@@ -148,9 +194,46 @@ impl RouteMonitor {
         }
         self.without_source = without;
     }
+}
 
-    /// The routes as the maps hold them; interfaces get their index in the egress map.
-    pub(super) fn resolved(&self, table: &NextHops, interfaces: &mut EgressTable) -> Routes {
+impl DataPath {
+    /// Whether the program runs in native mode on some interface, or will.
+    fn is_native(&self) -> bool {
+        match self.dataplane.links() {
+            Ok(links) if !links.is_empty() => links.iter().any(|link| !link.generic),
+            _ => (self.installed.as_ref())
+                .is_none_or(|config| config.node.xdp_mode != XdpMode::Generic),
+        }
+    }
+
+    /// Warnings about backends of a configuration that can't be forwarded to.
+    pub(super) fn route_warnings(&self, config: &Config) -> Vec<String> {
+        let table = self.routes.table.borrow();
+        let node = Node {
+            is_native: self.is_native(),
+            interfaces: &config.node.interfaces,
+        };
+        let mut warnings = Vec::new();
+        for vip in &config.vips {
+            for backend in &vip.backends {
+                let route = table.get(&backend.address);
+                let route = route.and_then(NextHopState::resolved);
+                let obstacle = route.and_then(|it| node.obstacle(it, |mode| mode == vip.forward));
+                if let Some((reason, _)) = obstacle {
+                    let (backend, vip) = (&backend.name, &vip.name);
+                    warnings.push(format!(
+                        "no route to backend {backend} of VIP {vip}: {reason}"
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
+    /// The routes as the maps hold them; interfaces get their index in the egress map. The program
+    /// is or will be attached to `attached`.
+    pub(super) fn routes_for(&mut self, table: &NextHops, attached: &[String]) -> Routes {
+        let is_native = self.is_native();
         let mut routes = Routes::new();
         for (&backend, state) in table {
             let resolved = match state {
@@ -161,7 +244,14 @@ impl RouteMonitor {
                     continue;
                 }
             };
-            let assigned = interfaces.assign(resolved.ifindex, resolved.mtu, resolved.own_mac);
+            let Ok(ifindex) = resolved.egress(is_native) else {
+                routes.insert(backend, None);
+                continue;
+            };
+            let assigned = self
+                .dataplane
+                .egress
+                .assign(ifindex, resolved.mtu, resolved.own_mac);
             let egress = match assigned {
                 Ok(egress) => egress,
                 Err(error) => {
@@ -178,6 +268,7 @@ impl RouteMonitor {
             let route = Route {
                 next_hop,
                 on_link: resolved.gateway.is_none(),
+                replies_seen: resolved.obstacle_to_nat(attached).is_none(),
                 source: resolved.source,
             };
             routes.insert(backend, Some(route));
@@ -185,22 +276,56 @@ impl RouteMonitor {
         routes
     }
 
-    /// Resolves these backends.
-    pub(super) fn follow(&self, backends: BTreeSet<IpAddr>) {
-        self.resolver.set_backends(backends);
-    }
-}
-
-impl DataPath {
     /// Writes the current routes to the maps.
     pub(super) fn update_routes(&mut self) {
         let table = self.routes.table.borrow_and_update().clone();
-        let routes = self.routes.resolved(&table, &mut self.dataplane.egress);
+        let interfaces = (self.installed.as_ref())
+            .map_or_else(Vec::new, |config| config.node.interfaces.clone());
+        let routes = self.routes_for(&table, &interfaces);
         let set = self.reconciler.set_routes(&mut self.dataplane, routes);
         let stale = set
             .err()
             .map(|error| format!("{:#}", anyhow::Error::from(error)));
         self.routes.set_stale(stale);
-        self.routes.log_changes(&table, &self.reconciler);
+        self.report_routes(&table);
+        self.follow_stations();
+    }
+
+    /// Accepts frames for the current MAC addresses of the interfaces that the program is attached
+    /// to.
+    pub(super) fn follow_stations(&mut self) {
+        let stations = self.routes.stations.borrow_and_update().clone();
+        let attached = match self.dataplane.interfaces() {
+            Ok(attached) if !stations.is_empty() => attached,
+            // The kernel was not asked yet; attaching accepts the interface's own address.
+            _ => return,
+        };
+        let attached: BTreeSet<u32> = attached
+            .iter()
+            .filter_map(|interface| nix::net::if_::if_nametoindex(&**interface).ok())
+            .collect();
+        let of_attached = stations
+            .into_iter()
+            .filter(|(ifindex, _)| attached.contains(ifindex))
+            .collect();
+        let error = self.dataplane.stations.set(&of_attached).err();
+        let error = error.map(|error| error.to_string());
+        if error != self.routes.without_station
+            && let Some(error) = &error
+        {
+            error!(
+                error,
+                "can't accept frames for all MAC addresses of the interfaces"
+            );
+        }
+        self.routes.without_station = error;
+    }
+
+    pub(super) fn report_routes(&mut self, table: &NextHops) {
+        let node = Node {
+            is_native: self.is_native(),
+            interfaces: (self.installed.as_ref()).map_or(&[], |config| &config.node.interfaces),
+        };
+        self.routes.log_changes(table, &self.reconciler, &node);
     }
 }

@@ -102,8 +102,15 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
         ..probe::Shared::default()
     };
     let health = Health::start(seed(), checks);
-    let (mut actor, engine, inbox) =
-        assemble(&pins, journal, found, running, data_path, options.config, health)?;
+    let (mut actor, engine, inbox) = assemble(
+        &pins,
+        journal,
+        found,
+        running,
+        data_path,
+        options.config,
+        health,
+    )?;
     let begun = match state {
         Some(state) => actor.go_on(&state, at_start, file),
         None => file

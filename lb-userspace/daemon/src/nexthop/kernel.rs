@@ -1,13 +1,17 @@
 //! Reads links, neighbours and routes by rtnetlink.
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroI32};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    num::NonZeroI32,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
     Error, Handle,
     packet_route::{
         AddressFamily,
-        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         neighbour::{
             NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
         },
@@ -15,7 +19,7 @@ use rtnetlink::{
     },
 };
 
-use super::state::{Link, Neighbour, Route};
+use super::state::{Link, Neighbour, Route, Stations};
 
 /// Interfaces by index.
 pub(super) type Links = HashMap<u32, Link>;
@@ -37,21 +41,77 @@ fn link(message: &LinkMessage) -> Link {
         .header
         .flags
         .contains(LinkFlags::Up | LinkFlags::LowerUp);
+    let mut in_other_namespace = false;
     let mut link = Link {
         name: String::new(),
         usable,
         mac: None,
         mtu: 0,
+        master: None,
+        kind: None,
+        lower: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+            LinkAttribute::Link(lower) => link.lower = Some(*lower),
+            LinkAttribute::LinkNetNsId(_) => in_other_namespace = true,
+            LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Address(bytes) if ethernet => link.mac = bytes[..].try_into().ok(),
             _ => {}
         }
     }
+    // The index belongs to the other namespace; and the link of a veth is its peer.
+    if in_other_namespace || link.kind.as_deref() == Some("veth") {
+        link.lower = None;
+    }
     link
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+/// Returns the MAC addresses that each interface accepts frames for: its own, that of the bridge,
+/// bond or team that it is a port of, and those that the kernel lists besides (`bridge fdb show`),
+/// such as the addresses of macvlan interfaces above it.
+pub(super) async fn stations(handle: &Handle, links: &Links) -> Result<Stations, Error> {
+    let request = handle.neighbours().get();
+    let request = request.set_address_family(AddressFamily::Bridge);
+    let listed: Vec<NeighbourMessage> = request.execute().try_collect().await?;
+    Ok(stations_of(links, listed.iter().filter_map(listed_address)))
+}
+
+/// Returns an additional unicast address of an interface.
+fn listed_address(message: &NeighbourMessage) -> Option<(u32, [u8; 6])> {
+    let header = &message.header;
+    // Others are what the interface has learned about the network.
+    if header.state != NeighbourState::Permanent || !header.flags.contains(NeighbourFlags::Own) {
+        return None;
+    }
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(&bytes[..]).ok(),
+            _ => None,
+        })?;
+    (mac[0] & 1 == 0).then_some((header.ifindex, mac))
+}
+
+fn stations_of(links: &Links, listed: impl Iterator<Item = (u32, [u8; 6])>) -> Stations {
+    let mut stations: BTreeSet<(u32, [u8; 6])> = listed.collect();
+    for (&ifindex, link) in links {
+        let master = link.master.and_then(|master| links.get(&master));
+        let own = [Some(link), master].into_iter().flatten();
+        stations.extend(own.filter_map(|link| Some((ifindex, link.mac?))));
+    }
+    stations
 }
 
 pub(super) async fn neighbours(handle: &Handle) -> Result<Neighbours, Error> {

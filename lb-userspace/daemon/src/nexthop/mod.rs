@@ -6,7 +6,10 @@
 
 mod kernel;
 mod resolver;
+mod stacked;
 mod state;
 
 pub use resolver::{NextHopError, Resolver};
-pub use state::{NextHopState, NextHops, ResolvedNextHop, UnresolvedReason};
+pub use state::{
+    NativeEgress, NextHopState, NextHops, ResolvedNextHop, Stations, UnresolvedReason,
+};

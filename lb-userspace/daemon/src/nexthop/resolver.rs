@@ -22,7 +22,8 @@ use tracing::{debug, warn};
 
 use super::{
     kernel::{self, Links, Neighbours},
-    state::{Neighbour, NextHopState, NextHops, Route, UnresolvedReason, decide},
+    stacked,
+    state::{Neighbour, NextHopState, NextHops, Route, Stations, UnresolvedReason, decide},
 };
 
 /// Debounce window: changes come in bursts.
@@ -57,6 +58,7 @@ pub struct NextHopError {
 pub struct Resolver {
     backends: watch::Sender<BTreeSet<IpAddr>>,
     table: watch::Receiver<NextHops>,
+    stations: watch::Receiver<Stations>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -67,10 +69,12 @@ impl Resolver {
             new_multicast_connection(&GROUPS).map_err(|kernel| NextHopError { kernel })?;
         let (backends, wanted) = watch::channel(backends.into_iter().collect());
         let (publish, table) = watch::channel(NextHops::new());
+        let (publish_stations, stations) = watch::channel(Stations::new());
         let task = Task {
             handle,
             wanted,
             publish,
+            publish_stations,
             links: Links::new(),
             routes: HashMap::new(),
             stale: Stale::All,
@@ -85,6 +89,7 @@ impl Resolver {
         Ok(Self {
             backends,
             table,
+            stations,
             tasks,
         })
     }
@@ -98,6 +103,13 @@ impl Resolver {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<NextHops> {
         self.table.clone()
+    }
+
+    /// Returns the MAC addresses of the interfaces, now and whenever they change; empty until the
+    /// kernel has been asked.
+    #[must_use]
+    pub fn watch_stations(&self) -> watch::Receiver<Stations> {
+        self.stations.clone()
     }
 }
 
@@ -137,6 +149,7 @@ struct Task {
     handle: Handle,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     publish: watch::Sender<NextHops>,
+    publish_stations: watch::Sender<Stations>,
     links: Links,
     routes: HashMap<IpAddr, Route>,
     stale: Stale,
@@ -211,6 +224,8 @@ impl Task {
         let wanted = self.wanted.borrow_and_update().clone();
         if self.stale == Stale::All {
             self.links = kernel::links(&self.handle).await?;
+            let stations = kernel::stations(&self.handle, &self.links).await?;
+            publish_if_changed(&self.publish_stations, stations);
             self.routes.clear();
         }
         // The set may have changed while another event woke the task.
@@ -223,17 +238,14 @@ impl Task {
         let neighbours = kernel::neighbours(&self.handle).await?;
         self.stale = Stale::Nothing;
         let table = self.table(&wanted, &neighbours);
-        self.publish.send_if_modified(|published| {
-            let changed = *published != table;
-            *published = table;
-            changed
-        });
+        publish_if_changed(&self.publish, table);
         self.mark_in_use(&neighbours).await;
         Ok(())
     }
 
     fn table(&self, wanted: &BTreeSet<IpAddr>, neighbours: &Neighbours) -> NextHops {
         let before = self.publish.borrow();
+        let stations = self.publish_stations.borrow();
         let state = |backend: &IpAddr| {
             let route = self.routes.get(backend)?;
             let (link, neighbour) = match route {
@@ -245,10 +257,12 @@ impl Task {
                 ),
                 Route::Local | Route::None { .. } => (None, None),
             };
-            Some((
-                *backend,
-                decide(*backend, route, link, neighbour, before.get(backend)),
-            ))
+            let mut state = decide(*backend, route, link, neighbour, before.get(backend));
+            if let NextHopState::Resolved(hop) = &mut state {
+                hop.native = stacked::native_egress(&self.links, &stations, hop);
+                hop.receivers = stacked::receivers(&self.links, hop.ifindex);
+            }
+            Some((*backend, state))
         };
         wanted.iter().filter_map(state).collect()
     }
@@ -287,4 +301,12 @@ impl Task {
             }
         }
     }
+}
+
+fn publish_if_changed<T: PartialEq>(publish: &watch::Sender<T>, new: T) {
+    publish.send_if_modified(|published| {
+        let changed = *published != new;
+        *published = new;
+        changed
+    });
 }

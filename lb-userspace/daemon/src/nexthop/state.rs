@@ -1,12 +1,19 @@
 //! The next hop of a backend, derived from the kernel's links, neighbours and routes.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 /// The next hop of each backend.
 pub type NextHops = BTreeMap<IpAddr, NextHopState>;
 
+/// MAC addresses that interfaces accept frames for, by interface index.
+pub type Stations = BTreeSet<(u32, [u8; 6])>;
+
 /// A resolved next hop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolvedNextHop {
     pub ifindex: u32,
     pub ifname: String,
@@ -20,6 +27,22 @@ pub struct ResolvedNextHop {
     pub mtu: u32,
     /// Source address of the route; `None` if the interface has no address.
     pub source: Option<IpAddr>,
+    /// Where native XDP transmits.
+    pub native: NativeEgress,
+    /// Interfaces by which packets from the next hop may come in.
+    pub receivers: Vec<String>,
+}
+
+/// Where native XDP transmits the frames of a next hop.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NativeEgress {
+    /// On the interface of the route.
+    #[default]
+    Same,
+    /// On an interface below it.
+    Below { ifindex: u32, ifname: String },
+    /// Nowhere.
+    None(UnresolvedReason),
 }
 
 impl ResolvedNextHop {
@@ -29,6 +52,25 @@ impl ResolvedNextHop {
         self.gateway.map(|gateway| UnresolvedReason::BehindGateway {
             ifname: self.ifname.clone(),
             gateway,
+        })
+    }
+
+    /// Returns the interface on which frames are transmitted, in native or generic mode.
+    pub fn egress(&self, is_native: bool) -> Result<u32, UnresolvedReason> {
+        match &self.native {
+            NativeEgress::Below { ifindex, .. } if is_native => Ok(*ifindex),
+            NativeEgress::None(reason) if is_native => Err(reason.clone()),
+            _ => Ok(self.ifindex),
+        }
+    }
+
+    /// Returns why `nat` cannot forward to this next hop, if so: the program is attached to these
+    /// interfaces, and must see the replies.
+    #[must_use]
+    pub fn obstacle_to_nat(&self, attached: &[String]) -> Option<UnresolvedReason> {
+        let is_seen = self.receivers.iter().any(|name| attached.contains(name));
+        (!is_seen).then(|| UnresolvedReason::RepliesUnseen {
+            ifname: self.ifname.clone(),
         })
     }
 }
@@ -66,6 +108,15 @@ pub enum UnresolvedReason {
         ifname: String,
     },
     NotEthernet {
+        ifname: String,
+    },
+    /// Native mode only: XDP can't transmit on interfaces of this kind.
+    Stacked {
+        ifname: String,
+        kind: String,
+    },
+    /// `nat` only: the program is not attached to the interface by which replies come in.
+    RepliesUnseen {
         ifname: String,
     },
     /// The kernel is resolving the neighbour.
@@ -108,6 +159,16 @@ impl fmt::Display for UnresolvedReason {
                     "interface {ifname} is not Ethernet and cannot be used for forwarding"
                 )
             }
+            Self::Stacked { ifname, kind } => write!(
+                f,
+                "native XDP can't transmit on {ifname} ({kind}); route the backend through the interface \
+                 below it, or set xdp_mode = \"generic\" (slow)"
+            ),
+            Self::RepliesUnseen { ifname } => write!(
+                f,
+                "replies come in by {ifname}, which is not in node.interfaces, and would not be \
+                 translated; add {ifname} to node.interfaces, or use forward = \"l2\" or \"ipip\""
+            ),
             Self::Resolving { ifname, neighbour } => {
                 write!(f, "resolving {neighbour} on {ifname}")
             }
@@ -149,6 +210,12 @@ pub(super) struct Link {
     /// `None` if it is not Ethernet.
     pub(super) mac: Option<[u8; 6]>,
     pub(super) mtu: u32,
+    /// The bridge, bond or other interface that it is a port of.
+    pub(super) master: Option<u32>,
+    /// Kind of a virtual interface: `vlan`, `bridge`, …
+    pub(super) kind: Option<String>,
+    /// The interface below a VLAN or macvlan interface, in this network namespace.
+    pub(super) lower: Option<u32>,
 }
 
 /// The kernel's state of a neighbour.
@@ -211,6 +278,8 @@ fn resolve(
     Ok(ResolvedNextHop {
         mac: mac(ifindex, &ifname, address, neighbour, before)?,
         ifindex,
+        receivers: vec![ifname.clone()],
+        native: NativeEgress::Same,
         ifname,
         own_mac,
         gateway: (address != backend).then_some(address),
@@ -270,6 +339,9 @@ mod tests {
             usable: true,
             mac: Some([2; 6]),
             mtu: 1500,
+            master: None,
+            kind: None,
+            lower: None,
         }
     }
 
@@ -313,6 +385,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn nat_needs_the_replies() {
+        let known = Some(Neighbour::Known([9; 6]));
+        let state = decide(BACKEND, &route(), Some(&link()), known, None);
+        let hop = state.resolved().unwrap();
+        assert_eq!(hop.obstacle_to_nat(&["eth1".into(), "eth0".into()]), None);
+        let obstacle = hop.obstacle_to_nat(&["eth1".into()]).unwrap().to_string();
+        assert!(
+            obstacle.contains("add eth0 to node.interfaces"),
+            "{obstacle}"
+        );
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn measure(backends: usize, common: Common) {
             egress,
         },
         on_link: true,
+        replies_seen: true,
         source: None,
     };
     let routes: Routes = (0..backends)

@@ -20,6 +20,8 @@ pub struct Route {
     pub next_hop: NextHop,
     /// Whether the next hop is the backend itself, not a gateway: required by `l2`.
     pub on_link: bool,
+    /// Whether the program sees the backend's replies: required by `nat`.
+    pub replies_seen: bool,
     /// This host's source address for packets to the backend.
     pub source: Option<IpAddr>,
 }

@@ -389,12 +389,10 @@ impl Reconciler {
         self.named(|member, _| member.identity.address == address)
     }
 
-    /// Names of the `l2` backends with this address, and their VIPs.
+    /// Names of the backends with this address and forwarding mode, and their VIPs.
     #[must_use]
-    pub fn l2_backends_at(&self, address: IpAddr) -> Vec<String> {
-        self.named(|member, forward| {
-            member.identity.address == address && forward == Forward::L2.code()
-        })
+    pub fn backends_with(&self, address: IpAddr, mode: Forward) -> Vec<String> {
+        self.named(|member, forward| member.identity.address == address && forward == mode.code())
     }
 
     /// Backends with a known route, but without a source address for packets to them.

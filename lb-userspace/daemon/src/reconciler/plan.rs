@@ -410,6 +410,8 @@ impl<'a> Plan<'a> {
             // `l2` keeps the VIP's address in the packet: a gateway would route it back here, in a loop.
             Some(route) => route
                 .filter(|route| route.on_link || !self.forwards(member, Forward::L2))
+                // Backends would be sent packets, and no client would get a reply.
+                .filter(|route| route.replies_seen || !self.forwards(member, Forward::Nat))
                 .map_or(0, |route| route.next_hop.pack()),
             None => old.next_hop,
         };

@@ -56,6 +56,7 @@ fn routes() -> Routes {
             egress: 1,
         },
         on_link: true,
+        replies_seen: true,
         source: Some([10, 0, 0, 254].into()),
     };
     (1..10)
@@ -358,6 +359,24 @@ fn rejects_gateway_routes_for_l2() {
         route.on_link = false;
     }
     for (forward, expected) in [("l2", false), ("ipip", true), ("nat", true)] {
+        let config = one(&format!("forward = \"{forward}\""));
+        let (next, _) = Plan::new(&State::default(), &config, &routes)
+            .configure()
+            .unwrap()
+            .finish(1, &mut RingBuilds::default())
+            .unwrap();
+        let known = next.members.values().map(|m| m.entry.next_hop != 0);
+        assert!(known.eq([expected]), "{forward}");
+    }
+}
+
+#[test]
+fn rejects_routes_whose_replies_are_unseen_for_nat() {
+    let mut routes = routes();
+    for route in routes.values_mut().flatten() {
+        route.replies_seen = false;
+    }
+    for (forward, expected) in [("l2", true), ("ipip", true), ("nat", false)] {
         let config = one(&format!("forward = \"{forward}\""));
         let (next, _) = Plan::new(&State::default(), &config, &routes)
             .configure()

@@ -1,5 +1,6 @@
 //! Checks on the interfaces that the program is attached to.
 
+use super::veth::veth;
 use crate::doctor::{Findings, Host, Interface, xdp_feature};
 use lb_model::config::{Config, XdpMode};
 
@@ -59,6 +60,10 @@ fn check(host: &Host, interface: &Interface, mode: XdpMode, findings: &mut Findi
     native(interface, mode, findings);
     queues(host, interface, findings);
     receive_offloads(host, interface, mode, findings);
+    if !is_generic(interface, mode) {
+        veth(interface, findings);
+        vlan_tags(host, interface, findings);
+    }
     frame_size(interface, mode, findings);
 }
 
@@ -85,7 +90,8 @@ fn structure(interface: &Interface, mode: XdpMode, findings: &mut Findings) {
     match interface.kind.as_deref() {
         Some(kind) if STACKED.contains(&kind) => {
             let advice = "name its lower interface in node.interfaces (up to two VLAN tags are parsed \
-                          and kept), or set xdp_mode = \"generic\" (slow)";
+                          and kept; backends must be routed through the lower interface, too), or set \
+                          xdp_mode = \"generic\" (slow)";
             let finding = format!("{kind} interfaces have no native XDP");
             without_native(mode, "structure", interface, finding, advice, findings);
             return;
@@ -256,19 +262,7 @@ fn receive_offloads(host: &Host, interface: &Interface, mode: XdpMode, findings:
             None => {}
         }
     }
-    // The features of a veth depend on its peer.
-    let features = interface.xdp_features.unwrap_or(xdp_feature::NDO_XMIT);
-    let drops_redirects =
-        interface.driver.as_deref() == Some("veth") && features & xdp_feature::NDO_XMIT == 0;
-    if drops_redirects && interface.gro.is_some() {
-        findings.warn(
-            "gro",
-            name,
-            "frames redirected to this veth are lost: its peer has neither an XDP program nor GRO",
-            "attach an XDP program that passes everything to the peer; for frames from other interfaces, \
-             `ethtool -K PEER gro on` is enough",
-        );
-    } else if generic {
+    if generic {
         for receiver in receivers {
             gro_before_generic(interface, receiver, findings);
         }
@@ -305,6 +299,27 @@ fn gro_before_generic(interface: &Interface, receiver: &Interface, findings: &mu
             format!("ethtool -K {lower} gro off"),
         ),
         Some(false) => findings.ok("gro", lower, "off, as generic mode requires"),
+        None => {}
+    }
+}
+
+/// A tag that the NIC takes out of a received frame is invisible to native XDP, and missing in the
+/// frame that is transmitted.
+fn vlan_tags(host: &Host, interface: &Interface, findings: &mut Findings) {
+    let name = &interface.name;
+    match interface.rx_vlan {
+        Some(true) if host.pinned.contains(name) => findings.warn(
+            "vlan tags",
+            name,
+            "rx-vlan-offload is on: frames with VLAN tags are transmitted without them",
+            format!("ethtool -K {name} rxvlan off; if it is [fixed], frames must arrive untagged"),
+        ),
+        Some(true) => {
+            let text =
+                "rx-vlan-offload is on; `run` switches it off, so that frames keep their tags";
+            findings.ok("vlan tags", name, text);
+        }
+        Some(false) => findings.ok("vlan tags", name, "kept in received frames"),
         None => {}
     }
 }
@@ -415,13 +430,6 @@ mod tests {
         assert_eq!(found("queues", channels(4, 8), ""), Fine);
         assert_eq!(found("lro", |i| i.lro = Some(true), ""), Problem);
         assert_eq!(found("lro", |i| i.lro = Some(false), ""), Fine);
-        let veth = |features| {
-            move |i: &mut Interface| {
-                (i.driver, i.xdp_features) = (Some("veth".into()), Some(features));
-            }
-        };
-        assert_eq!(found("gro", veth(3), ""), Warning);
-        assert_eq!(found("gro", veth(7), ""), Fine);
         assert_eq!(found("gro", |i| i.gro = Some(true), ""), Fine);
         let generic = "xdp_mode = \"generic\"";
         assert_eq!(found("gro", |i| i.gro = Some(true), generic), Warning);
@@ -435,6 +443,17 @@ mod tests {
         assert_eq!(found("gro", |_| (), auto), Fine);
         assert_eq!(found("frame size", |i| i.mtu = 9000, ""), Problem);
         assert_eq!(found("frame size", |i| i.mtu = 9000, generic), Fine);
+    }
+
+    #[test]
+    fn a_vlan_offload_that_is_still_on_loses_tags() {
+        assert_eq!(found("vlan tags", |i| i.rx_vlan = Some(true), ""), Fine);
+        let mut host = host();
+        host.interfaces[0].rx_vlan = Some(true);
+        host.pinned = vec!["eth0".into()];
+        let config = config("");
+        let found = level("vlan tags", |f| interfaces(&host, Some(&config), f));
+        assert_eq!(found, Warning);
     }
 
     /// A macvlan on a VLAN on `eth1`.

@@ -6,6 +6,7 @@ mod node;
 #[cfg(test)]
 mod sample;
 mod system;
+mod veth;
 
 pub(super) use interfaces::interfaces;
 pub(super) use network::network;

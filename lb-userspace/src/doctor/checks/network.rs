@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::HOST;
 use crate::doctor::{Findings, Host, xdp_feature};
-use lb_daemon::nexthop::{NextHopState, ResolvedNextHop};
-use lb_model::config::{Config, Forward, Via, Vip};
+use lb_daemon::nexthop::{NativeEgress, NextHopState, ResolvedNextHop};
+use lb_model::config::{Config, Forward, Via, Vip, XdpMode};
 
 /// MTU of the Internet and most networks.
 const USUAL_MTU: u32 = 1500;
@@ -38,7 +38,15 @@ fn next_hops(host: &Host, config: &Config, findings: &mut Findings) {
         let (reason, names) = match state {
             NextHopState::Unresolved(reason) => (Some(reason.clone()), backends(|_| true)),
             NextHopState::Resolved(route) => {
-                (route.obstacle_to_l2(), backends(|f| f == Forward::L2))
+                let is_native = config.node.xdp_mode != XdpMode::Generic;
+                match (route.egress(is_native), route.obstacle_to_l2()) {
+                    (Err(reason), _) => (Some(reason), backends(|_| true)),
+                    (Ok(_), Some(reason)) => (Some(reason), backends(|f| f == Forward::L2)),
+                    (Ok(_), None) => (
+                        route.obstacle_to_nat(&config.node.interfaces),
+                        backends(|f| f == Forward::Nat),
+                    ),
+                }
             }
         };
         let Some(reason) = reason.filter(|_| !names.is_empty()) else {
@@ -158,7 +166,14 @@ fn vip_address(host: &Host, vip: &Vip, findings: &mut Findings) {
 /// Whether frames can be redirected to the interfaces of the backends.
 fn egress(host: &Host, config: &Config, findings: &mut Findings) {
     let routes = host.next_hops.values().filter_map(NextHopState::resolved);
-    let mut names: Vec<&str> = routes.map(|route| route.ifname.as_str()).collect();
+    let mut names: Vec<&str> = routes
+        .filter_map(|route| match &route.native {
+            NativeEgress::Same => Some(route.ifname.as_str()),
+            NativeEgress::Below { ifname, .. } => Some(ifname.as_str()),
+            // Reported as a missing next hop.
+            NativeEgress::None(_) => None,
+        })
+        .collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
@@ -286,6 +301,7 @@ mod tests {
             for state in host.next_hops.values_mut() {
                 if let NextHopState::Resolved(route) = state {
                     route.gateway = Some([10, 0, 0, 1].into());
+                    route.receivers = vec!["eth0".into()];
                 }
             }
         };
@@ -293,6 +309,28 @@ mod tests {
         assert_eq!(found("next hop", behind_gateway, "ipip"), Fine);
         assert_eq!(found("next hop", behind_gateway, "nat"), Fine);
         assert_eq!(found("next hop", |_| {}, "l2"), Fine);
+    }
+
+    #[test]
+    fn replies_that_the_program_does_not_see_are_a_problem_for_nat_only() {
+        let unseen = |_: &mut Host| {};
+        assert_eq!(found("next hop", unseen, "nat"), Problem);
+        assert_eq!(found("next hop", unseen, "ipip"), Fine);
+    }
+
+    #[test]
+    fn interfaces_without_native_transmission_are_a_problem() {
+        let stacked = |host: &mut Host| {
+            for state in host.next_hops.values_mut() {
+                if let NextHopState::Resolved(route) = state {
+                    let (ifname, kind) = ("br0".into(), "bridge".into());
+                    let reason = UnresolvedReason::Stacked { ifname, kind };
+                    route.native = NativeEgress::None(reason);
+                }
+            }
+        };
+        assert_eq!(found("next hop", stacked, "l2"), Problem);
+        assert_eq!(found("next hop", stacked, "ipip"), Problem);
     }
 
     fn with_mtu(mtu: u32) -> impl Fn(&mut Host) {

@@ -42,6 +42,8 @@ pub(super) fn host() -> Host {
         gateway: None,
         mtu: 1600,
         source: None,
+        receivers: vec!["eth1".into()],
+        ..ResolvedNextHop::default()
     };
     let sysctls = [
         ("net.ipv4.ip_forward", "0"),

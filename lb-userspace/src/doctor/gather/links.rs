@@ -13,34 +13,89 @@ use rtnetlink::{
     },
 };
 
-use super::{GatherError, ethtool, xdp_features};
+use super::{GatherError, peers, xdp_features};
 use crate::{
     decap::address,
     doctor::{Interface, MasterLink},
 };
+use lb_dataplane::ethtool;
 
 type Addresses = Vec<(String, IpAddr)>;
+
+/// The peer of a veth.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerIndex {
+    pub(super) ifindex: u32,
+    /// Id of its network namespace, if it is another one.
+    pub(super) namespace: Option<i32>,
+}
+
+/// What a network namespace contains.
+pub(super) struct Links {
+    /// Interfaces by index; those of veths have no [`Interface::peer`].
+    pub(super) interfaces: HashMap<u32, Interface>,
+    /// Indexes in the order of the kernel.
+    order: Vec<u32>,
+    peers: HashMap<u32, PeerIndex>,
+    addresses: Addresses,
+}
 
 /// Reads all interfaces and addresses in the network namespace of the calling thread.
 pub(super) async fn read() -> Result<(Vec<Interface>, Addresses), GatherError> {
     let (connection, handle, _) = new_connection().map_err(GatherError::Connect)?;
     let task = tokio::spawn(connection);
-    let responses = request(&handle).await;
+    let read = read_by(&handle).await;
+    let read = match read {
+        Ok(mut links) => {
+            let mut peers = peers::find(&handle, &links.peers, &links.interfaces).await;
+            let interfaces = links.order.iter().filter_map(|index| {
+                let interface = links.interfaces.remove(index)?;
+                let peer = peers.remove(index);
+                Some(Interface { peer, ..interface })
+            });
+            Ok((interfaces.collect(), links.addresses))
+        }
+        Err(error) => Err(error),
+    };
     task.abort();
-    let (links, addresses) = responses.map_err(GatherError::Read)?;
+    read
+}
+
+/// The same without the peers of veths.
+pub(super) async fn read_plain() -> Result<Links, GatherError> {
+    let (connection, handle, _) = new_connection().map_err(GatherError::Connect)?;
+    let task = tokio::spawn(connection);
+    let read = read_by(&handle).await;
+    task.abort();
+    read
+}
+
+async fn read_by(handle: &Handle) -> Result<Links, GatherError> {
+    let (links, addresses) = request(handle).await.map_err(GatherError::Read)?;
     let known: HashMap<u32, MasterLink> = links
         .iter()
         .map(|message| (message.header.index, as_master(message)))
         .collect();
-    let interfaces = links.iter().map(|message| Interface {
-        lower: lower(message, &links, &known),
-        ..interface(message, &known)
+    let interfaces = links.iter().map(|message| {
+        let interface = Interface {
+            lower: lower(message, &links, &known),
+            ..interface(message, &known)
+        };
+        (message.header.index, interface)
     });
+    let peers = links
+        .iter()
+        .filter_map(|message| Some((message.header.index, peer(message)?)));
     let addresses = addresses.iter().filter_map(|message| {
         let link = known.get(&message.header.index)?;
         Some((link.name.clone(), address(message)?))
     });
-    Ok((interfaces.collect(), addresses.collect()))
+    Ok(Links {
+        interfaces: interfaces.collect(),
+        order: links.iter().map(|message| message.header.index).collect(),
+        peers: peers.collect(),
+        addresses: addresses.collect(),
+    })
 }
 
 async fn request(
@@ -90,6 +145,8 @@ fn interface(message: &LinkMessage, known: &HashMap<u32, MasterLink>) -> Interfa
         channels: ethtool::channels(&name),
         lro: ethtool::lro(&name),
         gro: ethtool::gro(&name),
+        rx_vlan: ethtool::rx_vlan(&name),
+        tx_checksum: ethtool::tx_checksum(&name),
         xdp_features: xdp_features::of(message.header.index),
         name,
         ..Interface::default()
@@ -103,6 +160,23 @@ fn interface(message: &LinkMessage, known: &HashMap<u32, MasterLink>) -> Interfa
         }
     }
     interface
+}
+
+fn peer(message: &LinkMessage) -> Option<PeerIndex> {
+    if kind_of(message).as_deref() != Some("veth") {
+        return None;
+    }
+    let mut attributes = message.attributes.iter();
+    let namespace = attributes.find_map(|attribute| match attribute {
+        LinkAttribute::LinkNetNsId(id) => Some(*id),
+        _ => None,
+    });
+    let mut attributes = message.attributes.iter();
+    let ifindex = attributes.find_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    })?;
+    Some(PeerIndex { ifindex, namespace })
 }
 
 /// Names of the lower interfaces: those below a VLAN, the ports of a bond.

@@ -1,7 +1,7 @@
 //! Reads the state of the host. What cannot be read stays unknown and is not an error.
 
-mod ethtool;
 mod links;
+mod peers;
 mod system;
 mod xdp_features;
 

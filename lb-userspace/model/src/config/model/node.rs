@@ -26,7 +26,7 @@ table! {
         hash_seed_file: PathBuf, [optional "– (or `hash_seed`)"], kind::path(), ReplacesAllVips;
     }
     keys {
-        /// The interfaces on which packets for VIPs arrive.
+        /// The interfaces on which packets for VIPs arrive, and the replies of `nat` backends.
         interfaces: String,
             [list required "the interfaces on which packets for VIPs arrive: `interfaces = [\"eth0\"]`"],
             kind::interface(), Live;

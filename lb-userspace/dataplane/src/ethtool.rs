@@ -1,4 +1,4 @@
-//! Drivers, queues and offloads: the ethtool ioctl (`linux/ethtool.h`).
+//! Drivers, queues and offloads of interfaces: the ethtool ioctl (`linux/ethtool.h`).
 //!
 //! The structures of the commands below consist of 32-bit numbers and characters, and are arrays of
 //! 32-bit numbers here.
@@ -6,8 +6,6 @@
 use std::ffi::CStr;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-
-use crate::doctor::Channels;
 
 /// `SIOCETHTOOL` of `linux/sockios.h`.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
@@ -18,14 +16,33 @@ const DRIVER_WORDS: usize = 49;
 /// `ETHTOOL_GFLAGS`, with `ETH_FLAG_LRO`.
 const FLAGS: u32 = 0x25;
 const FLAG_LRO: u32 = 1 << 15;
+/// The same: VLAN tags are removed from received frames.
+const FLAG_RX_VLAN: u32 = 1 << 8;
+/// `ETHTOOL_SFLAGS`.
+const SET_FLAGS: u32 = 0x26;
 /// `ETHTOOL_GGRO`.
 const GRO: u32 = 0x2b;
+/// `ETHTOOL_GTXCSUM`.
+const TX_CHECKSUM: u32 = 0x16;
 /// `ETHTOOL_GCHANNELS`: maxima of rx, tx, other and combined, then the current numbers.
 const CHANNELS: u32 = 0x3c;
 const CHANNEL_WORDS: usize = 9;
 
+/// Numbers of receive queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    pub current: u32,
+    pub max: u32,
+}
+
 /// Sends a command to the driver of an interface; `None` if it fails.
 fn query<const WORDS: usize>(interface: &str, command: u32) -> Option<[u32; WORDS]> {
+    let mut words = [0; WORDS];
+    words[0] = command;
+    send(interface, words)
+}
+
+fn send<const WORDS: usize>(interface: &str, mut words: [u32; WORDS]) -> Option<[u32; WORDS]> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -33,8 +50,6 @@ fn query<const WORDS: usize>(interface: &str, command: u32) -> Option<[u32; WORD
         None,
     )
     .ok()?;
-    let mut words = [0; WORDS];
-    words[0] = command;
     let mut name = [0; libc::IFNAMSIZ];
     if interface.len() >= name.len() {
         return None;
@@ -55,14 +70,16 @@ fn query<const WORDS: usize>(interface: &str, command: u32) -> Option<[u32; WORD
     (result == 0).then_some(words)
 }
 
-pub(super) fn driver(interface: &str) -> Option<String> {
+#[must_use]
+pub fn driver(interface: &str) -> Option<String> {
     let words = query::<DRIVER_WORDS>(interface, DRIVER)?;
     let bytes: &[u8] = bytemuck::cast_slice(&words[1..9]);
     let name = CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok()?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-pub(super) fn channels(interface: &str) -> Option<Channels> {
+#[must_use]
+pub fn channels(interface: &str) -> Option<Channels> {
     let [_, max_rx, _, _, max_combined, rx, _, _, combined] =
         query::<CHANNEL_WORDS>(interface, CHANNELS)?;
     Some(Channels {
@@ -71,12 +88,38 @@ pub(super) fn channels(interface: &str) -> Option<Channels> {
     })
 }
 
-pub(super) fn lro(interface: &str) -> Option<bool> {
+#[must_use]
+pub fn lro(interface: &str) -> Option<bool> {
     let [_, flags] = query(interface, FLAGS)?;
     Some(flags & FLAG_LRO != 0)
 }
 
-pub(super) fn gro(interface: &str) -> Option<bool> {
+/// Whether VLAN tags are removed from received frames before XDP sees them.
+#[must_use]
+pub fn rx_vlan(interface: &str) -> Option<bool> {
+    let [_, flags] = query(interface, FLAGS)?;
+    Some(flags & FLAG_RX_VLAN != 0)
+}
+
+/// Leaves VLAN tags in received frames; returns whether they are left there now.
+pub fn disable_rx_vlan(interface: &str) -> bool {
+    let Some([_, flags]) = query::<2>(interface, FLAGS) else {
+        return false;
+    };
+    // The driver may not be able to.
+    let _ = send(interface, [SET_FLAGS, flags & !FLAG_RX_VLAN]);
+    rx_vlan(interface) == Some(false)
+}
+
+/// Whether the interface computes the checksums of transmitted packets.
+#[must_use]
+pub fn tx_checksum(interface: &str) -> Option<bool> {
+    let [_, on] = query(interface, TX_CHECKSUM)?;
+    Some(on != 0)
+}
+
+#[must_use]
+pub fn gro(interface: &str) -> Option<bool> {
     let [_, on] = query(interface, GRO)?;
     Some(on != 0)
 }
