@@ -41,7 +41,8 @@ map_type! {
         pub track_misses: u64,
         /// Cells written for untracked flows.
         pub track_inserts: u64,
-        /// Flows that found no free cell. Expected: 0; otherwise the table is too small.
+        /// Packets of flows that found no room in the table, or lost their cell before their second
+        /// packet. Expected: 0; otherwise the table is too small.
         pub track_full: u64,
         /// Packets dropped because no member could take them. Expected: 0.
         pub no_member: u64,

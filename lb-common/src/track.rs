@@ -9,9 +9,14 @@
 //! all flows are found in the first line read; the other line is on the same page. With half of the
 //! cells in use, one flow in 1,300 finds no cell; with one line per bucket it was one in a hundred.
 //!
-//! A new cell is **unconfirmed** until a second packet of its flow arrives. A new flow replaces the
-//! oldest unconfirmed cell, and a confirmed one only if that has been idle: a flood of single
-//! packets cannot evict an established flow.
+//! A new cell is **unconfirmed** until a second packet of its flow arrives. A cell is **redundant**
+//! while a lookup that does not find it selects the same member: evicting it moves no flow. That is
+//! the case for most flows of a VIP that always tracks, which anyone can create with two datagrams.
+//! So a flow that depends on its cell takes the place of a redundant one, and never the other way
+//! round. Within each kind, cells are taken from the VIP that has most cells in the bucket, and
+//! active confirmed cells are kept: see [`Newcomer::eviction_rank`].
+
+use core::hint::black_box;
 
 use crate::ring::{MAX_MEMBERS, MemberIndex};
 
@@ -23,6 +28,9 @@ pub type Bucket = [u64; WAYS];
 
 /// Idle seconds after which a confirmed cell may be replaced.
 pub const REPLACE_IDLE_S: u16 = 60;
+
+/// Seconds that a flow has for its second packet: the handshake of a client far away.
+pub const REPLACE_UNCONFIRMED_S: u16 = 3;
 
 /// Default number of buckets, a power of two: 8 MiB, 1,048,576 cells.
 pub const DEFAULT_BUCKETS: u32 = 65_536;
@@ -62,8 +70,8 @@ impl Place {
     }
 }
 
-/// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, closed in bit 30, member index
-/// in bits 16–29, time in bits 0–15.
+/// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, closed in bit 30, redundant in
+/// bit 29, member index in bits 16–28, time in bits 0–15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// Tag of the flow.
@@ -74,6 +82,9 @@ pub struct Cell {
     pub confirmed: bool,
     /// Whether the client has closed the flow: the next SYN starts a new one.
     pub closed: bool,
+    /// Whether, at its last packet of another second, a lookup without this cell would have selected
+    /// the same member.
+    pub redundant: bool,
     /// When the flow was last seen, in [`crate::node::seconds`] modulo 2^16.
     pub seen_s: u16,
 }
@@ -83,7 +94,7 @@ pub struct Cell {
 pub const FREE: u64 = 0;
 
 /// Mask of the member index.
-const MEMBER_MASK: MemberIndex = 0x3fff;
+const MEMBER_MASK: MemberIndex = 0x1fff;
 const _: () = assert!(MAX_MEMBERS <= MEMBER_MASK as u32 + 1);
 
 impl Cell {
@@ -94,6 +105,7 @@ impl Cell {
         let word = (self.tag as u64) << 32
             | (self.confirmed as u64) << 31
             | (self.closed as u64) << 30
+            | (self.redundant as u64) << 29
             | (self.member as u64) << 16
             | self.seen_s as u64;
         if word == FREE { 1 } else { word }
@@ -108,6 +120,7 @@ impl Cell {
             member: (word >> 16) as u16 & MEMBER_MASK,
             confirmed: word >> 31 & 1 == 1,
             closed: word >> 30 & 1 == 1,
+            redundant: word >> 29 & 1 == 1,
             seen_s: word as u16,
         }
     }
@@ -129,20 +142,129 @@ pub const fn idle_s(seen_s: u16, now_s: u16) -> u16 {
     }
 }
 
-/// Eviction rank of a cell: the highest is replaced first, 0 is never replaced.
-#[inline(always)]
-#[must_use]
-pub const fn eviction_rank(word: u64, now_s: u16) -> u32 {
-    if word == FREE {
-        return u32::MAX;
+/// Numbers of cells in a bucket by VIP. Counts of different VIPs are mixed up with a probability of one in
+/// eight, which depends on `salt`: another one for each flow and second.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    /// Eight counts of eight bits.
+    counts: u64,
+    salt: u32,
+}
+
+impl Shares {
+    /// No cells.
+    #[inline(always)]
+    const fn new(tag: u32, now_s: u16) -> Self {
+        let salt = tag.wrapping_add((now_s as u32).wrapping_mul(0x9e37_79b9)) | 1;
+        Self { counts: 0, salt }
     }
-    let cell = Cell::unpack(word);
-    let idle_s = idle_s(cell.seen_s, now_s);
-    if !cell.confirmed {
-        0x1_0000 + idle_s as u32
-    } else if idle_s >= REPLACE_IDLE_S {
-        idle_s as u32
-    } else {
-        0
+
+    #[inline(always)]
+    const fn shift(self, vip: u16) -> u32 {
+        (vip as u32).wrapping_mul(self.salt) >> 10 & 0x38
+    }
+
+    /// Counts a cell of a VIP.
+    #[inline(always)]
+    const fn with(self, vip: u16) -> Self {
+        Self {
+            counts: self.counts + (1 << self.shift(vip)),
+            ..self
+        }
+    }
+
+    /// Number of cells of a VIP.
+    #[inline(always)]
+    const fn of(self, vip: u16) -> u32 {
+        (self.counts >> self.shift(vip)) as u32 & 0xff
+    }
+}
+
+/// A flow that gets a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer {
+    /// Its place.
+    pub place: Place,
+    /// Index of its VIP.
+    pub vip: u16,
+    /// Whether the ring alone will give its next packets the same member.
+    pub redundant: bool,
+    /// As in [`Cell::seen_s`].
+    pub now_s: u16,
+}
+
+impl Newcomer {
+    /// Returns the cell of the bucket that this flow gets: a free one, else the one with the
+    /// highest [`Self::eviction_rank`]. `None`: there is no room.
+    #[inline(always)]
+    pub fn way(
+        &self,
+        load: impl Fn(usize) -> u64,
+        vip_of: impl Fn(MemberIndex) -> u16,
+    ) -> Option<usize> {
+        for step in 0..WAYS {
+            let way = self.place.way(step);
+            if load(way) == FREE {
+                return Some(way);
+            }
+        }
+        let vip_of = |word| vip_of(Cell::unpack(word).member);
+        let mut shares = Shares::new(self.place.tag, self.now_s);
+        for way in 0..WAYS {
+            shares = shares.with(vip_of(load(way)));
+        }
+        let own = shares.of(self.vip);
+        let (mut best, mut best_way) = (0, self.place.way(0));
+        for step in 0..WAYS {
+            let way = self.place.way(step);
+            let word = load(way);
+            let rank = self.eviction_rank(word, shares.of(vip_of(word)), own);
+            // Of a rank with known bits, the verifier would decide the comparison, and then follow
+            // each combination of decisions to the end.
+            let unknown = word as u32;
+            let rank = black_box(rank ^ unknown) ^ unknown;
+            if rank > best {
+                (best, best_way) = (rank, way);
+            }
+        }
+        if best > 0 { Some(best_way) } else { None }
+    }
+
+    /// Eviction rank of a cell: the highest is replaced first, 0 is not replaced by this flow.
+    /// `share` and `own` are the numbers of cells in the bucket of the cell's VIP and the flow's.
+    ///
+    /// | cell | replaced by a redundant flow | by another |
+    /// | --- | --- | --- |
+    /// | free | yes | yes |
+    /// | redundant, unconfirmed or idle for [`REPLACE_IDLE_S`] | yes | yes |
+    /// | redundant, confirmed and active | if its VIP has more cells | yes |
+    /// | unconfirmed | no | after [`REPLACE_UNCONFIRMED_S`] |
+    /// | confirmed | no | if idle, and its VIP has no fewer cells |
+    #[inline(always)]
+    #[must_use]
+    pub const fn eviction_rank(&self, word: u64, share: u32, own: u32) -> u32 {
+        if word == FREE {
+            return u32::MAX;
+        }
+        let cell = Cell::unpack(word);
+        let idle_s = idle_s(cell.seen_s, self.now_s);
+        let is_idle = idle_s >= REPLACE_IDLE_S;
+        let class = if cell.redundant {
+            if !self.redundant || !cell.confirmed || is_idle {
+                2
+            } else {
+                (share > own + 1) as u32
+            }
+        } else if self.redundant {
+            0
+        } else if cell.confirmed {
+            (is_idle && share >= own) as u32
+        } else {
+            (idle_s >= REPLACE_UNCONFIRMED_S) as u32
+        };
+        if class == 0 {
+            return 0;
+        }
+        class << 24 | share << 17 | (!cell.confirmed as u32) << 16 | idle_s as u32
     }
 }

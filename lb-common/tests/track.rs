@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use lb_common::{
     hash::{HashKey, flow_hash_v4, ports_word, slot_of},
-    track::{Cell, FREE, Place, REPLACE_IDLE_S, eviction_rank},
+    track::{Bucket, Cell, FREE, Newcomer, Place, REPLACE_IDLE_S, REPLACE_UNCONFIRMED_S, WAYS},
 };
 use proptest::prelude::*;
 
@@ -12,38 +12,82 @@ proptest! {
     #[test]
     fn cell_encoding_round_trips(
         tag: u32,
-        member in 0u16..0x4000,
+        member in 0u16..0x2000,
         confirmed: bool,
         closed: bool,
+        redundant: bool,
         seen_s: u16,
     ) {
-        let cell = Cell { tag, member, confirmed, closed, seen_s };
+        let cell = Cell { tag, member, confirmed, closed, redundant, seen_s };
         let word = cell.pack();
         prop_assert_ne!(word, FREE);
-        if (tag, member, confirmed, closed, seen_s) != (0, 0, false, false, 0) {
+        if (tag, member, confirmed, closed, redundant, seen_s) != (0, 0, false, false, false, 0) {
             prop_assert_eq!(Cell::unpack(word), cell);
         }
     }
 
-    /// Active cells are never evicted. Holds at any time, also when the 16 bits wrap.
+    /// Holds at any time, also when the 16 bits wrap.
     #[test]
-    fn evicts_free_then_unconfirmed_then_idle_cells(tag: u32, member in 0u16..4096, now_s: u16, idle_s in 0u16..43_200) {
-        let cell = |confirmed, idle_s| {
+    fn ranks_cells_by_what_their_loss_changes(now_s: u16, idle_s in 0u16..43_200) {
+        let newcomer = |redundant| Newcomer { redundant, ..newcomer(0, now_s) };
+        let rank = |redundant, confirmed, of: bool, share| {
             let seen_s = now_s.wrapping_sub(idle_s);
-            Cell { tag, member, confirmed, closed: false, seen_s }.pack()
+            let word = Cell { confirmed, redundant, seen_s, ..CELL }.pack();
+            newcomer(of).eviction_rank(word, share, 4)
         };
-        let unconfirmed = eviction_rank(cell(false, idle_s), now_s);
-        let confirmed = eviction_rank(cell(true, idle_s), now_s);
-        prop_assume!(cell(false, idle_s) != 1);
-        prop_assert!(eviction_rank(FREE, now_s) > unconfirmed && unconfirmed > confirmed);
-        prop_assert_eq!(confirmed == 0, idle_s < REPLACE_IDLE_S);
+        let is_idle = idle_s >= REPLACE_IDLE_S;
+        prop_assert_eq!(newcomer(true).eviction_rank(FREE, 0, 4), u32::MAX);
+        // A flow that needs its cell replaces any redundant one, and before any other.
+        let needed = rank(false, true, false, 16).max(rank(false, false, false, 16));
+        prop_assert!(rank(true, true, false, 1) > needed);
+        prop_assert_eq!(rank(false, true, false, 4) > 0, is_idle);
+        prop_assert_eq!(rank(false, true, false, 3), 0);
+        prop_assert_eq!(rank(false, false, false, 1) > 0, idle_s >= REPLACE_UNCONFIRMED_S);
+        // A redundant flow replaces no other cell.
+        prop_assert_eq!(rank(false, true, true, 16), 0);
+        prop_assert_eq!(rank(false, false, true, 16), 0);
+        prop_assert!(rank(true, false, true, 4) > rank(true, true, true, 4));
+        prop_assert_eq!(rank(true, true, true, 5) > 0, is_idle);
+        prop_assert!(rank(true, true, true, 6) > 0);
+        // The VIP that fills the bucket comes first.
+        prop_assert!(rank(true, true, false, 9) > rank(true, false, false, 8));
         // Stamped by a CPU that has seen the next second already: not idle for 18 hours, but fresh.
-        let seen_s = now_s.wrapping_add(1);
-        let ahead = Cell { tag, member, confirmed: true, closed: false, seen_s }.pack();
-        prop_assert_eq!(eviction_rank(ahead, now_s), 0);
-        if idle_s > 0 {
-            prop_assert!(unconfirmed > eviction_rank(cell(false, idle_s - 1), now_s));
+        let ahead = Cell { confirmed: true, seen_s: now_s.wrapping_add(1), ..CELL }.pack();
+        prop_assert_eq!(newcomer(false).eviction_rank(ahead, 16, 4), 0);
+    }
+
+    /// Two VIPs that fill a table share it, whichever came first.
+    #[test]
+    fn two_vips_share_a_bucket(tags: [u32; 400], now_s: u16) {
+        let mut bucket: Bucket = [FREE; WAYS];
+        for (number, tag) in tags.into_iter().enumerate() {
+            // The second VIP comes when the first has all cells.
+            let vip = u16::from(number >= 100 && number % 2 == 0);
+            let newcomer = Newcomer { vip, redundant: true, ..newcomer(tag, now_s) };
+            if let Some(way) = newcomer.way(|way| bucket[way], |member| member) {
+                bucket[way] = Cell { tag, member: vip, confirmed: true, redundant: true, seen_s: now_s, ..CELL }.pack();
+            }
         }
+        let second = bucket.iter().filter(|&&word| Cell::unpack(word).member == 1).count();
+        prop_assert!((7..=9).contains(&second), "{second} of {WAYS}");
+    }
+}
+
+const CELL: Cell = Cell {
+    tag: 7,
+    member: 1,
+    confirmed: false,
+    closed: false,
+    redundant: false,
+    seen_s: 0,
+};
+
+fn newcomer(tag: u32, now_s: u16) -> Newcomer {
+    Newcomer {
+        place: Place { bucket: 0, tag },
+        vip: 0,
+        redundant: false,
+        now_s,
     }
 }
 
@@ -54,6 +98,7 @@ fn never_packs_a_cell_as_free() {
         member: 0,
         confirmed: false,
         closed: false,
+        redundant: false,
         seen_s: 0,
     };
     assert_eq!(Cell::unpack(cell.pack()), Cell { seen_s: 1, ..cell });

@@ -44,6 +44,13 @@ impl Tables {
         element(unsafe { &raw const (*self.0).members }, index.into())
     }
 
+    /// The VIP of a member; constant while a tracked flow refers to the member.
+    #[inline(always)]
+    pub(crate) fn vip_of(self, index: MemberIndex) -> u16 {
+        // SAFETY: as in `member`.
+        unsafe { (*self.member(index)).vip }
+    }
+
     /// A VIP. Its `ring` and `sample_mask` may change.
     #[inline(always)]
     pub(crate) fn vip(self, index: u16) -> &'static Vip {

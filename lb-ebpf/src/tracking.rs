@@ -7,7 +7,8 @@ use lb_common::{
     proto,
     ring::{MemberIndex, NO_MEMBER},
     trace::decision,
-    track::{Bucket, Cell, FREE, Place, WAYS, eviction_rank},
+    track::{Bucket, Cell, FREE, Newcomer, Place, REPLACE_UNCONFIRMED_S, WAYS, idle_s},
+    vip::track,
 };
 
 use crate::{
@@ -79,6 +80,7 @@ pub(crate) fn find_confirmed(tables: Tables, query: &Query) -> Option<MemberInde
         member: cell.member,
         confirmed: true,
         closed: false,
+        redundant: cell.redundant,
         seen_s: clock::now_s() as u16,
     };
     if word != unchanged.pack() || query.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
@@ -137,7 +139,19 @@ impl Query {
     /// (UDP, if all flows are tracked).
     #[inline(always)]
     fn is_new_if_unknown(&self) -> bool {
-        tcp::opens(self.tcp_flags) || self.always && self.protocol != proto::TCP
+        tcp::opens(self.tcp_flags) || self.has_no_start()
+    }
+
+    /// Whether every packet of an untracked flow starts it.
+    #[inline(always)]
+    fn has_no_start(&self) -> bool {
+        self.always && self.protocol != proto::TCP
+    }
+
+    /// Whether, with this ring, an untracked flow gets the slot's member from now on.
+    #[inline(always)]
+    fn ring_suffices(&self) -> bool {
+        self.current == self.previous || self.has_no_start()
     }
 }
 
@@ -162,34 +176,59 @@ fn select(query: &Query) -> Selection {
         store(bucket, way, FREE);
     }
     count_vip(query.vip, |counters| counters.track_misses += 1);
-    let (member, ring_agrees, how) = decide(tables, query);
-    trace::member(member, how);
-    if query.record && !ring_agrees && member != NO_MEMBER {
+    let mut choice = decide(tables, query);
+    if query.record && choice.is_recorded && choice.member != NO_MEMBER {
         let cell = Cell {
             tag: place.tag,
-            member,
+            member: choice.member,
             confirmed: false,
             closed: tcp::closes(query.tcp_flags),
+            redundant: choice.member == choice.later,
             seen_s: now_s,
         };
-        insert(query.vip, bucket, place, cell);
+        let is_stored = insert(query, cell);
+        if !is_stored && choice.member != choice.later {
+            // The next packet will not find the flow either: start it where that one will go.
+            choice.member = choice.later;
+            choice.how = decision::PREVIOUS;
+        }
     }
-    Selection::new(member, query.is_new_if_unknown())
+    trace::member(choice.member, choice.how);
+    Selection::new(choice.member, query.is_new_if_unknown())
 }
 
-/// Returns the member of an untracked flow, whether the ring alone gives the next packet the same
-/// member, and the decision.
+/// The member of an untracked flow.
+struct Choice {
+    member: MemberIndex,
+    /// The member of its next packet if the flow remains untracked.
+    later: MemberIndex,
+    /// Whether to enter it into the table.
+    is_recorded: bool,
+    how: u32,
+}
+
 #[inline(always)]
-fn decide(tables: Tables, query: &Query) -> (MemberIndex, bool, u32) {
-    let settled = query.current == query.previous;
-    let ring_agrees = settled && !query.always;
-    if query.is_new_if_unknown() {
-        return (query.current, ring_agrees, decision::OPENED);
-    }
-    if is_serving(tables, query.previous) {
-        (query.previous, ring_agrees, decision::PREVIOUS)
+fn decide(tables: Tables, query: &Query) -> Choice {
+    let is_new = query.is_new_if_unknown();
+    let keeps_previous = !query.has_no_start() && is_serving(tables, query.previous);
+    let later = if keeps_previous {
+        query.previous
     } else {
-        (query.current, false, decision::TAKEN_OVER)
+        query.current
+    };
+    let is_taken_over = !is_new && !keeps_previous;
+    let (member, how) = if is_new {
+        (query.current, decision::OPENED)
+    } else if keeps_previous {
+        (later, decision::PREVIOUS)
+    } else {
+        (later, decision::TAKEN_OVER)
+    };
+    Choice {
+        member,
+        later,
+        is_recorded: query.always || query.current != query.previous || is_taken_over,
+        how,
     }
 }
 
@@ -208,6 +247,7 @@ fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u1
         confirmed: cell.confirmed || !tcp::opens(query.tcp_flags),
         closed: tcp::closes(query.tcp_flags)
             || cell.closed && !tcp::shows_activity(query.tcp_flags),
+        redundant: query.ring_suffices() && cell.member == query.current,
         seen_s: now_s,
         ..cell
     };
@@ -228,23 +268,50 @@ fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
     None
 }
 
-/// Stores a new cell in place of the one with the highest eviction rank, if any may be evicted.
+/// Stores a new cell if the bucket has room for it; returns whether it has.
 #[inline(always)]
-fn insert(vip: u16, bucket: *mut Bucket, place: Place, cell: Cell) {
-    let (mut best, mut best_way) = (0, 0);
-    for step in 0..WAYS {
-        let way = place.way(step);
-        let eviction_rank = eviction_rank(load(bucket, way), cell.seen_s);
-        if eviction_rank > best {
-            (best, best_way) = (eviction_rank, way);
-        }
-    }
-    if best == 0 {
+fn insert(query: &Query, cell: Cell) -> bool {
+    let flow = u32::from(query.vip) | u32::from(query.ring_suffices()) << 16;
+    track_insert(query.flow_hash, cell.pack(), flow) != 0
+}
+
+/// [`insert`] as a global function, which the verifier checks once and not for each path to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn track_insert(flow_hash: u64, word: u64, flow: u32) -> u32 {
+    let (tables, place) = (maps::tables(), Place::of(flow_hash));
+    let vip = flow as u16;
+    let newcomer = Newcomer {
+        place,
+        vip,
+        redundant: flow >> 16 & 1 != 0,
+        now_s: word as u16,
+    };
+    let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
+        return 0;
+    };
+    let Some(way) = newcomer.way(|way| load(bucket, way), |member| tables.vip_of(member)) else {
         count_vip(vip, |counters| counters.track_full += 1);
+        return 0;
+    };
+    count_vip(vip, |counters| counters.track_inserts += 1);
+    count_displaced(tables, load(bucket, way), newcomer.now_s);
+    store(bucket, way, word);
+    1
+}
+
+/// Counts a flow that loses its cell before its second packet may have come. For VIPs that always
+/// track, that changes nothing.
+#[inline(always)]
+fn count_displaced(tables: Tables, word: u64, now_s: u16) {
+    let cell = Cell::unpack(word);
+    if word == FREE || cell.confirmed || idle_s(cell.seen_s, now_s) >= REPLACE_UNCONFIRMED_S {
         return;
     }
-    count_vip(vip, |counters| counters.track_inserts += 1);
-    store(bucket, best_way, cell.pack());
+    let vip = tables.vip_of(cell.member);
+    if tables.vip(vip).track != track::ALWAYS {
+        count_vip(vip, |counters| counters.track_full += 1);
+    }
 }
 
 /// A cell is one word: other CPUs read and write it atomically.

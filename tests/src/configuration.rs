@@ -112,11 +112,13 @@ impl Default for Guard {
     }
 }
 
-/// A `[[vip]]` table for TCP.
+/// A `[[vip]]` table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vip {
     pub name: String,
     pub at: SocketAddr,
+    /// For UDP, not TCP.
+    pub udp: bool,
     pub forward: Forward,
     /// How backends are checked, if they are.
     pub health: Option<Health>,
@@ -220,6 +222,7 @@ impl Configuration {
         let vips = config.vips.iter().map(|vip| Vip {
             name: vip.name.clone(),
             at: SocketAddr::new(vip.address, vip.port),
+            udp: vip.protocol == config::Protocol::Udp,
             forward: match vip.forward {
                 config::Forward::L2 => Forward::L2,
                 config::Forward::Ipip => Forward::Ipip,
@@ -284,7 +287,12 @@ impl fmt::Display for Toml<'_> {
 fn write_vip(f: &mut fmt::Formatter<'_>, vip: &Vip) -> fmt::Result {
     writeln!(f, "\n[[vip]]\nname = {:?}", vip.name)?;
     writeln!(f, "address = \"{}\"\nport = {}", vip.at.ip(), vip.at.port())?;
-    writeln!(f, "protocol = \"tcp\"\nforward = {:?}", vip.forward.name())?;
+    let protocol = if vip.udp { "udp" } else { "tcp" };
+    writeln!(
+        f,
+        "protocol = \"{protocol}\"\nforward = {:?}",
+        vip.forward.name()
+    )?;
     if let Some(health) = &vip.health {
         write_health(f, health)?;
     }
@@ -348,6 +356,7 @@ mod tests {
             vips: vec![Vip {
                 name: "web".to_owned(),
                 at: "[2001:db8:2::1]:80".parse().unwrap(),
+                udp: false,
                 forward: Forward::Ipip,
                 health: Some(Health::new("http", "direct")),
                 guard: Guard {

@@ -227,7 +227,8 @@ struct KernelVip {
 
 impl KernelVip {
     fn find(view: &PinnedView, vip: &Vip) -> Result<Self> {
-        let found = view.vip(vip.at.ip(), vip.at.port(), proto::TCP)?;
+        let protocol = if vip.udp { proto::UDP } else { proto::TCP };
+        let found = view.vip(vip.at.ip(), vip.at.port(), protocol)?;
         let number = found.with_context(|| format!("VIP {} at {}", vip.name, vip.at))?;
         let ring = view.ring(number)?;
         let members: Vec<_> = view.members_of(number).collect();

@@ -80,6 +80,7 @@ pub fn vip(lab: &Lab, forward: Forward, kind: Kind, family: Family, weights: &[u
     Vip {
         name: vip_name(kind, family),
         at: address(lab, kind, family),
+        udp: false,
         forward,
         health: None,
         guard: Guard::default(),

@@ -124,6 +124,8 @@ pub struct VipState {
     pub target_utilisation: f64,
     /// Entries in the tracking table.
     pub tracked_flows: u64,
+    /// Packets whose flow found no room there; monotonic.
+    pub untracked_packets: u64,
     /// In the order of the configuration, then those that are leaving.
     pub members: Vec<MemberState>,
 }

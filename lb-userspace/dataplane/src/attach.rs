@@ -190,6 +190,19 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
     Ok(true)
 }
 
+/// Replaces the program in all pinned links.
+pub(super) fn replace_all(xdp: &mut Xdp, pins: &Pins) -> Result<()> {
+    let mut all = Ok(());
+    for interface in pins.interfaces()? {
+        for mode in [LinkMode::Native, LinkMode::Generic] {
+            if pins.link(&interface, mode).exists() {
+                all = all.and(replace(xdp, pins, &interface, mode).map(drop));
+            }
+        }
+    }
+    all
+}
+
 /// Index of the interface that a pinned link is attached to, 0 if that is gone. From `/proc`, since
 /// aya does not expose it.
 pub(super) fn interface_of(path: &Path) -> Option<u32> {

@@ -235,6 +235,18 @@ pub fn catalog(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
 pub(super) const IMAGE: MapSpec = spec::<u32, Image>("ring image", MapType::Array, 1, MMAPABLE);
 
 impl MapSpec {
+    pub(super) fn create(&self) -> Result<MapData> {
+        let object = aya_obj::Map::new_from_params(
+            self.kind as u32,
+            self.key_size,
+            self.value_size,
+            self.max_entries,
+            self.flags,
+        );
+        MapData::create(object, self.name, None)
+            .map_err(|error| DataplaneError::map("create", self.name, &error, PRIVILEGE_HINT))
+    }
+
     /// Checks that a map has the required properties. `shown` is the map's name in errors.
     pub(super) fn check(&self, shown: &str, map: &MapData) -> Result<()> {
         let info = map

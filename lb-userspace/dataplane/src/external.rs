@@ -19,7 +19,7 @@ use object::{
 
 use super::{
     catalog::{MapSpec, name},
-    error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result},
+    error::{DataplaneError, MISMATCH_HINT, Result},
 };
 
 /// Size of an instruction in bytes; an address load takes two.
@@ -38,16 +38,7 @@ pub(super) struct ExternalMaps(Vec<(MapSpec, MapData)>);
 impl ExternalMaps {
     pub(super) fn create(specs: impl IntoIterator<Item = MapSpec>) -> Result<Self> {
         let create = |spec: MapSpec| {
-            let object = aya_obj::Map::new_from_params(
-                spec.kind as u32,
-                spec.key_size,
-                spec.value_size,
-                spec.max_entries,
-                spec.flags,
-            );
-            let map = MapData::create(object, spec.name, None).map_err(|error| {
-                DataplaneError::map("create", spec.name, &error, PRIVILEGE_HINT)
-            })?;
+            let map = spec.create()?;
             Ok((spec, map))
         };
         specs

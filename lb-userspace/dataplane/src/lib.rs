@@ -31,6 +31,7 @@ mod external;
 mod mapping;
 mod members;
 pub mod messages;
+mod migration;
 mod object;
 mod pins;
 mod probe;
@@ -71,7 +72,8 @@ use catalog::{Part, name, part};
 use counters::possible_cpus;
 use error::PRIVILEGE_HINT;
 use external::ExternalMaps;
-use pins::LinkMode;
+use migration::Migration;
+use pins::{Found, LinkMode};
 use program::Balancer;
 
 /// The object of the benchmark's programs, for the tests crate: only the build script here builds eBPF.
@@ -87,6 +89,8 @@ pub enum Opened {
     Fresh,
     /// The pinned maps were adopted with their contents.
     Adopted,
+    /// The same, after they were migrated from the layout before.
+    Migrated,
 }
 
 pub struct Dataplane {
@@ -138,9 +142,22 @@ impl Dataplane {
     /// Adopts the pinned data path, or creates and pins one. On an error, pins are as they were before.
     pub fn open(options: &LoadOptions, pins: &Pins) -> Result<(Self, Opened)> {
         pins.mount()?;
-        if pins.find(&catalog(options, possible_cpus()?))? {
-            let dataplane = Self::assemble(options, Some(pins), Opened::Adopted)?;
-            return Ok((dataplane, Opened::Adopted));
+        migration::recover(pins)?;
+        let maps = catalog(options, possible_cpus()?);
+        match pins.find(&maps)? {
+            Found::Nothing => {}
+            Found::Current => {
+                let dataplane = Self::assemble(options, Some(pins), Opened::Adopted)?;
+                return Ok((dataplane, Opened::Adopted));
+            }
+            Found::Previous => {
+                let migrated = Self::migrate(options, pins, &maps);
+                if migrated.is_err() {
+                    // The first error is the one to report.
+                    let _ = migration::recover(pins);
+                }
+                return Ok((migrated?, Opened::Migrated));
+            }
         }
         // An interrupted start may have left some.
         pins.remove_all()?;
@@ -155,6 +172,13 @@ impl Dataplane {
         }
     }
 
+    fn migrate(options: &LoadOptions, pins: &Pins, maps: &[MapSpec]) -> Result<Self> {
+        let migration = Migration::begin(pins, maps)?;
+        let mut dataplane = Self::assemble(options, Some(pins), Opened::Migrated)?;
+        migration.finish(dataplane.balancer.xdp_mut()?)?;
+        Ok(dataplane)
+    }
+
     /// Removes the pinned data path, if any: detaches the program from all interfaces and removes the
     /// maps.
     pub fn unload(pins: &Pins) -> Result<()> {
@@ -163,7 +187,11 @@ impl Dataplane {
 
     fn assemble(options: &LoadOptions, pins: Option<&Pins>, opened: Opened) -> Result<Self> {
         let clock = Clock::start(options.jiffies_shift)?;
-        let adopted = pins.filter(|_| opened == Opened::Adopted).map(Pins::maps);
+        let adopted = match opened {
+            Opened::Fresh => None,
+            Opened::Adopted => pins.map(Pins::maps),
+            Opened::Migrated => pins.map(Pins::next),
+        };
         let adopted = adopted.as_deref();
         let external = catalog::external(possible_cpus()?);
         let external = match adopted {

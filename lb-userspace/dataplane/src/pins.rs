@@ -6,6 +6,7 @@
 //! <bpffs>/evenkeel/links/IFNAME            the program's link to an interface, native mode
 //! <bpffs>/evenkeel/links/IFNAME:generic    the same, generic mode
 //! <bpffs>/evenkeel/abi                     array of one number: the version of the maps' layout
+//! <bpffs>/evenkeel/next/, previous/        maps during a migration to another layout
 //! ```
 //!
 //! The layout version is a map, because the file system only holds BPF objects. It is pinned last:
@@ -30,6 +31,7 @@ use nix::{
 use super::{
     catalog::MapSpec,
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
+    migration::PREVIOUS_LAYOUT,
     program::PROGRAM,
     syscalls::{detach_link, open_pinned},
 };
@@ -54,6 +56,15 @@ impl Default for Pins {
     fn default() -> Self {
         Self::at(DEFAULT_BPFFS)
     }
+}
+
+/// A pinned data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    Current,
+    /// Of the layout before this one.
+    Previous,
 }
 
 /// XDP mode of a link.
@@ -91,6 +102,16 @@ impl Pins {
 
     pub(super) fn images(&self) -> PathBuf {
         self.folder().join("images")
+    }
+
+    /// Maps of this layout, while they are filled.
+    pub(super) fn next(&self) -> PathBuf {
+        self.folder().join("next")
+    }
+
+    /// Maps of the layout before, until those of this one are in use.
+    pub(super) fn previous(&self) -> PathBuf {
+        self.folder().join("previous")
     }
 
     fn programs(&self) -> PathBuf {
@@ -222,13 +243,16 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether a data path can be adopted. An error if one is pinned that does not match this version.
-    pub(super) fn find(&self, maps: &[MapSpec]) -> Result<bool> {
+    /// Looks for a data path that can be adopted or migrated. An error if one is pinned that can't.
+    pub(super) fn find(&self, maps: &[MapSpec]) -> Result<Found> {
         if !self.abi().exists() {
             if let Some(link) = entries(&self.links())?.first() {
                 return Err(mismatch(link, "no", "a map `abi` beside it"));
             }
-            return Ok(false);
+            return Ok(Found::Nothing);
+        }
+        if self.version()? == PREVIOUS_LAYOUT {
+            return Ok(Found::Previous);
         }
         self.check_version()?;
         for map in maps {
@@ -243,7 +267,7 @@ impl Pins {
             })?;
             map.check(&path.display().to_string(), &data)?;
         }
-        Ok(true)
+        Ok(Found::Current)
     }
 
     /// Checks the version of the pins; also an error if nothing is pinned.
@@ -256,7 +280,7 @@ impl Pins {
         Err(mismatch(&self.abi(), &has, &needs))
     }
 
-    fn version(&self) -> Result<u32> {
+    pub(super) fn version(&self) -> Result<u32> {
         let abi = self.abi();
         let read = || {
             let map = aya::maps::Map::from_map_data(MapData::from_pin(&abi)?)?;
@@ -287,6 +311,34 @@ impl Pins {
                 PRIVILEGE_HINT,
             )
         })
+    }
+
+    pub(super) fn set_version(&self, version: u32) -> Result<()> {
+        let abi = self.abi();
+        let write = || {
+            let map = aya::maps::Map::from_map_data(MapData::from_pin(&abi)?)?;
+            Array::<_, u32>::try_from(map)?.set(0, version, 0)
+        };
+        write().map_err(|error| {
+            let error = io::Error::other(chain(&error));
+            failed("write the version in", &abi, &error, PRIVILEGE_HINT)
+        })
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to).map_err(|error| failed("rename", from, &error, REMOVE_HINT))
+    }
+
+    pub(super) fn remove_maps(&self) -> Result<()> {
+        remove_with_pins(&self.maps())
+    }
+
+    pub(super) fn remove_next(&self) -> Result<()> {
+        remove_with_pins(&self.next())
+    }
+
+    pub(super) fn remove_previous(&self) -> Result<()> {
+        remove_with_pins(&self.previous())
     }
 
     /// Replaces the pinned program atomically.
@@ -321,11 +373,12 @@ impl Pins {
         for link in entries(&self.links())? {
             Self::remove_link(&link)?;
         }
-        for folder in [self.links(), self.programs(), self.images(), self.maps()] {
-            for path in entries(&folder)? {
-                remove(&path)?;
-            }
-            remove_folder(&folder)?;
+        let maps = [self.maps(), self.next(), self.previous()];
+        for folder in [self.links(), self.programs(), self.images()]
+            .iter()
+            .chain(&maps)
+        {
+            remove_with_pins(folder)?;
         }
         remove(&self.abi())?;
         remove_folder(&self.folder())
@@ -381,6 +434,14 @@ pub(super) fn remove(path: &Path) -> Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed("remove", path, &error, REMOVE_HINT)),
     }
+}
+
+/// Removes a folder and the pins in it, if it exists.
+fn remove_with_pins(folder: &Path) -> Result<()> {
+    for path in entries(folder)? {
+        remove(&path)?;
+    }
+    remove_folder(folder)
 }
 
 pub(super) fn remove_folder(path: &Path) -> Result<()> {

@@ -3,11 +3,14 @@
 //! The data path writes cells at any time. A cell is freed by compare-and-exchange: one that was
 //! refreshed meanwhile stays.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use lb_common::{
     ring::{MAX_MEMBERS, MemberIndex},
-    track::{self, Bucket, Cell, FREE, Place, WAYS},
+    track::{self, Bucket, Cell, FREE, Newcomer, Place, WAYS},
 };
 
 use super::mapping::Mapped;
@@ -33,15 +36,26 @@ impl Tracking {
     #[must_use]
     pub fn find(&self, flow_hash: u64) -> Option<Cell> {
         let place = Place::of(flow_hash);
-        // The length is a power of two: the data path's mask is derived from it.
-        let bucket = place.bucket & (self.table.len() - 1);
-        let start = bucket as usize * WAYS;
-        let ways = self.table.words().get(start..start + WAYS)?;
-        let words = ways.iter().map(|word| word.load(Ordering::Relaxed));
+        let words = self.bucket(place)?.iter();
         words
+            .map(|word| word.load(Ordering::Relaxed))
             .filter(|&word| word != FREE)
             .map(Cell::unpack)
             .find(|cell| cell.tag == place.tag)
+    }
+
+    /// Whether a flow without a cell would get one, given the VIP of each member.
+    pub fn has_room(&self, newcomer: Newcomer, vip_of: impl Fn(MemberIndex) -> u16) -> bool {
+        self.bucket(newcomer.place).is_some_and(|ways| {
+            let load = |way: usize| ways[way].load(Ordering::Relaxed);
+            newcomer.way(load, vip_of).is_some()
+        })
+    }
+
+    fn bucket(&self, place: Place) -> Option<&[AtomicU64]> {
+        // The length is a power of two: the data path's mask is derived from it.
+        let start = (place.bucket & (self.table.len() - 1)) as usize * WAYS;
+        self.table.words().get(start..start + WAYS)
     }
 
     /// All flows in the table.
@@ -120,6 +134,7 @@ mod tests {
             member,
             confirmed: true,
             closed: false,
+            redundant: false,
             seen_s,
         }
     }

@@ -1,4 +1,4 @@
-//! A SYN flood: each SYN belongs to another flow, with a spoofed source address.
+//! Floods of forged flows with spoofed source addresses.
 //!
 //! A packet socket sends whole frames, so the network stack of the sending host is not involved.
 
@@ -12,18 +12,36 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::host::{Host, Port};
 
+/// Packets of each flow of a flood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forged {
+    Syn,
+    /// A SYN and an acknowledgement, as if the handshake had been completed.
+    Handshake,
+    TwoDatagrams,
+}
+
+impl Forged {
+    const fn packets(self) -> u64 {
+        match self {
+            Self::Syn => 1,
+            Self::Handshake | Self::TwoDatagrams => 2,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct FloodReport {
     pub sent: u64,
     pub took: Duration,
 }
 
-/// Sends `count` SYNs for `to` from a host's first interface to `gateway`, or as many as possible
-/// within `limit`. Floods with different seeds have different flows.
+/// Sends `count` packets of `forged` flows to `to` from a host's first interface to `gateway`, or as
+/// many as possible within `limit`. Floods with different seeds have different flows.
 pub fn flood(
     host: &Host,
     gateway: &Port,
-    to: SocketAddr,
+    (to, forged): (SocketAddr, Forged),
     seed: u32,
     count: u64,
     limit: Duration,
@@ -37,12 +55,12 @@ pub fn flood(
         let mut sent = 0;
         while sent < count && begun.elapsed() < limit {
             for _ in 0..256.min(count - sent) {
-                write_syn(&mut frame, macs, to, seed, sent)?;
+                write_packet(&mut frame, macs, (to, forged), seed, sent)?;
                 match socket.send(&frame) {
                     Ok(_) => {}
-                    // The interface's queue is full: the SYN is lost, as in a real flood.
+                    // The interface's queue is full: the packet is lost, as in a real flood.
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                    Err(error) => return Err(error).context("send a SYN"),
+                    Err(error) => return Err(error).context("send a packet of a flood"),
                 }
                 sent += 1;
             }
@@ -68,15 +86,16 @@ fn parse_mac(text: &str) -> Result<Mac> {
     }
 }
 
-/// Writes the SYN with this number. There are 2¹⁷ addresses, each with several ports.
-fn write_syn(
+/// Writes the packet with this number. There are 2¹⁷ addresses, each with several ports.
+fn write_packet(
     frame: &mut Vec<u8>,
     (from_mac, to_mac): (Mac, Mac),
-    to: SocketAddr,
+    (to, forged): (SocketAddr, Forged),
     seed: u32,
     number: u64,
 ) -> Result<()> {
-    let number = number as u32;
+    let is_first = number.is_multiple_of(forged.packets());
+    let number = (number / forged.packets()) as u32;
     let host = number & 0x1_ffff;
     let port = 1024 + (number >> 17).wrapping_add(seed.wrapping_mul(1024)) as u16 % 64_000;
     let ethernet = PacketBuilder::ethernet2(from_mac, to_mac);
@@ -93,8 +112,18 @@ fn write_syn(
         }
     };
     frame.clear();
-    let syn = packet.tcp(port, to.port(), number, 65_535).syn();
-    syn.write(frame, &[]).context("build a SYN")
+    match forged {
+        Forged::TwoDatagrams => packet.udp(port, to.port()).write(frame, b"forged"),
+        _ if is_first => {
+            let syn = packet.tcp(port, to.port(), number, 65_535).syn();
+            syn.write(frame, &[])
+        }
+        _ => {
+            let ack = packet.tcp(port, to.port(), number.wrapping_add(1), 65_535);
+            ack.ack(number).write(frame, &[])
+        }
+    }
+    .context("build a packet of a flood")
 }
 
 /// Returns a socket that sends frames from an interface of the calling thread's namespace and receives
@@ -123,13 +152,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_syn_belongs_to_another_flow() {
-        let mut seen = std::collections::HashSet::new();
-        let to = "192.0.2.1:80".parse().unwrap();
-        let mut frame = Vec::new();
-        for number in (0..1 << 20).step_by(509) {
-            write_syn(&mut frame, ([2; 6], [4; 6]), to, 1, number).unwrap();
-            assert!(seen.insert(frame[26..36].to_vec()), "number {number}");
+    fn each_flow_has_its_packets() {
+        for forged in [Forged::Syn, Forged::Handshake, Forged::TwoDatagrams] {
+            let mut seen = std::collections::HashMap::new();
+            let to = "192.0.2.1:80".parse().unwrap();
+            let mut frame = Vec::new();
+            for first in (0..1 << 20).step_by(508) {
+                for number in first..first + forged.packets() {
+                    write_packet(&mut frame, ([2; 6], [4; 6]), (to, forged), 1, number).unwrap();
+                    *seen.entry(frame[26..36].to_vec()).or_insert(0) += 1;
+                }
+            }
+            assert!(seen.values().all(|&packets| packets == forged.packets()));
         }
     }
 }

@@ -8,9 +8,10 @@ use lab::deadline::until;
 use lab::link::ip;
 use lab::service::{Kind, vip_name};
 use lab::topology::Family;
+use lab::traffic::flows::Fault;
 use lab::traffic::http::HttpReport;
 
-use crate::site::{BACKENDS, LIMIT, Site, browse, build, can_run, pages};
+use crate::site::{BACKENDS, Flows, LIMIT, Site, browse, build, can_run, pages};
 
 fn web() -> String {
     vip_name(Kind::Web, Family::V4)
@@ -112,6 +113,86 @@ fn lose_the_address(site: &Site<'_>) {
     assert_none_failed("one lacks the address", &report);
     host.hold_vip(vip).unwrap();
     wait_share(site, 2, true);
+}
+
+/// Waits until all flows of a backend were reset by others, and asserts that no other flow was.
+fn wait_lost(flows: &Flows, backend: &str) {
+    let what = format!("the flows of {backend} end");
+    until(&what, LIMIT, || {
+        let mut all = flows.0.iter().flat_map(|load| load.snapshot().flows);
+        Ok(all.all(|flow| flow.backend.as_deref() != Some(backend) || flow.fault.is_some()))
+    })
+    .unwrap();
+    for flow in flows.0.iter().flat_map(|load| load.snapshot().flows) {
+        let expected = flow.backend.as_deref() == Some(backend);
+        let is_reset = matches!(flow.fault, Some(Fault::Reset(_)));
+        assert_eq!(
+            (flow.fault.is_some(), is_reset),
+            (expected, expected),
+            "{flow:?}"
+        );
+    }
+}
+
+/// Without checks, its flows would stay with it until they end: a UDP flow never does.
+#[test]
+fn a_removed_backend_that_dies_loses_its_flows() {
+    if !can_run("removed backend dies") {
+        return;
+    }
+    let lab = build();
+    let name = vip_name(Kind::Echo, Family::V4);
+    let mut site = Site::start(&lab, |configuration| {
+        configuration.vip(&name).health = Some(Health::new("tcp", "direct"));
+    });
+    until("all backends are well", LIMIT, || {
+        let shares = site.node.shares(&name)?;
+        Ok(shares.iter().all(|share| share.table > 0.0))
+    })
+    .unwrap();
+    let mut flows = site.open(50);
+    // Those over IPv6 have no checks.
+    flows.0.truncate(1);
+    assert_eq!(flows.backends().len(), BACKENDS);
+    site.node
+        .reload(|c| c.vip(&name).backends.retain(|b| b.name != "backend-1"))
+        .unwrap();
+    flows.assert_alive("a backend was removed");
+    let host = &lab.backends[1];
+    let interface = &host.ports[0].interface;
+    ip(&host.ns, &[format!("link set {interface} down")]).unwrap();
+    wait_lost(&flows, "backend-1");
+}
+
+/// A backend that was removed too early is cut off by its name.
+#[test]
+fn a_removed_backend_can_be_disabled() {
+    if !can_run("removed backend is disabled") {
+        return;
+    }
+    let lab = build();
+    let name = vip_name(Kind::Echo, Family::V4);
+    let mut site = Site::start(&lab, |_| {});
+    let mut flows = site.open(50);
+    flows.0.truncate(1);
+    site.node
+        .reload(|c| c.vip(&name).backends.retain(|b| b.name != "backend-1"))
+        .unwrap();
+    flows.assert_alive("a backend was removed");
+    let path = format!("{name}/backend-1");
+    let disable = ["backend", "disable", &path, "--bake", "0s"];
+    site.operator.run(&disable).unwrap().assert_code(0);
+    wait_lost(&flows, "backend-1");
+    let remove = ["backend", "remove", &path, "--bake", "0s"];
+    site.operator.run(&remove).unwrap().assert_code(0);
+    let vip = site.operator.get(&format!("/v1/vips/{name}")).unwrap();
+    let states: Vec<_> = vip["members"].as_array().unwrap().iter().collect();
+    assert!(
+        states
+            .iter()
+            .all(|member| member["backend"] != "backend-1" || member["state"] == "leaving"),
+        "{states:?}"
+    );
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl<'lab> Site<'lab> {
 
     /// Opens flows in both families and waits until all of them carry data.
     pub(crate) fn open(&self, flows: usize) -> Flows {
-        Flows(FAMILIES.map(|family| {
+        let loads = FAMILIES.map(|family| {
             let to = address(self.lab, Kind::Echo, family);
             let mut plan = FlowPlan::new(Transport::Tcp, to, flows);
             plan.pause = Duration::from_millis(100);
@@ -92,7 +92,8 @@ impl<'lab> Site<'lab> {
             let load = FlowLoad::start(&self.lab.clients[0], &plan).unwrap();
             load.wait_answers(1, LIMIT).unwrap();
             load
-        }))
+        });
+        Flows(loads.into())
     }
 
     /// Writes a configuration to a new file.
@@ -189,7 +190,7 @@ pub(crate) fn pages(client: &Host, lab: &Lab, requests: u32) -> HttpReport {
 }
 
 /// Flows of both families.
-pub(crate) struct Flows([FlowLoad; 2]);
+pub(crate) struct Flows(pub(crate) Vec<FlowLoad>);
 
 impl Flows {
     /// Checks that each flow gets more replies, from the same backend.

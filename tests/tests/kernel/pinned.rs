@@ -2,7 +2,7 @@
 
 use aya::maps::{Array, MapData};
 use lb_common::{
-    family,
+    ABI_VERSION, family,
     member::control,
     proto,
     vip::{VipKey, target},
@@ -135,4 +135,43 @@ fn names_a_missing_folder() {
         text.contains("/nonexistent/bpf") && text.contains("mount"),
         "{text}"
     );
+}
+
+/// An upgrade is stopped before anything was changed, not by a controller that refuses to start.
+#[test]
+fn the_package_is_not_installed_over_a_layout_that_it_cannot_migrate() {
+    let bpffs = Bpffs::new();
+    let pins = bpffs.pins();
+    drop(Dataplane::open(&small(), &pins).unwrap());
+    let abi = pins.folder().join("abi");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/debian/preinst");
+    let install = || {
+        let mut command = std::process::Command::new("sh");
+        command
+            .arg(script)
+            .arg("upgrade")
+            .env("EVENKEEL_ABI_PIN", &abi);
+        command.output().unwrap()
+    };
+    let set_version = |number| {
+        std::fs::remove_file(&abi).unwrap();
+        let mut version = Array::<MapData, u32>::create(1, 0).unwrap();
+        version.set(0, number, 0).unwrap();
+        version.pin(&abi).unwrap();
+    };
+    for (number, fits) in [
+        (ABI_VERSION, true),
+        (ABI_VERSION - 1, true),
+        (3, false),
+        (77, false),
+    ] {
+        set_version(number);
+        let output = install();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.success(), fits, "layout {number}: {text}");
+        let named = text.contains(&format!("have layout {number}")) && text.contains("unload");
+        assert_eq!(named, !fits, "{text}");
+    }
+    std::fs::remove_file(&abi).unwrap();
+    assert!(install().status.success(), "nothing is loaded");
 }

@@ -77,7 +77,11 @@ struct Node {
 
 impl Node {
     fn new(config: &Config) -> Self {
-        let mut dataplane = Dataplane::load(&options(config)).unwrap();
+        Self::with(config, &options(config))
+    }
+
+    fn with(config: &Config, options: &LoadOptions) -> Self {
+        let mut dataplane = Dataplane::load(options).unwrap();
         let mut controller = Reconciler::fresh();
         let routes = routes(&mut dataplane);
         controller
@@ -246,6 +250,36 @@ fn a_health_change_builds_only_the_affected_ring() {
         );
     }
     assert_eq!(node.dataplane.rings.len(), images, "none had to be made");
+}
+
+/// A flow without an entry keeps its member until its transition ends.
+#[test]
+fn transitions_last_longer_while_the_table_is_full() {
+    let config = config(THREE);
+    let options = LoadOptions {
+        track_buckets: 1,
+        ..options(&config)
+    };
+    let mut node = Node::with(&config, &options);
+    let before = node.send_syn();
+    let two: &[(u8, u32, &str)] = &[(1, 100, "up"), (2, 0, "up"), (3, 100, "up")];
+    node.apply(&self::config(two));
+    assert_eq!(node.tick(0).slots_settled, 0);
+    assert_eq!(node.send_ack(), before, "most have no entry");
+    assert_eq!(node.tick(500).slots_settled, 0);
+    assert_eq!(node.tick(950).slots_settled, 0, "the time to live is over");
+    assert_eq!(node.send_ack(), before);
+    // For another time to live, no flow is refused an entry (none sends a packet).
+    assert_eq!(node.tick(951).slots_settled, 0);
+    assert_eq!(node.tick(1800).slots_settled, 0, "refused at 951");
+    assert!(node.tick(1900).slots_settled > 0);
+    // And not for ever.
+    node.apply(&self::config(THREE));
+    for later_s in [2000, 2500, 3000, 3500, 4000] {
+        node.send_ack();
+        let settled = node.tick(later_s).slots_settled;
+        assert_eq!(settled > 0, later_s > 3600, "{later_s}");
+    }
 }
 
 #[test]

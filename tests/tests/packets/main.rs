@@ -13,6 +13,7 @@ mod icmp_errors;
 mod links;
 mod malformed;
 mod messages;
+mod migrated;
 mod nat;
 mod nat_forged;
 mod nat_sessions;

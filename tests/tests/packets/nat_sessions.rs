@@ -47,7 +47,12 @@ fn set_ports(bench: &Bench, index: u32, ports: u16) {
 }
 
 /// Opens a session with replies in both directions.
-fn establish(bench: &mut Bench, service: &Service, client: Client, port: u16) -> (Session, Frame) {
+pub(crate) fn establish(
+    bench: &mut Bench,
+    service: &Service,
+    client: Client,
+    port: u16,
+) -> (Session, Frame) {
     let syn = client.to(service, port, SYN);
     let session = begin(bench, service, &syn);
     answer(bench, &session, &syn);
@@ -57,7 +62,7 @@ fn establish(bench: &mut Bench, service: &Service, client: Client, port: u16) ->
 }
 
 /// Checks that the session translates both ways.
-fn assert_translates(bench: &mut Bench, session: &Session, request: &Frame) {
+pub(crate) fn assert_translates(bench: &mut Bench, session: &Session, request: &Frame) {
     let (reply, out) = session.reply(request);
     bench.check("reply", &reply, &replied(session, &reply, &out));
     bench.check("request", request, &forwarded(session, request));

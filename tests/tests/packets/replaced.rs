@@ -13,7 +13,7 @@ use crate::{
     stations,
 };
 
-fn everything(bench: &mut Bench, client: Client) {
+pub(crate) fn everything(bench: &mut Bench, client: Client) {
     forwarding::all(bench, client);
     fragments::all(bench, client);
     icmp::all(bench, client);

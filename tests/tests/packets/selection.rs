@@ -13,7 +13,7 @@ use lb_common::{
     member::control,
     ring::{MemberIndex, NO_MEMBER},
     trace::decision,
-    track::{Cell, FREE, Place, WAYS, eviction_rank},
+    track::{Cell, FREE, Newcomer, Place, WAYS},
     vip::{affinity, forward, track},
 };
 use lb_dataplane::{Dataplane, LoadOptions};
@@ -86,9 +86,17 @@ impl Model {
         }
         let previous = slot.previous.unwrap_or(current);
         let new = opens || always && self.service.protocol == 17;
+        // Every packet of an untracked UDP flow counts as its first.
+        let no_start = always && self.service.protocol == 17;
+        let settled = no_start || previous == current;
         if let Some(choice) = self.tracked(flow, flags, current, previous, always) {
             return choice;
         }
+        let later = if !no_start && self.serves(previous) {
+            previous
+        } else {
+            current
+        };
         let (member, how) = if new {
             (current, decision::OPENED)
         } else if self.serves(previous) {
@@ -98,10 +106,25 @@ impl Model {
         };
         let needless = !always && previous == current && how != decision::TAKEN_OVER;
         // There is never an entry without a member.
-        if !needless && member != NO_MEMBER {
-            self.write(flow, member, flags);
+        if needless || member == NO_MEMBER {
+            return Choice { member, how };
         }
-        Choice { member, how }
+        let cell = Cell {
+            tag: 0,
+            member,
+            confirmed: false,
+            closed: flags & (FIN | RST) != 0,
+            redundant: member == later,
+            seen_s: self.now_s,
+        };
+        if self.write(flow, cell, settled) || member == later {
+            return Choice { member, how };
+        }
+        // Without an entry, the next packet would go to another member.
+        Choice {
+            member: later,
+            how: decision::PREVIOUS,
+        }
     }
 
     fn bucket(&mut self, flow: u64) -> (&mut [u64; WAYS], u32) {
@@ -127,11 +150,22 @@ impl Model {
         let mut cell = Cell::unpack(bucket[way]);
         // A SYN after a closed connection starts a new one, which has no member yet.
         let serves = self.serves(cell.member) && !(flags == SYN && cell.closed);
+        let no_start = always && self.service.protocol == 17;
         let (bucket, _) = self.bucket(flow);
+        // The fast path updates nothing.
+        let ways = [0, 1].map(|step| Place::of(flow).way(step));
+        let is_unchanged = cell.confirmed && !cell.closed && flags & (SYN | FIN | RST) == 0;
+        let is_kept = cell.member != current || always || current != previous;
+        if serves && is_unchanged && is_kept && ways.contains(&way) {
+            let how = decision::TRACKED;
+            let member = cell.member;
+            return Some(Choice { member, how });
+        }
         if !serves || !always && current == previous && cell.member == current {
             bucket[way] = FREE;
         } else {
             cell.confirmed |= flags != SYN;
+            cell.redundant = (no_start || current == previous) && cell.member == current;
             cell.closed = match flags {
                 _ if flags & (FIN | RST) != 0 => true,
                 _ if flags & PSH != 0 => false,
@@ -146,27 +180,21 @@ impl Model {
         })
     }
 
-    fn write(&mut self, flow: u64, member: MemberIndex, flags: u8) {
-        let seen_s = self.now_s;
+    /// Stores a cell if there is room.
+    fn write(&mut self, flow: u64, cell: Cell, redundant: bool) -> bool {
+        let newcomer = Newcomer {
+            place: Place::of(flow),
+            vip: self.service.index,
+            redundant,
+            now_s: self.now_s,
+        };
         let (bucket, tag) = self.bucket(flow);
-        // The first of those with the highest readiness to be replaced.
-        let mut best = (0, 0);
-        for way in (0..WAYS).map(|step| Place::of(flow).way(step)) {
-            let readiness = eviction_rank(bucket[way], seen_s);
-            if readiness > best.0 {
-                best = (readiness, way);
-            }
-        }
-        if best.0 > 0 {
-            bucket[best.1] = Cell {
-                tag,
-                member,
-                confirmed: false,
-                closed: flags & (FIN | RST) != 0,
-                seen_s,
-            }
-            .pack();
-        }
+        // In these tables, each member belongs to a VIP with its own index.
+        let Some(way) = newcomer.way(|way| bucket[way], |member| member) else {
+            return false;
+        };
+        bucket[way] = Cell { tag, ..cell }.pack();
+        true
     }
 
     /// Returns all used cells in order.

@@ -114,6 +114,7 @@ const KINDS: &[(&str, Patience)] = &[
     ("no_next_hop", patience(5, 15, true)),
     ("checks", patience(10, 15, true)),
     ("drops", patience(10, 60, true)),
+    ("track_full", patience(10, 60, true)),
     ("capacity", patience(30, 120, true)),
     ("data_path", patience(3, 10, true)),
     ("state_dir", patience(3, 10, true)),

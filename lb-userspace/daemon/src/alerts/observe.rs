@@ -57,17 +57,41 @@ const BAD_REASONS: &[(&str, &str)] = &[
     ("INTERNAL", "a map was not as the program expects it"),
 ];
 
-/// Packets per second above which drops raise an alert.
+/// Packets per second above which drops, and packets of flows that are not tracked, raise an alert.
 const FEW_PER_S: f64 = 1.0;
 
-/// Window over which drops are counted.
+/// Window over which they are counted.
 const BACK: SignedDuration = SignedDuration::from_secs(10);
+
+/// Counters at one time.
+#[derive(Debug)]
+struct Counted {
+    at: Timestamp,
+    /// By [`BAD_REASONS`].
+    drops: Vec<u64>,
+    /// [`VipState::untracked_packets`] by VIP.
+    untracked: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    fn of(status: &NodeState) -> Self {
+        let counter = |(name, _): &(&str, _)| status.reasons.get(*name).copied().unwrap_or(0);
+        let vips = status.vips.iter();
+        Self {
+            at: status.at,
+            drops: BAD_REASONS.iter().map(counter).collect(),
+            untracked: vips
+                .map(|vip| (vip.name.clone(), vip.untracked_packets))
+                .collect(),
+        }
+    }
+}
 
 /// Derives conditions from successive states.
 #[derive(Debug, Default)]
 pub struct Observer {
-    /// Counters of [`BAD_REASONS`] in the last seconds.
-    past: VecDeque<(Timestamp, Vec<u64>)>,
+    /// Counters in the last seconds.
+    past: VecDeque<Counted>,
     groups: Groups,
 }
 
@@ -79,7 +103,7 @@ impl Observer {
         if !limits.wants_generic {
             conditions.extend(generic(status));
         }
-        conditions.extend(self.drops(status));
+        conditions.extend(self.rising(status));
         let (mut down, mut lost, mut full) = (Vec::new(), Vec::new(), Vec::new());
         for vip in &status.vips {
             let Some(vip_limits) = limits.vips.get(&vip.name) else {
@@ -97,29 +121,64 @@ impl Observer {
         conditions
     }
 
-    fn drops(&mut self, status: &NodeState) -> Vec<Condition> {
-        let counter = |(name, _): &(&str, _)| status.reasons.get(*name).copied().unwrap_or(0);
-        let now: Vec<u64> = BAD_REASONS.iter().map(counter).collect();
-        while self.past.len() > 1 && status.at.duration_since(self.past[1].0) >= BACK {
+    /// Conditions derived from counters that should not rise.
+    fn rising(&mut self, status: &NodeState) -> Vec<Condition> {
+        let now = Counted::of(status);
+        while self.past.len() > 1 && now.at.duration_since(self.past[1].at) >= BACK {
             self.past.pop_front();
         }
         let mut conditions = Vec::new();
-        if let Some((at, before)) = self.past.front() {
-            let seconds = status.at.duration_since(*at).as_secs_f64().max(1.0);
-            for (index, (name, meaning)) in BAD_REASONS.iter().enumerate() {
-                let rate = now[index].saturating_sub(before[index]) as f64 / seconds;
-                if rate > FEW_PER_S {
-                    let summary = format!("dropping {rate:.0} packets/s ({name}): {meaning}");
-                    let key = format!("drops:{name}");
-                    let condition = Condition::new(key, "drops", Severity::Warning, summary);
-                    conditions
-                        .push(condition.cause(format!("see reason {name} in docs/operations.md")));
-                }
-            }
+        if let Some(before) = self.past.front() {
+            conditions.extend(drops(before, &now));
+            conditions.extend(untracked(before, &now, status));
         }
-        self.past.push_back((status.at, now));
+        self.past.push_back(now);
         conditions
     }
+}
+
+/// Increase per second, if it is too high.
+fn rate(before: &Counted, now: &Counted, counts: (u64, u64)) -> Option<f64> {
+    let seconds = now.at.duration_since(before.at).as_secs_f64().max(1.0);
+    let rate = counts.1.saturating_sub(counts.0) as f64 / seconds;
+    (rate > FEW_PER_S).then_some(rate)
+}
+
+fn drops(before: &Counted, now: &Counted) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    for (index, (name, meaning)) in BAD_REASONS.iter().enumerate() {
+        if let Some(rate) = rate(before, now, (before.drops[index], now.drops[index])) {
+            let summary = format!("dropping {rate:.0} packets/s ({name}): {meaning}");
+            let key = format!("drops:{name}");
+            let condition = Condition::new(key, "drops", Severity::Warning, summary);
+            conditions.push(condition.cause(format!("see reason {name} in docs/operations.md")));
+        }
+    }
+    conditions
+}
+
+/// VIPs whose flows find no room in the tracking table.
+fn untracked(before: &Counted, now: &Counted, status: &NodeState) -> Vec<Condition> {
+    let most = status.vips.iter().max_by_key(|vip| vip.tracked_flows);
+    let mut conditions = Vec::new();
+    for (vip, &count) in &now.untracked {
+        let earlier = before.untracked.get(vip).copied().unwrap_or(count);
+        let Some(rate) = rate(before, now, (earlier, count)) else {
+            continue;
+        };
+        let summary =
+            format!("no room in the tracking table for flows of {vip} ({rate:.0} packets/s)");
+        let key = format!("track_full:{vip}");
+        let condition = Condition::new(key, "track_full", Severity::Warning, summary).vip(vip);
+        conditions.push(match most {
+            Some(most) => condition.cause(format!(
+                "most of its entries are flows of {} ({}): raise node.track_flows, or look for forged flows",
+                most.name, most.tracked_flows
+            )),
+            None => condition,
+        });
+    }
+    conditions
 }
 
 /// Interfaces that run another program, or none.

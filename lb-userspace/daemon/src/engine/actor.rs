@@ -130,7 +130,7 @@ impl Actor {
                 send(reply, changes.plan_request(data_path, &change, &force));
             }
             Command::Prepare(change, reply) => {
-                let prepared = changes.prepare(&change);
+                let prepared = changes.prepare(data_path, &change);
                 self.resolve(reply, prepared);
             }
             Command::PrepareReload(reply) => {
@@ -158,7 +158,7 @@ impl Actor {
                 self.follow_changes();
                 match &reloaded {
                     Err(error @ (EngineError::Refused { .. } | EngineError::InvalidConfig(_))) => {
-                        self.file_rejected(&error.to_string())
+                        self.file_rejected(&error.to_string());
                     }
                     Ok(Reloaded {
                         waits_for: Some(change),
@@ -358,6 +358,7 @@ impl Actor {
         }
         if reconciler.member_count() != before {
             self.follow_backends([]);
+            self.follow_targets();
         }
     }
 

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{
     EngineError, EngineResult,
-    command::{Applied, Change, ChangeRequest, Progress},
+    command::{Applied, Change, ChangeRequest},
     data_path::DataPath,
     import::ConfigFile,
     request::{Candidate, Prepared, one_line},
@@ -106,7 +106,7 @@ impl ChangeControl {
         change: &Change,
         force: &[Guard],
     ) -> EngineResult<Plan> {
-        let candidate = self.candidate(change)?;
+        let candidate = self.candidate(data_path, change)?;
         Ok(self.plan(data_path, &candidate, force)?.0)
     }
 
@@ -159,7 +159,7 @@ impl ChangeControl {
         {
             return Err(self.moved_on(base));
         }
-        let candidate = self.current(prepared, &request.change)?;
+        let candidate = self.current(data_path, prepared, &request.change)?;
         let terms = Terms {
             bake: request.bake.unwrap_or_else(|| default_bake(&candidate)),
             confirm: request.confirm,
@@ -354,16 +354,6 @@ impl ChangeControl {
         }
     }
 
-    pub(super) fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
-        let record = self.store.record(number)?;
-        let trial = self.trial.as_ref().filter(|trial| trial.number == number);
-        Ok(Progress {
-            revision: record.info.clone(),
-            remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(super::now())),
-            notes: trial.map_or_else(Vec::new, Trial::notes),
-        })
-    }
-
     /// The condition for a state folder that can't be written. `other`: why another file there can't.
     pub(super) fn disk_condition(&mut self, other: Option<String>) -> Option<Condition> {
         let unwritten = self.store.flush();
@@ -431,8 +421,8 @@ impl ChangeControl {
         }
         let change = Change::Revision(to);
         let candidate = match prepared {
-            Some(prepared) => self.current(*prepared, &change)?,
-            None => self.candidate(&change)?,
+            Some(prepared) => self.current(data_path, *prepared, &change)?,
+            None => self.candidate(data_path, &change)?,
         };
         let terms = Terms {
             force: Vec::new(),

@@ -22,6 +22,7 @@ use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::{
     MemberRef,
     config::{self, Config, Fraction},
+    ring::Identity,
 };
 
 pub(super) struct HealthIntake {
@@ -61,10 +62,10 @@ impl HealthIntake {
             let Some(health) = &vip.health else { continue };
             let health = Arc::new(health.clone());
             let reported = report.iter().find(|r| r.name == vip.name);
-            for backend in &vip.backends {
-                let member = reported.and_then(|vip| member_of(vip, backend));
-                let through_vip = member
-                    .filter(|_| takes_vip_path(vip, backend.address))
+            for checked in checked(vip, reported) {
+                let through_vip = checked
+                    .member
+                    .filter(|_| takes_vip_path(vip, checked.identity.address))
                     .map(|member| u32::from(member.index));
                 if let Some(member) = through_vip {
                     let encapsulated = vip.forward == config::Forward::Ipip;
@@ -76,13 +77,13 @@ impl HealthIntake {
                 }
                 targets.push(Target {
                     vip: vip.name.clone(),
-                    backend: backend.name.clone(),
-                    address: backend.address,
-                    port: backend.port,
+                    backend: checked.name.to_owned(),
+                    address: checked.identity.address,
+                    port: checked.identity.port,
                     vip_address: vip.address,
                     vip_port: vip.port,
                     health: Arc::clone(&health),
-                    initial: member.is_some_and(|member| member.healthy),
+                    initial: checked.member.is_some_and(|member| member.healthy),
                     source: None,
                     member: through_vip,
                 });
@@ -181,8 +182,8 @@ impl HealthIntake {
             };
             // After this time the checks have had their verdict.
             let verdict = health.interval * health.fall + health.timeout;
-            for reported in vip.members.iter().filter(|member| !member.leaving) {
-                let member = MemberRef::new(&vip.name, &reported.name);
+            for reported in &vip.members {
+                let member = MemberRef::new(&vip.name, &reported.check_name);
                 let Some(status) = statuses.get(&member) else {
                     continue;
                 };
@@ -214,6 +215,33 @@ impl HealthIntake {
         }
         Fraction::new(f64::from(part) / f64::from(all)).unwrap_or(Fraction::ALL)
     }
+}
+
+/// A backend to check.
+struct Checked<'a> {
+    name: &'a str,
+    identity: Identity,
+    /// None if it is not in the tables.
+    member: Option<&'a MemberReport>,
+}
+
+/// The backends of a VIP, and those that were removed and still have flows.
+fn checked<'a>(
+    vip: &'a config::Vip,
+    reported: Option<&'a VipReport>,
+) -> impl Iterator<Item = Checked<'a>> {
+    let configured = vip.backends.iter().map(move |backend| Checked {
+        name: &backend.name,
+        identity: backend.identity(),
+        member: reported.and_then(|vip| member_of(vip, backend)),
+    });
+    let members = reported.map_or(&[][..], |vip| &vip.members);
+    let leaving = members.iter().filter(|member| member.leaving);
+    configured.chain(leaving.map(|member| Checked {
+        name: &member.check_name,
+        identity: member.identity,
+        member: Some(member),
+    }))
 }
 
 fn member_of<'r>(vip: &'r VipReport, backend: &config::Backend) -> Option<&'r MemberReport> {

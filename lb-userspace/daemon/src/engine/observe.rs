@@ -296,6 +296,7 @@ impl View<'_> {
             peak_new_flows_per_s: traffic.map_or(0.0, |traffic| traffic.peak_new_flows_per_s),
             target_utilisation: vip.scaling.target_utilisation.as_f64(),
             tracked_flows: members.iter().map(|member| member.tracked_flows).sum(),
+            untracked_packets: traffic.map_or(0, |traffic| traffic.counters.track_full),
             members,
         }
     }
@@ -308,7 +309,7 @@ impl View<'_> {
         } = &self.actor.observer;
         let counts = [tracked, sessions].map(|counts| counts.get(usize::from(member.index)));
         let tracked: u32 = counts.into_iter().flatten().sum();
-        let name = MemberRef::new(&vip.name, &member.name);
+        let name = MemberRef::new(&vip.name, &member.check_name);
         MemberState {
             backend: member.name.clone(),
             address: member.identity.address,

@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    EngineError, EngineResult, change::ChangeControl, command::Change, routes::backends_of,
+    EngineError, EngineResult, change::ChangeControl, command::Change, data_path::DataPath,
+    routes::backends_of,
 };
 use crate::{
     config_file,
@@ -16,7 +17,7 @@ use crate::{
 };
 use lb_model::{
     config::{self, Config},
-    edit::{self, Edit, WantedState},
+    edit::{self, BackendSpec, Edit, WantedState},
     secrets,
 };
 
@@ -48,8 +49,12 @@ impl Prepared {
 }
 
 impl ChangeControl {
-    pub(super) fn prepare(&self, change: &Change) -> EngineResult<Box<Prepared>> {
-        Ok(self.prepared(self.candidate(change)?))
+    pub(super) fn prepare(
+        &self,
+        data_path: &DataPath,
+        change: &Change,
+    ) -> EngineResult<Box<Prepared>> {
+        Ok(self.prepared(self.candidate(data_path, change)?))
     }
 
     pub(super) fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
@@ -61,10 +66,15 @@ impl ChangeControl {
 
     /// The prepared candidate of a change. Edits and rollbacks start from the active revision: if
     /// another one is active by now, the candidate is made again.
-    pub(super) fn current(&self, prepared: Prepared, change: &Change) -> EngineResult<Candidate> {
+    pub(super) fn current(
+        &self,
+        data_path: &DataPath,
+        prepared: Prepared,
+        change: &Change,
+    ) -> EngineResult<Candidate> {
         match self.unchanged_since(prepared) {
             Some(candidate) => Ok(candidate),
-            None => self.candidate(change),
+            None => self.candidate(data_path, change),
         }
     }
 
@@ -73,10 +83,14 @@ impl ChangeControl {
         (prepared.running == self.running.number).then_some(prepared.candidate)
     }
 
-    pub(super) fn candidate(&self, change: &Change) -> EngineResult<Candidate> {
+    pub(super) fn candidate(
+        &self,
+        data_path: &DataPath,
+        change: &Change,
+    ) -> EngineResult<Candidate> {
         match change {
             Change::Config { file, text } => self.candidate_of_text(file, text),
-            Change::Edits(edits) => self.candidate_of_edits(edits),
+            Change::Edits(edits) => self.candidate_of_edits(data_path, edits),
             Change::Revision(revision) => self.candidate_of_revision(*revision),
         }
     }
@@ -95,12 +109,13 @@ impl ChangeControl {
         })
     }
 
-    fn candidate_of_edits(&self, edits: &[Edit]) -> EngineResult<Candidate> {
+    fn candidate_of_edits(&self, data_path: &DataPath, edits: &[Edit]) -> EngineResult<Candidate> {
         if edits.is_empty() {
             let message = "the request has no edits";
             return Err(EngineError::BadRequest(message.into()));
         }
         let running = &self.running;
+        let edits = &self.with_leaving(data_path, edits);
         let text = edit::apply(&running.text, edits)
             .map_err(|error| EngineError::InvalidConfig(error.to_string()))?;
         let name = running.base.join("the edited configuration");
@@ -113,6 +128,43 @@ impl ChangeControl {
             how: words.join(", "),
             file_digest: None,
         })
+    }
+
+    /// Edits in which a backend that was removed and still has flows is added again, disabled, where it is
+    /// to be disabled: that cuts its flows off.
+    fn with_leaving(&self, data_path: &DataPath, edits: &[Edit]) -> Vec<Edit> {
+        let vips = &self.running.config.vips;
+        let mut all = Vec::new();
+        for edit in edits {
+            if let Edit::SetState {
+                vip,
+                backend,
+                state: WantedState::Disabled,
+            } = edit
+            {
+                let wanted = |name: &String| vip.as_ref().is_none_or(|vip| vip == name);
+                let configured = vips.iter().any(|vip| {
+                    let mut backends = vip.backends.iter();
+                    wanted(&vip.name) && backends.any(|b| b.name == *backend)
+                });
+                if !configured {
+                    all.extend((data_path.reconciler).leaving(backend).filter_map(
+                        |(vip, identity)| {
+                            let spec = BackendSpec {
+                                name: backend.clone(),
+                                address: identity.address,
+                                port: (identity.port != 0).then_some(identity.port),
+                                weight: None,
+                                capacity: None,
+                            };
+                            wanted(&vip).then_some(Edit::AddBackend { vip, backend: spec })
+                        },
+                    ));
+                }
+            }
+            all.push(edit.clone());
+        }
+        all
     }
 
     fn candidate_of_revision(&self, number: Option<RevisionNumber>) -> EngineResult<Candidate> {

@@ -147,9 +147,11 @@ async fn open_data_path(
     tokio::spawn(messages::follow(dataplane.messages(messages::ToLog)?));
     let reconciler = match opened {
         Opened::Fresh => Reconciler::fresh(),
-        Opened::Adopted => Reconciler::adopt(&mut dataplane).context("adopt the data path")?,
+        Opened::Adopted | Opened::Migrated => {
+            Reconciler::adopt(&mut dataplane).context("adopt the data path")?
+        }
     };
-    let adopted = opened == Opened::Adopted;
+    let adopted = opened != Opened::Fresh;
     info!(
         adopted,
         members = reconciler.member_count(),

@@ -101,6 +101,7 @@ fn vip(index: usize, members: usize) -> VipState {
         peak_new_flows_per_s: 0.0,
         target_utilisation: 0.7,
         tracked_flows: 0,
+        untracked_packets: 0,
         members: (0..members).map(|i| member(index, i, members)).collect(),
     }
 }

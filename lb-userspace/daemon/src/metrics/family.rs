@@ -85,7 +85,7 @@ families! {
     VIP_HITS Counter "evenkeel_vip_tracking_hits_total" ["vip"] "Lookups in the tracking table that found the flow. Expected: constant for TCP without recent changes."
     VIP_MISSES Counter "evenkeel_vip_tracking_misses_total" ["vip"] "Lookups in the tracking table that did not find the flow. Expected: constant for TCP without recent changes."
     VIP_INSERTS Counter "evenkeel_vip_tracking_inserts_total" ["vip"] "Entries added to the tracking table. Expected: constant for TCP without recent changes."
-    VIP_FULL Counter "evenkeel_vip_tracking_full_total" ["vip"] "Flows that were not tracked because the table was full. Expected: 0; otherwise raise node.track_flows."
+    VIP_FULL Counter "evenkeel_vip_tracking_full_total" ["vip"] "Packets of flows that found no room in the tracking table, or lost their entry too early. Expected: 0; otherwise raise node.track_flows."
     VIP_NO_MEMBER Counter "evenkeel_vip_no_member_packets_total" ["vip"] "Packets dropped because no backend was eligible. Expected: 0."
     VIP_NAT_SESSIONS Counter "evenkeel_vip_nat_sessions_total" ["vip"] "Created nat sessions."
     VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no nat port was free. Expected: 0; otherwise add addresses to node.nat_source."

@@ -1,6 +1,9 @@
 //! Periodic work: expire flows, end transitions, free unreferenced members and NAT sources.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lb_common::{
     ring::MemberIndex,
@@ -16,6 +19,36 @@ use lb_dataplane::{Dataplane, SessionLimits};
 
 /// Found unreferenced this many times, a second apart: no running program can refer to it.
 const UNREFERENCED_TICKS: u8 = 2;
+
+/// While flows of a VIP find no room in the tracking table, its transitions last up to this many times
+/// as long: until they end, a flow without an entry keeps its member.
+const CROWDED_TTLS: u32 = 4;
+
+/// When flows of a VIP last found no room in the tracking table.
+#[derive(Debug, Default)]
+pub(super) struct Crowded {
+    /// By VIP index: counter of these flows, and when it last rose.
+    seen: BTreeMap<u16, (u64, Option<u32>)>,
+}
+
+impl Crowded {
+    fn note(&mut self, vip: u16, count: u64, now_s: u32) {
+        let (last, rose_at_s) = self.seen.entry(vip).or_insert((count, None));
+        if count > *last {
+            *rose_at_s = Some(now_s);
+        }
+        *last = count;
+    }
+
+    /// How long transitions of a VIP last.
+    fn ttl_s(&self, vip: u16, now_s: u32, ttl_s: u32) -> u32 {
+        let rose_at_s = self.seen.get(&vip).and_then(|(_, at_s)| *at_s);
+        match rose_at_s {
+            Some(at_s) if now_s.saturating_sub(at_s) < ttl_s => ttl_s.saturating_mul(CROWDED_TTLS),
+            _ => ttl_s,
+        }
+    }
+}
 
 /// Result of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +91,13 @@ impl Reconciler {
         }
         let mut next = State::clone(&self.state);
         let tracked = dataplane.tracking.count_by_member();
-        next.age_rings(now_s as u32, ttl_s, &tracked, &mut tick);
+        let now_s = now_s as u32;
+        for &vip in next.vips.keys() {
+            let counters = dataplane.counters.vip(vip)?;
+            self.crowded.note(vip, counters.track_full, now_s);
+        }
+        let ttl_of = |vip| self.crowded.ttl_s(vip, now_s, ttl_s);
+        next.age_rings(now_s, ttl_of, &tracked, &mut tick);
         next.free_unreferenced(dataplane, &tracked, &mut tick)?;
         self.commit(dataplane, next)?;
         Ok(tick)
@@ -74,7 +113,13 @@ impl State {
             && self.sources.values().all(|source| source.entry.ports > 0)
     }
 
-    fn age_rings(&mut self, now_s: u32, ttl_s: u32, tracked: &[u32], tick: &mut Tick) {
+    fn age_rings(
+        &mut self,
+        now_s: u32,
+        ttl_s: impl Fn(u16) -> u32,
+        tracked: &[u32],
+        tick: &mut Tick,
+    ) {
         let indexes: Vec<u16> = self.vips.keys().copied().collect();
         for index in indexes {
             let has_flows = self
@@ -86,7 +131,7 @@ impl State {
             let counts = vip.ring.counts();
             let mut aged = (0, 0);
             if counts.in_transition > 0 {
-                aged.0 = Arc::make_mut(&mut vip.ring).settle(now_s, ttl_s);
+                aged.0 = Arc::make_mut(&mut vip.ring).settle(now_s, ttl_s(index));
             }
             // A VIP that always tracks looks up every flow anyway.
             let may_clean = !has_flows && vip.entry.track != track::ALWAYS;

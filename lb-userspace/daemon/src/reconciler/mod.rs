@@ -10,8 +10,8 @@
 //! old snapshot is installed again.
 //!
 //! Members that are removed from the configuration keep their flows: they have no slots, but serve
-//! until no ring, tracked flow or session refers to them ([`Reconciler::tick`]). To cut their flows,
-//! set `state = "disabled"` first.
+//! until no ring, tracked flow or session refers to them ([`Reconciler::tick`]). They are checked
+//! like others, and lose their flows when they are down.
 
 mod adoption;
 #[cfg(test)]
@@ -62,6 +62,7 @@ use lb_dataplane::{Dataplane, LoadOptions};
 use lb_model::{
     MemberRef,
     config::{Config, Forward, Fraction},
+    ring::Identity,
     transition::SlotCounts,
 };
 
@@ -85,6 +86,7 @@ pub struct Reconciler {
     /// Whether members without a health check result count as up.
     presume_up: bool,
     reports: report::Reports,
+    crowded: maintenance::Crowded,
     /// Rings built, and the time spent planning them.
     built: (u64, Duration),
 }
@@ -108,6 +110,7 @@ impl Reconciler {
             routes: Routes::new(),
             presume_up: false,
             reports: report::Reports::default(),
+            crowded: maintenance::Crowded::default(),
             built: (0, Duration::ZERO),
         }
     }
@@ -246,7 +249,7 @@ impl Reconciler {
         )
     }
 
-    /// Applies health check results in one change. Unknown members are ignored: the checks may not
+    /// Applies health check results in one change, by [`MemberReport::check_name`]. Unknown members are ignored: the checks may not
     /// know yet that they are gone.
     ///
     /// # Errors
@@ -344,13 +347,27 @@ impl Reconciler {
     fn find(&self, vip: &str, backend: &str) -> Result<MemberIndex> {
         let names = |index: u16| self.state.vips.get(&index).is_some_and(|v| v.name == vip);
         let mut members = self.state.members.iter();
-        let found = members.find(|(_, m)| !m.leaving && m.name == backend && names(m.vip));
+        let found = members.find(|(i, m)| m.check_name(**i) == backend && names(m.vip));
         found
             .map(|(index, _)| *index)
             .ok_or_else(|| ReconcilerError::Unknown {
                 vip: vip.to_owned(),
                 backend: backend.to_owned(),
             })
+    }
+
+    /// Removed members of this name or address that still have flows: their VIPs and addresses.
+    pub fn leaving(&self, backend: &str) -> impl Iterator<Item = (String, Identity)> {
+        let address: Option<IpAddr> = backend.parse().ok();
+        let members = self.state.members.values();
+        let leaving = members.filter(move |member| {
+            let is_meant = member.name == backend || Some(member.identity.address) == address;
+            member.leaving && is_meant
+        });
+        leaving.filter_map(|member| {
+            let vip = self.state.vips.get(&member.vip)?;
+            Some((vip.name.clone(), member.identity))
+        })
     }
 
     #[must_use]

@@ -179,8 +179,8 @@ impl<'a> Plan<'a> {
         for member in members.filter(|member| member.vip == index && !listed(member)) {
             self.summary.members_leaving += u32::from(!member.leaving);
             member.leaving = true;
-            // Nobody checks it any more: if it comes back, it is a newcomer.
-            (member.healthy, member.proven) = (false, false);
+            // There are no checks that would report it as up.
+            member.healthy |= vip.health.is_none();
         }
         let had_no_checks = self.had_no_checks(vip);
         for backend in &vip.backends {

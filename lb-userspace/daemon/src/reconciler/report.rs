@@ -39,6 +39,8 @@ pub struct MemberReport {
     pub index: MemberIndex,
     pub generation: u32,
     pub name: String,
+    /// Its name among those that are checked: differs from `name` if it is leaving.
+    pub check_name: String,
     pub identity: Identity,
     /// Configured state.
     pub wanted: BackendState,
@@ -142,6 +144,7 @@ impl Reconciler {
                 index,
                 generation: control::generation(member.entry.control),
                 name: member.name.clone(),
+                check_name: member.check_name(index),
                 identity: member.identity,
                 wanted: member.wanted,
                 healthy: member.healthy,

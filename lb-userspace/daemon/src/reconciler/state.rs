@@ -133,12 +133,19 @@ impl MemberState {
         }
     }
 
-    /// The control word that it should have.
+    /// Its name among those that are checked. Several leaving members may have had one name, which a
+    /// member of the configuration may have now.
+    pub(super) fn check_name(&self, index: MemberIndex) -> String {
+        let suffix = format!(" (member {index})");
+        if !self.leaving || self.name.ends_with(&suffix) {
+            return self.name.clone();
+        }
+        self.name.clone() + &suffix
+    }
+
+    /// The control word that it should have. A leaving member serves its flows while it is healthy.
     pub(super) fn control(&self, panic: bool) -> u64 {
         let now = self.entry.control;
-        if self.leaving {
-            return now;
-        }
         let serves = self.may_serve(panic) && self.wanted != BackendState::Disabled;
         let state = if serves {
             control::SERVING

@@ -5,6 +5,7 @@ use lb_common::{
     member::control,
     reason::Reason,
     ring::{MAX_MEMBERS, MemberIndex, NO_MEMBER, Slot},
+    track::{Newcomer, Place},
     vip::{Vip, affinity, track},
 };
 
@@ -110,7 +111,11 @@ impl Walker<'_> {
         let previous = slot.previous.unwrap_or(slot.current);
         let is_udp = self.flow.protocol == Protocol::Udp;
         let is_new = self.opens || vip.track == track::ALWAYS && is_udp;
-        let (member, why) = if is_new {
+        let (member, why) = if is_new && self.lacks_room(slot, flow_hash)? {
+            let why = "new flow, but the tracking table has no room for it: uses the slot's previous \
+                       backend";
+            (previous, why)
+        } else if is_new {
             (slot.current, "new flow, uses the slot's backend")
         } else if self.serves(previous)? {
             if previous == slot.current {
@@ -126,6 +131,28 @@ impl Walker<'_> {
         let label = self.member_label(member);
         self.note("tracking", format!("{why}: {label}"));
         Ok(member)
+    }
+
+    /// Whether a new flow can't be entered into the table, and so uses the member that its next packets
+    /// will get.
+    fn lacks_room(&self, slot: Slot, flow_hash: u64) -> Found<bool> {
+        let previous = slot.previous.unwrap_or(slot.current);
+        // Every packet of a UDP flow without an entry is like its first.
+        if !self.opens || previous == slot.current || !self.serves(previous)? {
+            return Ok(false);
+        }
+        let (Some(now_s), Some(vip)) = (self.sources.tables.now_s, self.vip) else {
+            return Ok(false);
+        };
+        let newcomer = Newcomer {
+            place: Place::of(flow_hash),
+            vip,
+            redundant: false,
+            now_s: now_s as u16,
+        };
+        let members = &self.sources.tables.members;
+        let vip_of = |member| members.read(member).map_or(vip, |member| member.vip);
+        Ok(!self.sources.tables.tracking.has_room(newcomer, vip_of))
     }
 
     /// Whether a member accepts packets of its flows.

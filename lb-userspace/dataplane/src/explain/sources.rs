@@ -17,6 +17,8 @@ pub struct Tables<'a> {
     pub sessions: &'a Sessions,
     pub nat_sources: &'a Mapped<NatSource>,
     pub egress: &'a EgressTable,
+    /// Time of the data path in seconds; none if unknown.
+    pub now_s: Option<u64>,
 }
 
 impl std::fmt::Debug for Tables<'_> {
@@ -36,6 +38,7 @@ impl<'a> From<&'a Dataplane> for Tables<'a> {
             sessions: &dataplane.sessions,
             nat_sources: &dataplane.nat_sources,
             egress: &dataplane.egress,
+            now_s: dataplane.now_s().ok(),
         }
     }
 }
@@ -51,6 +54,7 @@ impl<'a> From<&'a PinnedView> for Tables<'a> {
             sessions: &view.sessions,
             nat_sources: &view.nat_sources,
             egress: &view.egress,
+            now_s: None,
         }
     }
 }

@@ -259,6 +259,30 @@ fn a_reason_that_names_each_backend_is_one_reason() {
 }
 
 #[test]
+fn flows_without_room_in_the_tracking_table_are_a_condition() {
+    let mut status = status(2, 4);
+    status.vips[1].tracked_flows = 8000;
+    status.vips[0].untracked_packets = 1_000_000;
+    let mut observer = Observer::default();
+    let mut found = Vec::new();
+    for second in 0..60 {
+        status.at = at(second);
+        if second >= 30 {
+            status.vips[0].untracked_packets += 50;
+        }
+        found = observer.conditions(&status, &limits(1));
+        assert_eq!(found.is_empty(), second < 30, "{second}");
+    }
+    assert_eq!(found[0].key, "track_full:vip-0");
+    assert_eq!(
+        found[0].summary,
+        "no room in the tracking table for flows of vip-0 (50 packets/s)"
+    );
+    let cause = found[0].cause.as_deref().unwrap();
+    assert!(cause.contains("flows of vip-1 (8000)"), "{cause}");
+}
+
+#[test]
 fn only_current_drops_count() {
     let mut status = status(1, 4);
     let mut observer = Observer::default();

@@ -10,6 +10,7 @@ use crate::{
     engine::{
         EngineError, EngineResult,
         change::{ChangeControl, Outcome},
+        command::Progress,
         data_path::DataPath,
         now,
         request::{self, Candidate},
@@ -79,6 +80,16 @@ impl ChangeControl {
         if let Some(why) = trial.judge_members(&data_path.reconciler.report()) {
             self.settle(data_path, Verdict::RollBack(why));
         }
+    }
+
+    pub(in crate::engine) fn progress(&self, number: RevisionNumber) -> EngineResult<Progress> {
+        let record = self.store.record(number)?;
+        let trial = self.trial.as_ref().filter(|trial| trial.number == number);
+        Ok(Progress {
+            revision: record.info.clone(),
+            remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(now())),
+            notes: trial.map_or_else(Vec::new, Trial::notes),
+        })
     }
 
     fn settle(&mut self, data_path: &mut DataPath, verdict: Verdict) {
