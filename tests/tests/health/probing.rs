@@ -14,10 +14,7 @@ use lab::{
 };
 use lb_common::address_of;
 use lb_common::proto;
-use lb_daemon::health::{
-    Target,
-    probe::{Probe, TlsConfigs},
-};
+use lb_daemon::health::{Target, probe::Probe};
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::config::{self, Fraction, HealthKind, HttpCheck, StatusSet};
 
@@ -123,9 +120,9 @@ impl<'lab> Prober<'lab> {
                 .enable_all()
                 .build()
                 .unwrap();
-            let probe = Probe::new(&target, &TlsConfigs::default());
+            let probe = Probe::new(&target, &Arc::default());
             let result = runtime.block_on(probe.run());
-            result.map_err(|failure| failure.to_string())
+            result.map(|_| ()).map_err(|failure| failure.text)
         })
     }
 }

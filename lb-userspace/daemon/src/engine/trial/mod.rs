@@ -265,6 +265,7 @@ mod tests {
             index: 1,
             generation: 1,
             name: "b".to_owned(),
+            check_name: "b".to_owned(),
             identity: Identity { address, port: 80 },
             wanted: BackendState::Up,
             healthy,

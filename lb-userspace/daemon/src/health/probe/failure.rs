@@ -16,7 +16,7 @@ pub enum Fault {
 #[error("{text}")]
 pub struct Failure {
     pub(crate) fault: Fault,
-    pub(crate) text: String,
+    pub text: String,
     /// The text without addresses: the same for all backends that fail for one reason.
     pub(crate) cause: String,
 }

@@ -36,6 +36,7 @@ fn reports(config: &Config, members: u16) -> Vec<VipReport> {
         index,
         generation: 1,
         name: format!("b{index}"),
+        check_name: format!("b{index}"),
         identity: Identity {
             address: [10, 0, (index >> 8) as u8, index as u8].into(),
             port: 80,
