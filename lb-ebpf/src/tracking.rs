@@ -109,32 +109,68 @@ pub(crate) fn look_up(query: &Query) -> Selection {
         | u32::from(query.protocol) << 8
         | u32::from(query.always) << 16
         | u32::from(query.record) << 17;
-    Selection(black_box(track_flow(
-        query.flow_hash,
-        members,
-        u32::from(query.vip),
-        packet,
-    )))
+    let vip = u32::from(query.vip);
+    let known = black_box(track_known(query.flow_hash, members, vip, packet));
+    if known != UNKNOWN {
+        return Selection(known);
+    }
+    let choice = Choice::unpack(black_box(track_unknown(members, vip, packet)));
+    let (mut member, mut how) = (choice.member, choice.how);
+    if query.record && choice.is_recorded && member != NO_MEMBER {
+        let cell = u32::from(member)
+            | u32::from(member == choice.later) << 16
+            | u32::from(tcp::closes(query.tcp_flags)) << 17;
+        let flow = vip | u32::from(query.ring_suffices()) << 16;
+        let is_stored = black_box(track_insert(query.flow_hash, cell, flow)) != 0;
+        if !is_stored && member != choice.later {
+            // The next packet will not find the flow either: start it where that one will go.
+            (member, how) = (choice.later, decision::PREVIOUS);
+        }
+    }
+    trace::member(member, how);
+    Selection::new(member, query.is_new_if_unknown())
 }
 
-/// [`look_up`] as a global function that takes the query as numbers.
+/// Result of [`track_known`] for a flow without a usable cell.
+const UNKNOWN: u32 = u32::MAX;
+
+// The steps of a lookup are global functions that take the query as numbers. They are called one
+// after another, and not by one another: a call chain has 512 bytes of stack.
+
+/// Returns the [`Selection`] of a flow that has a cell.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn track_flow(flow_hash: u64, members: u32, vip: u32, packet: u32) -> u32 {
-    select(&Query {
-        flow_hash,
-        vip: vip as u16,
-        current: members as u16,
-        previous: (members >> 16) as u16,
-        tcp_flags: packet as u8,
-        protocol: (packet >> 8) as u8,
-        always: packet >> 16 & 1 != 0,
-        record: packet >> 17 & 1 != 0,
-    })
-    .0
+extern "C" fn track_known(flow_hash: u64, members: u32, vip: u32, packet: u32) -> u32 {
+    find_known(&Query::from_numbers(flow_hash, members, vip, packet)).map_or(UNKNOWN, |it| it.0)
+}
+
+/// Returns the packed [`Choice`] for a flow that has none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn track_unknown(members: u32, vip: u32, packet: u32) -> u64 {
+    count_vip(vip as u16, |counters| counters.track_misses += 1);
+    decide(
+        maps::tables(),
+        &Query::from_numbers(0, members, vip, packet),
+    )
+    .pack()
 }
 
 impl Query {
+    #[inline(always)]
+    fn from_numbers(flow_hash: u64, members: u32, vip: u32, packet: u32) -> Self {
+        Self {
+            flow_hash,
+            vip: vip as u16,
+            current: members as u16,
+            previous: (members >> 16) as u16,
+            tcp_flags: packet as u8,
+            protocol: (packet >> 8) as u8,
+            always: packet >> 16 & 1 != 0,
+            record: packet >> 17 & 1 != 0,
+        }
+    }
+
     /// Whether an untracked flow is new: the packet starts it, or the protocol has no start flag
     /// (UDP, if all flows are tracked).
     #[inline(always)]
@@ -155,46 +191,24 @@ impl Query {
     }
 }
 
+/// Finds the cell of a flow whose member serves, and updates it. Frees the cell of another.
 #[inline(always)]
-fn select(query: &Query) -> Selection {
+fn find_known(query: &Query) -> Option<Selection> {
     let tables = maps::tables();
     let place = Place::of(query.flow_hash);
-    let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
-        return Selection::new(query.current, false);
-    };
-    let now_s = clock::now_s() as u16;
-    if let Some((way, cell)) = find(bucket, place) {
-        let another = tcp::opens(query.tcp_flags) && cell.closed;
-        if !another && is_serving(tables, cell.member) {
-            count_vip(query.vip, |counters| counters.track_hits += 1);
-            refresh(query, bucket, way, cell, now_s);
-            trace::member(cell.member, decision::TRACKED);
-            return Selection::new(cell.member, false);
-        }
+    let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
+    let (way, cell) = find(bucket, place)?;
+    let another = tcp::opens(query.tcp_flags) && cell.closed;
+    if another || !is_serving(tables, cell.member) {
         // The member is gone, or the client has closed the flow and reuses the port: free the cell
         // and start again.
         store(bucket, way, FREE);
+        return None;
     }
-    count_vip(query.vip, |counters| counters.track_misses += 1);
-    let mut choice = decide(tables, query);
-    if query.record && choice.is_recorded && choice.member != NO_MEMBER {
-        let cell = Cell {
-            tag: place.tag,
-            member: choice.member,
-            confirmed: false,
-            closed: tcp::closes(query.tcp_flags),
-            redundant: choice.member == choice.later,
-            seen_s: now_s,
-        };
-        let is_stored = insert(query, cell);
-        if !is_stored && choice.member != choice.later {
-            // The next packet will not find the flow either: start it where that one will go.
-            choice.member = choice.later;
-            choice.how = decision::PREVIOUS;
-        }
-    }
-    trace::member(choice.member, choice.how);
-    Selection::new(choice.member, query.is_new_if_unknown())
+    count_vip(query.vip, |counters| counters.track_hits += 1);
+    refresh(query, bucket, way, cell, clock::now_s() as u16);
+    trace::member(cell.member, decision::TRACKED);
+    Some(Selection::new(cell.member, false))
 }
 
 /// The member of an untracked flow.
@@ -205,6 +219,26 @@ struct Choice {
     /// Whether to enter it into the table.
     is_recorded: bool,
     how: u32,
+}
+
+impl Choice {
+    #[inline(always)]
+    fn pack(&self) -> u64 {
+        u64::from(self.member)
+            | u64::from(self.later) << 16
+            | u64::from(self.is_recorded) << 32
+            | u64::from(self.how) << 40
+    }
+
+    #[inline(always)]
+    const fn unpack(word: u64) -> Self {
+        Self {
+            member: word as MemberIndex,
+            later: (word >> 16) as MemberIndex,
+            is_recorded: word >> 32 & 1 != 0,
+            how: (word >> 40) as u32,
+        }
+    }
 }
 
 #[inline(always)]
@@ -268,24 +302,27 @@ fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
     None
 }
 
-/// Stores a new cell if the bucket has room for it; returns whether it has.
-#[inline(always)]
-fn insert(query: &Query, cell: Cell) -> bool {
-    let flow = u32::from(query.vip) | u32::from(query.ring_suffices()) << 16;
-    track_insert(query.flow_hash, cell.pack(), flow) != 0
-}
-
-/// [`insert`] as a global function, which the verifier checks once and not for each path to it.
+/// Stores a new cell if the bucket has room for it; returns 1 if it has. `new`: member in bits 0–15;
+/// bit 16: losing the cell changes nothing; bit 17: closed. `flow`: VIP in bits 0–15; bit 16: the ring
+/// suffices.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn track_insert(flow_hash: u64, word: u64, flow: u32) -> u32 {
+extern "C" fn track_insert(flow_hash: u64, new: u32, flow: u32) -> u32 {
     let (tables, place) = (maps::tables(), Place::of(flow_hash));
-    let vip = flow as u16;
+    let (vip, now_s) = (flow as u16, clock::now_s() as u16);
+    let cell = Cell {
+        tag: place.tag,
+        member: new as u16,
+        confirmed: false,
+        closed: new >> 17 & 1 != 0,
+        redundant: new >> 16 & 1 != 0,
+        seen_s: now_s,
+    };
     let newcomer = Newcomer {
         place,
         vip,
         redundant: flow >> 16 & 1 != 0,
-        now_s: word as u16,
+        now_s,
     };
     let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
         return 0;
@@ -295,8 +332,8 @@ extern "C" fn track_insert(flow_hash: u64, word: u64, flow: u32) -> u32 {
         return 0;
     };
     count_vip(vip, |counters| counters.track_inserts += 1);
-    count_displaced(tables, load(bucket, way), newcomer.now_s);
-    store(bucket, way, word);
+    count_displaced(tables, load(bucket, way), now_s);
+    store(bucket, way, cell.pack());
     1
 }
 

@@ -257,8 +257,8 @@ fn unparsed_urls(text: &str, found: &mut Vec<(Range<usize>, Secret)>) {
             .map_or(text.len(), |end| value + end);
         done = rest;
         for (scheme, _) in text[at..rest].match_indices("://") {
-            let begin = text[..at + scheme].rfind(|c: char| !c.is_ascii_alphabetic());
-            let begin = begin.map_or(0, |begin| begin + 1);
+            let before = text[..at + scheme].trim_end_matches(|c: char| c.is_ascii_alphabetic());
+            let begin = before.len();
             let url = &text[begin..rest];
             let stop = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',');
             let length = url.find(stop).unwrap_or(url.len());

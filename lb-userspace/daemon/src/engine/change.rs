@@ -10,7 +10,7 @@ use super::{
     EngineError, EngineResult,
     command::{Applied, Change, ChangeRequest},
     data_path::DataPath,
-    import::ConfigFile,
+    import::{ConfigFile, default_bake},
     request::{Candidate, Prepared, one_line},
     trial::{Deadlines, Trial},
 };
@@ -456,11 +456,6 @@ impl ChangeControl {
             plan,
         })
     }
-}
-
-pub(super) fn default_bake(candidate: &Candidate) -> SignedDuration {
-    // The configuration allows at most an hour.
-    SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
 }
 
 /// What the controller knows about a VIP.

@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 
 use super::{
     EngineError, EngineResult,
-    change::{ChangeControl, Terms, default_bake},
+    change::{ChangeControl, Terms},
     command::{FileDiff, Reloaded},
     data_path::DataPath,
     request::{self, Candidate, Prepared, folder_of},
@@ -93,6 +93,11 @@ pub(super) fn candidate(file: &Path, how: &str) -> EngineResult<Candidate> {
         how: how.to_owned(),
         text,
     })
+}
+
+pub(super) fn default_bake(candidate: &Candidate) -> SignedDuration {
+    // The configuration allows at most an hour.
+    SignedDuration::try_from(candidate.config.change.bake).unwrap_or(SignedDuration::ZERO)
 }
 
 /// Terms of a change that proposes the file.

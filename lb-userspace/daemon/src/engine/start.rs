@@ -17,11 +17,11 @@ use tracing::{error, info, warn};
 use super::{
     Engine, EngineError, Options, QUEUE,
     actor::{Actor, Inbox},
-    change::{ChangeControl, Running, default_bake, refusal},
+    change::{ChangeControl, Running, refusal},
     data_path::DataPath,
     drift_check::DriftCheck,
     health_intake::HealthIntake,
-    import::{self, ConfigFile},
+    import::{self, ConfigFile, default_bake},
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,

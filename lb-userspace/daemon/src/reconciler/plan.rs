@@ -197,6 +197,10 @@ impl<'a> Plan<'a> {
                     // It serves, until the checks find it down.
                     state.proven = state.healthy;
                 }
+                if state.leaving && vip.health.is_some() {
+                    // A backend that comes back is a newcomer.
+                    (state.healthy, state.proven) = (false, false);
+                }
                 state.healthy |= self.presume_up && !state.proven;
                 state.leaving = false;
                 state.unreferenced = 0;

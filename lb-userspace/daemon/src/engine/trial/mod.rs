@@ -298,7 +298,11 @@ mod tests {
     fn only_backends_that_checks_found_healthy_can_go_down() {
         for (proven, fails) in [(true, true), (false, false)] {
             let before = report(true, proven);
-            let mut trial = Trial::new(1, vec!["v".to_owned()], &before, [0.0; 3]);
+            let mut trial =
+                Trial::new(1, vec!["v".to_owned()], &before, [0.0; 3]).with(Deadlines {
+                    bake_until: Some(Timestamp::UNIX_EPOCH),
+                    ..Deadlines::default()
+                });
             assert_eq!(trial.judge_members(&report(false, true)).is_some(), fails);
             assert_eq!(trial.judge_drops([0.0; 3]), None);
         }
