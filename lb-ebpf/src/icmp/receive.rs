@@ -117,7 +117,7 @@ fn find_quoted_v6(ctx: *mut xdp_md, headers: &Headers) -> Result<Verdict, Reason
     let (l4, protocol) = (chain.offset() as u32, chain.protocol());
     let is_later = chain.has(Chain::LATER);
     // Anything may follow the extension header of a later fragment.
-    if !(is_later && is_extension(protocol)) && !may_serve(headers, protocol) {
+    if !(may_serve(headers, protocol) || is_later && is_extension(protocol)) {
         return Err(Reason::NoService);
     }
     // A quoted later fragment has no ports.

@@ -20,7 +20,7 @@ use crate::{
     packet::ingress_ifindex,
     route::is_serving,
     scratch::Session,
-    select::slot,
+    select::{SlotView, slot},
 };
 
 /// Units of [`refresh_time`] (28 seconds) after which the client's packets refresh the reply entry; below
@@ -266,7 +266,7 @@ fn has_moved(tables: Tables, headers: &Headers, vip: &Vip, vip_index: u16, membe
     } else {
         headers.flow_hash(vip)
     };
-    let current = slot(vip, vip_index, hash).map_or(NO_MEMBER, |slot| slot.current());
+    let current = slot(vip, vip_index, hash).map_or(NO_MEMBER, SlotView::current);
     current != member && is_serving(tables, current)
 }
 

@@ -201,6 +201,13 @@ impl Pins {
     }
 
     pub(super) fn create_folders(&self) -> Result<()> {
+        if let Some(parent) = self.folder().parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(FOLDER_MODE)
+                .create(parent)
+                .map_err(|error| failed("create", parent, &error, PRIVILEGE_HINT))?;
+        }
         for folder in self.folders() {
             match DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

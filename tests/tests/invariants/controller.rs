@@ -84,7 +84,7 @@ fn a_transition_survives_the_controller() {
     assert_serves("changed after adoption", &site, &mut loads);
 
     // Killed while it applies a change; the next controller completes it.
-    for (delay_ms, weight) in [(0, 10), (2, 200), (5, 30), (10, 90), (20, 150)] {
+    for (delay_ms, weight) in [(0, 60), (2, 150), (5, 80), (10, 140), (20, 90)] {
         let delay = Duration::from_millis(delay_ms);
         let change = |c: &mut lab::configuration::Configuration| {
             for name in &names {

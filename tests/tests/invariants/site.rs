@@ -100,10 +100,6 @@ impl<'lab> Site<'lab> {
         load
     }
 
-    pub(crate) fn new_flows(&self, family: Family) -> BTreeMap<String, u64> {
-        self.new_flows_of(Kind::Echo, family)
-    }
-
     pub(crate) fn new_flows_of(&self, kind: Kind, family: Family) -> BTreeMap<String, u64> {
         let shares = self.node.shares(&vip_name(kind, family)).unwrap();
         shares

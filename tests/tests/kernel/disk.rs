@@ -23,7 +23,7 @@ impl<'a> Disk<'a> {
             folder,
             Some("tmpfs"),
             MsFlags::empty(),
-            Some("size=512k"),
+            Some("size=512k,mode=0700"),
         )
         .unwrap();
         mount(none, folder, none, MsFlags::MS_PRIVATE, none).unwrap();

