@@ -65,6 +65,15 @@ fn promptly<T>(what: &str, ask: impl FnOnce() -> T) -> T {
     answer
 }
 
+/// Ends the stall when dropped, also if the test fails: the change must not wait for ever.
+struct Stall<'a>(&'a Path);
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
 #[test]
 fn a_stalled_disk_delays_neither_checks_nor_reads() {
     in_namespace(|folder| {
@@ -81,6 +90,7 @@ fn a_stalled_disk_delays_neither_checks_nor_reads() {
             {"edit": "set_weight", "vip": "v", "backend": "b2", "weight": 120}
         ]});
         thread::scope(|scope| {
+            let stalled = Stall(&stall);
             let applied = scope.spawn(|| node.apply(&json!({"change": change})));
             node.wait_for_log("stall on purpose");
             let (began, before) = (Instant::now(), checks(folder));
@@ -94,7 +104,7 @@ fn a_stalled_disk_delays_neither_checks_nor_reads() {
             let ran = checks(folder) - before;
             assert!(ran >= LEAST_CHECKS, "{ran} checks: {}", node.log());
             assert!(!applied.is_finished(), "the change did not stall");
-            fs::remove_file(&stall).unwrap();
+            drop(stalled);
             let (status, applied) = applied.join().unwrap();
             assert_eq!(status, 200, "{applied}");
         });
