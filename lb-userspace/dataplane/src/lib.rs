@@ -175,7 +175,7 @@ impl Dataplane {
     fn migrate(options: &LoadOptions, pins: &Pins, maps: &[MapSpec]) -> Result<Self> {
         let migration = Migration::begin(pins, maps)?;
         let mut dataplane = Self::assemble(options, Some(pins), Opened::Migrated)?;
-        migration.finish(dataplane.balancer.xdp_mut()?)?;
+        migration.finish(&mut dataplane)?;
         Ok(dataplane)
     }
 

@@ -1,7 +1,7 @@
 //! The packet tables after the pinned maps were migrated from the layout before, and sessions that were
 //! established before.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use aya::maps::{Array, MapData};
 use lab::{
@@ -10,7 +10,7 @@ use lab::{
         Bench,
         tables::{self, Service},
     },
-    packet::{ACK, Frame},
+    packet::{ACK, Frame, OWN},
 };
 use lb_common::{member::control, vip::forward};
 use lb_dataplane::{Dataplane, Opened, Pins, XdpMode};
@@ -35,7 +35,7 @@ fn array<T: aya::Pod>(pins: &Pins, name: &str) -> Array<MapData, T> {
 }
 
 /// Makes the pinned maps those of layout 5.
-fn make_layout_5(dataplane: &Dataplane, pins: &Pins) {
+fn make_layout_5(dataplane: &mut Dataplane, pins: &Pins) {
     for service in tables::SERVICES
         .iter()
         .filter(|s| s.forward == forward::NAT)
@@ -69,6 +69,7 @@ fn make_layout_5(dataplane: &Dataplane, pins: &Pins) {
         }
         replies.set(index, bucket, 0).unwrap();
     }
+    dataplane.stations.set(&BTreeSet::new()).unwrap();
     fs::remove_file(pins.maps().join("NAT_INDEX")).unwrap();
     array::<u32>(&Pins::at(pins.bpffs()), "../abi")
         .set(0, 5, 0)
@@ -110,7 +111,7 @@ fn migrate(interrupted: bool) {
             .unwrap();
     }
     let cells = bench.dataplane.tracking.count();
-    make_layout_5(&bench.dataplane, &pins);
+    make_layout_5(&mut bench.dataplane, &pins);
     drop(bench.into_dataplane());
     if interrupted {
         // The controller ended when it had moved the old maps.
@@ -126,6 +127,8 @@ fn migrate(interrupted: bool) {
         Some(dataplane.program_id().unwrap()),
         "attached at once"
     );
+    let stations = dataplane.stations.count().unwrap();
+    assert_eq!(stations, 1, "the attached program accepts frames at once");
     assert_eq!(dataplane.tracking.count(), cells);
     assert!(
         dataplane
@@ -144,6 +147,8 @@ fn migrate(interrupted: bool) {
         "{folders:?}"
     );
     dataplane.attach(PORT, XdpMode::Native).unwrap();
+    // The interface that test frames come from.
+    dataplane.stations.accept(1, OWN).unwrap();
     let mut bench = Bench::new(dataplane);
     for (session, request) in &sessions {
         assert_translates(&mut bench, session, request);

@@ -13,14 +13,11 @@ mod layout_5;
 
 use std::{fs, sync::atomic::Ordering};
 
-use aya::{
-    maps::{MapData, MapType},
-    programs::Xdp,
-};
+use aya::maps::{MapData, MapType};
 use lb_common::ABI_VERSION;
 
 use super::{
-    attach,
+    Dataplane, attach,
     catalog::MapSpec,
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
     mapping::Mapped,
@@ -118,7 +115,7 @@ impl<'a> Migration<'a> {
     }
 
     /// Makes the new maps those of the node, and attaches the program that uses them.
-    pub(super) fn finish(mut self, xdp: &mut Xdp) -> Result<()> {
+    pub(super) fn finish(mut self, dataplane: &mut Dataplane) -> Result<()> {
         for _ in 0..ROUNDS {
             if self.convert() == 0 {
                 break;
@@ -128,8 +125,14 @@ impl<'a> Migration<'a> {
         pins.rename(&pins.maps(), &pins.previous())?;
         pins.rename(&pins.next(), &pins.maps())?;
         pins.set_version(ABI_VERSION)?;
+        // The old layout has no stations, and the new program forwards only frames for one.
+        for interface in pins.interfaces()? {
+            if let Ok(ifindex) = nix::net::if_::if_nametoindex(&*interface) {
+                dataplane.stations.accept_own(&interface, ifindex)?;
+            }
+        }
         // A link whose interface is gone can't be changed; whoever attaches next replaces it.
-        let replaced = attach::replace_all(xdp, pins);
+        let replaced = attach::replace_all(dataplane.balancer.xdp_mut()?, pins);
         pins.remove_previous()?;
         replaced
     }

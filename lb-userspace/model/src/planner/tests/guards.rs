@@ -239,7 +239,7 @@ fn capacity_needs_headroom_over_the_peak() {
     );
     // Without a configured capacity there is no limit.
     assert_eq!(Case::new(&even, &vip("", &["a"])).peak(1e6).refused(), []);
-    // Nor is there one if nobody serves yet.
+    // Nor is there one while no backend is eligible.
     let replaced = Case::new(&vip("", &["a"]), &vip("", &["b"])).unproven(&["b"]);
     assert_eq!(
         replaced.detail(Capacity),
