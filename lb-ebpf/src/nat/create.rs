@@ -71,12 +71,25 @@ pub(super) fn create(
     if session.ended {
         table::remove_reply(&session.ended_key);
     }
-    if !embryonic::insert() {
-        // Another CPU holds the bucket: the client repeats its packet.
+    if !embryonic::insert() || !is_alone(session) {
+        // Another CPU was faster: the client repeats its packet.
         return Err(Reason::NatNoPort);
     }
     count_vip(vip_index, |counters| counters.nat_sessions += 1);
     Ok(())
+}
+
+/// Whether no established session has the port of the session that was just inserted: another CPU may
+/// have confirmed one in the meantime. If so, the new one is removed.
+#[inline(always)]
+fn is_alone(session: &Session) -> bool {
+    if table::find_reply_outlined(&session.reply_key).is_none() {
+        return true;
+    }
+    if let Some(cell) = embryonic::find_cell(&session.reply_key) {
+        table::free(cell.cast(), clock::now_s() as u32);
+    }
+    false
 }
 
 /// Chooses the port, and builds the cell for the replies.

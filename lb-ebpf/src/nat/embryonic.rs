@@ -103,8 +103,8 @@ fn index_place(key: &NatKey) -> Place {
     Place::of(ports_hash(vip, vip.family, &key.address, ports))
 }
 
-/// Inserts the session in the scratch: in place of that with the same reply key, or else of the oldest
-/// one in its bucket. Returns whether it is there; if not, another CPU held the bucket.
+/// Inserts the session in the scratch, in a free cell or in place of the oldest one in its bucket.
+/// False if another CPU held the bucket, or has taken the port since it was found free.
 #[inline(always)]
 pub(super) fn insert() -> bool {
     black_box(insert_new()) != 0
@@ -129,41 +129,48 @@ extern "C" fn insert_new() -> u32 {
         return 0;
     }
     let cell = choose(bucket, hash, reply_key, reply.tcp.time);
-    table::write_reply(cell, reply);
+    if let Some(cell) = cell {
+        table::write_reply(cell, reply);
+    }
     table::unlock::<NEW>(index);
+    if cell.is_none() {
+        return 0;
+    }
     remember(request_key, reply);
     1
 }
 
-/// The cell of the key, or else a free one, or else the oldest.
+/// A free cell, or else the oldest; none if a session has the key.
 #[inline(always)]
-fn choose(bucket: *mut u8, hash: u64, key: &NatKey, now: u32) -> *mut NatReply {
+fn choose(bucket: *mut u8, hash: u64, key: &NatKey, now: u32) -> Option<*mut NatReply> {
     let search = Search::new::<NEW>(key);
     let (mut best, mut best_way) = (0, 0);
     let mut step = black_box(0);
     while step < WAYS {
         let way = way(hash, step);
         let cell = table::cell::<NEW>(bucket, way);
-        let rank = if search.matches::<NEW>(cell) {
+        if search.matches::<NEW>(cell) {
+            return None;
+        }
+        let rank = if table::name(cell) == 0 {
             u32::MAX
-        } else if table::name(cell) == 0 {
-            u32::MAX - 1
         } else {
-            age(cell.cast(), now).min(u32::MAX - 2)
+            age(cell.cast(), now).min(u32::MAX - 1)
         };
         if rank >= best {
             (best, best_way) = (rank, way);
         }
         step += 1;
     }
-    table::cell::<NEW>(bucket, best_way).cast()
+    Some(table::cell::<NEW>(bucket, best_way).cast())
 }
 
-/// Jiffies since the session of a cell was created.
+/// Jiffies since the session of a cell was created: 0 if another CPU created it after `now` was read.
 #[inline(always)]
 pub(super) fn age(cell: *mut NatReply, now: u32) -> u32 {
     // SAFETY: a word of a cell of a mapped array.
-    now.wrapping_sub(unsafe { (&raw const (*cell).tcp.time).read_volatile() })
+    let age = now.wrapping_sub(unsafe { (&raw const (*cell).tcp.time).read_volatile() });
+    if age > i32::MAX as u32 { 0 } else { age }
 }
 
 /// The time that ages refer to, in jiffies.

@@ -1,12 +1,20 @@
 //! More `nat` sessions than a small table can hold, created and confirmed on all CPUs at the same time: each
 //! keeps its port and its client.
 
-use std::{collections::HashSet, thread};
+use std::{
+    collections::HashSet,
+    sync::{
+        Barrier,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
 
 use lab::{
     bytecode::tables::Service,
     packet::{ACK, Frame, SYN, check::findings},
 };
+use lb_common::nat::NatSource;
 use lb_dataplane::{Dataplane, LoadOptions};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -99,4 +107,41 @@ fn keeps_sessions_of_a_full_table_apart() {
     let counts = dataplane.sessions.count().unwrap();
     println!("{counts:?}");
     assert!(counts.flows > SESSIONS as usize, "most are established");
+}
+
+/// With one free port, CPUs that process new flows at the same time must not both use it: the backend's
+/// reply would go to the wrong client.
+#[test]
+fn two_cpus_never_take_one_port() {
+    const ROUNDS: u16 = 20_000;
+    let dataplane = dataplane(&options());
+    let cpus = thread::available_parallelism().unwrap().get();
+    let (start, end) = (Barrier::new(cpus), Barrier::new(cpus));
+    let forwarded = AtomicU32::new(0);
+    let service = services().find(|service| service.protocol == 6).unwrap();
+    let source = dataplane.nat_sources.read(0).unwrap();
+    on_every_cpu(|cpu| {
+        for round in 0..ROUNDS {
+            if cpu == 0 {
+                let one = NatSource {
+                    first_port: 20_000 + round,
+                    ports: 1,
+                    ..source
+                };
+                dataplane.nat_sources.write(0, &one).unwrap();
+                forwarded.store(0, Ordering::SeqCst);
+            }
+            let syn = Client::new(cpu as u8 + 1).to(&service, 1000 + round, SYN);
+            start.wait();
+            let run = dataplane.run(&syn.bytes()).unwrap();
+            forwarded.fetch_add(u32::from(run.verdict == 3), Ordering::SeqCst);
+            end.wait();
+            let together = forwarded.load(Ordering::SeqCst);
+            assert!(
+                together <= 1,
+                "round {round}: {together} flows have one port"
+            );
+            start.wait();
+        }
+    });
 }
