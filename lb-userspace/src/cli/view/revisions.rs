@@ -34,17 +34,12 @@ pub(in crate::cli) fn line(view: View, revision: &RevisionInfo, now: Timestamp) 
 
 /// How the configuration file differs from the active revision; empty if it does not.
 pub(in crate::cli) fn file(view: View, file: &FileStatus) -> String {
-    let path = &file.path;
     let line = match file.state {
         FileState::Active => return String::new(),
-        FileState::Overridden => {
-            format!("file {path}: overridden by later changes (`evenkeel diff --file`)")
-        }
-        FileState::Edited => {
-            format!("file {path}: edited, not applied (`evenkeel diff --file`, `evenkeel reload`)")
-        }
-        FileState::Invalid => format!(
-            "file {path}: invalid, not applied: {}",
+        FileState::Overridden => "overridden by later changes (`evenkeel diff --file`)",
+        FileState::Edited => "edited, not applied (`evenkeel diff --file`, `evenkeel reload`)",
+        FileState::Invalid => &format!(
+            "invalid, not applied: {}",
             file.problem.as_deref().unwrap_or("unknown error")
         ),
     };
@@ -52,7 +47,8 @@ pub(in crate::cli) fn file(view: View, file: &FileStatus) -> String {
         FileState::Overridden => Tone::Faint,
         _ => Tone::Warn,
     };
-    format!("{}\n", view.paint.apply(tone, &line))
+    let text = view.hang(&format!("file {}: ", file.path), "  ", line);
+    format!("{}\n", view.paint.apply(tone, &text))
 }
 
 /// The result of a reload that found the file as it was applied, and later changes.
