@@ -21,6 +21,13 @@
 //! is reused only [`REUSE_DELAY_S`] seconds later, when no packet that found it before can still be in
 //! flight.
 
+mod index;
+pub mod state;
+mod tcp;
+
+pub use index::IndexWord;
+pub use tcp::TcpState;
+
 use crate::{
     Address,
     hash::{self, HashKey},
@@ -170,61 +177,6 @@ map_type! {
         pub path_or_port: u16,
     }
 }
-
-map_type! {
-    /// What the headers of a TCP connection have told (host order). All 0 for UDP.
-    pub struct TcpState [16] {
-        /// Sequence number that the backend expects next from the client: its last acknowledgement.
-        /// Before the backend's first packet: the number after the client's SYN.
-        pub expected: u32,
-        /// Embryonic sessions: the number after the backend's SYN, which the client must acknowledge.
-        pub backend_next: u32,
-        /// Established sessions: the number after the client's FIN; 0: none seen.
-        pub fin_end: u32,
-        /// Established sessions: timestamp (RFC 7323) of the client's FIN; 0: none. Embryonic ones:
-        /// when the session was created, in jiffies.
-        pub time: u32,
-    }
-}
-
-impl TcpState {
-    /// Whether a segment of the client that acknowledges `ack` proves that the client has received
-    /// the backend's SYN. More than the SYN may be acknowledged, in case the first acknowledgement
-    /// was lost.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_proof(&self, ack: u32) -> bool {
-        ack.wrapping_sub(self.backend_next) <= PROOF_WINDOW
-    }
-
-    /// Whether a FIN that ends at `end` may be the client's: it is in the window from what the
-    /// backend has acknowledged.
-    #[inline(always)]
-    #[must_use]
-    pub const fn may_end(&self, end: u32) -> bool {
-        let ahead = end.wrapping_sub(self.expected);
-        ahead != 0 && ahead <= FIN_WINDOW
-    }
-
-    /// Whether the backend, whose side of the connection may be in TIME-WAIT, accepts a SYN with this
-    /// sequence number and timestamp (0: none) as a new connection (RFC 6191, RFC 9293 §3.10.7.4).
-    #[inline(always)]
-    #[must_use]
-    pub const fn accepts(&self, seq: u32, timestamp: u32) -> bool {
-        if self.time != 0 && timestamp != 0 {
-            (timestamp.wrapping_sub(self.time) as i32) > 0
-        } else {
-            self.fin_end != 0 && (seq.wrapping_sub(self.fin_end) as i32) > 0
-        }
-    }
-}
-
-/// Bytes that the client's first acknowledgement may be ahead of the backend's SYN.
-const PROOF_WINDOW: u32 = 1 << 14;
-
-/// Bytes that the client's FIN may be ahead of the backend's acknowledgement: the largest window
-/// (RFC 7323 §2.3).
-const FIN_WINDOW: u32 = 1 << 30;
 
 map_type! {
     /// Cell that a backend's packet finds: one cache line.
@@ -515,56 +467,6 @@ pub const MAX_LOCKS: u32 = 1024;
 /// Seconds before a freed cell is reused; the current second may be about to end.
 pub const REUSE_DELAY_S: u16 = 2;
 
-/// Index of the embryonic sessions by flow: the flow's tag in bits 44–63, the member in bits 32–43, the
-/// port of the node (packet order) in bits 16–31, when the session was created (units of four
-/// jiffies) in bits 0–15. 0: free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexWord(pub u64);
-
-impl IndexWord {
-    /// Builds a word; the flow's tag is that of [`track::Place`].
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(tag: u32, member: u16, nat_port_be: u16, jiffies: u32) -> Self {
-        let tag = (tag >> 12) as u64;
-        let time = (jiffies >> 2) as u16 as u64;
-        Self(tag << 44 | (member as u64) << 32 | (nat_port_be as u64) << 16 | time)
-    }
-
-    /// Whether the word is that of a flow with this tag.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_of(self, tag: u32) -> bool {
-        self.0 != 0 && (self.0 >> 44) as u32 == tag >> 12
-    }
-
-    /// Index of the member.
-    #[inline(always)]
-    #[must_use]
-    pub const fn member(self) -> u16 {
-        (self.0 >> 32) as u16 & ((1 << MEMBER_BITS) - 1)
-    }
-
-    /// Port of the node (packet order).
-    #[inline(always)]
-    #[must_use]
-    pub const fn nat_port_be(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-
-    /// Eviction rank: the highest is replaced first.
-    #[inline(always)]
-    #[must_use]
-    pub const fn rank(self, jiffies: u32) -> u32 {
-        if self.0 == 0 {
-            u32::MAX
-        } else {
-            // As in `idle_s`: a word that is slightly ahead comes from another CPU.
-            track::idle_s(self.0 as u16, (jiffies >> 2) as u16) as u32
-        }
-    }
-}
-
 /// Idle seconds after which a session may be evicted from a full bucket.
 pub const REPLACE_IDLE_S: u16 = 60;
 
@@ -579,31 +481,6 @@ pub const fn buckets_for(sessions: u32) -> u32 {
 #[must_use]
 pub const fn idle_s(seen_s: u16, now_s: u32) -> u16 {
     track::idle_s(seen_s, now_s as u16)
-}
-
-/// Bits of [`NatFlow::state`]. Only the entry for the backend's packets has them.
-pub mod state {
-    /// Embryonic sessions: the backend has replied.
-    pub const REPLIED: u32 = 1;
-    /// Embryonic sessions: the client has proved that it received the reply, but the tables had no
-    /// room yet.
-    pub const PROVEN: u32 = 2;
-    /// Established sessions: the backend has acknowledged the client's FIN.
-    pub const CLIENT_FIN: u32 = 1;
-    /// Established sessions: the backend has sent a FIN.
-    pub const BACKEND_FIN: u32 = 2;
-    /// The backend has reset the connection, or the client with the exact sequence number.
-    pub const RST: u32 = 4;
-    /// In a [`super::NatRecord`]: the session is UDP, not TCP.
-    pub const UDP: u32 = 8;
-
-    /// Whether the connection of an established session is over.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_over(state: u32) -> bool {
-        const CLOSED: u32 = CLIENT_FIN | BACKEND_FIN;
-        state & RST != 0 || state & CLOSED == CLOSED
-    }
 }
 
 map_type! {
