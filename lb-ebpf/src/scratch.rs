@@ -42,23 +42,64 @@ pub(crate) struct Session {
     pub(crate) reply_key: NatKey,
     /// Key of an entry to remove.
     pub(crate) ended_key: NatKey,
-    /// Result of the search for a port.
-    pub(crate) search: PortSearch,
+    /// The search for a port of the node, or for a cell.
+    pub(crate) search: RankedSearch,
     /// How the packet is rewritten.
     pub(crate) request: NatFlow,
     /// Cell for the replies, or a copy of it.
     pub(crate) reply: NatReply,
 }
 
-/// The search for a port of the node, so far.
-#[derive(Default)]
-pub(crate) struct PortSearch {
-    /// Rank of the best port.
-    pub(crate) best: u32,
-    /// Number of ports with embryonic sessions.
+/// A search for the candidate with the highest rank, so far.
+///
+/// It is read and written in the scratch only: of values in registers, the verifier follows every
+/// combination.
+pub(crate) struct RankedSearch {
+    /// Rank of the best candidate.
+    rank: u32,
+    /// The best candidate.
+    number: u32,
+    /// Number of ports with embryonic sessions that were candidates.
     pub(crate) embryonic: u32,
-    /// The best port (packet order).
-    pub(crate) port_be: u16,
+}
+
+impl RankedSearch {
+    /// Starts a search: candidates must rank higher than 0.
+    #[inline(always)]
+    pub(crate) fn start(&mut self) {
+        // SAFETY: a write through a reference.
+        unsafe {
+            (&raw mut *self).write_volatile(Self {
+                rank: 0,
+                number: 0,
+                embryonic: 0,
+            });
+        }
+    }
+
+    /// Takes the candidate if it ranks higher than all before.
+    #[inline(always)]
+    pub(crate) fn offer(&mut self, rank: u32, number: u32) {
+        // SAFETY: accesses through a reference.
+        unsafe {
+            if rank > (&raw const self.rank).read_volatile() {
+                (&raw mut self.rank).write_volatile(rank);
+                (&raw mut self.number).write_volatile(number);
+            }
+        }
+    }
+
+    /// Returns the rank and the number of the best candidate; 0 and 0 if there is none.
+    #[inline(always)]
+    pub(crate) fn best(&self) -> (u32, u32) {
+        // SAFETY: reads through a reference.
+        unsafe {
+            (
+                (&raw const self.rank).read_volatile(),
+                (&raw const self.number).read_volatile(),
+            )
+        }
+    }
 }
 
 /// Returns this CPU's scratch memory.

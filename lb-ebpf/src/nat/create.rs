@@ -21,7 +21,7 @@ use crate::{
     headers::Headers,
     maps::{JIFFIES_SHIFT, Tables},
     route::{is_serving, no_member},
-    scratch::{PortSearch, Session, scratch},
+    scratch::{Session, scratch},
     select::slot,
     trace,
 };
@@ -118,9 +118,7 @@ fn take_port(
         time: now,
     };
     let stride = (flow_hash >> 48) as u32 | 1;
-    let search = &raw mut session.search;
-    // SAFETY: in the scratch, as `rank_port` finds it: volatile, since that writes it.
-    unsafe { search.write_volatile(PortSearch::default()) };
+    session.search.start();
     for attempt in 0..PORT_TRIES {
         let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
         let port_be = (source.first_port + offset as u16).to_be();
@@ -129,12 +127,11 @@ fn take_port(
             break;
         }
     }
-    // SAFETY: as above.
-    let PortSearch { best, port_be, .. } = unsafe { search.read_volatile() };
+    let (best, port_be) = session.search.best();
     if best == TAKEN {
         return Err(Reason::NatNoPort);
     }
-    set_port(headers, session, port_be);
+    set_port(headers, session, port_be as u16);
     if best != FREE {
         release_port(session);
     }
@@ -164,10 +161,7 @@ extern "C" fn rank_port(ctx: *mut xdp_md, now: u32) -> u32 {
     let session = &mut scratch.session;
     let rank = rank(ctx, &scratch.headers, session, now);
     let search = &mut session.search;
-    if rank > search.best {
-        search.best = rank;
-        search.port_be = session.reply_key.dest_be;
-    }
+    search.offer(rank, session.reply_key.dest_be.into());
     if rank != TAKEN && rank < OVER {
         search.embryonic += 1;
     }

@@ -13,7 +13,7 @@ use crate::{
     clock,
     headers::ports_hash,
     maps::{self, NAT_INDEX, NAT_NEW_MASK, Tables, below},
-    scratch::{Session, scratch},
+    scratch::{RankedSearch, Session, scratch},
 };
 
 /// Finds the session of a backend's packet, and copies its cell to `copy`.
@@ -118,8 +118,9 @@ extern "C" fn insert_new() -> u32 {
         request_key,
         reply_key,
         reply,
+        search,
         ..
-    } = &scratch.session;
+    } = &mut scratch.session;
     let hash = reply_key.hash();
     let index = table::bucket_index::<NEW>((hash >> 32) as u32);
     let Some(bucket) = table::bucket::<NEW>(index) else {
@@ -128,7 +129,7 @@ extern "C" fn insert_new() -> u32 {
     if !table::lock::<NEW>(index) {
         return 0;
     }
-    let cell = choose(bucket, hash, reply_key, reply.tcp.time);
+    let cell = choose(bucket, hash, reply_key, reply.tcp.time, search);
     if let Some(cell) = cell {
         table::write_reply(cell, reply);
     }
@@ -136,15 +137,21 @@ extern "C" fn insert_new() -> u32 {
     if cell.is_none() {
         return 0;
     }
-    remember(request_key, reply);
+    remember(request_key, reply, search);
     1
 }
 
 /// A free cell, or else the oldest; none if a session has the key.
 #[inline(always)]
-fn choose(bucket: *mut u8, hash: u64, key: &NatKey, now: u32) -> Option<*mut NatReply> {
+fn choose(
+    bucket: *mut u8,
+    hash: u64,
+    key: &NatKey,
+    now: u32,
+    oldest: &mut RankedSearch,
+) -> Option<*mut NatReply> {
     let search = Search::new::<NEW>(key);
-    let (mut best, mut best_way) = (0, 0);
+    oldest.start();
     let mut step = black_box(0);
     while step < WAYS {
         let way = way(hash, step);
@@ -155,14 +162,13 @@ fn choose(bucket: *mut u8, hash: u64, key: &NatKey, now: u32) -> Option<*mut Nat
         let rank = if table::name(cell) == 0 {
             u32::MAX
         } else {
-            age(cell.cast(), now).min(u32::MAX - 1)
+            age(cell.cast(), now).min(u32::MAX - 2) + 1
         };
-        if rank >= best {
-            (best, best_way) = (rank, way);
-        }
+        oldest.offer(rank, way as u32);
         step += 1;
     }
-    Some(table::cell::<NEW>(bucket, best_way).cast())
+    let (_, way) = oldest.best();
+    Some(table::cell::<NEW>(bucket, way as usize).cast())
 }
 
 /// Jiffies since the session of a cell was created: 0 if another CPU created it after `now` was read.
@@ -181,29 +187,28 @@ pub(super) fn now() -> u32 {
 
 /// Stores the index word of a session, in place of that of the same flow, or else of the oldest one.
 #[inline(always)]
-fn remember(key: &NatKey, reply: &NatReply) {
+fn remember(key: &NatKey, reply: &NatReply, oldest: &mut RankedSearch) {
     let place = index_place(key);
     let Some(bucket) = NAT_INDEX.get_ptr_mut(place.bucket & NAT_NEW_MASK.load()) else {
         return;
     };
     let (session, now) = (&reply.session, reply.tcp.time);
-    let (mut best, mut best_way) = (0, 0);
+    oldest.start();
     let mut step = black_box(0);
     while step < INDEX_WAYS {
         let word = load(bucket, step);
         let rank = if word.is_of(place.tag) {
             u32::MAX
         } else {
-            word.rank(now).min(u32::MAX - 1)
+            word.rank(now).min(u32::MAX - 2) + 1
         };
-        if rank >= best {
-            (best, best_way) = (rank, step);
-        }
+        oldest.offer(rank, step as u32);
         step += 1;
     }
+    let (_, way) = oldest.best();
     let word = IndexWord::new(place.tag, session.member(), session.nat_port_be, now);
     // SAFETY: in bounds of the bucket; other CPUs read and write the word atomically.
-    unsafe { index_cell(bucket, best_way).write_volatile(word.0) };
+    unsafe { index_cell(bucket, way as usize).write_volatile(word.0) };
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use lab::skip::skip;
 use lb_dataplane::{Dataplane, LoadOptions};
 
 use crate::host::small;
@@ -26,6 +27,30 @@ fn loads_and_runs_with_default_options() {
     assert_eq!(dataplane.counters.member(0).unwrap().packets, 0);
     dataplane.counters.vip(0).unwrap();
     dataplane.counters.node().unwrap();
+}
+
+/// A start takes as long as the verifier takes, and it refuses a program of a million instructions,
+/// counted on every path that it follows. Other kernels count a little differently.
+#[test]
+fn the_verifier_follows_few_paths() {
+    const MOST: u32 = 350_000;
+    let dataplane = Dataplane::load(&LoadOptions::default()).unwrap();
+    let id = dataplane.program_id().unwrap();
+    let program = aya::programs::loaded_programs()
+        .map(Result::unwrap)
+        .find(|program| program.id() == id)
+        .unwrap();
+    let Some(instructions) = program.verified_instruction_count() else {
+        skip(
+            "the_verifier_follows_few_paths",
+            "this kernel doesn't count verified instructions (Linux 5.16 does)",
+        );
+        return;
+    };
+    assert!(
+        instructions <= MOST,
+        "{instructions}: which loop is followed with every combination of values? (docs/adr/0004-stages.md)"
+    );
 }
 
 #[test]
