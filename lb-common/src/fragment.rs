@@ -24,7 +24,7 @@ map_type! {
 map_type! {
     /// Where the first fragment was sent.
     pub struct FragmentTarget [40] {
-        /// Hash of the flow.
+        /// Hash of the flow. For `nat`: identification that the datagram is sent with (packet order).
         pub flow_hash: u64,
         /// Key of the session, for `nat`.
         pub nat: NatKey,

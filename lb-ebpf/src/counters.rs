@@ -19,11 +19,17 @@ unsafe extern "C" {
     static COUNTERS: CpuBlock;
 }
 
+/// Returns the number of this CPU.
+#[inline(always)]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
 /// Returns the block of this CPU.
 #[inline(always)]
 pub(crate) fn block() -> Option<*mut CpuBlock> {
-    // SAFETY: no arguments; reads the CPU's number.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let cpu = cpu();
     if cpu >= CPUS.load() {
         return None;
     }

@@ -14,8 +14,11 @@ const MAX_EXTENSIONS: usize = 7;
 const MAX_EXTENSION_BYTES: u32 = 512;
 
 /// Result of following a chain of extension headers, as one word: offset of the next header in bits
-/// 0–15, its protocol in bits 16–23, "more fragments" in bit 24, "later fragment" in bit 25, and
-/// the identification of the datagram in bits 32–63. 0: the chain is malformed.
+/// 0–15, its protocol in bits 16–23, "more fragments" in bit 24, "later fragment" in bit 25, where
+/// the fragment header is in bits 26–31 (see [`Headers::fragment_header`]), and the identification
+/// of the datagram in bits 32–63. 0: the chain is malformed.
+///
+/// [`Headers::fragment_header`]: crate::headers::Headers::fragment_header
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Chain(u64);
@@ -26,6 +29,7 @@ impl Chain {
     pub(crate) const REFUSED: Self = Self(1);
     pub(crate) const MORE: u64 = 1 << 24;
     pub(crate) const LATER: u64 = 1 << 25;
+    const HEADER_SHIFT: u64 = 26;
 
     /// Follows the chain that starts at `offset` with a header of type `protocol`.
     #[inline(always)]
@@ -39,9 +43,9 @@ impl Chain {
         self == Self::MALFORMED || self == Self::REFUSED
     }
 
-    /// Returns the bits that a fragment header adds.
+    /// Returns the bits that a fragment header adds, which is at `distance` from the chain's start.
     #[inline(always)]
-    fn fragment(bits: u16, id: u32) -> u64 {
+    fn fragment(distance: u32, bits: u16, id: u32) -> u64 {
         let more = if bits & extension::FRAGMENT_BITS != 0 {
             Self::MORE
         } else {
@@ -52,7 +56,13 @@ impl Chain {
         } else {
             0
         };
-        more | later | u64::from(id) << 32
+        let unit = distance / 8;
+        let header = if distance.is_multiple_of(8) && unit < 63 {
+            u64::from(unit + 1) << Self::HEADER_SHIFT
+        } else {
+            0
+        };
+        more | later | header | u64::from(id) << 32
     }
 
     #[inline(always)]
@@ -73,6 +83,11 @@ impl Chain {
     #[inline(always)]
     pub(crate) fn has(self, bit: u64) -> bool {
         self.0 & bit != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn fragment_header(self) -> u8 {
+        (self.0 >> Self::HEADER_SHIFT) as u8 & 0x3f
     }
 
     #[inline(always)]
@@ -101,6 +116,7 @@ extern "C" fn follow_chain(ctx: *mut xdp_md, start: u32, first: u32) -> u64 {
         let length = match protocol {
             proto::FRAGMENT => {
                 fragment = Chain::fragment(
+                    offset - start,
                     header.get(extension::FRAGMENT_OFFSET),
                     header.get(extension::FRAGMENT_ID),
                 );

@@ -64,14 +64,20 @@ pub(crate) extern "C" fn pass_first(reason: u32) -> u32 {
     Verdict::passed(reason).0
 }
 
-/// Records the session of a first fragment.
+/// Records the session of a first fragment, and the identification that it was sent with.
 #[inline(always)]
-pub(crate) fn remember_session(headers: &Headers, session: &NatKey, vip: u16, member: u16) {
+pub(crate) fn remember_session(
+    headers: &Headers,
+    session: &NatKey,
+    vip: u16,
+    member: u16,
+    sent_id: u32,
+) {
     let seen_s = clock::now_s() as u32;
     remember_target(
         headers,
         &FragmentTarget {
-            flow_hash: 0,
+            flow_hash: u64::from(sent_id),
             nat: *session,
             vip,
             member,

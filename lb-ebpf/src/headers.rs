@@ -26,6 +26,9 @@ pub(crate) struct Headers {
     pub(crate) ttl: u8,
     /// Whether this is the first fragment of a datagram; its identification is `fragment_id`.
     pub(crate) first_fragment: bool,
+    /// IPv6: where the fragment header is, in units of eight bytes behind the fixed header, plus 1; 0
+    /// if there is none, or at another place than headers of standard length leave it.
+    pub(crate) fragment_header: u8,
     /// Source port (packet order).
     pub(crate) source_be: u16,
     /// Destination port (packet order).
@@ -84,6 +87,7 @@ impl Headers {
         tcp_flags: 0,
         ttl: 0,
         first_fragment: false,
+        fragment_header: 0,
         source_be: 0,
         dest_be: 0,
         fragment_id: 0,
@@ -103,6 +107,7 @@ impl Headers {
             tcp_flags: 0,
             ttl: ip.get(ipv4::TTL),
             first_fragment: false,
+            fragment_header: 0,
             source_be: ip.get(ipv4::LEN + ports::SOURCE),
             dest_be: ip.get(ipv4::LEN + ports::DEST),
             fragment_id: 0,
@@ -134,6 +139,7 @@ impl Headers {
             tcp_flags: 0,
             ttl: ip.get(ipv6::HOP_LIMIT),
             first_fragment: false,
+            fragment_header: 0,
             source_be: 0,
             dest_be: 0,
             fragment_id: 0,

@@ -126,6 +126,7 @@ fn try_slow_path(
         tcp_flags: 0,
         ttl: ip.get(ipv4::TTL),
         first_fragment: fragment != 0,
+        fragment_header: 0,
         source_be: 0,
         dest_be: 0,
         fragment_id: u32::from(ip.get::<u16>(ipv4::ID)),

@@ -121,6 +121,7 @@ fn try_slow_path(
     }
     headers.first_fragment = chain.has(Chain::MORE);
     headers.fragment_id = chain.id();
+    headers.fragment_header = chain.fragment_header();
     let later = chain.has(Chain::LATER);
     let is_icmp = headers.protocol == proto::ICMPV6 && !later;
     // Anything may follow the extension header of a later fragment: only the first fragment has the

@@ -73,7 +73,7 @@ fn try_forward(
     }
     let vip = tables.vip(target.vip);
     if vip.forward == forward::NAT {
-        return nat::fragment::forward_fragment(ctx, headers, &target.nat, session);
+        return nat::fragment::forward_fragment(ctx, headers, &target, session);
     }
     let route = route_to(tables, target.member, target.vip)?;
     match send(ctx, headers, vip, &route, target.flow_hash)? {

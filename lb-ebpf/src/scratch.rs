@@ -24,7 +24,14 @@ pub(crate) struct Scratch {
     pub(crate) key: NatKey,
     /// The NAT session that the packet belongs to.
     pub(crate) session: Session,
+    /// Counters of identifications; they are kept from packet to packet.
+    pub(crate) identifications: Identifications,
 }
+
+/// Counters of identifications of fragmented datagrams: destinations share them by hash.
+pub(crate) type Identifications = [u32; IDENTIFICATIONS];
+/// Number of [`Identifications`].
+pub(crate) const IDENTIFICATIONS: usize = 256;
 
 /// A session while it is processed.
 pub(crate) struct Session {

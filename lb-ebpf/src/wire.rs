@@ -60,6 +60,8 @@ pub(crate) mod ipv4 {
     pub(crate) const OFFSET_BITS: u16 = 0x1fff_u16.to_be();
     /// Bits of [`FRAGMENT`]: "more fragments" and the fragment offset.
     pub(crate) const FRAGMENT_BITS: u16 = 0x3fff_u16.to_be();
+    /// Bit of [`FRAGMENT`]: "don't fragment".
+    pub(crate) const DF: u16 = 0x4000_u16.to_be();
     /// The word at [`ID`] of a packet with "don't fragment" and identification 0.
     pub(crate) const DONT_FRAGMENT: u32 = 0x0040 << 16;
 }

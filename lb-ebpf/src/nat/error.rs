@@ -45,6 +45,7 @@ pub(crate) extern "C" fn nat_error(ctx: *mut xdp_md) -> u32 {
         reversed,
         key,
         session,
+        ..
     } = scratch;
     into_verdict(try_forward(ctx, headers, reversed, key, session)).0
 }

@@ -1,22 +1,28 @@
-//! Forwards later fragments of NAT sessions.
+//! Datagrams of NAT sessions that are fragments, or may become ones. Clients behind one source
+//! address choose the same identifications, so such datagrams get new ones (RFC 6864 §5.3).
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    nat::{NatKey, REPLY},
+    family,
+    fragment::FragmentTarget,
+    nat::{NatFlow, REPLY},
     reason::Reason,
 };
 
-use super::{reply::send_reply, rewrite, session};
+use super::{reply::send_reply, reply_key, rewrite, session};
 use crate::{
+    counters::cpu,
     ethernet::{self, Addresses},
+    fragments,
     headers::Headers,
-    maps::tables,
+    maps::{CPUS, below, tables},
     packet::Packet,
     route::route_to,
-    scratch::Session,
+    scratch::{IDENTIFICATIONS, Identifications, Scratch, Session, scratch},
     select::Marks,
     transmit::count_forwarded,
     verdict::Verdict,
+    wire::{ipv4, ipv6},
 };
 
 /// Forwards a later fragment. `session` is in the scratch.
@@ -24,15 +30,17 @@ use crate::{
 pub(crate) fn forward_fragment(
     ctx: *mut xdp_md,
     headers: &Headers,
-    key: &NatKey,
+    target: &FragmentTarget,
     session: &mut Session,
 ) -> Result<Verdict, Reason> {
+    let (key, id) = (&target.nat, target.flow_hash as u32);
     session::look_up(key, session).ok_or(Reason::FragmentOrphan)?;
     let flow = &session.request;
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     if key.scope & REPLY != 0 {
         rewrite::addresses(packet, headers, flow)?;
+        rewrite::identification(packet, headers, id)?;
         return send_reply(ctx, flow, bytes);
     }
     let tables = tables();
@@ -42,8 +50,76 @@ pub(crate) fn forward_fragment(
         return Err(Reason::TooBig);
     }
     rewrite::addresses(packet, headers, flow)?;
+    rewrite::identification(packet, headers, id)?;
     Addresses::new(route.next_hop, route.egress).write(ctx)?;
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
     count_forwarded(flow.member, Marks::none(), 0, bytes);
     Ok(Verdict::counted(Reason::Forwarded, action))
+}
+
+/// Where a datagram comes from, for [`identify`].
+pub(super) const CLIENT: u32 = u32::MAX;
+
+/// Gives a rewritten datagram a new identification if it can be fragmented, and remembers a first
+/// fragment. The headers are in the scratch; `from` is [`CLIENT`], whose session is there too, or
+/// the NAT source of a reply.
+#[inline(always)]
+pub(super) fn identify(ctx: *mut xdp_md, headers: &Headers, flow: &NatFlow, from: u32) {
+    let packet = Packet::of(ctx);
+    let is_fragmentable = headers.family == family::V4
+        && packet
+            .view::<{ ipv4::LEN }>(headers.l3())
+            .is_some_and(|ip| ip.get::<u16>(ipv4::FRAGMENT) & ipv4::DF == 0);
+    if is_fragmentable || headers.first_fragment {
+        nat_identify(ctx, from, u32::from(flow.vip), u32::from(flow.member));
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_identify(ctx: *mut xdp_md, from: u32, vip: u32, member: u32) -> u32 {
+    let Some(Scratch {
+        headers,
+        key,
+        session,
+        identifications,
+        ..
+    }) = scratch()
+    else {
+        return 0;
+    };
+    let packet = Packet::of(ctx);
+    let Some(id) = next_id(packet, headers, identifications) else {
+        return 0;
+    };
+    let _same = rewrite::identification(packet, headers, id);
+    if headers.first_fragment {
+        *key = if from == CLIENT {
+            session.request_key
+        } else {
+            reply_key(headers, from as u16)
+        };
+        fragments::remember_session(headers, key, vip as u16, member as u16, id);
+    }
+    0
+}
+
+/// Returns an identification that this node uses again as late as possible for the destination: all
+/// CPUs count, each in steps of their number.
+#[inline(always)]
+fn next_id(
+    packet: Packet,
+    headers: &Headers,
+    identifications: &mut Identifications,
+) -> Option<u32> {
+    let end_of_dest = if headers.family == family::V4 {
+        ipv4::DEST
+    } else {
+        ipv6::DEST + 12
+    };
+    let dest: u32 = packet.view::<4>(headers.l3() + end_of_dest)?.get(0);
+    let counter = dest.wrapping_mul(0x9e37_79b1) >> 24;
+    let counter = &mut identifications[below::<IDENTIFICATIONS>(counter as usize)];
+    *counter = counter.wrapping_add(1);
+    Some(counter.wrapping_mul(CPUS.load()).wrapping_add(cpu()))
 }

@@ -1,17 +1,12 @@
 //! Packets to NAT sources: replies from backends.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{
-    nat::{NatFlow, NatKey},
-    reason::Reason,
-    trace::decision,
-};
+use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
-use super::{reply_key, rewrite, session};
+use super::{fragment, reply_key, rewrite, session};
 use crate::{
     counters::count_sent,
     ethernet::{self, Addresses},
-    fragments,
     headers::Headers,
     log::into_verdict,
     packet::Packet,
@@ -43,10 +38,10 @@ fn try_reply(
 ) -> Result<Verdict, Reason> {
     let key = reply_key(headers, source);
     if let Some(flow) = session::match_reply(ctx, headers, &key)? {
-        return reply(ctx, headers, &key, &flow);
+        return reply(ctx, headers, source, &flow);
     }
     session::match_embryonic_reply(ctx, headers, &key, session)?;
-    reply(ctx, headers, &key, &session.request)
+    reply(ctx, headers, source, &session.request)
 }
 
 /// Rewrites a reply and transmits it to the client.
@@ -54,17 +49,15 @@ fn try_reply(
 fn reply(
     ctx: *mut xdp_md,
     headers: &Headers,
-    key: &NatKey,
+    source: u16,
     flow: &NatFlow,
 ) -> Result<Verdict, Reason> {
     trace::vip(flow.vip);
     trace::member(flow.member, decision::SESSION);
-    if headers.first_fragment {
-        fragments::remember_session(headers, key, flow.vip, flow.member);
-    }
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     rewrite::packet(packet, headers, flow)?;
+    fragment::identify(ctx, headers, flow, source.into());
     send_reply(ctx, flow, bytes)
 }
 

@@ -4,12 +4,13 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
 use super::{
-    create, refresh, request_key, rewrite,
+    create,
+    fragment::{self, CLIENT},
+    refresh, request_key, rewrite,
     session::{self, RequestMatch},
 };
 use crate::{
     ethernet::{self, Addresses},
-    fragments,
     headers::Headers,
     icmp::generate,
     log::into_verdict,
@@ -134,9 +135,6 @@ fn try_send(
         let (vip, member) = (u32::from(vip_index), u32::from(request.member));
         samples::sample(vip, member, bytes, hash as u32);
     }
-    if headers.first_fragment {
-        fragments::remember_session(headers, &session.request_key, vip_index, request.member);
-    }
     Ok(verdict)
 }
 
@@ -162,6 +160,7 @@ fn send(
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     rewrite::packet(packet, headers, flow)?;
+    fragment::identify(ctx, headers, flow, CLIENT);
     Addresses::new(route.next_hop, route.egress).write(ctx)?;
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
     count_forwarded(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);

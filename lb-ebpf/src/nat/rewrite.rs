@@ -6,7 +6,7 @@ use crate::{
     headers::Headers,
     ip::decrement_ttl,
     packet::{Packet, View},
-    wire::{ipv4, ipv6, ports, tcp, udp},
+    wire::{extension, ipv4, ipv6, ports, tcp, udp},
 };
 
 /// Rewrites a packet with its transport header, and decrements the TTL.
@@ -76,6 +76,29 @@ pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Re
     }
     decrement_ttl(packet, l3, headers.family)?;
     Ok(delta)
+}
+
+/// Writes the identification of a datagram or fragment.
+#[inline(always)]
+pub(super) fn identification(packet: Packet, headers: &Headers, id: u32) -> Result<(), Reason> {
+    let l3 = headers.l3();
+    if headers.family == family::V4 {
+        let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
+        let (old, new) = (ip.get::<u16>(ipv4::ID), id as u16);
+        let sum = ip.get(ipv4::CHECKSUM);
+        ip.set(ipv4::ID, new);
+        ip.set(
+            ipv4::CHECKSUM,
+            checksum::update(sum, checksum::replace_u16(old, new)),
+        );
+    } else if headers.fragment_header != 0 {
+        let distance = usize::from((headers.fragment_header - 1) & 0x3f) * 8;
+        let header = packet
+            .view::<{ extension::MIN_LEN }>(l3 + ipv6::LEN + distance)
+            .ok_or(Reason::Internal)?;
+        header.set(extension::FRAGMENT_ID, id);
+    }
+    Ok(())
 }
 
 /// Writes two IPv6 addresses from `offset` on.

@@ -7,7 +7,7 @@ use lab::{
         Bench, Expect, Verdict,
         tables::{MTU, NAT_DOWN, NAT_PORTS, NAT4, NAT6, SERVICES, Service},
     },
-    packet::{ACK, FIN, Frame, Ip, OUTSIDE, OWN, RST, SYN, Transport},
+    packet::{ACK, Extension, FIN, Frame, Ip, OUTSIDE, OWN, RST, SYN, Transport},
 };
 use lb_common::{reason::Reason, vip::forward};
 
@@ -401,32 +401,127 @@ fn fragmented(bench: &mut Bench, client: Client, service: &Service) {
     let last = part(&whole, id, 120, total - 120, false);
     bench.check(&name("orphan"), &last, &Expect::of(Reason::FragmentOrphan));
     let first = part(&whole, id, 0, 120, true);
+    let sent_id = requested(bench, &name("first fragment"), &session, &first);
     bench.check(
-        &name("first fragment"),
-        &first,
-        &forwarded(&session, &first),
+        &name("last fragment"),
+        &last,
+        &forwarded_as(&session, &last, sent_id),
     );
-    bench.check(&name("last fragment"), &last, &forwarded(&session, &last));
     // Exceeds the MTU to the backend; no error is sent about a later fragment.
     let header = last.packet().len() - (total - 120);
     let room = (MTU as usize - header) & !7;
     let long = whole.clone().payload(vec![0x3c; 2000]);
     let fits = part(&long, id, 120, room, true);
-    bench.check(&name("long fragment"), &fits, &forwarded(&session, &fits));
+    bench.check(
+        &name("long fragment"),
+        &fits,
+        &forwarded_as(&session, &fits, sent_id),
+    );
     let larger = part(&long, id, 120, room + 8, true);
     bench.check(&name("too long"), &larger, &Expect::of(Reason::TooBig));
     let (first, first_out) = session.reply(&first);
     let (last, last_out) = session.reply(&last);
-    bench.check(
+    let sent_id = answered(
+        bench,
         &name("first of the reply"),
+        &session,
         &first,
-        &replied(&session, &first, &first_out),
+        first_out,
     );
     bench.check(
         &name("last of the reply"),
         &last,
-        &replied(&session, &last, &last_out),
+        &replied(&session, &last, &with_id(last_out, sent_id)),
     );
+}
+
+/// Returns the identification of a datagram without tags, or of its first extension header.
+fn id_of(frame: &[u8]) -> u32 {
+    if frame[12..14] == [0x08, 0x00] {
+        u16::from_be_bytes([frame[18], frame[19]]).into()
+    } else {
+        u32::from_be_bytes(frame[58..62].try_into().unwrap())
+    }
+}
+
+fn with_id(frame: Frame, id: u32) -> Frame {
+    frame.with_ip(|ip| match ip {
+        Ip::V4(ip) => ip.id = id as u16,
+        Ip::V6(ip) => {
+            for extension in &mut ip.extensions {
+                if let Extension::Fragment(_, old) = extension {
+                    *old = id;
+                }
+            }
+        }
+    })
+}
+
+/// Like [`forwarded`], with this identification.
+fn forwarded_as(session: &Session, frame: &Frame, id: u32) -> Expect {
+    let output = with_id(session.request(frame), id);
+    Expect::forwarded(session.service.index, frame, &output)
+}
+
+/// Runs a client's datagram, and returns the identification that the data path chose.
+fn requested(bench: &mut Bench, name: &str, session: &Session, frame: &Frame) -> u32 {
+    let output = bench.check_by(name, &frame.bytes(), |output| {
+        forwarded_as(session, frame, id_of(output))
+    });
+    id_of(&output)
+}
+
+/// The same for the backend's datagram, which the client receives as `out`.
+fn answered(bench: &mut Bench, name: &str, session: &Session, frame: &Frame, out: Frame) -> u32 {
+    let output = bench.check_by(name, &frame.bytes(), |output| {
+        replied(session, frame, &with_id(out, id_of(output)))
+    });
+    id_of(&output)
+}
+
+/// Datagrams that can be fragmented get identifications that no other one to the same destination has,
+/// whatever the clients and the backends choose (RFC 6864 §5.3).
+#[test]
+fn datagrams_of_two_clients_have_different_identifications() {
+    const ID: u16 = 4242;
+    let mut bench = bench();
+    for service in services() {
+        let (mut requests, mut replies) = (Vec::new(), Vec::new());
+        for (number, port) in [(201, 3600), (202, 3600), (202, 3601)] {
+            let client = Client::new(number);
+            let syn = client.to(&service, port, SYN);
+            let session = begin(&mut bench, &service, &syn);
+            if service.protocol == 6 {
+                answer(&mut bench, &session, &syn);
+            }
+            let whole = client.to(&service, port, ACK).payload(vec![0x3c; 300]);
+            let first = part(&whole, ID, 0, 120, true);
+            let id = requested(&mut bench, "first fragment", &session, &first);
+            requests.push((0, id));
+            let (reply, out) = session.reply(&first);
+            let id = answered(&mut bench, "first of reply", &session, &reply, out);
+            replies.push((number, id));
+            if service.address.is_ipv4() {
+                let may_be_fragmented = whole.clone().with_ip(|ip| {
+                    if let Ip::V4(ip) = ip {
+                        (ip.id, ip.dont_fragment) = (ID, false);
+                    }
+                });
+                let id = requested(&mut bench, "without DF", &session, &may_be_fragmented);
+                requests.push((0, id));
+                // An atomic datagram keeps whatever it has (RFC 6864 §4.1).
+                let atomic = with_id(whole, ID.into());
+                bench.check("with DF", &atomic, &forwarded(&session, &atomic));
+            }
+        }
+        for mut ids in [requests, replies] {
+            let count = ids.len();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), count, "{service:?}: {ids:?}");
+        }
+    }
+    bench.conclude();
 }
 
 fn options(bench: &mut Bench, client: Client, service: &Service) {
@@ -436,7 +531,7 @@ fn options(bench: &mut Bench, client: Client, service: &Service) {
             .tags(&[(0x88a8, 3), (0x8100, 4)])
             .with_ip(|ip| match ip {
                 Ip::V4(ip) => ip.options = vec![1; 12],
-                Ip::V6(ip) => ip.extensions = vec![lab::packet::Extension::Options(60, 24)],
+                Ip::V6(ip) => ip.extensions = vec![Extension::Options(60, 24)],
             })
     };
     let session = begin(bench, service, &with(SYN));
