@@ -162,7 +162,10 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> 
         cli.socket = sub.get_one("socket").cloned();
         return Ok(cli);
     }
-    let cli = Cli::from_arg_matches(&matches)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if let Command::Run(args) = &mut cli.command {
+        args.socket = args.socket.take().or(cli.socket.take());
+    }
     if cli.socket.is_some() {
         let message = "this command works without a controller: remove --socket";
         return Err(command.error(clap::error::ErrorKind::ArgumentConflict, message));

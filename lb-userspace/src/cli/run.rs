@@ -26,12 +26,23 @@ pub(super) struct RunArgs {
     /// `evenkeel`.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
+    /// Socket of the API, instead of `api.socket` of the configuration.
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
 }
 
 pub(super) fn run(args: RunArgs) -> Result<()> {
-    let RunArgs { config, bpffs } = args;
+    let RunArgs {
+        config,
+        bpffs,
+        socket,
+    } = args;
     // Messages and hints name it, and are read in other folders.
     let config = std::path::absolute(config).context("get the working directory")?;
     // One thread: everything belongs to the network namespace that this process started in.
-    block_on(engine::run(Options { config, bpffs }))
+    block_on(engine::run(Options {
+        config,
+        bpffs,
+        socket,
+    }))
 }

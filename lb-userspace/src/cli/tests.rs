@@ -182,13 +182,28 @@ fn only_commands_that_use_the_socket_have_the_option() {
             .render_long_help()
             .to_string()
             .contains("--socket");
-        assert_eq!(has, !LOCAL.contains(&name), "evenkeel {name}");
+        let wanted = !LOCAL.contains(&name) || name == "run";
+        assert_eq!(has, wanted, "evenkeel {name}");
     }
     for line in [
         "evenkeel check f --socket /s",
         "evenkeel --socket /s check f",
     ] {
         assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn run_creates_the_socket_of_the_command_line() {
+    for line in [
+        "evenkeel run --socket /s",
+        "evenkeel --socket /s run",
+        "evenkeel --socket /other run --socket /s",
+    ] {
+        let Command::Run(args) = parse(line).unwrap().command else {
+            panic!("{line}")
+        };
+        assert_eq!(args.socket, Some(PathBuf::from("/s")), "{line}");
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Mount point of the BPF file system.
     pub bpffs: PathBuf,
+    /// Socket of the API, instead of `api.socket` of the file.
+    pub socket: Option<PathBuf>,
 }
 
 /// Commands that can wait for the actor. With a full queue, callers wait.

@@ -85,7 +85,8 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
     running.config.node.state_dir.clone_from(&found.state_dir);
     // The API settings come from the file.
     let settings = found.file.as_ref().map_or(&running.config, |f| &f.config);
-    let listener = http::listen(&settings.api.socket, settings.api.group.as_deref())?;
+    let socket = options.socket.as_ref().unwrap_or(&settings.api.socket);
+    let listener = http::listen(socket, settings.api.group.as_deref())?;
     let journal = Journal::open(&found.state_dir).context("open the journal of events")?;
     for damage in &found.damages {
         journal.append(super::now(), Entry::new("revision", damage.to_string()));
