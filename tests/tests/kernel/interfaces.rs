@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use lb_dataplane::ethtool;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -36,6 +37,23 @@ fn attaches_again_to_an_interface_that_comes_back() {
         let links = Command::new("ip").args(["link", "show", "vlb0"]).output();
         let links = String::from_utf8(links.unwrap().stdout).unwrap();
         assert!(links.contains(" xdp "), "{links}");
+    });
+}
+
+/// A tag beside the frame would be lost: the offload is off, and is switched off again when another
+/// program switches it on.
+#[test]
+fn frames_keep_their_vlan_tags() {
+    in_namespace(|folder| {
+        let mut node = Node::new(folder);
+        node.start();
+        let is_on = || ethtool::rx_vlan("vlb0").unwrap();
+        assert!(!is_on());
+        let mut on = Command::new("ethtool");
+        on.args(["-K", "vlb0", "rxvlan", "on"]);
+        assert!(on.status().unwrap().success());
+        assert!(is_on());
+        node.wait_for("/v1/status", "switched off again", |_| !is_on());
     });
 }
 

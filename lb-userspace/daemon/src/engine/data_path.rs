@@ -40,23 +40,19 @@ pub(super) fn exists(interface: &str) -> bool {
 }
 
 /// Native XDP sees only the bytes of a frame. A VLAN tag that the NIC has removed would be missing in
-/// the frame that is transmitted.
-fn keep_vlan_tags(interface: &str) {
+/// the frame that is transmitted. Returns whether frames keep their tags.
+pub(super) fn keep_vlan_tags(interface: &str) -> bool {
     if ethtool::rx_vlan(interface) != Some(true) {
-        return;
+        return true;
     }
-    if ethtool::disable_rx_vlan(interface) {
+    let disabled = ethtool::disable_rx_vlan(interface);
+    if disabled {
         info!(
             interface,
             "rx-vlan-offload switched off, so that frames keep their VLAN tags"
         );
-    } else {
-        warn!(
-            interface,
-            "the driver does not let rx-vlan-offload be switched off: frames with VLAN tags are \
-             transmitted without them"
-        );
     }
+    disabled
 }
 
 /// Logs that the program was attached, and prepares the interface for its mode.
@@ -64,7 +60,8 @@ pub(super) fn attached_as(interface: &str, attached: AttachedMode) {
     match attached {
         AttachedMode::Native => {
             info!(interface, mode = "native", "attached");
-            keep_vlan_tags(interface);
+            // If the driver refuses, the drift check reports it.
+            let _kept = keep_vlan_tags(interface);
         }
         AttachedMode::Generic => info!(interface, mode = "generic", "attached"),
         AttachedMode::Fallback { why } => {

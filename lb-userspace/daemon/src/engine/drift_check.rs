@@ -9,7 +9,7 @@ use std::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    data_path::{DataPath, attached_as, exists, mode_of},
+    data_path::{DataPath, attached_as, exists, keep_vlan_tags, mode_of},
     nat_ports,
     shares::{ActualShares, ShareMonitor},
 };
@@ -39,6 +39,8 @@ enum Drift {
     Ring { vip: String },
     /// The program on an interface.
     Program { interface: String, expected: u32 },
+    /// The NIC takes the VLAN tags out of frames, and can't be told otherwise.
+    VlanTags { interface: String },
 }
 
 impl fmt::Display for Drift {
@@ -59,6 +61,11 @@ impl fmt::Display for Drift {
                 f,
                 "interface {interface} does not run program {expected}, which was loaded"
             ),
+            Self::VlanTags { interface } => write!(
+                f,
+                "frames with VLAN tags from {interface} are forwarded without them: rx-vlan-offload \
+                 is on, and the driver does not let it be switched off"
+            ),
         }
     }
 }
@@ -71,6 +78,15 @@ impl Drift {
             Self::Entries => "data_path:entries".to_owned(),
             Self::Ring { vip } => format!("data_path:ring:{vip}"),
             Self::Program { interface, .. } => format!("data_path:program:{interface}"),
+            Self::VlanTags { interface } => format!("data_path:vlan_tags:{interface}"),
+        }
+    }
+
+    const fn severity(&self) -> Severity {
+        match self {
+            // Harmless where no frames are tagged.
+            Self::VlanTags { .. } => Severity::Warning,
+            _ => Severity::Critical,
         }
     }
 
@@ -80,7 +96,11 @@ impl Drift {
                 "it was unmounted: restart the controller, which creates a new data path, when a \
                  gap does the least harm"
             }
-            _ => {
+            Self::VlanTags { .. } => {
+                "set node.xdp_mode to \"generic\", in which frames keep their tags, or have the \
+                 switch remove them"
+            }
+            Self::Entries | Self::Ring { .. } | Self::Program { .. } => {
                 "another process wrote to the pinned maps: restart the controller to load \
                  everything again"
             }
@@ -142,6 +162,7 @@ impl DriftCheck {
         if self.ticks.is_multiple_of(CHECK_ENTRIES_EVERY) {
             self.check_entries(data_path);
             self.check_nat_ports(data_path, config);
+            self.check_vlan_tags(config);
             self.checked.entries = true;
         }
         self.ticks += 1;
@@ -152,7 +173,9 @@ impl DriftCheck {
     fn forget_removed(&mut self, vips: &[&str], interfaces: &[String]) {
         self.found.retain(|drift, _| match drift {
             Drift::Ring { vip } => vips.contains(&vip.as_str()),
-            Drift::Program { interface, .. } => interfaces.contains(interface),
+            Drift::Program { interface, .. } | Drift::VlanTags { interface } => {
+                interfaces.contains(interface)
+            }
             Drift::Pins | Drift::Entries => true,
         });
     }
@@ -196,6 +219,16 @@ impl DriftCheck {
             None => info!("no other socket uses a port of `nat` any more"),
         }
         self.port_conflict = conflict;
+    }
+
+    /// Another program may have switched the offload on again.
+    fn check_vlan_tags(&mut self, config: &Config) {
+        for interface in &config.node.interfaces {
+            let is_native = self.link_of(interface).is_some_and(|link| !link.generic);
+            let interface = interface.clone();
+            let is_lost = is_native && !keep_vlan_tags(&interface);
+            self.note_drift(Drift::VlanTags { interface }, is_lost);
+        }
     }
 
     fn check_links(&mut self, data_path: &mut DataPath, config: &Config) {
@@ -299,11 +332,11 @@ impl DriftCheck {
             Drift::Program { .. } => false,
             // The alert about its shares goes first, and is known a moment later.
             Drift::Ring { vip } => !is_configured(vip) || since.elapsed() >= SHARES_JUDGED_AFTER,
-            Drift::Pins | Drift::Entries => true,
+            Drift::Pins | Drift::Entries | Drift::VlanTags { .. } => true,
         });
         let found = found.map(|(drift, _)| {
             let what = drift.to_string();
-            let mut condition = Condition::new(drift.key(), "data_path", Severity::Critical, what);
+            let mut condition = Condition::new(drift.key(), "data_path", drift.severity(), what);
             condition = condition.cause(drift.cause());
             // The alert about the VIP's shares covers its ring, with the consequences.
             if let Drift::Ring { vip } = drift
@@ -330,6 +363,9 @@ mod tests {
             let expected = 1;
             [
                 Drift::Ring { vip },
+                Drift::VlanTags {
+                    interface: interface.clone(),
+                },
                 Drift::Program {
                     interface,
                     expected,
@@ -342,7 +378,13 @@ mod tests {
         }
         check.forget_removed(&["kept"], &parts[..1]);
         let left = check.found.keys().map(Drift::key).collect::<Vec<_>>();
-        let kept = ["pins", "entries", "ring:kept", "program:kept"];
+        let kept = [
+            "pins",
+            "entries",
+            "ring:kept",
+            "program:kept",
+            "vlan_tags:kept",
+        ];
         assert_eq!(left, kept.map(|part| format!("data_path:{part}")));
     }
 }
