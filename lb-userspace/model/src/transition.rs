@@ -71,6 +71,15 @@ pub struct RingState {
     slots: Vec<Slot>,
     /// When a slot that is not clean last changed its member; seconds of the caller's clock.
     changed_at_s: Vec<u32>,
+    summary: Summary,
+}
+
+/// What is known of all slots without reading them: a ring has up to 65,537.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Summary {
+    counts: SlotCounts,
+    /// When the oldest transition began.
+    oldest_s: Option<u32>,
 }
 
 fn is_in_transition(slot: Slot) -> bool {
@@ -102,10 +111,35 @@ impl RingState {
     /// The ring of a VIP that has had no flows: all slots are clean.
     #[must_use]
     pub fn new_clean(ring: &[MemberIndex]) -> Self {
-        Self {
-            slots: ring.iter().map(|&member| Slot::clean(member)).collect(),
-            changed_at_s: vec![0; ring.len()],
+        let slots = ring.iter().map(|&member| Slot::clean(member)).collect();
+        Self::of(slots, vec![0; ring.len()])
+    }
+
+    fn of(slots: Vec<Slot>, changed_at_s: Vec<u32>) -> Self {
+        let mut state = Self {
+            slots,
+            changed_at_s,
+            summary: Summary::default(),
+        };
+        state.summarize();
+        state
+    }
+
+    fn summarize(&mut self) {
+        let mut summary = Summary::default();
+        let counts = &mut summary.counts;
+        for (slot, &at_s) in self.slots.iter().zip(&self.changed_at_s) {
+            if is_in_transition(*slot) {
+                counts.in_transition += 1;
+                let oldest_s = summary.oldest_s.get_or_insert(at_s);
+                *oldest_s = at_s.min(*oldest_s);
+            } else if is_settling(*slot) {
+                counts.settling += 1;
+            } else {
+                counts.clean += 1;
+            }
         }
+        self.summary = summary;
     }
 
     /// Assigns the slots to the members of a new ring; returns the number of slots that moved.
@@ -128,30 +162,36 @@ impl RingState {
                 moved += 1;
             }
         }
+        if moved > 0 {
+            self.summarize();
+        }
         Ok(moved)
     }
 
     /// Ends the transitions that began `transition_ttl_s` ago or earlier; returns how many.
     pub fn settle(&mut self, now_s: u32, transition_ttl_s: u32) -> u32 {
         let mut settled = 0;
+        if self
+            .next_settle_s(transition_ttl_s)
+            .is_none_or(|at_s| at_s > now_s)
+        {
+            return settled;
+        }
         for (slot, at_s) in self.slots.iter_mut().zip(&self.changed_at_s) {
             if is_in_transition(*slot) && now_s.saturating_sub(*at_s) >= transition_ttl_s {
                 slot.previous = Some(slot.current);
                 settled += 1;
             }
         }
+        self.summarize();
         settled
     }
 
     /// When the next transition ends; `None` when no slot is in transition.
     #[must_use]
     pub fn next_settle_s(&self, transition_ttl_s: u32) -> Option<u32> {
-        let slots = self.slots.iter().zip(&self.changed_at_s);
-        let at_s = slots
-            .filter(|(slot, _)| is_in_transition(**slot))
-            .map(|(_, at_s)| *at_s)
-            .min();
-        at_s.map(|at_s| at_s.saturating_add(transition_ttl_s))
+        let oldest_s = self.summary.oldest_s;
+        oldest_s.map(|at_s| at_s.saturating_add(transition_ttl_s))
     }
 
     /// Makes settling slots clean; returns how many. Call it when the tracking table has no entry of
@@ -162,6 +202,8 @@ impl RingState {
             slot.previous = None;
             cleaned += 1;
         }
+        let counts = &mut self.summary.counts;
+        (counts.clean, counts.settling) = (counts.clean + cleaned, 0);
         cleaned
     }
 
@@ -181,16 +223,8 @@ impl RingState {
 
     /// Numbers of slots by state.
     #[must_use]
-    pub fn counts(&self) -> SlotCounts {
-        let mut counts = SlotCounts::default();
-        for slot in &self.slots {
-            match slot.previous {
-                None => counts.clean += 1,
-                Some(previous) if previous == slot.current => counts.settling += 1,
-                Some(_) => counts.in_transition += 1,
-            }
-        }
-        counts
+    pub const fn counts(&self) -> SlotCounts {
+        self.summary.counts
     }
 
     /// Slots per member, [`NO_MEMBER`] included. Divided by the number of slots, the table share.
@@ -252,10 +286,8 @@ impl RingState {
                 ring::entry(words[word + SECTION_WORDS as usize], index),
             )
         };
-        Ok(Self {
-            slots: (0..ring_size).map(slot).collect(),
-            changed_at_s: vec![now_s; ring_size as usize],
-        })
+        let slots = (0..ring_size).map(slot).collect();
+        Ok(Self::of(slots, vec![now_s; ring_size as usize]))
     }
 }
 

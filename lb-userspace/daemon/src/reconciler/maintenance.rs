@@ -13,12 +13,15 @@ use lb_common::{
 use super::{
     Reconciler,
     error::Result,
-    state::{MemberState, State},
+    state::{MemberState, State, VipState},
 };
 use lb_dataplane::{Dataplane, SessionLimits};
 
 /// Found unreferenced this many times, a second apart: no running program can refer to it.
 const UNREFERENCED_TICKS: u8 = 2;
+
+/// Seconds between two attempts to clean the ring of a VIP that always tracks.
+const CLEAN_TRACKED_EVERY_S: u32 = 32;
 
 /// While flows of a VIP find no room in the tracking table, its transitions last up to this many times
 /// as long: until they end, a flow without an entry keeps its member.
@@ -86,17 +89,19 @@ impl Reconciler {
             sessions_expired: dataplane.sessions.expire(now_s, SessionLimits::default())?,
             ..Tick::default()
         };
-        if self.state.is_at_rest() {
+        let now_s = now_s as u32;
+        for (&index, vip) in &self.state.vips {
+            if vip.ring.counts().in_transition > 0 {
+                let counters = dataplane.counters.vip(index)?;
+                self.crowded.note(index, counters.track_full, now_s);
+            }
+        }
+        let ttl_of = |vip| self.crowded.ttl_s(vip, now_s, ttl_s);
+        if !self.state.is_due(now_s, ttl_of) {
             return Ok(tick);
         }
         let mut next = State::clone(&self.state);
         let tracked = dataplane.tracking.count_by_member();
-        let now_s = now_s as u32;
-        for &vip in next.vips.keys() {
-            let counters = dataplane.counters.vip(vip)?;
-            self.crowded.note(vip, counters.track_full, now_s);
-        }
-        let ttl_of = |vip| self.crowded.ttl_s(vip, now_s, ttl_s);
         next.age_rings(now_s, ttl_of, &tracked, &mut tick);
         next.free_unreferenced(dataplane, &tracked, &mut tick)?;
         self.commit(dataplane, next)?;
@@ -104,13 +109,24 @@ impl Reconciler {
     }
 }
 
+/// Whether it is time to look if settling slots of a VIP can be clean. A VIP that always tracks looks
+/// up every flow anyway, and may always have some.
+fn may_clean(vip: &VipState, now_s: u32) -> bool {
+    let is_time = vip.entry.track != track::ALWAYS || now_s.is_multiple_of(CLEAN_TRACKED_EVERY_S);
+    vip.ring.counts().settling > 0 && is_time
+}
+
 impl State {
-    /// Whether no slot is in transition or settling, and nothing is leaving.
-    fn is_at_rest(&self) -> bool {
-        let clean = |slots: &[lb_common::ring::Slot]| slots.iter().all(|s| s.previous.is_none());
-        self.vips.values().all(|vip| clean(vip.ring.slots()))
-            && self.members.values().all(|member| !member.leaving)
-            && self.sources.values().all(|source| source.entry.ports > 0)
+    /// Whether a transition may end, or something that is leaving may be gone. This reads no slots: it
+    /// is asked every second, for a thousand rings.
+    fn is_due(&self, now_s: u32, ttl_s: impl Fn(u16) -> u32) -> bool {
+        let may_change = |(&index, vip): (&u16, &VipState)| {
+            let may_settle = vip.ring.next_settle_s(ttl_s(index));
+            may_settle.is_some_and(|at_s| at_s <= now_s) || may_clean(vip, now_s)
+        };
+        self.vips.iter().any(may_change)
+            || self.members.values().any(|member| member.leaving)
+            || self.sources.values().any(|source| source.entry.ports == 0)
     }
 
     fn age_rings(
@@ -128,14 +144,13 @@ impl State {
             let Some(vip) = self.vips.get_mut(&index) else {
                 continue;
             };
-            let counts = vip.ring.counts();
             let mut aged = (0, 0);
-            if counts.in_transition > 0 {
-                aged.0 = Arc::make_mut(&mut vip.ring).settle(now_s, ttl_s(index));
+            let ttl_s = ttl_s(index);
+            let settles_at_s = vip.ring.next_settle_s(ttl_s);
+            if settles_at_s.is_some_and(|at_s| at_s <= now_s) {
+                aged.0 = Arc::make_mut(&mut vip.ring).settle(now_s, ttl_s);
             }
-            // A VIP that always tracks looks up every flow anyway.
-            let may_clean = !has_flows && vip.entry.track != track::ALWAYS;
-            if may_clean && counts.settling + aged.0 > 0 {
+            if !has_flows && may_clean(vip, now_s) {
                 aged.1 = Arc::make_mut(&mut vip.ring).clean();
             }
             vip.dirty |= aged != (0, 0);

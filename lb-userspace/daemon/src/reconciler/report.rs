@@ -61,26 +61,25 @@ pub struct MemberReport {
     pub table_share: f64,
 }
 
-/// The newest report, with the version of the state that it describes, and what the slots of each
-/// ring were counted to be: counting 65,537 slots takes longer than everything else in a report.
+/// The newest report, with the version of the state that it describes, and the slots of each ring by
+/// member: counting 65,537 slots takes longer than everything else in a report.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     newest: Option<(u64, Arc<[VipReport]>)>,
     rings: BTreeMap<u16, CountedRing>,
 }
 
-/// A ring, its slots by state, and by member.
-type CountedRing = (Arc<RingState>, SlotCounts, BTreeMap<MemberIndex, u32>);
+/// A ring, and its slots by member.
+type CountedRing = (Arc<RingState>, BTreeMap<MemberIndex, u32>);
 
 impl Reports {
     fn count_rings(&mut self, state: &State) {
         self.rings.retain(|index, _| state.vips.contains_key(index));
         for (&index, vip) in &state.vips {
             let known = self.rings.get(&index);
-            if known.is_none_or(|(ring, _, _)| !Arc::ptr_eq(ring, &vip.ring)) {
-                let (counts, slots) = (vip.ring.counts(), vip.ring.slots_per_member());
-                let ring = Arc::clone(&vip.ring);
-                self.rings.insert(index, (ring, counts, slots));
+            if known.is_none_or(|(ring, _)| !Arc::ptr_eq(ring, &vip.ring)) {
+                let (ring, slots) = (Arc::clone(&vip.ring), vip.ring.slots_per_member());
+                self.rings.insert(index, (ring, slots));
             }
         }
     }
@@ -106,18 +105,15 @@ impl Reconciler {
     fn report_vips(&self) -> Vec<VipReport> {
         let mut members = self.members_by_vip();
         let vips = self.state.vips.iter();
-        vips.map(|(&index, vip)| {
-            let counted = self.reports.rings.get(&index);
-            VipReport {
-                index,
-                name: vip.name.clone(),
-                service: vip.service,
-                forward: vip.entry.forward,
-                panic: vip.panic,
-                slots: vip.ring.slots().len() as u32,
-                counts: counted.map_or_else(|| vip.ring.counts(), |(_, counts, _)| *counts),
-                members: members.remove(&index).unwrap_or_default(),
-            }
+        vips.map(|(&index, vip)| VipReport {
+            index,
+            name: vip.name.clone(),
+            service: vip.service,
+            forward: vip.entry.forward,
+            panic: vip.panic,
+            slots: vip.ring.slots().len() as u32,
+            counts: vip.ring.counts(),
+            members: members.remove(&index).unwrap_or_default(),
         })
         .collect()
     }
@@ -139,7 +135,7 @@ impl Reconciler {
                 0
             };
             let counted = self.reports.rings.get(&member.vip);
-            let owned = counted.and_then(|(_, _, slots)| slots.get(&index).copied());
+            let owned = counted.and_then(|(_, slots)| slots.get(&index).copied());
             grouped.entry(member.vip).or_default().push(MemberReport {
                 index,
                 generation: control::generation(member.entry.control),

@@ -190,6 +190,7 @@ proptest! {
         for (step, talks) in steps {
             let all = flows.iter_mut().zip(ring.slots());
             all.for_each(|(flows, slot)| flows.open(*slot));
+            now_s += 1;
             match step {
                 Step::Change(new) => {
                     let before = ring.clone();
@@ -216,6 +217,9 @@ proptest! {
                     prop_assert_eq!(ring.slots(), &slots[..]);
                 }
             }
+            let known = ring.summary;
+            ring.summarize();
+            prop_assert_eq!(known, ring.summary);
             if talks {
                 let all = flows.iter_mut().zip(ring.slots());
                 all.for_each(|(flows, slot)| flows.send(*slot));
@@ -237,7 +241,8 @@ proptest! {
         let slots: Vec<Slot> = slots.into_iter()
             .map(|(current, previous)| Slot { current, previous })
             .collect();
-        let ring = RingState { changed_at_s: vec![3; slots.len()], slots };
+        let len = slots.len();
+        let ring = RingState::of(slots, vec![3; len]);
         let image = ring.to_image();
         prop_assert_eq!(image.len(), IMAGE_WORDS as usize);
         let read = RingState::from_image(&image, ring.slots.len() as u32, 3).unwrap();
