@@ -29,7 +29,7 @@ pub use revision::{
 };
 pub use status::{
     CapacityStatus, FileState, FileStatus, HealthStatus, InterfaceStatus, MemberState,
-    MemberStatus, NodeStatus, Rates, RingStatus, Status, Totals, VipStatus,
+    MemberStatus, NatPorts, NodeStatus, Rates, RingStatus, Status, Totals, VipStatus,
 };
 /// Gives [`Guard::VARIANTS`].
 pub use strum::VariantArray;

@@ -214,12 +214,28 @@ pub struct MemberStatus {
     pub rates: Rates,
     /// Number of the member's flows in the tracking table; with `nat`, its established sessions.
     pub tracked_flows: u64,
+    /// Ports for `nat` sessions with the backend; none without `nat`.
+    #[serde(default)]
+    pub nat_ports: Option<NatPorts>,
     /// Weight over the sum of the eligible weights.
     pub intended_share: f64,
     /// Slots owned over ring size.
     pub table_share: f64,
     /// New flows over the VIP's new flows in the last minute; none if the VIP had none.
     pub observed_share: Option<f64>,
+}
+
+/// Ports for `nat` sessions with one port of a backend. Members with the same backend, protocol and
+/// source address share them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NatPorts {
+    /// Ports with an established session whose connection is not over.
+    pub in_use: u32,
+    /// Ports with a session whose connection is over: used again if the backend accepts that, and
+    /// otherwise after 60 seconds.
+    pub over: u32,
+    /// Number of ports: `node.nat_ports` of one source address.
+    pub total: u32,
 }
 
 /// Counters that never decrease.

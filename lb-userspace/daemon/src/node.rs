@@ -190,6 +190,25 @@ impl MemberPhase {
     }
 }
 
+/// The ports for `nat` sessions with one backend port, shared by all members with the same backend,
+/// protocol and source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortUse {
+    /// Have a session whose connection is not over.
+    pub in_use: u32,
+    /// Have a session whose connection is over: used again if the backend accepts that.
+    pub over: u32,
+    /// All ports, above 0.
+    pub total: u32,
+}
+
+impl PortUse {
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        f64::from(self.in_use) / f64::from(self.total)
+    }
+}
+
 /// A backend in its role as a member of one VIP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberState {
@@ -212,6 +231,8 @@ pub struct MemberState {
     pub totals: Totals,
     pub rates: Rates,
     pub tracked_flows: u64,
+    /// Members of `nat` VIPs with a known source address.
+    pub nat_ports: Option<PortUse>,
     /// Weight over the sum of eligible weights.
     pub intended_share: f64,
     /// Slots over ring size.

@@ -62,7 +62,10 @@ pub use program::Run;
 pub use rings::{ImageIndex, MOST_SPARE_IMAGES, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
-pub use sessions::{SessionCounts, SessionEntry, SessionLimits, SessionNames, Sessions};
+pub use sessions::{
+    Established, Expired, PortCounts, PortPool, SessionCounts, SessionEntry, SessionLimits,
+    SessionNames, Sessions,
+};
 pub use stations::Stations;
 pub use tracking::Tracking;
 pub use view::PinnedView;

@@ -17,7 +17,9 @@ use lb_common::{
     tables::Tables,
     vip::Vip,
 };
-use lb_dataplane::{Dataplane, ImageIndex, LoadOptions, Pins, RingName, SessionLimits};
+use lb_dataplane::{
+    Dataplane, ImageIndex, LoadOptions, Pins, PortCounts, PortPool, RingName, SessionLimits,
+};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -290,13 +292,27 @@ fn counts_sessions_and_removes_both_directions() {
         ..SessionLimits::default()
     };
     assert_eq!(dataplane.sessions.count().unwrap().flows, 6);
-    assert_eq!(dataplane.sessions.count_by_member()[..5], [0, 1, 1, 1, 0]);
-    assert_eq!(dataplane.sessions.expire(199, limits).unwrap(), 0);
-    assert_eq!(dataplane.sessions.expire(200, limits).unwrap(), 2);
+    let mut expire = |now_s| dataplane.sessions.expire(now_s, limits).unwrap();
+    let expired = expire(199);
+    assert_eq!(expired.entries, 0);
+    assert_eq!(expired.established.members, [(1, 1), (2, 1), (3, 1)].into());
+    let expired = expire(200);
+    assert_eq!(expired.entries, 2);
+    assert_eq!(expired.established.members, [(2, 1), (3, 1)].into());
+    assert_eq!(expired.established.vips, [(7, 2)].into());
+    let pool = PortPool {
+        vip: 7,
+        member: 3,
+        source: 2,
+        backend_port: u16::from_be(81),
+    };
+    let counts = PortCounts { in_use: 1, over: 0 };
+    assert_eq!(expired.established.ports.get(&pool), Some(&counts));
+    assert_eq!(expired.established, dataplane.sessions.established());
     assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 2);
     assert_eq!(dataplane.sessions.count().unwrap().flows, 2);
     assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 0);
-    assert_eq!(dataplane.sessions.expire(300, limits).unwrap(), 2);
+    assert_eq!(dataplane.sessions.expire(300, limits).unwrap().entries, 2);
 }
 
 #[test]

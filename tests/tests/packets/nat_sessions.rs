@@ -18,7 +18,7 @@ use lb_common::{
     ring::MemberIndex,
     vip::{Vip, affinity, forward, track},
 };
-use lb_dataplane::SessionLimits;
+use lb_dataplane::{PortCounts, SessionLimits};
 use lb_model::transition::RingState;
 
 use crate::{
@@ -72,7 +72,24 @@ pub(crate) fn assert_translates(bench: &mut Bench, session: &Session, request: &
 /// Removes the entries that have expired after these seconds. Returns their number.
 fn expire(bench: &mut Bench, after_s: u64) -> usize {
     let now_s = bench.dataplane.now_s().unwrap() + after_s;
-    bench.dataplane.sessions.expire(now_s, LIMITS).unwrap()
+    bench
+        .dataplane
+        .sessions
+        .expire(now_s, LIMITS)
+        .unwrap()
+        .entries
+}
+
+/// Ports with established sessions with the member of a service.
+fn ports(bench: &mut Bench, service: &Service) -> PortCounts {
+    let now_s = bench.dataplane.now_s().unwrap();
+    let expired = bench.dataplane.sessions.expire(now_s, LIMITS).unwrap();
+    let counts = expired.established.ports.into_iter();
+    let of_member = counts.filter(|(pool, _)| pool.member == service.index);
+    of_member
+        .map(|(_, counts)| counts)
+        .next()
+        .unwrap_or_default()
 }
 
 /// Checks that a session is removed.
@@ -158,6 +175,8 @@ fn reuses_ports_of_ended_sessions() {
         ports.sort_unstable();
         let all: Vec<u16> = (NAT_PORTS.start..).take(PORTS.into()).collect();
         assert_eq!(ports, all, "each port is used once");
+        let counts = self::ports(&mut bench, &service);
+        assert_eq!((counts.in_use, counts.over), (PORTS.into(), 0));
 
         let refused =
             Expect::of(Reason::NatNoPort).plus(&format!("v{}.nat_no_port", service.index), 1);
@@ -237,6 +256,8 @@ fn ends_closed_and_idle_sessions() {
         send(2, FIN | ACK, false);
         send(3, RST, true);
         send(4, RST, false);
+        let counts = ports(&mut bench, &service);
+        assert_eq!((counts.in_use, counts.over), (2, 3), "open and half closed");
 
         assert_eq!(expire(&mut bench, 19), 0);
         assert_eq!(expire(&mut bench, 20), 1, "the embryonic one");

@@ -345,6 +345,7 @@ impl Actor {
         let ticked = dataplane.now_s().map_err(ReconcilerError::from);
         match ticked.and_then(|now_s| reconciler.tick(dataplane, now_s)) {
             Ok(tick) => {
+                self.observer.sessions = tick.sessions.established;
                 if tick.slots_settled + tick.slots_cleaned + tick.members_gone > 0 {
                     info!(
                         settled = tick.slots_settled,

@@ -1,15 +1,22 @@
 //! The host's ports that `nat` uses: checked before a configuration may use more of them, and
-//! periodically.
+//! periodically. How many of them have sessions.
 //!
 //! Any process on the host can bind such a port. A conflict therefore blocks only changes that need
 //! new ports, never what keeps packets flowing: next hops, other changes, rollbacks.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use lb_common::ring::MemberIndex;
+use lb_dataplane::{Established, PortCounts};
 
 use crate::{
     alerts::{Condition, Severity},
+    node::PortUse,
     reconciler::{
-        Routes,
+        Routes, VipReport,
         ports::{self, PortError, PortRange},
     },
 };
@@ -89,4 +96,192 @@ pub(super) fn condition(conflict: &str) -> Condition {
         "a program on this host has bound the port; forwarding continues, but packets of that socket and of \
          a `nat` session with the same addresses and ports can't be told apart",
     )
+}
+
+/// The use of the ports of each member of `nat`, by its index. Of a member that keeps the port of its
+/// packets: the port of the backend with most sessions.
+pub(super) fn usage(
+    report: &[VipReport],
+    sessions: &Established,
+) -> BTreeMap<MemberIndex, PortUse> {
+    let members = || {
+        report
+            .iter()
+            .flat_map(|vip| vip.members.iter().map(move |m| (vip, m)))
+    };
+    let backends: BTreeMap<_, _> = members()
+        .map(|(vip, member)| {
+            (
+                member.index,
+                (member.identity.address, vip.service.protocol),
+            )
+        })
+        .collect();
+    let mut pools = BTreeMap::<_, PortCounts>::new();
+    for (pool, counts) in &sessions.ports {
+        if let Some(backend) = backends.get(&pool.member) {
+            let sum = pools
+                .entry((backend, pool.source, pool.backend_port))
+                .or_default();
+            sum.in_use += counts.in_use;
+            sum.over += counts.over;
+        }
+    }
+    let usage = members().filter_map(|(_, member)| {
+        let (source, total) = member.nat_source?;
+        let backend = backends.get(&member.index)?;
+        let (first, last) = match member.identity.port {
+            0 => (0, u16::MAX),
+            port => (port, port),
+        };
+        let pools = pools.range((backend, source, first)..=(backend, source, last));
+        let most = pools
+            .map(|(_, counts)| *counts)
+            .max_by_key(|c| (c.in_use, c.over));
+        let PortCounts { in_use, over } = most.unwrap_or_default();
+        let total = total.into();
+        Some((
+            member.index,
+            PortUse {
+                in_use,
+                over,
+                total,
+            },
+        ))
+    });
+    usage.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_dataplane::PortPool;
+    use lb_model::{
+        config::{BackendState, Protocol},
+        ring::Identity,
+        transition::SlotCounts,
+    };
+
+    use super::*;
+    use crate::reconciler::{MemberReport, ServiceId};
+
+    /// Source addresses have 1000 ports, except 9, which has none.
+    fn member(index: MemberIndex, address: u8, port: u16, source: u16) -> MemberReport {
+        MemberReport {
+            index,
+            generation: 0,
+            name: format!("b{index}"),
+            check_name: String::new(),
+            identity: Identity {
+                address: [10, 0, 0, address].into(),
+                port,
+            },
+            wanted: BackendState::Up,
+            healthy: true,
+            proven: true,
+            leaving: false,
+            weight: 1,
+            effective_weight: 1,
+            next_hop: None,
+            nat_source: (source != 9).then_some((source, 1000)),
+            intended_share: 0.0,
+            table_share: 0.0,
+        }
+    }
+
+    fn vip(index: u16, protocol: Protocol, members: Vec<MemberReport>) -> VipReport {
+        VipReport {
+            index,
+            name: format!("v{index}"),
+            service: ServiceId {
+                address: [192, 0, 2, 1].into(),
+                port: index,
+                protocol,
+            },
+            forward: Forward::Nat.code(),
+            panic: false,
+            slots: 0,
+            counts: SlotCounts::default(),
+            members,
+        }
+    }
+
+    /// By member, NAT source and backend port: ports in use, and ports of connections that are over.
+    fn sessions(pools: &[(MemberIndex, u16, u16, u32, u32)]) -> Established {
+        let ports = pools
+            .iter()
+            .map(|&(member, source, backend_port, in_use, over)| {
+                let pool = PortPool {
+                    vip: 0,
+                    member,
+                    source,
+                    backend_port,
+                };
+                (pool, PortCounts { in_use, over })
+            });
+        Established {
+            ports: ports.collect(),
+            ..Established::default()
+        }
+    }
+
+    #[test]
+    fn members_with_the_same_backend_protocol_and_source_share_ports() {
+        let report = [
+            vip(
+                1,
+                Protocol::Tcp,
+                vec![member(1, 1, 80, 0), member(2, 2, 80, 0)],
+            ),
+            vip(
+                2,
+                Protocol::Tcp,
+                vec![
+                    member(3, 1, 80, 0),
+                    member(4, 1, 81, 0),
+                    member(5, 2, 80, 3),
+                ],
+            ),
+            vip(
+                3,
+                Protocol::Udp,
+                vec![member(6, 1, 80, 0), member(7, 3, 80, 9)],
+            ),
+        ];
+        let sessions = sessions(&[
+            (1, 0, 80, 100, 7),
+            (3, 0, 80, 20, 0),
+            (4, 0, 81, 3, 0),
+            (5, 3, 80, 4, 0),
+            // On the source address that it had before.
+            (5, 2, 80, 50, 0),
+            (6, 0, 80, 6, 0),
+            // Of no VIP any more.
+            (8, 0, 80, 500, 0),
+        ]);
+        let usage = usage(&report, &sessions);
+        let brief: Vec<_> = usage
+            .iter()
+            .map(|(i, p)| (*i, p.in_use, p.over, p.total))
+            .collect();
+        let all = 1000;
+        assert_eq!(
+            brief,
+            [
+                (1, 120, 7, all),
+                (2, 0, 0, all),
+                (3, 120, 7, all),
+                (4, 3, 0, all),
+                (5, 4, 0, all),
+                (6, 6, 0, all)
+            ]
+        );
+    }
+
+    #[test]
+    fn each_port_of_a_backend_has_ports_of_its_own() {
+        let report = [vip(0, Protocol::Tcp, vec![member(1, 1, 0, 0)])];
+        let sessions = sessions(&[(1, 0, 80, 5, 0), (1, 0, 443, 8, 1), (1, 0, 22, 7, 9)]);
+        let ports = usage(&report, &sessions)[&1];
+        assert_eq!((ports.in_use, ports.over), (8, 1));
+    }
 }

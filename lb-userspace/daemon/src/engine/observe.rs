@@ -6,21 +6,21 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use lb_common::{counters::NodeCounters, reason::REASONS};
+use lb_common::{counters::NodeCounters, reason::REASONS, ring::MemberIndex};
 use tracing::error;
 
-use super::{actor::Actor, trial::WATCHED_DROPS};
+use super::{actor::Actor, nat_ports, trial::WATCHED_DROPS};
 use crate::{
     alerts::Limits,
     clock::later,
     health::HealthStatus,
     metrics,
     nexthop::UnresolvedReason,
-    node::{MemberPhase, MemberState, NodeInfo, NodeState, RingSlots, VipState},
+    node::{MemberPhase, MemberState, NodeInfo, NodeState, PortUse, RingSlots, VipState},
     reconciler::{MemberReport, ServiceId, VipReport},
     traffic::{MemberSample, Rates, Sample, Traffic, VipSample},
 };
-use lb_dataplane::{MapSize, Result};
+use lb_dataplane::{Established, MapSize, Result};
 use lb_model::{
     MemberRef,
     config::{self, BackendState, Forward},
@@ -38,7 +38,9 @@ pub(super) struct Observer {
     pub(super) maps: Vec<MapSize>,
     reasons: BTreeMap<&'static str, u64>,
     tracked: Vec<u32>,
-    sessions: Vec<u32>,
+    /// Counted by the sweep that expires sessions.
+    pub(super) sessions: Established,
+    ports: BTreeMap<MemberIndex, PortUse>,
     /// Counters of [`WATCHED_DROPS`] and their times, the newest last.
     drops: VecDeque<(Instant, [u64; 3])>,
     is_failing: bool,
@@ -53,7 +55,8 @@ impl Observer {
             maps: Vec::new(),
             reasons: BTreeMap::new(),
             tracked: Vec::new(),
-            sessions: Vec::new(),
+            sessions: Established::default(),
+            ports: BTreeMap::new(),
             drops: VecDeque::new(),
             is_failing: false,
         }
@@ -141,7 +144,7 @@ impl Actor {
         self.recorder.observe(&sample);
         self.observer.note_reasons(&counters.node()?);
         self.observer.tracked = self.data_path.dataplane.tracking.count_by_member();
-        self.observer.sessions = self.data_path.dataplane.sessions.count_by_member();
+        self.observer.ports = nat_ports::usage(report, &self.observer.sessions);
         Ok(())
     }
 
@@ -303,12 +306,13 @@ impl View<'_> {
 
     fn member(&self, vip: &VipReport, member: &MemberReport, capacity: Option<u32>) -> MemberState {
         let traffic = self.traffic.member(&vip.name, &member.name);
+        let observer = &self.actor.observer;
         // The flows of `nat` are its sessions.
-        let Observer {
-            tracked, sessions, ..
-        } = &self.actor.observer;
-        let counts = [tracked, sessions].map(|counts| counts.get(usize::from(member.index)));
-        let tracked: u32 = counts.into_iter().flatten().sum();
+        let tracked = [
+            observer.tracked.get(usize::from(member.index)),
+            observer.sessions.members.get(&member.index),
+        ];
+        let tracked: u32 = tracked.into_iter().flatten().sum();
         let name = MemberRef::new(&vip.name, &member.check_name);
         MemberState {
             backend: member.name.clone(),
@@ -323,6 +327,7 @@ impl View<'_> {
             totals: traffic.map_or_else(Default::default, |traffic| traffic.totals()),
             rates: traffic.map_or_else(Rates::default, |traffic| traffic.rates),
             tracked_flows: tracked.into(),
+            nat_ports: observer.ports.get(&member.index).copied(),
             intended_share: member.intended_share,
             table_share: member.table_share,
             observed_share: traffic.and_then(|traffic| traffic.observed_share),

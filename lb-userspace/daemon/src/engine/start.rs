@@ -462,6 +462,7 @@ impl Actor {
                 env!("CARGO_PKG_VERSION")
             ),
         ));
+        self.observer.sessions = self.data_path.dataplane.sessions.established();
         self.count();
         self.publish();
     }

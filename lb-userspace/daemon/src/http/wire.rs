@@ -117,6 +117,11 @@ impl From<&MemberState> for lb_api::MemberStatus {
             totals: member.totals.into(),
             rates: member.rates.into(),
             tracked_flows: member.tracked_flows,
+            nat_ports: member.nat_ports.map(|ports| lb_api::NatPorts {
+                in_use: ports.in_use,
+                over: ports.over,
+                total: ports.total,
+            }),
             intended_share: member.intended_share,
             table_share: member.table_share,
             observed_share: member.observed_share,

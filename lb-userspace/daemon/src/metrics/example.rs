@@ -16,8 +16,8 @@ use super::*;
 use crate::{
     health::HealthStatus,
     node::{
-        FileStatus, Interface, InterfaceMode, MemberPhase, MemberState, NodeInfo, RingSlots,
-        VipState,
+        FileStatus, Interface, InterfaceMode, MemberPhase, MemberState, NodeInfo, PortUse,
+        RingSlots, VipState,
     },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
@@ -130,6 +130,11 @@ fn member(vip: usize, index: usize, members: usize) -> MemberState {
         totals: Totals::default(),
         rates: Rates::default(),
         tracked_flows: 0,
+        nat_ports: Some(PortUse {
+            in_use: 1_966,
+            over: 300,
+            total: 16_384,
+        }),
         intended_share: 1.0 / members as f64,
         table_share: (65_537 / members) as f64 / 65_537.0,
         observed_share: Some(1.01 / members as f64),

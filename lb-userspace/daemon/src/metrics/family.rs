@@ -108,6 +108,8 @@ families! {
     MEMBER_CAPACITY Gauge "evenkeel_member_capacity_new_flows_per_second" ["backend" "vip"] "Capacity in new flows per second. Missing when not configured."
     MEMBER_RATE Gauge "evenkeel_member_new_flows_per_second" ["backend" "vip"] "New flows per second over the last ten seconds."
     MEMBER_TRACKED Gauge "evenkeel_member_tracked_flows" ["backend" "vip"] "Flows of the backend in the tracking table. Expected: 0 for TCP without recent changes."
+    MEMBER_PORTS_IN_USE Gauge "evenkeel_member_nat_ports_in_use" ["backend" "vip"] "Ports with an established nat session to the backend whose connection is not over, including those of other VIPs that share the ports. Missing without nat. Expected: below 0.8 of evenkeel_member_nat_ports."
+    MEMBER_PORTS Gauge "evenkeel_member_nat_ports" ["backend" "vip"] "Ports for nat sessions with the backend: node.nat_ports of one source address. Missing without nat."
     MEMBER_HEALTHY Gauge "evenkeel_member_healthy" ["backend" "vip"] "1 if the health checks succeed. Missing without health checks. Expected: 1."
     MEMBER_LATENCY Gauge "evenkeel_member_check_duration_seconds" ["backend" "vip"] "Duration of the newest check. Missing before the first. Expected: well below vip.health.timeout."
     MEMBER_DAMPED Gauge "evenkeel_member_damped" ["backend" "vip"] "1 while the backend is held down because of flapping. Expected: 0."

@@ -306,6 +306,10 @@ fn members(page: &mut Page, snapshot: &Snapshot) {
     each(MEMBER_CAPACITY, |member| member.capacity.map(f64::from));
     each(MEMBER_RATE, |member| Some(member.rates.new_flows_per_s));
     each(MEMBER_TRACKED, |member| Some(member.tracked_flows as f64));
+    each(MEMBER_PORTS_IN_USE, |member| {
+        Some(member.nat_ports?.in_use.into())
+    });
+    each(MEMBER_PORTS, |member| Some(member.nat_ports?.total.into()));
     each(MEMBER_HEALTHY, |member| {
         Some(flag(member.health.as_ref()?.healthy))
     });

@@ -15,7 +15,7 @@ use super::{
     error::Result,
     state::{MemberState, State, VipState},
 };
-use lb_dataplane::{Dataplane, SessionLimits};
+use lb_dataplane::{Dataplane, Expired, SessionLimits};
 
 /// Found unreferenced this many times, a second apart: no running program can refer to it.
 const UNREFERENCED_TICKS: u8 = 2;
@@ -54,12 +54,12 @@ impl Crowded {
 }
 
 /// Result of a tick.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
     /// Expired entries of the tracking table.
     pub flows_expired: usize,
-    /// Expired entries of sessions.
-    pub sessions_expired: usize,
+    /// Expired entries of sessions, and the sessions that remain.
+    pub sessions: Expired,
     /// Slots whose transition ended.
     pub slots_settled: u32,
     /// Slots that became clean.
@@ -86,7 +86,7 @@ impl Reconciler {
             .min(u16::MAX - 1024);
         let mut tick = Tick {
             flows_expired: dataplane.tracking.expire(now_s, idle_s),
-            sessions_expired: dataplane.sessions.expire(now_s, SessionLimits::default())?,
+            sessions: dataplane.sessions.expire(now_s, SessionLimits::default())?,
             ..Tick::default()
         };
         let now_s = now_s as u32;

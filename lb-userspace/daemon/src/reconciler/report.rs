@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::{
-    member::{NextHop, control},
+    member::{Member, NextHop, control},
     ring::MemberIndex,
+    vip::forward,
 };
 
 use super::{
@@ -55,6 +56,8 @@ pub struct MemberReport {
     pub effective_weight: u32,
     /// None if there is no route.
     pub next_hop: Option<NextHop>,
+    /// Index of the source address of `nat` sessions, and the number of its ports; none without ports.
+    pub nat_source: Option<(u16, u16)>,
     /// Weight over the sum of the eligible weights.
     pub intended_share: f64,
     /// Slots over ring size.
@@ -149,12 +152,19 @@ impl Reconciler {
                 weight: member.weight,
                 effective_weight,
                 next_hop: NextHop::unpack(member.entry.next_hop),
+                nat_source: self.nat_source(&member.entry, vip.entry.forward),
                 intended_share: f64::from(effective_weight)
                     / weights.get(&member.vip).copied().unwrap_or(1.0),
                 table_share: f64::from(owned.unwrap_or(0)) / vip.ring.slots().len().max(1) as f64,
             });
         }
         grouped
+    }
+
+    fn nat_source(&self, member: &Member, forward: u8) -> Option<(u16, u16)> {
+        let source = self.state.sources.get(&member.nat_source)?;
+        let has_ports = forward == forward::NAT && source.entry.ports > 0;
+        has_ports.then_some((member.nat_source, source.entry.ports))
     }
 
     /// Whether there is a route to the address.

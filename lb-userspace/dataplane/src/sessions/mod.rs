@@ -6,14 +6,19 @@
 mod ended;
 mod lookup;
 
-use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
+    sync::atomic::Ordering,
+};
 
 use bytemuck::Pod;
 use lb_common::{
     nat::{
-        FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, REPLY, WAYS, bucket_of, idle_s, way,
+        FREE_CELLS_LOW, NatFlow, NatKey, NatRecord, NatReply, REPLY, WAYS, bucket_of, idle_s,
+        state, way,
     },
-    ring::{MAX_MEMBERS, MemberIndex},
+    ring::MemberIndex,
 };
 
 pub use ended::SessionLimits;
@@ -72,6 +77,73 @@ pub struct SessionCounts {
     pub embryonic: usize,
 }
 
+/// Established sessions: the entries for backends' packets, which occupy the ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Established {
+    pub total: u32,
+    pub vips: BTreeMap<u16, u32>,
+    pub members: BTreeMap<MemberIndex, u32>,
+    pub ports: BTreeMap<PortPool, PortCounts>,
+}
+
+/// Each port can have one session of a pool. Pools of members with the same backend address and
+/// protocol are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortPool {
+    /// Index of the member's VIP.
+    pub vip: u16,
+    pub member: MemberIndex,
+    /// Index of the NAT source.
+    pub source: u16,
+    /// Port of the backend.
+    pub backend_port: u16,
+}
+
+/// Ports with an established session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// The connection is not over: no other session can use the port.
+    pub in_use: u32,
+    /// The connection is over: a new session can use the port if the backend accepts its SYN.
+    pub over: u32,
+}
+
+impl Established {
+    fn of(sessions: impl Iterator<Item = NatRecord>) -> Self {
+        let mut all = Self::default();
+        for session in sessions {
+            let pool = PortPool {
+                vip: session.vip(),
+                member: session.member(),
+                source: session.nat_source(),
+                backend_port: u16::from_be(session.path_or_port),
+            };
+            let ports = all.ports.entry(pool).or_default();
+            if state::is_over(session.state()) {
+                ports.over += 1;
+            } else {
+                ports.in_use += 1;
+            }
+        }
+        // Summed here: one lookup per session is enough.
+        for (pool, PortCounts { in_use, over }) in &all.ports {
+            all.total += in_use + over;
+            *all.vips.entry(pool.vip).or_default() += in_use + over;
+            *all.members.entry(pool.member).or_default() += in_use + over;
+        }
+        all
+    }
+}
+
+/// Result of a pass over the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Number of removed entries.
+    pub entries: usize,
+    /// The sessions that remain.
+    pub established: Established,
+}
+
 /// Indexes that sessions refer to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionNames {
@@ -88,16 +160,10 @@ impl Sessions {
         })
     }
 
-    /// Number of established sessions of each member, by its index.
+    /// Counts the established sessions, as [`Self::expire`] does in its pass.
     #[must_use]
-    pub fn count_by_member(&self) -> Vec<u32> {
-        let mut counts = vec![0; MAX_MEMBERS as usize];
-        for (_, cell) in taken(&self.requests) {
-            if let Some(count) = counts.get_mut(usize::from(cell.member())) {
-                *count += 1;
-            }
-        }
-        counts
+    pub fn established(&self) -> Established {
+        Established::of(taken(&self.replies).map(|(_, cell)| cell.session))
     }
 
     /// Adds or replaces one of a session's two entries. Only while no packets flow: the data path
@@ -136,29 +202,37 @@ impl Sessions {
         })
     }
 
-    /// Removes sessions that ended or timed out; returns the number of removed entries.
-    pub fn expire(&mut self, now_s: u64, limits: SessionLimits) -> Result<usize> {
+    /// Removes sessions that ended or timed out, and counts the others.
+    pub fn expire(&mut self, now_s: u64, limits: SessionLimits) -> Result<Expired> {
         let now_s = now_s as u32;
-        Ok(self.expire_established(now_s, limits)?
-            + self.expire_embryonic(now_s, limits.embryonic_s)?)
+        let mut expired = self.expire_established(now_s, limits)?;
+        expired.entries += self.expire_embryonic(now_s, limits.embryonic_s)?;
+        Ok(expired)
     }
 
-    fn expire_established(&self, now_s: u32, limits: SessionLimits) -> Result<usize> {
+    fn expire_established(&self, now_s: u32, limits: SessionLimits) -> Result<Expired> {
         let requests: Vec<_> = taken(&self.requests).collect();
         let replies: Vec<_> = taken(&self.replies).collect();
         let all = (requests.iter().map(|(_, cell)| cell))
             .chain(replies.iter().map(|(_, cell)| &cell.session));
         let states = States::of(all, now_s);
-        let mut removed = 0;
+        let (mut entries, mut remaining) = (0, Vec::new());
         for (place, cell) in &requests {
             let ended = states.has_ended(cell, limits);
-            removed += usize::from(ended && free(&self.requests, *place, cell, now_s)?);
+            entries += usize::from(ended && free(&self.requests, *place, cell, now_s)?);
         }
         for (place, cell) in &replies {
             let ended = states.has_ended(&cell.session, limits);
-            removed += usize::from(ended && free(&self.replies, *place, cell, now_s)?);
+            if ended && free(&self.replies, *place, cell, now_s)? {
+                entries += 1;
+            } else {
+                remaining.push(cell.session);
+            }
         }
-        Ok(removed)
+        Ok(Expired {
+            entries,
+            established: Established::of(remaining.into_iter()),
+        })
     }
 
     fn expire_embryonic(&self, now_s: u32, limit_s: u32) -> Result<usize> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::cli::member::MemberRef;
 use jiff::Timestamp;
-use lb_api::{HealthStatus, MemberState, MemberStatus, VipStatus};
+use lb_api::{HealthStatus, MemberState, MemberStatus, NatPorts, VipStatus};
 
 /// An observed share is highlighted if it deviates from the table share by more than this fraction.
 const MAX_DEVIATION: f64 = 0.25;
@@ -82,10 +82,25 @@ pub(super) fn problems_of(member: &MemberStatus, now: Timestamp) -> Vec<String> 
     if let Some(why) = &member.next_hop {
         problems.push(format!("unreachable: {why}"));
     }
+    if let Some(ports) = member.nat_ports.filter(are_ports_scarce) {
+        problems.push(ports_in_use(&ports));
+    }
     if matches!(member.state, MemberState::Draining | MemberState::Leaving) {
         problems.push(remaining(member));
     }
     problems
+}
+
+/// Whether more than 80 % of the ports for sessions with a backend are in use.
+pub(super) fn are_ports_scarce(ports: &NatPorts) -> bool {
+    u64::from(ports.in_use) * 10 > u64::from(ports.total) * 8
+}
+
+/// `15000 of 16384 nat ports in use (92 %)`.
+pub(super) fn ports_in_use(ports: &NatPorts) -> String {
+    let NatPorts { in_use, total, .. } = ports;
+    let percent = f64::from(*in_use) * 100.0 / f64::from(*total);
+    format!("{in_use} of {total} nat ports in use ({percent:.0} %)")
 }
 
 /// The traffic that a draining member still has.

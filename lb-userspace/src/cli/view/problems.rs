@@ -31,7 +31,12 @@ fn is_member_wrong(member: &MemberStatus) -> bool {
     let health = member.health.as_ref();
     let is_failing = health.is_some_and(|h| !h.healthy || h.last_ok == Some(false) || h.damped);
     let is_wanted = matches!(member.state, MemberState::Up | MemberState::Down);
-    is_wanted && (is_failing || member.state == MemberState::Down || member.next_hop.is_some())
+    let has_few_ports = member
+        .nat_ports
+        .as_ref()
+        .is_some_and(members::are_ports_scarce);
+    let is_unreachable = member.state == MemberState::Down || member.next_hop.is_some();
+    is_wanted && (is_failing || is_unreachable || has_few_ports)
 }
 
 pub(in crate::cli) fn problems(view: View, status: &Status) -> String {

@@ -139,6 +139,18 @@ fn used(vip: &VipStatus, capacity: &CapacityStatus) -> String {
     )
 }
 
+/// The use of the ports of the backend that has the fewest free ones.
+fn ports(vip: &VipStatus) -> Option<String> {
+    let members = vip.members.iter();
+    let ports = members.filter_map(|member| Some((&member.backend, member.nat_ports?)));
+    let (backend, ports) =
+        ports.min_by_key(|(_, ports)| ports.total.saturating_sub(ports.in_use))?;
+    Some(format!(
+        "most to {backend}: {}",
+        members::ports_in_use(&ports)
+    ))
+}
+
 /// Slots in transition and tracked flows, if any.
 fn ring(vip: &VipStatus) -> Option<String> {
     let (moving, settling) = (vip.ring.in_transition, vip.ring.settling);
@@ -160,5 +172,6 @@ fn ring(vip: &VipStatus) -> Option<String> {
         _ => "tracked flows",
     };
     parts.push(format!("{} {flows}", count(vip.tracked_flows)));
+    parts.extend(ports(vip));
     Some(parts.join(", "))
 }

@@ -274,6 +274,7 @@ mod tests {
             weight: 1,
             effective_weight: 1,
             next_hop: None,
+            nat_source: None,
             intended_share: 1.0,
             table_share: 1.0,
         };

@@ -54,6 +54,7 @@ fn member(number: u8, table_share: f64) -> MemberStatus {
             new_flows_per_s: flows,
         },
         tracked_flows: 0,
+        nat_ports: None,
         intended_share: table_share,
         table_share,
         observed_share: Some(table_share + 0.002),

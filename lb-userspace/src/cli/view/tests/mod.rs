@@ -61,6 +61,32 @@ fn shows_the_use_of_the_capacity() {
 }
 
 #[test]
+fn shows_the_use_of_nat_ports() {
+    let mut status = fixtures::status();
+    let vip = &mut status.vips[0];
+    vip.forward = "nat".into();
+    vip.tracked_flows = 15_000;
+    for (member, in_use) in vip.members.iter_mut().zip([1_966, 13_107, 0]) {
+        member.nat_ports = Some(lb_api::NatPorts {
+            in_use,
+            over: 3_000,
+            total: 16_384,
+        });
+    }
+    let text = status::status(plain(120), &status, false);
+    let line = "  15k sessions, most to api-2: 13107 of 16384 nat ports in use (80 %)\n";
+    assert!(text.contains(line) && !text.contains('!'), "{text}");
+
+    status.vips[0].members[1].nat_ports.as_mut().unwrap().in_use += 1;
+    let text = status::status(plain(120), &status, false);
+    let line = "  ! api-2: 13108 of 16384 nat ports in use (80 %)\n";
+    assert!(text.contains(line), "{text}");
+    problems::retain(&mut status);
+    assert_eq!(status.vips[0].members.len(), 1);
+    assert!(problems::problems(plain(120), &status).contains("! api/api-2: 13108 of"));
+}
+
+#[test]
 fn colours_only_if_enabled() {
     let view = View {
         paint: Paint::COLORED,

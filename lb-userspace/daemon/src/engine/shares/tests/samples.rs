@@ -48,6 +48,7 @@ fn reports(config: &Config, members: u16) -> Vec<VipReport> {
         weight: 1,
         effective_weight: 1,
         next_hop: None,
+        nat_source: None,
         intended_share: 1.0 / f64::from(members),
         table_share: 1.0 / f64::from(members),
     };
