@@ -8,7 +8,7 @@ use super::{
     Condition, Severity,
     backends::{self, Groups},
 };
-use crate::node::{InterfaceMode, NodeState, VipState};
+use crate::node::{InterfaceMode, MemberPhase, NodeState, VipState};
 use lb_model::config;
 
 /// Limits set by the configuration.
@@ -51,7 +51,7 @@ const BAD_REASONS: &[(&str, &str)] = &[
     ("NO_NEXT_HOP", "no next hop for the backend"),
     (
         "NAT_NO_PORT",
-        "no free port on the NAT source: add addresses to node.nat_source",
+        "no free port for sessions with a backend: extend node.nat_ports or add backends",
     ),
     ("NO_ROOM", "the driver left no headroom for an outer header"),
     ("INTERNAL", "a map was not as the program expects it"),
@@ -113,6 +113,7 @@ impl Observer {
             full.extend(backends::checks(vip));
             lost.extend(backends::without_route(vip));
             full.extend(capacity(vip, vip_limits));
+            full.extend(nat_ports(vip));
         }
         self.groups.adopt(&status.alerts);
         conditions.extend(self.groups.combine("backends:", down));
@@ -253,6 +254,39 @@ fn capacity(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
         vip.target_utilisation * 100.0
     );
     Some(condition.vip(&vip.name).cause(wanted))
+}
+
+/// Part of the ports of a backend in use, above which an alert is raised: then one new flow in thirty
+/// finds no port.
+const PORTS_SCARCE: f64 = 0.9;
+
+/// Backends whose ports for `nat` sessions are nearly all in use.
+fn nat_ports(vip: &VipState) -> Option<Condition> {
+    let serving = vip.members.iter().filter(|m| m.phase == MemberPhase::Up);
+    let ports = serving.filter_map(|member| Some((member, member.nat_ports?)));
+    let mut scarce: Vec<_> = ports.filter(|(_, p)| p.ratio() > PORTS_SCARCE).collect();
+    scarce.sort_by(|(_, a), (_, b)| b.ratio().total_cmp(&a.ratio()));
+    let (worst, ports) = scarce.first()?;
+    let mut summary = format!(
+        "{} of the {} nat ports for sessions with {} of {} are in use ({:.0} %)",
+        ports.in_use,
+        ports.total,
+        worst.backend,
+        vip.name,
+        ports.ratio() * 100.0
+    );
+    match scarce.len() - 1 {
+        0 => {}
+        1 => summary += ", as are those of 1 other backend",
+        others => summary += &format!(", as are those of {others} other backends"),
+    }
+    let key = format!("nat_ports:{}", vip.name);
+    let condition = Condition::new(key, "nat_ports", Severity::Warning, summary);
+    let condition = condition.backends(scarce.iter().map(|(member, _)| &member.backend));
+    Some(condition.vip(&vip.name).cause(
+        "new flows find no port soon: extend node.nat_ports or add backends; if other VIPs use the same \
+         backends, also add addresses to node.nat_source",
+    ))
 }
 
 #[cfg(test)]

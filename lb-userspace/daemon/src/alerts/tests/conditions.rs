@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     health::HealthStatus,
     metrics::example::{Example, example},
-    node::{Interface, InterfaceMode, MemberPhase, MemberState, NodeState},
+    node::{Interface, InterfaceMode, MemberPhase, MemberState, NodeState, PortUse},
 };
 
 fn limits(min_backends: u32) -> Limits {
@@ -304,4 +304,43 @@ fn only_current_drops_count() {
         "{}",
         found[0].summary
     );
+}
+
+#[test]
+fn ports_that_are_nearly_all_in_use_are_a_condition() {
+    let mut status = status(1, 4);
+    let use_ports = |member: &mut MemberState, in_use, over| {
+        member.nat_ports = Some(PortUse {
+            in_use,
+            over,
+            total: 16_384,
+        });
+    };
+    let members = &mut status.vips[0].members;
+    use_ports(&mut members[0], 14_745, 1_639);
+    assert_eq!(
+        conditions(&status, 1),
+        [],
+        "90 %; the others can be used again"
+    );
+    let members = &mut status.vips[0].members;
+    use_ports(&mut members[0], 14_746, 0);
+    use_ports(&mut members[1], 15_073, 0);
+    use_ports(&mut members[2], 16_384, 0);
+    members[2].phase = MemberPhase::Draining;
+    let found = conditions(&status, 1);
+    let [one] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        (&*one.key, one.severity),
+        ("nat_ports:vip-0", Severity::Warning)
+    );
+    assert_eq!(one.backends, ["backend-1", "backend-0"]);
+    assert_eq!(
+        one.summary,
+        "15073 of the 16384 nat ports for sessions with backend-1 of vip-0 are in use (92 %), \
+         as are those of 1 other backend"
+    );
+    assert!(one.cause.as_ref().unwrap().contains("node.nat_ports"));
 }
