@@ -85,12 +85,18 @@ pub struct Input<'a> {
 /// Plans a change. `facts` returns what the controller knows of a VIP; it is called only for VIPs
 /// whose keys or backends differ. Without a controller, use [`VipFacts::assumed`].
 pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> Plan {
-    let vips: Vec<VipPlan> = pairs(input.running, input.candidate)
+    let (touched, rest): (Vec<Pair<'_>>, Vec<_>) = pairs(input.running, input.candidate)
+        .into_iter()
+        .partition(Pair::is_touched);
+    let vips: Vec<VipPlan> = touched
         .iter()
-        .filter(|pair| pair.is_touched())
-        .map(|pair| plan_vip(pair, &facts(pair), input.force))
+        .map(|pair| plan_vip(pair, &facts(pair), input))
         .collect();
-    let other = settings::outside(input.running, input.candidate);
+    let mut other = settings::outside(input.running, input.candidate);
+    other.extend(rest.iter().filter_map(|pair| {
+        let sessions = settings::nat_sessions(input, pair)?;
+        Some(format!("VIP {}: {sessions}", pair.name()))
+    }));
     let is_refused = |guard: &GuardResult| guard.verdict == GuardVerdict::Refused;
     let verdict = if vips.iter().flat_map(|vip| &vip.guards).any(is_refused) {
         PlanVerdict::Refused
@@ -109,7 +115,9 @@ pub fn plan(input: &Input<'_>, mut facts: impl FnMut(&Pair<'_>) -> VipFacts) -> 
     }
 }
 
-fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, force: &[Guard]) -> VipPlan {
+fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, input: &Input<'_>) -> VipPlan {
+    let mut settings = settings::of_pair(pair);
+    settings.extend(settings::nat_sessions(input, pair));
     let lines = Line::all(pair, facts);
     let ring_size = pair
         .after
@@ -126,7 +134,7 @@ fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, force: &[Guard]) -> VipPlan {
         },
         new_flows_per_s: facts.load.new_flows_per_s,
         peak_new_flows_per_s: facts.load.peak_new_flows_per_s,
-        settings: settings::of_pair(pair),
-        guards: guards::check(pair, facts, &lines, force),
+        settings,
+        guards: guards::check(pair, facts, &lines, input.force),
     }
 }

@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{pairs::Pair, words};
+use super::{Input, pairs::Pair, words};
 use crate::config::{
-    Alerts, Api, Backend, ChangeSettings, Changes, Config, Guard, Health, Metrics, Node, Scaling,
-    Skew, Vip,
+    Alerts, Api, Backend, BackendState, ChangeSettings, Changes, Config, Forward, Guard, Health,
+    Metrics, Node, Scaling, Skew, Vip,
 };
 
 /// Changes outside of VIPs.
@@ -99,4 +99,77 @@ fn list_backend_changes(changes: &mut Changes, before: &Backend, all: &[Backend]
         let (before, after) = ((before.address, before.port), (after.address, after.port));
         changes.below("").add(&key, &before, &after, place);
     }
+}
+
+/// Number of `nat` sessions that a VIP supports at once, if the change changes it.
+pub(super) fn nat_sessions(input: &Input<'_>, pair: &Pair<'_>) -> Option<String> {
+    let capacity = |config: &Config, vip: &Vip| {
+        let backends = vip
+            .backends
+            .iter()
+            .filter(|backend| gets_flows(backend))
+            .count();
+        let ports = config.node.nat_ports.len();
+        let all = backends * ports;
+        let is_nat = vip.forward == Forward::Nat;
+        is_nat.then_some((
+            all.min(config.node.nat_sessions as usize),
+            all,
+            backends,
+            ports,
+        ))
+    };
+    let candidate = input.candidate;
+    let before = input
+        .running
+        .and_then(|running| capacity(running, pair.before?));
+    let vip = pair.after?;
+    let after = capacity(candidate, vip)?;
+    if before == Some(after) {
+        return None;
+    }
+    let (sessions, all, backends, ports) = after;
+    let mut line =
+        format!("nat: at most {sessions} sessions at once ({backends} backends × {ports} ports");
+    if sessions < all {
+        line += "; limited by node.nat_sessions";
+    }
+    match candidate
+        .vips
+        .iter()
+        .filter(|other| share_ports(candidate, vip, other))
+        .count()
+    {
+        0 => {}
+        1 => line += "; ports shared with 1 other VIP",
+        others => line += &format!("; ports shared with {others} other VIPs"),
+    }
+    line.push(')');
+    if let Some((sessions, ..)) = before {
+        line += &format!(", before: {sessions}");
+    }
+    Some(line)
+}
+
+fn gets_flows(backend: &Backend) -> bool {
+    backend.state == BackendState::Up && backend.weight > 0
+}
+
+/// Whether two VIPs have a backend in common and only one source address for it.
+fn share_ports(config: &Config, vip: &Vip, other: &Vip) -> bool {
+    let sources = &config.node.nat_source;
+    let has_one_source = |backend: &Backend| {
+        let of_family = sources
+            .iter()
+            .filter(|s| s.is_ipv4() == backend.address.is_ipv4());
+        of_family.count() <= 1
+    };
+    let is_shared = |backend: &Backend| {
+        let mut others = other.backends.iter();
+        has_one_source(backend) && others.any(|other| other.identity() == backend.identity())
+    };
+    other.name != vip.name
+        && other.forward == Forward::Nat
+        && other.protocol == vip.protocol
+        && vip.backends.iter().any(is_shared)
 }

@@ -275,3 +275,42 @@ fn settings_are_listed_with_both_values() {
     assert_eq!((plan.verdict, plan.vips.len()), (PlanVerdict::Allowed, 0));
     assert_eq!(plan.other, ["node.sample: 1 → 2"]);
 }
+
+#[test]
+fn nat_vips_show_how_many_sessions_they_support() {
+    let nat = |keys, backends: &[&str]| vip(keys, backends).replace("\"l2\"", "\"nat\"");
+    let two = nat("", &["a", "b"]);
+    let added = Case::new("", &two).plan();
+    let line = "nat: at most 32768 sessions at once (2 backends × 16384 ports)";
+    assert_eq!(added.vips[0].settings, [line]);
+    assert!(
+        Case::new("", &vip("", &["a"])).plan().vips[0]
+            .settings
+            .is_empty()
+    );
+
+    let more = nat("", &["a", "b", "c", "d 0", "e", "f"]);
+    let changed = Case::new(&two, &more).plan();
+    let line = "nat: at most 65536 sessions at once (5 backends × 16384 ports; limited by \
+                node.nat_sessions), before: 32768";
+    assert_eq!(changed.vips[0].settings, [line]);
+    let weights = Case::new(&two, &nat("", &["a", "b 50"])).plan();
+    assert!(weights.vips[0].settings.is_empty(), "{weights:?}");
+
+    let mut node = Case::new(&two, &two);
+    node.after.node.nat_ports = 20_000..=20_999;
+    let line =
+        "VIP api: nat: at most 2000 sessions at once (2 backends × 1000 ports), before: 32768";
+    assert_eq!(node.plan().other[1..], [line]);
+
+    let mut both = Case::new("", &two);
+    let mut other = both.after.vips[0].clone();
+    (other.name, other.port) = ("web".into(), 81);
+    both.after.vips.push(other);
+    let shared = "(2 backends × 16384 ports; ports shared with 1 other VIP)";
+    let plan = both.plan();
+    assert!(plan.vips[1].settings[0].ends_with(shared), "{plan:?}");
+    both.after.node.nat_source = vec![[10, 0, 0, 3].into(), [10, 0, 0, 4].into()];
+    let plan = both.plan();
+    assert!(!plan.vips[1].settings[0].contains("shared"), "{plan:?}");
+}
