@@ -88,7 +88,7 @@ families! {
     VIP_FULL Counter "evenkeel_vip_tracking_full_total" ["vip"] "Packets of flows that found no room in the tracking table, or lost their entry too early. Expected: 0; otherwise raise node.track_flows."
     VIP_NO_MEMBER Counter "evenkeel_vip_no_member_packets_total" ["vip"] "Packets dropped because no backend was eligible. Expected: 0."
     VIP_NAT_SESSIONS Counter "evenkeel_vip_nat_sessions_total" ["vip"] "Created nat sessions."
-    VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no nat port was free. Expected: 0; otherwise add addresses to node.nat_source."
+    VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no nat port was free. Expected: 0; otherwise extend node.nat_ports or add backends."
 
     MEMBER_PACKETS Counter "evenkeel_member_packets_total" ["backend" "vip"] "Packets sent to the backend. Expected: roughly in proportion to its share of new flows."
     MEMBER_BYTES Counter "evenkeel_member_bytes_total" ["backend" "vip"] "Bytes of these packets: whole frames as received."

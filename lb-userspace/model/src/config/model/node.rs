@@ -43,8 +43,9 @@ table! {
         /// NICs of backends spread flows over their queues.
         encap_source: Prefix, [list "an address of the interface"], kind::prefix(), Live;
         /// `nat`: up to 64 source addresses that backends see and reply to, none of a VIP or a
-        /// backend. Each adds ports. An address that no interface of the host has must be routed to
-        /// this node; `doctor`, plans and the log warn about it.
+        /// backend. Each backend of each VIP uses one of them: several add ports only where VIPs share
+        /// backends. An address that no interface of the host has must be routed to this node;
+        /// `doctor`, plans and the log warn about it.
         nat_source: IpAddr, [list "an address of the interface"], kind::addresses(), Live;
         /// `nat`: source ports. Keep them apart from `net.ipv4.ip_local_port_range`.
         nat_ports: RangeInclusive<u16>, [default 16_384..=32_767], kind::port_range(), Live;
