@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use lab::balancer::binary;
-use lab::configuration::Configuration;
+use lab::configuration::{Configuration, Forward};
 use lab::deadline::until;
 use lab::prometheus::{Prometheus, scrape};
 use lab::service::{Kind, vip_name};
 use lab::topology::{Family, Lab};
 use serde_json::Value;
 
-use crate::site::{LIMIT, Site, build, can_run, pages};
+use crate::site::{BACKENDS, LIMIT, Site, build, can_run, pages};
 
 fn web() -> String {
     vip_name(Kind::Web, Family::V4)
@@ -233,4 +233,39 @@ fn check_queries(prometheus: &Prometheus<'_>) {
     }
     let own = value(&format!("evenkeel_vip_wanted_backends{{vip={vip:?}}}")).unwrap();
     assert!(own > 4.0, "the node wants {own}");
+}
+
+#[test]
+fn reports_the_ports_of_nat_in_use() {
+    if !can_run("reports_the_ports_of_nat_in_use") {
+        return;
+    }
+    let lab = build();
+    let site = Site::start_with(&lab, Forward::Nat, |_| {});
+    let sums = || -> anyhow::Result<[u64; 3]> {
+        let status = site.operator.get("/v1/status")?;
+        let vips = status["vips"].as_array().into_iter().flatten();
+        let members = vips.flat_map(|vip| vip["members"].as_array().into_iter().flatten());
+        let ports: Vec<&Value> = members.map(|member| &member["nat_ports"]).collect();
+        Ok(["in_use", "over", "total"].map(|key| {
+            let numbers = ports.iter().filter_map(|ports| ports[key].as_u64());
+            numbers.sum()
+        }))
+    };
+    let total = 3 * BACKENDS as u64 * 16_384;
+    let wait = |expected: [u64; 3]| {
+        let waited = until("ports are counted", LIMIT, || Ok(sums()? == expected));
+        waited.unwrap_or_else(|error| panic!("{error:#}: {:?}", sums()));
+    };
+    wait([0, 0, total]);
+    let flows = site.open(20);
+    wait([40, 0, total]);
+    let page = scrape(&lab.balancers[0]).unwrap();
+    let samples = page
+        .lines()
+        .filter(|line| line.starts_with("evenkeel_member_nat_ports_in_use{"));
+    let in_use = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+    assert_eq!(in_use.sum::<u64>(), 40);
+    flows.0.into_iter().for_each(|load| drop(load.stop()));
+    wait([0, 40, total]);
 }

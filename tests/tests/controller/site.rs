@@ -50,16 +50,25 @@ pub(crate) struct Site<'lab> {
 impl<'lab> Site<'lab> {
     /// Starts echo in both families and web over IPv4, with equal backends.
     pub(crate) fn start(lab: &'lab Lab, change: impl FnOnce(&mut Configuration)) -> Self {
+        Self::start_with(lab, FORWARD, change)
+    }
+
+    /// The same with another forwarding mode.
+    pub(crate) fn start_with(
+        lab: &'lab Lab,
+        forward: Forward,
+        change: impl FnOnce(&mut Configuration),
+    ) -> Self {
         let binary = binary().unwrap();
         let kinds = [Kind::Echo, Kind::Web];
-        let servers = Servers::start(lab, FORWARD, &kinds, &binary).unwrap();
+        let servers = Servers::start(lab, forward, &kinds, &binary).unwrap();
         let mut configuration = Configuration::new(&lab.balancers[0]);
         let weights = [100; BACKENDS];
         for family in FAMILIES {
-            let echo = vip(lab, FORWARD, Kind::Echo, family, &weights);
+            let echo = vip(lab, forward, Kind::Echo, family, &weights);
             configuration.vips.push(echo);
         }
-        let web = vip(lab, FORWARD, Kind::Web, Family::V4, &weights);
+        let web = vip(lab, forward, Kind::Web, Family::V4, &weights);
         configuration.vips.push(web);
         change(&mut configuration);
         let node = Node::start(&lab.balancers[0], &binary, configuration).unwrap();
