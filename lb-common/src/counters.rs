@@ -50,8 +50,8 @@ map_type! {
         pub nat_sessions: u64,
         /// `nat`: new flows dropped because no port was free. Expected: 0.
         pub nat_no_port: u64,
-        /// Packets dropped by a rate limit. Expected: 0.
-        pub limited: u64,
+        /// `nat`: sessions that took the port of a connection that was over.
+        pub nat_reused: u64,
     }
 }
 

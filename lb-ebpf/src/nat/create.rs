@@ -134,6 +134,9 @@ fn take_port(
     set_port(headers, session, port_be as u16);
     if best != FREE {
         release_port(session);
+        if best >= OVER {
+            count_vip(session.request.vip, |counters| counters.nat_reused += 1);
+        }
     }
     write_reply(ctx, headers, session, tcp);
     Ok(())

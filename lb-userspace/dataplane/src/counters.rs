@@ -209,7 +209,7 @@ mod tests {
             let cpu = cpu as u64 + 1;
             store(8 * 63, cpu);
             store(
-                VIPS.offset + 64 * 1023 + offset_of!(VipCounters, limited),
+                VIPS.offset + 64 * 1023 + offset_of!(VipCounters, nat_reused),
                 10 * cpu,
             );
             store(
@@ -219,14 +219,14 @@ mod tests {
             store(MEMBERS.offset + 64 * 4094, 1000 * cpu);
         }
         assert_eq!(counters.node().unwrap().reasons[63], 6);
-        assert_eq!(counters.vip(1023).unwrap().limited, 60);
+        assert_eq!(counters.vip(1023).unwrap().nat_reused, 60);
         assert_eq!(counters.member(4095).unwrap().bytes, 600);
         assert_eq!(counters.member(4095).unwrap().packets, 0);
 
         counters.reset_member(4095).unwrap();
         counters.reset_vip(1023).unwrap();
         assert_eq!(counters.member(4095).unwrap().bytes, 0);
-        assert_eq!(counters.vip(1023).unwrap().limited, 0);
+        assert_eq!(counters.vip(1023).unwrap().nat_reused, 0);
         assert_eq!(counters.member(4094).unwrap().packets, 6000);
 
         let error = counters.member(4096).unwrap_err().to_string();

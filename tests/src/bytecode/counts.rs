@@ -29,7 +29,7 @@ const VIP: [&str; 8] = [
     "no_member",
     "nat_sessions",
     "nat_no_port",
-    "limited",
+    "nat_reused",
 ];
 
 /// Reads the counters of the node and of the members and VIPs that tests use: reasons by name,

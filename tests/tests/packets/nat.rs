@@ -129,16 +129,32 @@ pub(crate) fn replied(session: &Session, frame: &Frame, out: &Frame) -> Expect {
         .plus(&format!("m{index}.reply_bytes"), frame.bytes().len())
 }
 
-/// Runs the first packet of a session.
+/// Runs the first packet of a session, which gets a free port.
 pub(crate) fn begin(bench: &mut Bench, service: &Service, frame: &Frame) -> Session {
+    begin_on(bench, service, frame, false)
+}
+
+/// The same for a session that gets the port of a connection that is over if `reused`.
+pub(crate) fn begin_on(
+    bench: &mut Bench,
+    service: &Service,
+    frame: &Frame,
+    reused: bool,
+) -> Session {
     let output = bench.check_by(
         &format!("first for {service:?}"),
         &frame.bytes(),
         |output| {
             let session = Session::of(*service, frame, output);
-            forwarded(&session, frame)
+            let count = |counter| format!("v{}.{counter}", service.index);
+            let expect = forwarded(&session, frame)
                 .new_flow(service.index)
-                .plus(&format!("v{}.nat_sessions", service.index), 1)
+                .plus(&count("nat_sessions"), 1);
+            if reused {
+                expect.plus(&count("nat_reused"), 1)
+            } else {
+                expect
+            }
         },
     );
     let session = Session::of(*service, frame, &output);

@@ -14,7 +14,7 @@ use lb_dataplane::{LoadOptions, SessionLimits};
 use lb_model::transition::RingState;
 
 use crate::{
-    nat::{Session, answer, begin, forwarded, replied},
+    nat::{Session, answer, begin, begin_on, forwarded, replied},
     stage::{Client, bench, dataplane, options},
 };
 
@@ -215,7 +215,7 @@ fn reuses_a_port_in_time_wait_as_the_backend_accepts_it() {
         }
         bench.conclude();
         let later = with_timestamp(&Client::new(2).to(&service, 54, SYN), 2001);
-        let again = begin(&mut bench, &service, &later);
+        let again = begin_on(&mut bench, &service, &later, true);
         assert_eq!(again.node_port, session.node_port);
         let (stray, _) = session.reply(&client.to(&service, 53, ACK));
         let run = bench.dataplane.run(&stray.bytes()).unwrap();
@@ -241,7 +241,7 @@ fn reuses_a_port_by_sequence_number() {
     let syn = Client::new(2).to(&service, 54, SYN);
     let refused = Expect::of(Reason::NatNoPort).plus(&format!("v{}.nat_no_port", service.index), 1);
     bench.check("an earlier number", &syn, &refused);
-    begin(&mut bench, &service, &shifted(&syn, 3, 0));
+    begin_on(&mut bench, &service, &shifted(&syn, 3, 0), true);
 }
 
 /// A flood of SYNs takes the oldest embryonic sessions' ports, never those of established ones.

@@ -88,6 +88,7 @@ families! {
     VIP_FULL Counter "evenkeel_vip_tracking_full_total" ["vip"] "Packets of flows that found no room in the tracking table, or lost their entry too early. Expected: 0; otherwise raise node.track_flows."
     VIP_NO_MEMBER Counter "evenkeel_vip_no_member_packets_total" ["vip"] "Packets dropped because no backend was eligible. Expected: 0."
     VIP_NAT_SESSIONS Counter "evenkeel_vip_nat_sessions_total" ["vip"] "Created nat sessions."
+    VIP_NAT_REUSED Counter "evenkeel_vip_nat_reused_ports_total" ["vip"] "nat sessions that took the port of a connection that was over, because all ports that were tried had sessions. The backend accepts it in TIME-WAIT."
     VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no nat port was free. Expected: 0; otherwise extend node.nat_ports or add backends."
 
     MEMBER_PACKETS Counter "evenkeel_member_packets_total" ["backend" "vip"] "Packets sent to the backend. Expected: roughly in proportion to its share of new flows."

@@ -251,7 +251,7 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
         no_member: _,
         nat_sessions: _,
         nat_no_port: _,
-        limited: _,
+        nat_reused: _,
     } = bytemuck::Zeroable::zeroed();
     each(VIP_PACKETS, |vip| vip.totals.packets);
     each(VIP_BYTES, |vip| vip.totals.bytes);
@@ -263,6 +263,7 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
     each(VIP_NO_MEMBER, |vip| vip.counters.no_member);
     each(VIP_NAT_SESSIONS, |vip| vip.counters.nat_sessions);
     each(VIP_NAT_NO_PORT, |vip| vip.counters.nat_no_port);
+    each(VIP_NAT_REUSED, |vip| vip.counters.nat_reused);
 }
 
 /// The members of a VIP, each name once: a leaving member with the name of a configured one is omitted.
