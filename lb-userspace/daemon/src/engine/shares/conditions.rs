@@ -232,15 +232,25 @@ const fn what(kind: Kind) -> &'static str {
 }
 
 fn cause(finding: &Finding, explain: impl Fn(RevisionNumber) -> Option<RevisionFacts>) -> String {
-    let mut parts = vec![match finding.cause {
+    let named = match finding.cause {
         Cause::Revision { number } => match explain(number) {
-            Some(revision) => revision.to_string(),
-            None => finding.cause.to_string(),
+            Some(revision) => Some(revision.to_string()),
+            None => Some(finding.cause.to_string()),
         },
-        _ => finding.cause.to_string(),
-    }];
-    parts.extend(finding.evidence.iter().take(MOST_SENTENCES).cloned());
-    parts.join("; ")
+        // The summary says it.
+        Cause::BlackHole { .. }
+            if finding.kind == Kind::BlackHole && !finding.evidence.is_empty() =>
+        {
+            None
+        }
+        _ => Some(finding.cause.to_string()),
+    };
+    let evidence = finding.evidence.iter().take(MOST_SENTENCES).cloned();
+    named
+        .into_iter()
+        .chain(evidence)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 impl std::fmt::Display for RevisionFacts {
