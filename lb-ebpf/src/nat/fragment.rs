@@ -2,12 +2,7 @@
 //! address choose the same identifications, so such datagrams get new ones (RFC 6864 §5.3).
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{
-    family,
-    fragment::FragmentTarget,
-    nat::{NatFlow, REPLY},
-    reason::Reason,
-};
+use lb_common::{family, fragment::FragmentTarget, nat::REPLY, reason::Reason};
 
 use super::{reply::send_reply, reply_key, rewrite, session};
 use crate::{
@@ -57,27 +52,14 @@ pub(crate) fn forward_fragment(
     Ok(Verdict::counted(Reason::Forwarded, action))
 }
 
-/// Where a datagram comes from, for [`identify`].
+/// Where a datagram comes from, for [`nat_identify`].
 pub(super) const CLIENT: u32 = u32::MAX;
 
-/// Gives a rewritten datagram a new identification if it can be fragmented, and remembers a first
-/// fragment. The headers are in the scratch; `from` is [`CLIENT`], whose session is there too, or
-/// the NAT source of a reply.
-#[inline(always)]
-pub(super) fn identify(ctx: *mut xdp_md, headers: &Headers, flow: &NatFlow, from: u32) {
-    let packet = Packet::of(ctx);
-    let is_fragmentable = headers.family == family::V4
-        && packet
-            .view::<{ ipv4::LEN }>(headers.l3())
-            .is_some_and(|ip| ip.get::<u16>(ipv4::FRAGMENT) & ipv4::DF == 0);
-    if is_fragmentable || headers.first_fragment {
-        nat_identify(ctx, from, u32::from(flow.vip), u32::from(flow.member));
-    }
-}
-
+/// Gives a rewritten datagram a new identification, and remembers a first fragment. The headers are
+/// in the scratch; `from` is [`CLIENT`], whose session is there too, or the NAT source of a reply.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn nat_identify(ctx: *mut xdp_md, from: u32, vip: u32, member: u32) -> u32 {
+pub(super) extern "C" fn nat_identify(ctx: *mut xdp_md, from: u32, vip: u32, member: u32) -> u32 {
     let Some(Scratch {
         headers,
         key,

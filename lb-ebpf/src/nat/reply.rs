@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
-use super::{fragment, reply_key, rewrite, session};
+use super::{fragment::nat_identify, reply_key, rewrite, session};
 use crate::{
     counters::count_sent,
     ethernet::{self, Addresses},
@@ -56,8 +56,10 @@ fn reply(
     trace::member(flow.member, decision::SESSION);
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
-    rewrite::packet(packet, headers, flow)?;
-    fragment::identify(ctx, headers, flow, source.into());
+    if rewrite::packet(packet, headers, flow)? {
+        let (vip, member) = (u32::from(flow.vip), u32::from(flow.member));
+        nat_identify(ctx, source.into(), vip, member);
+    }
     send_reply(ctx, flow, bytes)
 }
 

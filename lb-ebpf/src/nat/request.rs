@@ -5,7 +5,7 @@ use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
 use super::{
     create,
-    fragment::{self, CLIENT},
+    fragment::{CLIENT, nat_identify},
     refresh, request_key, rewrite,
     session::{self, RequestMatch},
 };
@@ -159,8 +159,9 @@ fn send(
     }
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
-    rewrite::packet(packet, headers, flow)?;
-    fragment::identify(ctx, headers, flow, CLIENT);
+    if rewrite::packet(packet, headers, flow)? {
+        nat_identify(ctx, CLIENT, vip_index.into(), flow.member.into());
+    }
     Addresses::new(route.next_hop, route.egress).write(ctx)?;
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
     count_forwarded(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);

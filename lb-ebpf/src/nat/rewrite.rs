@@ -9,10 +9,23 @@ use crate::{
     wire::{extension, ipv4, ipv6, ports, tcp, udp},
 };
 
-/// Rewrites a packet with its transport header, and decrements the TTL.
+/// A packet whose addresses were rewritten.
+pub(super) struct Rewritten {
+    /// What that adds to the sum of a transport checksum.
+    delta: u64,
+    /// Whether it is IPv4 without DF: routers may fragment it.
+    may_be_fragmented: bool,
+}
+
+/// Rewrites a packet with its transport header, and decrements the TTL. Returns whether the datagram
+/// needs an identification of its own: it can be fragmented, or was.
 #[inline(always)]
-pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<(), Reason> {
-    let delta = addresses(packet, headers, flow)?
+pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<bool, Reason> {
+    let Rewritten {
+        delta,
+        may_be_fragmented,
+    } = addresses(packet, headers, flow)?;
+    let delta = delta
         + checksum::replace_u16(headers.source_be, flow.source_be)
         + checksum::replace_u16(headers.dest_be, flow.dest_be);
     let l4 = headers.l4();
@@ -31,7 +44,7 @@ pub(super) fn packet(packet: Packet, headers: &Headers, flow: &NatFlow) -> Resul
         let old = header.get(udp::CHECKSUM);
         header.set(udp::CHECKSUM, udp_checksum(old, delta));
     }
-    Ok(())
+    Ok(may_be_fragmented || headers.first_fragment)
 }
 
 #[inline(always)]
@@ -51,17 +64,22 @@ pub(super) fn udp_checksum(old: u16, delta: u64) -> u16 {
     if new == 0 { 0xffff } else { new }
 }
 
-/// Rewrites the addresses in the IP header, and decrements the TTL. Returns what that adds to the
-/// sum of a transport checksum.
+/// Rewrites the addresses in the IP header, and decrements the TTL.
 #[inline(always)]
-pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Result<u64, Reason> {
+pub(super) fn addresses(
+    packet: Packet,
+    headers: &Headers,
+    flow: &NatFlow,
+) -> Result<Rewritten, Reason> {
     let l3 = headers.l3();
     let delta;
+    let mut may_be_fragmented = false;
     if headers.family == family::V4 {
         let (source, dest) = (flow.source[0] as u32, flow.dest[0] as u32);
         delta = checksum::replace_u32(headers.source[0] as u32, source)
             + checksum::replace_u32(headers.dest[0] as u32, dest);
         let ip = packet.view::<{ ipv4::LEN }>(l3).ok_or(Reason::Internal)?;
+        may_be_fragmented = ip.get::<u16>(ipv4::FRAGMENT) & ipv4::DF == 0;
         ip.set(ipv4::SOURCE, source);
         ip.set(ipv4::DEST, dest);
         ip.set(
@@ -75,7 +93,10 @@ pub(super) fn addresses(packet: Packet, headers: &Headers, flow: &NatFlow) -> Re
         write_v6(ip, ipv6::SOURCE, &flow.source, &flow.dest);
     }
     decrement_ttl(packet, l3, headers.family)?;
-    Ok(delta)
+    Ok(Rewritten {
+        delta,
+        may_be_fragmented,
+    })
 }
 
 /// Writes the identification of a datagram or fragment.
