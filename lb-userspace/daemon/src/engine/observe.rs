@@ -17,7 +17,7 @@ use crate::{
     metrics,
     nexthop::UnresolvedReason,
     node::{MemberPhase, MemberState, NodeInfo, NodeState, PortUse, RingSlots, VipState},
-    reconciler::{MemberReport, ServiceId, VipReport},
+    reconciler::{MemberReport, VipReport, reported},
     traffic::{MemberSample, Rates, Sample, Traffic, VipSample},
 };
 use lb_dataplane::{Established, MapSize, Result};
@@ -184,11 +184,8 @@ impl Actor {
             health,
             traffic: &traffic,
         };
-        let vips = self.changes.running.config.vips.iter();
-        let vips = vips.filter_map(|vip| {
-            let reported = report.iter().find(|r| r.service == ServiceId::of(vip))?;
-            Some(view.vip(vip, reported))
-        });
+        let vips = reported(&self.changes.running.config.vips, &report)
+            .map(|(vip, reported)| view.vip(vip, reported));
         let number = self.changes.running.number;
         let record = number.and_then(|number| self.changes.store.record(number).ok());
         NodeState {

@@ -50,6 +50,7 @@ pub use integrity::Digests;
 pub use maintenance::Tick;
 pub use plan::Summary;
 pub use planned::{PlannedChange, VipPreview};
+pub(crate) use report::reported;
 pub use report::{MemberReport, VipReport};
 pub use shares::MemberShare;
 pub use state::ServiceId;

@@ -14,7 +14,7 @@ use super::{
 };
 use lb_dataplane::explain::Names;
 use lb_model::{
-    config::BackendState,
+    config::{self, BackendState},
     ring::Identity,
     transition::{RingState, SlotCounts},
 };
@@ -33,6 +33,19 @@ pub struct VipReport {
     pub counts: SlotCounts,
     /// In the order of their indexes.
     pub members: Vec<MemberReport>,
+}
+
+/// The VIPs of a configuration that have a report, with it, in the order of the configuration.
+pub(crate) fn reported<'a>(
+    vips: &'a [config::Vip],
+    report: &'a [VipReport],
+) -> impl Iterator<Item = (&'a config::Vip, &'a VipReport)> {
+    let services = report.iter().map(|vip| (vip.service, vip));
+    let by_service: BTreeMap<ServiceId, &VipReport> = services.collect();
+    vips.iter().filter_map(move |vip| {
+        let reported = by_service.get(&ServiceId::of(vip))?;
+        Some((vip, *reported))
+    })
 }
 
 #[derive(Clone, Debug)]

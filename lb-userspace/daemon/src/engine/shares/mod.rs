@@ -38,7 +38,7 @@ use sampling::{Demand, Sampling};
 use crate::{
     alerts::Condition,
     events::Entry,
-    reconciler::{MemberReport, ServiceId, VipReport},
+    reconciler::{MemberReport, VipReport, reported},
     revision::{RevisionNumber, Store},
     traffic::{SharedTraffic, Totals, Traffic},
 };
@@ -173,14 +173,11 @@ impl ShareMonitor {
             error!(%error, "can't read the sampled flows");
         }
         let traffic = traffic.lock();
-        for vip in &config.vips {
-            let service = ServiceId::of(vip);
-            if let Some(reported) = report.iter().find(|r| r.service == service) {
-                self.observe(vip, reported, &traffic);
-            }
+        for (vip, reported) in reported(&config.vips, report) {
+            self.observe(vip, reported, &traffic);
         }
-        self.vips
-            .retain(|name, _| config.vips.iter().any(|vip| vip.name == *name));
+        let configured: BTreeSet<&str> = config.vips.iter().map(|vip| &*vip.name).collect();
+        self.vips.retain(|name, _| configured.contains(&**name));
         self.new_notes()
     }
 

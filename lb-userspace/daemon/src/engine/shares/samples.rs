@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use super::sampling::Sampling;
-use crate::reconciler::VipReport;
+use crate::reconciler::{VipReport, reported};
 use lb_model::config;
 use lb_skew::{Elephant, SampledFlows, Samples, Source};
 
@@ -126,10 +126,7 @@ impl Sampled {
         self.read_s = now_s;
         self.forget_old(now_s);
         self.vips.clear();
-        for vip in report {
-            let Some(configured) = vips.iter().find(|v| v.name == vip.name) else {
-                continue;
-            };
+        for (configured, vip) in reported(vips, report) {
             let theirs = rates.remove(&vip.index).unwrap_or_default();
             let samples = self.samples(now_s, vip, configured, &theirs, sampling);
             self.vips.insert(vip.name.clone(), samples);
