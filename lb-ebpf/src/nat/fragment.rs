@@ -74,8 +74,8 @@ pub(super) extern "C" fn nat_identify(ctx: *mut xdp_md, from: u32, vip: u32, mem
     let Some(id) = next_id(packet, headers, identifications) else {
         return 0;
     };
-    let _same = rewrite::identification(packet, headers, id);
-    if headers.first_fragment {
+    // Later fragments follow only an identification that was written.
+    if rewrite::identification(packet, headers, id).is_ok() && headers.first_fragment {
         *key = if from == CLIENT {
             session.request_key
         } else {

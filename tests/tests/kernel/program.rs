@@ -47,6 +47,7 @@ fn the_verifier_follows_few_paths() {
         );
         return;
     };
+    println!("the verifier followed {instructions} instructions");
     assert!(
         instructions <= MOST,
         "{instructions}: which loop is followed with every combination of values? (docs/adr/0004-stages.md)"
