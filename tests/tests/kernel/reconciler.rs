@@ -282,6 +282,24 @@ fn transitions_last_longer_while_the_table_is_full() {
     }
 }
 
+/// Its flows are in the table anyway, so its slots settle without being looked at every second; without
+/// flows they are clean within 32 seconds.
+#[test]
+fn the_ring_of_a_vip_that_always_tracks_becomes_clean() {
+    let always = |backends: &[(u8, u32, &str)]| {
+        config_with(
+            "ring_size = 4093\nforward = \"ipip\"\ntrack = \"always\"",
+            backends,
+        )
+    };
+    let mut node = Node::new(&always(THREE));
+    node.apply(&always(&[(1, 100, "up"), (3, 100, "up")]));
+    assert!(node.tick(1000).slots_settled > 0);
+    let cleaned: u32 = (1001..1033).map(|at_s| node.tick(at_s).slots_cleaned).sum();
+    assert!(cleaned > 0);
+    assert_eq!(node.controller.slot_counts("v").unwrap().clean, 4093);
+}
+
 #[test]
 fn reuses_a_member_index_only_when_unreferenced() {
     let mut node = Node::new(&config(THREE));
