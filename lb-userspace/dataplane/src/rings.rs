@@ -167,10 +167,16 @@ impl Rings {
         self.verify(image, words)
     }
 
+    /// Whether an image may be written to, now or after a grace period.
+    #[must_use]
+    pub fn is_free(&self, image: ImageIndex) -> bool {
+        self.retired.contains(&image) || self.spare.contains(&image)
+    }
+
     /// Gives back an image that no VIP uses any more.
     pub fn retire(&mut self, image: ImageIndex) {
         let known = self.images.contains_key(&image);
-        if known && !self.retired.contains(&image) && !self.spare.contains(&image) {
+        if known && !self.is_free(image) {
             self.retired.push(image);
         }
     }

@@ -17,6 +17,7 @@ mod node;
 mod pinned;
 mod program;
 mod reconciler;
+mod rounds;
 mod simulate;
 mod stall;
 mod tables;

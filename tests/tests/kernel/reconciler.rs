@@ -41,7 +41,7 @@ fn config_with(vip: &str, backends: &[(u8, u32, &str)]) -> Config {
     config::parse("test.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-fn routes(dataplane: &mut Dataplane) -> Routes {
+pub(crate) fn routes(dataplane: &mut Dataplane) -> Routes {
     let egress = dataplane
         .egress
         .assign(1, 1500, [2, 0, 0, 0, 0, 1])
@@ -344,10 +344,10 @@ fn reuses_a_member_index_only_when_unreferenced() {
 }
 
 /// Words of the ring images, members, services.
-type Snapshot = (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>);
+pub(crate) type Snapshot = (BTreeMap<u16, Vec<u64>>, BTreeMap<u16, Member>, Vec<String>);
 
 /// Returns all tables that affect packets.
-fn snapshot(dataplane: &Dataplane) -> Snapshot {
+pub(crate) fn snapshot(dataplane: &Dataplane) -> Snapshot {
     let rings = dataplane.vips.rings();
     let rings = rings.map(|(vip, ring)| (vip, dataplane.rings.words(ring.image).unwrap()));
     let mut services: Vec<_> = dataplane

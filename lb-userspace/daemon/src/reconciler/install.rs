@@ -2,18 +2,20 @@
 //!
 //! 1. NAT sources, then members: nothing refers to the new ones yet.
 //! 2. Services of removed VIPs.
-//! 3. New VIPs, and the rings of existing ones: each by one store.
+//! 3. New VIPs, and the rings of existing ones: each by one store. Many of them go in [`Rounds`]; the
+//!    later ones follow step 6.
 //! 4. Services of new VIPs.
 //! 5. Everything is read back and compared.
 //! 6. After a grace period, unreferenced entries are cleared.
 //!
-//! After a failure, the same function restores the old snapshot.
+//! After a failure, the same functions restore the old state.
 
 use std::collections::BTreeSet;
 
 use lb_common::{
     member::{Member, NextHop, control},
     ring::MemberIndex,
+    vip::Vip,
 };
 
 use super::{
@@ -23,54 +25,146 @@ use super::{
     state::{ServiceKey, Snapshot, State, VipState},
 };
 use crate::fault;
-use lb_dataplane::{Dataplane, DataplaneError, ImageIndex};
+use lb_dataplane::{Dataplane, DataplaneError, ImageIndex, MOST_SPARE_IMAGES};
 
 /// A fault point in front of a write to a map: a test may make it fail.
 fn point(name: &str) -> Result<()> {
     fault::point(name).map_err(ReconcilerError::Fault)
 }
 
-/// Stages all changed rings before any is swapped in; returns their images.
-pub(super) fn stage(dataplane: &mut Dataplane, next: &mut State) -> Result<Vec<ImageIndex>> {
-    let dirty: Vec<_> = next.vips.values_mut().filter(|vip| vip.dirty).collect();
-    if dirty.is_empty() {
+/// Rings that are changed together: all of new VIPs, which have none to go on with, and of others at
+/// most as many as there are spare images. There is no room for a second image of every VIP.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    pub(super) first: Vec<u16>,
+    pub(super) later: Vec<u16>,
+}
+
+impl Rounds {
+    /// The rounds for the changed rings of a state.
+    pub(super) fn of(state: &State) -> Self {
+        let changed = changed_rings(state);
+        let (used, mut first): (Vec<_>, Vec<_>) =
+            changed.partition(|(_, vip)| vip.image().is_some());
+        let (with_new, later) = used.split_at(used.len().min(MOST_SPARE_IMAGES));
+        first.extend(with_new);
+        Self {
+            first: first.iter().map(|(index, _)| **index).collect(),
+            later: later.iter().map(|(index, _)| **index).collect(),
+        }
+    }
+}
+
+fn changed_rings(state: &State) -> impl Iterator<Item = (&u16, &VipState)> {
+    state.vips.iter().filter(|(_, vip)| vip.dirty)
+}
+
+/// Stages the changed rings of some VIPs before any is swapped in; returns their images.
+pub(super) fn stage(
+    dataplane: &mut Dataplane,
+    next: &mut State,
+    vips: &[u16],
+) -> Result<Vec<ImageIndex>> {
+    if vips.is_empty() {
         return Ok(Vec::new());
     }
     // After one grace period for all of them, if too few are spare.
-    let images = dataplane.rings.take(dirty.len())?;
+    let images = dataplane.rings.take(vips.len())?;
     let rings = &dataplane.rings;
-    let jobs = dirty.into_iter().zip(images.iter().copied()).collect();
-    let filled = in_parallel(jobs, |(vip, image): (&mut VipState, ImageIndex)| {
-        let filled = rings.fill(image, &vip.ring.to_image());
-        (vip, image, filled)
+    let staged = next
+        .vips
+        .iter_mut()
+        .filter(|(index, _)| vips.contains(index));
+    let jobs = staged.map(|(_, vip)| vip).zip(images.iter().copied());
+    let filled = in_parallel(
+        jobs.collect(),
+        |(vip, image): (&mut VipState, ImageIndex)| {
+            let filled = rings.fill(image, &vip.ring.to_image());
+            (vip, image, filled)
+        },
+    );
+    let staged = filled.into_iter().map(|(vip, image, filled)| {
+        point("map: stage a ring")?;
+        filled?;
+        Ok((vip, image))
     });
-    for (vip, image, filled) in filled {
-        let staged = point("map: stage a ring").and_then(|()| Ok(filled?));
-        if let Err(error) = staged {
-            retire(dataplane, &images);
-            return Err(error);
+    match staged.collect::<Result<Vec<_>>>() {
+        Ok(staged) => {
+            for (vip, image) in staged {
+                let size = vip.ring.slots().len() as u32;
+                vip.entry.ring = Vip::pack_ring(image.0, size);
+                vip.dirty = false;
+            }
+            Ok(images)
         }
-        let size = vip.ring.slots().len() as u32;
-        vip.entry.ring = lb_common::vip::Vip::pack_ring(image.0, size);
-        vip.dirty = false;
+        Err(error) => {
+            for image in images {
+                dataplane.rings.retire(image);
+            }
+            Err(error)
+        }
     }
-    Ok(images)
 }
 
-/// Gives images back.
-pub(super) fn retire(dataplane: &mut Dataplane, images: &[ImageIndex]) {
-    for image in images {
+fn images_of(state: &State) -> BTreeSet<ImageIndex> {
+    let names = state.vips.values().filter_map(VipState::image);
+    names.map(|ring| ring.image).collect()
+}
+
+/// Gives back the images that `from` uses and `to` does not.
+fn retire_unnamed(dataplane: &mut Dataplane, from: &State, to: &State) {
+    for image in images_of(from).difference(&images_of(to)) {
         dataplane.rings.retire(*image);
     }
 }
 
-/// Images that `from` uses and `to` does not.
-pub(super) fn unnamed_images(from: &State, to: &State) -> Vec<ImageIndex> {
-    let images = |state: &State| -> BTreeSet<ImageIndex> {
-        let names = state.vips.values().filter_map(VipState::image);
-        names.map(|ring| ring.image).collect()
-    };
-    images(from).difference(&images(to)).copied().collect()
+/// Makes the tables hold `to`, of which the first round is staged, given that they hold `from`. At any
+/// time, `to` names the images that the tables hold, or those of the round that failed.
+pub(super) fn advance(
+    dataplane: &mut Dataplane,
+    from: &State,
+    to: &mut State,
+    mut staged: Vec<ImageIndex>,
+    later: &[u16],
+) -> Result<()> {
+    install(dataplane, &from.snapshot(), &to.snapshot())?;
+    verify_rings(dataplane, to, &staged)?;
+    retire_unnamed(dataplane, from, to);
+    for round in later.chunks(MOST_SPARE_IMAGES) {
+        staged = stage(dataplane, to, round)?;
+        for (index, vip) in to.vips.iter().filter(|(index, _)| round.contains(index)) {
+            swap_ring(dataplane, *index, &vip.entry)?;
+            verify_vip(dataplane, *index, &vip.entry)?;
+        }
+        verify_rings(dataplane, to, &staged)?;
+        retire_unnamed(dataplane, from, to);
+    }
+    Ok(())
+}
+
+/// Makes the tables hold `old` again after [`advance`] failed on the way from it to `reached`. Returns it
+/// with its images: rings whose images were given away are changed again, when the rest is restored.
+pub(super) fn go_back(dataplane: &mut Dataplane, old: &State, reached: &State) -> Result<State> {
+    let mut back = way_back(dataplane, old, reached);
+    let changed: Vec<u16> = changed_rings(&back).map(|(index, _)| *index).collect();
+    advance(dataplane, reached, &mut back, Vec::new(), &changed)?;
+    Ok(back)
+}
+
+fn way_back(dataplane: &Dataplane, old: &State, reached: &State) -> State {
+    let mut back = old.clone();
+    let in_use = images_of(reached);
+    for (index, vip) in &mut back.vips {
+        let (Some(was), Some(now)) = (vip.image(), reached.vips.get(index)) else {
+            continue;
+        };
+        let is_kept = now.image() == Some(was);
+        if !is_kept && (in_use.contains(&was.image) || dataplane.rings.is_free(was.image)) {
+            vip.entry.ring = now.entry.ring;
+            vip.dirty = true;
+        }
+    }
+    back
 }
 
 /// Makes the tables hold `to`, given that they hold `from`.
@@ -187,10 +281,7 @@ fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Resu
             Some(old) if old == new => {}
             // Only the ring word and the word with the tracking mode differ: each is stored
             // atomically.
-            Some(_) => {
-                point("map: swap a ring")?;
-                dataplane.vips.write(index, new)?;
-            }
+            Some(_) => swap_ring(dataplane, index, new)?,
             None => {
                 point("map: write a VIP")?;
                 dataplane.counters.reset_vip(index)?;
@@ -199,6 +290,22 @@ fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Resu
         }
     }
     Ok(())
+}
+
+fn swap_ring(dataplane: &Dataplane, index: u16, entry: &Vip) -> Result<()> {
+    point("map: swap a ring")?;
+    Ok(dataplane.vips.write(index, entry)?)
+}
+
+fn verify_vip(dataplane: &Dataplane, index: u16, entry: &Vip) -> Result<()> {
+    if dataplane.vips.read(index)? == *entry {
+        Ok(())
+    } else {
+        Err(ReconcilerError::Readback {
+            table: "VIPS",
+            index: index.into(),
+        })
+    }
 }
 
 /// Reads the entries back and compares them.
@@ -213,9 +320,7 @@ fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
         }
     }
     for (&index, vip) in &snapshot.vips {
-        if dataplane.vips.read(index)? != *vip {
-            return Err(wrong("VIPS", index));
-        }
+        verify_vip(dataplane, index, vip)?;
     }
     for (&index, source) in &snapshot.sources {
         if dataplane.nat_sources.read(index.into())? != *source {

@@ -55,6 +55,7 @@ pub use report::{MemberReport, VipReport};
 pub use shares::MemberShare;
 pub use state::ServiceId;
 
+use install::Rounds;
 use plan::Plan;
 use rings::RingBuilds;
 use state::{MemberState, State, Versioned};
@@ -324,23 +325,21 @@ impl Reconciler {
 
     /// Makes the tables hold the next state, or restores the current one.
     fn commit(&mut self, dataplane: &mut Dataplane, mut next: State) -> Result<()> {
-        let staged = install::stage(dataplane, &mut next)?;
-        let (from, to) = (self.state.snapshot(), next.snapshot());
-        let installed = install::install(dataplane, &from, &to)
-            .and_then(|()| install::verify_rings(dataplane, &next, &staged));
-        if let Err(first) = installed {
-            let undone = install::install(dataplane, &to, &from);
-            install::retire(dataplane, &staged);
-            return Err(match undone {
-                Ok(()) => first,
+        let rounds = Rounds::of(&next);
+        let staged = install::stage(dataplane, &mut next, &rounds.first)?;
+        let advanced = install::advance(dataplane, &self.state, &mut next, staged, &rounds.later);
+        if let Err(first) = advanced {
+            return Err(match install::go_back(dataplane, &self.state, &next) {
+                Ok(old) => {
+                    self.state.replace(old);
+                    first
+                }
                 Err(second) => ReconcilerError::NotUndone {
                     first: first.into(),
                     second: second.into(),
                 },
             });
         }
-        let unnamed = install::unnamed_images(&self.state, &next);
-        install::retire(dataplane, &unnamed);
         self.state.replace(next);
         Ok(())
     }
