@@ -51,6 +51,9 @@ enum Task {
     Package,
     /// Measure the cost per packet (needs root)
     Bench {
+        /// Compare with this commit, whose benchmark is built and run in turns with the current one
+        #[arg(long, value_name = "REV")]
+        against: Option<String>,
         /// Arguments for the benchmark, such as `--json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -94,7 +97,11 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Demo { arguments } => lab::run("demo", &arguments).map(|()| true),
         Task::Kernels => kernels::run(),
         Task::Package => package::run().map(|()| true),
-        Task::Bench { arguments } => lab::run("bench", &arguments).map(|()| true),
+        Task::Bench { against, arguments } => match against {
+            Some(commit) => lab::bench_against(&commit, &arguments),
+            None => lab::run("bench", &arguments),
+        }
+        .map(|()| true),
         Task::Outage { arguments } => lab::run("outage", &arguments).map(|()| true),
         Task::SkewSim { arguments } => lab::simulate(&arguments).map(|()| true),
     }

@@ -86,10 +86,15 @@ pub(crate) fn root() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
+/// Returns cargo's target folder.
+pub(crate) fn target() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(target)
+}
+
 /// Returns where cargo puts a binary. `profile` is `debug` or `release`.
 pub(crate) fn built(profile: &str, binary: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    root().join(target).join(profile).join(binary)
+    target().join(profile).join(binary)
 }
 
 /// Returns a `cargo` command in the workspace.

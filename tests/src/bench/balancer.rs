@@ -45,6 +45,8 @@ pub struct Service {
     pub member_family: u8,
     /// Whether all slots are in transition.
     pub in_transition: bool,
+    /// Whether all flows are sampled, instead of one in [`SAMPLE_MASK`] + 1.
+    pub sampled: bool,
 }
 
 /// Loads a balancer with one VIP per destination of the packets.
@@ -178,7 +180,8 @@ fn write_vip(
         ..Vip::zeroed()
     };
     dataplane.vips.write(vip, &value)?;
-    dataplane.vips.set_sample_mask(vip, SAMPLE_MASK)?;
+    let mask = if service.sampled { 0 } else { SAMPLE_MASK };
+    dataplane.vips.set_sample_mask(vip, mask)?;
     let dest = vip_address(vip, packets.family);
     let key = VipKey::new(&dest, packets.family, protocol, PORT.to_be());
     dataplane.add_service(&key, target::pack(target::VIP, vip))?;

@@ -11,9 +11,9 @@ use super::{
 };
 
 /// Minimum of packets per measurement.
-const PACKETS: u32 = 1 << 18;
+pub(super) const PACKETS: u32 = 1 << 18;
 /// Packets before a measurement, to warm up caches.
-const WARM_UP: u32 = 1 << 15;
+pub(super) const WARM_UP: u32 = 1 << 15;
 /// One of this many packets may miss a half full tracking table because its bucket is full. (By chance, one in
 /// 1,300 flows is in a full bucket; among few flows it may be twice as many.)
 const FULL_BUCKETS: u64 = 400;
@@ -127,6 +127,7 @@ impl Running {
             ns: rounded(ns),
             floor: self.workload.floor.name(),
             floor_ns: rounded(floor_ns),
+            own_ns: rounded(ns - floor_ns),
             ratio: rounded(ns / floor_ns),
             best_ratio,
         }
@@ -154,7 +155,7 @@ impl Counted {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 {

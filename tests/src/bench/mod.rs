@@ -4,9 +4,11 @@
 //! workload directly after its floor, through the same wrapper (`wrapper`, [`lb_common::bench`]), and **verifies
 //! that the workload did what its name says**: a packet with another reason is an error ([`measure`]).
 
+pub mod against;
 pub mod balancer;
 pub mod measure;
 pub mod packets;
+pub mod scaling;
 pub mod workloads;
 mod wrapper;
 
@@ -24,6 +26,8 @@ pub struct Line {
     pub floor: &'static str,
     /// Median of the floor's rounds.
     pub floor_ns: f64,
+    /// What the program costs of itself: `ns` without `floor_ns`.
+    pub own_ns: f64,
     /// `ns` over `floor_ns`.
     pub ratio: f64,
     /// Fastest round over the fastest of the floor: a cross-check on a noisy machine.
@@ -39,6 +43,7 @@ pub fn table(lines: &[Line]) -> Table {
         ("ns", Align::Right),
         ("floor", Align::Left),
         ("ns", Align::Right),
+        ("own", Align::Right),
         ("ratio", Align::Right),
         ("best", Align::Right),
     ]);
@@ -48,6 +53,7 @@ pub fn table(lines: &[Line]) -> Table {
             format!("{:.1}", line.ns),
             line.floor.to_owned(),
             format!("{:.1}", line.floor_ns),
+            format!("{:.1}", line.own_ns),
             format!("{:.2}", line.ratio),
             format!("{:.2}", line.best_ratio),
         ]);

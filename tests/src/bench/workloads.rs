@@ -55,6 +55,7 @@ const STATELESS: Service = Service {
     affinity: affinity::FLOW,
     member_family: family::V4,
     in_transition: false,
+    sampled: false,
 };
 
 const fn established(name: &'static str, of: u8, flows: u32) -> Workload {
@@ -184,6 +185,28 @@ pub fn all() -> Vec<Workload> {
         nat("nat4_established_1mi", v4, MI),
         nat("nat6_established_1", v6, 1),
         Workload {
+            packets: Packets::tcp(v4, flags::SYN, ALL_DISTINCT),
+            before: Before::Nothing,
+            ..nat("nat4_syn", v4, ALL_DISTINCT)
+        },
+        Workload {
+            packets: Packets {
+                payload: Payload::Udp,
+                ..base.packets
+            },
+            before: Before::Nothing,
+            ..nat("nat4_udp_one_way", v4, 16 * KI)
+        },
+        Workload {
+            name: "tcp4_sampled",
+            service: Service {
+                sampled: true,
+                ..STATELESS
+            },
+            packets: Packets::tcp(v4, flags::ACK, 1),
+            ..base
+        },
+        Workload {
             name: "256_vips",
             packets: Packets {
                 dests: 256,
@@ -231,7 +254,12 @@ impl Workload {
                 default.track_buckets
             },
             nat_sessions: sessions,
-            nat_embryonic: 1024,
+            // Twice the sessions that only the client's packets have seen.
+            nat_embryonic: if self.service.forward == forward::NAT && !self.is_flood() {
+                (2 * flows).max(1024)
+            } else {
+                1024
+            },
             icmp_rate: u32::MAX,
             jiffies_shift: Some(8),
             ..default
