@@ -13,7 +13,7 @@ use crate::maps::CPUS;
 
 unsafe extern "C" {
     /// The only element of its map: one block per possible CPU, linked by the loader like the
-    /// tables ([`crate::table`]). A per-CPU array would not do: its elements have 32 KiB at most,
+    /// tables ([`crate::tables`]). A per-CPU array would not do: its elements have 32 KiB at most,
     /// so node, VIPs and members would take a lookup each, and reading them a system call per
     /// entry.
     static COUNTERS: CpuBlock;
@@ -31,6 +31,7 @@ pub(crate) fn cpu() -> u32 {
 pub(crate) fn block() -> Option<*mut CpuBlock> {
     let cpu = cpu();
     if cpu >= CPUS.load() {
+        core::hint::cold_path();
         return None;
     }
     Some((&raw const COUNTERS).cast_mut().wrapping_add(cpu as usize))

@@ -32,63 +32,62 @@ pub(crate) const fn overhead(family: u8) -> u32 {
     }
 }
 
-/// Encapsulates the packet for the route's member and decrements its TTL.
+/// Encapsulates the packet for the route's member, in an outer header of the family `OUTER`, and
+/// decrements its TTL. Returns the bytes of the frame as it was received.
 ///
 /// A single bounds check covers the link header, the outer header and the first 20 bytes of the
 /// inner IP header.
 #[inline(always)]
-pub(crate) fn encapsulate(
+pub(crate) fn encapsulate<const OUTER: u8>(
     ctx: *mut xdp_md,
     headers: &Headers,
     route: &Route<'_>,
     flow_hash: u64,
-) -> Result<(), Reason> {
+) -> Result<u64, Reason> {
     let outer = Outer {
         headers,
         route,
         flow_hash,
         tags: tags(ctx, headers.l3()),
     };
-    if route.family == family::V4 {
-        make_room(ctx, V4)?;
-        match headers.l3 as usize {
-            ethernet::LEN => outer.write_v4(frame::<{ ethernet::LEN + V4 + ipv4::LEN }>(ctx)?),
-            ethernet::TAGGED_LEN => {
-                outer.write_v4(frame::<{ ethernet::TAGGED_LEN + V4 + ipv4::LEN }>(ctx)?);
-            }
-            ethernet::DOUBLE_TAGGED_LEN => outer.write_v4(frame::<
-                { ethernet::DOUBLE_TAGGED_LEN + V4 + ipv4::LEN },
-            >(ctx)?),
-            _ => return Err(Reason::Internal),
-        }
-    } else {
-        make_room(ctx, V6)?;
-        match headers.l3 as usize {
-            ethernet::LEN => outer.write_v6(frame::<{ ethernet::LEN + V6 + ipv4::LEN }>(ctx)?),
-            ethernet::TAGGED_LEN => {
-                outer.write_v6(frame::<{ ethernet::TAGGED_LEN + V6 + ipv4::LEN }>(ctx)?);
-            }
-            ethernet::DOUBLE_TAGGED_LEN => outer.write_v6(frame::<
-                { ethernet::DOUBLE_TAGGED_LEN + V6 + ipv4::LEN },
-            >(ctx)?),
-            _ => return Err(Reason::Internal),
-        }
+    if !adjust_head(ctx, -(overhead(OUTER) as i32)) {
+        core::hint::cold_path();
+        return Err(Reason::NoRoom);
     }
-    Ok(())
+    let packet = Packet::of(ctx);
+    let frame = Frame(packet);
+    match (OUTER, headers.l3 as usize) {
+        (family::V4, ethernet::LEN) => {
+            outer.write_v4(frame.view::<{ ethernet::LEN + V4 + ipv4::LEN }>()?);
+        }
+        (family::V4, ethernet::TAGGED_LEN) => {
+            outer.write_v4(frame.view::<{ ethernet::TAGGED_LEN + V4 + ipv4::LEN }>()?);
+        }
+        (family::V4, ethernet::DOUBLE_TAGGED_LEN) => {
+            outer.write_v4(frame.view::<{ ethernet::DOUBLE_TAGGED_LEN + V4 + ipv4::LEN }>()?);
+        }
+        (_, ethernet::LEN) => {
+            outer.write_v6(frame.view::<{ ethernet::LEN + V6 + ipv4::LEN }>()?);
+        }
+        (_, ethernet::TAGGED_LEN) => {
+            outer.write_v6(frame.view::<{ ethernet::TAGGED_LEN + V6 + ipv4::LEN }>()?);
+        }
+        (_, ethernet::DOUBLE_TAGGED_LEN) => {
+            outer.write_v6(frame.view::<{ ethernet::DOUBLE_TAGGED_LEN + V6 + ipv4::LEN }>()?);
+        }
+        _ => return Err(Reason::Internal),
+    }
+    Ok(packet.bytes() - u64::from(overhead(OUTER)))
 }
 
-#[inline(always)]
-fn make_room(ctx: *mut xdp_md, bytes: usize) -> Result<(), Reason> {
-    if adjust_head(ctx, -(bytes as i32)) {
-        Ok(())
-    } else {
-        Err(Reason::NoRoom)
-    }
-}
+/// A frame with room for an outer header.
+struct Frame(Packet);
 
-#[inline(always)]
-fn frame<const LEN: usize>(ctx: *mut xdp_md) -> Result<View<LEN>, Reason> {
-    Packet::of(ctx).view::<LEN>(0).ok_or(Reason::NoRoom)
+impl Frame {
+    #[inline(always)]
+    fn view<const LEN: usize>(&self) -> Result<View<LEN>, Reason> {
+        self.0.view::<LEN>(0).ok_or(Reason::NoRoom)
+    }
 }
 
 /// Inputs of an outer header.

@@ -4,8 +4,9 @@ use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{member::Egress, reason::Reason, station::Station};
 
 use crate::{
-    maps::{DEVICES, Tables},
+    maps::DEVICES,
     packet::{Packet, View, ingress_ifindex},
+    tables,
     wire::ethernet,
 };
 
@@ -18,20 +19,16 @@ pub(crate) fn is_multicast_frame<const LEN: usize>(frame: View<LEN>) -> bool {
 /// Whether a frame is for an address of the interface that received it. False for broadcast and
 /// multicast frames.
 #[inline(always)]
-pub(crate) fn is_own_frame<const LEN: usize>(
-    ctx: *mut xdp_md,
-    tables: Tables,
-    frame: View<LEN>,
-) -> bool {
-    tables.accepts(Station::of_frame(frame.get(0), ingress_ifindex(ctx)))
+pub(crate) fn is_own_frame<const LEN: usize>(ctx: *mut xdp_md, frame: View<LEN>) -> bool {
+    tables::accepts(Station::of_frame(frame.get(0), ingress_ifindex(ctx)))
 }
 
 /// Whether the current frame is for another host.
 #[inline(always)]
-pub(crate) fn is_for_other_host(ctx: *mut xdp_md, tables: Tables) -> bool {
+pub(crate) fn is_for_other_host(ctx: *mut xdp_md) -> bool {
     Packet::of(ctx)
         .view::<{ ethernet::LEN }>(0)
-        .is_some_and(|frame| !is_multicast_frame(frame) && !is_own_frame(ctx, tables, frame))
+        .is_some_and(|frame| !is_multicast_frame(frame) && !is_own_frame(ctx, frame))
 }
 
 /// Whether the current frame is a broadcast or multicast frame.
@@ -211,5 +208,6 @@ pub(crate) fn transmit(ctx: *mut xdp_md, ifindex: u32) -> Result<u32, Reason> {
     if ifindex == ingress_ifindex(ctx) {
         return Ok(xdp_action::XDP_TX);
     }
+    core::hint::cold_path();
     DEVICES.redirect(ifindex, 0).map_err(|_| Reason::NoNextHop)
 }

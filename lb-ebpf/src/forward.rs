@@ -1,38 +1,45 @@
 //! Forwards packets of a VIP with `l2` or `ipip`; hands those of `nat` to their stage.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{reason::Reason, vip::forward};
+use lb_common::{
+    reason::Reason,
+    vip::{Vip, forward},
+};
 
 use crate::{
     fragments,
     headers::Headers,
     icmp::generate,
     log::{self, into_verdict},
-    maps::{self, Tables},
     route::route_to,
     samples, scratch,
-    select::{Choice, choose},
-    trace,
+    select::{Counted, choose},
+    tables, trace,
     transmit::{Outcome, count_forwarded, send},
-    verdict::{Stage, Verdict},
+    verdict::{FastPath, Stage, Verdict},
 };
 
-/// Forwards a packet without options, extension headers and fragments.
+/// Forwards a packet without options, extension headers and fragments. `headers` parses them.
 #[inline(always)]
 pub(crate) fn forward_fast_path(
     ctx: *mut xdp_md,
-    tables: Tables,
-    headers: &Headers,
+    headers: impl Fn() -> Headers,
     vip_index: u16,
-) -> Verdict {
+) -> FastPath {
+    let vip = tables::vip(vip_index);
+    if vip.forward == forward::NAT {
+        // Parsed for this branch alone: the other one needs fewer fields.
+        return to_nat(&headers(), vip_index).into();
+    }
+    let headers = &headers();
     let save_headers = || {
         scratch::save_plain_headers(ctx, headers.l3, headers.family.into());
     };
-    match try_forward(ctx, tables, headers, vip_index, save_headers) {
-        Ok(verdict) => verdict,
+    match try_forward(ctx, headers, vip, vip_index, save_headers) {
+        Ok(done) => done,
         Err(reason) => {
             save_headers();
-            log::refuse(reason)
+            log::refuse(reason).into()
         }
     }
 }
@@ -44,67 +51,79 @@ pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, vip_index: u32) -> 
     let Some(scratch) = scratch::scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let headers = &scratch.headers;
-    let done = try_forward(ctx, maps::tables(), headers, vip_index as u16, || {});
-    into_verdict(done).0
+    let (headers, vip_index) = (&scratch.headers, vip_index as u16);
+    let vip = tables::vip(vip_index);
+    if vip.forward == forward::NAT {
+        return to_nat(headers, vip_index).0;
+    }
+    let done = try_forward(ctx, headers, vip, vip_index, || {});
+    into_verdict(done.map(FastPath::verdict)).0
 }
 
-/// `save_headers` copies the headers to the scratch unless they are there already.
+#[inline(always)]
+fn time_exceeded(headers: &Headers, vip_index: u16) -> Verdict {
+    trace::vip(vip_index);
+    generate::reply_with(headers, generate::Message::TimeExceeded)
+}
+
+/// Hands a packet to the stages of `nat`.
+#[inline(always)]
+fn to_nat(headers: &Headers, vip_index: u16) -> Verdict {
+    if headers.ttl <= 1 {
+        return time_exceeded(headers, vip_index);
+    }
+    scratch::save_headers(headers);
+    Verdict::next(Stage::NatRequest, 0, u32::from(vip_index))
+}
+
+/// Forwards a packet of a VIP without `nat`. `save_headers` copies the headers to the scratch unless
+/// they are there already.
 #[inline(always)]
 fn try_forward(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
+    vip: &Vip,
     vip_index: u16,
     save_headers: impl Fn(),
-) -> Result<Verdict, Reason> {
-    let vip = tables.vip(vip_index);
+) -> Result<FastPath, Reason> {
     if headers.ttl <= 1 {
-        trace::vip(vip_index);
-        return Ok(generate::reply_with(
-            headers,
-            generate::Message::TimeExceeded,
-        ));
+        core::hint::cold_path();
+        return Ok(time_exceeded(headers, vip_index).into());
     }
-    if vip.forward == forward::NAT {
-        // All fields were read to get here, so this copy is cheap.
-        scratch::save_headers(headers);
-        return Ok(Verdict::next(Stage::NatRequest, 0, u32::from(vip_index)));
-    }
-    let choice = choose(tables, vip, vip_index, headers, true)?;
-    let route = route_to(tables, choice.member, vip_index)?;
+    let choice = choose(vip, vip_index, headers, true)?;
+    let route = route_to(choice.member(), vip_index)?;
+    let mut packet = choice.packet;
     let sampled = samples::is_sampled(vip, choice.flow_hash);
-    let saved = sampled || headers.first_fragment;
-    if saved {
+    if sampled || headers.first_fragment {
+        core::hint::cold_path();
+        packet = packet
+            .mark(Counted::SAMPLED, sampled)
+            .mark(Counted::FIRST_FRAGMENT, headers.first_fragment);
         // Save the headers now: encapsulation moves them.
         save_headers();
     }
-    let tcp_flags = headers.tcp_flags;
-    let first_fragment = headers.first_fragment;
     let (action, bytes) = match send(ctx, headers, vip, &route, choice.flow_hash)? {
         Outcome::Sent { action, bytes } => (action, bytes),
         Outcome::TooBig { mtu } => {
-            return Ok(generate::reply_with(
-                headers,
-                generate::Message::TooBig(mtu),
-            ));
+            return Ok(generate::reply_with(headers, generate::Message::TooBig(mtu)).into());
         }
     };
-    count_forwarded(choice.member, choice.marks, tcp_flags, bytes);
-    if saved {
-        record_packet(vip_index, &choice, sampled, first_fragment, bytes);
+    if !count_forwarded(packet, bytes) {
+        core::hint::cold_path();
+        record_packet(vip_index, packet, choice.flow_hash, bytes);
     }
-    Ok(Verdict::counted(Reason::Forwarded, action))
+    Ok(FastPath::Sent(action))
 }
 
-/// Records what later packets and the controller need. The headers are in the scratch.
+/// Records what later packets and the controller need. The headers are in the scratch if there is
+/// something to record.
 #[inline(always)]
-fn record_packet(vip_index: u16, choice: &Choice, sampled: bool, first_fragment: bool, bytes: u64) {
-    let (vip, member) = (u32::from(vip_index), u32::from(choice.member));
-    if sampled {
-        samples::sample(vip, member, bytes, choice.flow_hash as u32);
+fn record_packet(vip_index: u16, packet: Counted, flow_hash: u64, bytes: u64) {
+    let (vip, member) = (u32::from(vip_index), u32::from(packet.member()));
+    if packet.has(Counted::SAMPLED) {
+        samples::sample(vip, member, bytes, flow_hash as u32);
     }
-    if first_fragment {
-        fragments::remember_first(vip, member, choice.flow_hash);
+    if packet.has(Counted::FIRST_FRAGMENT) {
+        fragments::remember_first(vip, member, flow_hash);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     packet::View,
-    wire::{ipv4, ipv6, ports, udp},
+    wire::{ipv4, ipv6, udp},
 };
 use lb_common::{Address, address_v4, family, hash, is_host, proto, sample::FlowKey, vip::Vip};
 
@@ -96,8 +96,12 @@ impl Headers {
     };
 
     /// Parses the headers of a packet without options and fragments, except for the TCP flags.
+    ///
+    /// What the flow hash needs is read here, even if it was read before: a load from the packet is
+    /// cheaper than a register that is kept for it, or a store and a load of the stack.
     #[inline(always)]
     pub(crate) fn plain_v4(ip: View<{ ipv4::LEN + udp::LEN }>, l3: usize) -> Self {
+        let (source_be, dest_be) = both_ports(ip.get_whole(ipv4::LEN));
         Self {
             l3: l3 as u32,
             l4: (l3 + ipv4::LEN) as u32,
@@ -105,13 +109,13 @@ impl Headers {
             family: family::V4,
             protocol: ip.get(ipv4::PROTOCOL),
             tcp_flags: 0,
-            ttl: ip.get(ipv4::TTL),
+            ttl: ip.get_whole(ipv4::TTL),
             first_fragment: false,
             fragment_header: 0,
-            source_be: ip.get(ipv4::LEN + ports::SOURCE),
-            dest_be: ip.get(ipv4::LEN + ports::DEST),
+            source_be,
+            dest_be,
             fragment_id: 0,
-            source: address_v4(ip.get(ipv4::SOURCE)),
+            source: address_v4(ip.get_whole(ipv4::SOURCE)),
             dest: address_v4(ip.get(ipv4::DEST)),
         }
     }
@@ -119,10 +123,13 @@ impl Headers {
     /// Parses the headers of a packet without extension headers, except for the TCP flags.
     #[inline(always)]
     pub(crate) fn plain_v6(ip: View<{ ipv6::LEN + udp::LEN }>, l3: usize) -> Self {
+        let (source_be, dest_be) = both_ports(ip.get_whole(ipv6::LEN));
         Self {
             protocol: ip.get(ipv6::NEXT_HEADER),
-            source_be: ip.get(ipv6::LEN + ports::SOURCE),
-            dest_be: ip.get(ipv6::LEN + ports::DEST),
+            ttl: ip.get_whole(ipv6::HOP_LIMIT),
+            source_be,
+            dest_be,
+            source: [ip.get_whole(ipv6::SOURCE), ip.get_whole(ipv6::SOURCE + 8)],
             ..Self::fixed_v6(ip, l3)
         }
     }
@@ -217,6 +224,12 @@ pub(crate) fn ports_hash(vip: &Vip, of: u8, source: &Address, ports: u64) -> u64
     } else {
         hash::flow_hash_v6(&vip.hash_key, source, ports)
     }
+}
+
+/// Splits the word of source and destination port.
+#[inline(always)]
+const fn both_ports(word: u32) -> (u16, u16) {
+    (word as u16, (word >> 16) as u16)
 }
 
 #[inline(always)]

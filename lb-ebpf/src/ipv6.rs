@@ -4,19 +4,18 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{family, proto, reason::Reason, vip::target};
 
 use crate::{
-    dispatch::{dispatch, dispatch_slow_path},
+    dispatch::{dispatch_fast_path, dispatch_slow_path},
     ethernet::{is_for_other_host, is_own_frame},
     extensions::{Chain, is_extension},
     fragments,
-    headers::{Headers, dest_v6},
+    headers::{Headers, dest_v6, is_valid_source, source_v6},
     icmp::tunnel,
-    maps::{self, Tables},
     packet::{Packet, View},
     scratch,
-    services::{Service, address, find_service, service, unknown_service},
+    services::{Service, address, find_service, service},
     transport::{self, read_transport},
-    verdict::{Stage, Verdict},
-    wire::{ethernet, ipv6, udp},
+    verdict::{FastPath, Stage, Verdict},
+    wire::{ethernet, ipv6, ports, udp},
 };
 
 const LEN: usize = ipv6::LEN;
@@ -29,47 +28,46 @@ pub(crate) fn receive(
     packet: Packet,
     l3: usize,
     frame: View<{ ethernet::LEN }>,
-) -> Verdict {
-    let slow_path = Verdict::next(Stage::SlowPathV6, l3 as u32, 0);
+) -> FastPath {
+    let slow_path = FastPath::Other(Verdict::next(Stage::SlowPathV6, l3 as u32, 0));
     let Some(ip) = packet.view::<{ LEN + udp::LEN }>(l3) else {
+        core::hint::cold_path();
         return slow_path;
     };
     if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 {
+        core::hint::cold_path();
         return slow_path;
     }
-    let tables = maps::tables();
-    let headers = Headers::plain_v6(ip, l3);
-    let protocol = headers.protocol;
-    let found = service(tables, &headers.dest, family::V6, protocol, headers.dest_be);
-    if !found.is_vip() {
-        if protocol != proto::TCP && protocol != proto::UDP {
-            return slow_path;
-        }
-        if found.is_none() {
-            return unknown_service(tables, &headers.dest, family::V6);
-        }
+    let protocol = ip.get(ipv6::NEXT_HEADER);
+    let dest = dest_v6(ip);
+    let dest_be = ip.get(LEN + ports::DEST);
+    let found = service(&dest, family::V6, protocol, dest_be);
+    if found.is_none() {
+        return if protocol == proto::TCP || protocol == proto::UDP {
+            found.unknown().into()
+        } else {
+            slow_path
+        };
     }
-    let room = headers.length - LEN as u32;
+    let length = u32::from(ip.be16(ipv6::PAYLOAD_LENGTH)) + LEN as u32;
     // Checked this late on purpose, see `ipv4`.
-    if !is_own_frame(ctx, tables, frame)
-        || room < udp::LEN as u32
-        || !headers.has_valid_source()
-        || !packet.holds(headers.length + headers.l3)
+    if !is_own_frame(ctx, frame)
+        || !is_valid_source(&source_v6(ip), &dest, family::V6)
+        || !packet.holds(length + l3 as u32)
     {
+        core::hint::cold_path();
         return slow_path;
     }
-    let Ok(tcp_flags) = transport::check(packet, l3 + LEN, protocol, room, false) else {
+    let Ok(tcp_flags) = transport::check::<LEN>(packet, l3 + LEN, protocol, length, false) else {
+        core::hint::cold_path();
         return slow_path;
     };
-    dispatch(
-        ctx,
-        tables,
-        &Headers {
-            tcp_flags,
-            ..headers
-        },
-        found,
-    )
+    let headers = || Headers {
+        length,
+        tcp_flags,
+        ..Headers::plain_v6(ip, l3)
+    };
+    dispatch_fast_path(ctx, headers, found).unwrap_or(slow_path)
 }
 
 /// Parses packets with extension headers, ICMPv6, and truncated packets.
@@ -80,27 +78,21 @@ pub(crate) extern "C" fn slow_path_v6(ctx: *mut xdp_md, l3: u32) -> u32 {
     let Some(ip) = Packet::of(ctx).view::<LEN>(l3) else {
         return Verdict::of(Reason::Truncated).0;
     };
-    let tables = maps::tables();
-    let target = address(tables, &dest_v6(ip), family::V6);
+    let target = address(&dest_v6(ip), family::V6);
     if target::kind(target) == 0 {
         return tunnel::report_v6(Packet::of(ctx), l3, Reason::NoVip).0;
     }
-    if is_for_other_host(ctx, tables) {
+    if is_for_other_host(ctx) {
         return Verdict::of(Reason::OtherHost).0;
     }
-    match try_slow_path(ctx, tables, l3, target) {
+    match try_slow_path(ctx, l3, target) {
         Ok(verdict) => verdict.0,
         Err(reason) => Verdict::refused(reason, target::kind(target) == target::NAT_SOURCE).0,
     }
 }
 
 #[inline(always)]
-fn try_slow_path(
-    ctx: *mut xdp_md,
-    tables: Tables,
-    l3: usize,
-    target: u64,
-) -> Result<Verdict, Reason> {
+fn try_slow_path(ctx: *mut xdp_md, l3: usize, target: u64) -> Result<Verdict, Reason> {
     let packet = Packet::of(ctx);
     let ip = packet.view::<LEN>(l3).ok_or(Reason::Truncated)?;
     if ip.get::<u8>(ipv6::VERSION) >> 4 != 6 {
@@ -139,7 +131,7 @@ fn try_slow_path(
     let found = if is_icmp || later {
         None
     } else {
-        find_service(packet, tables, &mut headers)
+        find_service(packet, &mut headers)
     };
     if found.is_some_and(Service::is_none) {
         return Ok(fragments::pass(&headers, Reason::NoService));
@@ -158,5 +150,5 @@ fn try_slow_path(
     read_transport(packet, &mut headers)?;
     // A packet with a transport header has ports, so the service was looked up.
     let found = found.ok_or(Reason::Internal)?;
-    Ok(dispatch_slow_path(ctx, tables, &headers, found))
+    Ok(dispatch_slow_path(ctx, &headers, found))
 }

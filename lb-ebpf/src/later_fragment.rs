@@ -14,13 +14,13 @@ use crate::{
     clock, ethernet, fragments,
     headers::Headers,
     icmp::generate,
-    maps::{self, FRAGMENTS, Tables},
+    maps::FRAGMENTS,
     nat,
     route::route_to,
     scratch::{Session, scratch},
-    select::Marks,
+    select::Counted,
     services::address,
-    trace,
+    tables, trace,
     transmit::{Outcome, count_forwarded, send},
     verdict::Verdict,
 };
@@ -32,11 +32,10 @@ pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let tables = maps::tables();
-    match try_forward(ctx, tables, &scratch.headers, &mut scratch.session) {
+    match try_forward(ctx, &scratch.headers, &mut scratch.session) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
-            let kind = address(tables, &scratch.headers.dest, scratch.headers.family);
+            let kind = address(&scratch.headers.dest, scratch.headers.family);
             let to_nat_source = target::kind(kind) == target::NAT_SOURCE;
             Verdict::refused(Reason::FragmentOrphan, to_nat_source).0
         }
@@ -47,7 +46,6 @@ pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn try_forward(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
     session: &mut Session,
 ) -> Result<Verdict, Reason> {
@@ -71,18 +69,18 @@ fn try_forward(
     if headers.ttl <= 1 {
         return Err(Reason::HopLimit);
     }
-    let vip = tables.vip(target.vip);
+    let vip = tables::vip(target.vip);
     if vip.forward == forward::NAT {
         return nat::fragment::forward_fragment(ctx, headers, &target, session);
     }
-    let route = route_to(tables, target.member, target.vip)?;
+    let route = route_to(target.member, target.vip)?;
     match send(ctx, headers, vip, &route, target.flow_hash)? {
         Outcome::TooBig { mtu } => Ok(generate::reply_with(
             headers,
             generate::Message::TooBig(mtu),
         )),
         Outcome::Sent { action, bytes } => {
-            count_forwarded(target.member, Marks::none(), 0, bytes);
+            count_forwarded(Counted::new(target.member, 0), bytes);
             Ok(Verdict::counted(Reason::Forwarded, action))
         }
     }

@@ -17,6 +17,8 @@
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 
+use verdict::FastPath;
+
 mod budget;
 mod clock;
 mod counters;
@@ -43,7 +45,7 @@ mod scratch;
 mod select;
 mod services;
 mod stages;
-mod table;
+mod tables;
 mod trace;
 mod tracking;
 mod transmit;
@@ -54,7 +56,10 @@ mod wire;
 /// Entry point: processes a frame and returns the XDP action.
 #[xdp]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
-    stages::run(ctx.ctx, receive::receive(ctx.ctx)).finish()
+    match receive::receive(ctx.ctx) {
+        FastPath::Sent(action) => FastPath::finish(action),
+        FastPath::Other(verdict) => stages::run(ctx.ctx, verdict).finish(),
+    }
 }
 
 #[cfg(target_arch = "bpf")]

@@ -2,7 +2,7 @@
 //!
 //! Tables that only the controller writes are arrays mapped into its memory (`BPF_F_MMAPABLE`,
 //! Linux 5.5): the controller stores words atomically, and lookups are inlined. Tables of fixed
-//! size are parts of one map ([`Tables`]) that is addressed without a lookup ([`crate::table`]),
+//! size are parts of one map that is addressed without a lookup ([`crate::tables`]),
 //! and so are the counters ([`crate::counters`]); those two maps are not declared here. The sizes
 //! below are defaults; sizes that depend on the configuration are set at load time.
 
@@ -26,8 +26,6 @@ use lb_common::{
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
     track::{Bucket, DEFAULT_BUCKETS},
 };
-
-pub(crate) use crate::table::{Tables, tables};
 
 /// Flags of maps that the controller maps into its memory.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;

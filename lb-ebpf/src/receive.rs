@@ -6,16 +6,16 @@ use lb_common::reason::Reason;
 use crate::{
     ipv4, ipv6,
     packet::Packet,
-    verdict::{Stage, Verdict},
+    verdict::{FastPath, Stage, Verdict},
     wire::{ether, ethernet},
 };
 
 /// Finds the IP header of a frame and parses the packet.
 #[inline(always)]
-pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
+pub(crate) fn receive(ctx: *mut xdp_md) -> FastPath {
     let packet = Packet::of(ctx);
     let Some(frame) = packet.view::<{ ethernet::LEN }>(0) else {
-        return Verdict::of(Reason::Truncated);
+        return Verdict::of(Reason::Truncated).into();
     };
     let mut ether_type = frame.get::<u16>(ethernet::ETHER_TYPE);
     let mut l3 = ethernet::LEN;
@@ -25,7 +25,7 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
                 break;
             }
             let Some(tag) = packet.view::<{ ether::TAG_LEN }>(l3) else {
-                return Verdict::of(Reason::Truncated);
+                return Verdict::of(Reason::Truncated).into();
             };
             ether_type = tag.get(2);
             l3 += ether::TAG_LEN;
@@ -34,11 +34,11 @@ pub(crate) fn receive(ctx: *mut xdp_md) -> Verdict {
     match ether_type {
         ether::IPV4 | ether::IPV6 if l3 != ethernet::LEN => {
             let is_v6 = u32::from(ether_type == ether::IPV6);
-            Verdict::next(Stage::Tagged, l3 as u32, is_v6)
+            Verdict::next(Stage::Tagged, l3 as u32, is_v6).into()
         }
         ether::IPV4 => ipv4::receive(ctx, packet, ethernet::LEN, frame),
         ether::IPV6 => ipv6::receive(ctx, packet, ethernet::LEN, frame),
-        _ => Verdict::of(Reason::NotIp),
+        _ => Verdict::of(Reason::NotIp).into(),
     }
 }
 
@@ -53,11 +53,11 @@ pub(crate) extern "C" fn receive_tagged(ctx: *mut xdp_md, l3: u32, is_v6: u32) -
     let Some(frame) = packet.view::<{ ethernet::LEN }>(0) else {
         return Verdict::of(Reason::Truncated).0;
     };
-    let verdict = match (l3 as usize, is_v6) {
+    let received = match (l3 as usize, is_v6) {
         (ethernet::TAGGED_LEN, 0) => ipv4::receive(ctx, packet, ethernet::TAGGED_LEN, frame),
         (ethernet::TAGGED_LEN, _) => ipv6::receive(ctx, packet, ethernet::TAGGED_LEN, frame),
         (_, 0) => ipv4::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, frame),
         _ => ipv6::receive(ctx, packet, ethernet::DOUBLE_TAGGED_LEN, frame),
     };
-    verdict.0
+    received.verdict().0
 }

@@ -6,7 +6,7 @@ use lb_common::{
     ring::{MemberIndex, NO_MEMBER},
 };
 
-use crate::{counters::count_vip, maps::Tables, trace};
+use crate::{counters::count_vip, tables, trace};
 
 /// The current route to a member.
 #[derive(Clone, Copy)]
@@ -27,6 +27,7 @@ impl Route<'_> {
         if length <= self.egress.mtu {
             return Ok(true);
         }
+        core::hint::cold_path();
         // An unknown next hop refers to entry 0, which is never used, or to a released one.
         if self.egress.ifindex == 0 {
             return Err(Reason::NoNextHop);
@@ -38,15 +39,12 @@ impl Route<'_> {
 /// Returns the route to a member that is serving. [`Route::fits`] tells whether its next hop is
 /// known.
 #[inline(always)]
-pub(crate) fn route_to<'a>(
-    tables: Tables,
-    member: u16,
-    vip_index: u16,
-) -> Result<Route<'a>, Reason> {
+pub(crate) fn route_to<'a>(member: u16, vip_index: u16) -> Result<Route<'a>, Reason> {
     if member == NO_MEMBER {
+        core::hint::cold_path();
         return Err(no_member(vip_index));
     }
-    let entry = tables.member(member);
+    let entry = tables::member(member);
     // SAFETY: an entry of a mapped array. The controller stores the two words atomically; the rest
     // is constant while a ring refers to the member.
     let (word, next_hop, entry) = unsafe {
@@ -57,6 +55,7 @@ pub(crate) fn route_to<'a>(
         )
     };
     if control::state(word) != control::SERVING {
+        core::hint::cold_path();
         return Err(Reason::MemberDown);
     }
     Ok(Route {
@@ -64,18 +63,18 @@ pub(crate) fn route_to<'a>(
         member: entry,
         family: control::family(word),
         next_hop,
-        egress: tables.egress((next_hop >> 48) as u16),
+        egress: tables::egress((next_hop >> 48) as u16),
     })
 }
 
 /// Whether a member receives the packets of its flows.
 #[inline(always)]
-pub(crate) fn is_serving(tables: Tables, member: MemberIndex) -> bool {
+pub(crate) fn is_serving(member: MemberIndex) -> bool {
     if member == NO_MEMBER {
         return false;
     }
     // SAFETY: a word of a mapped array, stored atomically by the controller.
-    let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
+    let word = unsafe { (&raw const (*tables::member(member)).control).read_volatile() };
     control::state(word) == control::SERVING
 }
 

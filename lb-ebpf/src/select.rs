@@ -12,7 +12,7 @@ use lb_common::{
 
 use crate::{
     headers::{Headers, tcp},
-    maps::{RINGS, Tables},
+    maps::RINGS,
     route::no_member,
     trace, tracking,
 };
@@ -20,46 +20,74 @@ use crate::{
 /// The selected member.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
-    pub(crate) member: MemberIndex,
-    /// What the packet is counted as.
-    pub(crate) marks: Marks,
+    pub(crate) packet: Counted,
     /// Hash of the whole flow.
     pub(crate) flow_hash: u64,
 }
 
-/// How a packet is counted besides its TCP flags: as part of a new flow that no flag reveals, or of
-/// a flow that is kept although the ring maps it to another member. Most packets have no marks.
+impl Choice {
+    #[inline(always)]
+    pub(crate) const fn member(self) -> MemberIndex {
+        self.packet.member()
+    }
+}
+
+/// A packet as it is counted: its member in bits 16–31, its TCP flags in bits 0–7, and marks. One word,
+/// of which most packets have nothing to look at ([`Self::is_plain`]).
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Marks(u32);
+pub(crate) struct Counted(u32);
 
-impl Marks {
-    const NEW_FLOW: u32 = 1 << 8;
-    const KEPT: u32 = 1 << 9;
+impl Counted {
+    /// Part of a new flow that no flag reveals.
+    pub(crate) const NEW_FLOW: u32 = 1 << 8;
+    /// Of a flow that is kept although the ring maps it to another member.
+    pub(crate) const KEPT: u32 = 1 << 9;
+    /// Of a sampled flow.
+    pub(crate) const SAMPLED: u32 = 1 << 10;
+    /// The first fragment of a datagram.
+    pub(crate) const FIRST_FRAGMENT: u32 = 1 << 11;
 
     #[inline(always)]
-    pub(crate) const fn none() -> Self {
-        Self(0)
+    pub(crate) const fn new(member: MemberIndex, tcp_flags: u8) -> Self {
+        Self((member as u32) << 16 | tcp_flags as u32)
+    }
+
+    /// Sets a mark if `is_so`.
+    #[inline(always)]
+    pub(crate) const fn mark(self, mark: u32, is_so: bool) -> Self {
+        Self(if is_so { self.0 | mark } else { self.0 })
     }
 
     #[inline(always)]
-    pub(crate) const fn of(new_flow: bool, kept: bool) -> Self {
-        Self(((new_flow as u32) * Self::NEW_FLOW) | ((kept as u32) * Self::KEPT))
+    pub(crate) const fn has(self, marks: u32) -> bool {
+        self.0 & marks != 0
     }
 
-    /// Counts the packet as new flow, reset or kept.
     #[inline(always)]
-    pub(crate) fn count(self, tcp_flags: u8, counters: &mut MemberCounters) {
-        if self.0 | u32::from(tcp_flags & (tcp::SYN | tcp::RST)) == 0 {
-            return;
-        }
-        if self.0 & Self::NEW_FLOW != 0 || tcp::opens(tcp_flags) {
+    pub(crate) const fn member(self) -> MemberIndex {
+        (self.0 >> 16) as MemberIndex
+    }
+
+    /// Whether it has no mark and neither opens nor resets a connection.
+    #[inline(always)]
+    pub(crate) const fn is_plain(self) -> bool {
+        const MARKS: u32 =
+            Counted::NEW_FLOW | Counted::KEPT | Counted::SAMPLED | Counted::FIRST_FRAGMENT;
+        self.0 & (MARKS | (tcp::SYN | tcp::RST) as u32) == 0
+    }
+
+    /// Counts a packet that is not plain as new flow, reset or kept.
+    #[inline(always)]
+    pub(crate) fn count(self, counters: &mut MemberCounters) {
+        let tcp_flags = self.0 as u8;
+        if self.has(Self::NEW_FLOW) || tcp::opens(tcp_flags) {
             counters.new_flows += 1;
         }
         if tcp_flags & tcp::RST != 0 {
             counters.resets += 1;
         }
-        if self.0 & Self::KEPT != 0 {
+        if self.has(Self::KEPT) {
             counters.kept += 1;
         }
     }
@@ -70,14 +98,35 @@ impl Marks {
 pub(crate) struct SlotView {
     pub(crate) image: u32,
     pub(crate) slot: u32,
-    pub(crate) entry: u16,
+    entry: u32,
 }
+
+/// A word, because half words cost shifts.
+const LOOK_UP_BIT: u32 = LOOK_UP as u32;
+/// From the modes in [`track`] to bits of an entry.
+const TRACK_SHIFT: u32 = LOOK_UP_BIT.trailing_zeros();
 
 impl SlotView {
     /// The slot's member.
     #[inline(always)]
     pub(crate) fn current(self) -> MemberIndex {
-        self.entry & !LOOK_UP
+        (self.entry & !LOOK_UP_BIT) as MemberIndex
+    }
+
+    /// Whether its flows may have been in another member's slot.
+    #[inline(always)]
+    const fn has_changed(self) -> bool {
+        self.entry & LOOK_UP_BIT != 0
+    }
+
+    /// Whether the tracking table must be looked up with this mode of a VIP ([`track`]): one test of
+    /// the bit of the slot, or of one that is always set, or of none.
+    #[inline(always)]
+    const fn must_look_up(self, mode: u8) -> bool {
+        const { assert!((track::ON_CHANGE as u32) << TRACK_SHIFT == LOOK_UP_BIT) };
+        const ALWAYS_BIT: u32 = (track::ALWAYS as u32) << TRACK_SHIFT;
+        const { assert!(track::NEVER == 0 && ALWAYS_BIT & (LOOK_UP_BIT * 2 - 1) == 0) };
+        (self.entry | ALWAYS_BIT) & (mode as u32) << TRACK_SHIFT != 0
     }
 
     /// The slot's member in its last clean state. Only for slots with [`LOOK_UP`].
@@ -87,7 +136,7 @@ impl SlotView {
         let at = black_box(SECTION_WORDS + self.slot / ENTRIES_PER_WORD) as usize;
         match words(self.image) {
             Some(words) if at < IMAGE_WORDS as usize => {
-                // SAFETY: in bounds; otherwise as in `first_word`.
+                // SAFETY: in bounds; otherwise as in `first_entry`.
                 let word = unsafe { words.add(at).read_volatile() };
                 entry(word, self.slot)
             }
@@ -96,14 +145,19 @@ impl SlotView {
     }
 }
 
-/// Reads the word of the first section that holds the entry of a slot.
+/// Reads the entry of a slot in the first section.
+///
+/// Four entries share a word, the first in its lowest bits: on a little-endian machine they are an
+/// array, and need not be shifted.
 #[inline(always)]
-fn first_word(image: u32, slot: u32) -> Option<u64> {
-    const MASK: u32 = SECTION_WORDS.next_power_of_two() - 1;
-    const { assert!(MASK < IMAGE_WORDS) };
-    let at = (slot / ENTRIES_PER_WORD) & MASK;
+fn first_entry(image: u32, slot: u32) -> Option<u32> {
+    const MASK: u32 = (SECTION_WORDS * ENTRIES_PER_WORD).next_power_of_two() - 1;
+    const { assert!(MASK < IMAGE_WORDS * ENTRIES_PER_WORD) };
+    const { assert!(cfg!(target_endian = "little")) };
+    let entries = words(image)?.cast::<u16>();
     // SAFETY: in bounds of a mapped array; the controller writes an image only while it is unused.
-    Some(unsafe { words(image)?.add(at as usize).read_volatile() })
+    let entry = unsafe { entries.add((slot & MASK) as usize).read_volatile() };
+    Some(entry.into())
 }
 
 /// Returns the words of an image.
@@ -126,21 +180,17 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
     let (image, size) = (ring as u32, (ring >> 32) as u32);
     let slot = slot_of(hash, size);
     if size == 0 {
+        core::hint::cold_path();
         return Err(no_member(vip_index));
     }
-    let word = first_word(image, slot).ok_or(Reason::Internal)?;
-    Ok(SlotView {
-        image,
-        slot,
-        entry: entry(word, slot),
-    })
+    let entry = first_entry(image, slot).ok_or(Reason::Internal)?;
+    Ok(SlotView { image, slot, entry })
 }
 
 /// Selects the member for a packet of a VIP. With `record` false (ICMP errors) the tracking table
 /// is not modified.
 #[inline(always)]
 pub(crate) fn choose(
-    tables: Tables,
     vip: &Vip,
     vip_index: u16,
     headers: &Headers,
@@ -154,10 +204,11 @@ pub(crate) fn choose(
     };
     let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
-    if slot.entry & LOOK_UP == 0 && vip.track != track::ALWAYS || vip.track == track::NEVER {
+    // SAFETY: a field of a valid VIP. Read on its own, so that it is not kept for those that go on.
+    let mode = unsafe { (&raw const vip.track).read_volatile() };
+    if !slot.must_look_up(mode) {
         return Ok(Choice {
-            member: slot.current(),
-            marks: Marks::none(),
+            packet: Counted::new(slot.current(), headers.tcp_flags),
             flow_hash,
         });
     }
@@ -165,23 +216,22 @@ pub(crate) fn choose(
         flow_hash,
         vip: vip_index,
         current: slot.current(),
-        previous: if slot.entry & LOOK_UP == 0 {
-            slot.current()
-        } else {
+        previous: if slot.has_changed() {
             slot.previous()
+        } else {
+            slot.current()
         },
         always: vip.track == track::ALWAYS,
         protocol: headers.protocol,
         tcp_flags: headers.tcp_flags,
         record,
     };
-    let selection = match tracking::find_confirmed(tables, &query) {
+    let selection = match tracking::find_confirmed(&query) {
         Some(member) => tracking::Selection::new(member, false),
         None => tracking::look_up(&query),
     };
-    Ok(Choice {
-        member: selection.member(),
-        marks: Marks::of(selection.new_flow(), selection.member() != slot.current()),
-        flow_hash,
-    })
+    let packet = Counted::new(selection.member(), headers.tcp_flags)
+        .mark(Counted::NEW_FLOW, selection.new_flow())
+        .mark(Counted::KEPT, selection.member() != slot.current());
+    Ok(Choice { packet, flow_hash })
 }

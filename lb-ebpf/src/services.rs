@@ -6,7 +6,7 @@ use lb_common::{
     vip::{MAX_PROBES, VIP_TABLE_SIZE, VipKey, target},
 };
 
-use crate::{headers::Headers, maps::Tables, packet::Packet, verdict::Verdict, wire::ports};
+use crate::{headers::Headers, packet::Packet, tables, verdict::Verdict, wire::ports};
 
 /// Result of a lookup in the VIP table: a [`target`].
 ///
@@ -16,10 +16,12 @@ use crate::{headers::Headers, maps::Tables, packet::Packet, verdict::Verdict, wi
 pub(crate) struct Service(u64);
 
 impl Service {
+    const SERVICES: u64 = (target::VIP | target::NAT_SOURCE) as u64;
+
     /// Whether the destination matches no service.
     #[inline(always)]
     pub(crate) const fn is_none(self) -> bool {
-        self.0 == 0
+        self.0 & Self::SERVICES == 0
     }
 
     /// Whether it is a VIP; otherwise, if not none, it is a NAT source.
@@ -33,48 +35,49 @@ impl Service {
     pub(crate) const fn index(self) -> u16 {
         target::index(self.0)
     }
+
+    /// Passes a packet for no service; the reason depends on whether its address is a VIP.
+    #[inline(always)]
+    pub(crate) const fn unknown(self) -> Verdict {
+        Verdict::of(if self.0 == 0 {
+            Reason::NoVip
+        } else {
+            Reason::NoService
+        })
+    }
 }
 
-/// Looks up a service: the exact port first, then any port.
+/// Looks up a service: the exact port first, then the address, and any port only if the address has a
+/// VIP of the protocol. The entry of a NAT source's address is the same for all protocols.
 #[inline(always)]
-pub(crate) fn service(
-    tables: Tables,
-    dest: &Address,
-    family: u8,
-    protocol: u8,
-    dest_be: u16,
-) -> Service {
+pub(crate) fn service(dest: &Address, family: u8, protocol: u8, dest_be: u16) -> Service {
     let key = VipKey::new(dest, family, protocol, dest_be);
-    let mut found = find(tables, &key, family);
-    if found == 0 {
-        found = find(tables, &key.with_port(0), family);
+    let exact = find(&key, family);
+    if exact != 0 {
+        return Service(exact);
     }
-    Service(found)
+    let of_address = address(dest, family);
+    if target::kind(of_address) == target::ADDRESS && target::may_serve(of_address, protocol) {
+        let any = find(&key.with_port(0), family);
+        if any != 0 {
+            return Service(any);
+        }
+    }
+    Service(of_address)
 }
 
 /// Looks up an address: [`target::ADDRESS`] or [`target::NAT_SOURCE`], or 0 if no VIP or NAT source
 /// has it.
 #[inline(always)]
-pub(crate) fn address(tables: Tables, dest: &Address, family: u8) -> u64 {
-    find(tables, &VipKey::new(dest, family, 0, 0), family)
-}
-
-/// Passes a packet for no service; the reason depends on whether its address is a VIP.
-#[inline(always)]
-pub(crate) fn unknown_service(tables: Tables, dest: &Address, family: u8) -> Verdict {
-    let kind = target::kind(address(tables, dest, family));
-    Verdict::of(if kind == target::ADDRESS {
-        Reason::NoService
-    } else {
-        Reason::NoVip
-    })
+pub(crate) fn address(dest: &Address, family: u8) -> u64 {
+    find(&VipKey::new(dest, family, 0, 0), family)
 }
 
 #[inline(always)]
-fn find(tables: Tables, key: &VipKey, family: u8) -> u64 {
+fn find(key: &VipKey, family: u8) -> u64 {
     let mut at = key.home();
     for _ in 0..MAX_PROBES {
-        let entry = tables.service(at);
+        let entry = tables::service(at);
         // SAFETY: an entry of a mapped array; the controller changes it word by word, so each word
         // is read once.
         unsafe {
@@ -98,11 +101,7 @@ fn find(tables: Tables, key: &VipKey, family: u8) -> u64 {
 /// Looks up the service of a packet that is not a later fragment, and stores its ports in
 /// `headers`. `None` if the packet is too short to have ports.
 #[inline(always)]
-pub(crate) fn find_service(
-    packet: Packet,
-    tables: Tables,
-    headers: &mut Headers,
-) -> Option<Service> {
+pub(crate) fn find_service(packet: Packet, headers: &mut Headers) -> Option<Service> {
     if headers.length + headers.l3 < headers.l4 + ports::LEN as u32 {
         return None;
     }
@@ -113,5 +112,5 @@ pub(crate) fn find_service(
         family, protocol, ..
     } = *headers;
     let dest_be = headers.dest_be;
-    Some(service(tables, &headers.dest, family, protocol, dest_be))
+    Some(service(&headers.dest, family, protocol, dest_be))
 }

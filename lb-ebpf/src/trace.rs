@@ -12,6 +12,7 @@ fn change(change: impl FnOnce(&mut Trace)) {
     if TRACING.load() != 0
         && let Some(block) = block()
     {
+        core::hint::cold_path();
         // SAFETY: the block of this CPU, which nothing else writes while the program runs.
         change(unsafe { &mut (*block).trace });
     }

@@ -15,9 +15,9 @@ use crate::{
     clock,
     counters::count_vip,
     headers::tcp,
-    maps::{self, TRACK, TRACK_MASK, Tables, below},
+    maps::{TRACK, TRACK_MASK, below},
     route::is_serving,
-    trace,
+    tables, trace,
 };
 
 /// Inputs of a lookup.
@@ -65,7 +65,7 @@ impl Selection {
 /// If the ring has the same member, the ring's value is returned: the processor predicts that and
 /// continues with the packet while the cell is still being loaded from memory.
 #[inline(always)]
-pub(crate) fn find_confirmed(tables: Tables, query: &Query) -> Option<MemberIndex> {
+pub(crate) fn find_confirmed(query: &Query) -> Option<MemberIndex> {
     let place = Place::of(query.flow_hash);
     let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
     let (first, second) = (load(bucket, place.way(0)), load(bucket, place.way(1)));
@@ -93,7 +93,7 @@ pub(crate) fn find_confirmed(tables: Tables, query: &Query) -> Option<MemberInde
     } else {
         return None;
     };
-    if !is_serving(tables, member) {
+    if !is_serving(member) {
         return None;
     }
     count_vip(query.vip, |counters| counters.track_hits += 1);
@@ -149,11 +149,7 @@ extern "C" fn track_known(flow_hash: u64, members: u32, vip: u32, packet: u32) -
 #[inline(never)]
 extern "C" fn track_unknown(members: u32, vip: u32, packet: u32) -> u64 {
     count_vip(vip as u16, |counters| counters.track_misses += 1);
-    decide(
-        maps::tables(),
-        &Query::from_numbers(0, members, vip, packet),
-    )
-    .pack()
+    decide(&Query::from_numbers(0, members, vip, packet)).pack()
 }
 
 impl Query {
@@ -194,12 +190,11 @@ impl Query {
 /// Finds the cell of a flow whose member serves, and updates it. Frees the cell of another.
 #[inline(always)]
 fn find_known(query: &Query) -> Option<Selection> {
-    let tables = maps::tables();
     let place = Place::of(query.flow_hash);
     let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
     let (way, cell) = find(bucket, place)?;
     let another = tcp::opens(query.tcp_flags) && cell.closed;
-    if another || !is_serving(tables, cell.member) {
+    if another || !is_serving(cell.member) {
         // The member is gone, or the client has closed the flow and reuses the port: free the cell
         // and start again.
         store(bucket, way, FREE);
@@ -242,9 +237,9 @@ impl Choice {
 }
 
 #[inline(always)]
-fn decide(tables: Tables, query: &Query) -> Choice {
+fn decide(query: &Query) -> Choice {
     let is_new = query.is_new_if_unknown();
-    let keeps_previous = !query.has_no_start() && is_serving(tables, query.previous);
+    let keeps_previous = !query.has_no_start() && is_serving(query.previous);
     let later = if keeps_previous {
         query.previous
     } else {
@@ -308,7 +303,7 @@ fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn track_insert(flow_hash: u64, new: u32, flow: u32) -> u32 {
-    let (tables, place) = (maps::tables(), Place::of(flow_hash));
+    let place = Place::of(flow_hash);
     let (vip, now_s) = (flow as u16, clock::now_s() as u16);
     let cell = Cell {
         tag: place.tag,
@@ -327,12 +322,12 @@ extern "C" fn track_insert(flow_hash: u64, new: u32, flow: u32) -> u32 {
     let Some(bucket) = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load()) else {
         return 0;
     };
-    let Some(way) = newcomer.way(|way| load(bucket, way), |member| tables.vip_of(member)) else {
+    let Some(way) = newcomer.way(|way| load(bucket, way), tables::vip_of) else {
         count_vip(vip, |counters| counters.track_full += 1);
         return 0;
     };
     count_vip(vip, |counters| counters.track_inserts += 1);
-    count_displaced(tables, load(bucket, way), now_s);
+    count_displaced(load(bucket, way), now_s);
     store(bucket, way, cell.pack());
     1
 }
@@ -340,13 +335,13 @@ extern "C" fn track_insert(flow_hash: u64, new: u32, flow: u32) -> u32 {
 /// Counts a flow that loses its cell before its second packet may have come. For VIPs that always
 /// track, that changes nothing.
 #[inline(always)]
-fn count_displaced(tables: Tables, word: u64, now_s: u16) {
+fn count_displaced(word: u64, now_s: u16) {
     let cell = Cell::unpack(word);
     if word == FREE || cell.confirmed || idle_s(cell.seen_s, now_s) >= REPLACE_UNCONFIRMED_S {
         return;
     }
-    let vip = tables.vip_of(cell.member);
-    if tables.vip(vip).track != track::ALWAYS {
+    let vip = tables::vip_of(cell.member);
+    if tables::vip(vip).track != track::ALWAYS {
         count_vip(vip, |counters| counters.track_full += 1);
     }
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
+    family,
     reason::Reason,
     tunnel::ALWAYS_FITS,
     vip::{Vip, forward},
@@ -14,10 +15,9 @@ use crate::{
     headers::Headers,
     icmp::tunnel,
     ip::decrement_ttl,
-    maps,
     packet::Packet,
     route::Route,
-    select::Marks,
+    select::Counted,
 };
 
 /// Result of [`send`].
@@ -29,6 +29,8 @@ pub(crate) enum Outcome {
 }
 
 /// Rewrites the packet for the member, as the VIP's forwarding mode requires.
+///
+/// Each mode and family is a path of its own: what is constant on it needs no register.
 #[inline(always)]
 pub(crate) fn send(
     ctx: *mut xdp_md,
@@ -37,41 +39,68 @@ pub(crate) fn send(
     route: &Route<'_>,
     flow_hash: u64,
 ) -> Result<Outcome, Reason> {
-    let overhead = if vip.forward == forward::IPIP {
-        encap::overhead(route.family)
+    if vip.forward != forward::IPIP {
+        return send_l2(ctx, headers, route);
+    }
+    if route.family == family::V4 {
+        send_ipip::<{ family::V4 }>(ctx, headers, route, flow_hash)
     } else {
-        0
-    };
+        send_ipip::<{ family::V6 }>(ctx, headers, route, flow_hash)
+    }
+}
+
+#[inline(always)]
+fn send_l2(ctx: *mut xdp_md, headers: &Headers, route: &Route<'_>) -> Result<Outcome, Reason> {
+    if !route.fits(headers.length)? {
+        let mtu = route.egress.mtu;
+        return Ok(Outcome::TooBig { mtu });
+    }
+    // Before the packet is modified: if no interface takes it, the log reads the original headers.
+    let action = ethernet::transmit(ctx, route.egress.ifindex)?;
+    decrement_ttl(Packet::of(ctx), headers.l3(), headers.family)?;
+    Addresses::new(route.next_hop, route.egress).write(ctx)?;
+    let bytes = Packet::of(ctx).bytes();
+    Ok(Outcome::Sent { action, bytes })
+}
+
+/// Encapsulates the packet in an outer header of the family `OUTER`.
+#[inline(always)]
+fn send_ipip<const OUTER: u8>(
+    ctx: *mut xdp_md,
+    headers: &Headers,
+    route: &Route<'_>,
+    flow_hash: u64,
+) -> Result<Outcome, Reason> {
+    let overhead = encap::overhead(OUTER);
     if !route.fits(headers.length + overhead)? {
         let mtu = route.egress.mtu - overhead;
         return Ok(Outcome::TooBig { mtu });
     }
     // Last, so that small packets take a single comparison.
-    if headers.length > ALWAYS_FITS && vip.forward == forward::IPIP {
-        let mtu = tunnel::path_mtu(maps::tables(), route.index, route.member);
+    if headers.length > ALWAYS_FITS {
+        core::hint::cold_path();
+        let mtu = tunnel::path_mtu(route.index, route.member);
         if headers.length + overhead > mtu {
             let mtu = mtu - overhead;
             return Ok(Outcome::TooBig { mtu });
         }
     }
-    // Before the packet is modified: if no interface takes it, the log reads the original headers.
+    // As in `send_l2`.
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
-    let bytes = Packet::of(ctx).bytes();
-    if vip.forward == forward::IPIP {
-        encap::encapsulate(ctx, headers, route, flow_hash)?;
-    } else {
-        decrement_ttl(Packet::of(ctx), headers.l3(), headers.family)?;
-        Addresses::new(route.next_hop, route.egress).write(ctx)?;
-    }
+    let bytes = encap::encapsulate::<OUTER>(ctx, headers, route, flow_hash)?;
     Ok(Outcome::Sent { action, bytes })
 }
 
-/// Counts a packet forwarded to a member.
+/// Counts a packet forwarded to a member. Returns whether it is plain.
 #[inline(always)]
-pub(crate) fn count_forwarded(member: u16, marks: Marks, tcp_flags: u8, bytes: u64) {
-    count_sent(Reason::Forwarded, member, |counters| {
+pub(crate) fn count_forwarded(packet: Counted, bytes: u64) -> bool {
+    count_sent(Reason::Forwarded, packet.member(), |counters| {
         counters.packets += 1;
         counters.bytes += bytes;
-        marks.count(tcp_flags, counters);
+        if !packet.is_plain() {
+            core::hint::cold_path();
+            packet.count(counters);
+        }
     });
+    packet.is_plain()
 }

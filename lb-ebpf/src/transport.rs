@@ -10,14 +10,14 @@ use crate::{
 
 /// Validates the TCP or UDP header at `l4` and returns the TCP flags (0 for UDP).
 ///
-/// `room` is the number of bytes of the IP packet from `l4` on. If `fragmented`, the datagram
-/// continues in other fragments, so its length may exceed `room`.
+/// `length` is the number of bytes of the IP packet from `BEFORE` bytes before `l4` on. If `fragmented`,
+/// the datagram continues in other fragments, so its length may be greater.
 #[inline(always)]
-pub(crate) fn check(
+pub(crate) fn check<const BEFORE: usize>(
     packet: Packet,
     l4: usize,
     protocol: u8,
-    room: u32,
+    length: u32,
     fragmented: bool,
 ) -> Result<u8, Reason> {
     if protocol == proto::TCP {
@@ -30,7 +30,7 @@ pub(crate) fn check(
         } else {
             header_len
         };
-        if header_len < tcp::LEN as u32 || room < least {
+        if header_len < tcp::LEN as u32 || length < least + BEFORE as u32 {
             return Err(Reason::BadTransport);
         }
         return Ok(header.get(tcp::FLAGS));
@@ -38,9 +38,13 @@ pub(crate) fn check(
     let header = packet
         .view::<{ udp::LEN }>(l4)
         .ok_or(Reason::BadTransport)?;
-    let length = u32::from(header.be16(udp::LENGTH));
-    let least = if fragmented { udp::LEN as u32 } else { length };
-    if length < udp::LEN as u32 || room < least {
+    let datagram = u32::from(header.be16(udp::LENGTH));
+    let least = if fragmented {
+        udp::LEN as u32
+    } else {
+        datagram
+    };
+    if datagram < udp::LEN as u32 || length < least + BEFORE as u32 {
         return Err(Reason::BadTransport);
     }
     Ok(0)
@@ -51,7 +55,7 @@ pub(crate) fn check(
 pub(crate) fn read_transport(packet: Packet, headers: &mut Headers) -> Result<(), Reason> {
     let room = headers.length - (headers.l4 - headers.l3);
     let fragmented = headers.first_fragment;
-    let checked = check(packet, headers.l4(), headers.protocol, room, fragmented);
+    let checked = check::<0>(packet, headers.l4(), headers.protocol, room, fragmented);
     headers.tcp_flags = checked.map_err(|reason| {
         if fragmented {
             Reason::FragmentTiny

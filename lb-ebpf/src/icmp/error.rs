@@ -12,13 +12,13 @@ use super::receive::{icmp_verdict, may_serve};
 use crate::{
     counters::count_sent,
     headers::{Headers, dest_v6, source_v6},
-    maps, nat,
+    nat,
     packet::Packet,
     route::route_to,
     scratch::scratch,
     select::choose,
     services::service,
-    trace,
+    tables, trace,
     transmit::{Outcome, send},
     verdict::{Stage, Verdict},
     wire::{icmp, ipv4, ipv6, ports},
@@ -122,11 +122,10 @@ fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdic
         tcp_flags: 0,
         ..*reversed
     };
-    let tables = maps::tables();
     let Headers {
         family, protocol, ..
     } = *reversed;
-    let found = service(tables, &reversed.dest, family, protocol, reversed.dest_be);
+    let found = service(&reversed.dest, family, protocol, reversed.dest_be);
     if found.is_none() {
         return Err(Reason::NoService);
     }
@@ -136,19 +135,21 @@ fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdic
         return Ok(forward_to_session(reversed, key));
     }
     trace::vip(vip_index);
-    let vip = tables.vip(vip_index);
+    let vip = tables::vip(vip_index);
     if vip.forward == forward::NAT {
         let key = nat::request_key(reversed, vip_index);
         return Ok(forward_to_session(reversed, key));
     }
-    let choice = choose(tables, vip, vip_index, reversed, false)?;
-    let route = route_to(tables, choice.member, vip_index)?;
+    let choice = choose(vip, vip_index, reversed, false)?;
+    let route = route_to(choice.member(), vip_index)?;
     match send(ctx, outer, vip, &route, choice.flow_hash)? {
         // ICMP errors are not answered (RFC 1122 §3.2.2, RFC 4443 §2.4).
         Outcome::TooBig { .. } => Err(Reason::TooBig),
         Outcome::Sent { action, .. } => {
             let reason = Reason::IcmpErrorForwarded;
-            count_sent(reason, choice.member, |counters| counters.icmp_errors += 1);
+            count_sent(reason, choice.member(), |counters| {
+                counters.icmp_errors += 1;
+            });
             Ok(Verdict::counted(reason, action))
         }
     }

@@ -8,7 +8,6 @@ use crate::{
     ethernet,
     extensions::{Chain, is_extension},
     headers::Headers,
-    maps,
     packet::Packet,
     scratch::scratch,
     services::address,
@@ -30,14 +29,14 @@ pub(crate) extern "C" fn receive_icmp(ctx: *mut xdp_md) -> u32 {
 /// error is passed like packets of that protocol: they are the host's, or of a host behind it.
 #[inline(always)]
 pub(super) fn may_serve(headers: &Headers, protocol: u8) -> bool {
-    let found = address(maps::tables(), &headers.dest, headers.family);
+    let found = address(&headers.dest, headers.family);
     target::may_serve(found, protocol)
 }
 
 /// Whether the destination is a NAT source.
 #[inline(always)]
 pub(super) fn is_to_nat_source(headers: &Headers) -> bool {
-    let found = address(maps::tables(), &headers.dest, headers.family);
+    let found = address(&headers.dest, headers.family);
     target::kind(found) == target::NAT_SOURCE
 }
 

@@ -20,10 +20,10 @@ use crate::{
     ethernet::is_for_other_host,
     headers::{Headers, dest_v6, source_v6},
     ip::inner_protocol,
-    maps::{self, Tables},
     packet::{Packet, View},
     select::choose,
     services::service,
+    tables,
     verdict::{Stage, Verdict},
     wire::{icmp, ipv4, ipv6, ports},
 };
@@ -105,9 +105,8 @@ pub(crate) extern "C" fn tunnel_v6(ctx: *mut xdp_md, l3: u32, passed: u32) -> u3
 
 #[inline(always)]
 fn finish(ctx: *mut xdp_md, outer: Option<Outer>, passed: u32) -> Verdict {
-    let tables = maps::tables();
     match outer {
-        Some(outer) if !is_for_other_host(ctx, tables) && learn(ctx, tables, &outer).is_some() => {
+        Some(outer) if !is_for_other_host(ctx) && learn(ctx, &outer).is_some() => {
             Verdict::of(Reason::TunnelMtu)
         }
         _ => Verdict::passed(passed),
@@ -200,7 +199,7 @@ fn inner(ctx: *mut xdp_md, outer: &Outer) -> Option<Headers> {
 
 /// Stores the MTU for the member if the quoted packet is one that this node sends to it.
 #[inline(always)]
-fn learn(ctx: *mut xdp_md, tables: Tables, outer: &Outer) -> Option<()> {
+fn learn(ctx: *mut xdp_md, outer: &Outer) -> Option<()> {
     let headers = inner(ctx, outer)?;
     let Headers {
         family,
@@ -208,22 +207,22 @@ fn learn(ctx: *mut xdp_md, tables: Tables, outer: &Outer) -> Option<()> {
         dest_be,
         ..
     } = headers;
-    let found = service(tables, &headers.dest, family, protocol, dest_be);
+    let found = service(&headers.dest, family, protocol, dest_be);
     // An honest report is about a packet that did not fit.
     if !found.is_vip() || outer.length <= outer.mtu {
         return None;
     }
-    let vip = tables.vip(found.index());
+    let vip = tables::vip(found.index());
     if vip.forward != forward::IPIP {
         return None;
     }
-    let choice = choose(tables, vip, found.index(), &headers, false).ok()?;
+    let choice = choose(vip, found.index(), &headers, false).ok()?;
     // SAFETY: an element of a mapped array, as in `route_to`.
-    let entry = unsafe { &*tables.member(choice.member) };
+    let entry = unsafe { &*tables::member(choice.member()) };
     if !is_outer_of(entry, outer, choice.flow_hash) {
         return None;
     }
-    store(tables, choice.member, entry, outer.mtu)
+    store(choice.member(), entry, outer.mtu)
 }
 
 /// Whether the outer header is what [`crate::encap`] writes. The varying bits of its source come
@@ -242,8 +241,8 @@ fn is_outer_of(entry: &Member, outer: &Outer, flow_hash: u64) -> bool {
 }
 
 #[inline(always)]
-fn store(tables: Tables, member: MemberIndex, entry: &Member, mtu: u32) -> Option<()> {
-    let at = tables.path_mtu(member);
+fn store(member: MemberIndex, entry: &Member, mtu: u32) -> Option<()> {
+    let at = tables::path_mtu(member);
     // SAFETY: words of mapped arrays.
     let (word, before) = unsafe {
         (
@@ -269,9 +268,9 @@ fn store(tables: Tables, member: MemberIndex, entry: &Member, mtu: u32) -> Optio
 
 /// Returns the path MTU that was reported for a member; the largest number if none was.
 #[inline(always)]
-pub(crate) fn path_mtu(tables: Tables, member: MemberIndex, entry: &Member) -> u32 {
+pub(crate) fn path_mtu(member: MemberIndex, entry: &Member) -> u32 {
     // SAFETY: words of mapped arrays.
-    let learned = unsafe { tables.path_mtu(member).read_volatile() };
+    let learned = unsafe { tables::path_mtu(member).read_volatile() };
     if learned == 0 {
         return u32::MAX;
     }

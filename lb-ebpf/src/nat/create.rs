@@ -19,11 +19,11 @@ use crate::{
     clock,
     counters::count_vip,
     headers::Headers,
-    maps::{JIFFIES_SHIFT, Tables},
+    maps::JIFFIES_SHIFT,
     route::{is_serving, no_member},
     scratch::{Session, scratch},
     select::slot,
-    trace,
+    tables, trace,
 };
 
 /// Creates a session: selects the member by the ring, and a port that no other session to the same
@@ -31,7 +31,6 @@ use crate::{
 #[inline(always)]
 pub(super) fn create(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
     vip: &Vip,
     vip_index: u16,
@@ -52,13 +51,13 @@ pub(super) fn create(
     if slot.current() == NO_MEMBER {
         return Err(no_member(vip_index));
     }
-    if !is_serving(tables, slot.current()) {
+    if !is_serving(slot.current()) {
         // Checked before a port is allocated for a session that nobody would answer.
         return Err(Reason::MemberDown);
     }
     let member = slot.current();
-    write_request(tables, headers, member, vip_index, &mut session.request)?;
-    let source = tables.nat_source(session.request.nat_source);
+    write_request(headers, member, vip_index, &mut session.request)?;
+    let source = tables::nat_source(session.request.nat_source);
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|reason| {
         if matches!(reason, Reason::NatNoPort) {
             count_vip(vip_index, |counters| counters.nat_no_port += 1);

@@ -12,8 +12,9 @@ use super::table::{self, NEW, Search};
 use crate::{
     clock,
     headers::ports_hash,
-    maps::{self, NAT_INDEX, NAT_NEW_MASK, Tables, below},
+    maps::{NAT_INDEX, NAT_NEW_MASK, below},
     scratch::{RankedSearch, Session, scratch},
+    tables,
 };
 
 /// Finds the session of a backend's packet, and copies its cell to `copy`.
@@ -46,7 +47,7 @@ extern "C" fn place_of_new(high: u64, low: u64, last_word: u64) -> u32 {
 /// Finds the session of a client's packet, and copies its cell to `session.reply`. The key of the
 /// packet is `session.request_key`; sets `session.reply_key`.
 #[inline(always)]
-pub(super) fn find_request(tables: Tables, session: &mut Session) -> Option<*mut NatReply> {
+pub(super) fn find_request(session: &mut Session) -> Option<*mut NatReply> {
     let key = &session.request_key;
     let [high, low] = key.address;
     let word = IndexWord(black_box(index_word(high, low, key.last_word())));
@@ -54,7 +55,7 @@ pub(super) fn find_request(tables: Tables, session: &mut Session) -> Option<*mut
         return None;
     }
     // SAFETY: an entry of a mapped array; the fields read are constant while a session refers to it.
-    let member = unsafe { &*tables.member(word.member()) };
+    let member = unsafe { &*tables::member(word.member()) };
     session.reply_key = NatKey {
         address: member.address,
         source_be: if member.port_be == 0 {
@@ -98,7 +99,7 @@ extern "C" fn index_word(high: u64, low: u64, last_word: u64) -> u64 {
 /// The place of a flow in the index. It is keyed: nobody else can fill the bucket of a flow.
 #[inline(always)]
 fn index_place(key: &NatKey) -> Place {
-    let vip = maps::tables().vip(key.scope);
+    let vip = tables::vip(key.scope);
     let ports = hash::ports_word(key.source_be, key.dest_be);
     Place::of(ports_hash(vip, vip.family, &key.address, ports))
 }

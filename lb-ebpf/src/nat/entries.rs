@@ -8,25 +8,23 @@ use lb_common::{
 };
 
 use crate::{
-    clock, ethernet::Addresses, headers::Headers, maps::Tables, packet::ingress_ifindex,
-    scratch::Session,
+    clock, ethernet::Addresses, headers::Headers, packet::ingress_ifindex, scratch::Session, tables,
 };
 
 /// Builds the entry for the client's packets, without the port.
 #[inline(always)]
 pub(super) fn write_request(
-    tables: Tables,
     headers: &Headers,
     member: u16,
     vip: u16,
     request: &mut NatFlow,
 ) -> Result<(), Reason> {
-    let entry = tables.member(member);
+    let entry = tables::member(member);
     // SAFETY: an entry of a mapped array. The control word is stored atomically; the rest is
     // constant while a ring refers to the member.
     let (word, entry) = unsafe { ((&raw const (*entry).control).read_volatile(), &*entry) };
     *request = NatFlow {
-        source: tables.nat_source(entry.nat_source).address,
+        source: tables::nat_source(entry.nat_source).address,
         dest: entry.address,
         source_be: 0,
         dest_be: if entry.port_be == 0 {

@@ -22,7 +22,6 @@ use crate::{
     headers::Headers,
     ip::decrement_ttl,
     log::into_verdict,
-    maps,
     packet::Packet,
     route::route_to,
     scratch::{Scratch, Session, scratch},
@@ -74,7 +73,7 @@ fn try_forward(
         rewrite(packet, outer, quoted, flow)?;
         send_back(ctx, flow)?
     } else {
-        let route = route_to(maps::tables(), flow.member, flow.vip)?;
+        let route = route_to(flow.member, flow.vip)?;
         if !route.fits(outer.length)? {
             return Err(Reason::TooBig);
         }

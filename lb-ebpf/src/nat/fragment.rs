@@ -10,11 +10,11 @@ use crate::{
     ethernet::{self, Addresses},
     fragments,
     headers::Headers,
-    maps::{CPUS, below, tables},
+    maps::{CPUS, below},
     packet::Packet,
     route::route_to,
     scratch::{IDENTIFICATIONS, Identifications, Scratch, Session, scratch},
-    select::Marks,
+    select::Counted,
     transmit::count_forwarded,
     verdict::Verdict,
     wire::{ipv4, ipv6},
@@ -38,8 +38,7 @@ pub(crate) fn forward_fragment(
         rewrite::identification(packet, headers, id)?;
         return send_reply(ctx, flow, bytes);
     }
-    let tables = tables();
-    let route = route_to(tables, flow.member, flow.vip)?;
+    let route = route_to(flow.member, flow.vip)?;
     if !route.fits(headers.length)? {
         // Later fragments are not answered (RFC 1122 §3.2.2).
         return Err(Reason::TooBig);
@@ -48,7 +47,7 @@ pub(crate) fn forward_fragment(
     rewrite::identification(packet, headers, id)?;
     Addresses::new(route.next_hop, route.egress).write(ctx)?;
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
-    count_forwarded(flow.member, Marks::none(), 0, bytes);
+    count_forwarded(Counted::new(flow.member, 0), bytes);
     Ok(Verdict::counted(Reason::Forwarded, action))
 }
 

@@ -57,6 +57,7 @@ fn reply(
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     if rewrite::packet(packet, headers, flow)? {
+        core::hint::cold_path();
         let (vip, member) = (u32::from(flow.vip), u32::from(flow.member));
         nat_identify(ctx, source.into(), vip, member);
     }

@@ -14,13 +14,12 @@ use crate::{
     headers::Headers,
     icmp::generate,
     log::into_verdict,
-    maps::{Tables, tables},
     packet::Packet,
     route::route_to,
     samples,
     scratch::{Scratch, Session, scratch},
-    select::Marks,
-    trace,
+    select::Counted,
+    tables, trace,
     transmit::count_forwarded,
     verdict::{Stage, Verdict},
 };
@@ -33,17 +32,17 @@ pub(crate) extern "C" fn nat_request(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let tables = tables();
-    let vip = tables.vip(vip_index as u16);
+    let vip = tables::vip(vip_index as u16);
     let headers = &scratch.headers;
     let saved = samples::is_sampled(vip, headers.flow_hash(vip));
     let key = request_key(headers, vip_index as u16);
     if !saved
         && !headers.first_fragment
-        && let Some(flow) = session::find_established(ctx, tables, headers, &key)
+        && let Some(flow) = session::find_established(ctx, headers, &key)
     {
-        return into_verdict(send(ctx, tables, headers, &flow, vip_index as u16, false)).0;
+        return into_verdict(send(ctx, headers, &flow, vip_index as u16, false)).0;
     }
+    core::hint::cold_path();
     Verdict::next(Stage::NatSession, 0, vip_index).0
 }
 
@@ -54,13 +53,12 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let tables = tables();
-    let vip = tables.vip(vip_index as u16);
+    let vip = tables::vip(vip_index as u16);
     let Scratch {
         headers, session, ..
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
-    let found = session::match_request(ctx, tables, headers, vip, vip_index as u16, session);
+    let found = session::match_request(ctx, headers, vip, vip_index as u16, session);
     let stage = match found {
         RequestMatch::NoSession => Stage::NatCreate,
         RequestMatch::Current => Stage::NatSend,
@@ -77,13 +75,12 @@ pub(crate) extern "C" fn nat_create(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let tables = tables();
-    let vip = tables.vip(vip_index as u16);
+    let vip = tables::vip(vip_index as u16);
     let Scratch {
         headers, session, ..
     } = scratch;
     session.new = true;
-    let created = create::create(ctx, tables, headers, vip, vip_index as u16, session);
+    let created = create::create(ctx, headers, vip, vip_index as u16, session);
     into_verdict(created.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
 }
 
@@ -108,28 +105,26 @@ pub(crate) extern "C" fn nat_send(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    let tables = tables();
     let Scratch {
         headers, session, ..
     } = scratch;
-    into_verdict(try_send(ctx, tables, headers, session, vip_index as u16)).0
+    into_verdict(try_send(ctx, headers, session, vip_index as u16)).0
 }
 
 #[inline(always)]
 fn try_send(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
     session: &Session,
     vip_index: u16,
 ) -> Result<Verdict, Reason> {
     let Session { request, new, .. } = session;
     let bytes = Packet::of(ctx).bytes();
-    let verdict = send(ctx, tables, headers, request, vip_index, *new)?;
+    let verdict = send(ctx, headers, request, vip_index, *new)?;
     if !verdict.is_last() {
         return Ok(verdict);
     }
-    let vip = tables.vip(vip_index);
+    let vip = tables::vip(vip_index);
     let hash = headers.flow_hash(vip);
     if samples::is_sampled(vip, hash) {
         let (vip, member) = (u32::from(vip_index), u32::from(request.member));
@@ -142,7 +137,6 @@ fn try_send(
 #[inline(always)]
 fn send(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
     flow: &NatFlow,
     vip_index: u16,
@@ -150,8 +144,9 @@ fn send(
 ) -> Result<Verdict, Reason> {
     trace::vip(vip_index);
     trace::member(flow.member, decision::SESSION);
-    let route = route_to(tables, flow.member, vip_index)?;
+    let route = route_to(flow.member, vip_index)?;
     if !route.fits(headers.length)? {
+        core::hint::cold_path();
         return Ok(generate::reply_with(
             headers,
             generate::Message::TooBig(route.egress.mtu),
@@ -160,10 +155,12 @@ fn send(
     let packet = Packet::of(ctx);
     let bytes = packet.bytes();
     if rewrite::packet(packet, headers, flow)? {
+        core::hint::cold_path();
         nat_identify(ctx, CLIENT, vip_index.into(), flow.member.into());
     }
     Addresses::new(route.next_hop, route.egress).write(ctx)?;
     let action = ethernet::transmit(ctx, route.egress.ifindex)?;
-    count_forwarded(flow.member, Marks::of(new, false), headers.tcp_flags, bytes);
+    let packet = Counted::new(flow.member, headers.tcp_flags).mark(Counted::NEW_FLOW, new);
+    count_forwarded(packet, bytes);
     Ok(Verdict::counted(Reason::Forwarded, action))
 }

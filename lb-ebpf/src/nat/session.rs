@@ -16,11 +16,11 @@ use crate::{
     clock,
     ethernet::Addresses,
     headers::{Headers, tcp},
-    maps::{self, Tables},
     packet::ingress_ifindex,
     route::is_serving,
     scratch::Session,
     select::{SlotView, slot},
+    tables,
 };
 
 /// Units of [`refresh_time`] (28 seconds) after which the client's packets refresh the reply entry; below
@@ -37,31 +37,30 @@ const TOUCH_S: u16 = 4;
 /// this key are rewritten.
 #[inline(always)]
 pub(super) fn look_up(key: &NatKey, session: &mut Session) -> Option<()> {
-    let tables = maps::tables();
     session.request = if key.scope & REPLY == 0 {
         if let Some(cell) = table::find_request_outlined(key) {
             // SAFETY: the cell was just found.
-            flow_of(tables, unsafe { &*cell })
+            flow_of(unsafe { &*cell })
         } else {
             session.request_key = *key;
-            embryonic::find_request(tables, session)?;
-            flow_of(tables, &session.reply.session)
+            embryonic::find_request(session)?;
+            flow_of(&session.reply.session)
         }
     } else if let Some(cell) = table::find_reply_outlined(key) {
         // SAFETY: the cell was just found.
-        reply_flow(tables, unsafe { &*cell })
+        reply_flow(unsafe { &*cell })
     } else {
         embryonic::find_reply(key, &mut session.reply)?;
-        reply_flow(tables, &session.reply)
+        reply_flow(&session.reply)
     };
     Some(())
 }
 
 /// Returns how the client's packets of a session are rewritten.
 #[inline(always)]
-fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
-    let member = tables.member(session.member());
-    let source = tables.nat_source(session.nat_source());
+fn flow_of(session: &NatRecord) -> NatFlow {
+    let member = tables::member(session.member());
+    let source = tables::nat_source(session.nat_source());
     // SAFETY: an entry of a mapped array; the fields read are constant while a session refers to
     // it.
     session.flow(unsafe { &*member }, source.address)
@@ -69,9 +68,9 @@ fn flow_of(tables: Tables, session: &NatRecord) -> NatFlow {
 
 /// Returns how the backend's packets of a session are rewritten.
 #[inline(always)]
-pub(super) fn reply_flow(tables: Tables, reply: &NatReply) -> NatFlow {
+pub(super) fn reply_flow(reply: &NatReply) -> NatFlow {
     // SAFETY: as in `flow_of`.
-    reply.flow(unsafe { &*tables.member(reply.session.member()) })
+    reply.flow(unsafe { &*tables::member(reply.session.member()) })
 }
 
 /// Returns the entry of an established session if a client's packet changes nothing in it but its
@@ -79,7 +78,6 @@ pub(super) fn reply_flow(tables: Tables, reply: &NatReply) -> NatFlow {
 #[inline(always)]
 pub(super) fn find_established(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
     key: &NatKey,
 ) -> Option<NatFlow> {
@@ -88,12 +86,13 @@ pub(super) fn find_established(
     let now_s = clock::now_s() as u32;
     if is_refresh_due(ctx, session.refreshed, session.path_or_port, now_s)
         || headers.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
-        || !is_current(tables, session.member(), session.generation)
+        || !is_current(session.member(), session.generation)
     {
+        core::hint::cold_path();
         return None;
     }
     touch(session, now_s);
-    Some(flow_of(tables, session))
+    Some(flow_of(session))
 }
 
 /// Returns the entry of an established session for a reply.
@@ -104,16 +103,18 @@ pub(super) fn match_reply(
     key: &NatKey,
 ) -> Result<Option<NatFlow>, Reason> {
     let Some(cell) = table::find_reply(key) else {
+        core::hint::cold_path();
         return Ok(None);
     };
     if headers.ttl <= 1 {
+        core::hint::cold_path();
         return Err(Reason::HopLimit);
     }
     // SAFETY: the cell was just found, and is not reused while a packet is in flight.
     let reply = unsafe { &mut *cell };
     segment::note_reply(ctx, headers, reply);
     touch(&mut reply.session, clock::now_s() as u32);
-    Ok(Some(reply_flow(maps::tables(), reply)))
+    Ok(Some(reply_flow(reply)))
 }
 
 /// Sets `session.request` to the entry of an embryonic session for a reply.
@@ -126,9 +127,10 @@ pub(super) fn match_embryonic_reply(
 ) -> Result<(), Reason> {
     let cell = embryonic::find_reply(key, &mut session.reply).ok_or(Reason::NatNoSession)?;
     if headers.ttl <= 1 {
+        core::hint::cold_path();
         return Err(Reason::HopLimit);
     }
-    session.request = reply_flow(maps::tables(), &session.reply);
+    session.request = reply_flow(&session.reply);
     // SAFETY: a cell of a mapped array. If another session has replaced this one meanwhile, that
     // session's handshake is repeated.
     let reply = unsafe { &mut *cell };
@@ -157,20 +159,18 @@ pub(super) enum RequestMatch {
 #[inline(always)]
 pub(super) fn match_request(
     ctx: *mut xdp_md,
-    tables: Tables,
     headers: &Headers,
     vip: &Vip,
     vip_index: u16,
     session: &mut Session,
 ) -> RequestMatch {
-    let Some((cell, reply)) = find_both(tables, headers, session) else {
+    let Some((cell, reply)) = find_both(headers, session) else {
         return RequestMatch::NoSession;
     };
     let NatFlow {
         member, generation, ..
     } = session.request;
-    let is_gone = !is_current(tables, member, generation as u8)
-        || headers.opens() && !is_serving(tables, member);
+    let is_gone = !is_current(member, generation as u8) || headers.opens() && !is_serving(member);
     if is_gone {
         session.ended = reply.is_some();
         session.ended_key = session.reply_key;
@@ -183,7 +183,7 @@ pub(super) fn match_request(
         if headers.opens()
             && !session.embryonic
             && state::is_over(reply.session.state())
-            && has_moved(tables, headers, vip, vip_index, member)
+            && has_moved(headers, vip, vip_index, member)
         {
             return RequestMatch::NoSession;
         }
@@ -217,17 +217,17 @@ type Cells = (Option<*mut NatRecord>, Option<*mut NatReply>);
 
 /// Finds the cells of a client's packet, and sets `session.request` and `session.reply_key`.
 #[inline(always)]
-fn find_both(tables: Tables, headers: &Headers, session: &mut Session) -> Option<Cells> {
+fn find_both(headers: &Headers, session: &mut Session) -> Option<Cells> {
     session.ended = false;
     let cell = table::find_request_outlined(&session.request_key);
     session.embryonic = cell.is_none();
     let Some(cell) = cell else {
-        let reply = embryonic::find_request(tables, session)?;
-        session.request = flow_of(tables, &session.reply.session);
+        let reply = embryonic::find_request(session)?;
+        session.request = flow_of(&session.reply.session);
         return Some((None, Some(reply)));
     };
     // SAFETY: the cell was just found.
-    session.request = flow_of(tables, unsafe { &*cell });
+    session.request = flow_of(unsafe { &*cell });
     write_reply_key(headers, session);
     // If the entry has expired, another client may own the port now.
     let reply = table::find_reply_outlined(&session.reply_key)
@@ -260,14 +260,14 @@ fn note_request(ctx: *mut xdp_md, headers: &Headers, reply: &mut NatReply, embry
 
 /// Whether the ring has another member for new flows than that of the session.
 #[inline(always)]
-fn has_moved(tables: Tables, headers: &Headers, vip: &Vip, vip_index: u16, member: u16) -> bool {
+fn has_moved(headers: &Headers, vip: &Vip, vip_index: u16, member: u16) -> bool {
     let hash = if vip.affinity == affinity::SOURCE {
         headers.source_hash(vip)
     } else {
         headers.flow_hash(vip)
     };
     let current = slot(vip, vip_index, hash).map_or(NO_MEMBER, SlotView::current);
-    current != member && is_serving(tables, current)
+    current != member && is_serving(current)
 }
 
 /// Whether a client's packet must refresh the reply entry: the last refresh was some time ago, or
@@ -293,9 +293,9 @@ const HASH_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether the index still belongs to the session's member.
 #[inline(always)]
-fn is_current(tables: Tables, member: u16, generation: u8) -> bool {
+fn is_current(member: u16, generation: u8) -> bool {
     // SAFETY: a word of a mapped array, stored atomically by the controller.
-    let word = unsafe { (&raw const (*tables.member(member)).control).read_volatile() };
+    let word = unsafe { (&raw const (*tables::member(member)).control).read_volatile() };
     control::generation(word) as u8 == generation && control::state(word) != control::ABSENT
 }
 

@@ -17,8 +17,9 @@ use lb_common::{
 
 use crate::{
     clock,
-    maps::{self, NAT_BUCKETS, NAT_LOCKS, NAT_NEW, NAT_NEW_MASK, NAT_REPLIES, NAT_REQUESTS, below},
+    maps::{NAT_BUCKETS, NAT_LOCKS, NAT_NEW, NAT_NEW_MASK, NAT_REPLIES, NAT_REQUESTS, below},
     scratch::{Session, scratch},
+    tables,
 };
 
 /// Table of the clients' packets of established sessions.
@@ -139,7 +140,7 @@ impl<'a> Search<'a> {
             key,
             pattern: Pattern::of(key),
             members: if TABLE != REQUESTS {
-                maps::tables().member(0)
+                tables::member(0)
             } else {
                 core::ptr::null()
             },

@@ -28,12 +28,12 @@ mod frame;
 mod ingress;
 mod out;
 mod outer;
-#[path = "../table.rs"]
+#[path = "../tables.rs"]
 #[expect(
     dead_code,
     reason = "the balancer uses all of it, this program does not"
 )]
-mod table;
+mod tables;
 #[path = "../wire.rs"]
 #[expect(
     dead_code,

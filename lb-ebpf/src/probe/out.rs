@@ -12,8 +12,7 @@ use lb_common::{
 use crate::{
     DROP, NEXT, PROBE_FLOWS, PROBE_PATHS, count,
     frame::{Field, Frame, HelperError, L3, Sum, V4, V6},
-    outer,
-    table::tables,
+    outer, tables,
     wire::{ipv4, ipv6, tcp, udp},
 };
 
@@ -28,10 +27,9 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     let Some(path) = PROBE_PATHS.get(index) else {
         return NEXT;
     };
-    let tables = tables();
     // SAFETY: an element of a mapped array. The word that may change is read once; the rest is
     // constant while the member exists.
-    let member = unsafe { &*tables.member(index as u16) };
+    let member = unsafe { &*tables::member(index as u16) };
     let frame = Frame(skb);
     let Some(flow) = read_flow(frame) else {
         // Neither TCP nor UDP.
@@ -44,7 +42,7 @@ pub(crate) fn send(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the controller stores the word atomically.
     let next_hop = unsafe { (&raw const member.next_hop).read_volatile() };
     let route = NextHop::unpack(next_hop)
-        .map(|hop| (hop, tables.egress(hop.egress)))
+        .map(|hop| (hop, tables::egress(hop.egress)))
         .filter(|(_, egress)| egress.ifindex != 0);
     let Some((hop, egress)) = route else {
         count(|counters| counters.no_next_hop += 1);

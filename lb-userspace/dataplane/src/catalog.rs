@@ -146,16 +146,32 @@ pub(super) mod part {
     /// Words before the station table in its mapping, which starts at a page boundary.
     pub(in super::super) const BEFORE_STATIONS: u32 =
         ((offset_of!(Tables, stations) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
-    pub(in super::super) const STATIONS: Part<u64> = Part::new(
-        "STATIONS",
-        offset_of!(Tables, egress),
-        BEFORE_STATIONS + STATION_TABLE_SIZE,
-    );
+    /// Position of the main station in that mapping.
+    pub(in super::super) const MAIN_STATION: u32 =
+        ((offset_of!(Tables, main_station) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
+    pub(in super::super) const STATIONS: Part<u64> =
+        Part::new("STATIONS", offset_of!(Tables, egress), MAIN_STATION + 1);
     pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
         "NAT_SOURCES",
         offset_of!(Tables, nat_sources),
         MAX_NAT_SOURCES,
     );
+
+    /// Offset in [`super::name::TABLES`] of the table that the programs know by this symbol.
+    pub(in super::super) fn offset_of_symbol(symbol: &str) -> Option<usize> {
+        let symbols = [
+            (SERVICES.name, SERVICES.offset),
+            (VIPS.name, VIPS.offset),
+            (MEMBERS.name, MEMBERS.offset),
+            (EGRESS.name, EGRESS.offset),
+            (STATIONS.name, offset_of!(Tables, stations)),
+            ("MAIN_STATION", offset_of!(Tables, main_station)),
+            ("PATH_MTUS", offset_of!(Tables, path_mtus)),
+            (NAT_SOURCES.name, NAT_SOURCES.offset),
+        ];
+        let found = symbols.into_iter().find(|(name, _)| *name == symbol);
+        found.map(|(_, offset)| offset)
+    }
 
     pub(in super::super) const SIZES: [MapSize; 6] = [
         SERVICES.size(),

@@ -18,7 +18,7 @@ use object::{
 };
 
 use super::{
-    catalog::{MapSpec, name},
+    catalog::{MapSpec, name, part},
     error::{DataplaneError, MISMATCH_HINT, Result},
 };
 
@@ -85,17 +85,22 @@ impl ExternalMaps {
         self.0.iter().map(|(spec, map)| (spec, map))
     }
 
-    /// Links the undefined symbols of an object to the maps of the same names.
+    /// Links the undefined symbols of an object to the maps of the same names, or to the parts of
+    /// [`name::TABLES`].
     pub(super) fn link(&self, object: &[u8]) -> Result<LinkedObject> {
         let mut linked = LinkedObject::copy(object);
-        for (at, map) in self.places(object).map_err(|error| link_error(&error))? {
-            linked.patch(at, map.fd().as_fd().as_raw_fd())?;
+        for (at, map, offset) in self.places(object).map_err(|error| link_error(&error))? {
+            linked.patch(at, map.fd().as_fd().as_raw_fd(), offset)?;
         }
         Ok(linked)
     }
 
-    /// Offsets of the instructions that load a map's address, with the map.
-    fn places(&self, object: &[u8]) -> std::result::Result<Vec<(usize, &MapData)>, object::Error> {
+    /// Offsets of the instructions that load an address in a map, with the map and the symbol's offset
+    /// in it.
+    fn places(
+        &self,
+        object: &[u8],
+    ) -> std::result::Result<Vec<(usize, &MapData, usize)>, object::Error> {
         let file = ElfFile::<FileHeader64<object::Endianness>>::parse(object)?;
         let mut places = Vec::new();
         for section in file
@@ -108,10 +113,12 @@ impl ExternalMaps {
                     continue;
                 };
                 let symbol = file.symbol_by_index(index)?;
+                let of_part = part::offset_of_symbol(symbol.name()?);
+                let (map, at) = of_part.map_or((symbol.name()?, 0), |at| (name::TABLES, at));
                 if symbol.is_undefined()
-                    && let Some(map) = self.find(symbol.name()?)
+                    && let Some(map) = self.find(map)
                 {
-                    places.push(((begin + offset) as usize, map));
+                    places.push(((begin + offset) as usize, map, at));
                 }
             }
         }
@@ -139,8 +146,8 @@ impl LinkedObject {
     }
 
     /// Turns the instruction at an offset into a load of an address in a map. Its current immediate is
-    /// the offset in the map.
-    fn patch(&mut self, at: usize, map: i32) -> Result<()> {
+    /// the offset from the symbol, which is at `symbol` in the map.
+    fn patch(&mut self, at: usize, map: i32, symbol: usize) -> Result<()> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
         let both = bytes.get_mut(at..at + 2 * INSTRUCTION);
         let Some([operation, registers, _, _, number @ ..]) = both else {
@@ -152,7 +159,10 @@ impl LinkedObject {
             )));
         }
         *registers = *registers & 0xf | MAP_VALUE << 4;
-        number.copy_within(0..4, INSTRUCTION);
+        let mut addend = [0; 4];
+        addend.copy_from_slice(&number[..4]);
+        let offset = u32::from_ne_bytes(addend) + symbol as u32;
+        number[INSTRUCTION..][..4].copy_from_slice(&offset.to_ne_bytes());
         number[..4].copy_from_slice(&map.to_ne_bytes());
         Ok(())
     }
@@ -175,8 +185,8 @@ mod tests {
         let mut object = vec![0; 3 * INSTRUCTION];
         object[8..16].copy_from_slice(&[0x18, 0x08, 0, 0, 0, 0, 8, 0]);
         let mut linked = LinkedObject::copy(&object);
-        linked.patch(8, 7).unwrap();
-        object[8..24].copy_from_slice(&[0x18, 0x28, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0]);
+        linked.patch(8, 7, 0x30).unwrap();
+        object[8..24].copy_from_slice(&[0x18, 0x28, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0x30, 0, 8, 0]);
         assert_eq!(linked.bytes(), object);
     }
 
@@ -185,7 +195,7 @@ mod tests {
         let object = [0xb7; 3 * INSTRUCTION];
         for at in [0, 8, 16, 400] {
             let mut linked = LinkedObject::copy(&object);
-            linked.patch(at, 7).unwrap_err();
+            linked.patch(at, 7, 0).unwrap_err();
             assert_eq!(linked.bytes(), object);
         }
     }

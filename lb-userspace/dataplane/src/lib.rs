@@ -55,7 +55,7 @@ pub use egress::EgressTable;
 pub use error::{DataplaneError, Result};
 pub use mapping::Mapped;
 pub use members::Members;
-pub use object::LoadOptions;
+pub use object::{LoadOptions, OBJECT};
 pub use pins::{DEFAULT_BPFFS, Pins};
 pub use probe::{ProbePath, ProbePaths};
 pub use program::Run;

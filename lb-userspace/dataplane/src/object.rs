@@ -16,7 +16,8 @@ use super::{
 };
 
 /// The object, built by the build script.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-lb"));
+#[doc(hidden)]
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel-lb"));
 
 const LOAD_HINT: &str = "root (or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), Linux 5.10 or newer \
      and enough free memory are needed";

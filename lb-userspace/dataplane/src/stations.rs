@@ -33,9 +33,26 @@ impl Stations {
         self.table.store_word(part::BEFORE_STATIONS + at, 0, word)
     }
 
-    /// Accepts frames for an address.
+    fn main(&self) -> Result<u64> {
+        self.table.load_word(part::MAIN_STATION, 0)
+    }
+
+    /// Makes a station the main one, or none.
+    fn set_main(&self, word: u64) -> Result<()> {
+        self.table.store_word(part::MAIN_STATION, 0, word)
+    }
+
+    /// Accepts frames for an address. The first one is the main station.
     pub fn accept(&mut self, ifindex: u32, mac: [u8; 6]) -> Result<()> {
         let station = Station::new(mac, ifindex);
+        self.add(station, ifindex, mac)?;
+        if self.main()? == FREE {
+            self.set_main(station.0)?;
+        }
+        Ok(())
+    }
+
+    fn add(&self, station: Station, ifindex: u32, mac: [u8; 6]) -> Result<()> {
         let mut free = None;
         for at in places(station) {
             let word = self.load(at)?;
@@ -69,7 +86,8 @@ impl Stations {
     }
 
     /// Accepts frames for exactly these addresses, given by interface index. New ones are added before
-    /// old ones are removed. If some don't fit, the others are accepted nevertheless.
+    /// old ones are removed. If some don't fit, the others are accepted nevertheless. The main station
+    /// is the first one.
     pub fn set(&mut self, wanted: &BTreeSet<(u32, [u8; 6])>) -> Result<()> {
         let keep: BTreeSet<Station> = wanted
             .iter()
@@ -80,6 +98,10 @@ impl Stations {
             let accepted = self.accept(*ifindex, *mac);
             done = done.and(accepted);
         }
+        let main = wanted
+            .first()
+            .map(|(ifindex, mac)| Station::new(*mac, *ifindex));
+        self.set_main(main.map_or(FREE, |station| station.0))?;
         for at in 0..STATION_TABLE_SIZE {
             let word = self.load(at)?;
             if word != FREE && word != REMOVED && !keep.contains(&Station(word)) {
@@ -122,15 +144,18 @@ mod tests {
     use super::*;
 
     fn stations() -> Stations {
-        let len = part::BEFORE_STATIONS + STATION_TABLE_SIZE;
         Stations {
-            table: Mapped::anonymous("STATIONS", len).unwrap(),
+            table: Mapped::anonymous("STATIONS", part::STATIONS.len).unwrap(),
         }
     }
 
     /// Searches as the data path does.
     fn accepts(stations: &Stations, ifindex: u32, mac: [u8; 6]) -> bool {
         let station = Station::new(mac, ifindex);
+        let main = stations.main().unwrap();
+        if main == station.0 {
+            return true;
+        }
         for at in places(station) {
             match stations.load(at).unwrap() {
                 word if word == station.0 => return true,
@@ -163,6 +188,10 @@ mod tests {
                 assert_eq!(accepts(&stations, *ifindex, *mac), expected, "{mac:?}");
                 assert!(!accepts(&stations, ifindex + 1, *mac), "another interface");
             }
+            let main = set
+                .first()
+                .map(|(ifindex, mac)| Station::new(*mac, *ifindex).0);
+            assert_eq!(stations.main().unwrap(), main.unwrap_or(FREE));
         }
     }
 

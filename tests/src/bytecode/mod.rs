@@ -6,6 +6,7 @@
 
 mod bench;
 mod counts;
+pub mod path;
 pub mod tables;
 
 pub use bench::{Bench, Expect, Output, Verdict};

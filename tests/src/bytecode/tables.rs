@@ -8,10 +8,11 @@ use lb_common::{
     checksum::fold,
     family,
     hash::HashKey,
-    member::{Member, NextHop, control},
+    member::{Egress, MAX_EGRESS, Member, NextHop, control},
     nat::NatSource,
-    ring::{MemberIndex, NO_MEMBER},
-    vip::{Vip, VipKey, affinity, forward, target, track},
+    ring::{MAX_MEMBERS, MemberIndex, NO_MEMBER},
+    station::{STATION_TABLE_SIZE, Station},
+    vip::{MAX_VIPS, VIP_TABLE_SIZE, Vip, VipEntry, VipKey, affinity, forward, target, track},
 };
 use lb_dataplane::{Dataplane, RingName};
 use lb_model::transition::RingState;
@@ -285,6 +286,47 @@ pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<
     )?;
     dataplane.members.set_next_hop(NO_NEXT_HOP.index, None)?;
     Ok(())
+}
+
+/// The memory of the tables by symbol, with one service and its member, for interface 1.
+#[must_use]
+pub fn memory_of(service: &Service) -> Vec<(&'static str, Vec<u8>)> {
+    fn with_one<T: bytemuck::Pod>(len: u32, index: u32, value: T) -> Vec<u8> {
+        let mut table = vec![T::zeroed(); len as usize];
+        table[index as usize] = value;
+        bytemuck::cast_slice(&table).to_vec()
+    }
+    let entry = VipEntry {
+        key: service.key(service.protocol, service.port),
+        target: target::pack(target::VIP, service.index),
+    };
+    let vip = Vip {
+        ring: Vip::pack_ring(0, RING_SIZE),
+        sample_mask: u32::MAX.into(),
+        ..service.vip()
+    };
+    let egress = Egress {
+        ifindex: 1,
+        mtu: MTU,
+        _pad: 0,
+        mac: crate::packet::OWN,
+    };
+    let (index, member) = (service.index.into(), service.member(control::SERVING, 1));
+    let station = Station::new(crate::packet::OWN, 1);
+    vec![
+        (
+            "VIP_TABLE",
+            with_one(VIP_TABLE_SIZE, entry.key.home(), entry),
+        ),
+        ("VIPS", with_one(MAX_VIPS, index, vip)),
+        ("MEMBERS", with_one(MAX_MEMBERS, index, member)),
+        ("EGRESS", with_one(MAX_EGRESS, 1, egress)),
+        ("MAIN_STATION", station.0.to_le_bytes().to_vec()),
+        (
+            "STATIONS",
+            with_one(STATION_TABLE_SIZE, station.home(), station.0),
+        ),
+    ]
 }
 
 /// Adds a VIP and its member.

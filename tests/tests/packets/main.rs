@@ -17,6 +17,7 @@ mod migrated;
 mod nat;
 mod nat_forged;
 mod nat_sessions;
+mod path;
 mod random;
 mod replaced;
 mod reuse;
