@@ -228,7 +228,7 @@ impl Dataplane {
         };
         let named: Vec<ImageIndex> = vips.rings().map(|(_, ring)| ring.image).collect();
         let images = pins.as_ref().map(Pins::images);
-        let rings = Rings::adopt(take(ebpf, name::RINGS)?, images, named)?;
+        let rings = Rings::adopt(take_any(ebpf, name::RINGS)?, images, named)?;
         Ok(Self {
             members: Members {
                 table: part_of(tables, &part::MEMBERS)?,

@@ -5,11 +5,15 @@
 //! so it is reused only after a **grace period**, when all program runs of that moment have ended.
 //!
 //! Images are created ahead of time, because the kernel waits for a grace period when one is installed.
+//! Several are installed at once, by threads that wait together.
 
 use std::{
     collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
+    thread,
 };
 
 use aya::maps::{Array, ArrayOfMaps, IterableMap, Map, MapData, MapError};
@@ -19,10 +23,11 @@ use lb_common::ring::{
 
 use super::{
     catalog::{IMAGE, MMAPABLE, name},
+    data_of,
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain},
     mapping::Mapped,
     pins::entries,
-    syscalls::membarrier_global,
+    syscalls::{membarrier_global, set_inner_map},
     vips::RingName,
 };
 
@@ -31,12 +36,17 @@ pub const SPARE_IMAGES: usize = 4;
 /// Maximum number of spare images: the room left beside one image for each VIP.
 pub const MOST_SPARE_IMAGES: usize = 64;
 
+/// Images that are installed at once, each by a thread that waits for the kernel's grace period.
+const INSTALLED_AT_ONCE: usize = 64;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageIndex(pub u32);
 
 #[derive(Debug)]
 pub struct Rings {
     outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
+    /// The same map, for a call that aya does not have.
+    outer_fd: OwnedFd,
     /// Folder where the images are pinned by their index.
     pins: Option<PathBuf>,
     images: BTreeMap<ImageIndex, Mapped<u64>>,
@@ -52,12 +62,22 @@ impl Rings {
     ///
     /// From pins where possible: reading inner maps from the outer map needs CAP_SYS_ADMIN.
     pub(super) fn adopt(
-        outer: ArrayOfMaps<MapData, Array<MapData, Image>>,
+        outer: Map,
         pins: Option<PathBuf>,
         named: impl IntoIterator<Item = ImageIndex>,
     ) -> Result<Self> {
+        let missing = DataplaneError::Missing {
+            kind: "array of maps",
+            name: name::RINGS,
+        };
+        let outer_fd = data_of(&outer).ok_or(missing)?.fd().as_fd();
         let mut rings = Self {
-            outer,
+            outer_fd: outer_fd
+                .try_clone_to_owned()
+                .map_err(|error| io_error("open", &error))?,
+            outer: outer
+                .try_into()
+                .map_err(|error| map_error("open", &error))?,
             pins,
             images: BTreeMap::new(),
             spare: Vec::new(),
@@ -120,17 +140,10 @@ impl Rings {
     /// (about 10 ms).
     pub fn reserve(&mut self, spare: usize) -> Result<()> {
         self.reclaim()?;
-        while self.spare.len() < spare {
-            let image = self.create()?;
-            self.spare.push(image);
-        }
+        let missing = spare.saturating_sub(self.spare.len());
+        let created = self.create(missing)?;
+        self.spare.extend(created);
         Ok(())
-    }
-
-    /// As [`Self::reserve`], but creates at most `most` images: the kernel waits for each.
-    pub fn approach(&mut self, spare: usize, most: usize) -> Result<()> {
-        let have = self.spare.len() + self.retired.len();
-        self.reserve(spare.min(have + most))
     }
 
     /// Writes a ring to a spare image and verifies it. Words past the end of `words` are zero.
@@ -206,8 +219,8 @@ impl Rings {
     pub(super) fn grace_period_by_update(&mut self) -> Result<()> {
         let Some(&index) = self.images.keys().next() else {
             // Creating an image writes an entry, too.
-            let image = self.create()?;
-            self.spare.push(image);
+            let created = self.create(1)?;
+            self.spare.extend(created);
             return Ok(());
         };
         let image = self.open(index)?;
@@ -291,29 +304,67 @@ impl Rings {
         Ok(())
     }
 
-    /// Creates an image at the first free index.
-    fn create(&mut self) -> Result<ImageIndex> {
-        let free = (0..MAX_IMAGES)
-            .map(ImageIndex)
-            .find(|index| !self.images.contains_key(index));
-        let index = free.ok_or_else(full)?;
-        let image = Array::<MapData, Image>::create(1, MMAPABLE)
-            .map_err(|error| map_error("create an image", &error))?;
-        self.outer
-            .set(index.0, &image, 0)
-            .map_err(|error| map_error("install an image", &error))?;
-        self.map_image(index, &image)?;
-        // In this order, so that every pinned image is in the outer map.
-        if let Some(folder) = &self.pins {
-            let path = pin_of(folder, index);
-            image.pin(&path).map_err(|error| DataplaneError::Pin {
-                operation: "pin",
-                kernel: chain(&error),
-                path,
-                hint: PRIVILEGE_HINT,
-            })?;
+    /// Creates images at the first free indexes.
+    fn create(&mut self, images: usize) -> Result<Vec<ImageIndex>> {
+        let free = (0..MAX_IMAGES).map(ImageIndex);
+        let free = free.filter(|index| !self.images.contains_key(index));
+        let indexes: Vec<ImageIndex> = free.take(images).collect();
+        if indexes.len() < images {
+            return Err(full());
         }
-        Ok(index)
+        for some in indexes.chunks(INSTALLED_AT_ONCE) {
+            let create = |&index: &ImageIndex| {
+                let image = Array::<MapData, Image>::create(1, MMAPABLE)
+                    .map_err(|error| map_error("create an image", &error))?;
+                Ok((index, image))
+            };
+            let created: Vec<_> = some.iter().map(create).collect::<Result<_>>()?;
+            self.install(&created)?;
+            for (index, image) in created {
+                self.map_image(index, &image)?;
+                // In this order, so that every pinned image is in the outer map.
+                self.pin(index, image)?;
+            }
+        }
+        Ok(indexes)
+    }
+
+    /// Installs images in the outer map, all within one or two grace periods.
+    fn install(&self, images: &[(ImageIndex, Array<MapData, Image>)]) -> Result<()> {
+        let outer = self.outer_fd.as_fd();
+        let install = |(index, image): &(ImageIndex, Array<MapData, Image>)| {
+            set_inner_map(outer, index.0, image_data(image).fd().as_fd())
+        };
+        let installed: Vec<io::Result<()>> = thread::scope(|scope| {
+            let wait = |image| {
+                let waiting = thread::Builder::new().spawn_scoped(scope, move || install(image));
+                // Without a thread, here.
+                waiting.map_err(|_| install(image))
+            };
+            let waiting: Vec<_> = images.iter().map(wait).collect();
+            let installed = waiting.into_iter().map(|waiting| match waiting {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+                Err(installed) => installed,
+            });
+            installed.collect()
+        });
+        let done: io::Result<()> = installed.into_iter().collect();
+        done.map_err(|error| io_error("install an image in", &error))
+    }
+
+    fn pin(&self, index: ImageIndex, image: Array<MapData, Image>) -> Result<()> {
+        let Some(folder) = &self.pins else {
+            return Ok(());
+        };
+        let path = pin_of(folder, index);
+        image.pin(&path).map_err(|error| DataplaneError::Pin {
+            operation: "pin",
+            kernel: chain(&error),
+            path,
+            hint: PRIVILEGE_HINT,
+        })
     }
 }
 
@@ -336,6 +387,15 @@ fn image_data(image: &Array<MapData, Image>) -> &MapData {
 
 fn map_error(operation: &'static str, error: &MapError) -> DataplaneError {
     DataplaneError::map(operation, name::RINGS, error, PRIVILEGE_HINT)
+}
+
+fn io_error(operation: &'static str, error: &io::Error) -> DataplaneError {
+    DataplaneError::Map {
+        operation,
+        map: name::RINGS.into(),
+        kernel: error.to_string(),
+        hint: PRIVILEGE_HINT,
+    }
 }
 
 fn full() -> DataplaneError {

@@ -12,7 +12,10 @@ use std::{
 
 use bytemuck::Pod;
 
-/// `BPF_OBJ_GET` of `enum bpf_cmd`, Linux 4.4.
+/// `BPF_MAP_UPDATE_ELEM` of `enum bpf_cmd`, Linux 3.18.
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+
+/// `BPF_OBJ_GET`, Linux 4.4.
 const OBJ_GET: libc::c_int = 7;
 
 /// `BPF_MAP_LOOKUP_BATCH`, Linux 5.6.
@@ -64,6 +67,41 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     first[..4].copy_from_slice(&fd);
     attributes.first = u64::from_ne_bytes(first);
     bpf(LINK_DETACH, &attributes).map(drop)
+}
+
+/// The part of `union bpf_attr` that commands on one element read.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Sets an element of an array of maps. The kernel waits for a grace period, which calls from several
+/// threads share; aya's call takes the map for itself.
+pub(super) fn set_inner_map(
+    outer: BorrowedFd<'_>,
+    index: u32,
+    inner: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let value = inner.as_raw_fd() as u32;
+    let element = Element {
+        map_fd: outer.as_raw_fd() as u32,
+        _pad: 0,
+        key: (&raw const index).expose_provenance() as u64,
+        value: (&raw const value).expose_provenance() as u64,
+        flags: 0,
+    };
+    let size = size_of::<Element>();
+    // SAFETY: the kernel reads `size` bytes of `element`, and of such a map a 32-bit key and a 32-bit
+    // value, all of which live until it returns.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_ELEM, &raw const element, size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The part of `union bpf_attr` that batch commands read.

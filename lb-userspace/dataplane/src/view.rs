@@ -60,7 +60,7 @@ impl PinnedView {
                 table: part_of(&tables, &part::MEMBERS)?,
             },
             services: Services::new(part_of(&tables, &part::SERVICES)?),
-            rings: Rings::adopt(pinned_as(pins, name::RINGS)?, Some(pins.images()), named)?,
+            rings: Rings::adopt(pinned(pins, name::RINGS)?, Some(pins.images()), named)?,
             vips,
             counters: Counters::of(&pinned_data(pins, name::COUNTERS)?)?,
             tracking: Tracking::new(mapped_from(name::TRACK, &pinned(pins, name::TRACK)?)?),

@@ -42,9 +42,6 @@ use lb_dataplane::{
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Ring images created per tick, at most.
-const IMAGES_PER_TICK: usize = 4;
-
 /// Debounce window: changes of health within it become one update of the rings.
 const DEBOUNCE: Duration = Duration::from_millis(3);
 
@@ -368,12 +365,7 @@ impl Actor {
     fn prepare_rings(&mut self) {
         let vips = self.changes.running.config.vips.len();
         let wanted = vips.clamp(SPARE_IMAGES, MOST_SPARE_IMAGES);
-        if let Err(error) = self
-            .data_path
-            .dataplane
-            .rings
-            .approach(wanted, IMAGES_PER_TICK)
-        {
+        if let Err(error) = self.data_path.dataplane.rings.reserve(wanted) {
             error!(%error, "can't prepare a ring for the next change");
         }
     }
