@@ -193,7 +193,7 @@ impl<'lab> Node<'lab> {
         let view = self.view()?;
         let mut kernel = KernelVip::find(&view, vip)?;
         let slots = kernel.ring.slots_per_member();
-        let total = kernel.ring.slots().len() as f64;
+        let total = f64::from(kernel.ring.size());
         kernel.members.truncate(vip.backends.len());
         let pairs = vip.backends.iter().zip(vip.intended_shares());
         let shares = pairs
@@ -246,7 +246,7 @@ impl KernelVip {
 
     /// Returns the ring that the configuration should give.
     fn expected_ring(&self, vip: &Vip) -> Result<Vec<MemberIndex>> {
-        let slots = self.ring.slots().len() as u32;
+        let slots = self.ring.size();
         let size = RingSize::new(slots).with_context(|| format!("a ring of {slots} slots"))?;
         let pairs = vip.backends.iter().zip(&self.members);
         let members = pairs.filter_map(|(backend, member)| {

@@ -66,12 +66,36 @@ pub struct SlotCounts {
 }
 
 /// The ring of a VIP, with the state of each slot.
+///
+/// A ring has up to 65,537 slots, and a node up to 1,024 rings, most of which are clean: they take two
+/// bytes a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingState {
-    slots: Vec<Slot>,
-    /// When a slot that is not clean last changed its member; seconds of the caller's clock.
-    changed_at_s: Vec<u32>,
+    current: Vec<MemberIndex>,
+    /// `None` if all slots are clean.
+    changes: Option<Changes>,
     summary: Summary,
+}
+
+/// The slots that are not clean, by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Changes {
+    /// Their members in the last clean state; [`CLEAN`] for the others.
+    previous: Vec<MemberIndex>,
+    /// When they last changed their members; seconds of the caller's clock.
+    changed_at_s: Vec<u32>,
+}
+
+/// In place of a previous member. No member has this index.
+const CLEAN: MemberIndex = MemberIndex::MAX;
+
+impl Changes {
+    fn none(slots: usize) -> Self {
+        Self {
+            previous: vec![CLEAN; slots],
+            changed_at_s: vec![0; slots],
+        }
+    }
 }
 
 /// What is known of all slots without reading them: a ring has up to 65,537.
@@ -111,33 +135,37 @@ impl RingState {
     /// The ring of a VIP that has had no flows: all slots are clean.
     #[must_use]
     pub fn new_clean(ring: &[MemberIndex]) -> Self {
-        let slots = ring.iter().map(|&member| Slot::clean(member)).collect();
-        Self::of(slots, vec![0; ring.len()])
-    }
-
-    fn of(slots: Vec<Slot>, changed_at_s: Vec<u32>) -> Self {
         let mut state = Self {
-            slots,
-            changed_at_s,
+            current: ring.to_vec(),
+            changes: None,
             summary: Summary::default(),
         };
         state.summarize();
         state
     }
 
+    /// Counts the slots, and forgets the changes if there are none.
     fn summarize(&mut self) {
         let mut summary = Summary::default();
         let counts = &mut summary.counts;
-        for (slot, &at_s) in self.slots.iter().zip(&self.changed_at_s) {
-            if is_in_transition(*slot) {
+        let Some(changes) = &self.changes else {
+            counts.clean = self.current.len() as u32;
+            self.summary = summary;
+            return;
+        };
+        for (slot, &at_s) in self.slots().zip(&changes.changed_at_s) {
+            if is_in_transition(slot) {
                 counts.in_transition += 1;
                 let oldest_s = summary.oldest_s.get_or_insert(at_s);
                 *oldest_s = at_s.min(*oldest_s);
-            } else if is_settling(*slot) {
+            } else if is_settling(slot) {
                 counts.settling += 1;
             } else {
                 counts.clean += 1;
             }
+        }
+        if counts.in_transition == 0 && counts.settling == 0 {
+            self.changes = None;
         }
         self.summary = summary;
     }
@@ -148,18 +176,27 @@ impl RingState {
     ///
     /// [`RingError::SizeChanged`] when the new ring has another number of slots; nothing changed.
     pub fn change(&mut self, new: &[MemberIndex], now_s: u32) -> Result<u32, RingError> {
-        if new.len() != self.slots.len() {
+        if new.len() != self.current.len() {
             return Err(RingError::SizeChanged {
-                has: self.slots.len(),
+                has: self.current.len(),
                 new: new.len(),
             });
         }
         let mut moved = 0;
-        for ((slot, at_s), &new) in self.slots.iter_mut().zip(&mut self.changed_at_s).zip(new) {
-            if slot.current != new {
-                *slot = changed(*slot, new);
-                *at_s = now_s;
-                moved += 1;
+        for (number, &new) in new.iter().enumerate() {
+            let slot = self.slot(number);
+            if slot.current == new {
+                continue;
+            }
+            moved += 1;
+            let slot = changed(slot, new);
+            self.current[number] = slot.current;
+            // A slot that had no member is clean again, and others may not be.
+            if slot.previous.is_some() || self.changes.is_some() {
+                let slots = self.current.len();
+                let changes = self.changes.get_or_insert_with(|| Changes::none(slots));
+                changes.previous[number] = slot.previous.unwrap_or(CLEAN);
+                changes.changed_at_s[number] = now_s;
             }
         }
         if moved > 0 {
@@ -177,10 +214,14 @@ impl RingState {
         {
             return settled;
         }
-        for (slot, at_s) in self.slots.iter_mut().zip(&self.changed_at_s) {
-            if is_in_transition(*slot) && now_s.saturating_sub(*at_s) >= transition_ttl_s {
-                slot.previous = Some(slot.current);
-                settled += 1;
+        if let Some(changes) = &mut self.changes {
+            let all = changes.previous.iter_mut().zip(&changes.changed_at_s);
+            for ((previous, at_s), current) in all.zip(&self.current) {
+                let in_transition = *previous != CLEAN && previous != current;
+                if in_transition && now_s.saturating_sub(*at_s) >= transition_ttl_s {
+                    *previous = *current;
+                    settled += 1;
+                }
             }
         }
         self.summarize();
@@ -198,27 +239,49 @@ impl RingState {
     /// the VIP. Slots in transition stay: packets of their flows may still arrive and need an entry.
     pub fn clean(&mut self) -> u32 {
         let mut cleaned = 0;
-        for slot in self.slots.iter_mut().filter(|slot| is_settling(**slot)) {
-            slot.previous = None;
-            cleaned += 1;
+        if let Some(changes) = &mut self.changes {
+            for (previous, current) in changes.previous.iter_mut().zip(&self.current) {
+                if previous == current {
+                    *previous = CLEAN;
+                    cleaned += 1;
+                }
+            }
         }
-        let counts = &mut self.summary.counts;
-        (counts.clean, counts.settling) = (counts.clean + cleaned, 0);
+        self.summarize();
         cleaned
     }
 
     /// Whether any slot refers to the member: until none does, its index can't be reused.
     #[must_use]
     pub fn references(&self, member: MemberIndex) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| slot.current == member || slot.previous == Some(member))
+        let previous = self.changes.as_ref().map(|changes| &changes.previous);
+        self.current.contains(&member) || previous.is_some_and(|all| all.contains(&member))
     }
 
-    /// The slots.
+    /// Number of slots.
     #[must_use]
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+    pub const fn size(&self) -> u32 {
+        self.current.len() as u32
+    }
+
+    fn slot(&self, number: usize) -> Slot {
+        let changes = self.changes.as_ref();
+        let previous = changes.map(|changes| changes.previous[number]);
+        Slot {
+            current: self.current[number],
+            previous: previous.filter(|member| *member != CLEAN),
+        }
+    }
+
+    /// The slots, by number.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> + '_ {
+        (0..self.current.len()).map(|number| self.slot(number))
+    }
+
+    /// The slots' members, by number.
+    #[must_use]
+    pub fn members(&self) -> &[MemberIndex] {
+        &self.current
     }
 
     /// Numbers of slots by state.
@@ -232,8 +295,8 @@ impl RingState {
     pub fn slots_per_member(&self) -> BTreeMap<MemberIndex, u32> {
         // An array, since a plan counts every ring of the node twice.
         let mut counts = vec![0; usize::from(NO_MEMBER) + 1];
-        for slot in &self.slots {
-            counts[usize::from(slot.current.min(NO_MEMBER))] += 1;
+        for member in &self.current {
+            counts[usize::from(*member.min(&NO_MEMBER))] += 1;
         }
         let counted = (0..).zip(counts);
         counted.filter(|(_, slots)| *slots > 0).collect()
@@ -242,11 +305,8 @@ impl RingState {
     /// Slots that have another member than in `ring`.
     #[must_use]
     pub fn moved_since(&self, ring: &[MemberIndex]) -> u32 {
-        self.slots
-            .iter()
-            .zip(ring)
-            .filter(|(slot, member)| slot.current != **member)
-            .count() as u32
+        let pairs = self.current.iter().zip(ring);
+        pairs.filter(|(current, member)| current != member).count() as u32
     }
 
     /// The ring in the format of the data path: [`IMAGE_WORDS`] words.
@@ -254,13 +314,10 @@ impl RingState {
     pub fn to_image(&self) -> Vec<u64> {
         let mut words = vec![0; IMAGE_WORDS as usize];
         let (first, second) = words.split_at_mut(SECTION_WORDS as usize);
-        let slots = self.slots.chunks(ENTRIES_PER_WORD as usize);
-        for ((slots, first), second) in slots.zip(first).zip(second) {
-            for (index, slot) in (0..).zip(slots) {
-                let entries = slot.encode();
-                *first = ring::with_entry(*first, index, entries.0);
-                *second = ring::with_entry(*second, index, entries.1);
-            }
+        for (number, slot) in (0..).zip(self.slots()) {
+            let (word, entries) = ((number / ENTRIES_PER_WORD) as usize, slot.encode());
+            first[word] = ring::with_entry(first[word], number, entries.0);
+            second[word] = ring::with_entry(second[word], number, entries.1);
         }
         words
     }
@@ -286,8 +343,23 @@ impl RingState {
                 ring::entry(words[word + SECTION_WORDS as usize], index),
             )
         };
-        let slots = (0..ring_size).map(slot).collect();
-        Ok(Self::of(slots, vec![now_s; ring_size as usize]))
+        let slots: Vec<Slot> = (0..ring_size).map(slot).collect();
+        Ok(Self::of(&slots, now_s))
+    }
+
+    /// Slots of which those that are not clean changed at this time.
+    fn of(slots: &[Slot], now_s: u32) -> Self {
+        let previous = slots.iter().map(|slot| slot.previous.unwrap_or(CLEAN));
+        let mut state = Self {
+            current: slots.iter().map(|slot| slot.current).collect(),
+            changes: Some(Changes {
+                previous: previous.collect(),
+                changed_at_s: vec![now_s; slots.len()],
+            }),
+            summary: Summary::default(),
+        };
+        state.summarize();
+        state
     }
 }
 

@@ -360,7 +360,7 @@ pub fn set_ring(dataplane: &mut Dataplane, vip: u16, ring: &[MemberIndex]) -> Re
 pub fn set_state(dataplane: &mut Dataplane, vip: u16, state: &RingState) -> Result<()> {
     let before = dataplane.vips.ring(vip)?;
     let image = dataplane.rings.stage(&state.to_image())?;
-    let size = state.slots().len() as u32;
+    let size = state.size();
     dataplane
         .vips
         .swap_ring(vip, Some(RingName { image, size }))?;

@@ -167,7 +167,8 @@ impl<'lab> Site<'lab> {
             let number = number.unwrap().unwrap();
             let entry = view.vips.read(number).unwrap();
             let ring = view.ring(number).unwrap().unwrap();
-            picture += &format!("{entry:?}{:?}", ring.slots());
+            let slots: Vec<_> = ring.slots().collect();
+            picture += &format!("{entry:?}{slots:?}");
         }
         picture
     }

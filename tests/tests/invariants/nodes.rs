@@ -18,7 +18,7 @@ fn choice(node: &Node<'_>, site: &Site<'_>, family: Family) -> (Vec<[u64; 2]>, S
     let vip = vip.unwrap().unwrap();
     let address = |index: MemberIndex| view.members.read(index).unwrap().address;
     let ring = view.ring(vip).unwrap().unwrap();
-    let slots = ring.slots().iter().map(|slot| address(slot.current));
+    let slots = ring.members().iter().map(|member| address(*member));
     let key = format!("{:?}", view.vips.read(vip).unwrap().hash_key);
     (slots.collect(), key)
 }

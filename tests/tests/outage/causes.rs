@@ -48,7 +48,7 @@ fn tamper(site: &Site<'_>) {
     let named = view.vips.ring(vip).unwrap().expect("it has a ring");
     let ring = view.ring(vip).unwrap().expect("it has a ring");
     let members: Vec<_> = ring.slots_per_member().into_keys().collect();
-    let wrong = ring.slots().iter().map(|slot| match slot.current {
+    let wrong = ring.slots().map(|slot| match slot.current {
         lost if lost == members[1] => members[0],
         kept => kept,
     });

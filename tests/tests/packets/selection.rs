@@ -75,7 +75,11 @@ impl Model {
         } else {
             flow
         };
-        let slot = self.ring.slots()[hash::slot_of(by, RING_SIZE) as usize];
+        let slot = self
+            .ring
+            .slots()
+            .nth(hash::slot_of(by, RING_SIZE) as usize)
+            .unwrap();
         let (current, always) = (slot.current, self.service.track == track::ALWAYS);
         if self.service.track == track::NEVER || slot.previous.is_none() && !always {
             let how = decision::RING;

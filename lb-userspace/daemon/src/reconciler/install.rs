@@ -91,7 +91,7 @@ pub(super) fn stage(
     match staged.collect::<Result<Vec<_>>>() {
         Ok(staged) => {
             for (vip, image) in staged {
-                let size = vip.ring.slots().len() as u32;
+                let size = vip.ring.size();
                 vip.entry.ring = Vip::pack_ring(image.0, size);
                 vip.dirty = false;
             }

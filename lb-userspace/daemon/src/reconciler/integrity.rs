@@ -120,7 +120,7 @@ impl Reconciler {
     ) -> Option<BTreeMap<MemberIndex, f64>> {
         let state = self.state.vips.get(&vip)?;
         let words = dataplane.rings.words(state.image()?.image).ok()?;
-        let size = state.ring.slots().len() as u32;
+        let size = state.ring.size();
         let ring = RingState::from_image(&words, size, 0).ok()?;
         let slots = ring.slots_per_member().into_iter();
         Some(

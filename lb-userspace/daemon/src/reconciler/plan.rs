@@ -467,7 +467,7 @@ impl<'a> Plan<'a> {
 /// differently.
 fn replaced_for(live: &VipState, wanted: &config::Vip, seed: &HashSeed) -> Option<String> {
     let entry = entry::vip(wanted, seed);
-    let (has, new) = (live.ring.slots().len(), wanted.ring_size.get() as usize);
+    let (has, new) = (live.ring.size(), wanted.ring_size.get());
     if live.entry.forward != entry.forward {
         let names = [live.entry.forward, entry.forward].map(forward_name);
         return Some(format!("forward: {} → {}", names[0], names[1]));

@@ -88,7 +88,7 @@ impl Reconciler {
             after: after.map(|(index, vip)| side(next, index, vip)),
             slots_moved: match (before, after) {
                 (Some((a, old)), Some((b, new))) if a == b => moved(old, new),
-                (Some((_, old)), _) => old.ring.slots().len() as u32,
+                (Some((_, old)), _) => old.ring.size(),
                 (None, _) => 0,
             },
         }
@@ -104,8 +104,7 @@ fn moved(old: &VipState, new: &VipState) -> u32 {
     if Arc::ptr_eq(&old.ring, &new.ring) {
         return 0;
     }
-    let pairs = old.ring.slots().iter().zip(new.ring.slots());
-    pairs.filter(|(a, b)| a.current != b.current).count() as u32
+    old.ring.moved_since(new.ring.members())
 }
 
 fn side(state: &State, index: u16, vip: &VipState) -> Side {
@@ -124,7 +123,7 @@ fn side(state: &State, index: u16, vip: &VipState) -> Side {
         slots: slots.get(&index).copied().unwrap_or(0),
     });
     Side {
-        ring_size: vip.ring.slots().len() as u32,
+        ring_size: vip.ring.size(),
         members: members.collect(),
     }
 }

@@ -127,7 +127,7 @@ impl Reconciler {
             service: vip.service,
             forward: vip.entry.forward,
             panic: vip.panic,
-            slots: vip.ring.slots().len() as u32,
+            slots: vip.ring.size(),
             counts: vip.ring.counts(),
             members: members.remove(&index).unwrap_or_default(),
         })
@@ -168,7 +168,7 @@ impl Reconciler {
                 nat_source: self.nat_source(&member.entry, vip.entry.forward),
                 intended_share: f64::from(effective_weight)
                     / weights.get(&member.vip).copied().unwrap_or(1.0),
-                table_share: f64::from(owned.unwrap_or(0)) / vip.ring.slots().len().max(1) as f64,
+                table_share: f64::from(owned.unwrap_or(0)) / f64::from(vip.ring.size().max(1)),
             });
         }
         grouped

@@ -64,7 +64,7 @@ struct Change<'a> {
 
 impl<'a> Change<'a> {
     fn new(vip: &'a mut VipState, members: Vec<RingMember>) -> Result<Self> {
-        let slots = vip.ring.slots().len() as u32;
+        let slots = vip.ring.size();
         let size = RingSize::new(slots).ok_or_else(|| ReconcilerError::Adoption {
             what: format!(
                 "VIP {} has a ring of {slots} slots, which is not a valid size",

@@ -33,7 +33,7 @@ pub(super) fn shares(state: &State, dataplane: &Dataplane) -> Result<Vec<MemberS
     let mut shares = Vec::new();
     for (&vip_index, vip) in &state.vips {
         let slots = vip.ring.slots_per_member();
-        let ring_size = vip.ring.slots().len() as u64;
+        let ring_size = u64::from(vip.ring.size());
         let total_weight: u64 = vip.built_of.iter().map(|m| u64::from(m.weight)).sum();
         let mut counted = Vec::new();
         for (index, member) in state.members_of(vip_index) {
