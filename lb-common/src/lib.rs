@@ -11,6 +11,7 @@
 
 mod address;
 pub mod bench;
+pub mod capture;
 pub mod checksum;
 pub mod counters;
 pub mod decap;

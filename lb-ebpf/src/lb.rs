@@ -15,11 +15,12 @@
     reason = "the signature that the macro wants"
 )]
 
-use aya_ebpf::{macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_md, macros::xdp, programs::XdpContext};
 
 use verdict::FastPath;
 
 mod budget;
+mod capture;
 mod clock;
 mod counters;
 mod dispatch;
@@ -56,9 +57,23 @@ mod wire;
 /// Entry point: processes a frame and returns the XDP action.
 #[xdp]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
-    match receive::receive(ctx.ctx) {
+    process(ctx.ctx)
+}
+
+/// The same for the time of a capture: also records the frame before and after. Loaded with tracing.
+#[xdp]
+fn evenkeel_capture(ctx: XdpContext) -> u32 {
+    capture::begin_capture(ctx.ctx);
+    let action = process(ctx.ctx);
+    capture::end_capture(ctx.ctx);
+    action
+}
+
+#[inline(always)]
+fn process(ctx: *mut xdp_md) -> u32 {
+    match receive::receive(ctx) {
         FastPath::Sent(action) => FastPath::finish(action),
-        FastPath::Other(verdict) => stages::run(ctx.ctx, verdict).finish(),
+        FastPath::Other(verdict) => stages::run(ctx, verdict).finish(),
     }
 }
 

@@ -28,7 +28,7 @@ use lb_common::{
 };
 
 /// Flags of maps that the controller maps into its memory.
-const MAPPED: usize = BPF_F_MMAPABLE as usize;
+pub(crate) const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 /// Reduces `index` below `LEN`, a power of two, so that every verifier sees the bound. Those of
 /// Linux 5.10 and 6.1 track no bounds through the xor of two variables, and the compiler removes

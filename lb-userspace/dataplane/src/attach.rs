@@ -190,6 +190,22 @@ fn replace(xdp: &mut Xdp, pins: &Pins, interface: &str, mode: LinkMode) -> Resul
     Ok(true)
 }
 
+/// Replaces the program with this id in the pinned links that have it. Returns their number.
+pub(super) fn replace_program(xdp: &mut Xdp, pins: &Pins, id: u32) -> Result<u32> {
+    let mut replaced = 0;
+    for link in status(pins)? {
+        let mode = if link.generic {
+            LinkMode::Generic
+        } else {
+            LinkMode::Native
+        };
+        if link.program_id == Some(id) && replace(xdp, pins, &link.interface, mode)? {
+            replaced += 1;
+        }
+    }
+    Ok(replaced)
+}
+
 /// Replaces the program in all pinned links.
 pub(super) fn replace_all(xdp: &mut Xdp, pins: &Pins) -> Result<()> {
     let mut all = Ok(());

@@ -8,6 +8,7 @@ use std::{marker::PhantomData, mem::offset_of};
 
 use aya::maps::{MapData, MapType};
 use lb_common::{
+    capture::{CaptureCounts, Filter},
     counters::CpuBlock,
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     member::{Egress, MAX_EGRESS, Member},
@@ -46,6 +47,10 @@ pub(super) mod name {
     pub(in super::super) const COUNTERS: &str = "COUNTERS";
     pub(in super::super) const ICMP_BUDGET: &str = "ICMP_BUDGET";
     pub(in super::super) const SAMPLE_BUDGET: &str = "SAMPLE_BUDGET";
+    pub(in super::super) const CAPTURE_FILTER: &str = "CAPTURE_FILTER";
+    pub(in super::super) const CAPTURE_FRAMES: &str = "CAPTURE_FRAMES";
+    pub(in super::super) const CAPTURE_COUNTS: &str = "CAPTURE_COUNTS";
+    pub(in super::super) const CAPTURE_RECORDS: &str = "CAPTURE_RECORDS";
 }
 
 /// `BPF_F_MMAPABLE`, Linux 5.5.
@@ -246,6 +251,15 @@ pub fn catalog(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
     let mut maps = Vec::from(external(cpus));
     maps.extend(ordinary(options));
     maps
+}
+
+/// Maps of the capturing program that the controller maps into its memory. They belong to the loaded
+/// program and are not pinned.
+pub(super) const fn capture(cpus: u32) -> [MapSpec; 2] {
+    [
+        spec::<u32, Filter>(name::CAPTURE_FILTER, MapType::Array, 1, MMAPABLE),
+        spec::<u32, CaptureCounts>(name::CAPTURE_COUNTS, MapType::Array, cpus, MMAPABLE),
+    ]
 }
 
 pub(super) const IMAGE: MapSpec = spec::<u32, Image>("ring image", MapType::Array, 1, MMAPABLE);

@@ -19,6 +19,7 @@ use bytemuck::Pod;
 use lb_common::{nat::NatSource, trace::Trace, vip::VipKey};
 
 mod attach;
+mod capture;
 mod catalog;
 mod clock;
 mod counters;
@@ -47,6 +48,7 @@ mod view;
 mod vips;
 
 pub use attach::{AttachedMode, LinkStatus, XdpMode};
+pub use capture::{CaptureLoader, CaptureProgram, Records, restore_program};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
 pub use counters::Counters;
@@ -116,6 +118,10 @@ pub struct Dataplane {
     pins: Option<Pins>,
     /// Links that are not pinned: they end with this process.
     links: BTreeMap<String, FdLink>,
+    /// The program for a capture while it is in the links instead of the balancer's.
+    capture: Option<CaptureProgram>,
+    /// What the programs were loaded with.
+    options: LoadOptions,
 }
 
 /// Size of a map or table.
@@ -201,9 +207,10 @@ impl Dataplane {
             Some(folder) => ExternalMaps::open(external, folder)?,
             None => ExternalMaps::create(external)?,
         };
-        let ebpf = object::open(options, clock.jiffies_shift(), &external, adopted)?;
+        let (name, records) = program::of(options);
+        let ebpf = object::open(options, clock.jiffies_shift(), &external, adopted, records)?;
         check_maps(&ebpf, options)?;
-        let mut balancer = Balancer::load(ebpf)?;
+        let mut balancer = Balancer::load(ebpf, name)?;
         if let Some(pins) = pins {
             if opened == Opened::Fresh {
                 pin_maps(balancer.ebpf(), &external, &pins.maps(), options)?;
@@ -212,7 +219,7 @@ impl Dataplane {
             pins.create_folders()?;
             pins.pin_program(balancer.xdp_mut()?)?;
         }
-        Self::take_maps(balancer, &external, clock, pins.cloned())
+        Self::take_maps(balancer, &external, clock, pins.cloned(), options)
     }
 
     fn take_maps(
@@ -220,6 +227,7 @@ impl Dataplane {
         external: &ExternalMaps,
         clock: Clock,
         pins: Option<Pins>,
+        options: &LoadOptions,
     ) -> Result<Self> {
         let ebpf = balancer.ebpf_mut();
         let tables = external.get(name::TABLES)?;
@@ -259,6 +267,8 @@ impl Dataplane {
             clock,
             pins,
             links: BTreeMap::new(),
+            capture: None,
+            options: options.clone(),
         })
     }
 
@@ -270,7 +280,11 @@ impl Dataplane {
             self.egress.admit(ifindex)?;
             self.stations.accept_own(interface, ifindex)?;
         }
-        let xdp = self.balancer.xdp_mut()?;
+        let program = match &mut self.capture {
+            Some(capture) => &mut capture.balancer,
+            None => &mut self.balancer,
+        };
+        let xdp = program.xdp_mut()?;
         let attached = match &self.pins {
             Some(pins) => attach::attach_pinned(xdp, pins, interface, mode)?,
             None => {
@@ -321,18 +335,18 @@ impl Dataplane {
 
     /// Runs the program on a frame.
     pub fn run(&self, frame: &[u8]) -> Result<Run> {
-        self.balancer.run(frame, 1)
+        self.attached().run(frame, 1)
     }
 
     /// Runs the program repeatedly on a frame without leaving the kernel, which comes closest to real
     /// packet rates. For frames that the program does not change.
     pub fn run_repeatedly(&self, frame: &[u8], times: u32) -> Result<Run> {
-        self.balancer.run(frame, times)
+        self.attached().run(frame, times)
     }
 
     /// Runs the program on a frame and returns its trace ([`LoadOptions::tracing`]).
     pub fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
-        self.balancer.run_traced(frame, &self.counters)
+        self.attached().run_traced(frame, &self.counters)
     }
 
     /// Current time of the data path in seconds.
@@ -361,9 +375,9 @@ impl Dataplane {
         part::SIZES.into_iter().chain(others.map(size)).collect()
     }
 
-    /// The kernel's id of the program.
+    /// The kernel's id of the program that belongs into the links: another one during a capture.
     pub fn program_id(&self) -> Result<u32> {
-        self.balancer.id()
+        self.attached().id()
     }
 }
 

@@ -35,6 +35,9 @@ pub struct LoadOptions {
     pub icmp_rate: u32,
     /// Write a trace for every packet, for `simulate` and tests.
     pub tracing: bool,
+    /// Load the program for packet captures, without a reader: shows that a kernel accepts it. Implies
+    /// `tracing`.
+    pub capturing: bool,
     /// Right shift from jiffies to seconds. `None`: measured.
     pub jiffies_shift: Option<u32>,
 }
@@ -47,6 +50,7 @@ impl Default for LoadOptions {
             nat_embryonic: DEFAULT_EMBRYONIC,
             icmp_rate: DEFAULT_ICMP_RATE,
             tracing: false,
+            capturing: false,
             jiffies_shift: None,
         }
     }
@@ -81,19 +85,20 @@ impl LoadOptions {
 }
 
 /// Creates the maps and relocates the programs without loading them. Maps in the folder `pinned` are
-/// adopted.
+/// adopted. `capture_bytes`: the maps of a capture get their full sizes, with so many bytes for records.
 pub(super) fn open(
     options: &LoadOptions,
     jiffies_shift: u32,
     external: &ExternalMaps,
     pinned: Option<&Path>,
+    capture_bytes: Option<u32>,
 ) -> Result<Ebpf> {
     options.check()?;
     let cpus = external.cpus()?;
     let track_mask = options.track_buckets - 1;
     let nat_buckets = buckets_for(options.nat_sessions);
     let nat_new_mask = embryonic_buckets(options.nat_embryonic) - 1;
-    let tracing = u32::from(options.tracing);
+    let tracing = u32::from(options.tracing || options.capturing);
     let maps = ordinary(options);
     let mut loader = EbpfLoader::new();
     loader
@@ -104,6 +109,12 @@ pub(super) fn open(
         .override_global(setting::NAT_NEW_MASK, &nat_new_mask, true)
         .override_global(setting::ICMP_RATE, &options.icmp_rate, true)
         .override_global(setting::TRACING, &tracing, true);
+    if let Some(bytes) = capture_bytes {
+        loader
+            .map_max_entries(catalog::name::CAPTURE_FRAMES, cpus)
+            .map_max_entries(catalog::name::CAPTURE_COUNTS, cpus)
+            .map_max_entries(catalog::name::CAPTURE_RECORDS, bytes);
+    }
     for map in &maps {
         if [
             catalog::name::TRACK,

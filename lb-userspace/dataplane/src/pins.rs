@@ -348,9 +348,14 @@ impl Pins {
         remove_with_pins(&self.previous())
     }
 
+    /// Path of the pinned program.
+    pub(super) fn program(&self) -> PathBuf {
+        self.programs().join(PROGRAM)
+    }
+
     /// Replaces the pinned program atomically.
     pub(super) fn pin_program(&self, program: &mut aya::programs::Xdp) -> Result<()> {
-        let path = self.programs().join(PROGRAM);
+        let path = self.program();
         let next = self.programs().join(format!("{PROGRAM}_next"));
         remove(&next)?;
         program.pin(&next).map_err(|error| {

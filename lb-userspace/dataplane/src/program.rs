@@ -12,11 +12,24 @@ use nix::{
 };
 
 use super::{
-    Counters,
+    Counters, LoadOptions,
+    capture::LEAST_RECORDS,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
 };
 
 pub(super) const PROGRAM: &str = "evenkeel_lb";
+
+/// The balancer's program for the time of a capture.
+pub(super) const CAPTURING: &str = "evenkeel_capture";
+
+/// The program that these options ask for, and the space for its records in bytes.
+pub(super) const fn of(options: &LoadOptions) -> (&'static str, Option<u32>) {
+    if options.capturing {
+        (CAPTURING, Some(LEAST_RECORDS))
+    } else {
+        (PROGRAM, None)
+    }
+}
 
 /// Bytes that a frame may grow by: a test run has 256 bytes of headroom.
 const GROWTH: usize = 512;
@@ -35,6 +48,8 @@ pub struct Run {
 #[derive(Debug)]
 pub(super) struct Balancer {
     ebpf: Ebpf,
+    /// Name of the program.
+    name: &'static str,
 }
 
 /// Attempts to load the program. Verification takes seconds on a busy machine, and fails with `EAGAIN`
@@ -53,10 +68,11 @@ fn load_with_retries(program: &mut Xdp) -> std::result::Result<(), ProgramError>
 }
 
 impl Balancer {
-    pub(super) fn load(mut ebpf: Ebpf) -> Result<Self> {
-        load_with_retries(xdp_of(&mut ebpf)?)
-            .map_err(|error| DataplaneError::program("load", PROGRAM, &error, PRIVILEGE_HINT))?;
-        Ok(Self { ebpf })
+    /// Loads the program `name` of an object.
+    pub(super) fn load(mut ebpf: Ebpf, name: &'static str) -> Result<Self> {
+        load_with_retries(xdp_of(&mut ebpf, name)?)
+            .map_err(|error| DataplaneError::program("load", name, &error, PRIVILEGE_HINT))?;
+        Ok(Self { ebpf, name })
     }
 
     pub(super) const fn ebpf(&self) -> &Ebpf {
@@ -69,23 +85,23 @@ impl Balancer {
 
     pub(super) fn xdp(&self) -> Result<&Xdp> {
         self.ebpf
-            .program(PROGRAM)
+            .program(self.name)
             .and_then(|program| <&Xdp>::try_from(program).ok())
             .ok_or(DataplaneError::Missing {
                 kind: "program",
-                name: PROGRAM,
+                name: self.name,
             })
     }
 
     pub(super) fn xdp_mut(&mut self) -> Result<&mut Xdp> {
-        xdp_of(&mut self.ebpf)
+        xdp_of(&mut self.ebpf, self.name)
     }
 
     /// The kernel's id of the program.
     pub(super) fn id(&self) -> Result<u32> {
         let info = self.xdp()?.info();
         let info = info.map_err(|error| {
-            DataplaneError::program("describe", PROGRAM, &error, PRIVILEGE_HINT)
+            DataplaneError::program("describe", self.name, &error, PRIVILEGE_HINT)
         })?;
         Ok(info.id())
     }
@@ -102,7 +118,7 @@ impl Balancer {
         let result = self
             .xdp()?
             .test_run(options)
-            .map_err(|error| DataplaneError::program("run", PROGRAM, &error, RUN_HINT))?;
+            .map_err(|error| DataplaneError::program("run", self.name, &error, RUN_HINT))?;
         out.truncate(result.data_size_out as usize);
         Ok(Run {
             verdict: result.return_value,
@@ -120,12 +136,12 @@ impl Balancer {
     }
 }
 
-fn xdp_of(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    ebpf.program_mut(PROGRAM)
+fn xdp_of<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp> {
+    ebpf.program_mut(name)
         .and_then(|program| <&mut Xdp>::try_from(program).ok())
         .ok_or(DataplaneError::Missing {
             kind: "program",
-            name: PROGRAM,
+            name,
         })
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn options() -> LoadOptions {
         nat_embryonic: 1024,
         icmp_rate: u32::MAX,
         tracing: true,
+        capturing: false,
         jiffies_shift: Some(31),
     }
 }
