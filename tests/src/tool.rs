@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// Programs and their Debian packages.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("curl", "curl"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
@@ -14,6 +14,7 @@ const PACKAGES: [(&str, &str); 7] = [
     ("nginx", "nginx-light"),
     ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
+    ("tshark", "tshark"),
 ];
 
 /// Searched after `PATH`, which often lacks them.

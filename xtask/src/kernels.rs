@@ -28,6 +28,7 @@ const INIT: &str = "\
 /bin/busybox echo 1 > /proc/sys/net/core/bpf_jit_enable
 /bin/busybox echo EVENKEEL-BEGIN
 /evenkeel simulate --config /evenkeel.toml --flows 3000 --json 2>&1
+/evenkeel simulate --config /evenkeel.toml --flows 3000 --json --capturing 2>&1
 /bin/busybox echo EVENKEEL-END
 /bin/busybox poweroff -f
 ";
@@ -277,7 +278,9 @@ fn simulate_here(evenkeel: &Path, work: &Path) -> Result<String> {
     command.arg(work.join("evenkeel.toml"));
     let printed =
         process::output(&mut command).context("run `evenkeel simulate` on this kernel")?;
-    Ok(printed.trim().to_owned())
+    // The program for packet captures must print the same.
+    let printed = printed.trim();
+    Ok(format!("{printed}\n{printed}"))
 }
 
 fn make_ram_disk(evenkeel: &Path, work: &Path) -> Result<()> {

@@ -85,6 +85,11 @@ pub(crate) const TEST_TOOLS: &[Tool] = &[
         purpose: "records packets in tests",
     },
     Tool {
+        program: "tshark",
+        package: "tshark",
+        purpose: "reads captures in tests",
+    },
+    Tool {
         program: "promtool",
         package: "prometheus",
         purpose: "reads metrics and rules in tests",

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod alert;
+mod capture;
 mod change;
 pub mod client;
 mod error;
@@ -15,6 +16,7 @@ mod revision;
 mod status;
 
 pub use alert::{Alert, Event, Severity, TestedReceiver};
+pub use capture::{CaptureRequest, CaptureSide, SampledFlow};
 pub use change::{
     ApplyRequest, BackendSpec, Change, ConfirmRequest, Edit, Guard, PlanRequest, ReloadRequest,
     RollbackRequest, VipSpec, WantedState,

@@ -2,6 +2,7 @@
 //! serves the API and the metrics.
 
 pub mod alerts;
+pub mod capture;
 pub mod clock;
 pub mod config_file;
 pub mod durable;

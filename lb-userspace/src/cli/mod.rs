@@ -11,6 +11,8 @@ mod alerts;
 mod apply;
 mod argument;
 mod backend;
+mod capture;
+mod capture_guard;
 mod change;
 mod check;
 mod completions;
@@ -24,6 +26,7 @@ mod events;
 mod exit;
 mod explain;
 mod file;
+mod flows;
 mod history;
 mod journal;
 mod man;
@@ -109,6 +112,8 @@ enum Command {
     Vip(vip::VipArgs),
     Backend(backend::BackendArgs),
     Explain(explain::ExplainArgs),
+    Capture(capture::CaptureArgs),
+    Flows(flows::FlowsArgs),
     Alerts(alerts::AlertsArgs),
     Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
@@ -176,6 +181,9 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = capture_guard::run_if_asked() {
+        return code;
+    }
     // clap would count an option that is set by the environment as an argument.
     if std::env::args_os().len() < 2 {
         stream::print_error(&command().render_help().to_string());
@@ -215,6 +223,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Vip(args) => block_on(vip::run(args, client)),
         Command::Backend(args) => block_on(backend::run(args, client)),
         Command::Explain(args) => block_on(explain::run(args, client)),
+        Command::Capture(args) => block_on(capture::run(args, client)),
+        Command::Flows(args) => block_on(flows::run(args, client)),
         Command::Alerts(args) => block_on(alerts::run(args, client)),
         Command::Events(args) => block_on(events::run(args, client)),
         Command::Doctor(args) => doctor::run(&args),

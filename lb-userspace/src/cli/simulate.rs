@@ -54,6 +54,9 @@ pub(super) struct SimulateArgs {
     /// With --json, to standard error.
     #[arg(long)]
     trace: bool,
+    /// Use the program for packet captures: the result is the same.
+    #[arg(long, hide = true)]
+    capturing: bool,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -91,6 +94,7 @@ pub(super) fn run(args: SimulateArgs) -> Result<()> {
         seed,
         write,
         trace,
+        capturing,
         mac,
         json,
     } = args;
@@ -108,6 +112,7 @@ pub(super) fn run(args: SimulateArgs) -> Result<()> {
         input,
         write,
         trace,
+        capturing,
         mac,
     };
     let mut out = BufWriter::new(stream::stdout());

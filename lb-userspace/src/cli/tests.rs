@@ -43,7 +43,7 @@ fn simulate_needs_exactly_one_input() {
 /// Add a command that prints no data to the list.
 #[test]
 fn every_command_that_prints_data_has_json() {
-    const WITHOUT_DATA: [&str; 4] = ["run", "unload", "completions", "man"];
+    const WITHOUT_DATA: [&str; 5] = ["run", "capture", "unload", "completions", "man"];
     for (name, command) in commands() {
         let has = command
             .get_arguments()

@@ -75,6 +75,8 @@ pub struct Options {
     pub write: Option<PathBuf>,
     /// Print one line per packet.
     pub trace: bool,
+    /// Use the program for packet captures.
+    pub capturing: bool,
     /// MAC address that the node receives frames for; by default the destination of each frame.
     pub mac: Option<[u8; 6]>,
 }
@@ -120,9 +122,19 @@ pub struct Simulation {
 impl Simulation {
     /// Loads the program and fills its maps. Needs root.
     pub fn new(config: &Config, tracing: bool) -> Result<Self, SimulateError> {
+        Self::with_program(config, tracing, false)
+    }
+
+    /// The same; `capturing`: with the program for packet captures.
+    fn with_program(
+        config: &Config,
+        tracing: bool,
+        capturing: bool,
+    ) -> Result<Self, SimulateError> {
         let config = with_dummies(config);
         let options = LoadOptions {
             tracing,
+            capturing,
             ..load_options(&config)
         };
         let mut dataplane = Dataplane::load(&options)?;
@@ -293,7 +305,7 @@ pub fn simulate(
         Input::Capture(path) => Some(capture::read(path)?),
         Input::Flows { .. } => None,
     };
-    let mut simulation = Simulation::new(config, options.trace)?;
+    let mut simulation = Simulation::with_program(config, options.trace, options.capturing)?;
     if let Some(mac) = options.mac {
         simulation.mac = Some(mac);
         simulation.accept(mac)?;

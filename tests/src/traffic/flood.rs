@@ -128,7 +128,7 @@ fn write_packet(
 
 /// Returns a socket that sends frames from an interface of the calling thread's namespace and receives
 /// none.
-fn packet_socket(interface: &str) -> Result<Socket> {
+pub fn packet_socket(interface: &str) -> Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>)
         .context("a packet socket (needs root)")?;
     let ifindex = if_nametoindex(interface).with_context(|| interface.to_owned())?;

@@ -103,6 +103,8 @@ fn the_api_conforms_to_its_document() {
     command
         .args(["run", &format!("http://{address}/v1/openapi.json")])
         .args(["--checks", CHECKS, "--max-examples", "25"])
+        // Without an end in the request, a capture goes on.
+        .args(["--exclude-path", "/v1/capture"])
         .args(["--phases", "examples,coverage,fuzzing", "--max-time", "60"])
         .args([
             "--continue-on-failure",

@@ -8,6 +8,7 @@
 //! | killed at random moments of changes: no flow is lost or moved, no partial state | [`kills`] |
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
 //! | any failed or missing write: the old or the new state | [`faults`] |
+//! | packet captures lose no packet | [`capture`] |
 //! | the system clock is set while a change waits | [`clock`] |
 //! | concurrent clients: a linear history of revisions | [`clients`] |
 //! | the API conforms to its OpenAPI document | [`document`] |
@@ -18,6 +19,7 @@
 )]
 
 mod apply;
+mod capture;
 mod clients;
 mod clock;
 mod document;

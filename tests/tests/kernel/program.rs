@@ -1,11 +1,15 @@
 //! The balancer's program in the kernel: it loads, runs and reads the clock.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
+use aya::{maps::loaded_maps, programs::loaded_programs};
 use lab::skip::skip;
 use lb_dataplane::{Dataplane, LoadOptions};
 
-use crate::host::small;
+use crate::host::{Bpffs, small};
 
 #[test]
 fn loads_and_runs_with_default_options() {
@@ -52,6 +56,46 @@ fn the_verifier_follows_few_paths() {
         instructions <= MOST,
         "{instructions}: which loop is followed with every combination of values? (docs/adr/0004-stages.md)"
     );
+}
+
+/// Names of the maps that the instructions of a program refer to.
+fn maps_of(program: u32) -> BTreeSet<String> {
+    let mut programs = loaded_programs().map(Result::unwrap);
+    let found = programs.find(|info| info.id() == program).unwrap();
+    let ids = found.map_ids().unwrap().unwrap();
+    let maps = loaded_maps().map(Result::unwrap);
+    let maps = maps.filter(|map| ids.contains(&map.id()));
+    maps.map(|map| map.name_as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Every function of the capture refers to one of its maps, and only functions that a program calls are
+/// loaded with it. So this is exact: without a capture, no instruction of it exists.
+#[test]
+fn the_program_contains_nothing_of_the_capture() {
+    let bpffs = Bpffs::new();
+    let (dataplane, _) = Dataplane::open(&small(), &bpffs.pins()).unwrap();
+    let (capturing, _) = dataplane.capture_loader().unwrap().load(4096).unwrap();
+    let [ordinary, capturing] =
+        [dataplane.program_id(), capturing.id()].map(|id| maps_of(id.unwrap()));
+    let added: BTreeSet<&str> = capturing
+        .difference(&ordinary)
+        .map(|name| &**name)
+        .collect();
+    // The kernel keeps 15 characters.
+    let expected = [
+        "CAPTURE_COUNTS",
+        "CAPTURE_FILTER",
+        "CAPTURE_FRAMES",
+        "CAPTURE_RECORDS",
+    ];
+    assert_eq!(
+        added,
+        expected.map(|name| &name[..name.len().min(15)]).into()
+    );
+    assert!(ordinary.is_subset(&capturing));
+    drop(dataplane);
+    Dataplane::unload(&bpffs.pins()).unwrap();
 }
 
 #[test]

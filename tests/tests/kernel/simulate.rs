@@ -53,6 +53,7 @@ fn flows(config: &Config, count: u64) -> Report {
         input: Input::Flows { count, seed: 7 },
         write: None,
         trace: false,
+        capturing: false,
         mac: None,
     };
     let outcome = simulate(config, &options, &mut std::io::sink()).unwrap();
@@ -106,6 +107,7 @@ fn writes_transmitted_packets_and_no_file_on_failure() {
             input,
             write: Some(out.to_owned()),
             trace: true,
+            capturing: false,
             mac,
         };
         let mut trace = Vec::new();

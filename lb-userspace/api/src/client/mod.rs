@@ -3,12 +3,14 @@
 //! Each endpoint is a method. Each request opens its own connection, so that nothing has to be
 //! re-established after the controller restarts.
 
+mod capture;
 mod error;
 #[cfg(test)]
 mod tests;
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
+pub use capture::CaptureStream;
 pub use error::ClientError;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -25,7 +27,7 @@ use tokio::net::UnixStream;
 use crate::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
     Explanation, FileDiff, Plan, PlanRequest, Progress, ReloadRequest, Reloaded, Revision,
-    RevisionInfo, RevisionNumber, RollbackRequest, Status, TestedReceiver, VipStatus,
+    RevisionInfo, RevisionNumber, RollbackRequest, SampledFlow, Status, TestedReceiver, VipStatus,
 };
 
 /// Default path of the controller's socket.
@@ -36,6 +38,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes of a response that are read: several times the status of the largest node.
 const LONGEST_BODY: usize = 256 << 20;
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
 type Result<T> = std::result::Result<T, ClientError>;
 
@@ -180,6 +185,20 @@ impl Client {
         self.post("/v1/explain", request).await
     }
 
+    /// `GET /v1/flows`: those of a VIP and a backend, or all.
+    pub async fn flows(
+        &self,
+        vip: Option<&str>,
+        backend: Option<&str>,
+    ) -> Result<Vec<SampledFlow>> {
+        let vip = vip.map(|vip| format!("vip={}", Segment(vip)));
+        let backend = backend.map(|backend| format!("backend={}", Segment(backend)));
+        let query: Vec<String> = vip.into_iter().chain(backend).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        self.get(&format!("/v1/flows{mark}{}", query.join("&")))
+            .await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.send(Method::GET, path, Bytes::new()).await
     }
@@ -206,20 +225,8 @@ impl Client {
 
     /// Sends a request over a connection of its own; returns the status and the body.
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes)> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| ClientError::connecting(&self.socket, error))?;
         let broken = |error| self.interrupted(path, error);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "evenkeel")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| self.interrupted(path, error))?;
+        let (mut sender, connection, request) = self.open(method, path, body).await?;
         let cut_off = |error: Box<dyn Error + Send + Sync>| self.interrupted(path, error);
         let response = async {
             let response = sender.send_request(request).await?;
@@ -240,6 +247,29 @@ impl Client {
                 Err(error) => Err(broken(error)),
             },
         }
+    }
+
+    /// Opens a connection for a request.
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(Sender, Connection, Request<Full<Bytes>>)> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| ClientError::connecting(&self.socket, error))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.interrupted(path, error))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "evenkeel")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.interrupted(path, error))?;
+        Ok((sender, connection, request))
     }
 
     fn interrupted(

@@ -12,10 +12,12 @@ use tracing::{error, info, warn};
 
 use super::{
     EngineError, EngineResult,
+    capture::CaptureControl,
     change::{ChangeControl, Outcome},
     command::{Command, Reloaded, Reply},
     data_path::DataPath,
     drift_check::DriftCheck,
+    flows,
     health_intake::HealthIntake,
     import::summary,
     observe::Observer,
@@ -54,6 +56,7 @@ pub(super) struct Actor {
     pub(super) recorder: Recorder,
     pub(super) observer: Observer,
     pub(super) drift_check: DriftCheck,
+    pub(super) capture: CaptureControl,
     pub(super) publisher: Publisher,
     /// Notified when a reload that waited may be repeated.
     pub(super) reload_due: Arc<Notify>,
@@ -99,11 +102,14 @@ impl Actor {
                 () = inbox.stop.notified() => break,
             }
         }
+        // Nobody is answered from here on.
+        drop(inbox);
         Ok(self.finish())
     }
 
     /// Saves what is only in memory. Returns whether the data path keeps forwarding.
-    fn finish(self) -> bool {
+    fn finish(mut self) -> bool {
+        self.capture.finish(&mut self.data_path);
         let keeps_forwarding = self.data_path.outlives_us();
         let ended = if keeps_forwarding {
             "controller stopped; the data path keeps forwarding"
@@ -169,6 +175,32 @@ impl Actor {
                 send(reply, reloaded);
             }
             Command::Explain(flow, syn, reply) => send(reply, self.explain(&flow, syn)),
+            Command::PrepareCapture(request, caller, interest, reply) => {
+                let prepared = self
+                    .capture
+                    .prepare(data_path, &request, &caller, &interest);
+                send(reply, prepared);
+            }
+            Command::BeginCapture(program, reply) => {
+                let begun = self.capture.begin(data_path, *program);
+                if let Ok((_, who)) = &begun {
+                    let words = format!("packet capture by {who} began");
+                    self.note(Entry::new("capture", words));
+                }
+                self.follow_program();
+                send(reply, begun.map(|(begun, _)| begun));
+            }
+            Command::EndCapture(reply) => {
+                let ended = self.end_capture();
+                send(reply, ended);
+            }
+            Command::StopCapture(caller, reply) => {
+                send(reply, self.capture.stop(&format!("by {caller}")));
+            }
+            Command::Flows(vip, backend, reply) => {
+                let flows = flows::sampled(data_path, vip.as_deref(), backend.as_deref());
+                send(reply, flows);
+            }
             Command::Revisions(reply) => {
                 let records = changes.store.list().map(|record| record.info.clone());
                 send(reply, Ok(records.collect()));
@@ -181,6 +213,26 @@ impl Actor {
             }
             Command::DiffFile(reply) => send(reply, changes.diff_file()),
         }
+    }
+
+    /// Puts the balancer's program back after a capture.
+    fn end_capture(&mut self) -> EngineResult<()> {
+        let ended = self.capture.end(&mut self.data_path);
+        if let Ok(Some(who)) = &ended {
+            let words = format!("packet capture by {who} ended");
+            self.note(Entry::new("capture", words));
+        }
+        self.follow_program();
+        ended.map(drop)
+    }
+
+    /// Publishes which program belongs into the links, and which is there.
+    fn follow_program(&mut self) {
+        if let Ok(id) = self.data_path.dataplane.program_id() {
+            self.observer.program_id = id;
+        }
+        self.drift_check.read_links(&self.data_path);
+        self.publish();
     }
 
     /// Reports that the configuration file could not be applied.
@@ -325,6 +377,10 @@ impl Actor {
         }
         self.tick_health();
         self.prepare_rings();
+        if self.capture.tick(&mut self.data_path) {
+            // It has logged why that failed, if it did.
+            let _ = self.end_capture();
+        }
         self.tick_drift_check();
         self.count();
         self.tick_shares();

@@ -1,14 +1,19 @@
 //! Requests to the actor and their results.
 
 use jiff::SignedDuration;
-use lb_dataplane::explain::Explanation;
+use lb_api::{CaptureRequest, SampledFlow};
+use lb_dataplane::{CaptureProgram, explain::Explanation};
 use lb_model::{
     edit::Edit,
     planner::{Guard, Plan},
 };
 use tokio::sync::oneshot;
 
-use super::{EngineResult, request::Prepared};
+use super::{
+    EngineResult,
+    capture::{self, Interest},
+    request::Prepared,
+};
 use crate::{
     http::Caller,
     node::FileStatus,
@@ -116,6 +121,19 @@ pub(super) enum Command {
     Reload(Box<Prepared>, bool, Caller, Reply<Reloaded>),
     /// A flow, and whether the packet opens it.
     Explain(String, bool, Reply<Explanation>),
+    PrepareCapture(
+        Box<CaptureRequest>,
+        Caller,
+        Interest,
+        Reply<capture::Prepared>,
+    ),
+    /// With the loaded program.
+    BeginCapture(Box<CaptureProgram>, Reply<capture::Begun>),
+    EndCapture(Reply<()>),
+    /// Has the capture's client end it.
+    StopCapture(Caller, Reply<()>),
+    /// Name of a VIP and of a backend.
+    Flows(Option<String>, Option<String>, Reply<Vec<SampledFlow>>),
     Revisions(Reply<Vec<RevisionInfo>>),
     /// Without a number: the running revision.
     Revision(Option<RevisionNumber>, Reply<Revision>),

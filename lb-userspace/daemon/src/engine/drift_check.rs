@@ -255,7 +255,7 @@ impl DriftCheck {
         }
     }
 
-    fn read_links(&mut self, data_path: &DataPath) {
+    pub(super) fn read_links(&mut self, data_path: &DataPath) {
         match data_path.dataplane.links() {
             Ok(links) => self.links = links,
             Err(error) => error!(%error, "can't read the links to the interfaces"),

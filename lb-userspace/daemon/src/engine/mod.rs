@@ -18,11 +18,13 @@
 //! the maps.
 
 mod actor;
+mod capture;
 mod change;
 mod command;
 mod data_path;
 mod drift_check;
 mod error;
+mod flows;
 mod health_intake;
 mod import;
 pub mod locks;
@@ -39,10 +41,12 @@ mod trial;
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
+use lb_api::SampledFlow;
 use lb_dataplane::explain::Explanation;
 use lb_model::planner::{Guard, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use capture::CaptureStream;
 pub use command::{Applied, Change, ChangeRequest, FileDiff, Progress, Reloaded};
 use command::{Command, Reply};
 pub use error::{EngineError, EngineResult};
@@ -213,6 +217,20 @@ impl Engine {
     /// The flow is invalid.
     pub async fn explain(&self, flow: String, syn: bool) -> EngineResult<Explanation> {
         self.request(|reply| Command::Explain(flow, syn, reply))
+            .await
+    }
+
+    /// The flows that the data path samples, the ones with most bytes first.
+    ///
+    /// # Errors
+    ///
+    /// A VIP or backend of this name does not exist, or the table can't be read.
+    pub async fn flows(
+        &self,
+        vip: Option<String>,
+        backend: Option<String>,
+    ) -> EngineResult<Vec<SampledFlow>> {
+        self.request(|reply| Command::Flows(vip, backend, reply))
             .await
     }
 

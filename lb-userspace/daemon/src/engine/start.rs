@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{
     Engine, EngineError, Options, QUEUE,
     actor::{Actor, Inbox},
+    capture::CaptureControl,
     change::{ChangeControl, Running, refusal},
     data_path::DataPath,
     drift_check::DriftCheck,
@@ -223,6 +224,7 @@ fn assemble(
         recorder,
         observer,
         drift_check: DriftCheck::default(),
+        capture: CaptureControl::default(),
         publisher: Publisher::new(states, facts, alerts),
         reload_due: Arc::new(Notify::new()),
         _lock: found.lock,

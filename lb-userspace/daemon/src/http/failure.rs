@@ -7,11 +7,63 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
+use utoipa::IntoResponses;
 
 use lb_api::{ApiError, ErrorCode};
 
 use crate::{engine::EngineError, reconciler::ReconcilerError, revision::StoreError};
 use lb_dataplane::explain::ExplainError;
+
+/// Failures of a request that reads.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "read by the derive that generates the document")]
+pub(super) enum ReadFailures {
+    /// The request is malformed.
+    #[response(status = 400)]
+    BadRequest(ApiError),
+    /// Only root may read this.
+    #[response(status = 403)]
+    Forbidden(ApiError),
+    /// The object does not exist.
+    #[response(status = 404)]
+    NotFound(ApiError),
+    /// The path does not support this method.
+    #[response(status = 405)]
+    Method(ApiError),
+    /// The controller is stopping, or could not read its files.
+    #[response(status = 500)]
+    Failed(ApiError),
+}
+
+/// Failures of a request with a body.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "read by the derive that generates the document")]
+pub(super) enum ChangeFailures {
+    /// The request is malformed.
+    #[response(status = 400)]
+    BadRequest(ApiError),
+    /// The object does not exist.
+    #[response(status = 404)]
+    NotFound(ApiError),
+    /// The path does not support this method.
+    #[response(status = 405)]
+    Method(ApiError),
+    /// Another change is in progress, or was made first.
+    #[response(status = 409)]
+    Conflict(ApiError),
+    /// The body is larger than 8 MiB.
+    #[response(status = 413)]
+    TooLarge(ApiError),
+    /// The body is not `application/json`.
+    #[response(status = 415)]
+    MediaType(ApiError),
+    /// The configuration has errors, or a guard refused the change.
+    #[response(status = 422)]
+    Refused(ApiError),
+    /// The kernel or the disk failed; the previous configuration is active.
+    #[response(status = 500)]
+    Failed(ApiError),
+}
 
 const fn status_of(code: ErrorCode) -> StatusCode {
     match code {

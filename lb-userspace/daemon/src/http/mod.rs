@@ -7,6 +7,7 @@
 mod caller;
 mod failure;
 mod listener;
+mod packets;
 mod routes;
 mod server;
 mod wire;

@@ -6,13 +6,13 @@ use axum::{
     http::StatusCode,
 };
 use serde::Deserialize;
-use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
+use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Caller,
-    failure::{Body, Failure, Parameters, Segments},
-    wire,
+    failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures, Segments},
+    packets, wire,
 };
 use crate::{
     alerts::{self, Alerts, AlertsError},
@@ -31,58 +31,7 @@ use lb_model::edit;
 /// quotes take two bytes in JSON.
 const BODY_LIMIT: usize = 8 << 20;
 
-type Answer<T> = Result<Json<T>, Failure>;
-
-/// Failures of a request that reads.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the derive that generates the document")]
-enum ReadFailures {
-    /// The request is malformed.
-    #[response(status = 400)]
-    BadRequest(ApiError),
-    /// Only root may read this.
-    #[response(status = 403)]
-    Forbidden(ApiError),
-    /// The object does not exist.
-    #[response(status = 404)]
-    NotFound(ApiError),
-    /// The path does not support this method.
-    #[response(status = 405)]
-    Method(ApiError),
-    /// The controller is stopping, or could not read its files.
-    #[response(status = 500)]
-    Failed(ApiError),
-}
-
-/// Failures of a request with a body.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the derive that generates the document")]
-enum ChangeFailures {
-    /// The request is malformed.
-    #[response(status = 400)]
-    BadRequest(ApiError),
-    /// The object does not exist.
-    #[response(status = 404)]
-    NotFound(ApiError),
-    /// The path does not support this method.
-    #[response(status = 405)]
-    Method(ApiError),
-    /// Another change is in progress, or was made first.
-    #[response(status = 409)]
-    Conflict(ApiError),
-    /// The body is larger than 8 MiB.
-    #[response(status = 413)]
-    TooLarge(ApiError),
-    /// The body is not `application/json`.
-    #[response(status = 415)]
-    MediaType(ApiError),
-    /// The configuration has errors, or a guard refused the change.
-    #[response(status = 422)]
-    Refused(ApiError),
-    /// The kernel or the disk failed; the previous configuration is active.
-    #[response(status = 500)]
-    Failed(ApiError),
-}
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -117,6 +66,9 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(rollback))
         .routes(routes!(reload))
         .routes(routes!(explain))
+        .routes(routes!(packets::capture))
+        .routes(routes!(packets::stop_capture))
+        .routes(routes!(packets::flows))
 }
 
 /// The OpenAPI document.
@@ -430,13 +382,13 @@ fn alerts_failure(error: &AlertsError) -> Failure {
 /// An empty object.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TestRequest {}
+pub(super) struct EmptyRequest {}
 
 /// Sends a test alert to all receivers and reports each result.
-#[utoipa::path(post, path = "/v1/alerts/test", request_body = TestRequest, responses((status = 200, body = Vec<TestedReceiver>), ChangeFailures))]
+#[utoipa::path(post, path = "/v1/alerts/test", request_body = EmptyRequest, responses((status = 200, body = Vec<TestedReceiver>), ChangeFailures))]
 async fn test_alerts(
     State(engine): State<Engine>,
-    Body(TestRequest {}): Body<TestRequest>,
+    Body(EmptyRequest {}): Body<EmptyRequest>,
 ) -> Json<Vec<TestedReceiver>> {
     let tested = engine.alerts().test().await.into_iter();
     let tested = tested.map(|tested| TestedReceiver {

@@ -39,7 +39,7 @@ families! {
     START_TIME Gauge "evenkeel_start_time_seconds" [] "When the controller started, seconds since 1970."
     STATUS_TIME Gauge "evenkeel_status_timestamp_seconds" [] "Time of the newest published state, seconds since 1970. Expected: less than 3 s ago."
     ADOPTED Gauge "evenkeel_data_path_adopted" [] "1 if the controller adopted a running data path when it started, 0 if it loaded a new one. Expected: 1 after a restart or an upgrade."
-    PROGRAM_ID Gauge "evenkeel_program_id" [] "Kernel id of the XDP program. Changes when the program is replaced (upgrade)."
+    PROGRAM_ID Gauge "evenkeel_program_id" [] "Kernel id of the XDP program. Changes when the program is replaced (upgrade, packet capture)."
     INTERFACE_INFO Gauge "evenkeel_interface_info" ["interface" "mode"] "How XDP runs on an interface: native, generic or none. Always 1. Expected: native."
     INTERFACE_OK Gauge "evenkeel_interface_as_loaded" ["interface"] "1 if the XDP program of this controller runs on the interface. Expected: 1; 0 if it was detached or replaced."
     PACKETS Counter "evenkeel_packets_total" ["fate" "reason"] "Packets by fate and reason. Expected: nearly all FORWARDED or NO_VIP; docs/operations.md explains each reason."

@@ -14,7 +14,7 @@
 mod bake;
 mod changes;
 mod conditions;
-mod samples;
+pub(super) mod samples;
 mod sampling;
 #[cfg(test)]
 mod tests;

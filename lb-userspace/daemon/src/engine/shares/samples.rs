@@ -279,7 +279,7 @@ fn show_prefix(prefix: IpAddr) -> String {
 }
 
 /// A flow in the syntax of `explain`.
-fn show(key: &FlowKey) -> String {
+pub(crate) fn show(key: &FlowKey) -> String {
     let protocol = if key.protocol == proto::TCP {
         "tcp"
     } else {

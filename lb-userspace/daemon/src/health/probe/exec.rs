@@ -7,7 +7,8 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    process::{ExitStatus, Stdio},
+    os::unix::process::CommandExt as _,
+    process::{self, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -186,6 +187,30 @@ pub fn adopt_orphans() -> nix::Result<()> {
     prctl::set_child_subreaper(true)?;
     running().get_or_insert_default();
     Ok(())
+}
+
+/// A child of this process that is no command, and is not ended as an orphan until this is dropped.
+#[derive(Debug)]
+pub(crate) struct KeptChild(Pid);
+
+/// Starts a process in its own process group that is no command of a health check.
+pub(crate) fn spawn_kept(mut command: process::Command) -> io::Result<(process::Child, KeptChild)> {
+    // Before it is registered, it must not be found as an orphan.
+    let mut running = running();
+    let child = command.process_group(0).spawn()?;
+    let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    if let Some(running) = &mut *running {
+        running.insert(group);
+    }
+    Ok((child, KeptChild(group)))
+}
+
+impl Drop for KeptChild {
+    fn drop(&mut self) {
+        if let Some(running) = &mut *running() {
+            running.remove(&self.0);
+        }
+    }
 }
 
 /// Ends the children of this process that belong to no running command.

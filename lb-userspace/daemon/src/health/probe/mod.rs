@@ -18,6 +18,7 @@ use tokio::{
 };
 
 pub use exec::adopt_orphans;
+pub(crate) use exec::{KeptChild, spawn_kept};
 pub use failure::{Failure, Fault};
 use socket::Route;
 pub use tls::TlsConfigs;
