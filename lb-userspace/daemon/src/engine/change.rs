@@ -23,7 +23,7 @@ use crate::{
     traffic::{SharedTraffic, Traffic},
 };
 use lb_model::{
-    config::{self, Config},
+    config::Config,
     planner::{self, Guard, GuardVerdict, Load, Pair, Plan, PlanVerdict, VipFacts},
 };
 
@@ -460,9 +460,17 @@ impl ChangeControl {
 
 /// What the controller knows about a VIP.
 fn facts(pair: &Pair<'_>, planned: &PlannedChange, traffic: &Traffic) -> VipFacts {
-    let find = |vip: Option<&config::Vip>| planned.preview(&ServiceId::of(vip?));
-    let (old, new) = (find(pair.before), find(pair.after));
-    let name = old.and_then(|vip| vip.name.as_ref());
+    let (before, after) = (
+        pair.before.map(ServiceId::of),
+        pair.after.map(ServiceId::of),
+    );
+    let old = before.and_then(|service| planned.preview(&service));
+    let new = if after == before {
+        old.clone()
+    } else {
+        after.and_then(|service| planned.preview(&service))
+    };
+    let name = old.as_ref().and_then(|vip| vip.name.as_deref());
     let counted = name.and_then(|name| traffic.vip(name));
     let load = counted.map_or_else(Load::default, |counted| Load {
         new_flows_per_s: counted.rates.new_flows_per_s,
@@ -470,9 +478,9 @@ fn facts(pair: &Pair<'_>, planned: &PlannedChange, traffic: &Traffic) -> VipFact
         packets_per_s: counted.rates.packets_per_s,
     });
     VipFacts {
-        before: old.and_then(|vip| vip.before.clone()),
-        after: new.and_then(|vip| vip.after.clone()),
-        slots_moved: old.map_or(0, |vip| vip.slots_moved),
+        slots_moved: old.as_ref().map_or(0, |vip| vip.slots_moved),
+        before: old.and_then(|vip| vip.before),
+        after: new.and_then(|vip| vip.after),
         load,
     }
 }

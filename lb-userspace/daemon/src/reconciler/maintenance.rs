@@ -179,12 +179,12 @@ impl State {
             let named = self.is_in_ring(index)
                 || tracked.get(usize::from(index)).is_some_and(|&n| n > 0)
                 || sessions.members.contains(&index);
-            let Some(member) = self.members.get_mut(&index) else {
+            let Some(member) = self.members.get_mut(index) else {
                 continue;
             };
             member.unreferenced = if named { 0 } else { member.unreferenced + 1 };
             if member.unreferenced >= UNREFERENCED_TICKS {
-                self.members.remove(&index);
+                self.members.remove(index);
                 tick.members_gone += 1;
             }
         }

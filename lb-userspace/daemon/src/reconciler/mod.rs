@@ -23,6 +23,7 @@ mod install;
 mod integrity;
 pub mod lock;
 mod maintenance;
+mod members;
 pub mod nat_sources;
 mod parallel;
 mod plan;
@@ -291,7 +292,7 @@ impl Reconciler {
 
     /// Sets whether a member is healthy, whether that is proven, and its ramp.
     fn set_member_health(&mut self, index: MemberIndex, health: (bool, bool, Fraction)) {
-        if let Some(member) = self.state.change().members.get_mut(&index) {
+        if let Some(member) = self.state.change().members.get_mut(index) {
             (member.healthy, member.proven, member.ramp) = health;
         }
     }

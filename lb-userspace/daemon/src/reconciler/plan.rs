@@ -1,6 +1,10 @@
 //! Derives the next state from a configuration, health and routes. Does not touch the kernel.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use lb_common::{
     address_of, family_of,
@@ -46,6 +50,10 @@ pub struct Summary {
 
 pub(super) struct Plan<'a> {
     before: &'a State,
+    /// VIPs before, by service.
+    vips_before: BTreeMap<ServiceId, u16>,
+    /// Addresses of the VIPs of [`Self::next`], once they are all there.
+    vip_addresses: BTreeSet<IpAddr>,
     config: &'a Config,
     routes: &'a Routes,
     /// Whether new members count as up.
@@ -56,8 +64,11 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(before: &'a State, config: &'a Config, routes: &'a Routes) -> Self {
+        let by_service = |(index, vip): (&u16, &VipState)| (vip.service, *index);
         Self {
             before,
+            vips_before: before.vips.iter().map(by_service).collect(),
+            vip_addresses: BTreeSet::new(),
             config,
             routes,
             presume_up: false,
@@ -85,6 +96,8 @@ impl<'a> Plan<'a> {
     /// Updates entries and rings to VIPs and members.
     pub(super) fn finish(mut self, now_s: u32, rings: &mut RingBuilds) -> Result<(State, Summary)> {
         self.judge_panic();
+        let addresses = self.next.vips.values().map(|vip| vip.service.address);
+        self.vip_addresses = addresses.collect();
         self.place_sources()?;
         self.write_members();
         self.build_rings(now_s, rings)?;
@@ -112,9 +125,10 @@ impl<'a> Plan<'a> {
 
     fn remove_vips(&mut self) {
         let mut gone = BTreeSet::new();
+        let wanted = self.config.vips.iter();
+        let wanted: BTreeMap<_, _> = wanted.map(|vip| (ServiceId::of(vip), vip)).collect();
         for (&index, vip) in &self.before.vips {
-            let mut wanted = self.config.vips.iter();
-            match wanted.find(|c| ServiceId::of(c) == vip.service) {
+            match wanted.get(&vip.service) {
                 Some(c) => match replaced_for(vip, c, &self.config.node.hash_seed) {
                     Some(why) => {
                         let what = format!("{} ({why})", c.name);
@@ -127,15 +141,16 @@ impl<'a> Plan<'a> {
             gone.insert(index);
         }
         self.next.vips.retain(|index, _| !gone.contains(index));
-        self.next
-            .members
-            .retain(|_, member| !gone.contains(&member.vip));
+        for vip in gone {
+            self.next.members.remove_vip(vip);
+        }
     }
 
     fn place_vip(&mut self, vip: &config::Vip) -> Result<u16> {
         let service = ServiceId::of(vip);
         let entry = entry::vip(vip, &self.config.node.hash_seed);
-        if let Some(index) = self.next.vip_of(&service)
+        // A VIP that is replaced is gone by now, and no other one has its service.
+        if let Some(&index) = self.vips_before.get(&service)
             && let Some(live) = self.next.vips.get_mut(&index)
         {
             live.name.clone_from(&vip.name);
@@ -175,8 +190,12 @@ impl<'a> Plan<'a> {
                 .iter()
                 .any(|backend| backend.identity() == member.identity)
         };
-        let members = self.next.members.values_mut();
-        for member in members.filter(|member| member.vip == index && !listed(member)) {
+        let members: Vec<MemberIndex> = self.next.members.of_vip(index).collect();
+        for member in members {
+            let member = self.next.members.get_mut(member);
+            let Some(member) = member.filter(|member| !listed(member)) else {
+                continue;
+            };
             self.summary.members_leaving += u32::from(!member.leaving);
             member.leaving = true;
             // There are no checks that would report it as up.
@@ -188,7 +207,7 @@ impl<'a> Plan<'a> {
                 Some(member) => member,
                 None => self.add_member(index, vip, backend)?,
             };
-            if let Some(state) = self.next.members.get_mut(&member) {
+            if let Some(state) = self.next.members.get_mut(member) {
                 if vip.health.is_none() {
                     // There are no checks that would report it as up.
                     (state.healthy, state.proven) = (true, false);
@@ -259,15 +278,15 @@ impl<'a> Plan<'a> {
 
     /// Whether the VIP existed before, without health checks.
     fn had_no_checks(&self, vip: &config::Vip) -> bool {
-        let index = self.before.vip_of(&ServiceId::of(vip));
-        let before = index.and_then(|index| self.before.vips.get(&index));
+        let index = self.vips_before.get(&ServiceId::of(vip));
+        let before = index.and_then(|index| self.before.vips.get(index));
         before.is_some_and(|before| before.panic_threshold.is_none())
     }
 
     /// A member of the same VIP before: backends of a replaced VIP keep their health.
     fn known_member(&self, vip: &config::Vip, identity: &Identity) -> Option<&MemberState> {
-        let before = self.before.vip_of(&ServiceId::of(vip))?;
-        let index = self.before.member_of(before, identity)?;
+        let before = self.vips_before.get(&ServiceId::of(vip))?;
+        let index = self.before.member_of(*before, identity)?;
         let member = self.before.members.get(&index);
         member.filter(|_| vip.health.is_some())
     }
@@ -293,11 +312,7 @@ impl<'a> Plan<'a> {
     /// taken for requests.
     fn route_source(&self, backend: IpAddr) -> Option<IpAddr> {
         let source = self.routes.get(&backend)?.as_ref()?.source?;
-        let is_vip = self
-            .next
-            .vips
-            .values()
-            .any(|vip| vip.service.address == source);
+        let is_vip = self.vip_addresses.contains(&source);
         (!is_vip && source.is_ipv4() == backend.is_ipv4()).then_some(source)
     }
 
@@ -328,7 +343,7 @@ impl<'a> Plan<'a> {
 
     fn wanted_sources(&self) -> BTreeSet<IpAddr> {
         let mut wanted = BTreeSet::new();
-        for (&index, member) in &self.next.members {
+        for (&index, member) in self.next.members.iter() {
             if self.forwards(member, Forward::Nat) {
                 wanted.extend(self.nat_source(index, member));
                 // A member whose route is unknown for the moment keeps its source.
@@ -402,7 +417,7 @@ impl<'a> Plan<'a> {
             .map(|(&index, member)| (index, self.member_entry(index, member)))
             .collect();
         for (index, entry) in written {
-            if let Some(member) = self.next.members.get_mut(&index) {
+            if let Some(member) = self.next.members.get_mut(index) {
                 member.entry = entry;
             }
         }

@@ -4,7 +4,7 @@
 //! reach, not the second before the first health check. The state that is installed presumes
 //! nothing. So the two share the rings that they have in common, but not the state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Reconciler,
@@ -26,14 +26,30 @@ pub struct PlannedChange {
     pub(super) version: u64,
     pub(super) config: Config,
     pub(super) rings: RingBuilds,
-    preview: BTreeMap<ServiceId, VipPreview>,
+    before: State,
+    after: State,
 }
 
 impl PlannedChange {
-    /// The effect on a VIP; none if it is neither in the configuration nor in the tables.
+    /// The effect on a VIP; none if it is neither in the configuration nor in the tables. Counts the
+    /// slots of its rings: ask for the VIPs that change.
     #[must_use]
-    pub fn preview(&self, service: &ServiceId) -> Option<&VipPreview> {
-        self.preview.get(service)
+    pub fn preview(&self, service: &ServiceId) -> Option<VipPreview> {
+        let before = find(&self.before, service);
+        let after = find(&self.after, service);
+        if before.is_none() && after.is_none() {
+            return None;
+        }
+        Some(VipPreview {
+            name: before.map(|(_, vip)| vip.name.clone()),
+            before: before.map(|(index, vip)| side(&self.before, index, vip)),
+            after: after.map(|(index, vip)| side(&self.after, index, vip)),
+            slots_moved: match (before, after) {
+                (Some((a, old)), Some((b, new))) if a == b => moved(old, new),
+                (Some((_, old)), _) => old.ring.size(),
+                (None, _) => 0,
+            },
+        })
     }
 }
 
@@ -63,35 +79,14 @@ impl Reconciler {
         }
         let mut rings = RingBuilds::default();
         let plan = Plan::new(&self.state, config, &self.routes).presume_up();
-        let (next, _) = plan.configure()?.finish(now_s as u32, &mut rings)?;
-        let wanted = config.vips.iter().map(ServiceId::of);
-        let now = self.state.vips.values().map(|vip| vip.service);
-        let removed = now.filter(|service| next.vip_of(service).is_none());
-        let preview = wanted
-            .chain(removed)
-            .map(|service| (service, self.preview_vip(&next, &service)))
-            .collect();
+        let (after, _) = plan.configure()?.finish(now_s as u32, &mut rings)?;
         Ok(PlannedChange {
             version: self.state.version(),
             config: config.clone(),
             rings,
-            preview,
+            before: State::clone(&self.state),
+            after,
         })
-    }
-
-    fn preview_vip(&self, next: &State, service: &ServiceId) -> VipPreview {
-        let before = find(&self.state, service);
-        let after = find(next, service);
-        VipPreview {
-            name: before.map(|(_, vip)| vip.name.clone()),
-            before: before.map(|(index, vip)| side(&self.state, index, vip)),
-            after: after.map(|(index, vip)| side(next, index, vip)),
-            slots_moved: match (before, after) {
-                (Some((a, old)), Some((b, new))) if a == b => moved(old, new),
-                (Some((_, old)), _) => old.ring.size(),
-                (None, _) => 0,
-            },
-        }
     }
 }
 

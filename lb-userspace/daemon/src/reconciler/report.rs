@@ -141,7 +141,7 @@ impl Reconciler {
             weights.insert(index, sum.max(1) as f64);
         }
         let mut grouped: BTreeMap<u16, Vec<MemberReport>> = BTreeMap::new();
-        for (&index, member) in &self.state.members {
+        for (&index, member) in self.state.members.iter() {
             let Some(vip) = self.state.vips.get(&member.vip) else {
                 continue;
             };

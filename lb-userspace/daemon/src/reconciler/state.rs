@@ -18,7 +18,7 @@ use lb_common::{
     vip::{Vip, VipKey, target},
 };
 
-use super::entry;
+use super::{entry, members::Members};
 use lb_dataplane::RingName;
 use lb_model::{
     config::{self, BackendState, Fraction, Protocol},
@@ -168,7 +168,7 @@ pub(super) struct SourceState {
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) vips: BTreeMap<u16, VipState>,
-    pub(super) members: BTreeMap<MemberIndex, MemberState>,
+    pub(super) members: Members,
     pub(super) sources: BTreeMap<u16, SourceState>,
     /// Last generation at each member index.
     pub(super) generations: Vec<u32>,
@@ -211,7 +211,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             vips: BTreeMap::new(),
-            members: BTreeMap::new(),
+            members: Members::default(),
             sources: BTreeMap::new(),
             generations: vec![0; MAX_MEMBERS as usize],
             last_vip: None,
@@ -230,8 +230,8 @@ impl State {
         &self,
         vip: u16,
     ) -> impl Iterator<Item = (MemberIndex, &MemberState)> + '_ {
-        let all = self.members.iter().map(|(index, member)| (*index, member));
-        all.filter(move |(_, member)| member.vip == vip)
+        let indexes = self.members.of_vip(vip);
+        indexes.filter_map(|index| Some((index, self.members.get(&index)?)))
     }
 
     /// Whether a VIP is in panic mode.
@@ -356,6 +356,31 @@ impl From<VipKey> for ServiceKey {
             high: key.high,
             low: key.low,
             service: key.service,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A member of a VIP.
+    pub(in super::super) fn member_of(vip: u16) -> MemberState {
+        MemberState {
+            name: String::new(),
+            vip,
+            identity: Identity {
+                address: IpAddr::from([10, 0, 0, 1]),
+                port: 0,
+            },
+            weight: 1,
+            wanted: BackendState::Up,
+            healthy: true,
+            proven: true,
+            ramp: Fraction::ALL,
+            leaving: false,
+            unreferenced: 0,
+            entry: bytemuck::Zeroable::zeroed(),
         }
     }
 }
