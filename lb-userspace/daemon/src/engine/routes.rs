@@ -173,7 +173,7 @@ impl RouteMonitor {
             }
             match reason {
                 Some(reason) => {
-                    warn!(%backend, backends = names.join(", "), %reason, "no next hop: packets to it are dropped");
+                    warn!(%backend, backends = names.join(", "), %reason, "no next hop: it gets no new flows if another backend can, and packets to it are dropped");
                 }
                 None => {
                     let interface = state.resolved().map(|route| route.ifname.as_str());

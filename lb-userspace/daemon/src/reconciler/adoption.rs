@@ -120,6 +120,7 @@ fn member(index: MemberIndex, entry: Member) -> MemberState {
         healthy: control::state(entry.control) == control::SERVING,
         proven: true,
         ramp: Fraction::ALL,
+        cut_off: false,
         leaving: true,
         unreferenced: 0,
         entry,

@@ -96,6 +96,7 @@ impl<'a> Plan<'a> {
     /// Updates entries and rings to VIPs and members.
     pub(super) fn finish(mut self, now_s: u32, rings: &mut RingBuilds) -> Result<(State, Summary)> {
         self.judge_panic();
+        self.judge_routes();
         let addresses = self.next.vips.values().map(|vip| vip.service.address);
         self.vip_addresses = addresses.collect();
         self.place_sources()?;
@@ -119,6 +120,30 @@ impl<'a> Plan<'a> {
                     &mut self.summary.panics_ended
                 };
                 changed.push(vip.name.clone());
+            }
+        }
+    }
+
+    /// Finds the members whose next hops are gone. If those of all members of a VIP are, the node has lost
+    /// its own link: the ring stays as it is.
+    fn judge_routes(&mut self) {
+        let vips = self.next.vips.iter();
+        let vips: Vec<(u16, bool)> = vips.map(|(index, vip)| (*index, vip.panic)).collect();
+        for (vip, panic) in vips {
+            let members: Vec<MemberIndex> = self.next.members.of_vip(vip).collect();
+            let mut is_left = false;
+            for &index in &members {
+                let Some(member) = self.next.members.get_mut(index) else {
+                    continue;
+                };
+                // Without an entry, the route is not known yet.
+                member.cut_off = self.routes.get(&member.identity.address) == Some(&None);
+                is_left |= member.is_eligible(panic);
+            }
+            for index in members {
+                if let Some(member) = self.next.members.get_mut(index) {
+                    member.cut_off &= is_left;
+                }
             }
         }
     }
@@ -267,6 +292,7 @@ impl<'a> Plan<'a> {
             },
             proven: known.is_some_and(|known| known.proven || self.had_no_checks(vip)),
             ramp: known.map_or(Fraction::ALL, |known| known.ramp),
+            cut_off: false,
             leaving: false,
             unreferenced: 0,
             entry: entry::member(index_of_vip, &identity, word, Source::Unknown, 0),

@@ -89,6 +89,9 @@ pub(super) struct MemberState {
     pub(super) proven: bool,
     /// Effective fraction of its weight: below 1 during slow start.
     pub(super) ramp: Fraction,
+    /// Its next hop is gone: it has no slots until it is back, unless no member of the VIP has one.
+    /// It still serves its flows, which a short interruption must not break.
+    pub(super) cut_off: bool,
     /// Removed from the configuration: keeps its flows, and is freed when they have ended.
     pub(super) leaving: bool,
     /// How many times in a row it was found unreferenced.
@@ -104,7 +107,7 @@ impl MemberState {
 
     /// Whether it should have slots; `panic`: its VIP is in panic mode.
     pub(super) fn is_eligible(&self, panic: bool) -> bool {
-        self.is_wanted() && self.may_serve(panic)
+        self.is_wanted() && self.may_serve(panic) && !self.cut_off
     }
 
     /// A panic does not include newcomers before their checks have a result.
@@ -378,6 +381,7 @@ pub(super) mod tests {
             healthy: true,
             proven: true,
             ramp: Fraction::ALL,
+            cut_off: false,
             leaving: false,
             unreferenced: 0,
             entry: bytemuck::Zeroable::zeroed(),

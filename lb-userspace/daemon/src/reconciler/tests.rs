@@ -352,6 +352,42 @@ fn does_not_use_a_vip_address_as_source() {
     );
 }
 
+/// A backend whose next hop is gone gets no new flows, at once and not after its checks, and keeps its
+/// flows: the interruption may be short.
+#[test]
+fn a_backend_whose_next_hop_is_gone_has_no_slots() {
+    let config = checked(&[1, 2, 3], false);
+    let all = routes();
+    let gone = |backends: &[u8]| {
+        let mut routes = all.clone();
+        for &backend in backends {
+            routes.insert([10, 0, 0, backend].into(), None);
+        }
+        routes
+    };
+    let mut unknown = all.clone();
+    unknown.remove(&[10, 0, 0, 2].into());
+    let mut state = State::default();
+    for (routes, expected) in [
+        (all.clone(), vec![1, 2, 3]),
+        (gone(&[2]), vec![1, 3]),
+        (gone(&[1, 2]), vec![3]),
+        // The node's own link is down.
+        (gone(&[1, 2, 3]), vec![1, 2, 3]),
+        (gone(&[1, 2]), vec![3]),
+        // Not resolved yet.
+        (unknown, vec![1, 2, 3]),
+        (all.clone(), vec![1, 2, 3]),
+    ] {
+        let plan = Plan::new(&state, &config, &routes).configure().unwrap();
+        state = plan.finish(1, &mut RingBuilds::default()).unwrap().0;
+        assert_eq!(serving(&state), expected);
+        for member in state.members.values() {
+            assert_eq!(control::state(member.entry.control), control::SERVING);
+        }
+    }
+}
+
 #[test]
 fn rejects_gateway_routes_for_l2() {
     let mut routes = routes();
