@@ -57,7 +57,10 @@ pub(crate) fn service(dest: &Address, family: u8, protocol: u8, dest_be: u16) ->
         return Service(exact);
     }
     let of_address = address(dest, family);
-    if target::kind(of_address) == target::ADDRESS && target::may_serve(of_address, protocol) {
+    // An earlier controller has recorded no protocols.
+    let has_any = target::kind(of_address) == target::ADDRESS
+        && (target::index(of_address) == 0 || target::may_serve(of_address, protocol));
+    if has_any {
         let any = find(&key.with_port(0), family);
         if any != 0 {
             return Service(any);

@@ -13,8 +13,9 @@ use lab::{
     packet::{ACK, Extension, FIN, Frame, Ip, RST, SYN, Transport, V4, V6, icmp, icmp6, tcp, udp},
 };
 use lb_common::{
+    address_of,
     reason::Reason,
-    vip::{forward, track},
+    vip::{VipKey, forward, target, track},
 };
 
 use crate::stage::{Client, PORT_MAC, bench, flow_hash};
@@ -268,6 +269,19 @@ fn ports(bench: &mut Bench, client: Client) {
     );
     let udp = client.to_port(ANY4.into(), 17, 1400, 22, 0);
     bench.check("another protocol", &udp, &Expect::of(Reason::NoService));
+    // As left by a controller that did not record the protocols of an address.
+    let (address, family) = address_of(ANY4.into());
+    let key = VipKey::new(&address, family, 0, 0);
+    let known = bench.dataplane.services.get(&key).unwrap().unwrap();
+    let unknown = target::pack(target::ADDRESS, 0);
+    bench.dataplane.add_service(&key, unknown).unwrap();
+    let frame = client.to_port(ANY4.into(), 6, 1400, 21, SYN);
+    bench.check(
+        "no protocols recorded",
+        &frame,
+        &expect(&any, &frame, false),
+    );
+    bench.dataplane.add_service(&key, known).unwrap();
 }
 
 fn unable(bench: &mut Bench, client: Client) {
