@@ -2,6 +2,7 @@
 //! decapsulation, and the `evenkeel` binary on one host (a network namespace) without servers.
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
+mod adoption;
 mod capture;
 mod changes;
 mod decap_packets;

@@ -9,20 +9,18 @@ use lb_common::{
     member::{Member, NextHop, control},
     proto,
     trace::decision,
-    vip::{MAX_PROBES, VipKey, target},
+    vip::{MAX_PROBES, VipKey},
 };
 use lb_daemon::reconciler::{Reconciler, ReconcilerError, Route, Routes, ServiceId, load_options};
-use lb_dataplane::{Dataplane, LoadOptions, Opened, SPARE_IMAGES};
+use lb_dataplane::{Dataplane, LoadOptions, SPARE_IMAGES};
 use lb_model::config::{self, Config};
-
-use crate::host::{Bpffs, in_network_namespace};
 
 const TCP_FLAGS: usize = 14 + 20 + 13;
 const ACK: u8 = 0x10;
 /// Address of the VIP, with its bytes in memory order.
-const VIP: u32 = u32::from_ne_bytes([203, 0, 113, 1]);
+pub(crate) const VIP: u32 = u32::from_ne_bytes([203, 0, 113, 1]);
 
-fn config(backends: &[(u8, u32, &str)]) -> Config {
+pub(crate) fn config(backends: &[(u8, u32, &str)]) -> Config {
     config_with("ring_size = 4093\nforward = \"ipip\"", backends)
 }
 
@@ -61,7 +59,7 @@ pub(crate) fn routes(dataplane: &mut Dataplane) -> Routes {
         .collect()
 }
 
-fn options(config: &Config) -> LoadOptions {
+pub(crate) fn options(config: &Config) -> LoadOptions {
     LoadOptions {
         tracing: true,
         ..load_options(config)
@@ -135,7 +133,7 @@ impl Node {
     }
 }
 
-const THREE: &[(u8, u32, &str)] = &[(1, 100, "up"), (2, 100, "up"), (3, 100, "up")];
+pub(crate) const THREE: &[(u8, u32, &str)] = &[(1, 100, "up"), (2, 100, "up"), (3, 100, "up")];
 
 #[test]
 fn changes_move_no_established_and_few_new_flows() {
@@ -472,52 +470,4 @@ fn applies_a_plan_only_to_the_state_it_was_made_for() {
         .unwrap();
     assert_eq!((summary.slots_moved, summary.members_leaving), (moved, 1));
     assert_eq!(after.members.len(), 2);
-}
-
-#[test]
-fn adoption_changes_nothing() {
-    in_network_namespace(|| {
-        let bpffs = Bpffs::new();
-        let pins = bpffs.pins();
-        let config = config(THREE);
-        let (before, index) = {
-            let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
-            assert_eq!(opened, Opened::Fresh);
-            let mut controller = Reconciler::fresh();
-            let routes = routes(&mut dataplane);
-            controller
-                .apply_with_routes(&mut dataplane, &config, routes)
-                .unwrap();
-            // A ring in transition, and a removed member.
-            let two = self::config(&THREE[..2]);
-            controller.apply(&mut dataplane, &two).unwrap();
-            (snapshot(&dataplane), controller.member_index("v", "b1"))
-        };
-        let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
-        assert_eq!(opened, Opened::Adopted);
-        // As left by a controller that did not record the protocols of an address.
-        let address = VipKey::new(&lb_common::address_v4(VIP), family::V4, 0, 0);
-        let meaning = target::pack(target::ADDRESS, 0);
-        dataplane.add_service(&address, meaning).unwrap();
-        let mut controller = Reconciler::adopt(&mut dataplane).unwrap();
-        assert_eq!(snapshot(&dataplane), before, "adopted");
-        // No routes are known yet.
-        let two = self::config(&THREE[..2]);
-        let summary = controller.apply(&mut dataplane, &two).unwrap();
-        assert_eq!(summary, lb_daemon::reconciler::Summary::default());
-        assert_eq!(snapshot(&dataplane), before, "applied");
-        assert_eq!(controller.member_index("v", "b1"), index);
-        let routes = routes(&mut dataplane);
-        controller.set_routes(&mut dataplane, routes).unwrap();
-        assert_eq!(snapshot(&dataplane), before, "routes known");
-        assert!(
-            controller
-                .apply(&mut dataplane, &config)
-                .unwrap()
-                .slots_moved
-                > 0
-        );
-        drop(dataplane);
-        Dataplane::unload(&pins).unwrap();
-    });
 }

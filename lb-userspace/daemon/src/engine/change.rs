@@ -10,6 +10,7 @@ use super::{
     EngineError, EngineResult,
     command::{Applied, Change, ChangeRequest},
     data_path::DataPath,
+    facts::facts,
     import::{ConfigFile, default_bake},
     request::{Candidate, Prepared, one_line},
     trial::{Deadlines, Trial},
@@ -18,13 +19,13 @@ use crate::{
     alerts::{Condition, Severity},
     http::Caller,
     node::FileState,
-    reconciler::{PlannedChange, ServiceId, nat_sources},
+    reconciler::{PlannedChange, nat_sources},
     revision::{New, OnFailure, RevisionInfo, RevisionNumber, RevisionState, Store, StoreError},
-    traffic::{SharedTraffic, Traffic},
+    traffic::SharedTraffic,
 };
 use lb_model::{
     config::Config,
-    planner::{self, Guard, GuardVerdict, Load, Pair, Plan, PlanVerdict, VipFacts},
+    planner::{self, Guard, GuardVerdict, Plan, PlanVerdict},
 };
 
 /// How a candidate is to be applied.
@@ -455,33 +456,6 @@ impl ChangeControl {
             revision: Some(self.store.record(number)?.info.clone()),
             plan,
         })
-    }
-}
-
-/// What the controller knows about a VIP.
-fn facts(pair: &Pair<'_>, planned: &PlannedChange, traffic: &Traffic) -> VipFacts {
-    let (before, after) = (
-        pair.before.map(ServiceId::of),
-        pair.after.map(ServiceId::of),
-    );
-    let old = before.and_then(|service| planned.preview(&service));
-    let new = if after == before {
-        old.clone()
-    } else {
-        after.and_then(|service| planned.preview(&service))
-    };
-    let name = old.as_ref().and_then(|vip| vip.name.as_deref());
-    let counted = name.and_then(|name| traffic.vip(name));
-    let load = counted.map_or_else(Load::default, |counted| Load {
-        new_flows_per_s: counted.rates.new_flows_per_s,
-        peak_new_flows_per_s: counted.peak_new_flows_per_s,
-        packets_per_s: counted.rates.packets_per_s,
-    });
-    VipFacts {
-        slots_moved: old.as_ref().map_or(0, |vip| vip.slots_moved),
-        before: old.and_then(|vip| vip.before),
-        after: new.and_then(|vip| vip.after),
-        load,
     }
 }
 

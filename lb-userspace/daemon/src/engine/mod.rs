@@ -24,6 +24,7 @@ mod command;
 mod data_path;
 mod drift_check;
 mod error;
+mod facts;
 mod flows;
 mod health_intake;
 mod import;

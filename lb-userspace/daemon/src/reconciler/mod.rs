@@ -33,6 +33,7 @@ mod report;
 mod rings;
 mod shares;
 mod state;
+mod summary;
 pub mod system;
 #[cfg(test)]
 mod tests;
@@ -49,12 +50,12 @@ pub use entry::{Route, Routes};
 pub use error::{ReconcilerError, Result};
 pub use integrity::Digests;
 pub use maintenance::Tick;
-pub use plan::Summary;
 pub use planned::{PlannedChange, VipPreview};
 pub(crate) use report::reported;
 pub use report::{MemberReport, VipReport};
 pub use shares::MemberShare;
 pub use state::ServiceId;
+pub use summary::Summary;
 
 use install::Rounds;
 use plan::Plan;

@@ -20,33 +20,13 @@ use super::{
     indexes::next_free,
     rings::{RingBuilds, change_rings},
     state::{MemberState, ServiceId, SourceState, State, VipState},
+    summary::Summary,
 };
 use lb_model::{
     config::{self, Backend, BackendState, Config, Forward, Fraction, HashSeed, Node},
     ring::{Identity, RingMember},
     transition::RingState,
 };
-
-/// Summary of a change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub vips_added: Vec<String>,
-    /// Their connections are broken.
-    pub vips_removed: Vec<String>,
-    /// VIPs that were removed and added again, because slots or forwarding of all flows change: their
-    /// connections are broken. With the reason.
-    pub vips_replaced: Vec<String>,
-    pub members_added: u32,
-    /// Members that were removed; they keep their flows until these end.
-    pub members_leaving: u32,
-    /// Slots that moved to another member, in all rings.
-    pub slots_moved: u32,
-    pub rings_changed: u32,
-    /// VIPs that entered panic mode.
-    pub panics_begun: Vec<String>,
-    /// VIPs that left panic mode.
-    pub panics_ended: Vec<String>,
-}
 
 pub(super) struct Plan<'a> {
     before: &'a State,
@@ -106,8 +86,7 @@ impl<'a> Plan<'a> {
     }
 
     fn judge_panic(&mut self) {
-        let indexes: Vec<u16> = self.next.vips.keys().copied().collect();
-        for index in indexes {
+        for index in self.next.vips.keys().copied().collect::<Vec<_>>() {
             let panic = self.next.must_panic(index);
             let Some(vip) = self.next.vips.get_mut(&index) else {
                 continue;
@@ -127,9 +106,8 @@ impl<'a> Plan<'a> {
     /// Finds the members whose next hops are gone. If those of all members of a VIP are, the node has lost
     /// its own link: the ring stays as it is.
     fn judge_routes(&mut self) {
-        let vips = self.next.vips.iter();
-        let vips: Vec<(u16, bool)> = vips.map(|(index, vip)| (*index, vip.panic)).collect();
-        for (vip, panic) in vips {
+        for vip in self.next.vips.keys().copied().collect::<Vec<_>>() {
+            let panic = self.next.is_panicking(vip);
             let members: Vec<MemberIndex> = self.next.members.of_vip(vip).collect();
             let mut is_left = false;
             for &index in &members {

@@ -12,9 +12,10 @@ use proptest::prelude::*;
 use super::{
     entry::{Route, Routes},
     error::ReconcilerError,
-    plan::{Plan, Summary},
+    plan::Plan,
     rings::RingBuilds,
     state::{ServiceId, State},
+    summary::Summary,
 };
 use lb_model::{
     config::{self, Config},
