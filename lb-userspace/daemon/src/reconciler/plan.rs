@@ -77,8 +77,8 @@ impl<'a> Plan<'a> {
     pub(super) fn finish(mut self, now_s: u32, rings: &mut RingBuilds) -> Result<(State, Summary)> {
         self.judge_panic();
         self.judge_routes();
-        let addresses = self.next.vips.values().map(|vip| vip.service.address);
-        self.vip_addresses = addresses.collect();
+        let vips = self.next.vips.values();
+        self.vip_addresses = vips.map(|vip| vip.service.address).collect();
         self.place_sources()?;
         self.write_members();
         self.build_rings(now_s, rings)?;
@@ -282,9 +282,8 @@ impl<'a> Plan<'a> {
 
     /// Whether the VIP existed before, without health checks.
     fn had_no_checks(&self, vip: &config::Vip) -> bool {
-        let index = self.vips_before.get(&ServiceId::of(vip));
-        let before = index.and_then(|index| self.before.vips.get(index));
-        before.is_some_and(|before| before.panic_threshold.is_none())
+        let before = self.vips_before.get(&ServiceId::of(vip));
+        before.is_some_and(|index| self.before.vips[index].panic_threshold.is_none())
     }
 
     /// A member of the same VIP before: backends of a replaced VIP keep their health.
