@@ -55,6 +55,22 @@ map_type! {
 /// Maximum number of flows sampled at a time.
 pub const MAX_SAMPLES: u32 = 4096;
 
+/// Seconds without a sign of life of the controller after which no mask is finer than [`COARSE_MASK`]:
+/// nobody makes it coarser when the traffic grows.
+pub const HEARTBEAT_AGE_S: u64 = 10;
+
+/// One flow in 128: what a busy VIP has.
+pub const COARSE_MASK: u32 = 127;
+
+/// Whether a flow that its VIP's mask selects is sampled at `now_s`. `heartbeat_s` is when the
+/// controller was last seen; 0: never.
+#[inline(always)]
+#[must_use]
+pub const fn is_wanted(hash: u32, heartbeat_s: u64, now_s: u64) -> bool {
+    let is_alone = heartbeat_s != 0 && now_s.saturating_sub(heartbeat_s) > HEARTBEAT_AGE_S;
+    !is_alone || hash & COARSE_MASK == 0
+}
+
 /// Flows that a CPU may add per second. An insert takes 0.5 to 1 µs: at most a thousandth of its
 /// time.
 pub const MAX_ADDED_PER_S: u64 = 1024;

@@ -40,8 +40,11 @@ pub struct Tables {
     /// One of the stations, or [`crate::station::FREE`]: asked before the table, which takes three times
     /// as many instructions.
     pub main_station: u64,
+    /// When the controller was last seen, in [`crate::node::seconds`]; 0: never.
+    pub heartbeat_s: u64,
     /// Padding.
-    pub _pad: [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - size_of::<u64>()],
+    pub _pad:
+        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 2 * size_of::<u64>()],
     /// Source addresses for `nat`, by index.
     pub nat_sources: [NatSource; MAX_NAT_SOURCES as usize],
 }

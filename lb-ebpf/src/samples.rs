@@ -2,7 +2,7 @@
 
 use lb_common::{
     hash,
-    sample::{FlowSample, MAX_ADDED_PER_S},
+    sample::{FlowSample, MAX_ADDED_PER_S, is_wanted},
     vip::Vip,
 };
 
@@ -11,6 +11,7 @@ use crate::{
     headers::tcp,
     maps::{SAMPLE_BUDGET, SAMPLES},
     scratch::scratch,
+    tables,
 };
 
 /// Whether the flow with this hash is sampled.
@@ -34,6 +35,10 @@ pub(crate) extern "C" fn sample(vip: u32, member: u32, bytes: u64, hash: u32) ->
     let (vip, member) = (vip as u16, member as u16);
     let key = headers.flow_key();
     let second = clock::now_s();
+    // Here and not in `is_sampled`: to read the clock would cost the other packets registers.
+    if !is_wanted(hash, tables::heartbeat_s(), second) {
+        return 0;
+    }
     if headers.opens() && budget::is_spent(&SAMPLE_BUDGET, second, MAX_ADDED_PER_S) {
         return 0;
     }

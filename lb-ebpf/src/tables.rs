@@ -23,6 +23,7 @@ unsafe extern "C" {
     static EGRESS: [Egress; MAX_EGRESS as usize];
     static STATIONS: [u64; STATION_TABLE_SIZE as usize];
     static MAIN_STATION: u64;
+    static HEARTBEAT: u64;
     static PATH_MTUS: [u64; MAX_MEMBERS as usize];
     static NAT_SOURCES: [NatSource; MAX_NAT_SOURCES as usize];
 }
@@ -80,6 +81,13 @@ pub(crate) fn accepts(station: Station) -> bool {
         at = (at + 1) % STATION_TABLE_SIZE;
     }
     false
+}
+
+/// When the controller was last seen, in the data path's seconds; 0: never.
+#[inline(always)]
+pub(crate) fn heartbeat_s() -> u64 {
+    // SAFETY: a word of a mapped array, stored atomically by the controller.
+    unsafe { (&raw const HEARTBEAT).read_volatile() }
 }
 
 /// The path MTU of a member ([`lb_common::tunnel`]). Read and written as a whole.

@@ -156,6 +156,11 @@ pub(super) mod part {
         ((offset_of!(Tables, main_station) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
     pub(in super::super) const STATIONS: Part<u64> =
         Part::new("STATIONS", offset_of!(Tables, egress), MAIN_STATION + 1);
+    /// Position of the heartbeat in its mapping, which starts at a page boundary.
+    pub(in super::super) const HEARTBEAT_AT: u32 =
+        ((offset_of!(Tables, heartbeat_s) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
+    pub(in super::super) const HEARTBEAT: Part<u64> =
+        Part::new("HEARTBEAT", offset_of!(Tables, egress), HEARTBEAT_AT + 1);
     pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
         "NAT_SOURCES",
         offset_of!(Tables, nat_sources),
@@ -171,6 +176,7 @@ pub(super) mod part {
             (EGRESS.name, EGRESS.offset),
             (STATIONS.name, offset_of!(Tables, stations)),
             ("MAIN_STATION", offset_of!(Tables, main_station)),
+            (HEARTBEAT.name, offset_of!(Tables, heartbeat_s)),
             ("PATH_MTUS", offset_of!(Tables, path_mtus)),
             (NAT_SOURCES.name, NAT_SOURCES.offset),
         ];

@@ -115,6 +115,7 @@ pub struct Dataplane {
     /// Source addresses of `nat`.
     pub nat_sources: Mapped<NatSource>,
     pub samples: Samples,
+    heartbeat: Mapped<u64>,
     pins: Option<Pins>,
     /// Links that are not pinned: they end with this process.
     links: BTreeMap<String, FdLink>,
@@ -261,6 +262,7 @@ impl Dataplane {
             samples: Samples {
                 map: take_data(ebpf, name::SAMPLES)?,
             },
+            heartbeat: part_of(tables, &part::HEARTBEAT)?,
             vips,
             rings,
             balancer,
@@ -352,6 +354,12 @@ impl Dataplane {
     /// Current time of the data path in seconds.
     pub fn now_s(&self) -> Result<u64> {
         self.clock.now_s()
+    }
+
+    /// Tells the data path that the controller is alive at this time. Without, ten seconds later only few
+    /// flows are sampled ([`lb_common::sample::is_wanted`]); never told, it does not expect it.
+    pub fn beat(&self, now_s: u64) -> Result<()> {
+        self.heartbeat.store_word(part::HEARTBEAT_AT, 0, now_s)
     }
 
     /// Sizes of the maps; empty without pins.

@@ -2,7 +2,8 @@
 
 use lab::bytecode::tables::{SERVICES, Service};
 use lab::packet::{ACK, SYN};
-use lb_common::sample::MAX_ADDED_PER_S;
+use lb_common::sample::{COARSE_MASK, HEARTBEAT_AGE_S, MAX_ADDED_PER_S};
+use lb_dataplane::LoadOptions;
 
 use crate::stage::{Client, dataplane, flow_hash, options};
 
@@ -39,6 +40,39 @@ fn samples_exactly_the_flows_of_the_mask() {
         sampled.sort_unstable();
         assert_eq!(sampled, expected, "mask {mask}");
         assert!((1..=100).contains(&sampled.len()));
+    }
+}
+
+/// Without a controller nobody makes the mask coarser when the traffic grows.
+#[test]
+fn samples_few_flows_without_a_controller() {
+    let dataplane = dataplane(&LoadOptions {
+        jiffies_shift: Some(8),
+        ..options()
+    });
+    let service = &SERVICES[1];
+    dataplane.vips.set_sample_mask(service.index, 1).unwrap();
+    let now_s = dataplane.now_s().unwrap();
+    let mut expected = 0;
+    for (beat_s, mask, ports) in [
+        (None, 1, 1000..1400),
+        (Some(now_s), 1, 2000..2400),
+        (Some(now_s - HEARTBEAT_AGE_S - 2), COARSE_MASK, 3000..3400),
+        (Some(now_s), 1, 4000..4400),
+    ] {
+        if let Some(beat_s) = beat_s {
+            dataplane.beat(beat_s).unwrap();
+        }
+        for port in ports {
+            let frame = Client::new(1).to(service, port, ACK);
+            assert_eq!(dataplane.run(&frame.bytes()).unwrap().verdict, XDP_TX);
+            expected += usize::from(flow_hash(&frame) as u32 & mask == 0);
+        }
+        assert_eq!(
+            dataplane.samples.read().unwrap().len(),
+            expected,
+            "{beat_s:?}"
+        );
     }
 }
 

@@ -396,7 +396,11 @@ impl Actor {
         );
         let before = reconciler.member_count();
         let ticked = dataplane.now_s().map_err(ReconcilerError::from);
-        match ticked.and_then(|now_s| reconciler.tick(dataplane, now_s)) {
+        let ticked = ticked.and_then(|now_s| {
+            dataplane.beat(now_s)?;
+            reconciler.tick(dataplane, now_s)
+        });
+        match ticked {
             Ok(tick) => {
                 self.observer.sessions = tick.sessions.established;
                 if tick.slots_settled + tick.slots_cleaned + tick.members_gone > 0 {
