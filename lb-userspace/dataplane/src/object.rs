@@ -85,7 +85,8 @@ impl LoadOptions {
 }
 
 /// Creates the maps and relocates the programs without loading them. Maps in the folder `pinned` are
-/// adopted. `capture_bytes`: the maps of a capture get their full sizes, with so many bytes for records.
+/// adopted. With `capture_bytes`, the maps of a capture get their full sizes, and the buffer for records
+/// this many bytes.
 pub(super) fn open(
     options: &LoadOptions,
     jiffies_shift: u32,
