@@ -140,10 +140,7 @@ impl Rings {
     /// (about 10 ms).
     pub fn reserve(&mut self, spare: usize) -> Result<()> {
         self.reclaim()?;
-        let missing = spare.saturating_sub(self.spare.len());
-        let created = self.create(missing)?;
-        self.spare.extend(created);
-        Ok(())
+        self.create(spare.saturating_sub(self.spare.len()))
     }
 
     /// Writes a ring to a spare image and verifies it. Words past the end of `words` are zero.
@@ -219,9 +216,7 @@ impl Rings {
     pub(super) fn grace_period_by_update(&mut self) -> Result<()> {
         let Some(&index) = self.images.keys().next() else {
             // Creating an image writes an entry, too.
-            let created = self.create(1)?;
-            self.spare.extend(created);
-            return Ok(());
+            return self.create(1);
         };
         let image = self.open(index)?;
         self.outer
@@ -304,14 +299,11 @@ impl Rings {
         Ok(())
     }
 
-    /// Creates images at the first free indexes.
-    fn create(&mut self, images: usize) -> Result<Vec<ImageIndex>> {
+    /// Creates spare images at the first free indexes, as many as there is room for.
+    fn create(&mut self, images: usize) -> Result<()> {
         let free = (0..MAX_IMAGES).map(ImageIndex);
         let free = free.filter(|index| !self.images.contains_key(index));
         let indexes: Vec<ImageIndex> = free.take(images).collect();
-        if indexes.len() < images {
-            return Err(full());
-        }
         for some in indexes.chunks(INSTALLED_AT_ONCE) {
             let create = |&index: &ImageIndex| {
                 let image = Array::<MapData, Image>::create(1, MMAPABLE)
@@ -324,9 +316,13 @@ impl Rings {
                 self.map_image(index, &image)?;
                 // In this order, so that every pinned image is in the outer map.
                 self.pin(index, image)?;
+                self.spare.push(index);
             }
         }
-        Ok(indexes)
+        if indexes.len() < images {
+            return Err(full());
+        }
+        Ok(())
     }
 
     /// Installs images in the outer map, all within one or two grace periods.
