@@ -270,6 +270,14 @@ pub(super) fn prefix() -> impl Kind<Value = Prefix> {
     })
 }
 
+/// A prefix of sources, or an address, which stands for itself alone.
+pub(super) fn source_prefix() -> impl Kind<Value = Prefix> {
+    form(value::source_prefix, plain, || {
+        let values = "prefixes or addresses; no bits set beyond the length";
+        reference(values, pattern("^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"))
+    })
+}
+
 /// A path; a relative one starts at the directory of the configuration file.
 pub(super) fn path() -> impl Kind<Value = PathBuf> {
     form(texts::path, quoted, || {

@@ -23,6 +23,7 @@ mod reader;
 pub mod reference;
 mod resolve;
 mod resolve_health;
+mod resolve_limit;
 mod resolve_vip;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,8 @@ pub(crate) use keys::Changes;
 pub use model::{
     Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config,
     DEFAULT_EXEC_USER, Factor, Forward, Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck,
-    Metrics, Node, Prefix, Protocol, Scaling, Secret, Skew, StatusSet, Track, Via, Vip, XdpMode,
+    Limit, Metrics, Node, OnExcess, Prefix, Protocol, Rate, Scaling, Secret, Skew, SourceLimit,
+    StatusSet, Track, Via, Vip, XdpMode,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};

@@ -7,7 +7,7 @@ use super::{
     keys::{Absent, Key, Table},
     model::{
         TypedAlerts, TypedApi, TypedBackend, TypedChangeSettings, TypedGuard, TypedHealth,
-        TypedMetrics, TypedNode, TypedScaling, TypedSkew, TypedVip,
+        TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip,
     },
 };
 
@@ -45,6 +45,10 @@ const TABLES: &[Node] = &[
     array::<TypedVip>(&[
         table::<TypedHealth>(),
         table::<TypedGuard>(),
+        Node {
+            tables: &[table::<TypedSourceLimit>()],
+            ..table::<TypedLimit>()
+        },
         table::<TypedScaling>(),
         table::<TypedSkew>(),
         array::<TypedBackend>(&[]),
@@ -57,6 +61,11 @@ impl Node {
             true => format!("`[[{}]]`", self.path),
             false => format!("`[{}]`", self.path),
         }
+    }
+
+    fn with_those_below(&self) -> Vec<&Self> {
+        let below = self.tables.iter().flat_map(Self::with_those_below);
+        std::iter::once(self).chain(below).collect()
     }
 
     fn name(&self) -> &'static str {
@@ -158,12 +167,8 @@ pub fn with_key_tables(page: &str) -> String {
     let mut sections = page.split("\n## ");
     let first = sections.next().unwrap_or_default().to_owned();
     sections.fold(first, |page, section| {
-        let nodes = TABLES
-            .iter()
-            .chain(TABLES.iter().flat_map(|table| table.tables));
-        let node = nodes
-            .into_iter()
-            .find(|node| section.starts_with(&node.heading()));
+        let mut nodes = TABLES.iter().flat_map(Node::with_those_below);
+        let node = nodes.find(|node| section.starts_with(&node.heading()));
         let section = node.map_or_else(|| section.to_owned(), |node| with_table(section, node));
         format!("{page}\n## {section}")
     })

@@ -10,6 +10,7 @@ use super::{
     problem::{Problem, Problems},
     resolve::{ReadFile, Unique},
     resolve_health::resolve_health,
+    resolve_limit::resolve_limit,
     typed::VipTables,
     value::show_duration,
 };
@@ -28,6 +29,7 @@ pub(super) fn resolve_vip(
     let health = health.map(|health| resolve_health(health, port, read_file, problems));
     let scaling = resolve_scaling(&tables.scaling, problems);
     let skew = resolve_skew(&tables.skew, problems);
+    let limit = resolve_limit(&tables.limit, &tables.vip, read_file, problems);
     let backends = tables
         .backends
         .iter()
@@ -37,9 +39,14 @@ pub(super) fn resolve_vip(
         Some(health) => Some(health?),
         None => None,
     };
-    tables
-        .vip
-        .resolve(health, tables.guard.resolve()?, scaling?, skew?, backends)
+    tables.vip.resolve(
+        health,
+        tables.guard.resolve()?,
+        limit?,
+        scaling?,
+        skew?,
+        backends,
+    )
 }
 
 fn resolve_scaling(typed: &TypedScaling, problems: &Problems) -> Option<Scaling> {

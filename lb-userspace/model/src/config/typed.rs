@@ -7,7 +7,7 @@ use super::{
     keys::Table,
     model::{
         TypedAlerts, TypedApi, TypedBackend, TypedChangeSettings, TypedGuard, TypedHealth,
-        TypedMetrics, TypedNode, TypedScaling, TypedSkew, TypedVip,
+        TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip,
     },
     problem::Problems,
     reader::Reader,
@@ -27,11 +27,19 @@ pub(super) struct VipTables {
     pub(super) vip: TypedVip,
     pub(super) health: Option<TypedHealth>,
     pub(super) guard: TypedGuard,
+    pub(super) limit: LimitTables,
     pub(super) scaling: TypedScaling,
     pub(super) skew: TypedSkew,
     pub(super) backends: Vec<TypedBackend>,
     /// Whether there is a key `backend`, right or wrong.
     pub(super) has_backends: bool,
+}
+
+/// The limits of a VIP: those of the VIP, and those of its sources.
+#[derive(Default)]
+pub(super) struct LimitTables {
+    pub(super) vip: TypedLimit,
+    pub(super) source: TypedSourceLimit,
 }
 
 pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File {
@@ -69,6 +77,10 @@ fn read_vip(mut vip: Reader<'_, '_>) -> VipTables {
         vip: TypedVip::read(&mut vip),
         health: vip.read("health"),
         guard: vip.read("guard").unwrap_or_default(),
+        limit: vip
+            .table("limit", TypedLimit::PATH)
+            .map(read_limit)
+            .unwrap_or_default(),
         scaling: vip.read("scaling").unwrap_or_default(),
         skew: vip.read("skew").unwrap_or_default(),
         has_backends: vip.has("backend"),
@@ -79,5 +91,14 @@ fn read_vip(mut vip: Reader<'_, '_>) -> VipTables {
             .collect(),
     };
     vip.finish();
+    tables
+}
+
+fn read_limit(mut limit: Reader<'_, '_>) -> LimitTables {
+    let tables = LimitTables {
+        vip: TypedLimit::read(&mut limit),
+        source: limit.read("source").unwrap_or_default(),
+    };
+    limit.finish();
     tables
 }

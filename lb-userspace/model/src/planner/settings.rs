@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Input, pairs::Pair, words};
 use crate::config::{
     Alerts, Api, Backend, BackendState, ChangeSettings, Changes, Config, Forward, Guard, Health,
-    Metrics, Node, Scaling, Skew, Vip,
+    Limit, Metrics, Node, Prefix, Scaling, Skew, SourceLimit, Vip,
 };
 
 /// Changes outside of VIPs.
@@ -50,6 +50,7 @@ pub(super) fn of_pair(pair: &Pair<'_>) -> Vec<String> {
     Vip::list_changes(&mut changes, before, after);
     list_health_changes(&mut changes, before.health.as_ref(), after.health.as_ref());
     Guard::list_changes(changes.below("guard."), &before.guard, &after.guard);
+    list_limit_changes(&mut changes, &before.limit, &after.limit);
     Scaling::list_changes(changes.below("scaling."), &before.scaling, &after.scaling);
     Skew::list_changes(changes.below("skew."), &before.skew, &after.skew);
     for backend in &before.backends {
@@ -73,6 +74,28 @@ fn list_health_changes(changes: &mut Changes, before: Option<&Health>, after: Op
         .below("health.")
         .add("kind", &before.kind, &after.kind, words::health_kind);
     Health::list_changes(changes, before, after);
+}
+
+fn list_limit_changes(changes: &mut Changes, before: &Limit, after: &Limit) {
+    Limit::list_changes(changes.below("limit."), before, after);
+    let below = changes.below("limit.source.");
+    SourceLimit::list_changes(below, &before.source, &after.source);
+    let mut list = |name: &str, before: &[Prefix], after: &[Prefix]| {
+        let is_new = |prefix: &&Prefix| before.binary_search(prefix).is_err();
+        let is_gone = |prefix: &&Prefix| after.binary_search(prefix).is_err();
+        let (new, gone) = (
+            after.iter().filter(is_new).count(),
+            before.iter().filter(is_gone).count(),
+        );
+        if new > 0 || gone > 0 {
+            let (had, has) = (before.len(), after.len());
+            changes.lines.push(format!(
+                "limit: {name} prefixes: {had} → {has} ({new} added, {gone} removed)"
+            ));
+        }
+    };
+    list("exempt", &before.exempt_prefixes, &after.exempt_prefixes);
+    list("denied", &before.deny_prefixes, &after.deny_prefixes);
 }
 
 fn list_backend_changes(changes: &mut Changes, before: &Backend, all: &[Backend]) {

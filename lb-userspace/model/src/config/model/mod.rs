@@ -4,6 +4,7 @@
 //! that has a default.
 
 mod health;
+mod limit;
 mod node;
 mod services;
 mod skew;
@@ -13,6 +14,8 @@ mod words;
 
 pub(super) use health::TypedHealth;
 pub use health::{Health, HealthKind, HttpCheck};
+pub use limit::{Limit, Rate, SourceLimit};
+pub(super) use limit::{TypedLimit, TypedSourceLimit};
 pub(super) use node::TypedNode;
 pub use node::{DEFAULT_EXEC_USER, Node};
 pub use services::{Alerts, Api, ChangeSettings, Metrics};
@@ -22,7 +25,7 @@ pub(super) use skew::TypedSkew;
 pub use values::{CaFile, Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
 pub use vip::{Backend, Guard, Scaling, Vip};
 pub(super) use vip::{TypedBackend, TypedGuard, TypedScaling, TypedVip};
-pub use words::{Affinity, BackendState, Forward, Protocol, Track, Via, XdpMode};
+pub use words::{Affinity, BackendState, Forward, OnExcess, Protocol, Track, Via, XdpMode};
 pub(super) use words::{Kind, Word};
 
 /// The configuration of a node.

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use lb_common::{family_of, hash::HashKey};
 
-use super::{Affinity, BackendState, Forward, Fraction, HashSeed, Health, Protocol, Skew, Track};
+use super::{
+    Affinity, BackendState, Forward, Fraction, HashSeed, Health, Limit, Protocol, Skew, Track,
+};
 use crate::{
     config::{hash_key::hash_key, keys::value_of, kind},
     ring::{Identity, RingSize},
@@ -45,6 +47,8 @@ table! {
         health: Option<Health>;
         /// Limits for changes.
         guard: Guard;
+        /// Limits for traffic.
+        limit: Limit;
         /// Utilisation that is wanted.
         scaling: Scaling;
         /// When shares count as skewed.

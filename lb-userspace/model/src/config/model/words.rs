@@ -147,6 +147,20 @@ impl Track {
 }
 
 words! {
+    /// What happens to packets over a limit.
+    #[derive(Default)]
+    pub OnExcess {
+        /// They are dropped.
+        #[default]
+        Drop = "drop",
+        /// They are counted, and pass.
+        Count = "count",
+        /// They are dropped, but a SYN passes if it is repeated.
+        SecondSyn = "second_syn",
+    }
+}
+
+words! {
     /// The path that health checks take.
     pub Via {
         /// The path of the VIP's traffic.

@@ -39,12 +39,49 @@ pub(in crate::config) fn address(value: &DeValue<'_>) -> Parsed<IpAddr> {
 pub(in crate::config) fn prefix(value: &DeValue<'_>) -> Parsed<Prefix> {
     const HELP: &str =
         "must be an address and a prefix length, as in \"10.200.0.0/16\" or \"fd00:1::/64\"";
-    let text = string(value)?;
+    let prefix = parse_prefix(&string(value)?, HELP)?;
+    match prefix.address() {
+        first if first.is_loopback() || first.is_multicast() || first.is_unspecified() => {
+            wrong("not a prefix of host addresses", HELP)
+        }
+        IpAddr::V6(first) if first.to_ipv4_mapped().is_some() => {
+            wrong("IPv4 addresses written as IPv6", HELP)
+        }
+        IpAddr::V6(first) if first.is_unicast_link_local() => wrong(
+            "routers don't forward packets from link-local addresses",
+            HELP,
+        ),
+        _ => Ok(prefix),
+    }
+}
+
+/// A prefix, or an address, which is a prefix of all its bits.
+pub(in crate::config) fn source_prefix(value: &DeValue<'_>) -> Parsed<Prefix> {
+    parse_source_prefix(&string(value)?)
+}
+
+/// The same as text, as files of prefixes have it.
+pub(in crate::config) fn parse_source_prefix(text: &str) -> Parsed<Prefix> {
+    const HELP: &str = "must be an address, or an address and a prefix length, as in \"192.0.2.7\" or \
+                        \"2001:db8::/32\"";
+    let prefix = match text.parse::<IpAddr>() {
+        Ok(address) => Prefix::containing(address, u8::MAX),
+        Err(_) => parse_prefix(text, HELP)?,
+    };
+    match prefix.address() {
+        IpAddr::V6(first) if first.to_ipv4_mapped().is_some() && prefix.length() >= 96 => {
+            wrong("IPv4 addresses written as IPv6", HELP)
+        }
+        _ => Ok(prefix),
+    }
+}
+
+fn parse_prefix(text: &str, help: &str) -> Parsed<Prefix> {
     let parts = text.split_once('/').and_then(|(address, length)| {
         Some((address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?))
     });
     let Some((address, length)) = parts else {
-        return wrong("not a prefix", HELP);
+        return wrong("not a prefix", help);
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
     if length > bits {
@@ -60,19 +97,7 @@ pub(in crate::config) fn prefix(value: &DeValue<'_>) -> Parsed<Prefix> {
             format!("write \"{prefix}\""),
         );
     }
-    match prefix.address() {
-        first if first.is_loopback() || first.is_multicast() || first.is_unspecified() => {
-            wrong("not a prefix of host addresses", HELP)
-        }
-        IpAddr::V6(first) if first.to_ipv4_mapped().is_some() => {
-            wrong("IPv4 addresses written as IPv6", HELP)
-        }
-        IpAddr::V6(first) if first.is_unicast_link_local() => wrong(
-            "routers don't forward packets from link-local addresses",
-            HELP,
-        ),
-        _ => Ok(prefix),
-    }
+    Ok(prefix)
 }
 
 pub(in crate::config) fn socket_address(value: &DeValue<'_>) -> Parsed<SocketAddr> {

@@ -4,7 +4,7 @@ mod addresses;
 pub(super) mod numbers;
 pub(super) mod texts;
 
-pub(super) use addresses::{address, prefix, socket_address};
+pub(super) use addresses::{address, parse_source_prefix, prefix, socket_address, source_prefix};
 pub(crate) use numbers::show_duration;
 use toml::de::DeValue;
 
