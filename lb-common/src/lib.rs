@@ -17,6 +17,7 @@ pub mod counters;
 pub mod decap;
 pub mod fragment;
 pub mod hash;
+pub mod limit;
 pub mod log;
 pub mod member;
 pub mod nat;

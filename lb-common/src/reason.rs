@@ -75,6 +75,12 @@ reasons! {
     NatNoPort "NAT_NO_PORT" Dropped "New flow for which the NAT source had no free port. Expected: 0."
     NoRoom "NO_ROOM" Dropped "The driver left no headroom for an outer header. Expected: 0."
     Internal "INTERNAL" Dropped "A table did not have the expected contents. Expected: 0; report it."
+    Denied "DENIED" Dropped "To a VIP, from a source that its configuration denies. Expected: what the operator denies."
+    SourceFlowLimit "SOURCE_FLOW_LIMIT" Dropped "New flow over the limit for a source of the VIP. Expected: 0, except in an attack."
+    SourcePacketLimit "SOURCE_PACKET_LIMIT" Dropped "Packet over the limit for a source of the VIP. Expected: 0, except in an attack."
+    VipFlowLimit "VIP_FLOW_LIMIT" Dropped "New flow over the limit of the VIP. Expected: 0, except in an attack or a spike."
+    VipPacketLimit "VIP_PACKET_LIMIT" Dropped "Packet over the limit of the VIP. Expected: 0, except in an attack or a spike."
+    FirstSyn "FIRST_SYN" Dropped "First SYN of a flow over a limit with on_excess = \"second_syn\"; its retransmission passes. Expected: 0, except in an attack or a spike."
 }
 
 impl Reason {

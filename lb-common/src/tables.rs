@@ -42,9 +42,12 @@ pub struct Tables {
     pub main_station: u64,
     /// When the controller was last seen, in [`crate::node::seconds`]; 0: never.
     pub heartbeat_s: u64,
+    /// The time for rate limits in nanoseconds, where it is not the kernel's: a simulation has that of
+    /// its packets. 0: the kernel's.
+    pub clock_ns: u64,
     /// Padding.
     pub _pad:
-        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 2 * size_of::<u64>()],
+        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 3 * size_of::<u64>()],
     /// Source addresses for `nat`, by index.
     pub nat_sources: [NatSource; MAX_NAT_SOURCES as usize],
 }

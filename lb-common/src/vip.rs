@@ -141,7 +141,8 @@ map_type! {
         pub ring: u64,
         /// Key of the flow hash.
         pub hash_key: HashKey,
-        /// [`forward`].
+        /// [`forward`], and in the bits of [`limited`] which limits the VIP has. Changes with the words
+        /// around it.
         pub forward: u8,
         /// [`affinity`].
         pub affinity: u8,
@@ -167,15 +168,42 @@ impl Vip {
     pub const fn pack_ring(image: u32, size: u32) -> u64 {
         image as u64 | (size as u64) << 32
     }
+
+    /// The forwarding mode ([`forward`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn mode(&self) -> u8 {
+        self.forward & !limited::ALL
+    }
+
+    /// Whether it has one of these limits ([`limited`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_limited(&self, limits: u8) -> bool {
+        self.forward & limits != 0
+    }
+}
+
+/// [`Vip::forward`]: which limits a VIP has ([`crate::limit`]). They share a byte with the forwarding
+/// mode, so that one comparison tells the data path that a VIP is neither `nat` nor limited.
+pub mod limited {
+    /// Limits of new flows.
+    pub const FLOWS: u8 = 1 << 4;
+    /// Limits of packets.
+    pub const PACKETS: u8 = 1 << 5;
+    /// Denied sources.
+    pub const DENY: u8 = 1 << 6;
+    /// All of them.
+    pub const ALL: u8 = FLOWS | PACKETS | DENY;
 }
 
 /// Forwarding modes.
 pub mod forward {
     /// Rewrite the destination MAC address.
     pub const L2: u8 = 1;
-    /// Encapsulate in an outer IP header.
+    /// Encapsulate in an outer IP header. The only one besides [`NAT`] with this bit.
     pub const IPIP: u8 = 2;
-    /// Rewrite source and destination.
+    /// Rewrite source and destination. The highest.
     pub const NAT: u8 = 3;
 }
 

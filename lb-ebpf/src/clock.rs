@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers, macros::xdp, programs::XdpContext};
 use lb_common::node;
 
-use crate::{maps::JIFFIES_SHIFT, packet::Packet};
+use crate::{maps::JIFFIES_SHIFT, packet::Packet, tables};
 
 /// The data path's seconds, see [`node::seconds`].
 #[inline(always)]
@@ -16,6 +16,16 @@ pub(crate) fn now_s() -> u64 {
 pub(crate) fn jiffies() -> u64 {
     // SAFETY: no arguments; reads a kernel variable (Linux 5.6).
     unsafe { helpers::generated::bpf_jiffies64() }
+}
+
+/// The time for rate limits in nanoseconds.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    match tables::clock_ns() {
+        // SAFETY: no arguments; reads the clock.
+        0 => unsafe { helpers::generated::bpf_ktime_get_ns() },
+        now_ns => now_ns,
+    }
 }
 
 /// Writes jiffies and the monotonic clock into the packet: the controller runs it to measure the

@@ -7,9 +7,9 @@ use crate::{
     ethernet,
     forward::forward_fast_path,
     headers::Headers,
-    scratch,
+    limits, scratch,
     services::Service,
-    trace,
+    tables, trace,
     verdict::{FastPath, Stage, Verdict},
 };
 
@@ -54,5 +54,11 @@ pub(crate) fn dispatch_slow_path(ctx: *mut xdp_md, headers: &Headers, service: S
         return Verdict::of(Reason::MartianSource);
     }
     scratch::save_headers(headers);
-    Verdict::next(Stage::Forward, 0, u32::from(service.index()))
+    let vip_index = service.index();
+    let stage = if limits::may_apply(tables::vip(vip_index), headers) {
+        Stage::Limit
+    } else {
+        Stage::Forward
+    };
+    Verdict::next(stage, 0, u32::from(vip_index))
 }

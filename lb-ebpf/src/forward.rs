@@ -3,18 +3,19 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     reason::Reason,
-    vip::{Vip, forward},
+    vip::{Vip, forward, limited},
 };
 
 use crate::{
     fragments,
     headers::Headers,
     icmp::generate,
-    log::{self, into_verdict},
+    limits, log,
     route::route_to,
     samples, scratch,
     select::{Counted, choose},
     tables, trace,
+    tracking::ASK_LIMITS,
     transmit::{Outcome, count_forwarded, send},
     verdict::{FastPath, Stage, Verdict},
 };
@@ -27,37 +28,56 @@ pub(crate) fn forward_fast_path(
     vip_index: u16,
 ) -> FastPath {
     let vip = tables::vip(vip_index);
-    if vip.forward == forward::NAT {
-        // Parsed for this branch alone: the other one needs fewer fields.
-        return to_nat(&headers(), vip_index).into();
+    // One comparison for two questions: is it `nat`, and has it limits?
+    if vip.forward >= forward::NAT {
+        core::hint::cold_path();
+        // Parsed for these branches alone: the other one needs fewer fields.
+        if limits::may_apply(vip, &headers()) {
+            scratch::save_headers(&headers());
+            return Verdict::next(Stage::Limit, 0, u32::from(vip_index)).into();
+        }
+        if vip.mode() == forward::NAT {
+            return to_nat(&headers(), vip_index).into();
+        }
     }
     let headers = &headers();
     let save_headers = || {
         scratch::save_plain_headers(ctx, headers.l3, headers.family.into());
     };
-    match try_forward(ctx, headers, vip, vip_index, save_headers) {
+    match try_forward(ctx, headers, vip, vip_index, limited::FLOWS, save_headers) {
         Ok(done) => done,
         Err(reason) => {
             save_headers();
-            log::refuse(reason).into()
+            refuse(reason, vip_index).into()
         }
     }
 }
 
-/// Forwards a packet from the slow path, whose headers are in the scratch.
+/// Drops a packet whose headers are in the scratch, or asks limits of new flows first.
+#[inline(always)]
+fn refuse(reason: Reason, vip_index: u16) -> Verdict {
+    if reason as u32 == ASK_LIMITS as u32 {
+        return Verdict::next(Stage::Limit, limits::UDP_FLOW, vip_index.into());
+    }
+    log::refuse(reason)
+}
+
+/// Forwards a packet from the slow path, whose headers are in the scratch. `admitted`: the
+/// limits that have admitted it ([`limited`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, admitted: u32, vip_index: u32) -> u32 {
     let Some(scratch) = scratch::scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
     let (headers, vip_index) = (&scratch.headers, vip_index as u16);
     let vip = tables::vip(vip_index);
-    if vip.forward == forward::NAT {
+    if vip.mode() == forward::NAT {
         return to_nat(headers, vip_index).0;
     }
-    let done = try_forward(ctx, headers, vip, vip_index, || {});
-    into_verdict(done.map(FastPath::verdict)).0
+    let limits = limited::FLOWS & !(admitted as u8);
+    let done = try_forward(ctx, headers, vip, vip_index, limits, || {}).map(FastPath::verdict);
+    done.unwrap_or_else(|reason| refuse(reason, vip_index)).0
 }
 
 #[inline(always)]
@@ -84,13 +104,14 @@ fn try_forward(
     headers: &Headers,
     vip: &Vip,
     vip_index: u16,
+    limits: u8,
     save_headers: impl Fn(),
 ) -> Result<FastPath, Reason> {
     if headers.ttl <= 1 {
         core::hint::cold_path();
         return Ok(time_exceeded(headers, vip_index).into());
     }
-    let choice = choose(vip, vip_index, headers, true)?;
+    let choice = choose(vip, vip_index, headers, true, limits)?;
     let route = route_to(choice.member(), vip_index)?;
     let mut packet = choice.packet;
     let sampled = samples::is_sampled(vip, choice.flow_hash);

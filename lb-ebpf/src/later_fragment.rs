@@ -7,32 +7,36 @@ use lb_common::{
     fragment::{LIFETIME_S, PASSED},
     reason::Reason,
     trace::decision,
-    vip::{forward, target},
+    vip::{forward, limited, target},
 };
 
 use crate::{
     clock, ethernet, fragments,
     headers::Headers,
     icmp::generate,
+    limits,
     maps::FRAGMENTS,
     nat,
     route::route_to,
-    scratch::{Session, scratch},
+    scratch::{Scratch, Session, scratch},
     select::Counted,
     services::address,
     tables, trace,
     transmit::{Outcome, count_forwarded, send},
-    verdict::Verdict,
+    verdict::{Stage, Verdict},
 };
 
-/// Forwards a later fragment. The headers are in the scratch.
+/// Forwards a later fragment. The headers are in the scratch. `is_admitted` 1: limits have admitted it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md) -> u32 {
+pub(crate) extern "C" fn forward_later_fragment(ctx: *mut xdp_md, is_admitted: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
-    match try_forward(ctx, &scratch.headers, &mut scratch.session) {
+    let Scratch {
+        headers, session, ..
+    } = scratch;
+    match try_forward(ctx, headers, session, is_admitted != 0) {
         Ok(verdict) => verdict.0,
         Err(Reason::FragmentOrphan) => {
             let kind = address(&scratch.headers.dest, scratch.headers.family);
@@ -48,6 +52,7 @@ fn try_forward(
     ctx: *mut xdp_md,
     headers: &Headers,
     session: &mut Session,
+    is_admitted: bool,
 ) -> Result<Verdict, Reason> {
     // As in `dispatch_slow_path`.
     if ethernet::is_multicast(ctx) {
@@ -70,7 +75,14 @@ fn try_forward(
         return Err(Reason::HopLimit);
     }
     let vip = tables::vip(target.vip);
-    if vip.forward == forward::NAT {
+    if !is_admitted && vip.is_limited(limited::PACKETS | limited::DENY) {
+        return Ok(Verdict::next(
+            Stage::Limit,
+            limits::FRAGMENT,
+            target.vip.into(),
+        ));
+    }
+    if vip.mode() == forward::NAT {
         return nat::fragment::forward_fragment(ctx, headers, &target, session);
     }
     let route = route_to(target.member, target.vip)?;

@@ -6,6 +6,8 @@
 //! packet ends with a `verdict` and is counted under one reason.
 #![no_std]
 #![no_main]
+// For one atomic addition.
+#![feature(asm_experimental_arch)]
 #![expect(
     clippy::needless_borrows_for_generic_args,
     reason = "a key that lies in a map is read there; by value it would be copied to the stack first"
@@ -35,6 +37,7 @@ mod ip;
 mod ipv4;
 mod ipv6;
 mod later_fragment;
+mod limits;
 mod log;
 mod maps;
 mod nat;
@@ -56,12 +59,14 @@ mod wire;
 
 /// Entry point: processes a frame and returns the XDP action.
 #[xdp]
+#[inline(always)]
 fn evenkeel_lb(ctx: XdpContext) -> u32 {
     process(ctx.ctx)
 }
 
 /// The same for the time of a capture: also records the frame before and after. Loaded with tracing.
 #[xdp]
+#[inline(always)]
 fn evenkeel_capture(ctx: XdpContext) -> u32 {
     capture::begin_capture(ctx.ctx);
     let action = process(ctx.ctx);

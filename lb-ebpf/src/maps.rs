@@ -11,11 +11,15 @@ use core::hint::black_box;
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
+    limit::{
+        AREA_WORDS, LINES, Limit, LimitCounters, LimitedKey, Line, ListKey, MAX_LIMITED,
+        MAX_PREFIXES, SYN_BLOCK_WORDS, SYN_BLOCKS,
+    },
     member::MAX_EGRESS,
     nat::{
         DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, MAX_LOCKS, ReplyBucket, RequestBucket, buckets_for,
@@ -25,6 +29,7 @@ use lb_common::{
     ring::{Image, MAX_IMAGES},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
     track::{Bucket, DEFAULT_BUCKETS},
+    vip::MAX_VIPS,
 };
 
 /// Flags of maps that the controller maps into its memory.
@@ -137,3 +142,41 @@ pub(crate) static ICMP_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 /// Minute in which this CPU last logged each reason, see [`crate::log`].
 #[btf_map]
 pub(crate) static LOGGED: PerCpuArray<u64, { lb_common::log::KINDS }> = PerCpuArray::new();
+
+/// Limits of the VIPs, see [`lb_common::limit`].
+#[btf_map]
+pub(crate) static LIMITS: Array<Limit, { MAX_VIPS as usize }, MAPPED> = Array::new();
+
+/// How far the limits of sources are used up.
+#[btf_map]
+pub(crate) static LIMIT_CELLS: Array<Line, { LINES as usize }> = Array::new();
+
+/// How far the limits of VIPs are used up: a line for each, with a cell for each [`lb_common::limit::Kind`].
+#[btf_map]
+pub(crate) static LIMIT_VIPS: Array<Line, { MAX_VIPS as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static LIMIT_COUNTERS: PerCpuArray<LimitCounters, { MAX_VIPS as usize }> =
+    PerCpuArray::new();
+
+/// Lists of exempt and denied prefixes.
+#[btf_map]
+pub(crate) static PREFIXES: LpmTrie<ListKey, u64, { MAX_PREFIXES as usize }> = LpmTrie::new();
+
+/// A bit for each area that a denied prefix touches.
+#[btf_map]
+pub(crate) static DENIED_AREAS: Array<u64, { AREA_WORDS as usize }, MAPPED> = Array::new();
+
+/// Two filters of first SYNs: those of even epochs, and those of odd ones.
+#[btf_map]
+pub(crate) static FIRST_SYNS: Array<[u64; SYN_BLOCK_WORDS], { 2 * SYN_BLOCKS as usize }> =
+    Array::new();
+
+/// Packets over a limit by source.
+#[btf_map]
+pub(crate) static LIMITED: LruHashMap<LimitedKey, u64, { MAX_LIMITED as usize }> =
+    LruHashMap::new();
+
+/// Packets over a limit that this CPU may still record in this second.
+#[btf_map]
+pub(crate) static LIMITED_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();

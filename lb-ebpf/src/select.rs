@@ -187,14 +187,16 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
     Ok(SlotView { image, slot, entry })
 }
 
-/// Selects the member for a packet of a VIP. With `record` false (ICMP errors) the tracking table
-/// is not modified.
+/// Selects the member for a packet of a VIP. With `record` false (ICMP errors) the tracking table is not
+/// modified. If the packet has to be held against one of the `limits` first, the result is
+/// [`tracking::ASK_LIMITS`].
 #[inline(always)]
 pub(crate) fn choose(
     vip: &Vip,
     vip_index: u16,
     headers: &Headers,
     record: bool,
+    limits: u8,
 ) -> Result<Choice, Reason> {
     let flow_hash = headers.flow_hash(vip);
     let slot_hash = if vip.affinity == affinity::SOURCE {
@@ -225,10 +227,11 @@ pub(crate) fn choose(
         protocol: headers.protocol,
         tcp_flags: headers.tcp_flags,
         record,
+        is_limited: vip.is_limited(limits),
     };
     let selection = match tracking::find_confirmed(&query) {
         Some(member) => tracking::Selection::new(member, false),
-        None => tracking::look_up(&query),
+        None => tracking::look_up(&query)?,
     };
     let packet = Counted::new(selection.member(), headers.tcp_flags)
         .mark(Counted::NEW_FLOW, selection.new_flow())

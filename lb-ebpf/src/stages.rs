@@ -10,13 +10,13 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
 use crate::{
-    forward, fragments, icmp, ipv4, ipv6, later_fragment, log, nat, receive,
+    forward, fragments, icmp, ipv4, ipv6, later_fragment, limits, log, nat, receive,
     verdict::{Stage, Verdict},
 };
 
-/// The longest sequence has eight: tagged, slow path, forward, NAT request, session, create, send,
-/// generate.
-const MAX_STAGES: usize = 8;
+/// The longest sequence has ten: tagged, slow path, limit, forward, NAT request, session, limit, create,
+/// send, generate.
+const MAX_STAGES: usize = 10;
 
 /// Runs stages until a packet has its final verdict.
 #[inline(always)]
@@ -44,6 +44,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const SLOW_PATH_V4: u32 = Stage::SlowPathV4 as u32;
     const SLOW_PATH_V6: u32 = Stage::SlowPathV6 as u32;
     const FORWARD: u32 = Stage::Forward as u32;
+    const LIMIT: u32 = Stage::Limit as u32;
     const FRAGMENT: u32 = Stage::Fragment as u32;
     const PASS_FIRST: u32 = Stage::PassFirst as u32;
     const NAT_REQUEST: u32 = Stage::NatRequest as u32;
@@ -66,8 +67,9 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         TAGGED => receive::receive_tagged(ctx, offset, number),
         SLOW_PATH_V4 => ipv4::slow_path_v4(ctx, offset),
         SLOW_PATH_V6 => ipv6::slow_path_v6(ctx, offset),
-        FORWARD => forward::forward_slow_path(ctx, number),
-        FRAGMENT => later_fragment::forward_later_fragment(ctx),
+        FORWARD => forward::forward_slow_path(ctx, offset, number),
+        LIMIT => limits::limit(offset, number),
+        FRAGMENT => later_fragment::forward_later_fragment(ctx, offset),
         PASS_FIRST => fragments::pass_first(number),
         NAT_REQUEST => nat::request::nat_request(ctx, number),
         NAT_SESSION => nat::request::nat_session(ctx, number),

@@ -24,6 +24,7 @@ unsafe extern "C" {
     static STATIONS: [u64; STATION_TABLE_SIZE as usize];
     static MAIN_STATION: u64;
     static HEARTBEAT: u64;
+    static CLOCK: u64;
     static PATH_MTUS: [u64; MAX_MEMBERS as usize];
     static NAT_SOURCES: [NatSource; MAX_NAT_SOURCES as usize];
 }
@@ -88,6 +89,13 @@ pub(crate) fn accepts(station: Station) -> bool {
 pub(crate) fn heartbeat_s() -> u64 {
     // SAFETY: a word of a mapped array, stored atomically by the controller.
     unsafe { (&raw const HEARTBEAT).read_volatile() }
+}
+
+/// The time for rate limits in nanoseconds; 0: the kernel's clock has it.
+#[inline(always)]
+pub(crate) fn clock_ns() -> u64 {
+    // SAFETY: a word of a mapped array, stored atomically by the controller.
+    unsafe { (&raw const CLOCK).read_volatile() }
 }
 
 /// The path MTU of a member ([`lb_common::tunnel`]). Read and written as a whole.

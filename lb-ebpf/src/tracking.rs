@@ -5,6 +5,7 @@ use core::hint::black_box;
 
 use lb_common::{
     proto,
+    reason::Reason,
     ring::{MemberIndex, NO_MEMBER},
     trace::decision,
     track::{Bucket, Cell, FREE, Newcomer, Place, REPLACE_UNCONFIRMED_S, WAYS, idle_s},
@@ -35,7 +36,12 @@ pub(crate) struct Query {
     pub(crate) tcp_flags: u8,
     /// Whether the table may be modified.
     pub(crate) record: bool,
+    /// Whether limits have to be asked before a flow without start begins ([`ASK_LIMITS`]).
+    pub(crate) is_limited: bool,
 }
+
+/// No reason: the packet begins a flow, and its VIP has limits of new flows.
+pub(crate) const ASK_LIMITS: Reason = Reason::SourceFlowLimit;
 
 /// Result of a lookup: member index in bits 0–15; bit 16: the flow is new.
 #[derive(Clone, Copy)]
@@ -103,7 +109,7 @@ pub(crate) fn find_confirmed(query: &Query) -> Option<MemberIndex> {
 
 /// Finds the member of a flow, and records the flow if the ring alone cannot determine its member.
 #[inline(always)]
-pub(crate) fn look_up(query: &Query) -> Selection {
+pub(crate) fn look_up(query: &Query) -> Result<Selection, Reason> {
     let members = u32::from(query.current) | u32::from(query.previous) << 16;
     let packet = u32::from(query.tcp_flags)
         | u32::from(query.protocol) << 8
@@ -112,7 +118,10 @@ pub(crate) fn look_up(query: &Query) -> Selection {
     let vip = u32::from(query.vip);
     let known = black_box(track_known(query.flow_hash, members, vip, packet));
     if known != UNKNOWN {
-        return Selection(known);
+        return Ok(Selection(known));
+    }
+    if query.is_limited && query.has_no_start() {
+        return Err(ASK_LIMITS);
     }
     let choice = Choice::unpack(black_box(track_unknown(members, vip, packet)));
     let (mut member, mut how) = (choice.member, choice.how);
@@ -128,7 +137,7 @@ pub(crate) fn look_up(query: &Query) -> Selection {
         }
     }
     trace::member(member, how);
-    Selection::new(member, query.is_new_if_unknown())
+    Ok(Selection::new(member, query.is_new_if_unknown()))
 }
 
 /// Result of [`track_known`] for a flow without a usable cell.
@@ -164,6 +173,7 @@ impl Query {
             protocol: (packet >> 8) as u8,
             always: packet >> 16 & 1 != 0,
             record: packet >> 17 & 1 != 0,
+            is_limited: false,
         }
     }
 

@@ -39,7 +39,8 @@ pub(crate) fn send(
     route: &Route<'_>,
     flow_hash: u64,
 ) -> Result<Outcome, Reason> {
-    if vip.forward != forward::IPIP {
+    // A bit, whatever limits the VIP has; `nat` is not sent here.
+    if vip.forward & forward::IPIP == 0 {
         return send_l2(ctx, headers, route);
     }
     if route.family == family::V4 {

@@ -154,10 +154,13 @@ pub(crate) enum Stage {
     SlowPathV4,
     /// An IPv6 packet that is not plain TCP or UDP. Takes the offset of the IP header.
     SlowPathV6,
-    /// A packet for a VIP. Takes the VIP index. The headers are in the scratch, as for all stages
-    /// below unless they take an offset.
+    /// A packet for a VIP. Takes the limits that have admitted it, and the VIP index. The headers are in
+    /// the scratch, as for all stages below unless they take the offset of a header.
     Forward,
-    /// A later fragment.
+    /// A packet for a VIP that may be over a limit. Takes what is asked ([`crate::limits::limit`]), and
+    /// the VIP index.
+    Limit,
+    /// A later fragment. Takes 1 if limits have admitted it.
     Fragment,
     /// A first fragment for no service. Takes the reason.
     PassFirst,

@@ -92,7 +92,7 @@ fn build(toolchain: &str, out: &Path) -> Result<()> {
         cargo.args(["-Z", "build-std=core"]);
     }
     if env::var_os("RUSTC_BOOTSTRAP").is_none() {
-        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf");
+        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,evenkeel_lb");
     }
     let result = cargo.output().context("start cargo")?;
     if !result.status.success() {

@@ -31,7 +31,7 @@ pub(crate) const BPF_TOOLCHAIN_VARIABLE: &str = "EVENKEEL_BPF_TOOLCHAIN";
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// The crate that may use unstable features of a stable rustc; same as in `lb-userspace/dataplane/build.rs`.
-pub(crate) const BPF_BOOTSTRAP: &str = "aya_ebpf";
+pub(crate) const BPF_BOOTSTRAP: &str = "aya_ebpf,evenkeel_lb";
 
 /// Debian's rustc (the one it builds browsers with, hence the name) that comes with a core library
 /// for BPF, its cargo, that library, and clippy for it.

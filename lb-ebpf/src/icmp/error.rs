@@ -136,11 +136,11 @@ fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdic
     }
     trace::vip(vip_index);
     let vip = tables::vip(vip_index);
-    if vip.forward == forward::NAT {
+    if vip.mode() == forward::NAT {
         let key = nat::request_key(reversed, vip_index);
         return Ok(forward_to_session(reversed, key));
     }
-    let choice = choose(vip, vip_index, reversed, false)?;
+    let choice = choose(vip, vip_index, reversed, false, 0)?;
     let route = route_to(choice.member(), vip_index)?;
     match send(ctx, outer, vip, &route, choice.flow_hash)? {
         // ICMP errors are not answered (RFC 1122 §3.2.2, RFC 4443 §2.4).

@@ -213,10 +213,10 @@ fn learn(ctx: *mut xdp_md, outer: &Outer) -> Option<()> {
         return None;
     }
     let vip = tables::vip(found.index());
-    if vip.forward != forward::IPIP {
+    if vip.mode() != forward::IPIP {
         return None;
     }
-    let choice = choose(vip, found.index(), &headers, false).ok()?;
+    let choice = choose(vip, found.index(), &headers, false, 0).ok()?;
     // SAFETY: an element of a mapped array, as in `route_to`.
     let entry = unsafe { &*tables::member(choice.member()) };
     if !is_outer_of(entry, outer, choice.flow_hash) {

@@ -1,7 +1,7 @@
 //! Packets from clients to `nat` VIPs.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
+use lb_common::{nat::NatFlow, reason::Reason, trace::decision, vip::limited};
 
 use super::{
     create,
@@ -13,6 +13,7 @@ use crate::{
     ethernet::{self, Addresses},
     headers::Headers,
     icmp::generate,
+    limits,
     log::into_verdict,
     packet::Packet,
     route::route_to,
@@ -59,12 +60,18 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     } = scratch;
     session.request_key = request_key(headers, vip_index as u16);
     let found = session::match_request(ctx, headers, vip, vip_index as u16, session);
+    session.new = false;
     let stage = match found {
+        // What begins no session is refused later, and needs no limit.
+        RequestMatch::NoSession
+            if vip.is_limited(limited::FLOWS) && (headers.opens() || !headers.is_tcp()) =>
+        {
+            return Verdict::next(Stage::Limit, limits::NAT_SESSION, vip_index).0;
+        }
         RequestMatch::NoSession => Stage::NatCreate,
         RequestMatch::Current => Stage::NatSend,
         RequestMatch::RefreshDue => Stage::NatRefresh,
     };
-    session.new = false;
     Verdict::next(stage, 0, vip_index).0
 }
 

@@ -11,6 +11,10 @@ use lb_common::{
     capture::{CaptureCounts, Filter},
     counters::CpuBlock,
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
+    limit::{
+        AREA_WORDS, LINES, Limit, LimitCounters, LimitedKey, Line, ListKey, MAX_LIMITED,
+        MAX_PREFIXES, SYN_BLOCK_WORDS, SYN_BLOCKS,
+    },
     member::{Egress, MAX_EGRESS, Member},
     nat::{
         MAX_LOCKS, MAX_NAT_SOURCES, NatSource, ReplyBucket, RequestBucket, buckets_for,
@@ -47,6 +51,15 @@ pub(super) mod name {
     pub(in super::super) const COUNTERS: &str = "COUNTERS";
     pub(in super::super) const ICMP_BUDGET: &str = "ICMP_BUDGET";
     pub(in super::super) const SAMPLE_BUDGET: &str = "SAMPLE_BUDGET";
+    pub(in super::super) const LIMITS: &str = "LIMITS";
+    pub(in super::super) const LIMIT_CELLS: &str = "LIMIT_CELLS";
+    pub(in super::super) const LIMIT_VIPS: &str = "LIMIT_VIPS";
+    pub(in super::super) const LIMIT_COUNTERS: &str = "LIMIT_COUNTERS";
+    pub(in super::super) const PREFIXES: &str = "PREFIXES";
+    pub(in super::super) const DENIED_AREAS: &str = "DENIED_AREAS";
+    pub(in super::super) const FIRST_SYNS: &str = "FIRST_SYNS";
+    pub(in super::super) const LIMITED: &str = "LIMITED";
+    pub(in super::super) const LIMITED_BUDGET: &str = "LIMITED_BUDGET";
     pub(in super::super) const CAPTURE_FILTER: &str = "CAPTURE_FILTER";
     pub(in super::super) const CAPTURE_FRAMES: &str = "CAPTURE_FRAMES";
     pub(in super::super) const CAPTURE_COUNTS: &str = "CAPTURE_COUNTS";
@@ -55,6 +68,9 @@ pub(super) mod name {
 
 /// `BPF_F_MMAPABLE`, Linux 5.5.
 pub(super) const MMAPABLE: u32 = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC`: tries need it.
+const NO_PREALLOCATION: u32 = 1;
 
 /// `BPF_F_RDONLY_PROG`: the kernel sets it on device maps itself.
 const READ_ONLY_PROGRAM: u32 = 1 << 7;
@@ -161,6 +177,11 @@ pub(super) mod part {
         ((offset_of!(Tables, heartbeat_s) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
     pub(in super::super) const HEARTBEAT: Part<u64> =
         Part::new("HEARTBEAT", offset_of!(Tables, egress), HEARTBEAT_AT + 1);
+    /// Position of the clock in its mapping, as the heartbeat's.
+    pub(in super::super) const CLOCK_AT: u32 =
+        ((offset_of!(Tables, clock_ns) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
+    pub(in super::super) const CLOCK: Part<u64> =
+        Part::new("CLOCK", offset_of!(Tables, egress), CLOCK_AT + 1);
     pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
         "NAT_SOURCES",
         offset_of!(Tables, nat_sources),
@@ -177,6 +198,7 @@ pub(super) mod part {
             (STATIONS.name, offset_of!(Tables, stations)),
             ("MAIN_STATION", offset_of!(Tables, main_station)),
             (HEARTBEAT.name, offset_of!(Tables, heartbeat_s)),
+            (CLOCK.name, offset_of!(Tables, clock_ns)),
             ("PATH_MTUS", offset_of!(Tables, path_mtus)),
             (NAT_SOURCES.name, NAT_SOURCES.offset),
         ];
@@ -248,8 +270,37 @@ pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
         recent::<FlowKey, FlowSample>(name::SAMPLES, MAX_SAMPLES),
         counts::<Budget>(name::ICMP_BUDGET, 1),
         counts::<Budget>(name::SAMPLE_BUDGET, 1),
+        sized_table::<Limit>(name::LIMITS, MAX_VIPS),
+        spec::<u32, Line>(name::LIMIT_CELLS, MapType::Array, LINES, 0),
+        spec::<u32, Line>(name::LIMIT_VIPS, MapType::Array, MAX_VIPS, 0),
+        counts::<LimitCounters>(name::LIMIT_COUNTERS, MAX_VIPS),
+        // A prefix length and the data: `bpf_lpm_trie_key`.
+        spec::<[u8; 4 + size_of::<ListKey>()], u64>(
+            name::PREFIXES,
+            MapType::LpmTrie,
+            MAX_PREFIXES,
+            NO_PREALLOCATION,
+        ),
+        sized_table::<u64>(name::DENIED_AREAS, AREA_WORDS),
+        spec::<u32, [u64; SYN_BLOCK_WORDS]>(name::FIRST_SYNS, MapType::Array, 2 * SYN_BLOCKS, 0),
+        recent::<LimitedKey, u64>(name::LIMITED, MAX_LIMITED),
+        counts::<Budget>(name::LIMITED_BUDGET, 1),
     ]
 }
+
+/// Maps that builds before this one did not have, with the same layout of the others: where one is
+/// missing beside pinned ones, an empty one is created.
+pub(super) const ADDED: [&str; 9] = [
+    name::LIMITS,
+    name::LIMIT_CELLS,
+    name::LIMIT_VIPS,
+    name::LIMIT_COUNTERS,
+    name::PREFIXES,
+    name::DENIED_AREAS,
+    name::FIRST_SYNS,
+    name::LIMITED,
+    name::LIMITED_BUDGET,
+];
 
 /// All maps of the balancer, sized by these options and the number of CPUs.
 #[must_use]

@@ -29,6 +29,7 @@ mod error;
 pub mod ethtool;
 pub mod explain;
 mod external;
+mod limits;
 mod mapping;
 mod members;
 pub mod messages;
@@ -55,6 +56,7 @@ pub use counters::Counters;
 pub use decap::{DecapPins, DecapStatus, Decapsulator};
 pub use egress::EgressTable;
 pub use error::{DataplaneError, Result};
+pub use limits::{Limits, ListedPrefixes};
 pub use mapping::Mapped;
 pub use members::Members;
 pub use object::{LoadOptions, OBJECT};
@@ -115,6 +117,8 @@ pub struct Dataplane {
     /// Source addresses of `nat`.
     pub nat_sources: Mapped<NatSource>,
     pub samples: Samples,
+    pub limits: Limits,
+    clock_ns: Mapped<u64>,
     heartbeat: Mapped<u64>,
     pins: Option<Pins>,
     /// Links that are not pinned: they end with this process.
@@ -237,6 +241,7 @@ impl Dataplane {
         };
         let named: Vec<ImageIndex> = vips.rings().map(|(_, ring)| ring.image).collect();
         let images = pins.as_ref().map(Pins::images);
+        let prefixes = take(ebpf, name::PREFIXES)?;
         let rings = Rings::adopt(take_any(ebpf, name::RINGS)?, images, named)?;
         Ok(Self {
             members: Members {
@@ -262,6 +267,15 @@ impl Dataplane {
             samples: Samples {
                 map: take_data(ebpf, name::SAMPLES)?,
             },
+            limits: Limits {
+                table: mapped(ebpf, name::LIMITS)?,
+                counters: take(ebpf, name::LIMIT_COUNTERS)?,
+                listed: limits::read_listed(&prefixes)?,
+                prefixes,
+                areas: mapped(ebpf, name::DENIED_AREAS)?,
+                limited: take_data(ebpf, name::LIMITED)?,
+            },
+            clock_ns: part_of(tables, &part::CLOCK)?,
             heartbeat: part_of(tables, &part::HEARTBEAT)?,
             vips,
             rings,
@@ -362,6 +376,11 @@ impl Dataplane {
         self.heartbeat.store_word(part::HEARTBEAT_AT, 0, now_s)
     }
 
+    /// Sets the time for rate limits, in nanoseconds; 0: the kernel's. For a private data path.
+    pub fn set_clock(&self, now_ns: u64) -> Result<()> {
+        self.clock_ns.store_word(part::CLOCK_AT, 0, now_ns)
+    }
+
     /// Sizes of the maps; empty without pins.
     #[must_use]
     pub fn map_sizes(&self, options: &LoadOptions) -> Vec<MapSize> {
@@ -451,6 +470,7 @@ const fn data_of(map: &Map) -> Option<&MapData> {
         | Map::ArrayOfMaps(data)
         | Map::DevMapHash(data)
         | Map::HashMap(data)
+        | Map::LpmTrie(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data) => Some(data),
         _ => None,

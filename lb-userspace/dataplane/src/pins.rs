@@ -29,7 +29,7 @@ use nix::{
 };
 
 use super::{
-    catalog::MapSpec,
+    catalog::{ADDED, MapSpec},
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
     migration::PREVIOUS_LAYOUT,
     program::PROGRAM,
@@ -264,6 +264,9 @@ impl Pins {
         self.check_version()?;
         for map in maps {
             let path = self.maps().join(map.name);
+            if ADDED.contains(&map.name) && !path.exists() {
+                continue;
+            }
             let data = MapData::from_pin(&path).map_err(|error| {
                 failed(
                     "open pinned map",

@@ -37,7 +37,7 @@ fn loads_and_runs_with_default_options() {
 /// counted on every path that it follows. Other kernels count a little differently.
 #[test]
 fn the_verifier_follows_few_paths() {
-    const MOST: u32 = 350_000;
+    const MOST: u32 = 375_000;
     let dataplane = Dataplane::load(&LoadOptions::default()).unwrap();
     let id = dataplane.program_id().unwrap();
     let program = aya::programs::loaded_programs()

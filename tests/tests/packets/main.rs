@@ -12,6 +12,7 @@ mod forwarding;
 mod fragments;
 mod icmp;
 mod icmp_errors;
+mod limits;
 mod links;
 mod malformed;
 mod messages;

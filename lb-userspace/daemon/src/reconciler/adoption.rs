@@ -20,6 +20,7 @@ use lb_common::{
 
 use super::{
     error::{ReconcilerError, Result},
+    limits::Lists,
     state::{MemberState, ServiceId, ServiceKey, SourceState, State, VipState},
 };
 use lb_dataplane::Dataplane;
@@ -45,6 +46,8 @@ pub(super) fn read(dataplane: &Dataplane, now_s: u32) -> Result<State> {
         }
     }
     read_members(dataplane, &mut state)?;
+    let limits = state.vips.values().map(|vip| &vip.limit);
+    state.lists = Lists::adopted(limits, dataplane.limits.listed());
     state.last_vip = state.vips.keys().next_back().copied();
     state.last_member = state.members.keys().next_back().copied();
     Ok(state)
@@ -71,6 +74,7 @@ fn read_vip(dataplane: &Dataplane, index: u16, key: ServiceKey, now_s: u32) -> R
         name,
         service,
         entry,
+        limit: dataplane.limits.read(index)?,
         ring: Arc::new(ring),
         built_of: Vec::new(),
         panic_threshold: None,

@@ -8,6 +8,7 @@ use lb_common::{
     vip,
 };
 
+use super::limits;
 use lb_model::{
     config::{self, Forward, HashSeed, Prefix},
     ring::Identity,
@@ -116,7 +117,7 @@ pub(super) fn vip(vip: &config::Vip, seed: &HashSeed) -> vip::Vip {
     vip::Vip {
         ring: 0,
         hash_key: vip.hash_key(seed),
-        forward: vip.forward.code(),
+        forward: vip.forward.code() | limits::kinds(&vip.limit),
         affinity: vip.affinity.code(),
         track: vip.track.code(),
         family: family_of(vip.address),

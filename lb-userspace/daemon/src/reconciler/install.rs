@@ -171,6 +171,7 @@ fn way_back(dataplane: &Dataplane, old: &State, reached: &State) -> State {
 pub(super) fn install(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     write_sources(dataplane, from, to)?;
     write_members(dataplane, from, to)?;
+    write_limits(dataplane, from, to)?;
     let mut freed = false;
     for key in from.services.keys() {
         if !to.services.contains_key(key) {
@@ -184,6 +185,12 @@ pub(super) fn install(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot)
             point("map: add a service")?;
             dataplane.add_service(&key.vip_key(), *target)?;
         }
+    }
+    if from.lists != to.lists {
+        point("map: remove prefixes")?;
+        dataplane
+            .limits
+            .set_lists(to.lists.listed(), to.denying())?;
     }
     verify(dataplane, to)?;
     freed |= from.vips.keys().any(|vip| !to.vips.contains_key(vip));
@@ -275,6 +282,27 @@ fn rewrite_members(
     Ok(())
 }
 
+/// Writes lists and limits before a VIP refers to them. Until the end, the lists of both states are there:
+/// a VIP moves from one to another with the word that names them.
+fn write_limits(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
+    if from.lists != to.lists {
+        point("map: add prefixes")?;
+        let both = from.lists.listed_with(&to.lists);
+        let denying = from.denying() | to.denying();
+        dataplane.limits.set_lists(&both, denying)?;
+    }
+    for (&index, limit) in &to.limits {
+        if !from.vips.contains_key(&index) {
+            dataplane.limits.reset(index)?;
+        }
+        if from.limits.get(&index) != Some(limit) {
+            point("map: write limits")?;
+            dataplane.limits.write(index, limit)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     for (&index, new) in &to.vips {
         match from.vips.get(&index) {
@@ -321,6 +349,11 @@ fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
     }
     for (&index, vip) in &snapshot.vips {
         verify_vip(dataplane, index, vip)?;
+    }
+    for (&index, limit) in &snapshot.limits {
+        if dataplane.limits.read(index)? != *limit {
+            return Err(wrong("LIMITS", index));
+        }
     }
     for (&index, source) in &snapshot.sources {
         if dataplane.nat_sources.read(index.into())? != *source {

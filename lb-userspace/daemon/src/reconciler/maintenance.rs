@@ -190,7 +190,7 @@ impl State {
         }
         let uses_nat = |member: &&MemberState| {
             let vip = self.vips.get(&member.vip);
-            vip.is_none_or(|vip| vip.entry.forward == forward::NAT) && member.entry.source != [0; 2]
+            vip.is_none_or(|vip| vip.entry.mode() == forward::NAT) && member.entry.source != [0; 2]
         };
         let members = self.members.values().filter(uses_nat);
         let used: BTreeSet<u16> = members.map(|member| member.entry.nat_source).collect();

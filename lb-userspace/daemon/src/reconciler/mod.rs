@@ -21,6 +21,7 @@ mod error;
 mod indexes;
 mod install;
 mod integrity;
+mod limits;
 pub mod lock;
 mod maintenance;
 mod members;
@@ -429,7 +430,7 @@ impl Reconciler {
         let members = self.state.members.values();
         members
             .filter_map(|member| Some((member, self.state.vips.get(&member.vip)?)))
-            .filter(|(member, vip)| is_wanted(member, vip.entry.forward))
+            .filter(|(member, vip)| is_wanted(member, vip.entry.mode()))
             .map(|(member, vip)| format!("{} of VIP {}", member.name, vip.name))
             .collect()
     }

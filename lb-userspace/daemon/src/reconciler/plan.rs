@@ -18,6 +18,7 @@ use super::{
     entry::{self, NO_NAT_SOURCE, Routes, Source, forward_name},
     error::{ReconcilerError, Result},
     indexes::next_free,
+    limits,
     rings::{RingBuilds, change_rings},
     state::{MemberState, ServiceId, SourceState, State, VipState},
     summary::Summary,
@@ -66,6 +67,8 @@ impl<'a> Plan<'a> {
     /// Updates VIPs and members to the configuration.
     pub(super) fn configure(mut self) -> Result<Self> {
         self.remove_vips();
+        let limits = self.config.vips.iter().map(|vip| &vip.limit);
+        self.next.lists = self.before.lists.next(limits)?;
         for vip in &self.config.vips {
             let index = self.place_vip(vip)?;
             self.place_members(index, vip)?;
@@ -158,6 +161,8 @@ impl<'a> Plan<'a> {
         {
             live.name.clone_from(&vip.name);
             live.entry.track = entry.track;
+            live.entry.forward = entry.forward;
+            live.limit = limits::entry(&vip.limit, &self.next.lists);
             live.panic_threshold = vip.health.as_ref().map(|health| health.panic_threshold);
             return Ok(index);
         }
@@ -176,6 +181,7 @@ impl<'a> Plan<'a> {
             name: vip.name.clone(),
             service,
             entry,
+            limit: limits::entry(&vip.limit, &self.next.lists),
             ring: Arc::new(RingState::new_clean(&empty)),
             built_of: Vec::new(),
             panic_threshold: vip.health.as_ref().map(|health| health.panic_threshold),
@@ -321,7 +327,7 @@ impl<'a> Plan<'a> {
 
     fn forwards(&self, member: &MemberState, forward: Forward) -> bool {
         let vip = self.next.vips.get(&member.vip);
-        vip.is_some_and(|vip| vip.entry.forward == forward.code())
+        vip.is_some_and(|vip| vip.entry.mode() == forward.code())
     }
 
     /// Allocates an index for every source address of `nat`.
@@ -486,8 +492,8 @@ impl<'a> Plan<'a> {
 fn replaced_for(live: &VipState, wanted: &config::Vip, seed: &HashSeed) -> Option<String> {
     let entry = entry::vip(wanted, seed);
     let (has, new) = (live.ring.size(), wanted.ring_size.get());
-    if live.entry.forward != entry.forward {
-        let names = [live.entry.forward, entry.forward].map(forward_name);
+    if live.entry.mode() != entry.mode() {
+        let names = [live.entry.mode(), entry.mode()].map(forward_name);
         return Some(format!("forward: {} → {}", names[0], names[1]));
     }
     if has != new {

@@ -125,7 +125,7 @@ impl Reconciler {
             index,
             name: vip.name.clone(),
             service: vip.service,
-            forward: vip.entry.forward,
+            forward: vip.entry.mode(),
             panic: vip.panic,
             slots: vip.ring.size(),
             counts: vip.ring.counts(),
@@ -165,7 +165,7 @@ impl Reconciler {
                 weight: member.weight,
                 effective_weight,
                 next_hop: NextHop::unpack(member.entry.next_hop),
-                nat_source: self.nat_source(&member.entry, vip.entry.forward),
+                nat_source: self.nat_source(&member.entry, vip.entry.mode()),
                 intended_share: f64::from(effective_weight)
                     / weights.get(&member.vip).copied().unwrap_or(1.0),
                 table_share: f64::from(owned.unwrap_or(0)) / f64::from(vip.ring.size().max(1)),

@@ -11,6 +11,7 @@ use std::{
 
 use lb_common::{
     address_of,
+    limit::Limit,
     member::{Member, control},
     nat::NatSource,
     proto,
@@ -18,7 +19,7 @@ use lb_common::{
     vip::{Vip, VipKey, target},
 };
 
-use super::{entry, members::Members};
+use super::{entry, limits::Lists, members::Members};
 use lb_dataplane::RingName;
 use lb_model::{
     config::{self, BackendState, Fraction, Protocol},
@@ -58,6 +59,8 @@ pub(super) struct VipState {
     pub(super) service: ServiceId,
     /// Its entry, with its current ring.
     pub(super) entry: Vip,
+    /// Its entry in the table of limits.
+    pub(super) limit: Limit,
     pub(super) ring: Arc<RingState>,
     /// The members that the ring was built for.
     pub(super) built_of: Vec<RingMember>,
@@ -173,6 +176,8 @@ pub(super) struct State {
     pub(super) vips: BTreeMap<u16, VipState>,
     pub(super) members: Members,
     pub(super) sources: BTreeMap<u16, SourceState>,
+    /// The prefixes that limits refer to.
+    pub(super) lists: Lists,
     /// Last generation at each member index.
     pub(super) generations: Vec<u32>,
     /// The indexes allocated last.
@@ -216,6 +221,7 @@ impl Default for State {
             vips: BTreeMap::new(),
             members: Members::default(),
             sources: BTreeMap::new(),
+            lists: Lists::default(),
             generations: vec![0; MAX_MEMBERS as usize],
             last_vip: None,
             last_member: None,
@@ -292,6 +298,8 @@ impl State {
         Snapshot {
             services,
             vips: self.vips.iter().map(entries).collect(),
+            limits: self.vips.iter().map(|(i, vip)| (*i, vip.limit)).collect(),
+            lists: self.lists.clone(),
             members: self.members.iter().map(|(i, m)| (*i, m.entry)).collect(),
             sources: self.sources.iter().map(|(i, s)| (*i, s.entry)).collect(),
         }
@@ -309,8 +317,18 @@ impl State {
 pub(super) struct Snapshot {
     pub(super) services: BTreeMap<ServiceKey, u64>,
     pub(super) vips: BTreeMap<u16, Vip>,
+    pub(super) limits: BTreeMap<u16, Limit>,
+    pub(super) lists: Lists,
     pub(super) members: BTreeMap<MemberIndex, Member>,
     pub(super) sources: BTreeMap<u16, NatSource>,
+}
+
+impl Snapshot {
+    /// The lists of denied prefixes, a bit for each.
+    pub(super) fn denying(&self) -> u64 {
+        let lists = self.limits.values().map(|limit| limit.deny);
+        lists.fold(0, |all, lists| all | lists)
+    }
 }
 
 /// A [`VipKey`] that can be sorted.

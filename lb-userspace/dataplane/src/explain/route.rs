@@ -98,7 +98,7 @@ impl Walker<'_> {
 
     /// Forwards the packet unchanged (`l2`) or with an outer header (`ipip`).
     pub(super) fn send(&mut self, vip: &Vip, route: &Route, flow_hash: u64) -> Found<End> {
-        if vip.forward != forward::IPIP {
+        if vip.mode() != forward::IPIP {
             self.check_size(route, 0)?;
             return self.finish(route, None, None);
         }

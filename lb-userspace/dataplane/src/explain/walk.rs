@@ -259,7 +259,7 @@ impl Walker<'_> {
             );
             return Err(Stop::Reason(Reason::MartianSource));
         }
-        if vip.forward == forward::NAT {
+        if vip.mode() == forward::NAT {
             return self.request(index, &vip);
         }
         let choice = self.choose(&vip)?;
@@ -292,7 +292,7 @@ impl Walker<'_> {
 
 /// The settings of a VIP that affect forwarding.
 fn describe(vip: &Vip) -> String {
-    let forward = match vip.forward {
+    let forward = match vip.mode() {
         forward::L2 => "l2",
         forward::IPIP => "ipip",
         forward::NAT => "nat",

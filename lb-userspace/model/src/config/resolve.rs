@@ -17,6 +17,7 @@ use super::{
     model::{Alerts, Config, HashSeed, Node, TypedAlerts, TypedNode},
     problem::{Problem, Problems},
     reader::Typed,
+    resolve_limit::PrefixLists,
     resolve_vip::resolve_vip,
     typed::{self, VipTables},
     value::{
@@ -38,10 +39,11 @@ pub(super) fn resolve(
     if let Some(node) = &file.node {
         check_nat_sources(node, &file.vips, problems);
     }
+    let lists = PrefixLists::new(read_file, problems);
     let vips: Vec<_> = file
         .vips
         .iter()
-        .map(|vip| resolve_vip(vip, read_file, problems))
+        .map(|vip| resolve_vip(vip, read_file, &lists, problems))
         .collect();
     let alerts = resolve_alerts(&file.alerts, read_file, problems);
     Some(Config {

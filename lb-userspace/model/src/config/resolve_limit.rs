@@ -1,6 +1,6 @@
 //! Checks whether the limits of a VIP fit together, and reads the files with prefixes that they name.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, ops::Range, path::PathBuf, sync::Arc};
 
 use toml::Spanned;
 
@@ -22,12 +22,12 @@ const LONGEST_BURST_S: u64 = 3600;
 pub(super) fn resolve_limit(
     typed: &LimitTables,
     vip: &TypedVip,
-    read_file: ReadFile<'_>,
+    lists: &PrefixLists<'_>,
     problems: &Problems,
 ) -> Option<Limit> {
     let LimitTables { vip: all, source } = typed;
-    let exempt = prefixes(&all.exempt, &all.exempt_files, read_file, problems);
-    let deny = prefixes(&all.deny, &all.deny_files, read_file, problems);
+    let exempt = lists.get(&all.exempt, &all.exempt_files);
+    let deny = lists.get(&all.deny, &all.deny_files);
     let source_limit = source.resolve()?;
     let limit = all.resolve(source_limit, exempt?, deny?)?;
     check(vip, all, "vip.limit", &Rates::of_vip(&limit), problems);
@@ -122,41 +122,77 @@ fn check_second_syn(
     }
 }
 
-/// The prefixes of a key and of files, sorted and without duplicates.
-fn prefixes(
-    inline: &Typed<Vec<Spanned<Prefix>>>,
-    files: &Typed<Vec<Spanned<PathBuf>>>,
-    read_file: ReadFile<'_>,
-    problems: &Problems,
-) -> Option<Arc<[Prefix]>> {
-    let mut all = items_of(inline);
-    let mut is_complete = true;
-    for file in files.iter().flat_map(Spanned::get_ref) {
-        let path = file.get_ref().display();
-        let read = read_file(file.get_ref()).map_err(|error| Wrong {
-            label: error.to_string(),
-            help: "must be a file that this user can read; a relative path starts at the directory of \
-                   the configuration file"
-                .to_owned(),
-        });
-        match read.and_then(|text| parse_list(&text)) {
-            Ok(prefixes) => all.extend(prefixes),
-            Err(Wrong { label, help }) => {
-                let title = format!("can't use the prefixes in {path}");
-                problems.add(Problem::new(file.span(), title, label, help));
-                is_complete = false;
-            }
+/// The lists of prefixes of a configuration. VIPs with the same keys share a list.
+pub(super) struct PrefixLists<'a> {
+    read_file: ReadFile<'a>,
+    problems: &'a Problems,
+    known: RefCell<HashMap<Source, Option<Arc<[Prefix]>>>>,
+}
+
+/// Where the prefixes of a list are: in the configuration, and in files.
+type Source = (Vec<Prefix>, Vec<PathBuf>);
+
+impl<'a> PrefixLists<'a> {
+    pub(super) fn new(read_file: ReadFile<'a>, problems: &'a Problems) -> Self {
+        Self {
+            read_file,
+            problems,
+            known: RefCell::default(),
         }
     }
-    all.sort_unstable();
-    all.dedup();
-    if let (Some(last), true) = (files, all.len() > MAX_PREFIXES) {
-        let label = format!("{} prefixes", all.len());
-        let help = format!("must be at most {MAX_PREFIXES}");
-        problems.add(Problem::new(last.span(), "too many prefixes", label, help));
-        is_complete = false;
+
+    fn get(
+        &self,
+        inline: &Typed<Vec<Spanned<Prefix>>>,
+        files: &Typed<Vec<Spanned<PathBuf>>>,
+    ) -> Option<Arc<[Prefix]>> {
+        let source = (items_of(inline), items_of(files));
+        let mut known = self.known.borrow_mut();
+        let list = known
+            .entry(source)
+            .or_insert_with_key(|(inline, _)| self.read(inline.clone(), files));
+        list.clone()
     }
-    is_complete.then(|| all.into())
+
+    /// The prefixes of a key and of files, sorted and without duplicates.
+    fn read(
+        &self,
+        mut all: Vec<Prefix>,
+        files: &Typed<Vec<Spanned<PathBuf>>>,
+    ) -> Option<Arc<[Prefix]>> {
+        let Self {
+            read_file,
+            problems,
+            ..
+        } = self;
+        let mut is_complete = true;
+        for file in files.iter().flat_map(Spanned::get_ref) {
+            let path = file.get_ref().display();
+            let read = read_file(file.get_ref()).map_err(|error| Wrong {
+                label: error.to_string(),
+                help: "must be a file that this user can read; a relative path starts at the directory of \
+                       the configuration file"
+                    .to_owned(),
+            });
+            match read.and_then(|text| parse_list(&text)) {
+                Ok(prefixes) => all.extend(prefixes),
+                Err(Wrong { label, help }) => {
+                    let title = format!("can't use the prefixes in {path}");
+                    problems.add(Problem::new(file.span(), title, label, help));
+                    is_complete = false;
+                }
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        if let (Some(last), true) = (files, all.len() > MAX_PREFIXES) {
+            let label = format!("{} prefixes", all.len());
+            let help = format!("must be at most {MAX_PREFIXES}");
+            problems.add(Problem::new(last.span(), "too many prefixes", label, help));
+            is_complete = false;
+        }
+        is_complete.then(|| all.into())
+    }
 }
 
 /// Parses a list: one prefix or address per line; `#` begins a comment.

@@ -10,7 +10,7 @@ use super::{
     problem::{Problem, Problems},
     resolve::{ReadFile, Unique},
     resolve_health::resolve_health,
-    resolve_limit::resolve_limit,
+    resolve_limit::{PrefixLists, resolve_limit},
     typed::VipTables,
     value::show_duration,
 };
@@ -19,6 +19,7 @@ use super::{
 pub(super) fn resolve_vip(
     tables: &VipTables,
     read_file: ReadFile<'_>,
+    lists: &PrefixLists<'_>,
     problems: &Problems,
 ) -> Option<Vip> {
     check_backends(tables, problems);
@@ -29,7 +30,7 @@ pub(super) fn resolve_vip(
     let health = health.map(|health| resolve_health(health, port, read_file, problems));
     let scaling = resolve_scaling(&tables.scaling, problems);
     let skew = resolve_skew(&tables.skew, problems);
-    let limit = resolve_limit(&tables.limit, &tables.vip, read_file, problems);
+    let limit = resolve_limit(&tables.limit, &tables.vip, lists, problems);
     let backends = tables
         .backends
         .iter()

@@ -62,6 +62,12 @@ impl Prefix {
         }
     }
 
+    /// Whether it contains all addresses of another one.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        self.length <= other.length && Self::containing(other.address, self.length) == *self
+    }
+
     /// The first address.
     #[must_use]
     pub const fn address(&self) -> IpAddr {

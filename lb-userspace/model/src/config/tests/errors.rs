@@ -208,3 +208,41 @@ fn errors_in_backends() {
         (LAST, "address = \"10.0.1.11\"\n[[vip.backend]]\nname = \"b\"\naddress = \"10.0.1.11\"", 17, "the address 10.0.1.11"),
     ]);
 }
+
+const PORT: &str = "port = 443\n";
+
+#[test]
+#[rustfmt::skip]
+fn errors_in_limits() {
+    const LIMIT: fn(&str) -> String = |keys| format!("{PORT}limit = {{ {keys} }}\n");
+    let udp = LEAST.replace("\"tcp\"", "\"udp\"");
+    for (text, keys, has) in [
+        (LEAST, "new_flows = 0", "must be between 1 and 10000000"),
+        (LEAST, "new_flows = \"20/s\"", "this is a string"),
+        (LEAST, "new_flows_burst = 10", "`vip.limit.new_flows_burst` without `vip.limit.new_flows`"),
+        (LEAST, "packets = 10, packets_burst = 36001", "36001 at 10 per second / must be at most 36000"),
+        (LEAST, "on_excess = \"pass\"", "\"drop\", \"count\", \"second_syn\""),
+        (LEAST, "on_excess = \"second_syn\"", "without `vip.limit.new_flows`"),
+        (LEAST, "exempt = [\"10.0.0.0/7x\"]", "not a prefix"),
+        (LEAST, "exempt = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
+        (LEAST, "exempt = \"10.0.0.0/8\"", "expected a list"),
+        (LEAST, "deny_files = [\"x\"]", "can't use the prefixes in x / other files are not read here"),
+        (LEAST, "sources = 1", "did you mean `source`?"),
+        (LEAST, "source = 1", "expected a table"),
+        (LEAST, "source = { new_flows = 500001 }", "must be between 1 and 500000"),
+        (LEAST, "source = { prefix_v4 = 33 }", "must be between 8 and 32"),
+        (LEAST, "source = { port_block = 1000 }", "1024"),
+        (LEAST, "source = { packets_burst = 1 }", "`vip.limit.source.packets_burst` without"),
+        (LEAST, "source = { on_excess = \"second_syn\" }", "without `vip.limit.source.new_flows`"),
+        (&udp, "new_flows = 1, on_excess = \"second_syn\"", "UDP has no SYN"),
+        (&udp, "new_flows = 1 }\ntrack = \"never\"\nguard = { max_share = 1", "needs `track = \"always\"`"),
+        (&udp, "source = { new_flows = 1 } }\ntrack = \"on-change\"\nguard = { max_share = 1", "`vip.limit.source.new_flows` of a UDP VIP needs"),
+    ] {
+        assert!(text.contains(PORT));
+        let text = text.replacen(PORT, &LIMIT(keys), 1);
+        let errors = parse("f.toml", &text).expect_err(keys);
+        let [problem] = errors.problems() else { panic!("{keys}: {errors}") };
+        let shown = format!("{} / {} / {}", problem.title, problem.label, problem.help);
+        assert!(shown.contains(has), "{keys}: {shown}");
+    }
+}

@@ -56,6 +56,7 @@ fn the_smallest_file_gets_all_defaults() {
                 max_moved: Fraction::ALL,
                 min_backends: 1,
             },
+            limit: Limit::default(),
             scaling: Scaling::default(),
             skew: Skew::default(),
             backends: vec![Backend {
@@ -153,6 +154,7 @@ fn check_vips(vips: &[Vip]) {
     assert_eq!(api.guard.max_share, Fraction::new(0.4));
     assert_eq!(api.guard.max_moved.millionths(), 125_000);
     assert_eq!(api.guard.min_backends, 2);
+    check_limit(&api.limit);
     check_scaling_and_skew(api);
     let [first, second, third] = &api.backends[..] else {
         panic!("{:?}", api.backends)
@@ -182,6 +184,65 @@ fn check_vips(vips: &[Vip]) {
     assert!(
         matches!(&dns.health.as_ref().unwrap().kind, HealthKind::Exec { command } if command.len() == 2)
     );
+}
+
+fn check_limit(limit: &Limit) {
+    let rate = |per_s, burst| Some(Rate { per_s, burst });
+    let prefixes =
+        |prefixes: &[Prefix]| -> Vec<String> { prefixes.iter().map(ToString::to_string).collect() };
+    assert_eq!(limit.flow_rate(), rate(20_000, 40_000));
+    assert_eq!(limit.packet_rate(), rate(1_000_000, 300_000));
+    assert_eq!(limit.on_excess, OnExcess::SecondSyn);
+    assert_eq!(
+        prefixes(&limit.exempt_prefixes),
+        ["192.0.2.0/24", "2001:db8::7/128"]
+    );
+    assert_eq!(prefixes(&limit.deny_prefixes), ["198.18.0.0/15"]);
+    let source = &limit.source;
+    assert_eq!(source.flow_rate(), rate(100, 250));
+    assert_eq!(source.packet_rate(), rate(20_000, 5000));
+    assert_eq!(source.port_block, Some(1024));
+    assert_eq!(source.on_excess, OnExcess::Count);
+    let prefix = |ip: &str| source.prefix_of(ip.parse().unwrap()).to_string();
+    assert_eq!(prefix("192.0.2.7"), "192.0.2.0/24");
+    assert_eq!(prefix("2001:db8:0:1234::1"), "2001:db8:0:1200::/56");
+}
+
+/// Lists come from files too, and VIPs with the same keys share one.
+#[test]
+fn reads_lists_of_prefixes() {
+    let vip = "[[vip]]\n";
+    let limited = LEAST.replacen(
+        vip,
+        "[[vip]]\nlimit = { deny = [\"10.0.0.0/8\"], deny_files = [\"a.txt\", \"b.txt\"] }\n",
+        1,
+    );
+    let second = limited[limited.find(vip).unwrap()..].replace("\"api\"", "\"two\"");
+    let two = limited.clone() + &second.replace("443", "8443");
+    let files = |path: &Path| match path.to_str().unwrap() {
+        "a.txt" => Ok("# spammers\n\n198.51.100.7 # one\r\n 2001:db8::/32\n10.0.0.0/8".to_owned()),
+        "b.txt" => Ok("198.51.100.7/32\n".to_owned()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    };
+    let config = parse_with("f.toml", &two, &files).unwrap();
+    let deny = |vip: usize| &config.vips[vip].limit.deny_prefixes;
+    let shown: Vec<String> = deny(0).iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "198.51.100.7/32", "2001:db8::/32"]);
+    assert!(std::sync::Arc::ptr_eq(deny(0), deny(1)));
+    let wrong = |content: &'static str| {
+        let read = |_: &Path| Ok(content.to_owned());
+        let errors = parse_with("f.toml", &limited, &read).unwrap_err();
+        let [problem, _] = errors.problems() else {
+            panic!("{errors}")
+        };
+        format!("{} / {}", problem.title, problem.label)
+    };
+    assert_eq!(
+        wrong("10.0.0.0/8\n10.0.0.1/8"),
+        "can't use the prefixes in a.txt / line 2: \"10.0.0.1/8\": bits beyond /8 are set"
+    );
+    assert!(wrong("<html>").ends_with("line 1: \"<html>\": not a prefix"));
+    assert!(wrong("::ffff:10.0.0.1").ends_with("IPv4 addresses written as IPv6"));
 }
 
 fn check_scaling_and_skew(vip: &Vip) {

@@ -1,0 +1,461 @@
+//! Rate limits: what a VIP and each of its sources may send. [`lb_common::limit`] has the algorithm.
+//!
+//! Only packets that a limit may apply to come here: with limits of new flows, those that open one. The
+//! clock is read for them alone.
+
+use core::{arch::asm, hint::black_box};
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use lb_common::{
+    Address, hash,
+    limit::{
+        Cell, Draw, Kind, LIST_KEY_BITS, Limit, LimitCounters, LimitedKey, Line,
+        MAX_RECORDED_PER_S, Rate, SYN_BLOCK_WORDS, SYN_BLOCKS, SYN_EPOCH_SHIFT, WAYS, area_of,
+        draw, excess, list_key, place, syn_bits, syn_block, units,
+    },
+    reason::Reason,
+    vip::{Vip, forward, limited},
+};
+
+use crate::{
+    budget, clock,
+    headers::{Headers, ports_hash},
+    maps::{
+        DENIED_AREAS, FIRST_SYNS, LIMIT_CELLS, LIMIT_COUNTERS, LIMIT_VIPS, LIMITED, LIMITED_BUDGET,
+        LIMITS, PREFIXES, below,
+    },
+    scratch::scratch,
+    tables, trace,
+    verdict::{Stage, Verdict},
+};
+
+/// What [`limit`] is asked: a packet, before anything else is done with it.
+const PACKET: u32 = 0;
+/// A packet that would create a `nat` session.
+pub(crate) const NAT_SESSION: u32 = 1;
+/// A packet that would begin a tracked flow of UDP.
+pub(crate) const UDP_FLOW: u32 = 2;
+/// A later fragment.
+pub(crate) const FRAGMENT: u32 = 3;
+
+/// Whether a limit of its VIP may apply to a packet, so that it has to go to [`limit`]. New flows of
+/// `nat` and UDP are known later: when a session is created, or the tracking table has no entry.
+#[inline(always)]
+pub(crate) fn may_apply(vip: &Vip, headers: &Headers) -> bool {
+    vip.is_limited(limited::PACKETS | limited::DENY)
+        || headers.opens() && vip.is_limited(limited::FLOWS) && vip.mode() != forward::NAT
+}
+
+/// Holds a packet against the limits of its VIP. The headers are in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn limit(what: u32, vip_index: u32) -> u32 {
+    let Some(scratch) = scratch() else {
+        return Verdict::of(Reason::Internal).0;
+    };
+    let headers = &scratch.headers;
+    match hold(headers, what, vip_index as u16) {
+        Ok(()) if what == NAT_SESSION => Verdict::next(Stage::NatCreate, 0, vip_index).0,
+        Ok(()) if what == FRAGMENT => Verdict::next(Stage::Fragment, 1, 0).0,
+        Ok(()) if what == UDP_FLOW => {
+            Verdict::next(Stage::Forward, limited::FLOWS.into(), vip_index).0
+        }
+        Ok(()) => Verdict::next(Stage::Forward, 0, vip_index).0,
+        Err(reason) => Verdict::of(reason).0,
+    }
+}
+
+#[inline(always)]
+fn hold(headers: &Headers, what: u32, vip_index: u16) -> Result<(), Reason> {
+    let vip = tables::vip(vip_index);
+    let is_packet = what == PACKET || what == FRAGMENT;
+    if is_packet {
+        packet(headers, vip_index)?;
+    }
+    let opens = headers.opens() && vip.is_limited(limited::FLOWS) && vip.mode() != forward::NAT;
+    if is_packet && !opens {
+        return Ok(());
+    }
+    flow(headers, vip_index)
+}
+
+/// Holds a packet against the limits of packets, and its source against the denied ones.
+#[inline(always)]
+fn packet(headers: &Headers, vip: u16) -> Result<(), Reason> {
+    let who = Who::of(headers, vip, Kind::Packets);
+    let [high, low] = headers.source;
+    let may_be_denied = tables::vip(vip).is_limited(limited::DENY)
+        && is_in_denied_area(&headers.source, headers.family);
+    if may_be_denied && black_box(limit_denies(who.0, high, low)) != 0 {
+        trace::vip(vip);
+        return Err(Reason::Denied);
+    }
+    if !tables::vip(vip).is_limited(limited::PACKETS) {
+        return Ok(());
+    }
+    check(headers, vip, who).map_err(|of_vip| match of_vip {
+        Over::Source => Reason::SourcePacketLimit,
+        Over::Vip => Reason::VipPacketLimit,
+        Over::FirstSyn => Reason::FirstSyn,
+    })
+}
+
+/// Holds a new flow against the limits of new flows.
+#[inline(always)]
+fn flow(headers: &Headers, vip: u16) -> Result<(), Reason> {
+    let who = Who::of(headers, vip, Kind::Flows);
+    check(headers, vip, who).map_err(|of_vip| match of_vip {
+        Over::Source => Reason::SourceFlowLimit,
+        Over::Vip => Reason::VipFlowLimit,
+        Over::FirstSyn => Reason::FirstSyn,
+    })
+}
+
+/// Why a packet is not admitted.
+enum Over {
+    Source,
+    Vip,
+    FirstSyn,
+}
+
+#[inline(always)]
+fn check(headers: &Headers, vip: u16, who: Who) -> Result<(), Over> {
+    let [high, low] = headers.source;
+    let ports = hash::ports_word(headers.source_be, headers.dest_be) as u32;
+    let mut fate = ADMITTED;
+    let mut over = Over::Source;
+    if black_box(limit_source(who.0, high, low, ports)) != 0 {
+        fate = black_box(limit_excess(who.0, high, low, ports));
+    }
+    if fate == ADMITTED && black_box(limit_vip(who.0)) != 0 {
+        over = Over::Vip;
+        fate = black_box(limit_excess(who.0 | Who::OF_VIP, high, low, ports));
+    }
+    if fate == ADMITTED {
+        return Ok(());
+    }
+    trace::vip(vip);
+    Err(if fate == DROPPED {
+        over
+    } else {
+        Over::FirstSyn
+    })
+}
+
+/// What [`limit_excess`] makes of a packet over a limit.
+const ADMITTED: u32 = 0;
+const DROPPED: u32 = 1;
+const FIRST_SYN: u32 = 2;
+
+/// Whose limit is asked for, as a number: the steps below are global functions, which the verifier checks
+/// once, and take only numbers. VIP in bits 0–15, address family in bits 16–23.
+#[derive(Clone, Copy)]
+struct Who(u32);
+
+impl Who {
+    /// [`Kind::Packets`], otherwise new flows.
+    const PACKETS: u32 = 1 << 24;
+    /// The limit of the VIP, otherwise that of the source.
+    const OF_VIP: u32 = 1 << 25;
+    /// The packet is a SYN.
+    const SYN: u32 = 1 << 26;
+
+    #[inline(always)]
+    fn of(headers: &Headers, vip: u16, kind: Kind) -> Self {
+        let kind = match kind {
+            Kind::Flows => 0,
+            Kind::Packets => Self::PACKETS,
+        };
+        let syn = if headers.opens() { Self::SYN } else { 0 };
+        Self(u32::from(vip) | u32::from(headers.family) << 16 | kind | syn)
+    }
+
+    #[inline(always)]
+    const fn vip(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    const fn family(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    #[inline(always)]
+    const fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> Kind {
+        if self.has(Self::PACKETS) {
+            Kind::Packets
+        } else {
+            Kind::Flows
+        }
+    }
+
+    #[inline(always)]
+    fn limit(self) -> Option<&'static Limit> {
+        // SAFETY: an element of a mapped array; the controller changes it word by word.
+        LIMITS
+            .get_ptr(self.vip().into())
+            .map(|limit| unsafe { &*limit })
+    }
+
+    #[inline(always)]
+    fn count(self, change: impl FnOnce(&mut LimitCounters)) {
+        if let Some(counters) = LIMIT_COUNTERS.get_ptr_mut(self.vip().into()) {
+            // SAFETY: this CPU's entry; nothing else uses it while the program runs.
+            change(unsafe { &mut *counters });
+        }
+    }
+}
+
+/// Returns 1 if the source is denied.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn limit_denies(who: u32, high: u64, low: u64) -> u32 {
+    let who = Who(who);
+    let Some(limit) = who.limit() else { return 0 };
+    if lists_of(&[high, low], who.family()) & limit.deny == 0 {
+        return 0;
+    }
+    who.count(|counters| counters.denied += 1);
+    1
+}
+
+/// Draws from the limit of a source; returns 1 if it is used up.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn limit_source(who: u32, high: u64, low: u64, ports: u32) -> u32 {
+    let who = Who(who);
+    let Some(limit) = who.limit() else { return 0 };
+    let rate = match who.kind() {
+        Kind::Flows => &limit.source_flows,
+        Kind::Packets => &limit.source_packets,
+    };
+    if !rate.is_set() {
+        return 0;
+    }
+    let (source, block) = limit.source(&[high, low], who.family(), ports as u16);
+    let vip = tables::vip(who.vip());
+    // Ports in the flow hash, here block and kind; both differ in nothing else.
+    let what = hash::ports_word(block, who.kind() as u16 + 1);
+    let (line, tag) = place(ports_hash(vip, who.family(), &source, what));
+    let Some(line) = LIMIT_CELLS.get_ptr_mut(line) else {
+        return 0;
+    };
+    match draw_from(rate, line, tag) {
+        Draw::Admitted => 0,
+        Draw::Evicted => {
+            who.count(|counters| counters.evicted += 1);
+            0
+        }
+        Draw::Over => 1,
+    }
+}
+
+/// Draws from the limit of a VIP; returns 1 if it is used up. Packets are drawn in chunks, so that CPUs
+/// seldom write to the same line.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn limit_vip(who: u32) -> u32 {
+    let who = Who(who);
+    let Some(limit) = who.limit() else { return 0 };
+    let (rate, chunk) = match who.kind() {
+        Kind::Flows => (&limit.vip_flows, 1),
+        Kind::Packets => (&limit.vip_packets, limit.chunk),
+    };
+    if !rate.is_set() {
+        return 0;
+    }
+    let Some(counters) = LIMIT_COUNTERS.get_ptr_mut(who.vip().into()) else {
+        return 0;
+    };
+    // SAFETY: as in `Who::count`.
+    let counters = unsafe { &mut *counters };
+    if who.kind() == Kind::Packets && counters.drawn > 0 {
+        counters.drawn -= 1;
+        return 0;
+    }
+    let Some(line) = LIMIT_VIPS.get_ptr_mut(who.vip().into()) else {
+        return 0;
+    };
+    let word = line.cast::<u64>().wrapping_add(who.kind() as usize);
+    let now = units(clock::now_ns());
+    // SAFETY: in bounds of the line.
+    let cell = Cell(unsafe { word.read_volatile() });
+    let debt = cell.debt(now);
+    if debt > rate.room {
+        return 1;
+    }
+    if debt == 0 {
+        // SAFETY: as above.
+        unsafe { word.write_volatile(Cell::begun(0, now, rate.cost).0) };
+    } else {
+        add(word, Cell::addition(rate.cost));
+    }
+    if who.kind() == Kind::Packets {
+        counters.drawn = u64::from(chunk.saturating_sub(1));
+    }
+    0
+}
+
+#[inline(always)]
+fn draw_from(rate: &Rate, line: *mut Line, tag: u64) -> Draw {
+    let cell = |way| line.cast::<u64>().wrapping_add(below::<WAYS>(way));
+    draw(
+        rate,
+        tag,
+        units(clock::now_ns()),
+        // SAFETY: in bounds of the line, as below.
+        |way| unsafe { cell(way).read_volatile() },
+        |way, addition| add(cell(way), addition),
+        |way, word| unsafe { cell(way).write_volatile(word) },
+    )
+}
+
+/// Adds to a word of a map atomically.
+#[inline(always)]
+fn add(word: *mut u64, addition: u64) {
+    // The target has no atomic types: those need the exchanges of Linux 5.12.
+    // SAFETY: a word of a map, aligned; other CPUs access it atomically too.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({word} + 0) += {addition}",
+            word = in(reg) word,
+            addition = in(reg) addition,
+            options(nostack),
+        );
+    }
+}
+
+/// What becomes of a packet over a limit: [`ADMITTED`], [`DROPPED`] or [`FIRST_SYN`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn limit_excess(who: u32, high: u64, low: u64, ports: u32) -> u32 {
+    let who = Who(who);
+    let Some(limit) = who.limit() else {
+        return ADMITTED;
+    };
+    if limit.exempt != 0 && lists_of(&[high, low], who.family()) & limit.exempt != 0 {
+        who.count(|counters| counters.exempted += 1);
+        return ADMITTED;
+    }
+    who.count(|counters| {
+        let counter = match (who.has(Who::OF_VIP), who.kind()) {
+            (false, Kind::Flows) => &mut counters.source_flows,
+            (false, Kind::Packets) => &mut counters.source_packets,
+            (true, Kind::Flows) => &mut counters.vip_flows,
+            (true, Kind::Packets) => &mut counters.vip_packets,
+        };
+        *counter += 1;
+    });
+    let (source, block) = limit.source(&[high, low], who.family(), ports as u16);
+    record(LimitedKey {
+        source,
+        vip: who.vip(),
+        block,
+        kind: who.kind() as u8,
+        family: who.family(),
+        of_vip: who.has(Who::OF_VIP).into(),
+        _pad: [0; 9],
+    });
+    let excess = if who.has(Who::OF_VIP) {
+        limit.vip_excess
+    } else {
+        limit.source_excess
+    };
+    let is_new = who.kind() == Kind::Flows && who.has(Who::SYN);
+    if excess == excess::COUNT {
+        ADMITTED
+    } else if excess == excess::SECOND_SYN && is_new {
+        let vip = tables::vip(who.vip());
+        let hash = ports_hash(vip, who.family(), &[high, low], ports.into());
+        if black_box(limit_is_second_syn(hash)) != 0 {
+            who.count(|counters| counters.second_syns += 1);
+            ADMITTED
+        } else {
+            who.count(|counters| counters.first_syns += 1);
+            FIRST_SYN
+        }
+    } else {
+        DROPPED
+    }
+}
+
+/// Counts a packet over a limit for its source, as often as this CPU may in this second.
+#[inline(always)]
+fn record(key: LimitedKey) {
+    if !budget::take(&LIMITED_BUDGET, clock::now_s(), MAX_RECORDED_PER_S) {
+        return;
+    }
+    if let Some(count) = LIMITED.get_ptr_mut(&key) {
+        // SAFETY: the entry was just found. Two CPUs may lose a count.
+        unsafe { *count += 1 };
+        return;
+    }
+    // A failed insert only loses a count.
+    let _lost = LIMITED.insert(&key, &1, 0);
+}
+
+/// Returns 1 if a SYN of the flow with this hash was seen in this epoch or the one before; otherwise notes
+/// it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn limit_is_second_syn(hash: u64) -> u32 {
+    // Never 0, which is in unused blocks.
+    let epoch = (clock::now_ns() >> SYN_EPOCH_SHIFT) + 1;
+    let block = |epoch: u64| syn_block(hash) | (epoch as u32 & 1) * SYN_BLOCKS;
+    let Some(now) = FIRST_SYNS.get_ptr_mut(block(epoch)) else {
+        return 0;
+    };
+    let Some(before) = FIRST_SYNS.get_ptr_mut(block(epoch - 1)) else {
+        return 0;
+    };
+    let (now, before) = (now.cast::<u64>(), before.cast::<u64>());
+    if has_noted(now, epoch, hash) || has_noted(before, epoch - 1, hash) {
+        return 1;
+    }
+    // SAFETY: in bounds of the block, as below. Two CPUs may lose a note: the flow's third SYN passes.
+    unsafe {
+        if now.read_volatile() != epoch {
+            for word in 1..SYN_BLOCK_WORDS {
+                now.add(word).write_volatile(0);
+            }
+            now.write_volatile(epoch);
+        }
+        for (word, bit) in syn_bits(hash) {
+            let word = now.add(below::<SYN_BLOCK_WORDS>(word));
+            word.write_volatile(word.read_volatile() | bit);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn has_noted(block: *mut u64, epoch: u64, hash: u64) -> bool {
+    // SAFETY: in bounds of the block.
+    let load = |word| unsafe { block.add(below::<SYN_BLOCK_WORDS>(word)).read_volatile() };
+    let mut missing = load(0) ^ epoch;
+    for (word, bit) in syn_bits(hash) {
+        missing |= bit & !load(word);
+    }
+    missing == 0
+}
+
+/// The lists with a prefix that contains the address, a bit for each.
+#[inline(always)]
+fn lists_of(address: &Address, family: u8) -> u64 {
+    let key = Key::new(LIST_KEY_BITS, list_key(address, family));
+    PREFIXES.get(&key).copied().unwrap_or(0)
+}
+
+/// Whether a denied prefix touches the area of the address.
+#[inline(always)]
+fn is_in_denied_area(address: &Address, family: u8) -> bool {
+    let area = area_of(address, family);
+    DENIED_AREAS
+        .get(area / u64::BITS)
+        .is_some_and(|bits| bits >> (area % u64::BITS) & 1 != 0)
+}
