@@ -58,6 +58,21 @@ impl Rate {
     pub const fn is_set(&self) -> bool {
         self.cost != 0
     }
+
+    /// A longer debt than draws of all CPUs can make: it is of a cell that has been idle for days, until
+    /// the time wrapped around, or of a rate that was slower.
+    #[inline(always)]
+    const fn is_stale(&self, debt: Units) -> bool {
+        debt > self.room + 1024 * self.cost
+    }
+
+    /// The debt of a cell of this rate.
+    #[inline(always)]
+    #[must_use]
+    pub const fn debt(&self, cell: Cell, now: Units) -> Units {
+        let debt = cell.debt(now);
+        if self.is_stale(debt) { 0 } else { debt }
+    }
 }
 
 /// The time of the data path: nanoseconds of the monotonic clock, in units.
@@ -78,7 +93,11 @@ impl Cell {
     #[must_use]
     pub const fn debt(self, now: Units) -> Units {
         let ahead = (self.0 >> TAG_BITS).wrapping_sub(now) & TIME_MASK;
-        if ahead > LONGEST_DEBT { 0 } else { ahead }
+        if self.0 == 0 || ahead > LONGEST_DEBT {
+            0
+        } else {
+            ahead
+        }
     }
 
     /// Whether it is of the source with this tag.
@@ -148,11 +167,12 @@ pub fn draw(
     for way in 0..WAYS {
         let cell = Cell(load(way));
         let debt = cell.debt(now);
-        if debt == 0 {
+        let is_own = cell.is_of(tag);
+        if debt == 0 || is_own && rate.is_stale(debt) {
             if free == WAYS {
                 free = way;
             }
-        } else if cell.is_of(tag) {
+        } else if is_own {
             if debt > rate.room {
                 return Draw::Over;
             }

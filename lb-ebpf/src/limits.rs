@@ -285,7 +285,7 @@ extern "C" fn limit_vip(who: u32) -> u32 {
     let now = units(clock::now_ns());
     // SAFETY: in bounds of the line.
     let cell = Cell(unsafe { word.read_volatile() });
-    let debt = cell.debt(now);
+    let debt = rate.debt(cell, now);
     if debt > rate.room {
         return 1;
     }
