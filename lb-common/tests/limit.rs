@@ -119,7 +119,7 @@ fn a_million_sources_fit_one_mib() {
     for step in 0..SOURCES + HEAVY * 100 {
         random = random.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
         let number = (random >> 33) as u32;
-        let source = if number % 11 == 0 {
+        let source = if number.is_multiple_of(11) {
             number / 11 % HEAVY
         } else {
             number % SOURCES

@@ -7,7 +7,7 @@
 #![no_std]
 #![no_main]
 // For one atomic addition.
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     clippy::needless_borrows_for_generic_args,
     reason = "a key that lies in a map is read there; by value it would be copied to the stack first"

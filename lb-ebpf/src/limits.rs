@@ -308,9 +308,10 @@ fn draw_from(rate: &Rate, line: *mut Line, tag: u64) -> Draw {
         rate,
         tag,
         units(clock::now_ns()),
-        // SAFETY: in bounds of the line, as below.
+        // SAFETY: in bounds of the line.
         |way| unsafe { cell(way).read_volatile() },
         |way, addition| add(cell(way), addition),
+        // SAFETY: in bounds of the line.
         |way, word| unsafe { cell(way).write_volatile(word) },
     )
 }
@@ -406,7 +407,7 @@ fn record(key: LimitedKey) {
 extern "C" fn limit_is_second_syn(hash: u64) -> u32 {
     // Never 0, which is in unused blocks.
     let epoch = (clock::now_ns() >> SYN_EPOCH_SHIFT) + 1;
-    let block = |epoch: u64| syn_block(hash) | (epoch as u32 & 1) * SYN_BLOCKS;
+    let block = |epoch: u64| syn_block(hash) + (epoch as u32 & 1) * SYN_BLOCKS;
     let Some(now) = FIRST_SYNS.get_ptr_mut(block(epoch)) else {
         return 0;
     };

@@ -30,8 +30,9 @@ pub use revision::{
     Applied, Diff, FileDiff, Progress, Reloaded, Revision, RevisionInfo, RevisionState,
 };
 pub use status::{
-    CapacityStatus, FileState, FileStatus, HealthStatus, InterfaceStatus, MemberState,
-    MemberStatus, NatPorts, NodeStatus, Rates, RingStatus, Status, Totals, VipStatus,
+    CapacityStatus, FileState, FileStatus, HealthStatus, InterfaceStatus, LimitStatus,
+    LimitedSource, MemberState, MemberStatus, NatPorts, NodeStatus, Rates, RingStatus, Status,
+    Totals, VipStatus,
 };
 /// Gives [`Guard::VARIANTS`].
 pub use strum::VariantArray;

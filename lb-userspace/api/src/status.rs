@@ -113,6 +113,9 @@ pub struct VipStatus {
     pub capacity: Option<CapacityStatus>,
     /// Number of entries in the tracking table; with `nat`, its established sessions.
     pub tracked_flows: u64,
+    /// Use of its limits; none without.
+    #[serde(default)]
+    pub limit: Option<LimitStatus>,
     /// The members in the order of the configuration, followed by those that are leaving.
     pub members: Vec<MemberStatus>,
 }
@@ -133,6 +136,36 @@ pub struct CapacityStatus {
     pub eligible_backends: u32,
     /// Number of backends of the current mean capacity at which the utilisation meets its target.
     pub wanted_backends: u32,
+}
+
+/// Packets over the limits of a VIP in the last ten seconds, whether they were dropped or not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LimitStatus {
+    /// New flows over the limit of their source, per second.
+    pub source_new_flows_per_s: f64,
+    /// Packets over the limit of their source, per second.
+    pub source_packets_per_s: f64,
+    /// New flows over the limit of the VIP, per second.
+    pub new_flows_per_s: f64,
+    /// Packets over the limit of the VIP, per second.
+    pub packets_per_s: f64,
+    /// Packets from denied sources, per second.
+    pub denied_per_s: f64,
+    /// What happens over the limits of sources: `drop`, `count` or `second_syn`.
+    pub source_on_excess: String,
+    /// What happens over the limits of the VIP.
+    pub on_excess: String,
+    /// The sources of most of these packets.
+    pub sources: Vec<LimitedSource>,
+}
+
+/// A source of packets over a limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LimitedSource {
+    /// Its address or prefix, and its ports if a block of them counts as a source.
+    pub source: String,
+    /// Its share of the recorded packets over a limit.
+    pub share: f64,
 }
 
 /// Slots of a ring.

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
-use lb_model::config::{Forward, Protocol};
+use lb_model::config::{Forward, OnExcess, Protocol};
 
 use crate::{
     alerts::Alert,
@@ -126,8 +126,46 @@ pub struct VipState {
     pub tracked_flows: u64,
     /// Packets whose flow found no room there; monotonic.
     pub untracked_packets: u64,
+    /// Use of its limits; none without.
+    pub limit: Option<LimitUse>,
     /// In the order of the configuration, then those that are leaving.
     pub members: Vec<MemberState>,
+}
+
+/// Packets over the limits of a VIP in the last seconds, per second, whether they were dropped or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitUse {
+    pub source_new_flows_per_s: f64,
+    pub source_packets_per_s: f64,
+    pub new_flows_per_s: f64,
+    pub packets_per_s: f64,
+    /// Packets of denied sources.
+    pub denied_per_s: f64,
+    /// What happens to those over a limit for sources, and over one for the VIP.
+    pub source_on_excess: OnExcess,
+    pub on_excess: OnExcess,
+    /// Where most of them came from.
+    pub sources: Vec<LimitedSource>,
+}
+
+/// A source of packets over a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitedSource {
+    /// Its prefix, and its ports if a block of them counts as a source.
+    pub source: String,
+    /// Its share of the recorded packets over a limit.
+    pub share: f64,
+}
+
+impl LimitUse {
+    /// Packets over the limits of sources, and over those of the VIP.
+    #[must_use]
+    pub fn over_per_s(&self) -> [f64; 2] {
+        [
+            self.source_new_flows_per_s + self.source_packets_per_s,
+            self.new_flows_per_s + self.packets_per_s,
+        ]
+    }
 }
 
 impl VipState {

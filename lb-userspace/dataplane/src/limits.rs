@@ -62,7 +62,10 @@ impl Limits {
                 *sum = sum.wrapping_add(*word);
             }
         }
-        Ok(bytemuck::cast(sum))
+        let mut sum: LimitCounters = bytemuck::cast(sum);
+        // No counter: it goes down too.
+        sum.drawn = 0;
+        Ok(sum)
     }
 
     /// Resets the counters of a VIP whose index belonged to another one before.

@@ -9,7 +9,7 @@ use super::{
     backends::{self, Groups},
 };
 use crate::node::{InterfaceMode, MemberPhase, NodeState, VipState};
-use lb_model::config;
+use lb_model::config::{self, OnExcess};
 
 /// Limits set by the configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,6 +114,7 @@ impl Observer {
             lost.extend(backends::without_route(vip));
             full.extend(capacity(vip, vip_limits));
             full.extend(nat_ports(vip));
+            full.extend(limit(vip));
         }
         self.groups.adopt(&status.alerts);
         conditions.extend(self.groups.combine("backends:", down));
@@ -254,6 +255,65 @@ fn capacity(vip: &VipState, limits: &VipLimits) -> Option<Condition> {
         vip.target_utilisation * 100.0
     );
     Some(condition.vip(&vip.name).cause(wanted))
+}
+
+/// Packets over a limit.
+fn limit(vip: &VipState) -> Option<Condition> {
+    let limit = vip.limit.as_ref()?;
+    let over = limit.over_per_s();
+    if over.iter().sum::<f64>() <= FEW_PER_S {
+        return None;
+    }
+    let parts = [
+        (
+            limit.source_new_flows_per_s,
+            "new flows",
+            limit.source_on_excess,
+            "its sources",
+        ),
+        (
+            limit.source_packets_per_s,
+            "packets",
+            limit.source_on_excess,
+            "its sources",
+        ),
+        (
+            limit.new_flows_per_s,
+            "new flows",
+            limit.on_excess,
+            "the VIP",
+        ),
+        (limit.packets_per_s, "packets", limit.on_excess, "the VIP"),
+    ];
+    let parts = parts.iter().filter(|(rate, ..)| *rate > 0.0);
+    let parts: Vec<String> = parts
+        .map(|(rate, what, on_excess, whose)| {
+            let fate = match on_excess {
+                OnExcess::Count => "only counted",
+                OnExcess::SecondSyn if *what == "new flows" => "only pass if they are repeated",
+                OnExcess::Drop | OnExcess::SecondSyn => "are dropped",
+            };
+            format!("{rate:.0} {what}/s over the limit of {whose} {fate}")
+        })
+        .collect();
+    let is_dropped = over[0] > 0.0 && limit.source_on_excess != OnExcess::Count
+        || over[1] > 0.0 && limit.on_excess != OnExcess::Count;
+    let severity = if is_dropped {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
+    let summary = format!("{}: {}", vip.name, parts.join("; "));
+    let named = limit.sources.iter().filter(|source| source.share >= 0.01);
+    let named: Vec<String> = named
+        .map(|source| format!("{} ({:.0} %)", source.source, source.share * 100.0))
+        .collect();
+    let cause = match &named[..] {
+        [] => "no source has as much as 1 % of them: forged sources, or a spike of many".to_owned(),
+        named => format!("most of them from {}", named.join(", ")),
+    };
+    let condition = Condition::new(format!("limit:{}", vip.name), "limit", severity, summary);
+    Some(condition.vip(&vip.name).cause(cause))
 }
 
 /// Part of the ports of a backend in use, above which an alert is raised: then one new flow in thirty

@@ -28,6 +28,7 @@ mod facts;
 mod flows;
 mod health_intake;
 mod import;
+mod limits;
 pub mod locks;
 mod nat_ports;
 mod observe;

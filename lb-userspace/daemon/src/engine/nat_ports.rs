@@ -190,6 +190,7 @@ mod tests {
 
     fn vip(index: u16, protocol: Protocol, members: Vec<MemberReport>) -> VipReport {
         VipReport {
+            is_limited: false,
             index,
             name: format!("v{index}"),
             service: ServiceId {

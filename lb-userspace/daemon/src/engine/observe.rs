@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use lb_common::{counters::NodeCounters, reason::REASONS, ring::MemberIndex};
 use tracing::error;
 
-use super::{actor::Actor, nat_ports, trial::WATCHED_DROPS};
+use super::{actor::Actor, limits::LimitWatch, nat_ports, trial::WATCHED_DROPS};
 use crate::{
     alerts::Limits,
     clock::later,
@@ -43,6 +43,7 @@ pub(super) struct Observer {
     ports: BTreeMap<MemberIndex, PortUse>,
     /// Counters of [`WATCHED_DROPS`] and their times, the newest last.
     drops: VecDeque<(Instant, [u64; 3])>,
+    pub(super) limits: LimitWatch,
     is_failing: bool,
 }
 
@@ -58,6 +59,7 @@ impl Observer {
             sessions: Established::default(),
             ports: BTreeMap::new(),
             drops: VecDeque::new(),
+            limits: LimitWatch::default(),
             is_failing: false,
         }
     }
@@ -125,11 +127,15 @@ impl Actor {
             members: Vec::new(),
             vips: Vec::new(),
         };
+        let limited = report.iter().filter(|vip| vip.is_limited);
+        let limits = &self.data_path.dataplane.limits;
+        (self.observer.limits).read(limits, limited.map(|vip| vip.index))?;
         for vip in report {
             sample.vips.push(VipSample {
                 vip: &vip.name,
                 index: vip.index,
                 counters: counters.vip(vip.index)?,
+                limits: self.observer.limits.counters(vip.index),
             });
             for member in &vip.members {
                 sample.members.push(MemberSample {
@@ -297,6 +303,7 @@ impl View<'_> {
             target_utilisation: vip.scaling.target_utilisation.as_f64(),
             tracked_flows: members.iter().map(|member| member.tracked_flows).sum(),
             untracked_packets: traffic.map_or(0, |traffic| traffic.counters.track_full),
+            limit: self.actor.observer.limits.of(reported.index, &vip.limit),
             members,
         }
     }

@@ -8,7 +8,8 @@ use crate::{
     clock, engine, events,
     health::HealthStatus,
     node::{
-        FileState, FileStatus, Interface, MemberPhase, MemberState, NodeInfo, NodeState, VipState,
+        FileState, FileStatus, Interface, LimitUse, MemberPhase, MemberState, NodeInfo, NodeState,
+        VipState,
     },
     revision::{self, RevisionInfo, RevisionState},
     traffic::{Rates, Totals},
@@ -97,7 +98,27 @@ impl From<&VipState> for lb_api::VipStatus {
             peak_new_flows_per_s: vip.peak_new_flows_per_s,
             capacity,
             tracked_flows: vip.tracked_flows,
+            limit: vip.limit.as_ref().map(Into::into),
             members: vip.members.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&LimitUse> for lb_api::LimitStatus {
+    fn from(limit: &LimitUse) -> Self {
+        let sources = limit.sources.iter().map(|source| lb_api::LimitedSource {
+            source: source.source.clone(),
+            share: source.share,
+        });
+        Self {
+            source_new_flows_per_s: limit.source_new_flows_per_s,
+            source_packets_per_s: limit.source_packets_per_s,
+            new_flows_per_s: limit.new_flows_per_s,
+            packets_per_s: limit.packets_per_s,
+            denied_per_s: limit.denied_per_s,
+            source_on_excess: limit.source_on_excess.to_string(),
+            on_excess: limit.on_excess.to_string(),
+            sources: sources.collect(),
         }
     }
 }

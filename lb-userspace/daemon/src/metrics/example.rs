@@ -16,13 +16,13 @@ use super::*;
 use crate::{
     health::HealthStatus,
     node::{
-        FileStatus, Interface, InterfaceMode, MemberPhase, MemberState, NodeInfo, PortUse,
-        RingSlots, VipState,
+        FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase, MemberState, NodeInfo,
+        PortUse, RingSlots, VipState,
     },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
 };
-use lb_model::config::{Forward, Protocol};
+use lb_model::config::{Forward, OnExcess, Protocol};
 
 pub(crate) struct Example {
     pub(crate) state: NodeState,
@@ -102,6 +102,16 @@ fn vip(index: usize, members: usize) -> VipState {
         target_utilisation: 0.7,
         tracked_flows: 0,
         untracked_packets: 0,
+        limit: (index == 0).then(|| LimitUse {
+            source_new_flows_per_s: 0.0,
+            source_packets_per_s: 0.0,
+            new_flows_per_s: 0.0,
+            packets_per_s: 0.0,
+            denied_per_s: 0.0,
+            source_on_excess: OnExcess::Drop,
+            on_excess: OnExcess::SecondSyn,
+            sources: Vec::new(),
+        }),
         members: (0..members).map(|i| member(index, i, members)).collect(),
     }
 }
@@ -168,6 +178,7 @@ fn traffic(state: &NodeState) -> Traffic {
             vip: &vip.name,
             index: index as u16,
             counters: VipCounters::zeroed(),
+            limits: None,
         });
         traffic.observe(&Sample {
             at: start + Duration::from_secs(second),

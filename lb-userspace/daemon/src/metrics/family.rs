@@ -91,6 +91,13 @@ families! {
     VIP_NAT_REUSED Counter "evenkeel_vip_nat_reused_ports_total" ["vip"] "nat sessions that took the port of a connection that was over, because all ports that were tried had sessions. The backend accepts it in TIME-WAIT."
     VIP_NAT_NO_PORT Counter "evenkeel_vip_nat_no_port_flows_total" ["vip"] "New flows dropped because no nat port was free. Expected: 0; otherwise extend node.nat_ports or add backends."
 
+    VIP_LIMITED Counter "evenkeel_vip_limited_packets_total" ["limit" "vip"] "Packets over a limit, dropped or only counted: source_new_flows, source_packets, new_flows, packets. Missing without limits. Expected: 0, except in an attack or a spike."
+    VIP_DENIED Counter "evenkeel_vip_denied_packets_total" ["vip"] "Packets dropped because their source is denied. Missing without limits."
+    VIP_EXEMPTED Counter "evenkeel_vip_limit_exempted_packets_total" ["vip"] "Packets of exempt sources that would have been over a limit. Missing without limits."
+    VIP_FIRST_SYNS Counter "evenkeel_vip_first_syns_dropped_total" ["vip"] "First SYNs over a limit that were dropped, with on_excess = second_syn. Missing without limits."
+    VIP_SECOND_SYNS Counter "evenkeel_vip_second_syns_total" ["vip"] "Repeated SYNs over a limit that passed, with on_excess = second_syn. Missing without limits. Expected in an attack: as many as clients really connect."
+    VIP_EVICTED Counter "evenkeel_vip_limit_sources_evicted_total" ["vip"] "Busy sources that were forgotten because too many were busy at once; they began again with a full burst. Missing without limits. Expected: 0."
+
     MEMBER_PACKETS Counter "evenkeel_member_packets_total" ["backend" "vip"] "Packets sent to the backend. Expected: roughly in proportion to its share of new flows."
     MEMBER_BYTES Counter "evenkeel_member_bytes_total" ["backend" "vip"] "Bytes of these packets: whole frames as received."
     MEMBER_NEW_FLOWS Counter "evenkeel_member_new_flows_total" ["backend" "vip"] "New flows. Expected: in proportion to evenkeel_member_table_share_ratio."

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use lb_common::{
     counters::{MemberCounters, VipCounters},
+    limit::LimitCounters,
     reason::REASONS,
 };
 
@@ -264,6 +265,53 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
     each(VIP_NAT_SESSIONS, |vip| vip.counters.nat_sessions);
     each(VIP_NAT_NO_PORT, |vip| vip.counters.nat_no_port);
     each(VIP_NAT_REUSED, |vip| vip.counters.nat_reused);
+    limit_counters(page, snapshot);
+}
+
+/// The counters of VIPs with limits.
+fn limit_counters(page: &mut Page, snapshot: &Snapshot) {
+    let vips = snapshot.state.vips.iter();
+    let limited: Vec<(&str, &LimitCounters)> = vips
+        .filter(|vip| vip.limit.is_some())
+        .filter_map(|vip| Some((&*vip.name, &snapshot.totals.vips.get(&*vip.name)?.limits)))
+        .collect();
+    // Destructured, so that a new counter can't be forgotten.
+    let LimitCounters {
+        source_flows: _,
+        source_packets: _,
+        vip_flows: _,
+        vip_packets: _,
+        denied: _,
+        exempted: _,
+        first_syns: _,
+        second_syns: _,
+        evicted: _,
+        drawn: _,
+    } = bytemuck::Zeroable::zeroed();
+    page.family(VIP_LIMITED, |s| {
+        for (vip, limits) in &limited {
+            for (limit, packets) in [
+                ("source_new_flows", limits.source_flows),
+                ("source_packets", limits.source_packets),
+                ("new_flows", limits.vip_flows),
+                ("packets", limits.vip_packets),
+            ] {
+                s.add(&[limit, vip], packets as f64);
+            }
+        }
+    });
+    let mut each = |family, count: fn(&LimitCounters) -> u64| {
+        page.family(family, |s| {
+            for (vip, limits) in &limited {
+                s.add(&[vip], count(limits) as f64);
+            }
+        });
+    };
+    each(VIP_DENIED, |limits| limits.denied);
+    each(VIP_EXEMPTED, |limits| limits.exempted);
+    each(VIP_FIRST_SYNS, |limits| limits.first_syns);
+    each(VIP_SECOND_SYNS, |limits| limits.second_syns);
+    each(VIP_EVICTED, |limits| limits.evicted);
 }
 
 /// The members of a VIP, each name once: a leaving member with the name of a configured one is omitted.

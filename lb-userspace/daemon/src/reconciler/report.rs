@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use lb_common::{
     member::{Member, NextHop, control},
     ring::MemberIndex,
-    vip::forward,
+    vip::{forward, limited},
 };
 
 use super::{
@@ -26,6 +26,7 @@ pub struct VipReport {
     pub service: ServiceId,
     /// Forwarding mode, as in the table.
     pub forward: u8,
+    pub is_limited: bool,
     /// Whether it is in panic mode: too few members are healthy, and all get traffic.
     pub panic: bool,
     pub slots: u32,
@@ -126,6 +127,7 @@ impl Reconciler {
             name: vip.name.clone(),
             service: vip.service,
             forward: vip.entry.mode(),
+            is_limited: vip.entry.is_limited(limited::ALL),
             panic: vip.panic,
             slots: vip.ring.size(),
             counts: vip.ring.counts(),

@@ -7,7 +7,10 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use jiff::SignedDuration;
-use lb_common::counters::{MemberCounters, VipCounters};
+use lb_common::{
+    counters::{MemberCounters, VipCounters},
+    limit::LimitCounters,
+};
 
 use super::{PEAK_MINUTES, Totals, VipSample, VipTotals, window::Cumulative};
 
@@ -34,8 +37,9 @@ pub(super) struct MemberAccount {
 pub(super) struct VipAccount {
     pub(super) totals: Totals,
     pub(super) counters: VipCounters,
+    pub(super) limits: LimitCounters,
     /// Index and last reading of its own counters.
-    pub(super) reading: Option<(u16, VipCounters)>,
+    pub(super) reading: Option<(u16, VipCounters, LimitCounters)>,
     pub(super) window: Cumulative,
     /// The highest rate of each minute of the last hour: (Unix time in minutes, new flows per second).
     pub(super) peaks: VecDeque<(i64, f64)>,
@@ -58,6 +62,7 @@ impl Default for VipAccount {
         Self {
             totals: Totals::default(),
             counters: VipCounters::zeroed(),
+            limits: LimitCounters::zeroed(),
             reading: None,
             window: Cumulative::default(),
             peaks: VecDeque::new(),
@@ -125,13 +130,18 @@ impl VipAccount {
 
     /// Adds its own counters. Returns whether their index changed.
     pub(super) fn count_own(&mut self, sample: &VipSample<'_>) -> bool {
-        let last = self.reading.filter(|(index, _)| *index == sample.index);
-        let delta = difference(
-            last.as_ref().map(|(_, counters)| counters),
-            &sample.counters,
-        );
+        let last = self.reading.filter(|(index, ..)| *index == sample.index);
+        let (counters, limits) = (last.map(|last| last.1), last.map(|last| last.2));
+        let delta = difference(counters.as_ref(), &sample.counters);
         add(&mut self.counters, &delta);
-        self.reading = Some((sample.index, sample.counters));
+        let limits = match &sample.limits {
+            Some(now) => {
+                add(&mut self.limits, &difference(limits.as_ref(), now));
+                *now
+            }
+            None => limits.unwrap_or(LimitCounters::zeroed()),
+        };
+        self.reading = Some((sample.index, sample.counters, limits));
         last.is_none()
     }
 
@@ -194,6 +204,7 @@ impl VipAccount {
         VipTotals {
             totals: self.totals,
             counters: self.counters,
+            limits: self.limits,
             peak_new_flows_per_s: self.peak(),
             members: present
                 .map(|(name, member)| (Arc::clone(name), member.counters))

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use lb_common::{
     counters::{MemberCounters, VipCounters},
+    limit::LimitCounters,
     ring::MemberIndex,
 };
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,9 @@ struct VipRow {
     totals: Totals,
     counters: [u64; 8],
     reading: Option<(u16, [u64; 8])>,
+    /// The counters of its limits and their last reading, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<[[u64; 10]; 2]>,
     peaks: Vec<(i64, f64)>,
     members: BTreeMap<Box<str>, MemberRow>,
 }
@@ -124,10 +129,17 @@ impl Traffic {
 
 fn vip_row(vip: &VipAccount, oldest: i64) -> VipRow {
     let kept = |member: &MemberAccount| member.is_present || member.seen > oldest;
+    let last_limits = vip
+        .reading
+        .map_or_else(LimitCounters::zeroed, |last| last.2);
     VipRow {
         totals: vip.totals,
         counters: row(vip.counters),
-        reading: vip.reading.map(|(index, counters)| (index, row(counters))),
+        reading: vip
+            .reading
+            .map(|(index, counters, _)| (index, row(counters))),
+        limits: Some([vip.limits, last_limits].map(bytemuck::cast))
+            .filter(|limits| limits.as_flattened().iter().any(|count| *count > 0)),
         peaks: vip.peaks.iter().copied().collect(),
         members: vip
             .members
@@ -195,12 +207,16 @@ fn account(row: VipRow, same_maps: bool, wall: Timestamp) -> VipAccount {
         ..MemberAccount::default()
     };
     let reading = row.reading.filter(|_| same_maps);
+    let [limits, last_limits] = row.limits.unwrap_or_default();
     let oldest = wall.as_second() / 60 - super::PEAK_MINUTES;
     let peaks = row.peaks.into_iter();
     VipAccount {
         totals: row.totals,
         counters: bytemuck::cast::<_, VipCounters>(row.counters),
-        reading: reading.map(|(index, counters)| (index, bytemuck::cast(counters))),
+        limits: bytemuck::cast(limits),
+        reading: reading.map(|(index, counters)| {
+            (index, bytemuck::cast(counters), bytemuck::cast(last_limits))
+        }),
         peaks: peaks.filter(|(minute, _)| *minute > oldest).collect(),
         members: row
             .members

@@ -36,6 +36,7 @@ pub use capacity::Capacity;
 use jiff::{SignedDuration, Timestamp};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
+    limit::LimitCounters,
     ring::MemberIndex,
 };
 pub use ledger::LedgerError;
@@ -96,6 +97,8 @@ pub struct VipSample<'a> {
     pub vip: &'a str,
     pub index: u16,
     pub counters: VipCounters,
+    /// None if it has no limits.
+    pub limits: Option<LimitCounters>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,6 +149,7 @@ pub struct VipTotals {
     /// Sum over its members.
     pub totals: Totals,
     pub counters: VipCounters,
+    pub limits: LimitCounters,
     pub peak_new_flows_per_s: f64,
     /// Members in the maps, by name.
     pub members: BTreeMap<Arc<str>, MemberCounters>,

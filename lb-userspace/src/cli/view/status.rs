@@ -7,7 +7,7 @@ use super::{
     paint::Tone,
     problems, revisions,
 };
-use lb_api::{CapacityStatus, InterfaceStatus, NodeStatus, Status, VipStatus};
+use lb_api::{CapacityStatus, InterfaceStatus, LimitStatus, NodeStatus, Status, VipStatus};
 
 /// Members up to which each has a line.
 const MOST_MEMBERS: usize = 200;
@@ -110,8 +110,72 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         text += &view.wrap("  ", &used(vip, capacity));
         text.push('\n');
     }
+    if let Some(line) = vip.limit.as_ref().and_then(over_limits) {
+        let line = view.paint.apply(Tone::Warn, &line);
+        text += &view.wrap("  ", &line);
+        text.push('\n');
+    }
     text += &members::members(view, vip);
     text + &members::problems(view, vip, status.at)
+}
+
+/// Packets over limits; none if there are none.
+fn over_limits(limit: &LimitStatus) -> Option<String> {
+    let LimitStatus {
+        source_new_flows_per_s,
+        source_packets_per_s,
+        new_flows_per_s,
+        packets_per_s,
+        denied_per_s,
+        source_on_excess,
+        on_excess,
+        sources,
+    } = limit;
+    let over = |rate: &f64, what: &str, whose: &str, on_excess: &str| {
+        let (rate, what) = (amount(*rate), what);
+        format!("{rate} {what}/s over the limit of {whose} ({on_excess})")
+    };
+    let parts = [
+        (
+            source_new_flows_per_s,
+            over(
+                source_new_flows_per_s,
+                "new flows",
+                "sources",
+                source_on_excess,
+            ),
+        ),
+        (
+            source_packets_per_s,
+            over(source_packets_per_s, "packets", "sources", source_on_excess),
+        ),
+        (
+            new_flows_per_s,
+            over(new_flows_per_s, "new flows", "the VIP", on_excess),
+        ),
+        (
+            packets_per_s,
+            over(packets_per_s, "packets", "the VIP", on_excess),
+        ),
+        (
+            denied_per_s,
+            format!("{} packets/s from denied sources", amount(*denied_per_s)),
+        ),
+    ];
+    let parts = parts.into_iter().filter(|(rate, _)| **rate > 0.0);
+    let parts: Vec<String> = parts.map(|(_, text)| text).collect();
+    if parts.is_empty() {
+        return None;
+    }
+    let named = sources.iter().filter(|source| source.share >= 0.01);
+    let named: Vec<String> = named
+        .map(|source| format!("{} {:.0} %", source.source, source.share * 100.0))
+        .collect();
+    let from = match named.is_empty() {
+        true => String::new(),
+        false => format!("; from {}", named.join(", ")),
+    };
+    Some(format!("limits: {}{from}", parts.join(", ")))
 }
 
 /// Use of the capacity, and the number of backends it needs.

@@ -1,10 +1,12 @@
 //! Conditions derived from a state.
 
+use lb_model::config::OnExcess;
+
 use super::*;
 use crate::{
     health::HealthStatus,
     metrics::example::{Example, example},
-    node::{Interface, InterfaceMode, MemberPhase, MemberState, NodeState, PortUse},
+    node::{Interface, InterfaceMode, LimitedSource, MemberPhase, MemberState, NodeState, PortUse},
 };
 
 fn limits(min_backends: u32) -> Limits {
@@ -280,6 +282,56 @@ fn flows_without_room_in_the_tracking_table_are_a_condition() {
     );
     let cause = found[0].cause.as_deref().unwrap();
     assert!(cause.contains("flows of vip-1 (8000)"), "{cause}");
+}
+
+#[test]
+fn packets_over_a_limit_are_a_condition() {
+    let mut status = status(2, 4);
+    let limit = status.vips[0].limit.as_mut().unwrap();
+    limit.source_on_excess = OnExcess::Drop;
+    limit.on_excess = OnExcess::SecondSyn;
+    // Denied sources are what the operator asked for.
+    limit.denied_per_s = 1000.0;
+    assert_eq!(conditions(&status, 2), []);
+    let limit = status.vips[0].limit.as_mut().unwrap();
+    (limit.source_new_flows_per_s, limit.new_flows_per_s) = (480.0, 12.0);
+    let source = |source: &str, share| LimitedSource {
+        source: source.to_owned(),
+        share,
+    };
+    limit.sources = vec![source("198.51.100.7", 0.62), source("192.0.2.9", 0.001)];
+    let found = conditions(&status, 2);
+    assert_eq!(
+        (&*found[0].key, found[0].severity),
+        ("limit:vip-0", Severity::Warning)
+    );
+    assert_eq!(
+        found[0].summary,
+        "vip-0: 480 new flows/s over the limit of its sources are dropped; 12 new flows/s over the limit \
+         of the VIP only pass if they are repeated"
+    );
+    assert_eq!(
+        found[0].cause.as_deref(),
+        Some("most of them from 198.51.100.7 (62 %)")
+    );
+    let limit = status.vips[0].limit.as_mut().unwrap();
+    (limit.source_on_excess, limit.on_excess) = (OnExcess::Count, OnExcess::Count);
+    limit.sources.remove(0);
+    let found = conditions(&status, 2);
+    assert_eq!(found[0].severity, Severity::Info);
+    assert!(
+        found[0]
+            .summary
+            .ends_with("over the limit of the VIP only counted"),
+        "{found:?}"
+    );
+    assert!(
+        found[0]
+            .cause
+            .as_deref()
+            .unwrap()
+            .starts_with("no source has as much as 1 %")
+    );
 }
 
 #[test]

@@ -279,6 +279,7 @@ mod tests {
             table_share: 1.0,
         };
         vec![VipReport {
+            is_limited: false,
             index: 1,
             name: "v".to_owned(),
             service: ServiceId {

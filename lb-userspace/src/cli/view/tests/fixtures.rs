@@ -82,6 +82,7 @@ fn vip() -> VipStatus {
         peak_new_flows_per_s: 0.0,
         capacity: None,
         tracked_flows: 0,
+        limit: None,
         members: vec![member(1, 0.4), member(2, 0.4), member(3, 0.2)],
     }
 }

@@ -61,6 +61,33 @@ fn shows_the_use_of_the_capacity() {
 }
 
 #[test]
+fn shows_what_is_over_limits() {
+    let mut status = fixtures::status();
+    let source = |source: &str, share| lb_api::LimitedSource {
+        source: source.into(),
+        share,
+    };
+    let limit = lb_api::LimitStatus {
+        source_on_excess: "count".into(),
+        on_excess: "second_syn".into(),
+        ..Default::default()
+    };
+    status.vips[0].limit = Some(limit.clone());
+    let text = status::status(plain(200), &status, false);
+    assert!(!text.contains("limits"), "{text}");
+    status.vips[0].limit = Some(lb_api::LimitStatus {
+        source_packets_per_s: 1234.0,
+        new_flows_per_s: 7.0,
+        denied_per_s: 90.0,
+        sources: vec![source("198.51.100.7", 0.61), source("192.0.2.0/24", 0.004)],
+        ..limit
+    });
+    let text = status::status(plain(200), &status, false);
+    let line = "limits: 1.2k packets/s over the limit of sources (count), 7.0 new flows/s over the limit of the VIP (second_syn), 90 packets/s from denied sources; from 198.51.100.7 61 %\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn shows_the_use_of_nat_ports() {
     let mut status = fixtures::status();
     let vip = &mut status.vips[0];

@@ -53,6 +53,7 @@ fn reports(config: &Config, members: u16) -> Vec<VipReport> {
         table_share: 1.0 / f64::from(members),
     };
     let report = |(index, vip): (usize, &config::Vip)| VipReport {
+        is_limited: false,
         index: index as u16,
         name: vip.name.clone(),
         service: ServiceId::of(vip),
