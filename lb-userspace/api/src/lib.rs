@@ -11,6 +11,7 @@ mod change;
 pub mod client;
 mod error;
 mod explain;
+mod limits;
 mod plan;
 mod revision;
 mod status;
@@ -23,6 +24,10 @@ pub use change::{
 };
 pub use error::{ApiError, ErrorCode, Refused};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};
+pub use limits::{
+    ExceededLimit, LimitSuggestion, LimitedRate, LimitedSource, LimitsPlan, SeenTraffic,
+    SourceTraffic, SuggestedRates,
+};
 pub use plan::{
     GuardResult, GuardVerdict, MemberPlan, MemberSide, Plan, PlanVerdict, VipAction, VipPlan,
 };
@@ -56,6 +61,7 @@ macro_rules! names {
 names!(
     FileState,
     Guard,
+    LimitedRate,
     MemberState,
     PlanVerdict,
     RevisionState,

@@ -10,6 +10,7 @@ mod member;
 pub mod planner;
 pub mod ring;
 pub mod secrets;
+pub mod sources;
 pub mod text;
 pub mod transition;
 

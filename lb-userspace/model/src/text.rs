@@ -1,7 +1,21 @@
 //! Text from outside (output of checks, responses of receivers, names that a process gives itself),
-//! made safe for logs and terminals.
+//! made safe for logs and terminals; and long numbers.
 
 use std::borrow::Cow;
+
+/// A number with commas between thousands: `1,234,567`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
 
 /// Whether a character can move the cursor, change colours or titles, or reorder what is displayed:
 /// control characters, including the 8-bit ones, line separators, and the format characters of
