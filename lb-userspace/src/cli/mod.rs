@@ -29,6 +29,7 @@ mod file;
 mod flows;
 mod history;
 mod journal;
+mod limits;
 mod man;
 mod member;
 mod plan;
@@ -114,6 +115,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Capture(capture::CaptureArgs),
     Flows(flows::FlowsArgs),
+    Limits(limits::LimitsArgs),
     Alerts(alerts::AlertsArgs),
     Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
@@ -225,6 +227,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Explain(args) => block_on(explain::run(args, client)),
         Command::Capture(args) => block_on(capture::run(args, client)),
         Command::Flows(args) => block_on(flows::run(args, client)),
+        Command::Limits(args) => block_on(limits::run(args, client)),
         Command::Alerts(args) => block_on(alerts::run(args, client)),
         Command::Events(args) => block_on(events::run(args, client)),
         Command::Doctor(args) => doctor::run(&args),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 mod controller;
+mod limits;
 
 use std::{
     fs,

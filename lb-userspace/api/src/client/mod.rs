@@ -26,8 +26,9 @@ use tokio::net::UnixStream;
 
 use crate::{
     Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
-    Explanation, FileDiff, Plan, PlanRequest, Progress, ReloadRequest, Reloaded, Revision,
-    RevisionInfo, RevisionNumber, RollbackRequest, SampledFlow, Status, TestedReceiver, VipStatus,
+    Explanation, FileDiff, LimitSuggestion, Plan, PlanRequest, Progress, ReloadRequest, Reloaded,
+    Revision, RevisionInfo, RevisionNumber, RollbackRequest, SampledFlow, Status, TestedReceiver,
+    VipStatus,
 };
 
 /// Default path of the controller's socket.
@@ -197,6 +198,13 @@ impl Client {
         let mark = if query.is_empty() { "" } else { "?" };
         self.get(&format!("/v1/flows{mark}{}", query.join("&")))
             .await
+    }
+
+    /// `GET /v1/limits/suggest`: for a VIP, or all.
+    pub async fn suggest_limits(&self, vip: Option<&str>) -> Result<Vec<LimitSuggestion>> {
+        let query = vip.map(|vip| format!("?vip={}", Segment(vip)));
+        let query = query.unwrap_or_default();
+        self.get(&format!("/v1/limits/suggest{query}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

@@ -201,6 +201,9 @@ impl Actor {
                 let flows = flows::sampled(data_path, vip.as_deref(), backend.as_deref());
                 send(reply, flows);
             }
+            Command::SuggestLimits(vip, reply) => {
+                send(reply, changes.suggest_limits(vip.as_deref()));
+            }
             Command::Revisions(reply) => {
                 let records = changes.store.list().map(|record| record.info.clone());
                 send(reply, Ok(records.collect()));

@@ -13,6 +13,7 @@ use super::{
     facts::facts,
     import::{ConfigFile, default_bake},
     request::{Candidate, Prepared, one_line},
+    shares::sources::Histories,
     trial::{Deadlines, Trial},
 };
 use crate::{
@@ -76,6 +77,7 @@ pub(super) struct ChangeControl {
     /// Drops per second in the last seconds: what a trial is compared with.
     pub(super) drops_per_s: [f64; 3],
     pub(super) traffic: SharedTraffic,
+    pub(super) histories: Histories,
     pub(super) outcomes: Vec<Outcome>,
 }
 

@@ -1,7 +1,7 @@
 //! Requests to the actor and their results.
 
 use jiff::SignedDuration;
-use lb_api::{CaptureRequest, SampledFlow};
+use lb_api::{CaptureRequest, LimitSuggestion, SampledFlow};
 use lb_dataplane::{CaptureProgram, explain::Explanation};
 use lb_model::{
     edit::Edit,
@@ -134,6 +134,8 @@ pub(super) enum Command {
     StopCapture(Caller, Reply<()>),
     /// Name of a VIP and of a backend.
     Flows(Option<String>, Option<String>, Reply<Vec<SampledFlow>>),
+    /// Name of a VIP.
+    SuggestLimits(Option<String>, Reply<Vec<LimitSuggestion>>),
     Revisions(Reply<Vec<RevisionInfo>>),
     /// Without a number: the running revision.
     Revision(Option<RevisionNumber>, Reply<Revision>),

@@ -38,12 +38,13 @@ mod routes;
 mod run;
 mod shares;
 mod start;
+mod suggestions;
 mod trial;
 
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use lb_api::SampledFlow;
+use lb_api::{LimitSuggestion, SampledFlow};
 use lb_dataplane::explain::Explanation;
 use lb_model::planner::{Guard, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -233,6 +234,16 @@ impl Engine {
         backend: Option<String>,
     ) -> EngineResult<Vec<SampledFlow>> {
         self.request(|reply| Command::Flows(vip, backend, reply))
+            .await
+    }
+
+    /// Limits that would have limited nobody in the last hour, for a VIP or for all.
+    ///
+    /// # Errors
+    ///
+    /// A VIP of this name does not exist.
+    pub async fn suggest_limits(&self, vip: Option<String>) -> EngineResult<Vec<LimitSuggestion>> {
+        self.request(|reply| Command::SuggestLimits(vip, reply))
             .await
     }
 

@@ -28,7 +28,7 @@ use super::{
     publisher::Publisher,
     request::{self, Candidate},
     routes::{self, RouteMonitor},
-    shares::ShareMonitor,
+    shares::{ShareMonitor, sources::Histories},
 };
 use crate::{
     alerts::Alerts,
@@ -205,6 +205,7 @@ fn assemble(
         journal: journal.clone(),
         traffic: recorder.traffic(),
     };
+    let histories = Histories::default();
     let actor = Actor {
         changes: ChangeControl {
             file: ConfigFile::new(file),
@@ -215,11 +216,12 @@ fn assemble(
             trial: None,
             drops_per_s: Default::default(),
             traffic: recorder.traffic(),
+            histories: histories.clone(),
             outcomes: Vec::new(),
         },
         data_path,
         health: HealthIntake::new(health, pins.clone()),
-        shares: ShareMonitor::new(state_dir),
+        shares: ShareMonitor::new(state_dir, histories),
         journal,
         recorder,
         observer,

@@ -1,4 +1,4 @@
-//! Routes about packets: captures and sampled flows.
+//! Routes about packets: captures, sampled flows, and limits that these suggest.
 
 use std::convert::Infallible;
 
@@ -19,7 +19,7 @@ use super::{
     routes::{Answer, EmptyRequest},
 };
 use crate::engine::Engine;
-use lb_api::{ApiError, CaptureRequest, SampledFlow};
+use lb_api::{ApiError, CaptureRequest, LimitSuggestion, SampledFlow};
 
 /// Media type of a capture.
 const PCAPNG: &str = "application/x-pcapng";
@@ -92,4 +92,21 @@ pub(super) async fn flows(
     Parameters(query): Parameters<FlowsQuery>,
 ) -> Answer<Vec<SampledFlow>> {
     Ok(Json(engine.flows(query.vip, query.backend).await?))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LimitsQuery {
+    /// Only limits for this VIP.
+    vip: Option<String>,
+}
+
+/// Limits that would have limited nobody since the controller started, or in the last hour.
+#[utoipa::path(get, path = "/v1/limits/suggest", params(LimitsQuery), responses((status = 200, body = Vec<LimitSuggestion>), ReadFailures))]
+pub(super) async fn suggest_limits(
+    State(engine): State<Engine>,
+    Parameters(query): Parameters<LimitsQuery>,
+) -> Answer<Vec<LimitSuggestion>> {
+    Ok(Json(engine.suggest_limits(query.vip).await?))
 }

@@ -69,6 +69,7 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(packets::capture))
         .routes(routes!(packets::stop_capture))
         .routes(routes!(packets::flows))
+        .routes(routes!(packets::suggest_limits))
 }
 
 /// The OpenAPI document.

@@ -8,14 +8,15 @@
 //!
 //! [`lb_skew`] detects the skew. This module collects its input: the shares that each revision moved
 //! ([`changes`]), what sampled flows show ([`samples`]), and the real shares of a ring in the kernel that
-//! differs from the one that was loaded. [`sampling`] decides how many flows are sampled, and [`bake`]
-//! tests the first seconds after a change.
+//! differs from the one that was loaded. [`sampling`] decides how many flows are sampled, [`bake`]
+//! tests the first seconds after a change, and [`sources`] keeps what sources sent for limits.
 
 mod bake;
 mod changes;
 mod conditions;
 pub(super) mod samples;
 mod sampling;
+pub(super) mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ use changes::Changes;
 use conditions::{Conditions, RevisionFacts};
 use samples::Sampled;
 use sampling::{Demand, Sampling};
+use sources::{Histories, Moment, SourceMonitor};
 
 use crate::{
     alerts::Condition,
@@ -57,6 +59,7 @@ pub(super) struct ShareMonitor {
     pub(super) changes: Changes,
     sampled: Sampled,
     sampling: Sampling,
+    sources: SourceMonitor,
     conditions: Conditions,
     /// Findings that are in the journal: VIP, kind and time.
     noted: BTreeSet<(String, &'static str, u64)>,
@@ -73,13 +76,14 @@ struct VipMonitor {
 
 impl ShareMonitor {
     /// Remembers the changes made by the previous process.
-    pub(super) fn new(state_dir: &Path) -> Self {
+    pub(super) fn new(state_dir: &Path, histories: Histories) -> Self {
         Self {
             started: Instant::now(),
             vips: BTreeMap::new(),
             changes: Changes::open(state_dir),
             sampled: Sampled::default(),
             sampling: Sampling::default(),
+            sources: SourceMonitor::new(histories),
             conditions: Conditions::default(),
             noted: BTreeSet::new(),
             wrong_rings: BTreeMap::new(),
@@ -193,6 +197,18 @@ impl ShareMonitor {
         let flows = dataplane.samples.read()?;
         self.sampled
             .take(now_s, &flows, report, &config.vips, &self.sampling);
+        let moment = Moment {
+            at_s: self.now_s(),
+            now: now_s,
+        };
+        self.sources.take(
+            moment,
+            self.sampled.deltas(),
+            self.sampled.all_begun(),
+            (&config.vips, report),
+            &self.sampling,
+            &traffic.lock(),
+        );
         let mut demands = Vec::new();
         for vip in report {
             // Before the second reading, the mask set by the previous process stays.

@@ -16,7 +16,7 @@ use lb_common::{
     sample::{FlowKey, FlowSample},
 };
 
-use super::sampling::Sampling;
+use super::{sampling::Sampling, sources::Delta};
 use crate::reconciler::{VipReport, reported};
 use lb_model::config;
 use lb_skew::{Elephant, SampledFlows, Samples, Source};
@@ -52,6 +52,8 @@ pub(super) struct Sampled {
     begun: BTreeMap<u16, u32>,
     openings: BTreeMap<(u16, MemberIndex), VecDeque<(u64, bool)>>,
     vips: BTreeMap<String, Samples>,
+    /// What the flows did since the last reading.
+    deltas: Vec<Delta>,
     /// Whether `vips` is from this tick.
     fresh: bool,
 }
@@ -60,6 +62,7 @@ pub(super) struct Sampled {
 struct Known {
     packets: u64,
     bytes: u64,
+    syns: u32,
     first_s: u32,
     judged: bool,
 }
@@ -73,6 +76,16 @@ impl Sampled {
     /// Flows of a VIP added to the map per second.
     pub(super) fn begun_per_s(&self, vip: u16) -> f64 {
         self.begun.get(&vip).copied().unwrap_or(0).into()
+    }
+
+    /// Flows of all VIPs added to the map in the last whole second.
+    pub(super) fn all_begun(&self) -> u64 {
+        self.begun.values().map(|begun| u64::from(*begun)).sum()
+    }
+
+    /// What the flows did between the last two readings.
+    pub(super) fn deltas(&self) -> &[Delta] {
+        &self.deltas
     }
 
     /// Begins a tick.
@@ -92,6 +105,7 @@ impl Sampled {
         let read_s = self.read_s;
         let seconds = now_s.saturating_sub(read_s).max(1) as f64;
         self.begun.clear();
+        self.deltas.clear();
         let had = std::mem::take(&mut self.flows);
         let mut rates: BTreeMap<u16, Vec<Rated<'_>>> = BTreeMap::new();
         for (key, flow) in flows {
@@ -113,11 +127,23 @@ impl Sampled {
                 since(flow.bytes, known.map(|known| known.bytes)),
             ];
             rates.entry(flow.vip).or_default().push((key, flow, rate));
+            // The time of packets counted before the first reading is unknown.
+            if (known.is_some() || is_new) && read_s > 0 {
+                let packets =
+                    flow.packets - known.map_or(0, |known| known.packets.min(flow.packets));
+                let syns = flow.syns - known.map_or(0, |known| known.syns.min(flow.syns));
+                if packets > 0 {
+                    let is_new = known.is_none();
+                    self.deltas
+                        .push(Delta::new(key, flow, syns, packets, is_new));
+                }
+            }
             self.flows.insert(
                 flow_of(key),
                 Known {
                     packets: flow.packets,
                     bytes: flow.bytes,
+                    syns: flow.syns,
                     first_s: flow.first_s,
                     judged,
                 },

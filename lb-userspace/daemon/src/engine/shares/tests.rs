@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 mod samples;
+mod sources;
 
 use super::{
     conditions::{Conditions, changed_lines},
@@ -67,11 +68,11 @@ fn moved_shares_are_known_after_a_restart() {
         "base": 6, "verdict": "allowed", "vips": [vip], "other": [],
     });
     let plan: Plan = serde_json::from_value(plan).unwrap();
-    let mut monitor = ShareMonitor::new(folder.path());
+    let mut monitor = ShareMonitor::new(folder.path(), Histories::default());
     monitor.changed(7, &plan);
     let before = monitor.changes.newest("api", 100.0).unwrap();
     drop(monitor);
-    let next = ShareMonitor::new(folder.path());
+    let next = ShareMonitor::new(folder.path(), Histories::default());
     let after = next.changes.newest("api", 100.0).unwrap();
     assert_eq!((after.revision, &after.moved), (7, &before.moved));
     assert!((after.at_s - before.at_s).abs() < 5.0);
@@ -80,7 +81,7 @@ fn moved_shares_are_known_after_a_restart() {
     let mut next = next;
     next.changes.forget(7);
     assert_eq!(
-        ShareMonitor::new(folder.path())
+        ShareMonitor::new(folder.path(), Histories::default())
             .changes
             .newest("api", 100.0),
         None
@@ -88,7 +89,7 @@ fn moved_shares_are_known_after_a_restart() {
     // A damaged file only makes causes less certain.
     std::fs::write(folder.path().join("changes.json"), "{").unwrap();
     assert_eq!(
-        ShareMonitor::new(folder.path())
+        ShareMonitor::new(folder.path(), Histories::default())
             .changes
             .newest("api", 100.0),
         None

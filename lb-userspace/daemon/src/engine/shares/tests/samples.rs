@@ -14,7 +14,7 @@ use lb_model::{
     ring::Identity,
 };
 
-fn config(vips: u16) -> Config {
+pub(super) fn config(vips: u16) -> Config {
     let mut text =
         "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n"
             .to_owned();
@@ -31,7 +31,7 @@ fn config(vips: u16) -> Config {
 }
 
 /// VIPs with so many members each; numbers of members go on from VIP to VIP.
-fn reports(config: &Config, members: u16) -> Vec<VipReport> {
+pub(super) fn reports(config: &Config, members: u16) -> Vec<VipReport> {
     let member = |index: u16| MemberReport {
         index,
         generation: 1,
@@ -99,7 +99,7 @@ fn flow(
     (key, sample)
 }
 
-fn demand(new_flows: f64, mask: u32) -> Demand {
+pub(super) fn demand(new_flows: f64, mask: u32) -> Demand {
     Demand {
         vip: 0,
         new_flows,
