@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use super::{Guard, RevisionNumber, WantedState};
+use super::{Guard, LimitsPlan, RevisionNumber, WantedState};
 
 /// Effect of a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -71,6 +71,9 @@ pub struct VipPlan {
     pub peak_new_flows_per_s: f64,
     /// Changed settings: `health.interval: 1s → 2s`.
     pub settings: Vec<String>,
+    /// Whom the limits would have limited, if the change makes them stricter.
+    #[serde(default)]
+    pub limits: Option<LimitsPlan>,
     /// Results of the guards.
     pub guards: Vec<GuardResult>,
 }

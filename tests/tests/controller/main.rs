@@ -9,6 +9,7 @@
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
 //! | any failed or missing write: the old or the new state | [`faults`] |
 //! | packet captures lose no packet | [`capture`] |
+//! | limits are suggested from traffic, and plans say whom they would have limited | [`limits`] |
 //! | the system clock is set while a change waits | [`clock`] |
 //! | concurrent clients: a linear history of revisions | [`clients`] |
 //! | the API conforms to its OpenAPI document | [`document`] |
@@ -27,6 +28,7 @@ mod faults;
 mod health;
 mod kills;
 mod life;
+mod limits;
 mod metrics;
 mod site;
 mod trial;

@@ -135,7 +135,9 @@ impl ChangeControl {
         warnings.extend(data_path.route_warnings(&candidate.config));
         let plan = Plan {
             warnings,
-            ..planner::plan(&input, |pair| facts(pair, &planned, &traffic))
+            ..planner::plan(&input, |pair| {
+                facts(pair, &planned, &traffic, &self.histories)
+            })
         };
         drop(traffic);
         Ok((plan, planned))

@@ -1,13 +1,22 @@
 //! What the planner is told about the VIPs that a change touches.
 
+use super::shares::sources::Histories;
 use crate::{
     reconciler::{PlannedChange, ServiceId},
     traffic::Traffic,
 };
-use lb_model::planner::{Load, Pair, VipFacts};
+use lb_model::{
+    planner::{Load, Pair, VipFacts, tightens_limits},
+    sources::SourceHistory,
+};
 
 /// What the controller knows about a VIP.
-pub(super) fn facts(pair: &Pair<'_>, planned: &PlannedChange, traffic: &Traffic) -> VipFacts {
+pub(super) fn facts(
+    pair: &Pair<'_>,
+    planned: &PlannedChange,
+    traffic: &Traffic,
+    histories: &Histories,
+) -> VipFacts {
     let (before, after) = (
         pair.before.map(ServiceId::of),
         pair.after.map(ServiceId::of),
@@ -30,5 +39,9 @@ pub(super) fn facts(pair: &Pair<'_>, planned: &PlannedChange, traffic: &Traffic)
         before: old.and_then(|vip| vip.before),
         after: new.and_then(|vip| vip.after),
         load,
+        seen: match pair.before {
+            Some(before) if tightens_limits(pair) => histories.of(before),
+            _ => SourceHistory::default(),
+        },
     }
 }

@@ -39,6 +39,7 @@
 //! first.
 
 mod guards;
+mod limits;
 mod members;
 mod pairs;
 mod settings;
@@ -47,6 +48,7 @@ mod side;
 mod tests;
 mod words;
 
+pub use limits::tightens_limits;
 pub use pairs::{Pair, pairs};
 pub use side::{Chance, Load, Side, SideMember, VipFacts};
 
@@ -135,6 +137,7 @@ fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, input: &Input<'_>) -> VipPlan {
         new_flows_per_s: facts.load.new_flows_per_s,
         peak_new_flows_per_s: facts.load.peak_new_flows_per_s,
         settings,
+        limits: limits::plan(pair, facts),
         guards: guards::check(pair, facts, &lines, input.force),
     }
 }

@@ -8,6 +8,7 @@ use super::pairs::Pair;
 use crate::{
     config::{Backend, BackendState, Vip},
     ring::{self, Identity, RingMember},
+    sources::SourceHistory,
 };
 
 /// What the controller knows about a VIP.
@@ -22,6 +23,8 @@ pub struct VipFacts {
     pub slots_moved: u32,
     /// Traffic of the VIP.
     pub load: Load,
+    /// Its sources in the last hour; needed only if the change makes limits stricter.
+    pub seen: SourceHistory,
 }
 
 impl VipFacts {
@@ -49,6 +52,7 @@ impl VipFacts {
             after,
             slots_moved,
             load: Load::default(),
+            seen: SourceHistory::default(),
         }
     }
 }

@@ -25,6 +25,7 @@ use std::{
 };
 
 pub use prefixes::Prefixes;
+pub(crate) use suggestion::drops;
 pub use suggestion::suggestion;
 
 use crate::config::{Limit, Prefix, SourceLimit};

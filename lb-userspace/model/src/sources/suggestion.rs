@@ -178,7 +178,7 @@ fn many_clients(seen: &SeenTraffic, counts_flows: bool) -> Option<String> {
 }
 
 /// Whether limits of the rates of a VIP or its sources drop packets, which are then not counted.
-fn drops(limit: &Limit) -> bool {
+pub(crate) fn drops(limit: &Limit) -> bool {
     let source = &limit.source;
     is_set(limit) && limit.on_excess != OnExcess::Count
         || is_set_for_sources(source) && source.on_excess != OnExcess::Count

@@ -7,6 +7,7 @@ pub(super) mod alerts;
 pub(super) mod events;
 pub(super) mod figures;
 mod guards;
+mod limits;
 pub(super) mod members;
 pub(super) mod paint;
 pub(super) mod plan;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     View,
     figures::{amount, count, share},
-    guards,
+    guards, limits,
     paint::Tone,
     table::{Cell, Side, Table},
     tones,
@@ -84,6 +84,9 @@ fn vip_plan(view: View, vip: &VipPlan) -> String {
     for setting in &vip.settings {
         text += &view.wrap("  ", setting);
         text.push('\n');
+    }
+    if let Some(limits) = &vip.limits {
+        text += &limits::lines(view, limits);
     }
     if !vip.members.is_empty() {
         text.push('\n');

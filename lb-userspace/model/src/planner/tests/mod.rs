@@ -1,10 +1,14 @@
 //! Pairs, members, settings.
 
 mod guards;
+mod limits;
 mod properties;
 
 use super::*;
-use crate::config::{self, Backend};
+use crate::{
+    config::{self, Backend},
+    sources::SourceHistory,
+};
 
 const NODE: &str =
     "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n";
@@ -39,6 +43,7 @@ struct Case {
     before: Option<Config>,
     after: Config,
     load: Load,
+    seen: SourceHistory,
     down: Vec<&'static str>,
     unproven: Vec<&'static str>,
     force: Vec<Guard>,
@@ -50,6 +55,7 @@ impl Case {
             before: (!before.is_empty()).then(|| parse(before)),
             after: parse(after),
             load: Load::default(),
+            seen: SourceHistory::default(),
             down: Vec::new(),
             unproven: Vec::new(),
             force: Vec::new(),
@@ -96,6 +102,7 @@ impl Case {
             };
             VipFacts {
                 load: self.load,
+                seen: self.seen.clone(),
                 ..VipFacts::with(pair, chance)
             }
         })

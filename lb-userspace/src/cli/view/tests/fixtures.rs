@@ -261,6 +261,7 @@ pub(in crate::cli) fn plan() -> Plan {
             new_flows_per_s: 1234.0,
             peak_new_flows_per_s: 2400.0,
             settings: vec!["health.interval: 1s → 2s".into()],
+            limits: None,
             guards: vec![
                 passed(
                     Guard::ShareError,

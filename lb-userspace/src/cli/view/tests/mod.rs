@@ -1,6 +1,7 @@
 //! Snapshots of the text of fixed values: what an operator sees.
 
 pub(in crate::cli) mod fixtures;
+mod limits;
 
 use super::{View, alerts, events, members, paint::Paint, plan, problems, revisions, status};
 use lb_api::{MemberState, MemberStatus, Plan, PlanVerdict, RevisionInfo, Status, VipStatus};
