@@ -35,8 +35,8 @@ pub use revision::{
     Applied, Diff, FileDiff, Progress, Reloaded, Revision, RevisionInfo, RevisionState,
 };
 pub use status::{
-    CapacityStatus, FileState, FileStatus, HealthStatus, InterfaceStatus, LimitStatus,
-    LimitedSource, MemberState, MemberStatus, NatPorts, NodeStatus, Rates, RingStatus, Status,
+    CapacityStatus, ExcessSource, FileState, FileStatus, HealthStatus, InterfaceStatus,
+    LimitStatus, MemberState, MemberStatus, NatPorts, NodeStatus, Rates, RingStatus, Status,
     Totals, VipStatus,
 };
 /// Gives [`Guard::VARIANTS`].

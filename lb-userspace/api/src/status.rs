@@ -156,12 +156,12 @@ pub struct LimitStatus {
     /// What happens over the limits of the VIP.
     pub on_excess: String,
     /// The sources of most of these packets.
-    pub sources: Vec<LimitedSource>,
+    pub sources: Vec<ExcessSource>,
 }
 
 /// A source of packets over a limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct LimitedSource {
+pub struct ExcessSource {
     /// Its address or prefix, and its ports if a block of them counts as a source.
     pub source: String,
     /// Its share of the recorded packets over a limit.

@@ -145,12 +145,12 @@ pub struct LimitUse {
     pub source_on_excess: OnExcess,
     pub on_excess: OnExcess,
     /// Where most of them came from.
-    pub sources: Vec<LimitedSource>,
+    pub sources: Vec<ExcessSource>,
 }
 
 /// A source of packets over a limit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LimitedSource {
+pub struct ExcessSource {
     /// Its prefix, and its ports if a block of them counts as a source.
     pub source: String,
     /// Its share of the recorded packets over a limit.

@@ -13,7 +13,7 @@ use lb_common::{
 use lb_dataplane::{Limits, Result};
 use lb_model::config;
 
-use crate::node::{LimitUse, LimitedSource};
+use crate::node::{ExcessSource, LimitUse};
 
 /// Seconds over which packets and sources are counted.
 const WINDOW: usize = 10;
@@ -105,7 +105,7 @@ impl LimitWatch {
     }
 
     /// The sources of most packets over a limit.
-    fn sources(&self, vip: u16, limit: &config::Limit) -> Vec<LimitedSource> {
+    fn sources(&self, vip: u16, limit: &config::Limit) -> Vec<ExcessSource> {
         let mut sources: HashMap<String, u64> = HashMap::new();
         let mut all = 0_u64;
         for (key, packets) in self.fresh.iter().flatten() {
@@ -118,7 +118,7 @@ impl LimitWatch {
         let mut sources: Vec<_> = sources.into_iter().collect();
         sources.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
         sources.truncate(NAMED);
-        let named = sources.into_iter().map(|(source, packets)| LimitedSource {
+        let named = sources.into_iter().map(|(source, packets)| ExcessSource {
             source,
             share: packets as f64 / all.max(1) as f64,
         });

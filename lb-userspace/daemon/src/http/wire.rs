@@ -106,7 +106,7 @@ impl From<&VipState> for lb_api::VipStatus {
 
 impl From<&LimitUse> for lb_api::LimitStatus {
     fn from(limit: &LimitUse) -> Self {
-        let sources = limit.sources.iter().map(|source| lb_api::LimitedSource {
+        let sources = limit.sources.iter().map(|source| lb_api::ExcessSource {
             source: source.source.clone(),
             share: source.share,
         });

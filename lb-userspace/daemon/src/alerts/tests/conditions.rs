@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     health::HealthStatus,
     metrics::example::{Example, example},
-    node::{Interface, InterfaceMode, LimitedSource, MemberPhase, MemberState, NodeState, PortUse},
+    node::{ExcessSource, Interface, InterfaceMode, MemberPhase, MemberState, NodeState, PortUse},
 };
 
 fn limits(min_backends: u32) -> Limits {
@@ -295,7 +295,7 @@ fn packets_over_a_limit_are_a_condition() {
     assert_eq!(conditions(&status, 2), []);
     let limit = status.vips[0].limit.as_mut().unwrap();
     (limit.source_new_flows_per_s, limit.new_flows_per_s) = (480.0, 12.0);
-    let source = |source: &str, share| LimitedSource {
+    let source = |source: &str, share| ExcessSource {
         source: source.to_owned(),
         share,
     };

@@ -64,7 +64,7 @@ fn shows_the_use_of_the_capacity() {
 #[test]
 fn shows_what_is_over_limits() {
     let mut status = fixtures::status();
-    let source = |source: &str, share| lb_api::LimitedSource {
+    let source = |source: &str, share| lb_api::ExcessSource {
         source: source.into(),
         share,
     };
@@ -74,7 +74,7 @@ fn shows_what_is_over_limits() {
         ..Default::default()
     };
     status.vips[0].limit = Some(limit.clone());
-    let text = status::status(plain(200), &status, false);
+    let text = status::status(plain(300), &status, false);
     assert!(!text.contains("limits"), "{text}");
     status.vips[0].limit = Some(lb_api::LimitStatus {
         source_packets_per_s: 1234.0,
@@ -83,7 +83,7 @@ fn shows_what_is_over_limits() {
         sources: vec![source("198.51.100.7", 0.61), source("192.0.2.0/24", 0.004)],
         ..limit
     });
-    let text = status::status(plain(200), &status, false);
+    let text = status::status(plain(300), &status, false);
     let line = "limits: 1.2k packets/s over the limit of sources (count), 7.0 new flows/s over the limit of the VIP (second_syn), 90 packets/s from denied sources; from 198.51.100.7 61 %\n";
     assert!(text.contains(line), "{text}");
 }

@@ -127,6 +127,7 @@ impl Node {
                 vip: "v0",
                 index: 0,
                 counters: VipCounters::zeroed(),
+                limits: None,
             }],
         });
         let now = u64::from(self.second);
