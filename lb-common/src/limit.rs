@@ -9,7 +9,11 @@
 //! exchanges of Linux 5.12 are not needed): two CPUs may both admit the packet that uses up the burst,
 //! but both pay for it.
 
-use crate::{Address, family, map_type};
+use crate::{
+    Address, family,
+    hash::{self, HashKey},
+    map_type,
+};
 
 /// A time or a duration of [`UNIT_NS`], 44 bits: it wraps around after three days.
 type Units = u64;
@@ -202,6 +206,26 @@ pub enum Kind {
     Flows = 0,
     /// Packets.
     Packets = 1,
+}
+
+/// The hash of a source and what is limited, under the key of the VIP: [`Limit::source`] gives address and
+/// port block.
+#[inline(always)]
+#[must_use]
+pub const fn source_hash(
+    key: &HashKey,
+    family: u8,
+    source: &Address,
+    block: u16,
+    kind: Kind,
+) -> u64 {
+    // As a flow from this port; the kind stands for the port that it is to.
+    let what = hash::ports_word(block, kind as u16 + 1);
+    if family == family::V4 {
+        hash::flow_hash_v4(key, source[0] as u32, what)
+    } else {
+        hash::flow_hash_v6(key, source, what)
+    }
 }
 
 /// What happens to packets over a limit.

@@ -11,9 +11,11 @@ use lb_common::{
     limit::{
         Cell, Draw, Kind, LIST_KEY_BITS, Limit, LimitCounters, LimitedKey, Line,
         MAX_RECORDED_PER_S, Rate, SYN_BLOCK_WORDS, SYN_BLOCKS, SYN_EPOCH_SHIFT, WAYS, area_of,
-        draw, excess, list_key, place, syn_bits, syn_block, units,
+        draw, excess, list_key, place, source_hash, syn_bits, syn_block, units,
     },
     reason::Reason,
+    ring::NO_MEMBER,
+    trace::decision,
     vip::{Vip, forward, limited},
 };
 
@@ -135,6 +137,8 @@ fn check(headers: &Headers, vip: u16, who: Who) -> Result<(), Over> {
         return Ok(());
     }
     trace::vip(vip);
+    // The slot's, if the packet got so far.
+    trace::member(NO_MEMBER, decision::NOT_MADE);
     Err(if fate == DROPPED {
         over
     } else {
@@ -238,10 +242,8 @@ extern "C" fn limit_source(who: u32, high: u64, low: u64, ports: u32) -> u32 {
         return 0;
     }
     let (source, block) = limit.source(&[high, low], who.family(), ports as u16);
-    let vip = tables::vip(who.vip());
-    // Ports in the flow hash, here block and kind; both differ in nothing else.
-    let what = hash::ports_word(block, who.kind() as u16 + 1);
-    let (line, tag) = place(ports_hash(vip, who.family(), &source, what));
+    let key = &tables::vip(who.vip()).hash_key;
+    let (line, tag) = place(source_hash(key, who.family(), &source, block, who.kind()));
     let Some(line) = LIMIT_CELLS.get_ptr_mut(line) else {
         return 0;
     };

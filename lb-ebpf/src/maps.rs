@@ -149,11 +149,11 @@ pub(crate) static LIMITS: Array<Limit, { MAX_VIPS as usize }, MAPPED> = Array::n
 
 /// How far the limits of sources are used up.
 #[btf_map]
-pub(crate) static LIMIT_CELLS: Array<Line, { LINES as usize }> = Array::new();
+pub(crate) static LIMIT_CELLS: Array<Line, { LINES as usize }, MAPPED> = Array::new();
 
 /// How far the limits of VIPs are used up: a line for each, with a cell for each [`lb_common::limit::Kind`].
 #[btf_map]
-pub(crate) static LIMIT_VIPS: Array<Line, { MAX_VIPS as usize }> = Array::new();
+pub(crate) static LIMIT_VIPS: Array<Line, { MAX_VIPS as usize }, MAPPED> = Array::new();
 
 #[btf_map]
 pub(crate) static LIMIT_COUNTERS: PerCpuArray<LimitCounters, { MAX_VIPS as usize }> =

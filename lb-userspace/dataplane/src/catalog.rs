@@ -271,8 +271,8 @@ pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
         counts::<Budget>(name::ICMP_BUDGET, 1),
         counts::<Budget>(name::SAMPLE_BUDGET, 1),
         sized_table::<Limit>(name::LIMITS, MAX_VIPS),
-        spec::<u32, Line>(name::LIMIT_CELLS, MapType::Array, LINES, 0),
-        spec::<u32, Line>(name::LIMIT_VIPS, MapType::Array, MAX_VIPS, 0),
+        sized_table::<Line>(name::LIMIT_CELLS, LINES),
+        sized_table::<Line>(name::LIMIT_VIPS, MAX_VIPS),
         counts::<LimitCounters>(name::LIMIT_COUNTERS, MAX_VIPS),
         // A prefix length and the data: `bpf_lpm_trie_key`.
         spec::<[u8; 4 + size_of::<ListKey>()], u64>(

@@ -12,6 +12,7 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_common::node;
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     error::{DataplaneError, PRIVILEGE_HINT, Result},
@@ -37,6 +38,12 @@ pub struct Clock {
 struct Reading {
     jiffies: u64,
     now_ns: u64,
+}
+
+/// The monotonic clock in nanoseconds, as `bpf_ktime_get_ns` gives it.
+pub(super) fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    now.map_or(0, |now| now.as_nanos() as u64)
 }
 
 impl Clock {

@@ -241,7 +241,6 @@ impl Dataplane {
         };
         let named: Vec<ImageIndex> = vips.rings().map(|(_, ring)| ring.image).collect();
         let images = pins.as_ref().map(Pins::images);
-        let prefixes = take(ebpf, name::PREFIXES)?;
         let rings = Rings::adopt(take_any(ebpf, name::RINGS)?, images, named)?;
         Ok(Self {
             members: Members {
@@ -267,14 +266,7 @@ impl Dataplane {
             samples: Samples {
                 map: take_data(ebpf, name::SAMPLES)?,
             },
-            limits: Limits {
-                table: mapped(ebpf, name::LIMITS)?,
-                counters: take(ebpf, name::LIMIT_COUNTERS)?,
-                listed: limits::read_listed(&prefixes)?,
-                prefixes,
-                areas: mapped(ebpf, name::DENIED_AREAS)?,
-                limited: take_data(ebpf, name::LIMITED)?,
-            },
+            limits: Limits::of(|name| take_any(ebpf, name))?,
             clock_ns: part_of(tables, &part::CLOCK)?,
             heartbeat: part_of(tables, &part::HEARTBEAT)?,
             vips,
@@ -374,6 +366,14 @@ impl Dataplane {
     /// flows are sampled ([`lb_common::sample::is_wanted`]); never told, it does not expect it.
     pub fn beat(&self, now_s: u64) -> Result<()> {
         self.heartbeat.store_word(part::HEARTBEAT_AT, 0, now_s)
+    }
+
+    /// Time for rate limits in nanoseconds.
+    pub(crate) fn limit_clock(&self) -> u64 {
+        match self.clock_ns.load_word(part::CLOCK_AT, 0) {
+            Ok(0) | Err(_) => clock::monotonic_ns(),
+            Ok(now_ns) => now_ns,
+        }
     }
 
     /// Sets the time for rate limits, in nanoseconds; 0: the kernel's. For a private data path.

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, ops::Range, os::fd::AsFd as _};
 
-use aya::maps::{MapData, PerCpuArray, PerCpuValues, lpm_trie};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie};
 use lb_common::{
     address_of, ip_of,
     limit::{
-        AREA_WORDS, AREAS, LIST_FAMILY_BITS, Limit, LimitCounters, LimitedKey, ListKey,
-        MAX_LIMITED, area_of, list_key,
+        AREA_WORDS, AREAS, Cell, Kind, LIST_FAMILY_BITS, Limit, LimitCounters, LimitedKey, Line,
+        ListKey, MAX_LIMITED, area_of, list_key,
     },
 };
 use lb_model::config::Prefix;
@@ -16,7 +16,7 @@ use super::{
     Mapped,
     catalog::name,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
-    syscalls,
+    mapped_from, syscalls,
 };
 
 /// [`LimitCounters`] as aya takes it.
@@ -26,13 +26,15 @@ type Words = [u64; size_of::<LimitCounters>() / 8];
 pub type ListedPrefixes = BTreeMap<Prefix, u64>;
 
 pub struct Limits {
-    pub(super) table: Mapped<Limit>,
-    pub(super) counters: PerCpuArray<MapData, Words>,
-    pub(super) prefixes: lpm_trie::LpmTrie<MapData, ListKey, u64>,
+    table: Mapped<Limit>,
+    cells: Mapped<Line>,
+    vips: Mapped<Line>,
+    counters: PerCpuArray<MapData, Words>,
+    prefixes: lpm_trie::LpmTrie<MapData, ListKey, u64>,
     /// What [`Self::prefixes`] holds.
-    pub(super) listed: ListedPrefixes,
-    pub(super) areas: Mapped<u64>,
-    pub(super) limited: MapData,
+    listed: ListedPrefixes,
+    areas: Mapped<u64>,
+    limited: MapData,
 }
 
 impl fmt::Debug for Limits {
@@ -42,6 +44,32 @@ impl fmt::Debug for Limits {
 }
 
 impl Limits {
+    /// The maps of limits; `open` gets each by its name.
+    pub(super) fn of(mut open: impl FnMut(&'static str) -> Result<Map>) -> Result<Self> {
+        let typed =
+            |name, error: MapError| DataplaneError::map("open", name, &error, PRIVILEGE_HINT);
+        let prefixes = open(name::PREFIXES)?;
+        let prefixes = lpm_trie::LpmTrie::try_from(prefixes);
+        let prefixes = prefixes.map_err(|error| typed(name::PREFIXES, error))?;
+        let counters = PerCpuArray::try_from(open(name::LIMIT_COUNTERS)?);
+        let Map::LruHashMap(limited) = open(name::LIMITED)? else {
+            return Err(DataplaneError::Missing {
+                kind: "LRU hash map",
+                name: name::LIMITED,
+            });
+        };
+        Ok(Self {
+            table: mapped_from(name::LIMITS, &open(name::LIMITS)?)?,
+            cells: mapped_from(name::LIMIT_CELLS, &open(name::LIMIT_CELLS)?)?,
+            vips: mapped_from(name::LIMIT_VIPS, &open(name::LIMIT_VIPS)?)?,
+            counters: counters.map_err(|error| typed(name::LIMIT_COUNTERS, error))?,
+            listed: read_listed(&prefixes)?,
+            prefixes,
+            areas: mapped_from(name::DENIED_AREAS, &open(name::DENIED_AREAS)?)?,
+            limited,
+        })
+    }
+
     pub fn read(&self, vip: u16) -> Result<Limit> {
         self.table.read(vip.into())
     }
@@ -49,6 +77,17 @@ impl Limits {
     /// Writes the limits of a VIP word by word.
     pub fn write(&self, vip: u16, limit: &Limit) -> Result<()> {
         self.table.write(vip.into(), limit)
+    }
+
+    /// The cells of a line of the table of sources.
+    pub fn cells(&self, line: u32) -> Result<Line> {
+        self.cells.read(line)
+    }
+
+    /// How far a limit of a VIP is used up.
+    pub fn vip_cell(&self, vip: u16, kind: Kind) -> Result<Cell> {
+        let at = kind as usize * size_of::<u64>();
+        Ok(Cell(self.vips.load_word(vip.into(), at)?))
     }
 
     /// The counters of a VIP, of all CPUs together.
@@ -129,9 +168,7 @@ impl Limits {
 }
 
 /// Reads the trie.
-pub(super) fn read_listed(
-    prefixes: &lpm_trie::LpmTrie<MapData, ListKey, u64>,
-) -> Result<ListedPrefixes> {
+fn read_listed(prefixes: &lpm_trie::LpmTrie<MapData, ListKey, u64>) -> Result<ListedPrefixes> {
     let failed = |error| DataplaneError::map("read", name::PREFIXES, &error, PRIVILEGE_HINT);
     let mut listed = ListedPrefixes::new();
     for entry in prefixes.iter() {

@@ -16,7 +16,8 @@ use lb_common::{
 };
 
 use super::{
-    Counters, EgressTable, Mapped, Members, Pins, Rings, Services, Sessions, Tracking, Vips,
+    Counters, EgressTable, Limits, Mapped, Members, Pins, Rings, Services, Sessions, Tracking,
+    Vips,
     catalog::{name, part},
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
     mapped_from, part_of,
@@ -34,6 +35,8 @@ pub struct PinnedView {
     pub egress: EgressTable,
     pub sessions: Sessions,
     pub nat_sources: Mapped<NatSource>,
+    /// None if the data path is of a build without limits.
+    pub limits: Option<Limits>,
 }
 
 impl std::fmt::Debug for PinnedView {
@@ -75,6 +78,7 @@ impl PinnedView {
                 index: mapped_from(name::NAT_INDEX, &pinned(pins, name::NAT_INDEX)?)?,
             },
             nat_sources: part_of(&tables, &part::NAT_SOURCES)?,
+            limits: Limits::of(|name| pinned(pins, name)).ok(),
         })
     }
 

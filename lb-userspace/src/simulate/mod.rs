@@ -14,6 +14,8 @@
 //! | source of `nat` without `node.nat_source` | 192.0.0.8, or 100::1 |
 //! | sources of generated flows | 198.18.0.0/15 (RFC 2544), 2001:2::/48 (RFC 5180) |
 //!
+//! Rate limits have the times of the packets in the capture. Generated flows are never over one.
+//!
 //! All members count as up unless the configuration drains or disables them.
 
 mod flows;
@@ -53,6 +55,9 @@ pub const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 pub const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 const DUMMY_PREFIX_V6: u8 = 64;
+
+/// Time between generated flows, longer than any burst.
+const BETWEEN_FLOWS: Duration = Duration::from_secs(4000);
 
 /// Frame lengths that `BPF_PROG_TEST_RUN` accepts: at least a header, at most a page with headroom.
 const RUNNABLE: std::ops::RangeInclusive<usize> = 14..=3520;
@@ -169,6 +174,13 @@ impl Simulation {
         }
     }
 
+    /// Sets the time for rate limits: that of the packet, not that of its run.
+    fn set_clock(&self, timestamp: Duration) -> Result<(), SimulateError> {
+        // 0 would be the kernel's clock.
+        let now_ns = timestamp.as_nanos() as u64 + 1;
+        Ok(self.dataplane.set_clock(now_ns)?)
+    }
+
     /// Runs one frame.
     pub fn run(&mut self, frame: &[u8], trace: &mut dyn Write) -> Result<Run, SimulateError> {
         self.packets += 1;
@@ -236,6 +248,7 @@ impl Simulation {
                 continue;
             }
             self.accept_destination(&frame.data)?;
+            self.set_clock(frame.timestamp)?;
             let run = self.run(&frame.data, trace)?;
             out.transmit(frame.timestamp, &run)?;
         }
@@ -281,6 +294,8 @@ impl Simulation {
             let frame = flows
                 .next_frame()
                 .ok_or(SimulateError::TooManyFlows { count })?;
+            // Generated flows tell nothing of rates: each comes when all others are long over.
+            self.set_clock(BETWEEN_FLOWS * number as u32)?;
             let run = self.run(&frame, trace)?;
             out.transmit(Duration::from_micros(number), &run)?;
         }

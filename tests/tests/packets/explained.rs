@@ -146,6 +146,7 @@ fn explanations_match_the_program() {
         if rng.random_range(0..12) == 0 {
             world.change(&mut rng, step);
         }
+        world.tick(&mut rng);
         let (flow, flags) = world.packet(&mut rng, &replies);
         let opens = flow.protocol == Protocol::Tcp && flags == SYN;
         let walk = explain::walk(&flow, opens, &sources(&world.dataplane)).unwrap();
@@ -186,6 +187,11 @@ fn explanations_match_the_program() {
         "MARTIAN_SOURCE drop",
         "NAT_NO_FLOW drop",
         "NAT_NO_PORT drop",
+        "DENIED drop",
+        "SOURCE_FLOW_LIMIT drop",
+        "SOURCE_PACKET_LIMIT drop",
+        "VIP_FLOW_LIMIT drop",
+        "VIP_PACKET_LIMIT drop",
         "FORWARDED tx entry found",
         "FORWARDED tx new flow, uses the slot's backend",
         "FORWARDED tx existing flow, stays on the slot's previous backend",

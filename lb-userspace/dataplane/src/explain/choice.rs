@@ -108,6 +108,12 @@ impl Walker<'_> {
         } else {
             self.note("tracking", "no entry");
         }
+        // Of a packet that opens a connection, the limits were asked already.
+        if let (true, false, Some(index)) = (vip.track == track::ALWAYS, self.opens, self.vip)
+            && self.flow.protocol == Protocol::Udp
+        {
+            self.limit_flow(index, vip)?;
+        }
         let previous = slot.previous.unwrap_or(slot.current);
         let is_udp = self.flow.protocol == Protocol::Udp;
         let is_new = self.opens || vip.track == track::ALWAYS && is_udp;

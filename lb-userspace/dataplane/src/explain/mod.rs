@@ -7,6 +7,7 @@
 //! | here | program |
 //! | --- | --- |
 //! | [`Walk`]'s VIP lookup | `services`, `ipv4`, `ipv6` |
+//! | `limit` | `limits` |
 //! | `choice` | `select`, `tracking` |
 //! | `session` | `nat`, `nat/session` |
 //! | `route` | `forward`, `encap`, `link` |
@@ -16,6 +17,7 @@
 
 mod choice;
 mod flow;
+mod limit;
 mod route;
 mod session;
 mod sources;

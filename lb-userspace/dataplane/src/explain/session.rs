@@ -117,6 +117,9 @@ impl Walker<'_> {
             self.note("session", "none can be created: only a SYN creates one");
             return Err(Stop::Reason(Reason::NatNoFlow));
         }
+        if let Some(index) = self.vip {
+            self.limit_flow(index, vip)?;
+        }
         let (slot, flow_hash) = self.find_slot(vip)?;
         let member = slot.current;
         if member == NO_MEMBER {

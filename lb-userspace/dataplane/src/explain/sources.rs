@@ -3,7 +3,8 @@
 use lb_common::{nat::NatSource, ring::MemberIndex};
 
 use crate::{
-    Dataplane, EgressTable, Mapped, Members, PinnedView, Rings, Services, Sessions, Tracking, Vips,
+    Dataplane, EgressTable, Limits, Mapped, Members, PinnedView, Rings, Services, Sessions,
+    Tracking, Vips, clock,
 };
 
 /// The maps that decide about a packet.
@@ -17,6 +18,10 @@ pub struct Tables<'a> {
     pub sessions: &'a Sessions,
     pub nat_sources: &'a Mapped<NatSource>,
     pub egress: &'a EgressTable,
+    /// None if the data path is of a build without limits.
+    pub limits: Option<&'a Limits>,
+    /// Time for rate limits in nanoseconds.
+    pub now_ns: u64,
     /// Time of the data path in seconds; none if unknown.
     pub now_s: Option<u64>,
 }
@@ -38,6 +43,8 @@ impl<'a> From<&'a Dataplane> for Tables<'a> {
             sessions: &dataplane.sessions,
             nat_sources: &dataplane.nat_sources,
             egress: &dataplane.egress,
+            limits: Some(&dataplane.limits),
+            now_ns: dataplane.limit_clock(),
             now_s: dataplane.now_s().ok(),
         }
     }
@@ -54,6 +61,8 @@ impl<'a> From<&'a PinnedView> for Tables<'a> {
             sessions: &view.sessions,
             nat_sources: &view.nat_sources,
             egress: &view.egress,
+            limits: view.limits.as_ref(),
+            now_ns: clock::monotonic_ns(),
             now_s: None,
         }
     }

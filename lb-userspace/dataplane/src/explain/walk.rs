@@ -259,8 +259,12 @@ impl Walker<'_> {
             );
             return Err(Stop::Reason(Reason::MartianSource));
         }
+        self.limit_packet(index, &vip)?;
         if vip.mode() == forward::NAT {
             return self.request(index, &vip);
+        }
+        if self.opens {
+            self.limit_flow(index, &vip)?;
         }
         let choice = self.choose(&vip)?;
         let route = self.route(choice.member)?;

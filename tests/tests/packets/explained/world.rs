@@ -15,13 +15,17 @@ use lb_common::{
     checksum::fold,
     family,
     hash::HashKey,
+    limit::{Limit, Rate, excess},
     member::{Member, NextHop, control},
     nat::NatSource,
     ring::{MemberIndex, NO_MEMBER},
-    vip::{Vip, VipKey, affinity, forward, target, track},
+    vip::{Vip, VipKey, affinity, forward, limited, target, track},
 };
 use lb_dataplane::{Dataplane, explain::Flow};
-use lb_model::{config::Protocol, transition::RingState};
+use lb_model::{
+    config::{Prefix, Protocol},
+    transition::RingState,
+};
 use rand::RngExt as _;
 
 use crate::stage::{dataplane, options};
@@ -33,6 +37,9 @@ const MEMBERS: u16 = 5;
 const FIRST_MEMBER: u16 = 100;
 /// Ports of the NAT sources with few ports.
 const FEW_PORTS: u16 = 6;
+/// Lists of prefixes.
+const EXEMPT: u64 = 1 << 5;
+const DENIED: u64 = 1 << 63;
 /// Source and destination of a reply of `nat`.
 pub(super) type Reply = (Protocol, SocketAddr, SocketAddr);
 
@@ -183,6 +190,8 @@ pub(super) struct World {
     pub(super) dataplane: Dataplane,
     kinds: Vec<Kind>,
     rings: Vec<RingState>,
+    /// Time for rate limits.
+    now_ns: u64,
     /// Egress entries of the ingress interface, of another one, and of a deleted one.
     egress: [u16; 3],
 }
@@ -206,9 +215,21 @@ impl World {
             };
             dataplane.nat_sources.write(index, &source).unwrap();
         }
+        let prefix = |text: &str, bits| Prefix::containing(text.parse().unwrap(), bits);
+        let lists = [
+            (prefix("198.51.100.0", 24), 0),
+            (prefix("198.51.100.1", 32), EXEMPT),
+            (prefix("198.51.100.2", 31), DENIED),
+            (prefix("198.51.100.3", 32), DENIED | EXEMPT),
+            (prefix("2001:db8:c::1", 128), EXEMPT),
+            (prefix("2001:db8:c::2", 128), DENIED),
+        ];
+        let lists = lists.into_iter().collect();
+        dataplane.limits.set_lists(&lists, DENIED).unwrap();
         let kinds = kinds();
         let mut world = Self {
             rings: Vec::new(),
+            now_ns: 1 << 50,
             egress: [here, elsewhere, gone],
             dataplane,
             kinds,
@@ -251,7 +272,8 @@ impl World {
             .members()
             .nth(rng.random_range(0..usize::from(MEMBERS)))
             .unwrap();
-        match rng.random_range(0..10) {
+        match rng.random_range(0..12) {
+            10 | 11 => self.limit(rng, &kind),
             0..4 => {
                 let next = ring(rng, &kind);
                 self.rings[number].change(&next, step as u32).unwrap();
@@ -289,6 +311,46 @@ impl World {
                 self.dataplane.members.set_next_hop(member, hop).unwrap();
             }
         }
+    }
+
+    /// Gives a VIP random limits, or none.
+    fn limit(&self, rng: &mut Random, kind: &Kind) {
+        let mut rate = || match rng.random_range(0..2) {
+            0 => Rate::NONE,
+            _ => Rate::new(rng.random_range(1..20), rng.random_range(1..5), 1),
+        };
+        let limit = Limit {
+            source_flows: rate(),
+            source_packets: rate(),
+            vip_flows: rate(),
+            vip_packets: rate(),
+            mask_v4: [u64::MAX; 2],
+            mask_v6: [u64::MAX; 2],
+            exempt: rng.random_range(0..2) * EXEMPT,
+            deny: DENIED,
+            port_shift: [16, 3][rng.random_range(0..2)],
+            source_excess: [excess::DROP, excess::COUNT][rng.random_range(0..2)],
+            vip_excess: [excess::DROP, excess::COUNT][rng.random_range(0..2)],
+            chunk: 1,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        self.dataplane.limits.write(kind.index, &limit).unwrap();
+        let mut vip = self.dataplane.vips.read(kind.index).unwrap();
+        let some = [
+            0,
+            limited::FLOWS,
+            limited::PACKETS,
+            limited::DENY,
+            limited::ALL,
+        ];
+        vip.forward = vip.mode() | some[rng.random_range(0..some.len())];
+        self.dataplane.vips.write(kind.index, &vip).unwrap();
+    }
+
+    /// Time goes by.
+    pub(super) fn tick(&mut self, rng: &mut Random) {
+        self.now_ns += rng.random_range(0..3_000_000);
+        self.dataplane.set_clock(self.now_ns).unwrap();
     }
 
     /// Returns a packet of one of few flows, or a reply.

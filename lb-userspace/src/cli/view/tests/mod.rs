@@ -84,7 +84,7 @@ fn shows_what_is_over_limits() {
         ..limit
     });
     let text = status::status(plain(300), &status, false);
-    let line = "limits: 1.2k packets/s over the limit of sources (count), 7.0 new flows/s over the limit of the VIP (second_syn), 90 packets/s from denied sources; from 198.51.100.7 61 %\n";
+    let line = "limits: 1.2k packets/s over the limit of sources (count), 7 new flows/s over the limit of the VIP (second_syn), 90 packets/s from denied sources; from 198.51.100.7 61 %\n";
     assert!(text.contains(line), "{text}");
 }
 
