@@ -9,14 +9,16 @@ use lb_common::{
     bench::{Flow, Plan},
     checksum, family,
     hash::HashKey,
+    limit::{Limit, Rate},
     member::{Member, NextHop, control},
     nat::{NatFlow, NatKey, NatSource, REPLY},
     proto,
     ring::MemberIndex,
-    vip::{Vip, VipKey, forward, target},
+    vip::{Vip, VipKey, forward, limited, target},
 };
 use lb_dataplane::{Dataplane, LoadOptions, RingName};
 use lb_model::{
+    config::Prefix,
     ring::{Identity, RingMember, RingSize, build},
     transition::RingState,
 };
@@ -47,6 +49,8 @@ pub struct Service {
     pub in_transition: bool,
     /// Whether all flows are sampled, instead of one in [`SAMPLE_MASK`] + 1.
     pub sampled: bool,
+    /// Which limits the VIPs have ([`limited`]): no packet is over one or of a denied source.
+    pub limits: u8,
 }
 
 /// Loads a balancer with one VIP per destination of the packets.
@@ -130,6 +134,33 @@ fn write_members(dataplane: &Dataplane, service: &Service, vip: u16, egress: u16
     Ok(())
 }
 
+/// Writes limits that no packet exceeds, and a list of denied sources that each packet is looked up in: it
+/// contains all, but is of another VIP.
+fn write_limits(dataplane: &mut Dataplane, service: &Service, vip: u16) -> Result<()> {
+    const OTHERS: u64 = 1;
+    const OWN: u64 = 2;
+    let all = Prefix::containing(Ipv4Addr::UNSPECIFIED.into(), 0);
+    dataplane
+        .limits
+        .set_lists(&[(all, OTHERS)].into(), OTHERS)?;
+    let rate = Rate::new(400_000_000, 1_000_000_000, 1);
+    let flows = service.limits & limited::FLOWS != 0;
+    let packets = service.limits & limited::PACKETS != 0;
+    let limit = Limit {
+        source_flows: if flows { rate } else { Rate::NONE },
+        source_packets: if packets { rate } else { Rate::NONE },
+        vip_flows: if flows { rate } else { Rate::NONE },
+        vip_packets: if packets { rate } else { Rate::NONE },
+        mask_v4: [u64::MAX; 2],
+        mask_v6: [u64::MAX; 2],
+        port_shift: 16,
+        chunk: 64,
+        deny: OWN,
+        ..Limit::zeroed()
+    };
+    Ok(dataplane.limits.write(vip, &limit)?)
+}
+
 fn write_vip(
     dataplane: &mut Dataplane,
     service: &Service,
@@ -171,7 +202,7 @@ fn write_vip(
             k2: 0xc3a5_c85c_97cb_3127,
             k3: 0xb492_b66f_be98_f273,
         },
-        forward: service.forward,
+        forward: service.forward | service.limits,
         affinity: service.affinity,
         track: service.track,
         family: packets.family,
@@ -179,6 +210,9 @@ fn write_vip(
         protocol,
         ..Vip::zeroed()
     };
+    if service.limits != 0 {
+        write_limits(dataplane, service, vip)?;
+    }
     dataplane.vips.write(vip, &value)?;
     let mask = if service.sampled { 0 } else { SAMPLE_MASK };
     dataplane.vips.set_sample_mask(vip, mask)?;

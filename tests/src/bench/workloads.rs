@@ -5,7 +5,7 @@ use lb_common::{
     bench::Plan,
     family, proto,
     reason::Reason,
-    vip::{affinity, forward, track},
+    vip::{affinity, forward, limited, track},
 };
 use lb_dataplane::{Dataplane, LoadOptions};
 
@@ -56,6 +56,7 @@ const STATELESS: Service = Service {
     member_family: family::V4,
     in_transition: false,
     sampled: false,
+    limits: 0,
 };
 
 const fn established(name: &'static str, of: u8, flows: u32) -> Workload {
@@ -117,6 +118,17 @@ const fn nat(name: &'static str, of: u8, flows: u32) -> Workload {
         floor: Floor::Encap4,
         before: Before::Establish,
         ..established(name, of, flows)
+    }
+}
+
+const fn with_limits(name: &'static str, limits: u8, flags: u8, flows: u32) -> Workload {
+    Workload {
+        packets: Packets::tcp(family::V4, flags, flows),
+        service: Service {
+            limits,
+            ..STATELESS
+        },
+        ..established(name, family::V4, flows)
     }
 }
 
@@ -206,6 +218,20 @@ pub fn all() -> Vec<Workload> {
             packets: Packets::tcp(v4, flags::ACK, 1),
             ..base
         },
+        with_limits(
+            "tcp4_flow_limits_established",
+            limited::FLOWS,
+            flags::ACK,
+            1,
+        ),
+        with_limits(
+            "tcp4_flow_limits_syn",
+            limited::FLOWS,
+            flags::SYN,
+            ALL_DISTINCT,
+        ),
+        with_limits("tcp4_packet_limits", limited::PACKETS, flags::ACK, 1),
+        with_limits("tcp4_denied_sources", limited::DENY, flags::ACK, 1),
         Workload {
             name: "256_vips",
             packets: Packets {

@@ -1,7 +1,10 @@
 //! What a packet takes on the fast path, counted in the object: the same on every machine, so that a
 //! noisy one can't hide a regression.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    mem::offset_of,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use lab::{
     bytecode::{
@@ -16,7 +19,7 @@ use lb_common::{
     hash::{flow_hash_v4, flow_hash_v6, ports_word},
     ring::Image,
     track::{Bucket, Cell, Place},
-    vip::forward,
+    vip::{Vip, forward, limited},
 };
 use lb_dataplane::OBJECT;
 use lb_model::transition::RingState;
@@ -46,8 +49,8 @@ fn packet(service: &Service) -> (Frame, u64) {
     }
 }
 
-/// The path of that packet, with a full tracking cell for the flow.
-fn path(service: &Service) -> Path {
+/// The path of that packet, with a full tracking cell for the flow. `limits`: which the VIP has.
+fn path(service: &Service, limits: u8) -> Path {
     let (frame, flow_hash) = packet(service);
     let ring = RingState::new_clean(&[service.index; RING_SIZE as usize]);
     let image = bytemuck::cast_slice(&ring.to_image()).to_vec();
@@ -64,6 +67,9 @@ fn path(service: &Service) -> Path {
     let mut track = vec![0; size_of::<Bucket>()];
     track[8 * place.way(0)..][..8].copy_from_slice(&cell.pack().to_le_bytes());
     let mut memory = memory_of(service);
+    let forward = usize::from(service.index) * size_of::<Vip>() + offset_of!(Vip, forward);
+    let vips = memory.iter_mut().find(|(name, _)| *name == "VIPS");
+    vips.unwrap().1[forward] |= limits;
     memory.push(("COUNTERS", vec![0; size_of::<CpuBlock>()]));
     memory.push(("RINGS", image));
     memory.push(("TRACK", track));
@@ -82,12 +88,18 @@ fn path(service: &Service) -> Path {
 /// whether the frame is for this node, and six whether the packet is traced.
 #[test]
 fn an_established_packet_takes_few_instructions() {
-    let counted = |index: usize| {
-        let path = path(&SERVICES[index]);
+    let with_limits = |index: usize, limits| {
+        let path = path(&SERVICES[index], limits);
         (path.instructions, path.stack_accesses)
     };
+    let counted = |index| with_limits(index, 0);
     let counts = [
         ("TCP over IPv4, ipip", counted(1), (334, 28)),
+        (
+            "TCP over IPv4, ipip, limits of new flows",
+            with_limits(1, limited::FLOWS),
+            (349, 30),
+        ),
         ("TCP over IPv4, l2", counted(0), (285, 24)),
         ("TCP over IPv6, ipip", counted(10), (340, 33)),
         ("TCP over IPv6, l2", counted(9), (303, 31)),
