@@ -10,8 +10,8 @@ use lb_model::config::{self, Config, ConfigErrors};
 
 /// Bytes of a configuration: several times what all VIPs and backends with all keys take.
 const MAX_CONFIG: u64 = 4 << 20;
-/// Bytes of a file that a configuration names: a seed, a secret, certificates.
-const MAX_NAMED: u64 = 1 << 20;
+/// Bytes of a file that a configuration names: a seed, a secret, certificates, a list of prefixes.
+const MAX_NAMED: u64 = 32 << 20;
 
 /// Reads a configuration file.
 ///
@@ -72,7 +72,7 @@ fn read_named(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("not a regular file"));
     }
     if metadata.len() > MAX_NAMED {
-        return Err(io::Error::other("larger than 1 MiB"));
+        return Err(io::Error::other("larger than 32 MiB"));
     }
     fs::read_to_string(path)
 }

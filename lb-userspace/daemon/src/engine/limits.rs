@@ -38,12 +38,13 @@ impl LimitWatch {
     pub(super) fn read(&mut self, limits: &Limits, vips: impl Iterator<Item = u16>) -> Result<()> {
         let now = Instant::now();
         let mut past = BTreeMap::new();
+        let is_first = self.fresh.is_empty();
         let mut is_rising = false;
         for vip in vips {
             let mut readings = self.past.remove(&vip).unwrap_or_default();
             let counters = limits.counters(vip)?;
             let last = readings.back().map(|(_, counters)| *counters);
-            is_rising |= last.is_some_and(|last| over(&last) != over(&counters));
+            is_rising |= last.is_none_or(|last| over(&last) != over(&counters));
             readings.push_back((now, counters));
             while readings.len() > WINDOW + 1 {
                 readings.pop_front();
@@ -56,6 +57,8 @@ impl LimitWatch {
             true => self.take_sources(&limits.limited()?),
             false => HashMap::new(),
         };
+        // What was recorded before the controller started is not of these seconds.
+        let fresh = if is_first { HashMap::new() } else { fresh };
         self.fresh.push_back(fresh);
         while self.fresh.len() > WINDOW {
             self.fresh.pop_front();

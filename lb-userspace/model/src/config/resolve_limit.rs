@@ -198,20 +198,18 @@ impl<'a> PrefixLists<'a> {
 /// Parses a list: one prefix or address per line; `#` begins a comment.
 fn parse_list(text: &str) -> Result<Vec<Prefix>, Wrong> {
     let mut prefixes = Vec::new();
+    // Some editors begin files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let entry = line.split('#').next().unwrap_or_default().trim();
         if entry.is_empty() {
             continue;
         }
         prefixes.push(parse_source_prefix(entry).map_err(|wrong| Wrong {
-            label: format!("line {number}: {:?}: {}", shortened(entry), wrong.label),
+            // Without the line: whoever may send a configuration need not be able to read the file.
+            label: format!("line {number}: {}", wrong.label),
             help: format!("every line {}; `#` begins a comment", wrong.help),
         })?);
     }
     Ok(prefixes)
-}
-
-/// A line may be long, as of a file that is no list at all.
-fn shortened(entry: &str) -> String {
-    entry.chars().take(50).collect()
 }

@@ -80,7 +80,11 @@ fn list_limit_changes(changes: &mut Changes, before: &Limit, after: &Limit) {
     Limit::list_changes(changes.below("limit."), before, after);
     let below = changes.below("limit.source.");
     SourceLimit::list_changes(below, &before.source, &after.source);
-    let mut list = |name: &str, before: &[Prefix], after: &[Prefix]| {
+    // Without files, the line of the key says it.
+    let mut list = |name: &str, files: bool, before: &[Prefix], after: &[Prefix]| {
+        if !files {
+            return;
+        }
         let is_new = |prefix: &&Prefix| before.binary_search(prefix).is_err();
         let is_gone = |prefix: &&Prefix| after.binary_search(prefix).is_err();
         let (new, gone) = (
@@ -94,8 +98,16 @@ fn list_limit_changes(changes: &mut Changes, before: &Limit, after: &Limit) {
             ));
         }
     };
-    list("exempt", &before.exempt_prefixes, &after.exempt_prefixes);
-    list("denied", &before.deny_prefixes, &after.deny_prefixes);
+    let exempt_files = before.exempt_files.len() + after.exempt_files.len() > 0;
+    let deny_files = before.deny_files.len() + after.deny_files.len() > 0;
+    let (had, has) = (&before.exempt_prefixes, &after.exempt_prefixes);
+    list("exempt", exempt_files, had, has);
+    list(
+        "denied",
+        deny_files,
+        &before.deny_prefixes,
+        &after.deny_prefixes,
+    );
 }
 
 fn list_backend_changes(changes: &mut Changes, before: &Backend, all: &[Backend]) {

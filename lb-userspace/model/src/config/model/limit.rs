@@ -29,7 +29,8 @@ table! {
         /// `"second_syn"`, the first SYN of a flow is dropped and its retransmission passes: clients
         /// that really connect lose a second, forged ones don't get through.
         on_excess: OnExcess, [default OnExcess::default()], kind::word::<OnExcess>(), Live;
-        /// Sources that no limit applies to.
+        /// Sources that no limit applies to. What they send counts towards the limits of the VIP all the
+        /// same.
         exempt: Prefix, [list "none"], kind::source_prefix(), Live;
         /// Files with more of them: one prefix or address per line; `#` begins a comment.
         exempt_files: PathBuf, [list "none"], kind::path(), Live;
