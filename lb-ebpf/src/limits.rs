@@ -9,9 +9,9 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::{
     Address, hash,
     limit::{
-        Cell, Draw, Kind, LIST_KEY_BITS, Limit, LimitCounters, LimitedKey, Line,
-        MAX_RECORDED_PER_S, Rate, SYN_BLOCK_WORDS, SYN_BLOCKS, SYN_EPOCH_SHIFT, WAYS, area_of,
-        draw, excess, list_key, place, source_hash, syn_bits, syn_block, units,
+        Cell, Draw, Kind, LIST_KEY_BITS, Limit, LimitCounters, LimitedKey, MAX_RECORDED_PER_S,
+        Rate, SYN_BLOCK_WORDS, SYN_BLOCKS, SYN_EPOCH_SHIFT, WAYS, area_of, draw, excess, list_key,
+        place, source_hash, syn_bits, syn_block, units,
     },
     reason::Reason,
     ring::NO_MEMBER,
@@ -124,12 +124,16 @@ enum Over {
 fn check(headers: &Headers, vip: u16, who: Who) -> Result<(), Over> {
     let [high, low] = headers.source;
     let ports = hash::ports_word(headers.source_be, headers.dest_be) as u32;
+    let mut drawn = black_box(limit_draw(who.0, high, low, ports));
     let mut fate = ADMITTED;
     let mut over = Over::Source;
-    if black_box(limit_source(who.0, high, low, ports)) != 0 {
+    if drawn == OVER_SOURCE {
         fate = black_box(limit_excess(who.0, high, low, ports));
+        if fate == ADMITTED {
+            drawn = black_box(limit_draw(who.0 | Who::OF_VIP, high, low, ports));
+        }
     }
-    if fate == ADMITTED && black_box(limit_vip(who.0)) != 0 {
+    if drawn == OVER_VIP {
         over = Over::Vip;
         fate = black_box(limit_excess(who.0 | Who::OF_VIP, high, low, ports));
     }
@@ -146,6 +150,10 @@ fn check(headers: &Headers, vip: u16, who: Who) -> Result<(), Over> {
     })
 }
 
+/// What [`limit_draw`] finds used up; 0: nothing.
+const OVER_SOURCE: u32 = 1;
+const OVER_VIP: u32 = 2;
+
 /// What [`limit_excess`] makes of a packet over a limit.
 const ADMITTED: u32 = 0;
 const DROPPED: u32 = 1;
@@ -159,7 +167,7 @@ struct Who(u32);
 impl Who {
     /// [`Kind::Packets`], otherwise new flows.
     const PACKETS: u32 = 1 << 24;
-    /// The limit of the VIP, otherwise that of the source.
+    /// The limit of the VIP alone, otherwise that of the source, or both.
     const OF_VIP: u32 = 1 << 25;
     /// The packet is a SYN.
     const SYN: u32 = 1 << 26;
@@ -228,68 +236,67 @@ extern "C" fn limit_denies(who: u32, high: u64, low: u64) -> u32 {
     1
 }
 
-/// Draws from the limit of a source; returns 1 if it is used up.
+/// Draws from the limit of the source, unless only that of the VIP is asked, and from that of the VIP.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn limit_source(who: u32, high: u64, low: u64, ports: u32) -> u32 {
+extern "C" fn limit_draw(who: u32, high: u64, low: u64, ports: u32) -> u32 {
     let who = Who(who);
     let Some(limit) = who.limit() else { return 0 };
-    let rate = match who.kind() {
-        Kind::Flows => &limit.source_flows,
-        Kind::Packets => &limit.source_packets,
+    let (of_source, of_vip, chunk) = match who.kind() {
+        Kind::Flows => (&limit.source_flows, &limit.vip_flows, 1),
+        Kind::Packets => (&limit.source_packets, &limit.vip_packets, limit.chunk),
     };
-    if !rate.is_set() {
-        return 0;
-    }
-    let (source, block) = limit.source(&[high, low], who.family(), ports as u16);
-    let key = &tables::vip(who.vip()).hash_key;
-    let (line, tag) = place(source_hash(key, who.family(), &source, block, who.kind()));
-    let Some(line) = LIMIT_CELLS.get_ptr_mut(line) else {
-        return 0;
-    };
-    match draw_from(rate, line, tag) {
-        Draw::Admitted => 0,
-        Draw::Evicted => {
-            who.count(|counters| counters.evicted += 1);
-            0
+    let now = units(clock::now_ns());
+    if of_source.is_set() && !who.has(Who::OF_VIP) {
+        let (source, block) = limit.source(&[high, low], who.family(), ports as u16);
+        let key = &tables::vip(who.vip()).hash_key;
+        let hash = source_hash(key, who.family(), &source, block, who.kind());
+        match draw_from_source(of_source, hash, now) {
+            Draw::Admitted => {}
+            Draw::Evicted => who.count(|counters| counters.evicted += 1),
+            Draw::Over => return OVER_SOURCE,
         }
-        Draw::Over => 1,
     }
+    if of_vip.is_set() && !draw_from_vip(who, of_vip, chunk, now) {
+        return OVER_VIP;
+    }
+    0
 }
 
-/// Draws from the limit of a VIP; returns 1 if it is used up. Packets are drawn in chunks, so that CPUs
-/// seldom write to the same line.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn limit_vip(who: u32) -> u32 {
-    let who = Who(who);
-    let Some(limit) = who.limit() else { return 0 };
-    let (rate, chunk) = match who.kind() {
-        Kind::Flows => (&limit.vip_flows, 1),
-        Kind::Packets => (&limit.vip_packets, limit.chunk),
+/// Draws from the limit of a VIP; false if it is used up. Packets are drawn in chunks, so that CPUs seldom
+/// write to the same line.
+#[inline(always)]
+fn draw_from_vip(who: Who, rate: &Rate, chunk: u16, now: u64) -> bool {
+    let Some(line) = LIMIT_VIPS.get_ptr_mut(who.vip().into()) else {
+        return true;
     };
-    if !rate.is_set() {
-        return 0;
+    let word = line.cast::<u64>().wrapping_add(who.kind() as usize);
+    if chunk <= 1 {
+        return draw_from_word(rate, word, now);
     }
     let Some(counters) = LIMIT_COUNTERS.get_ptr_mut(who.vip().into()) else {
-        return 0;
+        return true;
     };
     // SAFETY: as in `Who::count`.
     let counters = unsafe { &mut *counters };
-    if who.kind() == Kind::Packets && counters.drawn > 0 {
+    if counters.drawn > 0 {
         counters.drawn -= 1;
-        return 0;
+        return true;
     }
-    let Some(line) = LIMIT_VIPS.get_ptr_mut(who.vip().into()) else {
-        return 0;
-    };
-    let word = line.cast::<u64>().wrapping_add(who.kind() as usize);
-    let now = units(clock::now_ns());
+    let admitted = draw_from_word(rate, word, now);
+    if admitted {
+        counters.drawn = u64::from(chunk - 1);
+    }
+    admitted
+}
+
+#[inline(always)]
+fn draw_from_word(rate: &Rate, word: *mut u64, now: u64) -> bool {
     // SAFETY: in bounds of the line.
     let cell = Cell(unsafe { word.read_volatile() });
     let debt = rate.debt(cell, now);
     if debt > rate.room {
-        return 1;
+        return false;
     }
     if debt == 0 {
         // SAFETY: as above.
@@ -297,19 +304,20 @@ extern "C" fn limit_vip(who: u32) -> u32 {
     } else {
         add(word, Cell::addition(rate.cost));
     }
-    if who.kind() == Kind::Packets {
-        counters.drawn = u64::from(chunk.saturating_sub(1));
-    }
-    0
+    true
 }
 
 #[inline(always)]
-fn draw_from(rate: &Rate, line: *mut Line, tag: u64) -> Draw {
+fn draw_from_source(rate: &Rate, hash: u64, now: u64) -> Draw {
+    let (line, tag) = place(hash);
+    let Some(line) = LIMIT_CELLS.get_ptr_mut(line) else {
+        return Draw::Admitted;
+    };
     let cell = |way| line.cast::<u64>().wrapping_add(below::<WAYS>(way));
     draw(
         rate,
         tag,
-        units(clock::now_ns()),
+        now,
         // SAFETY: in bounds of the line.
         |way| unsafe { cell(way).read_volatile() },
         |way, addition| add(cell(way), addition),
