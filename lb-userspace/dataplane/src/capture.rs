@@ -22,10 +22,10 @@ use super::{
     Dataplane, LoadOptions, Mapped, Pins, Result, attach,
     catalog::{self, name},
     counters::possible_cpus,
-    data_of,
     error::{DataplaneError, PRIVILEGE_HINT, chain},
     external::ExternalMaps,
-    mapped_from, object,
+    maps::{data_of, mapped_from},
+    object,
     program::{Balancer, CAPTURING, PROGRAM},
     take,
 };

@@ -13,6 +13,7 @@ use super::{
     catalog::{name, part},
     error::{DataplaneError, Result, chain},
     mapping::Mapped,
+    maps::is_missing,
 };
 
 const DEVICE_HINT: &str = "the interface must exist in this network namespace";
@@ -42,7 +43,7 @@ impl EgressTable {
     pub fn admits(&self, ifindex: u32) -> Result<bool> {
         match self.devices.get(ifindex, 0) {
             Ok(_) => Ok(true),
-            Err(error) if super::is_missing(&error) => Ok(false),
+            Err(error) if is_missing(&error) => Ok(false),
             Err(error) => Err(DataplaneError::map(
                 "look up an interface",
                 name::DEVICES,
@@ -104,7 +105,7 @@ impl EgressTable {
         }
         match self.devices.remove(ifindex) {
             // The kernel removes deleted interfaces itself.
-            Err(error) if !super::is_missing(&error) => Err(DataplaneError::map(
+            Err(error) if !is_missing(&error) => Err(DataplaneError::map(
                 "remove an interface",
                 name::DEVICES,
                 &error,

@@ -16,7 +16,8 @@ use super::{
     Mapped,
     catalog::name,
     error::{DataplaneError, PRIVILEGE_HINT, Result},
-    mapped_from, syscalls,
+    maps::mapped_from,
+    syscalls,
 };
 
 /// [`LimitCounters`] as aya takes it.

@@ -27,10 +27,10 @@ use lb_common::{
 use super::{
     catalog::{MapSpec, TABLES},
     counters::sum,
-    data_of,
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain, os_error},
     external::ExternalMaps,
     mapping::Plain,
+    maps::data_of,
     pins::{self, Pins},
     take,
 };

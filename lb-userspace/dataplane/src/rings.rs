@@ -23,9 +23,9 @@ use lb_common::ring::{
 
 use super::{
     catalog::{IMAGE, MMAPABLE, name},
-    data_of,
     error::{DataplaneError, PRIVILEGE_HINT, Result, chain},
     mapping::Mapped,
+    maps::data_of,
     pins::entries,
     syscalls::{membarrier_global, set_inner_map},
     vips::RingName,

@@ -20,7 +20,7 @@ use super::{
     Vips,
     catalog::{name, part},
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
-    mapped_from, part_of,
+    maps::{mapped_from, part_of},
 };
 use lb_model::transition::RingState;
 

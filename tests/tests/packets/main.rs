@@ -18,6 +18,7 @@ mod malformed;
 mod messages;
 mod migrated;
 mod nat;
+mod nat_errors;
 mod nat_forged;
 mod nat_sessions;
 mod path;
