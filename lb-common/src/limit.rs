@@ -67,7 +67,7 @@ impl Rate {
     /// the time wrapped around, or of a rate that was slower.
     #[inline(always)]
     const fn is_stale(&self, debt: Units) -> bool {
-        debt > self.room + 1024 * self.cost
+        debt > self.room + 64 * self.cost
     }
 
     /// The debt of a cell of this rate.

@@ -14,7 +14,8 @@
 //! | source of `nat` without `node.nat_source` | 192.0.0.8, or 100::1 |
 //! | sources of generated flows | 198.18.0.0/15 (RFC 2544), 2001:2::/48 (RFC 5180) |
 //!
-//! Rate limits have the times of the packets in the capture. Generated flows are never over one.
+//! Rate limits have the times of the packets in the capture. For generated flows, which have no times, there
+//! are none.
 //!
 //! All members count as up unless the configuration drains or disables them.
 
@@ -55,9 +56,6 @@ pub const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 pub const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 
 const DUMMY_PREFIX_V6: u8 = 64;
-
-/// Time between generated flows, longer than any burst.
-const BETWEEN_FLOWS: Duration = Duration::from_secs(4000);
 
 /// Frame lengths that `BPF_PROG_TEST_RUN` accepts: at least a header, at most a page with headroom.
 const RUNNABLE: std::ops::RangeInclusive<usize> = 14..=3520;
@@ -294,8 +292,6 @@ impl Simulation {
             let frame = flows
                 .next_frame()
                 .ok_or(SimulateError::TooManyFlows { count })?;
-            // Generated flows tell nothing of rates: each comes when all others are long over.
-            self.set_clock(BETWEEN_FLOWS * number as u32)?;
             let run = self.run(&frame, trace)?;
             out.transmit(Duration::from_micros(number), &run)?;
         }
@@ -320,7 +316,11 @@ pub fn simulate(
         Input::Capture(path) => Some(capture::read(path)?),
         Input::Flows { .. } => None,
     };
-    let mut simulation = Simulation::with_program(config, options.trace, options.capturing)?;
+    let config = match options.input {
+        Input::Capture(_) => config.clone(),
+        Input::Flows { .. } => without_rates(config),
+    };
+    let mut simulation = Simulation::with_program(&config, options.trace, options.capturing)?;
     if let Some(mac) = options.mac {
         simulation.mac = Some(mac);
         simulation.accept(mac)?;
@@ -363,6 +363,17 @@ impl Output {
         self.writer
             .map_or(Ok(()), |writer| writer.finish().map(drop))
     }
+}
+
+/// Removes rate limits, but not denied sources.
+fn without_rates(config: &Config) -> Config {
+    let mut config = config.clone();
+    for vip in &mut config.vips {
+        let limit = &mut vip.limit;
+        (limit.new_flows, limit.packets) = (None, None);
+        (limit.source.new_flows, limit.source.packets) = (None, None);
+    }
+    config
 }
 
 /// Adds dummy source addresses where the configuration leaves them to the interfaces.
