@@ -5,12 +5,14 @@ use std::{
     io::PipeWriter,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use evenkeel::{
     capture,
     simulate::{Input, Options, Report, SimulateError, simulate},
 };
+use lab::packet::{Frame, SYN, V4, tcp};
 use lb_model::config::{self, Config};
 
 use crate::host;
@@ -96,6 +98,36 @@ fn observed_shares_match_the_ring() {
 fn tracks_udp_flows_once() {
     assert_eq!(flows(&config("l2", false, "udp"), 500).tracked_flows, 500);
     assert_eq!(flows(&config("nat", false, "udp"), 500).tracked_flows, 500);
+}
+
+/// A SYN every 250 ms is twice what the limit allows; that of generated flows has no times to be held against.
+#[test]
+fn rate_limits_have_the_times_of_the_capture() {
+    let mut config = config("l2", false, "tcp");
+    config.vips[0].limit.source.new_flows = Some(2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("syns.pcap");
+    let mut writer = capture::Writer::create(&path).unwrap();
+    for number in 0..40 {
+        let ip = V4::new([198, 51, 100, 7].into(), [203, 0, 113, 1].into());
+        let frame = Frame::new(ip, tcp(4000 + number, 80, SYN));
+        let timestamp = Duration::from_millis(1_800_000_000_000 + 250 * u64::from(number));
+        writer.write(timestamp, &frame.bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let options = Options {
+        input: Input::Capture(path),
+        write: None,
+        trace: false,
+        capturing: false,
+        mac: None,
+    };
+    let outcome = simulate(&config, &options, &mut std::io::sink()).unwrap();
+    let reasons = &outcome.report.reasons;
+    // In 9.75 seconds, two each and two at once.
+    assert_eq!(reasons.get("FORWARDED"), Some(&21), "{reasons:?}");
+    assert_eq!(reasons.get("SOURCE_FLOW_LIMIT"), Some(&19));
+    assert_eq!(flows(&config, 5000).reasons.get("FORWARDED"), Some(&5000));
 }
 
 #[test]
