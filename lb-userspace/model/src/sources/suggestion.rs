@@ -16,10 +16,6 @@ const BURST: u32 = 2;
 /// Smallest suggestion, per second: less hinders a browser.
 const LEAST_NEW_FLOWS: u32 = 10;
 const LEAST_PACKETS: u32 = 100;
-/// What the configuration allows.
-pub(super) const MOST_OF_SOURCE: u32 = 500_000;
-pub(super) const MOST_NEW_FLOWS: u32 = 10_000_000;
-pub(super) const MOST_PACKETS: u32 = 100_000_000;
 /// Less than this is too little to suggest anything.
 const ENOUGH_MINUTES: u32 = 10;
 const ENOUGH_FLOWS: u64 = 1_000;
@@ -91,8 +87,8 @@ fn rates(seen: &SeenTraffic, counts_flows: bool) -> (SuggestedRates, SuggestedRa
     let flows = of(&seen.busiest_by_new_flows, |source| source.new_flows_per_s);
     let packets = of(&seen.busiest_by_packets, |source| source.packets_per_s);
     let source = with_bursts(
-        twice(flows, LEAST_NEW_FLOWS, MOST_OF_SOURCE).filter(|_| counts_flows),
-        twice(packets, LEAST_PACKETS, MOST_OF_SOURCE),
+        twice(flows, LEAST_NEW_FLOWS, SourceLimit::MAX_RATE).filter(|_| counts_flows),
+        twice(packets, LEAST_PACKETS, SourceLimit::MAX_RATE),
     );
     // A VIP admits at least what it admits from one source.
     let least = |of_source: Option<u32>, least: u32| of_source.unwrap_or(least).max(least);
@@ -101,8 +97,9 @@ fn rates(seen: &SeenTraffic, counts_flows: bool) -> (SuggestedRates, SuggestedRa
         least(source.packets, LEAST_PACKETS),
     );
     let all = with_bursts(
-        twice(seen.peak_new_flows_per_s, least_flows, MOST_NEW_FLOWS).filter(|_| counts_flows),
-        twice(seen.peak_packets_per_s, least_packets, MOST_PACKETS),
+        twice(seen.peak_new_flows_per_s, least_flows, Limit::MAX_NEW_FLOWS)
+            .filter(|_| counts_flows),
+        twice(seen.peak_packets_per_s, least_packets, Limit::MAX_PACKETS),
     );
     (all, source)
 }

@@ -331,16 +331,15 @@ fn warns_of_too_little_and_of_one_source_with_most_of_the_traffic() {
     assert!(overrun.toml.contains("may be too low"), "{}", overrun.toml);
 }
 
-/// The largest limits that the configuration accepts, which are not exported.
+/// The largest limits are those that the configuration accepts.
 #[test]
 fn knows_the_largest_limits() {
-    use super::suggestion::{MOST_NEW_FLOWS, MOST_OF_SOURCE, MOST_PACKETS};
     let text = |above: u32| {
         format!(
             "[vip.limit]\nnew_flows = {}\npackets = {}\n[vip.limit.source]\nnew_flows = {2}\npackets = {2}",
-            MOST_NEW_FLOWS + above,
-            MOST_PACKETS + above,
-            MOST_OF_SOURCE + above
+            Limit::MAX_NEW_FLOWS + above,
+            Limit::MAX_PACKETS + above,
+            SourceLimit::MAX_RATE + above
         )
     };
     let limit = vip(&text(0)).limit;

@@ -5,10 +5,6 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 use super::{OnExcess, Prefix};
 use crate::config::kind;
 
-/// Highest rates, per second. Up to here, the data path rounds a rate by less than one in a hundred.
-const MAX_VIP_FLOWS: u32 = 10_000_000;
-const MAX_VIP_PACKETS: u32 = 100_000_000;
-const MAX_SOURCE_RATE: u32 = 500_000;
 /// Largest burst.
 const MAX_BURST: u32 = 1_000_000_000;
 
@@ -18,11 +14,11 @@ table! {
     keys {
         /// New flows per second: SYNs of TCP, first packets of UDP (which needs `track = "always"` or
         /// `forward = "nat"`).
-        new_flows: u32, [optional "no limit"], kind::integer(1..=MAX_VIP_FLOWS), Live;
+        new_flows: u32, [optional "no limit"], kind::integer(1..=Limit::MAX_NEW_FLOWS), Live;
         /// New flows that may come at once.
         new_flows_burst: u32, [optional "those of a second"], kind::integer(1..=MAX_BURST), Live;
         /// Packets per second.
-        packets: u32, [optional "no limit"], kind::integer(1..=MAX_VIP_PACKETS), Live;
+        packets: u32, [optional "no limit"], kind::integer(1..=Limit::MAX_PACKETS), Live;
         /// Packets that may come at once.
         packets_burst: u32, [optional "those of a second"], kind::integer(1..=MAX_BURST), Live;
         /// What happens to packets over the limits of the VIP: they are dropped, or only counted. With
@@ -55,11 +51,11 @@ table! {
     SourceLimit as TypedSourceLimit, "vip.limit.source", with Default;
     keys {
         /// New flows per second, as in `vip.limit`.
-        new_flows: u32, [optional "no limit"], kind::integer(1..=MAX_SOURCE_RATE), Live;
+        new_flows: u32, [optional "no limit"], kind::integer(1..=SourceLimit::MAX_RATE), Live;
         /// New flows that may come at once.
         new_flows_burst: u32, [optional "those of a second"], kind::integer(1..=MAX_BURST), Live;
         /// Packets per second.
-        packets: u32, [optional "no limit"], kind::integer(1..=MAX_SOURCE_RATE), Live;
+        packets: u32, [optional "no limit"], kind::integer(1..=SourceLimit::MAX_RATE), Live;
         /// Packets that may come at once.
         packets_burst: u32, [optional "those of a second"], kind::integer(1..=MAX_BURST), Live;
         /// Bits of an IPv4 address that tell sources apart.
@@ -92,6 +88,11 @@ impl Rate {
 }
 
 impl Limit {
+    /// Most new flows per second.
+    pub const MAX_NEW_FLOWS: u32 = 10_000_000;
+    /// Most packets per second.
+    pub const MAX_PACKETS: u32 = 100_000_000;
+
     /// The limit for new flows of the VIP.
     #[must_use]
     pub fn flow_rate(&self) -> Option<Rate> {
@@ -106,6 +107,9 @@ impl Limit {
 }
 
 impl SourceLimit {
+    /// Highest rate per second: up to here, the data path rounds it by less than one in a hundred.
+    pub const MAX_RATE: u32 = 500_000;
+
     /// The limit for new flows of a source.
     #[must_use]
     pub fn flow_rate(&self) -> Option<Rate> {
