@@ -1,6 +1,9 @@
 //! Rate limits: what is admitted, to the packet, under a clock that the test sets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use lab::{
     bytecode::tables::{SERVICES, Service},
@@ -391,4 +394,53 @@ fn draws_packets_of_a_vip_in_chunks() {
         }
     }
     assert!((5900..=6024).contains(&admitted), "{admitted}");
+}
+
+/// CPUs draw from one limit: together they admit rate and burst, and hardly a packet more or less.
+#[test]
+fn cpus_share_a_limit() {
+    const RUN: Duration = Duration::from_millis(600);
+    const CPUS: u64 = 2;
+    // A tenth of a second, for which a busy machine may stop both threads.
+    let (rate, burst) = (20_000_u32, 2000_u32);
+    for of_vip in [false, true] {
+        let dataplane = dataplane(&options());
+        let service = &SERVICES[0];
+        let limit = Limit {
+            source_flows: if of_vip {
+                Rate::NONE
+            } else {
+                Rate::new(rate, burst, 1)
+            },
+            vip_flows: if of_vip {
+                Rate::new(rate, burst, 1)
+            } else {
+                Rate::NONE
+            },
+            ..none()
+        };
+        set(&dataplane, service, limited::FLOWS, &limit);
+        let frame = Client::new(1).to(service, 3000, SYN).bytes();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..CPUS {
+                scope.spawn(|| {
+                    while start.elapsed() < RUN {
+                        dataplane.run(&frame).unwrap();
+                    }
+                });
+            }
+        });
+        let seconds = start.elapsed().as_secs_f64();
+        let reasons = dataplane.counters.node().unwrap().reasons;
+        let admitted = reasons[Reason::Forwarded as usize] as f64;
+        let counted = counters(&dataplane, service);
+        let over = counted.source_flows + counted.vip_flows;
+        println!("{admitted} admitted in {seconds:.3} s, {over} over the limit");
+        assert!(over > 1000, "{over}: too few packets to show anything");
+        let most = f64::from(rate).mul_add(seconds, f64::from(burst));
+        // Each CPU may admit one with another that uses up the burst.
+        assert!(admitted <= most + CPUS as f64, "{admitted}, at most {most}");
+        assert!(admitted > 0.8 * most, "{admitted}, at most {most}");
+    }
 }
