@@ -177,14 +177,15 @@ fn documented_queries_and_rules_work_in_prometheus() {
     }
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
-    // Flows from one source that exceed the capacity of four backends with 5 per second each.
+    // Flows from one source that exceed the capacity of four backends with 5 per second each, and a limit.
     apply(
         &site,
         &[
             ("weight = 100", "weight = 100\ncapacity = 5"),
             (
                 "protocol = \"tcp\"",
-                "protocol = \"tcp\"\naffinity = \"source\"",
+                "protocol = \"tcp\"\naffinity = \"source\"\n\
+                 limit = { source = { new_flows = 1, on_excess = \"count\" } }",
             ),
         ],
     );
