@@ -13,6 +13,7 @@ mod file;
 mod host;
 mod interfaces;
 mod lifetime;
+mod limits;
 mod links;
 mod nexthop;
 mod node;

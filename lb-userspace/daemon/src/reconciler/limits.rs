@@ -70,12 +70,40 @@ const fn excess_of(on_excess: OnExcess) -> u8 {
     }
 }
 
+/// What is known of a list.
+#[derive(Clone, Debug)]
+enum List {
+    Configured(Arc<[Prefix]>),
+    /// Only known from the tables: those of its prefixes that no other one contains.
+    Adopted(Vec<Prefix>),
+}
+
+impl List {
+    fn is(&self, list: &Arc<[Prefix]>) -> bool {
+        match self {
+            Self::Configured(known) => Arc::ptr_eq(known, list) || known == list,
+            Self::Adopted(outermost) => outermost.iter().eq(outermost_of(list)),
+        }
+    }
+}
+
+/// The prefixes of a sorted list that no other one contains.
+fn outermost_of(list: &[Prefix]) -> impl Iterator<Item = &Prefix> {
+    let mut last: Option<&Prefix> = None;
+    list.iter().filter(move |prefix| {
+        let is_outermost = !last.is_some_and(|last| last.contains(prefix));
+        if is_outermost {
+            last = Some(prefix);
+        }
+        is_outermost
+    })
+}
+
 /// The lists of prefixes of a state. Each has a number, by which limits refer to it; a list that changes
 /// gets another one, so that a VIP changes from one to the other with one word.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lists {
-    /// The lists by their bits; `None` if it is only known from the tables.
-    by_bit: BTreeMap<NonZeroU64, Option<Arc<[Prefix]>>>,
+    by_bit: BTreeMap<NonZeroU64, List>,
     /// The prefixes of all of them.
     listed: Arc<ListedPrefixes>,
 }
@@ -96,9 +124,20 @@ impl Lists {
         listed: &ListedPrefixes,
     ) -> Self {
         let used = limits.fold(0, |used, limit| used | limit.exempt | limit.deny);
-        let bits = (0..MAX_LISTS).filter_map(|number| NonZeroU64::new(used & 1 << number));
+        let mut outermost: BTreeMap<_, _> = bits(used).map(|bit| (bit, Vec::new())).collect();
+        let mut around = Around::default();
+        for (prefix, lists) in listed {
+            let outer = around.enter(prefix);
+            for bit in bits(used & lists & !outer) {
+                outermost.entry(bit).or_default().push(*prefix);
+            }
+            around.add(*prefix, *lists);
+        }
+        let adopted = outermost
+            .into_iter()
+            .map(|(bit, list)| (bit, List::Adopted(list)));
         Self {
-            by_bit: bits.map(|bit| (bit, None)).collect(),
+            by_bit: adopted.collect(),
             listed: Arc::new(listed.clone()),
         }
     }
@@ -112,8 +151,8 @@ impl Lists {
                 continue;
             }
             let free = || {
-                let mut bits = (0..MAX_LISTS).filter_map(|number| NonZeroU64::new(1 << number));
-                bits.find(|bit| !self.by_bit.contains_key(bit) && !next.by_bit.contains_key(bit))
+                bits(u64::MAX)
+                    .find(|bit| !self.by_bit.contains_key(bit) && !next.by_bit.contains_key(bit))
             };
             let bit = self.find(list).or_else(free);
             let bit = bit.ok_or_else(|| ReconcilerError::Full {
@@ -122,7 +161,7 @@ impl Lists {
                 hint: "a changed list takes two places during the change; let VIPs share lists: the same \
                        prefixes and files in the same order of the VIPs' keys are one list",
             })?;
-            next.by_bit.insert(bit, Some(Arc::clone(list)));
+            next.by_bit.insert(bit, List::Configured(Arc::clone(list)));
         }
         next.listed = if next.has_the_lists_of(self) {
             Arc::clone(&self.listed)
@@ -133,14 +172,13 @@ impl Lists {
     }
 
     fn has_the_lists_of(&self, other: &Self) -> bool {
-        let is_known = |list: &Option<Arc<[Prefix]>>| list.is_some();
-        // Of one number, both have the same list.
-        self.by_bit.keys().eq(other.by_bit.keys()) && other.by_bit.values().all(is_known)
+        let is_configured = |list: &List| matches!(list, List::Configured(_));
+        // Of one number, both have the same list. With what was adopted, leftovers may be in the tables.
+        self.by_bit.keys().eq(other.by_bit.keys()) && other.by_bit.values().all(is_configured)
     }
 
     fn find(&self, list: &Arc<[Prefix]>) -> Option<NonZeroU64> {
-        let is_same = |known: &Arc<[Prefix]>| Arc::ptr_eq(known, list) || known == list;
-        let found = (self.by_bit.iter()).find(|(_, known)| known.as_ref().is_some_and(is_same));
+        let found = self.by_bit.iter().find(|(_, known)| known.is(list));
         found.map(|(bit, _)| *bit)
     }
 
@@ -168,7 +206,10 @@ impl Lists {
     fn list(&self) -> ListedPrefixes {
         let mut listed = ListedPrefixes::new();
         for (bit, list) in &self.by_bit {
-            for prefix in list.iter().flat_map(|list| list.iter()) {
+            let List::Configured(list) = list else {
+                continue;
+            };
+            for prefix in list.iter() {
                 *listed.entry(*prefix).or_default() |= bit.get();
             }
         }
@@ -179,16 +220,32 @@ impl Lists {
 
 /// Adds to each prefix the lists of those that contain it.
 fn inherit(listed: &mut ListedPrefixes) {
-    // In this order, what contains a prefix comes before it.
-    let mut around: Vec<(Prefix, u64)> = Vec::new();
+    let mut around = Around::default();
     for (prefix, lists) in listed {
-        while around
-            .pop_if(|(outer, _)| !outer.contains(prefix))
-            .is_some()
-        {}
-        if let Some((_, outer)) = around.last() {
-            *lists |= outer;
-        }
-        around.push((*prefix, *lists));
+        *lists |= around.enter(prefix);
+        around.add(*prefix, *lists);
     }
+}
+
+/// The prefixes around the current one of a sorted walk, with their lists: what contains a prefix comes
+/// before it.
+#[derive(Default)]
+struct Around(Vec<(Prefix, u64)>);
+
+impl Around {
+    /// Goes on to a prefix; returns the lists of what contains it.
+    fn enter(&mut self, prefix: &Prefix) -> u64 {
+        let is_over = |(outer, _): &mut (Prefix, u64)| !outer.contains(prefix);
+        while self.0.pop_if(is_over).is_some() {}
+        self.0.last().map_or(0, |(_, lists)| *lists)
+    }
+
+    fn add(&mut self, prefix: Prefix, lists: u64) {
+        self.0.push((prefix, lists));
+    }
+}
+
+/// The bits that are set.
+fn bits(set: u64) -> impl Iterator<Item = NonZeroU64> {
+    (0..MAX_LISTS).filter_map(move |number| NonZeroU64::new(set & 1 << number))
 }
