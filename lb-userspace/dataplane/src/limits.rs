@@ -108,6 +108,11 @@ impl Limits {
         Ok(sum)
     }
 
+    /// Makes the limits of the VIP as a whole unused: its full bursts are admitted.
+    pub fn refill(&self, vip: u16) -> Result<()> {
+        self.vips.write(vip.into(), &Line::default())
+    }
+
     /// Resets the counters of a VIP whose index belonged to another one before.
     pub fn reset(&mut self, vip: u16) -> Result<()> {
         let failed =

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -403,16 +404,73 @@ fn a_list_changes_under_packets_of_other_vips() {
                 }
                 sent
             });
-            for round in 1..ROUNDS {
-                node.apply(&configs[round % configs.len()]);
-                if sender.is_finished() {
-                    break;
+            let changed = catch_unwind(AssertUnwindSafe(|| {
+                for round in 1..ROUNDS {
+                    node.apply(&configs[round % configs.len()]);
                 }
-            }
+            }));
             stop.store(true, Ordering::Relaxed);
-            sender.join().unwrap()
+            let sent = sender.join().unwrap();
+            changed.unwrap_or_else(|panic| resume_unwind(panic));
+            sent
         });
         assert!(sent > 1000, "{sent} packets show nothing");
         assert_verdicts(&node, &configs[(ROUNDS - 1) % configs.len()], "at last");
+    });
+}
+
+/// A burst that was used up at the old rate does not block the VIP at the new one.
+#[test]
+fn a_changed_rate_begins_with_a_full_burst() {
+    in_bpffs(|pins| {
+        let limit = "new_flows = 1, new_flows_burst = 100";
+        let mut node = Node::new(pins, &config(&[(1, limit)]));
+        let send = |node: &Node| {
+            let sent = (0..200).map(|_| node.send(1, "192.0.2.1"));
+            sent.filter(|reason| *reason == "FORWARDED").count()
+        };
+        assert_eq!(send(&node), 100);
+        node.apply(&config(&[(
+            1,
+            &format!("{limit}, exempt = [\"192.0.2.9\"]"),
+        )]));
+        assert_eq!(send(&node), 0, "another key changed");
+        node.apply(&config(&[(1, "new_flows = 1, new_flows_burst = 10")]));
+        assert_eq!(send(&node), 10);
+    });
+}
+
+/// A VIP that takes the index of another begins with nothing.
+#[test]
+fn a_reused_index_has_no_limit_left() {
+    in_bpffs(|pins| {
+        let used_up = "new_flows = 1, new_flows_burst = 100, packets = 1, packets_burst = 100, \
+                       deny = [\"192.0.2.9\"], on_excess = \"count\"";
+        let node = Node::new(pins, &config(&[(1, ""), (2, used_up)]));
+        for _ in 0..200 {
+            node.send(2, "192.0.2.1");
+        }
+        assert_eq!(node.send(2, "192.0.2.9"), "DENIED");
+        let counters = node.dataplane.limits.counters(1).unwrap();
+        assert_eq!((counters.vip_packets, counters.denied), (100, 1));
+        drop(node);
+        let mut node = Node::adopt(pins, &config(&[(1, "")]));
+        node.apply(&config(&[(1, "")]));
+        drop(node);
+        // The next controller gives the first index after the highest in use.
+        for (limit, reason) in [
+            ("", "FORWARDED"),
+            ("new_flows = 1", "VIP_FLOW_LIMIT"),
+            ("packets = 1", "VIP_PACKET_LIMIT"),
+        ] {
+            let mut node = Node::adopt(pins, &config(&[(1, "")]));
+            node.apply(&config(&[(1, ""), (3, limit)]));
+            assert_eq!(node.dataplane.vips.rings().last().unwrap().0, 1);
+            let none = node.dataplane.limits.counters(1).unwrap();
+            assert_eq!(none, bytemuck::Zeroable::zeroed(), "{limit}");
+            assert_eq!(node.send(3, "192.0.2.1"), "FORWARDED", "{limit}");
+            assert_eq!(node.send(3, "192.0.2.9"), reason, "{limit}");
+            node.apply(&config(&[(1, "")]));
+        }
     });
 }

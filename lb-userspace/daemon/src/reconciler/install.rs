@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 
 use lb_common::{
+    limit::Limit,
     member::{Member, NextHop, control},
     ring::MemberIndex,
     vip::Vip,
@@ -295,12 +296,22 @@ fn write_limits(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Re
         if !from.vips.contains_key(&index) {
             dataplane.limits.reset(index)?;
         }
-        if from.limits.get(&index) != Some(limit) {
+        let before = from.limits.get(&index);
+        if before != Some(limit) {
             point("map: write limits")?;
             dataplane.limits.write(index, limit)?;
         }
+        // What was used up counts in times of the old rates, and may be another VIP's.
+        if !before.is_some_and(|before| have_equal_rates(before, limit)) {
+            dataplane.limits.refill(index)?;
+        }
     }
     Ok(())
+}
+
+/// Whether the limits of a VIP as a whole are the same.
+fn have_equal_rates(a: &Limit, b: &Limit) -> bool {
+    (a.vip_flows, a.vip_packets, a.chunk) == (b.vip_flows, b.vip_packets, b.chunk)
 }
 
 fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
