@@ -124,6 +124,8 @@ pub struct Vip {
     pub health: Option<Health>,
     /// What a change may not do.
     pub guard: Guard,
+    /// Keys of its `limit`, as in an inline table; none without.
+    pub limit: String,
     /// The backends.
     pub backends: Vec<Backend>,
 }
@@ -205,7 +207,7 @@ impl Configuration {
             .for_each(&mut change);
     }
 
-    /// Returns a copy with the VIPs of a parsed configuration, without guards and health checks.
+    /// Returns a copy with the VIPs of a parsed configuration, without guards, limits and health checks.
     pub fn with_vips_of(&self, config: &lb_model::config::Config) -> Self {
         use lb_model::config;
         let backend = |backend: &config::Backend, vip: &config::Vip| Backend {
@@ -230,6 +232,7 @@ impl Configuration {
             },
             health: None,
             guard: Guard::default(),
+            limit: String::new(),
             backends: vip.backends.iter().map(|b| backend(b, vip)).collect(),
         });
         Self {
@@ -293,6 +296,9 @@ fn write_vip(f: &mut fmt::Formatter<'_>, vip: &Vip) -> fmt::Result {
         "protocol = \"{protocol}\"\nforward = {:?}",
         vip.forward.name()
     )?;
+    if !vip.limit.is_empty() {
+        writeln!(f, "limit = {{ {} }}", vip.limit)?;
+    }
     if let Some(health) = &vip.health {
         write_health(f, health)?;
     }
@@ -363,6 +369,7 @@ mod tests {
                     max_share: 0.75,
                     ..Guard::default()
                 },
+                limit: "source = { new_flows = 50 }".to_owned(),
                 backends: vec![
                     backend("one", "fd77:1::64", 100),
                     backend("two", "fd77:1::65", 50),

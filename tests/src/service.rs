@@ -84,6 +84,7 @@ pub fn vip(lab: &Lab, forward: Forward, kind: Kind, family: Family, weights: &[u
         forward,
         health: None,
         guard: Guard::default(),
+        limit: String::new(),
         backends: pairs
             .map(|(host, weight)| backend(host, forward, kind, family, *weight))
             .collect(),

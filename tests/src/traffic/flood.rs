@@ -16,6 +16,8 @@ use crate::host::{Host, Port};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forged {
     Syn,
+    /// SYNs of one address (IPv4: 198.18.0.1).
+    OneSource,
     /// A SYN and an acknowledgement, as if the handshake had been completed.
     Handshake,
     TwoDatagrams,
@@ -24,7 +26,7 @@ pub enum Forged {
 impl Forged {
     const fn packets(self) -> u64 {
         match self {
-            Self::Syn => 1,
+            Self::Syn | Self::OneSource => 1,
             Self::Handshake | Self::TwoDatagrams => 2,
         }
     }
@@ -96,6 +98,12 @@ fn write_packet(
 ) -> Result<()> {
     let is_first = number.is_multiple_of(forged.packets());
     let number = (number / forged.packets()) as u32;
+    // The ports of one source come round after 64,000 flows.
+    let number = if forged == Forged::OneSource {
+        number << 17 | 1
+    } else {
+        number
+    };
     let host = number & 0x1_ffff;
     let port = 1024 + (number >> 17).wrapping_add(seed.wrapping_mul(1024)) as u16 % 64_000;
     let ethernet = PacketBuilder::ethernet2(from_mac, to_mac);

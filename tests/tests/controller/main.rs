@@ -28,6 +28,7 @@ mod faults;
 mod health;
 mod kills;
 mod life;
+mod limited;
 mod limits;
 mod metrics;
 mod site;
