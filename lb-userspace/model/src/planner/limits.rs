@@ -25,8 +25,8 @@ fn is_stricter(before: &Limit, after: &Limit) -> bool {
     let limits_all = has_rates(after.flow_rate(), after.packet_rate());
     let limits_sources = has_rates(after.source.flow_rate(), after.source.packet_rate());
     let is_longer = |before: &[Prefix], after: &[Prefix]| {
-        let mut after = after.iter();
-        after.any(|prefix| before.binary_search(prefix).is_err())
+        let is_new = |prefix: &Prefix| before.binary_search(prefix).is_err();
+        before != after && after.iter().any(is_new)
     };
     let (old, new) = (&before.source, &after.source);
     is_lower(before.flow_rate(), after.flow_rate())

@@ -82,7 +82,8 @@ fn list_limit_changes(changes: &mut Changes, before: &Limit, after: &Limit) {
     SourceLimit::list_changes(below, &before.source, &after.source);
     // Without files, the line of the key says it.
     let mut list = |name: &str, files: bool, before: &[Prefix], after: &[Prefix]| {
-        if !files {
+        // Lists have up to a million prefixes, and most changes are of something else.
+        if !files || before == after {
             return;
         }
         let is_new = |prefix: &&Prefix| before.binary_search(prefix).is_err();
@@ -91,12 +92,10 @@ fn list_limit_changes(changes: &mut Changes, before: &Limit, after: &Limit) {
             after.iter().filter(is_new).count(),
             before.iter().filter(is_gone).count(),
         );
-        if new > 0 || gone > 0 {
-            let (had, has) = (before.len(), after.len());
-            changes.lines.push(format!(
-                "limit: {name} prefixes: {had} → {has} ({new} added, {gone} removed)"
-            ));
-        }
+        let (had, has) = (before.len(), after.len());
+        changes.lines.push(format!(
+            "limit: {name} prefixes: {had} → {has} ({new} added, {gone} removed)"
+        ));
     };
     let exempt_files = before.exempt_files.len() + after.exempt_files.len() > 0;
     let deny_files = before.deny_files.len() + after.deny_files.len() > 0;
