@@ -195,6 +195,9 @@ impl<'a> PrefixLists<'a> {
     }
 }
 
+const LINES: &str = "every line must be an address, or an address and a prefix length with no bits set beyond \
+                     it, as in \"192.0.2.7\" or \"2001:db8::/32\"; `#` begins a comment";
+
 /// Parses a list: one prefix or address per line; `#` begins a comment.
 fn parse_list(text: &str) -> Result<Vec<Prefix>, Wrong> {
     let mut prefixes = Vec::new();
@@ -208,7 +211,7 @@ fn parse_list(text: &str) -> Result<Vec<Prefix>, Wrong> {
         prefixes.push(parse_source_prefix(entry).map_err(|wrong| Wrong {
             // Without the line: whoever may send a configuration need not be able to read the file.
             label: format!("line {number}: {}", wrong.label),
-            help: format!("every line {}; `#` begins a comment", wrong.help),
+            help: LINES.to_owned(),
         })?);
     }
     Ok(prefixes)

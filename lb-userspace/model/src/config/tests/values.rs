@@ -237,6 +237,7 @@ fn reads_lists_of_prefixes() {
         let [problem, _] = errors.problems() else {
             panic!("{errors}")
         };
+        assert!(problem.help.starts_with("every line must be an address"));
         format!("{} / {}", problem.title, problem.label)
     };
     assert_eq!(
