@@ -159,6 +159,26 @@ fn limits_follow_the_configuration() {
     });
 }
 
+/// What another process writes to the table of limits is found.
+#[test]
+fn the_drift_check_compares_limits() {
+    in_bpffs(|pins| {
+        let mut node = Node::new(pins, &config(&[(1, "new_flows = 50"), (2, "")]));
+        let agrees = |node: &Node| {
+            node.controller
+                .check_entries(&node.dataplane)
+                .unwrap()
+                .agree()
+        };
+        assert!(agrees(&node));
+        let none = node.dataplane.limits.read(1).unwrap();
+        node.dataplane.limits.write(0, &none).unwrap();
+        assert!(!agrees(&node));
+        node.apply(&config(&[(2, "")]));
+        assert!(agrees(&node));
+    });
+}
+
 /// Prefixes that contain each other, of which each VIP denies or exempts others.
 const BEFORE: [(u8, &str); 4] = [
     (1, "deny = [\"10.0.0.0/8\"]"),

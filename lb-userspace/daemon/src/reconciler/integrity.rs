@@ -55,7 +55,8 @@ impl Digester {
 }
 
 impl Reconciler {
-    /// Compares the entries of members, VIPs, NAT sources and services with the kernel's.
+    /// Compares the entries of members, VIPs, limits, NAT sources and services with the kernel's. Not the
+    /// prefixes of lists: there may be millions.
     ///
     /// # Errors
     ///
@@ -77,6 +78,10 @@ impl Reconciler {
         for (&index, vip) in &snapshot.vips {
             let found = dataplane.vips.read(index)?;
             both.add(bytemuck::bytes_of(vip), bytemuck::bytes_of(&found));
+        }
+        for (&index, limit) in &snapshot.limits {
+            let found = dataplane.limits.read(index)?;
+            both.add(bytemuck::bytes_of(limit), bytemuck::bytes_of(&found));
         }
         for (&index, source) in &snapshot.sources {
             let found = dataplane.nat_sources.read(index.into())?;
