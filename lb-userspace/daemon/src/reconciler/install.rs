@@ -288,7 +288,10 @@ fn rewrite_members(
 fn write_limits(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     if from.lists != to.lists {
         point("map: add prefixes")?;
-        let both = from.lists.listed_with(&to.lists);
+        let mut both = from.lists.listed_with(&to.lists);
+        // On the way back from a change that failed here, not all of its prefixes found room.
+        let (there, wanted) = (dataplane.limits.listed(), to.lists.listed());
+        both.retain(|prefix, _| there.contains_key(prefix) || wanted.contains_key(prefix));
         let denying = from.denying() | to.denying();
         dataplane.limits.set_lists(&both, denying)?;
     }
