@@ -15,10 +15,13 @@ use lb_model::config::Prefix;
 use super::{
     Mapped,
     catalog::name,
-    error::{DataplaneError, PRIVILEGE_HINT, Result},
+    error::{DataplaneError, PRIVILEGE_HINT, Result, os_error},
     maps::mapped_from,
     syscalls,
 };
+
+const FULL_HINT: &str = "all lists together have room for four million prefixes, and during a change for those \
+     before and after it: shorten some, or change one list after another";
 
 /// [`LimitCounters`] as aya takes it.
 type Words = [u64; size_of::<LimitCounters>() / 8];
@@ -147,7 +150,11 @@ impl Limits {
         let marks = marks_of(denied.map(|(prefix, _)| prefix));
         // Before a prefix is there, its area is marked, and afterwards still.
         self.mark(|word, mark| word | mark, &marks)?;
-        let failed = |error| DataplaneError::map("write", name::PREFIXES, &error, PRIVILEGE_HINT);
+        let failed = |error: MapError| {
+            let is_full = os_error(&error) == Some(libc::ENOSPC);
+            let hint = if is_full { FULL_HINT } else { PRIVILEGE_HINT };
+            DataplaneError::map("write", name::PREFIXES, &error, hint)
+        };
         for (prefix, lists) in wanted {
             if self.listed.get(prefix) != Some(lists) {
                 let key = key_of(prefix);

@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     ip_of,
-    limit::{LimitCounters, LimitedKey},
+    limit::{Limit, LimitCounters, LimitedKey},
 };
 use lb_dataplane::{Limits, Result};
 use lb_model::config;
@@ -23,10 +23,15 @@ const NAMED: usize = 5;
 /// A [`LimitedKey`] as a hash key.
 type Key = [u64; 4];
 
+/// Counters of a VIP, the newest last.
+type Readings = VecDeque<(Instant, LimitCounters)>;
+
 #[derive(Debug, Default)]
 pub(super) struct LimitWatch {
-    /// Counters by VIP, the newest last.
-    past: BTreeMap<u16, VecDeque<(Instant, LimitCounters)>>,
+    /// Counters by VIP.
+    past: BTreeMap<u16, Readings>,
+    /// Their limits at the last reading.
+    limits: BTreeMap<u16, Limit>,
     /// Packets recorded of each source at the last reading.
     recorded: HashMap<Key, u64>,
     /// What was recorded in each of the last seconds.
@@ -42,6 +47,11 @@ impl LimitWatch {
         let mut is_rising = false;
         for vip in vips {
             let mut readings = self.past.remove(&vip).unwrap_or_default();
+            // What was over other limits is not over these.
+            let limit = limits.read(vip)?;
+            if self.limits.insert(vip, limit) != Some(limit) {
+                readings.clear();
+            }
             let counters = limits.counters(vip)?;
             let last = readings.back().map(|(_, counters)| *counters);
             is_rising |= last.is_none_or(|last| over(&last) != over(&counters));

@@ -1,11 +1,17 @@
 //! Checks whether the limits of a VIP fit together, and reads the files with prefixes that they name.
 
-use std::{cell::RefCell, collections::HashMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use toml::Spanned;
 
 use super::{
-    keys::{Table, items_of, value_of},
+    keys::{Table, items_of, span_of, value_of},
     model::{Forward, Limit, OnExcess, Prefix, Protocol, Rate, SourceLimit, Track, TypedVip},
     problem::{Problem, Problems},
     reader::Typed,
@@ -14,6 +20,8 @@ use super::{
     value::{Wrong, parse_source_prefix},
 };
 
+/// Most different lists: half of what the data path has room for, so that all can be changed at once.
+const MAX_LISTS: usize = lb_common::limit::MAX_LISTS as usize / 2;
 /// Most prefixes of a list.
 const MAX_PREFIXES: usize = 1_000_000;
 /// The longest time in which a source may have used a whole burst, in seconds.
@@ -148,10 +156,25 @@ impl<'a> PrefixLists<'a> {
     ) -> Option<Arc<[Prefix]>> {
         let source = (items_of(inline), items_of(files));
         let mut known = self.known.borrow_mut();
+        let is_new = !known.contains_key(&source);
         let list = known
             .entry(source)
             .or_insert_with_key(|(inline, _)| self.read(inline.clone(), files));
-        list.clone()
+        let list = list.clone();
+        let at = span_of(files).or(span_of(inline));
+        if let (true, Some(at)) = (is_new, at) {
+            let lists = known.values().flatten().filter(|list| !list.is_empty());
+            let number = lists.collect::<HashSet<_>>().len();
+            if number == MAX_LISTS + 1 {
+                let label = format!("this is number {number}");
+                let help = format!(
+                    "must be at most {MAX_LISTS} per node: VIPs with the same prefixes share a list"
+                );
+                let title = "too many different lists of prefixes";
+                self.problems.add(Problem::new(at, title, label, help));
+            }
+        }
+        list
     }
 
     /// The prefixes of a key and of files, sorted and without duplicates.

@@ -224,6 +224,7 @@ fn errors_in_limits() {
         (LEAST, "on_excess = \"pass\"", "\"drop\", \"count\", \"second_syn\""),
         (LEAST, "on_excess = \"second_syn\"", "without `vip.limit.new_flows`"),
         (LEAST, "exempt = [\"10.0.0.0/7x\"]", "not a prefix"),
+        (LEAST, "exempt = [\"10.0.0.0/+8\"]", "not a prefix"),
         (LEAST, "exempt = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
         (LEAST, "exempt = \"10.0.0.0/8\"", "expected a list"),
         (LEAST, "deny_files = [\"x\"]", "can't use the prefixes in x / other files are not read here"),
@@ -245,4 +246,32 @@ fn errors_in_limits() {
         let shown = format!("{} / {} / {}", problem.title, problem.label, problem.help);
         assert!(shown.contains(has), "{keys}: {shown}");
     }
+}
+
+#[test]
+fn many_lists_of_prefixes_are_an_error() {
+    let (node, vip) = LEAST.split_at(LEAST.find("[[vip]]").unwrap());
+    let text = |lists: u32| {
+        let vips = (0..lists).map(|number| {
+            let limit = format!("{PORT}limit = {{ deny = [\"10.{number}.0.0/16\"] }}\n");
+            let vip = vip
+                .replacen(PORT, &limit, 1)
+                .replace("\"api\"", &format!("\"v{number}\""));
+            vip.replace("443", &format!("{}", 1000 + number))
+        });
+        node.to_owned() + &vips.collect::<String>()
+    };
+    parse("f.toml", &text(32)).unwrap();
+    let errors = parse("f.toml", &text(40)).unwrap_err();
+    let [problem] = errors.problems() else {
+        panic!("{errors}")
+    };
+    assert_eq!(problem.title, "too many different lists of prefixes");
+    assert_eq!(problem.label, "this is number 33");
+    // The same list in many VIPs is one.
+    let shared = text(40)
+        .replace("10.3", "10.2")
+        .replace("deny = [\"10.1", "deny = [\"10.2");
+    assert!(!shared.contains("10.3"));
+    parse("f.toml", &shared).unwrap();
 }

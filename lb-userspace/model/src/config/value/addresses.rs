@@ -78,6 +78,9 @@ pub(in crate::config) fn parse_source_prefix(text: &str) -> Parsed<Prefix> {
 
 fn parse_prefix(text: &str, help: &str) -> Parsed<Prefix> {
     let parts = text.split_once('/').and_then(|(address, length)| {
+        // A number may have a sign, a length not.
+        let is_number = length.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then_some(())?;
         Some((address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?))
     });
     let Some((address, length)) = parts else {
