@@ -273,34 +273,38 @@ fn a_restart_changes_no_limit() {
     });
 }
 
-/// More than half of the lists that there may be.
+/// As many lists as may be: they are recognised after a restart, and all can be changed at once.
 #[test]
 fn a_restart_keeps_room_for_lists() {
-    let limits: Vec<_> = (1..=40)
-        .map(|vip| {
-            (
-                vip,
-                strict(&format!(
-                    "deny = [\"10.{vip}.0.0/16\", \"10.0.{vip}.0/24\"]"
-                )),
-            )
-        })
-        .collect();
-    let vips: Vec<_> = limits
-        .iter()
-        .map(|(vip, limit)| (*vip, limit.as_str()))
-        .collect();
-    let config = config(&vips);
+    const LISTS: u8 = 32;
+    let with_lists = |deny: fn(u8) -> String| {
+        let limit = |vip| (vip, strict(&format!("deny = [{}]", deny(vip))));
+        let limits: Vec<_> = (1..=LISTS).map(limit).collect();
+        let vips: Vec<_> = limits.iter().map(|(vip, limit)| (*vip, &**limit)).collect();
+        config(&vips)
+    };
+    let before = with_lists(|vip| format!("\"10.{vip}.0.0/16\", \"10.0.{vip}.0/24\""));
+    let after = with_lists(|vip| format!("\"10.{vip}.0.0/16\""));
     in_bpffs(|pins| {
-        let node = Node::new(pins, &config);
+        let node = Node::new(pins, &before);
         let tables = node.tables();
         drop(node);
-        let mut node = Node::adopt(pins, &config);
-        node.apply(&config);
+        let mut node = Node::adopt(pins, &before);
+        node.apply(&before);
         assert_eq!(node.tables(), tables);
-        for vip in 1..=40 {
+        for vip in 1..=LISTS {
             assert_eq!(node.send(vip, &format!("10.{vip}.2.3")), "DENIED", "{vip}");
+            assert_eq!(node.send(vip, &format!("10.0.{vip}.3")), "DENIED", "{vip}");
             assert_eq!(node.send(vip, "10.41.2.3"), "FORWARDED", "{vip}");
+        }
+        node.apply(&after);
+        for vip in 1..=LISTS {
+            assert_eq!(node.send(vip, &format!("10.{vip}.2.4")), "DENIED", "{vip}");
+            assert_eq!(
+                node.send(vip, &format!("10.0.{vip}.4")),
+                "FORWARDED",
+                "{vip}"
+            );
         }
     });
 }
