@@ -79,7 +79,7 @@ fn more(all: u32, named: usize) -> String {
 
 fn rates(exceeded: &ExceededLimit) -> (String, String) {
     let limit = u64::from(exceeded.limit_per_s);
-    // Rounded, it must not look as if it were within the limit.
+    // Rounding must not hide that the limit was exceeded.
     let rate = (exceeded.rate_per_s.round() as u64).max(limit + 1);
     (grouped(rate), grouped(limit))
 }
