@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod alert;
+mod bound;
 mod capture;
 mod change;
 pub mod client;
@@ -17,6 +18,7 @@ mod revision;
 mod status;
 
 pub use alert::{Alert, Event, Severity, TestedReceiver};
+pub use bound::{BoundPlan, FullBackend};
 pub use capture::{CaptureRequest, CaptureSide, SampledFlow};
 pub use change::{
     ApplyRequest, BackendSpec, Change, ConfirmRequest, Edit, Guard, PlanRequest, ReloadRequest,
@@ -35,9 +37,9 @@ pub use revision::{
     Applied, Diff, FileDiff, Progress, Reloaded, Revision, RevisionInfo, RevisionState,
 };
 pub use status::{
-    CapacityStatus, ExcessSource, FileState, FileStatus, HealthStatus, InterfaceStatus,
-    LimitStatus, MemberState, MemberStatus, NatPorts, NodeStatus, Rates, RingStatus, Status,
-    Totals, VipStatus,
+    BoundStatus, CapacityStatus, ExcessSource, FileState, FileStatus, HealthStatus,
+    InterfaceStatus, LimitStatus, MemberState, MemberStatus, NatPorts, NodeStatus, Rates,
+    ReceivingBackend, RingStatus, SpillingBackend, Status, Totals, VipStatus,
 };
 /// Gives [`Guard::VARIANTS`].
 pub use strum::VariantArray;

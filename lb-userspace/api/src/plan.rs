@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use super::{Guard, LimitsPlan, RevisionNumber, WantedState};
+use super::{BoundPlan, Guard, LimitsPlan, RevisionNumber, WantedState};
 
 /// Effect of a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -74,6 +74,10 @@ pub struct VipPlan {
     /// Whom the limits would have limited, if the change makes them stricter.
     #[serde(default)]
     pub limits: Option<LimitsPlan>,
+    /// How many new flows the bound would have spilled, if the change sets it or changes shares or
+    /// capacities.
+    #[serde(default)]
+    pub bound: Option<BoundPlan>,
     /// Results of the guards.
     pub guards: Vec<GuardResult>,
 }

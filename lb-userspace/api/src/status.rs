@@ -116,6 +116,9 @@ pub struct VipStatus {
     /// Use of its limits; none without.
     #[serde(default)]
     pub limit: Option<LimitStatus>,
+    /// What its bound spilled; none without.
+    #[serde(default)]
+    pub bound: Option<BoundStatus>,
     /// The members in the order of the configuration, followed by those that are leaving.
     pub members: Vec<MemberStatus>,
 }
@@ -159,13 +162,62 @@ pub struct LimitStatus {
     pub sources: Vec<ExcessSource>,
 }
 
-/// A source of packets over a limit.
+/// A source of packets over a limit, or of new flows of a full backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ExcessSource {
     /// Its address or prefix, and its ports if a block of them counts as a source.
     pub source: String,
-    /// Its share of the recorded packets over a limit.
+    /// Its share of the recorded packets over a limit, or of the backend's sampled new flows.
     pub share: f64,
+}
+
+/// New flows that the bound of a VIP spilled in the last ten seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BoundStatus {
+    /// The multiple of its share that a backend does not exceed; none if shares are not bounded.
+    pub factor: Option<f64>,
+    /// Whether backends are bounded by their capacity.
+    pub capacity: bool,
+    /// Share of the new flows that went to another backend because that of the ring was full.
+    pub spilled: f64,
+    /// The same, per second.
+    pub spilled_per_s: f64,
+    /// Share of the new flows that stayed with a full backend.
+    pub unplaced: f64,
+    /// Those that stayed because all candidates were full, per second.
+    pub all_full_per_s: f64,
+    /// Those that stayed because the tracking table had no room, per second.
+    pub no_room_per_s: f64,
+    /// The backends whose flows spilled, those with the most first.
+    pub spilling: Vec<SpillingBackend>,
+    /// The backends that these flows went to, likewise.
+    pub receiving: Vec<ReceivingBackend>,
+}
+
+/// A backend whose new flows spilled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SpillingBackend {
+    /// Name of the backend.
+    pub backend: String,
+    /// Its part of all spilled flows.
+    pub share_of_spilled: f64,
+    /// New flows that the ring assigned to it, per second.
+    pub assigned_per_s: f64,
+    /// The same as a multiple of its share.
+    pub times_share: f64,
+    /// Its capacity, if that bounds it.
+    pub capacity: Option<u32>,
+    /// The source of most of these flows; none if no source stands out.
+    pub source: Option<ExcessSource>,
+}
+
+/// A backend that got flows of full ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReceivingBackend {
+    /// Name of the backend.
+    pub backend: String,
+    /// Its part of all spilled flows.
+    pub share_of_spilled: f64,
 }
 
 /// Slots of a ring.

@@ -365,13 +365,14 @@ impl Output {
     }
 }
 
-/// Removes rate limits, but not denied sources.
+/// Removes rate limits and bounds by capacity, but not denied sources.
 fn without_rates(config: &Config) -> Config {
     let mut config = config.clone();
     for vip in &mut config.vips {
         let limit = &mut vip.limit;
         (limit.new_flows, limit.packets) = (None, None);
         (limit.source.new_flows, limit.source.packets) = (None, None);
+        vip.bound.capacity = false;
     }
     config
 }

@@ -110,13 +110,18 @@ impl fmt::Display for Report {
         };
         let vip_width = width(|member| &member.vip, "VIP");
         let backend_width = width(|member| &member.backend, "backend");
-        writeln!(
+        write!(
             f,
             "\n{:<vip_width$}  {:<backend_width$}  {:>10}  {:>12}  {:>10}  {:>9}  {:>9}  {:>9}",
             "VIP", "backend", "packets", "bytes", "new flows", "intended", "table", "observed"
         )?;
+        let has_spilled = self.members.iter().any(|member| member.spilled > 0);
+        if has_spilled {
+            write!(f, "  {:>10}  {:>10}", "spilled", "received")?;
+        }
+        writeln!(f)?;
         for member in &self.members {
-            writeln!(
+            write!(
                 f,
                 "{:<vip_width$}  {:<backend_width$}  {:>10}  {:>12}  {:>10}  {:>7.3} %  {:>7.3} %  {:>7.3} %",
                 member.vip,
@@ -128,6 +133,10 @@ impl fmt::Display for Report {
                 100.0 * member.table_share,
                 100.0 * member.observed_share,
             )?;
+            if has_spilled {
+                write!(f, "  {:>10}  {:>10}", member.spilled, member.received)?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

@@ -127,6 +127,7 @@ pub(crate) fn plan(verdict: &str) -> Value {
             "vip": "api", "action": "changed", "ring_size": 65537, "slots_moved": 32768,
             "new_flows_per_s": 10.0, "peak_new_flows_per_s": 20.0, "settings": [],
             "limits": null,
+            "bound": null,
             "members": [{
                 "backend": "api-1", "address": "10.0.1.11", "before": side(1.0), "after": side(0.5),
                 "predicted_new_flows_per_s": 10.0, "capacity": null

@@ -255,8 +255,12 @@ macro_rules! table {
         }
 
         impl $typed {
-            /// The table with its defaults; `None` when a required key is absent or wrong.
-            pub(in crate::config) fn resolve(&self $($(, $rkey: $rty)+)?) -> Option<$name> {
+            /// The table with its defaults and what is in `resolved`; `None` when a required key is
+            /// absent or wrong.
+            pub(in crate::config) fn resolve(
+                &self
+                $(, ($($rkey,)+): ($($rty,)+))?
+            ) -> Option<$name> {
                 Some($name {
                     $( $key: resolve_key!(self, $key, [$($absent)+]), )+
                     $($( $rkey, )+)?

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{Factor, Fraction, HashSeed, Prefix, StatusSet, Word},
+    model::{BoundFactor, Factor, Fraction, HashSeed, Prefix, StatusSet, Word},
     value::{self, Parsed, numbers, show_duration, texts},
 };
 use crate::{ring::RingSize, secrets};
@@ -215,6 +215,14 @@ pub(super) fn factor(range: RangeInclusive<f64>) -> impl Kind<Value = Factor> {
             reference(format!("{min} to {max}"), schema)
         },
     )
+}
+
+pub(super) fn bound_factor() -> impl Kind<Value = BoundFactor> {
+    form(numbers::bound_factor, plain, || {
+        let (min, max) = (BoundFactor::MIN.as_f64(), BoundFactor::MAX.as_f64());
+        let schema = json!({ "type": "number", "minimum": min, "maximum": max });
+        reference(format!("{min} to {max}, at most three decimals"), schema)
+    })
 }
 
 pub(super) fn boolean() -> impl Kind<Value = bool> {

@@ -22,6 +22,7 @@ mod problem;
 mod reader;
 pub mod reference;
 mod resolve;
+mod resolve_bound;
 mod resolve_health;
 mod resolve_limit;
 mod resolve_vip;
@@ -35,10 +36,10 @@ use std::{collections::HashSet, io, path::Path};
 pub use hash_key::hash_key;
 pub(crate) use keys::Changes;
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, CaFile, ChangeSettings, Config,
-    DEFAULT_EXEC_USER, Factor, Forward, Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck,
-    Limit, Metrics, Node, OnExcess, Prefix, Protocol, Rate, Scaling, Secret, Skew, SourceLimit,
-    StatusSet, Track, Via, Vip, XdpMode,
+    Affinity, Alerts, Api, Backend, BackendState, Bound, BoundFactor, CaFile, ChangeSettings,
+    Config, DEFAULT_EXEC_USER, Factor, Forward, Fraction, Guard, HashSeed, Health, HealthKind,
+    HttpCheck, Limit, Metrics, Node, OnExcess, Prefix, Protocol, Rate, Scaling, Secret, Skew,
+    SourceLimit, StatusSet, Track, Via, Vip, XdpMode,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};

@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use super::{
     keys::{Absent, Key, Table},
     model::{
-        TypedAlerts, TypedApi, TypedBackend, TypedChangeSettings, TypedGuard, TypedHealth,
-        TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip,
+        TypedAlerts, TypedApi, TypedBackend, TypedBound, TypedChangeSettings, TypedGuard,
+        TypedHealth, TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew,
+        TypedSourceLimit, TypedVip,
     },
 };
 
@@ -49,6 +50,7 @@ const TABLES: &[Node] = &[
             tables: &[table::<TypedSourceLimit>()],
             ..table::<TypedLimit>()
         },
+        table::<TypedBound>(),
         table::<TypedScaling>(),
         table::<TypedSkew>(),
         array::<TypedBackend>(&[]),

@@ -209,7 +209,7 @@ fn resolve_node(typed: &TypedNode, read_file: ReadFile<'_>, problems: &Problems)
     check_encap_sources(typed, problems);
     let hash_seed = resolve_hash_seed(typed, read_file, problems);
     // Times are checked even if the seed is not known: any will do for that.
-    let node = typed.resolve(hash_seed.unwrap_or(HashSeed::new([0; 16])))?;
+    let node = typed.resolve((hash_seed.unwrap_or(HashSeed::new([0; 16])),))?;
     check_times(typed, &node, problems);
     hash_seed.map(|_| node)
 }
@@ -305,7 +305,7 @@ fn resolve_alerts(
         parse_webhook_secret,
         problems,
     );
-    alerts.resolve(secret)
+    alerts.resolve((secret,))
 }
 
 /// Reads a secret from a file; `what` names it and what the file must hold.

@@ -23,7 +23,7 @@ pub(super) fn resolve_health(
     check_needed_keys(typed, vip_port, problems);
     let kind = resolve_kind(typed, read_file, problems);
     // Times are checked even if the kind is not known: any will do for that.
-    let health = typed.resolve(kind.clone().unwrap_or(HealthKind::Tcp))?;
+    let health = typed.resolve((kind.clone().unwrap_or(HealthKind::Tcp),))?;
     check_timeout(typed, &health, problems);
     check_fast_interval(typed, &health, problems);
     kind.map(|_| health)

@@ -37,7 +37,7 @@ pub(super) fn resolve_limit(
     let exempt = lists.get(&all.exempt, &all.exempt_files);
     let deny = lists.get(&all.deny, &all.deny_files);
     let source_limit = source.resolve()?;
-    let limit = all.resolve(source_limit, exempt?, deny?)?;
+    let limit = all.resolve((source_limit, exempt?, deny?))?;
     check(vip, all, "vip.limit", &Rates::of_vip(&limit), problems);
     let rates = Rates::of_source(&limit.source);
     check(vip, source, "vip.limit.source", &rates, problems);

@@ -9,6 +9,7 @@ use super::{
     model::{Forward, Scaling, Skew, Track, TypedBackend, TypedScaling, TypedSkew, TypedVip, Vip},
     problem::{Problem, Problems},
     resolve::{ReadFile, Unique},
+    resolve_bound::resolve_bound,
     resolve_health::resolve_health,
     resolve_limit::{PrefixLists, resolve_limit},
     typed::VipTables,
@@ -31,6 +32,7 @@ pub(super) fn resolve_vip(
     let scaling = resolve_scaling(&tables.scaling, problems);
     let skew = resolve_skew(&tables.skew, problems);
     let limit = resolve_limit(&tables.limit, &tables.vip, lists, problems);
+    let bound = resolve_bound(tables, problems);
     let backends = tables
         .backends
         .iter()
@@ -40,14 +42,15 @@ pub(super) fn resolve_vip(
         Some(health) => Some(health?),
         None => None,
     };
-    tables.vip.resolve(
+    tables.vip.resolve((
         health,
         tables.guard.resolve()?,
         limit?,
+        bound?,
         scaling?,
         skew?,
         backends,
-    )
+    ))
 }
 
 fn resolve_scaling(typed: &TypedScaling, problems: &Problems) -> Option<Scaling> {

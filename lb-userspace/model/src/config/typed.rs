@@ -6,8 +6,9 @@ use toml::{Spanned, de::DeTable};
 use super::{
     keys::Table,
     model::{
-        TypedAlerts, TypedApi, TypedBackend, TypedChangeSettings, TypedGuard, TypedHealth,
-        TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip,
+        TypedAlerts, TypedApi, TypedBackend, TypedBound, TypedChangeSettings, TypedGuard,
+        TypedHealth, TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew,
+        TypedSourceLimit, TypedVip,
     },
     problem::Problems,
     reader::Reader,
@@ -28,6 +29,7 @@ pub(super) struct VipTables {
     pub(super) health: Option<TypedHealth>,
     pub(super) guard: TypedGuard,
     pub(super) limit: LimitTables,
+    pub(super) bound: Option<TypedBound>,
     pub(super) scaling: TypedScaling,
     pub(super) skew: TypedSkew,
     pub(super) backends: Vec<TypedBackend>,
@@ -81,6 +83,7 @@ fn read_vip(mut vip: Reader<'_, '_>) -> VipTables {
             .table("limit", TypedLimit::PATH)
             .map(read_limit)
             .unwrap_or_default(),
+        bound: vip.read("bound"),
         scaling: vip.read("scaling").unwrap_or_default(),
         skew: vip.read("skew").unwrap_or_default(),
         has_backends: vip.has("backend"),

@@ -38,6 +38,7 @@
 //! change is therefore refused (no backend would serve until the checks pass): add the new ones
 //! first.
 
+mod bound;
 mod guards;
 mod limits;
 mod members;
@@ -48,6 +49,7 @@ mod side;
 mod tests;
 mod words;
 
+pub use bound::judges_bound;
 pub use limits::tightens_limits;
 pub use pairs::{Pair, pairs};
 pub use side::{Chance, Load, Side, SideMember, VipFacts};
@@ -138,6 +140,7 @@ fn plan_vip(pair: &Pair<'_>, facts: &VipFacts, input: &Input<'_>) -> VipPlan {
         peak_new_flows_per_s: facts.load.peak_new_flows_per_s,
         settings,
         limits: limits::plan(pair, facts),
+        bound: bound::plan(pair, facts),
         guards: guards::check(pair, facts, &lines, input.force),
     }
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Input, pairs::Pair, words};
 use crate::config::{
-    Alerts, Api, Backend, BackendState, ChangeSettings, Changes, Config, Forward, Guard, Health,
-    Limit, Metrics, Node, Prefix, Scaling, Skew, SourceLimit, Vip,
+    Alerts, Api, Backend, BackendState, Bound, ChangeSettings, Changes, Config, Forward, Guard,
+    Health, Limit, Metrics, Node, Prefix, Scaling, Skew, SourceLimit, Vip,
 };
 
 /// Changes outside of VIPs.
@@ -51,6 +51,7 @@ pub(super) fn of_pair(pair: &Pair<'_>) -> Vec<String> {
     list_health_changes(&mut changes, before.health.as_ref(), after.health.as_ref());
     Guard::list_changes(changes.below("guard."), &before.guard, &after.guard);
     list_limit_changes(&mut changes, &before.limit, &after.limit);
+    Bound::list_changes(changes.below("bound."), &before.bound, &after.bound);
     Scaling::list_changes(changes.below("scaling."), &before.scaling, &after.scaling);
     Skew::list_changes(changes.below("skew."), &before.skew, &after.skew);
     for backend in &before.backends {

@@ -7,6 +7,7 @@ use lb_common::ring::MemberIndex;
 use super::pairs::Pair;
 use crate::{
     config::{Backend, BackendState, Vip},
+    flows::FlowHistory,
     ring::{self, Identity, RingMember},
     sources::SourceHistory,
 };
@@ -25,6 +26,8 @@ pub struct VipFacts {
     pub load: Load,
     /// Its sources in the last hour; needed only if the change makes limits stricter.
     pub seen: SourceHistory,
+    /// New flows of its backends in the last hour; needed only if the plan judges a bound.
+    pub flows: FlowHistory,
 }
 
 impl VipFacts {
@@ -53,6 +56,7 @@ impl VipFacts {
             slots_moved,
             load: Load::default(),
             seen: SourceHistory::default(),
+            flows: FlowHistory::default(),
         }
     }
 }

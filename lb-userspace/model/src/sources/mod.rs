@@ -25,8 +25,8 @@ use std::{
 };
 
 pub use prefixes::Prefixes;
-pub(crate) use suggestion::drops;
 pub use suggestion::suggestion;
+pub(crate) use suggestion::{counts_flows, drops};
 
 use crate::config::{Limit, Prefix, SourceLimit};
 

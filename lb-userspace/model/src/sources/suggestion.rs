@@ -46,7 +46,7 @@ pub fn suggestion(vip: &Vip, history: &SourceHistory) -> LimitSuggestion {
 }
 
 /// Whether the data path can tell new flows from others.
-fn counts_flows(vip: &Vip) -> bool {
+pub(crate) fn counts_flows(vip: &Vip) -> bool {
     vip.protocol == Protocol::Tcp || vip.forward == Forward::Nat || vip.track == Track::Always
 }
 

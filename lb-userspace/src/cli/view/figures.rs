@@ -77,6 +77,15 @@ pub(in crate::cli) fn plural(count: usize, thing: &str) -> String {
     }
 }
 
+/// `the last minute`, `the last 42 minutes`, `the last hour`.
+pub(in crate::cli) fn last_minutes(minutes: u32) -> String {
+    match minutes {
+        0 | 1 => "the last minute".to_owned(),
+        60 => "the last hour".to_owned(),
+        _ => format!("the last {minutes} minutes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

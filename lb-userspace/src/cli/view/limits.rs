@@ -1,6 +1,9 @@
 //! Whom the limits of a plan would have limited.
 
-use super::{View, figures::plural};
+use super::{
+    View,
+    figures::{last_minutes, plural},
+};
 use lb_api::{ExceededLimit, LimitedRate, LimitedSource, LimitsPlan};
 use lb_model::text::grouped;
 
@@ -21,10 +24,7 @@ pub(in crate::cli) fn lines(view: View, limits: &LimitsPlan) -> String {
 }
 
 fn sources(limits: &LimitsPlan) -> String {
-    let time = match limits.minutes {
-        0 => "the last minute".to_owned(),
-        minutes => format!("the last {}", plural(minutes as usize, "minute")),
-    };
+    let time = last_minutes(limits.minutes);
     let kind = match (limits.busiest_only, limits.sources) {
         (true, _) => "busiest sources",
         (false, 1) => "source",

@@ -4,6 +4,7 @@
 //! Nothing here sends requests or prints: tests compare the text of fixed values with snapshots.
 
 pub(super) mod alerts;
+mod bound;
 pub(super) mod events;
 pub(super) mod figures;
 mod guards;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    View,
+    View, bound,
     figures::{amount, count, share},
     guards, limits,
     paint::Tone,
@@ -87,6 +87,9 @@ fn vip_plan(view: View, vip: &VipPlan) -> String {
     }
     if let Some(limits) = &vip.limits {
         text += &limits::lines(view, limits);
+    }
+    if let Some(bound) = &vip.bound {
+        text += &bound::lines(view, bound);
     }
     if !vip.members.is_empty() {
         text.push('\n');

@@ -7,7 +7,9 @@ use super::{
     paint::Tone,
     problems, revisions,
 };
-use lb_api::{CapacityStatus, InterfaceStatus, LimitStatus, NodeStatus, Status, VipStatus};
+use lb_api::{
+    BoundStatus, CapacityStatus, InterfaceStatus, LimitStatus, NodeStatus, Status, VipStatus,
+};
 
 /// Members up to which each has a line.
 const MOST_MEMBERS: usize = 200;
@@ -115,6 +117,15 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         text += &view.wrap("  ", &line);
         text.push('\n');
     }
+    if let Some(bound) = &vip.bound {
+        let tone = if bound.unplaced > 0.0 {
+            Tone::Warn
+        } else {
+            Tone::Plain
+        };
+        text += &view.wrap("  ", &view.paint.apply(tone, &spilled(bound)));
+        text.push('\n');
+    }
     text += &members::members(view, vip);
     text + &members::problems(view, vip, status.at)
 }
@@ -176,6 +187,43 @@ fn over_limits(limit: &LimitStatus) -> Option<String> {
         false => format!("; from {}", named.join(", ")),
     };
     Some(format!("limits: {}{from}", parts.join(", ")))
+}
+
+/// How many backends are named.
+const NAMED: usize = 3;
+
+/// What a bound spilled.
+fn spilled(bound: &BoundStatus) -> String {
+    let mut kinds: Vec<String> = bound
+        .factor
+        .iter()
+        .map(|factor| format!("factor {factor}"))
+        .collect();
+    if bound.capacity {
+        kinds.push("capacity".to_owned());
+    }
+    let kinds = kinds.join(", ");
+    let percent = |part: f64| format!("{:.1} %", part * 100.0);
+    let mut text = if bound.spilled > 0.0 {
+        let names = bound.spilling.iter().take(NAMED);
+        let mut names: Vec<String> = names.map(|full| full.backend.clone()).collect();
+        if bound.spilling.len() > NAMED {
+            names.push(format!("{} more", bound.spilling.len() - NAMED));
+        }
+        let (part, names) = (percent(bound.spilled), names.join(", "));
+        format!("bound: {kinds}; {part} of new flows spilled, from {names}")
+    } else {
+        format!("bound: {kinds}; no new flows spilled")
+    };
+    if bound.unplaced > 0.0 {
+        let why = match (bound.all_full_per_s > 0.0, bound.no_room_per_s > 0.0) {
+            (true, false) => "all backends full",
+            (false, true) => "tracking table full",
+            _ => "all backends or the tracking table full",
+        };
+        text += &format!("; {} unplaced ({why})", percent(bound.unplaced));
+    }
+    text
 }
 
 /// Use of the capacity, and the number of backends it needs.

@@ -3,6 +3,7 @@
 //! A key is one row of a `table!` (see `keys`). The types hold resolved values: nothing is optional
 //! that has a default.
 
+mod bound;
 mod health;
 mod limit;
 mod node;
@@ -12,6 +13,8 @@ mod values;
 mod vip;
 mod words;
 
+pub use bound::Bound;
+pub(super) use bound::TypedBound;
 pub(super) use health::TypedHealth;
 pub use health::{Health, HealthKind, HttpCheck};
 pub use limit::{Limit, Rate, SourceLimit};
@@ -22,7 +25,7 @@ pub use services::{Alerts, Api, ChangeSettings, Metrics};
 pub(super) use services::{TypedAlerts, TypedApi, TypedChangeSettings, TypedMetrics};
 pub use skew::Skew;
 pub(super) use skew::TypedSkew;
-pub use values::{CaFile, Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
+pub use values::{BoundFactor, CaFile, Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
 pub use vip::{Backend, Guard, Scaling, Vip};
 pub(super) use vip::{TypedBackend, TypedGuard, TypedScaling, TypedVip};
 pub use words::{Affinity, BackendState, Forward, OnExcess, Protocol, Track, Via, XdpMode};

@@ -217,3 +217,41 @@ impl Factor {
         f64::from(self.0) / 1e3
     }
 }
+
+/// A multiple of a backend's share of new flows that it may get, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BoundFactor(u32);
+
+impl BoundFactor {
+    /// The smallest one: the shares of even traffic vary too, and less would spill flows of it.
+    pub const MIN: Self = Self(1050);
+    /// The largest one.
+    pub const MAX: Self = Self(10_000);
+
+    /// `None` outside of [`Self::MIN`] to [`Self::MAX`], and with more than three decimals.
+    #[must_use]
+    pub fn new(value: f64) -> Option<Self> {
+        let thousandths = (value * 1e3).round();
+        let factor = Self(thousandths as u32);
+        let is_exact = (value * 1e3 - thousandths).abs() < 1e-6;
+        (is_exact && factor >= Self::MIN && factor <= Self::MAX).then_some(factor)
+    }
+
+    /// The factor in thousandths.
+    #[must_use]
+    pub const fn thousandths(self) -> u32 {
+        self.0
+    }
+
+    /// The factor as a number.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e3
+    }
+}
+
+impl fmt::Display for BoundFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_f64().fmt(f)
+    }
+}

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use lb_common::{family_of, hash::HashKey};
 
 use super::{
-    Affinity, BackendState, Forward, Fraction, HashSeed, Health, Limit, Protocol, Skew, Track,
+    Affinity, BackendState, Bound, Forward, Fraction, HashSeed, Health, Limit, Protocol, Skew,
+    Track,
 };
 use crate::{
     config::{hash_key::hash_key, keys::value_of, kind},
@@ -49,6 +50,8 @@ table! {
         guard: Guard;
         /// Limits for traffic.
         limit: Limit;
+        /// Bounds of the new flows of each backend.
+        bound: Bound;
         /// Utilisation that is wanted.
         scaling: Scaling;
         /// When shares count as skewed.
@@ -105,7 +108,7 @@ table! {
         port: u16, [default 0, "the VIP's"], kind::port(1), NewBackend;
         /// Its share of new flows is the weight over the sum of the weights; 0: none.
         weight: u32, [default 100], kind::integer(0..=65_535), Live;
-        /// New flows per second that it can take, for plans and alerts.
+        /// New flows per second that it can take, for plans, alerts and `vip.bound`.
         capacity: u32, [optional "unknown"], kind::integer(1..=u32::MAX), Live;
         /// The operator's setting: serves; keeps its flows and gets no new ones; gets no packets.
         state: BackendState, [default BackendState::default()], kind::word::<BackendState>(), Live;

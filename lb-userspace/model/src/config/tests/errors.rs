@@ -275,3 +275,54 @@ fn many_lists_of_prefixes_are_an_error() {
     assert!(!shared.contains("10.3"));
     parse("f.toml", &shared).unwrap();
 }
+
+#[test]
+#[rustfmt::skip]
+fn errors_in_bounds() {
+    let with = |text: &str, bound: &str, more: &str| {
+        assert!(text.contains(PORT));
+        text.replacen(PORT, &format!("{PORT}bound = {{ {bound} }}\n{more}\n"), 1)
+    };
+    let (udp, nat) = (LEAST.replace("\"tcp\"", "\"udp\""), LEAST.replace("\"l2\"", "\"nat\""));
+    let ipip = LEAST.replace("\"l2\"", "\"ipip\"");
+    let capacity = format!("{LEAST}capacity = 5\n");
+    for (text, bound, more) in [
+        (LEAST, "factor = 1.05", ""),
+        (LEAST, "factor = 10", "track = \"always\""),
+        (LEAST, "factor = 1.125, capacity = false", "track = \"on-change\""),
+        (&capacity, "capacity = true", ""),
+        (&udp, "factor = 2", "track = \"always\""),
+        (&nat, "factor = 2.0", ""),
+    ] {
+        parse("f.toml", &with(text, bound, more)).unwrap();
+    }
+    for (text, bound, more, line, has) in [
+        (LEAST, "", "", 9, "`vip.bound` without a bound / neither `factor` nor `capacity = true` / add `factor = 1.25`"),
+        (LEAST, "capacity = false", "", 9, "`vip.bound` without a bound"),
+        (LEAST, "capacity = 1", "", 9, "expected `true` or `false`"),
+        (LEAST, "factor = 1.04", "", 9, "1.04 is out of range / must be between 1.05 and 10; below 1.05, flows would spill"),
+        (LEAST, "factor = 10.001", "", 9, "10.001 is out of range"),
+        (LEAST, "factor = nan", "", 9, "nan is out of range"),
+        (LEAST, "factor = 1.2345", "", 9, "1.2345 has too many decimals"),
+        (LEAST, "factor = \"1.25\"", "", 9, "this is a string / expected a number"),
+        (LEAST, "factr = 1.25, capacity = false, factor = 2", "", 9, "did you mean `factor`?"),
+        (LEAST, "capacity = true", "", 9, "no backend of the VIP has a `capacity` / no capacity is known / add `capacity`"),
+        (LEAST, "factor = 2", "track = \"never\"", 10, "`vip.bound` with `track = \"never\"` / spilled flows could not be found again / use `track = \"on-change\"`"),
+        (&ipip, "factor = 2", "track = \"never\"", 10, "`vip.bound` with `track = \"never\"`"),
+        (&udp, "factor = 2", "track = \"never\"", 10, "of a UDP VIP needs `track = \"always\"`"),
+        (&udp, "factor = 2", "track = \"on-change\"", 10, "of a UDP VIP needs `track = \"always\"`"),
+        (&nat, "factor = 2", "track = \"never\"", 10, "`vip.track` must be \"always\""),
+    ] {
+        let text = with(text, bound, more);
+        let errors = parse("f.toml", &text).expect_err(bound);
+        let [problem] = errors.problems() else { panic!("{bound}: {errors}") };
+        let shown = format!("{} / {} / {}", problem.title, problem.label, problem.help);
+        assert!(shown.contains(has), "{bound}: {shown}");
+        assert_eq!(errors.position(problem).unwrap().0, line, "{bound}: {errors}");
+    }
+    // All at once; no second error about what a first one already says.
+    let all = with(LEAST, "capacity = true, factor = 1", "track = \"never\"");
+    let errors = parse("f.toml", &all).unwrap_err();
+    let titles: Vec<&str> = errors.problems().iter().map(|problem| &*problem.title).collect();
+    assert_eq!(titles.len(), 3, "{errors}");
+}

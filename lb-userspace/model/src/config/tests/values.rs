@@ -57,6 +57,7 @@ fn the_smallest_file_gets_all_defaults() {
                 min_backends: 1,
             },
             limit: Limit::default(),
+            bound: Bound::default(),
             scaling: Scaling::default(),
             skew: Skew::default(),
             backends: vec![Backend {
@@ -155,6 +156,9 @@ fn check_vips(vips: &[Vip]) {
     assert_eq!(api.guard.max_moved.millionths(), 125_000);
     assert_eq!(api.guard.min_backends, 2);
     check_limit(&api.limit);
+    assert_eq!(api.bound.factor.map(BoundFactor::thousandths), Some(1325));
+    assert!(api.bound.capacity && api.bound.is_set());
+    assert!(!dns.bound.is_set());
     check_scaling_and_skew(api);
     let [first, second, third] = &api.backends[..] else {
         panic!("{:?}", api.backends)

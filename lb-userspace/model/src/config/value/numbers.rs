@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::{Parsed, string, wrong, wrong_type};
 use crate::{
-    config::model::{Factor, Fraction},
+    config::model::{BoundFactor, Factor, Fraction},
     ring::RingSize,
 };
 
@@ -124,6 +124,29 @@ pub(in crate::config) fn factor(
                 format!("must be between {} and {}", range.start(), range.end()),
             ),
         }
+    }
+}
+
+pub(in crate::config) fn bound_factor(value: &DeValue<'_>) -> Parsed<BoundFactor> {
+    let text = decimal(value, "a number", "1.25")?;
+    let (min, max) = (BoundFactor::MIN, BoundFactor::MAX);
+    let number = text.parse().ok();
+    match number.filter(|number| (min.as_f64()..=max.as_f64()).contains(number)) {
+        Some(number) => BoundFactor::new(number).map_or_else(
+            || {
+                wrong(
+                    format!("{text} has too many decimals"),
+                    "must have at most three, as in 1.25",
+                )
+            },
+            Ok,
+        ),
+        None => wrong(
+            format!("{text} is out of range"),
+            format!(
+                "must be between {min} and {max}; below {min}, flows would spill although the traffic is even"
+            ),
+        ),
     }
 }
 

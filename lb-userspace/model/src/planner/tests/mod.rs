@@ -1,5 +1,6 @@
 //! Pairs, members, settings.
 
+mod bound;
 mod guards;
 mod limits;
 mod properties;
@@ -7,6 +8,7 @@ mod properties;
 use super::*;
 use crate::{
     config::{self, Backend},
+    flows::FlowHistory,
     sources::SourceHistory,
 };
 
@@ -44,6 +46,7 @@ struct Case {
     after: Config,
     load: Load,
     seen: SourceHistory,
+    flows: FlowHistory,
     down: Vec<&'static str>,
     unproven: Vec<&'static str>,
     force: Vec<Guard>,
@@ -56,6 +59,7 @@ impl Case {
             after: parse(after),
             load: Load::default(),
             seen: SourceHistory::default(),
+            flows: FlowHistory::default(),
             down: Vec::new(),
             unproven: Vec::new(),
             force: Vec::new(),
@@ -103,6 +107,7 @@ impl Case {
             VipFacts {
                 load: self.load,
                 seen: self.seen.clone(),
+                flows: self.flows.clone(),
                 ..VipFacts::with(pair, chance)
             }
         })
@@ -267,6 +272,11 @@ fn settings_are_listed_with_both_values() {
     );
     let plan = Case::new(&vip("", &["a", "b"]), &before).plan();
     assert_eq!(plan.vips[0].settings, ["health: none → tcp"]);
+    let bounded = vip("bound.factor = 1.25", &["a", "b 100 capacity = 9"]);
+    let other = bounded.replace("factor = 1.25", "capacity = true");
+    let lines = ["bound.factor: 1.25 → none", "bound.capacity: false → true"];
+    let plan = Case::new(&bounded, &other).plan();
+    assert_eq!(plan.vips[0].settings, lines);
     let mut moved = Case::new(&before, &before);
     moved.after.vips[0].backends[0].address = "10.0.0.99".parse().unwrap();
     let settings = &moved.plan().vips[0].settings;

@@ -83,6 +83,7 @@ fn vip() -> VipStatus {
         capacity: None,
         tracked_flows: 0,
         limit: None,
+        bound: None,
         members: vec![member(1, 0.4), member(2, 0.4), member(3, 0.2)],
     }
 }
@@ -262,6 +263,7 @@ pub(in crate::cli) fn plan() -> Plan {
             peak_new_flows_per_s: 2400.0,
             settings: vec!["health.interval: 1s → 2s".into()],
             limits: None,
+            bound: None,
             guards: vec![
                 passed(
                     Guard::ShareError,

@@ -1,5 +1,6 @@
 //! Snapshots of the text of fixed values: what an operator sees.
 
+mod bound;
 pub(in crate::cli) mod fixtures;
 mod limits;
 
