@@ -11,6 +11,7 @@
 
 mod address;
 pub mod bench;
+pub mod bound;
 pub mod capture;
 pub mod checksum;
 pub mod counters;

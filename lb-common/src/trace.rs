@@ -62,4 +62,6 @@ pub mod decision {
     pub const SESSION: u32 = 6;
     /// Later fragment: the member of the first fragment.
     pub const FRAGMENT: u32 = 7;
+    /// New flow, and the slot's member was full: the next candidate of the ring.
+    pub const SPILLED: u32 = 8;
 }

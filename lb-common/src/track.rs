@@ -71,7 +71,7 @@ impl Place {
 }
 
 /// A cell, unpacked. Packed: tag in bits 32–63, confirmed in bit 31, closed in bit 30, redundant in
-/// bit 29, member index in bits 16–28, time in bits 0–15.
+/// bit 29, unproven in bit 28, member index in bits 16–27, time in bits 0–15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// Tag of the flow.
@@ -85,6 +85,11 @@ pub struct Cell {
     /// Whether, at its last packet of another second, a lookup without this cell would have selected
     /// the same member.
     pub redundant: bool,
+    /// Whether the next packet has to prove that it belongs to the SYN that is noted for the flow
+    /// ([`crate::bound::SynNote`]). Unless confirmed: the SYN was spilled to the member; `closed` then says
+    /// that other packets were seen, too. If confirmed: the member's connection is closed, and the SYN
+    /// began one with the member of the slot.
+    pub unproven: bool,
     /// When the flow was last seen, in [`crate::node::seconds`] modulo 2^16.
     pub seen_s: u16,
 }
@@ -94,7 +99,7 @@ pub struct Cell {
 pub const FREE: u64 = 0;
 
 /// Mask of the member index.
-const MEMBER_MASK: MemberIndex = 0x1fff;
+const MEMBER_MASK: MemberIndex = 0x0fff;
 const _: () = assert!(MAX_MEMBERS <= MEMBER_MASK as u32 + 1);
 
 impl Cell {
@@ -106,6 +111,7 @@ impl Cell {
             | (self.confirmed as u64) << 31
             | (self.closed as u64) << 30
             | (self.redundant as u64) << 29
+            | (self.unproven as u64) << 28
             | (self.member as u64) << 16
             | self.seen_s as u64;
         if word == FREE { 1 } else { word }
@@ -121,9 +127,25 @@ impl Cell {
             confirmed: word >> 31 & 1 == 1,
             closed: word >> 30 & 1 == 1,
             redundant: word >> 29 & 1 == 1,
+            unproven: word >> 28 & 1 == 1,
             seen_s: word as u16,
         }
     }
+}
+
+/// Whether a spilled flow may have a cell: it takes none from a flow that needs it. Those of ended flows
+/// stay until the controller frees them, or another flow takes them.
+#[inline(always)]
+#[must_use]
+pub const fn is_spare(word: u64, now_s: u16) -> bool {
+    let cell = Cell::unpack(word);
+    let idle_s = idle_s(cell.seen_s, now_s);
+    let ended = if cell.confirmed {
+        cell.closed && idle_s >= REPLACE_IDLE_S
+    } else {
+        idle_s >= REPLACE_UNCONFIRMED_S
+    };
+    word == FREE || ended
 }
 
 /// Seconds by which the time stamp of another CPU or the controller may be ahead.

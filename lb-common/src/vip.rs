@@ -193,8 +193,10 @@ pub mod limited {
     pub const PACKETS: u8 = 1 << 5;
     /// Denied sources.
     pub const DENY: u8 = 1 << 6;
+    /// The load of members is bounded ([`crate::bound`]).
+    pub const BOUND: u8 = 1 << 7;
     /// All of them.
-    pub const ALL: u8 = FLOWS | PACKETS | DENY;
+    pub const ALL: u8 = FLOWS | PACKETS | DENY | BOUND;
 }
 
 /// Forwarding modes.
@@ -223,4 +225,6 @@ pub mod track {
     pub const ON_CHANGE: u8 = 1;
     /// Every flow.
     pub const ALWAYS: u8 = 2;
+    /// Flows in slots that changed, and spilled ones ([`crate::bound`]).
+    pub const ON_SPILL: u8 = 3;
 }

@@ -12,16 +12,17 @@ proptest! {
     #[test]
     fn cell_encoding_round_trips(
         tag: u32,
-        member in 0u16..0x2000,
+        member in 0u16..0x1000,
         confirmed: bool,
         closed: bool,
         redundant: bool,
+        unproven: bool,
         seen_s: u16,
     ) {
-        let cell = Cell { tag, member, confirmed, closed, redundant, seen_s };
+        let cell = Cell { tag, member, confirmed, closed, redundant, unproven, seen_s };
         let word = cell.pack();
         prop_assert_ne!(word, FREE);
-        if (tag, member, confirmed, closed, redundant, seen_s) != (0, 0, false, false, false, 0) {
+        if (tag, member, confirmed, closed, redundant, unproven, seen_s) != (0, 0, false, false, false, false, 0) {
             prop_assert_eq!(Cell::unpack(word), cell);
         }
     }
@@ -79,6 +80,7 @@ const CELL: Cell = Cell {
     confirmed: false,
     closed: false,
     redundant: false,
+    unproven: false,
     seen_s: 0,
 };
 
@@ -99,6 +101,7 @@ fn never_packs_a_cell_as_free() {
         confirmed: false,
         closed: false,
         redundant: false,
+        unproven: false,
         seen_s: 0,
     };
     assert_eq!(Cell::unpack(cell.pack()), Cell { seen_s: 1, ..cell });

@@ -3,19 +3,19 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     reason::Reason,
-    vip::{Vip, forward, limited},
+    vip::{Vip, forward},
 };
 
 use crate::{
-    fragments,
+    bound, fragments,
     headers::Headers,
     icmp::generate,
     limits, log,
     route::route_to,
     samples, scratch,
-    select::{Counted, choose},
+    select::{Asked, Counted, choose},
     tables, trace,
-    tracking::ASK_LIMITS,
+    tracking::{ASK_LIMITS, ASK_PROOF},
     transmit::{Outcome, count_forwarded, send},
     verdict::{FastPath, Stage, Verdict},
 };
@@ -44,7 +44,7 @@ pub(crate) fn forward_fast_path(
     let save_headers = || {
         scratch::save_plain_headers(ctx, headers.l3, headers.family.into());
     };
-    match try_forward(ctx, headers, vip, vip_index, limited::FLOWS, save_headers) {
+    match try_forward(ctx, headers, vip, vip_index, Asked::ALL, save_headers) {
         Ok(done) => done,
         Err(reason) => {
             save_headers();
@@ -59,11 +59,14 @@ fn refuse(reason: Reason, vip_index: u16) -> Verdict {
     if reason as u32 == ASK_LIMITS as u32 {
         return Verdict::next(Stage::Limit, limits::UDP_FLOW, vip_index.into());
     }
+    if reason as u32 == ASK_PROOF as u32 {
+        return Verdict::next(Stage::Bound, bound::PROOF, vip_index.into());
+    }
     log::refuse(reason)
 }
 
 /// Forwards a packet from the slow path, whose headers are in the scratch. `admitted`: the
-/// limits that have admitted it ([`limited`]).
+/// limits that have admitted it ([`lb_common::vip::limited`]), with [`bound::DECIDED`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, admitted: u32, vip_index: u32) -> u32 {
@@ -75,8 +78,11 @@ pub(crate) extern "C" fn forward_slow_path(ctx: *mut xdp_md, admitted: u32, vip_
     if vip.mode() == forward::NAT {
         return to_nat(headers, vip_index).0;
     }
-    let limits = limited::FLOWS & !(admitted as u8);
-    let done = try_forward(ctx, headers, vip, vip_index, limits, || {}).map(FastPath::verdict);
+    let asked = Asked {
+        limits: limits::NEW_FLOWS & !(admitted as u8),
+        decided: bound::decided(scratch, admitted),
+    };
+    let done = try_forward(ctx, headers, vip, vip_index, asked, || {}).map(FastPath::verdict);
     done.unwrap_or_else(|reason| refuse(reason, vip_index)).0
 }
 
@@ -104,14 +110,14 @@ fn try_forward(
     headers: &Headers,
     vip: &Vip,
     vip_index: u16,
-    limits: u8,
+    asked: Asked,
     save_headers: impl Fn(),
 ) -> Result<FastPath, Reason> {
     if headers.ttl <= 1 {
         core::hint::cold_path();
         return Ok(time_exceeded(headers, vip_index).into());
     }
-    let choice = choose(vip, vip_index, headers, true, limits)?;
+    let choice = choose(vip, vip_index, headers, true, asked)?;
     let route = route_to(choice.member(), vip_index)?;
     let mut packet = choice.packet;
     let sampled = samples::is_sampled(vip, choice.flow_hash);

@@ -21,6 +21,7 @@ use aya_ebpf::{bindings::xdp_md, macros::xdp, programs::XdpContext};
 
 use verdict::FastPath;
 
+mod bound;
 mod budget;
 mod capture;
 mod clock;
@@ -29,6 +30,7 @@ mod dispatch;
 mod encap;
 mod ethernet;
 mod extensions;
+mod first_syns;
 mod forward;
 mod fragments;
 mod headers;

@@ -10,8 +10,7 @@ use lb_common::{
     Address, hash,
     limit::{
         Cell, Draw, Kind, LIST_KEY_BITS, Limit, LimitCounters, LimitedKey, MAX_RECORDED_PER_S,
-        Rate, SYN_BLOCK_WORDS, SYN_BLOCKS, SYN_EPOCH_SHIFT, WAYS, area_of, draw, excess, list_key,
-        place, source_hash, syn_bits, syn_block, units,
+        Rate, WAYS, area_of, draw, excess, list_key, place, source_hash, units,
     },
     reason::Reason,
     ring::NO_MEMBER,
@@ -20,11 +19,11 @@ use lb_common::{
 };
 
 use crate::{
-    budget, clock,
+    budget, clock, first_syns,
     headers::{Headers, ports_hash},
     maps::{
-        DENIED_AREAS, FIRST_SYNS, LIMIT_CELLS, LIMIT_COUNTERS, LIMIT_VIPS, LIMITED, LIMITED_BUDGET,
-        LIMITS, PREFIXES, below,
+        DENIED_AREAS, LIMIT_CELLS, LIMIT_COUNTERS, LIMIT_VIPS, LIMITED, LIMITED_BUDGET, LIMITS,
+        PREFIXES, below,
     },
     scratch::scratch,
     tables, trace,
@@ -40,12 +39,15 @@ pub(crate) const UDP_FLOW: u32 = 2;
 /// A later fragment.
 pub(crate) const FRAGMENT: u32 = 3;
 
+/// What is asked about new flows, here and by [`crate::bound`].
+pub(crate) const NEW_FLOWS: u8 = limited::FLOWS | limited::BOUND;
+
 /// Whether a limit of its VIP may apply to a packet, so that it has to go to [`limit`]. New flows of
 /// `nat` and UDP are known later: when a session is created, or the tracking table has no entry.
 #[inline(always)]
 pub(crate) fn may_apply(vip: &Vip, headers: &Headers) -> bool {
     vip.is_limited(limited::PACKETS | limited::DENY)
-        || headers.opens() && vip.is_limited(limited::FLOWS) && vip.mode() != forward::NAT
+        || headers.opens() && vip.is_limited(NEW_FLOWS) && vip.mode() != forward::NAT
 }
 
 /// Holds a packet against the limits of its VIP. The headers are in the scratch.
@@ -56,14 +58,21 @@ pub(crate) extern "C" fn limit(what: u32, vip_index: u32) -> u32 {
         return Verdict::of(Reason::Internal).0;
     };
     let headers = &scratch.headers;
-    match hold(headers, what, vip_index as u16) {
-        Ok(()) if what == NAT_SESSION => Verdict::next(Stage::NatCreate, 0, vip_index).0,
-        Ok(()) if what == FRAGMENT => Verdict::next(Stage::Fragment, 1, 0).0,
-        Ok(()) if what == UDP_FLOW => {
-            Verdict::next(Stage::Forward, limited::FLOWS.into(), vip_index).0
-        }
-        Ok(()) => Verdict::next(Stage::Forward, 0, vip_index).0,
-        Err(reason) => Verdict::of(reason).0,
+    if let Err(reason) = hold(headers, what, vip_index as u16) {
+        return Verdict::of(reason).0;
+    }
+    let vip = tables::vip(vip_index as u16);
+    let opens = what != PACKET || headers.opens() && vip.mode() != forward::NAT;
+    if what == FRAGMENT {
+        Verdict::next(Stage::Fragment, 1, 0).0
+    } else if opens && vip.is_limited(limited::BOUND) {
+        Verdict::next(Stage::Bound, what, vip_index).0
+    } else if what == NAT_SESSION {
+        Verdict::next(Stage::NatCreate, 0, vip_index).0
+    } else if what == UDP_FLOW {
+        Verdict::next(Stage::Forward, NEW_FLOWS.into(), vip_index).0
+    } else {
+        Verdict::next(Stage::Forward, 0, vip_index).0
     }
 }
 
@@ -74,8 +83,8 @@ fn hold(headers: &Headers, what: u32, vip_index: u16) -> Result<(), Reason> {
     if is_packet {
         packet(headers, vip_index)?;
     }
-    let opens = headers.opens() && vip.is_limited(limited::FLOWS) && vip.mode() != forward::NAT;
-    if is_packet && !opens {
+    let opens = !is_packet || headers.opens() && vip.mode() != forward::NAT;
+    if !opens || !vip.is_limited(limited::FLOWS) {
         return Ok(());
     }
     flow(headers, vip_index)
@@ -291,7 +300,7 @@ fn draw_from_vip(who: Who, rate: &Rate, chunk: u16, now: u64) -> bool {
 }
 
 #[inline(always)]
-fn draw_from_word(rate: &Rate, word: *mut u64, now: u64) -> bool {
+pub(crate) fn draw_from_word(rate: &Rate, word: *mut u64, now: u64) -> bool {
     // SAFETY: in bounds of the line.
     let cell = Cell(unsafe { word.read_volatile() });
     let debt = rate.debt(cell, now);
@@ -383,10 +392,12 @@ extern "C" fn limit_excess(who: u32, high: u64, low: u64, ports: u32) -> u32 {
     } else if excess == excess::SECOND_SYN && is_new {
         let vip = tables::vip(who.vip());
         let hash = ports_hash(vip, who.family(), &[high, low], ports.into());
-        if black_box(limit_is_second_syn(hash)) != 0 {
+        let now_ns = clock::now_ns();
+        if first_syns::was_seen(hash, now_ns) {
             who.count(|counters| counters.second_syns += 1);
             ADMITTED
         } else {
+            first_syns::note(hash, now_ns);
             who.count(|counters| counters.first_syns += 1);
             FIRST_SYN
         }
@@ -408,51 +419,6 @@ fn record(key: LimitedKey) {
     }
     // A failed insert only loses a count.
     let _lost = LIMITED.insert(&key, &1, 0);
-}
-
-/// Returns 1 if a SYN of the flow with this hash was seen in this epoch or the one before; otherwise notes
-/// it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn limit_is_second_syn(hash: u64) -> u32 {
-    // Never 0, which is in unused blocks.
-    let epoch = (clock::now_ns() >> SYN_EPOCH_SHIFT) + 1;
-    let block = |epoch: u64| syn_block(hash) + (epoch as u32 & 1) * SYN_BLOCKS;
-    let Some(now) = FIRST_SYNS.get_ptr_mut(block(epoch)) else {
-        return 0;
-    };
-    let Some(before) = FIRST_SYNS.get_ptr_mut(block(epoch - 1)) else {
-        return 0;
-    };
-    let (now, before) = (now.cast::<u64>(), before.cast::<u64>());
-    if has_noted(now, epoch, hash) || has_noted(before, epoch - 1, hash) {
-        return 1;
-    }
-    // SAFETY: in bounds of the block, as below. Two CPUs may lose a note: the flow's third SYN passes.
-    unsafe {
-        if now.read_volatile() != epoch {
-            for word in 1..SYN_BLOCK_WORDS {
-                now.add(word).write_volatile(0);
-            }
-            now.write_volatile(epoch);
-        }
-        for (word, bit) in syn_bits(hash) {
-            let word = now.add(below::<SYN_BLOCK_WORDS>(word));
-            word.write_volatile(word.read_volatile() | bit);
-        }
-    }
-    0
-}
-
-#[inline(always)]
-fn has_noted(block: *mut u64, epoch: u64, hash: u64) -> bool {
-    // SAFETY: in bounds of the block.
-    let load = |word| unsafe { block.add(below::<SYN_BLOCK_WORDS>(word)).read_volatile() };
-    let mut missing = load(0) ^ epoch;
-    for (word, bit) in syn_bits(hash) {
-        missing |= bit & !load(word);
-    }
-    missing == 0
 }
 
 /// The lists with a prefix that contains the address, a bit for each.

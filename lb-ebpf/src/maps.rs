@@ -15,6 +15,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
+    bound::{CpuLoads, MemberBound, SYN_NOTES},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     limit::{
         AREA_WORDS, LINES, Limit, LimitCounters, LimitedKey, Line, ListKey, MAX_LIMITED,
@@ -26,7 +27,7 @@ use lb_common::{
         embryonic_buckets,
     },
     node::{Budget, DEFAULT_ICMP_RATE},
-    ring::{Image, MAX_IMAGES},
+    ring::{Image, MAX_IMAGES, MAX_MEMBERS},
     sample::{FlowKey, FlowSample, MAX_SAMPLES},
     track::{Bucket, DEFAULT_BUCKETS},
     vip::MAX_VIPS,
@@ -180,3 +181,23 @@ pub(crate) static LIMITED: LruHashMap<LimitedKey, u64, { MAX_LIMITED as usize }>
 /// Packets over a limit that this CPU may still record in this second.
 #[btf_map]
 pub(crate) static LIMITED_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+
+/// What bounds the members, see [`lb_common::bound`].
+#[btf_map]
+pub(crate) static BOUNDS: Array<MemberBound, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+
+/// How far the capacity of each member is used up.
+#[btf_map]
+pub(crate) static CAPACITY_CELLS: Array<u64, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+
+/// When each member last spilled a flow, or had a packet of a spilled one, in seconds; 0: it has none.
+#[btf_map]
+pub(crate) static SPILLED: Array<u64, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+
+/// New flows, by CPU.
+#[btf_map]
+pub(crate) static LOADS: Array<CpuLoads, 1, MAPPED> = Array::new();
+
+/// Sequence numbers of spilled SYNs: [`lb_common::bound::SynNote`]s.
+#[btf_map]
+pub(crate) static SPILLED_SYNS: Array<u64, { SYN_NOTES as usize }, MAPPED> = Array::new();

@@ -7,6 +7,7 @@ use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{
     family,
     nat::{NatFlow, NatKey, NatReply},
+    ring::MemberIndex,
 };
 
 use crate::{headers::Headers, packet::Packet, wire::tcp};
@@ -20,6 +21,8 @@ pub(crate) struct Scratch {
     pub(crate) headers: Headers,
     /// For an ICMP error: the headers of the quoted packet, reversed.
     pub(crate) reversed: Headers,
+    /// The member of a packet for which it is [decided](crate::bound::DECIDED).
+    pub(crate) decided: MemberIndex,
     /// Key of the NAT session to look up.
     pub(crate) key: NatKey,
     /// The NAT session that the packet belongs to.

@@ -7,11 +7,14 @@ use lb_common::{
     hash::slot_of,
     reason::Reason,
     ring::{ENTRIES_PER_WORD, IMAGE_WORDS, LOOK_UP, MemberIndex, NO_MEMBER, SECTION_WORDS, entry},
+    trace::decision,
     vip::{Vip, affinity, track},
 };
 
 use crate::{
+    bound,
     headers::{Headers, tcp},
+    limits::NEW_FLOWS,
     maps::RINGS,
     route::no_member,
     trace, tracking,
@@ -101,6 +104,13 @@ pub(crate) struct SlotView {
     entry: u32,
 }
 
+/// The member of a slot.
+#[inline(always)]
+pub(crate) fn member_of(image: u32, slot: u32) -> Option<MemberIndex> {
+    let entry = first_entry(image, slot)?;
+    Some((entry & !LOOK_UP_BIT) as MemberIndex)
+}
+
 /// A word, because half words cost shifts.
 const LOOK_UP_BIT: u32 = LOOK_UP as u32;
 /// From the modes in [`track`] to bits of an entry.
@@ -115,7 +125,7 @@ impl SlotView {
 
     /// Whether its flows may have been in another member's slot.
     #[inline(always)]
-    const fn has_changed(self) -> bool {
+    pub(crate) const fn has_changed(self) -> bool {
         self.entry & LOOK_UP_BIT != 0
     }
 
@@ -171,13 +181,29 @@ fn words(image: u32) -> Option<*const u64> {
         .map(|words| words.cast::<u64>().cast_const())
 }
 
-/// Reads the slot of `hash`.
+/// The image of a VIP's ring, and the number of slots.
 #[inline(always)]
-pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Reason> {
+pub(crate) fn ring_of(vip: &Vip) -> (u32, u32) {
     // SAFETY: a word of a mapped array, stored atomically by the controller; read once, so that
     // image and size match.
     let ring = unsafe { (&raw const vip.ring).read_volatile() };
-    let (image, size) = (ring as u32, (ring >> 32) as u32);
+    (ring as u32, (ring >> 32) as u32)
+}
+
+/// The hash that selects the slot of a packet.
+#[inline(always)]
+pub(crate) fn slot_hash(vip: &Vip, headers: &Headers, flow_hash: u64) -> u64 {
+    if vip.affinity == affinity::SOURCE {
+        headers.source_hash(vip)
+    } else {
+        flow_hash
+    }
+}
+
+/// Reads the slot of `hash`.
+#[inline(always)]
+pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Reason> {
+    let (image, size) = ring_of(vip);
     let slot = slot_of(hash, size);
     if size == 0 {
         core::hint::cold_path();
@@ -187,28 +213,66 @@ pub(crate) fn slot(vip: &Vip, vip_index: u16, hash: u64) -> Result<SlotView, Rea
     Ok(SlotView { image, slot, entry })
 }
 
+/// What is known of a packet before its member is selected.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// The limits that it has to be held against if it begins a flow ([`limited`](lb_common::vip::limited)).
+    pub(crate) limits: u8,
+    /// Its member if that is decided, otherwise [`NO_MEMBER`].
+    pub(crate) decided: MemberIndex,
+}
+
+impl Asked {
+    /// All limits are to be asked.
+    pub(crate) const ALL: Self = Self {
+        limits: NEW_FLOWS,
+        decided: NO_MEMBER,
+    };
+    /// No limit is to be asked.
+    pub(crate) const NONE: Self = Self {
+        limits: 0,
+        decided: NO_MEMBER,
+    };
+}
+
 /// Selects the member for a packet of a VIP. With `record` false (ICMP errors) the tracking table is not
-/// modified. If the packet has to be held against one of the `limits` first, the result is
-/// [`tracking::ASK_LIMITS`].
+/// modified. If the packet has to be held against limits first, the result is [`tracking::ASK_LIMITS`]; if
+/// it has to prove that it belongs to a spilled flow, [`tracking::ASK_PROOF`].
 #[inline(always)]
 pub(crate) fn choose(
     vip: &Vip,
     vip_index: u16,
     headers: &Headers,
     record: bool,
-    limits: u8,
+    asked: Asked,
 ) -> Result<Choice, Reason> {
     let flow_hash = headers.flow_hash(vip);
-    let slot_hash = if vip.affinity == affinity::SOURCE {
-        headers.source_hash(vip)
-    } else {
-        flow_hash
-    };
+    let slot_hash = slot_hash(vip, headers, flow_hash);
     let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
     // SAFETY: a field of a valid VIP. Read on its own, so that it is not kept for those that go on.
     let mode = unsafe { (&raw const vip.track).read_volatile() };
     if !slot.must_look_up(mode) {
+        return Ok(Choice {
+            packet: Counted::new(slot.current(), headers.tcp_flags),
+            flow_hash,
+        });
+    }
+    if asked.decided != NO_MEMBER {
+        let is_new = headers.opens() || !headers.is_tcp();
+        let how = if is_new && asked.decided != slot.current() {
+            decision::SPILLED
+        } else {
+            decision::TRACKED
+        };
+        trace::member(asked.decided, how);
+        let packet = Counted::new(asked.decided, headers.tcp_flags)
+            .mark(Counted::NEW_FLOW, !headers.is_tcp())
+            .mark(Counted::KEPT, asked.decided != slot.current());
+        return Ok(Choice { packet, flow_hash });
+    }
+    let is_settled = mode == track::ON_SPILL && !slot.has_changed();
+    if is_settled && !bound::has_spilled(slot.current()) {
         return Ok(Choice {
             packet: Counted::new(slot.current(), headers.tcp_flags),
             flow_hash,
@@ -223,11 +287,11 @@ pub(crate) fn choose(
         } else {
             slot.current()
         },
-        always: vip.track == track::ALWAYS,
+        always: mode == track::ALWAYS,
         protocol: headers.protocol,
         tcp_flags: headers.tcp_flags,
         record,
-        is_limited: vip.is_limited(limits),
+        is_limited: vip.is_limited(asked.limits),
     };
     let selection = match tracking::find_confirmed(&query) {
         Some(member) => tracking::Selection::new(member, false),

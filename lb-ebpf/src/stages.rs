@@ -10,13 +10,13 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
 use crate::{
-    forward, fragments, icmp, ipv4, ipv6, later_fragment, limits, log, nat, receive,
+    bound, forward, fragments, icmp, ipv4, ipv6, later_fragment, limits, log, nat, receive,
     verdict::{Stage, Verdict},
 };
 
-/// The longest sequence has ten: tagged, slow path, limit, forward, NAT request, session, limit, create,
-/// send, generate.
-const MAX_STAGES: usize = 10;
+/// The longest sequence has eleven: tagged, slow path, limit, forward, NAT request, session, limit, bound,
+/// create, send, generate.
+const MAX_STAGES: usize = 11;
 
 /// Runs stages until a packet has its final verdict.
 #[inline(always)]
@@ -45,6 +45,7 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
     const SLOW_PATH_V6: u32 = Stage::SlowPathV6 as u32;
     const FORWARD: u32 = Stage::Forward as u32;
     const LIMIT: u32 = Stage::Limit as u32;
+    const BOUND: u32 = Stage::Bound as u32;
     const FRAGMENT: u32 = Stage::Fragment as u32;
     const PASS_FIRST: u32 = Stage::PassFirst as u32;
     const NAT_REQUEST: u32 = Stage::NatRequest as u32;
@@ -69,11 +70,12 @@ fn call(ctx: *mut xdp_md, stage: u32, offset: u32, number: u32) -> u32 {
         SLOW_PATH_V6 => ipv6::slow_path_v6(ctx, offset),
         FORWARD => forward::forward_slow_path(ctx, offset, number),
         LIMIT => limits::limit(offset, number),
+        BOUND => bound::bound(ctx, offset, number),
         FRAGMENT => later_fragment::forward_later_fragment(ctx, offset),
         PASS_FIRST => fragments::pass_first(number),
         NAT_REQUEST => nat::request::nat_request(ctx, number),
         NAT_SESSION => nat::request::nat_session(ctx, number),
-        NAT_CREATE => nat::request::nat_create(ctx, number),
+        NAT_CREATE => nat::request::nat_create(ctx, offset, number),
         NAT_REFRESH => nat::request::nat_refresh(ctx, number),
         NAT_SEND => nat::request::nat_send(ctx, number),
         NAT_REPLY => nat::reply::nat_reply(ctx, number),

@@ -13,7 +13,7 @@ use lb_common::{
 };
 
 use crate::{
-    clock,
+    bound, clock,
     counters::count_vip,
     headers::tcp,
     maps::{TRACK, TRACK_MASK, below},
@@ -42,6 +42,8 @@ pub(crate) struct Query {
 
 /// No reason: the packet begins a flow, and its VIP has limits of new flows.
 pub(crate) const ASK_LIMITS: Reason = Reason::SourceFlowLimit;
+/// No reason: the packet's cell is unproven ([`Cell::unproven`]).
+pub(crate) const ASK_PROOF: Reason = Reason::FirstSyn;
 
 /// Result of a lookup: member index in bits 0–15; bit 16: the flow is new.
 #[derive(Clone, Copy)]
@@ -87,6 +89,7 @@ pub(crate) fn find_confirmed(query: &Query) -> Option<MemberIndex> {
         confirmed: true,
         closed: false,
         redundant: cell.redundant,
+        unproven: false,
         seen_s: clock::now_s() as u16,
     };
     if word != unchanged.pack() || query.tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
@@ -117,6 +120,9 @@ pub(crate) fn look_up(query: &Query) -> Result<Selection, Reason> {
         | u32::from(query.record) << 17;
     let vip = u32::from(query.vip);
     let known = black_box(track_known(query.flow_hash, members, vip, packet));
+    if known == UNPROVEN {
+        return Err(ASK_PROOF);
+    }
     if known != UNKNOWN {
         return Ok(Selection(known));
     }
@@ -142,6 +148,8 @@ pub(crate) fn look_up(query: &Query) -> Result<Selection, Reason> {
 
 /// Result of [`track_known`] for a flow without a usable cell.
 const UNKNOWN: u32 = u32::MAX;
+/// The same for one with an unproven cell.
+const UNPROVEN: u32 = u32::MAX - 1;
 
 // The steps of a lookup are global functions that take the query as numbers. They are called one
 // after another, and not by one another: a call chain has 512 bytes of stack.
@@ -203,15 +211,18 @@ fn find_known(query: &Query) -> Option<Selection> {
     let place = Place::of(query.flow_hash);
     let bucket = TRACK.get_ptr_mut(place.bucket & TRACK_MASK.load())?;
     let (way, cell) = find(bucket, place)?;
-    let another = tcp::opens(query.tcp_flags) && cell.closed;
+    let another = tcp::opens(query.tcp_flags) && cell.closed && !cell.unproven;
     if another || !is_serving(cell.member) {
         // The member is gone, or the client has closed the flow and reuses the port: free the cell
         // and start again.
         store(bucket, way, FREE);
         return None;
     }
+    if cell.unproven {
+        return query.record.then_some(Selection(UNPROVEN));
+    }
     count_vip(query.vip, |counters| counters.track_hits += 1);
-    refresh(query, bucket, way, cell, clock::now_s() as u16);
+    refresh(query, bucket, way, cell, clock::now_s());
     trace::member(cell.member, decision::TRACKED);
     Some(Selection::new(cell.member, false))
 }
@@ -273,9 +284,12 @@ fn decide(query: &Query) -> Choice {
 
 /// Updates the cell of a flow, or frees it if the ring gives the same member.
 #[inline(always)]
-fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u16) {
+fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u64) {
     if !query.record {
         return;
+    }
+    if cell.member != query.current {
+        bound::note_spilled(query.current, now_s);
     }
     let redundant = query.current == query.previous && cell.member == query.current;
     if redundant && !query.always {
@@ -287,7 +301,7 @@ fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u1
         closed: tcp::closes(query.tcp_flags)
             || cell.closed && !tcp::shows_activity(query.tcp_flags),
         redundant: query.ring_suffices() && cell.member == query.current,
-        seen_s: now_s,
+        seen_s: now_s as u16,
         ..cell
     };
     if kept != cell {
@@ -296,7 +310,7 @@ fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u1
 }
 
 #[inline(always)]
-fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
+pub(crate) fn find(bucket: *mut Bucket, place: Place) -> Option<(usize, Cell)> {
     for step in 0..WAYS {
         let way = place.way(step);
         let word = load(bucket, way);
@@ -321,6 +335,7 @@ extern "C" fn track_insert(flow_hash: u64, new: u32, flow: u32) -> u32 {
         confirmed: false,
         closed: new >> 17 & 1 != 0,
         redundant: new >> 16 & 1 != 0,
+        unproven: false,
         seen_s: now_s,
     };
     let newcomer = Newcomer {
@@ -358,13 +373,13 @@ fn count_displaced(word: u64, now_s: u16) {
 
 /// A cell is one word: other CPUs read and write it atomically.
 #[inline(always)]
-fn load(bucket: *mut Bucket, way: usize) -> u64 {
+pub(crate) fn load(bucket: *mut Bucket, way: usize) -> u64 {
     // SAFETY: in bounds of the bucket.
     unsafe { bucket.cast::<u64>().add(below::<WAYS>(way)).read_volatile() }
 }
 
 #[inline(always)]
-fn store(bucket: *mut Bucket, way: usize, word: u64) {
+pub(crate) fn store(bucket: *mut Bucket, way: usize, word: u64) {
     // SAFETY: as in `load`.
     unsafe {
         bucket

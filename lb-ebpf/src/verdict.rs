@@ -154,12 +154,16 @@ pub(crate) enum Stage {
     SlowPathV4,
     /// An IPv6 packet that is not plain TCP or UDP. Takes the offset of the IP header.
     SlowPathV6,
-    /// A packet for a VIP. Takes the limits that have admitted it, and the VIP index. The headers are in
-    /// the scratch, as for all stages below unless they take the offset of a header.
+    /// A packet for a VIP. Takes the limits that have admitted it, with [`crate::bound::DECIDED`], and the
+    /// VIP index. The headers are in the scratch, as for all stages below unless they take the offset of a
+    /// header.
     Forward,
     /// A packet for a VIP that may be over a limit. Takes what is asked ([`crate::limits::limit`]), and
     /// the VIP index.
     Limit,
+    /// A packet that opens a flow of a VIP with bounded load, or has to prove that it belongs to a spilled
+    /// one. Takes what is asked ([`crate::bound::bound`]), and the VIP index.
+    Bound,
     /// A later fragment. Takes 1 if limits have admitted it.
     Fragment,
     /// A first fragment for no service. Takes the reason.
@@ -168,7 +172,7 @@ pub(crate) enum Stage {
     NatRequest,
     /// The same, of an embryonic session or one that needs an update. Takes the VIP index.
     NatSession,
-    /// The same, of no session. Takes the VIP index.
+    /// The same, of no session. Takes [`crate::bound::DECIDED`] or 0, and the VIP index.
     NatCreate,
     /// The same, of a session that is to be confirmed or refreshed. Takes the VIP index.
     NatRefresh,

@@ -16,7 +16,7 @@ use crate::{
     packet::Packet,
     route::route_to,
     scratch::scratch,
-    select::choose,
+    select::{Asked, choose},
     services::service,
     tables, trace,
     transmit::{Outcome, send},
@@ -140,7 +140,7 @@ fn error(ctx: *mut xdp_md, outer: &Headers, reversed: &Headers) -> Result<Verdic
         let key = nat::request_key(reversed, vip_index);
         return Ok(forward_to_session(reversed, key));
     }
-    let choice = choose(vip, vip_index, reversed, false, 0)?;
+    let choice = choose(vip, vip_index, reversed, false, Asked::NONE)?;
     let route = route_to(choice.member(), vip_index)?;
     match send(ctx, outer, vip, &route, choice.flow_hash)? {
         // ICMP errors are not answered (RFC 1122 §3.2.2, RFC 4443 §2.4).

@@ -21,7 +21,7 @@ use crate::{
     headers::{Headers, dest_v6, source_v6},
     ip::inner_protocol,
     packet::{Packet, View},
-    select::choose,
+    select::{Asked, choose},
     services::service,
     tables,
     verdict::{Stage, Verdict},
@@ -216,7 +216,7 @@ fn learn(ctx: *mut xdp_md, outer: &Outer) -> Option<()> {
     if vip.mode() != forward::IPIP {
         return None;
     }
-    let choice = choose(vip, found.index(), &headers, false, 0).ok()?;
+    let choice = choose(vip, found.index(), &headers, false, Asked::NONE).ok()?;
     // SAFETY: an element of a mapped array, as in `route_to`.
     let entry = unsafe { &*tables::member(choice.member()) };
     if !is_outer_of(entry, outer, choice.flow_hash) {

@@ -6,8 +6,8 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     nat::{EMBRYONIC_TRIES, NatKey, NatReply, NatSource, PORT_TRIES, TcpState, idle_s, state},
     reason::Reason,
-    ring::NO_MEMBER,
-    vip::{Vip, affinity},
+    ring::{MemberIndex, NO_MEMBER},
+    vip::Vip,
 };
 
 use super::{
@@ -22,12 +22,12 @@ use crate::{
     maps::JIFFIES_SHIFT,
     route::{is_serving, no_member},
     scratch::{Session, scratch},
-    select::slot,
+    select::{slot, slot_hash},
     tables, trace,
 };
 
-/// Creates a session: selects the member by the ring, and a port that no other session to the same
-/// backend uses.
+/// Creates a session: selects the member by the ring unless one is `decided`, and a port that no other
+/// session to the same backend uses.
 #[inline(always)]
 pub(super) fn create(
     ctx: *mut xdp_md,
@@ -35,27 +35,28 @@ pub(super) fn create(
     vip: &Vip,
     vip_index: u16,
     session: &mut Session,
+    decided: MemberIndex,
 ) -> Result<(), Reason> {
     trace::vip(vip_index);
     if headers.is_tcp() && !headers.opens() {
         return Err(Reason::NatNoFlow);
     }
     let flow_hash = headers.flow_hash(vip);
-    let slot_hash = if vip.affinity == affinity::SOURCE {
-        headers.source_hash(vip)
-    } else {
-        flow_hash
-    };
+    let slot_hash = slot_hash(vip, headers, flow_hash);
     let slot = slot(vip, vip_index, slot_hash)?;
     trace::slot(vip_index, slot_hash, flow_hash, slot.slot, slot.current());
-    if slot.current() == NO_MEMBER {
+    let member = if decided == NO_MEMBER {
+        slot.current()
+    } else {
+        decided
+    };
+    if member == NO_MEMBER {
         return Err(no_member(vip_index));
     }
-    if !is_serving(slot.current()) {
+    if !is_serving(member) {
         // Checked before a port is allocated for a session that nobody would answer.
         return Err(Reason::MemberDown);
     }
-    let member = slot.current();
     write_request(headers, member, vip_index, &mut session.request)?;
     let source = tables::nat_source(session.request.nat_source);
     take_port(ctx, headers, source, flow_hash, session).inspect_err(|reason| {

@@ -1,7 +1,7 @@
 //! Packets from clients to `nat` VIPs.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::{nat::NatFlow, reason::Reason, trace::decision, vip::limited};
+use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
 use super::{
     create,
@@ -10,6 +10,7 @@ use super::{
     session::{self, RequestMatch},
 };
 use crate::{
+    bound,
     ethernet::{self, Addresses},
     headers::Headers,
     icmp::generate,
@@ -64,30 +65,35 @@ pub(crate) extern "C" fn nat_session(ctx: *mut xdp_md, vip_index: u32) -> u32 {
     let stage = match found {
         // What begins no session is refused later, and needs no limit.
         RequestMatch::NoSession
-            if vip.is_limited(limited::FLOWS) && (headers.opens() || !headers.is_tcp()) =>
+            if vip.is_limited(limits::NEW_FLOWS) && (headers.opens() || !headers.is_tcp()) =>
         {
             return Verdict::next(Stage::Limit, limits::NAT_SESSION, vip_index).0;
         }
         RequestMatch::NoSession => Stage::NatCreate,
+        RequestMatch::Reopened => {
+            return Verdict::next(Stage::Bound, bound::NAT_REOPENED, vip_index).0;
+        }
         RequestMatch::Current => Stage::NatSend,
         RequestMatch::RefreshDue => Stage::NatRefresh,
     };
     Verdict::next(stage, 0, vip_index).0
 }
 
-/// Creates a session for a client's packet. The headers are in the scratch.
+/// Creates a session for a client's packet, to the member in the scratch if that is
+/// [decided](bound::DECIDED). The headers are in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn nat_create(ctx: *mut xdp_md, vip_index: u32) -> u32 {
+pub(crate) extern "C" fn nat_create(ctx: *mut xdp_md, decided: u32, vip_index: u32) -> u32 {
     let Some(scratch) = scratch() else {
         return Verdict::of(Reason::Internal).0;
     };
     let vip = tables::vip(vip_index as u16);
+    let decided = bound::decided(scratch, decided);
     let Scratch {
         headers, session, ..
     } = scratch;
     session.new = true;
-    let created = create::create(ctx, headers, vip, vip_index as u16, session);
+    let created = create::create(ctx, headers, vip, vip_index as u16, session, decided);
     into_verdict(created.map(|()| Verdict::next(Stage::NatSend, 0, vip_index))).0
 }
 

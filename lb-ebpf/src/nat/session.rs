@@ -8,7 +8,7 @@ use lb_common::{
     },
     reason::Reason,
     ring::NO_MEMBER,
-    vip::{Vip, affinity},
+    vip::{Vip, affinity, limited},
 };
 
 use super::{embryonic, entries::write_reply_key, segment, table};
@@ -149,6 +149,8 @@ pub(super) enum RequestMatch {
     Current,
     /// It belongs to a session that must be confirmed, or whose reply entry must be refreshed.
     RefreshDue,
+    /// It starts a flow after a session that is over, with a member whose load is bounded.
+    Reopened,
 }
 
 /// Finds the session of a client's packet. A packet that starts a flow does not match a session
@@ -176,15 +178,13 @@ pub(super) fn match_request(
         session.ended_key = session.reply_key;
         return RequestMatch::NoSession;
     }
+    let mut is_over = false;
     if let Some(reply) = reply {
         // SAFETY: the cell was just found.
         let reply = unsafe { &mut *reply };
         note_request(ctx, headers, reply, session.embryonic);
-        if headers.opens()
-            && !session.embryonic
-            && state::is_over(reply.session.state())
-            && has_moved(headers, vip, vip_index, member)
-        {
+        is_over = headers.opens() && !session.embryonic && state::is_over(reply.session.state());
+        if is_over && has_moved(headers, vip, vip_index, member) {
             return RequestMatch::NoSession;
         }
     }
@@ -205,7 +205,9 @@ pub(super) fn match_request(
         cell.refreshed = flow.link[0] as u8;
         cell.path_or_port = flow.link[1] as u16;
     }
-    if session.refresh_due {
+    if is_over && vip.is_limited(limited::BOUND) {
+        RequestMatch::Reopened
+    } else if session.refresh_due {
         RequestMatch::RefreshDue
     } else {
         RequestMatch::Current

@@ -8,6 +8,7 @@ use std::{marker::PhantomData, mem::offset_of};
 
 use aya::maps::{MapData, MapType};
 use lb_common::{
+    bound::{CpuLoads, MemberBound, SYN_NOTES},
     capture::{CaptureCounts, Filter},
     counters::CpuBlock,
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
@@ -60,6 +61,11 @@ pub(super) mod name {
     pub(in super::super) const FIRST_SYNS: &str = "FIRST_SYNS";
     pub(in super::super) const LIMITED: &str = "LIMITED";
     pub(in super::super) const LIMITED_BUDGET: &str = "LIMITED_BUDGET";
+    pub(in super::super) const BOUNDS: &str = "BOUNDS";
+    pub(in super::super) const CAPACITY_CELLS: &str = "CAPACITY_CELLS";
+    pub(in super::super) const SPILLED: &str = "SPILLED";
+    pub(in super::super) const LOADS: &str = "LOADS";
+    pub(in super::super) const SPILLED_SYNS: &str = "SPILLED_SYNS";
     pub(in super::super) const CAPTURE_FILTER: &str = "CAPTURE_FILTER";
     pub(in super::super) const CAPTURE_FRAMES: &str = "CAPTURE_FRAMES";
     pub(in super::super) const CAPTURE_COUNTS: &str = "CAPTURE_COUNTS";
@@ -249,8 +255,8 @@ pub(super) fn external(cpus: u32) -> [MapSpec; 2] {
     [TABLES, counters(cpus)]
 }
 
-/// The balancer's other maps, sized by these options.
-pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
+/// The balancer's other maps, sized by these options and the number of CPUs.
+pub(super) fn ordinary(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
     vec![
         spec::<u32, u32>(name::RINGS, MapType::ArrayOfMaps, MAX_IMAGES, 0),
         // An interface index and a program: `bpf_devmap_val`, Linux 5.8.
@@ -285,12 +291,17 @@ pub(super) fn ordinary(options: &LoadOptions) -> Vec<MapSpec> {
         spec::<u32, [u64; SYN_BLOCK_WORDS]>(name::FIRST_SYNS, MapType::Array, 2 * SYN_BLOCKS, 0),
         recent::<LimitedKey, u64>(name::LIMITED, MAX_LIMITED),
         counts::<Budget>(name::LIMITED_BUDGET, 1),
+        sized_table::<MemberBound>(name::BOUNDS, MAX_MEMBERS),
+        sized_table::<u64>(name::CAPACITY_CELLS, MAX_MEMBERS),
+        sized_table::<u64>(name::SPILLED, MAX_MEMBERS),
+        sized_table::<CpuLoads>(name::LOADS, cpus),
+        sized_table::<u64>(name::SPILLED_SYNS, SYN_NOTES),
     ]
 }
 
 /// Maps that builds before this one did not have, with the same layout of the others: where one is
 /// missing beside pinned ones, an empty one is created.
-pub(super) const ADDED: [&str; 9] = [
+pub(super) const ADDED: [&str; 14] = [
     name::LIMITS,
     name::LIMIT_CELLS,
     name::LIMIT_VIPS,
@@ -300,13 +311,18 @@ pub(super) const ADDED: [&str; 9] = [
     name::FIRST_SYNS,
     name::LIMITED,
     name::LIMITED_BUDGET,
+    name::BOUNDS,
+    name::CAPACITY_CELLS,
+    name::SPILLED,
+    name::LOADS,
+    name::SPILLED_SYNS,
 ];
 
 /// All maps of the balancer, sized by these options and the number of CPUs.
 #[must_use]
 pub fn catalog(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
     let mut maps = Vec::from(external(cpus));
-    maps.extend(ordinary(options));
+    maps.extend(ordinary(options, cpus));
     maps
 }
 

@@ -13,6 +13,7 @@ use aya::programs::links::FdLink;
 use lb_common::{nat::NatSource, trace::Trace, vip::VipKey};
 
 mod attach;
+mod bounds;
 mod capture;
 mod catalog;
 mod clock;
@@ -44,6 +45,7 @@ mod view;
 mod vips;
 
 pub use attach::{AttachedMode, LinkStatus, XdpMode};
+pub use bounds::{Bounds, Overfull, Spills};
 pub use capture::{CaptureLoader, CaptureProgram, Records, restore_program};
 pub use catalog::{MapSpec, catalog};
 pub use clock::Clock;
@@ -113,6 +115,8 @@ pub struct Dataplane {
     pub nat_sources: Mapped<NatSource>,
     pub samples: Samples,
     pub limits: Limits,
+    /// Bounded load.
+    pub bounds: Bounds,
     clock_ns: Mapped<u64>,
     heartbeat: Mapped<u64>,
     pins: Option<Pins>,
@@ -202,18 +206,20 @@ impl Dataplane {
             Opened::Migrated => pins.map(Pins::next),
         };
         let adopted = adopted.as_deref();
-        let external = catalog::external(possible_cpus()?);
+        let cpus = possible_cpus()?;
+        let external = catalog::external(cpus);
+        let maps = catalog::ordinary(options, cpus);
         let external = match adopted {
             Some(folder) => ExternalMaps::open(external, folder)?,
             None => ExternalMaps::create(external)?,
         };
         let (name, records) = program::of(options);
         let ebpf = object::open(options, clock.jiffies_shift(), &external, adopted, records)?;
-        check_maps(&ebpf, options)?;
+        check_maps(&ebpf, &maps)?;
         let mut balancer = Balancer::load(ebpf, name)?;
         if let Some(pins) = pins {
             if opened == Opened::Fresh {
-                pin_maps(balancer.ebpf(), &external, &pins.maps(), options)?;
+                pin_maps(balancer.ebpf(), &external, &pins.maps(), &maps)?;
                 pins.pin_version()?;
             }
             pins.create_folders()?;
@@ -262,6 +268,7 @@ impl Dataplane {
                 map: take_data(ebpf, name::SAMPLES)?,
             },
             limits: Limits::of(|name| take_any(ebpf, name))?,
+            bounds: Bounds::of(|name| take_any(ebpf, name))?,
             clock_ns: part_of(tables, &part::CLOCK)?,
             heartbeat: part_of(tables, &part::HEARTBEAT)?,
             vips,
@@ -391,8 +398,9 @@ impl Dataplane {
                 bytes + if is_rings { images } else { 0 }
             }),
         };
-        let counters = catalog::counters(self.counters.cpus());
-        let others = catalog::ordinary(options);
+        let cpus = self.counters.cpus();
+        let counters = catalog::counters(cpus);
+        let others = catalog::ordinary(options, cpus);
         let others = others.iter().chain(std::iter::once(&counters));
         part::SIZES.into_iter().chain(others.map(size)).collect()
     }

@@ -10,8 +10,8 @@ use aya::{
 use bytemuck::Pod;
 
 use super::{
-    LoadOptions, Mapped,
-    catalog::{self, Part},
+    Mapped,
+    catalog::{MapSpec, Part},
     error::{self, DataplaneError, PRIVILEGE_HINT, Result},
     external::ExternalMaps,
 };
@@ -88,8 +88,8 @@ pub(super) const fn data_of(map: &Map) -> Option<&MapData> {
     }
 }
 
-pub(super) fn check_maps(ebpf: &Ebpf, options: &LoadOptions) -> Result<()> {
-    for spec in catalog::ordinary(options) {
+pub(super) fn check_maps(ebpf: &Ebpf, maps: &[MapSpec]) -> Result<()> {
+    for spec in maps {
         let missing = DataplaneError::Missing {
             kind: "map",
             name: spec.name,
@@ -104,7 +104,7 @@ pub(super) fn pin_maps(
     ebpf: &Ebpf,
     external: &ExternalMaps,
     folder: &Path,
-    options: &LoadOptions,
+    maps: &[MapSpec],
 ) -> Result<()> {
     let pin = |name, pin: &dyn Fn(&Path) -> std::result::Result<(), PinError>| {
         let path = folder.join(name);
@@ -118,7 +118,7 @@ pub(super) fn pin_maps(
     for (spec, map) in external.iter() {
         pin(spec.name, &|path| map.pin(path))?;
     }
-    for spec in catalog::ordinary(options) {
+    for spec in maps {
         let missing = DataplaneError::Missing {
             kind: "map",
             name: spec.name,

@@ -100,7 +100,7 @@ pub(super) fn open(
     let nat_buckets = buckets_for(options.nat_sessions);
     let nat_new_mask = embryonic_buckets(options.nat_embryonic) - 1;
     let tracing = u32::from(options.tracing || options.capturing);
-    let maps = ordinary(options);
+    let maps = ordinary(options, cpus);
     let mut loader = EbpfLoader::new();
     loader
         .override_global(setting::CPUS, &cpus, true)
@@ -123,6 +123,7 @@ pub(super) fn open(
             catalog::name::NAT_REPLIES,
             catalog::name::NAT_NEW,
             catalog::name::NAT_INDEX,
+            catalog::name::LOADS,
         ]
         .contains(&map.name)
         {
@@ -140,7 +141,7 @@ pub(super) fn open(
 
 /// The object with maps of one entry each, for programs that use no maps.
 pub(super) fn open_without_tables() -> Result<Ebpf> {
-    let maps = ordinary(&LoadOptions::default());
+    let maps = ordinary(&LoadOptions::default(), 1);
     let mut loader = EbpfLoader::new();
     for map in &maps {
         loader.map_max_entries(map.name, 1);

@@ -52,6 +52,14 @@ impl Tracking {
         })
     }
 
+    /// Whether a spilled flow would get a cell.
+    #[must_use]
+    pub fn has_spare(&self, place: Place, now_s: u16) -> bool {
+        let ways = self.bucket(place).unwrap_or_default();
+        let is_spare = |word: &AtomicU64| track::is_spare(word.load(Ordering::Relaxed), now_s);
+        ways.iter().any(is_spare)
+    }
+
     fn bucket(&self, place: Place) -> Option<&[AtomicU64]> {
         // The length is a power of two: the data path's mask is derived from it.
         let start = (place.bucket & (self.table.len() - 1)) as usize * WAYS;
@@ -135,6 +143,7 @@ mod tests {
             confirmed: true,
             closed: false,
             redundant: false,
+            unproven: false,
             seen_s,
         }
     }

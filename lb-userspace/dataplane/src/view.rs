@@ -16,8 +16,8 @@ use lb_common::{
 };
 
 use super::{
-    Counters, EgressTable, Limits, Mapped, Members, Pins, Rings, Services, Sessions, Tracking,
-    Vips,
+    Bounds, Counters, EgressTable, Limits, Mapped, Members, Pins, Rings, Services, Sessions,
+    Tracking, Vips,
     catalog::{name, part},
     error::{DataplaneError, MISMATCH_HINT, PRIVILEGE_HINT, Result, chain},
     maps::{mapped_from, part_of},
@@ -37,6 +37,8 @@ pub struct PinnedView {
     pub nat_sources: Mapped<NatSource>,
     /// None if the data path is of a build without limits.
     pub limits: Option<Limits>,
+    /// None if the data path is of a build without bounds.
+    pub bounds: Option<Bounds>,
 }
 
 impl std::fmt::Debug for PinnedView {
@@ -79,6 +81,7 @@ impl PinnedView {
             },
             nat_sources: part_of(&tables, &part::NAT_SOURCES)?,
             limits: Limits::of(|name| pinned(pins, name)).ok(),
+            bounds: Bounds::of(|name| pinned(pins, name)).ok(),
         })
     }
 

@@ -132,6 +132,17 @@ const fn with_limits(name: &'static str, limits: u8, flags: u8, flows: u32) -> W
     }
 }
 
+const fn bounded(name: &'static str, flags: u8, flows: u32) -> Workload {
+    let limited = with_limits(name, limited::BOUND, flags, flows);
+    Workload {
+        service: Service {
+            track: track::ON_SPILL,
+            ..limited.service
+        },
+        ..limited
+    }
+}
+
 const fn encapsulated(name: &'static str, inner: u8, outer: u8) -> Workload {
     Workload {
         packets: Packets::tcp(inner, flags::ACK, 16 * KI),
@@ -232,6 +243,8 @@ pub fn all() -> Vec<Workload> {
         ),
         with_limits("tcp4_packet_limits", limited::PACKETS, flags::ACK, 1),
         with_limits("tcp4_denied_sources", limited::DENY, flags::ACK, 1),
+        bounded("tcp4_bounded_established", flags::ACK, 1),
+        bounded("tcp4_bounded_syn", flags::SYN, ALL_DISTINCT),
         Workload {
             name: "256_vips",
             packets: Packets {

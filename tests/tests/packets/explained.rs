@@ -42,7 +42,7 @@ impl Names for Numbers {
     }
 }
 
-fn sources(dataplane: &Dataplane) -> Sources<'_> {
+pub(crate) fn sources(dataplane: &Dataplane) -> Sources<'_> {
     Sources {
         tables: Tables::from(dataplane),
         names: &Numbers,

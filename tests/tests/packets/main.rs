@@ -3,6 +3,7 @@
 //! Frames are run with `BPF_PROG_TEST_RUN` in a new network namespace. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod bound;
 mod capture;
 mod capture_filters;
 mod crowded;

@@ -119,6 +119,7 @@ impl Model {
             confirmed: false,
             closed: flags & (FIN | RST) != 0,
             redundant: member == later,
+            unproven: false,
             seen_s: self.now_s,
         };
         if self.write(flow, cell, settled) || member == later {

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`Walk`]'s VIP lookup | `services`, `ipv4`, `ipv6` |
 //! | `limit` | `limits` |
+//! | `bound` | `bound` |
 //! | `choice` | `select`, `tracking` |
 //! | `session` | `nat`, `nat/session` |
 //! | `route` | `forward`, `encap`, `link` |
@@ -15,6 +16,7 @@
 //! The packet is assumed to be small, well-formed and unfragmented, with a TTL that does not
 //! expire. Another packet or the controller may change a map before the real packet arrives.
 
+mod bound;
 mod choice;
 mod flow;
 mod limit;

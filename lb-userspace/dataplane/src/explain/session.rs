@@ -120,8 +120,9 @@ impl Walker<'_> {
         if let Some(index) = self.vip {
             self.limit_flow(index, vip)?;
         }
-        let (slot, flow_hash) = self.find_slot(vip)?;
-        let member = slot.current;
+        let (slot, hashes) = self.find_slot(vip)?;
+        let flow_hash = hashes.flow;
+        let member = self.spill(vip, slot, hashes)?.unwrap_or(slot.current);
         if member == NO_MEMBER {
             return Err(Stop::Reason(Reason::NoMember));
         }

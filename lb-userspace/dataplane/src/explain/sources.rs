@@ -3,7 +3,7 @@
 use lb_common::{nat::NatSource, ring::MemberIndex};
 
 use crate::{
-    Dataplane, EgressTable, Limits, Mapped, Members, PinnedView, Rings, Services, Sessions,
+    Bounds, Dataplane, EgressTable, Limits, Mapped, Members, PinnedView, Rings, Services, Sessions,
     Tracking, Vips, clock,
 };
 
@@ -20,6 +20,8 @@ pub struct Tables<'a> {
     pub egress: &'a EgressTable,
     /// None if the data path is of a build without limits.
     pub limits: Option<&'a Limits>,
+    /// None if the data path is of a build without bounds.
+    pub bounds: Option<&'a Bounds>,
     /// Time for rate limits in nanoseconds.
     pub now_ns: u64,
     /// Time of the data path in seconds; none if unknown.
@@ -44,6 +46,7 @@ impl<'a> From<&'a Dataplane> for Tables<'a> {
             nat_sources: &dataplane.nat_sources,
             egress: &dataplane.egress,
             limits: Some(&dataplane.limits),
+            bounds: Some(&dataplane.bounds),
             now_ns: dataplane.limit_clock(),
             now_s: dataplane.now_s().ok(),
         }
@@ -62,6 +65,7 @@ impl<'a> From<&'a PinnedView> for Tables<'a> {
             nat_sources: &view.nat_sources,
             egress: &view.egress,
             limits: view.limits.as_ref(),
+            bounds: view.bounds.as_ref(),
             now_ns: clock::monotonic_ns(),
             now_s: None,
         }

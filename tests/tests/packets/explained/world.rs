@@ -341,7 +341,7 @@ impl World {
             limited::FLOWS,
             limited::PACKETS,
             limited::DENY,
-            limited::ALL,
+            limited::ALL & !limited::BOUND,
         ];
         vip.forward = vip.mode() | some[rng.random_range(0..some.len())];
         self.dataplane.vips.write(kind.index, &vip).unwrap();

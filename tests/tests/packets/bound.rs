@@ -1,0 +1,685 @@
+//! Bounded load: where new flows go, and that a spilled flow stays where it went, whatever is forged.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use lab::{
+    bytecode::tables::{self, KEY, RING_SIZE, Service, set_state},
+    packet::{ACK, FIN, Frame, Ip, PSH, SYN, Transport},
+    random::{Random, seeded},
+};
+use lb_common::{
+    bound::{CANDIDATES, MemberBound, ONE_FLOW, WHOLE_SHARE, jump, second},
+    hash,
+    limit::{Rate, units},
+    member::control,
+    ring::MemberIndex,
+    track::{Cell, Place, WAYS},
+    vip::{Vip, affinity, forward, limited, track},
+};
+use lb_dataplane::{Dataplane, LoadOptions, Spills, explain};
+use lb_model::{config::Protocol, transition::RingState};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use rand::RngExt as _;
+
+use crate::explained::sources;
+use crate::stage::{Client, dataplane, flow_hash, options};
+
+/// The VIP, and its first member.
+const VIP: u16 = 30;
+const SECOND_NS: u64 = 1 << 30;
+/// A second, so that no time is before the first one.
+const START_NS: u64 = 1 << 50;
+
+/// A VIP with bounded load, of which each test runs packets on one CPU: the counts are each CPU's own.
+struct Node {
+    dataplane: Dataplane,
+    service: Service,
+    affinity: u8,
+    members: u16,
+    ring: RingState,
+    now_ns: u64,
+}
+
+fn service(protocol: u8, mode: u8, track: u8) -> Service {
+    Service {
+        index: VIP,
+        address: tables::VIP4.into(),
+        port: 7000,
+        protocol,
+        forward: mode,
+        backend_v6: false,
+        track,
+    }
+}
+
+/// TCP with `l2`.
+fn tcp() -> Service {
+    service(6, forward::L2, track::ON_SPILL)
+}
+
+/// Runs this thread on one CPU.
+fn stay_on(cpu: usize) {
+    let mut only = CpuSet::new();
+    only.set(cpu).unwrap();
+    // Elsewhere, this may not be permitted: then it is another one, but the same for all packets.
+    let _ = sched_setaffinity(Pid::from_raw(0), &only);
+}
+
+fn current_cpu() -> usize {
+    nix::sched::sched_getcpu().unwrap()
+}
+
+/// A ring in which each of some members has as many slots, in no order that a jump would follow.
+fn even(members: u16) -> Vec<MemberIndex> {
+    let mut slots: Vec<u32> = (0..RING_SIZE).collect();
+    slots.sort_by_key(|slot| hash::hash_word(&KEY, (*slot).into()));
+    let mut ring = vec![VIP; RING_SIZE as usize];
+    for (turn, slot) in (0..).zip(slots) {
+        ring[slot as usize] = VIP + turn % members;
+    }
+    ring
+}
+
+fn shares(ring: &RingState) -> HashMap<MemberIndex, f64> {
+    let slots = ring.slots_per_member().into_iter();
+    slots
+        .map(|(member, slots)| (member, f64::from(slots) / f64::from(RING_SIZE)))
+        .collect()
+}
+
+impl Node {
+    fn new(service: Service, affinity: u8, members: u16, factor: f64) -> Self {
+        Self::with_table(service, affinity, members, factor, options().track_buckets)
+    }
+
+    fn with_table(service: Service, affinity: u8, members: u16, factor: f64, buckets: u32) -> Self {
+        stay_on(current_cpu());
+        let mut dataplane = dataplane(&LoadOptions {
+            track_buckets: buckets,
+            ..options()
+        });
+        let egress = dataplane.egress.find(1).unwrap().unwrap();
+        for index in VIP..VIP + members {
+            let member = Service {
+                index,
+                port: service.port + index - VIP,
+                ..service
+            };
+            tables::add(&mut dataplane, &member, control::SERVING, egress).unwrap();
+            let entry = dataplane.members.read(index).unwrap();
+            let of_vip = lb_common::member::Member { vip: VIP, ..entry };
+            dataplane.members.write(index, &of_vip).unwrap();
+        }
+        let vip = dataplane.vips.read(VIP).unwrap();
+        let bounded = Vip {
+            affinity,
+            forward: vip.forward | limited::BOUND,
+            ..vip
+        };
+        dataplane.vips.write(VIP, &bounded).unwrap();
+        let mut node = Self {
+            dataplane,
+            service,
+            affinity,
+            members,
+            ring: RingState::new_clean(&even(members)),
+            now_ns: START_NS,
+        };
+        node.load_ring();
+        node.bound(factor);
+        node.pass(0);
+        node
+    }
+
+    fn load_ring(&mut self) {
+        set_state(&mut self.dataplane, VIP, &self.ring).unwrap();
+    }
+
+    /// Bounds the members by their shares of the ring.
+    fn bound(&self, factor: f64) {
+        let shares = shares(&self.ring);
+        for member in VIP..VIP + self.members {
+            let share = shares.get(&member).copied().unwrap_or(0.0);
+            let bound = MemberBound {
+                most: ((share * factor).min(1.0) * WHOLE_SHARE as f64) as u64,
+                share: (share * WHOLE_SHARE as f64) as u64,
+                capacity: Rate::NONE,
+            };
+            self.dataplane.bounds.write(member, &bound).unwrap();
+        }
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.now_ns += ns;
+        self.dataplane.set_clock(self.now_ns).unwrap();
+    }
+
+    /// Runs a packet; returns its member. All are sent.
+    fn send(&self, frame: &Frame) -> MemberIndex {
+        let (run, trace) = self.dataplane.run_traced(&frame.bytes()).unwrap();
+        let reason = lb_common::reason::REASONS[trace.reason as usize].name;
+        assert_eq!(run.verdict, 3, "{reason}: {frame:?}");
+        trace.member
+    }
+
+    fn spills(&self, member: MemberIndex) -> Spills {
+        self.dataplane.bounds.spills(member)
+    }
+
+    fn spilled(&self) -> u64 {
+        let members = VIP..VIP + self.members;
+        members.map(|member| self.spills(member).spilled).sum()
+    }
+
+    /// Whether a member can't take another flow, by what this CPU has counted.
+    fn is_full(&self, member: MemberIndex) -> bool {
+        let bounds = &self.dataplane.bounds;
+        let bound = bounds.read(member).unwrap();
+        let now = second(self.now_ns);
+        let loads: Vec<_> = bounds.member_loads(member).collect();
+        let count = loads.iter().map(|load| load.recent.now(now)).sum();
+        let all: u64 = bounds.vip_loads(VIP).map(|load| load.recent.now(now)).sum();
+        let spills = loads.iter().any(|load| load.recent.spills(now));
+        let cell = bounds.capacity_cell(member).unwrap();
+        let used_up = bound.capacity.is_set()
+            && bound.capacity.debt(cell, units(self.now_ns)) > bound.capacity.room;
+        used_up || bound.is_exceeded(count, all + ONE_FLOW, spills)
+    }
+
+    /// Where a packet of a connection goes, as the operator is told.
+    fn explained(&self, connection: &Connection, opens: bool) -> MemberIndex {
+        let client = Client::new(connection.source).like(self.service.address);
+        let flow = explain::Flow {
+            protocol: Protocol::Tcp,
+            source: SocketAddr::new(client, connection.port),
+            dest: SocketAddr::new(self.service.address, self.service.port),
+        };
+        let walk = explain::walk(&flow, opens, &sources(&self.dataplane)).unwrap();
+        walk.member.unwrap()
+    }
+
+    fn slot_of(&self, frame: &Frame) -> u32 {
+        let by = if self.affinity == affinity::SOURCE {
+            let (source, _) = lb_common::address_of(frame.ip.source());
+            hash::flow_hash_v4(&KEY, source[0] as u32, 0)
+        } else {
+            flow_hash(frame)
+        };
+        hash::slot_of(by, RING_SIZE)
+    }
+
+    /// Where a new flow goes, by the rules.
+    fn expected(&self, frame: &Frame) -> MemberIndex {
+        let members = self.ring.members();
+        let slot = self.slot_of(frame);
+        let own = members[slot as usize];
+        let place = Place::of(flow_hash(frame));
+        let has_note = self.service.protocol == 6 && self.service.forward != forward::NAT;
+        if has_note && !self.dataplane.bounds.can_note(place, self.now_ns) {
+            // A flow that can't be recorded goes where its next packets will.
+            let previous = self.ring.slots().nth(slot as usize).unwrap().previous;
+            return previous.unwrap_or(own);
+        }
+        if !self.is_full(own) {
+            return own;
+        }
+        let jump = jump(flow_hash(frame), RING_SIZE);
+        let candidates =
+            (1..=CANDIDATES).map(|k| members[((slot + k * jump) % RING_SIZE) as usize]);
+        let mut free = candidates.filter(|member| *member != own && !self.is_full(*member));
+        free.next().unwrap_or(own)
+    }
+}
+
+/// A connection of a client.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    source: u8,
+    port: u16,
+    isn: u32,
+    /// Bytes that the client has sent.
+    sent: u32,
+    member: MemberIndex,
+}
+
+impl Connection {
+    fn segment(&self, node: &Node, flags: u8, seq: u32) -> Frame {
+        let dest = node.service.address;
+        let ip = Ip::new(Client::new(self.source).like(dest), dest);
+        let transport = Transport::Tcp {
+            source: self.port,
+            dest: node.service.port,
+            flags,
+            seq,
+            ack: 77,
+            options: Vec::new(),
+        };
+        Frame::new(ip, transport)
+    }
+
+    fn syn(&self, node: &Node) -> Frame {
+        self.segment(node, SYN, self.isn)
+    }
+
+    fn next(&self, node: &Node, flags: u8) -> Frame {
+        let seq = self.isn.wrapping_add(1).wrapping_add(self.sent);
+        self.segment(node, flags, seq)
+    }
+}
+
+/// Opens a connection as the rules say.
+fn open(node: &Node, source: u8, port: u16, isn: u32) -> Connection {
+    let mut connection = Connection {
+        source,
+        port,
+        isn,
+        sent: 0,
+        member: 0,
+    };
+    let syn = connection.syn(node);
+    let expected = node.expected(&syn);
+    assert_eq!(
+        node.explained(&connection, true),
+        expected,
+        "{connection:?}"
+    );
+    connection.member = node.send(&syn);
+    assert_eq!(connection.member, expected, "{connection:?}");
+    assert_eq!(
+        node.explained(&connection, false),
+        expected,
+        "{connection:?}"
+    );
+    connection
+}
+
+/// A number that continues no sequence of `isn`, and is not in the window before it either: of those, one
+/// in 262,144 would be taken for the start of the connection.
+fn foreign(random: &mut Random, isn: u32) -> u32 {
+    isn.wrapping_sub(random.random_range(1 << 14..1 << 30))
+}
+
+/// A connection whose first SYN was forged before: all packets go to one member.
+fn opened_after_a_forged_syn(node: &mut Node, random: &mut Random, source: u8, port: u16) {
+    let mut connection = Connection {
+        source,
+        port,
+        isn: random.random(),
+        sent: 0,
+        member: 0,
+    };
+    let forged = foreign(random, connection.isn);
+    node.send(&connection.segment(node, SYN, forged));
+    connection.member = node.send(&connection.syn(node));
+    for packet in [connection.syn(node), connection.next(node, ACK)] {
+        assert_eq!(node.send(&packet), connection.member, "{connection:?}");
+    }
+    node.pass(4 * SECOND_NS);
+    let packet = connection.next(node, ACK | PSH);
+    assert_eq!(node.send(&packet), connection.member, "{connection:?}");
+}
+
+/// Every packet of a connection goes to one member, and new ones go where the rules say, while rings change
+/// and an attacker, who knows addresses and ports but no sequence numbers, forges segments.
+#[test]
+fn connections_stay_whatever_changes_and_is_forged() {
+    let mut random = seeded("connections_stay_whatever_changes_and_is_forged");
+    for affinity in [affinity::FLOW, affinity::SOURCE] {
+        for (mode, tracked) in [
+            (forward::L2, track::ON_SPILL),
+            (forward::IPIP, track::ON_SPILL),
+            (forward::L2, track::ALWAYS),
+        ] {
+            // Without one source that fills a slot, only less than its share is too little for a member.
+            let factor = if affinity == affinity::SOURCE {
+                1.25
+            } else {
+                0.5
+            };
+            let mut node = Node::new(service(6, mode, tracked), affinity, 6, factor);
+            let mut open_ones: Vec<Connection> = Vec::new();
+            let mut next_port = 1000;
+            for step in 0..12_000_u32 {
+                node.pass(random.random_range(0..SECOND_NS / 100));
+                match random.random_range(0..100) {
+                    0 => {
+                        // A member more or less, and another order.
+                        let members = random.random_range(4..=6);
+                        let by = random.random_range(1..RING_SIZE);
+                        let ring: Vec<_> = (0..RING_SIZE)
+                            .map(|slot| even(members)[((slot + by / 64) % RING_SIZE) as usize])
+                            .collect();
+                        node.ring.change(&ring, step).unwrap();
+                        node.load_ring();
+                        node.bound(factor);
+                    }
+                    1 => {
+                        // All connections had packets since the change, as the time of a transition assures.
+                        node.pass(4 * SECOND_NS);
+                        for connection in &open_ones {
+                            assert_eq!(node.send(&connection.next(&node, ACK)), connection.member);
+                        }
+                        node.ring.settle(step, 0);
+                        node.load_ring();
+                    }
+                    2..30 if next_port < 60_000 => {
+                        next_port += 1;
+                        let source = if random.random() {
+                            1
+                        } else {
+                            random.random_range(2..200)
+                        };
+                        if random.random_range(0..8) == 0 {
+                            // The attacker was faster.
+                            opened_after_a_forged_syn(&mut node, &mut random, source, next_port);
+                            continue;
+                        }
+                        let mut connection = open(&node, source, next_port, random.random());
+                        // On the way to the handshake's end.
+                        for _ in 0..random.random_range(0..3) {
+                            let told = format!("step {step}, {connection:?}");
+                            match random.random_range(0..3) {
+                                0 => {
+                                    let member = node.send(&connection.syn(&node));
+                                    assert_eq!(member, connection.member, "SYN repeated: {told}");
+                                }
+                                1 => {
+                                    let seq = foreign(&mut random, connection.isn);
+                                    node.send(&connection.segment(&node, SYN, seq));
+                                }
+                                _ => {
+                                    let seq = foreign(&mut random, connection.isn);
+                                    node.send(&connection.segment(&node, ACK, seq));
+                                }
+                            }
+                        }
+                        let told = format!("step {step}, {connection:?}");
+                        assert_eq!(
+                            node.send(&connection.next(&node, ACK)),
+                            connection.member,
+                            "{told}"
+                        );
+                        connection.sent += random.random_range(0..3000);
+                        open_ones.push(connection);
+                    }
+                    30..40 if !open_ones.is_empty() => {
+                        let victim = open_ones[random.random_range(0..open_ones.len())];
+                        let seq = foreign(&mut random, victim.isn);
+                        node.send(&victim.segment(&node, SYN, seq));
+                    }
+                    40..45 if !open_ones.is_empty() => {
+                        let at = random.random_range(0..open_ones.len());
+                        let mut ended = open_ones.swap_remove(at);
+                        let told = format!("step {step}, {ended:?}");
+                        assert_eq!(
+                            node.send(&ended.next(&node, ACK | FIN)),
+                            ended.member,
+                            "{told}"
+                        );
+                        if random.random() && !node.ring.slots().any(|slot| slot.previous.is_some())
+                        {
+                            // The client reuses the port.
+                            ended.isn = ended.isn.wrapping_add(1 << 31);
+                            ended.sent = 0;
+                            ended.member = node.send(&ended.syn(&node));
+                            let told = format!("step {step}, again {ended:?}");
+                            assert_eq!(node.send(&ended.syn(&node)), ended.member, "{told}");
+                            assert_eq!(node.send(&ended.next(&node, ACK)), ended.member, "{told}");
+                            open_ones.push(ended);
+                        }
+                    }
+                    _ if !open_ones.is_empty() => {
+                        let at = random.random_range(0..open_ones.len());
+                        let connection = &mut open_ones[at];
+                        let packet = connection.next(&node, ACK | PSH);
+                        assert_eq!(
+                            node.send(&packet),
+                            connection.member,
+                            "step {step}, {connection:?}"
+                        );
+                        connection.sent =
+                            connection.sent.wrapping_add(random.random_range(0..3000));
+                    }
+                    _ => {}
+                }
+            }
+            let spilled = node.spilled();
+            assert!(
+                spilled > 80,
+                "{spilled} of {} flows were spilled",
+                next_port - 1000
+            );
+        }
+    }
+}
+
+/// One source with half of the flows, source affinity, ten members: over all CPUs, and over two nodes, the
+/// member that is hit gets little more than its bound.
+#[test]
+fn holds_the_bound_against_one_source() {
+    for (nodes, cpus) in [(1, 1), (1, 2), (2, 1)] {
+        let mut random = seeded("holds_the_bound_against_one_source");
+        let mut all: Vec<Node> = (0..nodes)
+            .map(|_| Node::new(tcp(), affinity::SOURCE, 10, 1.25))
+            .collect();
+        let cpus = cpus.min(all[0].dataplane.bounds.member_loads(VIP).count());
+        let mut counts = HashMap::<MemberIndex, u32>::new();
+        let (flows, per_s) = (20_000, 2_000);
+        let mut hit = None;
+        let mut first_over = None;
+        for flow in 0..flows {
+            if flow % 20 == 0 {
+                stay_on(flow / 20 % cpus);
+            }
+            let node = &mut all[random.random_range(0..nodes)];
+            node.now_ns = START_NS + flow as u64 * 1_000_000_000 / per_s;
+            node.pass(0);
+            let source = if random.random() {
+                1
+            } else {
+                random.random_range(2..255)
+            };
+            let connection = Connection {
+                source,
+                port: (flow % 50_000) as u16 + 1000,
+                isn: random.random(),
+                sent: 0,
+                member: 0,
+            };
+            let syn = connection.syn(node);
+            let own = node.ring.members()[node.slot_of(&syn) as usize];
+            if source == 1 {
+                hit = Some(own);
+            }
+            let member = node.send(&syn);
+            *counts.entry(member).or_default() += 1;
+            if member != own {
+                first_over.get_or_insert(flow);
+            }
+            assert_eq!(node.send(&connection.next(node, ACK)), member);
+        }
+        let most = counts[&hit.unwrap()];
+        let ratio = f64::from(most) / (f64::from(flows as u32) / 10.0);
+        println!(
+            "{nodes} nodes, {cpus} CPUs: {ratio:.3} of its share, first spill: flow {first_over:?}"
+        );
+        assert!(ratio <= 1.3, "{ratio}: {counts:?}");
+        let least = counts.values().min().unwrap();
+        assert!(*least > 1_000, "the others take what is left: {counts:?}");
+    }
+}
+
+/// Even traffic hardly spills.
+#[test]
+fn even_traffic_hardly_spills() {
+    for (members, per_s) in [(3, 20), (10, 200), (10, 2_000), (100, 2_000)] {
+        let mut random = seeded("even_traffic_hardly_spills");
+        let mut node = Node::new(tcp(), affinity::FLOW, members, 1.25);
+        let flows = 20_000;
+        for flow in 0..flows {
+            node.pass(random.random_range(0..2 * 1_000_000_000 / per_s));
+            let connection = Connection {
+                source: random.random_range(1..255),
+                port: random.random_range(1000..60_000),
+                isn: flow,
+                sent: 0,
+                member: 0,
+            };
+            node.send(&connection.syn(&node));
+        }
+        let share = node.spilled() as f64 / f64::from(flows);
+        println!(
+            "{members} members, {per_s}/s: {:.4} % spilled",
+            100.0 * share
+        );
+        assert!(share <= 0.002, "{members} members, {per_s}/s: {share}");
+    }
+}
+
+/// No member gets more new flows than its capacity, and when all are at theirs, nothing is dropped.
+#[test]
+fn keeps_to_the_capacity() {
+    for service in [
+        tcp(),
+        service(6, forward::NAT, track::ALWAYS),
+        service(17, forward::IPIP, track::ALWAYS),
+    ] {
+        let mut node = Node::new(service, affinity::SOURCE, 4, 10.0);
+        let (per_s, burst) = (1_000_u32, 10_u32);
+        for member in VIP..VIP + 4 {
+            let bound = MemberBound {
+                capacity: Rate::new(per_s, burst, 1),
+                ..MemberBound::NONE
+            };
+            node.dataplane.bounds.write(member, &bound).unwrap();
+        }
+        let begun = node.now_ns;
+        let mut counts = HashMap::<MemberIndex, u32>::new();
+        let mut send = |node: &Node, number: u16| {
+            let frame = Client::new(1).to(
+                &service,
+                number,
+                if service.protocol == 6 { SYN } else { 0 },
+            );
+            *counts.entry(node.send(&frame)).or_default() += 1;
+        };
+        // One source with twice the capacity of its member.
+        for number in 0..400 {
+            node.pass(500_000);
+            send(&node, 1000 + number);
+        }
+        let elapsed_s = (node.now_ns - begun) as f64 / 1e9;
+        let most = f64::from(per_s) * elapsed_s + f64::from(burst);
+        assert!(
+            counts.values().all(|&count| f64::from(count) <= most + 1.0),
+            "{service:?}: {counts:?}"
+        );
+        assert!(counts.len() > 1, "{service:?}: {counts:?}");
+        assert_eq!(node.dataplane.bounds.overfull(VIP).all_full, 0);
+        // More than all can take.
+        for number in 400..600 {
+            let frame = Client::new(1).to(
+                &service,
+                1000 + number,
+                if service.protocol == 6 { SYN } else { 0 },
+            );
+            node.send(&frame);
+        }
+        assert!(
+            node.dataplane.bounds.overfull(VIP).all_full > 0,
+            "{service:?}"
+        );
+    }
+}
+
+/// All packets of a spilled flow of UDP or `nat` go to one member.
+#[test]
+fn flows_of_udp_and_nat_stay_too() {
+    for service in [
+        service(17, forward::L2, track::ALWAYS),
+        service(17, forward::IPIP, track::ALWAYS),
+        service(17, forward::NAT, track::ALWAYS),
+        service(6, forward::NAT, track::ALWAYS),
+    ] {
+        let mut node = Node::new(service, affinity::SOURCE, 5, 1.25);
+        let flags = |flags| if service.protocol == 6 { flags } else { 0 };
+        let mut flows = Vec::new();
+        for port in 1000..1120 {
+            node.pass(1_000_000);
+            let frame = Client::new(1).to(&service, port, flags(SYN));
+            let expected = node.expected(&frame);
+            let member = node.send(&frame);
+            assert_eq!(member, expected, "{service:?} {port}");
+            flows.push((port, member));
+        }
+        for (port, member) in flows {
+            let frame = Client::new(1).to(&service, port, flags(SYN));
+            assert_eq!(node.send(&frame), member, "{service:?} {port}");
+        }
+        assert!(node.spilled() > 40, "{service:?}");
+        let members = VIP..VIP + 5;
+        let of = |member| node.dataplane.counters.member(member).unwrap().new_flows;
+        let new_flows: u64 = members.map(of).sum();
+        // A repeated SYN counts again.
+        let sent = if service.protocol == 6 {
+            120..=240
+        } else {
+            120..=120
+        };
+        assert!(sent.contains(&new_flows), "{service:?}: {new_flows}");
+    }
+}
+
+/// Without room in the tracking table nothing is spilled, and no flow loses its cell.
+#[test]
+fn a_full_table_spills_nothing() {
+    let mut node = Node::with_table(tcp(), affinity::SOURCE, 5, 1.25, 1);
+    let mut connections = Vec::new();
+    for port in 1000..1300 {
+        node.pass(1_000_000);
+        let connection = Connection {
+            source: 1,
+            port,
+            isn: u32::from(port),
+            sent: 0,
+            member: 0,
+        };
+        let member = node.send(&connection.syn(&node));
+        assert_eq!(node.send(&connection.next(&node, ACK)), member);
+        connections.push(Connection {
+            member,
+            ..connection
+        });
+    }
+    assert_eq!(node.spilled(), WAYS as u64);
+    assert!(node.dataplane.bounds.overfull(VIP).no_room > 100);
+    for connection in &connections {
+        assert_eq!(
+            node.send(&connection.next(&node, ACK)),
+            connection.member,
+            "{connection:?}"
+        );
+    }
+    let cells: Vec<Cell> = node.dataplane.tracking.cells().collect();
+    assert!(
+        cells.iter().all(|cell| cell.confirmed && !cell.unproven),
+        "{cells:?}"
+    );
+}
+
+/// While nothing is spilled, no packet of a bounded VIP is looked up or recorded.
+#[test]
+fn costs_no_entries_without_spills() {
+    let mut node = Node::new(tcp(), affinity::FLOW, 3, 2.0);
+    for port in 1000..3000 {
+        node.pass(SECOND_NS / 100);
+        let connection = open(&node, 1, port, 7);
+        node.send(&connection.next(&node, ACK));
+    }
+    assert_eq!(node.dataplane.tracking.count(), 0);
+    let counters = node.dataplane.counters.vip(VIP).unwrap();
+    assert_eq!((counters.track_hits, counters.track_misses), (0, 0));
+}
