@@ -126,6 +126,10 @@ pub struct Vip {
     pub guard: Guard,
     /// Keys of its `limit`, as in an inline table; none without.
     pub limit: String,
+    /// Keys of its `bound`, likewise.
+    pub bound: String,
+    /// Whether the source alone selects the backend.
+    pub source_affinity: bool,
     /// The backends.
     pub backends: Vec<Backend>,
 }
@@ -233,6 +237,8 @@ impl Configuration {
             health: None,
             guard: Guard::default(),
             limit: String::new(),
+            bound: String::new(),
+            source_affinity: false,
             backends: vip.backends.iter().map(|b| backend(b, vip)).collect(),
         });
         Self {
@@ -296,6 +302,12 @@ fn write_vip(f: &mut fmt::Formatter<'_>, vip: &Vip) -> fmt::Result {
         "protocol = \"{protocol}\"\nforward = {:?}",
         vip.forward.name()
     )?;
+    if vip.source_affinity {
+        writeln!(f, "affinity = \"source\"")?;
+    }
+    if !vip.bound.is_empty() {
+        writeln!(f, "bound = {{ {} }}", vip.bound)?;
+    }
     if !vip.limit.is_empty() {
         writeln!(f, "limit = {{ {} }}", vip.limit)?;
     }
@@ -370,6 +382,8 @@ mod tests {
                     ..Guard::default()
                 },
                 limit: "source = { new_flows = 50 }".to_owned(),
+                bound: "factor = 1.25".to_owned(),
+                source_affinity: true,
                 backends: vec![
                     backend("one", "fd77:1::64", 100),
                     backend("two", "fd77:1::65", 50),

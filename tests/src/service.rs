@@ -85,6 +85,8 @@ pub fn vip(lab: &Lab, forward: Forward, kind: Kind, family: Family, weights: &[u
         health: None,
         guard: Guard::default(),
         limit: String::new(),
+        bound: String::new(),
+        source_affinity: false,
         backends: pairs
             .map(|(host, weight)| backend(host, forward, kind, family, *weight))
             .collect(),

@@ -25,14 +25,14 @@ const BEFORE: u64 = 2_000;
 
 /// Counts of successful and failed requests.
 #[derive(Default)]
-struct Requests {
-    answered: AtomicU64,
-    failed: AtomicU64,
+pub(crate) struct Requests {
+    pub(crate) answered: AtomicU64,
+    pub(crate) failed: AtomicU64,
     ended: AtomicBool,
 }
 
 impl Requests {
-    fn run(&self, to: SocketAddr) {
+    pub(crate) fn run(&self, to: SocketAddr) {
         while !self.ended.load(Relaxed) {
             match request(to) {
                 Ok(()) => self.answered.fetch_add(1, Relaxed),
@@ -46,7 +46,7 @@ impl Requests {
 }
 
 /// Stops the requests, also when the test panics; otherwise the scope would wait for their threads.
-struct Ending<'a>(&'a Requests);
+pub(crate) struct Ending<'a>(pub(crate) &'a Requests);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {

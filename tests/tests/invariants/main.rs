@@ -8,12 +8,14 @@
 //! | 4 | A SYN flood breaks no connection and fills no table. | [`flood`] |
 //! | 5 | Nodes with the same configuration select the same member. | [`nodes`] |
 //! | 6 | Forwarding does not need the controller. | [`controller`] |
+//! | 7 | Spilled flows stay with their members, whatever changes. | [`bounded`] |
 
 #![expect(
     clippy::unwrap_used,
     reason = "tests panic: the stack trace says where"
 )]
 
+mod bounded;
 mod bytecode;
 mod changes;
 mod controller;

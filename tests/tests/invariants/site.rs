@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lab::balancer::binary;
-use lab::configuration::{Configuration, Forward};
+use lab::configuration::{Configuration, Forward, Vip};
 use lab::node::Node;
 use lab::service::{FAMILIES, Kind, Servers, address, vip, vip_name};
 use lab::stats::damage;
@@ -69,8 +69,18 @@ impl<'lab> Site<'lab> {
 
     /// Starts a site with one kind of service over IPv4.
     pub(crate) fn start_kind(lab: &'lab Lab, forward: Forward, kind: Kind) -> Self {
+        Self::start_kind_with(lab, forward, kind, |_| {})
+    }
+
+    pub(crate) fn start_kind_with(
+        lab: &'lab Lab,
+        forward: Forward,
+        kind: Kind,
+        change: impl FnOnce(&mut Vip),
+    ) -> Self {
         let mut configuration = Configuration::new(&lab.balancers[0]);
-        let vip = vip(lab, forward, kind, Family::V4, &WEIGHTS);
+        let mut vip = vip(lab, forward, kind, Family::V4, &WEIGHTS);
+        change(&mut vip);
         configuration.vips.push(vip);
         Self::start_configured(lab, forward, kind, configuration)
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use lb_common::{
+    bound::MemberBound,
     ip_of,
     member::{Member, control},
     nat::MAX_NAT_SOURCES,
@@ -25,7 +26,7 @@ use super::{
 };
 use lb_dataplane::Dataplane;
 use lb_model::{
-    config::{BackendState, Fraction, Protocol},
+    config::{BackendState, Bound, Fraction, Protocol},
     ring::Identity,
     transition::RingState,
 };
@@ -75,6 +76,7 @@ fn read_vip(dataplane: &Dataplane, index: u16, key: ServiceKey, now_s: u32) -> R
         service,
         entry,
         limit: dataplane.limits.read(index)?,
+        bound: Bound::default(),
         ring: Arc::new(ring),
         built_of: Vec::new(),
         panic_threshold: None,
@@ -104,13 +106,14 @@ fn read_members(dataplane: &Dataplane, state: &mut State) -> Result<()> {
         let entry = dataplane.members.read(index)?;
         state.generations[usize::from(index)] = control::generation(entry.control);
         if control::state(entry.control) != control::ABSENT && state.vips.contains_key(&entry.vip) {
-            state.members.insert(index, member(index, entry));
+            let bound = dataplane.bounds.read(index)?;
+            state.members.insert(index, member(index, entry, bound));
         }
     }
     Ok(())
 }
 
-fn member(index: MemberIndex, entry: Member) -> MemberState {
+fn member(index: MemberIndex, entry: Member, bound: MemberBound) -> MemberState {
     let identity = Identity {
         address: ip_of(&entry.address, control::family(entry.control)),
         port: u16::from_be(entry.port_be),
@@ -120,6 +123,7 @@ fn member(index: MemberIndex, entry: Member) -> MemberState {
         vip: entry.vip,
         identity,
         weight: 0,
+        capacity: None,
         wanted: BackendState::Up,
         healthy: control::state(entry.control) == control::SERVING,
         proven: true,
@@ -128,6 +132,7 @@ fn member(index: MemberIndex, entry: Member) -> MemberState {
         leaving: true,
         unreferenced: 0,
         entry,
+        bound,
     }
 }
 

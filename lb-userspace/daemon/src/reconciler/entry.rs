@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lb_common::{
     address_of, checksum, family_of,
     member::{Member, NextHop, control},
-    vip,
+    vip::{self, limited},
 };
 
 use super::limits;
@@ -117,14 +117,32 @@ pub(super) fn vip(vip: &config::Vip, seed: &HashSeed) -> vip::Vip {
     vip::Vip {
         ring: 0,
         hash_key: vip.hash_key(seed),
-        forward: vip.forward.code() | limits::kinds(&vip.limit),
+        forward: vip.forward.code() | limits::kinds(&vip.limit) | bounded(vip),
         affinity: vip.affinity.code(),
-        track: vip.track.code(),
+        track: track(vip),
         family: family_of(vip.address),
         port_be: vip.port.to_be(),
         protocol: vip.protocol.number(),
         _pad: [0; 9],
         sample_mask: 0,
+    }
+}
+
+fn bounded(vip: &config::Vip) -> u8 {
+    if vip.bound.is_set() {
+        limited::BOUND
+    } else {
+        0
+    }
+}
+
+/// Which flows are tracked: spilled ones too, unless all flows or sessions are.
+fn track(vip: &config::Vip) -> u8 {
+    let track = vip.track.code();
+    if vip.bound.is_set() && vip.forward != Forward::Nat && track == vip::track::ON_CHANGE {
+        vip::track::ON_SPILL
+    } else {
+        track
     }
 }
 

@@ -172,6 +172,7 @@ fn way_back(dataplane: &Dataplane, old: &State, reached: &State) -> State {
 pub(super) fn install(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
     write_sources(dataplane, from, to)?;
     write_members(dataplane, from, to)?;
+    write_bounds(dataplane, from, to)?;
     write_limits(dataplane, from, to)?;
     let mut freed = false;
     for key in from.services.keys() {
@@ -244,11 +245,23 @@ fn write_members(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> R
             _ => {
                 point("map: write a member")?;
                 dataplane.counters.reset_member(index)?;
+                dataplane.bounds.reset_member(index)?;
                 dataplane.members.write(index, new)?;
             }
         }
     }
     rewrite_members(dataplane, &rewritten)
+}
+
+/// Between two words a flow may be judged by a mixture, which only decides where it goes.
+fn write_bounds(dataplane: &Dataplane, from: &Snapshot, to: &Snapshot) -> Result<()> {
+    for (&index, bound) in &to.bounds {
+        if from.bounds.get(&index) != Some(bound) {
+            point("map: write a bound")?;
+            dataplane.bounds.write(index, bound)?;
+        }
+    }
+    Ok(())
 }
 
 /// Changes several words of members in use. Meanwhile they have no next hop and a NAT source without
@@ -327,6 +340,7 @@ fn write_vips(dataplane: &mut Dataplane, from: &Snapshot, to: &Snapshot) -> Resu
             None => {
                 point("map: write a VIP")?;
                 dataplane.counters.reset_vip(index)?;
+                dataplane.bounds.reset_vip(index);
                 dataplane.vips.write(index, new)?;
             }
         }
@@ -367,6 +381,11 @@ fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
     for (&index, limit) in &snapshot.limits {
         if dataplane.limits.read(index)? != *limit {
             return Err(wrong("LIMITS", index));
+        }
+    }
+    for (&index, bound) in &snapshot.bounds {
+        if dataplane.bounds.read(index)? != *bound {
+            return Err(wrong("BOUNDS", index));
         }
     }
     for (&index, source) in &snapshot.sources {

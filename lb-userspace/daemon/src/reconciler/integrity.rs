@@ -55,7 +55,7 @@ impl Digester {
 }
 
 impl Reconciler {
-    /// Compares the entries of members, VIPs, limits, NAT sources and services with the kernel's. Not the
+    /// Compares the entries of members, bounds, VIPs, limits, NAT sources and services with the kernel's. Not the
     /// prefixes of lists: there may be millions.
     ///
     /// # Errors
@@ -82,6 +82,10 @@ impl Reconciler {
         for (&index, limit) in &snapshot.limits {
             let found = dataplane.limits.read(index)?;
             both.add(bytemuck::bytes_of(limit), bytemuck::bytes_of(&found));
+        }
+        for (&index, bound) in &snapshot.bounds {
+            let found = dataplane.bounds.read(index)?;
+            both.add(bytemuck::bytes_of(bound), bytemuck::bytes_of(&found));
         }
         for (&index, source) in &snapshot.sources {
             let found = dataplane.nat_sources.read(index.into())?;

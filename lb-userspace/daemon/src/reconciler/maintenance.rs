@@ -60,6 +60,8 @@ pub struct Tick {
     pub flows_expired: usize,
     /// Expired entries of sessions, and the sessions that remain.
     pub sessions: Expired,
+    /// Members that have no spilled flows any more.
+    pub spillers_forgotten: usize,
     /// Slots whose transition ended.
     pub slots_settled: u32,
     /// Slots that became clean.
@@ -87,6 +89,7 @@ impl Reconciler {
         let mut tick = Tick {
             flows_expired: dataplane.tracking.expire(now_s, idle_s),
             sessions: dataplane.sessions.expire(now_s, SessionLimits::default())?,
+            spillers_forgotten: dataplane.bounds.forget_spilled(now_s, idle_s.into()),
             ..Tick::default()
         };
         let now_s = now_s as u32;
@@ -104,6 +107,7 @@ impl Reconciler {
         let tracked = dataplane.tracking.count_by_member();
         next.age_rings(now_s, ttl_of, &tracked, &mut tick);
         next.free_unreferenced(dataplane, &tracked, &mut tick)?;
+        next.forget_bounds(dataplane)?;
         self.commit(dataplane, next)?;
         Ok(tick)
     }
@@ -126,6 +130,7 @@ impl State {
         };
         self.vips.iter().any(may_change)
             || self.members.values().any(|member| member.leaving)
+            || self.unbound().next().is_some()
             || self.sources.values().any(|source| source.entry.ports == 0)
     }
 

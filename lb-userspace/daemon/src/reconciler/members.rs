@@ -57,7 +57,6 @@ impl Members {
         self.all.get_mut(&index)
     }
 
-    #[cfg(test)]
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut MemberState> {
         self.all.values_mut()
     }

@@ -14,6 +14,7 @@
 //! like others, and lose their flows when they are down.
 
 mod adoption;
+mod bounds;
 #[cfg(test)]
 mod cost;
 mod entry;
@@ -53,7 +54,7 @@ pub use integrity::Digests;
 pub use maintenance::Tick;
 pub use planned::{PlannedChange, VipPreview};
 pub(crate) use report::reported;
-pub use report::{MemberReport, VipReport};
+pub use report::{Assignment, MemberReport, VipReport};
 pub use shares::MemberShare;
 pub use state::ServiceId;
 pub use summary::Summary;

@@ -7,11 +7,13 @@ use std::{
 };
 
 use lb_common::{
-    address_of, family_of,
+    address_of,
+    bound::MemberBound,
+    family_of,
     member::{Member, control},
     nat::NatSource,
     ring::{MAX_MEMBERS, MemberIndex},
-    vip::MAX_VIPS,
+    vip::{MAX_VIPS, forward, track},
 };
 
 use super::{
@@ -85,6 +87,7 @@ impl<'a> Plan<'a> {
         self.place_sources()?;
         self.write_members();
         self.build_rings(now_s, rings)?;
+        self.next.write_bounds();
         Ok((self.next, self.summary))
     }
 
@@ -160,8 +163,16 @@ impl<'a> Plan<'a> {
             && let Some(live) = self.next.vips.get_mut(&index)
         {
             live.name.clone_from(&vip.name);
-            live.entry.track = entry.track;
             live.entry.forward = entry.forward;
+            // Flows that were spilled before are looked up until they have ended.
+            let may_have_spilled = live.entry.mode() != forward::NAT
+                && matches!(live.entry.track, track::ON_SPILL | track::ALWAYS);
+            live.entry.track = if may_have_spilled && entry.track == track::ON_CHANGE {
+                track::ON_SPILL
+            } else {
+                entry.track
+            };
+            live.bound = vip.bound;
             live.limit = limits::entry(&vip.limit, &self.next.lists);
             live.panic_threshold = vip.health.as_ref().map(|health| health.panic_threshold);
             return Ok(index);
@@ -182,6 +193,7 @@ impl<'a> Plan<'a> {
             service,
             entry,
             limit: limits::entry(&vip.limit, &self.next.lists),
+            bound: vip.bound,
             ring: Arc::new(RingState::new_clean(&empty)),
             built_of: Vec::new(),
             panic_threshold: vip.health.as_ref().map(|health| health.panic_threshold),
@@ -234,6 +246,7 @@ impl<'a> Plan<'a> {
                 state.unreferenced = 0;
                 state.name.clone_from(&backend.name);
                 state.weight = backend.weight;
+                state.capacity = backend.capacity;
                 state.wanted = backend.state;
             }
         }
@@ -268,6 +281,7 @@ impl<'a> Plan<'a> {
             vip: index_of_vip,
             identity,
             weight: 0,
+            capacity: backend.capacity,
             wanted: BackendState::Up,
             // Down until its checks succeed.
             healthy: match known {
@@ -280,6 +294,7 @@ impl<'a> Plan<'a> {
             leaving: false,
             unreferenced: 0,
             entry: entry::member(index_of_vip, &identity, word, Source::Unknown, 0),
+            bound: MemberBound::NONE,
         };
         self.next.members.insert(index, state);
         self.summary.members_added += 1;

@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::{
+    family,
+    hash::{flow_hash_v4, flow_hash_v6, ports_word, slot_of},
     member::{Member, NextHop, control},
     ring::MemberIndex,
-    vip::{forward, limited},
+    sample::FlowKey,
+    vip::{Vip, affinity, forward, limited},
 };
 
 use super::{
     Reconciler,
-    state::{ServiceId, State},
+    state::{ServiceId, State, VipState},
 };
 use lb_dataplane::explain::Names;
 use lb_model::{
@@ -27,6 +30,8 @@ pub struct VipReport {
     /// Forwarding mode, as in the table.
     pub forward: u8,
     pub is_limited: bool,
+    /// None without a bound.
+    pub assignment: Option<Assignment>,
     /// Whether it is in panic mode: too few members are healthy, and all get traffic.
     pub panic: bool,
     pub slots: u32,
@@ -34,6 +39,42 @@ pub struct VipReport {
     pub counts: SlotCounts,
     /// In the order of their indexes.
     pub members: Vec<MemberReport>,
+}
+
+/// Where the ring of a VIP with a bound assigns flows.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    entry: Vip,
+    ring: Arc<RingState>,
+}
+
+impl Assignment {
+    fn of(vip: &VipState) -> Option<Self> {
+        vip.entry.is_limited(limited::BOUND).then(|| Self {
+            entry: vip.entry,
+            ring: Arc::clone(&vip.ring),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn new(entry: Vip, ring: Arc<RingState>) -> Self {
+        Self { entry, ring }
+    }
+
+    /// The member whose slot a flow has; none without a ring.
+    pub(crate) fn member(&self, flow: &FlowKey) -> Option<MemberIndex> {
+        let ports = match self.entry.affinity {
+            affinity::SOURCE => 0,
+            _ => ports_word(flow.source_be, flow.dest_be),
+        };
+        let key = &self.entry.hash_key;
+        let hash = match flow.family {
+            family::V4 => flow_hash_v4(key, flow.source[0] as u32, ports),
+            _ => flow_hash_v6(key, &flow.source, ports),
+        };
+        let slot = slot_of(hash, self.ring.size()) as usize;
+        self.ring.members().get(slot).copied()
+    }
 }
 
 /// The VIPs of a configuration that have a report, with it, in the order of the configuration.
@@ -127,7 +168,8 @@ impl Reconciler {
             name: vip.name.clone(),
             service: vip.service,
             forward: vip.entry.mode(),
-            is_limited: vip.entry.is_limited(limited::ALL),
+            is_limited: vip.entry.is_limited(limited::ALL & !limited::BOUND),
+            assignment: Assignment::of(vip),
             panic: vip.panic,
             slots: vip.ring.size(),
             counts: vip.ring.counts(),

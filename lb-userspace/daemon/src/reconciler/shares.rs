@@ -12,6 +12,10 @@ pub struct MemberShare {
     pub packets: u64,
     pub bytes: u64,
     pub new_flows: u64,
+    /// New flows of its slots that went to another member, which had room.
+    pub spilled: u64,
+    /// New flows that came from full members.
+    pub received: u64,
     /// Weight over the sum of weights of the VIP's eligible members.
     pub intended_share: f64,
     /// Slots over ring size.
@@ -49,12 +53,15 @@ pub(super) fn shares(state: &State, dataplane: &Dataplane) -> Result<Vec<MemberS
             } else {
                 0
             };
+            let spills = dataplane.bounds.spills(index);
             shares.push(MemberShare {
                 vip: vip.name.clone(),
                 backend: member.name.clone(),
                 packets: counters.packets,
                 bytes: counters.bytes,
                 new_flows: counters.new_flows,
+                spilled: spills.spilled,
+                received: spills.received,
                 intended_share: ratio(weight.into(), total_weight),
                 table_share: ratio(slots.get(&index).copied().unwrap_or(0).into(), ring_size),
                 observed_share: ratio(counters.new_flows, total_flows),

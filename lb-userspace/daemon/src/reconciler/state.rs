@@ -11,18 +11,19 @@ use std::{
 
 use lb_common::{
     address_of,
+    bound::MemberBound,
     limit::Limit,
     member::{Member, control},
     nat::NatSource,
     proto,
     ring::{MAX_MEMBERS, MemberIndex},
-    vip::{Vip, VipKey, target},
+    vip::{Vip, VipKey, limited, target, track},
 };
 
 use super::{entry, limits::Lists, members::Members};
 use lb_dataplane::RingName;
 use lb_model::{
-    config::{self, BackendState, Fraction, Protocol},
+    config::{self, BackendState, Bound, Fraction, Protocol},
     ring::{Identity, RingMember},
     transition::RingState,
 };
@@ -61,6 +62,8 @@ pub(super) struct VipState {
     pub(super) entry: Vip,
     /// Its entry in the table of limits.
     pub(super) limit: Limit,
+    /// How the load of its members is bounded.
+    pub(super) bound: Bound,
     pub(super) ring: Arc<RingState>,
     /// The members that the ring was built for.
     pub(super) built_of: Vec<RingMember>,
@@ -76,6 +79,11 @@ impl VipState {
     pub(super) const fn image(&self) -> Option<RingName> {
         RingName::unpack(self.entry.ring)
     }
+
+    /// Whether it has no bound, but members may still have spilled flows of the time when it had one.
+    pub(super) const fn is_unbound(&self) -> bool {
+        self.entry.track == track::ON_SPILL && !self.entry.is_limited(limited::BOUND)
+    }
 }
 
 /// A member in the tables.
@@ -85,6 +93,8 @@ pub(super) struct MemberState {
     pub(super) vip: u16,
     pub(super) identity: Identity,
     pub(super) weight: u32,
+    /// New flows per second that it can take.
+    pub(super) capacity: Option<u32>,
     pub(super) wanted: BackendState,
     pub(super) healthy: bool,
     /// Whether its health is known: from a check, from the adopted tables, or because it served before
@@ -100,6 +110,8 @@ pub(super) struct MemberState {
     /// How many times in a row it was found unreferenced.
     pub(super) unreferenced: u8,
     pub(super) entry: Member,
+    /// What bounds its load.
+    pub(super) bound: MemberBound,
 }
 
 impl MemberState {
@@ -301,6 +313,7 @@ impl State {
             limits: self.vips.iter().map(|(i, vip)| (*i, vip.limit)).collect(),
             lists: self.lists.clone(),
             members: self.members.iter().map(|(i, m)| (*i, m.entry)).collect(),
+            bounds: self.members.iter().map(|(i, m)| (*i, m.bound)).collect(),
             sources: self.sources.iter().map(|(i, s)| (*i, s.entry)).collect(),
         }
     }
@@ -320,6 +333,7 @@ pub(super) struct Snapshot {
     pub(super) limits: BTreeMap<u16, Limit>,
     pub(super) lists: Lists,
     pub(super) members: BTreeMap<MemberIndex, Member>,
+    pub(super) bounds: BTreeMap<MemberIndex, MemberBound>,
     pub(super) sources: BTreeMap<u16, NatSource>,
 }
 
@@ -395,6 +409,7 @@ pub(super) mod tests {
                 port: 0,
             },
             weight: 1,
+            capacity: None,
             wanted: BackendState::Up,
             healthy: true,
             proven: true,
@@ -403,6 +418,27 @@ pub(super) mod tests {
             leaving: false,
             unreferenced: 0,
             entry: bytemuck::Zeroable::zeroed(),
+            bound: MemberBound::NONE,
+        }
+    }
+
+    /// A VIP without ring and members.
+    pub(in super::super) fn vip() -> VipState {
+        VipState {
+            name: String::new(),
+            service: ServiceId {
+                address: IpAddr::from([203, 0, 113, 1]),
+                port: 80,
+                protocol: Protocol::Tcp,
+            },
+            entry: bytemuck::Zeroable::zeroed(),
+            limit: bytemuck::Zeroable::zeroed(),
+            bound: Bound::default(),
+            ring: Arc::new(RingState::new_clean(&[])),
+            built_of: Vec::new(),
+            panic_threshold: None,
+            panic: false,
+            dirty: false,
         }
     }
 }
