@@ -221,13 +221,19 @@ impl BlackHoles {
         )
     }
 
+    /// Share of the new flows that a member got in the last seconds.
+    pub(super) fn share_of_flows(&self, member: usize) -> f64 {
+        let all: f64 = self.members.iter().map(|replies| replies.flows).sum();
+        self.members[member].flows / all.max(f64::MIN_POSITIVE)
+    }
+
     pub(super) fn observe(&mut self, step: &Step, thresholds: &Thresholds) {
         if !step.has_volume {
             return;
         }
         for (replies, counts) in self.members.iter_mut().zip(&step.members) {
             replies.packets += (counts.packets / step.length_s - replies.packets) / PRESENT;
-            replies.flows += (counts.flows / step.length_s - replies.flows) / PRESENT;
+            replies.flows += (counts.got / step.length_s - replies.flows) / PRESENT;
         }
         let others = Others::of(&self.members);
         let wanted = thresholds.evidence(step.eligible);
@@ -344,8 +350,8 @@ impl MemberReplies {
 
     /// Whether anything follows the SYNs.
     fn test_syns(&mut self, counts: &MemberCounts, others: &Others, wanted: f64, step: &Step) {
-        self.batch.syns += counts.flows;
-        self.batch.followers += (counts.packets - counts.flows).max(0.0);
+        self.batch.syns += counts.got;
+        self.batch.followers += (counts.packets - counts.got).max(0.0);
         if self.batch.syns < BATCH {
             return;
         }
@@ -377,7 +383,7 @@ impl MemberReplies {
         // A suspected fault must not change the baseline.
         if self.fewer == 0 && self.black_hole.is_none() {
             self.minute[0] += counts.packets;
-            self.minute[1] += counts.flows;
+            self.minute[1] += counts.got;
         }
         if minute_is_full {
             let [packets, flows] = std::mem::take(&mut self.minute);

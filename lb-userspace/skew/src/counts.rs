@@ -15,7 +15,7 @@ const LEAST_SHARE: f64 = 1e-4;
 pub(super) struct Step {
     pub(super) now_s: f64,
     pub(super) length_s: f64,
-    /// New flows of all members.
+    /// New flows of all members, as the ring assigned them.
     pub(super) flows: f64,
     pub(super) members: Vec<MemberCounts>,
     /// Whether the table was unchanged during the step, as far as can be known.
@@ -26,6 +26,8 @@ pub(super) struct Step {
     pub(super) eligible: usize,
     /// Whether packets and bytes are counted.
     pub(super) has_volume: bool,
+    /// Whether new flows of full members may spill to others.
+    pub(super) bounded: bool,
 }
 
 impl Step {
@@ -37,7 +39,10 @@ impl Step {
 /// Counts of a member in a step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MemberCounts {
+    /// New flows as the ring assigned them.
     pub(super) flows: f64,
+    /// New flows that it got.
+    pub(super) got: f64,
     pub(super) packets: f64,
     pub(super) bytes: f64,
     pub(super) share: f64,
@@ -51,7 +56,7 @@ pub(super) struct MemberCounts {
 /// A member at the previous observation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Previous {
-    totals: Option<[u64; 3]>,
+    totals: Option<[u64; 4]>,
     /// Shares of the last two observations, newest first.
     shares: [f64; 2],
 }
@@ -120,6 +125,7 @@ impl MemberIndex {
         step.has_volume = false;
         step.members.clear();
         self.since_change = self.since_change.saturating_add(1);
+        step.bounded = seen.bounded;
         step.suspended = seen.in_transition && !facts.tcp;
         for (previous, member) in self.previous.iter_mut().zip(seen.members) {
             let counts = previous.counts(member);
@@ -139,7 +145,12 @@ impl MemberIndex {
 
 impl Previous {
     fn counts(&mut self, member: &Member) -> MemberCounts {
-        let now = [member.new_flows, member.packets, member.bytes];
+        let now = [
+            member.ring_flows.unwrap_or(member.new_flows),
+            member.packets,
+            member.bytes,
+            member.new_flows,
+        ];
         let before = self.totals.replace(now).unwrap_or(now);
         let counts = |which: usize| increase(before[which], now[which]) as f64;
         let share = member.table_share;
@@ -148,6 +159,7 @@ impl Previous {
             flows: counts(0),
             packets: counts(1),
             bytes: counts(2),
+            got: counts(3),
             share,
             most_share: share.max(last).max(before_last).max(LEAST_SHARE),
             least_share: share.min(last).min(before_last),

@@ -201,6 +201,7 @@ impl Report<'_> {
             raised_s,
             cause,
             evidence,
+            bounded: self.context.seen.bounded,
         });
     }
 
@@ -226,6 +227,7 @@ impl Report<'_> {
         for (member, raised) in shares.raised() {
             let kind = match raised.direction {
                 Direction::Over => Kind::Overload,
+                Direction::Under if self.context.is_compensated(member) => continue,
                 Direction::Under => Kind::Starvation,
             };
             let share = self.context.step.members[member].share;
@@ -366,6 +368,7 @@ impl Report<'_> {
             evidence: vec![format!(
                 "{now:.0} new flows/s, usually {usual:.0}, for all members alike"
             )],
+            bounded: false,
         });
     }
 }

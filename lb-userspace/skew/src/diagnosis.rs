@@ -63,6 +63,21 @@ impl<'a> Context<'a> {
         &self.index.names()[member]
     }
 
+    /// Severity of a deviation from the table share, which a bound mitigates.
+    fn of_ratio(&self, ratio: f64) -> Severity {
+        let severity = by_ratio(ratio);
+        match self.seen.bounded {
+            true => severity.min(Severity::Warning),
+            false => severity,
+        }
+    }
+
+    /// Whether a member that the ring assigns too little gets its share by what others spill.
+    pub(super) fn is_compensated(&self, member: usize) -> bool {
+        let share = self.step.members[member].share / (1.0 + self.thresholds.tolerance);
+        self.seen.bounded && self.black_holes.share_of_flows(member) >= share
+    }
+
     /// The latest revision that changed the member's share, with the shares before and after.
     fn moved(&self, member: usize) -> Option<(&'a Change, f64, f64)> {
         let change = self.seen.change?;
@@ -147,8 +162,12 @@ impl<'a> Context<'a> {
         let ratio = raised.observed / expected.max(f64::MIN_POSITIVE);
         let share = self.step.members[member].share;
         let name = self.name(member);
+        let got = match self.seen.bounded {
+            true => "would have got, without its bound,",
+            false => "got",
+        };
         let observed = format!(
-            "{name} got {:.0} new flows in {:.0} s; expected {:.0} (table share {})",
+            "{name} {got} {:.0} new flows in {:.0} s; expected {:.0} (table share {})",
             raised.observed,
             self.step.now_s - raised.since_s,
             expected,
@@ -163,7 +182,7 @@ impl<'a> Context<'a> {
     }
 
     fn of_known(&self, member: usize, raised: &Deviation, ratio: f64) -> Option<Diagnosis> {
-        let severity = by_ratio(ratio);
+        let severity = self.of_ratio(ratio);
         let excess = self.step.members[member].share * (ratio - 1.0);
         let over = raised.direction == Direction::Over;
         let source = over.then(|| self.source(member, excess)).flatten();
@@ -179,7 +198,7 @@ impl<'a> Context<'a> {
         let (own, others) = self.black_holes.packets_per_flow(member);
         let repeats = self.facts.tcp && others > 0.0 && own < REPEATED * others;
         let slow = raised.direction == Direction::Over && repeats;
-        let severity = by_ratio(ratio);
+        let severity = self.of_ratio(ratio);
         if !slow && raised.direction == Direction::Over && !self.facts.independent {
             return Diagnosis {
                 cause: Cause::HeavySources,
@@ -264,7 +283,7 @@ impl<'a> Context<'a> {
     }
 
     fn over_capacity(&self, member: usize) -> Severity {
-        let rate = self.step.members[member].flows / self.step.length_s;
+        let rate = self.step.members[member].got / self.step.length_s;
         match self.seen.members[member].capacity {
             Some(capacity) if rate > capacity => Severity::Critical,
             _ => Severity::Warning,

@@ -16,6 +16,8 @@ pub struct Finding {
     pub cause: Cause,
     /// Sentences that support the cause.
     pub evidence: Vec<String>,
+    /// Whether a bound may have spilled what members have too much of.
+    pub bounded: bool,
 }
 
 impl Finding {

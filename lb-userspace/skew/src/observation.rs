@@ -29,6 +29,8 @@ pub struct Observation<'a> {
     pub change: Option<&'a Change>,
     /// Sampled flows; none if they were not read this time.
     pub samples: Option<&'a Samples>,
+    /// Whether new flows of a full member may spill to others.
+    pub bounded: bool,
 }
 
 /// A member at one moment.
@@ -46,6 +48,9 @@ pub struct Member {
     pub phase: Phase,
     /// Total of new flows. A total smaller than the last one means that the counter was reset.
     pub new_flows: u64,
+    /// Total of new flows as the ring assigned them, likewise: those that spilled to other members count,
+    /// and those that spilled to this one do not. None: the same as `new_flows`.
+    pub ring_flows: Option<u64>,
     /// Total of packets, likewise.
     pub packets: u64,
     /// Total of bytes, likewise.
@@ -132,7 +137,7 @@ pub struct Source {
     pub prefix: String,
     /// Its share of the VIP's flows, 0 to 1.
     pub share: f64,
-    /// The member with most of its flows.
+    /// The member that the ring assigns most of its flows to.
     pub member: Arc<str>,
     /// The share of its flows on this member, 0 to 1.
     pub at_member: f64,

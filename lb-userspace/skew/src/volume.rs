@@ -7,7 +7,8 @@
 //! a second has four votes.
 //!
 //! Established flows stay on their member when the ring changes. The expected share is therefore
-//! the larger of the table share and the share of new flows in the last hour.
+//! the larger of the table share and the share of new flows in the last hour. Where new flows may spill
+//! to other members, so does their traffic: there, the share of new flows of the last seconds counts too.
 
 use super::{
     Thresholds,
@@ -81,6 +82,7 @@ struct VolumeTest {
 struct MemberVolume {
     units: [VolumeTest; 2],
     past_flows: f64,
+    flows: f64,
 }
 
 /// Detects members with too many bytes or packets.
@@ -89,6 +91,7 @@ pub(super) struct Volume {
     members: Vec<MemberVolume>,
     total: [f64; 2],
     past_flows: f64,
+    flows: f64,
 }
 
 impl Volume {
@@ -109,21 +112,27 @@ impl Volume {
         let loads = &self.members[member];
         let now = loads.units[unit as usize].now;
         let past = loads.past_flows / self.past_flows.max(1e-9);
+        let present = match step.bounded {
+            true => loads.flows / self.flows.max(1e-9),
+            false => 0.0,
+        };
         Load {
             rate: now,
             observed_share: now / self.total[unit as usize].max(1e-9),
-            expected_share: step.members[member].most_share.max(past),
+            expected_share: step.members[member].most_share.max(past).max(present),
         }
     }
 
     pub(super) fn observe(&mut self, step: &Step, flows: &[Flow], thresholds: &Thresholds) {
         self.past_flows += (step.flows - self.past_flows) / PAST;
+        self.flows += (step.flows - self.flows) / PRESENT;
         if !step.has_volume && self.total[1] < 1.0 {
             return;
         }
         self.total = [0.0; 2];
         for (loads, counts) in self.members.iter_mut().zip(&step.members) {
-            loads.past_flows += (counts.flows - loads.past_flows) / PAST;
+            loads.past_flows += (counts.got - loads.past_flows) / PAST;
+            loads.flows += (counts.got - loads.flows) / PRESENT;
             for unit in Unit::ALL {
                 let test = &mut loads.units[unit as usize];
                 test.now += (unit.of(counts) / step.length_s - test.now) / PRESENT;

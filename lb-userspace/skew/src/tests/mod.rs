@@ -1,6 +1,7 @@
 //! Tests of the whole detector: findings, causes, and what it ignores.
 
 mod bake;
+mod bounded;
 mod causes;
 mod counting;
 mod properties;
@@ -33,6 +34,7 @@ struct Vip {
     in_transition: bool,
     change: Option<Change>,
     samples: Option<Samples>,
+    bounded: bool,
     seed: u64,
     packets_per_flow: Vec<f64>,
     bytes_per_flow: Vec<f64>,
@@ -52,6 +54,7 @@ impl Vip {
             capacity: None,
             phase: Phase::Serving,
             new_flows: 1000,
+            ring_flows: None,
             packets: 9000,
             bytes: 900_000,
         };
@@ -62,6 +65,7 @@ impl Vip {
             in_transition: false,
             change: None,
             samples: None,
+            bounded: false,
             seed: 1,
             packets_per_flow: vec![6.0; weights.len()],
             bytes_per_flow: vec![800.0; weights.len()],
@@ -131,6 +135,7 @@ impl Vip {
             in_transition: self.in_transition,
             change: self.change.as_ref(),
             samples: self.samples.as_ref(),
+            bounded: self.bounded,
         })
     }
 

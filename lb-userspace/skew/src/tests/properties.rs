@@ -37,6 +37,7 @@ fn member() -> impl Strategy<Value = Member> {
                 capacity,
                 phase,
                 new_flows,
+                ring_flows: None,
                 packets,
                 bytes,
             },
@@ -77,6 +78,7 @@ proptest! {
                 in_transition: *in_transition,
                 change: None,
                 samples: None,
+                bounded: false,
             };
             for finding in detector.observe(&seen) {
                 prop_assert!(finding.since_s <= at_s && finding.raised_s <= at_s);
@@ -128,6 +130,7 @@ proptest! {
                 in_transition: false,
                 change: None,
                 samples: None,
+                bounded: false,
             };
             prop_assert_eq!(brief(&found), brief(turned.observe(&seen)));
         }
