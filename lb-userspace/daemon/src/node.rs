@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
-use lb_model::config::{Forward, OnExcess, Protocol};
+use lb_model::config::{Bound, Forward, OnExcess, Protocol};
 
 use crate::{
     alerts::Alert,
@@ -128,6 +128,8 @@ pub struct VipState {
     pub untracked_packets: u64,
     /// Use of its limits; none without.
     pub limit: Option<LimitUse>,
+    /// What its bound did; none without.
+    pub bound: Option<BoundUse>,
     /// In the order of the configuration, then those that are leaving.
     pub members: Vec<MemberState>,
 }
@@ -148,13 +150,76 @@ pub struct LimitUse {
     pub sources: Vec<ExcessSource>,
 }
 
-/// A source of packets over a limit.
+/// A source of packets over a limit, or of new flows of a full backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExcessSource {
     /// Its prefix, and its ports if a block of them counts as a source.
     pub source: String,
-    /// Its share of the recorded packets over a limit.
+    /// Its share of the recorded packets over a limit, or of the backend's sampled new flows.
     pub share: f64,
+}
+
+/// What the bound of a VIP did in the last seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundUse {
+    pub bound: Bound,
+    /// New flows of all members.
+    pub new_flows_per_s: f64,
+    /// Those that went to another backend than that of the ring.
+    pub spilled_per_s: f64,
+    /// Those that stayed with a full backend because all candidates were full.
+    pub all_full_per_s: f64,
+    /// Those that stayed with a full backend because the tracking table had no room.
+    pub no_room_per_s: f64,
+    /// The backends whose flows spilled, those with the most first.
+    pub spilling: Vec<SpillingBackend>,
+    /// The backends that these flows went to, likewise.
+    pub receiving: Vec<ReceivingBackend>,
+}
+
+/// A backend whose new flows spilled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpillingBackend {
+    pub backend: String,
+    /// Its part of all spilled flows.
+    pub share_of_spilled: f64,
+    /// New flows that the ring assigned to it.
+    pub assigned_per_s: f64,
+    /// The same as a multiple of its share.
+    pub times_share: f64,
+    /// Its capacity, if that bounds it.
+    pub capacity: Option<u32>,
+    /// The source of most of them, with its part; none if no source stands out.
+    pub source: Option<ExcessSource>,
+}
+
+/// A backend that got flows of full ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivingBackend {
+    pub backend: String,
+    /// Its part of all spilled flows.
+    pub share_of_spilled: f64,
+}
+
+impl BoundUse {
+    /// Part of the new flows that spilled.
+    #[must_use]
+    pub fn spilled(&self) -> f64 {
+        self.part(self.spilled_per_s)
+    }
+
+    /// Part of the new flows that stayed with a full backend.
+    #[must_use]
+    pub fn unplaced(&self) -> f64 {
+        self.part(self.all_full_per_s + self.no_room_per_s)
+    }
+
+    fn part(&self, per_s: f64) -> f64 {
+        if per_s <= 0.0 {
+            return 0.0;
+        }
+        (per_s / self.new_flows_per_s).min(1.0)
+    }
 }
 
 impl LimitUse {

@@ -73,6 +73,7 @@ impl World {
             capacity: None,
             phase: Phase::Serving,
             new_flows: 0,
+            ring_flows: None,
             packets: 0,
             bytes: 0,
         });
@@ -157,6 +158,7 @@ impl World {
                 .as_ref()
                 .filter(|_| self.observed.is_multiple_of(2))
                 .map(Clients::samples),
+            bounded: false,
         }
     }
 

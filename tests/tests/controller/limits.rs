@@ -1,4 +1,4 @@
-//! Limits that traffic suggests, and whom a plan says they would have limited.
+//! Limits that traffic suggests, and what a plan says that limits and bounds would have done.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,5 +61,13 @@ fn limits_follow_from_traffic() {
     let text = plan("[vip.limit.source]\nnew_flows = 1");
     assert!(text.contains("would have limited 1 of 1 source:"), "{text}");
     assert!(text.contains("10.77.0.10 (new flows: "), "{text}");
+    // One client with many flows is no skew.
+    let text = plan("[vip.bound]\nfactor = 2");
+    let none = "bound: none of the new flows of the last minute would have spilled";
+    assert!(text.contains(none), "{text}");
+    // The keys of the last backend end the file.
+    let text = plan("capacity = 1\n[vip.bound]\ncapacity = true");
+    assert!(text.contains("would have spilled, all from "), "{text}");
+    assert!(text.contains("/s, capacity 1/s)"), "{text}");
     site.check_health();
 }

@@ -9,7 +9,8 @@
 //! | upgrade, reboot, damage, a second controller, unload | [`life`] |
 //! | any failed or missing write: the old or the new state | [`faults`] |
 //! | packet captures lose no packet | [`capture`] |
-//! | limits are suggested from traffic, and plans say whom they would have limited | [`limits`] |
+//! | limits are suggested from traffic, and plans say whom they would have limited, and what bounds would have spilled | [`limits`] |
+//! | a heavy source spills over a bound: nobody fails, and the operator learns of it | [`bounded`] |
 //! | the system clock is set while a change waits | [`clock`] |
 //! | concurrent clients: a linear history of revisions | [`clients`] |
 //! | the API conforms to its OpenAPI document | [`document`] |
@@ -20,6 +21,7 @@
 )]
 
 mod apply;
+mod bounded;
 mod capture;
 mod clients;
 mod clock;

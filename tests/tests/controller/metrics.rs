@@ -115,7 +115,7 @@ fn counters_never_decrease() {
 }
 
 /// Applies the present configuration with replacements.
-fn apply(site: &Site<'_>, changes: &[(&str, &str)]) {
+pub(crate) fn apply(site: &Site<'_>, changes: &[(&str, &str)]) {
     let folder = lab_folder(site);
     let mut text = Configuration::to_toml(site.node.configuration(), folder);
     for (old, new) in changes {
@@ -135,11 +135,12 @@ fn lab_folder<'lab>(site: &Site<'lab>) -> &'lab std::path::Path {
 }
 
 /// Parts of dashboard queries that are empty on a healthy node.
-const EMPTY_IF_HEALTHY: [&str; 4] = [
+const EMPTY_IF_HEALTHY: [&str; 5] = [
     "member_healthy",
     "member_damped",
     "next_hop_known",
     "fate!=\"sent\"",
+    "unplaced_flows",
 ];
 
 /// Returns all queries of the dashboard, for any node and VIP.
@@ -177,7 +178,8 @@ fn documented_queries_and_rules_work_in_prometheus() {
     }
     let lab = build();
     let mut site = Site::start(&lab, |_| {});
-    // Flows from one source that exceed the capacity of four backends with 5 per second each, and a limit.
+    // Flows from one source that exceed the capacity of four backends with 5 per second each, a limit, and a
+    // bound.
     apply(
         &site,
         &[
@@ -185,7 +187,8 @@ fn documented_queries_and_rules_work_in_prometheus() {
             (
                 "protocol = \"tcp\"",
                 "protocol = \"tcp\"\naffinity = \"source\"\n\
-                 limit = { source = { new_flows = 1, on_excess = \"count\" } }",
+                 limit = { source = { new_flows = 1, on_excess = \"count\" } }\n\
+                 bound = { factor = 1.05 }",
             ),
         ],
     );

@@ -118,6 +118,7 @@ const KINDS: &[(&str, Patience)] = &[
     ("capacity", patience(30, 120, true)),
     ("nat_ports", patience(30, 120, true)),
     ("limit", patience(3, 60, false)),
+    ("bound", patience(10, 60, false)),
     ("data_path", patience(3, 10, true)),
     ("state_dir", patience(3, 10, true)),
     ("generic_xdp", patience(0, 10, false)),

@@ -11,6 +11,7 @@
 mod alert;
 mod backends;
 mod book;
+mod bound;
 mod condition;
 mod delivery;
 mod observe;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Condition, Severity,
     backends::{self, Groups},
+    bound,
 };
 use crate::node::{InterfaceMode, MemberPhase, NodeState, VipState};
 use lb_model::config::{self, OnExcess};
@@ -115,6 +116,7 @@ impl Observer {
             full.extend(capacity(vip, vip_limits));
             full.extend(nat_ports(vip));
             full.extend(limit(vip));
+            full.extend(bound::spilling(vip));
         }
         self.groups.adopt(&status.alerts);
         conditions.extend(self.groups.combine("backends:", down));

@@ -13,7 +13,7 @@ use super::{
     facts::facts,
     import::{ConfigFile, default_bake},
     request::{Candidate, Prepared, one_line},
-    shares::sources::Histories,
+    shares::histories::Histories,
     trial::{Deadlines, Trial},
 };
 use crate::{

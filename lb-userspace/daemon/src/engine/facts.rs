@@ -1,12 +1,13 @@
 //! What the planner is told about the VIPs that a change touches.
 
-use super::shares::sources::Histories;
+use super::shares::histories::Histories;
 use crate::{
     reconciler::{PlannedChange, ServiceId},
     traffic::Traffic,
 };
 use lb_model::{
-    planner::{Load, Pair, VipFacts, tightens_limits},
+    flows::FlowHistory,
+    planner::{Load, Pair, VipFacts, judges_bound, tightens_limits},
     sources::SourceHistory,
 };
 
@@ -40,8 +41,12 @@ pub(super) fn facts(
         after: new.and_then(|vip| vip.after),
         load,
         seen: match pair.before {
-            Some(before) if tightens_limits(pair) => histories.of(before),
+            Some(before) if tightens_limits(pair) => histories.sources(before),
             _ => SourceHistory::default(),
+        },
+        flows: match pair.before {
+            Some(before) if judges_bound(pair) => histories.flows(before),
+            _ => FlowHistory::default(),
         },
     }
 }

@@ -18,6 +18,7 @@
 //! the maps.
 
 mod actor;
+mod bounds;
 mod capture;
 mod change;
 mod command;

@@ -191,6 +191,7 @@ mod tests {
     fn vip(index: u16, protocol: Protocol, members: Vec<MemberReport>) -> VipReport {
         VipReport {
             is_limited: false,
+            assignment: None,
             index,
             name: format!("v{index}"),
             service: ServiceId {

@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use lb_common::{counters::NodeCounters, reason::REASONS, ring::MemberIndex};
 use tracing::error;
 
-use super::{actor::Actor, limits::LimitWatch, nat_ports, trial::WATCHED_DROPS};
+use super::{
+    actor::Actor, bounds::BoundWatch, limits::LimitWatch, nat_ports, trial::WATCHED_DROPS,
+};
 use crate::{
     alerts::Limits,
     clock::later,
@@ -44,6 +46,7 @@ pub(super) struct Observer {
     /// Counters of [`WATCHED_DROPS`] and their times, the newest last.
     drops: VecDeque<(Instant, [u64; 3])>,
     pub(super) limits: LimitWatch,
+    bounds: BoundWatch,
     is_failing: bool,
 }
 
@@ -60,6 +63,7 @@ impl Observer {
             ports: BTreeMap::new(),
             drops: VecDeque::new(),
             limits: LimitWatch::default(),
+            bounds: BoundWatch::default(),
             is_failing: false,
         }
     }
@@ -130,12 +134,16 @@ impl Actor {
         let limited = report.iter().filter(|vip| vip.is_limited);
         let limits = &self.data_path.dataplane.limits;
         (self.observer.limits).read(limits, limited.map(|vip| vip.index))?;
+        let bounds = &mut self.observer.bounds;
+        // Before the counters of members: a flow is counted as received before it is counted as new.
+        bounds.read(&self.data_path.dataplane, report)?;
         for vip in report {
             sample.vips.push(VipSample {
                 vip: &vip.name,
                 index: vip.index,
                 counters: counters.vip(vip.index)?,
                 limits: self.observer.limits.counters(vip.index),
+                overfull: bounds.overfull(vip.index),
             });
             for member in &vip.members {
                 sample.members.push(MemberSample {
@@ -144,6 +152,7 @@ impl Actor {
                     index: member.index,
                     generation: member.generation,
                     counters: counters.member(member.index)?,
+                    spills: bounds.spills(vip.index, member.index),
                 });
             }
         }
@@ -286,6 +295,7 @@ impl View<'_> {
         let leaving = leaving.map(|member| self.member(reported, member, None));
         let members: Vec<MemberState> = configured.chain(leaving).collect();
         let traffic = self.traffic.vip(&vip.name);
+        let sources = self.actor.shares.sources(&vip.name);
         VipState {
             name: vip.name.clone(),
             address: vip.address,
@@ -304,6 +314,7 @@ impl View<'_> {
             tracked_flows: members.iter().map(|member| member.tracked_flows).sum(),
             untracked_packets: traffic.map_or(0, |traffic| traffic.counters.track_full),
             limit: self.actor.observer.limits.of(reported.index, &vip.limit),
+            bound: self.actor.observer.bounds.of(vip, reported, sources),
             members,
         }
     }

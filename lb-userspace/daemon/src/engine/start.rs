@@ -28,7 +28,7 @@ use super::{
     publisher::Publisher,
     request::{self, Candidate},
     routes::{self, RouteMonitor},
-    shares::{ShareMonitor, sources::Histories},
+    shares::{ShareMonitor, histories::Histories},
 };
 use crate::{
     alerts::Alerts,

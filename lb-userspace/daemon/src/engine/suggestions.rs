@@ -13,7 +13,7 @@ impl ChangeControl {
             .iter()
             .filter(|vip| name.is_none_or(|name| vip.name == name));
         let suggestions: Vec<LimitSuggestion> = wanted
-            .map(|vip| suggestion(vip, &self.histories.of(vip)))
+            .map(|vip| suggestion(vip, &self.histories.sources(vip)))
             .collect();
         match name {
             Some(name) if suggestions.is_empty() => {

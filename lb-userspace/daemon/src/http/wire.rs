@@ -1,15 +1,15 @@
 //! Domain values as API types. Nothing else in this crate knows both.
 
 use jiff::SignedDuration;
-use lb_model::secrets;
+use lb_model::{config::BoundFactor, secrets};
 
 use crate::{
     alerts::{Alert, Severity},
     clock, engine, events,
     health::HealthStatus,
     node::{
-        FileState, FileStatus, Interface, LimitUse, MemberPhase, MemberState, NodeInfo, NodeState,
-        VipState,
+        BoundUse, ExcessSource, FileState, FileStatus, Interface, LimitUse, MemberPhase,
+        MemberState, NodeInfo, NodeState, VipState,
     },
     revision::{self, RevisionInfo, RevisionState},
     traffic::{Rates, Totals},
@@ -99,6 +99,7 @@ impl From<&VipState> for lb_api::VipStatus {
             capacity,
             tracked_flows: vip.tracked_flows,
             limit: vip.limit.as_ref().map(Into::into),
+            bound: vip.bound.as_ref().map(Into::into),
             members: vip.members.iter().map(Into::into).collect(),
         }
     }
@@ -106,10 +107,6 @@ impl From<&VipState> for lb_api::VipStatus {
 
 impl From<&LimitUse> for lb_api::LimitStatus {
     fn from(limit: &LimitUse) -> Self {
-        let sources = limit.sources.iter().map(|source| lb_api::ExcessSource {
-            source: source.source.clone(),
-            share: source.share,
-        });
         Self {
             source_new_flows_per_s: limit.source_new_flows_per_s,
             source_packets_per_s: limit.source_packets_per_s,
@@ -118,7 +115,44 @@ impl From<&LimitUse> for lb_api::LimitStatus {
             denied_per_s: limit.denied_per_s,
             source_on_excess: limit.source_on_excess.to_string(),
             on_excess: limit.on_excess.to_string(),
-            sources: sources.collect(),
+            sources: limit.sources.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&ExcessSource> for lb_api::ExcessSource {
+    fn from(source: &ExcessSource) -> Self {
+        Self {
+            source: source.source.clone(),
+            share: source.share,
+        }
+    }
+}
+
+impl From<&BoundUse> for lb_api::BoundStatus {
+    fn from(used: &BoundUse) -> Self {
+        let spilling = used.spilling.iter().map(|full| lb_api::SpillingBackend {
+            backend: full.backend.clone(),
+            share_of_spilled: full.share_of_spilled,
+            assigned_per_s: full.assigned_per_s,
+            times_share: full.times_share,
+            capacity: full.capacity,
+            source: full.source.as_ref().map(Into::into),
+        });
+        let receiving = used.receiving.iter().map(|other| lb_api::ReceivingBackend {
+            backend: other.backend.clone(),
+            share_of_spilled: other.share_of_spilled,
+        });
+        Self {
+            factor: used.bound.factor.map(BoundFactor::as_f64),
+            capacity: used.bound.capacity,
+            spilled: used.spilled(),
+            spilled_per_s: used.spilled_per_s,
+            unplaced: used.unplaced(),
+            all_full_per_s: used.all_full_per_s,
+            no_room_per_s: used.no_room_per_s,
+            spilling: spilling.collect(),
+            receiving: receiving.collect(),
         }
     }
 }

@@ -11,18 +11,19 @@ use lb_common::{
     counters::{MemberCounters, VipCounters},
     reason::REASONS,
 };
+use lb_dataplane::{Overfull, Spills};
 
 use super::*;
 use crate::{
     health::HealthStatus,
     node::{
-        FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase, MemberState, NodeInfo,
-        PortUse, RingSlots, VipState,
+        BoundUse, FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase, MemberState,
+        NodeInfo, PortUse, RingSlots, VipState,
     },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
 };
-use lb_model::config::{Forward, OnExcess, Protocol};
+use lb_model::config::{Bound, BoundFactor, Forward, OnExcess, Protocol};
 
 pub(crate) struct Example {
     pub(crate) state: NodeState,
@@ -112,6 +113,18 @@ fn vip(index: usize, members: usize) -> VipState {
             on_excess: OnExcess::SecondSyn,
             sources: Vec::new(),
         }),
+        bound: (index == 0).then(|| BoundUse {
+            bound: Bound {
+                factor: BoundFactor::new(1.25),
+                capacity: false,
+            },
+            new_flows_per_s: 140.0,
+            spilled_per_s: 0.0,
+            all_full_per_s: 0.0,
+            no_room_per_s: 0.0,
+            spilling: Vec::new(),
+            receiving: Vec::new(),
+        }),
         members: (0..members).map(|i| member(index, i, members)).collect(),
     }
 }
@@ -173,12 +186,20 @@ fn traffic(state: &NodeState) -> Traffic {
                 index: index as u16,
                 generation: 1,
                 counters,
+                spills: Some(Spills {
+                    spilled: 30 * (second + 1),
+                    received: 20 * (second + 1),
+                }),
             });
         let vips = state.vips.iter().enumerate().map(|(index, vip)| VipSample {
             vip: &vip.name,
             index: index as u16,
             counters: VipCounters::zeroed(),
             limits: None,
+            overfull: Some(Overfull {
+                all_full: 4 * (second + 1),
+                no_room: second + 1,
+            }),
         });
         traffic.observe(&Sample {
             at: start + Duration::from_secs(second),

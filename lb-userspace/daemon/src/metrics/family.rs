@@ -97,6 +97,10 @@ families! {
     VIP_FIRST_SYNS Counter "evenkeel_vip_first_syns_dropped_total" ["vip"] "First SYNs over a limit that were dropped, with on_excess = second_syn. Missing without limits."
     VIP_SECOND_SYNS Counter "evenkeel_vip_second_syns_total" ["vip"] "Repeated SYNs over a limit that passed, with on_excess = second_syn. Missing without limits. Expected in an attack: as many as clients really connect."
     VIP_EVICTED Counter "evenkeel_vip_limit_sources_evicted_total" ["vip"] "Busy sources that were forgotten because too many were busy at once; they began again with a full burst. Missing without limits. Expected: 0."
+    VIP_BOUND_FACTOR Gauge "evenkeel_vip_bound_factor" ["vip"] "The multiple of its share of new flows that no backend exceeds: vip.bound.factor. Missing when not configured."
+    VIP_UNPLACED Counter "evenkeel_vip_bound_unplaced_flows_total" ["reason" "vip"] "New flows that stayed with a full backend: all_full (so were all candidates) or no_room (in the tracking table). Missing without a bound. Expected: 0; otherwise add backends, or raise node.track_flows."
+    BACKEND_SPILLED Counter "evenkeel_backend_spilled_flows_total" ["backend" "vip"] "New flows that the ring assigned to the backend and that went to another one because it was full. Missing without a bound. Expected: constant while the clients are even."
+    BACKEND_RECEIVED Counter "evenkeel_backend_received_flows_total" ["backend" "vip"] "New flows that came to the backend because another one was full. Missing without a bound. Expected: constant while the clients are even."
 
     MEMBER_PACKETS Counter "evenkeel_member_packets_total" ["backend" "vip"] "Packets sent to the backend. Expected: roughly in proportion to its share of new flows."
     MEMBER_BYTES Counter "evenkeel_member_bytes_total" ["backend" "vip"] "Bytes of these packets: whole frames as received."

@@ -9,6 +9,9 @@ use lb_common::{
     reason::REASONS,
 };
 
+use lb_dataplane::{Overfull, Spills};
+use lb_model::config::BoundFactor;
+
 use super::{
     Snapshot,
     family::{self, *},
@@ -16,9 +19,9 @@ use super::{
     process,
 };
 use crate::{
-    node::{FileState, MemberPhase, MemberState, VipState},
+    node::{BoundUse, FileState, MemberPhase, MemberState, VipState},
     revision::RevisionState,
-    traffic::VipTotals,
+    traffic::{MemberTotals, VipTotals},
 };
 
 /// Approximate size of a sample.
@@ -266,6 +269,7 @@ fn vip_counters(page: &mut Page, snapshot: &Snapshot) {
     each(VIP_NAT_NO_PORT, |vip| vip.counters.nat_no_port);
     each(VIP_NAT_REUSED, |vip| vip.counters.nat_reused);
     limit_counters(page, snapshot);
+    bounds(page, snapshot);
 }
 
 /// The counters of VIPs with limits.
@@ -312,6 +316,45 @@ fn limit_counters(page: &mut Page, snapshot: &Snapshot) {
     each(VIP_FIRST_SYNS, |limits| limits.first_syns);
     each(VIP_SECOND_SYNS, |limits| limits.second_syns);
     each(VIP_EVICTED, |limits| limits.evicted);
+}
+
+/// The metrics of VIPs with bounds.
+fn bounds(page: &mut Page, snapshot: &Snapshot) {
+    let vips = snapshot.state.vips.iter();
+    let bounded: Vec<(&str, &BoundUse, &VipTotals)> = vips
+        .filter_map(|vip| {
+            let totals = snapshot.totals.vips.get(&*vip.name)?;
+            Some((&*vip.name, vip.bound.as_ref()?, totals))
+        })
+        .collect();
+    page.family(VIP_BOUND_FACTOR, |s| {
+        for (vip, used, _) in &bounded {
+            add_some(s, &[vip], used.bound.factor.map(BoundFactor::as_f64));
+        }
+    });
+    page.family(VIP_UNPLACED, |s| {
+        for (vip, _, totals) in &bounded {
+            // Destructured, so that a new counter can't be forgotten.
+            let Overfull { all_full, no_room } = totals.overfull;
+            s.add(&["all_full", vip], all_full as f64);
+            s.add(&["no_room", vip], no_room as f64);
+        }
+    });
+    let mut each = |family, count: fn(&Spills) -> u64| {
+        page.family(family, |s| {
+            for (vip, _, totals) in &bounded {
+                for (backend, totals) in &totals.members {
+                    s.add(&[backend, vip], count(&totals.spills) as f64);
+                }
+            }
+        });
+    };
+    let Spills {
+        spilled: _,
+        received: _,
+    } = Spills::default();
+    each(BACKEND_SPILLED, |spills| spills.spilled);
+    each(BACKEND_RECEIVED, |spills| spills.received);
 }
 
 /// The members of a VIP, each name once: a leaving member with the name of a configured one is omitted.
@@ -377,11 +420,13 @@ fn member_counters(page: &mut Page, snapshot: &Snapshot) {
     let rows = snapshot.state.vips.iter().flat_map(|vip| {
         let totals = snapshot.totals.vips.get(vip.name.as_str());
         let members = totals.into_iter().flat_map(|totals| &totals.members);
-        members.map(|(backend, counters)| (labels(MEMBER_LABELS, &[backend, &vip.name]), counters))
+        members.map(|(backend, totals)| (labels(MEMBER_LABELS, &[backend, &vip.name]), totals))
     });
-    let mut rows: Vec<(Labels, &MemberCounters)> = rows.collect();
+    let mut rows: Vec<(Labels, &MemberTotals)> = rows.collect();
     let mut each = |family, value: fn(&MemberCounters) -> u64| {
-        page.rows(family, &mut rows, |counters| Some(value(counters) as f64));
+        page.rows(family, &mut rows, |totals| {
+            Some(value(&totals.counters) as f64)
+        });
     };
     // Destructured, so that a new counter can't be forgotten.
     let MemberCounters {

@@ -37,9 +37,36 @@ fn all_listed_families_are_on_the_page() {
         r#"evenkeel_vip_backends{state="up",vip="vip-0"} 4"#,
         r#"evenkeel_packets_total{fate="dropped",reason="NO_NEXT_HOP"} 7"#,
         r#"evenkeel_vip_peak_new_flows_per_second{vip="vip-0"} 40"#,
+        r#"evenkeel_vip_bound_factor{vip="vip-0"} 1.25"#,
+        r#"evenkeel_vip_bound_unplaced_flows_total{reason="all_full",vip="vip-0"} 48"#,
+        r#"evenkeel_vip_bound_unplaced_flows_total{reason="no_room",vip="vip-0"} 12"#,
+        r#"evenkeel_backend_spilled_flows_total{backend="backend-2",vip="vip-0"} 360"#,
+        r#"evenkeel_backend_received_flows_total{backend="backend-2",vip="vip-0"} 240"#,
         "evenkeel_revision 3",
     ] {
         assert!(page.contains(line), "{line}\nis not on\n{page}");
+    }
+}
+
+#[test]
+fn vips_without_bound_have_no_metrics_of_it() {
+    let mut snapshot = snapshot(2, 4);
+    let status = Arc::make_mut(&mut snapshot.state);
+    // With a bound by capacity alone.
+    status.vips[0].bound.as_mut().unwrap().bound.factor = None;
+    let page = render(&snapshot);
+    let samples = |name: &str, vip: &str| {
+        let of_vip = |line: &&str| line.starts_with(name) && line.contains(vip);
+        page.lines().filter(of_vip).count()
+    };
+    let names = [
+        ("evenkeel_vip_bound_factor", 0),
+        ("evenkeel_vip_bound_unplaced_flows_total", 2),
+        ("evenkeel_backend_spilled_flows_total", 4),
+        ("evenkeel_backend_received_flows_total", 4),
+    ];
+    for (name, count) in names {
+        assert_eq!((samples(name, "vip-0"), samples(name, "vip-1")), (count, 0));
     }
 }
 

@@ -11,8 +11,9 @@ use lb_common::{
     counters::{MemberCounters, VipCounters},
     limit::LimitCounters,
 };
+use lb_dataplane::{Overfull, Spills};
 
-use super::{PEAK_MINUTES, Totals, VipSample, VipTotals, window::Cumulative};
+use super::{MemberTotals, PEAK_MINUTES, Totals, VipSample, VipTotals, window::Cumulative};
 
 /// The last reading of a member index.
 #[derive(Clone, Debug)]
@@ -21,11 +22,15 @@ pub(super) struct Reading {
     pub(super) vip: Arc<str>,
     pub(super) backend: Arc<str>,
     pub(super) counters: MemberCounters,
+    pub(super) spills: Spills,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct MemberAccount {
     pub(super) counters: MemberCounters,
+    pub(super) spills: Spills,
+    /// New flows as the ring assigned them; monotonic, although the counters are not read at once.
+    pub(super) ring_flows: u64,
     /// Unix time at which it was last in the maps, seconds.
     pub(super) seen: i64,
     pub(super) window: Cumulative,
@@ -38,18 +43,29 @@ pub(super) struct VipAccount {
     pub(super) totals: Totals,
     pub(super) counters: VipCounters,
     pub(super) limits: LimitCounters,
-    /// Index and last reading of its own counters.
-    pub(super) reading: Option<(u16, VipCounters, LimitCounters)>,
+    pub(super) overfull: Overfull,
+    pub(super) reading: Option<VipReading>,
     pub(super) window: Cumulative,
     /// The highest rate of each minute of the last hour: (Unix time in minutes, new flows per second).
     pub(super) peaks: VecDeque<(i64, f64)>,
     pub(super) members: BTreeMap<Arc<str>, MemberAccount>,
 }
 
+/// The last reading of a VIP's own counters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VipReading {
+    pub(super) index: u16,
+    pub(super) counters: VipCounters,
+    pub(super) limits: LimitCounters,
+    pub(super) overfull: Overfull,
+}
+
 impl Default for MemberAccount {
     fn default() -> Self {
         Self {
             counters: MemberCounters::zeroed(),
+            spills: Spills::default(),
+            ring_flows: 0,
             seen: 0,
             window: Cumulative::default(),
             is_present: false,
@@ -63,6 +79,7 @@ impl Default for VipAccount {
             totals: Totals::default(),
             counters: VipCounters::zeroed(),
             limits: LimitCounters::zeroed(),
+            overfull: Overfull::default(),
             reading: None,
             window: Cumulative::default(),
             peaks: VecDeque::new(),
@@ -99,6 +116,14 @@ pub(super) fn difference<T: bytemuck::Pod>(last: Option<&T>, now: &T) -> T {
     delta
 }
 
+/// Adds counters that are only read sometimes. Returns the last reading.
+pub(super) fn add_some<T: bytemuck::Pod>(total: &mut T, last: Option<&T>, now: Option<&T>) -> T {
+    if let Some(now) = now {
+        add(total, &difference(last, now));
+    }
+    now.or(last).copied().unwrap_or_else(T::zeroed)
+}
+
 /// The entry of a name; created if missing.
 fn entry<'m, T: Default>(map: &'m mut BTreeMap<Arc<str>, T>, name: &str) -> &'m mut T {
     // Looked up twice, so that only a new name is copied.
@@ -113,6 +138,22 @@ pub(super) fn of<'m>(
     name: &str,
 ) -> &'m mut VipAccount {
     entry(vips, name)
+}
+
+impl MemberAccount {
+    /// Updates the new flows as the ring assigned them.
+    pub(super) fn assign(&mut self) {
+        let flows = self.counters.new_flows.saturating_add(self.spills.spilled);
+        let flows = flows.saturating_sub(self.spills.received);
+        self.ring_flows = self.ring_flows.max(flows);
+    }
+
+    const fn totals(&self) -> MemberTotals {
+        MemberTotals {
+            counters: self.counters,
+            spills: self.spills,
+        }
+    }
 }
 
 impl VipAccount {
@@ -130,19 +171,21 @@ impl VipAccount {
 
     /// Adds its own counters. Returns whether their index changed.
     pub(super) fn count_own(&mut self, sample: &VipSample<'_>) -> bool {
-        let last = self.reading.filter(|(index, ..)| *index == sample.index);
-        let (counters, limits) = (last.map(|last| last.1), last.map(|last| last.2));
-        let delta = difference(counters.as_ref(), &sample.counters);
+        let last = self.reading.filter(|last| last.index == sample.index);
+        let last = last.as_ref();
+        let delta = difference(last.map(|last| &last.counters), &sample.counters);
         add(&mut self.counters, &delta);
-        let limits = match &sample.limits {
-            Some(now) => {
-                add(&mut self.limits, &difference(limits.as_ref(), now));
-                *now
-            }
-            None => limits.unwrap_or(LimitCounters::zeroed()),
+        let limits = last.map(|last| &last.limits);
+        let overfull = last.map(|last| &last.overfull);
+        let reading = VipReading {
+            index: sample.index,
+            counters: sample.counters,
+            limits: add_some(&mut self.limits, limits, sample.limits.as_ref()),
+            overfull: add_some(&mut self.overfull, overfull, sample.overfull.as_ref()),
         };
-        self.reading = Some((sample.index, sample.counters, limits));
-        last.is_none()
+        self.reading
+            .replace(reading)
+            .is_none_or(|last| last.index != sample.index)
     }
 
     /// Begins a reading: members are absent until found in the sample.
@@ -205,9 +248,10 @@ impl VipAccount {
             totals: self.totals,
             counters: self.counters,
             limits: self.limits,
+            overfull: self.overfull,
             peak_new_flows_per_s: self.peak(),
             members: present
-                .map(|(name, member)| (Arc::clone(name), member.counters))
+                .map(|(name, member)| (Arc::clone(name), member.totals()))
                 .collect(),
         }
     }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use lb_common::{
     counters::{MemberCounters, VipCounters},
-    limit::LimitCounters,
     ring::MemberIndex,
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +12,7 @@ use thiserror::Error;
 
 use super::{
     Totals, Traffic,
-    account::{MemberAccount, Reading, VipAccount},
+    account::{MemberAccount, Reading, VipAccount, VipReading},
 };
 
 /// Version of the file format.
@@ -57,6 +55,9 @@ struct VipRow {
     /// The counters of its limits and their last reading, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limits: Option<[[u64; 10]; 2]>,
+    /// The flows that stayed with full members and their last reading, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    overfull: Option<[[u64; 2]; 2]>,
     peaks: Vec<(i64, f64)>,
     members: BTreeMap<Box<str>, MemberRow>,
 }
@@ -64,6 +65,9 @@ struct VipRow {
 #[derive(Serialize, Deserialize)]
 struct MemberRow {
     counters: [u64; 8],
+    /// Its spilled and received flows, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spills: Option<[u64; 2]>,
     seen: i64,
 }
 
@@ -74,10 +78,29 @@ struct ReadingRow {
     vip: Box<str>,
     backend: Box<str>,
     counters: [u64; 8],
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spills: Option<[u64; 2]>,
 }
 
 fn row<T: bytemuck::Pod>(counters: T) -> [u64; 8] {
     bytemuck::cast(counters)
+}
+
+/// Counters, if any of them is not 0.
+fn some_row<R: bytemuck::Pod + PartialEq>(counters: impl bytemuck::Pod) -> Option<R> {
+    let row: R = bytemuck::cast(counters);
+    (row != R::zeroed()).then_some(row)
+}
+
+/// Totals and their last reading, if any of them is not 0.
+fn some_rows<R, T>(total: T, last: Option<T>) -> Option<[R; 2]>
+where
+    R: bytemuck::Pod + PartialEq,
+    T: bytemuck::Pod,
+{
+    let last = last.unwrap_or_else(T::zeroed);
+    let rows: [R; 2] = [total, last].map(bytemuck::cast);
+    (rows != [R::zeroed(); 2]).then_some(rows)
 }
 
 impl Traffic {
@@ -129,26 +152,24 @@ impl Traffic {
 
 fn vip_row(vip: &VipAccount, oldest: i64) -> VipRow {
     let kept = |member: &MemberAccount| member.is_present || member.seen > oldest;
-    let last_limits = vip
-        .reading
-        .map_or_else(LimitCounters::zeroed, |last| last.2);
     VipRow {
         totals: vip.totals,
         counters: row(vip.counters),
-        reading: vip
-            .reading
-            .map(|(index, counters, _)| (index, row(counters))),
-        limits: Some([vip.limits, last_limits].map(bytemuck::cast))
-            .filter(|limits| limits.as_flattened().iter().any(|count| *count > 0)),
+        reading: vip.reading.map(|last| (last.index, row(last.counters))),
+        limits: some_rows(vip.limits, vip.reading.map(|last| last.limits)),
+        overfull: some_rows(vip.overfull, vip.reading.map(|last| last.overfull)),
         peaks: vip.peaks.iter().copied().collect(),
         members: vip
             .members
             .iter()
             .filter(|(_, member)| kept(member))
             .map(|(name, member)| {
-                let counters = row(member.counters);
-                let seen = member.seen;
-                (Box::from(&**name), MemberRow { counters, seen })
+                let row = MemberRow {
+                    counters: row(member.counters),
+                    spills: some_row(member.spills),
+                    seen: member.seen,
+                };
+                (Box::from(&**name), row)
             })
             .collect(),
     }
@@ -161,6 +182,7 @@ fn reading_row((&index, reading): (&MemberIndex, &Reading)) -> ReadingRow {
         vip: Box::from(&*reading.vip),
         backend: Box::from(&*reading.backend),
         counters: row(reading.counters),
+        spills: some_row(reading.spills),
     }
 }
 
@@ -197,25 +219,36 @@ fn reading(row: ReadingRow) -> Reading {
         vip: row.vip.into(),
         backend: row.backend.into(),
         counters: bytemuck::cast::<_, MemberCounters>(row.counters),
+        spills: bytemuck::cast(row.spills.unwrap_or_default()),
     }
 }
 
 fn account(row: VipRow, same_maps: bool, wall: Timestamp) -> VipAccount {
-    let member = |row: MemberRow| MemberAccount {
-        counters: bytemuck::cast::<_, MemberCounters>(row.counters),
-        seen: row.seen,
-        ..MemberAccount::default()
+    let member = |row: MemberRow| {
+        let mut member = MemberAccount {
+            counters: bytemuck::cast::<_, MemberCounters>(row.counters),
+            spills: bytemuck::cast(row.spills.unwrap_or_default()),
+            seen: row.seen,
+            ..MemberAccount::default()
+        };
+        member.assign();
+        member
     };
     let reading = row.reading.filter(|_| same_maps);
     let [limits, last_limits] = row.limits.unwrap_or_default();
+    let [overfull, last_overfull] = row.overfull.unwrap_or_default();
     let oldest = wall.as_second() / 60 - super::PEAK_MINUTES;
     let peaks = row.peaks.into_iter();
     VipAccount {
         totals: row.totals,
         counters: bytemuck::cast::<_, VipCounters>(row.counters),
         limits: bytemuck::cast(limits),
-        reading: reading.map(|(index, counters)| {
-            (index, bytemuck::cast(counters), bytemuck::cast(last_limits))
+        overfull: bytemuck::cast(overfull),
+        reading: reading.map(|(index, counters)| VipReading {
+            index,
+            counters: bytemuck::cast(counters),
+            limits: bytemuck::cast(last_limits),
+            overfull: bytemuck::cast(last_overfull),
         }),
         peaks: peaks.filter(|(minute, _)| *minute > oldest).collect(),
         members: row

@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use account::{Reading, VipAccount, add, difference};
+use account::{Reading, VipAccount, add, add_some, difference};
 pub use capacity::Capacity;
 use jiff::{SignedDuration, Timestamp};
 use lb_common::{
@@ -39,6 +39,7 @@ use lb_common::{
     limit::LimitCounters,
     ring::MemberIndex,
 };
+use lb_dataplane::{Overfull, Spills};
 pub use ledger::LedgerError;
 pub use recorder::{Recorder, SharedTraffic};
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,8 @@ pub struct MemberSample<'a> {
     /// Changes when the index is reused.
     pub generation: u32,
     pub counters: MemberCounters,
+    /// None if its VIP has no bound.
+    pub spills: Option<Spills>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +102,8 @@ pub struct VipSample<'a> {
     pub counters: VipCounters,
     /// None if it has no limits.
     pub limits: Option<LimitCounters>,
+    /// None if it has no bound.
+    pub overfull: Option<Overfull>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,9 +155,16 @@ pub struct VipTotals {
     pub totals: Totals,
     pub counters: VipCounters,
     pub limits: LimitCounters,
+    pub overfull: Overfull,
     pub peak_new_flows_per_s: f64,
     /// Members in the maps, by name.
-    pub members: BTreeMap<Arc<str>, MemberCounters>,
+    pub members: BTreeMap<Arc<str>, MemberTotals>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct MemberTotals {
+    pub counters: MemberCounters,
+    pub spills: Spills,
 }
 
 /// The accounts of all VIPs and members.
@@ -226,6 +238,12 @@ impl Traffic {
             totals_of(&delta)
         };
         add(&mut member.counters, &delta);
+        let spills = add_some(
+            &mut member.spills,
+            same.map(|last| &last.spills),
+            sample.spills.as_ref(),
+        );
+        member.assign();
         member.seen = wall.as_second();
         member.window.add(&windowed);
         member.is_present = true;
@@ -234,7 +252,7 @@ impl Traffic {
             same.is_some_and(|last| *last.vip == *sample.vip && *last.backend == *sample.backend);
         if known {
             if let Some(last) = self.readings.get_mut(&sample.index) {
-                last.counters = sample.counters;
+                (last.counters, last.spills) = (sample.counters, spills);
             }
             return false;
         }
@@ -243,6 +261,7 @@ impl Traffic {
             vip: sample.vip.into(),
             backend: sample.backend.into(),
             counters: sample.counters,
+            spills,
         };
         self.readings.insert(sample.index, reading);
         true
@@ -289,6 +308,15 @@ impl Traffic {
     pub fn counters(&self, vip: &str, backend: &str) -> Option<&MemberCounters> {
         let member = self.vips.get(vip)?.members.get(backend)?;
         Some(&member.counters)
+    }
+
+    /// New flows of a member as the ring assigned them since the controller first saw its name: those
+    /// that went elsewhere because it was full count, and those that came for that reason do not.
+    #[must_use]
+    pub fn ring_flows(&self, vip: &str, backend: &str) -> u64 {
+        let vip = self.vips.get(vip);
+        let member = vip.and_then(|vip| vip.members.get(backend));
+        member.map_or(0, |member| member.ring_flows)
     }
 
     /// A current or former VIP.

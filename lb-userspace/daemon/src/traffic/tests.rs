@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod bounds;
 mod limits;
 
 const EPOCH: &str = "boot-1 map-7";
@@ -17,6 +18,8 @@ struct Node {
     members: BTreeMap<MemberIndex, (String, u32, MemberCounters)>,
     own: VipCounters,
     limits: Option<LimitCounters>,
+    overfull: Option<Overfull>,
+    spills: BTreeMap<MemberIndex, Spills>,
 }
 
 impl Node {
@@ -27,6 +30,8 @@ impl Node {
             members: BTreeMap::new(),
             own: VipCounters::zeroed(),
             limits: None,
+            overfull: None,
+            spills: BTreeMap::new(),
         }
     }
 
@@ -60,6 +65,7 @@ impl Node {
                     index,
                     generation: *generation,
                     counters: *counters,
+                    spills: self.spills.get(&index).copied(),
                 })
                 .collect(),
             vips: vec![VipSample {
@@ -67,6 +73,7 @@ impl Node {
                 index: 3,
                 counters: self.own,
                 limits: self.limits,
+                overfull: self.overfull,
             }],
         }
     }
@@ -460,6 +467,7 @@ fn cost_of_4096_members() {
                 index: i as u16,
                 generation: 1,
                 counters,
+                spills: None,
             });
         let sample = Sample {
             at: start + Duration::from_secs(second),

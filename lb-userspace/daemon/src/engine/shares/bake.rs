@@ -105,10 +105,7 @@ impl VipTrial {
             self.test.table_changed(&shares);
             self.shares = shares;
         }
-        let count = |name: &String| {
-            let counters = traffic.counters(&report.name, name);
-            counters.map_or(0, |counters| counters.new_flows)
-        };
+        let count = |name: &String| traffic.ring_flows(&report.name, name);
         let counts: Vec<u64> = self.members.iter().map(count).collect();
         match self.test.observe(&counts) {
             Verdict::RollBack {
@@ -122,8 +119,12 @@ impl VipTrial {
                     Reference::Table => "by its table share",
                     Reference::Fair => "by an even share, or its share before",
                 };
+                let gets = match report.assignment {
+                    Some(_) => "would get, without its bound,",
+                    None => "gets",
+                };
                 Some(format!(
-                    "backend {member} of VIP {} gets {:.0} % of new flows since the change (expected {:.0} % {basis})",
+                    "backend {member} of VIP {} {gets} {:.0} % of new flows since the change (expected {:.0} % {basis})",
                     report.name,
                     observed_share * 100.0,
                     expected_share * 100.0,
@@ -135,5 +136,71 @@ impl VipTrial {
             }
             Verdict::Undecided => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use bytemuck::Zeroable as _;
+    use lb_common::counters::MemberCounters;
+    use lb_dataplane::Spills;
+
+    use super::{
+        super::{
+            Histories,
+            tests::samples::{config, reports},
+        },
+        *,
+    };
+    use crate::traffic::{MemberSample, Sample};
+
+    /// Twenty seconds with so many new flows of two backends with equal shares, and so many that the first
+    /// one spilled to the other one.
+    fn verdict(new_flows: [u64; 2], spilled: u64) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, began) = (config(1), Instant::now());
+        let reports = reports(&config, 2);
+        let monitor = ShareMonitor::new(folder.path(), Histories::default());
+        let vips = ["v0".to_owned()];
+        let mut trial = ShareTrial::begin(2, &vips, &monitor, &config, &reports);
+        let mut traffic = Traffic::new("test");
+        (0..20).find_map(|second| {
+            let spills = [(spilled, 0), (0, spilled)].map(|(spilled, received)| Spills {
+                spilled: second * spilled,
+                received: second * received,
+            });
+            let members = reports[0].members.iter().zip(new_flows).zip(spills);
+            let members = members.map(|((member, new_flows), spills)| MemberSample {
+                vip: "v0",
+                backend: &member.name,
+                index: member.index,
+                generation: 1,
+                counters: MemberCounters {
+                    new_flows: second * new_flows,
+                    ..MemberCounters::zeroed()
+                },
+                spills: Some(spills),
+            });
+            traffic.observe(&Sample {
+                at: began + Duration::from_secs(second),
+                wall: "2026-11-22T19:30:00Z".parse().unwrap(),
+                members: members.collect(),
+                vips: Vec::new(),
+            });
+            trial.judge(&reports, &traffic)
+        })
+    }
+
+    #[test]
+    fn spilled_flows_are_no_reason_to_roll_back() {
+        // The first backend has little capacity.
+        assert_eq!(verdict([10, 190], 90), None);
+        let why = verdict([10, 190], 0).unwrap();
+        assert!(why.starts_with("backend b1 of VIP v0 gets 9"), "{why}");
+        // Nor do they hide that the ring is not as intended.
+        let why = verdict([100, 100], 90).unwrap();
+        assert!(why.starts_with("backend b0 of VIP v0 gets 9"), "{why}");
     }
 }

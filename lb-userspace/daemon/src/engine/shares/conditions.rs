@@ -209,8 +209,9 @@ fn summary(vip: &str, finding: &Finding) -> String {
             member.name
         ),
         _ => format!(
-            "{} gets {} of {} (expected {})",
+            "{} {} {} of {} (expected {})",
             member.name,
+            gets(finding),
             percent(member.observed_share),
             what(finding.kind),
             percent(member.expected_share)
@@ -221,6 +222,16 @@ fn summary(vip: &str, finding: &Finding) -> String {
         parts.push(format!("{} more", finding.members.len() - MOST_NAMED));
     }
     format!("VIP {vip}: {}", parts.join("; "))
+}
+
+/// The share monitor evaluates new flows as the ring assigned them.
+const fn gets(finding: &Finding) -> &'static str {
+    match finding.kind {
+        Kind::Overload | Kind::Starvation | Kind::Concentration if finding.bounded => {
+            "would get, without its bound,"
+        }
+        _ => "gets",
+    }
 }
 
 const fn what(kind: Kind) -> &'static str {

@@ -9,16 +9,19 @@
 //! [`lb_skew`] detects the skew. This module collects its input: the shares that each revision moved
 //! ([`changes`]), what sampled flows show ([`samples`]), and the real shares of a ring in the kernel that
 //! differs from the one that was loaded. [`sampling`] decides how many flows are sampled, [`bake`]
-//! tests the first seconds after a change, and [`sources`] keeps what sources sent for limits.
+//! tests the first seconds after a change. For plans, [`sources`] keeps what sources sent, and [`flows`] the new
+//! flows of each backend.
 
 mod bake;
 mod changes;
 mod conditions;
+mod flows;
+pub(super) mod histories;
 pub(super) mod samples;
 mod sampling;
-pub(super) mod sources;
+mod sources;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,9 +36,11 @@ use tracing::error;
 pub(super) use bake::ShareTrial;
 use changes::Changes;
 use conditions::{Conditions, RevisionFacts};
+use flows::FlowMonitor;
+use histories::Histories;
 use samples::Sampled;
 use sampling::{Demand, Sampling};
-use sources::{Histories, Moment, SourceMonitor};
+use sources::{Moment, SourceMonitor};
 
 use crate::{
     alerts::Condition,
@@ -48,7 +53,9 @@ use lb_model::{
     config::{self, BackendState, Config},
     planner::Plan,
 };
-use lb_skew::{Cause, Detector, Facts, Kind, Member, Observation, Phase, Severity, Thresholds};
+use lb_skew::{
+    Cause, Detector, Facts, Kind, Member, Observation, Phase, Severity, Source, Thresholds,
+};
 
 /// Table shares in the kernel's ring, where it is not the one that was loaded.
 pub(super) type ActualShares = BTreeMap<lb_common::ring::MemberIndex, f64>;
@@ -60,6 +67,7 @@ pub(super) struct ShareMonitor {
     sampled: Sampled,
     sampling: Sampling,
     sources: SourceMonitor,
+    flows: FlowMonitor,
     conditions: Conditions,
     /// Findings that are in the journal: VIP, kind and time.
     noted: BTreeSet<(String, &'static str, u64)>,
@@ -83,7 +91,8 @@ impl ShareMonitor {
             changes: Changes::open(state_dir),
             sampled: Sampled::default(),
             sampling: Sampling::default(),
-            sources: SourceMonitor::new(histories),
+            sources: SourceMonitor::new(histories.clone()),
+            flows: FlowMonitor::new(histories),
             conditions: Conditions::default(),
             noted: BTreeSet::new(),
             wrong_rings: BTreeMap::new(),
@@ -146,6 +155,11 @@ impl ShareMonitor {
         notes
     }
 
+    /// The sources with the largest shares of a VIP's sampled flows.
+    pub(super) fn sources(&self, vip: &str) -> &[Source] {
+        self.sampled.of(vip).map_or(&[], |samples| &samples.sources)
+    }
+
     /// Sets the actual shares of a ring; none if it is the one that was loaded.
     pub(super) fn set_actual_shares(&mut self, vip: u16, shares: Option<ActualShares>) {
         match shares {
@@ -177,6 +191,8 @@ impl ShareMonitor {
             error!(%error, "can't read the sampled flows");
         }
         let traffic = traffic.lock();
+        let now_s = self.now_s();
+        self.flows.take(now_s, &config.vips, report, &traffic);
         for (vip, reported) in reported(&config.vips, report) {
             self.observe(vip, reported, &traffic);
         }
@@ -273,6 +289,7 @@ impl ShareMonitor {
             in_transition: report.counts.in_transition > 0 && vip.track != config::Track::Always,
             change: change.as_ref(),
             samples: self.sampled.of(&vip.name),
+            bounded: report.assignment.is_some(),
         });
     }
 }
@@ -309,6 +326,7 @@ impl VipMonitor {
                 capacity: configured.and_then(|b| b.capacity).map(f64::from),
                 phase: phase(reported, report.panic),
                 new_flows: counted.map_or(0, |counters| counters.new_flows),
+                ring_flows: Some(traffic.ring_flows(&vip.name, &reported.name)),
                 packets: counted.map_or(0, |counters| counters.packets),
                 bytes: counted.map_or(0, |counters| counters.bytes),
             };

@@ -219,11 +219,18 @@ impl Sampled {
                 bytes_per_s: rate[1],
             })
         });
+        // Of a VIP with a bound, a source is where its flows would go without it.
+        let assigned = |key: &FlowKey, flow: &FlowSample| {
+            let assignment = vip.assignment.as_ref();
+            let member = assignment.and_then(|assignment| assignment.member(key));
+            member.unwrap_or(flow.member)
+        };
         Samples {
             flows_by_member: openings.collect(),
             elephants: elephants.collect(),
             sources: sources(
                 &newest(now_s, configured, flows, vip.index, sampling),
+                assigned,
                 name_of,
             ),
         }
@@ -258,12 +265,13 @@ fn newest<'f>(
 
 fn sources(
     flows: &[(&FlowKey, &FlowSample)],
+    assigned: impl Fn(&FlowKey, &FlowSample) -> MemberIndex,
     name_of: impl Fn(MemberIndex) -> Option<std::sync::Arc<str>>,
 ) -> Vec<Source> {
     let mut by_source: BTreeMap<IpAddr, BTreeMap<MemberIndex, u32>> = BTreeMap::new();
     for (key, flow) in flows {
         let members = by_source.entry(prefix(key)).or_default();
-        *members.entry(flow.member).or_default() += 1;
+        *members.entry(assigned(key, flow)).or_default() += 1;
     }
     let all = flows.len() as f64;
     let mut sources: Vec<Source> = by_source

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use lb_common::{
@@ -15,7 +15,7 @@ use lb_common::{
     sample::{FlowKey, FlowSample, MAX_ADDED_PER_S},
 };
 
-use super::sampling::Sampling;
+use super::{histories::Histories, sampling::Sampling};
 use crate::{
     reconciler::{ServiceId, VipReport, reported},
     traffic::{Totals, Traffic},
@@ -62,24 +62,6 @@ impl Delta {
             new_flows,
             packets: u32::try_from(packets).unwrap_or(u32::MAX),
         }
-    }
-}
-
-/// The histories of all VIPs since the controller started.
-#[derive(Clone, Debug, Default)]
-pub(in crate::engine) struct Histories(Arc<Mutex<BTreeMap<ServiceId, SourceHistory>>>);
-
-impl Histories {
-    /// The history of a VIP; empty if it is new.
-    pub(in crate::engine) fn of(&self, vip: &config::Vip) -> SourceHistory {
-        let histories = self.lock();
-        let known = histories.get(&ServiceId::of(vip)).cloned();
-        known.unwrap_or_else(|| SourceHistory::new(vip.address))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceId, SourceHistory>> {
-        // A panic leaves whole values behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,7 +157,7 @@ impl SourceMonitor {
         ended
             .deltas
             .sort_unstable_by_key(|delta| (delta.vip, delta.source, delta.hash));
-        let mut histories = self.histories.lock();
+        let mut histories = self.histories.lock_sources();
         histories.retain(|service, _| vips.iter().any(|vip| ServiceId::of(vip) == *service));
         for (vip, vip_report) in reported(vips, report) {
             let service = ServiceId::of(vip);

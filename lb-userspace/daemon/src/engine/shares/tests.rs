@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-mod samples;
+mod flows;
+pub(in crate::engine) mod samples;
 mod sources;
 
 use super::{
@@ -26,6 +27,7 @@ fn finding(cause: Cause, raised_s: f64) -> Finding {
         raised_s,
         cause,
         evidence: vec!["numbers".to_owned()],
+        bounded: false,
     }
 }
 
@@ -172,6 +174,7 @@ fn a_second_of_4096_members_costs_little() {
             capacity: None,
             phase: Phase::Serving,
             new_flows: 0,
+            ring_flows: None,
             packets: 0,
             bytes: 0,
         })
@@ -190,6 +193,7 @@ fn a_second_of_4096_members_costs_little() {
             in_transition: false,
             change: None,
             samples: None,
+            bounded: false,
         });
     }
     let each = start.elapsed() / 60;

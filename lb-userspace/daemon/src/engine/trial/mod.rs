@@ -280,6 +280,7 @@ mod tests {
         };
         vec![VipReport {
             is_limited: false,
+            assignment: None,
             index: 1,
             name: "v".to_owned(),
             service: ServiceId {

@@ -2,19 +2,26 @@
 
 use std::time::Instant;
 
-use lb_common::{address_v4, family, proto, sample::FlowKey, sample::FlowSample};
+use lb_common::{
+    address_v4, family,
+    hash::{flow_hash_v4, slot_of},
+    proto,
+    sample::{FlowKey, FlowSample},
+    vip::{Vip, affinity},
+};
 
 use super::super::{
     samples::Sampled,
     sampling::{Demand, Sampling},
 };
-use crate::reconciler::{MemberReport, ServiceId, VipReport};
+use crate::reconciler::{Assignment, MemberReport, ServiceId, VipReport};
 use lb_model::{
     config::{self, BackendState, Config},
     ring::Identity,
+    transition::RingState,
 };
 
-pub(super) fn config(vips: u16) -> Config {
+pub(in crate::engine) fn config(vips: u16) -> Config {
     let mut text =
         "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n"
             .to_owned();
@@ -31,7 +38,7 @@ pub(super) fn config(vips: u16) -> Config {
 }
 
 /// VIPs with so many members each; numbers of members go on from VIP to VIP.
-pub(super) fn reports(config: &Config, members: u16) -> Vec<VipReport> {
+pub(in crate::engine) fn reports(config: &Config, members: u16) -> Vec<VipReport> {
     let member = |index: u16| MemberReport {
         index,
         generation: 1,
@@ -54,6 +61,7 @@ pub(super) fn reports(config: &Config, members: u16) -> Vec<VipReport> {
     };
     let report = |(index, vip): (usize, &config::Vip)| VipReport {
         is_limited: false,
+        assignment: None,
         index: index as u16,
         name: vip.name.clone(),
         service: ServiceId::of(vip),
@@ -168,6 +176,43 @@ fn the_share_of_a_source_is_that_of_now() {
     sampled.take(100, &flows, &reports, &config.vips, &sampling);
     let share = sampled.of("v0").unwrap().sources[0].share;
     assert!((share - 0.2).abs() < 0.02, "{share}");
+}
+
+/// A source whose flows spill is where the ring assigns them, not where most of them go.
+#[test]
+fn a_source_is_at_the_member_of_the_ring() {
+    let config = config(1);
+    let mut reports = reports(&config, 2);
+    let mut entry: Vip = bytemuck::Zeroable::zeroed();
+    entry.affinity = affinity::SOURCE;
+    (entry.hash_key.k1, entry.hash_key.k2) = (0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03);
+    let flows: Vec<_> = (0..200)
+        .map(|n| flow(0x0a09_0807, n, u16::from(n % 4 > 0), 97, 6))
+        .collect();
+    let mut sampling = Sampling::default();
+    sampling.adapt(80, &[demand(200.0, 0)], 0);
+    let at = |reports: &[VipReport]| {
+        let mut sampled = Sampled::default();
+        sampled.take(100, &flows, reports, &config.vips, &sampling);
+        let source = sampled.of("v0").unwrap().sources[0].clone();
+        (source.member, source.at_member)
+    };
+    assert_eq!(at(&reports), ("b1".into(), 0.75));
+    for member in 0..2 {
+        // A ring of this member alone in the half of the slots that the source is in.
+        let hash = flow_hash_v4(&entry.hash_key, flows[0].0.source[0] as u32, 0);
+        let mut ring = [1 - member; 251];
+        ring[slot_of(hash, 251) as usize] = member;
+        let ring = RingState::new_clean(&ring).into();
+        reports[0].assignment = Some(Assignment::new(entry, ring));
+        assert_eq!(at(&reports), (format!("b{member}").into(), 1.0));
+    }
+    // By the whole flow, its flows are all over the ring.
+    entry.affinity = affinity::FLOW;
+    let ring = (0..251).map(|slot| slot % 2).collect::<Vec<_>>();
+    reports[0].assignment = Some(Assignment::new(entry, RingState::new_clean(&ring).into()));
+    let (_, part) = at(&reports);
+    assert!((0.5..0.65).contains(&part), "{part}");
 }
 
 #[test]

@@ -17,9 +17,10 @@ use lb_common::{
 
 use super::{
     super::{
+        histories::Histories,
         samples::Sampled,
         sampling::{Demand, Sampling},
-        sources::{Histories, Moment, SourceMonitor},
+        sources::{Moment, SourceMonitor},
     },
     samples::{config, reports},
 };
@@ -122,12 +123,14 @@ impl Node {
                 index: 0,
                 generation: 1,
                 counters: self.counters,
+                spills: None,
             }],
             vips: vec![VipSample {
                 vip: "v0",
                 index: 0,
                 counters: VipCounters::zeroed(),
                 limits: None,
+                overfull: None,
             }],
         });
         let now = u64::from(self.second);
@@ -163,7 +166,7 @@ impl Node {
     }
 
     fn history(&self) -> SourceHistory {
-        self.histories.of(&self.config.vips[0])
+        self.histories.sources(&self.config.vips[0])
     }
 
     fn source(&self, source: u32) -> SeenSource {
@@ -294,7 +297,7 @@ fn a_renamed_vip_keeps_its_history_and_a_removed_one_does_not() {
     node.config.vips.clear();
     node.reports.clear();
     tick(&mut node, 15);
-    assert!(node.histories.of(&vip).is_empty());
+    assert!(node.histories.sources(&vip).is_empty());
 }
 
 #[test]
