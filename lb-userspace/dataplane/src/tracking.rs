@@ -10,7 +10,7 @@ use std::{
 
 use lb_common::{
     ring::{MAX_MEMBERS, MemberIndex},
-    track::{self, Bucket, Cell, FREE, Newcomer, Place, WAYS},
+    track::{self, Bucket, Cell, FREE, Newcomer, Place, REPLACE_IDLE_S, WAYS},
 };
 
 use super::mapping::Mapped;
@@ -94,10 +94,18 @@ impl Tracking {
         counts
     }
 
-    /// Frees the cells of flows that were idle for at least `idle_s`; returns how many. `now_s` is from
+    /// Frees the cells of flows that were idle for at least `idle_s`, and of SYNs that nothing has
+    /// continued for [`REPLACE_IDLE_S`]: a flood leaves many. Returns how many. `now_s` is from
     /// [`super::Clock::now_s`]. Must be called at least every nine hours.
     pub fn expire(&self, now_s: u64, idle_s: u16) -> usize {
-        self.free_where(|cell| track::idle_s(cell.seen_s, now_s as u16) >= idle_s)
+        self.free_where(|cell| {
+            let limit_s = if cell.unproven && !cell.confirmed {
+                idle_s.min(REPLACE_IDLE_S)
+            } else {
+                idle_s
+            };
+            track::idle_s(cell.seen_s, now_s as u16) >= limit_s
+        })
     }
 
     /// Frees all cells of a member; returns how many.
@@ -156,6 +164,25 @@ mod tests {
         assert_eq!(tracking.expire(65_536 + 10, 5), 2);
         let left: Vec<_> = tracking.cells().map(|cell| cell.member).collect();
         assert_eq!(left, [3, 4], "a cell stamped one second ahead is fresh");
+    }
+
+    #[test]
+    fn expires_syns_that_nothing_continued() {
+        let syn = Cell {
+            confirmed: false,
+            unproven: true,
+            ..cell(1, 100)
+        };
+        let reopened = Cell {
+            unproven: true,
+            closed: true,
+            ..cell(2, 100)
+        };
+        let tracking = table(&[syn, reopened, cell(3, 100)]);
+        assert_eq!(tracking.expire(100 + 59, 3600), 0);
+        assert_eq!(tracking.expire(100 + 60, 3600), 1);
+        let left: Vec<_> = tracking.cells().map(|cell| cell.member).collect();
+        assert_eq!(left, [2, 3], "a connection may still be open");
     }
 
     #[test]
