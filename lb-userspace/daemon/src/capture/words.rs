@@ -75,6 +75,7 @@ fn decision_name(number: u32) -> Option<&'static str> {
         decision::TAKEN_OVER => "ring: previous backend of the slot is down",
         decision::SESSION => "NAT session",
         decision::FRAGMENT => "first fragment",
+        decision::SPILLED => "spilled: the slot's backend is full",
         _ => return None,
     })
 }
@@ -84,6 +85,13 @@ mod tests {
     use lb_common::reason::Reason;
 
     use super::*;
+
+    #[test]
+    fn every_decision_has_words() {
+        let named = |number| decision_name(number).is_some();
+        assert!((decision::RING..=decision::SPILLED).all(named));
+        assert!(!named(decision::NOT_MADE) && !named(decision::SPILLED + 1));
+    }
 
     #[test]
     fn describes_what_happened() {
