@@ -191,7 +191,7 @@ fn holds_the_bound_against_one_source() {
             .map(|_| Node::new(tcp(), affinity::SOURCE, 10, 1.25))
             .collect();
         let cpus = cpus.min(all[0].dataplane.bounds.member_loads(VIP).count());
-        let mut counts = HashMap::<MemberIndex, u32>::new();
+        let mut went = Vec::new();
         let (flows, per_s) = (20_000, 2_000);
         let mut hit = None;
         let mut first_over = None;
@@ -220,21 +220,44 @@ fn holds_the_bound_against_one_source() {
                 hit = Some(own);
             }
             let member = node.send(&syn);
-            *counts.entry(member).or_default() += 1;
+            went.push(member);
             if member != own {
                 first_over.get_or_insert(flow);
             }
             assert_eq!(node.send(&connection.next(node, ACK)), member);
         }
-        let most = counts[&hit.unwrap()];
-        let ratio = f64::from(most) / (f64::from(flows as u32) / 10.0);
+        let hit = hit.unwrap();
+        let counts = count(&went);
+        let ratio = f64::from(counts[&hit]) / (f64::from(flows as u32) / 10.0);
         println!(
             "{nodes} nodes, {cpus} CPUs: {ratio:.3} of its share, first spill: flow {first_over:?}"
         );
         assert!(ratio <= 1.3, "{ratio}: {counts:?}");
         let least = counts.values().min().unwrap();
         assert!(*least > 1_000, "the others take what is left: {counts:?}");
+        // In every window of seconds, all CPUs and nodes together.
+        for begin in 0..10 {
+            for end in begin + 1..=10 {
+                let window = &went[begin * per_s as usize..end * per_s as usize];
+                let most = 1.25 * window.len() as f64 / 10.0;
+                let there = f64::from(count(window)[&hit]);
+                // A CPU may owe a flow from before, and tolerates a few in the first second.
+                let owed = if begin == 0 { 40.0 } else { 10.0 };
+                assert!(
+                    there <= most + owed,
+                    "seconds {begin} to {end}: {there} of {most}"
+                );
+            }
+        }
     }
+}
+
+fn count(went: &[MemberIndex]) -> HashMap<MemberIndex, u32> {
+    let mut counts = HashMap::new();
+    for member in went {
+        *counts.entry(*member).or_default() += 1;
+    }
+    counts
 }
 
 /// Even traffic hardly spills.
