@@ -20,7 +20,7 @@ map_type! {
         /// Packets from clients with RST. Expected: few.
         pub resets: u64,
         /// Packets of flows that stay on this member although the ring maps them to another one.
-        /// Expected: 0, except after a change.
+        /// Expected: 0, except after a change, or if a bound spills flows.
         pub kept: u64,
         /// ICMP errors about the member's flows. Expected: few.
         pub icmp_errors: u64,

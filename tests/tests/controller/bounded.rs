@@ -158,7 +158,7 @@ fn observe(site: &Site<'_>) {
 
 /// The metrics continue after a restart.
 fn keeps_counters(site: &mut Site<'_>) {
-    let names = ["spilled", "received"].map(|what| format!("evenkeel_backend_{what}_flows_total"));
+    let names = ["spilled", "received"].map(|what| format!("evenkeel_member_{what}_flows_total"));
     let both = |site: &Site<'_>| names.each_ref().map(|name| counter(site, name));
     let mut before = both(site);
     until("all flows are counted", LIMIT, || {

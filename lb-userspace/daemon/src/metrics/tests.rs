@@ -40,8 +40,8 @@ fn all_listed_families_are_on_the_page() {
         r#"evenkeel_vip_bound_factor{vip="vip-0"} 1.25"#,
         r#"evenkeel_vip_bound_unplaced_flows_total{reason="all_full",vip="vip-0"} 48"#,
         r#"evenkeel_vip_bound_unplaced_flows_total{reason="no_room",vip="vip-0"} 12"#,
-        r#"evenkeel_backend_spilled_flows_total{backend="backend-2",vip="vip-0"} 360"#,
-        r#"evenkeel_backend_received_flows_total{backend="backend-2",vip="vip-0"} 240"#,
+        r#"evenkeel_member_spilled_flows_total{backend="backend-2",vip="vip-0"} 360"#,
+        r#"evenkeel_member_received_flows_total{backend="backend-2",vip="vip-0"} 240"#,
         "evenkeel_revision 3",
     ] {
         assert!(page.contains(line), "{line}\nis not on\n{page}");
@@ -62,8 +62,8 @@ fn vips_without_bound_have_no_metrics_of_it() {
     let names = [
         ("evenkeel_vip_bound_factor", 0),
         ("evenkeel_vip_bound_unplaced_flows_total", 2),
-        ("evenkeel_backend_spilled_flows_total", 4),
-        ("evenkeel_backend_received_flows_total", 4),
+        ("evenkeel_member_spilled_flows_total", 4),
+        ("evenkeel_member_received_flows_total", 4),
     ];
     for (name, count) in names {
         assert_eq!((samples(name, "vip-0"), samples(name, "vip-1")), (count, 0));
