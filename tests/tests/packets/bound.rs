@@ -47,8 +47,8 @@ fn opened_after_a_forged_syn(node: &mut Node, random: &mut Random, source: u8, p
     assert_eq!(node.send(&packet), connection.member, "{connection:?}");
 }
 
-/// Every packet of a connection goes to one member, and new ones go where the rules say, while rings change
-/// and an attacker, who knows addresses and ports but no sequence numbers, forges segments.
+/// Every packet of a connection goes to one member, and new connections go where the rules say: while rings
+/// change, and while an attacker forges segments without knowing sequence numbers.
 #[test]
 fn connections_stay_whatever_changes_and_is_forged() {
     let mut random = seeded("connections_stay_whatever_changes_and_is_forged");

@@ -121,7 +121,7 @@ fn bounded<'a>(vip: &'a Vip, side: Option<&Side>) -> Vec<Bounded<'a>> {
     members.collect()
 }
 
-/// What became of a backend in all steps.
+/// Sums of a backend over all steps.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     excess: f64,
