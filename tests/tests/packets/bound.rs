@@ -431,3 +431,23 @@ fn costs_no_entries_without_spills() {
     let counters = node.dataplane.counters.vip(VIP).unwrap();
     assert_eq!((counters.track_hits, counters.track_misses), (0, 0));
 }
+
+/// Packets of a member's slots are looked up until its spilled flows have lost their cells.
+#[test]
+fn a_member_forgets_its_spilled_flows() {
+    let mut node = Node::new(tcp(), affinity::SOURCE, 5, 1.25);
+    for port in 1000..1100 {
+        node.pass(1_000_000);
+        open(&node, 1, port, 7);
+    }
+    let bounds = &node.dataplane.bounds;
+    let spilled = |member: &u16| bounds.spills(*member).spilled > 0;
+    let spillers: Vec<_> = (VIP..VIP + 5).filter(spilled).collect();
+    assert!(!spillers.is_empty());
+    let still = |member: &u16| bounds.has_spilled(*member).unwrap();
+    let now_s = node.dataplane.now_s().unwrap();
+    assert_eq!(bounds.forget_spilled(now_s + 60, 60), 0);
+    assert!(spillers.iter().all(still));
+    assert_eq!(bounds.forget_spilled(now_s + 63, 60), spillers.len());
+    assert!(!spillers.iter().any(still));
+}
