@@ -5,21 +5,114 @@
 //! the sums over all CPUs, and over all nodes. Nothing is shared, and nothing is exchanged. The counts are
 //! halved each second, so they cover about the last two.
 //!
-//! A flow that its member has no room for is **spilled**: it goes to another [candidate](CANDIDATES) of the
-//! ring, and gets a cell in the tracking table. Packets of a member's slots are looked up there only while
-//! the member has spilled flows, so those of others cost nothing.
+//! A flow that its member has no room for is **spilled**: it goes to another [candidate](Candidates), and
+//! gets a cell in the tracking table. Packets of a member's slots are looked up there only while the member
+//! has spilled flows, so those of others cost nothing.
+//!
+//! A member at its capacity can't serve more, whatever the shares are. If no candidate has room within its
+//! factor, its flows go to one that has only its capacity left ([`room`]): otherwise a wrong share would
+//! keep all of them at the member that it overruns.
 //!
 //! The cell of a TCP flow is **unproven** until a segment continues the sequence of its SYN
 //! ([`SynNote`]): a forged SYN must not move a connection that it names.
 
 use crate::{
-    limit::Rate, map_type, ring::MAX_MEMBERS, track::Place, track::REPLACE_UNCONFIRMED_S,
+    limit::Rate,
+    map_type,
+    ring::{ENTRIES_PER_WORD, MAX_MEMBERS, MemberIndex, NO_MEMBER, entry, with_entry},
+    track::{Place, REPLACE_UNCONFIRMED_S},
     vip::MAX_VIPS,
 };
 
-/// Candidates of a flow besides the member of its slot: the members of the slots at multiples of [`jump`]
-/// from there. So many because most may be one member that is full.
-pub const CANDIDATES: u32 = 32;
+/// Whether a member can take another flow.
+pub mod room {
+    /// It can.
+    pub const FREE: u32 = 0;
+    /// It has more than its factor allows.
+    pub const OVER_FACTOR: u32 = 1;
+    /// It has as many as its capacity allows.
+    pub const OVER_CAPACITY: u32 = 2;
+}
+
+/// The first candidates of a flow besides the member of its slot: the members of the slots at multiples of
+/// [`jump`] from there, so that members get spilled flows by their weights.
+pub const BY_SLOT: u32 = 8;
+
+/// The next ones, from [`Candidates`]: most slots may have one member, which is full.
+pub const BY_MEMBER: u32 = 32;
+
+/// Words of [`Candidates`].
+pub const CANDIDATE_WORDS: usize = 32;
+
+map_type! {
+    /// The members of a VIP that get new flows, whatever their weights. Stored as entries of 16 bits, four
+    /// to a word: the first is the number of places, a prime, so that any step reaches all of them; the
+    /// others are the places, each with a member or [`NO_MEMBER`]. Written word by word.
+    pub struct Candidates [256] {
+        /// The entries.
+        pub words: [u64; CANDIDATE_WORDS],
+    }
+}
+
+impl Candidates {
+    /// None.
+    pub const NONE: Self = Self {
+        words: [0; CANDIDATE_WORDS],
+    };
+
+    /// Places of the largest table, a prime: of more members, those from the first ones on.
+    pub const MAX_PLACES: u32 = CANDIDATE_WORDS as u32 * ENTRIES_PER_WORD - 1;
+
+    /// The table of these members.
+    #[must_use]
+    pub fn of(members: &[MemberIndex]) -> Self {
+        let places = (members.len() as u32..Self::MAX_PLACES).find(|number| is_prime(*number));
+        let places = places.unwrap_or(Self::MAX_PLACES);
+        let mut table = Self::NONE;
+        table.set(0, places as u16);
+        for place in 0..places {
+            let member = members.get(place as usize).copied();
+            table.set(1 + place, member.unwrap_or(NO_MEMBER));
+        }
+        table
+    }
+
+    const fn set(&mut self, at: u32, value: u16) {
+        let word = &mut self.words[(at / ENTRIES_PER_WORD) as usize];
+        *word = with_entry(*word, at, value);
+    }
+
+    /// The number of places.
+    #[must_use]
+    pub const fn places(&self) -> u32 {
+        entry(self.words[0], 0) as u32
+    }
+
+    /// The member of a place; [`NO_MEMBER`] if none.
+    #[must_use]
+    pub const fn member(&self, place: u32) -> MemberIndex {
+        let at = 1 + place;
+        entry(self.words[(at / ENTRIES_PER_WORD) as usize], at)
+    }
+}
+
+const fn is_prime(number: u32) -> bool {
+    let mut divisor = 2;
+    while divisor * divisor <= number {
+        if number.is_multiple_of(divisor) {
+            return false;
+        }
+        divisor += 1;
+    }
+    number >= 2
+}
+
+/// Where a flow starts in a table of that many places, at least two, and the step to its next place.
+#[inline(always)]
+#[must_use]
+pub const fn places_of(jump: u32, places: u32) -> (u32, u32) {
+    (jump % places, 1 + jump / places % (places - 1))
+}
 
 /// A share of one, as a number.
 pub const WHOLE_SHARE: u64 = 1 << SHARE_BITS;

@@ -22,11 +22,13 @@
 //! flight.
 
 mod index;
+mod port;
 mod size;
 pub mod state;
 mod tcp;
 
 pub use index::IndexWord;
+pub use port::PortChoice;
 pub use size::{
     DEFAULT_EMBRYONIC, DEFAULT_SESSIONS, EMBRYONIC_TRIES, FREE_CELLS_LOW, MAX_LOCKS, PORT_TRIES,
     REPLACE_IDLE_S, REUSE_DELAY_S, ReplyBucket, RequestBucket, WAYS, buckets_for,
@@ -462,8 +464,8 @@ map_type! {
         pub first_port: u16,
         /// Number of ports; 0 in unused entries.
         pub ports: u16,
-        /// Unused.
-        pub _pad: u32,
+        /// How many of the ports are drawn for one source of packets ([`PortChoice`]); 0: it may use all.
+        pub draws: u32,
     }
 }
 

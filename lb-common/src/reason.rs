@@ -72,7 +72,7 @@ reasons! {
     HopLimit "HOP_LIMIT" Dropped "TTL or hop limit expired, and the ICMP error was withheld. Expected: few."
     IcmpNoFlow "ICMP_NO_FLOW" Dropped "ICMP error to a VIP that is too short or quotes a packet of none of its flows. Expected: few."
     NatNoFlow "NAT_NO_FLOW" Dropped "TCP to a VIP with forward = \"nat\" that belongs to no session and does not start one. Expected: few (after a restart of the host)."
-    NatNoPort "NAT_NO_PORT" Dropped "New flow for which the NAT source had no free port. Expected: 0."
+    NatNoPort "NAT_NO_PORT" Dropped "New flow for which no port was free that its client may use. Expected: 0."
     NoRoom "NO_ROOM" Dropped "The driver left no headroom for an outer header. Expected: 0."
     Internal "INTERNAL" Dropped "A table did not have the expected contents. Expected: 0; report it."
     Denied "DENIED" Dropped "To a VIP, from a source that its configuration denies. Expected: what the operator denies."

@@ -45,9 +45,12 @@ pub struct Tables {
     /// The time for rate limits in nanoseconds, where it is not the kernel's: a simulation has that of
     /// its packets. 0: the kernel's.
     pub clock_ns: u64,
+    /// Until when, in [`crate::node::seconds`], backends may lack the first verdict of their health checks;
+    /// 0: all have one. For `evenkeel announce`; the data path does not read it.
+    pub warming_until_s: u64,
     /// Padding.
     pub _pad:
-        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 3 * size_of::<u64>()],
+        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 4 * size_of::<u64>()],
     /// Source addresses for `nat`, by index.
     pub nat_sources: [NatSource; MAX_NAT_SOURCES as usize],
 }

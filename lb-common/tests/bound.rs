@@ -1,11 +1,14 @@
 //! The rules of bounded load, against their definition.
 
+use std::collections::HashMap;
+
 use lb_common::{
     bound::{
-        FORGET_SPILLED_AFTER_S, MemberBound, ONE_FLOW, Recent, SynNote, WHOLE_SHARE, is_over, jump,
-        second,
+        Candidates, FORGET_SPILLED_AFTER_S, MemberBound, ONE_FLOW, Recent, SynNote, WHOLE_SHARE,
+        is_over, jump, places_of, second,
     },
     limit::Rate,
+    ring::NO_MEMBER,
     track::{Cell, FREE, Place, REPLACE_IDLE_S, REPLACE_UNCONFIRMED_S, is_spare},
 };
 use proptest::prelude::*;
@@ -70,6 +73,29 @@ proptest! {
         prop_assert_eq!(note.is_repeated(next), next == sequence);
         prop_assert!(!note.is_over(at) || note.0 == 0);
         prop_assert!(note.is_over(at.wrapping_add(u32::from(REPLACE_UNCONFIRMED_S))));
+    }
+
+    /// Each flow reaches all members, in another order, and the first one is any of them.
+    #[test]
+    fn candidates_by_member_are_all_members(members in 2_u16..300) {
+        let indexes: Vec<_> = (0..members).map(|index| 4000 - index).collect();
+        let table = Candidates::of(&indexes);
+        let kept = usize::from(members).min(Candidates::MAX_PLACES as usize);
+        let mut firsts = HashMap::<_, u32>::new();
+        for hash in 0..2_000_u64 {
+            let jump = jump(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), 65_537);
+            let (start, step) = places_of(jump, table.places());
+            let walk = (1..=table.places()).map(|k| table.member((start + k * step) % table.places()));
+            let mut walk: Vec<_> = walk.filter(|member| *member != NO_MEMBER).collect();
+            *firsts.entry(walk[0]).or_default() += 1;
+            walk.sort_unstable_by(|a, b| b.cmp(a));
+            prop_assert_eq!(&walk, &indexes[..kept]);
+        }
+        let mean = 2_000.0 / kept as f64;
+        for (member, count) in firsts {
+            let deviation = (f64::from(count) - mean) / mean.sqrt();
+            prop_assert!(deviation.abs() < 6.0, "{} of {}: {}", member, mean, count);
+        }
     }
 
     #[test]

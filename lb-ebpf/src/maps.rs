@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    bound::{CpuLoads, MemberBound, SYN_NOTES},
+    bound::{Candidates, CpuLoads, MemberBound, SYN_NOTES},
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
     limit::{
         AREA_WORDS, LINES, Limit, LimitCounters, LimitedKey, Line, ListKey, MAX_LIMITED,
@@ -185,6 +185,10 @@ pub(crate) static LIMITED_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 /// What bounds the members, see [`lb_common::bound`].
 #[btf_map]
 pub(crate) static BOUNDS: Array<MemberBound, { MAX_MEMBERS as usize }, MAPPED> = Array::new();
+
+/// The members of each VIP that spilled flows may go to, whatever their weights.
+#[btf_map]
+pub(crate) static CANDIDATES: Array<Candidates, { MAX_VIPS as usize }, MAPPED> = Array::new();
 
 /// How far the capacity of each member is used up.
 #[btf_map]

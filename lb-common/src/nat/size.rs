@@ -46,7 +46,7 @@ pub const DEFAULT_SESSIONS: u32 = 65_536;
 
 /// Ports without an established session that are compared before the one whose embryonic session is
 /// oldest is taken.
-pub const EMBRYONIC_TRIES: u32 = 4;
+pub const EMBRYONIC_TRIES: u32 = 6;
 
 /// Default number of embryonic sessions: 100,000 new flows per second are kept for more than a second.
 pub const DEFAULT_EMBRYONIC: u32 = 131_072;

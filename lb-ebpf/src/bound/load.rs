@@ -2,55 +2,146 @@
 //!
 //! Global functions, which the verifier checks once, and which take numbers.
 
-use core::hint::black_box;
+use core::{hint::black_box, ptr::null};
 
 use lb_common::{
-    bound::{CANDIDATES, CpuLoads, MemberLoad, ONE_FLOW, VipLoad, second},
+    bound::{
+        BY_MEMBER, BY_SLOT, CANDIDATE_WORDS, CpuLoads, MemberLoad, ONE_FLOW, VipLoad, places_of,
+        room, second,
+    },
     limit::{Cell, units},
-    ring::{MAX_MEMBERS, NO_MEMBER},
+    ring::{ENTRIES_PER_WORD, MAX_MEMBERS, MemberIndex, NO_MEMBER, entry},
     vip::MAX_VIPS,
 };
 
 use crate::{
     counters::cpu,
     limits::draw_from_word,
-    maps::{BOUNDS, CAPACITY_CELLS, LOADS},
+    maps::{BOUNDS, CANDIDATES, CAPACITY_CELLS, LOADS, below},
     route::is_serving,
     select::{self, ring_of},
     tables,
 };
 
-/// Returns the first candidate of a flow that serves and is not full; [`NO_MEMBER`] if there is none.
+/// Returns the first candidate of a flow that serves and has room; [`NO_MEMBER`] if there is none. `room` is
+/// that of the member of its slot.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn bound_candidate(vip: u32, slot: u32, jump: u32, now_ns: u64) -> u32 {
+pub(super) extern "C" fn bound_candidate(
+    vip: u32,
+    slot: u32,
+    jump: u32,
+    room: u32,
+    now_ns: u64,
+) -> u32 {
     let (image, size) = ring_of(tables::vip(vip as u16));
     let Some(own) = select::member_of(image, slot) else {
         return NO_MEMBER.into();
     };
+    let mut search = Search {
+        vip,
+        own,
+        now_ns,
+        over_factor: own,
+    };
     let mut at = slot;
-    for _ in 0..CANDIDATES {
-        at = at.wrapping_add(jump);
-        if at >= size {
-            at = at.wrapping_sub(size);
-        }
+    for _ in 0..BY_SLOT {
+        at = next(at, jump, size);
         let member = select::member_of(image, at).unwrap_or(NO_MEMBER);
-        if member != own
-            && is_serving(member)
-            && black_box(bound_is_full(vip, member.into(), now_ns)) == 0
-        {
+        if search.has_room(member) {
             return member.into();
         }
     }
-    NO_MEMBER.into()
+    let (places, words) = candidates(vip);
+    if places > 1 {
+        let (mut place, step) = places_of(jump, places);
+        for _ in 0..BY_MEMBER {
+            place = next(place, step, places);
+            let member = candidate_at(words, place);
+            if search.has_room(member) {
+                return member.into();
+            }
+        }
+    }
+    if room == room::OVER_CAPACITY && search.over_factor != own {
+        search.over_factor.into()
+    } else {
+        NO_MEMBER.into()
+    }
 }
 
-/// Returns 1 if a member can't take another flow.
+/// The place after this one in a circle.
+#[inline(always)]
+const fn next(at: u32, step: u32, size: u32) -> u32 {
+    let at = at.wrapping_add(step);
+    if at >= size {
+        at.wrapping_sub(size)
+    } else {
+        at
+    }
+}
+
+/// The search for a candidate.
+struct Search {
+    vip: u32,
+    /// The member of the flow's slot.
+    own: MemberIndex,
+    now_ns: u64,
+    /// The first candidate that has only its capacity left; until there is one, the slot's member: a constant
+    /// would make the verifier follow each turn of the loops twice.
+    over_factor: MemberIndex,
+}
+
+impl Search {
+    /// Whether a candidate serves and has room.
+    #[inline(always)]
+    fn has_room(&mut self, member: MemberIndex) -> bool {
+        let members = u32::from(member) | u32::from(self.own) << 16;
+        let room = black_box(bound_offer(self.vip, members, self.now_ns));
+        if room == room::OVER_FACTOR && self.over_factor == self.own {
+            self.over_factor = member;
+        }
+        room == room::FREE
+    }
+}
+
+/// Whether a candidate can take a flow, as one of [`room`]. `members`: the candidate, and in the upper half
+/// the member of the flow's slot, which can't.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn bound_is_full(vip: u32, member: u32, now_ns: u64) -> u32 {
+pub(super) extern "C" fn bound_offer(vip: u32, members: u32, now_ns: u64) -> u32 {
+    let (member, own) = (members & 0xffff, members >> 16);
+    if member == own || !is_serving(member as MemberIndex) {
+        return room::OVER_CAPACITY;
+    }
+    bound_room(vip, member, now_ns)
+}
+
+/// The candidates of a VIP by member: their number of places, and their words.
+#[inline(always)]
+fn candidates(vip: u32) -> (u32, *const u64) {
+    CANDIDATES.get_ptr(vip).map_or((0, null()), |table| {
+        let words = table.cast::<u64>();
+        // SAFETY: the first word of a mapped array; the controller writes whole words.
+        (u32::from(entry(unsafe { words.read_volatile() }, 0)), words)
+    })
+}
+
+/// The member of a place.
+#[inline(always)]
+fn candidate_at(words: *const u64, place: u32) -> MemberIndex {
+    let at = place + 1;
+    let word = below::<CANDIDATE_WORDS>((at / ENTRIES_PER_WORD) as usize);
+    // SAFETY: in bounds, and as in `candidates`.
+    entry(unsafe { words.add(word).read_volatile() }, at)
+}
+
+/// Whether a member can take another flow, as one of [`room`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn bound_room(vip: u32, member: u32, now_ns: u64) -> u32 {
     let Some(bound) = BOUNDS.get(member) else {
-        return 0;
+        return room::FREE;
     };
     if bound.capacity.is_set()
         && let Some(cell) = CAPACITY_CELLS.get_ptr_mut(member)
@@ -58,10 +149,12 @@ pub(super) extern "C" fn bound_is_full(vip: u32, member: u32, now_ns: u64) -> u3
         // SAFETY: a word of a mapped array.
         let cell = Cell(unsafe { cell.read_volatile() });
         if bound.capacity.debt(cell, units(now_ns)) > bound.capacity.room {
-            return 1;
+            return room::OVER_CAPACITY;
         }
     }
-    let Some(loads) = loads() else { return 0 };
+    let Some(loads) = loads() else {
+        return room::FREE;
+    };
     let second = second(now_ns);
     // SAFETY: in bounds; the block of this CPU, which nothing else writes while the program runs.
     let (member, vip) = unsafe {
@@ -71,9 +164,11 @@ pub(super) extern "C" fn bound_is_full(vip: u32, member: u32, now_ns: u64) -> u3
         )
     };
     let all = vip.now(second) + ONE_FLOW;
-    bound
-        .is_exceeded(member.now(second), all, member.spills(second))
-        .into()
+    if bound.is_exceeded(member.now(second), all, member.spills(second)) {
+        room::OVER_FACTOR
+    } else {
+        room::FREE
+    }
 }
 
 /// Counts a new flow. `members`: where it goes; in the upper half, the member that spilled it, or
@@ -91,7 +186,7 @@ pub(super) extern "C" fn bound_count(vip: u32, members: u32, now_ns: u64) -> u32
     }
     let Some(loads) = loads() else { return 0 };
     let second = second(now_ns);
-    // SAFETY: as in `bound_is_full`.
+    // SAFETY: as in `bound_room`.
     unsafe {
         (*vip_load(loads, vip)).recent.add(second);
         let member = member_load(loads, to);
@@ -109,7 +204,7 @@ pub(super) extern "C" fn bound_count(vip: u32, members: u32, now_ns: u64) -> u32
 #[inline(always)]
 pub(super) fn count_vip_load(vip: u16, change: impl FnOnce(&mut VipLoad)) {
     if let Some(loads) = loads() {
-        // SAFETY: as in `bound_is_full`.
+        // SAFETY: as in `bound_room`.
         change(unsafe { &mut *vip_load(loads, vip.into()) });
     }
 }

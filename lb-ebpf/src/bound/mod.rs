@@ -8,7 +8,7 @@ use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    bound::jump,
+    bound::{jump, room},
     reason::Reason,
     ring::{MemberIndex, NO_MEMBER},
     vip::{forward, track},
@@ -31,7 +31,7 @@ use crate::{
 mod load;
 mod proof;
 
-use load::{bound_candidate, bound_count, bound_is_full, count_vip_load};
+use load::{bound_candidate, bound_count, bound_room, count_vip_load};
 use proof::{DECIDED_BEFORE, MEMBER, NEW, REOPENED, bound_insert, bound_known, bound_reopen};
 
 /// What [`bound`] is asked besides the kinds of new flows in [`crate::limits`]: a packet of a flow with an
@@ -185,12 +185,14 @@ fn decide(ctx: *mut xdp_md, headers: &Headers, what: u32, vip_index: u16) -> Mem
 /// Decides where a new flow goes.
 #[inline(always)]
 fn open(query: &Query) -> MemberIndex {
-    if query.is_full(query.current) && !query.was_seen() {
+    let room = query.room(query.current);
+    if room != room::FREE && !query.was_seen() {
         let jump = jump(query.flow_hash, ring_of(tables::vip(query.vip)).1);
         let member = black_box(bound_candidate(
             query.vip.into(),
             query.slot,
             jump,
+            room,
             query.now_ns,
         ));
         if member == u32::from(NO_MEMBER) {
@@ -223,8 +225,8 @@ fn open(query: &Query) -> MemberIndex {
 /// stays until the new connection is proven.
 #[inline(always)]
 fn reopen(query: &Query, member: MemberIndex) -> MemberIndex {
-    let stays = query.was_seen()
-        || query.is_full(query.current) && has_share(member) && !query.is_full(member);
+    let stays =
+        query.was_seen() || has_share(member) && query.room(query.current) > query.room(member);
     if stays || black_box(bound_reopen(query.flow_hash, query.sequence)) == 0 {
         query.note();
         count_spill(query, member);
@@ -243,9 +245,10 @@ fn has_share(member: MemberIndex) -> bool {
 }
 
 impl Query {
+    /// Whether a member can take another flow, as one of [`room`].
     #[inline(always)]
-    fn is_full(&self, member: MemberIndex) -> bool {
-        black_box(bound_is_full(self.vip.into(), member.into(), self.now_ns)) != 0
+    fn room(&self, member: MemberIndex) -> u32 {
+        black_box(bound_room(self.vip.into(), member.into(), self.now_ns))
     }
 
     /// Whether the packet is a SYN that was noted: its member may have answered the first one.

@@ -4,7 +4,10 @@ use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    nat::{EMBRYONIC_TRIES, NatKey, NatReply, NatSource, PORT_TRIES, TcpState, idle_s, state},
+    nat::{
+        EMBRYONIC_TRIES, NatKey, NatReply, NatSource, PORT_TRIES, PortChoice, TcpState, idle_s,
+        state,
+    },
     reason::Reason,
     ring::{MemberIndex, NO_MEMBER},
     vip::Vip,
@@ -59,7 +62,8 @@ pub(super) fn create(
     }
     write_request(headers, member, vip_index, &mut session.request)?;
     let source = tables::nat_source(session.request.nat_source);
-    take_port(ctx, headers, source, flow_hash, session).inspect_err(|reason| {
+    let choice = PortChoice::new(source, vip, &headers.source, flow_hash);
+    take_port(ctx, headers, source, &choice, session).inspect_err(|reason| {
         if matches!(reason, Reason::NatNoPort) {
             count_vip(vip_index, |counters| counters.nat_no_port += 1);
         }
@@ -94,19 +98,18 @@ fn is_alone(session: &Session) -> bool {
 
 /// Chooses the port, and builds the cell for the replies.
 ///
-/// The first port that no session to the same backend uses is taken. If none of those derived from
-/// the flow's hash is free: the one whose connection is over and whose backend accepts the SYN in
+/// The first port that no session to the same backend uses is taken. If none of those of the choice
+/// is free: the one whose connection is over and whose backend accepts the SYN in
 /// TIME-WAIT, or else the one whose embryonic session is oldest.
 #[inline(always)]
 fn take_port(
     ctx: *mut xdp_md,
     headers: &Headers,
     source: &NatSource,
-    flow_hash: u64,
+    choice: &PortChoice,
     session: &mut Session,
 ) -> Result<(), Reason> {
-    let ports = u32::from(source.ports);
-    if ports == 0 {
+    if source.ports == 0 {
         // The members without a known route refer to a source without ports.
         return Err(Reason::NoNextHop);
     }
@@ -117,11 +120,9 @@ fn take_port(
         fin_end: 0,
         time: now,
     };
-    let stride = (flow_hash >> 48) as u32 | 1;
     session.search.start();
     for attempt in 0..PORT_TRIES {
-        let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
-        let port_be = (source.first_port + offset as u16).to_be();
+        let port_be = (source.first_port + choice.nth(attempt)).to_be();
         set_port(headers, session, port_be);
         if black_box(rank_port(ctx, now)) != 0 {
             break;

@@ -189,36 +189,67 @@ pub(super) fn remove_reply(key: &NatKey) {
 /// Inserts the request entry of the session in the scratch unless it exists. Returns whether it
 /// exists then.
 ///
-/// If both buckets are full, evicts a session that has been idle for long; its cell can be used
-/// later.
+/// If both buckets are full, evicts a session that has been idle for long, of the VIP that has most of
+/// the bucket; its cell can be used later.
 #[inline(always)]
 pub(super) fn insert_request(session: &Session) -> bool {
-    find_request_outlined(&session.request_key).is_some() || black_box(insert_session(0)) != 0
+    find_request_outlined(&session.request_key).is_some() || insert_or_evict(0)
 }
 
 /// Inserts the reply entry of the session in the scratch, likewise.
 #[inline(always)]
 pub(super) fn insert_reply(session: &Session) -> bool {
-    find_reply_outlined(&session.reply_key).is_some() || black_box(insert_session(1)) != 0
+    find_reply_outlined(&session.reply_key).is_some() || insert_or_evict(1)
 }
 
-/// Inserts the request (0) or the reply (1) entry of the session in the scratch. Returns 1 on
-/// success.
+/// Two functions, one after the other: Linux 5.10 would add up their stacks, and refuse them, if one called
+/// the other.
+#[inline(always)]
+fn insert_or_evict(is_reply: u32) -> bool {
+    let outcome = black_box(insert_session(is_reply));
+    if outcome == FULL {
+        black_box(evict_session(is_reply));
+    }
+    outcome == INSERTED
+}
+
+/// Results of [`insert_session`]: try again; done; both buckets are full.
+const LOCKED: u32 = 0;
+const INSERTED: u32 = 1;
+const FULL: u32 = 2;
+
+/// Inserts the request (0) or the reply (1) entry of the session in the scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn insert_session(is_reply: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+    let Some(scratch) = scratch() else {
+        return LOCKED;
+    };
     let session = &scratch.session;
-    let inserted = if is_reply == 0 {
+    if is_reply == 0 {
         insert::<REQUESTS>(session, &session.request_key)
     } else {
         insert::<REPLIES>(session, &session.reply_key)
-    };
-    u32::from(inserted)
+    }
+}
+
+/// Makes room for the request (0) or the reply (1) entry of the session in the scratch.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn evict_session(is_reply: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let session = &scratch.session;
+    let vip = session.request.vip;
+    if is_reply == 0 {
+        evict_idle::<REQUESTS>(session.request_key.hash(), vip);
+    } else {
+        evict_idle::<REPLIES>(session.reply_key.hash(), vip);
+    }
+    0
 }
 
 #[inline(always)]
-fn insert<const TABLE: u8>(session: &Session, key: &NatKey) -> bool {
+fn insert<const TABLE: u8>(session: &Session, key: &NatKey) -> u32 {
     let hash = key.hash();
     let now_s = clock::now_s() as u32;
     let [first, second] = bucket_words(hash).map(bucket_index::<TABLE>);
@@ -233,21 +264,18 @@ fn insert<const TABLE: u8>(session: &Session, key: &NatKey) -> bool {
     };
     for index in order {
         let Some(bucket) = bucket::<TABLE>(index) else {
-            return false;
+            return LOCKED;
         };
         if !lock::<TABLE>(index) {
-            return false;
+            return LOCKED;
         }
         let inserted = write_free_cell::<TABLE>(bucket, hash, session, now_s);
         unlock::<TABLE>(index);
         if inserted {
-            return true;
+            return INSERTED;
         }
     }
-    if let Some(bucket) = bucket::<TABLE>(first) {
-        evict_idle::<TABLE>(bucket, now_s);
-    }
-    false
+    FULL
 }
 
 /// Returns the words that select the first and the second bucket.
@@ -379,20 +407,58 @@ pub(super) fn free(cell: *mut NatRecord, now_s: u32) {
     }
 }
 
-/// Frees the cell that has been idle longest, if it was idle long enough.
+/// Frees the cell with the highest rank in the first bucket of a hash, see [`idle_rank`].
 #[inline(always)]
-fn evict_idle<const TABLE: u8>(bucket: *mut u8, now_s: u32) {
-    let (mut max_idle_s, mut longest) = (REPLACE_IDLE_S, None);
-    for way in 0..WAYS {
-        let cell = cell::<TABLE>(bucket, way);
-        let idle_s = idle_s(seen_s(cell), now_s);
-        if name(cell) != 0 && idle_s >= max_idle_s {
-            (max_idle_s, longest) = (idle_s, Some(way));
+fn evict_idle<const TABLE: u8>(hash: u64, vip: u16) {
+    let index = bucket_index::<TABLE>(bucket_words(hash)[0]);
+    let (mut highest, mut found) = (0, 0);
+    for way in 0..WAYS as u32 {
+        let rank = black_box(idle_rank(TABLE.into(), index, way, vip.into()));
+        if rank > highest {
+            (highest, found) = (rank, way);
         }
     }
-    if let Some(way) = longest {
-        free(cell::<TABLE>(bucket, way), now_s);
+    if highest > 0
+        && let Some(bucket) = bucket::<TABLE>(index)
+    {
+        free(cell::<TABLE>(bucket, found as usize), clock::now_s() as u32);
     }
+}
+
+/// Rank of a cell if a session of the VIP needs one, the highest is evicted: its VIP's number of cells in
+/// the bucket, then its idle time. 0, not to be evicted: it is free or was not idle long enough, or its VIP has fewer
+/// cells than `vip`. So the sessions of a VIP, however many they are, displace none of a VIP that has few.
+///
+/// The verifier checks a global function once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn idle_rank(table: u32, index: u32, way: u32, vip: u32) -> u32 {
+    if table == u32::from(REQUESTS) {
+        idle_rank_in::<REQUESTS>(index, way, vip)
+    } else {
+        idle_rank_in::<REPLIES>(index, way, vip)
+    }
+}
+
+#[inline(always)]
+fn idle_rank_in<const TABLE: u8>(index: u32, way: u32, vip: u32) -> u32 {
+    let Some(bucket) = bucket::<TABLE>(index) else {
+        return 0;
+    };
+    // SAFETY: a cell of a mapped array.
+    let vip_of = |way| u32::from(unsafe { (*cell::<TABLE>(bucket, way)).vip() });
+    let cells_of = |vip: u32| -> u32 {
+        // Without branches, whose combinations the verifier would follow.
+        let is_of = |way| black_box(vip_of(way) ^ vip).wrapping_sub(1) >> 31;
+        (0..WAYS).map(is_of).sum()
+    };
+    let cell = cell::<TABLE>(bucket, way as usize);
+    let idle_s = idle_s(seen_s(cell), clock::now_s() as u32);
+    let share = cells_of(vip_of(way as usize));
+    if name(cell) == 0 || idle_s < REPLACE_IDLE_S || share < cells_of(vip) {
+        return 0;
+    }
+    share << 16 | u32::from(idle_s)
 }
 
 /// Locks a bucket. False if another CPU holds the lock; the next packet tries again.

@@ -235,26 +235,32 @@ pub struct LinkStatus {
     pub generic: bool,
     /// Id of the link's program; none if the interface is gone or the link is detached.
     pub program_id: Option<u32>,
+    /// Index of the interface, which may have another name by now.
+    pub ifindex: Option<u32>,
 }
 
 /// State of the pinned links.
-pub(super) fn status(pins: &Pins) -> Result<Vec<LinkStatus>> {
+pub fn status(pins: &Pins) -> Result<Vec<LinkStatus>> {
     let names = pins.interfaces()?.into_iter();
     Ok(names
-        .map(|interface| {
+        .filter_map(|interface| {
             let path = [LinkMode::Native, LinkMode::Generic].map(|m| pins.link(&interface, m));
             let generic = !path[0].exists();
-            let program_id = program_of(&path[usize::from(generic)]);
-            LinkStatus {
+            let path = &path[usize::from(generic)];
+            let attached = program_of(path);
+            // It may have been removed since it was listed.
+            (attached.is_some() || path.exists()).then(|| LinkStatus {
                 interface,
                 generic,
-                program_id,
-            }
+                program_id: attached.map(|(program, _)| program),
+                ifindex: attached.map(|(_, ifindex)| ifindex),
+            })
         })
         .collect())
 }
 
-fn program_of(path: &Path) -> Option<u32> {
+/// The program of a link, and the index of its interface.
+fn program_of(path: &Path) -> Option<(u32, u32)> {
     let link = open_pinned(path).ok()?;
     let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
     let ifindex: u32 = field(&page, "ifindex")?.parse().ok()?;
@@ -262,7 +268,8 @@ fn program_of(path: &Path) -> Option<u32> {
     if ifindex == 0 {
         return None;
     }
-    field(&page, "prog_id")?.parse().ok()
+    let program = field(&page, "prog_id")?.parse().ok()?;
+    Some((program, ifindex))
 }
 
 /// Value of a line `name: value`.

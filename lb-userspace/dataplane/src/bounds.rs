@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use aya::maps::Map;
 use lb_common::{
-    bound::{CpuLoads, MemberBound, MemberLoad, SynNote, VipLoad, is_over, second},
+    bound::{Candidates, CpuLoads, MemberBound, MemberLoad, SynNote, VipLoad, is_over, second},
     ring::{MAX_MEMBERS, MemberIndex},
     track::Place,
     vip::MAX_VIPS,
@@ -38,6 +38,7 @@ pub struct Overfull {
 #[derive(Debug)]
 pub struct Bounds {
     table: Mapped<MemberBound>,
+    candidates: Mapped<Candidates>,
     capacities: Mapped<u64>,
     spilled: Mapped<u64>,
     /// A block per CPU.
@@ -50,6 +51,7 @@ impl Bounds {
     pub(super) fn of(mut open: impl FnMut(&'static str) -> Result<Map>) -> Result<Self> {
         Ok(Self {
             table: mapped_from(name::BOUNDS, &open(name::BOUNDS)?)?,
+            candidates: mapped_from(name::CANDIDATES, &open(name::CANDIDATES)?)?,
             capacities: mapped_from(name::CAPACITY_CELLS, &open(name::CAPACITY_CELLS)?)?,
             spilled: mapped_from(name::SPILLED, &open(name::SPILLED)?)?,
             loads: mapped_from(name::LOADS, &open(name::LOADS)?)?,
@@ -64,6 +66,16 @@ impl Bounds {
     /// Writes the bound of a member word by word.
     pub fn write(&self, member: MemberIndex, bound: &MemberBound) -> Result<()> {
         self.table.write(member.into(), bound)
+    }
+
+    /// The members of a VIP that spilled flows may go to.
+    pub fn candidates(&self, vip: u16) -> Result<Candidates> {
+        self.candidates.read(vip.into())
+    }
+
+    /// Writes the candidates of a VIP word by word.
+    pub fn set_candidates(&self, vip: u16, candidates: &Candidates) -> Result<()> {
+        self.candidates.write(vip.into(), candidates)
     }
 
     /// Forgets what was counted for the member that had this index before.

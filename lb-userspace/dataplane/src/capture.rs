@@ -74,7 +74,8 @@ impl CaptureLoader {
         let maps = self.pins.maps();
         let external = ExternalMaps::open(catalog::external(cpus), &maps)?;
         let shift = self.jiffies_shift;
-        let ebpf = object::open(&options, shift, &external, Some(&maps), Some(bytes))?;
+        let pin_of = |name: &str| Some(maps.join(name));
+        let ebpf = object::open(&options, shift, &external, &pin_of, Some(bytes))?;
         // Its maps must stay open until it is loaded.
         let mut balancer = Balancer::load(ebpf, CAPTURING)?;
         let ebpf = balancer.ebpf_mut();

@@ -8,7 +8,7 @@ use std::{marker::PhantomData, mem::offset_of};
 
 use aya::maps::{MapData, MapType};
 use lb_common::{
-    bound::{CpuLoads, MemberBound, SYN_NOTES},
+    bound::{Candidates, CpuLoads, MemberBound, SYN_NOTES},
     capture::{CaptureCounts, Filter},
     counters::CpuBlock,
     fragment::{FragmentKey, FragmentTarget, MAX_DATAGRAMS},
@@ -63,6 +63,7 @@ pub(super) mod name {
     pub(in super::super) const LIMITED_BUDGET: &str = "LIMITED_BUDGET";
     pub(in super::super) const BOUNDS: &str = "BOUNDS";
     pub(in super::super) const CAPACITY_CELLS: &str = "CAPACITY_CELLS";
+    pub(in super::super) const CANDIDATES: &str = "CANDIDATES";
     pub(in super::super) const SPILLED: &str = "SPILLED";
     pub(in super::super) const LOADS: &str = "LOADS";
     pub(in super::super) const SPILLED_SYNS: &str = "SPILLED_SYNS";
@@ -188,6 +189,12 @@ pub(super) mod part {
         ((offset_of!(Tables, clock_ns) - offset_of!(Tables, egress)) / size_of::<u64>()) as u32;
     pub(in super::super) const CLOCK: Part<u64> =
         Part::new("CLOCK", offset_of!(Tables, egress), CLOCK_AT + 1);
+    /// Position of the end of warming in its mapping, as the heartbeat's.
+    pub(in super::super) const WARMING_AT: u32 = ((offset_of!(Tables, warming_until_s)
+        - offset_of!(Tables, egress))
+        / size_of::<u64>()) as u32;
+    pub(in super::super) const WARMING: Part<u64> =
+        Part::new("WARMING", offset_of!(Tables, egress), WARMING_AT + 1);
     pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
         "NAT_SOURCES",
         offset_of!(Tables, nat_sources),
@@ -293,6 +300,7 @@ pub(super) fn ordinary(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
         counts::<Budget>(name::LIMITED_BUDGET, 1),
         sized_table::<MemberBound>(name::BOUNDS, MAX_MEMBERS),
         sized_table::<u64>(name::CAPACITY_CELLS, MAX_MEMBERS),
+        sized_table::<Candidates>(name::CANDIDATES, MAX_VIPS),
         sized_table::<u64>(name::SPILLED, MAX_MEMBERS),
         sized_table::<CpuLoads>(name::LOADS, cpus),
         sized_table::<u64>(name::SPILLED_SYNS, SYN_NOTES),
@@ -301,7 +309,7 @@ pub(super) fn ordinary(options: &LoadOptions, cpus: u32) -> Vec<MapSpec> {
 
 /// Maps that builds before this one did not have, with the same layout of the others: where one is
 /// missing beside pinned ones, an empty one is created.
-pub(super) const ADDED: [&str; 14] = [
+pub(super) const ADDED: [&str; 15] = [
     name::LIMITS,
     name::LIMIT_CELLS,
     name::LIMIT_VIPS,
@@ -313,6 +321,7 @@ pub(super) const ADDED: [&str; 14] = [
     name::LIMITED_BUDGET,
     name::BOUNDS,
     name::CAPACITY_CELLS,
+    name::CANDIDATES,
     name::SPILLED,
     name::LOADS,
     name::SPILLED_SYNS,

@@ -26,6 +26,7 @@ use super::{
 /// Length of a CPU's block in words.
 const BLOCK: usize = size_of::<CpuBlock>() / size_of::<u64>();
 
+#[derive(Debug)]
 pub struct Counters {
     words: Mapped<u64>,
 }

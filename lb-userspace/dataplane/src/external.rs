@@ -61,6 +61,12 @@ impl ExternalMaps {
         specs.into_iter().map(open).collect::<Result<_>>().map(Self)
     }
 
+    /// These and others.
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     pub(super) fn get(&self, name: &'static str) -> Result<&MapData> {
         self.find(name)
             .ok_or(DataplaneError::Missing { kind: "map", name })

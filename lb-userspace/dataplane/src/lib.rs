@@ -34,6 +34,7 @@ mod object;
 mod pins;
 mod probe;
 mod program;
+mod proof;
 mod rings;
 mod samples;
 mod services;
@@ -44,7 +45,7 @@ mod tracking;
 mod view;
 mod vips;
 
-pub use attach::{AttachedMode, LinkStatus, XdpMode};
+pub use attach::{AttachedMode, LinkStatus, XdpMode, status as link_status};
 pub use bounds::{Bounds, Overfull, Spills};
 pub use capture::{CaptureLoader, CaptureProgram, Records, restore_program};
 pub use catalog::{MapSpec, catalog};
@@ -60,6 +61,7 @@ pub use object::{LoadOptions, OBJECT};
 pub use pins::{DEFAULT_BPFFS, Pins};
 pub use probe::{ProbePath, ProbePaths};
 pub use program::Run;
+pub use proof::Proof;
 pub use rings::{ImageIndex, MOST_SPARE_IMAGES, Rings, SPARE_IMAGES};
 pub use samples::Samples;
 pub use services::Services;
@@ -119,6 +121,7 @@ pub struct Dataplane {
     pub bounds: Bounds,
     clock_ns: Mapped<u64>,
     heartbeat: Mapped<u64>,
+    warming: Mapped<u64>,
     pins: Option<Pins>,
     /// Links that are not pinned: they end with this process.
     links: BTreeMap<String, FdLink>,
@@ -214,7 +217,8 @@ impl Dataplane {
             None => ExternalMaps::create(external)?,
         };
         let (name, records) = program::of(options);
-        let ebpf = object::open(options, clock.jiffies_shift(), &external, adopted, records)?;
+        let pin_of = |name: &str| adopted.map(|folder| folder.join(name));
+        let ebpf = object::open(options, clock.jiffies_shift(), &external, &pin_of, records)?;
         check_maps(&ebpf, &maps)?;
         let mut balancer = Balancer::load(ebpf, name)?;
         if let Some(pins) = pins {
@@ -271,6 +275,7 @@ impl Dataplane {
             bounds: Bounds::of(|name| take_any(ebpf, name))?,
             clock_ns: part_of(tables, &part::CLOCK)?,
             heartbeat: part_of(tables, &part::HEARTBEAT)?,
+            warming: part_of(tables, &part::WARMING)?,
             vips,
             rings,
             balancer,
@@ -345,18 +350,18 @@ impl Dataplane {
 
     /// Runs the program on a frame.
     pub fn run(&self, frame: &[u8]) -> Result<Run> {
-        self.attached().run(frame, 1)
+        self.attached().run(frame, 1, None)
     }
 
     /// Runs the program repeatedly on a frame without leaving the kernel, which comes closest to real
     /// packet rates. For frames that the program does not change.
     pub fn run_repeatedly(&self, frame: &[u8], times: u32) -> Result<Run> {
-        self.attached().run(frame, times)
+        self.attached().run(frame, times, None)
     }
 
     /// Runs the program on a frame and returns its trace ([`LoadOptions::tracing`]).
     pub fn run_traced(&self, frame: &[u8]) -> Result<(Run, Trace)> {
-        self.attached().run_traced(frame, &self.counters)
+        self.attached().run_traced(frame, None, &self.counters)
     }
 
     /// Current time of the data path in seconds.
@@ -368,6 +373,11 @@ impl Dataplane {
     /// flows are sampled ([`lb_common::sample::is_wanted`]); never told, it does not expect it.
     pub fn beat(&self, now_s: u64) -> Result<()> {
         self.heartbeat.store_word(part::HEARTBEAT_AT, 0, now_s)
+    }
+
+    /// Says until when backends may lack the first verdict of their health checks; 0: all have one.
+    pub fn set_warming(&self, until_s: u64) -> Result<()> {
+        self.warming.store_word(part::WARMING_AT, 0, until_s)
     }
 
     /// Time for rate limits in nanoseconds.

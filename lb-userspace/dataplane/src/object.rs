@@ -1,6 +1,6 @@
 //! The eBPF object embedded in this binary, and its load-time settings.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
@@ -84,14 +84,14 @@ impl LoadOptions {
     }
 }
 
-/// Creates the maps and relocates the programs without loading them. Maps in the folder `pinned` are
-/// adopted. With `capture_bytes`, the maps of a capture get their full sizes, and the buffer for records
+/// Creates the maps and relocates the programs without loading them. Maps for which `adopted` returns the
+/// path of a pin are adopted. With `capture_bytes`, the maps of a capture get their full sizes, and the buffer for records
 /// this many bytes.
 pub(super) fn open(
     options: &LoadOptions,
     jiffies_shift: u32,
     external: &ExternalMaps,
-    pinned: Option<&Path>,
+    adopted: &dyn Fn(&str) -> Option<PathBuf>,
     capture_bytes: Option<u32>,
 ) -> Result<Ebpf> {
     options.check()?;
@@ -129,8 +129,8 @@ pub(super) fn open(
         {
             loader.map_max_entries(map.name, map.max_entries);
         }
-        if let Some(folder) = pinned {
-            loader.map_pin_path(map.name, folder.join(map.name));
+        if let Some(path) = adopted(map.name) {
+            loader.map_pin_path(map.name, path);
         }
     }
     let object = external.link(OBJECT)?;

@@ -106,12 +106,15 @@ impl Balancer {
         Ok(info.id())
     }
 
-    /// Runs the program repeatedly on a frame; each run gets the frame as the last one left it.
-    pub(super) fn run(&self, frame: &[u8], times: u32) -> Result<Run> {
+    /// Runs the program repeatedly on a frame; each run gets the frame as the last one left it. `received_on`:
+    /// index of the interface, which must have a receive queue (Linux 5.14).
+    pub(super) fn run(&self, frame: &[u8], times: u32, received_on: Option<u32>) -> Result<Run> {
         let mut out = vec![0; frame.len() + GROWTH];
+        let context = received_on.map(|interface| context(frame.len() as u32, interface));
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
+            ctx_in: context.as_ref().map(|context| &context[..]),
             repeat: times,
             ..TestRunOptions::new()
         };
@@ -128,12 +131,28 @@ impl Balancer {
 
     /// Runs the program on a frame and reads its trace. Traces are per CPU, so the thread is pinned to
     /// one meanwhile.
-    pub(super) fn run_traced(&self, frame: &[u8], counters: &Counters) -> Result<(Run, Trace)> {
+    pub(super) fn run_traced(
+        &self,
+        frame: &[u8],
+        received_on: Option<u32>,
+        counters: &Counters,
+    ) -> Result<(Run, Trace)> {
         let thread = PinnedThread::on_this_cpu()?;
         counters.clear_traces()?;
-        let run = self.run(frame, 1)?;
+        let run = self.run(frame, 1, received_on)?;
         Ok((run, counters.trace(thread.cpu)?))
     }
+}
+
+/// `struct xdp_md` of a frame of this length, received on the first queue of an interface.
+fn context(length: u32, interface: u32) -> [u8; 24] {
+    // data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let words = [0, length, 0, interface, 0, 0];
+    let mut bytes = [0; 24];
+    for (field, word) in bytes.chunks_exact_mut(4).zip(words) {
+        field.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
 }
 
 fn xdp_of<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp> {

@@ -1,7 +1,9 @@
 //! Bounded load: the bound of each member, by the ring that its VIP has.
 
+use std::collections::BTreeMap;
+
 use lb_common::{
-    bound::{MemberBound, WHOLE_SHARE},
+    bound::{Candidates, MemberBound, WHOLE_SHARE},
     limit::Rate,
 };
 
@@ -29,6 +31,18 @@ impl State {
                 }
             }
         }
+    }
+
+    /// The members of bounded VIPs that spilled flows may go to.
+    pub(super) fn candidates(&self) -> BTreeMap<u16, Candidates> {
+        let bounded = self.vips.iter().filter(|(_, vip)| vip.bound.is_set());
+        bounded
+            .map(|(index, vip)| {
+                let members = vip.built_of.iter().filter(|built| built.weight > 0);
+                let members: Vec<_> = members.map(|built| built.member).collect();
+                (*index, Candidates::of(&members))
+            })
+            .collect()
     }
 
     /// VIPs without bound whose packets are looked up because members may still have spilled flows, until

@@ -261,6 +261,12 @@ fn write_bounds(dataplane: &Dataplane, from: &Snapshot, to: &Snapshot) -> Result
             dataplane.bounds.write(index, bound)?;
         }
     }
+    for (&index, candidates) in &to.candidates {
+        if from.candidates.get(&index) != Some(candidates) {
+            point("map: write candidates")?;
+            dataplane.bounds.set_candidates(index, candidates)?;
+        }
+    }
     Ok(())
 }
 
@@ -386,6 +392,11 @@ fn verify(dataplane: &Dataplane, snapshot: &Snapshot) -> Result<()> {
     for (&index, bound) in &snapshot.bounds {
         if dataplane.bounds.read(index)? != *bound {
             return Err(wrong("BOUNDS", index));
+        }
+    }
+    for (&index, candidates) in &snapshot.candidates {
+        if dataplane.bounds.candidates(index)? != *candidates {
+            return Err(wrong("CANDIDATES", index));
         }
     }
     for (&index, source) in &snapshot.sources {

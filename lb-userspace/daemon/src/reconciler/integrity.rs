@@ -87,6 +87,10 @@ impl Reconciler {
             let found = dataplane.bounds.read(index)?;
             both.add(bytemuck::bytes_of(bound), bytemuck::bytes_of(&found));
         }
+        for (&index, candidates) in &snapshot.candidates {
+            let found = dataplane.bounds.candidates(index)?;
+            both.add(bytemuck::bytes_of(candidates), bytemuck::bytes_of(&found));
+        }
         for (&index, source) in &snapshot.sources {
             let found = dataplane.nat_sources.read(index.into())?;
             both.add(bytemuck::bytes_of(source), bytemuck::bytes_of(&found));

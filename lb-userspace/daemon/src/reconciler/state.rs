@@ -11,7 +11,7 @@ use std::{
 
 use lb_common::{
     address_of,
-    bound::MemberBound,
+    bound::{Candidates, MemberBound},
     limit::Limit,
     member::{Member, control},
     nat::NatSource,
@@ -314,6 +314,7 @@ impl State {
             lists: self.lists.clone(),
             members: self.members.iter().map(|(i, m)| (*i, m.entry)).collect(),
             bounds: self.members.iter().map(|(i, m)| (*i, m.bound)).collect(),
+            candidates: self.candidates(),
             sources: self.sources.iter().map(|(i, s)| (*i, s.entry)).collect(),
         }
     }
@@ -334,6 +335,7 @@ pub(super) struct Snapshot {
     pub(super) lists: Lists,
     pub(super) members: BTreeMap<MemberIndex, Member>,
     pub(super) bounds: BTreeMap<MemberIndex, MemberBound>,
+    pub(super) candidates: BTreeMap<u16, Candidates>,
     pub(super) sources: BTreeMap<u16, NatSource>,
 }
 

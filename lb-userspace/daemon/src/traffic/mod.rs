@@ -331,6 +331,16 @@ impl Traffic {
         })
     }
 
+    /// New flows of all members, also former ones, and packets of their clients with RST.
+    #[must_use]
+    pub fn flows_and_resets(&self) -> (u64, u64) {
+        let members = self.vips.values().flat_map(|vip| vip.members.values());
+        members.fold((0, 0), |(flows, resets), member| {
+            let counters = &member.counters;
+            (flows + counters.new_flows, resets + counters.resets)
+        })
+    }
+
     fn rates(&self, window: &window::Cumulative) -> Rates {
         let back = self.frames.back(RATE_WINDOW);
         let seconds = self.frames.seconds(back);

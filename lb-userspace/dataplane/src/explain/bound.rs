@@ -1,7 +1,7 @@
 //! Bounded load: whether the slot's member takes a new flow, and which one gets it otherwise.
 
 use lb_common::{
-    bound::{CANDIDATES, ONE_FLOW, jump, second},
+    bound::{BY_MEMBER, BY_SLOT, ONE_FLOW, jump, places_of, room, second},
     hash::slot_of,
     limit::units,
     ring::{MemberIndex, NO_MEMBER, Slot},
@@ -23,8 +23,19 @@ struct Fullness {
 }
 
 impl Fullness {
+    /// Whether the member can take another flow on any CPU, as one of [`room`].
+    const fn room(self) -> u32 {
+        if self.used_up {
+            room::OVER_CAPACITY
+        } else if self.cpus > 0 && self.full == self.cpus {
+            room::OVER_FACTOR
+        } else {
+            room::FREE
+        }
+    }
+
     const fn is_everywhere(self) -> bool {
-        self.used_up || self.cpus > 0 && self.full == self.cpus
+        self.room() != room::FREE
     }
 }
 
@@ -103,8 +114,8 @@ impl Walker<'_> {
             return Ok(None);
         }
         let stays = bounds.read(cell.member)?.share != 0
-            && self.fullness(bounds, index, slot.current)?.is_everywhere()
-            && !self.fullness(bounds, index, cell.member)?.is_everywhere();
+            && self.fullness(bounds, index, slot.current)?.room()
+                > self.fullness(bounds, index, cell.member)?.room();
         Ok(Some(if stays { cell.member } else { slot.current }))
     }
 
@@ -131,21 +142,33 @@ impl Walker<'_> {
         let Some(ring) = RingName::unpack(vip.ring) else {
             return Ok(None);
         };
-        let (slot, jump) = (
-            slot_of(hashes.slot, ring.size),
-            jump(hashes.flow, ring.size),
-        );
-        for k in 1..=u64::from(CANDIDATES) {
-            let at = (u64::from(slot) + k * u64::from(jump)) % u64::from(ring.size);
-            let member = self.sources.tables.rings.slot(ring, at as u32)?.current;
-            if member != own
-                && self.serves(member)?
-                && !self.fullness(bounds, index, member)?.is_everywhere()
-            {
-                return Ok(Some(member));
+        let (size, jump) = (u64::from(ring.size), jump(hashes.flow, ring.size));
+        let slot = u64::from(slot_of(hashes.slot, ring.size));
+        let mut members = Vec::new();
+        for k in 1..=u64::from(BY_SLOT) {
+            let at = (slot + k * u64::from(jump)) % size;
+            let slot = self.sources.tables.rings.slot(ring, at as u32)?;
+            members.push(slot.current);
+        }
+        let table = bounds.candidates(index)?;
+        if table.places() > 1 {
+            let (first, step) = places_of(jump, table.places());
+            let places = (1..=BY_MEMBER).map(|k| (first + k * step) % table.places());
+            members.extend(places.map(|place| table.member(place)));
+        }
+        let mut over_factor = None;
+        for member in members {
+            if member == own || !self.serves(member)? {
+                continue;
+            }
+            match self.fullness(bounds, index, member)?.room() {
+                room::FREE => return Ok(Some(member)),
+                room::OVER_FACTOR if over_factor.is_none() => over_factor = Some(member),
+                _ => {}
             }
         }
-        Ok(None)
+        let room = self.fullness(bounds, index, own)?.room();
+        Ok(over_factor.filter(|_| room == room::OVER_CAPACITY))
     }
 
     fn fullness(&self, bounds: &Bounds, vip: u16, member: MemberIndex) -> Found<Fullness> {

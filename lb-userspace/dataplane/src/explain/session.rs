@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use lb_common::{
-    ip_of,
+    address_of, ip_of,
     member::{Member, control},
-    nat::{MAX_NAT_SOURCES, NatKey, PORT_TRIES, REPLY, state},
+    nat::{MAX_NAT_SOURCES, NatKey, PORT_TRIES, PortChoice, REPLY, state},
     reason::Reason,
     ring::NO_MEMBER,
     vip::Vip,
@@ -133,7 +133,7 @@ impl Walker<'_> {
             return Err(Stop::Reason(Reason::MemberDown));
         }
         let entry = self.sources.tables.members.read(member)?;
-        let port_be = self.free_port(&entry, flow_hash)?;
+        let port_be = self.free_port(vip, &entry, flow_hash)?;
         let (_, family) = self.flow.dest_address();
         let nat_source = self
             .sources
@@ -160,24 +160,23 @@ impl Walker<'_> {
         }
     }
 
-    /// The first of the ports derived from the hash that no session to the same backend uses. If none
+    /// The first of the ports of the flow's choice that no session to the same backend uses. If none
     /// is free, one whose connection is over is reused.
-    fn free_port(&mut self, member: &Member, flow_hash: u64) -> Found<u16> {
+    fn free_port(&mut self, vip: &Vip, member: &Member, flow_hash: u64) -> Found<u16> {
         if u32::from(member.nat_source) >= MAX_NAT_SOURCES {
             return Err(Stop::Reason(Reason::Internal));
         }
         let source = self.sources.tables.nat_sources;
         let source = source.read(member.nat_source.into())?;
-        let ports = u32::from(source.ports);
-        if ports == 0 {
+        if source.ports == 0 {
             self.note("session", "the backend has no NAT source: no route to it");
             return Err(Stop::Reason(Reason::NoNextHop));
         }
         let mut reused = None;
-        let stride = (flow_hash >> 48) as u32 | 1;
+        let (client, _) = address_of(self.flow.source.ip());
+        let choice = PortChoice::new(&source, vip, &client, flow_hash);
         for attempt in 0..PORT_TRIES {
-            let offset = ((flow_hash as u32 >> 8) + attempt * stride) % ports;
-            let port_be = (source.first_port + offset as u16).to_be();
+            let port_be = (source.first_port + choice.nth(attempt)).to_be();
             let key = NatKey {
                 address: member.address,
                 source_be: self.backend_port_be(member),
