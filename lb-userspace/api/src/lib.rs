@@ -6,18 +6,24 @@
 #![warn(missing_docs)]
 
 mod alert;
+mod announce;
 mod bound;
 mod capture;
 mod change;
 pub mod client;
 mod error;
 mod explain;
+mod fleet;
 mod limits;
 mod plan;
 mod revision;
 mod status;
 
 pub use alert::{Alert, Event, Severity, TestedReceiver};
+pub use announce::{
+    AddressState, AddressStatus, AnnounceCheck, AnnounceStatus, AnnounceSummary, AnnounceVia,
+    DrainState, KernelTableStatus, PeerStatus,
+};
 pub use bound::{BoundPlan, FullBackend};
 pub use capture::{CaptureRequest, CaptureSide, SampledFlow};
 pub use change::{
@@ -26,6 +32,13 @@ pub use change::{
 };
 pub use error::{ApiError, ErrorCode, Refused};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};
+pub use fleet::{
+    FleetApplyRequest, FleetCheck, FleetDiff, FleetDoctor, FleetEndpoint, FleetHead,
+    FleetInitRequest, FleetNode, FleetNodePlan, FleetNodeState, FleetOutcome, FleetPhase,
+    FleetPlan, FleetPlanRequest, FleetResult, FleetRevision, FleetRevisionInfo,
+    FleetRevisionNumber, FleetRollbackRequest, FleetRollout, FleetRolloutState, FleetStarted,
+    FleetState, FleetVerdict, FleetVerdictKind, FleetWave,
+};
 pub use limits::{
     ExceededLimit, LimitSuggestion, LimitedRate, LimitedSource, LimitsPlan, SeenTraffic,
     SourceTraffic, SuggestedRates,
@@ -62,6 +75,10 @@ macro_rules! names {
 
 names!(
     FileState,
+    FleetNodeState,
+    FleetPhase,
+    FleetRolloutState,
+    FleetVerdictKind,
     Guard,
     LimitedRate,
     MemberState,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use super::{Alert, RevisionInfo};
+use super::{Alert, AnnounceSummary, FleetState, RevisionInfo};
 
 /// State of the node, its VIPs and alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -23,10 +23,16 @@ pub struct Status {
     pub file: Option<FileStatus>,
     /// The VIPs, in the order of the configuration.
     pub vips: Vec<VipStatus>,
+    /// What is announced. Missing without `[announce]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<AnnounceSummary>,
     /// Firing alerts.
     pub alerts: Vec<Alert>,
     /// Packets by reason (names as in `docs/operations.md`), since the maps were created.
     pub reasons: BTreeMap<String, u64>,
+    /// The fleet as this node sees it; none outside of a fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetState>,
 }
 
 /// The configuration file.

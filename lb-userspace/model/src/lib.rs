@@ -6,6 +6,7 @@
 pub mod config;
 pub mod edit;
 pub mod error;
+pub mod fleet;
 pub mod flows;
 mod member;
 pub mod planner;

@@ -17,7 +17,7 @@ use toml::{
 };
 
 /// Keys whose values are secret.
-const KEYS: [&str; 2] = ["hash_seed", "webhook_secret"];
+const KEYS: [&str; 3] = ["hash_seed", "webhook_secret", "password"];
 /// Keys whose values are URLs.
 const URL_KEYS: [&str; 2] = ["webhook", "alertmanager"];
 /// What stands for a secret.

@@ -67,6 +67,25 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Returns what is wrong, of a request to the announcer's socket: other errors name the controller.
+    #[must_use]
+    pub fn of_announcer(&self) -> String {
+        match self {
+            Self::NoController { socket, .. } => format!("nothing listens on {socket}"),
+            Self::Timeout {
+                socket, seconds, ..
+            } => format!("no response on {socket} within {seconds} s"),
+            Self::Interrupted { socket, .. } => {
+                format!("the announcer closed the connection on {socket}")
+            }
+            Self::Unreadable { .. } => format!(
+                "cannot parse the announcer's response: is its version different from this one ({})?",
+                env!("CARGO_PKG_VERSION")
+            ),
+            Self::NotPermitted { .. } | Self::Api(_) => self.to_string(),
+        }
+    }
+
     /// Returns the controller's error, if it is one.
     #[must_use]
     pub fn api(&self) -> Option<&ApiError> {

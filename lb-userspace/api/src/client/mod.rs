@@ -5,6 +5,7 @@
 
 mod capture;
 mod error;
+mod fleet;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +26,10 @@ use serde_json::json;
 use tokio::net::UnixStream;
 
 use crate::{
-    Alert, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event, ExplainRequest,
-    Explanation, FileDiff, LimitSuggestion, Plan, PlanRequest, Progress, ReloadRequest, Reloaded,
-    Revision, RevisionInfo, RevisionNumber, RollbackRequest, SampledFlow, Status, TestedReceiver,
-    VipStatus,
+    Alert, AnnounceStatus, ApiError, Applied, ApplyRequest, ConfirmRequest, Diff, Event,
+    ExplainRequest, Explanation, FileDiff, LimitSuggestion, Plan, PlanRequest, Progress,
+    ReloadRequest, Reloaded, Revision, RevisionInfo, RevisionNumber, RollbackRequest, SampledFlow,
+    Status, TestedReceiver, VipStatus,
 };
 
 /// Default path of the controller's socket.
@@ -179,6 +180,26 @@ impl Client {
     /// `GET /v1/config/diff`: from the active revision to the configuration file.
     pub async fn diff_file(&self) -> Result<FileDiff> {
         self.get("/v1/config/diff").await
+    }
+
+    /// `GET /v1/announce`, of a client of the announcer's socket.
+    pub async fn announce_status(&self) -> Result<AnnounceStatus> {
+        self.get("/v1/announce").await
+    }
+
+    /// `GET /v1/announce?unmet=true`: with unmet conditions only.
+    pub async fn announce_problems(&self) -> Result<AnnounceStatus> {
+        self.get("/v1/announce?unmet=true").await
+    }
+
+    /// `POST /v1/node/drain` or `POST /v1/node/undrain`, of a client of the announcer's socket.
+    pub async fn drain_node(&self, drain: bool) -> Result<AnnounceStatus> {
+        let path = if drain {
+            "/v1/node/drain"
+        } else {
+            "/v1/node/undrain"
+        };
+        self.post(path, &json!({})).await
     }
 
     /// `POST /v1/explain`.

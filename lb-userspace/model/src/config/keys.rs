@@ -56,7 +56,7 @@ pub(super) enum Absent {
 
 /// What a change of a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// Applied at once; no connection breaks.
     Live,
     /// Read when the controller starts.
@@ -71,6 +71,8 @@ pub(super) enum Effect {
     ReplacesAllVips,
     /// Makes another backend of it: new flows go to the new one, the old one keeps its flows.
     NewBackend,
+    /// Read when `evenkeel announce` starts or is reloaded.
+    Announcer,
 }
 
 impl Effect {
@@ -84,6 +86,7 @@ impl Effect {
             Self::ReplacesVip => "replaces the VIP",
             Self::ReplacesAllVips => "replaces all VIPs",
             Self::NewBackend => "new backend",
+            Self::Announcer => "`evenkeel announce`",
         }
     }
 
@@ -93,6 +96,7 @@ impl Effect {
             Self::Restart => " (takes effect at the next restart of the controller)",
             Self::Stopped => " (only possible while the controller is stopped)",
             Self::Unloaded => " (only possible while the data path is unloaded)",
+            Self::Announcer => " (takes effect when `evenkeel announce` is reloaded)",
             Self::Live | Self::ReplacesVip | Self::ReplacesAllVips | Self::NewBackend => "",
         }
     }
@@ -127,7 +131,7 @@ impl Changes {
         }
     }
 
-    pub(super) fn note(&mut self, effect: Effect, lines_before: usize) {
+    pub(crate) fn note(&mut self, effect: Effect, lines_before: usize) {
         for line in &mut self.lines[lines_before..] {
             line.push_str(effect.note());
         }

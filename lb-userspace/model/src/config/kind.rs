@@ -1,13 +1,16 @@
 //! Kinds of values: how each is read, printed, documented and described in the JSON Schema.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{fmt::Debug, time::Duration};
-use std::{fmt::Display, net::IpAddr, net::SocketAddr, ops::RangeInclusive, path::PathBuf};
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf};
 
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::{
-    model::{BoundFactor, Factor, Fraction, HashSeed, Prefix, StatusSet, Word},
+    model::{
+        BoundFactor, Community, Factor, Fraction, HashSeed, LargeCommunity, Prefix, StatusSet, Word,
+    },
     value::{self, Parsed, numbers, show_duration, texts},
 };
 use crate::{ring::RingSize, secrets};
@@ -115,6 +118,18 @@ pub(super) fn duration_or_never(max: Duration) -> impl Kind<Value = Option<Durat
     )
 }
 
+pub(super) fn whole_seconds(range: RangeInclusive<Duration>) -> impl Kind<Value = Duration> {
+    let (min, max) = (*range.start(), *range.end());
+    form(
+        numbers::whole_seconds(range),
+        |time| show_duration(*time),
+        move || {
+            let Reference { values, schema } = durations(min, max);
+            reference(format!("{values}, whole seconds"), schema)
+        },
+    )
+}
+
 fn durations(min: Duration, max: Duration) -> Reference {
     let values = format!("`{}` to `{}`", show_duration(min), show_duration(max));
     reference(values, pattern("^([0-9]+(ms|s|m|h))+$"))
@@ -128,6 +143,26 @@ pub(super) fn integer(range: RangeInclusive<u32>) -> impl Kind<Value = u32> {
 fn integers(min: u32, max: u32) -> Reference {
     let schema = json!({ "type": "integer", "minimum": min, "maximum": max });
     reference(format!("{min} to {max}"), schema)
+}
+
+pub(super) fn byte(range: RangeInclusive<u8>) -> impl Kind<Value = u8> {
+    let (min, max) = (*range.start(), *range.end());
+    form(numbers::byte(range), plain, move || {
+        integers(min.into(), max.into())
+    })
+}
+
+/// The number of an autonomous system.
+pub(super) fn as_number() -> impl Kind<Value = u32> {
+    integer(1..=u32::MAX - 1)
+}
+
+pub(super) fn routing_table() -> impl Kind<Value = u32> {
+    form(numbers::routing_table, plain, || {
+        let Reference { values, mut schema } = integers(1, u32::MAX);
+        schema["not"] = json!({ "minimum": 253, "maximum": 255 });
+        reference(format!("{values} without 253 to 255"), schema)
+    })
 }
 
 pub(super) fn power_of_two(range: RangeInclusive<u32>) -> impl Kind<Value = u32> {
@@ -264,6 +299,18 @@ pub(super) fn address() -> impl Kind<Value = IpAddr> {
     form(value::address, plain, || reference("address", string()))
 }
 
+pub(super) fn address_v4() -> impl Kind<Value = Ipv4Addr> {
+    form(value::address_v4, plain, || {
+        reference("IPv4 address", string())
+    })
+}
+
+pub(super) fn address_v6() -> impl Kind<Value = Ipv6Addr> {
+    form(value::address_v6, plain, || {
+        reference("IPv6 address", string())
+    })
+}
+
 pub(super) fn socket_address() -> impl Kind<Value = SocketAddr> {
     form(value::socket_address, plain, || {
         reference("address with port; names are not resolved", string())
@@ -283,6 +330,25 @@ pub(super) fn source_prefix() -> impl Kind<Value = Prefix> {
     form(value::source_prefix, plain, || {
         let values = "prefixes or addresses; no bits set beyond the length";
         reference(values, pattern("^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"))
+    })
+}
+
+/// The item of a list of BGP communities.
+pub(super) fn community() -> impl Kind<Value = Community> {
+    form(value::community, plain, || {
+        let names: Vec<_> = Community::NAMED.iter().map(|(name, _)| *name).collect();
+        let quoted: Vec<_> = names.iter().map(|name| format!("`\"{name}\"`")).collect();
+        let values = format!("`\"AS:VALUE\"` (each 0 to 65535), {}", quoted.join(", "));
+        let schema = pattern(&format!("^([0-9]+:[0-9]+|{})$", names.join("|")));
+        reference(values, schema)
+    })
+}
+
+/// The item of a list of large BGP communities.
+pub(super) fn large_community() -> impl Kind<Value = LargeCommunity> {
+    form(value::large_community, plain, || {
+        let values = "`\"GLOBAL:LOCAL:LOCAL\"` (each 0 to 4294967295)";
+        reference(values, pattern("^[0-9]+:[0-9]+:[0-9]+$"))
     })
 }
 
@@ -324,6 +390,13 @@ pub(super) fn url() -> impl Kind<Value = String> {
     let show = |url: &String| secrets::mask_url(url);
     form(texts::url, show, || {
         reference("`http` or `https` URLs", pattern("^https?://"))
+    })
+}
+
+/// The client URL of an etcd member.
+pub(super) fn endpoint() -> impl Kind<Value = String> {
+    form(texts::endpoint, quoted, || {
+        reference("`https` URLs without a path", pattern("^https://[^/]+/?$"))
     })
 }
 

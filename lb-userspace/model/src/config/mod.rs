@@ -22,7 +22,9 @@ mod problem;
 mod reader;
 pub mod reference;
 mod resolve;
+mod resolve_announce;
 mod resolve_bound;
+mod resolve_fleet;
 mod resolve_health;
 mod resolve_limit;
 mod resolve_vip;
@@ -34,12 +36,13 @@ mod value;
 use std::{collections::HashSet, io, path::Path};
 
 pub use hash_key::hash_key;
-pub(crate) use keys::Changes;
+pub(crate) use keys::{Changes, Effect};
 pub use model::{
-    Affinity, Alerts, Api, Backend, BackendState, Bound, BoundFactor, CaFile, ChangeSettings,
-    Config, DEFAULT_EXEC_USER, Factor, Forward, Fraction, Guard, HashSeed, Health, HealthKind,
-    HttpCheck, Limit, Metrics, Node, OnExcess, Prefix, Protocol, Rate, Scaling, Secret, Skew,
-    SourceLimit, StatusSet, Track, Via, Vip, XdpMode,
+    Affinity, Alerts, Announce, AnnouncePeer, AnnounceVia, Api, Backend, BackendState, Bound,
+    BoundFactor, CaFile, ChangeSettings, Community, Config, DEFAULT_EXEC_USER, Factor, Fleet,
+    Forward, Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, LargeCommunity, Limit,
+    Metrics, Node, OnExcess, Prefix, Protocol, Rate, Scaling, Secret, Skew, SourceLimit, StatusSet,
+    Track, Via, Vip, VipAnnounce, XdpMode,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use super::{
     keys::{Absent, Key, Table},
     model::{
-        TypedAlerts, TypedApi, TypedBackend, TypedBound, TypedChangeSettings, TypedGuard,
-        TypedHealth, TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew,
-        TypedSourceLimit, TypedVip,
+        TypedAlerts, TypedAnnounce, TypedAnnouncePeer, TypedApi, TypedBackend, TypedBound,
+        TypedChangeSettings, TypedFleet, TypedGuard, TypedHealth, TypedLimit, TypedMetrics,
+        TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip, TypedVipAnnounce,
     },
 };
 
@@ -16,6 +16,8 @@ use super::{
 struct Node {
     path: &'static str,
     is_array: bool,
+    /// Whether the table must be there.
+    is_required: bool,
     keys: fn() -> Vec<Key>,
     tables: &'static [Self],
 }
@@ -24,6 +26,7 @@ const fn table<T: Table>() -> Node {
     Node {
         path: T::PATH,
         is_array: false,
+        is_required: false,
         keys: T::keys,
         tables: &[],
     }
@@ -32,6 +35,7 @@ const fn table<T: Table>() -> Node {
 const fn array<T: Table>(tables: &'static [Node]) -> Node {
     Node {
         is_array: true,
+        is_required: true,
         tables,
         ..table::<T>()
     }
@@ -43,6 +47,15 @@ const TABLES: &[Node] = &[
     table::<TypedChangeSettings>(),
     table::<TypedMetrics>(),
     table::<TypedAlerts>(),
+    Node {
+        // Only with `via = "bgp"`.
+        tables: &[Node {
+            is_required: false,
+            ..array::<TypedAnnouncePeer>(&[])
+        }],
+        ..table::<TypedAnnounce>()
+    },
+    table::<TypedFleet>(),
     array::<TypedVip>(&[
         table::<TypedHealth>(),
         table::<TypedGuard>(),
@@ -53,6 +66,7 @@ const TABLES: &[Node] = &[
         table::<TypedBound>(),
         table::<TypedScaling>(),
         table::<TypedSkew>(),
+        table::<TypedVipAnnounce>(),
         array::<TypedBackend>(&[]),
     ]),
 ];
@@ -85,7 +99,7 @@ impl Node {
         }
         for table in self.tables {
             properties.insert(table.name().to_owned(), table.schema());
-            if table.is_array {
+            if table.is_required {
                 required.push(table.name());
             }
         }

@@ -17,6 +17,8 @@ use super::{
     model::{Alerts, Config, HashSeed, Node, TypedAlerts, TypedNode},
     problem::{Problem, Problems},
     reader::Typed,
+    resolve_announce::resolve_announce,
+    resolve_fleet::resolve_fleet,
     resolve_limit::PrefixLists,
     resolve_vip::resolve_vip,
     typed::{self, VipTables},
@@ -46,12 +48,24 @@ pub(super) fn resolve(
         .map(|vip| resolve_vip(vip, read_file, &lists, problems))
         .collect();
     let alerts = resolve_alerts(&file.alerts, read_file, problems);
+    let announce = file.announce.as_ref();
+    let announce = announce.map(|tables| resolve_announce(tables, read_file, problems));
+    let fleet = file.fleet.as_ref();
+    let fleet = fleet.map(|fleet| resolve_fleet(fleet, problems));
     Some(Config {
         node: resolve_node(file.node.as_ref()?, read_file, problems)?,
         api: file.api.resolve()?,
         change: file.change.resolve()?,
         metrics: file.metrics.resolve()?,
         alerts: alerts?,
+        announce: match announce {
+            Some(announce) => Some(announce?),
+            None => None,
+        },
+        fleet: match fleet {
+            Some(fleet) => Some(fleet?),
+            None => None,
+        },
         vips: vips.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -309,7 +323,7 @@ fn resolve_alerts(
 }
 
 /// Reads a secret from a file; `what` names it and what the file must hold.
-fn read_secret<T>(
+pub(super) fn read_secret<T>(
     (what, content): (&str, &str),
     file: &Typed<PathBuf>,
     read_file: ReadFile<'_>,

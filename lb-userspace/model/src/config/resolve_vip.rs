@@ -49,6 +49,7 @@ pub(super) fn resolve_vip(
         bound?,
         scaling?,
         skew?,
+        tables.announce.resolve()?,
         backends,
     ))
 }

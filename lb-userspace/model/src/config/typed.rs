@@ -6,9 +6,9 @@ use toml::{Spanned, de::DeTable};
 use super::{
     keys::Table,
     model::{
-        TypedAlerts, TypedApi, TypedBackend, TypedBound, TypedChangeSettings, TypedGuard,
-        TypedHealth, TypedLimit, TypedMetrics, TypedNode, TypedScaling, TypedSkew,
-        TypedSourceLimit, TypedVip,
+        TypedAlerts, TypedAnnounce, TypedAnnouncePeer, TypedApi, TypedBackend, TypedBound,
+        TypedChangeSettings, TypedFleet, TypedGuard, TypedHealth, TypedLimit, TypedMetrics,
+        TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip, TypedVipAnnounce,
     },
     problem::Problems,
     reader::Reader,
@@ -20,7 +20,16 @@ pub(super) struct File {
     pub(super) change: TypedChangeSettings,
     pub(super) metrics: TypedMetrics,
     pub(super) alerts: TypedAlerts,
+    pub(super) announce: Option<AnnounceTables>,
+    pub(super) fleet: Option<TypedFleet>,
     pub(super) vips: Vec<VipTables>,
+}
+
+pub(super) struct AnnounceTables {
+    pub(super) announce: TypedAnnounce,
+    pub(super) peers: Vec<TypedAnnouncePeer>,
+    /// Whether there is a key `peer`, right or wrong.
+    pub(super) has_peers: bool,
 }
 
 /// A VIP with the tables below it.
@@ -32,6 +41,7 @@ pub(super) struct VipTables {
     pub(super) bound: Option<TypedBound>,
     pub(super) scaling: TypedScaling,
     pub(super) skew: TypedSkew,
+    pub(super) announce: TypedVipAnnounce,
     pub(super) backends: Vec<TypedBackend>,
     /// Whether there is a key `backend`, right or wrong.
     pub(super) has_backends: bool,
@@ -55,6 +65,10 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
         change: root.read("change").unwrap_or_default(),
         metrics: root.read("metrics").unwrap_or_default(),
         alerts: root.read("alerts").unwrap_or_default(),
+        announce: root
+            .table("announce", TypedAnnounce::PATH)
+            .map(read_announce),
+        fleet: root.read("fleet"),
         vips: root
             .tables("vip", TypedVip::PATH)
             .into_iter()
@@ -74,6 +88,20 @@ fn read_node(node: Reader<'_, '_>) -> TypedNode {
     node.read_table()
 }
 
+fn read_announce(mut announce: Reader<'_, '_>) -> AnnounceTables {
+    let tables = AnnounceTables {
+        announce: TypedAnnounce::read(&mut announce),
+        has_peers: announce.has("peer"),
+        peers: announce
+            .tables("peer", TypedAnnouncePeer::PATH)
+            .into_iter()
+            .map(Reader::read_table)
+            .collect(),
+    };
+    announce.finish();
+    tables
+}
+
 fn read_vip(mut vip: Reader<'_, '_>) -> VipTables {
     let tables = VipTables {
         vip: TypedVip::read(&mut vip),
@@ -86,6 +114,7 @@ fn read_vip(mut vip: Reader<'_, '_>) -> VipTables {
         bound: vip.read("bound"),
         scaling: vip.read("scaling").unwrap_or_default(),
         skew: vip.read("skew").unwrap_or_default(),
+        announce: vip.read("announce").unwrap_or_default(),
         has_backends: vip.has("backend"),
         backends: vip
             .tables("backend", TypedBackend::PATH)

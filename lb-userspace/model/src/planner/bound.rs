@@ -2,8 +2,9 @@
 //!
 //! An estimate from the new flows that each backend got, in steps of ten seconds. A backend whose share
 //! shrinks keeps new flows in proportion to it; those whose shares grow get the others, in proportion to
-//! the growth, as the slots of a ring do. What is above a bound spills as far as other backends have room.
-//! Bursts within a step are not seen.
+//! the growth, as the slots of a ring do. What is above a bound spills as far as other backends have room;
+//! what is above a capacity also to those that have only their capacity left. Bursts within a step are not
+//! seen.
 
 use std::collections::HashMap;
 
@@ -141,8 +142,43 @@ struct Demand {
     new_flows: f64,
     expected: f64,
     excess: f64,
+    /// Of the excess: what is above the capacity.
+    over_capacity: f64,
+    /// What it can take within all bounds.
     room: f64,
-    over_capacity: bool,
+    /// What it can take of flows of backends at their capacity.
+    capacity_left: f64,
+}
+
+/// How much of its excess each backend gets rid of, as a part of what is over its capacity, and of the rest.
+struct Placed {
+    over_capacity: f64,
+    over_factor: f64,
+}
+
+impl Placed {
+    fn new(demands: &[Demand]) -> Self {
+        let sum = |of: fn(&Demand) -> f64| demands.iter().map(of).sum::<f64>();
+        let (excess, over_capacity) = (sum(|it| it.excess), sum(|it| it.over_capacity));
+        let room = sum(|it| it.room);
+        let within = if excess > room { room / excess } else { 1.0 };
+        let left = over_capacity * (1.0 - within);
+        let room_past_factor = (sum(|it| it.capacity_left) - room).max(0.0);
+        let past_factor = if left > room_past_factor {
+            room_past_factor / left
+        } else {
+            1.0
+        };
+        Self {
+            over_capacity: within + (1.0 - within) * past_factor,
+            over_factor: within,
+        }
+    }
+
+    fn of(&self, demand: &Demand) -> f64 {
+        demand.over_capacity * self.over_capacity
+            + (demand.excess - demand.over_capacity) * self.over_factor
+    }
 }
 
 fn estimate(bound: &Bound, members: &[Bounded<'_>], history: &FlowHistory) -> BoundPlan {
@@ -158,15 +194,14 @@ fn estimate(bound: &Bound, members: &[Bounded<'_>], history: &FlowHistory) -> Bo
                 .zip(shifted)
                 .map(|(member, flows)| Demand::new(bound, member, flows, total, seconds))
                 .collect();
-            let excess: f64 = demands.iter().map(|demand| demand.excess).sum();
-            let room: f64 = demands.iter().map(|demand| demand.room).sum();
-            let placed = if excess > room { room / excess } else { 1.0 };
+            let placed = Placed::new(&demands);
             for (tally, demand) in tallies.iter_mut().zip(&demands) {
-                tally.add(demand, placed, seconds);
+                let of_this = placed.of(demand);
+                tally.add(demand, of_this, seconds);
+                spilled += of_this;
+                unplaced += demand.excess - of_this;
             }
             all += total;
-            spilled += excess * placed;
-            unplaced += excess * (1.0 - placed);
         });
     }
     let mut full: Vec<(&Bounded<'_>, &Tally)> = members
@@ -251,32 +286,33 @@ impl Demand {
         let by_capacity = member.capacity.filter(|_| bound.capacity);
         let by_capacity = by_capacity.map(|capacity| f64::from(capacity) * seconds);
         let over_share = by_share.filter(|most| new_flows > most + TOLERANCE * most.sqrt());
-        let over_capacity = by_capacity.filter(|most| new_flows > *most);
-        let excess = |most: Option<f64>| most.map_or(0.0, |most| new_flows - most);
+        let excess = |most: Option<f64>| most.map_or(0.0, |most| (new_flows - most).max(0.0));
+        let over_capacity = excess(by_capacity);
         let room =
             |most: Option<f64>| most.map_or(f64::INFINITY, |most| (most - new_flows).max(0.0));
         Self {
             new_flows,
             expected,
-            excess: excess(over_share).max(excess(over_capacity)),
+            excess: excess(over_share).max(over_capacity),
+            over_capacity,
             room: room(by_share).min(room(by_capacity)),
-            over_capacity: over_capacity.is_some(),
+            capacity_left: room(by_capacity),
         }
     }
 }
 
 impl Tally {
-    fn add(&mut self, demand: &Demand, placed: f64, seconds: f64) {
+    fn add(&mut self, demand: &Demand, spilled: f64, seconds: f64) {
         if demand.excess <= 0.0 {
             return;
         }
         self.excess += demand.excess;
-        self.spilled += demand.excess * placed;
+        self.spilled += spilled;
         self.seconds += seconds;
         self.new_flows += demand.new_flows;
         self.expected += demand.expected;
         self.peak = self.peak.max(demand.new_flows / seconds.max(1.0));
-        self.over_capacity |= demand.over_capacity;
+        self.over_capacity |= demand.over_capacity > 0.0;
     }
 
     fn report(&self, member: &Bounded<'_>, spilled: f64) -> FullBackend {

@@ -38,6 +38,7 @@
 //! change is therefore refused (no backend would serve until the checks pass): add the new ones
 //! first.
 
+mod announce;
 mod bound;
 mod guards;
 mod limits;

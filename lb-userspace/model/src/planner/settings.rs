@@ -3,10 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Input, pairs::Pair, words};
+use super::{Input, announce, pairs::Pair, words};
 use crate::config::{
-    Alerts, Api, Backend, BackendState, Bound, ChangeSettings, Changes, Config, Forward, Guard,
-    Health, Limit, Metrics, Node, Prefix, Scaling, Skew, SourceLimit, Vip,
+    Alerts, Api, Backend, BackendState, Bound, ChangeSettings, Changes, Config, Effect, Fleet,
+    Forward, Guard, Health, Limit, Metrics, Node, Prefix, Scaling, Skew, SourceLimit, Vip,
+    VipAnnounce,
 };
 
 /// Changes outside of VIPs.
@@ -20,6 +21,8 @@ pub(super) fn outside(running: Option<&Config>, candidate: &Config) -> Vec<Strin
         change,
         metrics,
         alerts,
+        announce,
+        fleet,
         vips: _,
     } = candidate;
     let mut changes = Changes::default();
@@ -37,7 +40,24 @@ pub(super) fn outside(running: Option<&Config>, candidate: &Config) -> Vec<Strin
             .lines
             .push("alerts.webhook_secret: changed".to_owned());
     }
+    announce::list_changes(&mut changes, running.announce.as_ref(), announce.as_ref());
+    list_fleet_changes(&mut changes, running.fleet.as_ref(), fleet.as_ref());
     changes.lines
+}
+
+fn list_fleet_changes(changes: &mut Changes, before: Option<&Fleet>, after: Option<&Fleet>) {
+    if let (Some(before), Some(after)) = (before, after) {
+        return Fleet::list_changes(changes.below("fleet."), before, after);
+    }
+    let lines = changes.lines.len();
+    let show = |fleet: &Option<&Fleet>| {
+        fleet.map_or_else(
+            || "none".to_owned(),
+            |fleet| format!("{} as {}", fleet.name, fleet.node),
+        )
+    };
+    changes.below("").add("fleet", &before, &after, show);
+    changes.note(Effect::Restart, lines);
 }
 
 /// Changes of a VIP's settings, without the weights and states of backends, which the plan shows
@@ -54,6 +74,8 @@ pub(super) fn of_pair(pair: &Pair<'_>) -> Vec<String> {
     Bound::list_changes(changes.below("bound."), &before.bound, &after.bound);
     Scaling::list_changes(changes.below("scaling."), &before.scaling, &after.scaling);
     Skew::list_changes(changes.below("skew."), &before.skew, &after.skew);
+    let below = changes.below("announce.");
+    VipAnnounce::list_changes(below, &before.announce, &after.announce);
     for backend in &before.backends {
         list_backend_changes(&mut changes, backend, &after.backends);
     }

@@ -3,7 +3,10 @@
 //! A key is one row of a `table!` (see `keys`). The types hold resolved values: nothing is optional
 //! that has a default.
 
+mod announce;
 mod bound;
+mod communities;
+mod fleet;
 mod health;
 mod limit;
 mod node;
@@ -13,8 +16,13 @@ mod values;
 mod vip;
 mod words;
 
+pub use announce::{Announce, AnnouncePeer, VipAnnounce};
+pub(super) use announce::{BGP_PORT, TypedAnnounce, TypedAnnouncePeer, TypedVipAnnounce};
 pub use bound::Bound;
 pub(super) use bound::TypedBound;
+pub use communities::{Community, LargeCommunity};
+pub use fleet::Fleet;
+pub(super) use fleet::TypedFleet;
 pub(super) use health::TypedHealth;
 pub use health::{Health, HealthKind, HttpCheck};
 pub use limit::{Limit, Rate, SourceLimit};
@@ -28,7 +36,9 @@ pub(super) use skew::TypedSkew;
 pub use values::{BoundFactor, CaFile, Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
 pub use vip::{Backend, Guard, Scaling, Vip};
 pub(super) use vip::{TypedBackend, TypedGuard, TypedScaling, TypedVip};
-pub use words::{Affinity, BackendState, Forward, OnExcess, Protocol, Track, Via, XdpMode};
+pub use words::{
+    Affinity, AnnounceVia, BackendState, Forward, OnExcess, Protocol, Track, Via, XdpMode,
+};
 pub(super) use words::{Kind, Word};
 
 /// The configuration of a node.
@@ -40,6 +50,10 @@ pub struct Config {
     pub change: ChangeSettings,
     pub metrics: Metrics,
     pub alerts: Alerts,
+    /// `None`: VIPs are not announced.
+    pub announce: Option<Announce>,
+    /// `None`: the node belongs to no fleet.
+    pub fleet: Option<Fleet>,
     /// In the order of the file.
     pub vips: Vec<Vip>,
 }

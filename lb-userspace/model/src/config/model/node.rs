@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use lb_common::{nat, track};
 
-use super::{HashSeed, Prefix, XdpMode};
+use super::{Fraction, HashSeed, Prefix, XdpMode};
 use crate::config::kind;
 
 /// A tracking cell holds 16 bits of seconds, which wrap after 18 hours.
@@ -49,6 +49,10 @@ table! {
         nat_source: IpAddr, [list "an address of the interface"], kind::addresses(), Live;
         /// `nat`: source ports. Keep them apart from `net.ipv4.ip_local_port_range`.
         nat_ports: RangeInclusive<u16>, [default 16_384..=32_767], kind::port_range(), Live;
+        /// `nat`: how much of the ports for sessions with a backend the clients of one address may use, for IPv6 of one
+        /// prefix of 64 bits, so that nobody alone can use up all. `1`: all, for clients that are a proxy or a NAT
+        /// with few addresses.
+        nat_source_share: Fraction, [default Fraction::HALF], kind::share(), Live;
         /// How long a slot remembers its previous backend after a change. A connection that is idle
         /// for all this time after a change may break.
         transition_ttl: Duration, [default Duration::from_secs(15 * 60)],

@@ -6,7 +6,7 @@ use lb_common::{family_of, hash::HashKey};
 
 use super::{
     Affinity, BackendState, Bound, Forward, Fraction, HashSeed, Health, Limit, Protocol, Skew,
-    Track,
+    Track, VipAnnounce,
 };
 use crate::{
     config::{hash_key::hash_key, keys::value_of, kind},
@@ -56,6 +56,8 @@ table! {
         scaling: Scaling;
         /// When shares count as skewed.
         skew: Skew;
+        /// How the VIP is announced.
+        announce: VipAnnounce;
         /// In the order of the file; at least one.
         backends: Vec<Backend>;
     }

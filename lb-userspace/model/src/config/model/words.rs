@@ -171,6 +171,18 @@ words! {
 }
 
 words! {
+    /// How VIPs are announced.
+    #[derive(Default)]
+    pub AnnounceVia {
+        /// By BGP.
+        #[default]
+        Bgp = "bgp",
+        /// As routes in a routing table of the kernel.
+        Kernel = "kernel",
+    }
+}
+
+words! {
     /// The operator's setting for a backend.
     #[derive(Default)]
     pub BackendState {

@@ -1,6 +1,8 @@
 //! Golden files, and rules between several keys.
 
+mod announce;
 mod errors;
+mod fleet;
 mod reference;
 mod values;
 

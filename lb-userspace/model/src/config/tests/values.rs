@@ -23,6 +23,7 @@ fn the_smallest_file_gets_all_defaults() {
             encap_source: Vec::new(),
             nat_source: Vec::new(),
             nat_ports: 16_384..=32_767,
+            nat_source_share: Fraction::HALF,
             transition_ttl: seconds(900),
             track_idle: seconds(3600),
             track_flows: 1_048_576,
@@ -41,6 +42,8 @@ fn the_smallest_file_gets_all_defaults() {
             listen: "127.0.0.1:9477".parse().unwrap(),
         },
         alerts: Alerts::default(),
+        announce: None,
+        fleet: None,
         vips: vec![Vip {
             name: "api".to_owned(),
             address,
@@ -60,6 +63,7 @@ fn the_smallest_file_gets_all_defaults() {
             bound: Bound::default(),
             scaling: Scaling::default(),
             skew: Skew::default(),
+            announce: VipAnnounce::default(),
             backends: vec![Backend {
                 name: "api-1".to_owned(),
                 address: Ipv4Addr::new(10, 0, 1, 11).into(),
@@ -81,8 +85,29 @@ fn reads_every_key() {
         change,
         metrics,
         alerts,
+        announce: _,
+        fleet,
         vips,
     } = parse("full.toml", FULL).unwrap();
+    let fleet = fleet.unwrap();
+    let files = [&fleet.ca_file, &fleet.cert_file, &fleet.key_file].map(|file| file.to_str());
+    assert_eq!(
+        files,
+        [
+            Some("/etc/lb/ca.pem"),
+            Some("/etc/lb/lb-1.pem"),
+            Some("/etc/lb/lb-1-key.pem")
+        ]
+    );
+    assert_eq!(
+        (&*fleet.name, &*fleet.node, fleet.rack.as_deref()),
+        ("edge", "lb-1", Some("a"))
+    );
+    assert_eq!(
+        fleet.endpoints,
+        ["https://etcd-1:2379", "https://[2001:db8::2]:2379"]
+    );
+    assert_eq!(fleet.confirm, seconds(90));
     assert_eq!(node.interfaces, ["eth0", "bond1.100"]);
     assert_eq!(node.xdp_mode, XdpMode::Auto);
     assert_eq!(node.state_dir.to_str(), Some("/srv/evenkeel"));
@@ -96,6 +121,7 @@ fn reads_every_key() {
     assert_eq!(source("2001:db8::1").as_deref(), Some("fd00:1::/64"));
     assert_eq!(node.nat_source.len(), 2);
     assert_eq!(node.nat_ports, 20_000..=29_999);
+    assert_eq!(Some(node.nat_source_share), Fraction::new(0.25));
     assert_eq!(
         (node.transition_ttl, node.track_idle),
         (seconds(300), seconds(5400))

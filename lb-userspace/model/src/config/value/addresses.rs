@@ -1,6 +1,6 @@
 //! Addresses and prefixes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::de::DeValue;
 
@@ -33,6 +33,22 @@ pub(in crate::config) fn address(value: &DeValue<'_>) -> Parsed<IpAddr> {
         IpAddr::V4(_) => return Ok(address),
     };
     wrong(format!("this is {kind}"), HELP)
+}
+
+/// The IPv4 address of one host.
+pub(in crate::config) fn address_v4(value: &DeValue<'_>) -> Parsed<Ipv4Addr> {
+    match address(value)? {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => wrong("an IPv6 address", "must be an IPv4 address"),
+    }
+}
+
+/// The IPv6 address of one host.
+pub(in crate::config) fn address_v6(value: &DeValue<'_>) -> Parsed<Ipv6Addr> {
+    match address(value)? {
+        IpAddr::V6(address) => Ok(address),
+        IpAddr::V4(_) => wrong("an IPv4 address", "must be an IPv6 address"),
+    }
 }
 
 /// A prefix such as `10.200.0.0/16`, without bits beyond its length.

@@ -1,10 +1,14 @@
 //! Parsers of single values. Each reports what it found and what it expects.
 
 mod addresses;
+mod communities;
 pub(super) mod numbers;
 pub(super) mod texts;
 
-pub(super) use addresses::{address, parse_source_prefix, prefix, socket_address, source_prefix};
+pub(super) use addresses::{
+    address, address_v4, address_v6, parse_source_prefix, prefix, socket_address, source_prefix,
+};
+pub(super) use communities::{community, large_community};
 pub(crate) use numbers::show_duration;
 use toml::de::DeValue;
 

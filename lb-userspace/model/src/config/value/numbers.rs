@@ -36,6 +36,23 @@ pub(in crate::config) fn port(min: u16) -> impl Fn(&DeValue<'_>) -> Parsed<u16> 
     move |value| integer(u32::from(min)..=u32::from(u16::MAX))(value).map(|port| port as u16)
 }
 
+pub(in crate::config) fn byte(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> Parsed<u8> {
+    let integer = integer(u32::from(*range.start())..=u32::from(*range.end()));
+    move |value| integer(value).map(|number| number as u8)
+}
+
+/// A routing table of the kernel in which routes take no traffic of the host by themselves.
+pub(in crate::config) fn routing_table(value: &DeValue<'_>) -> Parsed<u32> {
+    match integer(1..=u32::MAX)(value)? {
+        table @ 253..=255 => wrong(
+            format!("{table} is a table that the host itself uses"),
+            "must not be 253 to 255 (default, main, local): the routes there would take the host's own \
+             traffic to the VIPs",
+        ),
+        table => Ok(table),
+    }
+}
+
 pub(in crate::config) fn power_of_two(
     range: RangeInclusive<u32>,
 ) -> impl Fn(&DeValue<'_>) -> Parsed<u32> {
@@ -167,6 +184,20 @@ pub(in crate::config) fn duration(
                 "whole numbers with the units ms, s, m and h, as in \"500ms\", \"15m\" or \"1h30m\"",
             ),
         }
+    }
+}
+
+/// A duration without a part of a second.
+pub(in crate::config) fn whole_seconds(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&DeValue<'_>) -> Parsed<Duration> {
+    let parse = duration(range);
+    move |value| match parse(value)? {
+        time if time.subsec_nanos() == 0 => Ok(time),
+        _ => wrong(
+            "not whole seconds",
+            "must be whole seconds: BGP transmits no smaller unit",
+        ),
     }
 }
 

@@ -104,6 +104,25 @@ pub(in crate::config) fn url(value: &DeValue<'_>) -> Parsed<String> {
     }
 }
 
+/// The client URL of an etcd member: `https`, a host, perhaps a port, and nothing else.
+pub(in crate::config) fn endpoint(value: &DeValue<'_>) -> Parsed<String> {
+    const HELP: &str = "must be as in \"https://10.0.0.1:2379\"; etcd is only used over TLS";
+    let text = url(value)?;
+    match url::Url::parse(&text) {
+        Ok(url) if url.scheme() != "https" => wrong("not an HTTPS URL", HELP),
+        Ok(url)
+            if url.has_authority() && !url.username().is_empty() || url.password().is_some() =>
+        {
+            let help = "the client certificate identifies the node; remove user and password";
+            wrong("the URL has a user or a password", help)
+        }
+        Ok(url) if url.path() == "/" && url.query().is_none() && url.fragment().is_none() => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => wrong("the URL has more than a host and a port", HELP),
+    }
+}
+
 pub(in crate::config) fn http_path(value: &DeValue<'_>) -> Parsed<String> {
     let text = string(value)?;
     if text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic()) {
@@ -221,6 +240,20 @@ pub(in crate::config) fn parse_webhook_secret(text: &str) -> Parsed<Secret> {
     match text.chars().count() {
         length @ ..16 => wrong(format!("has {length} characters"), HELP),
         _ => Ok(Secret::new(text)),
+    }
+}
+
+/// The password of a BGP session, from the text of its file.
+pub(in crate::config) fn parse_peer_password(text: &str) -> Parsed<Secret> {
+    // The kernel's limit for keys of TCP MD5 signatures.
+    const LONGEST: usize = 80;
+    const HELP: &str = "must be 1 to 80 printable ASCII characters, the same as on the router";
+    if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return wrong("contains characters that are not printable ASCII", HELP);
+    }
+    match text.len() {
+        1..=LONGEST => Ok(Secret::new(text)),
+        length => wrong(format!("has {length} characters"), HELP),
     }
 }
 

@@ -175,6 +175,24 @@ fn spills_only_where_there_is_room() {
     assert_near(bound.unplaced, 400.0 / 600.0);
 }
 
+/// After a wrong change of weights, what is over a capacity goes past the factors of the others, which are
+/// multiples of wrong shares.
+#[test]
+fn capacities_count_more_than_shares() {
+    let bound = "bound = { capacity = true, factor = 1.25 }";
+    // d gets 588 of 600 and can take 200; the bounds of the others are 7.5 by their shares.
+    let spills = |others: &str, spilled: f64| {
+        let backend = |name| format!("{name} 100 capacity = {others}");
+        let [a, b, c] = ["a", "b", "c"].map(backend);
+        let plan = judged(bound, &[&a, &b, &c, "d 9700 capacity = 20"]);
+        assert_near(plan.spilled, spilled / 600.0);
+        assert_near(plan.unplaced, (388.0 - spilled) / 600.0);
+    };
+    spills("20", 388.0);
+    // Each has 4 and can take 100.
+    spills("10", 288.0);
+}
+
 #[test]
 fn only_changes_of_bounds_and_what_they_depend_on_are_judged() {
     let bounded =

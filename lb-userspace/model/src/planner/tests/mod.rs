@@ -1,5 +1,6 @@
 //! Pairs, members, settings.
 
+mod announce;
 mod bound;
 mod guards;
 mod limits;
