@@ -1,0 +1,365 @@
+//! The worker: asks the state machines for the next action, and carries it out.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_api::{FleetState, GuardVerdict, Plan, PlanVerdict};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use super::{Request, Shared, ended, fetch, publish::publish};
+use crate::{
+    leader::{self, Leader},
+    member::{Action, Asked, Input, Member, Settings, Standing},
+    memory::Memory,
+    node::{Node, NodeError, Running},
+    snapshot::Snapshot,
+    store::{Committed, Txn},
+};
+
+/// The worker looks at least this often: a bake may have ended.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Actions in a row before the worker looks at everything else.
+const ACTIONS: usize = 16;
+
+/// Time between two looks for garbage.
+const GARBAGE: Duration = Duration::from_secs(60);
+
+struct Worker<N> {
+    shared: Arc<Shared>,
+    node: N,
+    member: Member,
+    leader: Leader,
+    /// The newest text: its digest and content.
+    text: Option<(String, String)>,
+    garbage_at: Instant,
+    /// Why the memory can't be read or written.
+    disk_error: Option<String>,
+}
+
+pub(super) async fn run<N: Node>(
+    shared: Arc<Shared>,
+    node: N,
+    mut requests: mpsc::Receiver<Request>,
+    publisher: watch::Sender<FleetState>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let path = &shared.settings.state_file;
+    let (memory, disk_error) = match Memory::read(path) {
+        Ok(memory) => (memory, None),
+        Err(error) => {
+            let error = format!("can't read {}: {error}", path.display());
+            error!(
+                error,
+                "what this node knew of the fleet is lost; `evenkeel fleet join` joins it again"
+            );
+            (Memory::default(), Some(error))
+        }
+    };
+    let settings = Settings {
+        node: shared.settings.node.clone(),
+        rack: shared.settings.rack.clone(),
+        bake_s: shared.settings.bake_s,
+        confirm_s: shared.settings.confirm_s,
+    };
+    let now_ms = shared.ms(Instant::now());
+    let member = Member::new(settings, shared.facts.clone(), memory, now_ms);
+    let mut worker = Worker {
+        shared,
+        node,
+        member,
+        leader: Leader::default(),
+        text: None,
+        garbage_at: Instant::now() + GARBAGE,
+        disk_error,
+    };
+    loop {
+        worker.work().await;
+        publish(
+            &worker.shared,
+            &worker.member,
+            worker.disk_error.as_deref(),
+            &publisher,
+        );
+        tokio::select! {
+            () = worker.shared.changed.notified() => {}
+            () = tokio::time::sleep(TICK) => {}
+            request = requests.recv() => match request {
+                Some(request) => worker.serve(request).await,
+                None => return,
+            },
+            () = ended(&mut stopped) => {
+                worker.resign().await;
+                return;
+            }
+        }
+    }
+}
+
+impl<N: Node> Worker<N> {
+    /// Carries actions out until there is none, or one fails.
+    async fn work(&mut self) {
+        let mut last = None;
+        for _ in 0..ACTIONS {
+            let running = match self.node.running().await {
+                Ok(running) => running,
+                Err(error) => {
+                    warn!(%error, "this node does not say what it runs");
+                    return;
+                }
+            };
+            let outcome = match self.member.pending_local() {
+                Some(local) => self.node.outcome(local).await.ok(),
+                None => None,
+            };
+            let snapshot = self.shared.snapshot();
+            let observed = self.node.observed().await;
+            let snapshot = snapshot.as_ref().map(|decoded| decoded.as_ref().as_ref());
+            let input = Input {
+                now_ms: self.now_ms(),
+                contact_ms: self.shared.client.contact().map(|at| self.shared.ms(at)),
+                snapshot: snapshot.map(|snapshot| snapshot.map_err(String::as_str)),
+                lease: self.shared.lease(),
+                running: &running,
+                outcome: outcome.as_ref(),
+                observed,
+            };
+            let action = self.member.step(&input);
+            if let Some(action) = action {
+                if last.as_ref() == Some(&action) || !self.act(&action, &input).await {
+                    return;
+                }
+                last = Some(action);
+                continue;
+            }
+            let Some(Ok(snapshot)) = input.snapshot else {
+                return;
+            };
+            if !self.lead(snapshot).await {
+                return;
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shared.ms(Instant::now())
+    }
+
+    /// Returns whether the action has succeeded.
+    async fn act(&mut self, action: &Action, input: &Input<'_>) -> bool {
+        match action {
+            Action::Save => self.save(),
+            Action::Commit(txn, then) => {
+                let sent_ms = self.now_ms();
+                match self.commit(txn).await {
+                    true => self.member.committed(then.clone(), input, sent_ms),
+                    false => return false,
+                }
+                true
+            }
+            Action::Plan {
+                asked,
+                digest,
+                force,
+            } => {
+                let Ok(text) = self.text(digest).await else {
+                    return false;
+                };
+                let refusal = match self.node.plan(&text, force).await {
+                    Ok(plan) => refusal(&plan),
+                    Err(NodeError::Busy { .. }) => return false,
+                    Err(error) => Some(error.to_string()),
+                };
+                if let (Asked::Rollout(revision), Some(why)) = (asked, &refusal) {
+                    info!(revision, why, "this node refuses a fleet revision");
+                }
+                self.member.planned(asked, refusal);
+                true
+            }
+            Action::Apply { digest, how } => {
+                let Ok(text) = self.text(digest).await else {
+                    return false;
+                };
+                let result = self.node.apply(&text, how).await;
+                match &result {
+                    Ok(local) => info!(how.origin, ?local, "applied"),
+                    Err(error) => warn!(how.origin, %error, "not applied"),
+                }
+                let now_ms = self.now_ms();
+                self.member.applied(result, now_ms);
+                true
+            }
+            Action::Extend { local, confirm_s } => {
+                let extended = self.node.extend(*local, *confirm_s).await;
+                let now_ms = self.now_ms();
+                self.member.extended(now_ms);
+                report("extend the trial of", *local, extended)
+            }
+            Action::Confirm { local } => report("confirm", *local, self.node.confirm(*local).await),
+            Action::RollBack { local, why } => {
+                warn!(local, why, "rolling back for the fleet");
+                report("roll back", *local, self.node.roll_back(*local, why).await)
+            }
+        }
+    }
+
+    fn save(&mut self) -> bool {
+        let path = &self.shared.settings.state_file;
+        match self.member.memory().write(path) {
+            Ok(()) => {
+                self.member.saved();
+                self.disk_error = None;
+                true
+            }
+            Err(error) => {
+                let error = format!("can't write {}: {error}", path.display());
+                if self.disk_error.is_none() {
+                    error!(error, "this node does nothing for the fleet until it can");
+                }
+                self.disk_error = Some(error);
+                false
+            }
+        }
+    }
+
+    async fn commit(&self, txn: &Txn) -> bool {
+        matches!(self.shared.commit(txn).await, Ok(Committed::At(_)))
+    }
+
+    /// A text of etcd; the newest one is kept.
+    async fn text(&mut self, digest: &str) -> Result<String, ()> {
+        if let Some((known, text)) = &self.text
+            && known == digest
+        {
+            return Ok(text.clone());
+        }
+        match fetch(&self.shared.client, digest).await {
+            Ok(text) => {
+                self.text = Some((digest.to_owned(), text.clone()));
+                Ok(text)
+            }
+            Err(error) => {
+                warn!(error, "can't read a text of the fleet");
+                Err(())
+            }
+        }
+    }
+
+    /// Does what a leader does, if this node is it. Returns whether something was done.
+    async fn lead(&mut self, snapshot: &Snapshot) -> bool {
+        let lease = self.shared.lease();
+        let node = &self.shared.settings.node;
+        let follows = *self.member.standing() == Standing::Follows;
+        let Some(leader) = &snapshot.leader else {
+            return follows && lease != 0 && self.commit(&leader::campaign(node)).await;
+        };
+        // The key of an earlier process ends with its lease.
+        if leader.node != *node || leader.lease != lease {
+            return false;
+        }
+        let fence = leader.created;
+        if !follows {
+            self.commit(&leader::resign(fence)).await;
+            return false;
+        }
+        let input = leader::Input {
+            now_ms: self.now_ms(),
+            at: jiff::Timestamp::now(),
+            snapshot,
+            fence,
+        };
+        if let Some(txn) = self.leader.step(&input) {
+            return self.commit(&txn).await;
+        }
+        if Instant::now() < self.garbage_at {
+            return false;
+        }
+        self.garbage_at = Instant::now() + GARBAGE;
+        let Ok(texts) = self.shared.client.range("texts/", "texts0", true).await else {
+            return false;
+        };
+        let texts: Vec<String> = texts.kvs.into_iter().map(|kv| kv.key).collect();
+        match leader::garbage(snapshot, &texts, fence) {
+            Some(txn) => self.commit(&txn).await,
+            None => false,
+        }
+    }
+
+    /// Lets another node lead at once.
+    async fn resign(&self) {
+        let Some(decoded) = self.shared.snapshot() else {
+            return;
+        };
+        let Ok(snapshot) = decoded.as_ref() else {
+            return;
+        };
+        if let Some(leader) = &snapshot.leader
+            && leader.node == self.shared.settings.node
+            && leader.lease == self.shared.lease()
+        {
+            self.commit(&leader::resign(leader.created)).await;
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        // A receiver that is gone wants no answer.
+        match request {
+            Request::Text(reply) => {
+                let text = self.node.text().await;
+                let running = self.node.running().await;
+                let both = text.and_then(|text| {
+                    let Running { digest, .. } = running?;
+                    Ok((text, digest))
+                });
+                let _ = reply.send(both);
+            }
+            Request::Plan(text, force, reply) => {
+                let _ = reply.send(self.node.plan(&text, &force).await);
+            }
+            Request::Memory(reply) => {
+                let _ = reply.send(self.member.memory().clone());
+            }
+            Request::Remember(memory, reply) => {
+                let before = self.member.memory().clone();
+                self.member.set_memory(*memory);
+                let result = match self.save() {
+                    true => Ok(()),
+                    false => {
+                        self.member.set_memory(before);
+                        Err(self.disk_error.clone().unwrap_or_default())
+                    }
+                };
+                let _ = reply.send(result);
+            }
+        }
+    }
+}
+
+fn report(what: &str, local: u64, result: Result<(), NodeError>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(%error, "can't {what} local revision {local}");
+            false
+        }
+    }
+}
+
+/// Why a plan was refused, in one line.
+fn refusal(plan: &Plan) -> Option<String> {
+    if plan.verdict != PlanVerdict::Refused {
+        return None;
+    }
+    let refused = plan.vips.iter().flat_map(|vip| {
+        let guards = vip.guards.iter();
+        let guards = guards.filter(|result| result.verdict == GuardVerdict::Refused);
+        guards.map(move |result| {
+            let guard = result.guard.as_str();
+            format!("VIP {}: guard {guard}: {}", vip.vip, result.detail)
+        })
+    });
+    Some(refused.collect::<Vec<_>>().join("; "))
+}

@@ -1,0 +1,286 @@
+//! `fleet apply`, `rollback`, `confirm`, `pause` and `resume`.
+
+use jiff::Timestamp;
+use lb_api::{
+    ErrorCode, FleetApplyRequest, FleetNodeState, FleetRollbackRequest, FleetRolloutState,
+    FleetStarted, PlanVerdict, VariantArray as _,
+};
+use tracing::info;
+
+use super::{Result, TRIES, away, conflict, fleet::unknown, random, refuse};
+use crate::{
+    agent::{Running, fetch, parts},
+    digest,
+    handle::Who,
+    member::put,
+    records::{Revision, Rollout, revision_key},
+    snapshot::{Entry, Snapshot},
+    store::{Condition, Txn},
+};
+
+impl Running {
+    pub(crate) async fn apply(&self, request: FleetApplyRequest, who: Who) -> Result<FleetStarted> {
+        self.follows()?;
+        let memory = self.memory().await?;
+        let snapshot = self.snapshot().await?;
+        let (_, head) = self.joined(&snapshot, &memory)?;
+        check_base(request.base, head.revision)?;
+        is_free(&snapshot)?;
+        if digest(&request.text) == head.digest {
+            return conflict(format!(
+                "no changes: identical to fleet revision {}",
+                head.revision
+            ));
+        }
+        // Refused at once, instead of by the preflight.
+        if self.state.borrow().state == FleetNodeState::InSync {
+            let plan = self.plan_here(&request.text, &request.force).await?;
+            if plan.verdict == PlanVerdict::Refused {
+                let message = "a guard of this node refuses the change: see the plan";
+                return Err(lb_api::ApiError::refused(message, plan));
+            }
+        }
+        self.start(&request, &who).await
+    }
+
+    /// Writes a revision and its rollout.
+    async fn start(&self, request: &FleetApplyRequest, who: &Who) -> Result<FleetStarted> {
+        let memory = self.memory().await?;
+        let exist = self.write_text(&request.text).await?;
+        let settings = &self.shared.settings;
+        let token = random();
+        for _ in 0..TRIES {
+            let snapshot = self.snapshot().await?;
+            // A try whose answer was lost.
+            let ours = snapshot.rollout.as_ref().filter(|r| r.token == token);
+            if let Some(rollout) = ours {
+                return Ok(started(rollout.revision));
+            }
+            let (_, head) = self.joined(&snapshot, &memory)?;
+            check_base(request.base, head.revision)?;
+            is_free(&snapshot)?;
+            let number = snapshot.newest().max(memory.newest) + 1;
+            let now = Timestamp::now();
+            let revision = Revision {
+                number,
+                parent: Some(head.revision),
+                digest: digest(&request.text),
+                parts: parts(&request.text).len(),
+                author: who.clone(),
+                node: settings.node.clone(),
+                why: request.why.clone(),
+                at: now,
+            };
+            let rollout = Rollout {
+                revision: number,
+                digest: revision.digest.clone(),
+                parent: head.value.clone(),
+                state: FleetRolloutState::Written,
+                reason: String::new(),
+                started: now,
+                nodes: Vec::new(),
+                absent: Vec::new(),
+                waves: Vec::new(),
+                verdicts: Vec::new(),
+                position: 0,
+                bake_s: request.bake_s.unwrap_or(settings.bake_s),
+                confirm_s: settings.confirm_s,
+                manual: request.manual,
+                now: request.now,
+                canary: request.canary.clone(),
+                force: request.force.clone(),
+                override_local: request.override_local,
+                why: request.why.clone(),
+                paused: None,
+                confirmed: None,
+                aborted: None,
+                token: token.clone(),
+            };
+            let revision_key = revision_key(number, "head");
+            let mut conditions = exist.clone();
+            conditions.extend([
+                Condition::Modified("head".to_owned(), head.modified),
+                same(&snapshot),
+                Condition::Modified(revision_key.clone(), 0),
+            ]);
+            let txn = Txn {
+                conditions,
+                writes: vec![
+                    put(revision_key, &revision, false),
+                    put("rollout".to_owned(), &rollout, false),
+                ],
+            };
+            if self.commit(&txn).await? {
+                return Ok(started(number));
+            }
+        }
+        conflict("others change the fleet at the same time: try again")
+    }
+
+    pub(crate) async fn rollback(
+        &self,
+        request: FleetRollbackRequest,
+        who: Who,
+    ) -> Result<FleetStarted> {
+        let memory = self.memory().await?;
+        let snapshot = self.snapshot().await?;
+        let (_, head) = self.joined(&snapshot, &memory)?;
+        let runs = snapshot.rollout.as_ref();
+        let runs = runs.is_some_and(|rollout| !rollout.state.is_over());
+        if runs
+            && request
+                .revision
+                .is_none_or(|number| number == head.revision)
+        {
+            let why = match &request.why {
+                Some(why) => format!("rolled back by {who}: {why}"),
+                None => format!("rolled back by {who}"),
+            };
+            let abort = |rollout: &mut Rollout| {
+                rollout.aborted.get_or_insert_with(|| why.clone());
+                Ok(())
+            };
+            let revision = self.mark(abort).await?.revision;
+            return Ok(FleetStarted {
+                revision,
+                undone: true,
+            });
+        }
+        self.follows()?;
+        let of_head = snapshot.revisions.get(&head.revision);
+        let parent = of_head.and_then(|entry| entry.head.as_ref()?.parent);
+        let Some(number) = request.revision.or(parent) else {
+            return refuse(
+                ErrorCode::NotFound,
+                format!(
+                    "fleet revision {} has no parent: name a revision",
+                    head.revision
+                ),
+            );
+        };
+        let entry = snapshot.revisions.get(&number);
+        let Some(revision) = entry.and_then(|entry| entry.head.as_ref()) else {
+            return unknown(&snapshot, number);
+        };
+        if revision.digest == head.digest {
+            return conflict(format!(
+                "no changes: fleet revision {number} is identical to the head"
+            ));
+        }
+        let text = fetch(&self.shared.client, &revision.digest).await;
+        let apply = FleetApplyRequest {
+            text: text.map_err(|error| away(&error))?,
+            base: Some(head.revision),
+            now: request.now,
+            // A rollback is never stopped by guards.
+            force: lb_api::Guard::VARIANTS.to_vec(),
+            override_local: request.override_local,
+            why: Some(
+                request
+                    .why
+                    .unwrap_or_else(|| format!("rollback to {number}")),
+            ),
+            ..FleetApplyRequest::default()
+        };
+        self.start(&apply, &who).await
+    }
+
+    pub(crate) async fn confirm(&self, who: Who) -> Result<FleetStarted> {
+        self.mark(|rollout| {
+            if rollout.state != FleetRolloutState::AwaitingConfirm {
+                return conflict(format!(
+                    "the rollout of revision {} does not wait for confirmation (state: {})",
+                    rollout.revision,
+                    rollout.state.as_str()
+                ));
+            }
+            rollout.confirmed = Some(who.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn pause(&self, who: Who) -> Result<FleetStarted> {
+        self.mark(|rollout| {
+            rollout.paused.get_or_insert_with(|| who.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn resume(&self, who: &str) -> Result<FleetStarted> {
+        self.mark(|rollout| {
+            rollout.paused = None;
+            info!(who, rollout.revision, "resuming the rollout");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the running rollout.
+    async fn mark(&self, change: impl Fn(&mut Rollout) -> Result<()>) -> Result<FleetStarted> {
+        let memory = self.memory().await?;
+        for _ in 0..TRIES {
+            let snapshot = self.snapshot().await?;
+            self.joined(&snapshot, &memory)?;
+            let running = snapshot.rollout.as_ref();
+            let Some(rollout) = running.filter(|r| r.dead().is_none() && !r.state.is_over()) else {
+                return conflict(
+                    "no rollout is running: `evenkeel fleet status` shows the last one",
+                );
+            };
+            let mut next = rollout.value.clone();
+            change(&mut next)?;
+            let done = started(next.revision);
+            if next == rollout.value {
+                return Ok(done);
+            }
+            let txn = Txn {
+                conditions: vec![same(&snapshot)],
+                writes: vec![put("rollout".to_owned(), &next, false)],
+            };
+            if self.commit(&txn).await? {
+                return Ok(done);
+            }
+        }
+        conflict("the rollout changes at the same time: try again")
+    }
+}
+
+fn started(revision: u64) -> FleetStarted {
+    FleetStarted {
+        revision,
+        undone: false,
+    }
+}
+
+fn same(snapshot: &Snapshot) -> Condition {
+    let modified = snapshot
+        .rollout
+        .as_ref()
+        .map_or(0, |rollout| rollout.modified);
+    Condition::Modified("rollout".to_owned(), modified)
+}
+
+fn check_base(base: Option<u64>, head: u64) -> Result<()> {
+    match base.filter(|base| *base != head) {
+        Some(base) => conflict(format!(
+            "the change is based on fleet revision {base}, but {head} is head: review the difference \
+             (`evenkeel fleet diff {base} {head}`) and try again"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn is_free(snapshot: &Snapshot) -> Result<()> {
+    let rollout: Option<&Entry<Rollout>> = snapshot.rollout.as_ref();
+    match rollout.filter(|rollout| !rollout.state.is_over()) {
+        Some(rollout) => conflict(format!(
+            "a rollout of revision {} is running (state: {}): `evenkeel fleet status` shows it, `evenkeel fleet \
+             rollback` undoes it",
+            rollout.revision,
+            rollout.state.as_str()
+        )),
+        None => Ok(()),
+    }
+}
