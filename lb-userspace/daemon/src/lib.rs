@@ -2,6 +2,7 @@
 //! serves the API and the metrics.
 
 pub mod alerts;
+pub mod announcer;
 pub mod capture;
 pub mod clock;
 pub mod config_file;
@@ -9,6 +10,7 @@ pub mod durable;
 pub mod engine;
 pub mod events;
 pub mod fault;
+pub mod fleet;
 pub mod health;
 pub mod http;
 pub mod metrics;

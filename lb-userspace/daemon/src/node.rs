@@ -2,9 +2,15 @@
 //!
 //! Alerts and metrics are derived from it, and `http` makes the API's status of it.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
+use lb_api::FleetState;
 use lb_model::config::{Bound, Forward, OnExcess, Protocol};
 
 use crate::{
@@ -24,10 +30,14 @@ pub struct NodeState {
     pub file: FileStatus,
     /// In the order of the configuration.
     pub vips: Vec<VipState>,
+    /// None if nothing is to be announced, and before the announcer was asked.
+    pub announcing: Option<Announcing>,
     /// Firing alerts.
     pub alerts: Vec<Alert>,
     /// Packets by verdict reason since the maps were created.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// The fleet as the agent sees it; none outside of a fleet.
+    pub fleet: Option<FleetState>,
 }
 
 /// The configuration file.
@@ -103,6 +113,17 @@ impl InterfaceMode {
             Self::Native => "native",
         }
     }
+}
+
+/// What `evenkeel announce` does, compared with what the active configuration asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announcing {
+    /// Addresses of the VIPs that are to be announced.
+    pub wanted: BTreeSet<IpAddr>,
+    /// Names of the configured BGP peers.
+    pub peers: Vec<String>,
+    /// Its newest answer, with unmet conditions only, or why there is none.
+    pub answer: Result<Arc<lb_api::AnnounceStatus>, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -199,6 +220,17 @@ pub struct ReceivingBackend {
     pub backend: String,
     /// Its part of all spilled flows.
     pub share_of_spilled: f64,
+}
+
+impl Announcing {
+    /// Addresses that are to be announced, and that the announcer did not find in the data path.
+    pub fn unknown(&self) -> impl Iterator<Item = IpAddr> {
+        let status = self.answer.as_ref().ok();
+        let known = status.into_iter().flat_map(|status| &status.addresses);
+        let known: BTreeSet<IpAddr> = known.map(|it| it.address).collect();
+        let wanted = self.wanted.iter().filter(move |_| status.is_some());
+        wanted.filter(move |it| !known.contains(it)).copied()
+    }
 }
 
 impl BoundUse {
@@ -365,8 +397,10 @@ impl NodeState {
             revision: None,
             file: FileStatus::default(),
             vips: Vec::new(),
+            announcing: None,
             alerts: Vec::new(),
             reasons: BTreeMap::new(),
+            fleet: None,
         }
     }
 }

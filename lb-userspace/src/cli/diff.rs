@@ -60,7 +60,7 @@ pub(super) async fn run(args: DiffArgs, client: Client) -> Result<ExitCode> {
     })
 }
 
-fn colored(view: View, unified: &str) -> String {
+pub(super) fn colored(view: View, unified: &str) -> String {
     unified
         .lines()
         .map(|line| {

@@ -8,6 +8,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod alerts;
+mod announce;
 mod apply;
 mod argument;
 mod backend;
@@ -26,12 +27,14 @@ mod events;
 mod exit;
 mod explain;
 mod file;
+mod fleet;
 mod flows;
 mod history;
 mod journal;
 mod limits;
 mod man;
 mod member;
+mod node;
 mod plan;
 mod progress;
 mod reload;
@@ -118,6 +121,9 @@ enum Command {
     Limits(limits::LimitsArgs),
     Alerts(alerts::AlertsArgs),
     Events(events::EventsArgs),
+    Announce(announce::AnnounceArgs),
+    Node(node::NodeArgs),
+    Fleet(fleet::FleetArgs),
     Doctor(doctor::DoctorArgs),
     Simulate(simulate::SimulateArgs),
     Decap(decap::DecapArgs),
@@ -127,9 +133,11 @@ enum Command {
 }
 
 /// Commands that work without a controller.
-const LOCAL: [&str; 8] = [
+const LOCAL: [&str; 10] = [
     "run",
     "check",
+    "announce",
+    "node",
     "doctor",
     "simulate",
     "decap",
@@ -230,6 +238,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Limits(args) => block_on(limits::run(args, client)),
         Command::Alerts(args) => block_on(alerts::run(args, client)),
         Command::Events(args) => block_on(events::run(args, client)),
+        Command::Announce(args) => announce::run(args),
+        Command::Node(args) => node::run(&args),
+        Command::Fleet(args) => block_on(fleet::run(args, client)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Simulate(args) => simulate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Decap(args) => decap::run(&args),

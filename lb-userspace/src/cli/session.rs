@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{stream, view::View};
-use lb_api::client::Client;
+use lb_api::client::{Client, DEFAULT_SOCKET};
 
 /// The option of every command that prints data.
 #[derive(Args, Clone, Copy, Debug)]
@@ -34,6 +34,11 @@ impl Session {
             json: output.json,
             closed: Cell::new(false),
         }
+    }
+
+    /// The output of a command that does not ask the controller.
+    pub(super) fn local(output: Output) -> Self {
+        Self::new(Client::new(DEFAULT_SOCKET), output)
     }
 
     /// Whether the reader of standard output is gone.

@@ -36,6 +36,8 @@ pub struct Host {
     pub next_hops: nexthop::NextHops,
     /// Port ranges, if the configuration uses `nat`.
     pub ports: Option<Ports>,
+    /// The status of `evenkeel announce`, or why it does not answer, if the configuration has `[announce]`.
+    pub announcer: Option<Result<lb_api::AnnounceStatus, String>>,
     /// Directory of the revisions, if there is a configuration.
     pub state_dir: Option<Directory>,
 }

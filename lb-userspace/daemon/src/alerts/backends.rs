@@ -248,7 +248,7 @@ pub(super) fn without_route(vip: &VipState) -> Option<Part> {
 }
 
 /// The first few names, and the number of the others.
-fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+pub(super) fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     const SHOWN: usize = 5;
     let mut names = names.into_iter();
     let shown: Vec<String> = names

@@ -121,6 +121,14 @@ const KINDS: &[(&str, Patience)] = &[
     ("bound", patience(10, 60, false)),
     ("data_path", patience(3, 10, true)),
     ("state_dir", patience(3, 10, true)),
+    ("announcer", patience(5, 5, true)),
+    ("announce_session", patience(5, 10, true)),
+    ("not_announced", patience(5, 10, true)),
+    ("fleet_etcd", patience(60, 10, true)),
+    ("fleet_refused", patience(5, 10, true)),
+    ("fleet_behind", patience(30, 10, true)),
+    ("fleet_differs", patience(60, 10, true)),
+    ("fleet_rollout_failed", patience(0, 10, false)),
     ("generic_xdp", patience(0, 10, false)),
 ];
 

@@ -9,11 +9,13 @@
 //! what becomes of them; it is saved after each change. Separate tasks send alerts to the receivers.
 
 mod alert;
+mod announce;
 mod backends;
 mod book;
 mod bound;
 mod condition;
 mod delivery;
+mod fleet;
 mod observe;
 
 #[cfg(test)]

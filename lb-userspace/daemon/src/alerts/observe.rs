@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Condition, Severity,
+    Condition, Severity, announce,
     backends::{self, Groups},
-    bound,
+    bound, fleet,
 };
 use crate::node::{InterfaceMode, MemberPhase, NodeState, VipState};
 use lb_model::config::{self, OnExcess};
@@ -52,7 +52,8 @@ const BAD_REASONS: &[(&str, &str)] = &[
     ("NO_NEXT_HOP", "no next hop for the backend"),
     (
         "NAT_NO_PORT",
-        "no free port for sessions with a backend: extend node.nat_ports or add backends",
+        "no free port for sessions with a backend: extend node.nat_ports or add backends; if few are in use, a client has \
+         used up its share, node.nat_source_share",
     ),
     ("NO_ROOM", "the driver left no headroom for an outer header"),
     ("INTERNAL", "a map was not as the program expects it"),
@@ -105,6 +106,8 @@ impl Observer {
             conditions.extend(generic(status));
         }
         conditions.extend(self.rising(status));
+        let fleet = status.fleet.iter();
+        conditions.extend(fleet.flat_map(|fleet| fleet::conditions(fleet, status.at)));
         let (mut down, mut lost, mut full) = (Vec::new(), Vec::new(), Vec::new());
         for vip in &status.vips {
             let Some(vip_limits) = limits.vips.get(&vip.name) else {
@@ -122,6 +125,7 @@ impl Observer {
         conditions.extend(self.groups.combine("backends:", down));
         conditions.extend(self.groups.combine("no_next_hop:", lost));
         conditions.extend(full);
+        conditions.extend(status.announcing.iter().flat_map(announce::conditions));
         conditions
     }
 

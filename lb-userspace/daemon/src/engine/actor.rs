@@ -12,9 +12,10 @@ use tracing::{error, info, warn};
 
 use super::{
     EngineError, EngineResult,
+    announce_watch::AnnounceWatch,
     capture::CaptureControl,
     change::{ChangeControl, Outcome},
-    command::{Command, Reloaded, Reply},
+    command::{Command, Reloaded, Reply, send},
     data_path::DataPath,
     drift_check::DriftCheck,
     flows,
@@ -31,6 +32,7 @@ use super::{
 use crate::{
     clock,
     events::{Entry, Journal},
+    fleet::FleetSlot,
     health::HealthChange,
     metrics::Changes,
     reconciler::{ReconcilerError, load_options, lock::Lock, nat_sources, system},
@@ -57,7 +59,9 @@ pub(super) struct Actor {
     pub(super) observer: Observer,
     pub(super) drift_check: DriftCheck,
     pub(super) capture: CaptureControl,
+    pub(super) fleet: FleetSlot,
     pub(super) publisher: Publisher,
+    pub(super) announce_watch: AnnounceWatch,
     /// Notified when a reload that waited may be repeated.
     pub(super) reload_due: Arc<Notify>,
     pub(super) _lock: Lock,
@@ -215,6 +219,7 @@ impl Actor {
                 send(reply, diff.map_err(EngineError::from));
             }
             Command::DiffFile(reply) => send(reply, changes.diff_file()),
+            Command::Fleet(command) => self.handle_fleet(command),
         }
     }
 
@@ -261,7 +266,7 @@ impl Actor {
         send(reply, prepared);
     }
 
-    fn finish_change<T>(&mut self, reply: Reply<T>, result: EngineResult<T>) {
+    pub(super) fn finish_change<T>(&mut self, reply: Reply<T>, result: EngineResult<T>) {
         self.follow_changes();
         send(reply, result);
     }
@@ -315,6 +320,7 @@ impl Actor {
         self.follow_targets();
         let config = &self.changes.running.config;
         self.publisher.configure(config);
+        self.announce_watch.configure(config);
         for warning in nat_sources::warnings(config) {
             warn!("{warning}");
         }
@@ -489,9 +495,4 @@ impl Actor {
     pub(super) fn note(&self, entry: Entry) {
         self.journal.append(super::now(), entry);
     }
-}
-
-fn send<T>(reply: Reply<T>, result: EngineResult<T>) {
-    // The caller may have gone.
-    let _ = reply.send(result);
 }

@@ -11,6 +11,7 @@ use super::{
     command::{Applied, Change, ChangeRequest},
     data_path::DataPath,
     facts::facts,
+    fleet,
     import::{ConfigFile, default_bake},
     request::{Candidate, Prepared, one_line},
     shares::histories::Histories,
@@ -40,6 +41,8 @@ pub(super) struct Terms {
     pub(super) why: Option<String>,
     pub(super) bake: SignedDuration,
     pub(super) confirm: Option<SignedDuration>,
+    /// Whether a text that means the same as the active one becomes a revision too.
+    pub(super) keeps_text: bool,
 }
 
 /// The active configuration.
@@ -48,6 +51,8 @@ pub(super) struct Running {
     pub(super) number: Option<RevisionNumber>,
     pub(super) config: Config,
     pub(super) text: String,
+    /// SHA-256 of its VIPs as text; empty outside of a fleet.
+    pub(super) fleet_digest: String,
     pub(super) base: PathBuf,
     /// SHA-256 of the configuration file when it was last applied.
     pub(super) file_digest: Option<String>,
@@ -57,6 +62,7 @@ impl Running {
     pub(super) fn of(number: Option<RevisionNumber>, candidate: Candidate) -> Self {
         Self {
             number,
+            fleet_digest: fleet::digest(&candidate.config, &candidate.text),
             config: candidate.config,
             text: candidate.text,
             base: candidate.base,
@@ -133,6 +139,7 @@ impl ChangeControl {
         let traffic = self.traffic.lock();
         let mut warnings = nat_sources::warnings(&candidate.config);
         warnings.extend(data_path.route_warnings(&candidate.config));
+        warnings.extend(self.fleet_warning(candidate));
         let plan = Plan {
             warnings,
             ..planner::plan(&input, |pair| {
@@ -173,6 +180,7 @@ impl ChangeControl {
             on_failure: request.change.on_failure(),
             who: caller.to_string(),
             why: request.why.as_deref().map(one_line),
+            keeps_text: matches!(request.change, Change::Fleet { .. }),
         };
         self.change(data_path, &candidate, &terms)
     }
@@ -206,7 +214,7 @@ impl ChangeControl {
         };
         let (plan, planned) = self.plan(data_path, candidate, force)?;
         match plan.verdict {
-            PlanVerdict::Nothing => {
+            PlanVerdict::Nothing if !terms.keeps_text || candidate.text == self.running.text => {
                 let applied = &mut self.running.file_digest;
                 *applied = candidate.file_digest.clone().or(applied.take());
                 self.outcomes.push(Outcome::Unchanged);
@@ -221,7 +229,7 @@ impl ChangeControl {
                 let plan = Box::new(plan);
                 return Err(EngineError::Refused { message, plan });
             }
-            PlanVerdict::Allowed => {}
+            PlanVerdict::Nothing | PlanVerdict::Allowed => {}
         }
         let number = self.store_revision(candidate, terms, &plan)?;
         self.carry_out(data_path, number, candidate, terms, &plan, planned)?;
@@ -384,7 +392,7 @@ impl ChangeControl {
         if let Some(number) = asked {
             self.store.record(number)?;
         }
-        let Some(trial) = self.trial.as_mut().filter(|trial| trial.wants_confirm()) else {
+        let Some(trial) = self.trial.as_ref().filter(|trial| trial.wants_confirm()) else {
             return Err(conflict("no change is waiting for confirmation".into()));
         };
         let number = trial.number;
@@ -392,6 +400,10 @@ impl ChangeControl {
             let message = format!("revision {number} is waiting for confirmation, not {asked}");
             return Err(conflict(message));
         }
+        self.check_confirms(number, caller)?;
+        let Some(trial) = self.trial.as_mut() else {
+            return Err(conflict("no change is waiting for confirmation".into()));
+        };
         let state_dir = self.running.config.node.state_dir.clone();
         if trial.confirm() {
             // The bake continues; only the deadline for the confirmation is removed.
@@ -437,6 +449,7 @@ impl ChangeControl {
             why,
             bake: SignedDuration::ZERO,
             confirm: None,
+            keeps_text: false,
         };
         self.change(data_path, &candidate, &terms)
     }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     EngineResult,
     capture::{self, Interest},
+    fleet::FleetCommand,
     request::Prepared,
 };
 use crate::{
@@ -29,6 +30,8 @@ pub enum Change {
     Edits(Vec<Edit>),
     /// The configuration of an earlier revision; by default the one before the last change.
     Revision(Option<RevisionNumber>),
+    /// The running configuration with the VIPs of the fleet; the name of these in the history.
+    Fleet { vips: String, origin: String },
 }
 
 impl Change {
@@ -102,6 +105,11 @@ pub struct Progress {
 /// Where the result goes. The receiver may be gone.
 pub(super) type Reply<T> = oneshot::Sender<EngineResult<T>>;
 
+pub(super) fn send<T>(reply: Reply<T>, result: EngineResult<T>) {
+    // The caller may have gone.
+    let _ = reply.send(result);
+}
+
 pub(super) enum Command {
     Plan(Change, Vec<Guard>, Reply<Plan>),
     /// Reads the configuration of a change and starts to resolve the next hops of its backends.
@@ -142,4 +150,5 @@ pub(super) enum Command {
     Progress(RevisionNumber, Reply<Progress>),
     Diff(RevisionNumber, RevisionNumber, Reply<String>),
     DiffFile(Reply<FileDiff>),
+    Fleet(FleetCommand),
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tracing::{error, info, warn};
@@ -21,9 +21,13 @@ use crate::{
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::{
     MemberRef,
-    config::{self, Config, Fraction},
+    config::{self, BackendState, Config, Fraction},
     ring::Identity,
 };
+
+/// How long the announcement of VIPs waits for the first verdicts on backends, at most: checks may be hours
+/// apart.
+pub(super) const WARMING_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) struct HealthIntake {
     health: Health,
@@ -36,10 +40,13 @@ pub(super) struct HealthIntake {
     through_vip: BTreeSet<u32>,
     /// Whether loading failed: repeated failures are logged once.
     is_failing: bool,
+    /// Since when the tables say that backends may lack their first verdict; none if they don't.
+    warming: Option<Instant>,
 }
 
 impl HealthIntake {
-    pub(super) const fn new(health: Health, pins: Pins) -> Self {
+    /// `is_fresh`: whether nothing was known of the backends before.
+    pub(super) fn new(health: Health, pins: Pins, is_fresh: bool) -> Self {
         Self {
             health,
             starting: BTreeMap::new(),
@@ -47,6 +54,7 @@ impl HealthIntake {
             paths: None,
             through_vip: BTreeSet::new(),
             is_failing: false,
+            warming: is_fresh.then(Instant::now),
         }
     }
 
@@ -203,6 +211,19 @@ impl HealthIntake {
         updates
     }
 
+    /// Whether the tables are to say now that all backends have had their first verdict: once after a start
+    /// with new tables.
+    fn ends_warming(&mut self, config: &Config, report: &[VipReport]) -> bool {
+        let Some(since) = self.warming else {
+            return false;
+        };
+        let is_over = since.elapsed() >= WARMING_LIMIT || are_judged(config, report);
+        if is_over {
+            self.warming = None;
+        }
+        is_over
+    }
+
     /// The fraction of its weight that a member has, given how long it has been up.
     fn ramp(&mut self, member: &MemberRef, health: &config::Health) -> Fraction {
         let Some(since) = self.starting.get(member) else {
@@ -254,6 +275,18 @@ fn health_of<'c>(config: &'c Config, vip: &str) -> Option<&'c config::Health> {
     vips.find(|v| v.name == vip)?.health.as_ref()
 }
 
+/// Whether the checks have had a verdict on each backend that is to serve.
+fn are_judged(config: &Config, report: &[VipReport]) -> bool {
+    let checked = report
+        .iter()
+        .filter(|vip| health_of(config, &vip.name).is_some());
+    let mut members = checked.flat_map(|vip| &vip.members);
+    members.all(|member| {
+        let is_wanted = !member.leaving && member.wanted == BackendState::Up && member.weight > 0;
+        member.proven || !is_wanted
+    })
+}
+
 impl Actor {
     /// Checks the members of the running configuration.
     pub(super) fn follow_targets(&mut self) {
@@ -295,6 +328,7 @@ impl Actor {
                 .update_facts(|facts| facts.reactions.add(took));
             self.log_health(change, took * 1e3);
         }
+        self.end_warming();
         self.judge_members();
         self.publish();
     }
@@ -306,6 +340,18 @@ impl Actor {
             .health
             .updates_due(&self.changes.running.config, &report);
         self.update_health(&updates);
+        self.end_warming();
+    }
+
+    fn end_warming(&mut self) {
+        let report = self.data_path.reconciler.report();
+        let config = &self.changes.running.config;
+        if self.health.ends_warming(config, &report)
+            && let Err(error) = self.data_path.dataplane.set_warming(0)
+        {
+            // The time in the tables ends it.
+            warn!(%error, "can't tell that all backends were judged");
+        }
     }
 
     fn update_health(&mut self, updates: &[HealthUpdate]) {

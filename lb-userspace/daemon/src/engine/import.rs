@@ -17,6 +17,7 @@ use super::{
     change::{ChangeControl, Terms},
     command::{FileDiff, Reloaded},
     data_path::DataPath,
+    fleet,
     request::{self, Candidate, Prepared, folder_of},
 };
 use crate::{
@@ -110,6 +111,7 @@ pub(super) fn terms(who: &str, bake: SignedDuration) -> Terms {
         why: None,
         bake,
         confirm: None,
+        keeps_text: false,
     }
 }
 
@@ -121,8 +123,17 @@ impl ChangeControl {
         self.file_state = match &self.file.content {
             Err(why) => FileState::Invalid(why.clone()),
             Ok((digest, config)) => {
+                let leaves_vips = fleet::lacks_vips(config, &self.running);
+                let with_vips = || Config {
+                    vips: self.running.config.vips.clone(),
+                    ..config.clone()
+                };
+                let is_active = match leaves_vips {
+                    true => with_vips() == self.running.config,
+                    false => *config == self.running.config,
+                };
                 let is_applied = self.running.file_digest.as_ref() == Some(digest);
-                if *config == self.running.config {
+                if is_active {
                     self.running.file_digest = Some(digest.clone());
                     FileState::Active
                 } else if is_applied {
@@ -151,7 +162,7 @@ impl ChangeControl {
     fn reloaded(&self) -> EngineResult<Candidate> {
         let file = candidate(&self.file.path, "reload")?;
         if let Some(proposal) = self.proposal(file) {
-            return Ok(proposal);
+            return fleet::with_vips_of(&self.running, proposal);
         }
         let name = self.running.base.join("the active configuration");
         let config = request::parse(&name.display().to_string(), &self.running.text)?;
@@ -209,6 +220,7 @@ impl ChangeControl {
     pub(super) fn diff_file(&self) -> EngineResult<FileDiff> {
         let text = read(&self.file.path);
         let text = text.map_err(|error| EngineError::NotFound(error.to_string()))?;
+        let text = fleet::file_text(&text, &self.running, &self.file.path);
         let revision = self.running.number.unwrap_or(0);
         let file = self.file.path.display().to_string();
         let (active, text) = secrets::mask_pair(&self.running.text, &text);

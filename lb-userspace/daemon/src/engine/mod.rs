@@ -18,6 +18,7 @@
 //! the maps.
 
 mod actor;
+mod announce_watch;
 mod bounds;
 mod capture;
 mod change;
@@ -26,6 +27,7 @@ mod data_path;
 mod drift_check;
 mod error;
 mod facts;
+mod fleet;
 mod flows;
 mod health_intake;
 mod import;
@@ -44,9 +46,10 @@ mod trial;
 
 use std::{path::PathBuf, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lb_api::{LimitSuggestion, SampledFlow};
 use lb_dataplane::explain::Explanation;
+use lb_fleet::Fleet;
 use lb_model::planner::{Guard, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,13 +57,17 @@ pub use capture::CaptureStream;
 pub use command::{Applied, Change, ChangeRequest, FileDiff, Progress, Reloaded};
 use command::{Command, Reply};
 pub use error::{EngineError, EngineResult};
+use fleet::FleetCommand;
+pub use fleet::{FLEET, FleetCounts, FleetRunning};
 use request::Prepared;
 pub use run::run;
+pub use trial::TrialPhase;
 
 use crate::{
     alerts::Alerts,
     clock,
     events::{Event, Journal},
+    fleet::FleetSlot,
     http::Caller,
     metrics::{self, Facts},
     nexthop::NextHops,
@@ -91,6 +98,7 @@ pub struct Engine {
     traffic: SharedTraffic,
     alerts: Alerts,
     facts: watch::Receiver<Arc<Facts>>,
+    fleet: FleetSlot,
 }
 
 impl Engine {
@@ -103,6 +111,23 @@ impl Engine {
     #[must_use]
     pub const fn alerts(&self) -> &Alerts {
         &self.alerts
+    }
+
+    pub(crate) const fn fleet_slot(&self) -> &FleetSlot {
+        &self.fleet
+    }
+
+    /// The agent of the fleet.
+    ///
+    /// # Errors
+    ///
+    /// The node belongs to no fleet.
+    pub fn fleet(&self) -> EngineResult<&Fleet> {
+        self.fleet.get().ok_or_else(|| {
+            let message = "this node belongs to no fleet: add `[fleet]` to its configuration file and restart \
+                           the controller (docs/fleet.md)";
+            EngineError::NotFound(message.into())
+        })
     }
 
     /// The sources of the metrics page.
@@ -282,6 +307,46 @@ impl Engine {
     /// One of them does not exist.
     pub async fn diff(&self, from: RevisionNumber, to: RevisionNumber) -> EngineResult<String> {
         self.request(|reply| Command::Diff(from, to, reply)).await
+    }
+
+    /// The fleet's view of the active configuration.
+    ///
+    /// # Errors
+    ///
+    /// There is no active revision, or the controller is stopping.
+    pub async fn fleet_running(&self) -> EngineResult<FleetRunning> {
+        self.request(|reply| Command::Fleet(FleetCommand::Running(reply)))
+            .await
+    }
+
+    /// Moves the deadline to confirm of revision `number` to `by` from now, durably.
+    ///
+    /// # Errors
+    ///
+    /// It does not wait for confirmation, or its state can't be written.
+    pub async fn extend(&self, number: RevisionNumber, by: SignedDuration) -> EngineResult<()> {
+        self.request(|reply| Command::Fleet(FleetCommand::Extend(number, by, reply)))
+            .await
+    }
+
+    /// Rolls back a revision on trial, and no other.
+    ///
+    /// # Errors
+    ///
+    /// It is not on trial, or the kernel or the disk failed.
+    pub async fn end_trial(&self, number: RevisionNumber, why: String) -> EngineResult<()> {
+        self.request(|reply| Command::Fleet(FleetCommand::EndTrial(number, why, reply)))
+            .await
+    }
+
+    /// Counters for the comparison of the nodes of a fleet.
+    ///
+    /// # Errors
+    ///
+    /// The controller is stopping.
+    pub async fn fleet_counts(&self) -> EngineResult<FleetCounts> {
+        self.request(|reply| Command::Fleet(FleetCommand::Counts(reply)))
+            .await
     }
 
     /// Reads the configuration of a change and waits until the next hops of its backends are known, or

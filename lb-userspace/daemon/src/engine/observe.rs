@@ -10,7 +10,8 @@ use lb_common::{counters::NodeCounters, reason::REASONS, ring::MemberIndex};
 use tracing::error;
 
 use super::{
-    actor::Actor, bounds::BoundWatch, limits::LimitWatch, nat_ports, trial::WATCHED_DROPS,
+    actor::Actor, bounds::BoundWatch, fleet::FleetCounts, limits::LimitWatch, nat_ports,
+    trial::WATCHED_DROPS,
 };
 use crate::{
     alerts::Limits,
@@ -163,6 +164,13 @@ impl Actor {
         Ok(())
     }
 
+    /// Counters for the comparison of the nodes of a fleet.
+    pub(super) fn fleet_counts(&mut self) -> FleetCounts {
+        let report = self.data_path.reconciler.report();
+        let traffic = self.recorder.traffic();
+        FleetCounts::of(&traffic.lock(), &self.observer.reasons, &report)
+    }
+
     /// Publishes the state with the alerts as they were at the last tick.
     pub(super) fn publish(&mut self) {
         let state = self.node_state();
@@ -209,8 +217,10 @@ impl Actor {
             revision: record.map(|record| record.info.clone()),
             file: self.changes.file_status(),
             vips: vips.collect(),
+            announcing: self.announce_watch.state(&self.changes.running.config),
             alerts: Vec::new(),
             reasons: self.observer.reasons.clone(),
+            fleet: self.fleet.get().map(|fleet| fleet.state().borrow().clone()),
         }
     }
 

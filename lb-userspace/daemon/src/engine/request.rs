@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    EngineError, EngineResult, change::ChangeControl, command::Change, data_path::DataPath,
+    EngineError, EngineResult, change::ChangeControl, command::Change, data_path::DataPath, fleet,
     routes::backends_of,
 };
 use crate::{
@@ -92,6 +92,7 @@ impl ChangeControl {
             Change::Config { file, text } => self.candidate_of_text(file, text),
             Change::Edits(edits) => self.candidate_of_edits(data_path, edits),
             Change::Revision(revision) => self.candidate_of_revision(*revision),
+            Change::Fleet { vips, origin } => self.candidate_of_fleet(vips, origin),
         }
     }
 
@@ -100,13 +101,14 @@ impl ChangeControl {
         let digest = revision::digest(text);
         let ours = fs::read_to_string(&self.file.path);
         let is_ours = ours.is_ok_and(|ours| revision::digest(&ours) == digest);
-        Ok(Candidate {
+        let candidate = Candidate {
             config: parse(file, text)?,
             text: text.to_owned(),
             base: folder_of(file),
             how: format!("apply {}", one_line(file)),
             file_digest: is_ours.then_some(digest),
-        })
+        };
+        fleet::with_vips_of(&self.running, candidate)
     }
 
     fn candidate_of_edits(&self, data_path: &DataPath, edits: &[Edit]) -> EngineResult<Candidate> {

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{Engine, EngineError, Options, Reloaded, start};
 use crate::{
+    fleet,
     health::probe,
     http::{self, Caller},
     metrics,
@@ -41,6 +42,7 @@ pub async fn run(options: Options) -> Result<()> {
         http::Limits::of(files.1),
     ));
     tokio::spawn(metrics::run(engine.sources()));
+    fleet::start(&engine, &started.actor.changes.running.config);
     let stop = Arc::clone(&started.inbox.stop);
     let reload_due = Arc::clone(&started.actor.reload_due);
     info!("ready");

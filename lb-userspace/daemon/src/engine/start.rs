@@ -17,11 +17,13 @@ use tracing::{error, info, warn};
 use super::{
     Engine, EngineError, Options, QUEUE,
     actor::{Actor, Inbox},
+    announce_watch::AnnounceWatch,
     capture::CaptureControl,
     change::{ChangeControl, Running, refusal},
     data_path::DataPath,
     drift_check::DriftCheck,
-    health_intake::HealthIntake,
+    fleet as fleet_part,
+    health_intake::{HealthIntake, WARMING_LIMIT},
     import::{self, ConfigFile, default_bake},
     locks::BpffsLock,
     observe::Observer,
@@ -33,6 +35,7 @@ use super::{
 use crate::{
     alerts::Alerts,
     events::{Entry, Journal},
+    fleet::FleetSlot,
     health::{Health, HealthChange, probe},
     http,
     metrics::Facts,
@@ -148,7 +151,12 @@ async fn open_data_path(
         Dataplane::open(&load_options(config), pins).context("open the data path")?;
     tokio::spawn(messages::follow(dataplane.messages(messages::ToLog)?));
     let reconciler = match opened {
-        Opened::Fresh => Reconciler::fresh(),
+        Opened::Fresh => {
+            // Before the first packet: nothing is known of the backends.
+            let until_s = dataplane.now_s()? + WARMING_LIMIT.as_secs();
+            dataplane.set_warming(until_s)?;
+            Reconciler::fresh()
+        }
         Opened::Adopted | Opened::Migrated => {
             Reconciler::adopt(&mut dataplane).context("adopt the data path")?
         }
@@ -196,7 +204,9 @@ fn assemble(
     let (states, published) = watch::channel(Arc::new(NodeState::empty(super::now())));
     let alerts = Alerts::open(state_dir, observer.host.clone(), journal.clone());
     let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
+    let fleet = FleetSlot::default();
     let engine = Engine {
+        fleet: fleet.clone(),
         alerts: alerts.clone(),
         facts: facts_watch,
         commands,
@@ -219,15 +229,17 @@ fn assemble(
             histories: histories.clone(),
             outcomes: Vec::new(),
         },
+        health: HealthIntake::new(health, pins.clone(), !data_path.adopted),
         data_path,
-        health: HealthIntake::new(health, pins.clone()),
         shares: ShareMonitor::new(state_dir, histories),
         journal,
         recorder,
         observer,
         drift_check: DriftCheck::default(),
         capture: CaptureControl::default(),
+        fleet,
         publisher: Publisher::new(states, facts, alerts),
+        announce_watch: AnnounceWatch::start(),
         reload_due: Arc::new(Notify::new()),
         _lock: found.lock,
     };
@@ -279,6 +291,7 @@ fn find_active(store: &Store, at_start: &AtStart) -> Result<Option<(Running, Rev
             Ok(config) => {
                 let running = Running {
                     number: Some(number),
+                    fleet_digest: fleet_part::digest(&config, &found.text),
                     config,
                     text: found.text,
                     base: found.record.base,
@@ -433,6 +446,10 @@ impl Actor {
         self.changes.compare_file();
         let Some(file) = self.changes.proposal(file) else {
             return;
+        };
+        let file = match fleet_part::with_vips_of(&self.changes.running, file) {
+            Ok(file) => file,
+            Err(error) => return self.file_rejected(&error.to_string()),
         };
         let terms = import::terms("evenkeel run", default_bake(&file));
         let changed = self.changes.change(&mut self.data_path, &file, &terms);

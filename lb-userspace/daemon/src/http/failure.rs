@@ -109,6 +109,13 @@ impl From<EngineError> for Failure {
     }
 }
 
+impl From<lb_api::Refused> for Failure {
+    fn from(error: lb_api::Refused) -> Self {
+        let status = status_of(error.code);
+        Self { status, error }
+    }
+}
+
 const fn code_of(error: &EngineError) -> ErrorCode {
     use EngineError as E;
     match error {

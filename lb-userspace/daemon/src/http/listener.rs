@@ -14,13 +14,13 @@ use tokio::net::UnixListener;
 pub enum ListenError {
     /// A process accepts connections there.
     #[error(
-        "api.socket {} is in use by another process: configure a different path",
+        "socket {} is in use by another process: configure a different path",
         path.display()
     )]
     Taken { path: PathBuf },
     #[error("api.group {group:?} does not exist: create it (`groupadd --system {group}`)")]
     NoGroup { group: String },
-    #[error("{operation} {}: {source}; api.socket must be in a folder that root can write to", path.display())]
+    #[error("{operation} {}: {source}; a socket must be in a folder that root can write to", path.display())]
     System {
         operation: &'static str,
         /// The socket or its folder.

@@ -6,6 +6,7 @@
 
 mod caller;
 mod failure;
+mod fleet;
 mod listener;
 mod packets;
 mod routes;
@@ -16,4 +17,5 @@ pub use caller::Caller;
 pub use failure::Failure;
 pub use listener::{ListenError, listen};
 pub use routes::{document, router};
+pub(crate) use server::serve_router;
 pub use server::{Limits, serve};

@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Caller,
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures, Segments},
-    packets, wire,
+    fleet, packets, wire,
 };
 use crate::{
     alerts::{self, Alerts, AlertsError},
@@ -66,6 +66,22 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(rollback))
         .routes(routes!(reload))
         .routes(routes!(explain))
+        .routes(routes!(fleet::state))
+        .routes(routes!(fleet::init))
+        .routes(routes!(fleet::join))
+        .routes(routes!(fleet::leave))
+        .routes(routes!(fleet::plan))
+        .routes(routes!(fleet::apply))
+        .routes(routes!(fleet::confirm))
+        .routes(routes!(fleet::pause))
+        .routes(routes!(fleet::resume))
+        .routes(routes!(fleet::rollback))
+        .routes(routes!(fleet::import))
+        .routes(routes!(fleet::revisions))
+        .routes(routes!(fleet::revision))
+        .routes(routes!(fleet::config))
+        .routes(routes!(fleet::diff))
+        .routes(routes!(fleet::doctor))
         .routes(routes!(packets::capture))
         .routes(routes!(packets::stop_capture))
         .routes(routes!(packets::flows))

@@ -47,7 +47,7 @@ pub async fn serve(listener: UnixListener, engine: Engine, limits: Limits) {
     serve_router(listener, router(engine), limits).await;
 }
 
-async fn serve_router(listener: UnixListener, router: Router, limits: Limits) {
+pub(crate) async fn serve_router(listener: UnixListener, router: Router, limits: Limits) {
     let router = router.layer(RequestBodyTimeoutLayer::new(limits.request));
     let places = Arc::new(Semaphore::new(limits.connections));
     // The semaphore is never closed, so this loop never ends.

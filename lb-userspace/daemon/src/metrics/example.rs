@@ -7,6 +7,7 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
+use lb_api::{FleetHead, FleetNodeState, FleetState};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
     reason::REASONS,
@@ -17,8 +18,8 @@ use super::*;
 use crate::{
     health::HealthStatus,
     node::{
-        BoundUse, FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase, MemberState,
-        NodeInfo, PortUse, RingSlots, VipState,
+        Announcing, BoundUse, FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase,
+        MemberState, NodeInfo, PortUse, RingSlots, VipState,
     },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
@@ -62,8 +63,26 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
         }),
         file: FileStatus::default(),
         vips: (0..vips).map(|index| vip(index, members)).collect(),
+        announcing: Some(announcing(vips)),
         alerts: Vec::new(),
         reasons: REASONS.iter().map(|r| (r.name, 7)).collect(),
+        fleet: Some(FleetState {
+            fleet: "edge".to_owned(),
+            node: "lb-1".to_owned(),
+            connected: true,
+            contact_age_s: Some(2.5),
+            leader: Some("lb-1".to_owned()),
+            state: FleetNodeState::InSync,
+            head: Some(FleetHead {
+                revision: 4,
+                digest: String::new(),
+            }),
+            confirmed: Some(FleetHead {
+                revision: 4,
+                digest: String::new(),
+            }),
+            ..FleetState::default()
+        }),
     };
     let facts = Facts {
         maps: vec![MapFacts {
@@ -81,10 +100,59 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
     }
 }
 
+/// All of it announced to two peers, and in a table.
+fn announcing(vips: usize) -> Announcing {
+    let addresses = (0..vips).map(|index| address(index).into());
+    let peer = |name: &str| lb_api::PeerStatus {
+        name: name.to_owned(),
+        address: Ipv4Addr::new(192, 0, 2, 1).into(),
+        state: "Established".to_owned(),
+        for_s: 60.0,
+        last_error: None,
+        flaps: 2,
+        routes_sent: vips as u64,
+        acknowledged: true,
+        bfd: Some("Up".to_owned()),
+        problems: Vec::new(),
+    };
+    let status = lb_api::AnnounceStatus {
+        via: lb_api::AnnounceVia::Bgp,
+        drain: lb_api::DrainState::No,
+        drain_error: None,
+        peers: vec![peer("tor-1"), peer("tor-2")],
+        kernel: Some(lb_api::KernelTableStatus {
+            table: 7411,
+            routes: vips as u64,
+            in_sync: true,
+            last_error: None,
+            restored: 0,
+            foreign: Vec::new(),
+        }),
+        addresses: (0..vips)
+            .map(|index| lb_api::AddressStatus {
+                address: address(index).into(),
+                state: lb_api::AddressState::Announced,
+                for_s: 50.0,
+                vips: vec![format!("vip-{index}")],
+                checks: Vec::new(),
+            })
+            .collect(),
+    };
+    Announcing {
+        wanted: addresses.collect(),
+        peers: vec!["tor-1".to_owned(), "tor-2".to_owned()],
+        answer: Ok(Arc::new(status)),
+    }
+}
+
+const fn address(vip: usize) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, vip as u8)
+}
+
 fn vip(index: usize, members: usize) -> VipState {
     VipState {
         name: format!("vip-{index}"),
-        address: IpAddr::V4(Ipv4Addr::new(203, 0, 113, index as u8)),
+        address: IpAddr::V4(address(index)),
         port: 443,
         protocol: Protocol::Tcp,
         forward: Forward::L2,

@@ -7,7 +7,9 @@
 //! Labels are names from the configuration (`vip`, `backend`, `interface`) or from fixed lists, so the
 //! configuration bounds the number of series.
 
+mod announce;
 mod family;
+mod fleet;
 mod page;
 mod process;
 mod render;

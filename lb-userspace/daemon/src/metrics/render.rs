@@ -13,8 +13,9 @@ use lb_dataplane::{Overfull, Spills};
 use lb_model::config::BoundFactor;
 
 use super::{
-    Snapshot,
+    Snapshot, announce,
     family::{self, *},
+    fleet,
     page::{Labels, Page, Samples, labels},
     process,
 };
@@ -35,8 +36,10 @@ pub fn render(snapshot: &Snapshot) -> String {
     let mut page = Page::with_capacity(samples * SAMPLE_BYTES);
     node(&mut page, snapshot);
     changes(&mut page, snapshot);
+    fleet::render(&mut page, snapshot.state.fleet.as_ref());
     maps(&mut page, snapshot);
     alerts(&mut page, snapshot);
+    announce::families(&mut page, snapshot);
     usage(&mut page);
     self::vips(&mut page, snapshot);
     vip_counters(&mut page, snapshot);
@@ -45,7 +48,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     page.into_text()
 }
 
-fn flag(is_so: bool) -> f64 {
+pub(super) fn flag(is_so: bool) -> f64 {
     if is_so { 1.0 } else { 0.0 }
 }
 
@@ -139,7 +142,7 @@ fn maps(page: &mut Page, snapshot: &Snapshot) {
     });
 }
 
-fn add_some(samples: &mut Samples, labels: &[&str], value: Option<f64>) {
+pub(super) fn add_some(samples: &mut Samples, labels: &[&str], value: Option<f64>) {
     if let Some(value) = value {
         samples.add(labels, value);
     }

@@ -43,6 +43,9 @@ fn all_listed_families_are_on_the_page() {
         r#"evenkeel_member_spilled_flows_total{backend="backend-2",vip="vip-0"} 360"#,
         r#"evenkeel_member_received_flows_total{backend="backend-2",vip="vip-0"} 240"#,
         "evenkeel_revision 3",
+        "evenkeel_fleet_confirmed_revision 4",
+        r#"evenkeel_fleet_state{state="in_sync"} 1"#,
+        r#"evenkeel_fleet_state{state="refused"} 0"#,
     ] {
         assert!(page.contains(line), "{line}\nis not on\n{page}");
     }

@@ -4,9 +4,11 @@
 //! Nothing here sends requests or prints: tests compare the text of fixed values with snapshots.
 
 pub(super) mod alerts;
+pub(super) mod announce;
 mod bound;
 pub(super) mod events;
 pub(super) mod figures;
+pub(super) mod fleet;
 mod guards;
 mod limits;
 pub(super) mod members;

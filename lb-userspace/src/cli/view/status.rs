@@ -3,12 +3,13 @@
 use super::{
     View, alerts,
     figures::{amount, bits, count, since},
-    members,
+    fleet, members,
     paint::Tone,
     problems, revisions,
 };
 use lb_api::{
-    BoundStatus, CapacityStatus, InterfaceStatus, LimitStatus, NodeStatus, Status, VipStatus,
+    AnnounceSummary, BoundStatus, CapacityStatus, DrainState, InterfaceStatus, LimitStatus,
+    NodeStatus, Status, VipStatus,
 };
 
 /// Members up to which each has a line.
@@ -20,6 +21,12 @@ pub(in crate::cli) fn status(view: View, status: &Status, is_whole: bool) -> Str
     text += &revision(view, status);
     if let Some(file) = &status.file {
         text += &revisions::file(view, file);
+    }
+    if let Some(announce) = &status.announce {
+        text += &announcing(view, announce);
+    }
+    if let Some(fleet) = &status.fleet {
+        text += &fleet::line(view, fleet);
     }
     let members: usize = status.vips.iter().map(|vip| vip.members.len()).sum();
     if is_whole || members <= MOST_MEMBERS {
@@ -88,6 +95,50 @@ fn revision(view: View, status: &Status) -> String {
         Some(revision) => revisions::line(view, revision, status.at),
         None => "no revision\n".into(),
     }
+}
+
+/// One line on what routers are told.
+fn announcing(view: View, announce: &AnnounceSummary) -> String {
+    let AnnounceSummary {
+        error,
+        drain,
+        announced,
+        worse,
+        withheld,
+        sessions,
+        peers,
+    } = announce;
+    let all = announced + worse + withheld;
+    let (addresses, tone) = match (error, drain) {
+        (Some(error), _) => (format!("no answer from the announcer: {error}"), Tone::Bad),
+        (None, DrainState::Drained) => ("the node is drained".to_owned(), Tone::Warn),
+        (None, DrainState::Draining) => ("the node is being drained".to_owned(), Tone::Warn),
+        (None, DrainState::No) => {
+            let mut text = format!("{announced} of {all} addresses");
+            if *worse > 0 {
+                text += &format!(", {worse} as worse");
+            }
+            let tone = match (worse, withheld) {
+                (0, 0) => Tone::Good,
+                (_, 0) => Tone::Warn,
+                _ => Tone::Bad,
+            };
+            (text, tone)
+        }
+    };
+    let has_sessions = error.is_none() && *peers > 0;
+    let comma = if has_sessions { "," } else { "" };
+    let mut pieces = vec![(addresses + comma, tone)];
+    if has_sessions {
+        let tone = if sessions == peers {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
+        pieces.push((format!("{sessions} of {peers} BGP sessions"), tone));
+    }
+    let pieces = pieces.iter().map(|(text, tone)| (text.as_str(), *tone));
+    view.flow("announced: ", "  ", pieces) + "\n"
 }
 
 fn vip(view: View, vip: &VipStatus, status: &Status) -> String {

@@ -1,5 +1,6 @@
 //! Checks on a [`Host`](super::Host).
 
+mod announce;
 mod interfaces;
 mod network;
 mod node;
@@ -8,6 +9,7 @@ mod sample;
 mod system;
 mod veth;
 
+pub(super) use announce::announce;
 pub(super) use interfaces::interfaces;
 pub(super) use network::network;
 pub(super) use node::node;

@@ -73,6 +73,7 @@ pub(super) fn host() -> Host {
             reserved: Vec::new(),
             conflict: None,
         }),
+        announcer: None,
         state_dir: Some(Directory {
             path: "/var/lib/evenkeel".into(),
             exists: true,

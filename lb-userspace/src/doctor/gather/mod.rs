@@ -23,6 +23,9 @@ use lb_model::config::{Config, Forward};
 /// Timeout of neighbour resolution: the kernel gives up after three seconds.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Timeout of the question to the announcer, which answers at once.
+const ANNOUNCER_TIMEOUT: Duration = Duration::from_secs(2);
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatherError {
@@ -49,6 +52,10 @@ pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, Gathe
         Some(config) => next_hops(config).await?,
         None => nexthop::NextHops::new(),
     };
+    let announcer = match config.and_then(|config| config.announce.as_ref()) {
+        Some(announce) => Some(ask_announcer(&announce.socket).await),
+        None => None,
+    };
     let ports = config
         .filter(|config| config.vips.iter().any(|vip| vip.forward == Forward::Nat))
         .map(|config| read_ports(config, &next_hops));
@@ -64,12 +71,19 @@ pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, Gathe
         pinned: Pins::at(bpffs).interfaces().unwrap_or_default(),
         clock_synchronised: system::clock_synchronised(),
         sysctls: sysctls(&interfaces),
+        announcer,
         state_dir: config.map(|config| system::directory(&config.node.state_dir)),
         interfaces,
         addresses,
         next_hops,
         ports,
     })
+}
+
+async fn ask_announcer(socket: &Path) -> Result<lb_api::AnnounceStatus, String> {
+    let client = lb_api::client::Client::new(socket).with_timeout(ANNOUNCER_TIMEOUT);
+    let status = client.announce_status().await;
+    status.map_err(|error| error.of_announcer())
 }
 
 fn sysctl(name: &str) -> Option<String> {

@@ -49,6 +49,11 @@ impl Deadlines {
         }
     }
 
+    /// Moves the end of the time to confirm a change that has baked.
+    pub(in crate::engine) const fn set_confirm_until(&mut self, until: Timestamp) {
+        self.confirm_until = Some(until);
+    }
+
     /// Shifts the deadlines after the system clock was set.
     pub(super) fn moved(self, by: SignedDuration) -> Self {
         Self {

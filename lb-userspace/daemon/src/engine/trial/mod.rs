@@ -46,6 +46,14 @@ pub(in crate::engine) struct Observed<'a> {
     pub(in crate::engine) traffic: &'a SharedTraffic,
 }
 
+/// How far a trial is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialPhase {
+    Baking,
+    /// It has baked, and is rolled back unless it is confirmed in time.
+    AwaitsConfirm,
+}
+
 /// How a trial, or its bake, ends.
 pub(in crate::engine) enum Verdict {
     RollBack(String),
@@ -115,6 +123,13 @@ impl Trial {
         self.deadlines.confirm = None;
         self.deadlines.confirm_until = None;
         self.deadlines.bake_until.is_some()
+    }
+
+    pub(in crate::engine) const fn phase(&self) -> TrialPhase {
+        match self.deadlines.bake_until {
+            Some(_) => TrialPhase::Baking,
+            None => TrialPhase::AwaitsConfirm,
+        }
     }
 
     pub(in crate::engine) fn remaining_s(&self, now: Timestamp) -> f64 {

@@ -110,8 +110,10 @@ pub(in crate::cli) fn status() -> Status {
             problem: None,
         }),
         vips: vec![vip()],
+        announce: None,
         alerts: Vec::new(),
         reasons: BTreeMap::from([("FORWARDED".into(), 1_000_000)]),
+        fleet: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bound;
 pub(in crate::cli) mod fixtures;
+mod fleet;
 mod limits;
 
 use super::{View, alerts, events, members, paint::Paint, plan, problems, revisions, status};
@@ -41,6 +42,55 @@ fn the_status_of_a_node_without_vips() {
         ..fixtures::status()
     };
     insta::assert_snapshot!(status::status(plain(80), &empty, false));
+}
+
+#[test]
+fn shows_what_is_announced() {
+    let mut status = fixtures::status();
+    let all = lb_api::AnnounceSummary {
+        error: None,
+        drain: lb_api::DrainState::No,
+        announced: 3,
+        worse: 0,
+        withheld: 0,
+        sessions: 2,
+        peers: 2,
+    };
+    let mut line = |announce: &lb_api::AnnounceSummary| {
+        status.announce = Some(announce.clone());
+        let text = status::status(plain(80), &status, false);
+        let mut lines = text.lines().filter(|it| it.starts_with("announced: "));
+        lines.next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        line(&all),
+        "announced: 3 of 3 addresses, 2 of 2 BGP sessions"
+    );
+    let some = lb_api::AnnounceSummary {
+        announced: 1,
+        worse: 1,
+        withheld: 1,
+        sessions: 0,
+        ..all.clone()
+    };
+    assert_eq!(
+        line(&some),
+        "announced: 1 of 3 addresses, 1 as worse, 0 of 2 BGP sessions"
+    );
+    let drained = lb_api::AnnounceSummary {
+        drain: lb_api::DrainState::Drained,
+        peers: 0,
+        ..all.clone()
+    };
+    assert_eq!(line(&drained), "announced: the node is drained");
+    let gone = lb_api::AnnounceSummary {
+        error: Some("nothing listens on /run/a.sock".to_owned()),
+        ..all
+    };
+    assert_eq!(
+        line(&gone),
+        "announced: no answer from the announcer: nothing listens on /run/a.sock"
+    );
 }
 
 #[test]

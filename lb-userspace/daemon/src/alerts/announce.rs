@@ -1,0 +1,326 @@
+//! Conditions of announcing: an announcer that does not answer, sessions that are down, and addresses that
+//! routers do not get, or only as worse.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lb_api::{AddressState, AddressStatus, AnnounceStatus, DrainState, PeerStatus};
+
+use super::{Condition, Severity, backends::listed};
+use crate::node::Announcing;
+
+/// How long an address may wait to be announced, when nothing but time is missing, in seconds. Longer than
+/// after a usual start.
+const WAITS_S: f64 = 15.0;
+
+/// All conditions of announcing.
+pub(super) fn conditions(announcing: &Announcing) -> Vec<Condition> {
+    let status = match &announcing.answer {
+        Ok(status) => status,
+        Err(error) => return vec![no_answer(announcing, error)],
+    };
+    let mut conditions = sessions(announcing, status);
+    conditions.extend(table(status));
+    // A drained node does what it was told.
+    if status.drain == DrainState::No {
+        conditions.extend(addresses(announcing, status));
+    }
+    conditions
+}
+
+fn no_answer(announcing: &Announcing, error: &str) -> Condition {
+    let number = announcing.wanted.len();
+    let summary =
+        format!("`evenkeel announce` does not answer: {number} addresses are to be announced");
+    let condition = Condition::new("announcer", "announcer", Severity::Critical, summary);
+    condition.cause(format!(
+        "{error}; unless it runs, no router knows the VIPs: see `systemctl status evenkeel-announce`"
+    ))
+}
+
+/// Peers without a session, and those to which some routes are not sent.
+fn sessions(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> {
+    let is_alone = !status.peers.iter().any(PeerStatus::is_up);
+    let condition = |name: &str, severity, summary: String| {
+        let key = format!("announce_session:{name}");
+        Condition::new(key, "announce_session", severity, summary)
+    };
+    let known = status.peers.iter().filter_map(|peer| {
+        let PeerStatus { name, address, .. } = peer;
+        if peer.is_up() {
+            let problem = peer.problems.first()?;
+            let summary = format!("the session with {name} ({address}) lacks something");
+            return Some(condition(name, Severity::Warning, summary).cause(problem));
+        }
+        let severity = match is_alone {
+            true => Severity::Critical,
+            false => Severity::Warning,
+        };
+        let summary = match is_alone {
+            true => format!("no BGP session with {name} ({address}), nor with another peer"),
+            false => format!("no BGP session with {name} ({address})"),
+        };
+        let why = peer.last_error.as_deref().unwrap_or("no answer yet");
+        let cause = format!("{}: {why}; see `evenkeel doctor`", peer.state);
+        Some(condition(name, severity, summary).cause(cause))
+    });
+    let is_known = |name: &&String| status.peers.iter().any(|peer| peer.name == **name);
+    let unknown = announcing.peers.iter().filter(|name| !is_known(name));
+    let unknown = unknown.map(|name| {
+        let summary = format!("`evenkeel announce` does not know the configured peer {name}");
+        condition(name, Severity::Warning, summary)
+            .cause("its configuration is older: `systemctl reload evenkeel-announce`")
+    });
+    known.chain(unknown).collect()
+}
+
+/// A routing table that lacks routes.
+fn table(status: &AnnounceStatus) -> Option<Condition> {
+    let kernel = status.kernel.as_ref().filter(|kernel| !kernel.in_sync)?;
+    let summary = format!("routing table {} lacks announced addresses", kernel.table);
+    let condition = Condition::new(
+        "not_announced:in_sync",
+        "not_announced",
+        Severity::Critical,
+        summary,
+    );
+    Some(condition.cause(kernel.last_error.clone().unwrap_or_default()))
+}
+
+/// What addresses with the same condition have in common.
+#[derive(Default)]
+struct Group<'a> {
+    addresses: Vec<IpAddr>,
+    vips: Vec<&'a String>,
+    cause: Option<String>,
+}
+
+/// Addresses that are not announced, or as worse: one condition for all that lack the same.
+fn addresses(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> {
+    let mut groups: BTreeMap<(bool, &str), Group<'_>> = BTreeMap::new();
+    let wanted = |known: &&AddressStatus| announcing.wanted.contains(&known.address);
+    for known in status.addresses.iter().filter(wanted) {
+        let Some(check) = known.reason() else {
+            continue;
+        };
+        if known.waits() && known.for_s < WAITS_S {
+            continue;
+        }
+        let is_withheld = known.state == AddressState::Withheld;
+        let group = groups.entry((is_withheld, &check.name)).or_default();
+        group.addresses.push(known.address);
+        group.vips.extend(&known.vips);
+        let cause = || format!("{}: {}", check.name, check.text);
+        group.cause.get_or_insert_with(cause);
+    }
+    let unknown: Vec<IpAddr> = announcing.unknown().collect();
+    if !unknown.is_empty() {
+        let group = groups.entry((true, "unknown")).or_default();
+        group.addresses = unknown;
+        let cause = "`evenkeel announce` has not found a VIP of it in the data path";
+        group.cause = Some(cause.to_owned());
+    }
+    let groups = groups.into_iter();
+    groups
+        .map(|((is_withheld, name), group)| condition(is_withheld, name, group))
+        .collect()
+}
+
+fn condition(is_withheld: bool, name: &str, group: Group<'_>) -> Condition {
+    let Group {
+        addresses,
+        mut vips,
+        cause,
+    } = group;
+    let (key, severity, fate) = match is_withheld {
+        true => ("not_announced", Severity::Critical, "not announced"),
+        false => (
+            "announced_as_worse",
+            Severity::Warning,
+            "announced as worse than other nodes",
+        ),
+    };
+    vips.sort_unstable();
+    vips.dedup();
+    let of_vips = match vips.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", listed(&vips)),
+    };
+    let summary = match &addresses[..] {
+        [one] => format!("{one}{of_vips} is {fate}"),
+        several => format!(
+            "{} addresses are {fate}: {}",
+            several.len(),
+            listed(several.iter().map(ToString::to_string))
+        ),
+    };
+    let first = addresses.first().map(ToString::to_string);
+    let cause = format!(
+        "{}; `evenkeel announce why {}` shows all conditions",
+        cause.unwrap_or_default(),
+        first.unwrap_or_default()
+    );
+    let key = format!("{key}:{name}");
+    let condition = Condition::new(key, "not_announced", severity, summary).cause(cause);
+    match &vips[..] {
+        [one] => condition.vip(*one),
+        _ => condition,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lb_api::AnnounceCheck;
+
+    use super::*;
+    use crate::metrics::example::example;
+
+    fn announcing(change: impl FnOnce(&mut AnnounceStatus)) -> Announcing {
+        let mut known = example(3, 1).state.announcing.unwrap();
+        let status = Arc::make_mut(known.answer.as_mut().unwrap());
+        status.kernel = None;
+        change(status);
+        known
+    }
+
+    fn found(announcing: &Announcing) -> Vec<(String, Severity, String, String)> {
+        let found = conditions(announcing).into_iter();
+        let texts = |it: Condition| (it.key, it.severity, it.summary, it.cause.unwrap());
+        found.map(texts).collect()
+    }
+
+    fn unmet(name: &str, text: &str) -> AnnounceCheck {
+        AnnounceCheck {
+            name: name.to_owned(),
+            is_met: false,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_node_that_announces_all_has_no_condition() {
+        assert_eq!(found(&announcing(|_| {})), []);
+    }
+
+    #[test]
+    fn an_announcer_that_does_not_answer_is_critical() {
+        let mut known = announcing(|_| {});
+        known.answer = Err("nothing listens on /run/a.sock".to_owned());
+        let found = found(&known);
+        let [(key, Severity::Critical, summary, cause)] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(key, "announcer");
+        assert!(summary.ends_with("3 addresses are to be announced"));
+        assert!(cause.starts_with("nothing listens on /run/a.sock;"));
+    }
+
+    #[test]
+    fn a_session_that_is_down_is_named_with_its_error() {
+        let down = |status: &mut AnnounceStatus, number: usize| {
+            status.peers[number].state = "Connect".to_owned();
+            status.peers[number].last_error = Some("connection refused".to_owned());
+        };
+        let one = found(&announcing(|status| down(status, 1)));
+        let [(key, Severity::Warning, summary, cause)] = &one[..] else {
+            panic!("{one:?}");
+        };
+        assert_eq!(key, "announce_session:tor-2");
+        assert_eq!(summary, "no BGP session with tor-2 (192.0.2.1)");
+        assert!(cause.starts_with("Connect: connection refused;"), "{cause}");
+        let both = found(&announcing(|status| (0..2).for_each(|it| down(status, it))));
+        assert!(both.iter().all(|it| it.1 == Severity::Critical), "{both:?}");
+        assert_eq!(both.len(), 2);
+        // A family that is not sent, and a peer of a newer configuration.
+        let mut known = announcing(|status| {
+            status.peers[0].problems = vec!["IPv6 routes are not sent".to_owned()];
+        });
+        known.peers.push("tor-3".to_owned());
+        let keys: Vec<_> = found(&known).into_iter().map(|it| it.0).collect();
+        assert_eq!(keys, ["announce_session:tor-1", "announce_session:tor-3"]);
+    }
+
+    #[test]
+    fn addresses_that_lack_the_same_are_one_condition() {
+        let known = announcing(|status| {
+            for (number, address) in status.addresses.iter_mut().enumerate() {
+                address.state = AddressState::Withheld;
+                address.for_s = 1.0;
+                address.checks = vec![
+                    unmet("forwards", &format!("vip-{number}: NO_MEMBER")),
+                    unmet("settled", "has to forward for 5 s"),
+                ];
+            }
+            status.addresses[2].state = AddressState::Worse;
+            status.addresses[2].checks = vec![unmet("controller", "was alive 31 s ago")];
+        });
+        let found = found(&known);
+        let [worse, withheld] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(worse.0, "announced_as_worse:controller");
+        assert_eq!(worse.1, Severity::Warning);
+        assert_eq!(
+            worse.2,
+            "203.0.113.2 (vip-2) is announced as worse than other nodes"
+        );
+        assert_eq!(
+            worse.3,
+            "controller: was alive 31 s ago; `evenkeel announce why 203.0.113.2` shows all conditions"
+        );
+        assert_eq!(withheld.0, "not_announced:forwards");
+        assert_eq!(withheld.1, Severity::Critical);
+        assert_eq!(
+            withheld.2,
+            "2 addresses are not announced: 203.0.113.0, 203.0.113.1"
+        );
+        assert!(withheld.3.starts_with("forwards: vip-0: NO_MEMBER;"));
+    }
+
+    #[test]
+    fn an_address_may_wait_for_some_seconds() {
+        let waits = |for_s| {
+            found(&announcing(|status| {
+                let address = &mut status.addresses[0];
+                (address.state, address.for_s) = (AddressState::Withheld, for_s);
+                address.checks = vec![unmet("settled", "forwards for 2 s, 20 s are needed")];
+            }))
+        };
+        assert_eq!(waits(14.0), []);
+        assert_eq!(waits(15.0)[0].0, "not_announced:settled");
+    }
+
+    #[test]
+    fn a_drained_node_is_no_alarm() {
+        let drained = announcing(|status| {
+            status.drain = DrainState::Drained;
+            for address in &mut status.addresses {
+                address.state = AddressState::Withheld;
+                address.checks = vec![unmet("wanted", "the node is drained")];
+            }
+        });
+        assert_eq!(found(&drained), []);
+    }
+
+    #[test]
+    fn an_address_that_the_announcer_does_not_know_is_not_announced() {
+        let known = announcing(|status| {
+            status.addresses.remove(1);
+        });
+        let found = found(&known);
+        assert_eq!(found[0].0, "not_announced:unknown");
+        assert_eq!(found[0].2, "203.0.113.1 is not announced");
+    }
+
+    #[test]
+    fn a_table_out_of_sync_is_critical() {
+        let mut known = example(1, 1).state.announcing.unwrap();
+        let status = Arc::make_mut(known.answer.as_mut().unwrap());
+        let kernel = status.kernel.as_mut().unwrap();
+        (kernel.in_sync, kernel.last_error) = (false, Some("EPERM".to_owned()));
+        let found = found(&known);
+        assert_eq!(found[0].0, "not_announced:in_sync");
+        assert_eq!(found[0].3, "EPERM");
+    }
+}

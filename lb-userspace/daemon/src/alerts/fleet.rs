@@ -1,0 +1,153 @@
+//! Conditions of a node of a fleet.
+
+use jiff::{SignedDuration, Timestamp};
+use lb_api::{FleetNodeState, FleetRolloutState, FleetState};
+
+use super::{Condition, Severity};
+
+/// How long a failed rollout is reported, unless another one follows.
+const REPORTED: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is wrong with the node in its fleet, and with the fleet.
+pub(super) fn conditions(fleet: &FleetState, now: Timestamp) -> Vec<Condition> {
+    let mut found: Vec<Condition> = node(fleet).into_iter().collect();
+    if !fleet.connected && fleet.state != FleetNodeState::NotJoined {
+        let error = fleet.last_error.as_deref().unwrap_or("no answer");
+        let summary = format!("etcd of the fleet {} does not answer: {error}", fleet.fleet);
+        let condition = Condition::new("fleet_etcd", "fleet_etcd", Severity::Warning, summary);
+        found.push(condition.cause(
+            "this node keeps its VIPs and forwards; it takes no change of the fleet until etcd answers: see \
+             `evenkeel fleet doctor`",
+        ));
+    }
+    found.extend(failed_rollout(fleet, now));
+    found
+}
+
+fn node(fleet: &FleetState) -> Option<Condition> {
+    let (kind, what, cause) = match fleet.state {
+        FleetNodeState::Refused => (
+            "fleet_refused",
+            "takes nothing from the etcd of",
+            "etcd was wiped or restored, or this node differs from the fleet: see `evenkeel fleet status`",
+        ),
+        FleetNodeState::Behind => (
+            "fleet_behind",
+            "does not run the head of",
+            "the node could not apply it and tries again: see `evenkeel fleet status` and `evenkeel history`",
+        ),
+        FleetNodeState::Differs => (
+            "fleet_differs",
+            "has VIPs that were changed on the node itself, in",
+            "`evenkeel fleet join` restores those of the fleet; until then rollouts need --override-local",
+        ),
+        _ => return None,
+    };
+    let mut summary = format!("{} {what} the fleet {}", fleet.node, fleet.fleet);
+    if !fleet.reason.is_empty() {
+        summary += &format!(": {}", fleet.reason);
+    }
+    Some(Condition::new(kind, kind, Severity::Warning, summary).cause(cause))
+}
+
+/// A rollout that failed; raised by the leader only, so that it is one alert.
+fn failed_rollout(fleet: &FleetState, now: Timestamp) -> Option<Condition> {
+    let rollout = fleet.rollout.as_ref()?;
+    let has_failed = matches!(
+        rollout.state,
+        FleetRolloutState::Failed | FleetRolloutState::Undone
+    );
+    let is_recent = now.duration_since(rollout.started) < REPORTED;
+    if !has_failed || !is_recent || fleet.leader.as_ref() != Some(&fleet.node) {
+        return None;
+    }
+    let kind = "fleet_rollout_failed";
+    let summary = format!(
+        "rollout of revision {} of the fleet {} failed: {}",
+        rollout.revision, fleet.fleet, rollout.reason
+    );
+    let condition = Condition::new(kind, kind, Severity::Warning, summary);
+    Some(condition.cause("all nodes undo it; `evenkeel fleet history` has the reasons"))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_api::FleetRollout;
+
+    use super::*;
+
+    fn fleet() -> FleetState {
+        FleetState {
+            fleet: "edge".to_owned(),
+            node: "lb-1".to_owned(),
+            connected: true,
+            leader: Some("lb-1".to_owned()),
+            state: FleetNodeState::InSync,
+            ..FleetState::default()
+        }
+    }
+
+    fn kinds(fleet: &FleetState, now_s: i64) -> Vec<String> {
+        let now = Timestamp::from_second(now_s).unwrap();
+        let found = conditions(fleet, now).into_iter();
+        found.map(|condition| condition.kind).collect()
+    }
+
+    #[test]
+    fn each_state_raises_its_condition() {
+        assert!(kinds(&fleet(), 0).is_empty());
+        for (state, kind) in [
+            (FleetNodeState::Refused, "fleet_refused"),
+            (FleetNodeState::Behind, "fleet_behind"),
+            (FleetNodeState::Differs, "fleet_differs"),
+        ] {
+            let odd = FleetState {
+                state,
+                reason: "because".to_owned(),
+                ..fleet()
+            };
+            assert_eq!(kinds(&odd, 0), [kind]);
+            let found = conditions(&odd, Timestamp::UNIX_EPOCH);
+            assert!(found[0].summary.ends_with(": because"), "{found:?}");
+        }
+        let away = FleetState {
+            connected: false,
+            ..fleet()
+        };
+        assert_eq!(kinds(&away, 0), ["fleet_etcd"]);
+        let not_joined = FleetState {
+            state: FleetNodeState::NotJoined,
+            ..away
+        };
+        assert!(kinds(&not_joined, 0).is_empty());
+    }
+
+    #[test]
+    fn the_leader_reports_a_failed_rollout_for_an_hour() {
+        let rollout = FleetRollout {
+            revision: 7,
+            parent: 6,
+            state: FleetRolloutState::Undone,
+            reason: "lb-2: backend api-1 went down".to_owned(),
+            started: Timestamp::UNIX_EPOCH,
+            waves: Vec::new(),
+            position: 0,
+            absent: Vec::new(),
+            paused: None,
+            manual: false,
+            bake_s: 30,
+            results: Vec::new(),
+        };
+        let failed = FleetState {
+            rollout: Some(rollout),
+            ..fleet()
+        };
+        assert_eq!(kinds(&failed, 60), ["fleet_rollout_failed"]);
+        assert!(kinds(&failed, 3600).is_empty());
+        let follower = FleetState {
+            leader: Some("lb-2".to_owned()),
+            ..failed
+        };
+        assert!(kinds(&follower, 60).is_empty());
+    }
+}

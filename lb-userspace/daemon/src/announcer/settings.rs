@@ -1,0 +1,169 @@
+//! What the configuration says of announcing.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_announce::{Attributes, Bfd, Community, LargeCommunity, Password, Peer, Routes};
+use lb_model::config::{Announce, AnnouncePeer, AnnounceVia, Config, VipAnnounce};
+
+use super::{
+    facts::{Service, Wanted},
+    judge::{Judge, Stand},
+};
+
+/// The MED of an address that other nodes are better for.
+const WORST_MED: u32 = u32::MAX;
+
+/// The settings that are read again when the file is reloaded.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) announce: Announce,
+    pub(super) peers: Vec<Peer>,
+    pub(super) wanted: BTreeMap<Service, Wanted>,
+    /// What VIPs add to the attributes of their addresses.
+    vips: BTreeMap<IpAddr, VipAnnounce>,
+    /// Interfaces that are to have the program.
+    pub(super) interfaces: Vec<String>,
+    pub(super) state_dir: PathBuf,
+    pub(super) group: Option<String>,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Result<Self> {
+        let announce = config.announce.clone();
+        let announce = announce
+            .context("the configuration has no table [announce]: nothing is to be announced")?;
+        let peers = announce.peers.iter().map(|peer| peer_of(&announce, peer));
+        let mut wanted = BTreeMap::new();
+        let mut vips: BTreeMap<IpAddr, VipAnnounce> = BTreeMap::new();
+        for vip in &config.vips {
+            let service = (vip.address, vip.port, vip.protocol.number());
+            let options = Wanted {
+                name: vip.name.clone(),
+                is_enabled: vip.announce.enabled,
+                min_up: vip.announce.min_up,
+            };
+            wanted.insert(service, options);
+            if vip.announce.enabled {
+                let of_address = vips.entry(vip.address).or_default();
+                of_address.communities.extend(&vip.announce.communities);
+                of_address
+                    .large_communities
+                    .extend(&vip.announce.large_communities);
+                of_address.med = of_address.med.max(vip.announce.med);
+            }
+        }
+        let settings = Self {
+            peers: peers.collect::<Result<_>>()?,
+            announce,
+            wanted,
+            vips,
+            interfaces: config.node.interfaces.clone(),
+            state_dir: config.node.state_dir.clone(),
+            group: config.api.group.clone(),
+        };
+        for address in settings.vips.keys() {
+            let attributes = settings.attributes(*address, Stand::Worse);
+            attributes
+                .check()
+                .with_context(|| format!("announce {address}"))?;
+        }
+        Ok(settings)
+    }
+
+    pub(super) const fn settle(&self) -> Duration {
+        self.announce.settle
+    }
+
+    /// Fails if these settings can't replace others in a running process.
+    pub(super) fn check_replaces(&self, before: &Self) -> Result<()> {
+        let (new, old) = (&self.announce, &before.announce);
+        ensure!(
+            self.state_dir == before.state_dir
+                && (new.via, &new.socket) == (old.via, &old.socket)
+                && (new.via == AnnounceVia::Bgp
+                    || (&new.device, new.table) == (&old.device, old.table)),
+            "announce.via, announce.socket, announce.device, announce.table and node.state_dir are read at the start: restart \
+             `evenkeel announce`"
+        );
+        Ok(())
+    }
+
+    /// The routes of what the judge lets be announced.
+    pub(super) fn routes(&self, judge: &Judge) -> Routes {
+        let announced = judge.addresses.iter();
+        announced
+            .filter(|(_, known)| known.stand != Stand::Withheld)
+            .map(|(address, known)| (*address, self.attributes(*address, known.stand)))
+            .collect()
+    }
+
+    fn attributes(&self, address: IpAddr, stand: Stand) -> Attributes {
+        let own = self.vips.get(&address).cloned().unwrap_or_default();
+        let all = self.announce.communities.iter().chain(&own.communities);
+        let mut communities: Vec<Community> = all.map(|it| Community(it.number())).collect();
+        let all = self.announce.large_communities.iter();
+        let mut large_communities: Vec<LargeCommunity> = all
+            .chain(&own.large_communities)
+            .map(|it| {
+                let [global, first, second] = it.parts();
+                LargeCommunity {
+                    global,
+                    local: [first, second],
+                }
+            })
+            .collect();
+        let is_worse = stand == Stand::Worse;
+        if is_worse {
+            communities.push(Community::GRACEFUL_SHUTDOWN);
+        }
+        // The well-known ones first: if there are too many, the last are not sent.
+        communities.sort_unstable_by_key(|it| (it.0 < 0xffff_0000, it.0));
+        communities.dedup();
+        large_communities.sort_unstable();
+        large_communities.dedup();
+        let med = own.med.unwrap_or(self.announce.med);
+        Attributes {
+            communities,
+            large_communities,
+            med: Some(if is_worse { WORST_MED } else { med }),
+            // The lowest, among peers of the own AS.
+            local_pref: if is_worse {
+                Some(0)
+            } else {
+                self.announce.local_pref
+            },
+            prepend: 0,
+        }
+    }
+}
+
+fn peer_of(announce: &Announce, peer: &AnnouncePeer) -> Result<Peer> {
+    let password = peer.password.as_ref();
+    let password =
+        password.map(|password| Password::new(&String::from_utf8_lossy(password.bytes())));
+    let peer = Peer {
+        name: peer.name.clone(),
+        address: peer.address,
+        port: peer.port,
+        remote_as: peer.peer_as,
+        local_as: announce.local_as.context("announce.local_as is missing")?,
+        router_id: announce
+            .router_id
+            .context("announce.router_id is missing")?,
+        source: peer.source,
+        hold_time: peer.hold_time,
+        password: password.transpose()?,
+        ttl_security: peer.ttl_security,
+        multihop: peer.multihop,
+        bfd: peer.bfd.then_some(Bfd {
+            interval: peer.bfd_interval,
+            multiplier: peer.bfd_multiplier,
+        }),
+        next_hop_v4: peer.next_hop_v4,
+        next_hop_v6: peer.next_hop_v6,
+    };
+    peer.check()
+        .with_context(|| format!("peer {}", peer.name))?;
+    Ok(peer)
+}

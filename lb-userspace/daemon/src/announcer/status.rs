@@ -1,0 +1,114 @@
+//! The state as the API tells it.
+
+use std::{net::IpAddr, time::Instant};
+
+use lb_announce::{FamilyState, PeerStatus};
+use lb_api::{
+    AddressState, AddressStatus, AnnounceCheck, AnnounceStatus, AnnounceVia, DrainState,
+    KernelTableStatus,
+};
+
+use super::{
+    judge::{Address, Check, Drain, Judge, Stand},
+    settings::Settings,
+    via::Via,
+};
+
+pub(super) fn of(
+    judge: &Judge,
+    drain: Drain,
+    via: &Via,
+    settings: &Settings,
+    now: Instant,
+) -> AnnounceStatus {
+    let (peers, kernel) = match via {
+        Via::Bgp(speaker) => {
+            let peers = speaker.status();
+            let has = |v4| judge.addresses.keys().any(|it| it.is_ipv4() == v4);
+            let families = [has(true), has(false)];
+            let peers = peers.iter().map(|it| peer(it, families, now));
+            (peers.collect(), None)
+        }
+        Via::Kernel(kernel, _) => {
+            let status = kernel.status();
+            let others = status.foreign.iter();
+            let others = others.filter(|(address, _)| !judge.addresses.contains_key(address));
+            let table = KernelTableStatus {
+                table: settings.announce.table,
+                routes: status.routes as u64,
+                in_sync: status.in_sync,
+                last_error: status.last_error,
+                restored: status.restored,
+                foreign: others
+                    .map(|(address, route)| format!("{address} {route}"))
+                    .collect(),
+            };
+            (Vec::new(), Some(table))
+        }
+    };
+    let addresses = judge.addresses.iter();
+    AnnounceStatus {
+        via: match via {
+            Via::Bgp(_) => AnnounceVia::Bgp,
+            Via::Kernel(..) => AnnounceVia::Kernel,
+        },
+        drain: match drain {
+            Drain::No => DrainState::No,
+            _ if drain.is_over(now) => DrainState::Drained,
+            _ => DrainState::Draining,
+        },
+        drain_error: None,
+        peers,
+        kernel,
+        addresses: addresses
+            .map(|(ip, known)| address(*ip, known, now))
+            .collect(),
+    }
+}
+
+/// `wanted`: whether there are addresses of IPv4, and of IPv6.
+fn peer(status: &PeerStatus, wanted: [bool; 2], now: Instant) -> lb_api::PeerStatus {
+    let families = [("IPv4", status.families.v4), ("IPv6", status.families.v6)];
+    let missing = families
+        .into_iter()
+        .zip(wanted)
+        .filter_map(|(family, is_wanted)| is_wanted.then_some(family))
+        .filter(|(_, state)| {
+            *state == FamilyState::NotSupportedByPeer || *state == FamilyState::NoNextHop
+        })
+        .map(|(family, state)| format!("{family} routes are not sent: {state}"));
+    lb_api::PeerStatus {
+        name: status.name.clone(),
+        address: status.address,
+        state: format!("{:?}", status.state),
+        for_s: now.saturating_duration_since(status.since).as_secs_f64(),
+        last_error: status.last_error.clone(),
+        flaps: status.flaps,
+        routes_sent: status.routes_sent as u64,
+        acknowledged: status.acknowledged,
+        bfd: status.bfd.map(|state| state.to_string()),
+        problems: missing.chain(status.bfd_error.clone()).collect(),
+    }
+}
+
+fn address(address: IpAddr, known: &Address, now: Instant) -> AddressStatus {
+    AddressStatus {
+        address,
+        state: match known.stand {
+            Stand::Withheld => AddressState::Withheld,
+            Stand::Worse => AddressState::Worse,
+            Stand::Announced => AddressState::Announced,
+        },
+        for_s: now.saturating_duration_since(known.since).as_secs_f64(),
+        vips: known.vips.clone(),
+        checks: known.checks.iter().map(check).collect(),
+    }
+}
+
+fn check(check: &Check) -> AnnounceCheck {
+    AnnounceCheck {
+        name: check.name.to_owned(),
+        is_met: check.is_met,
+        text: check.text.clone(),
+    }
+}

@@ -1,0 +1,237 @@
+//! What the fleet does with the node: its part of the configuration, and revisions on trial that only the
+//! fleet may confirm.
+
+use std::{collections::BTreeMap, path::Path};
+
+use jiff::SignedDuration;
+use lb_model::{
+    config::{BackendState, Config},
+    fleet,
+};
+
+use super::{
+    EngineError, EngineResult,
+    actor::Actor,
+    change::{ChangeControl, Running},
+    command::{Reply, send},
+    data_path::DataPath,
+    request::{self, Candidate},
+    trial::{Trial, TrialPhase, WATCHED_DROPS},
+};
+use crate::{
+    clock::later,
+    http::Caller,
+    reconciler::VipReport,
+    revision::{self, OnFailure, RevisionNumber, RevisionState},
+    traffic::Traffic,
+};
+
+/// Who makes the changes of the fleet, in the history of revisions.
+pub const FLEET: &str = "evenkeel fleet";
+
+/// The fleet's view of the active configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetRunning {
+    /// SHA-256 of the text of the VIPs, in hexadecimal.
+    pub digest: String,
+    pub number: RevisionNumber,
+    pub trial: Option<TrialPhase>,
+}
+
+/// Counters for the comparison of nodes. All but the last only grow while the controller runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FleetCounts {
+    pub new_flows: u64,
+    /// Packets of clients with RST.
+    pub resets: u64,
+    /// Packets dropped for the reasons that a trial watches.
+    pub drops: u64,
+    /// Backends that should serve and are found down by their checks.
+    pub members_down: u64,
+}
+
+impl FleetCounts {
+    pub(super) fn of(
+        traffic: &Traffic,
+        reasons: &BTreeMap<&'static str, u64>,
+        report: &[VipReport],
+    ) -> Self {
+        let (new_flows, resets) = traffic.flows_and_resets();
+        let drops = WATCHED_DROPS.map(|reason| reasons.get(reason.text().name).copied());
+        let members = report.iter().flat_map(|vip| &vip.members);
+        let is_down = |member: &&crate::reconciler::MemberReport| {
+            member.wanted == BackendState::Up && !member.leaving && member.proven && !member.healthy
+        };
+        Self {
+            new_flows,
+            resets,
+            drops: drops.into_iter().flatten().sum(),
+            members_down: members.filter(is_down).count() as u64,
+        }
+    }
+}
+
+/// What only the fleet asks of the actor.
+pub(super) enum FleetCommand {
+    Running(Reply<FleetRunning>),
+    Extend(RevisionNumber, SignedDuration, Reply<()>),
+    EndTrial(RevisionNumber, String, Reply<()>),
+    Counts(Reply<FleetCounts>),
+}
+
+impl Actor {
+    pub(super) fn handle_fleet(&mut self, command: FleetCommand) {
+        let changes = &mut self.changes;
+        match command {
+            FleetCommand::Running(reply) => send(reply, changes.fleet_running()),
+            FleetCommand::Extend(number, by, reply) => send(reply, changes.extend(number, by)),
+            FleetCommand::EndTrial(number, why, reply) => {
+                let ended = changes.end_trial_of(&mut self.data_path, number, &why);
+                self.finish_change(reply, ended);
+            }
+            FleetCommand::Counts(reply) => send(reply, Ok(self.fleet_counts())),
+        }
+    }
+}
+
+/// The digest of the fleet's part of a configuration; empty outside of a fleet.
+pub(super) fn digest(config: &Config, text: &str) -> String {
+    let part = config
+        .fleet
+        .as_ref()
+        .and_then(|_| fleet::fleet_part(text).ok());
+    part.map_or_else(String::new, |part| revision::digest(&part))
+}
+
+/// A configuration for a node of a fleet that has no VIPs of its own: with the VIPs that the node runs.
+/// Any other is returned as it is.
+pub(super) fn with_vips_of(running: &Running, candidate: Candidate) -> EngineResult<Candidate> {
+    if !lacks_vips(&candidate.config, running) {
+        return Ok(candidate);
+    }
+    let text = fleet::fleet_part(&running.text)
+        .and_then(|vips| fleet::compose(&candidate.text, &vips))
+        .map_err(|error| EngineError::InvalidConfig(error.to_string()))?;
+    // Files that VIPs name start at the folder of the running configuration, as they did before.
+    let mut config = candidate.config;
+    config.vips.clone_from(&running.config.vips);
+    Ok(Candidate {
+        config,
+        text,
+        ..candidate
+    })
+}
+
+/// Whether a configuration leaves the VIPs to the fleet.
+pub(super) fn lacks_vips(config: &Config, running: &Running) -> bool {
+    config.fleet.is_some() && config.vips.is_empty() && !running.config.vips.is_empty()
+}
+
+impl ChangeControl {
+    /// The running configuration with other VIPs.
+    pub(super) fn candidate_of_fleet(&self, vips: &str, origin: &str) -> EngineResult<Candidate> {
+        let running = &self.running;
+        let text = fleet::compose(&running.text, vips)
+            .map_err(|error| EngineError::InvalidConfig(error.to_string()))?;
+        let name = running.base.join(origin.replace('/', " "));
+        let config = request::parse(&name.display().to_string(), &text)?;
+        Ok(Candidate {
+            config: self.in_place(config),
+            text,
+            base: running.base.clone(),
+            how: request::one_line(origin),
+            file_digest: None,
+        })
+    }
+
+    /// A warning if a change replaces VIPs of the fleet on this node only.
+    pub(super) fn fleet_warning(&self, candidate: &Candidate) -> Option<String> {
+        let fleet = self.running.config.fleet.as_ref()?;
+        let is_local = self.running.config.vips != candidate.config.vips
+            && !candidate.how.starts_with("fleet ");
+        is_local.then(|| {
+            format!(
+                "only this node of the fleet {} is changed, and rollouts of the fleet are refused until \
+                 `evenkeel fleet join` or `evenkeel fleet apply --override-local` replaces the change; \
+                 `evenkeel fleet apply` changes all nodes",
+                fleet.name
+            )
+        })
+    }
+
+    /// Fails for a trial of the fleet, unless the fleet asks.
+    pub(super) fn check_confirms(
+        &self,
+        number: RevisionNumber,
+        caller: &Caller,
+    ) -> EngineResult<()> {
+        let record = self.store.record(number)?;
+        if record.info.who != FLEET || caller.to_string() == FLEET {
+            return Ok(());
+        }
+        let message = format!(
+            "revision {number} belongs to a rollout of the fleet, which confirms it on all nodes: see \
+             `evenkeel fleet status`; `evenkeel fleet confirm` and `evenkeel fleet rollback` end the rollout"
+        );
+        Err(EngineError::Conflict(message))
+    }
+
+    pub(super) fn fleet_running(&self) -> EngineResult<FleetRunning> {
+        let nothing = || EngineError::NotFound("there is no active revision yet".into());
+        Ok(FleetRunning {
+            digest: self.running.fleet_digest.clone(),
+            number: self.running.number.ok_or_else(nothing)?,
+            trial: self.trial.as_ref().map(Trial::phase),
+        })
+    }
+
+    /// Moves the deadline to confirm of a trial that has baked.
+    pub(super) fn extend(
+        &mut self,
+        number: RevisionNumber,
+        by: SignedDuration,
+    ) -> EngineResult<()> {
+        let trial = self.trial.as_mut().filter(|trial| trial.number == number);
+        let Some(trial) = trial.filter(|trial| trial.phase() == TrialPhase::AwaitsConfirm) else {
+            let message = format!("revision {number} does not wait for confirmation");
+            return Err(EngineError::Conflict(message));
+        };
+        let until = later(super::now(), by);
+        // In memory only once it is on disk: a controller that starts must not undo what was promised.
+        let state = RevisionState::AwaitingConfirm { until };
+        self.store.set_state_with(number, state, OnFailure::Keep)?;
+        trial.deadlines.set_confirm_until(until);
+        Ok(())
+    }
+
+    /// Rolls back a revision on trial, and no other.
+    pub(super) fn end_trial_of(
+        &mut self,
+        data_path: &mut DataPath,
+        number: RevisionNumber,
+        why: &str,
+    ) -> EngineResult<()> {
+        if self
+            .trial
+            .as_ref()
+            .is_none_or(|trial| trial.number != number)
+        {
+            let message = format!("revision {number} is not on trial");
+            return Err(EngineError::Conflict(message));
+        }
+        self.revert(data_path, &request::one_line(why))
+    }
+}
+
+/// The configuration file, as a change of a node of a fleet shows it.
+pub(super) fn file_text(text: &str, running: &Running, path: &Path) -> String {
+    let config = request::parse(&path.display().to_string(), text);
+    let composed = config
+        .ok()
+        .filter(|config| lacks_vips(config, running))
+        .and_then(|_| {
+            let vips = fleet::fleet_part(&running.text).ok()?;
+            fleet::compose(text, &vips).ok()
+        });
+    composed.unwrap_or_else(|| text.to_owned())
+}

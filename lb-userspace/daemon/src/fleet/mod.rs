@@ -1,0 +1,47 @@
+//! The node as a member of a fleet: starts the agent of `lb-fleet`, and gives it the engine as its node.
+
+mod node;
+
+use std::sync::{Arc, OnceLock};
+
+use lb_fleet::{Fleet, Settings, Tls};
+use lb_model::config::Config;
+use tracing::info;
+
+use crate::engine::Engine;
+use node::EngineNode;
+
+/// Where the agent's handle is once it runs; stays empty outside of a fleet.
+pub type FleetSlot = Arc<OnceLock<Fleet>>;
+
+/// Starts the agent, if the configuration has `[fleet]`. It runs on the current tokio runtime.
+pub(crate) fn start(engine: &Engine, config: &Config) {
+    let Some(fleet) = &config.fleet else { return };
+    let settings = Settings {
+        fleet: fleet.name.clone(),
+        node: fleet.node.clone(),
+        rack: fleet.rack.clone(),
+        endpoints: fleet.endpoints.clone(),
+        tls: Some(Tls {
+            ca: fleet.ca_file.clone(),
+            client: Some((fleet.cert_file.clone(), fleet.key_file.clone())),
+        }),
+        state_file: config.node.state_dir.join("fleet.json"),
+        bake_s: seconds(config.change.bake),
+        confirm_s: seconds(fleet.confirm),
+    };
+    info!(
+        fleet = settings.fleet,
+        node = settings.node,
+        "fleet agent started"
+    );
+    let node = EngineNode::new(engine.clone(), config);
+    // Nothing else fills the slot.
+    let _ = engine.fleet_slot().set(Fleet::start(settings, node));
+}
+
+/// Whole seconds, rounded up.
+fn seconds(time: std::time::Duration) -> u32 {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,373 @@
+//! `evenkeel fleet`.
+
+mod follow;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use lb_api::{
+    Change, FleetApplyRequest, FleetInitRequest, FleetPlanRequest, FleetRevisionNumber,
+    FleetRollbackRequest, Guard, PlanVerdict,
+    client::{Client, ClientError},
+};
+
+use super::{
+    argument, exit, file,
+    session::{Output, Session},
+    view::{fleet, plan},
+};
+
+/// Change the VIPs of all nodes together, through etcd.
+///
+/// The nodes of a fleet share the `[[vip]]` tables; `[fleet]` of the configuration names the fleet and its
+/// etcd. A change is planned by all nodes first; if one refuses it, no node is changed. Then it is made on
+/// one node, the canary, which is compared with the others; then in waves on all. If it fails anywhere, all
+/// nodes undo it. A node that loses etcd keeps forwarding, and undoes a change that was not confirmed.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  evenkeel fleet init                      # on the first node
+  evenkeel fleet join                      # on each other node
+  evenkeel fleet plan vips.toml && evenkeel fleet apply vips.toml --why 'ticket 4711'
+  evenkeel fleet status
+  evenkeel fleet rollback                  # undo a rollout, or restore what was before it")]
+pub(super) struct FleetArgs {
+    #[command(subcommand)]
+    command: FleetCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FleetCommand {
+    /// Create the fleet, with the VIPs of this node, and join it.
+    Init(InitArgs),
+    /// Join the fleet: replace the VIPs of this node by those of the fleet.
+    ///
+    /// Also accepts a fleet that the node refused, and replaces VIPs that were changed on the node itself.
+    Join(OutputArgs),
+    /// Remove a node from the fleet. It keeps its VIPs.
+    Leave(LeaveArgs),
+    /// Show the fleet, its rollout and its nodes.
+    Status(OutputArgs),
+    /// List the nodes.
+    Nodes(OutputArgs),
+    /// Plan a change on all nodes.
+    ///
+    /// Prints the plan of this node, and which nodes refuse the change. Exits with 0 if nothing changes, 2 if
+    /// the change may be rolled out, 3 if a node refuses it.
+    Plan(PlanArgs),
+    /// Roll a change out to all nodes.
+    ///
+    /// Waits until the rollout has ended. Exits with 0 if all nodes keep the change, 3 if a node refuses it
+    /// before any is changed, 4 if it is undone. Ctrl-C ends the command, not the rollout.
+    Apply(ApplyArgs),
+    /// Confirm a rollout that was begun with --manual.
+    Confirm(OutputArgs),
+    /// Let no further wave of the rollout begin.
+    Pause(OutputArgs),
+    /// Continue a paused rollout.
+    Resume(OutputArgs),
+    /// Undo the rollout, or roll an earlier fleet revision out.
+    Rollback(RollbackArgs),
+    /// List the fleet revisions, newest first.
+    History(OutputArgs),
+    /// Show a fleet revision with its VIPs.
+    Show(ShowArgs),
+    /// Show the difference of two fleet revisions.
+    Diff(DiffArgs),
+    /// Write the fleet into an etcd that was wiped or restored, from what this node confirmed last.
+    ///
+    /// Nodes that confirmed the same accept it by themselves; on others run `evenkeel fleet join`.
+    Import(OutputArgs),
+    /// Check etcd, endpoint by endpoint, and the fleet. Exits with 1 if anything is wrong.
+    Doctor(OutputArgs),
+}
+
+#[derive(Args, Debug)]
+struct OutputArgs {
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct InitArgs {
+    /// Take the VIPs of this file [default: those that the node runs]; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Reason, for the history.
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct LeaveArgs {
+    /// Node to remove, which may be down [default: this one].
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct PlanArgs {
+    /// File (TOML) with `[[vip]]` tables, which are taken; others are ignored. - for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct Overrides {
+    /// Override this guard on all nodes. Can be repeated.
+    #[arg(long, value_name = "GUARD", value_parser = argument::guards())]
+    force: Vec<Guard>,
+    /// Replace VIPs that were changed on a node itself.
+    #[arg(long)]
+    override_local: bool,
+}
+
+#[derive(Args, Debug)]
+struct ApplyArgs {
+    /// File (TOML) with `[[vip]]` tables, which are taken; others are ignored. - for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Node to change first [default: one is chosen].
+    #[arg(long, value_name = "NODE")]
+    canary: Option<String>,
+    /// Watch each wave for this time [default: change.bake of this node].
+    #[arg(long, value_name = "DURATION", value_parser = argument::seconds)]
+    bake: Option<u32>,
+    /// Change all nodes in one wave: for emergencies.
+    #[arg(long, conflicts_with = "canary")]
+    now: bool,
+    /// Wait for `evenkeel fleet confirm` after the last wave.
+    #[arg(long)]
+    manual: bool,
+    /// Refuse unless this is the head, as shown by `fleet status`.
+    #[arg(long, value_name = "REV")]
+    base: Option<FleetRevisionNumber>,
+    /// Reason for the change, for the history.
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    following: Following,
+}
+
+#[derive(Args, Debug)]
+struct Following {
+    /// Return once the rollout has begun; do not wait for its end.
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct RollbackArgs {
+    /// Fleet revision to restore [default: undo the rollout; without one, the parent of the head].
+    #[arg(value_name = "REV")]
+    revision: Option<FleetRevisionNumber>,
+    /// Change all nodes in one wave: for emergencies.
+    #[arg(long)]
+    now: bool,
+    /// Replace VIPs that were changed on a node itself.
+    #[arg(long)]
+    override_local: bool,
+    /// Reason for the rollback, for the history.
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    #[command(flatten)]
+    following: Following,
+}
+
+#[derive(Args, Debug)]
+struct ShowArgs {
+    /// Fleet revision to show [default: the head].
+    #[arg(value_name = "REV")]
+    revision: Option<FleetRevisionNumber>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct DiffArgs {
+    /// Older fleet revision [default: the parent of the newer one].
+    #[arg(value_name = "FROM")]
+    from: Option<FleetRevisionNumber>,
+    /// Newer fleet revision [default: the head].
+    #[arg(value_name = "TO")]
+    to: Option<FleetRevisionNumber>,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(args: FleetArgs, client: Client) -> Result<ExitCode> {
+    match args.command {
+        FleetCommand::Init(args) => init(args, client).await,
+        FleetCommand::Join(args) => {
+            let session = Session::new(client, args.output);
+            session.client.fleet_join().await?;
+            let state = session.client.fleet().await?;
+            session.print(&state, |view| fleet::joined(view, &state))
+        }
+        FleetCommand::Leave(args) => {
+            let session = Session::new(client, args.output);
+            session.client.fleet_leave(args.node.as_deref()).await?;
+            let who = args.node.unwrap_or_else(|| "this node".to_owned());
+            session.print(&(), |_| {
+                format!("{who} left the fleet and keeps its VIPs\n")
+            })
+        }
+        FleetCommand::Status(args) => {
+            let session = Session::new(client, args.output);
+            let state = session.client.fleet().await?;
+            session.print(&state, |view| fleet::status(view, &state))
+        }
+        FleetCommand::Nodes(args) => {
+            let session = Session::new(client, args.output);
+            let nodes = session.client.fleet().await?.nodes;
+            session.print(&nodes, |view| fleet::nodes(view, &nodes))
+        }
+        FleetCommand::Plan(args) => plan(args, client).await,
+        FleetCommand::Apply(args) => apply(args, client).await,
+        FleetCommand::Confirm(args) => {
+            let session = Session::new(client, args.output);
+            let begun = session.client.fleet_confirm().await?;
+            follow::to_the_end(&session, begun, false).await
+        }
+        FleetCommand::Pause(args) => {
+            let session = Session::new(client, args.output);
+            let begun = session.client.fleet_pause().await?;
+            let text = format!(
+                "rollout of revision {} paused: `evenkeel fleet resume` continues it\n",
+                begun.revision
+            );
+            session.print(&begun, |_| text)
+        }
+        FleetCommand::Resume(args) => {
+            let session = Session::new(client, args.output);
+            let begun = session.client.fleet_resume().await?;
+            let text = format!("rollout of revision {} continues\n", begun.revision);
+            session.print(&begun, |_| text)
+        }
+        FleetCommand::Rollback(args) => rollback(args, client).await,
+        FleetCommand::History(args) => {
+            let session = Session::new(client, args.output);
+            let all = session.client.fleet_revisions().await?;
+            session.print(&all, |view| fleet::history(view, &all))
+        }
+        FleetCommand::Show(args) => {
+            let session = Session::new(client, args.output);
+            let revision = session.client.fleet_revision(args.revision).await?;
+            session.print(&revision, |view| {
+                let details = fleet::details(view, &revision.info);
+                format!("{details}\n{}\n", revision.text.trim_end())
+            })
+        }
+        FleetCommand::Diff(args) => {
+            let session = Session::new(client, args.output);
+            let diff = session.client.fleet_diff(args.from, args.to).await?;
+            session.print(&diff, |view| fleet::diff(view, &diff))
+        }
+        FleetCommand::Import(args) => {
+            let session = Session::new(client, args.output);
+            let head = session.client.fleet_import().await?;
+            session.print(&head, |_| {
+                format!("imported as revision {}, which is the head\n", head.number)
+            })
+        }
+        FleetCommand::Doctor(args) => {
+            let session = Session::new(client, args.output);
+            let found = session.client.fleet_doctor().await?;
+            session.print(&found, |view| fleet::doctor(view, &found))?;
+            let is_right = found.checks.iter().all(|check| check.ok);
+            let answer = found.endpoints.iter().all(|it| it.error.is_none());
+            Ok(u8::from(!is_right || !answer).into())
+        }
+    }
+}
+
+/// The text of a file.
+fn text_of(file: &std::path::Path) -> Result<String> {
+    match file::read(file)? {
+        Change::Config { text, .. } => Ok(text),
+        _ => unreachable!("a file is a configuration"),
+    }
+}
+
+async fn init(args: InitArgs, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, args.output);
+    let text = args.from.as_deref().map(text_of).transpose()?;
+    let why = args.why;
+    let head = session
+        .client
+        .fleet_init(&FleetInitRequest { text, why })
+        .await?;
+    session.print(&head, |_| {
+        format!(
+            "fleet created with revision {}; on the other nodes run `evenkeel fleet join`\n",
+            head.number
+        )
+    })
+}
+
+async fn plan(args: PlanArgs, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, args.output);
+    let request = FleetPlanRequest {
+        text: text_of(&args.file)?,
+        force: args.overrides.force,
+        override_local: args.overrides.override_local,
+    };
+    let planned = session.client.fleet_plan(&request).await?;
+    session.print(&planned, |view| {
+        let own = planned.plan.as_ref().map(|own| plan::plan(view, own));
+        own.unwrap_or_default() + &fleet::refusals(view, &planned)
+    })?;
+    let is_refused = planned.nodes.iter().any(|node| node.refusal.is_some());
+    let changes = planned.plan.as_ref().map(|plan| plan.verdict);
+    Ok(match (is_refused, changes) {
+        (true, _) => exit::REFUSED.into(),
+        (false, Some(PlanVerdict::Nothing)) => ExitCode::SUCCESS,
+        (false, _) => exit::CHANGES.into(),
+    })
+}
+
+async fn apply(args: ApplyArgs, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, args.following.output);
+    let request = FleetApplyRequest {
+        text: text_of(&args.file)?,
+        base: args.base,
+        canary: args.canary,
+        bake_s: args.bake,
+        manual: args.manual,
+        now: args.now,
+        force: args.overrides.force,
+        override_local: args.overrides.override_local,
+        why: args.why,
+    };
+    let begun = session.client.fleet_apply(&request).await?;
+    follow::to_the_end(&session, begun, args.following.detach).await
+}
+
+async fn rollback(args: RollbackArgs, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, args.following.output);
+    let request = FleetRollbackRequest {
+        revision: args.revision,
+        now: args.now,
+        override_local: args.override_local,
+        why: args.why,
+    };
+    let begun: Result<_, ClientError> = session.client.fleet_rollback(&request).await;
+    let begun = begun?;
+    let code = follow::to_the_end(&session, begun, args.following.detach).await?;
+    // What was asked for is that the rollout is undone.
+    let is_undone = begun.undone && code == exit::ROLLED_BACK.into();
+    Ok(if is_undone { ExitCode::SUCCESS } else { code })
+}

@@ -1,0 +1,124 @@
+//! The fleet: what an operator sees of a rollout, of nodes with problems, and without etcd.
+
+use jiff::Timestamp;
+use lb_api::{
+    FleetHead, FleetNode, FleetNodeState, FleetPhase, FleetResult, FleetRollout, FleetRolloutState,
+    FleetState, FleetVerdict, FleetVerdictKind, FleetWave, Status,
+};
+
+use super::{fixtures, plain, widest};
+use crate::cli::view::{fleet, status};
+
+fn node(name: &str, state: FleetNodeState, reason: &str) -> FleetNode {
+    let is_away = state == FleetNodeState::Away;
+    FleetNode {
+        node: name.to_owned(),
+        rack: Some("a".to_owned()),
+        state,
+        reason: reason.to_owned(),
+        revision: (!is_away).then_some(6),
+        version: (!is_away).then(|| "0.1.0".to_owned()),
+        joined: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn wave(nodes: &[&str], verdict: Option<(FleetVerdictKind, &str)>) -> FleetWave {
+    FleetWave {
+        nodes: nodes.iter().map(|&node| node.to_owned()).collect(),
+        verdict: verdict.map(|(kind, detail)| FleetVerdict {
+            kind,
+            detail: detail.to_owned(),
+        }),
+    }
+}
+
+fn known() -> FleetState {
+    let head = Some(FleetHead {
+        revision: 6,
+        digest: "0".repeat(64),
+    });
+    let passed = "412 new flows, rest 805; resets 1 and 3, dropped packets 0 and 0";
+    FleetState {
+        fleet: "edge".to_owned(),
+        id: Some("c0ffee".to_owned()),
+        node: "lb-1".to_owned(),
+        connected: true,
+        contact_age_s: Some(0.0),
+        last_error: None,
+        leader: Some("lb-2".to_owned()),
+        state: FleetNodeState::OnTrial,
+        reason: String::new(),
+        head: head.clone(),
+        confirmed: head,
+        rollout: Some(FleetRollout {
+            revision: 7,
+            parent: 6,
+            state: FleetRolloutState::Wave,
+            reason: String::new(),
+            started: Timestamp::UNIX_EPOCH,
+            waves: vec![
+                wave(&["lb-1"], Some((FleetVerdictKind::Passed, passed))),
+                wave(&["lb-2"], None),
+                wave(&["lb-3"], None),
+            ],
+            position: 1,
+            absent: vec!["lb-4".to_owned()],
+            paused: None,
+            manual: false,
+            bake_s: 30,
+            results: Vec::new(),
+        }),
+        nodes: vec![
+            node("lb-1", FleetNodeState::OnTrial, ""),
+            node("lb-2", FleetNodeState::InSync, ""),
+            node(
+                "lb-3",
+                FleetNodeState::Differs,
+                "local revision 9 changed the VIPs: `evenkeel fleet join` restores them",
+            ),
+            node("lb-4", FleetNodeState::Away, ""),
+        ],
+    }
+}
+
+#[test]
+fn a_rollout_and_its_nodes() {
+    let text = fleet::status(plain(80), &known());
+    insta::assert_snapshot!(text);
+    assert!(widest(&text) <= 80, "{text}");
+}
+
+#[test]
+fn a_node_without_etcd() {
+    let away = FleetState {
+        connected: false,
+        contact_age_s: Some(95.0),
+        last_error: Some("https://10.0.0.1:2379: connection refused".to_owned()),
+        leader: None,
+        state: FleetNodeState::InSync,
+        rollout: None,
+        nodes: Vec::new(),
+        ..known()
+    };
+    insta::assert_snapshot!(fleet::status(plain(80), &away));
+    let of_node = Status {
+        fleet: Some(away),
+        ..fixtures::status()
+    };
+    let text = status::status(plain(80), &of_node, false);
+    let line = "fleet edge: lb-1 is in sync, revision 6; etcd does not answer for 1m35s\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn the_end_of_a_rollout_that_failed() {
+    let mut rollout = known().rollout.unwrap();
+    rollout.state = FleetRolloutState::Undone;
+    rollout.reason = "node lb-2: backend api-1 of VIP api went down".to_owned();
+    rollout.results = vec![FleetResult {
+        node: "lb-2".to_owned(),
+        phase: FleetPhase::Failed,
+        reason: "backend api-1 of VIP api went down".to_owned(),
+    }];
+    insta::assert_snapshot!(fleet::outcome(plain(80), &rollout));
+}
