@@ -205,16 +205,19 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("EVENKEEL_BIN") {
         return Ok(path.into());
     }
+    sibling("evenkeel")?.context(
+        "no `evenkeel` in the target folder of this program: build it (cargo build -p lb-userspace) \
+         or set EVENKEEL_BIN",
+    )
+}
+
+/// Finds a binary in the target folder of this program.
+pub(crate) fn sibling(name: &str) -> Result<Option<PathBuf>> {
     let this = std::env::current_exe().context("path of this program")?;
-    this.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("evenkeel"))
-        .find(|file| file.is_file())
-        .context(
-            "no `evenkeel` in the target folder of this program: build it (cargo build -p lb-userspace) \
-             or set EVENKEEL_BIN",
-        )
+    let folders = this.ancestors().skip(1).take(2);
+    Ok(folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file()))
 }
 
 fn state_dir(host: &Host) -> PathBuf {

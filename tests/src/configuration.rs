@@ -6,6 +6,22 @@ use std::path::Path;
 
 use crate::host::Host;
 
+/// The tables `[node]` and `[api]` of a node whose files are in `directory`.
+pub fn node_tables(directory: &Path, xdp_mode: &str) -> String {
+    let directory = directory.display();
+    format!(
+        "[node]
+interfaces = [\"eth0\"]
+xdp_mode = \"{xdp_mode}\"
+state_dir = \"{directory}/state\"
+hash_seed = \"5eed0123456789abcdef5eed01234567\"
+
+[api]
+socket = \"{directory}/api.sock\"
+"
+    )
+}
+
 /// Forwarding mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Forward {

@@ -18,6 +18,7 @@
 //! The interfaces of the root namespace are never touched. Everything here needs root.
 
 pub mod alertmanager;
+pub mod announcer;
 pub mod balancer;
 pub mod bench;
 pub mod bpffs;
@@ -26,6 +27,7 @@ pub mod configuration;
 pub mod deadline;
 pub mod demo;
 pub mod directory;
+pub mod etcd;
 pub mod host;
 pub mod leftovers;
 pub mod link;

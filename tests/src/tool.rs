@@ -6,19 +6,29 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// Programs and their Debian packages.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 18] = [
+    ("bfdd", "frr"),
+    ("bgpd", "frr"),
+    ("bird", "bird2"),
+    ("birdc", "bird2"),
     ("curl", "curl"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
     ("ethtool", "ethtool"),
+    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("nft", "nftables"),
     ("nginx", "nginx-light"),
     ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("tshark", "tshark"),
+    ("vtysh", "frr"),
+    ("zebra", "frr"),
 ];
 
 /// Searched after `PATH`, which often lacks them.
-const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/lib/frr"];
 
 /// Returns a command for one of the lab's tools. The error for a missing one names its package.
 pub fn command(name: &str) -> Result<Command> {

@@ -18,12 +18,16 @@ use crate::process;
 
 const UNITS: &str = "/etc/systemd/system";
 
-/// Packages that start a daemon when installed, and its unit.
+/// Packages that start a daemon when installed, and its unit. (That of nftables stays disabled.)
 const DAEMONS: &[(&str, &str)] = &[
     ("nginx-light", "nginx.service"),
+    ("haproxy", "haproxy.service"),
     ("iperf3", "iperf3.service"),
     ("prometheus", "prometheus.service"),
     ("prometheus-alertmanager", "prometheus-alertmanager.service"),
+    ("bird2", "bird.service"),
+    ("frr", "frr.service"),
+    ("etcd-server", "etcd.service"),
 ];
 
 #[derive(Default)]

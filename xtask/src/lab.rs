@@ -18,7 +18,8 @@ pub(crate) fn run(binary: &str, arguments: &[OsString]) -> Result<()> {
     }
     execute(
         &["lb-tests", "lb-userspace"],
-        &["evenkeel"],
+        // The servers of `outage spike` are processes, because they crash.
+        &["evenkeel", "overrun-server"],
         binary,
         arguments,
     )

@@ -60,7 +60,7 @@ enum Task {
     },
     /// Replay an outage: measure how fast a bad change and three faults are found (needs root)
     Outage {
-        /// Arguments for the outage, such as `--json`
+        /// Arguments for the outage, such as `--json`; `spike` compares with other balancers
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

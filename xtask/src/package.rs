@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{apt::Apt, process, setup, versions};
 
@@ -37,6 +37,15 @@ pub(crate) fn run() -> Result<()> {
     // cargo-deb looks for the workspace from where it stands.
     process::run(pack.arg(&work).current_dir(process::root()))?;
     let package = newest(&work).context("cargo-deb left no package")?;
+    let ask = |what: &[&str], more: &[&str]| {
+        let mut command = Command::new("dpkg-deb");
+        process::output(command.args(what).arg(&package).args(more)).context("dpkg-deb failed")
+    };
+    check(
+        &ask(&["--contents"], &[])?,
+        &ask(&["--info"], &["postinst"])?,
+    )
+    .with_context(|| format!("{} is wrong", package.display()))?;
     println!("{}", package.display());
     Ok(())
 }
@@ -76,9 +85,62 @@ fn cargo_deb() -> Result<PathBuf> {
     setup::cargo_tool("cargo-deb", versions::CARGO_DEB)
 }
 
+/// Checks that both units are in a package, and that an upgrade restarts the controller only: a restart of the
+/// announcer ends its BGP sessions.
+fn check(contents: &str, postinst: &str) -> Result<()> {
+    for unit in ["evenkeel.service", "evenkeel-announce.service"] {
+        let file = format!("./usr/lib/systemd/system/{unit}\n");
+        ensure!(format!("{contents}\n").contains(&file), "no {unit} in it");
+        let known = format!("update-state {unit} ");
+        ensure!(postinst.contains(&known), "postinst does not know {unit}");
+    }
+    let restarts = postinst.lines().filter(|line| line.contains("restart"));
+    let restarts: Vec<&str> = restarts.flat_map(str::split_whitespace).collect();
+    ensure!(
+        restarts.contains(&"evenkeel.service"),
+        "an upgrade does not restart the controller"
+    );
+    ensure!(
+        !restarts.contains(&"evenkeel-announce.service"),
+        "an upgrade restarts the announcer"
+    );
+    Ok(())
+}
+
 fn newest(folder: &Path) -> Option<PathBuf> {
     let files = fs::read_dir(folder).ok()?.filter_map(Result::ok);
     let packages = files.filter(|file| file.path().extension().is_some_and(|it| it == "deb"));
     let newest = packages.max_by_key(|file| file.metadata().and_then(|it| it.modified()).ok())?;
     Some(newest.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTENTS: &str = "-rw-r--r-- 0/0 1905 2026-12-02 00:00 ./usr/lib/systemd/system/evenkeel-announce.service\n\
+                            -rw-r--r-- 0/0 2716 2026-12-02 00:00 ./usr/lib/systemd/system/evenkeel.service";
+
+    fn postinst(restarted: &str) -> String {
+        let state = ["evenkeel", "evenkeel-announce"]
+            .map(|it| format!("deb-systemd-helper update-state {it}.service >/dev/null || true\n"));
+        format!(
+            "{}deb-systemd-invoke try-restart {restarted} >/dev/null || true\n",
+            state.concat()
+        )
+    }
+
+    #[test]
+    fn an_upgrade_restarts_the_controller_only() {
+        check(CONTENTS, &postinst("evenkeel.service")).unwrap();
+        // As cargo-deb takes a unit without a name: all that begin with the package's.
+        let both = postinst("evenkeel-announce.service evenkeel.service");
+        let error = check(CONTENTS, &both).unwrap_err().to_string();
+        assert_eq!(error, "an upgrade restarts the announcer");
+        let error = check(CONTENTS, &postinst("")).unwrap_err().to_string();
+        assert_eq!(error, "an upgrade does not restart the controller");
+        let (announcer, _) = CONTENTS.split_once('\n').unwrap();
+        let error = check(announcer, &postinst("evenkeel.service")).unwrap_err();
+        assert_eq!(error.to_string(), "no evenkeel.service in it");
+    }
 }

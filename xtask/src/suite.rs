@@ -119,8 +119,8 @@ fn test(options: &Options, skips: &Path) -> Result<(Count, Vec<Finished>, bool)>
         .env(SKIPS_VARIABLE, skips);
     if env::var_os("RUST_TEST_THREADS").is_none() {
         // Tests with namespaces and real servers have deadlines: a large machine must not run one
-        // per core, nor a small one more than it can serve.
-        command.env("RUST_TEST_THREADS", "2");
+        // per core, nor a small one more than it can serve. Most of the time they wait.
+        command.env("RUST_TEST_THREADS", "3");
     }
     if io::stdout().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");

@@ -70,6 +70,16 @@ pub(crate) const TEST_TOOLS: &[Tool] = &[
         purpose: "serves HTTP on the lab's backends",
     },
     Tool {
+        program: "haproxy",
+        package: "haproxy",
+        purpose: "is compared with in the outage replay",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        purpose: "is compared with in the outage replay, and counts its connections",
+    },
+    Tool {
         program: "curl",
         package: "curl",
         purpose: "is the lab's HTTP client",
@@ -98,6 +108,27 @@ pub(crate) const TEST_TOOLS: &[Tool] = &[
         program: "prometheus-alertmanager",
         package: "prometheus-alertmanager",
         purpose: "takes alerts in tests",
+    },
+    Tool {
+        program: "bird",
+        package: "bird2",
+        purpose: "is a BGP router in tests",
+    },
+    Tool {
+        // The daemons are in /usr/lib/frr, outside of the PATH.
+        program: "vtysh",
+        package: "frr",
+        purpose: "is another BGP router in tests",
+    },
+    Tool {
+        program: "etcd",
+        package: "etcd-server",
+        purpose: "has the configuration of a fleet in tests",
+    },
+    Tool {
+        program: "etcdctl",
+        package: "etcd-client",
+        purpose: "makes snapshots of it in tests",
     },
 ];
 

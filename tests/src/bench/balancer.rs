@@ -70,7 +70,7 @@ pub fn load(options: &LoadOptions, service: &Service, packets: &Packets) -> Resu
             address: nat_address(packets.family),
             first_port: FIRST_NAT_PORT,
             ports: u16::MAX - FIRST_NAT_PORT,
-            _pad: 0,
+            draws: 0,
         };
         dataplane.nat_sources.write(0, &source)?;
     }

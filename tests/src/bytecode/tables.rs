@@ -254,7 +254,7 @@ pub fn fill(dataplane: &mut Dataplane, elsewhere: Option<(u32, Mac)>) -> Result<
             address,
             first_port: NAT_PORTS.start,
             ports: NAT_PORTS.len() as u16,
-            _pad: 0,
+            draws: 0,
         };
         dataplane.nat_sources.write(index as u32, &value)?;
         let meaning = target::pack(target::NAT_SOURCE, index as u16);

@@ -17,7 +17,7 @@ const BOTTOM: f64 = 122.0;
 const FROM_S: f64 = -8.0;
 const TO_S: f64 = 24.0;
 
-fn text(svg: &mut String, x: f64, y: f64, style: &str, content: &str) {
+pub(super) fn text(svg: &mut String, x: f64, y: f64, style: &str, content: &str) {
     let content = content.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(
         svg,
@@ -25,7 +25,7 @@ fn text(svg: &mut String, x: f64, y: f64, style: &str, content: &str) {
     );
 }
 
-fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
+pub(super) fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
     let _ = writeln!(
         svg,
         "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" {style}/>",

@@ -3,11 +3,13 @@
 //!
 //! Each run has its own lab: four nginx behind a VIP, a client that opens 200 connections per second, a
 //! controller and an Alertmanager. After the fault, the state is recorded every second until the outcome.
+//! [`spike`] replays the bad change together with a spike of clients, beside other balancers.
 
 pub mod drawing;
 pub mod record;
 pub mod report;
 pub mod site;
+pub mod spike;
 
 use std::path::Path;
 use std::time::Duration;

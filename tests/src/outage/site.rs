@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::RATE;
 use crate::alertmanager::Alertmanager;
 use crate::balancer::Balancer;
+use crate::configuration::node_tables;
 use crate::deadline;
 use crate::host::Host;
 use crate::link::ip;
@@ -216,17 +217,8 @@ fn configuration(
     } else {
         "flow"
     };
-    let directory = directory.display();
     let mut text = format!(
-        "[node]
-interfaces = [\"eth0\"]
-xdp_mode = \"native\"
-state_dir = \"{directory}/state\"
-hash_seed = \"5eed0123456789abcdef5eed01234567\"
-
-[api]
-socket = \"{directory}/api.sock\"
-
+        "{node}
 [alerts]
 alertmanager = [\"{url}\"]
 
@@ -244,6 +236,7 @@ via = \"direct\"
 interval = \"1s\"
 timeout = \"500ms\"
 ",
+        node = node_tables(directory, "native"),
         url = Alertmanager::URL,
         address = vip.ip(),
         port = vip.port(),

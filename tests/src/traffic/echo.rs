@@ -64,6 +64,7 @@ fn bind(address: SocketAddr) -> std::io::Result<Sockets> {
     let tcp = socket(Type::STREAM, Protocol::TCP)?;
     tcp.listen(4096)?;
     let udp = socket(Type::DGRAM, Protocol::UDP)?;
+    super::datagrams::enlarge(&udp)?;
     Ok((tcp.into(), udp.into()))
 }
 

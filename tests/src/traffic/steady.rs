@@ -3,14 +3,17 @@
 //! Closed-loop clients (`curl`, `wrk`) send less to a slow service, which hides its fault. Here
 //! connections are opened at a constant rate. Each has one of many source addresses, so that a hash
 //! over the source alone spreads them; some may come from one address, as from clients behind a NAT.
+//! The outcome and the latency of every request are recorded.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 use rand::{RngExt as _, SeedableRng as _};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -22,6 +25,9 @@ use crate::random::Random;
 
 /// Interval between checks of how many connections are due.
 const TICK: Duration = Duration::from_millis(5);
+
+/// Limit of the time to open a connection in [`can_connect`].
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Limit of requests without a reply.
 const MOST_OPEN: usize = 8000;
@@ -36,7 +42,7 @@ pub const NAT: Ipv4Addr = Ipv4Addr::new(198, 18, 255, 1);
 #[derive(Debug)]
 pub struct SteadyLoad {
     shared: Arc<Shared>,
-    _running: Running,
+    running: Running,
 }
 
 #[derive(Debug, Default)]
@@ -45,8 +51,36 @@ struct Shared {
     rate: AtomicU64,
     /// Percentage of connections from [`NAT`].
     from_nat: AtomicU64,
-    answered: AtomicU64,
-    failed: AtomicU64,
+    /// Whether open requests are awaited at the end.
+    drains: AtomicBool,
+    finished: Mutex<Vec<Finished>>,
+}
+
+impl Shared {
+    fn finished(&self) -> std::sync::MutexGuard<'_, Vec<Finished>> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that was answered or lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// When its connection was opened.
+    pub began: std::time::Instant,
+    pub took: Duration,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A complete reply with status 200.
+    Answered,
+    /// The connection was refused.
+    Refused,
+    /// The connection was reset or closed without a complete reply.
+    Reset,
+    /// There was no complete reply in time.
+    TimedOut,
 }
 
 impl SteadyLoad {
@@ -58,10 +92,7 @@ impl SteadyLoad {
         let running = run_inside(&host.ns.entry(), "steady load", move |stop| {
             open_all(task, to, limit, stop)
         })?;
-        Ok(Self {
-            shared,
-            _running: running,
-        })
+        Ok(Self { shared, running })
     }
 
     /// Sets the new connections per second.
@@ -74,11 +105,23 @@ impl SteadyLoad {
         self.shared.from_nat.store(percent, Relaxed);
     }
 
-    /// Returns the number of successful and of failed requests.
-    pub fn counts(&self) -> (u64, u64) {
-        let count = |counter: &AtomicU64| counter.load(Relaxed);
-        (count(&self.shared.answered), count(&self.shared.failed))
+    /// Stops opening connections and returns all requests, once each is answered or lost.
+    pub fn finish(self) -> Vec<Finished> {
+        self.shared.drains.store(true, Relaxed);
+        self.running.stop();
+        self.shared.finished().clone()
     }
+}
+
+/// Returns whether a connection to `to` opens from one of [`SOURCES`], to which replies may take another
+/// route than to the host's own address.
+pub fn can_connect(host: &Host, to: SocketAddr) -> bool {
+    let connect = || -> std::io::Result<()> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(198, 18, 0, 1), 0)).into())?;
+        socket.connect_timeout(&to.into(), CONNECT_LIMIT)
+    };
+    host.ns.enter(|| connect().is_ok())
 }
 
 async fn open_all(shared: Arc<Shared>, to: SocketAddr, limit: Duration, stop: Stop) {
@@ -95,18 +138,32 @@ async fn open_all(shared: Arc<Shared>, to: SocketAddr, limit: Duration, stop: St
             let source = source(&mut rng, shared.from_nat.load(Relaxed));
             let shared = Arc::clone(&shared);
             open.spawn(async move {
-                let outcome = timeout(limit, request(source, to)).await;
-                let counter = match outcome {
-                    Ok(Ok(())) => &shared.answered,
-                    _ => &shared.failed,
+                let began = Instant::now();
+                let outcome = outcome(timeout(limit, request(source, to)).await);
+                let finished = Finished {
+                    began: began.into_std(),
+                    took: began.elapsed(),
+                    outcome,
                 };
-                counter.fetch_add(1, Relaxed);
+                shared.finished().push(finished);
             });
         }
         while open.try_join_next().is_some() {}
         if open.len() > MOST_OPEN {
             open.join_next().await;
         }
+    }
+    if shared.drains.load(Relaxed) {
+        while open.join_next().await.is_some() {}
+    }
+}
+
+fn outcome(result: Result<std::io::Result<()>, tokio::time::error::Elapsed>) -> Outcome {
+    match result {
+        Ok(Ok(())) => Outcome::Answered,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Outcome::Refused,
+        Ok(Err(_)) => Outcome::Reset,
+        Err(_) => Outcome::TimedOut,
     }
 }
 
@@ -123,7 +180,7 @@ async fn request(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<()> {
     if answer.starts_with(b"HTTP/1.1 200") {
         Ok(())
     } else {
-        Err(std::io::ErrorKind::InvalidData.into())
+        Err(ErrorKind::InvalidData.into())
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::site::{BACKENDS, Site, build, can_run};
 
-const KILLS: u32 = 200;
+const KILLS: u32 = 100;
 const FLOWS: usize = 100;
 
 /// Returns a change of both VIPs: a weight, or the state of a backend.

@@ -57,7 +57,7 @@ fn does_not_track_a_flood_of_a_stable_vip() {
     assert_eq!(site.node.tracked_flows().unwrap(), 0);
     assert_alive("flooded", [&load]);
     drop(load);
-    site.check_health_after_flood();
+    site.check_health();
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_flood_in_a_transition_breaks_no_connection() {
     assert_alive("flooded in a second transition", [&before, &during, &after]);
     assert_full(&site);
     drop((before, during, after));
-    site.check_health_after_flood();
+    site.check_health();
 }
 
 /// Packets of forged flows: enough to fill the table, although only two slots in five change.
@@ -146,7 +146,7 @@ fn forged_flows_of_another_vip_cost_no_connection() {
     .unwrap();
     assert_alive("after the transition", [&before, &during]);
     drop((before, during));
-    site.check_health_after_flood();
+    site.check_health();
 }
 
 #[test]
@@ -160,5 +160,5 @@ fn forged_connections_in_a_transition_cost_no_connection() {
     });
     let loads = change_while_full(&mut site, Family::V4, Forged::Handshake);
     drop(loads);
-    site.check_health_after_flood();
+    site.check_health();
 }

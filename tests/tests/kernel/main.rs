@@ -19,6 +19,7 @@ mod nexthop;
 mod node;
 mod pinned;
 mod program;
+mod proof;
 mod reconciler;
 mod rounds;
 mod simulate;

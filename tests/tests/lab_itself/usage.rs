@@ -12,6 +12,7 @@ fn help_succeeds_and_invalid_arguments_fail() {
         ("bench", env!("CARGO_BIN_EXE_bench")),
         ("demo", env!("CARGO_BIN_EXE_demo")),
         ("outage", env!("CARGO_BIN_EXE_outage")),
+        ("overrun-server", env!("CARGO_BIN_EXE_overrun-server")),
     ] {
         let usage = format!("Usage: {name} ");
         for help in ["--help", "-h"] {

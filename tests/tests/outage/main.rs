@@ -8,6 +8,7 @@
 
 mod alerts;
 mod causes;
+mod spike;
 
 /// Returns whether this machine has what the tests need.
 fn can_run(test: &str) -> bool {

@@ -14,6 +14,7 @@ use lb_common::{
     track::{Cell, WAYS},
     vip::{affinity, forward, track},
 };
+use lb_model::transition::RingState;
 use rand::RngExt as _;
 
 use crate::stage::Client;
@@ -339,6 +340,50 @@ fn keeps_to_the_capacity() {
         assert!(
             node.dataplane.bounds.overfull(VIP).all_full > 0,
             "{service:?}"
+        );
+    }
+}
+
+/// A wrong change gives one member nearly all slots: what is over its capacity goes to the others, although
+/// that is many times their shares, and no further than their capacity.
+#[test]
+fn a_capacity_counts_more_than_wrong_shares() {
+    for members in [4_u16, 10, 30] {
+        let mut node = Node::with_table(tcp(), affinity::FLOW, members, 1.25, 1 << 14);
+        let mut ring = vec![VIP; RING_SIZE as usize];
+        for member in 1..members {
+            ring[usize::from(member * 8)] = VIP + member;
+        }
+        node.ring = RingState::new_clean(&ring);
+        node.load_ring();
+        node.bound(1.25);
+        let (per_s, burst) = (1_000_u32, 10_u32);
+        for member in VIP..VIP + members {
+            let bound = node.dataplane.bounds.read(member).unwrap();
+            let capacity = Rate::new(per_s, burst, 1);
+            let bound = MemberBound { capacity, ..bound };
+            node.dataplane.bounds.write(member, &bound).unwrap();
+        }
+        // 85 % of what all together can take.
+        let gap_ns = 1_000_000_000 / (u64::from(members) * u64::from(per_s) * 85 / 100);
+        let begun = node.now_ns;
+        let mut went = Vec::new();
+        for number in 0..u32::from(members) * 400 {
+            node.pass(gap_ns);
+            let source = (number % 200) as u8;
+            let connection = open(&node, source, (1000 + number / 200) as u16, number);
+            node.send(&connection.next(&node, ACK));
+            went.push(connection.member);
+        }
+        let elapsed_s = (node.now_ns - begun) as f64 / 1e9;
+        let most = f64::from(per_s) * elapsed_s + f64::from(burst) + 1.0;
+        let counts = count(&went);
+        println!("{members} members: {counts:?}, at most {most:.0}");
+        assert_eq!(counts.len(), usize::from(members));
+        let is_kept = |count: &u32| f64::from(*count) <= most;
+        assert!(
+            counts.values().all(is_kept),
+            "{members} members: {counts:?}, at most {most:.0}"
         );
     }
 }

@@ -24,6 +24,8 @@ use crate::{
     stage::{Client, dataplane, options},
 };
 
+mod flood;
+
 const MS: u64 = 1_000_000;
 /// When the tests begin: a multiple of the unit of time.
 const START_NS: u64 = 1 << 50;

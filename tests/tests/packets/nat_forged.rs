@@ -192,7 +192,7 @@ fn reuses_a_port_in_time_wait_as_the_backend_accepts_it() {
             address,
             first_port: NAT_PORTS.start,
             ports: 1,
-            _pad: 0,
+            draws: 0,
         };
         bench.dataplane.nat_sources.write(source, &only).unwrap();
         let session = establish(&mut bench, &service, client, 53);
@@ -233,7 +233,7 @@ fn reuses_a_port_by_sequence_number() {
         address: address_of(NAT4.into()).0,
         first_port: NAT_PORTS.start,
         ports: 1,
-        _pad: 0,
+        draws: 0,
     };
     bench.dataplane.nat_sources.write(0, &only).unwrap();
     let session = establish(&mut bench, &service, client, 53);
@@ -257,7 +257,7 @@ fn a_flood_of_syns_takes_only_the_oldest_embryonic_sessions() {
         address: address_of(NAT4.into()).0,
         first_port: NAT_PORTS.start,
         ports: PORTS,
-        _pad: 0,
+        draws: 0,
     };
     bench.dataplane.nat_sources.write(0, &few).unwrap();
     let sessions: Vec<_> = (0..4)

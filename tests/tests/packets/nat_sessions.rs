@@ -41,7 +41,7 @@ fn set_ports(bench: &Bench, index: u32, ports: u16) {
         address: address_of(address).0,
         first_port: NAT_PORTS.start,
         ports,
-        _pad: 0,
+        draws: 0,
     };
     bench.dataplane.nat_sources.write(index, &source).unwrap();
 }

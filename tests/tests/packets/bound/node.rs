@@ -7,11 +7,13 @@ use lab::{
     packet::{Frame, Ip, SYN, Transport},
 };
 use lb_common::{
-    bound::{CANDIDATES, MemberBound, ONE_FLOW, WHOLE_SHARE, jump, second},
+    bound::{
+        BY_MEMBER, BY_SLOT, Candidates, MemberBound, ONE_FLOW, WHOLE_SHARE, jump, places_of, second,
+    },
     hash,
     limit::{Rate, units},
     member::control,
-    ring::MemberIndex,
+    ring::{MemberIndex, NO_MEMBER},
     track::Place,
     vip::{Vip, affinity, forward, limited, track},
 };
@@ -154,6 +156,14 @@ impl Node {
             };
             self.dataplane.bounds.write(member, &bound).unwrap();
         }
+        let members: Vec<_> = (VIP..VIP + self.members)
+            .filter(|member| shares.contains_key(member))
+            .collect();
+        let candidates = Candidates::of(&members);
+        self.dataplane
+            .bounds
+            .set_candidates(VIP, &candidates)
+            .unwrap();
     }
 
     pub(super) fn pass(&mut self, ns: u64) {
@@ -178,8 +188,8 @@ impl Node {
         members.map(|member| self.spills(member).spilled).sum()
     }
 
-    /// Whether a member can't take another flow, by what this CPU has counted.
-    pub(super) fn is_full(&self, member: MemberIndex) -> bool {
+    /// Whether a member has more than its factor allows, by what this CPU has counted.
+    fn is_over_factor(&self, member: MemberIndex) -> bool {
         let bounds = &self.dataplane.bounds;
         let bound = bounds.read(member).unwrap();
         let now = second(self.now_ns);
@@ -187,10 +197,16 @@ impl Node {
         let count = loads.iter().map(|load| load.recent.now(now)).sum();
         let all: u64 = bounds.vip_loads(VIP).map(|load| load.recent.now(now)).sum();
         let spills = loads.iter().any(|load| load.recent.spills(now));
+        bound.is_exceeded(count, all + ONE_FLOW, spills)
+    }
+
+    /// Whether a member has as many flows as its capacity allows.
+    fn is_over_capacity(&self, member: MemberIndex) -> bool {
+        let bounds = &self.dataplane.bounds;
+        let bound = bounds.read(member).unwrap();
         let cell = bounds.capacity_cell(member).unwrap();
-        let used_up = bound.capacity.is_set()
-            && bound.capacity.debt(cell, units(self.now_ns)) > bound.capacity.room;
-        used_up || bound.is_exceeded(count, all + ONE_FLOW, spills)
+        bound.capacity.is_set()
+            && bound.capacity.debt(cell, units(self.now_ns)) > bound.capacity.room
     }
 
     /// Where a packet of a connection goes, as the operator is told.
@@ -227,14 +243,25 @@ impl Node {
             let previous = self.ring.slots().nth(slot as usize).unwrap().previous;
             return previous.unwrap_or(own);
         }
-        if !self.is_full(own) {
+        let over_capacity = self.is_over_capacity(own);
+        if !over_capacity && !self.is_over_factor(own) {
             return own;
         }
         let jump = jump(flow_hash(frame), RING_SIZE);
-        let candidates =
-            (1..=CANDIDATES).map(|k| members[((slot + k * jump) % RING_SIZE) as usize]);
-        let mut free = candidates.filter(|member| *member != own && !self.is_full(*member));
-        free.next().unwrap_or(own)
+        let by_slot = (1..=BY_SLOT).map(|k| members[((slot + k * jump) % RING_SIZE) as usize]);
+        let table = self.dataplane.bounds.candidates(VIP).unwrap();
+        let (first, step) = places_of(jump, table.places());
+        let by_member = (1..=BY_MEMBER).map(|k| table.member((first + k * step) % table.places()));
+        let serving = by_slot.chain(by_member);
+        let others = serving.filter(|member| *member != own && *member != NO_MEMBER);
+        let able: Vec<_> = others
+            .filter(|member| !self.is_over_capacity(*member))
+            .collect();
+        let mut free = able.iter().filter(|member| !self.is_over_factor(**member));
+        let any = free
+            .next()
+            .or_else(|| able.first().filter(|_| over_capacity));
+        any.copied().unwrap_or(own)
     }
 }
 

@@ -211,7 +211,7 @@ impl World {
                 address: address_of(source).0,
                 first_port: 61_000,
                 ports: FEW_PORTS,
-                _pad: 0,
+                draws: FEW_PORTS.into(),
             };
             dataplane.nat_sources.write(index, &source).unwrap();
         }

@@ -1,0 +1,172 @@
+//! Everyday use, and nodes and etcd that are away.
+
+use std::time::Duration;
+
+use lab::link::ip;
+use lb_api::{FleetNodeState, FleetRolloutState, RevisionState};
+
+use crate::site::{NODES, Site, build, can_run, rolled_back};
+
+/// How long the trial of a bad change may last.
+const BAKE_S: u32 = 3;
+
+#[test]
+fn changes_reach_all_nodes_or_one() {
+    if !can_run("life") {
+        return;
+    }
+    let lab = build();
+    let site = Site::start(&lab);
+    good_change(&site);
+    bad_change(&site);
+    local_change(&site);
+    partition(&site);
+    etcd_away(&site);
+    let requests = site.assert_nothing_lost();
+    eprintln!("fleet: {requests} requests, none lost");
+}
+
+fn good_change(site: &Site<'_>) {
+    let file = site.file("good.toml", 50, false);
+    let planned = site.expect(2, 1, &["fleet", "plan", &file]);
+    assert!(planned.out.contains("3 nodes would take it"), "{planned:?}");
+    let applied = site.expect(
+        0,
+        1,
+        &["fleet", "apply", &file, "--why", "less for the first"],
+    );
+    assert!(
+        applied.out.contains("revision 2 is confirmed"),
+        "{applied:?}"
+    );
+    site.wait_in_sync(2);
+    for node in 0..NODES {
+        let share = site.first_share(node);
+        assert!((share - 0.2).abs() < 0.01, "node {node}: {share}");
+    }
+    eprintln!(
+        "fleet: a good change of {NODES} nodes took {:?}",
+        applied.took
+    );
+    // The status is published once per second.
+    site.wait("the status has the fleet", || {
+        let status = site.expect(0, 2, &["status"]).out;
+        status.contains("fleet lab: lb-2 is in sync, revision 2")
+    });
+    let history = site.expect(0, 0, &["fleet", "history"]).out;
+    assert!(history.contains("less for the first"), "{history}");
+    let diff = site.expect(0, 0, &["fleet", "diff"]).out;
+    assert!(diff.contains("-weight = 100\n+weight = 50"), "{diff}");
+    site.expect(0, 0, &["fleet", "doctor"]);
+}
+
+/// A backend that never answers its checks is added.
+fn bad_change(site: &Site<'_>) {
+    let before: Vec<u64> = (0..NODES).map(|node| site.active(node)).collect();
+    let file = site.file("bad.toml", 50, true);
+    let bake = format!("{BAKE_S}s");
+    let applied = site.expect(4, 0, &["fleet", "apply", &file, "--bake", &bake]);
+    assert!(applied.out.contains("never came up"), "{applied:?}");
+    site.wait_in_sync(2);
+    let changed: Vec<_> = (0..NODES)
+        .filter_map(|node| {
+            let last = site.fleet_changes(node).pop()?;
+            last.how.contains("revision 3").then_some(last)
+        })
+        .collect();
+    let [canary] = &changed[..] else {
+        panic!("more nodes than the canary were changed: {changed:?}")
+    };
+    assert!(rolled_back(canary), "{canary:?}");
+    let RevisionState::RolledBack { at, .. } = &canary.state else {
+        unreachable!("it was rolled back")
+    };
+    let active = at.duration_since(canary.at).as_secs_f64();
+    eprintln!(
+        "fleet: a bad change reached 1 of {NODES} nodes, for {active:.1} s (bake {BAKE_S} s)"
+    );
+    // 3 s of a machine that has nothing else to do.
+    assert!(active <= f64::from(BAKE_S) + 20.0, "{active} s");
+    let after: Vec<u64> = (0..NODES).map(|node| site.active(node)).collect();
+    assert_eq!(before, after);
+}
+
+/// A change on one node is possible, warned about, shown, and keeps rollouts from it.
+fn local_change(site: &Site<'_>) {
+    let drained = site.expect(
+        0,
+        1,
+        &["backend", "weight", "web/backend-1", "90", "--bake", "0s"],
+    );
+    assert!(
+        drained.out.contains("only this node of the fleet lab"),
+        "{drained:?}"
+    );
+    site.wait("the node differs", || {
+        site.fleet(1).state == FleetNodeState::Differs
+    });
+    let file = site.file("good.toml", 60, false);
+    let refused = site.expect(3, 0, &["fleet", "apply", &file]);
+    assert!(refused.out.contains("lb-1"), "{refused:?}");
+    site.expect(0, 1, &["fleet", "join"]);
+    site.wait_in_sync(2);
+}
+
+/// A node that reaches no etcd keeps forwarding, and follows once it does.
+fn partition(site: &Site<'_>) {
+    let cut = |verb: &str| {
+        let ns = &site.lab.balancers[2].ns;
+        ip(ns, &[format!("route {verb} blackhole 10.77.0.200/32")]).unwrap();
+    };
+    let head = site.fleet(0).head.unwrap().revision;
+    cut("add");
+    site.wait("the others miss the node", || {
+        let nodes = site.fleet(0).nodes;
+        nodes
+            .iter()
+            .any(|it| it.node == "lb-2" && it.state == FleetNodeState::Away)
+    });
+    site.wait("the node misses etcd", || !site.fleet(2).connected);
+    let file = site.file("good.toml", 80, false);
+    let applied = site.expect(0, 0, &["fleet", "apply", &file]);
+    assert!(applied.out.contains("away: lb-2"), "{applied:?}");
+    let confirmed = site.fleet(0).head.unwrap().revision;
+    assert!(confirmed > head);
+    assert!(
+        site.fleet(2)
+            .confirmed
+            .is_some_and(|it| it.revision == head)
+    );
+    cut("del");
+    let applied = site.wait("the node runs the head", || {
+        (site.first_share(2) - 80.0 / 280.0).abs() < 0.01
+    });
+    site.wait_in_sync(confirmed);
+    eprintln!("fleet: a node that etcd did not reach caught up in {applied:?}");
+    assert!(applied < Duration::from_secs(50), "{applied:?}");
+}
+
+/// Without etcd nothing changes, and nothing is needed.
+fn etcd_away(site: &Site<'_>) {
+    let before: Vec<u64> = (0..NODES).map(|node| site.active(node)).collect();
+    site.etcd.freeze().unwrap();
+    // This takes longer than the leases.
+    site.wait("all nodes miss etcd", || {
+        (0..NODES).all(|node| !site.fleet(node).connected)
+    });
+    let refused = site.run(0, &["fleet", "apply", &site.file("good.toml", 90, false)]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    site.wait("the status says so", || {
+        let status = site.expect(0, 0, &["status"]).out;
+        status.contains("etcd does not answer")
+    });
+    let after: Vec<u64> = (0..NODES).map(|node| site.active(node)).collect();
+    assert_eq!(before, after);
+    site.etcd.thaw().unwrap();
+    let back = site.wait("all nodes reach etcd", || {
+        (0..NODES).all(|node| site.fleet(node).connected)
+    });
+    let state = site.fleet(0);
+    assert_eq!(state.rollout.unwrap().state, FleetRolloutState::Confirmed);
+    eprintln!("fleet: etcd back after {back:?}");
+}
