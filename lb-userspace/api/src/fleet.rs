@@ -148,6 +148,10 @@ pub struct FleetRollout {
     pub reason: String,
     /// When it was written.
     pub started: Timestamp,
+    /// When it was confirmed, or failed.
+    pub ended: Option<Timestamp>,
+    /// Who undid it, if `fleet rollback` did.
+    pub aborted: Option<String>,
     /// The waves; empty until the preflight has passed.
     pub waves: Vec<FleetWave>,
     /// Index of the wave on trial; the waves before it have passed.

@@ -130,6 +130,8 @@ mod tests {
             state: FleetRolloutState::Undone,
             reason: "lb-2: backend api-1 went down".to_owned(),
             started: Timestamp::UNIX_EPOCH,
+            ended: None,
+            aborted: None,
             waves: Vec::new(),
             position: 0,
             absent: Vec::new(),

@@ -95,12 +95,16 @@ fn shown(rollout: &Rollout, snapshot: &Snapshot) -> FleetRollout {
             reason: result.reason.clone(),
         })
     });
+    let entry = snapshot.revisions.get(&rollout.revision);
+    let outcome = entry.and_then(|entry| entry.outcome.as_ref());
     FleetRollout {
         revision: rollout.revision,
         parent: rollout.parent.revision,
         state: rollout.state,
         reason: rollout.dead().unwrap_or_default().to_owned(),
         started: rollout.started,
+        ended: outcome.map(|outcome| outcome.at),
+        aborted: rollout.aborted.clone(),
         waves: waves.collect(),
         position: rollout.position,
         absent: rollout.absent.clone(),

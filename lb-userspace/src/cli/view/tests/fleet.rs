@@ -56,6 +56,8 @@ fn known() -> FleetState {
             state: FleetRolloutState::Wave,
             reason: String::new(),
             started: Timestamp::UNIX_EPOCH,
+            ended: None,
+            aborted: None,
             waves: vec![
                 wave(&["lb-1"], Some((FleetVerdictKind::Passed, passed))),
                 wave(&["lb-2"], None),
