@@ -24,7 +24,10 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             Ok(()) => {}
             Err(error) => {
                 if !was_away {
-                    warn!(error, "etcd is away; this node goes on with what it runs");
+                    warn!(
+                        error,
+                        "etcd is unreachable: keeping the active configuration"
+                    );
                 }
                 was_away = true;
                 *shared.error() = Some(error);

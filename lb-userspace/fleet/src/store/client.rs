@@ -21,9 +21,13 @@ use super::{
 };
 use crate::handle::Tls;
 
-/// Time for the first try; it doubles whenever all endpoints were tried, up to [`LAST_TRY`].
+/// Time for the first try of each endpoint: one that is frozen costs no more. An etcd that is slow gets
+/// [`SLOW_TRY`] after that.
 const FIRST_TRY: Duration = Duration::from_millis(300);
-const LAST_TRY: Duration = Duration::from_millis(2400);
+const SLOW_TRY: Duration = Duration::from_millis(1500);
+
+/// A shorter try is none.
+const LEAST_TRY: Duration = Duration::from_millis(100);
 
 /// A request that no endpoint has answered after this time has failed.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -45,6 +49,8 @@ struct State {
     /// Index of the endpoint that is asked first.
     preferred: usize,
     channels: Vec<Option<Channel>>,
+    /// Which of the channels have answered.
+    proven: Vec<bool>,
     /// Start of the newest request that a quorum has answered.
     contact: Option<Instant>,
 }
@@ -68,6 +74,7 @@ impl Client {
             state: Mutex::new(State {
                 preferred: 0,
                 channels: vec![None; endpoints.len()],
+                proven: vec![false; endpoints.len()],
                 contact: None,
             }),
         }
@@ -188,8 +195,9 @@ impl Client {
                 .await
                 .map_err(|status| explain(&status))
         };
-        let response = tokio::time::timeout(LAST_TRY, asking).await;
-        let response = response.unwrap_or_else(|_| Err("no answer within 2.4 s".to_owned()))?;
+        let response = tokio::time::timeout(LIMIT, asking).await;
+        let late = || format!("no answer within {} s", LIMIT.as_secs());
+        let response = response.unwrap_or_else(|_| Err(late()))?;
         Ok(EndpointStatus {
             version: response.version,
             has_leader: response.leader != 0,
@@ -218,39 +226,46 @@ impl Client {
         F: Future<Output = Result<A, Status>>,
     {
         let began = Instant::now();
-        let mut patience = FIRST_TRY;
+        let mut longest = FIRST_TRY;
         let first = self.lock().preferred;
-        let mut error = "fleet.endpoints is empty".to_owned();
+        let mut error = None;
         while began.elapsed() < LIMIT && !self.endpoints.is_empty() {
             for offset in 0..self.endpoints.len() {
                 let index = (first + offset) % self.endpoints.len();
                 let sent = Instant::now();
+                let patience = longest.min(LIMIT.saturating_sub(began.elapsed()));
+                if patience < LEAST_TRY {
+                    break;
+                }
                 let tried = tokio::time::timeout(patience, self.try_one(index, &exchange)).await;
-                error = match tried {
+                let at = |error: String| format!("{}: {error}", self.endpoints[index]);
+                match tried {
                     Ok(Ok(answer)) => {
                         let mut state = self.lock();
                         state.preferred = index;
+                        state.proven[index] = true;
                         if quorum {
                             state.contact = state.contact.max(Some(sent));
                         }
                         return Ok(answer);
                     }
-                    Ok(Err((error, is_final))) => {
-                        if is_final {
-                            return Err(error);
-                        }
-                        error
+                    Ok(Err((error, true))) => return Err(error),
+                    Ok(Err((what, false))) => error = Some(at(what)),
+                    // Says less than what went wrong before.
+                    Err(_) => {
+                        let late = || at(format!("no answer within {} ms", patience.as_millis()));
+                        error.get_or_insert_with(late);
                     }
-                    Err(_) => format!("no answer within {} ms", patience.as_millis()),
-                };
-                error = format!("{}: {error}", self.endpoints[index]);
-                self.lock().channels[index] = None;
+                }
+                let mut state = self.lock();
+                state.channels[index] = None;
+                state.proven[index] = false;
             }
-            patience = (patience * 2).min(LAST_TRY);
+            longest = SLOW_TRY;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.lock().preferred = (first + 1) % self.endpoints.len().max(1);
-        Err(error)
+        Err(error.unwrap_or_else(|| "fleet.endpoints is empty".to_owned()))
     }
 
     /// Whether another try is pointless is returned with an error.
@@ -263,12 +278,12 @@ impl Client {
         F: Future<Output = Result<A, Status>>,
     {
         let known = self.lock().channels[index].clone();
-        let is_new = known.is_none();
         let channel = match known {
             Some(channel) => channel,
             None => {
                 let connecting = connection::connect(&self.endpoints[index], self.tls.as_ref());
-                let channel = connecting.await.map_err(|error| (error, false))?;
+                let connected = connecting.await;
+                let channel = connected.map_err(|error| (self.suspect(index, error), false))?;
                 self.lock().channels[index] = Some(channel.clone());
                 channel
             }
@@ -278,14 +293,24 @@ impl Client {
                 status.code(),
                 Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::OutOfRange
             );
-            let mut error = explain(&status);
-            // With TLS 1.3 a client is refused after its handshake, and the alert is often lost.
-            let is_transport = std::error::Error::source(&status).is_some();
-            if is_new && self.tls.is_some() && is_transport && !error.contains("fleet.tls") {
-                error.push_str("; etcd may have refused this node's certificate (fleet.tls)");
-            }
-            (error, is_final)
+            (self.suspect(index, explain(&status)), is_final)
         })
+    }
+
+    /// Adds what a closed connection may mean. With TLS 1.3 a client is refused after its handshake, and
+    /// the alert is often lost.
+    fn suspect(&self, index: usize, error: String) -> String {
+        const CLOSED: [&str; 4] = ["broken pipe", "reset", "closed", "eof"];
+        let lower = error.to_lowercase();
+        let is_closed = CLOSED.iter().any(|word| lower.contains(word));
+        if self.tls.is_none()
+            || self.lock().proven[index]
+            || !is_closed
+            || error.contains("certificate")
+        {
+            return error;
+        }
+        format!("{error}; etcd may have refused this node's certificate (`fleet.cert_file`)")
     }
 
     fn compare(&self, condition: &Condition) -> proto::Compare {

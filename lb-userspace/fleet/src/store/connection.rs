@@ -88,11 +88,11 @@ pub(super) fn explain(status: &Status) -> String {
 
 fn advise(text: &str) -> String {
     if text.contains("received fatal alert") {
-        return format!("etcd refuses this node's certificate (fleet.tls): {text}");
+        return format!("etcd refuses this node's certificate (`fleet.cert_file`): {text}");
     }
     if text.contains("invalid peer certificate") {
         return format!(
-            "etcd's certificate does not fit fleet.tls.ca or the endpoint's name: {text}"
+            "etcd's certificate does not fit `fleet.ca_file` or the endpoint's name: {text}"
         );
     }
     text.to_owned()

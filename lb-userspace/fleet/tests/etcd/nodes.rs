@@ -126,7 +126,7 @@ async fn nodes_join_differ_restart_and_leave() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_refused_with_the_reason() {
-    const REFUSED: &str = "this node's certificate (fleet.tls)";
+    const REFUSED: &str = "this node's certificate (`fleet.cert_file`)";
     let options = Options {
         tls: true,
         ..Options::default()
