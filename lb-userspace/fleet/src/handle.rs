@@ -111,7 +111,7 @@ impl Fleet {
         self.running.confirm(who).await
     }
 
-    /// Lets no further wave begin, and no rollout end.
+    /// Holds the next wave, and the end of the last one.
     pub async fn pause(&self, who: Who) -> Result<FleetStarted> {
         self.running.pause(who).await
     }

@@ -46,9 +46,19 @@ impl Sum {
 
 /// Judges a wave.
 ///
-/// `wave` are the nodes of the wave, `before` those of the waves before, `rest` the unchanged ones.
+/// `wave` are the nodes of the wave, `before` those of the waves before, `rest` the unchanged ones. The
+/// last wave is compared with the nodes before it.
 pub(crate) fn judge(wave: &[Seen], before: &[Seen], rest: &[Seen]) -> FleetVerdict {
     let verdict = |kind, detail: String| FleetVerdict { kind, detail };
+    if wave.is_empty() {
+        let detail = "no counters of the wave: its controllers were restarted";
+        return verdict(FleetVerdictKind::Unseen, detail.to_owned());
+    }
+    // In the last wave, there are no unchanged nodes.
+    let (before, rest) = match rest.is_empty() {
+        true => (&[][..], before),
+        false => (before, rest),
+    };
     if rest.is_empty() {
         let detail = "no other nodes to compare with; the trial of each node passed".to_owned();
         return verdict(FleetVerdictKind::Alone, detail);

@@ -50,6 +50,8 @@ pub enum Outcome {
     RolledBack {
         /// Why.
         why: String,
+        /// Whether an operator rolled it back, on this node.
+        by_operator: bool,
     },
     /// The node does not know the revision.
     Unknown,

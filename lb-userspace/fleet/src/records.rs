@@ -112,6 +112,9 @@ pub(crate) struct Revision {
     pub(crate) author: String,
     pub(crate) node: String,
     pub(crate) why: Option<String>,
+    /// The head that it rolls back, if it is a rollback.
+    #[serde(default)]
+    pub(crate) undoes: Option<u64>,
     pub(crate) at: Timestamp,
 }
 
@@ -198,7 +201,7 @@ pub(crate) struct Live {
     pub(crate) digest: String,
 }
 
-/// What a node has to say about the newest rollout. Only the node writes it.
+/// Result of a node for the newest rollout. Only the node writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeResult {
     pub(crate) revision: u64,

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use tracing::{error, info, warn};
 
 use super::{
-    EngineError, EngineResult,
+    EngineError, EngineResult, REQUESTED_BY,
     command::{Applied, Change, ChangeRequest},
     data_path::DataPath,
     facts::facts,
@@ -468,7 +468,7 @@ impl ChangeControl {
         };
         let number = trial.number;
         let plan = self.plan_back(data_path)?;
-        self.revert(data_path, &format!("requested by {caller}{why}"))?;
+        self.revert(data_path, &format!("{REQUESTED_BY}{caller}{why}"))?;
         Ok(Applied {
             revision: Some(self.store.record(number)?.info.clone()),
             plan,

@@ -71,6 +71,9 @@ impl FleetCounts {
     }
 }
 
+/// How the reason of a rollback begins that a caller has asked for.
+pub const REQUESTED_BY: &str = "requested by ";
+
 /// What only the fleet asks of the actor.
 pub(super) enum FleetCommand {
     Running(Reply<FleetRunning>),

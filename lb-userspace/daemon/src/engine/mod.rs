@@ -58,7 +58,7 @@ pub use command::{Applied, Change, ChangeRequest, FileDiff, Progress, Reloaded};
 use command::{Command, Reply};
 pub use error::{EngineError, EngineResult};
 use fleet::FleetCommand;
-pub use fleet::{FLEET, FleetCounts, FleetRunning};
+pub use fleet::{FLEET, FleetCounts, FleetRunning, REQUESTED_BY};
 use request::Prepared;
 pub use run::run;
 pub use trial::TrialPhase;

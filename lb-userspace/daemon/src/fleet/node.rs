@@ -15,7 +15,7 @@ use lb_model::{
 use sha2::Sha256;
 
 use crate::{
-    engine::{Change, ChangeRequest, Engine, EngineError, FLEET, TrialPhase},
+    engine::{Change, ChangeRequest, Engine, EngineError, FLEET, REQUESTED_BY, TrialPhase},
     http::Caller,
     revision::RevisionState,
 };
@@ -111,7 +111,8 @@ impl Node for EngineNode {
             RevisionState::AwaitingConfirm { .. } => Outcome::Trial(Trial::AwaitsConfirm),
             RevisionState::Applied => Outcome::Kept,
             RevisionState::RolledBack { why, .. } | RevisionState::Failed { why } => {
-                Outcome::RolledBack { why }
+                let by_operator = why.starts_with(REQUESTED_BY);
+                Outcome::RolledBack { why, by_operator }
             }
         })
     }

@@ -29,13 +29,13 @@ use crate::{
     handle::Settings,
     memory::Memory,
     node::{Facts, Node, NodeError},
-    snapshot::{Decoded, Keys, Snapshot},
+    snapshot::{Decoded, Keys},
     store::{Client, Committed, Txn},
 };
 pub(crate) use texts::{fetch, parts};
 
 /// Time to live of the lease of a node in seconds.
-const LEASE_S: i64 = 10;
+pub(crate) const LEASE_S: i64 = 10;
 
 /// What the tasks and the commands share.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Shared {
         self.error.lock().expect("nobody panics with the lock")
     }
 
-    fn lease(&self) -> i64 {
+    pub(crate) fn lease(&self) -> i64 {
         self.lease.load(Ordering::Relaxed)
     }
 
@@ -77,15 +77,8 @@ impl Shared {
         self.keys().decode()
     }
 
-    /// Lists the keys now.
-    pub(crate) async fn refresh(&self) -> Result<Snapshot, String> {
-        self.list().await?;
-        let decoded = self.snapshot();
-        decoded.map_or_else(|| Ok(Snapshot::default()), |decoded| (*decoded).clone())
-    }
-
     /// Lists the keys, and returns the revision of etcd.
-    async fn list(&self) -> Result<i64, String> {
+    pub(crate) async fn list(&self) -> Result<i64, String> {
         loop {
             let newest = self.keys().newest();
             let listing = self.client.list().await?;

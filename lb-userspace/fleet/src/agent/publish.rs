@@ -18,12 +18,7 @@ const AWAY_S: f64 = 10.0;
 const STEP_S: f64 = 5.0;
 
 /// Publishes the state, if it has changed.
-pub(super) fn publish(
-    shared: &Shared,
-    member: &Member,
-    disk_error: Option<&str>,
-    publisher: &watch::Sender<FleetState>,
-) {
+pub(super) fn publish(shared: &Shared, member: &Member, publisher: &watch::Sender<FleetState>) {
     let contact = shared.client.contact();
     let age_s = contact.map(|at| Instant::now().saturating_duration_since(at).as_secs_f64());
     let (state, reason) = member.state().clone();
@@ -39,7 +34,7 @@ pub(super) fn publish(
         contact_age_s: age_s.map(|age_s| (age_s / STEP_S).floor() * STEP_S),
         last_error: shared.error().clone(),
         state,
-        reason: disk_error.map_or(reason, str::to_owned),
+        reason,
         confirmed: known,
         ..FleetState::default()
     };

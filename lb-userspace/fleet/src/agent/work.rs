@@ -13,7 +13,7 @@ use super::{Request, Shared, ended, fetch, publish::publish};
 use crate::{
     leader::{self, Leader},
     member::{Action, Asked, Input, Member, Settings, Standing},
-    memory::Memory,
+    memory::{Kind, Memory},
     node::{Node, NodeError, Running},
     snapshot::Snapshot,
     store::{Committed, Txn},
@@ -36,8 +36,6 @@ struct Worker<N> {
     /// The newest text: its digest and content.
     text: Option<(String, String)>,
     garbage_at: Instant,
-    /// Why the memory can't be read or written.
-    disk_error: Option<String>,
 }
 
 pub(super) async fn run<N: Node>(
@@ -51,11 +49,11 @@ pub(super) async fn run<N: Node>(
     let (memory, disk_error) = match Memory::read(path) {
         Ok(memory) => (memory, None),
         Err(error) => {
-            let error = format!("can't read {}: {error}", path.display());
-            error!(
-                error,
-                "what this node knew of the fleet is lost; `evenkeel fleet join` joins it again"
+            let error = format!(
+                "can't read {}, which says what this node confirmed: {error}. `evenkeel fleet join` joins again",
+                path.display()
             );
+            error!("{error}");
             (Memory::default(), Some(error))
         }
     };
@@ -66,7 +64,10 @@ pub(super) async fn run<N: Node>(
         confirm_s: shared.settings.confirm_s,
     };
     let now_ms = shared.ms(Instant::now());
-    let member = Member::new(settings, shared.facts.clone(), memory, now_ms);
+    let mut member = Member::new(settings, shared.facts.clone(), memory, now_ms);
+    if let Some(error) = disk_error {
+        member.not_saved(error);
+    }
     let mut worker = Worker {
         shared,
         node,
@@ -74,21 +75,15 @@ pub(super) async fn run<N: Node>(
         leader: Leader::default(),
         text: None,
         garbage_at: Instant::now() + GARBAGE,
-        disk_error,
     };
     loop {
         worker.work().await;
-        publish(
-            &worker.shared,
-            &worker.member,
-            worker.disk_error.as_deref(),
-            &publisher,
-        );
+        worker.publish(&publisher);
         tokio::select! {
             () = worker.shared.changed.notified() => {}
             () = tokio::time::sleep(TICK) => {}
             request = requests.recv() => match request {
-                Some(request) => worker.serve(request).await,
+                Some(request) => worker.serve(request, &publisher).await,
                 None => return,
             },
             () = ended(&mut stopped) => {
@@ -107,7 +102,7 @@ impl<N: Node> Worker<N> {
             let running = match self.node.running().await {
                 Ok(running) => running,
                 Err(error) => {
-                    warn!(%error, "this node does not say what it runs");
+                    warn!(%error, "can't read the active configuration");
                     return;
                 }
             };
@@ -128,17 +123,22 @@ impl<N: Node> Worker<N> {
                 observed,
             };
             let action = self.member.step(&input);
-            if let Some(action) = action {
-                if last.as_ref() == Some(&action) || !self.act(&action, &input).await {
-                    return;
+            let is_stuck = match action {
+                None => false,
+                Some(action) if last.as_ref() == Some(&action) => true,
+                Some(action) => {
+                    if self.act(&action, &input).await {
+                        last = Some(action);
+                        continue;
+                    }
+                    true
                 }
-                last = Some(action);
-                continue;
-            }
+            };
+            // A leader leads, also if its own node can't do what it should.
             let Some(Ok(snapshot)) = input.snapshot else {
                 return;
             };
-            if !self.lead(snapshot).await {
+            if !self.lead(snapshot).await || is_stuck {
                 return;
             }
         }
@@ -151,7 +151,7 @@ impl<N: Node> Worker<N> {
     /// Returns whether the action has succeeded.
     async fn act(&mut self, action: &Action, input: &Input<'_>) -> bool {
         match action {
-            Action::Save => self.save(),
+            Action::Save => self.write().is_ok(),
             Action::Commit(txn, then) => {
                 let sent_ms = self.now_ms();
                 match self.commit(txn).await {
@@ -206,23 +206,23 @@ impl<N: Node> Worker<N> {
         }
     }
 
-    fn save(&mut self) -> bool {
+    fn publish(&self, publisher: &watch::Sender<FleetState>) {
+        publish(&self.shared, &self.member, publisher);
+    }
+
+    /// Writes the memory.
+    fn write(&mut self) -> Result<(), String> {
         let path = &self.shared.settings.state_file;
-        match self.member.memory().write(path) {
-            Ok(()) => {
-                self.member.saved();
-                self.disk_error = None;
-                true
+        if let Err(error) = self.member.memory().write(path) {
+            let error = format!("can't write {}: {error}", path.display());
+            if self.member.state().1 != error {
+                error!(error, "this node does nothing for the fleet until it can");
             }
-            Err(error) => {
-                let error = format!("can't write {}: {error}", path.display());
-                if self.disk_error.is_none() {
-                    error!(error, "this node does nothing for the fleet until it can");
-                }
-                self.disk_error = Some(error);
-                false
-            }
+            self.member.not_saved(error.clone());
+            return Err(error);
         }
+        self.member.saved();
+        Ok(())
     }
 
     async fn commit(&self, txn: &Txn) -> bool {
@@ -304,7 +304,7 @@ impl<N: Node> Worker<N> {
         }
     }
 
-    async fn serve(&mut self, request: Request) {
+    async fn serve(&mut self, request: Request, publisher: &watch::Sender<FleetState>) {
         // A receiver that is gone wants no answer.
         match request {
             Request::Text(reply) => {
@@ -323,18 +323,31 @@ impl<N: Node> Worker<N> {
                 let _ = reply.send(self.member.memory().clone());
             }
             Request::Remember(memory, reply) => {
-                let before = self.member.memory().clone();
-                self.member.set_memory(*memory);
-                let result = match self.save() {
-                    true => Ok(()),
-                    false => {
-                        self.member.set_memory(before);
-                        Err(self.disk_error.clone().unwrap_or_default())
-                    }
-                };
+                let result = self.remember(*memory);
+                // Who has the answer sees the state after it.
+                self.work().await;
+                self.publish(publisher);
                 let _ = reply.send(result);
             }
         }
+    }
+
+    fn remember(&mut self, memory: Memory) -> Result<(), String> {
+        let before = self.member.memory().clone();
+        if let Some(pending) = &before.pending
+            && pending.kind == Kind::Candidate
+        {
+            return Err(format!(
+                "fleet revision {} is on trial on this node: wait for its end",
+                pending.revision
+            ));
+        }
+        self.member.set_memory(memory);
+        let result = self.write();
+        if result.is_err() {
+            self.member.set_memory(before);
+        }
+        result
     }
 }
 

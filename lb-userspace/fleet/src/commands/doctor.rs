@@ -33,9 +33,9 @@ impl Running {
             answering == total,
             format!("{answering} of {total} endpoints answer and have a quorum"),
         )];
-        match self.shared.refresh().await {
+        match self.snapshot().await {
             Ok(snapshot) => checks.extend(self.check_fleet(&snapshot)),
-            Err(error) => checks.push(check("etcd", false, format!("etcd can't be read: {error}"))),
+            Err(error) => checks.push(check("etcd", false, error.message)),
         }
         FleetDoctor { endpoints, checks }
     }
@@ -82,7 +82,7 @@ impl Running {
         checks.push(check("state", ok, text));
         let leader = snapshot.leader.as_ref();
         let text = leader.map_or_else(
-            || "no node leads: one begins to within 12 s if it reaches etcd".to_owned(),
+            || "no leader: a node that reaches etcd takes the lead within 12 s".to_owned(),
             |leader| format!("node {} leads", leader.node),
         );
         checks.push(check("leader", leader.is_some(), text));

@@ -6,10 +6,10 @@ use tracing::info;
 
 use super::{Result, away, conflict, delete, random, refuse, shown};
 use crate::{
-    agent::{Request, Running, fetch, parts},
+    agent::{LEASE_S, Request, Running, fetch, parts},
     digest,
     handle::Who,
-    member::put,
+    member::{Standing, put, standing},
     memory::{Known, Memory},
     records::{Head, Imported, Meta, Outcome, Revision, Spec, node_key, revision_key},
     snapshot::Snapshot,
@@ -77,6 +77,12 @@ impl Running {
                 meta.created
             ));
         }
+        if let Some(known) = &self.memory().await?.fleet {
+            return conflict(format!(
+                "this node remembers fleet {known}, which etcd has lost: `evenkeel fleet import` writes it to \
+                 etcd anew, `evenkeel fleet leave` forgets it"
+            ));
+        }
         let (running, running_digest) = self.text_here().await?;
         let text = match request.text {
             Some(text) => {
@@ -95,6 +101,7 @@ impl Running {
             author: who,
             node: self.shared.settings.node.clone(),
             why: request.why,
+            undoes: None,
             at: Timestamp::now(),
         };
         let mut conditions = self.write_text(&text).await?;
@@ -149,6 +156,15 @@ impl Running {
             ));
         }
         let memory = self.memory().await?;
+        let node = &self.shared.settings.node;
+        let live = snapshot.node(node).and_then(|node| node.live.as_ref());
+        let is_other = live.is_some_and(|live| live.lease != self.shared.lease());
+        if is_other && memory.fleet.as_ref() != Some(&meta.id) {
+            return conflict(format!(
+                "fleet {fleet} has a live node {node}: give this one another `fleet.node`, or try again in {LEASE_S} s \
+                 if it was this one"
+            ));
+        }
         if let Some(pending) = &memory.pending {
             let number = pending.revision;
             return conflict(format!(
@@ -230,15 +246,15 @@ impl Running {
                 known.revision
             ));
         }
-        let meta = snapshot.meta.as_ref();
-        if meta.is_some_and(|meta| meta.id == *previous)
-            && snapshot
-                .head
-                .as_ref()
-                .is_some_and(|head| head.digest == known.digest)
-        {
-            return conflict("etcd has what this node has confirmed: there is nothing to import");
+        // All nodes that run something else would refuse the fleet.
+        let node = &self.shared.settings.node;
+        let standing = standing(&memory, &self.shared.facts, node, &snapshot);
+        if !matches!(standing, Standing::Refuses(_)) {
+            return conflict(
+                "this node follows the fleet that etcd has: there is nothing to import",
+            );
         }
+        let meta = snapshot.meta.as_ref();
         let number = snapshot.newest().max(memory.newest) + 1;
         let new = self.meta(Some(Imported {
             previous: previous.clone(),
@@ -253,6 +269,7 @@ impl Running {
             author: who,
             node: self.shared.settings.node.clone(),
             why: Some(format!("fleet import of revision {}", known.revision)),
+            undoes: None,
             at: Timestamp::now(),
         };
         let mut conditions = self.write_text(&text).await?;
@@ -261,6 +278,15 @@ impl Running {
         let mut writes = self.first(&new, &revision, "fleet import");
         // A rollout of the old snapshot, and whoever led it.
         writes.extend([delete("rollout"), delete("leader")]);
+        if let Some(rollout) = snapshot.rollout.filter(|rollout| !rollout.state.is_over()) {
+            let outcome = Outcome {
+                confirmed: false,
+                detail: format!("replaced by the import of revision {number}"),
+                at: revision.at,
+            };
+            let key = revision_key(rollout.revision, "outcome");
+            writes.push(put(key, &outcome, false));
+        }
         let txn = Txn { conditions, writes };
         if !self.commit(&txn).await? {
             return conflict("etcd was changed at the same time: try again");

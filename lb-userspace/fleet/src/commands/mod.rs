@@ -34,7 +34,9 @@ fn conflict<T>(message: impl Into<String>) -> Result<T> {
 fn away(error: &str) -> Refused {
     ApiError::new(
         ErrorCode::Failed,
-        format!("etcd does not answer: {error}. `evenkeel fleet doctor` checks its endpoints"),
+        format!(
+            "the request to etcd failed: {error}. `evenkeel fleet doctor` checks its endpoints"
+        ),
     )
 }
 
@@ -60,7 +62,12 @@ fn random() -> String {
 
 impl Running {
     async fn snapshot(&self) -> Result<Snapshot> {
-        self.shared.refresh().await.map_err(|error| away(&error))
+        let listed = self.shared.list().await;
+        listed.map_err(|error| away(&error))?;
+        let decoded = self.shared.snapshot();
+        let snapshot = decoded.map_or_else(|| Ok(Snapshot::default()), |known| (*known).clone());
+        // etcd has answered, and this version does not understand it.
+        snapshot.map_err(|error| ApiError::new(ErrorCode::Failed, error))
     }
 
     async fn commit(&self, txn: &Txn) -> Result<bool> {
@@ -128,7 +135,7 @@ impl Running {
         }
         if memory.fleet.as_ref() != Some(&meta.id) {
             return conflict(format!(
-                "this node has joined another fleet of the name {fleet}: `evenkeel fleet status` says more"
+                "this node has joined another fleet named {fleet}: `evenkeel fleet status` shows the reason"
             ));
         }
         match &snapshot.head {
@@ -157,6 +164,7 @@ fn shown(entry: &RevisionEntry) -> Option<FleetRevisionInfo> {
         author,
         node,
         why,
+        undoes: _,
         at,
     } = entry.head.as_ref()?.value.clone();
     Some(FleetRevisionInfo {

@@ -12,7 +12,7 @@ use crate::{
     agent::{Running, fetch, parts},
     digest,
     handle::Who,
-    member::put,
+    member::{put, same_rollout},
     records::{Revision, Rollout, revision_key},
     snapshot::{Entry, Snapshot},
     store::{Condition, Txn},
@@ -40,11 +40,16 @@ impl Running {
                 return Err(lb_api::ApiError::refused(message, plan));
             }
         }
-        self.start(&request, &who).await
+        self.start(&request, None, &who).await
     }
 
-    /// Writes a revision and its rollout.
-    async fn start(&self, request: &FleetApplyRequest, who: &Who) -> Result<FleetStarted> {
+    /// Writes a revision and its rollout; `undoes`: the head that it rolls back.
+    async fn start(
+        &self,
+        request: &FleetApplyRequest,
+        undoes: Option<u64>,
+        who: &Who,
+    ) -> Result<FleetStarted> {
         let memory = self.memory().await?;
         let exist = self.write_text(&request.text).await?;
         let settings = &self.shared.settings;
@@ -69,6 +74,7 @@ impl Running {
                 author: who.clone(),
                 node: settings.node.clone(),
                 why: request.why.clone(),
+                undoes,
                 at: now,
             };
             let rollout = Rollout {
@@ -100,7 +106,7 @@ impl Running {
             let mut conditions = exist.clone();
             conditions.extend([
                 Condition::Modified("head".to_owned(), head.modified),
-                same(&snapshot),
+                same_rollout(&snapshot),
                 Condition::Modified(revision_key.clone(), 0),
             ]);
             let txn = Txn {
@@ -125,30 +131,31 @@ impl Running {
         let memory = self.memory().await?;
         let snapshot = self.snapshot().await?;
         let (_, head) = self.joined(&snapshot, &memory)?;
-        let runs = snapshot.rollout.as_ref();
-        let runs = runs.is_some_and(|rollout| !rollout.state.is_over());
-        if runs
-            && request
-                .revision
-                .is_none_or(|number| number == head.revision)
-        {
-            let why = match &request.why {
-                Some(why) => format!("rolled back by {who}: {why}"),
-                None => format!("rolled back by {who}"),
-            };
-            let abort = |rollout: &mut Rollout| {
-                rollout.aborted.get_or_insert_with(|| why.clone());
-                Ok(())
-            };
-            let revision = self.mark(abort).await?.revision;
-            return Ok(FleetStarted {
-                revision,
-                undone: true,
-            });
+        let entry = |number: u64| snapshot.revisions.get(&number)?.head.as_ref();
+        let rollout = snapshot.rollout.as_ref();
+        if let Some(rollout) = rollout.filter(|rollout| !rollout.state.is_over()) {
+            let revision = rollout.revision;
+            match request.revision {
+                // The command was repeated: going on is what it asked for.
+                None if entry(revision).is_some_and(|entry| entry.undoes.is_some()) => {
+                    return Ok(started(revision));
+                }
+                Some(number) if number != head.revision => is_free(&snapshot)?,
+                _ => return self.abort(revision, &request, &who).await,
+            }
         }
         self.follows()?;
-        let of_head = snapshot.revisions.get(&head.revision);
-        let parent = of_head.and_then(|entry| entry.head.as_ref()?.parent);
+        let of_head = entry(head.revision);
+        if let Some(undone) = of_head.and_then(|entry| entry.undoes)
+            && request.revision.is_none()
+        {
+            return conflict(format!(
+                "fleet revision {} has rolled {undone} back already: name a revision (`evenkeel fleet history` \
+                 lists them)",
+                head.revision
+            ));
+        }
+        let parent = of_head.and_then(|entry| entry.parent);
         let Some(number) = request.revision.or(parent) else {
             return refuse(
                 ErrorCode::NotFound,
@@ -158,8 +165,7 @@ impl Running {
                 ),
             );
         };
-        let entry = snapshot.revisions.get(&number);
-        let Some(revision) = entry.and_then(|entry| entry.head.as_ref()) else {
+        let Some(revision) = entry(number) else {
             return unknown(&snapshot, number);
         };
         if revision.digest == head.digest {
@@ -182,11 +188,36 @@ impl Running {
             ),
             ..FleetApplyRequest::default()
         };
-        self.start(&apply, &who).await
+        self.start(&apply, Some(head.revision), &who).await
+    }
+
+    /// Lets all nodes undo the candidate.
+    async fn abort(
+        &self,
+        revision: u64,
+        request: &FleetRollbackRequest,
+        who: &Who,
+    ) -> Result<FleetStarted> {
+        let why = match &request.why {
+            Some(why) => format!("rolled back by {who}: {why}"),
+            None => format!("rolled back by {who}"),
+        };
+        let is_done = |rollout: &Rollout| rollout.revision == revision && rollout.dead().is_some();
+        let abort = |rollout: &mut Rollout| {
+            rollout.aborted = Some(why.clone());
+            Ok(())
+        };
+        let revision = self.mark(is_done, abort).await?.revision;
+        Ok(FleetStarted {
+            revision,
+            undone: true,
+        })
     }
 
     pub(crate) async fn confirm(&self, who: Who) -> Result<FleetStarted> {
-        self.mark(|rollout| {
+        // The answer of the write may be lost, and the leader may be faster than the next try.
+        let is_done = |rollout: &Rollout| rollout.confirmed.as_ref() == Some(&who);
+        self.mark(is_done, |rollout| {
             if rollout.state != FleetRolloutState::AwaitingConfirm {
                 return conflict(format!(
                     "the rollout of revision {} does not wait for confirmation (state: {})",
@@ -201,7 +232,7 @@ impl Running {
     }
 
     pub(crate) async fn pause(&self, who: Who) -> Result<FleetStarted> {
-        self.mark(|rollout| {
+        self.mark(never, |rollout| {
             rollout.paused.get_or_insert_with(|| who.clone());
             Ok(())
         })
@@ -209,7 +240,7 @@ impl Running {
     }
 
     pub(crate) async fn resume(&self, who: &str) -> Result<FleetStarted> {
-        self.mark(|rollout| {
+        self.mark(never, |rollout| {
             rollout.paused = None;
             info!(who, rollout.revision, "resuming the rollout");
             Ok(())
@@ -217,14 +248,21 @@ impl Running {
         .await
     }
 
-    /// Changes the running rollout.
-    async fn mark(&self, change: impl Fn(&mut Rollout) -> Result<()>) -> Result<FleetStarted> {
+    /// Changes the running rollout, unless that is done.
+    async fn mark(
+        &self,
+        is_done: impl Fn(&Rollout) -> bool,
+        change: impl Fn(&mut Rollout) -> Result<()>,
+    ) -> Result<FleetStarted> {
         let memory = self.memory().await?;
         for _ in 0..TRIES {
             let snapshot = self.snapshot().await?;
             self.joined(&snapshot, &memory)?;
-            let running = snapshot.rollout.as_ref();
-            let Some(rollout) = running.filter(|r| r.dead().is_none() && !r.state.is_over()) else {
+            let newest = snapshot.rollout.as_ref();
+            if let Some(rollout) = newest.filter(|rollout| is_done(rollout)) {
+                return Ok(started(rollout.revision));
+            }
+            let Some(rollout) = newest.filter(|r| r.dead().is_none() && !r.state.is_over()) else {
                 return conflict(
                     "no rollout is running: `evenkeel fleet status` shows the last one",
                 );
@@ -236,7 +274,7 @@ impl Running {
                 return Ok(done);
             }
             let txn = Txn {
-                conditions: vec![same(&snapshot)],
+                conditions: vec![same_rollout(&snapshot)],
                 writes: vec![put("rollout".to_owned(), &next, false)],
             };
             if self.commit(&txn).await? {
@@ -247,19 +285,15 @@ impl Running {
     }
 }
 
+fn never(_: &Rollout) -> bool {
+    false
+}
+
 fn started(revision: u64) -> FleetStarted {
     FleetStarted {
         revision,
         undone: false,
     }
-}
-
-fn same(snapshot: &Snapshot) -> Condition {
-    let modified = snapshot
-        .rollout
-        .as_ref()
-        .map_or(0, |rollout| rollout.modified);
-    Condition::Modified("rollout".to_owned(), modified)
 }
 
 fn check_base(base: Option<u64>, head: u64) -> Result<()> {
@@ -275,6 +309,10 @@ fn check_base(base: Option<u64>, head: u64) -> Result<()> {
 fn is_free(snapshot: &Snapshot) -> Result<()> {
     let rollout: Option<&Entry<Rollout>> = snapshot.rollout.as_ref();
     match rollout.filter(|rollout| !rollout.state.is_over()) {
+        Some(rollout) if rollout.dead().is_some() => conflict(format!(
+            "the nodes undo revision {}: wait for the end (`evenkeel fleet status` shows it)",
+            rollout.revision
+        )),
         Some(rollout) => conflict(format!(
             "a rollout of revision {} is running (state: {}): `evenkeel fleet status` shows it, `evenkeel fleet \
              rollback` undoes it",

@@ -51,6 +51,14 @@ pub(crate) fn garbage(snapshot: &Snapshot, texts: &[String], fence: i64) -> Opti
         digest.is_none_or(|digest| !used.contains(digest))
     });
     writes.extend(unused.cloned().map(Write::Delete));
+    // Answers to questions whose askers are gone.
+    let answers = snapshot.questions.iter();
+    let answers = answers.filter(|(_, entry)| entry.question.is_none());
+    let keys = answers.flat_map(|(id, entry)| {
+        let nodes = entry.answers.keys();
+        nodes.map(move |node| format!("preflights/{id}/{node}"))
+    });
+    writes.extend(keys.map(Write::Delete));
     writes.truncate(WRITES);
     if writes.is_empty() {
         return None;

@@ -29,6 +29,11 @@ const SETTLE_MS: u64 = 12_000;
 /// Time for the rest to report after the wave has, in ms: they begin to count a little later.
 const GRACE_MS: u64 = 5_000;
 
+/// Longest time that a wave takes while a leader decides.
+pub(crate) fn longest_wave_ms(rollout: &Rollout) -> u64 {
+    u64::from(rollout.bake_s) * 1000 + PATIENCE_MS
+}
+
 /// The leader side of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
@@ -110,7 +115,7 @@ impl Leader {
             match &node.live {
                 None => next.absent.push(id.clone()),
                 Some(live) if live.state == FleetNodeState::Refused => {
-                    return Next::Failed(format!("node {id} refuses this fleet: {}", live.reason));
+                    return Next::Failed(refuses(id, &live.reason));
                 }
                 Some(_) => next.nodes.push(id.clone()),
             }
@@ -132,7 +137,7 @@ impl Leader {
             .as_ref()
             .filter(|id| !next.nodes.contains(id))
         {
-            return Next::Failed(format!("canary {canary} is no joined and live node"));
+            return Next::Failed(format!("canary {canary} has not joined or is away"));
         }
         next.state = FleetRolloutState::Preflight;
         Next::Rollout(next)
@@ -148,8 +153,11 @@ impl Leader {
                 Some((_, reason)) => return Next::Failed(format!("node {id} refuses: {reason}")),
                 None => missing.push(id),
             }
-            if node.is_none_or(|node| node.live.is_none()) {
+            let Some(live) = node.and_then(|node| node.live.as_ref()) else {
                 return Next::Failed(format!("node {id} was lost during the preflight"));
+            };
+            if live.state == FleetNodeState::Refused {
+                return Next::Failed(refuses(id, &live.reason));
             }
         }
         if let Some(id) = missing.first() {
@@ -230,7 +238,7 @@ impl Leader {
             .iter()
             .find(|id| result(id).is_none_or(|result| result.phase != FleetPhase::Baked));
         if let Some(id) = missing {
-            let limit_ms = u64::from(rollout.bake_s) * 1000 + PATIENCE_MS;
+            let limit_ms = longest_wave_ms(rollout);
             return (self.age_ms(input.now_ms) > limit_ms).then(|| FleetVerdict {
                 kind: FleetVerdictKind::Failed,
                 detail: format!("node {id} has not reported within {} s", limit_ms / 1000),
@@ -288,6 +296,10 @@ enum Next {
     Rollout(Rollout),
     Failed(String),
     Confirmed(Rollout),
+}
+
+fn refuses(id: &str, reason: &str) -> String {
+    format!("node {id} refuses this fleet: {reason}")
 }
 
 /// Why a node whose wave has begun fails the rollout.

@@ -4,14 +4,14 @@ use lb_api::{FleetNodeState, FleetPhase, FleetRolloutState};
 
 use super::{Action, Asked, CLAIM_MS, Input, Member, Standing, Then, is_alive, put, same_rollout};
 use crate::{
-    memory::{Local, Pending},
+    memory::{Ended, Local, Pending},
     node::{How, Outcome, Trial},
     records::{Answer, Head, NodeResult, Rollout, node_key},
     snapshot::Snapshot,
     store::Txn,
 };
 
-/// What is to become of a candidate on trial.
+/// What happens to a candidate on trial.
 enum Fate {
     /// Its rollout goes on.
     Waits,
@@ -62,6 +62,12 @@ impl Member {
         }
         match self.state.0 {
             FleetNodeState::InSync => Some(None),
+            // What it could not apply is replaced: by the mended revision, or the one before.
+            FleetNodeState::Behind
+                if self.retry.has_failed() && self.is_unchanged(input.running) =>
+            {
+                Some(None)
+            }
             FleetNodeState::Differs if override_local => Some(None),
             FleetNodeState::Differs => Some(Some(format!(
                 "VIPs were changed on this node (local revision {local}): `evenkeel fleet join` there returns \
@@ -143,23 +149,25 @@ impl Member {
             return None;
         }
         let result = self.own_result(snapshot, revision)?;
-        match result.phase {
-            FleetPhase::Planned => {}
-            // A claim of an earlier process, which ended before it was recorded.
-            FleetPhase::Baking | FleetPhase::Baked => {
-                self.memory.pending = Some(self.lost(rollout));
-                let why = "the controller was restarted before it applied the candidate";
-                self.end(FleetPhase::Failed, why.to_owned());
+        let is_ours = |(of, _): &(u64, u64)| *of == revision;
+        match (result.phase, self.claimed.filter(is_ours)) {
+            (FleetPhase::Planned, _) => {}
+            // A claim whose answer was lost.
+            (FleetPhase::Baking, Some((_, sent_ms))) => {
+                self.begin_candidate(rollout, input, sent_ms);
                 return Some(Action::Save);
+            }
+            (FleetPhase::Baking | FleetPhase::Baked, _) => {
+                let why = "the controller was restarted before it applied the candidate";
+                return self.give_up(rollout, why.to_owned());
             }
             _ => return None,
         }
-        if input.running.trial.is_some() {
-            self.memory.pending = Some(self.lost(rollout));
-            let why = format!("local revision {} is on trial", input.running.local);
-            self.end(FleetPhase::Failed, why);
-            return Some(Action::Save);
+        // The node may have been changed since it planned.
+        if let Some(why) = self.local_refusal(input, rollout.override_local)? {
+            return self.give_up(rollout, why);
         }
+        self.claimed = Some((revision, input.now_ms));
         let result = NodeResult {
             phase: FleetPhase::Baking,
             ..result.clone()
@@ -172,14 +180,14 @@ impl Member {
         Some(Action::Commit(txn, Then::Claimed))
     }
 
-    fn lost(&self, rollout: &Rollout) -> Pending {
-        Pending {
-            kind: crate::memory::Kind::Candidate,
+    /// Ends a candidate that was not applied.
+    fn give_up(&mut self, rollout: &Rollout, why: String) -> Option<Action> {
+        self.memory.ended = Some(Ended {
             revision: rollout.revision,
-            digest: rollout.digest.clone(),
-            before: 0,
-            local: Local::Unknown,
-        }
+            phase: FleetPhase::Failed,
+            reason: why,
+        });
+        Some(Action::Save)
     }
 
     /// Goes on with the pending candidate.
@@ -217,7 +225,7 @@ impl Member {
                 self.end(FleetPhase::Failed, why);
                 None
             }
-            (Outcome::RolledBack { why }, fate) => {
+            (Outcome::RolledBack { why, .. }, fate) => {
                 let phase = match fate {
                     Fate::Undo(_) => FleetPhase::Undone,
                     _ => FleetPhase::Failed,
@@ -266,7 +274,7 @@ impl Member {
         let rollout = snapshot?.rollout.as_ref()?;
         let how = How {
             bake_s: rollout.bake_s,
-            confirm_s: Some(rollout.confirm_s),
+            confirm_s: Some(self.confirm_s(snapshot)),
             force: rollout.force.clone(),
             origin: format!("fleet revision {}", pending.revision),
             why: rollout.why.clone(),
@@ -305,12 +313,32 @@ impl Member {
         if let Some(why) = rollout.dead() {
             return Fate::Undo(why.to_owned());
         }
-        lost().unwrap_or(Fate::Waits)
+        lost()
+            .or_else(|| self.stuck(input, rollout, confirm_ms))
+            .unwrap_or(Fate::Waits)
+    }
+
+    /// An etcd that is read and can't be written keeps a rollout as it is, and nobody can end it there.
+    fn stuck(&self, input: &Input<'_>, rollout: &Rollout, confirm_ms: u64) -> Option<Fate> {
+        let age_ms = |since: u64| input.now_ms.saturating_sub(since);
+        let unwritten_ms = self.unwritten_ms.map_or(0, age_ms);
+        if unwritten_ms > confirm_ms {
+            let why = format!("etcd takes no writes since {} s", unwritten_ms / 1000);
+            return Some(Fate::Undo(why));
+        }
+        let still_ms = self.progress.map_or(0, |(_, since)| age_ms(since));
+        let limit_ms = crate::leader::longest_wave_ms(rollout) + confirm_ms;
+        let may_wait = rollout.state != FleetRolloutState::Wave || rollout.paused.is_some();
+        (!may_wait && still_ms > limit_ms).then(|| {
+            let why = format!("the rollout has not moved for {} s", still_ms / 1000);
+            Fate::Undo(why)
+        })
     }
 
     fn confirm_s(&self, snapshot: Option<&Snapshot>) -> u32 {
         let rollout = snapshot.and_then(|snapshot| snapshot.rollout.as_ref());
-        rollout.map_or(self.settings.confirm_s, |rollout| rollout.confirm_s)
+        let own = self.settings.confirm_s;
+        rollout.map_or(own, |rollout| rollout.confirm_s.min(own))
     }
 
     /// Moves the deadline to `confirm_s` after the last contact, six times in this time.

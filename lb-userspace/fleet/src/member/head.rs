@@ -6,7 +6,8 @@ use super::{Action, Input, Member};
 use crate::{
     memory::{Kind, Known, Local},
     node::{How, Outcome},
-    snapshot::Snapshot,
+    records::Head,
+    snapshot::{Entry, Snapshot},
 };
 
 /// Longest time between two tries in seconds.
@@ -33,11 +34,16 @@ impl Retry {
         self.revision = revision;
         self.after_ms = now_ms + self.delay_s * 1000;
         // Without the delay: etcd is written only when something changes.
-        self.reason = format!("revision {revision}: {reason}; it is tried again");
+        self.reason = format!("revision {revision}: {reason}; retrying");
     }
 
     pub(super) fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// Whether a head could not be applied, or was rolled back.
+    pub(super) fn has_failed(&self) -> bool {
+        !self.reason.is_empty()
     }
 
     fn is_due(&self, revision: u64, now_ms: u64) -> bool {
@@ -68,8 +74,14 @@ impl Member {
             return Some(Action::Save);
         }
         let may_replace = self.memory.take || self.is_unchanged(input.running);
+        // A rollout may mend what this node can't apply: it must not find the node trying again.
+        let rollout = snapshot.rollout.as_ref();
+        let is_changing = rollout.is_some_and(|rollout| {
+            !rollout.state.is_over() && rollout.nodes.contains(&self.settings.node)
+        });
         if !may_replace
             || input.running.trial.is_some()
+            || (is_changing && self.retry.has_failed())
             || !self.retry.is_due(head.revision, input.now_ms)
         {
             return None;
@@ -80,11 +92,26 @@ impl Member {
     }
 
     /// Goes on with the pending head.
-    pub(super) fn settle_head(&mut self, input: &Input<'_>) -> Option<Action> {
+    pub(super) fn settle_head(
+        &mut self,
+        input: &Input<'_>,
+        snapshot: Option<&Snapshot>,
+    ) -> Option<Action> {
         let pending = self.memory.pending.clone()?;
         let revision = pending.revision;
         match pending.local {
             Local::Unknown if self.applying_ms.is_some() => {
+                let snapshot = snapshot.filter(|_| self.standing.follows());
+                let head = snapshot.and_then(|snapshot| snapshot.head.as_ref());
+                let is_head = |head: &&Entry<Head>| {
+                    head.revision == revision && head.digest == pending.digest
+                };
+                // Its text could not be read, and meanwhile there is another head.
+                if head.filter(is_head).is_none() {
+                    self.memory.pending = None;
+                    self.applying_ms = None;
+                    return None;
+                }
                 let how = How {
                     bake_s: self.settings.bake_s,
                     confirm_s: None,
@@ -111,7 +138,20 @@ impl Member {
             Local::Revision(_) => match input.outcome? {
                 Outcome::Trial(_) => {}
                 Outcome::Kept => self.keep(input),
-                Outcome::RolledBack { why } => {
+                Outcome::RolledBack {
+                    by_operator: true, ..
+                } => {
+                    // The operator's word: the node knows the head, and differs from it.
+                    let running = pending.digest.clone();
+                    self.memory.pending = None;
+                    self.memory.take = false;
+                    self.memory.head = Some(Known {
+                        revision,
+                        digest: pending.digest,
+                        runs: running,
+                    });
+                }
+                Outcome::RolledBack { why, .. } => {
                     self.memory.pending = None;
                     self.retry.failed(revision, why, input.now_ms);
                 }

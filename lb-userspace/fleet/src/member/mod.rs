@@ -18,11 +18,13 @@ use crate::{
     store::{Condition, Txn, Write},
 };
 use report::Watched;
-pub(crate) use standing::Standing;
-use standing::standing;
+pub(crate) use standing::{Standing, standing};
 
 /// etcd that has not answered for this long counts as away: the node does nothing new.
 const AWAY_MS: u64 = 10_000;
+
+/// Of two machines with one name, each writes once in this time.
+const RIVAL_MS: u64 = 2 * 1000 * crate::agent::LEASE_S as u64;
 
 /// A claim is carried out within this time, or not at all.
 const CLAIM_MS: u64 = 10_000;
@@ -80,6 +82,8 @@ pub(crate) enum Action {
 pub(crate) enum Then {
     /// Nothing follows.
     Done,
+    /// The node's lease is on the key that says it lives.
+    Lives,
     /// The node may apply the candidate.
     Claimed,
     /// The node belongs to the imported fleet.
@@ -117,6 +121,18 @@ pub(crate) struct Member {
     seen: (u64, std::collections::BTreeMap<usize, Seen>),
     extended_ms: Option<u64>,
     retry: head::Retry,
+    /// Why the memory can't be read or written.
+    disk_error: Option<String>,
+    /// A claim of this process, whose answer may have been lost: revision, and when it was sent.
+    claimed: Option<(u64, u64)>,
+    /// With which lease this process last wrote that the node lives, and when.
+    lived: Option<(i64, u64)>,
+    /// When another machine was last seen to write as this node.
+    rival_ms: Option<u64>,
+    /// Since when a result of this node is not in etcd.
+    unwritten_ms: Option<u64>,
+    /// The version of the rollout, and since when it is that one.
+    progress: Option<(i64, u64)>,
 }
 
 impl Member {
@@ -136,6 +152,12 @@ impl Member {
             seen: Default::default(),
             extended_ms: None,
             retry: head::Retry::default(),
+            disk_error: None,
+            claimed: None,
+            lived: None,
+            rival_ms: None,
+            unwritten_ms: None,
+            progress: None,
         }
     }
 
@@ -160,10 +182,17 @@ impl Member {
     }
 
     /// Changes the memory on behalf of a command: `init`, `join`, `leave`, `import`. The next action is
-    /// to save it.
+    /// to save it. What was learned of another fleet, whose revisions may have the same numbers, is
+    /// forgotten.
     pub(crate) fn set_memory(&mut self, memory: Memory) {
-        self.memory = memory;
-        self.retry = head::Retry::default();
+        let (settings, facts) = (self.settings.clone(), self.facts.clone());
+        *self = Self {
+            saved: self.saved.clone(),
+            started_ms: self.started_ms,
+            disk_error: self.disk_error.take(),
+            lived: self.lived,
+            ..Self::new(settings, facts, memory, self.started_ms)
+        };
     }
 
     /// The next action; none if there is nothing to do now.
@@ -180,14 +209,18 @@ impl Member {
         if let Some(snapshot) = snapshot.filter(|_| self.standing.follows()) {
             self.memory.newest = self.memory.newest.max(snapshot.newest());
         }
+        self.note_progress(input, snapshot);
         let settled = match self.memory.pending.as_ref().map(|pending| pending.kind) {
             Some(Kind::Candidate) => self.settle_candidate(input, snapshot),
-            Some(Kind::Head) => self.settle_head(input),
+            Some(Kind::Head) => self.settle_head(input, snapshot),
             None => None,
         };
         self.state = self.current_state(input, snapshot);
         if self.memory != self.saved {
-            return Some(Action::Save);
+            // The others learn why this node does nothing.
+            let told = self.disk_error.is_some().then_some(snapshot).flatten();
+            let told = told.and_then(|snapshot| self.live_txn(input, snapshot));
+            return Some(told.map_or(Action::Save, |txn| Action::Commit(txn, Then::Lives)));
         }
         if settled.is_some() {
             return settled;
@@ -198,7 +231,7 @@ impl Member {
             return Some(Action::Commit(txn, Then::Adopted { id, head }));
         }
         if let Some(txn) = self.live_txn(input, snapshot) {
-            return Some(Action::Commit(txn, Then::Done));
+            return Some(Action::Commit(txn, Then::Lives));
         }
         if !self.standing.follows() || self.is_away(input) {
             return None;
@@ -210,9 +243,11 @@ impl Member {
         if let Some(rollout) = rollout {
             self.watch(input, rollout);
             if let Some(txn) = self.result_txn(input, snapshot, rollout) {
+                self.unwritten_ms.get_or_insert(input.now_ms);
                 return Some(Action::Commit(txn, Then::Done));
             }
         }
+        self.unwritten_ms = None;
         if self.memory.pending.is_some() {
             return None;
         }
@@ -225,22 +260,25 @@ impl Member {
     /// The memory is on disk.
     pub(crate) fn saved(&mut self) {
         self.saved = self.memory.clone();
+        self.disk_error = None;
+    }
+
+    /// The memory can't be read or written: the node does nothing for the fleet.
+    pub(crate) fn not_saved(&mut self, error: String) {
+        self.disk_error = Some(error);
     }
 
     /// A commit has succeeded. It was sent at `sent_ms`.
     pub(crate) fn committed(&mut self, then: Then, input: &Input<'_>, sent_ms: u64) {
         match then {
             Then::Done => {}
+            Then::Lives => self.lived = Some((input.lease, input.now_ms)),
             Then::Claimed => {
-                let Some(Ok(snapshot)) = input.snapshot else {
-                    return;
-                };
-                let Some(rollout) = &snapshot.rollout else {
-                    return;
-                };
-                self.watched = Some(Watched::new(rollout, input));
-                self.begin(Kind::Candidate, rollout.revision, &rollout.digest, input);
-                self.applying_ms = Some(sent_ms);
+                if let Some(Ok(snapshot)) = input.snapshot
+                    && let Some(rollout) = &snapshot.rollout
+                {
+                    self.begin_candidate(rollout, input, sent_ms);
+                }
             }
             Then::Adopted { id, head } => {
                 self.memory.fleet = Some(id);
@@ -294,6 +332,21 @@ impl Member {
         self.extended_ms = None;
     }
 
+    fn begin_candidate(&mut self, rollout: &Rollout, input: &Input<'_>, sent_ms: u64) {
+        self.watched = Some(Watched::new(rollout, input));
+        self.begin(Kind::Candidate, rollout.revision, &rollout.digest, input);
+        self.applying_ms = Some(sent_ms);
+    }
+
+    /// Notes since when the rollout is as it is.
+    fn note_progress(&mut self, input: &Input<'_>, snapshot: Option<&Snapshot>) {
+        let rollout = snapshot.and_then(|snapshot| snapshot.rollout.as_ref());
+        let modified = rollout.map_or(0, |rollout| rollout.modified);
+        if self.progress.is_none_or(|(known, _)| known != modified) {
+            self.progress = Some((modified, input.now_ms));
+        }
+    }
+
     /// The pending candidate has ended here.
     fn end(&mut self, phase: FleetPhase, reason: String) {
         if let Some(pending) = self.memory.pending.take() {
@@ -344,6 +397,17 @@ impl Member {
         input: &Input<'_>,
         snapshot: Option<&Snapshot>,
     ) -> (FleetNodeState, String) {
+        if let Some(error) = &self.disk_error {
+            return (FleetNodeState::Refused, error.clone());
+        }
+        let rival_ms = self.rival_ms.map(|at| input.now_ms.saturating_sub(at));
+        if rival_ms.is_some_and(|age_ms| age_ms < RIVAL_MS) {
+            let reason = format!(
+                "another machine is node {} too: give each its own `fleet.node`",
+                self.settings.node
+            );
+            return (FleetNodeState::Refused, reason);
+        }
         if let Some(state) = self.standing.state()
             && self.standing != Standing::Unread
         {
@@ -353,11 +417,8 @@ impl Member {
             return (FleetNodeState::NotJoined, String::new());
         }
         if let Some(pending) = &self.memory.pending {
-            let state = match pending.kind {
-                Kind::Candidate => FleetNodeState::OnTrial,
-                Kind::Head => FleetNodeState::Behind,
-            };
-            return (state, format!("revision {} is on trial", pending.revision));
+            let reason = format!("revision {} is on trial", pending.revision);
+            return (FleetNodeState::OnTrial, reason);
         }
         let head = snapshot.and_then(|snapshot| snapshot.head.as_ref());
         let known = self.memory.head.as_ref();
@@ -419,7 +480,7 @@ pub(crate) fn raw(key: String, value: Vec<u8>) -> Write {
 }
 
 /// The condition that the rollout is as it was read.
-fn same_rollout(snapshot: &Snapshot) -> Condition {
+pub(crate) fn same_rollout(snapshot: &Snapshot) -> Condition {
     let modified = snapshot
         .rollout
         .as_ref()

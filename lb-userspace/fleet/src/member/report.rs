@@ -2,7 +2,7 @@
 
 use lb_api::{FleetPhase, FleetRolloutState};
 
-use super::{Input, Member, Standing, is_alive, put};
+use super::{Input, Member, RIVAL_MS, Standing, is_alive, put};
 use crate::{
     memory::{Kind, Local},
     node::{Observed, Outcome, Trial},
@@ -147,7 +147,7 @@ impl Member {
     }
 
     /// Writes that the node lives, with its state, if that differs from what is in etcd.
-    pub(super) fn live_txn(&self, input: &Input<'_>, snapshot: &Snapshot) -> Option<Txn> {
+    pub(super) fn live_txn(&mut self, input: &Input<'_>, snapshot: &Snapshot) -> Option<Txn> {
         let entry = snapshot.node(&self.settings.node);
         let is_joined = entry.is_some_and(|entry| entry.spec.is_some());
         let is_shown = matches!(self.standing, Standing::Follows | Standing::Refuses(_));
@@ -165,6 +165,16 @@ impl Member {
         let known = entry.and_then(|entry| entry.live.as_ref());
         if known.is_some_and(|known| known.value == live && known.lease == input.lease) {
             return None;
+        }
+        // Another machine has written over it. Two would write as fast as they can.
+        if let Some((lease, at)) = self.lived
+            && lease == input.lease
+            && known.is_some_and(|known| known.lease != lease)
+        {
+            self.rival_ms = Some(input.now_ms);
+            if input.now_ms.saturating_sub(at) < RIVAL_MS / 2 {
+                return None;
+            }
         }
         let node = &self.settings.node;
         Some(Txn {

@@ -73,7 +73,10 @@ pub(crate) fn standing(
         return Standing::NotJoined;
     }
     match meta.difference(facts) {
-        Some(difference) => Standing::Refuses(format!("this node's {difference}")),
+        Some(difference) => Standing::Refuses(format!(
+            "this node's {difference}; once it is so on all nodes, `evenkeel fleet import` on one of them makes \
+             it the fleet's"
+        )),
         None => Standing::Follows,
     }
 }

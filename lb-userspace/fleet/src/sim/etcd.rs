@@ -25,6 +25,10 @@ pub(super) struct Etcd {
     /// Texts that were head, and those of failed rollouts.
     pub(super) heads: Vec<String>,
     pub(super) failed: BTreeSet<u64>,
+    /// Out of space: reads and leases work, writes fail.
+    pub(super) is_full: bool,
+    /// Successful writes of each key.
+    pub(super) writes: BTreeMap<String, u64>,
 }
 
 impl Etcd {
@@ -117,6 +121,7 @@ impl Etcd {
                         lease: if *leased { lease } else { 0 },
                     };
                     self.history.push(kv.clone());
+                    *self.writes.entry(key.clone()).or_default() += 1;
                     self.kvs.insert(key.clone(), kv);
                 }
                 Write::Delete(key) => drop(self.kvs.remove(key)),

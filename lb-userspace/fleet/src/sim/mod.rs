@@ -1,5 +1,6 @@
 //! A fleet of five nodes with an etcd in memory, where anything may crash, be cut off, be late or be lost.
 
+mod cases;
 mod etcd;
 mod node;
 mod tests;
@@ -27,6 +28,8 @@ struct World {
     next: u32,
     /// Bake of the next rollout.
     bake_s: u32,
+    /// Whether the next rollout replaces changes of nodes.
+    override_local: bool,
 }
 
 impl World {
@@ -86,6 +89,7 @@ impl World {
             now_ms: 1_000,
             next: 0,
             bake_s: BAKE_S,
+            override_local: true,
         };
         for node in &mut world.nodes {
             node.boot(world.now_ms);
@@ -155,7 +159,7 @@ impl World {
             now: false,
             canary: None,
             force: Vec::new(),
-            override_local: true,
+            override_local: self.override_local,
             why: None,
             paused: None,
             confirmed: None,
@@ -222,6 +226,7 @@ fn revision(number: u64, parent: Option<u64>, text: &str) -> Revision {
         author: "root".to_owned(),
         node: "n0".to_owned(),
         why: None,
+        undoes: None,
         at: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -32,6 +32,9 @@ enum End {
     RolledBack(String),
 }
 
+/// Reason of a rollback by `evenkeel rollback`.
+const BY_OPERATOR: &str = "operator";
+
 /// What the daemon's engine does. Texts are their own digests.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -90,6 +93,13 @@ impl Engine {
         )
     }
 
+    /// An operator rolls back what is on trial.
+    pub(super) fn roll_back_by_hand(&mut self) {
+        if self.is_on_trial() {
+            self.roll_back(BY_OPERATOR);
+        }
+    }
+
     pub(super) fn is_on_trial(&self) -> bool {
         matches!(self.revisions[self.active].1, End::Trial { .. })
     }
@@ -109,6 +119,10 @@ pub(super) struct SimNode {
     /// None: the controller does not run.
     pub(super) process: Option<Process>,
     pub(super) is_cut_off: bool,
+    /// etcd does not give this node the text that it is to apply.
+    pub(super) lacks_text: bool,
+    /// The state folder can't be written.
+    pub(super) has_full_disk: bool,
 }
 
 /// What ends with the controller.
@@ -132,6 +146,8 @@ impl SimNode {
             disk: memory,
             process: None,
             is_cut_off: false,
+            lacks_text: false,
+            has_full_disk: false,
         }
     }
 
@@ -199,7 +215,10 @@ impl SimNode {
             let index = usize::try_from(local).unwrap() - 1;
             match &self.engine.revisions[index].1 {
                 End::Kept => Outcome::Kept,
-                End::RolledBack(why) => Outcome::RolledBack { why: why.clone() },
+                End::RolledBack(why) => Outcome::RolledBack {
+                    why: why.clone(),
+                    by_operator: why == BY_OPERATOR,
+                },
                 End::Trial { .. } => Outcome::Trial(self.engine.trial(index, now_ms).unwrap()),
             }
         });
@@ -231,6 +250,12 @@ impl SimNode {
         };
         let is_lost = fault == Fault::DiesAfter;
         match action {
+            Action::Save if self.has_full_disk => {
+                process.member.not_saved("disk full".to_owned());
+                // As the agent does: what its own node can't do keeps no leader from leading.
+                let txn = snapshot.and_then(|s| process.lead(&self.name, s, now_ms));
+                return txn.is_some_and(|txn| self.commit(etcd, &txn, now_ms, fault) == Some(true));
+            }
             Action::Save => {
                 self.disk = process.member.memory().clone();
                 process.member.saved();
@@ -244,6 +269,7 @@ impl SimNode {
                 assert!(matches!(asked, Asked::Rollout(_)));
                 process.member.planned(&asked, refusal);
             }
+            Action::Apply { .. } if self.lacks_text => return false,
             Action::Apply { digest, how } => {
                 let is_candidate = how.confirm_s.is_some();
                 let pending = process.member.memory().pending.clone().unwrap();
@@ -303,7 +329,7 @@ impl SimNode {
     /// None: no answer.
     fn commit(&mut self, etcd: &mut Etcd, txn: &Txn, now_ms: u64, fault: Fault) -> Option<bool> {
         let process = self.process.as_mut()?;
-        if self.is_cut_off {
+        if self.is_cut_off || etcd.is_full {
             return None;
         }
         let committed = etcd.commit(txn, process.lease);
@@ -351,12 +377,14 @@ impl Process {
         if leader.node != node || leader.lease != self.lease || !follows {
             return None;
         }
-        self.leader.step(&leader::Input {
+        let fence = leader.created;
+        let step = self.leader.step(&leader::Input {
             now_ms,
             at: jiff::Timestamp::UNIX_EPOCH,
             snapshot,
-            fence: leader.created,
-        })
+            fence,
+        });
+        step.or_else(|| leader::garbage(snapshot, &[], fence))
     }
 
     /// The state as shown.

@@ -18,6 +18,11 @@ enum Op {
     Confirm,
     Pause(bool),
     Local(usize),
+    RollBack(usize),
+    Override(bool),
+    Full(bool),
+    LacksText(usize, bool),
+    FullDisk(usize, bool),
     Run(u64),
 }
 
@@ -42,7 +47,12 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Abort),
         1 => Just(Op::Confirm),
         1 => any::<bool>().prop_map(Op::Pause),
-        1 => node.prop_map(Op::Local),
+        1 => node.clone().prop_map(Op::Local),
+        1 => node.clone().prop_map(Op::RollBack),
+        1 => any::<bool>().prop_map(Op::Override),
+        1 => any::<bool>().prop_map(Op::Full),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, lacks)| Op::LacksText(node, lacks)),
+        1 => (node, any::<bool>()).prop_map(|(node, is_full)| Op::FullDisk(node, is_full)),
         8 => (500..8_000u64).prop_map(Op::Run),
     ]
 }
@@ -82,14 +92,22 @@ impl World {
                     engine.change(format!("local {};", self.now_ms));
                 }
             }
+            Op::RollBack(node) => self.nodes[node].engine.roll_back_by_hand(),
+            Op::Override(override_local) => self.override_local = override_local,
+            Op::Full(is_full) => self.etcd.is_full = is_full,
+            Op::LacksText(node, lacks) => self.nodes[node].lacks_text = lacks,
+            Op::FullDisk(node, is_full) => self.nodes[node].has_full_disk = is_full,
             Op::Run(for_ms) => self.run(for_ms),
         }
     }
 
     /// Everything works again; nobody commands.
     fn heal(&mut self) {
+        self.etcd.is_full = false;
         for node in &mut self.nodes {
             node.is_cut_off = false;
+            node.lacks_text = false;
+            node.has_full_disk = false;
             node.boot(self.now_ms);
         }
         self.mark(|rollout| rollout.paused = None);
@@ -142,7 +160,7 @@ proptest! {
                 FleetNodeState::InSync => active == head,
                 FleetNodeState::Differs => active.starts_with("local"),
                 // It was away at the preflight, and can't run what the others can.
-                FleetNodeState::Behind => head.contains(&format!("sick={};", node.name)),
+                FleetNodeState::Behind | FleetNodeState::OnTrial => head.contains(&format!("sick={};", node.name)),
                 _ => false,
             };
             prop_assert!(fits, "{} is {state:?} and runs {active}, head {head}", node.name);

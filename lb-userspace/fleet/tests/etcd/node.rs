@@ -214,7 +214,10 @@ impl Node for SimNode {
             match engine.revisions.get(index).map(|revision| &revision.end) {
                 None => Outcome::Unknown,
                 Some(End::Kept) => Outcome::Kept,
-                Some(End::RolledBack(why)) => Outcome::RolledBack { why: why.clone() },
+                Some(End::RolledBack(why)) => Outcome::RolledBack {
+                    why: why.clone(),
+                    by_operator: false,
+                },
                 Some(end) => Outcome::Trial(trial(end).expect("it is on trial")),
             },
         )
