@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use super::{Guard, Plan};
+use super::{Explanation, Guard, Plan};
 
 /// Number of a fleet revision; the first is 1.
 pub type FleetRevisionNumber = u64;
@@ -317,6 +317,29 @@ pub struct FleetNodePlan {
     pub node: String,
     /// Why it refuses; none if it would take the text.
     pub refusal: Option<String>,
+}
+
+/// What the nodes of a fleet would do with a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetExplanation {
+    /// Whether there is an answer, and all have the same VIP, backend and verdict (`tx` and `redirect` both
+    /// forward).
+    pub agree: bool,
+    /// What each live node answered, sorted by name.
+    pub nodes: Vec<FleetNodeExplanation>,
+    /// Joined nodes that are away.
+    pub absent: Vec<String>,
+}
+
+/// What a node would do with a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetNodeExplanation {
+    /// Name of the node.
+    pub node: String,
+    /// Its answer.
+    pub explanation: Option<Explanation>,
+    /// Why it has none.
+    pub error: Option<String>,
 }
 
 /// Request to roll out a fleet configuration.

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use lb_api::{
-    FleetApplyRequest, FleetDoctor, FleetInitRequest, FleetPlan, FleetPlanRequest, FleetRevision,
-    FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest, FleetStarted, FleetState,
-    Refused,
+    ExplainRequest, FleetApplyRequest, FleetDoctor, FleetExplanation, FleetInitRequest, FleetPlan,
+    FleetPlanRequest, FleetRevision, FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest,
+    FleetStarted, FleetState, Refused,
 };
 use tokio::sync::watch;
 
@@ -99,6 +99,11 @@ impl Fleet {
     /// Asks all live nodes to plan a text.
     pub async fn plan(&self, request: FleetPlanRequest, who: Who) -> Result<FleetPlan> {
         self.running.plan(request, &who).await
+    }
+
+    /// Asks all live nodes what they would do with a packet.
+    pub async fn explain(&self, request: ExplainRequest, who: &str) -> Result<FleetExplanation> {
+        self.running.explain(request, who).await
     }
 
     /// Begins a rollout; its progress is in the state.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use lb_api::{Guard, Plan, RevisionNumber};
+use lb_api::{ExplainRequest, Explanation, Guard, Plan, RevisionNumber};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -143,6 +143,12 @@ pub trait Node: Clone + Send + Sync + 'static {
         text: &str,
         force: &[Guard],
     ) -> impl Future<Output = Result<Plan, NodeError>> + Send;
+
+    /// What the data path would do with a packet.
+    fn explain(
+        &self,
+        request: &ExplainRequest,
+    ) -> impl Future<Output = Result<Explanation, NodeError>> + Send;
 
     /// Applies a text, on trial if `how` says so, and returns its local revision; none if the text means the
     /// same as the active configuration, which then stays as it is (and its digest).

@@ -11,7 +11,7 @@
 //! | `nodes/ID/spec` | [`Spec`] | the node, when it joins |
 //! | `nodes/ID/live` | [`Live`], with a lease | the node |
 //! | `nodes/ID/result` | [`NodeResult`]: of the newest rollout | the node |
-//! | `preflights/ID`, `preflights/ID/NODE` | [`Question`], [`Answer`], with leases | `fleet plan`, and the nodes it asks |
+//! | `preflights/ID`, `preflights/ID/NODE` | [`Question`], [`Answer`], with leases | `fleet plan`, `fleet explain`, and the nodes it asks |
 //! | `texts/DIGEST/I` | part I of a text | `fleet apply` |
 //!
 //! Every value has a `format`. A newer one is refused with a message: it was written by a newer version.
@@ -19,7 +19,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use lb_api::{FleetHead, FleetNodeState, FleetPhase, FleetRolloutState, FleetVerdict, Guard};
+use lb_api::{
+    Explanation, FleetHead, FleetNodeState, FleetPhase, FleetRolloutState, FleetVerdict, Guard,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::node::{Facts, Observed};
@@ -234,18 +236,37 @@ impl Seen {
     }
 }
 
-/// A text that nodes are asked to plan.
+/// What all nodes are asked. A node does not answer what it does not understand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Question {
-    pub(crate) digest: String,
-    pub(crate) force: Vec<Guard>,
-    pub(crate) override_local: bool,
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Whether the node would take a text.
+    Plan {
+        digest: String,
+        force: Vec<Guard>,
+        override_local: bool,
+    },
+    /// What the node would do with a packet.
+    Explain { flow: String, syn: bool },
+}
+
+impl Question {
+    /// The text that it needs.
+    pub(crate) fn digest(&self) -> Option<&str> {
+        match self {
+            Self::Plan { digest, .. } => Some(digest),
+            Self::Explain { .. } => None,
+        }
+    }
 }
 
 /// What a node says to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
+    /// Why it would not take the text, or can't explain the packet.
     pub(crate) refusal: Option<String>,
+    #[serde(default)]
+    pub(crate) explanation: Option<Explanation>,
 }
 
 /// Keys of a node.

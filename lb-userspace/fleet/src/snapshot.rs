@@ -237,12 +237,14 @@ impl Snapshot {
                 }
             }
             ["preflights", id] => {
-                self.questions.entry(id.to_owned()).or_default().question = Some(entry(kv)?);
+                // One of a newer version is not answered, and does no harm.
+                self.questions.entry(id.to_owned()).or_default().question = entry(kv).ok();
             }
             ["preflights", id, node] => {
-                let answer = decode(&kv.key, &kv.value)?;
                 let question = self.questions.entry(id.to_owned()).or_default();
-                question.answers.insert(node.to_owned(), answer);
+                if let Ok(answer) = decode(&kv.key, &kv.value) {
+                    question.answers.insert(node.to_owned(), answer);
+                }
             }
             // A key of a newer version.
             _ => {}

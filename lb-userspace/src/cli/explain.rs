@@ -32,12 +32,18 @@ pub(super) struct ExplainArgs {
     output: Output,
 }
 
+impl ExplainArgs {
+    pub(super) fn request(self, client: Client) -> (Session, ExplainRequest) {
+        let request = ExplainRequest {
+            flow: self.flow,
+            syn: self.syn,
+        };
+        (Session::new(client, self.output), request)
+    }
+}
+
 pub(super) async fn run(args: ExplainArgs, client: Client) -> Result<ExitCode> {
-    let session = Session::new(client, args.output);
-    let request = ExplainRequest {
-        flow: args.flow,
-        syn: args.syn,
-    };
+    let (session, request) = args.request(client);
     let explanation = session.client.explain(&request).await?;
     session.print(&explanation, |view| text(view, &explanation))
 }

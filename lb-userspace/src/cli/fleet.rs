@@ -13,7 +13,9 @@ use lb_api::{
 };
 
 use super::{
-    argument, exit, file,
+    argument, exit,
+    explain::ExplainArgs,
+    file,
     session::{Output, Session},
     view::{fleet, plan},
 };
@@ -56,6 +58,10 @@ enum FleetCommand {
     /// Prints the plan of this node, and which nodes refuse the change. Exits with 0 if nothing changes, 2 if
     /// the change may be rolled out, 3 if a node refuses it.
     Plan(PlanArgs),
+    /// Explain what every node would do with a packet.
+    ///
+    /// Exits with 1 if nodes disagree. `evenkeel explain` on a node shows the steps.
+    Explain(ExplainArgs),
     /// Roll a change out to all nodes.
     ///
     /// Waits until the rollout has ended. Exits with 0 if all nodes keep the change, 3 if a node refuses it
@@ -236,6 +242,12 @@ pub(super) async fn run(args: FleetArgs, client: Client) -> Result<ExitCode> {
             session.print(&nodes, |view| fleet::nodes(view, &nodes))
         }
         FleetCommand::Plan(args) => plan(args, client).await,
+        FleetCommand::Explain(args) => {
+            let (session, request) = args.request(client);
+            let explained = session.client.fleet_explain(&request).await?;
+            session.print(&explained, |view| fleet::explanation(view, &explained))?;
+            Ok(u8::from(!explained.agree).into())
+        }
         FleetCommand::Apply(args) => apply(args, client).await,
         FleetCommand::Confirm(args) => {
             let session = Session::new(client, args.output);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lab::link::ip;
+use lab::topology::Family;
 use lb_api::{FleetNodeState, FleetRolloutState, RevisionState};
 
 use crate::site::{NODES, Site, build, can_run, rolled_back};
@@ -58,6 +59,15 @@ fn good_change(site: &Site<'_>) {
     let diff = site.expect(0, 0, &["fleet", "diff"]).out;
     assert!(diff.contains("-weight = 100\n+weight = 50"), "{diff}");
     site.expect(0, 0, &["fleet", "doctor"]);
+    for port in 40_000..40_010 {
+        let explained = site.expect(0, 0, &["fleet", "explain", &flow(site, port), "--syn"]);
+        assert!(explained.out.contains("3 nodes agree"), "{explained:?}");
+    }
+}
+
+fn flow(site: &Site<'_>, port: u16) -> String {
+    let vip = site.lab.vip(Family::V4, 1);
+    format!("tcp 198.51.100.7:{port} > {vip}:80")
 }
 
 /// A backend that never answers its checks is added.
@@ -105,6 +115,15 @@ fn local_change(site: &Site<'_>) {
     site.wait("the node differs", || {
         site.fleet(1).state == FleetNodeState::Differs
     });
+    // Some slots have moved there.
+    let is_disputed = |port: u16| {
+        let explained = site.run(0, &["fleet", "explain", &flow(site, port), "--syn"]);
+        explained.code == 1 && explained.out.contains("nodes disagree")
+    };
+    assert!(
+        (1..1_000).any(is_disputed),
+        "the node chooses as the others do"
+    );
     let file = site.file("good.toml", 60, false);
     let refused = site.expect(3, 0, &["fleet", "apply", &file]);
     assert!(refused.out.contains("lb-1"), "{refused:?}");

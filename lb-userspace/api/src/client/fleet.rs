@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::{Client, Result};
 use crate::{
-    FleetApplyRequest, FleetDiff, FleetDoctor, FleetInitRequest, FleetPlan, FleetPlanRequest,
-    FleetRevision, FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest, FleetStarted,
-    FleetState,
+    ExplainRequest, FleetApplyRequest, FleetDiff, FleetDoctor, FleetExplanation, FleetInitRequest,
+    FleetPlan, FleetPlanRequest, FleetRevision, FleetRevisionInfo, FleetRevisionNumber,
+    FleetRollbackRequest, FleetStarted, FleetState,
 };
 
 impl Client {
@@ -33,6 +33,11 @@ impl Client {
     /// `POST /v1/fleet/plan`. A node that refuses the text is not an error.
     pub async fn fleet_plan(&self, request: &FleetPlanRequest) -> Result<FleetPlan> {
         self.post("/v1/fleet/plan", request).await
+    }
+
+    /// `POST /v1/fleet/explain`.
+    pub async fn fleet_explain(&self, request: &ExplainRequest) -> Result<FleetExplanation> {
+        self.post("/v1/fleet/explain", request).await
     }
 
     /// `POST /v1/fleet/apply`.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::SignedDuration;
-use lb_api::{Guard, Plan, RevisionNumber};
+use lb_api::{ExplainRequest, Explanation, Guard, Plan, RevisionNumber};
 use lb_common::ABI_VERSION;
 use lb_fleet::{Facts, How, Node, NodeError, Observed, Outcome, Running, Trial};
 use lb_model::{
@@ -16,7 +16,7 @@ use sha2::Sha256;
 
 use crate::{
     engine::{Change, ChangeRequest, Engine, EngineError, FLEET, REQUESTED_BY, TrialPhase},
-    http::Caller,
+    http::{Caller, wire},
     revision::RevisionState,
 };
 
@@ -124,6 +124,11 @@ impl Node for EngineNode {
         };
         let plan = self.engine.plan(change, force.to_vec()).await;
         plan.map_err(node_error)
+    }
+
+    async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, NodeError> {
+        let explained = self.engine.explain(request.flow.clone(), request.syn).await;
+        explained.map(wire::explanation).map_err(node_error)
     }
 
     async fn apply(&self, text: &str, how: &How) -> Result<Option<RevisionNumber>, NodeError> {

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{engine::Engine, revision};
 use lb_api::{
-    ApiError, ErrorCode, FleetApplyRequest, FleetDiff, FleetDoctor, FleetInitRequest, FleetPlan,
-    FleetPlanRequest, FleetRevision, FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest,
-    FleetStarted, FleetState,
+    ApiError, ErrorCode, ExplainRequest, FleetApplyRequest, FleetDiff, FleetDoctor,
+    FleetExplanation, FleetInitRequest, FleetPlan, FleetPlanRequest, FleetRevision,
+    FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest, FleetStarted, FleetState,
 };
 use lb_model::fleet;
 
@@ -80,6 +80,18 @@ pub(super) async fn plan(
     let request = FleetPlanRequest { text, ..request };
     let plan = engine.fleet()?.plan(request, caller.to_string()).await?;
     Ok(Json(plan))
+}
+
+/// Asks all live nodes what they would do with a packet.
+#[utoipa::path(post, path = "/v1/fleet/explain", request_body = ExplainRequest, responses((status = 200, body = FleetExplanation), ChangeFailures))]
+pub(super) async fn explain(
+    State(engine): State<Engine>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Body(request): Body<ExplainRequest>,
+) -> Answer<FleetExplanation> {
+    let caller = caller.to_string();
+    let explained = engine.fleet()?.explain(request, &caller).await?;
+    Ok(Json(explained))
 }
 
 /// Begins a rollout. The state of the fleet has its progress.

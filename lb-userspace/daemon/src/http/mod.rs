@@ -11,7 +11,7 @@ mod listener;
 mod packets;
 mod routes;
 mod server;
-mod wire;
+pub(crate) mod wire;
 
 pub use caller::Caller;
 pub use failure::Failure;

@@ -71,6 +71,7 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(fleet::join))
         .routes(routes!(fleet::leave))
         .routes(routes!(fleet::plan))
+        .routes(routes!(fleet::explain))
         .routes(routes!(fleet::apply))
         .routes(routes!(fleet::confirm))
         .routes(routes!(fleet::pause))

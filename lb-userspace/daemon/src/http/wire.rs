@@ -384,7 +384,7 @@ impl From<engine::Progress> for lb_api::Progress {
     }
 }
 
-pub(super) fn explanation(explanation: lb_dataplane::explain::Explanation) -> lb_api::Explanation {
+pub(crate) fn explanation(explanation: lb_dataplane::explain::Explanation) -> lb_api::Explanation {
     let lb_dataplane::explain::Explanation {
         flow,
         walk,

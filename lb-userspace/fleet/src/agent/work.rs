@@ -179,6 +179,11 @@ impl<N: Node> Worker<N> {
                 self.member.planned(asked, refusal);
                 true
             }
+            Action::Explain { id, packet } => {
+                let explained = self.node.explain(packet).await;
+                self.member.explained(id, explained);
+                true
+            }
             Action::Apply { digest, how } => {
                 let Ok(text) = self.text(digest).await else {
                     return false;

@@ -19,7 +19,7 @@ fn texts_in_use(snapshot: &Snapshot) -> BTreeSet<&str> {
     let heads = snapshot.revisions.values();
     let heads = heads.filter_map(|entry| Some(&*entry.head.as_ref()?.digest));
     let questions = snapshot.questions.values();
-    let questions = questions.filter_map(|entry| Some(&*entry.question.as_ref()?.digest));
+    let questions = questions.filter_map(|entry| entry.question.as_ref()?.digest());
     let head = snapshot.head.as_ref().map(|head| &*head.digest);
     let rollout = snapshot.rollout.as_ref().map(|rollout| &*rollout.digest);
     heads.chain(questions).chain(head).chain(rollout).collect()

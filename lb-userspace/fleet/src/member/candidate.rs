@@ -6,7 +6,7 @@ use super::{Action, Asked, CLAIM_MS, Input, Member, Standing, Then, is_alive, pu
 use crate::{
     memory::{Ended, Local, Pending},
     node::{How, Outcome, Trial},
-    records::{Answer, Head, NodeResult, Rollout, node_key},
+    records::{Head, NodeResult, Rollout, node_key},
     snapshot::Snapshot,
     store::Txn,
 };
@@ -54,7 +54,11 @@ impl Member {
         clippy::option_option,
         reason = "no answer yet, no refusal, and a refusal are three cases"
     )]
-    fn local_refusal(&self, input: &Input<'_>, override_local: bool) -> Option<Option<String>> {
+    pub(super) fn local_refusal(
+        &self,
+        input: &Input<'_>,
+        override_local: bool,
+    ) -> Option<Option<String>> {
         let local = input.running.local;
         if input.running.trial.is_some() {
             let why = format!("local revision {local} is on trial: confirm it or roll it back");
@@ -88,41 +92,6 @@ impl Member {
         let txn = Txn {
             conditions: vec![same_rollout(snapshot)],
             writes: vec![put(key, &result, false)],
-        };
-        Some(Action::Commit(txn, Then::Done))
-    }
-
-    /// Answers `fleet plan`.
-    pub(super) fn answer(&mut self, input: &Input<'_>, snapshot: &Snapshot) -> Option<Action> {
-        let node = &self.settings.node;
-        let mut open = snapshot.questions.iter();
-        let open =
-            open.find(|(_, entry)| entry.question.is_some() && !entry.answers.contains_key(node));
-        let (id, entry) = open.filter(|_| input.lease != 0)?;
-        let question = entry.question.as_ref()?;
-        let known = self.answered.as_ref().filter(|(of, _)| of == id);
-        let refusal = match known {
-            Some((_, refusal)) => refusal.clone(),
-            None => match self.local_refusal(input, question.override_local) {
-                Some(None) => {
-                    return Some(Action::Plan {
-                        asked: Asked::Question(id.clone()),
-                        digest: question.digest.clone(),
-                        force: question.force.clone(),
-                    });
-                }
-                Some(refusal) => refusal,
-                None => Some(format!("the node is {}", self.state.0.as_str())),
-            },
-        };
-        let txn = Txn {
-            // So that no answer outlives its question by more than the lease.
-            conditions: vec![crate::store::Condition::Exists(format!("preflights/{id}"))],
-            writes: vec![put(
-                format!("preflights/{id}/{node}"),
-                &Answer { refusal },
-                true,
-            )],
         };
         Some(Action::Commit(txn, Then::Done))
     }

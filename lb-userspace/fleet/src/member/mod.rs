@@ -3,17 +3,18 @@
 //! It looks at everything it knows and returns the next action. It is asked again after each action, and
 //! whenever something changes. Nothing depends on the order of events or on seeing all of them.
 
+mod answer;
 mod candidate;
 mod head;
 mod report;
 mod standing;
 
-use lb_api::{FleetNodeState, FleetPhase, Guard};
+use lb_api::{ExplainRequest, Explanation, FleetNodeState, FleetPhase, Guard};
 
 use crate::{
     memory::{Ended, Kind, Known, Local, Memory, Pending},
     node::{Facts, How, NodeError, Observed, Outcome, Running},
-    records::{self, Rollout, Seen, node_key},
+    records::{self, Answer, Rollout, Seen, node_key},
     snapshot::Snapshot,
     store::{Condition, Txn, Write},
 };
@@ -67,6 +68,8 @@ pub(crate) enum Action {
         digest: String,
         force: Vec<Guard>,
     },
+    /// Let the node explain a packet; then [`Member::explained`].
+    Explain { id: String, packet: ExplainRequest },
     /// Let the node apply a text; then [`Member::applied`].
     Apply { digest: String, how: How },
     /// Move the deadline to confirm; then [`Member::extended`].
@@ -114,8 +117,8 @@ pub(crate) struct Member {
     applying_ms: Option<u64>,
     /// Refusal of a rollout's candidate: revision and text.
     planned: Option<(u64, Option<String>)>,
-    /// Refusal of a question.
-    answered: Option<(String, Option<String>)>,
+    /// The answer to a question.
+    answered: Option<(String, Answer)>,
     watched: Option<Watched>,
     /// What was seen of the waves of a revision.
     seen: (u64, std::collections::BTreeMap<usize, Seen>),
@@ -239,6 +242,9 @@ impl Member {
         if let Some(txn) = self.spec_txn(snapshot, false) {
             return Some(Action::Commit(txn, Then::Done));
         }
+        if let Some(action) = self.explain(input, snapshot) {
+            return Some(action);
+        }
         let rollout = snapshot.rollout.as_ref();
         if let Some(rollout) = rollout {
             self.watch(input, rollout);
@@ -254,7 +260,7 @@ impl Member {
         self.follow_head(input, snapshot)
             .or_else(|| self.preflight(input, snapshot, rollout?))
             .or_else(|| self.claim(input, snapshot, rollout?))
-            .or_else(|| self.answer(input, snapshot))
+            .or_else(|| self.plan(input, snapshot))
     }
 
     /// The memory is on disk.
@@ -293,8 +299,33 @@ impl Member {
     pub(crate) fn planned(&mut self, asked: &Asked, refusal: Option<String>) {
         match asked {
             Asked::Rollout(revision) => self.planned = Some((*revision, refusal)),
-            Asked::Question(id) => self.answered = Some((id.clone(), refusal)),
+            Asked::Question(id) => {
+                let answer = Answer {
+                    refusal,
+                    ..Answer::default()
+                };
+                self.answered = Some((id.clone(), answer));
+            }
         }
+    }
+
+    /// The node has explained a packet, or could not.
+    pub(crate) fn explained(&mut self, id: &str, explained: Result<Explanation, NodeError>) {
+        let answer = match explained {
+            Ok(mut explanation) => {
+                // etcd is no place for what the secret key makes of a packet.
+                explanation.steps.retain(|step| step.step != "hash");
+                Answer {
+                    explanation: Some(explanation),
+                    ..Answer::default()
+                }
+            }
+            Err(error) => Answer {
+                refusal: Some(error.to_string()),
+                ..Answer::default()
+            },
+        };
+        self.answered = Some((id.to_owned(), answer));
     }
 
     /// The node has applied the pending text, or could not.

@@ -302,6 +302,7 @@ impl SimNode {
                         .applied(Ok(Some(index(self.engine.active))), now_ms);
                 }
             }
+            Action::Explain { .. } => unreachable!("nobody asks"),
             Action::Extend { local, confirm_s } => {
                 let revision = &mut self.engine.revisions[usize::try_from(local).unwrap() - 1];
                 if let End::Trial { confirm_until, .. } = &mut revision.1 {

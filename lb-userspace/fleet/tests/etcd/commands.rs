@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lb_api::{
-    FleetApplyRequest, FleetInitRequest, FleetNodeState, FleetRollbackRequest, FleetRolloutState,
+    ExplainRequest, FleetApplyRequest, FleetInitRequest, FleetNodeState, FleetRollbackRequest,
+    FleetRolloutState,
 };
 use lb_etcd::Options;
 use lb_fleet::Fleet;
@@ -170,6 +171,60 @@ async fn a_name_that_is_taken_and_a_fleet_that_is_remembered_are_refused() {
         .init(FleetInitRequest::default(), root())
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_explains_a_packet_and_disagreement_shows() {
+    let Some(cluster) = cluster("fleet: explain", Options::default()) else {
+        return;
+    };
+    let world = World::start(cluster, 3).await;
+    let explain = async |flow: &str| {
+        let request = ExplainRequest {
+            flow: flow.to_owned(),
+            syn: false,
+        };
+        world.nodes[1].fleet.explain(request, "root").await.unwrap()
+    };
+    let explained = explain("tcp a").await;
+    assert!(
+        explained.agree && explained.nodes.len() == 3,
+        "{explained:#?}"
+    );
+    // What the secret key makes of the packet stays on the node.
+    assert!(
+        explained.nodes.iter().all(|it| it.error.is_none()),
+        "{explained:#?}"
+    );
+    let steps = explained
+        .nodes
+        .iter()
+        .flat_map(|it| &it.explanation.as_ref().unwrap().steps);
+    assert!(steps.clone().count() == 3 && steps.into_iter().all(|step| step.step == "slot"));
+
+    let invalid = explain("nonsense").await;
+    assert!(
+        invalid
+            .nodes
+            .iter()
+            .all(|it| it.error.as_ref().unwrap().contains("not a flow"))
+    );
+
+    // During a rollout, and from nodes that differ.
+    world.nodes[2].node.change("# other\n");
+    let differ = |state: &lb_api::FleetState| state.state == FleetNodeState::Differs;
+    until_of(&world.nodes[2].fleet, "a difference", differ).await;
+    let explained = explain("tcp a").await;
+    assert!(!explained.agree, "{explained:#?}");
+    assert_eq!(
+        explained.nodes[2]
+            .explanation
+            .as_ref()
+            .unwrap()
+            .backend
+            .as_deref(),
+        Some("# other")
+    );
 }
 
 /// etcd takes no value of this size at once.

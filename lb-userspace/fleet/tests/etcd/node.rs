@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_api::{Guard, Plan, PlanVerdict};
+use lb_api::{ExplainRequest, ExplainStep, Explanation, Guard, Plan, PlanVerdict};
 use lb_fleet::{Facts, How, Node, NodeError, Observed, Outcome, Running, Trial, digest};
 
 /// New flows per second.
@@ -239,6 +239,27 @@ impl Node for SimNode {
             vips: Vec::new(),
             other: Vec::new(),
             warnings: Vec::new(),
+        })
+    }
+
+    async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, NodeError> {
+        let flow = request.flow.clone();
+        if !flow.starts_with("tcp ") {
+            return Err(NodeError::Invalid(format!("not a flow: {flow}")));
+        }
+        let backend = self.active().lines().next().map(str::to_owned);
+        Ok(Explanation {
+            flow,
+            steps: ["hash", "slot"]
+                .map(|step| ExplainStep {
+                    step: step.to_owned(),
+                    finding: "1".to_owned(),
+                })
+                .to_vec(),
+            verdict: "tx".to_owned(),
+            reason: "FORWARDED".to_owned(),
+            vip: Some("web".to_owned()),
+            backend,
         })
     }
 

@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 use lb_api::{
-    FleetDiff, FleetDoctor, FleetNode, FleetNodeState, FleetPhase, FleetPlan, FleetRevisionInfo,
-    FleetRollout, FleetRolloutState, FleetState, FleetVerdictKind,
+    FleetDiff, FleetDoctor, FleetExplanation, FleetNode, FleetNodeState, FleetPhase, FleetPlan,
+    FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState, FleetVerdictKind,
 };
 
 use super::{
@@ -182,6 +182,47 @@ pub(in crate::cli) fn nodes(view: View, nodes: &[FleetNode]) -> String {
         }
     }
     table.draw(view)
+}
+
+/// What the nodes would do with a packet.
+pub(in crate::cli) fn explanation(view: View, explained: &FleetExplanation) -> String {
+    use Side::Left;
+    let mut table = Table::new(&[(Left, "node"), (Left, "verdict"), (Left, "backend")]);
+    for node in &explained.nodes {
+        let Some(explanation) = &node.explanation else {
+            table.row([node.node.as_str().into(), "–".into(), "–".into()]);
+            table.note(node.error.as_deref().unwrap_or_default());
+            continue;
+        };
+        let backend = match (&explanation.vip, &explanation.backend) {
+            (Some(vip), Some(backend)) => format!("{vip}/{backend}"),
+            _ => format!("– ({})", explanation.reason),
+        };
+        table.row([
+            node.node.as_str().into(),
+            explanation.verdict.as_str().into(),
+            backend.as_str().into(),
+        ]);
+    }
+    let answers = explained.nodes.iter();
+    let answers = answers.filter_map(|node| node.explanation.as_ref());
+    let flow = answers.clone().next().map(|first| first.flow.as_str());
+    let mut text = format!("{}\n{}", flow.unwrap_or_default(), table.draw(view));
+    if !explained.absent.is_empty() {
+        text += &format!("away: {}\n", explained.absent.join(", "));
+    }
+    let verdict = match (explained.agree, answers.count()) {
+        (_, 0) => view.paint.apply(Tone::Bad, "no node has answered"),
+        (true, 1) => view.paint.apply(Tone::Plain, "one node has answered"),
+        (true, count) => view
+            .paint
+            .apply(Tone::Good, &format!("{count} nodes agree")),
+        (false, _) => view.paint.apply(
+            Tone::Bad,
+            "nodes disagree: `evenkeel explain` on each of them shows the steps",
+        ),
+    };
+    text + &format!("{verdict}\n")
 }
 
 /// The state of this node after it joined.

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use lb_api::{
-    FleetHead, FleetNode, FleetNodeState, FleetPhase, FleetResult, FleetRollout, FleetRolloutState,
-    FleetState, FleetVerdict, FleetVerdictKind, FleetWave, Status,
+    Explanation, FleetExplanation, FleetHead, FleetNode, FleetNodeExplanation, FleetNodeState,
+    FleetPhase, FleetResult, FleetRollout, FleetRolloutState, FleetState, FleetVerdict,
+    FleetVerdictKind, FleetWave, Status,
 };
 
 use super::{fixtures, plain, widest};
@@ -123,4 +124,26 @@ fn the_end_of_a_rollout_that_failed() {
         reason: "backend api-1 of VIP api went down".to_owned(),
     }];
     insta::assert_snapshot!(fleet::outcome(plain(80), &rollout));
+}
+
+#[test]
+fn nodes_that_disagree_about_a_packet() {
+    let answer = |node: &str, backend: Option<&str>, error: Option<&str>| FleetNodeExplanation {
+        node: node.to_owned(),
+        explanation: error.is_none().then(|| Explanation {
+            backend: backend.map(str::to_owned),
+            ..fixtures::explanation()
+        }),
+        error: error.map(str::to_owned),
+    };
+    let explained = FleetExplanation {
+        agree: false,
+        nodes: vec![
+            answer("lb-1", Some("api-1"), None),
+            answer("lb-2", Some("api-2"), None),
+            answer("lb-3", None, Some("no answer within 5 s")),
+        ],
+        absent: vec!["lb-4".to_owned()],
+    };
+    insta::assert_snapshot!(fleet::explanation(plain(80), &explained));
 }
