@@ -423,50 +423,6 @@ impl Member {
         head.is_some_and(|head| head.runs == running.digest)
     }
 
-    fn current_state(
-        &self,
-        input: &Input<'_>,
-        snapshot: Option<&Snapshot>,
-    ) -> (FleetNodeState, String) {
-        if let Some(error) = &self.disk_error {
-            return (FleetNodeState::Refused, error.clone());
-        }
-        let rival_ms = self.rival_ms.map(|at| input.now_ms.saturating_sub(at));
-        if rival_ms.is_some_and(|age_ms| age_ms < RIVAL_MS) {
-            let reason = format!(
-                "another machine is node {} too: give each its own `fleet.node`",
-                self.settings.node
-            );
-            return (FleetNodeState::Refused, reason);
-        }
-        if let Some(state) = self.standing.state()
-            && self.standing != Standing::Unread
-        {
-            return state;
-        }
-        if self.memory.fleet.is_none() {
-            return (FleetNodeState::NotJoined, String::new());
-        }
-        if let Some(pending) = &self.memory.pending {
-            let reason = format!("revision {} is on trial", pending.revision);
-            return (FleetNodeState::OnTrial, reason);
-        }
-        let head = snapshot.and_then(|snapshot| snapshot.head.as_ref());
-        let known = self.memory.head.as_ref();
-        if known.is_some() && !self.memory.take && !self.is_unchanged(input.running) {
-            let reason = format!(
-                "VIPs were changed on this node (local revision {}): `evenkeel fleet join` returns to the head",
-                input.running.local
-            );
-            return (FleetNodeState::Differs, reason);
-        }
-        let is_head = |known: &Known| head.is_none_or(|head| head.revision == known.revision);
-        if self.memory.take || !known.is_some_and(is_head) {
-            return (FleetNodeState::Behind, self.retry.reason().to_owned());
-        }
-        (FleetNodeState::InSync, String::new())
-    }
-
     /// Writes what the node is, if it differs from what is in etcd; `joins`: although it is not joined.
     fn spec_txn(&self, snapshot: &Snapshot, joins: bool) -> Option<Txn> {
         let known = snapshot.node(&self.settings.node);
