@@ -22,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-use lb_api::{FleetState, Guard, Plan};
+use lb_api::{ExplainRequest, Explanation, FleetState, Guard, Plan};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
@@ -111,6 +111,11 @@ pub(crate) enum Request {
     Text(oneshot::Sender<Result<(String, String), NodeError>>),
     /// Plans a text.
     Plan(String, Vec<Guard>, oneshot::Sender<Result<Plan, NodeError>>),
+    /// Explains a packet.
+    Explain(
+        ExplainRequest,
+        oneshot::Sender<Result<Explanation, NodeError>>,
+    ),
     /// What the node remembers.
     Memory(oneshot::Sender<Memory>),
     /// Replaces what the node remembers, durably.

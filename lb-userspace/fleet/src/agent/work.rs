@@ -324,6 +324,9 @@ impl<N: Node> Worker<N> {
             Request::Plan(text, force, reply) => {
                 let _ = reply.send(self.node.plan(&text, &force).await);
             }
+            Request::Explain(packet, reply) => {
+                let _ = reply.send(self.node.explain(&packet).await);
+            }
             Request::Memory(reply) => {
                 let _ = reply.send(self.member.memory().clone());
             }

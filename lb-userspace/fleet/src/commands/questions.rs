@@ -11,9 +11,9 @@ use lb_api::{
 };
 use tracing::info;
 
-use super::{Result, away, delete, random};
+use super::{Result, away, delete, node_error, random};
 use crate::{
-    agent::Running,
+    agent::{Request, Running},
     digest,
     member::put,
     records::{Answer, Question},
@@ -70,6 +70,9 @@ impl Running {
         let memory = self.memory().await?;
         let snapshot = self.snapshot().await?;
         self.joined(&snapshot, &memory)?;
+        // What is no flow here is none anywhere.
+        let here = self.ask(|reply| Request::Explain(request.clone(), reply));
+        here.await?.map_err(node_error)?;
         info!(who, request.flow, "asking the fleet to explain a packet");
         let ExplainRequest { flow, syn } = request;
         let question = Question::Explain { flow, syn };

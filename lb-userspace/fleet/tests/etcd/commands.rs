@@ -202,15 +202,17 @@ async fn every_node_explains_a_packet_and_disagreement_shows() {
         .flat_map(|it| &it.explanation.as_ref().unwrap().steps);
     assert!(steps.clone().count() == 3 && steps.into_iter().all(|step| step.step == "slot"));
 
-    let invalid = explain("nonsense").await;
-    assert!(
-        invalid
-            .nodes
-            .iter()
-            .all(|it| it.error.as_ref().unwrap().contains("not a flow"))
-    );
+    let request = ExplainRequest {
+        flow: "nonsense".to_owned(),
+        syn: false,
+    };
+    let error = world.nodes[1]
+        .fleet
+        .explain(request, "root")
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("not a flow"), "{}", error.message);
 
-    // During a rollout, and from nodes that differ.
     world.nodes[2].node.change("# other\n");
     let differ = |state: &lb_api::FleetState| state.state == FleetNodeState::Differs;
     until_of(&world.nodes[2].fleet, "a difference", differ).await;
