@@ -332,7 +332,7 @@ impl<N: Node> Worker<N> {
             }
             Request::Remember(memory, reply) => {
                 let result = self.remember(*memory);
-                // Who has the answer sees the state after it.
+                // The caller finds the new state published.
                 self.work().await;
                 self.publish(publisher);
                 let _ = reply.send(result);
