@@ -1,6 +1,7 @@
 //! The worker: asks the state machines for the next action, and carries it out.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -151,7 +152,7 @@ impl<N: Node> Worker<N> {
     /// Returns whether the action has succeeded.
     async fn act(&mut self, action: &Action, input: &Input<'_>) -> bool {
         match action {
-            Action::Save => self.write().is_ok(),
+            Action::Save => self.write().await.is_ok(),
             Action::Commit(txn, then) => {
                 let sent_ms = self.now_ms();
                 match self.commit(txn).await {
@@ -215,10 +216,12 @@ impl<N: Node> Worker<N> {
         publish(&self.shared, &self.member, publisher);
     }
 
-    /// Writes the memory.
-    fn write(&mut self) -> Result<(), String> {
+    /// Writes the memory, on a thread where a disk that stalls delays nothing else.
+    async fn write(&mut self) -> Result<(), String> {
         let path = &self.shared.settings.state_file;
-        if let Err(error) = self.member.memory().write(path) {
+        let (memory, file) = (self.member.memory().clone(), path.clone());
+        let written = tokio::task::spawn_blocking(move || memory.write(&file)).await;
+        if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             let error = format!("can't write {}: {error}", path.display());
             if self.member.state().1 != error {
                 error!(error, "this node does nothing for the fleet until it can");
@@ -331,7 +334,7 @@ impl<N: Node> Worker<N> {
                 let _ = reply.send(self.member.memory().clone());
             }
             Request::Remember(memory, reply) => {
-                let result = self.remember(*memory);
+                let result = self.remember(*memory).await;
                 // The caller finds the new state published.
                 self.work().await;
                 self.publish(publisher);
@@ -340,7 +343,7 @@ impl<N: Node> Worker<N> {
         }
     }
 
-    fn remember(&mut self, memory: Memory) -> Result<(), String> {
+    async fn remember(&mut self, memory: Memory) -> Result<(), String> {
         let before = self.member.memory().clone();
         if let Some(pending) = &before.pending
             && pending.kind == Kind::Candidate
@@ -351,7 +354,7 @@ impl<N: Node> Worker<N> {
             ));
         }
         self.member.set_memory(memory);
-        let result = self.write();
+        let result = self.write().await;
         if result.is_err() {
             self.member.set_memory(before);
         }

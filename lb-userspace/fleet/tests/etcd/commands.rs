@@ -1,6 +1,6 @@
 //! Commands that are repeated, come too late, or come to the wrong node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_api::{
     ExplainRequest, FleetApplyRequest, FleetInitRequest, FleetNodeState, FleetRollbackRequest,
@@ -246,4 +246,39 @@ async fn a_text_of_several_parts_reaches_all() {
     world.all_run(&large).await;
     let shown = world.nodes[1].fleet.revision(None).await.unwrap();
     assert!(shown.text == large);
+}
+
+/// The controller runs health checks in the same thread.
+#[tokio::test]
+async fn a_disk_that_stalls_delays_nothing_else() {
+    let Some(cluster) = cluster("fleet: stalled disk", Options::default()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&cluster, folder.path(), "n00");
+    // Opening it waits for a reader.
+    let stalled = settings.state_file.with_extension("json.new");
+    nix::unistd::mkfifo(&stalled, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(5));
+        std::fs::File::options().read(true).open(&stalled)
+    });
+    let fleet = Fleet::start(settings, SimNode::new("n00", FIRST));
+    let init = tokio::spawn(async move {
+        let created = fleet.init(FleetInitRequest::default(), root()).await;
+        created.map_err(|error| error.message)
+    });
+    let began = Instant::now();
+    let mut longest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(3) {
+        let before = Instant::now();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        longest = longest.max(before.elapsed());
+    }
+    assert!(!init.is_finished(), "the disk did not stall");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    // A pipe can't be flushed.
+    let error = init.await.unwrap().unwrap_err();
+    assert!(error.contains("can't write"), "{error}");
+    reader.join().unwrap().unwrap();
 }
