@@ -50,6 +50,7 @@ mod samples;
 mod scratch;
 mod select;
 mod services;
+mod spilled;
 mod stages;
 mod tables;
 mod trace;

@@ -12,11 +12,11 @@ use lb_common::{
 };
 
 use crate::{
-    bound,
     headers::{Headers, tcp},
     limits::NEW_FLOWS,
     maps::RINGS,
     route::no_member,
+    spilled::has_spilled,
     trace, tracking,
 };
 
@@ -272,7 +272,7 @@ pub(crate) fn choose(
         return Ok(Choice { packet, flow_hash });
     }
     let is_settled = mode == track::ON_SPILL && !slot.has_changed();
-    if is_settled && !bound::has_spilled(slot.current()) {
+    if is_settled && !has_spilled(slot.current()) {
         return Ok(Choice {
             packet: Counted::new(slot.current(), headers.tcp_flags),
             flow_hash,

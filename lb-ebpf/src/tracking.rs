@@ -13,11 +13,12 @@ use lb_common::{
 };
 
 use crate::{
-    bound, clock,
+    clock,
     counters::count_vip,
     headers::tcp,
     maps::{TRACK, TRACK_MASK, below},
     route::is_serving,
+    spilled::note_spilled,
     tables, trace,
 };
 
@@ -289,7 +290,7 @@ fn refresh(query: &Query, bucket: *mut Bucket, way: usize, cell: Cell, now_s: u6
         return;
     }
     if cell.member != query.current {
-        bound::note_spilled(query.current, now_s);
+        note_spilled(query.current, now_s);
     }
     let redundant = query.current == query.previous && cell.member == query.current;
     if redundant && !query.always {

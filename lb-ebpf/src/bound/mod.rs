@@ -18,11 +18,12 @@ use crate::{
     clock, first_syns,
     headers::Headers,
     limits::{NAT_SESSION, NEW_FLOWS},
-    maps::{BOUNDS, SPILLED},
+    maps::BOUNDS,
     packet::Packet,
     route::is_serving,
     scratch::{Scratch, scratch},
     select::{self, ring_of, slot_hash},
+    spilled::{has_spilled, note_spilled},
     tables,
     verdict::{Stage, Verdict},
     wire,
@@ -52,27 +53,6 @@ pub(crate) fn decided(scratch: &Scratch, marks: u32) -> MemberIndex {
         NO_MEMBER
     } else {
         scratch.decided
-    }
-}
-
-/// Whether flows of a member's slots may have been spilled, so that packets have to be looked up.
-#[inline(always)]
-pub(crate) fn has_spilled(member: MemberIndex) -> bool {
-    // SAFETY: a word of a mapped array; the controller resets it atomically.
-    let load = |stamp: *mut u64| unsafe { stamp.read_volatile() };
-    SPILLED.get_ptr_mut(member.into()).map_or(0, load) != 0
-}
-
-/// Notes that a member has spilled a flow, or had a packet of one. Before the flow's cell is written.
-#[inline(always)]
-pub(crate) fn note_spilled(member: MemberIndex, now_s: u64) {
-    if let Some(stamp) = SPILLED.get_ptr_mut(member.into()) {
-        // SAFETY: as in `has_spilled`.
-        unsafe {
-            if stamp.read_volatile() != now_s {
-                stamp.write_volatile(now_s);
-            }
-        }
     }
 }
 

@@ -8,13 +8,13 @@ use lb_common::{
     track::{Cell, FREE, Place, WAYS, is_spare},
 };
 
-use super::note_spilled;
 use crate::{
     clock,
     counters::count_vip,
     headers::tcp,
     maps::{SPILLED_SYNS, TRACK, TRACK_MASK},
     route::is_serving,
+    spilled::note_spilled,
     tracking,
 };
 

@@ -10,6 +10,7 @@ mod embryonic;
 mod entries;
 pub(crate) mod error;
 pub(crate) mod fragment;
+mod identify;
 mod refresh;
 pub(crate) mod reply;
 pub(crate) mod request;

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
-use super::{fragment::nat_identify, reply_key, rewrite, session};
+use super::{identify::nat_identify, reply_key, rewrite, session};
 use crate::{
     counters::count_sent,
     ethernet::{self, Addresses},

@@ -5,7 +5,7 @@ use lb_common::{nat::NatFlow, reason::Reason, trace::decision};
 
 use super::{
     create,
-    fragment::{CLIENT, nat_identify},
+    identify::{CLIENT, nat_identify},
     refresh, request_key, rewrite,
     session::{self, RequestMatch},
 };

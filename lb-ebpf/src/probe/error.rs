@@ -6,8 +6,7 @@ use lb_common::{Address, family, probe::ProbeFlow, proto};
 use crate::{
     count,
     frame::{Field, Frame, HelperError, L3, V4, V6},
-    ingress::backend_of,
-    out::source,
+    out::{backend_of, source},
     wire::{icmp, ipv4, ipv6},
 };
 

@@ -4,9 +4,9 @@ use aya_ebpf::bindings::__sk_buff;
 use lb_common::{Address, family, probe::ProbeFlow, proto};
 
 use crate::{
-    PROBE_FLOWS, count, error,
+    count, error,
     frame::{Frame, HelperError, L3, V4, V6},
-    out::{destination, source, transport_sum},
+    out::{backend_of, destination, source, transport_sum},
     wire::{ipv4, ipv6},
 };
 
@@ -69,12 +69,4 @@ fn find(frame: Frame, family: u8, protocol: u8) -> Option<(ProbeFlow, Address)> 
         _pad: 0,
     };
     Some((flow, backend_of(&flow)?))
-}
-
-/// Returns the backend that a probe's flow was sent to.
-#[inline(always)]
-pub(crate) fn backend_of(flow: &ProbeFlow) -> Option<Address> {
-    let probed = PROBE_FLOWS.get_ptr(flow)?;
-    // SAFETY: an entry is only replaced by one of the same flow; it is copied at once.
-    Some(unsafe { (*probed).address })
 }

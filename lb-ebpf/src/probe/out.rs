@@ -185,3 +185,11 @@ pub(crate) fn transport_sum(family: u8, protocol: u8) -> Sum {
         is_udp,
     }
 }
+
+/// Returns the backend that a probe's flow was sent to.
+#[inline(always)]
+pub(crate) fn backend_of(flow: &ProbeFlow) -> Option<Address> {
+    let probed = PROBE_FLOWS.get_ptr(flow)?;
+    // SAFETY: an entry is only replaced by one of the same flow; it is copied at once.
+    Some(unsafe { (*probed).address })
+}
