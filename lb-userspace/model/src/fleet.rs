@@ -6,6 +6,8 @@
 
 use toml_edit::{DocumentMut, Item, TomlError};
 
+use crate::secrets;
+
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +29,7 @@ pub enum FleetTextError {
     },
     /// The text of the fleet has other tables.
     #[error(
-        "`{key}` is decided by each node, not by the fleet: remove it, only `[[vip]]` tables are possible"
+        "`{key}` is decided by each node, not by the fleet: remove it, only `[[vip]]` tables are allowed"
     )]
     Foreign {
         /// The key or table.
@@ -36,11 +38,24 @@ pub enum FleetTextError {
     /// VIPs are not `[[vip]]` tables.
     #[error("`vip` must be written as `[[vip]]` tables, not as a value")]
     NotTables,
+    /// There is nothing for the fleet.
+    #[error("the text has no [[vip]] table: a fleet has at least one VIP")]
+    NoVips,
+    /// All nodes and etcd would have a secret, which is masked everywhere else.
+    #[error(
+        "the text has a secret in line {line}: remove it, also from comments, because etcd and all nodes \
+         would store it (24 hexadecimal digits in a row count as a secret)"
+    )]
+    Secret {
+        /// Number of its line; the first is 1.
+        line: usize,
+    },
 }
 
 impl From<TomlError> for FleetTextError {
     fn from(error: TomlError) -> Self {
-        let message = error.to_string();
+        // It quotes the line.
+        let message = secrets::star(&error.to_string());
         Self::NotToml { message }
     }
 }
@@ -127,13 +142,24 @@ pub fn local_part(text: &str) -> Result<String, FleetTextError> {
     Ok(document.to_string())
 }
 
-/// Whether a configuration has VIPs.
+/// The VIPs of a configuration, for all nodes of a fleet: [`fleet_part`], if that has VIPs and no secret.
 ///
 /// # Errors
 ///
-/// The text is not TOML.
-pub fn has_vips(text: &str) -> Result<bool, FleetTextError> {
-    Ok(text.parse::<DocumentMut>()?.contains_key(VIP))
+/// [`FleetTextError`]
+pub fn shared_part(text: &str) -> Result<String, FleetTextError> {
+    let part = fleet_part(text)?;
+    if !part.parse::<DocumentMut>()?.contains_key(VIP) {
+        return Err(FleetTextError::NoVips);
+    }
+    let masked = secrets::mask(&part);
+    if masked != part {
+        let mut pairs = part.lines().zip(masked.lines());
+        let (secret, _) = pairs.find(|(a, b)| a != b).unwrap_or_default();
+        let line = text.lines().position(|line| line == secret).unwrap_or(0) + 1;
+        return Err(FleetTextError::Secret { line });
+    }
+    Ok(part)
 }
 
 fn other_keys(document: &DocumentMut) -> Vec<String> {

@@ -34,9 +34,16 @@ pub(super) async fn init(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<FleetInitRequest>,
 ) -> Answer<FleetRevisionInfo> {
-    let text = request.text.as_deref().map(vips_of).transpose()?;
+    let fleet = engine.fleet()?;
+    let text = match &request.text {
+        Some(text) => Some(vips_of(text)?),
+        None => {
+            vips_of(&engine.revision(None).await?.text)?;
+            None
+        }
+    };
     let request = FleetInitRequest { text, ..request };
-    let created = engine.fleet()?.init(request, caller.to_string()).await?;
+    let created = fleet.init(request, caller.to_string()).await?;
     Ok(Json(created))
 }
 
@@ -227,6 +234,6 @@ pub(super) async fn doctor(State(engine): State<Engine>) -> Answer<FleetDoctor> 
 
 /// The VIPs of a text, which may be a whole configuration.
 fn vips_of(text: &str) -> Result<String, Failure> {
-    fleet::fleet_part(text)
+    fleet::shared_part(text)
         .map_err(|error| ApiError::new(ErrorCode::InvalidConfig, error.to_string()).into())
 }

@@ -101,6 +101,32 @@ fn a_seam_inside_of_a_string_divides_nothing() {
     assert_eq!(fleet_part(&text).unwrap(), "[[vip]]\nname = \"a\"\n");
 }
 
+#[test]
+fn a_text_for_the_fleet_has_vips_and_no_secret() {
+    let vips = fleet_part(LEAST).unwrap();
+    assert_eq!(shared_part(LEAST).as_deref(), Ok(&*vips));
+    for none in ["", "vip = []\n", "# [[vip]]\n[node]\nhash_seed = \"x\"\n"] {
+        assert_eq!(shared_part(none), Err(FleetTextError::NoVips), "{none}");
+    }
+    let seed = "000102030405060708090a0b0c0d0e0f";
+    let above = format!("[node]\nx = 1\n\n# hash_seed = \"{seed}\"\n{vips}");
+    assert_eq!(shared_part(&above), Err(FleetTextError::Secret { line: 4 }));
+    let inside = format!("{vips}# was {seed}\n");
+    let line = vips.lines().count() + 1;
+    assert_eq!(shared_part(&inside), Err(FleetTextError::Secret { line }));
+}
+
+#[test]
+fn errors_do_not_show_secrets() {
+    let seed = "000102030405060708090a0b0c0d0e0f";
+    let broken = format!("[node]\nhash_seed = \"{seed}\" x\n");
+    let message = fleet_part(&broken).unwrap_err().to_string();
+    assert!(
+        message.contains("line 2") && !message.contains(seed),
+        "{message}"
+    );
+}
+
 fn line_ends() -> impl Strategy<Value = String> {
     prop_oneof![Just("\n".to_owned()), Just("\r\n".to_owned())]
 }
