@@ -311,10 +311,14 @@ fn set_state(
     at: (usize, usize),
     state: WantedState,
 ) -> Result<(), EditError> {
-    let backend = backend_at(document, at)?;
-    let is_default = state == WantedState::Up && backend.get("state").is_none_or(Item::is_none);
-    if !is_default {
-        backend.set("state", state.as_str().into());
+    let mut backend = backend_at(document, at)?;
+    let state = state.as_str();
+    let has = backend.get("state").and_then(Item::as_str);
+    let is_default = state == WantedState::Up.as_str();
+    // The default is not written, so that undraining restores the text from before the drain.
+    let is_done = has == Some(state) || is_default && backend.remove("state");
+    if !is_done {
+        backend.set("state", state.into());
     }
     Ok(())
 }

@@ -52,6 +52,33 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Removes a key, unless it has a comment. Returns whether it is absent now.
+    pub(super) fn remove(&mut self, key: &str) -> bool {
+        let table: &mut dyn TableLike = match self {
+            Self::Table(table) => *table,
+            Self::Row(row) => *row,
+        };
+        let Some((name, item)) = table.get_key_value(key) else {
+            return true;
+        };
+        let decors = [Some(name.leaf_decor()), item.as_value().map(Value::decor)];
+        let has_comment = decors.into_iter().flatten().any(|decor| {
+            let mut texts = [decor.prefix(), decor.suffix()].into_iter();
+            texts.any(|text| rows::raw(text).contains('#'))
+        });
+        if has_comment {
+            return false;
+        }
+        let removed = table.remove(key);
+        if let (Self::Row(row), Some(removed)) = (self, removed)
+            && let Some((_, last)) = row.iter_mut().last()
+            && let Some(removed) = removed.as_value()
+        {
+            rows::hand_back(removed, last);
+        }
+        true
+    }
+
     /// Sets a key; the spacing and comment of an existing value stay.
     pub(super) fn set(self, key: &str, mut value: Value) {
         let item = match self {

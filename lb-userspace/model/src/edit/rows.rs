@@ -5,7 +5,7 @@
 
 use toml_edit::{Array, RawString, Value};
 
-fn raw(text: Option<&RawString>) -> String {
+pub(super) fn raw(text: Option<&RawString>) -> String {
     text.and_then(RawString::as_str)
         .unwrap_or_default()
         .to_owned()
@@ -31,6 +31,13 @@ pub(super) fn hand_over(last: &mut Value, value: &mut Value) {
     if behind.trim().is_empty() {
         last.decor_mut().set_suffix("");
         *value.decor_mut() = toml_edit::Decor::new(" ", behind);
+    }
+}
+
+/// Moves the space before the closing brace from a removed value to the one that is `last` now.
+pub(super) fn hand_back(removed: &Value, last: &mut Value) {
+    if suffix(last).is_empty() {
+        last.decor_mut().set_suffix(suffix(removed));
     }
 }
 

@@ -177,6 +177,18 @@ fn a_changed_value_keeps_its_comment() {
 }
 
 #[test]
+fn undraining_restores_the_text_from_before_the_drain() {
+    for text in [TABLES, INLINE] {
+        for state in [WantedState::Drain, WantedState::Disabled] {
+            let away = edited(text, &[set_state(Some("api"), "api-2", state)]);
+            assert_ne!(away, text);
+            let back = [set_state(Some("api"), "api-2", WantedState::Up)];
+            assert_eq!(edited(&away, &back), text);
+        }
+    }
+}
+
+#[test]
 fn a_new_value_is_added_below_the_others() {
     assert_eq!(
         changes(TABLES, &[set_weight("api", "api-2", 7)]),
