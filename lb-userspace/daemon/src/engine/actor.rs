@@ -32,7 +32,6 @@ use super::{
 use crate::{
     clock,
     events::{Entry, Journal},
-    fleet::FleetSlot,
     health::HealthChange,
     metrics::Changes,
     reconciler::{ReconcilerError, load_options, lock::Lock, nat_sources, system},
@@ -59,7 +58,6 @@ pub(super) struct Actor {
     pub(super) observer: Observer,
     pub(super) drift_check: DriftCheck,
     pub(super) capture: CaptureControl,
-    pub(super) fleet: FleetSlot,
     pub(super) publisher: Publisher,
     pub(super) announce_watch: AnnounceWatch,
     /// Notified when a reload that waited may be repeated.

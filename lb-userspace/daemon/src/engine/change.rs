@@ -1,7 +1,7 @@
 //! Changes: plan, store the revision, swap the tables and read them back, store the result. If a
 //! step fails, the previous configuration is restored.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 use jiff::SignedDuration;
 use tracing::{error, info, warn};
@@ -11,7 +11,6 @@ use super::{
     command::{Applied, Change, ChangeRequest},
     data_path::DataPath,
     facts::facts,
-    fleet,
     import::{ConfigFile, default_bake},
     request::{Candidate, Prepared, one_line},
     shares::histories::Histories,
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     alerts::{Condition, Severity},
+    fleet::FleetSlot,
     http::Caller,
     node::FileState,
     reconciler::{PlannedChange, nat_sources},
@@ -51,8 +51,8 @@ pub(super) struct Running {
     pub(super) number: Option<RevisionNumber>,
     pub(super) config: Config,
     pub(super) text: String,
-    /// SHA-256 of its VIPs as text; empty outside of a fleet.
-    pub(super) fleet_digest: String,
+    /// The digest of its VIPs as text, once the fleet has asked for it.
+    pub(super) fleet_digest: OnceLock<String>,
     pub(super) base: PathBuf,
     /// SHA-256 of the configuration file when it was last applied.
     pub(super) file_digest: Option<String>,
@@ -62,7 +62,7 @@ impl Running {
     pub(super) fn of(number: Option<RevisionNumber>, candidate: Candidate) -> Self {
         Self {
             number,
-            fleet_digest: fleet::digest(&candidate.config, &candidate.text),
+            fleet_digest: OnceLock::new(),
             config: candidate.config,
             text: candidate.text,
             base: candidate.base,
@@ -73,6 +73,7 @@ impl Running {
 
 /// The active configuration, the revisions, and the change on trial.
 pub(super) struct ChangeControl {
+    pub(super) fleet: FleetSlot,
     pub(super) file: ConfigFile,
     pub(super) file_state: FileState,
     /// Whether a reload waits for the trial to end.
@@ -116,6 +117,7 @@ impl ChangeControl {
         force: &[Guard],
     ) -> EngineResult<Plan> {
         let candidate = self.candidate(data_path, change)?;
+        self.check_fixed(&candidate)?;
         Ok(self.plan(data_path, &candidate, force)?.0)
     }
 
@@ -126,7 +128,6 @@ impl ChangeControl {
         candidate: &Candidate,
         force: &[Guard],
     ) -> EngineResult<(Plan, PlannedChange)> {
-        self.check_fixed(candidate)?;
         let now_s = data_path.dataplane.now_s();
         let now_s = now_s.map_err(|error| EngineError::Failed(error.to_string()))?;
         let planned = data_path.reconciler.plan(&candidate.config, now_s)?;
@@ -148,15 +149,6 @@ impl ChangeControl {
         };
         drop(traffic);
         Ok((plan, planned))
-    }
-
-    fn check_fixed(&self, candidate: &Candidate) -> EngineResult<()> {
-        if candidate.config.node.state_dir == self.running.config.node.state_dir {
-            return Ok(());
-        }
-        let message = "node.state_dir can't be changed while the controller runs: stop the controller, \
-                       move the folder and start it again";
-        Err(EngineError::InvalidConfig(message.into()))
     }
 
     pub(super) fn apply_request(
@@ -206,6 +198,7 @@ impl ChangeControl {
         if let Some(trial) = &self.trial {
             return Err(trial.conflict());
         }
+        self.check_fixed(candidate)?;
         self.compare_file();
         let force: &[Guard] = if terms.is_rollback {
             &planner::ALL_GUARDS
@@ -362,9 +355,7 @@ impl ChangeControl {
         let mut running = Running::of(Some(number), candidate.clone());
         running.file_digest = running.file_digest.or(self.running.file_digest.take());
         let before = std::mem::replace(&mut self.running, running);
-        if before.config.api != self.running.config.api {
-            warn!("[api] changed: takes effect when the controller is restarted");
-        }
+        self.warn_of_restart(&before.config);
     }
 
     /// The condition for a state folder that can't be written. `other`: why another file there can't.

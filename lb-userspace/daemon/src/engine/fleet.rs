@@ -4,10 +4,12 @@
 use std::{collections::BTreeMap, path::Path};
 
 use jiff::SignedDuration;
+use lb_fleet::Fleet;
 use lb_model::{
     config::{BackendState, Config},
     fleet,
 };
+use tracing::warn;
 
 use super::{
     EngineError, EngineResult,
@@ -22,7 +24,7 @@ use crate::{
     clock::later,
     http::Caller,
     reconciler::VipReport,
-    revision::{self, OnFailure, RevisionNumber, RevisionState},
+    revision::{OnFailure, RevisionNumber, RevisionState},
     traffic::Traffic,
 };
 
@@ -97,19 +99,10 @@ impl Actor {
     }
 }
 
-/// The digest of the fleet's part of a configuration; empty outside of a fleet.
-pub(super) fn digest(config: &Config, text: &str) -> String {
-    let part = config
-        .fleet
-        .as_ref()
-        .and_then(|_| fleet::fleet_part(text).ok());
-    part.map_or_else(String::new, |part| revision::digest(&part))
-}
-
-/// A configuration for a node of a fleet that has no VIPs of its own: with the VIPs that the node runs.
-/// Any other is returned as it is.
+/// A configuration that [keeps the VIPs](keeps_vips), with the text of the VIPs that the node runs. Any
+/// other is returned as it is.
 pub(super) fn with_vips_of(running: &Running, candidate: Candidate) -> EngineResult<Candidate> {
-    if !lacks_vips(&candidate.config, running) {
+    if !keeps_vips(&candidate.config, running) {
         return Ok(candidate);
     }
     let text = fleet::fleet_part(&running.text)
@@ -125,12 +118,60 @@ pub(super) fn with_vips_of(running: &Running, candidate: Candidate) -> EngineRes
     })
 }
 
-/// Whether a configuration leaves the VIPs to the fleet.
-pub(super) fn lacks_vips(config: &Config, running: &Running) -> bool {
-    config.fleet.is_some() && config.vips.is_empty() && !running.config.vips.is_empty()
+/// Whether a configuration leaves the VIPs to the fleet: it has none, or the same ones, however they are
+/// written.
+pub(super) fn keeps_vips(config: &Config, running: &Running) -> bool {
+    let (vips, is_of_fleet) = (&running.config.vips, config.fleet.is_some());
+    let has_none = is_of_fleet && config.vips.is_empty();
+    // Without `[fleet]`, a node leaves its fleet at the next start only.
+    let has_same = (is_of_fleet || running.config.fleet.is_some()) && config.vips == *vips;
+    !vips.is_empty() && (has_none || has_same)
 }
 
 impl ChangeControl {
+    /// The agent of the fleet.
+    pub(super) fn agent(&self) -> Option<&Fleet> {
+        self.fleet.get()?.as_ref()
+    }
+
+    /// Fails for a change of what can't change while the controller runs.
+    pub(super) fn check_fixed(&self, candidate: &Candidate) -> EngineResult<()> {
+        let (new, running) = (&candidate.config.node, &self.running.config.node);
+        let message = if new.state_dir != running.state_dir {
+            "node.state_dir can't be changed while the controller runs: stop the controller, move the \
+             folder and start it again"
+        } else if self.agent().is_some() && new.hash_seed != running.hash_seed {
+            "node.hash_seed can't be changed while a node of a fleet runs, because all its nodes need the \
+             same seed: change it in the files of all nodes, restart all controllers, and run `evenkeel \
+             fleet import` on one node"
+        } else {
+            return Ok(());
+        };
+        Err(EngineError::InvalidConfig(message.into()))
+    }
+
+    /// Warns of changes to what is read at the start only. What changes during the start is read after it.
+    pub(super) fn warn_of_restart(&self, before: &Config) {
+        let running = &self.running.config;
+        let seed_differs = before.node.hash_seed != running.node.hash_seed;
+        let changes = [
+            ("[api]", before.api != running.api),
+            ("[fleet]", before.fleet != running.fleet),
+            // By the rollback of a seed that was on trial at the start.
+            ("node.hash_seed", seed_differs && self.agent().is_some()),
+        ];
+        let has_started = self.fleet.get().is_some();
+        for (what, _) in changes.into_iter().filter(|(_, is)| *is && has_started) {
+            warn!("{what} changed: takes effect when the controller is restarted");
+        }
+    }
+
+    /// Whether a revision belongs to a rollout of the fleet.
+    pub(super) fn is_of_fleet(&self, number: RevisionNumber) -> bool {
+        let record = self.store.record(number);
+        record.is_ok_and(|record| record.info.who == FLEET)
+    }
+
     /// The running configuration with other VIPs.
     pub(super) fn candidate_of_fleet(&self, vips: &str, origin: &str) -> EngineResult<Candidate> {
         let running = &self.running;
@@ -168,8 +209,7 @@ impl ChangeControl {
         number: RevisionNumber,
         caller: &Caller,
     ) -> EngineResult<()> {
-        let record = self.store.record(number)?;
-        if record.info.who != FLEET || caller.to_string() == FLEET {
+        if !self.is_of_fleet(number) || caller.to_string() == FLEET {
             return Ok(());
         }
         let message = format!(
@@ -181,9 +221,14 @@ impl ChangeControl {
 
     pub(super) fn fleet_running(&self) -> EngineResult<FleetRunning> {
         let nothing = || EngineError::NotFound("there is no active revision yet".into());
+        let running = &self.running;
+        let digest = running.fleet_digest.get_or_init(|| {
+            let part = fleet::fleet_part(&running.text);
+            part.map_or_else(|_| String::new(), |part| lb_fleet::digest(&part))
+        });
         Ok(FleetRunning {
-            digest: self.running.fleet_digest.clone(),
-            number: self.running.number.ok_or_else(nothing)?,
+            digest: digest.clone(),
+            number: running.number.ok_or_else(nothing)?,
             trial: self.trial.as_ref().map(Trial::phase),
         })
     }
@@ -231,7 +276,7 @@ pub(super) fn file_text(text: &str, running: &Running, path: &Path) -> String {
     let config = request::parse(&path.display().to_string(), text);
     let composed = config
         .ok()
-        .filter(|config| lacks_vips(config, running))
+        .filter(|config| keeps_vips(config, running))
         .and_then(|_| {
             let vips = fleet::fleet_part(&running.text).ok()?;
             fleet::compose(text, &vips).ok()

@@ -123,12 +123,12 @@ impl ChangeControl {
         self.file_state = match &self.file.content {
             Err(why) => FileState::Invalid(why.clone()),
             Ok((digest, config)) => {
-                let leaves_vips = fleet::lacks_vips(config, &self.running);
+                let keeps_vips = fleet::keeps_vips(config, &self.running);
                 let with_vips = || Config {
                     vips: self.running.config.vips.clone(),
                     ..config.clone()
                 };
-                let is_active = match leaves_vips {
+                let is_active = match keeps_vips {
                     true => with_vips() == self.running.config,
                     false => *config == self.running.config,
                 };

@@ -123,7 +123,7 @@ impl Engine {
     ///
     /// The node belongs to no fleet.
     pub fn fleet(&self) -> EngineResult<&Fleet> {
-        self.fleet.get().ok_or_else(|| {
+        self.fleet.get().and_then(Option::as_ref).ok_or_else(|| {
             let message = "this node belongs to no fleet: add `[fleet]` to its configuration file and restart \
                            the controller (docs/fleet.md)";
             EngineError::NotFound(message.into())

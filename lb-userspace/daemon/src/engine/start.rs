@@ -218,6 +218,7 @@ fn assemble(
     let histories = Histories::default();
     let actor = Actor {
         changes: ChangeControl {
+            fleet,
             file: ConfigFile::new(file),
             file_state: FileState::default(),
             reload_waits: false,
@@ -237,7 +238,6 @@ fn assemble(
         observer,
         drift_check: DriftCheck::default(),
         capture: CaptureControl::default(),
-        fleet,
         publisher: Publisher::new(states, facts, alerts),
         announce_watch: AnnounceWatch::start(),
         reload_due: Arc::new(Notify::new()),
@@ -291,7 +291,7 @@ fn find_active(store: &Store, at_start: &AtStart) -> Result<Option<(Running, Rev
             Ok(config) => {
                 let running = Running {
                     number: Some(number),
-                    fleet_digest: fleet_part::digest(&config, &found.text),
+                    fleet_digest: Default::default(),
                     config,
                     text: found.text,
                     base: found.record.base,

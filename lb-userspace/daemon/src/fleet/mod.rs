@@ -2,21 +2,30 @@
 
 mod node;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use lb_fleet::{Fleet, Settings, Tls};
-use lb_model::config::Config;
+use lb_model::config::{self, Config};
 use tracing::info;
 
 use crate::engine::Engine;
 use node::EngineNode;
 
-/// Where the agent's handle is once it runs; stays empty outside of a fleet.
-pub type FleetSlot = Arc<OnceLock<Fleet>>;
+/// The agent's handle, none outside of a fleet. Empty until the controller has started.
+pub type FleetSlot = Arc<OnceLock<Option<Fleet>>>;
 
 /// Starts the agent, if the configuration has `[fleet]`. It runs on the current tokio runtime.
 pub(crate) fn start(engine: &Engine, config: &Config) {
-    let Some(fleet) = &config.fleet else { return };
+    let agent = config.fleet.as_ref();
+    let agent = agent.map(|fleet| start_agent(engine, config, fleet));
+    // Nothing else fills the slot.
+    let _ = engine.fleet_slot().set(agent);
+}
+
+fn start_agent(engine: &Engine, config: &Config, fleet: &config::Fleet) -> Fleet {
     let settings = Settings {
         fleet: fleet.name.clone(),
         node: fleet.node.clone(),
@@ -35,13 +44,11 @@ pub(crate) fn start(engine: &Engine, config: &Config) {
         node = settings.node,
         "fleet agent started"
     );
-    let node = EngineNode::new(engine.clone(), config);
-    // Nothing else fills the slot.
-    let _ = engine.fleet_slot().set(Fleet::start(settings, node));
+    Fleet::start(settings, EngineNode::new(engine.clone(), config))
 }
 
 /// Whole seconds, rounded up.
-fn seconds(time: std::time::Duration) -> u32 {
+fn seconds(time: Duration) -> u32 {
     let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
