@@ -196,7 +196,7 @@ impl ChangeControl {
         terms: &Terms,
     ) -> EngineResult<Applied> {
         if let Some(trial) = &self.trial {
-            return Err(trial.conflict());
+            return Err(trial.conflict(self.is_of_fleet(trial.number)));
         }
         self.check_fixed(candidate)?;
         self.compare_file();

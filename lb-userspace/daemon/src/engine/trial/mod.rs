@@ -139,11 +139,17 @@ impl Trial {
         })
     }
 
-    pub(in crate::engine) fn conflict(&self) -> EngineError {
+    /// The error of a change that has to wait for this trial.
+    pub(in crate::engine) fn conflict(&self, is_of_fleet: bool) -> EngineError {
         let (number, state) = (self.number, self.deadlines.state());
         let remaining_s = self.remaining_s(super::now());
         let left = remaining_s.ceil();
         let message = match state {
+            // The head of the fleet bakes like any other change.
+            _ if is_of_fleet && self.wants_confirm() => format!(
+                "revision {number} is on trial for a rollout of the fleet, which keeps it or rolls it back: \
+                 see `evenkeel fleet status`; `evenkeel fleet rollback` undoes it on all nodes"
+            ),
             RevisionState::AwaitingConfirm { until } => format!(
                 "revision {number} must be confirmed by {} ({left} s left): `evenkeel confirm` keeps it, \
                  `evenkeel rollback` rolls it back",
@@ -160,7 +166,7 @@ impl Trial {
         }
     }
 
-    pub(in crate::engine) fn notes(&self) -> Vec<String> {
+    pub(in crate::engine) fn notes(&self, is_of_fleet: bool) -> Vec<String> {
         let mut notes = Vec::new();
         if self.deadlines.bake_until.is_some() {
             let vips = self.vips.join(", ");
@@ -171,7 +177,13 @@ impl Trial {
             notes.extend(self.shares.iter().flat_map(ShareTrial::notes));
         }
         if self.deadlines.confirm_until.is_some() {
-            notes.push("waiting for `evenkeel confirm`".to_owned());
+            let waits_for = match is_of_fleet {
+                true => {
+                    "waiting for the fleet, which keeps it or rolls it back: `evenkeel fleet status`"
+                }
+                false => "waiting for `evenkeel confirm`",
+            };
+            notes.push(waits_for.to_owned());
         }
         notes
     }
@@ -309,6 +321,27 @@ mod tests {
             counts: Default::default(),
             members: vec![member],
         }]
+    }
+
+    /// Only the fleet keeps a change of the fleet.
+    #[test]
+    fn a_trial_names_the_commands_that_end_it() {
+        let trial = Trial::new(1, Vec::new(), &[], [0.0; 3]).with(Deadlines {
+            confirm: Some(jiff::SignedDuration::from_secs(60)),
+            confirm_until: Some(Timestamp::UNIX_EPOCH),
+            ..Deadlines::default()
+        });
+        for (is_of_fleet, command) in [
+            (false, "`evenkeel confirm`"),
+            (true, "`evenkeel fleet status`"),
+        ] {
+            let mut texts = trial.notes(is_of_fleet);
+            texts.push(trial.conflict(is_of_fleet).to_string());
+            assert_eq!(texts.len(), 2);
+            assert!(texts.iter().all(|text| text.contains(command)), "{texts:?}");
+            let other = texts.iter().any(|text| text.contains("evenkeel confirm"));
+            assert_eq!(other, !is_of_fleet, "{texts:?}");
+        }
     }
 
     /// A change that turns checks on is not to blame for what they find.

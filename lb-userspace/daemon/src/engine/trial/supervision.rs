@@ -88,7 +88,7 @@ impl ChangeControl {
         Ok(Progress {
             revision: record.info.clone(),
             remaining_s: trial.map_or(0.0, |trial| trial.remaining_s(now())),
-            notes: trial.map_or_else(Vec::new, Trial::notes),
+            notes: trial.map_or_else(Vec::new, |it| it.notes(self.is_of_fleet(number))),
         })
     }
 
