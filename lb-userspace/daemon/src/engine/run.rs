@@ -48,16 +48,22 @@ pub async fn run(options: Options) -> Result<()> {
     info!("ready");
     notify_manager("READY=1\n");
     let mut stopped = run_on_thread("engine", started.actor.run(started.inbox))?;
-    let result = loop {
+    let ended = loop {
         tokio::select! {
-            result = &mut stopped => break result,
-            _ = terminate.recv() => stop.notify_one(),
-            _ = interrupt.recv() => stop.notify_one(),
+            result = &mut stopped => break Some(result),
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
             _ = reload.recv() => spawn_reload(engine.clone()),
             () = reload_due.notified() => spawn_reload(engine.clone()),
         }
     };
     notify_manager("STOPPING=1\n");
+    stop.notify_one();
+    fleet::stop(&engine).await;
+    let result = match ended {
+        Some(result) => result,
+        None => stopped.await,
+    };
     if result.map_err(|_| anyhow!("the engine's thread panicked"))?? {
         info!("stopped; the data path stays pinned and keeps forwarding");
     } else {

@@ -9,7 +9,7 @@ use std::{
 
 use lb_fleet::{Fleet, Settings, Tls};
 use lb_model::config::{self, Config};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::engine::Engine;
 use node::EngineNode;
@@ -17,12 +17,26 @@ use node::EngineNode;
 /// The agent's handle, none outside of a fleet. Empty until the controller has started.
 pub type FleetSlot = Arc<OnceLock<Option<Fleet>>>;
 
+/// How long the end of the controller waits for the agent, which resigns as leader.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
 /// Starts the agent, if the configuration has `[fleet]`. It runs on the current tokio runtime.
 pub(crate) fn start(engine: &Engine, config: &Config) {
     let agent = config.fleet.as_ref();
     let agent = agent.map(|fleet| start_agent(engine, config, fleet));
     // Nothing else fills the slot.
     let _ = engine.fleet_slot().set(agent);
+}
+
+/// Stops the agent, so that another node leads at once. A candidate stays on trial.
+pub(crate) async fn stop(engine: &Engine) {
+    let Ok(fleet) = engine.fleet() else { return };
+    if tokio::time::timeout(STOP_LIMIT, fleet.stop())
+        .await
+        .is_err()
+    {
+        warn!("the fleet agent has not stopped: etcd does not answer");
+    }
 }
 
 fn start_agent(engine: &Engine, config: &Config, fleet: &config::Fleet) -> Fleet {
