@@ -50,15 +50,16 @@ fn node(fleet: &FleetState) -> Option<Condition> {
     Some(Condition::new(kind, kind, Severity::Warning, summary).cause(cause))
 }
 
-/// A rollout that failed; raised by the leader only, so that it is one alert.
+/// A rollout that failed, and that no operator undid; raised by the leader only, so that it is one alert.
 fn failed_rollout(fleet: &FleetState, now: Timestamp) -> Option<Condition> {
     let rollout = fleet.rollout.as_ref()?;
     let has_failed = matches!(
         rollout.state,
         FleetRolloutState::Failed | FleetRolloutState::Undone
     );
-    let is_recent = now.duration_since(rollout.started) < REPORTED;
-    if !has_failed || !is_recent || fleet.leader.as_ref() != Some(&fleet.node) {
+    let ended = rollout.ended.unwrap_or(rollout.started);
+    let is_reported = rollout.aborted.is_none() && now.duration_since(ended) < REPORTED;
+    if !has_failed || !is_reported || fleet.leader.as_ref() != Some(&fleet.node) {
         return None;
     }
     let kind = "fleet_rollout_failed";
@@ -67,7 +68,13 @@ fn failed_rollout(fleet: &FleetState, now: Timestamp) -> Option<Condition> {
         rollout.revision, fleet.fleet, rollout.reason
     );
     let condition = Condition::new(kind, kind, Severity::Warning, summary);
-    Some(condition.cause("all nodes undo it; `evenkeel fleet history` has the reasons"))
+    let effect = match rollout.waves.is_empty() {
+        true => "no node was changed",
+        false => "all nodes undo it",
+    };
+    Some(condition.cause(format!(
+        "{effect}; `evenkeel fleet history` has the reasons"
+    )))
 }
 
 #[cfg(test)]
@@ -130,7 +137,7 @@ mod tests {
             state: FleetRolloutState::Undone,
             reason: "lb-2: backend api-1 went down".to_owned(),
             started: Timestamp::UNIX_EPOCH,
-            ended: None,
+            ended: Timestamp::from_second(7200).ok(),
             aborted: None,
             waves: Vec::new(),
             position: 0,
@@ -144,12 +151,32 @@ mod tests {
             rollout: Some(rollout),
             ..fleet()
         };
-        assert_eq!(kinds(&failed, 60), ["fleet_rollout_failed"]);
-        assert!(kinds(&failed, 3600).is_empty());
+        // It failed two hours after it began.
+        assert_eq!(kinds(&failed, 7260), ["fleet_rollout_failed"]);
+        assert!(kinds(&failed, 7200 + 3600).is_empty());
         let follower = FleetState {
             leader: Some("lb-2".to_owned()),
-            ..failed
+            ..failed.clone()
         };
-        assert!(kinds(&follower, 60).is_empty());
+        assert!(kinds(&follower, 7260).is_empty());
+        let with = |change: fn(&mut FleetRollout)| {
+            let mut state = failed.clone();
+            state.rollout.as_mut().map(change);
+            state
+        };
+        let cause = |state: &FleetState| {
+            let mut found = conditions(state, Timestamp::UNIX_EPOCH);
+            found.remove(0).cause.unwrap()
+        };
+        assert!(cause(&failed).contains("no node was changed"));
+        let wave = |rollout: &mut FleetRollout| {
+            rollout.waves = vec![lb_api::FleetWave {
+                nodes: vec!["lb-2".to_owned()],
+                verdict: None,
+            }];
+        };
+        assert!(cause(&with(wave)).contains("all nodes undo it"));
+        let aborted = with(|rollout| rollout.aborted = Some("admin".to_owned()));
+        assert!(kinds(&aborted, 7260).is_empty());
     }
 }
