@@ -1,5 +1,6 @@
 //! Exit codes; `docs/operations.md` lists them.
 
+pub(super) const SUCCESS: u8 = 0;
 /// Invalid command line: `EX_USAGE` of sysexits.h.
 pub(super) const USAGE: u8 = 64;
 /// A plan has changes that may be applied.

@@ -8,8 +8,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use lb_api::{
     Change, FleetApplyRequest, FleetInitRequest, FleetPlanRequest, FleetRevisionNumber,
-    FleetRollbackRequest, Guard, PlanVerdict,
-    client::{Client, ClientError},
+    FleetRollbackRequest, Guard, PlanVerdict, client::Client,
 };
 
 use super::{
@@ -64,8 +63,8 @@ enum FleetCommand {
     Explain(ExplainArgs),
     /// Roll a change out to all nodes.
     ///
-    /// Waits until the rollout has ended. Exits with 0 if all nodes keep the change, 3 if a node refuses it
-    /// before any is changed, 4 if it is undone. Ctrl-C ends the command, not the rollout.
+    /// Waits until the rollout has ended. Exits with 0 if all nodes keep the change, 3 if it fails before any
+    /// node is changed, 4 if it is undone. Ctrl-C ends the command, not the rollout.
     Apply(ApplyArgs),
     /// Confirm a rollout that was begun with --manual.
     Confirm(OutputArgs),
@@ -376,10 +375,6 @@ async fn rollback(args: RollbackArgs, client: Client) -> Result<ExitCode> {
         override_local: args.override_local,
         why: args.why,
     };
-    let begun: Result<_, ClientError> = session.client.fleet_rollback(&request).await;
-    let begun = begun?;
-    let code = follow::to_the_end(&session, begun, args.following.detach).await?;
-    // What was asked for is that the rollout is undone.
-    let is_undone = begun.undone && code == exit::ROLLED_BACK.into();
-    Ok(if is_undone { ExitCode::SUCCESS } else { code })
+    let begun = session.client.fleet_rollback(&request).await?;
+    follow::to_the_end(&session, begun, args.following.detach).await
 }

@@ -33,7 +33,7 @@ fn wave(nodes: &[&str], verdict: Option<(FleetVerdictKind, &str)>) -> FleetWave 
     }
 }
 
-fn known() -> FleetState {
+pub(in crate::cli) fn known() -> FleetState {
     let head = Some(FleetHead {
         revision: 6,
         digest: "0".repeat(64),

@@ -2,7 +2,7 @@
 
 mod bound;
 pub(in crate::cli) mod fixtures;
-mod fleet;
+pub(in crate::cli) mod fleet;
 mod limits;
 
 use super::{View, alerts, events, members, paint::Paint, plan, problems, revisions, status};
