@@ -76,7 +76,7 @@ enum FleetCommand {
     Rollback(RollbackArgs),
     /// List the fleet revisions, newest first.
     History(OutputArgs),
-    /// Show a fleet revision with its VIPs.
+    /// Show a fleet revision with its VIPs, as a file for `fleet plan` and `fleet apply`.
     Show(ShowArgs),
     /// Show the difference of two fleet revisions.
     Diff(DiffArgs),
@@ -277,10 +277,7 @@ pub(super) async fn run(args: FleetArgs, client: Client) -> Result<ExitCode> {
         FleetCommand::Show(args) => {
             let session = Session::new(client, args.output);
             let revision = session.client.fleet_revision(args.revision).await?;
-            session.print(&revision, |view| {
-                let details = fleet::details(view, &revision.info);
-                format!("{details}\n{}\n", revision.text.trim_end())
-            })
+            session.print(&revision, |_| fleet::revision(&revision))
         }
         FleetCommand::Diff(args) => {
             let session = Session::new(client, args.output);

@@ -3,13 +3,15 @@
 use jiff::SignedDuration;
 use lb_api::{
     FleetDiff, FleetDoctor, FleetExplanation, FleetNode, FleetNodeState, FleetPhase, FleetPlan,
-    FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState, FleetVerdictKind,
+    FleetRevision, FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState,
+    FleetVerdictKind,
 };
+use lb_model::fleet::compose;
 
 use super::{
     View,
     figures::{duration, moment},
-    paint::Tone,
+    paint::{Paint, Tone},
     table::{Cell, Side, Table},
 };
 use crate::cli::diff::colored;
@@ -344,8 +346,24 @@ fn result(revision: &FleetRevisionInfo) -> Cell {
     }
 }
 
-/// A fleet revision without its text.
-pub(in crate::cli) fn details(view: View, revision: &FleetRevisionInfo) -> String {
+/// A fleet revision as a file: the details are comments, and the text is below them byte by byte.
+pub(in crate::cli) fn revision(revision: &FleetRevision) -> String {
+    let details = details(&revision.info);
+    let comments = details.lines().map(|line| {
+        let line = line.replace(char::is_control, " ");
+        format!("# {}\n", line.trim_end())
+    });
+    let comments: String = comments.collect();
+    let file = compose(&comments, &revision.text);
+    // A text that is not only VIPs is shown nevertheless.
+    file.unwrap_or_else(|_| comments + &revision.text)
+}
+
+fn details(revision: &FleetRevisionInfo) -> String {
+    let view = View {
+        paint: Paint::PLAIN,
+        width: None,
+    };
     let mut table = Table::new(&[(Side::Left, ""), (Side::Left, "")]);
     let mut row = |name: &str, value: Cell| table.row([Cell::toned(Tone::Faint, name), value]);
     row("revision", revision.number.to_string().into());
@@ -361,7 +379,9 @@ pub(in crate::cli) fn details(view: View, revision: &FleetRevisionInfo) -> Strin
     if let Some(why) = &revision.why {
         row("why", why.as_str().into());
     }
-    row("digest", revision.digest.as_str().into());
+    // As many digits as identify it: more count as a secret if they get into the text.
+    let digest: String = revision.digest.chars().take(16).collect();
+    row("digest", digest.into());
     table.draw(view)
 }
 

@@ -20,7 +20,6 @@ pub(in crate::cli) enum Tone {
 pub(in crate::cli) struct Paint(bool);
 
 impl Paint {
-    #[cfg(test)]
     pub(in crate::cli) const PLAIN: Self = Self(false);
     #[cfg(test)]
     pub(in crate::cli) const COLORED: Self = Self(true);

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use lb_api::{
     Explanation, FleetExplanation, FleetHead, FleetNode, FleetNodeExplanation, FleetNodeState,
-    FleetPhase, FleetResult, FleetRollout, FleetRolloutState, FleetState, FleetVerdict,
-    FleetVerdictKind, FleetWave, Status,
+    FleetPhase, FleetResult, FleetRevision, FleetRevisionInfo, FleetRollout, FleetRolloutState,
+    FleetState, FleetVerdict, FleetVerdictKind, FleetWave, Status,
 };
 
 use super::{fixtures, plain, widest};
@@ -146,4 +146,27 @@ fn nodes_that_disagree_about_a_packet() {
         absent: vec!["lb-4".to_owned()],
     };
     insta::assert_snapshot!(fleet::explanation(plain(80), &explained));
+}
+
+#[test]
+fn a_shown_revision_is_a_file_with_the_same_text() {
+    let texts = ["[[vip]]\nname = \"a\"\n", "# above\n\n[[vip]] # x"];
+    for text in texts {
+        let shown = fleet::revision(&FleetRevision {
+            info: FleetRevisionInfo {
+                number: 7,
+                parent: Some(6),
+                digest: "0".repeat(64),
+                author: "admin".to_owned(),
+                node: "lb-1".to_owned(),
+                why: Some("two\nlines\r\u{1b}[31m".to_owned()),
+                at: Timestamp::UNIX_EPOCH,
+                outcome: None,
+            },
+            text: text.to_owned(),
+        });
+        assert!(shown.starts_with("# revision  7\n"), "{shown}");
+        let vips = lb_model::fleet::shared_part(&shown);
+        assert_eq!(vips.as_deref(), Ok(text), "{shown}");
+    }
 }
