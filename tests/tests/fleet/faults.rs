@@ -1,6 +1,6 @@
 //! etcd and controllers that fail while a change is rolled out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use lb_api::{FleetNodeState, FleetRolloutState, FleetState, RevisionState};
@@ -49,6 +49,7 @@ fn a_change_ends_whatever_fails() {
     let mut site = Site::start(&lab);
     etcd_freezes(&site);
     leader_dies(&mut site);
+    leader_stops(&mut site);
     canary_restarts(&mut site);
     waits_for_a_person(&site);
     let requests = site.assert_nothing_lost();
@@ -78,7 +79,7 @@ fn etcd_freezes(site: &Site<'_>) {
     site.wait_in_sync(1);
 }
 
-/// Another node goes on, or everything is undone.
+/// Another node leads, and goes on with the rollout once all nodes are back.
 fn leader_dies(site: &mut Site<'_>) {
     let leader = leader(site);
     let other = (leader + 1) % NODES;
@@ -96,24 +97,45 @@ fn leader_dies(site: &mut Site<'_>) {
     ];
     site.expect(0, other, &begun);
     assert_eq!(canary(site, 3), other);
+    // A node that is away when its wave begins fails the rollout.
+    site.expect(0, other, &["fleet", "pause"]);
     site.nodes[leader].kill();
-    let taken = site.wait("another node leads", || {
-        let state = site.fleet(other);
-        state.leader.is_some_and(|it| index(&it) != leader)
-    });
-    site.wait("the rollout has ended", || has_ended(&site.fleet(other), 3));
-    let state = site.fleet(other);
-    eprintln!(
-        "fleet: another leader after {taken:?}; the rollout ended as {:?}: {}",
-        state.rollout.as_ref().unwrap().state,
-        state.rollout.as_ref().unwrap().reason
-    );
+    let taken = another_leads(site, leader);
     site.nodes[leader].try_start(&[]).unwrap();
-    let head = state.head.unwrap().revision;
-    site.wait_in_sync(head);
+    site.wait("the node is back", || {
+        let nodes = site.fleet(other).nodes;
+        nodes.iter().all(|it| it.state != FleetNodeState::Away)
+    });
+    site.expect(0, other, &["fleet", "resume"]);
+    site.wait("the rollout has ended", || has_ended(&site.fleet(other), 3));
+    let rollout = site.fleet(other).rollout.unwrap();
+    assert_eq!(rollout.state, FleetRolloutState::Confirmed, "{rollout:?}");
+    site.wait_in_sync(3);
+    eprintln!("fleet: another leader after {taken:?}, which goes on with the rollout");
 }
 
-/// The deadline of a trial survives a restart, and the rollout ends one way or the other.
+fn another_leads(site: &Site<'_>, leader: usize) -> Duration {
+    site.wait("another node leads", || {
+        let state = site.fleet((leader + 1) % NODES);
+        state.leader.is_some_and(|it| index(&it) != leader)
+    })
+}
+
+/// A controller that is stopped does not leave the fleet without a leader until its lease ends (10 s).
+fn leader_stops(site: &mut Site<'_>) {
+    let leader = leader(site);
+    let begun = Instant::now();
+    site.nodes[leader].stop().unwrap();
+    let stopped = begun.elapsed();
+    another_leads(site, leader);
+    let taken = begun.elapsed();
+    eprintln!("fleet: the leader stopped in {stopped:?}; another leader after {taken:?}");
+    assert!(taken < Duration::from_secs(5), "{taken:?}");
+    site.nodes[leader].try_start(&[]).unwrap();
+    site.wait_in_sync(3);
+}
+
+/// The deadline of a trial survives a restart, and the rollout goes on.
 fn canary_restarts(site: &mut Site<'_>) {
     let file = site.file("restarted.toml", 70, false);
     let begun = [
@@ -124,19 +146,9 @@ fn canary_restarts(site: &mut Site<'_>) {
     site.nodes[1].kill();
     site.nodes[1].try_start(&[]).unwrap();
     site.wait("the rollout has ended", || has_ended(&site.fleet(0), 4));
-    let state = site.fleet(0);
-    let rollout = state.rollout.unwrap();
-    eprintln!(
-        "fleet: the canary was restarted; the rollout ended as {:?}: {}",
-        rollout.state, rollout.reason
-    );
-    site.wait_in_sync(state.head.unwrap().revision);
-    let states = (0..NODES).map(|node| site.fleet(node).state);
-    assert!(
-        states
-            .into_iter()
-            .all(|state| state == FleetNodeState::InSync)
-    );
+    let rollout = site.fleet(0).rollout.unwrap();
+    assert_eq!(rollout.state, FleetRolloutState::Confirmed, "{rollout:?}");
+    site.wait_in_sync(4);
 }
 
 /// While etcd answers, a candidate stays on trial for longer than the nodes' own deadline.
@@ -155,6 +167,11 @@ fn waits_for_a_person(site: &Site<'_>) {
         state => panic!("{state:?}"),
     };
     let first: Vec<Timestamp> = (0..NODES).map(deadline).collect();
+    let busy = site.expect(1, 1, &["backend", "weight", "web/backend-1", "90"]);
+    assert!(
+        busy.err.contains("`evenkeel fleet rollback` undoes it"),
+        "{busy:?}"
+    );
     // Only the fleet keeps a change of the fleet.
     let refused = site.expect(1, 1, &["confirm"]);
     assert!(

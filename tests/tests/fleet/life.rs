@@ -19,6 +19,8 @@ fn changes_reach_all_nodes_or_one() {
     let lab = build();
     let site = Site::start(&lab);
     good_change(&site);
+    shown_again(&site);
+    file_changes(&site);
     bad_change(&site);
     local_change(&site);
     partition(&site);
@@ -70,6 +72,68 @@ fn flow(site: &Site<'_>, port: u16) -> String {
     format!("tcp 198.51.100.7:{port} > {vip}:80")
 }
 
+/// What `fleet show` prints is the head again, and a text without VIPs or with a secret is none.
+fn shown_again(site: &Site<'_>) {
+    let shown = site.expect(0, 1, &["fleet", "show"]).out;
+    let file = site.write("shown.toml", &shown);
+    site.expect(0, 1, &["fleet", "plan", &file]);
+    let applied = site.expect(1, 1, &["fleet", "apply", &file]);
+    assert!(applied.err.contains("no changes"), "{applied:?}");
+    let none = site.write("none.toml", "# [[vip]]\n");
+    let seed = "000102030405060708090a0b0c0d0e0f";
+    // Without the line that divides it from the VIPs, the comment belongs to them.
+    let undivided = shown.replace("# The tables below", "# Tables below");
+    let secret = site.write(
+        "secret.toml",
+        &format!("# hash_seed = \"{seed}\"\n{undivided}"),
+    );
+    for command in ["init", "plan", "apply"] {
+        let from: &[&str] = if command == "init" { &["--from"] } else { &[] };
+        for (file, why) in [(&none, "no [[vip]] table"), (&secret, "secret in line 1")] {
+            let refused = site.expect(1, 1, &[&["fleet", command], from, &[file]].concat());
+            assert!(refused.err.contains(why), "{command}: {refused:?}");
+        }
+    }
+}
+
+/// Reloads of a file with the VIPs of the fleet: what is not a change of the VIPs is no difference.
+fn file_changes(site: &Site<'_>) {
+    let node = &site.nodes[0];
+    let original = std::fs::read_to_string(node.file()).unwrap();
+    let (local, _) = original.split_once("[[vip]]").unwrap();
+    let vips = std::fs::read_to_string(site.file("good.toml", 50, false)).unwrap();
+    let reload = |code, local: &str| {
+        let spaced = vips.replace("weight = ", "weight  =  ");
+        node.write_configuration(&format!("{local}{spaced}"))
+            .unwrap();
+        let reloaded = site.expect(code, 0, &["reload"]);
+        assert!(!reloaded.out.contains("only this node"), "{reloaded:?}");
+        // The agent looks twice per second.
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(site.fleet(0).state, FleetNodeState::InSync, "{reloaded:?}");
+        reloaded
+    };
+    let seed = local.lines().find(|line| line.starts_with("hash_seed"));
+    let other_seed = local.replace(
+        seed.unwrap(),
+        "hash_seed = \"0123456789abcdef0123456789abcdef\"",
+    );
+    let refused = reload(1, &other_seed);
+    assert!(refused.err.contains("evenkeel fleet import"), "{refused:?}");
+    reload(
+        0,
+        &local.replace("[change]", "[change]\nkeep_revisions = 60"),
+    );
+    let (above, _) = local.split_once("[fleet]").unwrap();
+    reload(0, above);
+    assert!(
+        node.log().contains("[fleet] changed: takes effect"),
+        "{}",
+        node.log()
+    );
+    reload(0, local);
+}
+
 /// A backend that never answers its checks is added.
 fn bad_change(site: &Site<'_>) {
     let before: Vec<u64> = (0..NODES).map(|node| site.active(node)).collect();
@@ -103,18 +167,20 @@ fn bad_change(site: &Site<'_>) {
 
 /// A change on one node is possible, warned about, shown, and keeps rollouts from it.
 fn local_change(site: &Site<'_>) {
-    let drained = site.expect(
-        0,
-        1,
-        &["backend", "weight", "web/backend-1", "90", "--bake", "0s"],
-    );
-    assert!(
-        drained.out.contains("only this node of the fleet lab"),
-        "{drained:?}"
-    );
-    site.wait("the node differs", || {
-        site.fleet(1).state == FleetNodeState::Differs
+    let change = |arguments: &[&str]| {
+        let changed = site.expect(0, 1, &[&["backend"], arguments, &["--bake", "0s"]].concat());
+        let warning = "only this node of the fleet lab";
+        assert!(changed.out.contains(warning), "{changed:?}");
+    };
+    let is = |state| site.fleet(1).state == state;
+    change(&["drain", "web/backend-1"]);
+    site.wait("the node differs", || is(FleetNodeState::Differs));
+    change(&["undrain", "web/backend-1"]);
+    site.wait("the node runs the head again", || {
+        is(FleetNodeState::InSync)
     });
+    change(&["weight", "web/backend-1", "90"]);
+    site.wait("the node differs", || is(FleetNodeState::Differs));
     // Some slots have moved there.
     let is_disputed = |port: u16| {
         let explained = site.run(0, &["fleet", "explain", &flow(site, port), "--syn"]);

@@ -189,8 +189,13 @@ impl<'lab> Site<'lab> {
 
     /// Writes a file with the VIP, and returns its path.
     pub(crate) fn file(&self, name: &str, weight: u32, with_dead: bool) -> String {
+        self.write(name, &vips(self.lab, weight, with_dead))
+    }
+
+    /// Writes a file, and returns its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.lab.balancers[0].directory().join(name);
-        std::fs::write(&path, vips(self.lab, weight, with_dead)).unwrap();
+        std::fs::write(&path, text).unwrap();
         path.display().to_string()
     }
 
