@@ -135,7 +135,7 @@ impl FleetRolloutState {
     }
 }
 
-/// A rollout: the way of a fleet revision to head.
+/// A rollout: the process that makes a fleet revision the head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FleetRollout {
     /// The candidate.

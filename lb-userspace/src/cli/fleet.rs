@@ -68,7 +68,7 @@ enum FleetCommand {
     Apply(ApplyArgs),
     /// Confirm a rollout that was begun with --manual.
     Confirm(OutputArgs),
-    /// Let no further wave of the rollout begin.
+    /// Hold the next wave of the rollout.
     Pause(OutputArgs),
     /// Continue a paused rollout.
     Resume(OutputArgs),

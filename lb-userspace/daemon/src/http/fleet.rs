@@ -124,7 +124,7 @@ pub(super) async fn confirm(
     Ok(Json(engine.fleet()?.confirm(caller.to_string()).await?))
 }
 
-/// Lets no further wave of the rollout begin.
+/// Holds the next wave of the rollout.
 #[utoipa::path(post, path = "/v1/fleet/pause", request_body = EmptyRequest, responses((status = 200, body = FleetStarted), ChangeFailures))]
 pub(super) async fn pause(
     State(engine): State<Engine>,

@@ -244,7 +244,7 @@ pub(in crate::cli) fn progress(rollout: &FleetRollout) -> String {
         FleetRolloutState::Preflight => {
             let planned = rollout.results.iter();
             let planned = planned.filter(|result| result.phase == FleetPhase::Planned);
-            format!("is planned by all nodes, {} have answered", planned.count())
+            format!("is in preflight: {} nodes have answered", planned.count())
         }
         FleetRolloutState::Wave => {
             let nodes = rollout.waves.get(rollout.position);

@@ -33,7 +33,8 @@ table! {
         key_file: PathBuf, [required "the private key of this node: `key_file = \"/etc/evenkeel/etcd-key.pem\"`"],
             kind::absolute_path(), Restart;
         /// How long a change of a rollout stays on this node without the fleet: if etcd or the other
-        /// nodes are away for longer, the node rolls back what the fleet has not confirmed.
+        /// nodes are away for longer, the node rolls back what the fleet has not confirmed. A node uses
+        /// the smaller of its own value and that of the node where the rollout was begun.
         confirm: Duration, [default 60 * SECOND],
             kind::whole_seconds(10 * SECOND..=Duration::from_secs(3600)), Restart;
     }
