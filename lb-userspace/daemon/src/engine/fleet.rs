@@ -143,7 +143,7 @@ impl ChangeControl {
         } else if self.agent().is_some() && new.hash_seed != running.hash_seed {
             "node.hash_seed can't be changed while a node of a fleet runs, because all its nodes need the \
              same seed: change it in the files of all nodes, restart all controllers, and run `evenkeel \
-             fleet import` on one node"
+             fleet import` on one node (docs/fleet.md)"
         } else {
             return Ok(());
         };
