@@ -1,6 +1,6 @@
 //! Which ports a new session may use.
 
-use super::NatSource;
+use super::{NatSource, PORT_TRIES};
 use crate::{Address, hash, vip::Vip};
 
 /// The ports of a [`NatSource`] that are tried for a new session, in this order.
@@ -15,7 +15,7 @@ use crate::{Address, hash, vip::Vip};
 #[derive(Clone, Copy, Debug)]
 pub struct PortChoice {
     first: u32,
-    stride: u32,
+    jitter: u32,
     ports: u32,
     draws: u32,
     source: u64,
@@ -27,25 +27,38 @@ impl PortChoice {
     #[must_use]
     pub const fn new(from: &NatSource, vip: &Vip, client: &Address, flow_hash: u64) -> Self {
         Self {
-            first: flow_hash as u32 >> 8,
-            stride: (flow_hash >> 48) as u32 | 1,
+            first: flow_hash as u32,
+            jitter: (flow_hash >> 32) as u32,
             ports: from.ports as u32,
             draws: from.draws,
             source: hash::hash_word(&vip.hash_key, client[0]),
         }
     }
 
-    /// Returns the port to try in this attempt, counted from the first port of the [`NatSource`]; it must have ports.
+    /// Returns the port to try in this attempt, counted from the first port of the [`NatSource`].
+    ///
+    /// The ports, or draws, form a circle of [`PORT_TRIES`] equal parts. It starts at a place that depends
+    /// on the flow, and each attempt selects one of the next part. So attempts rarely repeat
+    /// each other, and up to half as many draws as attempts are all tried.
     #[inline(always)]
     #[must_use]
     pub const fn nth(&self, attempt: u32) -> u16 {
-        let at = self.first.wrapping_add(attempt.wrapping_mul(self.stride));
+        const PART: u32 = u32::MAX / PORT_TRIES + 1;
+        let within = self.jitter.wrapping_mul(attempt) / PORT_TRIES;
+        let start = self.first.wrapping_add(attempt.wrapping_mul(PART));
+        let at = start.wrapping_add(within);
         if self.draws == 0 {
-            return (at % self.ports) as u16;
+            return scale(at, self.ports) as u16;
         }
-        let drawn = mix(self.source ^ (at % self.draws) as u64) as u32;
-        ((drawn as u64 * self.ports as u64) >> 32) as u16
+        let drawn = mix(self.source ^ scale(at, self.draws) as u64) as u32;
+        scale(drawn, self.ports) as u16
     }
+}
+
+/// Scales a number of 32 bits to one below `len`.
+#[inline(always)]
+const fn scale(number: u32, len: u32) -> u32 {
+    ((number as u64 * len as u64) >> 32) as u32
 }
 
 /// The finaliser of MurmurHash3 (Appleby), without its last step: the lower half is not as good as the

@@ -15,7 +15,7 @@ use lb_common::{
     vip::{forward, track},
 };
 use lb_dataplane::{Dataplane, LoadOptions};
-use lb_model::transition::RingState;
+use lb_model::{nat_draws::nat_draws, transition::RingState};
 use rand::RngExt as _;
 
 use crate::{
@@ -62,7 +62,7 @@ fn node() -> Dataplane {
         address: address_of(NAT4.into()).0,
         first_port: NAT_PORTS.start,
         ports: PORTS,
-        draws: (f64::from(PORTS) * std::f64::consts::LN_2) as u32,
+        draws: nat_draws(0.5, PORTS),
     };
     dataplane.nat_sources.write(0, &source).unwrap();
     dataplane

@@ -8,6 +8,7 @@ use lab::{
 };
 use lb_common::{address_of, nat::NatSource, reason::REASONS};
 use lb_dataplane::{Dataplane, LoadOptions};
+use lb_model::nat_draws::nat_draws;
 
 use crate::{
     nat::Session,
@@ -41,11 +42,6 @@ fn open(
     Ok(session.node_port)
 }
 
-/// Number of draws for half of some ports.
-fn half(ports: u16) -> u32 {
-    (f64::from(ports) * std::f64::consts::LN_2) as u32
-}
-
 /// A client of the `net`-th IPv6 prefix.
 fn client(net: u16, number: u8) -> Client {
     let mut client = Client::new(number);
@@ -60,7 +56,7 @@ fn client(net: u16, number: u8) -> Client {
 fn a_client_alone_takes_no_more_than_its_share_of_the_ports() {
     const PORTS: u16 = 64;
     for (at, source) in [(5, 0), (13, 1)] {
-        for draws in [half(PORTS), 0] {
+        for draws in [nat_draws(0.5, PORTS), 0] {
             let dataplane = dataplane(&options());
             let entry = NatSource {
                 address: [address_of(NAT4.into()).0, address_of(NAT6.into()).0][source],

@@ -12,6 +12,8 @@ use std::{
 use lb_common::{nat, ring::MAX_MEMBERS, vip::MAX_VIPS};
 use toml::Spanned;
 
+use crate::nat_draws::{MIN_NAT_DRAWS, nat_draws};
+
 use super::{
     keys::{Table, value_of},
     model::{Alerts, Config, HashSeed, Node, TypedAlerts, TypedNode},
@@ -225,6 +227,7 @@ fn resolve_node(typed: &TypedNode, read_file: ReadFile<'_>, problems: &Problems)
     // Times are checked even if the seed is not known: any will do for that.
     let node = typed.resolve((hash_seed.unwrap_or(HashSeed::new([0; 16])),))?;
     check_times(typed, &node, problems);
+    check_nat_share(typed, &node, problems);
     hash_seed.map(|_| node)
 }
 
@@ -267,6 +270,17 @@ fn check_times(typed: &TypedNode, node: &Node, problems: &Problems) {
         let help = "`track_idle` must be at least `transition_ttl`: a flow that is removed during a \
                     transition goes to another backend";
         let title = "`node.track_idle` is shorter than `node.transition_ttl`";
+        problems.add(Problem::new(at, title, label, help));
+    }
+}
+
+fn check_nat_share(typed: &TypedNode, node: &Node, problems: &Problems) {
+    let ports = node.nat_ports.len();
+    let draws = nat_draws(node.nat_source_share.as_f64(), ports as u16);
+    if let (Some(at), 1..MIN_NAT_DRAWS) = (typed.span("nat_source_share"), draws) {
+        let label = format!("about {draws} of {ports} ports for the clients of one address");
+        let help = format!("must be at least {MIN_NAT_DRAWS} ports");
+        let title = "`node.nat_source_share` is too small";
         problems.add(Problem::new(at, title, label, help));
     }
 }

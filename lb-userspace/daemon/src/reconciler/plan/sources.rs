@@ -11,7 +11,10 @@ use crate::reconciler::{
     indexes::next_free,
     state::{MemberState, SourceState},
 };
-use lb_model::config::{self, Forward, Node};
+use lb_model::{
+    config::{self, Forward, Node},
+    nat_draws::nat_draws,
+};
 
 impl Plan<'_> {
     /// Configured source addresses of `nat` for a backend.
@@ -45,7 +48,7 @@ impl Plan<'_> {
         let ports = &self.config.node.nat_ports;
         let (first_port, count) = (*ports.start(), ports.end() - ports.start());
         let ports = count.saturating_add(1);
-        let draws = draws_for(self.config.node.nat_source_share.as_f64(), ports);
+        let draws = nat_draws(self.config.node.nat_source_share.as_f64(), ports);
         for state in self.next.sources.values_mut() {
             let is_wanted = wanted.remove(&state.address);
             state.entry.first_port = first_port;
@@ -124,70 +127,5 @@ impl Plan<'_> {
             Some(Source::Nat { vip, index })
         });
         source.unwrap_or(Source::Unknown)
-    }
-}
-
-/// How many times ports are drawn, with repetition, for a client that may use this share of them: each port stays
-/// undrawn with probability (1 − 1/ports)^draws. 0, without a limit, for a share of 1.
-fn draws_for(share: f64, ports: u16) -> u32 {
-    let undrawn = 1.0 - share;
-    if undrawn <= 0.0 {
-        return 0;
-    }
-    let draws = -undrawn.ln() * f64::from(ports);
-    (draws.round() as u32).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use lb_common::{hash::HashKey, nat::PortChoice, vip::Vip};
-
-    use super::*;
-
-    /// The ports that a client with this address may use.
-    fn drawn(client: u64, share: f64, ports: u16) -> BTreeSet<u16> {
-        let source = NatSource {
-            ports,
-            draws: draws_for(share, ports),
-            ..bytemuck::Zeroable::zeroed()
-        };
-        let hash_key = HashKey {
-            k0: 1,
-            k1: 0x2d35_8dcc_aa6c_78a5,
-            k2: 0x8bb8_4b93_962e_acc9,
-            k3: 4,
-        };
-        let vip = Vip {
-            hash_key,
-            ..bytemuck::Zeroable::zeroed()
-        };
-        let choice = PortChoice::new(&source, &vip, &[client, 0], 0);
-        (0..4 * u32::from(ports)).map(|n| choice.nth(n)).collect()
-    }
-
-    #[test]
-    fn a_client_may_use_its_share_of_the_ports() {
-        for ports in [256, 1000, 16_384, 65_535] {
-            for share in [0.01, 0.25, 0.5, 0.9, 1.0] {
-                let drawn = drawn(7, share, ports);
-                assert!(drawn.iter().all(|&port| port < ports));
-                let off = drawn.len() as f64 / f64::from(ports) - share;
-                let deviation = (share * (1.0 - share) / f64::from(ports)).sqrt();
-                assert!(off.abs() <= 5.0 * deviation, "{ports} {share}: {off}");
-            }
-        }
-    }
-
-    /// What two clients have in common is what chance explains, also if their addresses are neighbours.
-    #[test]
-    fn clients_have_different_ports() {
-        const PORTS: u16 = 16_384;
-        for client in 1..100 {
-            let [one, other] = [client, client + 1].map(|client| drawn(client, 0.5, PORTS));
-            let common = one.intersection(&other).count() as f64 / f64::from(PORTS);
-            assert!((common - 0.25).abs() < 0.02, "{client}: {common}");
-        }
     }
 }

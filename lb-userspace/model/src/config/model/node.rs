@@ -51,7 +51,8 @@ table! {
         nat_ports: RangeInclusive<u16>, [default 16_384..=32_767], kind::port_range(), Live;
         /// `nat`: how much of the ports for sessions with a backend the clients of one address may use, for IPv6 of one
         /// prefix of 64 bits, so that nobody alone can use up all. `1`: all, for clients that are a proxy or a NAT
-        /// with few addresses.
+        /// with few addresses. Below `0.1`, few SYNs with a client's forged address lock it out; at least 16 ports
+        /// must remain.
         nat_source_share: Fraction, [default Fraction::HALF], kind::share(), Live;
         /// How long a slot remembers its previous backend after a change. A connection that is idle
         /// for all this time after a change may break.

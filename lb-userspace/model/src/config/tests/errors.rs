@@ -64,6 +64,7 @@ fn errors_in_the_node() {
         ("[node]", "[node]\nnat_ports = \"9000-8000\"", 2, "write \"8000-9000\""),
         ("[node]", "[node]\nnat_ports = \"2000-2254\"", 2, "255 ports are too few"),
         ("[node]", "[node]\nnat_ports = \"2000\"", 2, "not a port range"),
+        ("[node]", "[node]\nnat_source_share = 0.0009", 2, "about 15 of 16384 ports"),
         ("[node]", "[node]\nnat_source = [\"127.0.0.1\"]", 2, "a loopback address"),
         ("[node]", "[node]\nnat_source = [\"10.0.0.1\", \"10.0.0.1\"]", 2, "duplicate address 10.0.0.1"),
         ("[node]", "[node]\nnat_source = [\"203.0.113.10\"]", 2, "the address of a VIP"),
