@@ -5,7 +5,8 @@
 //! client sends a second packet after the backend's reply. A flood of packets that are never
 //! followed up therefore displaces only other embryonic sessions.
 //!
-//! Embryonic sessions are [`NatFlow`]s under their [`NatKey`] in an LRU hash map. Established ones
+//! Embryonic sessions are [`NatReply`]s in an array of buckets by the key of the replies; the oldest of a
+//! bucket is replaced. Clients' packets find them through an index ([`IndexWord`]). Established ones
 //! are in two arrays of **buckets** of eight cells, one array per direction: a lookup costs one
 //! cache miss instead of a helper call and five misses. With a million sessions memory access
 //! dominates, so a cell is small. A [`NatRecord`] describes a session in half a cache line and
@@ -99,8 +100,8 @@ impl NatKey {
 
     /// Hash of the key. Its halves select the two buckets, its lowest bits the first cell.
     ///
-    /// The hash key is not secret: filling a bucket takes established sessions, and the only effect
-    /// is that other sessions of that bucket stay embryonic.
+    /// The hash key is not secret: filling a bucket takes established sessions. The effect is that
+    /// other sessions of that bucket stay embryonic, or evict one that was idle for [`REPLACE_IDLE_S`].
     #[inline(always)]
     #[must_use]
     pub const fn hash(&self) -> u64 {

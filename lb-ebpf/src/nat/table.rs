@@ -407,7 +407,8 @@ pub(super) fn free(cell: *mut NatRecord, now_s: u32) {
     }
 }
 
-/// Frees the cell with the highest rank in the first bucket of a hash, see [`idle_rank`].
+/// Frees the cell with the highest rank in the first bucket of a hash, see [`idle_rank`]. None if the bucket has
+/// a free one, which will be usable soon: until then every packet of the session comes here.
 #[inline(always)]
 fn evict_idle<const TABLE: u8>(hash: u64, vip: u16) {
     let index = bucket_index::<TABLE>(bucket_words(hash)[0]);
@@ -418,16 +419,20 @@ fn evict_idle<const TABLE: u8>(hash: u64, vip: u16) {
             (highest, found) = (rank, way);
         }
     }
-    if highest > 0
+    if (1..FREE).contains(&highest)
         && let Some(bucket) = bucket::<TABLE>(index)
     {
         free(cell::<TABLE>(bucket, found as usize), clock::now_s() as u32);
     }
 }
 
+/// Rank of a free cell.
+const FREE: u32 = u32::MAX;
+
 /// Rank of a cell if a session of the VIP needs one, the highest is evicted: its VIP's number of cells in
-/// the bucket, then its idle time. 0, not to be evicted: it is free or was not idle long enough, or its VIP has fewer
+/// the bucket, then its idle time. 0, not to be evicted: it was not idle long enough, or its VIP has fewer
 /// cells than `vip`. So the sessions of a VIP, however many they are, displace none of a VIP that has few.
+/// [`FREE`], and then the ranks of the others, which count it, are of no use.
 ///
 /// The verifier checks a global function once.
 #[unsafe(no_mangle)]
@@ -455,7 +460,10 @@ fn idle_rank_in<const TABLE: u8>(index: u32, way: u32, vip: u32) -> u32 {
     let cell = cell::<TABLE>(bucket, way as usize);
     let idle_s = idle_s(seen_s(cell), clock::now_s() as u32);
     let share = cells_of(vip_of(way as usize));
-    if name(cell) == 0 || idle_s < REPLACE_IDLE_S || share < cells_of(vip) {
+    if name(cell) == 0 {
+        return FREE;
+    }
+    if idle_s < REPLACE_IDLE_S || share < cells_of(vip) {
         return 0;
     }
     share << 16 | u32::from(idle_s)

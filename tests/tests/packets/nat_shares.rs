@@ -3,10 +3,15 @@
 use std::{thread, time::Duration};
 
 use lab::{
-    bytecode::tables::{NAT_PORTS, NAT4, NAT6, SERVICES, Service},
+    bytecode::tables::{self, NAT_PORTS, NAT4, NAT6, SERVICES, Service},
     packet::{ACK, Frame, SYN},
 };
-use lb_common::{address_of, nat::NatSource, reason::REASONS};
+use lb_common::{
+    address_of,
+    member::control,
+    nat::{NatSource, REUSE_DELAY_S},
+    reason::REASONS,
+};
 use lb_dataplane::{Dataplane, LoadOptions};
 use lb_model::nat_draws::nat_draws;
 
@@ -16,6 +21,8 @@ use crate::{
 };
 
 const FORWARDED: &str = "FORWARDED";
+/// Until a freed cell is used again, in a data path whose second is a jiffy: one takes 10 ms at most.
+const REUSED: Duration = Duration::from_millis(10 * (REUSE_DELAY_S as u64 + 1));
 
 /// Returns the name of the reason of a packet, and the packet as it leaves.
 fn run(dataplane: &Dataplane, frame: &Frame) -> (&'static str, Vec<u8>) {
@@ -99,15 +106,32 @@ fn a_client_alone_takes_no_more_than_its_share_of_the_ports() {
 fn a_vip_displaces_no_session_of_a_vip_that_has_fewer() {
     const FEW: u16 = 20;
     // A second of the data path takes a few milliseconds.
-    let dataplane = dataplane(&LoadOptions {
+    let mut dataplane = dataplane(&LoadOptions {
         jiffies_shift: Some(0),
         ..options()
     });
-    let (many, few) = (SERVICES[6], SERVICES[5]);
+    let many = SERVICES[6];
+    // Index 0, which also a free cell seems to have.
+    let few = Service {
+        index: 0,
+        port: 7000,
+        ..SERVICES[5]
+    };
+    let here = dataplane.egress.find(1).unwrap().unwrap();
+    tables::add(&mut dataplane, &few, control::SERVING, here).unwrap();
+    let client = Client::new(1);
+    let data = |port| {
+        let request = client.to(&few, port, ACK).payload(vec![2; 9]);
+        assert_eq!(run(&dataplane, &request).0, FORWARDED, "{port}");
+    };
+    let entries = || dataplane.sessions.count().unwrap().flows;
+    let of_few = || {
+        let established = dataplane.sessions.established();
+        established.vips.get(&few.index).copied().unwrap_or(0)
+    };
     for port in 0..FEW {
-        open(&dataplane, &few, Client::new(1), 1000 + port).unwrap();
+        open(&dataplane, &few, client, 1000 + port).unwrap();
     }
-    let established = || dataplane.sessions.count().unwrap();
     let mut full = 0;
     for round in 0..6 {
         for port in 0..3000 {
@@ -116,18 +140,22 @@ fn a_vip_displaces_no_session_of_a_vip_that_has_fewer() {
         }
         // Until all are idle for long enough to be displaced.
         thread::sleep(Duration::from_millis(300));
-        full = full.max(established().flows);
+        full = full.max(entries());
     }
     assert!(full > 2 * 1024, "the table was never full: {full}");
-    for port in 0..FEW {
-        let request = Client::new(1)
-            .to(&few, 1000 + port, ACK)
-            .payload(vec![2; 9]);
-        assert_eq!(run(&dataplane, &request).0, FORWARDED, "{port}");
-    }
-    // The reverse: a VIP that has few sessions gets room for more.
+    assert_eq!(of_few(), u32::from(FEW));
+    (0..FEW).for_each(|port| data(1000 + port));
+    // The reverse: a VIP that has few sessions gets room for more, and each displaces one session per table at most.
+    let before = entries();
     for port in FEW..2 * FEW {
-        let opened = || open(&dataplane, &few, Client::new(1), 1000 + port);
-        opened().unwrap();
+        open(&dataplane, &few, client, 1000 + port).unwrap();
+        // The reply's entry finds a cell, then the request's.
+        for _ in 0..3 {
+            (0..8).for_each(|_| data(1000 + port));
+            thread::sleep(REUSED);
+        }
     }
+    assert_eq!(of_few(), u32::from(2 * FEW));
+    let evicted = before + 2 * usize::from(FEW) - entries();
+    assert!((1..=2 * usize::from(FEW)).contains(&evicted), "{evicted}");
 }
