@@ -4,7 +4,7 @@
 //! ends, and its program can be replaced atomically. On EINVAL, aya falls back to attaching by
 //! netlink; that can't be pinned, so here it is an error.
 
-use std::{fs, os::fd::AsRawFd as _, path::Path};
+use std::{fs, io, os::fd::AsRawFd as _, path::Path};
 
 use aya::programs::{
     ProgramError, Xdp,
@@ -240,36 +240,52 @@ pub struct LinkStatus {
 }
 
 /// State of the pinned links.
+///
+/// # Errors
+///
+/// A link can't be read: it may be attached.
 pub fn status(pins: &Pins) -> Result<Vec<LinkStatus>> {
-    let names = pins.interfaces()?.into_iter();
-    Ok(names
-        .filter_map(|interface| {
-            let path = [LinkMode::Native, LinkMode::Generic].map(|m| pins.link(&interface, m));
-            let generic = !path[0].exists();
-            let path = &path[usize::from(generic)];
-            let attached = program_of(path);
-            // It may have been removed since it was listed.
-            (attached.is_some() || path.exists()).then(|| LinkStatus {
-                interface,
-                generic,
-                program_id: attached.map(|(program, _)| program),
-                ifindex: attached.map(|(_, ifindex)| ifindex),
-            })
-        })
-        .collect())
+    let mut links = Vec::new();
+    for interface in pins.interfaces()? {
+        // A pin may have been removed since it was listed.
+        let native = link_at(pins, &interface, LinkMode::Native)?;
+        links.extend(match native {
+            Some(native) => Some(native),
+            None => link_at(pins, &interface, LinkMode::Generic)?,
+        });
+    }
+    Ok(links)
 }
 
-/// The program of a link, and the index of its interface.
-fn program_of(path: &Path) -> Option<(u32, u32)> {
-    let link = open_pinned(path).ok()?;
-    let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
-    let ifindex: u32 = field(&page, "ifindex")?.parse().ok()?;
+/// State of a link; `None` if it is not pinned.
+fn link_at(pins: &Pins, interface: &str, mode: LinkMode) -> Result<Option<LinkStatus>> {
+    let path = pins.link(interface, mode);
+    let read = || -> io::Result<(u32, u32)> {
+        let link = open_pinned(&path)?;
+        let page = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+        let number = |name| {
+            let number = field(&page, name).and_then(|it| it.parse().ok());
+            number.ok_or_else(|| io::Error::other(format!("its description has no {name}")))
+        };
+        Ok((number("ifindex")?, number("prog_id")?))
+    };
+    let (ifindex, program_id) = match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| DataplaneError::Pin {
+            operation: "read the link",
+            path,
+            kernel: error.to_string(),
+            hint: PRIVILEGE_HINT,
+        })?,
+    };
     // A link that lost its interface still names its program.
-    if ifindex == 0 {
-        return None;
-    }
-    let program = field(&page, "prog_id")?.parse().ok()?;
-    Some((program, ifindex))
+    let is_attached = ifindex != 0;
+    Ok(Some(LinkStatus {
+        interface: interface.to_owned(),
+        generic: mode == LinkMode::Generic,
+        program_id: is_attached.then_some(program_id),
+        ifindex: is_attached.then_some(ifindex),
+    }))
 }
 
 /// Value of a line `name: value`.

@@ -3,6 +3,7 @@
 mod boots;
 mod monitoring;
 mod thousand;
+mod unreadable;
 mod via_kernel;
 mod warm;
 
