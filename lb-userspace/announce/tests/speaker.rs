@@ -216,6 +216,21 @@ async fn unchanged_peers_keep_their_session() {
     assert_eq!(speaker.status(), []);
 }
 
+/// A router rejects a second connection of a peer, whatever we call it.
+#[tokio::test]
+async fn a_renamed_peer_waits_for_the_end_of_its_session() {
+    let (listener, mut peer) = listen().await;
+    let speaker = Speaker::start(vec![peer.clone()]);
+    let mut router = Router::accept(&listener).await;
+    peer.name = "renamed".to_owned();
+    speaker.set_peers(vec![peer]);
+    assert_eq!(router.notification().await, (6, 2));
+    let early = timeout(Duration::from_millis(500), listener.accept()).await;
+    assert!(early.is_err(), "a second connection");
+    drop(router);
+    Router::accept(&listener).await;
+}
+
 #[tokio::test]
 async fn a_garbled_message_is_answered_and_the_session_comes_back() {
     let (listener, peer) = listen().await;

@@ -14,7 +14,10 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TryRecvError},
+        watch,
+    },
     time::sleep_until,
 };
 use tracing::{error, info, warn};
@@ -29,9 +32,9 @@ use crate::peer::Bfd;
 /// Interval between attempts to start a session.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Starts and ends sessions. Dropping it ends the thread, without a packet: peers detect that as they
-/// detect a crash.
-#[derive(Debug)]
+/// Starts and ends sessions. When all clones are dropped, the thread ends, without a packet: peers detect
+/// that as they detect a crash.
+#[derive(Clone, Debug)]
 pub(crate) struct Monitor {
     commands: mpsc::UnboundedSender<Command>,
 }
@@ -185,10 +188,15 @@ impl Sessions {
 
     /// Runs until the monitor is dropped.
     async fn run(mut self) {
-        let mut burst = 0;
+        let (mut burst, mut v6_first) = (0, false);
         loop {
             // Longer than any packet without authentication.
-            let (mut v4, mut v6) = ([0; 2 * LENGTH], [0; 2 * LENGTH]);
+            let mut buffers = [[0; 2 * LENGTH]; 2];
+            let [buffer, other_buffer] = &mut buffers;
+            let (receiver, other) = match v6_first {
+                false => (self.v4.as_ref(), self.v6.as_ref()),
+                true => (self.v6.as_ref(), self.v4.as_ref()),
+            };
             let deadlines = self.running.values().map(|it| it.session.deadline());
             let deadline = deadlines.chain(self.retry).min();
             let timer = async {
@@ -198,20 +206,28 @@ impl Sessions {
                 }
             };
             // Packets first: after a stall of this thread, those that have arrived count before timers. But
-            // only so many: whoever sends without a pause must not keep us from sending.
+            // only so many: whoever sends without a pause must not keep us from sending, nor packets of the other
+            // family or commands from being read.
             let packets_count = burst < MOST_PACKETS;
             burst += 1;
             tokio::select! {
                 biased;
-                Ok((length, from)) = receive(self.v4.as_ref(), &mut v4), if packets_count => {
-                    self.received(from, &v4[..length]);
+                Ok((length, from)) = receive(receiver, buffer), if packets_count => {
+                    self.received(from, &buffer[..length]);
                 },
-                Ok((length, from)) = receive(self.v6.as_ref(), &mut v6), if packets_count => {
-                    self.received(from, &v6[..length]);
+                Ok((length, from)) = receive(other, other_buffer), if packets_count => {
+                    self.received(from, &other_buffer[..length]);
                 },
                 () = std::future::ready(()), if !packets_count => {
-                    burst = 0;
+                    (burst, v6_first) = (0, !v6_first);
                     self.expired();
+                    loop {
+                        match self.inbox.try_recv() {
+                            Ok(command) => self.start(command),
+                            Err(TryRecvError::Empty) => break,
+                            Err(TryRecvError::Disconnected) => return,
+                        }
+                    }
                 },
                 command = self.inbox.recv() => match command {
                     Some(command) => self.start(command),

@@ -78,7 +78,10 @@ impl Speaker {
         let mut peers = self.lock();
         let mut old = std::mem::take(&mut peers.running);
         for peer in wanted {
+            let renamed =
+                |it: &Running| (it.peer.address, it.peer.port) == (peer.address, peer.port);
             let known = old.iter().position(|it| it.peer.name == peer.name);
+            let known = known.or_else(|| old.iter().position(renamed));
             let known = known.map(|at| old.swap_remove(at));
             let running = match known {
                 Some(same) if *same.peer == peer => same,
@@ -145,15 +148,17 @@ impl Speaker {
         let task = error.is_none().then(|| {
             let bfd = peer.bfd.map(|bfd| {
                 let monitor = peers.bfd.get_or_insert_with(Monitor::start);
-                monitor.add(peer.address, peer.source, bfd)
+                (monitor.clone(), bfd)
             });
-            let task = Task::new(peer.clone(), shared, bfd);
+            let peer = peer.clone();
             tokio::spawn(async move {
                 if let Some(predecessor) = predecessor {
                     // It ends by itself within seconds, however it ends.
                     let _ = predecessor.await;
                 }
-                task.run().await;
+                // Not before: a router has one BFD session with this node.
+                let bfd = bfd.map(|(monitor, bfd)| monitor.add(peer.address, peer.source, bfd));
+                Task::new(peer, shared, bfd).run().await;
             })
         });
         Running {
