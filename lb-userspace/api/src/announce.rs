@@ -20,8 +20,19 @@ pub struct AnnounceStatus {
     /// The routing table, with `via = "kernel"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelTableStatus>,
+    /// Conditions of the node: `linked` and `provable`. Unless both are met, addresses may be missing.
+    #[serde(default)]
+    pub checks: Vec<AnnounceCheck>,
     /// The addresses of VIPs, sorted.
     pub addresses: Vec<AddressStatus>,
+}
+
+impl AnnounceStatus {
+    /// Conditions of the node that are not met, as `name: text`.
+    pub fn unmet(&self) -> impl Iterator<Item = String> {
+        let unmet = self.checks.iter().filter(|check| !check.is_met);
+        unmet.map(|check| format!("{}: {}", check.name, check.text))
+    }
 }
 
 /// What is announced, in short: part of the controller's status.

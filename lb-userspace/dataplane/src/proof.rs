@@ -38,13 +38,27 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Whether there are pinned tables that the copy knows: cheap, unlike [`Proof::load`].
+    /// The kernel's id of the pinned tables, `None` if no data path is pinned: cheap, unlike [`Proof::load`].
     ///
     /// # Errors
     ///
-    /// No data path is pinned, or it is of another layout.
-    pub fn check(pins: &Pins) -> Result<()> {
-        pins.check_version()
+    /// The tables are of another layout, or can't be read.
+    pub fn pinned(pins: &Pins) -> Result<Option<u32>> {
+        let path = pins.maps().join(name::TABLES);
+        if let Ok(false) = path.try_exists() {
+            return Ok(None);
+        }
+        pins.check_version()?;
+        let tables = MapData::from_pin(path).map_err(|error| {
+            DataplaneError::map("open pinned", name::TABLES, &error, PRIVILEGE_HINT)
+        })?;
+        id(&tables).map(Some)
+    }
+
+    /// The kernel's id of the tables that the copy runs on.
+    #[must_use]
+    pub const fn tables(&self) -> u32 {
+        self.tables
     }
 
     /// Loads the copy on the pinned tables. Takes seconds on a busy machine.
@@ -105,13 +119,6 @@ impl Proof {
         let until_s = self.warming.load_word(part::WARMING_AT, 0)?;
         let left_s = until_s.saturating_sub(self.clock.now_s()?);
         Ok((left_s != 0).then_some(Duration::from_secs(left_s)))
-    }
-
-    /// Whether the pinned tables are still those that the copy runs on.
-    #[must_use]
-    pub fn is_current(&self, pins: &Pins) -> bool {
-        let tables = MapData::from_pin(pins.maps().join(name::TABLES));
-        tables.is_ok_and(|tables| tables.info().is_ok_and(|info| info.id() == self.tables))
     }
 
     /// Runs the copy on a frame as if it was received on an interface.

@@ -25,8 +25,8 @@ const DEFAULT_SOCKET: &str = "/run/evenkeel/announce.sock";
 /// Without a subcommand, runs the announcer that `[announce]` of the configuration describes: by BGP, or
 /// as routes that a routing daemon of this host exports. Four times a second it sends a packet to each VIP
 /// through a copy of the program that counts and records nothing. An address is announced once this has
-/// worked for `announce.settle`; it is withdrawn at once when the program is not attached or drops the
-/// packet, and announced as worse than other nodes when backends are missing or the controller is silent.
+/// worked for `announce.settle`; it is withdrawn at once when the program is not attached or transmits none of
+/// 64 packets to its VIPs, and announced as worse than other nodes when backends are missing or the controller is silent.
 ///
 /// It needs no controller, and restarts of the controller end no BGP session. SIGHUP reads the
 /// configuration again; SIGTERM and SIGINT withdraw everything and end it.
@@ -144,6 +144,10 @@ fn find<'a>(status: &'a AnnounceStatus, what: &str) -> Result<&'a AddressStatus>
     };
     match status.addresses.iter().find(is_meant) {
         Some(address) => Ok(address),
+        None if status.unmet().next().is_some() => bail!(
+            "nothing is known of {what:?}: {}",
+            status.unmet().collect::<Vec<_>>().join("; ")
+        ),
         None => bail!(
             "no address or VIP {what:?} in the data path, or `vip.announce.enabled = false`: `evenkeel announce \
              status` lists them"

@@ -52,7 +52,7 @@ pub struct KernelStatus {
     pub last_error: Option<String>,
     /// Host routes in the table that somebody else made, and what they are: a routing daemon may announce
     /// them, whatever is announced here.
-    pub foreign: BTreeMap<IpAddr, String>,
+    pub foreign: Arc<BTreeMap<IpAddr, String>>,
     /// How many times a route was made again that somebody else had removed.
     pub restored: u64,
 }
@@ -195,6 +195,9 @@ async fn run(
     }
 }
 
+/// Most routes of others that are logged.
+const MOST_LOGGED: usize = 1000;
+
 fn status_of(
     table: &Table,
     wanted: &BTreeSet<IpAddr>,
@@ -208,7 +211,8 @@ fn status_of(
             warn!(%address, table = number, "somebody removed its route; it is made again");
         })
         .count();
-    for (address, route) in &found.foreign {
+    // A daemon may export all of its routes into the table by mistake.
+    for (address, route) in found.foreign.iter().take(MOST_LOGGED) {
         if before.foreign.get(address) != Some(route) {
             warn!(%address, table = number, route, "somebody else has a route to it");
         }

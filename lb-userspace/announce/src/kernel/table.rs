@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -15,9 +16,6 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType},
     },
 };
-
-/// Most routes of others that are reported: a daemon may export all of its routes into the table by mistake.
-const MOST_FOREIGN: usize = 1000;
 
 /// Names of `ip route` for protocols (linux/rtnetlink.h).
 const PROTOCOLS: [(u8, &str); 8] = [
@@ -39,7 +37,7 @@ pub(super) struct Found {
     /// Wanted routes that can't be added: the table has another one of the same destination and metric.
     pub(super) displaced: BTreeSet<IpAddr>,
     /// Host routes of others.
-    pub(super) foreign: BTreeMap<IpAddr, String>,
+    pub(super) foreign: Arc<BTreeMap<IpAddr, String>>,
 }
 
 /// Device and table that routes are in.
@@ -102,13 +100,14 @@ impl Table {
         }
         let lost = installed.difference(&present);
         let removed = lost.filter(|it| wanted.contains(it)).copied().collect();
+        let mut names = BTreeMap::new();
         let foreign = others
             .iter()
-            .filter_map(|it| Some((host(it)?, describe(it))));
+            .filter_map(|it| Some((host(it)?, describe(it, &mut names))));
         Ok(Found {
             removed,
             displaced,
-            foreign: foreign.take(MOST_FOREIGN).collect(),
+            foreign: Arc::new(foreign.collect()),
         })
     }
 
@@ -179,8 +178,9 @@ fn place(route: &RouteMessage) -> (u32, Option<u32>) {
     (table, ifindex)
 }
 
-/// What an operator needs to find a route: in the words and the order of `ip route show`.
-fn describe(route: &RouteMessage) -> String {
+/// What an operator needs to find a route: in the words and the order of `ip route show`. `names`: of devices
+/// that were looked up before.
+fn describe(route: &RouteMessage, names: &mut BTreeMap<u32, String>) -> String {
     let (mut to, mut device, mut metric) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
@@ -188,9 +188,12 @@ fn describe(route: &RouteMessage) -> String {
             RouteAttribute::Gateway(RouteAddress::Inet6(via)) => to = Some(format!("via {via}")),
             RouteAttribute::MultiPath(hops) => to = Some(format!("over {} next hops", hops.len())),
             RouteAttribute::Oif(index) => {
-                let name = if_indextoname(*index).ok();
-                let name = name.and_then(|it| it.into_string().ok());
-                device = Some(format!("dev {}", name.unwrap_or_else(|| index.to_string())));
+                let name = names.entry(*index).or_insert_with(|| {
+                    let name = if_indextoname(*index).ok();
+                    let name = name.and_then(|it| it.into_string().ok());
+                    name.unwrap_or_else(|| index.to_string())
+                });
+                device = Some(format!("dev {name}"));
             }
             RouteAttribute::Priority(number) => metric = Some(format!("metric {number}")),
             _ => {}

@@ -1,7 +1,12 @@
 //! Conditions of announcing: an announcer that does not answer, sessions that are down, and addresses that
 //! routers do not get, or only as worse.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use jiff::Timestamp;
 
 use lb_api::{AddressState, AddressStatus, AnnounceStatus, DrainState, PeerStatus};
 
@@ -12,8 +17,23 @@ use crate::node::Announcing;
 /// after a usual start.
 const WAITS_S: f64 = 15.0;
 
+/// Since when addresses are missing in the announcer's answers.
+pub(super) type Unknown = BTreeMap<IpAddr, Timestamp>;
+
 /// All conditions of announcing.
-pub(super) fn conditions(announcing: &Announcing) -> Vec<Condition> {
+pub(super) fn conditions(
+    announcing: &Announcing,
+    unknown: &mut Unknown,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let missing: BTreeSet<IpAddr> = announcing.unknown().collect();
+    unknown.retain(|address, _| missing.contains(address));
+    for address in missing {
+        unknown.entry(address).or_insert(now);
+    }
+    let waits = |since: &Timestamp| now.duration_since(*since).as_secs_f64() < WAITS_S;
+    let unknown = unknown.iter().filter(|(_, since)| !waits(since));
+    let unknown = unknown.map(|(address, _)| *address).collect();
     let status = match &announcing.answer {
         Ok(status) => status,
         Err(error) => return vec![no_answer(announcing, error)],
@@ -22,7 +42,7 @@ pub(super) fn conditions(announcing: &Announcing) -> Vec<Condition> {
     conditions.extend(table(status));
     // A drained node does what it was told.
     if status.drain == DrainState::No {
-        conditions.extend(addresses(announcing, status));
+        conditions.extend(addresses(announcing, status, unknown));
     }
     conditions
 }
@@ -95,7 +115,11 @@ struct Group<'a> {
 }
 
 /// Addresses that are not announced, or as worse: one condition for all that lack the same.
-fn addresses(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> {
+fn addresses(
+    announcing: &Announcing,
+    status: &AnnounceStatus,
+    unknown: Vec<IpAddr>,
+) -> Vec<Condition> {
     let mut groups: BTreeMap<(bool, &str), Group<'_>> = BTreeMap::new();
     let wanted = |known: &&AddressStatus| announcing.wanted.contains(&known.address);
     for known in status.addresses.iter().filter(wanted) {
@@ -112,12 +136,15 @@ fn addresses(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition>
         let cause = || format!("{}: {}", check.name, check.text);
         group.cause.get_or_insert_with(cause);
     }
-    let unknown: Vec<IpAddr> = announcing.unknown().collect();
     if !unknown.is_empty() {
         let group = groups.entry((true, "unknown")).or_default();
         group.addresses = unknown;
-        let cause = "`evenkeel announce` has not found a VIP of it in the data path";
-        group.cause = Some(cause.to_owned());
+        let cause = "`evenkeel announce` has not found a VIP of it in the data path".to_owned();
+        group.cause = Some(
+            status
+                .unmet()
+                .fold(cause, |cause, unmet| format!("{cause}; {unmet}")),
+        );
     }
     let groups = groups.into_iter();
     groups
@@ -171,6 +198,7 @@ fn condition(is_withheld: bool, name: &str, group: Group<'_>) -> Condition {
 mod tests {
     use std::sync::Arc;
 
+    use jiff::SignedDuration;
     use lb_api::AnnounceCheck;
 
     use super::*;
@@ -185,7 +213,10 @@ mod tests {
     }
 
     fn found(announcing: &Announcing) -> Vec<(String, Severity, String, String)> {
-        let found = conditions(announcing).into_iter();
+        let (mut unknown, start) = (Unknown::new(), Timestamp::UNIX_EPOCH);
+        conditions(announcing, &mut unknown, start);
+        let later = start + SignedDuration::from_secs_f64(WAITS_S);
+        let found = conditions(announcing, &mut unknown, later).into_iter();
         let texts = |it: Condition| (it.key, it.severity, it.summary, it.cause.unwrap());
         found.map(texts).collect()
     }
@@ -307,8 +338,25 @@ mod tests {
     fn an_address_that_the_announcer_does_not_know_is_not_announced() {
         let known = announcing(|status| {
             status.addresses.remove(1);
+            status.checks = vec![unmet("provable", "layout 7, not 6")];
         });
+        let (mut unknown, start) = (Unknown::new(), Timestamp::UNIX_EPOCH);
+        let mut after = |seconds| {
+            conditions(
+                &known,
+                &mut unknown,
+                start + SignedDuration::from_secs(seconds),
+            )
+            .len()
+        };
+        assert_eq!([0, 14, 15].map(&mut after), [0, 0, 1]);
         let found = found(&known);
+        assert!(
+            found[0]
+                .3
+                .contains("in the data path; provable: layout 7, not 6;"),
+            "{found:?}"
+        );
         assert_eq!(found[0].0, "not_announced:unknown");
         assert_eq!(found[0].2, "203.0.113.1 is not announced");
     }

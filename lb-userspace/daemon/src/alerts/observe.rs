@@ -95,6 +95,7 @@ pub struct Observer {
     /// Counters in the last seconds.
     past: VecDeque<Counted>,
     groups: Groups,
+    unknown: announce::Unknown,
 }
 
 impl Observer {
@@ -125,7 +126,10 @@ impl Observer {
         conditions.extend(self.groups.combine("backends:", down));
         conditions.extend(self.groups.combine("no_next_hop:", lost));
         conditions.extend(full);
-        conditions.extend(status.announcing.iter().flat_map(announce::conditions));
+        if let Some(announcing) = &status.announcing {
+            let unknown = &mut self.unknown;
+            conditions.extend(announce::conditions(announcing, unknown, status.at));
+        }
         conditions
     }
 

@@ -26,10 +26,14 @@ use super::{
 const SENT: [u32; 2] = [3, 4];
 /// Packets to a VIP of which one has to be forwarded: some of its backends may have no next hop.
 const ATTEMPTS: u32 = 64;
+/// So many while none was forwarded before, from other ports at each look.
+const FEW_ATTEMPTS: u32 = 4;
 /// How long a dropped packet counts against a VIP that forwards others.
 const PARTLY: Duration = Duration::from_secs(60);
 /// The longest time between two attempts to load the copy of the program.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Why packets can't be tried after a start.
+pub(super) const LOADING: &str = "the copy of the program is being loaded";
 
 /// Address, port and protocol of a VIP.
 pub(super) type Service = (IpAddr, u16, u8);
@@ -48,8 +52,8 @@ pub(super) struct DataPath {
     pins: Pins,
     loader: Loader,
     linked: Result<(), String>,
-    /// The VIPs when they were last seen.
-    vips: BTreeMap<IpAddr, Vec<VipFacts>>,
+    /// The VIPs when they were last proven.
+    vips: BTreeMap<Service, VipFacts>,
     /// When a packet to a VIP that forwards others was last dropped, and why.
     partly: BTreeMap<Service, (Instant, String)>,
     /// Number of the next look.
@@ -96,7 +100,7 @@ impl DataPath {
             Ok(Some((interface, lost))) => {
                 missing = lost;
                 self.linked = Ok(());
-                self.prove(&interface, wanted, now);
+                provable = provable.and_then(|()| self.prove(&interface, wanted, now));
             }
             Ok(None) => {
                 let why = "the program is attached to no interface";
@@ -115,12 +119,31 @@ impl DataPath {
             warming: self.loader.proof.as_ref().and_then(warming),
             foreign: None,
         };
-        (facts, self.vips.clone())
+        (facts, self.by_address())
     }
 
-    fn prove(&mut self, interface: &Interface, wanted: &BTreeMap<Service, Wanted>, now: Instant) {
+    fn by_address(&self) -> BTreeMap<IpAddr, Vec<VipFacts>> {
+        let mut all: BTreeMap<IpAddr, Vec<VipFacts>> = BTreeMap::new();
+        for ((address, ..), vip) in &self.vips {
+            all.entry(*address).or_default().push(vip.clone());
+        }
+        for vips in all.values_mut() {
+            vips.sort_by(|a, b| a.label.cmp(&b.label));
+        }
+        all
+    }
+
+    /// # Errors
+    ///
+    /// Packets to some VIPs can't be tried. What was proven of these last holds.
+    fn prove(
+        &mut self,
+        interface: &Interface,
+        wanted: &BTreeMap<Service, Wanted>,
+        now: Instant,
+    ) -> Result<(), String> {
         let Some(proof) = &self.loader.proof else {
-            return;
+            return Ok(());
         };
         let addresses = proof.services.iter().map(|entry| address_of(&entry.key));
         let addresses: BTreeSet<IpAddr> = addresses.collect();
@@ -132,12 +155,14 @@ impl DataPath {
         };
         self.partly
             .retain(|_, (at, _)| now.duration_since(*at) < PARTLY);
-        self.vips = vips(&prover, wanted, &mut self.partly, now);
+        let (vips, proven) = vips(&prover, wanted, &self.vips, &mut self.partly, now);
+        self.vips = vips;
+        proven
     }
 
     /// Nothing is forwarded any more.
     fn lose(&mut self, why: &str) {
-        for vip in self.vips.values_mut().flatten() {
+        for vip in self.vips.values_mut() {
             vip.forwards = Err(why.to_owned());
             vip.up = 0;
         }
@@ -149,11 +174,18 @@ impl DataPath {
 struct Loader {
     pins: Pins,
     proof: Option<Proof>,
-    loading: Option<JoinHandle<Result<Proof, String>>>,
+    /// The kernel's id of the tables that were last found.
+    tables: Option<u32>,
+    /// The kernel's id of the tables that were last proven.
+    proven: Option<u32>,
+    /// The id of the tables, and the thread.
+    loading: Option<(u32, JoinHandle<Result<Proof, String>>)>,
     /// When to try again after a failure, how long to wait after the next one, and the failure.
     retry: Option<(Instant, String)>,
     pause: Duration,
 }
+
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
 
 /// Whether there is a copy.
 enum Loaded {
@@ -169,47 +201,59 @@ impl Loader {
         Self {
             pins,
             proof: None,
+            tables: None,
+            proven: None,
             loading: None,
             retry: None,
-            pause: Duration::from_secs(1),
+            pause: SHORTEST_RETRY,
         }
     }
 
     fn open(&mut self, now: Instant) -> Loaded {
-        if self
-            .proof
-            .as_ref()
-            .is_some_and(|it| it.is_current(&self.pins))
-        {
+        let tables = match Proof::pinned(&self.pins) {
+            Ok(Some(tables)) => tables,
+            Ok(None) => {
+                self.proof = None;
+                let folder = self.pins.folder();
+                return Loaded::Unknown(format!("no data path in {}", folder.display()));
+            }
+            // Also tables of another layout: a migration goes on forwarding.
+            Err(error) => return Loaded::Unknown(lb_model::error::chain(&error)),
+        };
+        if self.tables.replace(tables) != Some(tables) {
+            (self.retry, self.pause) = (None, SHORTEST_RETRY);
+        }
+        if self.proof.as_ref().map(Proof::tables) == Some(tables) {
             return Loaded::Proof;
         }
-        let had_proof = self.proof.take().is_some();
-        if let Err(error) = Proof::check(&self.pins) {
-            return Loaded::Unknown(lb_model::error::chain(&error));
-        }
-        match self.load(now) {
-            Ok(()) => Loaded::Proof,
-            Err(why) if had_proof => Loaded::Another(why),
+        self.proof = None;
+        match self.load(tables, now) {
+            Ok(proof) => {
+                self.proven = Some(tables);
+                self.proof = Some(proof);
+                Loaded::Proof
+            }
+            Err(why) if self.proven.is_some_and(|proven| proven != tables) => Loaded::Another(why),
             Err(why) => Loaded::Unknown(why),
         }
     }
 
-    fn load(&mut self, now: Instant) -> Result<(), String> {
-        if let Some(loading) = self.loading.take_if(|loading| loading.is_finished()) {
-            let loaded = loading
+    fn load(&mut self, tables: u32, now: Instant) -> Result<Proof, String> {
+        let loading = self.loading.take_if(|(_, thread)| thread.is_finished());
+        if let Some((loaded_for, thread)) = loading {
+            let loaded = thread
                 .join()
                 .unwrap_or_else(|_| Err("the loader panicked".to_owned()));
             match loaded {
-                Ok(proof) if proof.is_current(&self.pins) => {
-                    self.proof = Some(proof);
-                    (self.retry, self.pause) = (None, Duration::from_secs(1));
-                    return Ok(());
+                Ok(proof) if proof.tables() == tables => {
+                    self.pause = SHORTEST_RETRY;
+                    return Ok(proof);
                 }
-                Ok(_) => {}
-                Err(why) => {
+                Err(why) if loaded_for == tables => {
                     self.retry = Some((now + self.pause, why));
                     self.pause = (self.pause * 2).min(LONGEST_RETRY);
                 }
+                _ => {}
             }
         }
         if let Some((_, why)) = self.retry.as_ref().filter(|(at, _)| now < *at) {
@@ -218,9 +262,9 @@ impl Loader {
         if self.loading.is_none() {
             let pins = self.pins.clone();
             let load = move || Proof::load(&pins).map_err(|error| lb_model::error::chain(&error));
-            self.loading = Some(std::thread::spawn(load));
+            self.loading = Some((tables, std::thread::spawn(load)));
         }
-        Err("the copy of the program is being loaded".to_owned())
+        Err(LOADING.to_owned())
     }
 }
 
@@ -261,15 +305,17 @@ struct Prover<'a> {
     turn: u32,
 }
 
+/// The VIPs now. If packets to some can't be tried, what was last known of these, and an error.
 fn vips(
     prover: &Prover<'_>,
     wanted: &BTreeMap<Service, Wanted>,
+    last: &BTreeMap<Service, VipFacts>,
     partly: &mut BTreeMap<Service, (Instant, String)>,
     now: Instant,
-) -> BTreeMap<IpAddr, Vec<VipFacts>> {
+) -> (BTreeMap<Service, VipFacts>, Result<(), String>) {
     let proof = prover.proof;
     let up = serving(proof);
-    let mut all: BTreeMap<IpAddr, Vec<VipFacts>> = BTreeMap::new();
+    let (mut all, mut proven) = (BTreeMap::new(), Ok(()));
     for entry in proof.services.iter() {
         let key = entry.key;
         let (port, protocol) = ((key.service as u16).to_be(), (key.service >> 16) as u8);
@@ -279,29 +325,40 @@ fn vips(
             continue;
         }
         let address = address_of(&key);
-        let known = wanted.get(&(address, port, protocol));
+        let service = (address, port, protocol);
+        let known = wanted.get(&service);
         if known.is_some_and(|known| !known.is_enabled) {
             continue;
         }
         let name = if protocol == proto::TCP { "tcp" } else { "udp" };
         let label = known.map_or_else(|| format!("{address} {port}/{name}"), |it| it.name.clone());
-        let service = (address, port, protocol);
-        let forwards = prover.forwards(service);
-        if let Ok(Some(dropped)) = &forwards {
-            partly.insert(service, (now, dropped.clone()));
-        }
-        all.entry(address).or_default().push(VipFacts {
+        let last = last.get(&service);
+        let attempts = match last {
+            Some(last) if last.forwards.is_err() => FEW_ATTEMPTS,
+            _ => ATTEMPTS,
+        };
+        let forwards = match prover.outcome(service, attempts) {
+            Ok(Outcome::Sent) => Ok(()),
+            Ok(Outcome::Partly(reason)) => {
+                partly.insert(service, (now, reason));
+                Ok(())
+            }
+            Ok(Outcome::Dropped(reason)) => Err(reason),
+            Err(why) => {
+                proven = Err(format!("{label}: {why}"));
+                last.map_or(Err(why), |last| last.forwards.clone())
+            }
+        };
+        let facts = VipFacts {
             label,
-            forwards: forwards.map(drop),
+            forwards,
             partly: partly.get(&service).map(|(_, why)| why.clone()),
             up: up.get(&target::index(entry.target)).copied().unwrap_or(0),
             min_up: known.map_or(1, |known| known.min_up),
-        });
+        };
+        all.insert(service, facts);
     }
-    for vips in all.values_mut() {
-        vips.sort_by(|a, b| a.label.cmp(&b.label));
-    }
-    all
+    (all, proven)
 }
 
 fn address_of(key: &VipKey) -> IpAddr {
@@ -319,34 +376,84 @@ fn serving(proof: &Proof) -> BTreeMap<u16, u32> {
     up
 }
 
+/// What becomes of packets to a VIP.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Sent,
+    /// Some are dropped, for this reason.
+    Partly(String),
+    /// All are.
+    Dropped(String),
+}
+
 impl Prover<'_> {
-    /// Whether packets to a service are forwarded; if some are dropped, why.
-    ///
     /// # Errors
     ///
-    /// The reason why none is.
-    fn forwards(&self, service: Service) -> Result<Option<String>, String> {
+    /// The packets can't be tried.
+    fn outcome(&self, service: Service, attempts: u32) -> Result<Outcome, String> {
         let Interface { index, mac } = *self.interface;
-        let turns = (0..ATTEMPTS).map(|attempt| self.turn.wrapping_add(attempt << 16));
-        let mut frames = turns.map(|turn| self.clients.frame(mac, service, turn));
-        let first = frames.next().unwrap_or_default();
-        let is_sent = |run: &Run| SENT.contains(&run.verdict);
-        if self.proof.run(&first, index).is_ok_and(|run| is_sent(&run)) {
-            return Ok(None);
-        }
-        let reason = match self.proof.run_traced(&first, index) {
-            Ok((run, _)) if is_sent(&run) => return Ok(None),
-            Ok((_, trace)) => {
-                let reason = REASONS.get(trace.reason as usize);
-                reason.map_or("UNKNOWN", |reason| reason.name).to_owned()
-            }
-            Err(error) => return Err(lb_model::error::chain(&error)),
+        let frame = |attempt: u32| {
+            let turn = self.turn.wrapping_add(attempt << 16);
+            self.clients.frame(mac, service, turn)
         };
-        let mut runs = frames.map(|frame| self.proof.run(&frame, index));
-        if runs.any(|run| run.is_ok_and(|run| is_sent(&run))) {
-            Ok(Some(reason))
-        } else {
-            Err(reason)
+        let is_sent = |run: &Run| SENT.contains(&run.verdict);
+        let run = |attempt| match self.proof.run(&frame(attempt), index) {
+            Ok(run) => Ok(is_sent(&run)),
+            Err(error) => Err(lb_model::error::chain(&error)),
+        };
+        let reason = || match self.proof.run_traced(&frame(0), index) {
+            Ok((run, _)) if is_sent(&run) => None,
+            traced => {
+                let reason = traced.ok();
+                let reason = reason.and_then(|(_, trace)| REASONS.get(trace.reason as usize));
+                Some(reason.map_or("UNKNOWN", |reason| reason.name))
+            }
+        };
+        outcome(attempts, run, reason)
+    }
+}
+
+/// The outcome of packets of which `is_sent` tells whether it is transmitted, and `reason` why the first is
+/// not.
+fn outcome(
+    attempts: u32,
+    is_sent: impl Fn(u32) -> Result<bool, String>,
+    reason: impl FnOnce() -> Option<&'static str>,
+) -> Result<Outcome, String> {
+    if is_sent(0)? {
+        return Ok(Outcome::Sent);
+    }
+    let Some(reason) = reason() else {
+        return Ok(Outcome::Sent);
+    };
+    let mut failed = None;
+    for attempt in 1..attempts {
+        match is_sent(attempt) {
+            Ok(true) => return Ok(Outcome::Partly(reason.to_owned())),
+            Ok(false) => {}
+            Err(why) => failed = Some(why),
         }
+    }
+    failed.map_or_else(|| Ok(Outcome::Dropped(reason.to_owned())), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_cannot_be_tried_prove_nothing() {
+        let few = || Err("EAGAIN".to_owned());
+        let of = |results: [Result<bool, String>; 3]| {
+            outcome(3, |at| results[at as usize].clone(), || Some("NO_MEMBER"))
+        };
+        let partly = || Ok(Outcome::Partly("NO_MEMBER".to_owned()));
+        assert_eq!(of([Ok(true), few(), few()]), Ok(Outcome::Sent));
+        assert_eq!(of([Ok(false), Ok(false), Ok(true)]), partly());
+        assert_eq!(of([Ok(false), few(), Ok(true)]), partly());
+        let dropped = Ok(Outcome::Dropped("NO_MEMBER".to_owned()));
+        assert_eq!(of([Ok(false), Ok(false), Ok(false)]), dropped);
+        assert_eq!(of([Ok(false), Ok(false), few()]), Err("EAGAIN".to_owned()));
+        assert_eq!(of([few(), Ok(true), Ok(true)]), Err("EAGAIN".to_owned()));
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -78,7 +79,21 @@ pub(super) struct NodeFacts {
     /// How long backends may still lack the first verdict of their health checks, after a start.
     pub(super) warming: Option<Duration>,
     /// With `via = "kernel"`: routes of others in the table.
-    pub(super) foreign: Option<BTreeMap<IpAddr, String>>,
+    pub(super) foreign: Option<Arc<BTreeMap<IpAddr, String>>>,
+}
+
+impl NodeFacts {
+    fn linked(&self) -> Check {
+        check("linked", &self.linked, "the program is attached")
+    }
+
+    fn provable(&self) -> Check {
+        check(
+            "provable",
+            &self.provable,
+            "packets can be tried on the tables",
+        )
+    }
 }
 
 /// One condition, as told to the operator.
@@ -141,6 +156,8 @@ impl Drain {
 /// All addresses.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
+    /// Conditions of the node without which nothing is known of addresses.
+    pub(super) node: Vec<Check>,
     pub(super) addresses: BTreeMap<IpAddr, Address>,
 }
 
@@ -155,6 +172,7 @@ impl Judge {
         settle: Duration,
         now: Instant,
     ) {
+        self.node = vec![node.linked(), node.provable()];
         self.addresses
             .retain(|address, _| vips.contains_key(address));
         for (address, vips) in vips {
@@ -189,7 +207,7 @@ impl Address {
         settle: Duration,
         now: Instant,
     ) {
-        let linked = check("linked", &node.linked, "the program is attached");
+        let linked = node.linked();
         let is_proven = linked.is_met && vips.iter().any(VipFacts::keeps_flows);
         if now.duration_since(self.seen) > LONGEST_GAP && self.announced.is_none() {
             self.proven = None;
@@ -197,11 +215,6 @@ impl Address {
         self.seen = now;
         let proven = is_proven.then(|| self.proven.unwrap_or(now));
         let settled = self.settle(proven, settle, now);
-        let provable = check(
-            "provable",
-            &node.provable,
-            "packets can be tried on the tables",
-        );
         let interfaces = interfaces(&node.missing);
         let warm = warm(node.warming);
         // A start may wait; what is announced stays so.
@@ -211,7 +224,7 @@ impl Address {
         }
         let soft = [
             interfaces,
-            provable,
+            node.provable(),
             controller(node.controller),
             wanted(drain, now),
             warm,

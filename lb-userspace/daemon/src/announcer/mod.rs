@@ -37,8 +37,8 @@ use tracing::{error, info, warn};
 
 pub(crate) use self::judge::CONDITIONS;
 use self::{
-    facts::DataPath,
-    judge::{Drain, Judge, Stand},
+    facts::{DataPath, LOADING},
+    judge::{Check, Drain, Judge, Stand},
     server::{Request, Server},
     settings::Settings,
     via::Via,
@@ -148,6 +148,7 @@ impl Announcer {
     fn tick(&mut self) {
         let now = Instant::now();
         let before = self.stands();
+        let checks = self.judge.node.clone();
         let settings = &self.settings;
         let (mut node, vips) = self.data_path.look(&settings.wanted, &settings.interfaces);
         node.foreign = self.via.foreign();
@@ -158,6 +159,7 @@ impl Announcer {
             self.routes = Arc::new(routes);
             self.via.announce(Arc::clone(&self.routes));
         }
+        log_checks(&checks, &self.judge.node);
         self.log_changes(&before);
         let status = status::of(&self.judge, drain, &self.via, &self.settings, now);
         let drain_error = self.drain_error.clone();
@@ -259,6 +261,21 @@ impl Announcer {
             Err(error) => error!("reload failed; nothing changed: {error:#}"),
         }
         notify_manager("READY=1\n");
+    }
+}
+
+fn log_checks(before: &[Check], now: &[Check]) {
+    for check in now {
+        let Check { name, is_met, text } = check;
+        let before = before.iter().find(|before| before.name == *name);
+        let is_start = before.is_none() && (*is_met || text == LOADING);
+        if is_start || before.is_some_and(|before| before.text == *text) {
+            continue;
+        }
+        match is_met {
+            true => info!("{name}: {text}"),
+            false => warn!("{name}: {text}"),
+        }
     }
 }
 

@@ -74,6 +74,7 @@ struct Wanted {
 async fn status(State(server): State<Server>, wanted: Query<Wanted>) -> Json<AnnounceStatus> {
     let mut status = (**server.status.borrow()).clone();
     if wanted.unmet {
+        status.checks.retain(|check| !check.is_met);
         for address in &mut status.addresses {
             address.checks.retain(|check| !check.is_met);
         }

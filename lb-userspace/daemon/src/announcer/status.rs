@@ -14,6 +14,9 @@ use super::{
     via::Via,
 };
 
+/// Most routes of others that are listed.
+const MOST_FOREIGN: usize = 1000;
+
 pub(super) fn of(
     judge: &Judge,
     drain: Drain,
@@ -40,6 +43,7 @@ pub(super) fn of(
                 last_error: status.last_error,
                 restored: status.restored,
                 foreign: others
+                    .take(MOST_FOREIGN)
                     .map(|(address, route)| format!("{address} {route}"))
                     .collect(),
             };
@@ -60,6 +64,7 @@ pub(super) fn of(
         drain_error: None,
         peers,
         kernel,
+        checks: judge.node.iter().map(check).collect(),
         addresses: addresses
             .map(|(ip, known)| address(*ip, known, now))
             .collect(),

@@ -38,7 +38,7 @@ impl Via {
     }
 
     /// Host routes of others in the table of the kernel.
-    pub(super) fn foreign(&self) -> Option<BTreeMap<IpAddr, String>> {
+    pub(super) fn foreign(&self) -> Option<Arc<BTreeMap<IpAddr, String>>> {
         match self {
             Self::Bgp(_) => None,
             Self::Kernel(kernel, _) => Some(kernel.status().foreign),

@@ -128,6 +128,7 @@ fn announcing(vips: usize) -> Announcing {
             restored: 0,
             foreign: Vec::new(),
         }),
+        checks: Vec::new(),
         addresses: (0..vips)
             .map(|index| lb_api::AddressStatus {
                 address: address(index).into(),

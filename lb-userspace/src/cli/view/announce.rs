@@ -45,6 +45,9 @@ pub(in crate::cli) fn status(view: View, status: &AnnounceStatus) -> String {
         text += &peers(view, &status.peers);
     }
     text.push('\n');
+    for unmet in status.unmet() {
+        text += &format!("{}\n", view.wrap("", &unmet));
+    }
     if status.addresses.is_empty() {
         return text + "No address: the data path has no VIP that is to be announced.\n";
     }

@@ -190,6 +190,7 @@ mod tests {
             drain_error: None,
             peers: vec![peer],
             kernel: None,
+            checks: Vec::new(),
             addresses: Vec::new(),
         }));
         level(CHECK, |findings| announce(&host, &config(TABLES), findings))
@@ -224,6 +225,7 @@ mod tests {
             drain_error: None,
             peers: vec![peer()],
             kernel: None,
+            checks: Vec::new(),
             addresses: vec![AddressStatus {
                 address: [203, 0, 113, 10].into(),
                 state: AddressState::Withheld,

@@ -26,6 +26,10 @@ fn address() -> IpAddr {
     [203, 0, 113, 10].into()
 }
 
+fn routes(to: IpAddr, route: &str) -> Arc<BTreeMap<IpAddr, String>> {
+    Arc::new(BTreeMap::from([(to, route.to_owned())]))
+}
+
 impl Node {
     fn new() -> Self {
         Self {
@@ -124,7 +128,7 @@ fn what_makes_others_better_never_withdraws() {
         |node| node.facts.controller = Some(Duration::from_secs(31)),
         |node| node.facts.controller = None,
         |node| node.vips[1].up = 0,
-        |node| node.facts.foreign = Some(BTreeMap::from([(address(), "dev lo".to_owned())])),
+        |node| node.facts.foreign = Some(routes(address(), "dev lo")),
         |node| node.vips[1].forwards = Err("NO_NEXT_HOP".to_owned()),
     ];
     for (number, change) in changes.iter().enumerate() {
@@ -232,10 +236,9 @@ fn a_start_waits_for_the_first_verdicts() {
 fn a_route_of_somebody_else_is_named() {
     let mut node = Node::new();
     let other = IpAddr::from([203, 0, 113, 99]);
-    node.facts.foreign = Some(BTreeMap::from([(other, "dev eth1".to_owned())]));
+    node.facts.foreign = Some(routes(other, "dev eth1"));
     node.until(Stand::Announced);
-    let own = BTreeMap::from([(address(), "dev lo proto boot".to_owned())]);
-    node.facts.foreign = Some(own);
+    node.facts.foreign = Some(routes(address(), "dev lo proto boot"));
     node.facts.linked = Err("eth0: no program".to_owned());
     assert_eq!(node.stand(), Stand::Withheld);
     assert_eq!(node.unmet(), ["linked", "table", "settled"]);
