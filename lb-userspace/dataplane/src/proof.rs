@@ -104,8 +104,7 @@ impl Proof {
         })
     }
 
-    /// How long ago the controller told the data path that it is alive, in whole seconds; `None` if it never
-    /// did.
+    /// Time since the controller's last heartbeat, in whole seconds; `None` if there was none.
     pub fn controller_silence(&self) -> Result<Option<Duration>> {
         let beat_s = self.heartbeat.load_word(part::HEARTBEAT_AT, 0)?;
         let now_s = self.clock.now_s()?;

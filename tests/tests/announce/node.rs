@@ -147,7 +147,7 @@ impl<'site> Node<'site> {
         )?)
     }
 
-    /// Waits until the address stands so, and returns how long that took.
+    /// Waits until the address has this state, and returns how long that took.
     fn wait_state(&self, wanted: &str) -> Duration {
         let start = Instant::now();
         let mut last = Value::Null;

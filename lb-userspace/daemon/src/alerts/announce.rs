@@ -68,7 +68,7 @@ fn sessions(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> 
         let PeerStatus { name, address, .. } = peer;
         if peer.is_up() {
             let problem = peer.problems.first()?;
-            let summary = format!("the session with {name} ({address}) lacks something");
+            let summary = format!("the session with {name} ({address}) is incomplete");
             return Some(condition(name, Severity::Warning, summary).cause(problem));
         }
         let severity = match is_alone {
@@ -158,7 +158,7 @@ fn condition(is_withheld: bool, name: &str, group: Group<'_>) -> Condition {
         mut vips,
         cause,
     } = group;
-    let (key, severity, fate) = match is_withheld {
+    let (key, severity, state) = match is_withheld {
         true => ("not_announced", Severity::Critical, "not announced"),
         false => (
             "announced_as_worse",
@@ -173,9 +173,9 @@ fn condition(is_withheld: bool, name: &str, group: Group<'_>) -> Condition {
         false => format!(" ({})", listed(&vips)),
     };
     let summary = match &addresses[..] {
-        [one] => format!("{one}{of_vips} is {fate}"),
+        [one] => format!("{one}{of_vips} is {state}"),
         several => format!(
-            "{} addresses are {fate}: {}",
+            "{} addresses are {state}: {}",
             several.len(),
             listed(several.iter().map(ToString::to_string))
         ),
@@ -284,7 +284,7 @@ mod tests {
                 ];
             }
             status.addresses[2].state = AddressState::Worse;
-            status.addresses[2].checks = vec![unmet("controller", "was alive 31 s ago")];
+            status.addresses[2].checks = vec![unmet("controller", "last heartbeat 31 s ago")];
         });
         let found = found(&known);
         let [worse, withheld] = &found[..] else {
@@ -298,7 +298,7 @@ mod tests {
         );
         assert_eq!(
             worse.3,
-            "controller: was alive 31 s ago; `evenkeel announce why 203.0.113.2` shows all conditions"
+            "controller: last heartbeat 31 s ago; `evenkeel announce why 203.0.113.2` shows all conditions"
         );
         assert_eq!(withheld.0, "not_announced:forwards");
         assert_eq!(withheld.1, Severity::Critical);

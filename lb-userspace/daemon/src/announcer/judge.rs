@@ -74,7 +74,7 @@ pub(super) struct NodeFacts {
     /// Whether packets can be tried, and the reason if not: after an upgrade, the tables may have a layout
     /// that this process does not know.
     pub(super) provable: Result<(), String>,
-    /// How long ago the controller said that it is alive; `None` if it never did.
+    /// Time since the controller's last heartbeat; `None` if there was none.
     pub(super) controller: Option<Duration>,
     /// How long backends may still lack the first verdict of their health checks, after a start.
     pub(super) warming: Option<Duration>,
@@ -106,7 +106,7 @@ pub(super) struct Check {
 
 /// What is announced of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(super) enum Announcement {
     #[default]
     Withheld,
     /// For routers to use only if no other node announces it.
@@ -117,8 +117,8 @@ pub(super) enum Stand {
 /// An address and its past.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
-    pub(super) stand: Stand,
-    /// Since when it stands so.
+    pub(super) announcement: Announcement,
+    /// When this state began.
     pub(super) since: Instant,
     pub(super) checks: Vec<Check>,
     /// Labels of its VIPs.
@@ -133,7 +133,7 @@ pub(super) struct Address {
     settle: Duration,
 }
 
-/// Whether the node is to be emptied.
+/// Whether the node is being drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Drain {
     No,
@@ -187,7 +187,7 @@ impl Judge {
 impl Address {
     const fn new(settle: Duration, now: Instant) -> Self {
         Self {
-            stand: Stand::Withheld,
+            announcement: Announcement::Withheld,
             since: now,
             checks: Vec::new(),
             vips: Vec::new(),
@@ -235,18 +235,18 @@ impl Address {
         let mut checks = vec![linked];
         checks.extend(soft);
         let is_best = checks.iter().all(|check| check.is_met);
-        let stand = if !may_begin || drain.is_over(now) {
-            Stand::Withheld
+        let announcement = if !may_begin || drain.is_over(now) {
+            Announcement::Withheld
         } else if is_best {
-            Stand::Announced
+            Announcement::Announced
         } else {
-            Stand::Worse
+            Announcement::Worse
         };
         checks.push(settled);
         self.checks = checks;
         self.vips = vips.iter().map(|vip| vip.label.clone()).collect();
-        if stand != self.stand {
-            (self.stand, self.since) = (stand, now);
+        if announcement != self.announcement {
+            (self.announcement, self.since) = (announcement, now);
         }
     }
 
@@ -344,8 +344,8 @@ fn controller(silence: Option<Duration>) -> Check {
         name: "controller",
         is_met: silence.is_some_and(|silence| silence <= CONTROLLER_LIMIT),
         text: match silence {
-            Some(silence) => format!("was alive {:.0} s ago", silence.as_secs_f64()),
-            None => "was not seen".to_owned(),
+            Some(silence) => format!("last heartbeat {:.0} s ago", silence.as_secs_f64()),
+            None => "no heartbeat yet".to_owned(),
         },
     }
 }

@@ -38,7 +38,7 @@ use tracing::{error, info, warn};
 pub(crate) use self::judge::CONDITIONS;
 use self::{
     facts::{DataPath, LOADING},
-    judge::{Check, Drain, Judge, Stand},
+    judge::{Announcement, Check, Drain, Judge},
     server::{Request, Server},
     settings::Settings,
     via::Via,
@@ -147,7 +147,7 @@ impl Announcer {
     /// Proves, judges and announces.
     fn tick(&mut self) {
         let now = Instant::now();
-        let before = self.stands();
+        let before = self.announcements();
         let checks = self.judge.node.clone();
         let settings = &self.settings;
         let (mut node, vips) = self.data_path.look(&settings.wanted, &settings.interfaces);
@@ -170,31 +170,33 @@ impl Announcer {
         self.status.send_replace(Arc::new(status));
     }
 
-    fn stands(&self) -> BTreeMap<IpAddr, Stand> {
+    fn announcements(&self) -> BTreeMap<IpAddr, Announcement> {
         let addresses = self.judge.addresses.iter();
         addresses
-            .map(|(address, known)| (*address, known.stand))
+            .map(|(address, known)| (*address, known.announcement))
             .collect()
     }
 
-    fn log_changes(&self, before: &BTreeMap<IpAddr, Stand>) {
+    fn log_changes(&self, before: &BTreeMap<IpAddr, Announcement>) {
         for (address, known) in &self.judge.addresses {
             let old = before.get(address).copied().unwrap_or_default();
-            if known.stand == old {
+            if known.announcement == old {
                 continue;
             }
             let unmet = known.checks.iter().filter(|check| !check.is_met);
             let reasons: Vec<_> = unmet.map(|check| &*check.text).collect();
             let reasons = reasons.join("; ");
-            match known.stand {
-                Stand::Announced => info!(%address, "announced"),
-                Stand::Worse => warn!(%address, reasons, "announced as worse than other nodes"),
-                Stand::Withheld => warn!(%address, reasons, "withdrawn"),
+            match known.announcement {
+                Announcement::Announced => info!(%address, "announced"),
+                Announcement::Worse => {
+                    warn!(%address, reasons, "announced as worse than other nodes");
+                }
+                Announcement::Withheld => warn!(%address, reasons, "withdrawn"),
             }
         }
         for (address, _) in before
             .iter()
-            .filter(|(_, stand)| **stand != Stand::Withheld)
+            .filter(|(_, announcement)| **announcement != Announcement::Withheld)
         {
             if !self.judge.addresses.contains_key(address) {
                 info!(%address, "withdrawn: it has no VIP any more");

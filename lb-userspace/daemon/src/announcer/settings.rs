@@ -8,7 +8,7 @@ use lb_model::config::{Announce, AnnouncePeer, AnnounceVia, Config, VipAnnounce}
 
 use super::{
     facts::{Service, Wanted},
-    judge::{Judge, Stand},
+    judge::{Announcement, Judge},
 };
 
 /// The MED of an address that other nodes are better for.
@@ -63,7 +63,7 @@ impl Settings {
             group: config.api.group.clone(),
         };
         for address in settings.vips.keys() {
-            let attributes = settings.attributes(*address, Stand::Worse);
+            let attributes = settings.attributes(*address, Announcement::Worse);
             attributes
                 .check()
                 .with_context(|| format!("announce {address}"))?;
@@ -93,12 +93,12 @@ impl Settings {
     pub(super) fn routes(&self, judge: &Judge) -> Routes {
         let announced = judge.addresses.iter();
         announced
-            .filter(|(_, known)| known.stand != Stand::Withheld)
-            .map(|(address, known)| (*address, self.attributes(*address, known.stand)))
+            .filter(|(_, known)| known.announcement != Announcement::Withheld)
+            .map(|(address, known)| (*address, self.attributes(*address, known.announcement)))
             .collect()
     }
 
-    fn attributes(&self, address: IpAddr, stand: Stand) -> Attributes {
+    fn attributes(&self, address: IpAddr, announcement: Announcement) -> Attributes {
         let own = self.vips.get(&address).cloned().unwrap_or_default();
         let all = self.announce.communities.iter().chain(&own.communities);
         let mut communities: Vec<Community> = all.map(|it| Community(it.number())).collect();
@@ -113,7 +113,7 @@ impl Settings {
                 }
             })
             .collect();
-        let is_worse = stand == Stand::Worse;
+        let is_worse = announcement == Announcement::Worse;
         if is_worse {
             communities.push(Community::GRACEFUL_SHUTDOWN);
         }

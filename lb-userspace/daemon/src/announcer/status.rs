@@ -1,4 +1,4 @@
-//! The state as the API tells it.
+//! State for the API.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -9,7 +9,7 @@ use lb_api::{
 };
 
 use super::{
-    judge::{Address, Check, Drain, Judge, Stand},
+    judge::{Address, Announcement, Check, Drain, Judge},
     settings::Settings,
     via::Via,
 };
@@ -99,10 +99,10 @@ fn peer(status: &PeerStatus, wanted: [bool; 2], now: Instant) -> lb_api::PeerSta
 fn address(address: IpAddr, known: &Address, now: Instant) -> AddressStatus {
     AddressStatus {
         address,
-        state: match known.stand {
-            Stand::Withheld => AddressState::Withheld,
-            Stand::Worse => AddressState::Worse,
-            Stand::Announced => AddressState::Announced,
+        state: match known.announcement {
+            Announcement::Withheld => AddressState::Withheld,
+            Announcement::Worse => AddressState::Worse,
+            Announcement::Announced => AddressState::Announced,
         },
         for_s: now.saturating_duration_since(known.since).as_secs_f64(),
         vips: known.vips.clone(),

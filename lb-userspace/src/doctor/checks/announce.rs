@@ -88,7 +88,7 @@ fn of_address(known: &AddressStatus, findings: &mut Findings) {
         }
         return;
     };
-    let fate = match known.state {
+    let state = match known.state {
         AddressState::Worse => "announced as worse",
         _ if known.waits() => "not announced yet",
         _ => "not announced",
@@ -103,7 +103,7 @@ fn of_address(known: &AddressStatus, findings: &mut Findings) {
             .to_owned(),
         _ => format!("see `evenkeel announce why {subject}`"),
     };
-    let finding = format!("{fate}: {}: {}", reason.name, reason.text);
+    let finding = format!("{state}: {}: {}", reason.name, reason.text);
     findings.warn(CHECK, &subject, finding, advice);
 }
 

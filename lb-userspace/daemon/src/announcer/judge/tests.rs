@@ -49,21 +49,21 @@ impl Node {
     }
 
     /// Judges now.
-    fn stand(&mut self) -> Stand {
+    fn announcement(&mut self) -> Announcement {
         let vips = BTreeMap::from([(address(), self.vips.clone())]);
         self.judge
             .judge(&self.facts, &vips, self.drain, SETTLE, self.now);
-        self.judge.addresses[&address()].stand
+        self.judge.addresses[&address()].announcement
     }
 
-    /// Judges for some time; returns how long it took until the address stood so.
-    fn until(&mut self, stand: Stand) -> Duration {
+    /// Judges for some time; returns how long it took until this state.
+    fn until(&mut self, announcement: Announcement) -> Duration {
         let begun = self.now;
-        while self.stand() != stand {
+        while self.announcement() != announcement {
             self.now += TICK;
             assert!(
                 self.now < begun + Duration::from_secs(1000),
-                "never {stand:?}"
+                "never {announcement:?}"
             );
         }
         self.now - begun
@@ -72,7 +72,7 @@ impl Node {
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            self.stand();
+            self.announcement();
             self.now += TICK;
         }
     }
@@ -89,9 +89,9 @@ impl Node {
 #[test]
 fn an_address_is_announced_once_it_has_been_proven_for_some_time() {
     let mut node = Node::new();
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     assert_eq!(node.unmet(), ["settled"]);
-    assert_eq!(node.until(Stand::Announced), SETTLE);
+    assert_eq!(node.until(Announcement::Announced), SETTLE);
     assert!(node.unmet().is_empty());
     let since = node.now;
     node.pass(Duration::from_secs(60));
@@ -101,16 +101,16 @@ fn an_address_is_announced_once_it_has_been_proven_for_some_time() {
 #[test]
 fn what_a_packet_needs_withdraws_at_once() {
     let mut node = Node::new();
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     node.facts.linked = Err("eth0: no program".to_owned());
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     assert_eq!(node.unmet(), ["linked", "settled"]);
     let mut node = Node::new();
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     for vip in &mut node.vips {
         (vip.forwards, vip.up) = (Err("NO_MEMBER".to_owned()), 0);
     }
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
 }
 
 #[test]
@@ -133,18 +133,18 @@ fn what_makes_others_better_never_withdraws() {
     ];
     for (number, change) in changes.iter().enumerate() {
         let mut node = Node::new();
-        node.until(Stand::Announced);
+        node.until(Announcement::Announced);
         change(&mut node);
-        assert_eq!(node.stand(), Stand::Worse, "{number}");
+        assert_eq!(node.announcement(), Announcement::Worse, "{number}");
         node.pass(Duration::from_secs(3600));
-        assert_eq!(node.stand(), Stand::Worse, "{number}");
+        assert_eq!(node.announcement(), Announcement::Worse, "{number}");
         let Node { facts, vips, .. } = Node::new();
         (node.facts, node.vips) = (facts, vips);
-        assert_eq!(node.stand(), Stand::Announced, "{number}");
+        assert_eq!(node.announcement(), Announcement::Announced, "{number}");
         // Also when the announcer starts like this.
         let mut node = Node::new();
         change(&mut node);
-        assert_eq!(node.until(Stand::Worse), SETTLE, "{number}");
+        assert_eq!(node.until(Announcement::Worse), SETTLE, "{number}");
     }
 }
 
@@ -152,13 +152,13 @@ fn what_makes_others_better_never_withdraws() {
 #[test]
 fn a_pause_is_no_proof() {
     let mut node = Node::new();
-    node.stand();
+    node.announcement();
     node.now += Duration::from_secs(60);
-    assert_eq!(node.stand(), Stand::Withheld);
-    assert_eq!(node.until(Stand::Announced), SETTLE);
+    assert_eq!(node.announcement(), Announcement::Withheld);
+    assert_eq!(node.until(Announcement::Announced), SETTLE);
     // What is announced stays so.
     node.now += Duration::from_secs(60);
-    assert_eq!(node.stand(), Stand::Announced);
+    assert_eq!(node.announcement(), Announcement::Announced);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn an_address_that_flaps_has_to_be_proven_for_longer() {
     let mut node = Node::new();
     let mut needed = Vec::new();
     for _ in 0..8 {
-        needed.push(node.until(Stand::Announced).as_secs());
+        needed.push(node.until(Announcement::Announced).as_secs());
         node.pass(Duration::from_secs(3));
         node.vips[0].forwards = Err("NO_NEXT_HOP".to_owned());
         node.vips[1].forwards = Err("NO_NEXT_HOP".to_owned());
@@ -176,36 +176,40 @@ fn an_address_that_flaps_has_to_be_proven_for_longer() {
     assert_eq!(needed, [5, 10, 20, 40, 80, 160, 300, 300]);
     // One that is lost after nine times its settling time flaps too.
     let mut node = Node::new();
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     node.pass(SETTLE * 9);
     node.facts.linked = Err(String::new());
     node.pass(TICK);
     node.facts.linked = Ok(());
-    assert_eq!(node.until(Stand::Announced), SETTLE * 2);
+    assert_eq!(node.until(Announcement::Announced), SETTLE * 2);
     // Long enough without a fault, and all is forgotten.
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     node.pass(SETTLE * 2 * 10 + TICK);
     node.facts.linked = Err(String::new());
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     node.facts.linked = Ok(());
-    assert_eq!(node.until(Stand::Announced), SETTLE);
+    assert_eq!(node.until(Announcement::Announced), SETTLE);
 }
 
 #[test]
 fn a_drained_node_is_first_worse_then_silent() {
     let mut node = Node::new();
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     node.drain = Drain::Since(node.now);
-    assert_eq!(node.stand(), Stand::Worse);
+    assert_eq!(node.announcement(), Announcement::Worse);
     assert_eq!(node.unmet(), ["wanted"]);
-    assert_eq!(node.until(Stand::Withheld), DRAIN_TIME);
+    assert_eq!(node.until(Announcement::Withheld), DRAIN_TIME);
     node.drain = Drain::No;
-    assert_eq!(node.stand(), Stand::Announced, "it was proven all the time");
+    assert_eq!(
+        node.announcement(),
+        Announcement::Announced,
+        "it was proven all the time"
+    );
     // Drained before this process started.
     let mut node = Node::new();
     node.drain = Drain::Always;
     node.pass(Duration::from_secs(60));
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
 }
 
 /// The first backend that is up must not get the load of all. What is announced is never withdrawn for it.
@@ -214,21 +218,21 @@ fn a_start_waits_for_the_first_verdicts() {
     let mut node = Node::new();
     node.facts.warming = Some(Duration::from_secs(20));
     node.pass(SETTLE * 3);
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     assert_eq!(node.unmet(), ["warm"]);
     node.facts.warming = None;
-    assert_eq!(node.stand(), Stand::Announced);
+    assert_eq!(node.announcement(), Announcement::Announced);
     node.facts.warming = Some(Duration::from_secs(20));
     node.pass(Duration::from_secs(60));
-    assert_eq!(node.stand(), Stand::Worse);
+    assert_eq!(node.announcement(), Announcement::Worse);
     // Lost soon after it was announced: the wait doubles, as ever.
     node.facts.linked = Err(String::new());
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     node.facts.linked = Ok(());
     node.pass(SETTLE * 3);
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     node.facts.warming = None;
-    assert_eq!(node.stand(), Stand::Announced);
+    assert_eq!(node.announcement(), Announcement::Announced);
 }
 
 /// A routing daemon announces it all the same: this must be seen, also of an address that is withheld.
@@ -237,10 +241,10 @@ fn a_route_of_somebody_else_is_named() {
     let mut node = Node::new();
     let other = IpAddr::from([203, 0, 113, 99]);
     node.facts.foreign = Some(routes(other, "dev eth1"));
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     node.facts.foreign = Some(routes(address(), "dev lo proto boot"));
     node.facts.linked = Err("eth0: no program".to_owned());
-    assert_eq!(node.stand(), Stand::Withheld);
+    assert_eq!(node.announcement(), Announcement::Withheld);
     assert_eq!(node.unmet(), ["linked", "table", "settled"]);
     let checks = &node.judge.addresses[&address()].checks;
     let named = |check: &Check| check.text.ends_with("in the table: dev lo proto boot");
@@ -250,7 +254,7 @@ fn a_route_of_somebody_else_is_named() {
 #[test]
 fn an_address_without_vips_is_forgotten() {
     let mut node = Node::new();
-    node.until(Stand::Announced);
+    node.until(Announcement::Announced);
     let (facts, now) = (node.facts.clone(), node.now);
     node.judge
         .judge(&facts, &BTreeMap::new(), Drain::No, SETTLE, now);
