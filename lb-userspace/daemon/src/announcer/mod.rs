@@ -270,11 +270,11 @@ fn log_checks(before: &[Check], now: &[Check]) {
     for check in now {
         let Check { name, is_met, text } = check;
         let before = before.iter().find(|before| before.name == *name);
-        let is_start = before.is_none() && (*is_met || text == LOADING);
-        if is_start || before.is_some_and(|before| before.text == *text) {
+        let is_usual = *is_met || text == LOADING;
+        if before.map_or(is_usual, |before| before.text == *text) {
             continue;
         }
-        match is_met {
+        match is_usual {
             true => info!("{name}: {text}"),
             false => warn!("{name}: {text}"),
         }
