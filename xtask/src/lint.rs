@@ -3,7 +3,7 @@
 //! The eBPF crate is linted on its own target with its own toolchain: on the host, code for BPF
 //! (`cfg(target_arch = "bpf")`) is not even parsed, and the programs have no panic handler there.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -12,6 +12,9 @@ use crate::{
     toolchain::{Core, Toolchain},
     versions,
 };
+
+/// Most lines of a file.
+const MOST_LINES: usize = 500;
 
 /// Runs all checks, also after one failed; says which did, and returns whether all are clean.
 pub(crate) fn run() -> Result<bool> {
@@ -42,6 +45,11 @@ pub(crate) fn run() -> Result<bool> {
             failed.push("eBPF programs".to_owned());
         }
     }
+    let long = long_files();
+    if !long.is_empty() {
+        eprintln!("lint: over {MOST_LINES} lines: {}", long.join(", "));
+        failed.push("length of files".to_owned());
+    }
     if failed.is_empty() {
         eprintln!("lint: clean");
     } else {
@@ -51,6 +59,25 @@ pub(crate) fn run() -> Result<bool> {
         );
     }
     Ok(failed.is_empty())
+}
+
+/// The files that have too many lines to hold one idea; none where git can't list them.
+fn long_files() -> Vec<String> {
+    let mut git = Command::new("git");
+    git.args(["ls-files", "*.rs"]).current_dir(process::root());
+    let Some(files) = process::output(&mut git) else {
+        eprintln!("lint: length of files not checked: `git ls-files` failed");
+        return Vec::new();
+    };
+    let length = |file: &str| {
+        // One that was deleted, and is not committed, has none.
+        let text = fs::read_to_string(process::root().join(file)).unwrap_or_default();
+        text.lines().count()
+    };
+    let files = files.lines().map(|file| (file, length(file)));
+    let long = files.filter(|(_, lines)| *lines > MOST_LINES);
+    long.map(|(file, lines)| format!("{file} ({lines})"))
+        .collect()
 }
 
 fn ebpf(toolchain: &Toolchain) -> Result<Command> {
