@@ -23,7 +23,7 @@ pub struct FleetState {
     pub connected: bool,
     /// Seconds since etcd last answered; none if it never did.
     pub contact_age_s: Option<f64>,
-    /// Why etcd does not answer.
+    /// Why etcd does not answer, or takes no writes.
     pub last_error: Option<String>,
     /// The node that drives rollouts; none while there is none, or etcd does not answer.
     pub leader: Option<String>,

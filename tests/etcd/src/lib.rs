@@ -6,6 +6,7 @@ mod certificates;
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, TcpListener},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -76,6 +77,7 @@ impl Member<'_> {
             format!("--listen-client-urls={}", self.client),
             format!("--advertise-client-urls={}", self.client),
             format!("--listen-peer-urls={}", self.peer),
+            format!("--quota-backend-bytes={QUOTA}"),
             "--logger=zap".to_owned(),
             "--log-level=warn".to_owned(),
         ]);
@@ -108,6 +110,9 @@ pub struct Cluster {
     /// Part of the peers' token: another one after each restore, so that old members are strangers.
     generation: u32,
 }
+
+/// Size of the database at which etcd takes no more writes.
+const QUOTA: usize = 32 << 20;
 
 /// Whether `etcd` and `etcdctl` are installed; otherwise the reason for a skipped test.
 ///
@@ -307,6 +312,34 @@ impl Cluster {
         let _ = self.leader();
     }
 
+    /// Writes until etcd is out of space: it answers, and takes no writes.
+    ///
+    /// # Panics
+    ///
+    /// If it takes twice as much.
+    pub fn fill(&self) {
+        let value = "x".repeat(1 << 20);
+        let is_full = (0..(2 * QUOTA) >> 20).any(|key| {
+            let mut put = self.command(&self.endpoints(), &["put", &format!("fill/{key}")]);
+            let put = put.stdin(Stdio::piped()).stdout(Stdio::null());
+            let mut child = put.stderr(Stdio::null()).spawn().expect("etcdctl runs");
+            let mut input = child.stdin.take().expect("it is a pipe");
+            // It ends early if etcd refuses it.
+            let _ = input.write_all(value.as_bytes());
+            drop(input);
+            !child.wait().expect("etcdctl ends").success()
+        });
+        assert!(is_full, "etcd has more room than its quota");
+    }
+
+    /// Makes room, and ends the alarm.
+    pub fn make_room(&self) {
+        self.etcdctl(&["del", "--prefix", "fill/"]);
+        self.compact();
+        self.etcdctl(&["defrag"]);
+        self.etcdctl(&["alarm", "disarm"]);
+    }
+
     /// Runs `etcdctl` with the cluster's endpoints, and returns what it prints.
     ///
     /// # Panics
@@ -317,6 +350,15 @@ impl Cluster {
     }
 
     fn etcdctl_at(&self, endpoints: &[String], words: &[&str]) -> Result<String, String> {
+        let output = self.command(endpoints, words).output();
+        let output = output.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn command(&self, endpoints: &[String], words: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
         command
             .env("ETCDCTL_API", "3")
@@ -332,12 +374,8 @@ impl Cluster {
             command.arg(format!("--cert={}", certificate.display()));
             command.arg(format!("--key={}", key.display()));
         }
-        let output = command.args(words).output();
-        let output = output.map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        command.args(words);
+        command
     }
 
     fn start_all(&mut self) {

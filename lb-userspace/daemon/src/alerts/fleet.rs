@@ -11,9 +11,15 @@ const REPORTED: SignedDuration = SignedDuration::from_hours(1);
 /// What is wrong with the node in its fleet, and with the fleet.
 pub(super) fn conditions(fleet: &FleetState, now: Timestamp) -> Vec<Condition> {
     let mut found: Vec<Condition> = node(fleet).into_iter().collect();
-    if !fleet.connected && fleet.state != FleetNodeState::NotJoined {
-        let error = fleet.last_error.as_deref().unwrap_or("no answer");
-        let summary = format!("etcd of the fleet {} does not answer: {error}", fleet.fleet);
+    let error = fleet.last_error.as_deref();
+    let is_away = !fleet.connected || error.is_some();
+    if is_away && fleet.state != FleetNodeState::NotJoined {
+        let problem = match fleet.connected {
+            true => "answers, and requests fail",
+            false => "does not answer",
+        };
+        let error = error.unwrap_or("no answer");
+        let summary = format!("etcd of the fleet {} {problem}: {error}", fleet.fleet);
         let condition = Condition::new("fleet_etcd", "fleet_etcd", Severity::Warning, summary);
         found.push(condition.cause(
             "this node keeps its VIPs and forwards; it takes no change of the fleet until etcd answers: see \
@@ -122,6 +128,11 @@ mod tests {
             ..fleet()
         };
         assert_eq!(kinds(&away, 0), ["fleet_etcd"]);
+        let full = FleetState {
+            last_error: Some("etcdserver: mvcc: database space exceeded".to_owned()),
+            ..fleet()
+        };
+        assert_eq!(kinds(&full, 0), ["fleet_etcd"]);
         let not_joined = FleetState {
             state: FleetNodeState::NotJoined,
             ..away

@@ -80,14 +80,18 @@ async fn follow(shared: &Shared, was_away: &mut bool) -> Result<(), String> {
 pub(super) async fn pulse(shared: Arc<Shared>) {
     let mut period = tokio::time::interval(PULSE);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut missed = None;
+    let (mut missed, mut has_failed) = (None, false);
     loop {
         period.tick().await;
         if let Err(error) = renew(&shared).await {
             *shared.error() = Some(error);
+            has_failed = true;
             tokio::time::sleep(PAUSE).await;
             period.reset_immediately();
             continue;
+        }
+        if std::mem::take(&mut has_failed) {
+            *shared.error() = None;
         }
         let newest = shared.keys().newest();
         let Ok((revision, kv)) = shared.client.get("rollout").await else {

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     keys: Mutex<Keys>,
     /// Why the keys were not read at the last try.
     error: Mutex<Option<String>>,
+    /// Why the last write failed.
+    write_error: Mutex<Option<String>>,
     lease: AtomicI64,
     /// Something changed: the worker looks again.
     pub(crate) changed: Notify,
@@ -61,6 +63,11 @@ impl Shared {
 
     fn error(&self) -> MutexGuard<'_, Option<String>> {
         self.error.lock().expect("nobody panics with the lock")
+    }
+
+    fn write_error(&self) -> MutexGuard<'_, Option<String>> {
+        let error = self.write_error.lock();
+        error.expect("nobody panics with the lock")
     }
 
     pub(crate) fn lease(&self) -> i64 {
@@ -93,7 +100,9 @@ impl Shared {
     /// Carries a transaction out, and takes it over into the known keys.
     pub(crate) async fn commit(&self, txn: &Txn) -> Result<Committed, String> {
         let lease = self.lease();
-        let committed = self.client.commit(txn, lease).await?;
+        let committed = self.client.commit(txn, lease).await;
+        *self.write_error() = committed.as_ref().err().cloned();
+        let committed = committed?;
         match committed {
             Committed::At(revision) => {
                 self.keys().wrote(txn, revision, lease);
@@ -145,6 +154,7 @@ pub(crate) fn start<N: Node>(settings: Settings, node: N) -> Running {
         client,
         keys: Mutex::default(),
         error: Mutex::default(),
+        write_error: Mutex::default(),
         lease: AtomicI64::new(0),
         changed: Notify::new(),
         relist: Notify::new(),

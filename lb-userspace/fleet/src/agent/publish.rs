@@ -27,12 +27,13 @@ pub(super) fn publish(shared: &Shared, member: &Member, publisher: &watch::Sende
         digest: known.digest.clone(),
     });
     let connected = age_s.is_some_and(|age_s| age_s < AWAY_S);
+    let write_error = shared.write_error().clone();
     let mut next = FleetState {
         fleet: shared.settings.fleet.clone(),
         node: shared.settings.node.clone(),
         connected,
         contact_age_s: age_s.map(|age_s| (age_s / STEP_S).floor() * STEP_S),
-        last_error: shared.error().clone(),
+        last_error: shared.error().clone().or(write_error),
         state,
         reason,
         confirmed: known,

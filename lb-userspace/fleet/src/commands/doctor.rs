@@ -13,7 +13,7 @@ impl Running {
                 Ok(status) => (Some(status), None),
                 Err(error) => (None, Some(error)),
             };
-            let alarms = status.as_ref().map(|status| status.errors.join("; "));
+            let alarms = status.as_ref().map(|status| alarms(&status.errors));
             endpoints.push(FleetEndpoint {
                 endpoint: endpoint.clone(),
                 error: error.or(alarms.filter(|alarms| !alarms.is_empty())),
@@ -52,7 +52,7 @@ impl Running {
         let mut checks = vec![check(
             "fleet",
             true,
-            format!("fleet {}, created {}", settings.fleet, meta.created),
+            format!("fleet {}, created {}", settings.fleet, meta.value.created),
         )];
         let node = snapshot.node(&settings.node);
         let is_joined = node.is_some_and(|node| node.spec.is_some());
@@ -76,8 +76,8 @@ impl Running {
         };
         let ok = matches!(state, FleetNodeState::InSync | FleetNodeState::OnTrial);
         let text = match reason.as_str() {
-            "" => state.as_str().to_owned(),
-            reason => format!("{}: {reason}", state.as_str()),
+            "" => words(state),
+            reason => format!("{}: {reason}", words(state)),
         };
         checks.push(check("state", ok, text));
         let leader = snapshot.leader.as_ref();
@@ -99,7 +99,7 @@ impl Running {
                 None => Some(format!("{id} is away")),
                 Some(live) => match live.state {
                     FleetNodeState::InSync | FleetNodeState::OnTrial => None,
-                    state => Some(format!("{id} is {}: {}", state.as_str(), live.reason)),
+                    state => Some(format!("{id} is {}: {}", words(state), live.reason)),
                 },
             }
         });
@@ -111,6 +111,19 @@ impl Running {
         checks.push(check("nodes", bad.is_empty(), text));
         checks
     }
+}
+
+/// The alarms of a member, with what to do.
+fn alarms(errors: &[String]) -> String {
+    let mut text = errors.join("; ");
+    if text.contains("NOSPACE") {
+        text += ": etcd takes no writes until it is compacted and defragmented, and `etcdctl alarm disarm` was run";
+    }
+    text
+}
+
+fn words(state: FleetNodeState) -> String {
+    state.as_str().replace('_', " ")
 }
 
 fn check(name: &str, ok: bool, text: String) -> FleetCheck {

@@ -74,7 +74,7 @@ impl Running {
         if let Some(meta) = &snapshot.meta {
             return conflict(format!(
                 "etcd has fleet {fleet} already, created {}: `evenkeel fleet join` joins it",
-                meta.created
+                meta.value.created
             ));
         }
         if let Some(known) = &self.memory().await?.fleet {

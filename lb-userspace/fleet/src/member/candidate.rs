@@ -292,7 +292,7 @@ impl Member {
         let age_ms = |since: u64| input.now_ms.saturating_sub(since);
         let unwritten_ms = self.unwritten_ms.map_or(0, age_ms);
         if unwritten_ms > confirm_ms {
-            let why = format!("etcd takes no writes since {} s", unwritten_ms / 1000);
+            let why = format!("etcd has taken no writes for {} s", unwritten_ms / 1000);
             return Some(Fate::Undo(why));
         }
         let still_ms = self.progress.map_or(0, |(_, since)| age_ms(since));

@@ -249,7 +249,7 @@ impl Client {
                         }
                         return Ok(answer);
                     }
-                    Ok(Err((error, true))) => return Err(error),
+                    Ok(Err((error, true))) => return Err(at(error)),
                     Ok(Err((what, false))) => error = Some(at(what)),
                     // Says less than what went wrong before.
                     Err(_) => {
@@ -289,9 +289,14 @@ impl Client {
             }
         };
         exchange(channel).await.map_err(|status| {
+            // Out of space, among others: the worker must not wait for what another try would not change.
             let is_final = matches!(
                 status.code(),
-                Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::OutOfRange
+                Code::InvalidArgument
+                    | Code::NotFound
+                    | Code::PermissionDenied
+                    | Code::OutOfRange
+                    | Code::ResourceExhausted
             );
             (self.suspect(index, explain(&status)), is_final)
         })

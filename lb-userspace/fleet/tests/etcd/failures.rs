@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lb_api::{FleetApplyRequest, FleetNodeState, FleetRolloutState};
 use lb_etcd::Options;
 
-use crate::fleet::{FIRST, World, cluster, until_of, wait};
+use crate::fleet::{FIRST, Member, World, cluster, until_of, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_survives_the_loss_of_a_member_and_compaction() {
@@ -132,4 +132,48 @@ async fn a_wiped_and_an_older_etcd_are_refused_until_an_import() {
     let (state, reason) = world.end(started.revision).await;
     assert_eq!(state, FleetRolloutState::Confirmed, "{reason}");
     world.all_run("# three\n").await;
+}
+
+/// It answers, so the fleet is not away; but nobody can end the rollout there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_is_undone_while_etcd_is_out_of_space() {
+    let Some(cluster) = cluster("fleet: no space", Options::default()) else {
+        return;
+    };
+    let world = World::start(cluster, 3).await;
+    let request = FleetApplyRequest {
+        text: "# two\n".to_owned(),
+        bake_s: Some(8),
+        ..FleetApplyRequest::default()
+    };
+    let started = world.nodes[0].fleet.apply(request, "root".to_owned()).await;
+    let revision = started.unwrap().revision;
+    wait("the canary", || world.reached("# two\n") == 1).await;
+    world.cluster.fill();
+    wait("the undo", || {
+        let runs = |member: &Member| member.node.active() == "# two\n";
+        !world.nodes.iter().any(runs)
+    })
+    .await;
+    assert_eq!(world.reached("# two\n"), 1);
+    let ran = |member: &&Member| !member.node.spans("# two\n").is_empty();
+    let canary = &world.nodes.iter().find(ran).unwrap().fleet;
+    let state = until_of(canary, "the undo is told", |state| {
+        state.state == FleetNodeState::InSync
+    })
+    .await;
+    assert!(state.connected, "{state:#?}");
+    let error = state.last_error.unwrap();
+    assert!(error.contains("space exceeded"), "{error}");
+    let doctor = world.nodes[0].fleet.doctor().await;
+    let alarm = doctor.endpoints[0].error.as_ref().unwrap();
+    assert!(alarm.contains("alarm disarm"), "{alarm}");
+
+    world.cluster.make_room();
+    let (state, reason) = world.end(revision).await;
+    assert_eq!(state, FleetRolloutState::Undone, "{reason}");
+    world.all(FleetNodeState::InSync).await;
+    world
+        .until("no error", |state| state.last_error.is_none())
+        .await;
 }

@@ -68,6 +68,11 @@ pub(in crate::cli) fn status(view: View, state: &FleetState) -> String {
         text += &view.paint.apply(Tone::Warn, &view.wrap("", &lost));
         text += "\nThis node keeps its VIPs and forwards; below is what it last read from etcd.\n";
     }
+    if let Some(error) = state.last_error.as_deref().filter(|_| state.connected) {
+        let failing = format!("requests to etcd fail: {error}");
+        text += &view.paint.apply(Tone::Warn, &view.wrap("", &failing));
+        text.push('\n');
+    }
     let (word, tone) = node_state(state.state);
     text += &format!(
         "this node, {}, is {}",
@@ -408,7 +413,8 @@ pub(in crate::cli) fn doctor(view: View, found: &FleetDoctor) -> String {
     ]);
     for endpoint in &found.endpoints {
         let state = match (&endpoint.error, endpoint.has_quorum) {
-            (Some(_), _) => Cell::toned(Tone::Bad, "no answer"),
+            (Some(_), true) => Cell::toned(Tone::Bad, "alarm"),
+            (Some(_), false) => Cell::toned(Tone::Bad, "no answer"),
             (None, true) => Cell::toned(Tone::Good, "ok"),
             (None, false) => Cell::toned(Tone::Bad, "no quorum"),
         };
