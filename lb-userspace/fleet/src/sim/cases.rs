@@ -43,6 +43,12 @@ impl World {
         });
     }
 
+    fn assert_confirmed(&self) {
+        let rollout = self.rollout();
+        let (state, reason) = (rollout.state, rollout.reason);
+        assert_eq!(state, FleetRolloutState::Confirmed, "{reason}");
+    }
+
     fn index_of(&self, name: &str) -> usize {
         let index = self.nodes.iter().position(|node| node.name == name);
         index.expect("a node of the fleet")
@@ -110,14 +116,8 @@ fn a_node_that_can_not_apply_the_head_blocks_no_rollout() {
     );
     world.apply("", false);
     world.run(60_000);
-    let rollout = world.rollout();
-    assert_eq!(
-        rollout.state,
-        FleetRolloutState::Confirmed,
-        "{}",
-        rollout.reason
-    );
-    assert!(rollout.nodes.contains(&"n4".to_owned()));
+    world.assert_confirmed();
+    assert!(world.rollout().nodes.contains(&"n4".to_owned()));
     assert!((0..NODES).all(|node| world.text(node) == "text 2;"));
 }
 
@@ -137,13 +137,7 @@ fn a_claim_whose_answer_is_lost_is_a_claim() {
         world.step(node, fault);
     }
     world.run(60_000);
-    let rollout = world.rollout();
-    assert_eq!(
-        rollout.state,
-        FleetRolloutState::Confirmed,
-        "{}",
-        rollout.reason
-    );
+    world.assert_confirmed();
 }
 
 /// Reads and leases work, so the fleet is in contact, but nobody can end the rollout.

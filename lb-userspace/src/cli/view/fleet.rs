@@ -1,10 +1,11 @@
 //! The fleet: nodes, rollouts, revisions.
 
+mod doctor;
+
 use jiff::SignedDuration;
 use lb_api::{
-    FleetDiff, FleetDoctor, FleetExplanation, FleetNode, FleetNodeState, FleetPhase, FleetPlan,
-    FleetRevision, FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState,
-    FleetVerdictKind,
+    FleetDiff, FleetExplanation, FleetNode, FleetNodeState, FleetPhase, FleetPlan, FleetRevision,
+    FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState, FleetVerdictKind,
 };
 use lb_model::fleet::compose;
 
@@ -15,6 +16,7 @@ use super::{
     table::{Cell, Side, Table},
 };
 use crate::cli::diff::colored;
+pub(in crate::cli) use doctor::doctor;
 
 /// The fleet in one line, for the status of the node.
 pub(super) fn line(view: View, state: &FleetState) -> String {
@@ -399,58 +401,6 @@ pub(in crate::cli) fn diff(view: View, diff: &FleetDiff) -> String {
         );
     }
     colored(view, &diff.unified)
-}
-
-/// Endpoints and checks.
-pub(in crate::cli) fn doctor(view: View, found: &FleetDoctor) -> String {
-    use Side::{Left, Right};
-    let mut table = Table::new(&[
-        (Left, "endpoint"),
-        (Left, "state"),
-        (Left, "version"),
-        (Right, "answered in"),
-        (Right, "database"),
-    ]);
-    for endpoint in &found.endpoints {
-        let state = match (&endpoint.error, endpoint.has_quorum) {
-            (Some(_), true) => Cell::toned(Tone::Bad, "alarm"),
-            (Some(_), false) => Cell::toned(Tone::Bad, "no answer"),
-            (None, true) => Cell::toned(Tone::Good, "ok"),
-            (None, false) => Cell::toned(Tone::Bad, "no quorum"),
-        };
-        let latency = endpoint.latency_ms.map(|ms| format!("{ms:.1} ms"));
-        let size = endpoint
-            .db_bytes
-            .map(|bytes| format!("{} KiB", bytes / 1024));
-        table.row([
-            endpoint.endpoint.as_str().into(),
-            state,
-            endpoint.version.as_deref().unwrap_or("–").into(),
-            latency.as_deref().unwrap_or("–").into(),
-            size.as_deref().unwrap_or("–").into(),
-        ]);
-        if let Some(error) = &endpoint.error {
-            table.note(error.as_str());
-        }
-    }
-    let mut checks = Table::new(&[(Side::Left, ""), (Side::Left, ""), (Side::Left, "")]);
-    for check in &found.checks {
-        let (mark, tone) = if check.ok {
-            ("ok", Tone::Good)
-        } else {
-            ("no", Tone::Bad)
-        };
-        checks.row([
-            Cell::toned(tone, mark),
-            check.name.as_str().into(),
-            check.text.as_str().into(),
-        ]);
-    }
-    format!(
-        "{}\n{}",
-        table.draw(view),
-        checks.shrinking(&[2]).draw(view)
-    )
 }
 
 fn seconds(length_s: f64) -> String {
