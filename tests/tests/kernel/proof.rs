@@ -6,7 +6,7 @@ use lab::{
     packet::{Frame, Ip, SYN, tcp},
     skip::can_run,
 };
-use lb_common::reason::REASONS;
+use lb_common::reason::{REASONS, Reason};
 use lb_dataplane::{PinnedView, Pins, Proof, Run};
 use nix::{net::if_::if_nametoindex, sys::signal::Signal};
 use serde_json::{Value, json};
@@ -34,7 +34,8 @@ fn mac() -> [u8; 6] {
     octets.try_into().unwrap()
 }
 
-/// All that packets leave behind: counters, entries of flows, samples.
+/// All that packets to the VIP leave behind: counters, entries of flows, samples. Other packets on the
+/// link (neighbour discovery) come whenever they like.
 fn traces(node: &Node) -> String {
     let view = PinnedView::open(&Pins::at(node.folder.join("bpf"))).unwrap();
     let vip = view
@@ -42,10 +43,13 @@ fn traces(node: &Node) -> String {
         .unwrap()
         .unwrap();
     let flows = node.get("/v1/flows");
-    let (counters, reasons) = (
+    let (counters, mut reasons) = (
         view.counters.vip(vip).unwrap(),
         view.counters.node().unwrap().reasons,
     );
+    for other in [Reason::NotIp, Reason::NoVip] {
+        reasons[other as usize] = 0;
+    }
     format!("{counters:?} {reasons:?} {} {flows}", view.tracking.count())
 }
 
