@@ -258,6 +258,55 @@ impl RingState {
         self.current.contains(&member) || previous.is_some_and(|all| all.contains(&member))
     }
 
+    /// The slots that are not clean, with their previous members: what another node has to know if it is to
+    /// choose alike. `settling`: also those whose transition has ended.
+    pub fn past(&self, settling: bool) -> impl Iterator<Item = (u32, MemberIndex)> + '_ {
+        let slots = self.changes.iter().flat_map(|_| (0..).zip(self.slots()));
+        slots.filter_map(move |(number, slot)| {
+            let previous = slot.previous?;
+            (settling || is_in_transition(slot)).then_some((number, previous))
+        })
+    }
+
+    /// Learns from another node that slots are not clean there; returns how many changed here.
+    ///
+    /// A clean slot of a ring that `has_flows` becomes settling: its own flows have no entries, and those of
+    /// the other node do. Without flows of its own, it takes over the previous member, as if the change had
+    /// been made now. `None`: it is not known here. Slots that are not clean keep what they know.
+    pub fn learn(
+        &mut self,
+        past: impl IntoIterator<Item = (u32, Option<MemberIndex>)>,
+        has_flows: bool,
+        now_s: u32,
+    ) -> u32 {
+        let mut learnt = 0;
+        let slots = self.current.len();
+        for (number, previous) in past {
+            let number = number as usize;
+            let Some(&current) = self.current.get(number) else {
+                continue;
+            };
+            if current == NO_MEMBER || self.slot(number).previous.is_some() {
+                continue;
+            }
+            let previous = previous.filter(|previous| !has_flows && *previous != NO_MEMBER);
+            let changes = self.changes.get_or_insert_with(|| Changes::none(slots));
+            changes.previous[number] = previous.unwrap_or(current);
+            changes.changed_at_s[number] = now_s;
+            learnt += 1;
+        }
+        if learnt > 0 {
+            self.summarize();
+        }
+        learnt
+    }
+
+    /// Forgets all changes: no flow began before the last one.
+    pub fn forget(&mut self) {
+        self.changes = None;
+        self.summarize();
+    }
+
     /// Number of slots.
     #[must_use]
     pub const fn size(&self) -> u32 {

@@ -22,5 +22,20 @@ pub(super) fn resolve_fleet(typed: &TypedFleet, problems: &Problems) -> Option<F
             problems.add(Problem::new(endpoints.span(), title, "no endpoints", help));
         }
     }
+    if let Some(exchange) = &typed.exchange
+        && (exchange.get_ref().ip().is_unspecified() || exchange.get_ref().port() == 0)
+    {
+        let title = format!(
+            "other nodes can't reach \"{}\" in `fleet.exchange`",
+            exchange.get_ref()
+        );
+        let help = "an address of this node, and a port: `exchange = \"10.0.0.1:7946\"`";
+        problems.add(Problem::new(
+            exchange.span(),
+            title,
+            "not one address",
+            help,
+        ));
+    }
     typed.resolve()
 }

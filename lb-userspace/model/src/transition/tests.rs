@@ -272,3 +272,35 @@ proptest! {
         prop_assert_eq!(read, ring);
     }
 }
+
+#[test]
+fn a_node_learns_the_past_of_another() {
+    let mut other = RingState::new_clean(&[1, 1, 1, 2]);
+    other.change(&[3, 3, 1, 2], 5).unwrap();
+    other.change(&[3, 1, 1, 2], 6).unwrap();
+    let past = |settling| other.past(settling).collect::<Vec<_>>();
+    assert_eq!(past(false), [(0, 1)]);
+    assert_eq!(past(true), [(0, 1), (1, 1)]);
+    let known = || past(true).into_iter().map(|(slot, p)| (slot, Some(p)));
+    // Rebooted: as if it had made the change itself.
+    let mut rebooted = RingState::new_clean(other.members());
+    assert_eq!(rebooted.learn(known(), false, 100), 2);
+    assert_eq!(slots(&rebooted), slots(&other));
+    assert_eq!(rebooted.next_settle_s(TTL_S), Some(100 + TTL_S));
+    assert_eq!(rebooted.learn(known(), false, 200), 0, "it knows");
+    // With flows of its own, which have no entries: it only looks up.
+    for ring in [other.members(), &[1, 1, 1, 2]] {
+        let mut running = RingState::new_clean(ring);
+        assert_eq!(running.learn(known(), true, 100), 2);
+        assert_eq!(slots(&running)[0], in_transition(ring[0], ring[0]));
+        assert_eq!(running.past(false).count(), 0, "nothing to tell on");
+        assert_eq!(running.clean(), 2);
+    }
+    // Members that it does not know, slots that it does not have, slots without a member.
+    let mut strange = RingState::new_clean(&[4, NO_MEMBER]);
+    let past = [(0, None), (1, Some(4)), (9, Some(4))];
+    assert_eq!(strange.learn(past, false, 100), 1);
+    assert_eq!(slots(&strange)[0], in_transition(4, 4));
+    strange.forget();
+    assert_eq!(strange, RingState::new_clean(&[4, NO_MEMBER]));
+}

@@ -1,6 +1,6 @@
 //! `[fleet]`: the group of nodes that share one desired configuration.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::config::kind;
 
@@ -19,6 +19,11 @@ table! {
         /// What this node shares with others and fails with them, such as a rack. A rollout never
         /// changes nodes of two racks in one wave.
         rack: String, [optional "nodes without one count as one rack"], kind::name(), Restart;
+        /// Where the other nodes can reach this node to ask for the past of connections: an address of the
+        /// node and a port. `cert_file` is used there, too: it needs `node` as a DNS name, and both usages,
+        /// client and server.
+        exchange: SocketAddr, [optional "connections may break when a router sends them to another node"],
+            kind::socket_address(), Restart;
         /// The members of the etcd cluster, each by its client URL.
         endpoints: String,
             [list required "the client URLs of etcd: `endpoints = [\"https://10.0.0.1:2379\"]`"],
