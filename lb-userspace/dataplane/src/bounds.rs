@@ -160,6 +160,20 @@ impl Bounds {
         Ok(self.spilled.load_word(member.into(), 0)? != 0)
     }
 
+    /// The members that have spilled flows, with the second in which these were last seen.
+    pub fn spillers(&self) -> impl Iterator<Item = (MemberIndex, u64)> + '_ {
+        let stamps = (0..).zip(self.spilled.words());
+        let stamps = stamps.map(|(member, stamp)| (member, stamp.load(Ordering::Acquire)));
+        stamps.filter(|(_, seen_s)| *seen_s != 0)
+    }
+
+    /// Notes that a member has spilled flows on another node, last seen at this second.
+    pub fn note_spilled(&self, member: MemberIndex, seen_s: u64) {
+        if let Some(stamp) = self.spilled.words().get(usize::from(member)) {
+            stamp.fetch_max(seen_s, Ordering::AcqRel);
+        }
+    }
+
     /// The noted SYN of a flow with an unproven cell.
     #[must_use]
     pub fn note(&self, place: Place) -> Option<SynNote> {

@@ -70,7 +70,7 @@ pub use sessions::{
     SessionNames, Sessions,
 };
 pub use stations::Stations;
-pub use tracking::Tracking;
+pub use tracking::{Exception, Exceptions, Told, Tracking};
 pub use view::PinnedView;
 pub use vips::{RingName, Vips};
 

@@ -15,6 +15,10 @@ use lb_common::{
 
 use super::mapping::Mapped;
 
+mod exceptions;
+
+pub use exceptions::{Exception, Exceptions, Told};
+
 #[derive(Debug)]
 pub struct Tracking {
     table: Mapped<Bucket>,
