@@ -39,6 +39,22 @@ pub struct FleetState {
     pub rollout: Option<FleetRollout>,
     /// The joined nodes, sorted by name.
     pub nodes: Vec<FleetNode>,
+    /// How this node is told the past of connections by the others, sorted by name; none if
+    /// `fleet.exchange` is not set.
+    pub peers: Option<Vec<FleetPeer>>,
+}
+
+/// Another node of which this one asks the past of connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetPeer {
+    /// Its name.
+    pub node: String,
+    /// Address of its exchange.
+    pub address: String,
+    /// Whether it has told everything, and tells what changes.
+    pub connected: bool,
+    /// Why it can't be asked; none if it can.
+    pub error: Option<String>,
 }
 
 /// A fleet revision by number and content.

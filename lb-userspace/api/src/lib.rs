@@ -35,7 +35,7 @@ pub use explain::{ExplainRequest, ExplainStep, Explanation};
 pub use fleet::{
     FleetApplyRequest, FleetCheck, FleetDiff, FleetDoctor, FleetEndpoint, FleetExplanation,
     FleetHead, FleetInitRequest, FleetNode, FleetNodeExplanation, FleetNodePlan, FleetNodeState,
-    FleetOutcome, FleetPhase, FleetPlan, FleetPlanRequest, FleetResult, FleetRevision,
+    FleetOutcome, FleetPeer, FleetPhase, FleetPlan, FleetPlanRequest, FleetResult, FleetRevision,
     FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest, FleetRollout, FleetRolloutState,
     FleetStarted, FleetState, FleetVerdict, FleetVerdictKind, FleetWave,
 };

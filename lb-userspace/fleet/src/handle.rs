@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     agent::{self, Running},
+    exchange::{Exchange, PeerStates, Tables},
     node::Node,
 };
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub node: String,
     /// Rack of this node: nodes of different racks are never changed in one wave.
     pub rack: Option<String>,
+    /// Where other nodes can ask this one for the past of connections: `10.0.0.1:7946`.
+    pub exchange: Option<std::net::SocketAddr>,
     /// URLs of etcd: `https://10.0.0.1:2379`.
     pub endpoints: Vec<String>,
     /// Files for TLS; none with `http://`.
@@ -64,8 +67,16 @@ impl Fleet {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start<N: Node>(settings: Settings, node: N) -> Self {
+        Self::start_with(settings, node, None)
+    }
+
+    /// As [`Self::start`]. `tables`: what is exchanged, if [`Settings::exchange`] says where.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start_with<N: Node>(settings: Settings, node: N, tables: Option<Tables>) -> Self {
         Self {
-            running: Arc::new(agent::start(settings, node)),
+            running: Arc::new(agent::start(settings, node, tables)),
         }
     }
 
@@ -73,6 +84,13 @@ impl Fleet {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<FleetState> {
         self.running.state.clone()
+    }
+
+    /// The states of the exchange with the other nodes; none without exchange.
+    #[must_use]
+    pub fn exchange(&self) -> Option<watch::Receiver<PeerStates>> {
+        let exchange = self.running.shared.exchange();
+        exchange.map(Exchange::states)
     }
 
     /// Stops the agent; returns when it has stopped. A candidate stays on trial.

@@ -201,6 +201,9 @@ pub(crate) struct Live {
     pub(crate) revision: Option<u64>,
     /// Digest of what it runs.
     pub(crate) digest: String,
+    /// Where other nodes can ask it for the past of connections.
+    #[serde(default)]
+    pub(crate) exchange: Option<String>,
 }
 
 /// Result of a node for the newest rollout. Only the node writes it.

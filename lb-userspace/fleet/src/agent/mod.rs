@@ -9,6 +9,7 @@
 //! Commands run in the tasks of their callers.
 
 mod link;
+mod peers;
 mod publish;
 mod texts;
 mod work;
@@ -26,12 +27,14 @@ use lb_api::{ExplainRequest, Explanation, FleetState, Guard, Plan};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
+    exchange::{self, Exchange, Tables},
     handle::Settings,
     memory::Memory,
     node::{Facts, Node, NodeError},
     snapshot::{Decoded, Keys},
     store::{Client, Committed, Txn},
 };
+use peers::KnownPeers;
 pub(crate) use texts::{fetch, parts};
 
 /// Time to live of the lease of a node in seconds.
@@ -54,6 +57,9 @@ pub(crate) struct Shared {
     /// The keys are to be listed again.
     relist: Notify,
     started: Instant,
+    peers: KnownPeers,
+    /// None: other nodes are not asked, and can't ask.
+    exchange: Option<Exchange>,
 }
 
 impl Shared {
@@ -68,6 +74,11 @@ impl Shared {
     fn write_error(&self) -> MutexGuard<'_, Option<String>> {
         let error = self.write_error.lock();
         error.expect("nobody panics with the lock")
+    }
+
+    /// The exchange, if there is one.
+    pub(crate) fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_ref()
     }
 
     pub(crate) fn lease(&self) -> i64 {
@@ -141,15 +152,29 @@ pub(crate) struct Running {
 }
 
 /// Starts the tasks.
-pub(crate) fn start<N: Node>(settings: Settings, node: N) -> Running {
+pub(crate) fn start<N: Node>(settings: Settings, node: N, tables: Option<Tables>) -> Running {
     let client = Client::new(&settings.fleet, &settings.endpoints, settings.tls.clone());
     let initial = FleetState {
         fleet: settings.fleet.clone(),
         node: settings.node.clone(),
         ..FleetState::default()
     };
+    let peers = KnownPeers::read(&settings.state_file);
+    let facts = node.facts();
+    let exchange = tables.and_then(|tables| {
+        let settings = exchange::Settings {
+            fleet: settings.fleet.clone(),
+            node: settings.node.clone(),
+            listen: settings.exchange?,
+            tls: settings.tls.clone()?,
+            facts: facts.clone(),
+        };
+        Some(Exchange::start(settings, peers.watch(), tables))
+    });
     let shared = Arc::new(Shared {
-        facts: node.facts(),
+        facts,
+        peers,
+        exchange,
         settings,
         client,
         keys: Mutex::default(),

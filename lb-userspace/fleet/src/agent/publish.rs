@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use lb_api::{
-    FleetHead, FleetNode, FleetNodeState, FleetResult, FleetRollout, FleetState, FleetWave,
+    FleetHead, FleetNode, FleetNodeState, FleetPeer, FleetResult, FleetRollout, FleetState,
+    FleetWave,
 };
 use tokio::sync::watch;
 
 use super::Shared;
-use crate::{member::Member, records::Rollout, snapshot::Snapshot};
+use crate::{exchange::Exchange, member::Member, records::Rollout, snapshot::Snapshot};
 
 /// An answer of etcd that is older than this: etcd is away.
 const AWAY_S: f64 = 10.0;
@@ -44,11 +45,24 @@ pub(super) fn publish(shared: &Shared, member: &Member, publisher: &watch::Sende
     {
         add(&mut next, snapshot);
     }
+    next.peers = shared.exchange().map(peers_of);
     publisher.send_if_modified(|state| {
         let is_new = *state != next;
         *state = next;
         is_new
     });
+}
+
+fn peers_of(exchange: &Exchange) -> Vec<FleetPeer> {
+    let states = exchange.states();
+    let states = states.borrow();
+    let peers = states.nodes.iter().map(|(node, state)| FleetPeer {
+        node: node.clone(),
+        address: state.address.clone(),
+        connected: state.connected,
+        error: state.error.clone(),
+    });
+    peers.collect()
 }
 
 fn add(state: &mut FleetState, snapshot: &Snapshot) {

@@ -10,7 +10,7 @@ use lb_api::{FleetState, GuardVerdict, Plan, PlanVerdict};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::{Request, Shared, ended, fetch, publish::publish};
+use super::{Request, Shared, ended, fetch, peers, publish::publish};
 use crate::{
     leader::{self, Leader},
     member::{Action, Asked, Input, Member, Settings, Standing},
@@ -61,6 +61,10 @@ pub(super) async fn run<N: Node>(
     let settings = Settings {
         node: shared.settings.node.clone(),
         rack: shared.settings.rack.clone(),
+        exchange: shared
+            .exchange()
+            .and(shared.settings.exchange)
+            .map(|it| it.to_string()),
         bake_s: shared.settings.bake_s,
         confirm_s: shared.settings.confirm_s,
     };
@@ -79,6 +83,7 @@ pub(super) async fn run<N: Node>(
     };
     loop {
         worker.work().await;
+        worker.follow_peers();
         worker.publish(&publisher);
         tokio::select! {
             () = worker.shared.changed.notified() => {}
@@ -209,6 +214,25 @@ impl<N: Node> Worker<N> {
                 warn!(local, why, "rolling back for the fleet");
                 report("roll back", *local, self.node.roll_back(*local, why).await)
             }
+        }
+    }
+
+    /// Tells the exchange which nodes there are, and remembers them.
+    fn follow_peers(&self) {
+        let Some(decoded) = self.shared.snapshot() else {
+            return;
+        };
+        let Ok(snapshot) = decoded.as_ref() else {
+            return;
+        };
+        let node = &self.shared.settings.node;
+        if let Some((file, peers)) = self.shared.peers.follow(snapshot, node) {
+            // A file that is not written is only missed by a boot without etcd.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = peers::write(&file, &peers) {
+                    warn!(%error, "can't write {}", file.display());
+                }
+            });
         }
     }
 

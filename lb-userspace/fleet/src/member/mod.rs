@@ -35,6 +35,7 @@ const CLAIM_MS: u64 = 10_000;
 pub(crate) struct Settings {
     pub(crate) node: String,
     pub(crate) rack: Option<String>,
+    pub(crate) exchange: Option<String>,
     pub(crate) bake_s: u32,
     pub(crate) confirm_s: u32,
 }

@@ -161,6 +161,7 @@ impl Member {
             reason,
             revision: self.memory.head.as_ref().map(|head| head.revision),
             digest: input.running.digest.clone(),
+            exchange: self.settings.exchange.clone(),
         };
         let known = entry.and_then(|entry| entry.live.as_ref());
         if known.is_some_and(|known| known.value == live && known.lease == input.lease) {

@@ -162,6 +162,7 @@ impl SimNode {
         let settings = Settings {
             node: self.name.clone(),
             rack: None,
+            exchange: None,
             bake_s: BAKE_S,
             confirm_s: CONFIRM_S,
         };

@@ -50,6 +50,7 @@ pub(crate) fn settings(cluster: &Cluster, folder: &Path, name: &str) -> Settings
         fleet: "test".to_owned(),
         node: name.to_owned(),
         rack: Some("r1".to_owned()),
+        exchange: None,
         endpoints,
         tls: is_tls.then(|| Tls {
             ca: certificates.ca.clone(),

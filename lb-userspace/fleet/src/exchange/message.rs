@@ -1,0 +1,302 @@
+//! What nodes tell each other: frames of a length (4 bytes, big-endian) and a protobuf message.
+
+use std::net::IpAddr;
+
+use prost::Message;
+
+/// Version of the protocol. Nodes of different versions do not talk.
+pub(super) const VERSION: u32 = 1;
+
+/// Largest frame.
+pub(super) const MAX_BYTES: usize = 4 << 20;
+
+/// Cells of one update; with them, a frame stays below [`MAX_BYTES`].
+const CELLS: usize = 1 << 16;
+
+/// The first frame of a node that asks.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Hello {
+    #[prost(uint32, tag = "1")]
+    pub(super) version: u32,
+    #[prost(string, tag = "2")]
+    pub(super) fleet: String,
+    #[prost(string, tag = "3")]
+    pub(super) node: String,
+    #[prost(uint32, tag = "4")]
+    pub(super) abi: u32,
+    #[prost(string, tag = "5")]
+    pub(super) seed_fingerprint: String,
+    /// Buckets of the tracking table.
+    #[prost(uint32, tag = "6")]
+    pub(super) buckets: u32,
+}
+
+impl Hello {
+    /// Why nodes can't share what they know; none if they can.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        if self.version != other.version || self.abi != other.abi {
+            return Some("they run different versions of Evenkeel".to_owned());
+        }
+        if self.fleet != other.fleet {
+            return Some(format!(
+                "they are of the fleets {} and {}",
+                self.fleet, other.fleet
+            ));
+        }
+        if self.seed_fingerprint != other.seed_fingerprint {
+            return Some("they have different hash seeds".to_owned());
+        }
+        (self.buckets != other.buckets).then(|| {
+            "they have tracking tables of different sizes: set node.track_flows alike".to_owned()
+        })
+    }
+}
+
+/// A frame of the node that answers.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Answer {
+    /// Why it tells nothing; empty if it does.
+    #[prost(string, tag = "1")]
+    pub(super) refusal: String,
+    /// None: nothing new.
+    #[prost(message, optional, tag = "2")]
+    pub(super) update: Option<Update>,
+}
+
+/// What a node knows of flows that the ring alone does not answer.
+#[derive(Clone, PartialEq, Message)]
+pub struct Update {
+    /// The members of the node by its own index; they replace those told before, if there are any.
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<Member>,
+    /// The VIPs whose slots have another past than told before.
+    #[prost(message, repeated, tag = "2")]
+    pub rings: Vec<Ring>,
+    /// Cells of 12 bytes each: place, tag, and member (12 bits), closed (1 bit), idle seconds (16 bits), each
+    /// a little-endian word.
+    #[prost(bytes = "vec", tag = "3")]
+    pub cells: Vec<u8>,
+    /// Members that have spilled flows.
+    #[prost(message, repeated, tag = "4")]
+    pub spillers: Vec<Spiller>,
+    /// All that the node knew when it was asked has been told.
+    #[prost(bool, tag = "5")]
+    pub is_complete: bool,
+}
+
+/// A VIP as nodes have it in common.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Service {
+    /// 4 or 16 bytes, in network byte order.
+    #[prost(bytes = "vec", tag = "1")]
+    pub address: Vec<u8>,
+    /// 0 for any port.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Number of the protocol.
+    #[prost(uint32, tag = "3")]
+    pub protocol: u32,
+}
+
+/// A member of a VIP.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Member {
+    /// Its index on the node that tells.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// Its VIP.
+    #[prost(message, required, tag = "2")]
+    pub service: Service,
+    /// Address of the backend: 4 or 16 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub address: Vec<u8>,
+    /// Port of the backend; 0 when the packet's port is kept.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+}
+
+/// The slots of a VIP that are not clean.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Ring {
+    /// The VIP.
+    #[prost(message, required, tag = "1")]
+    pub service: Service,
+    /// Slots in transition.
+    #[prost(message, required, tag = "2")]
+    pub moving: Past,
+    /// Slots whose transition has ended, and of which flows may be left.
+    #[prost(message, required, tag = "3")]
+    pub settling: Past,
+}
+
+/// Slots and their previous members.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Past {
+    /// The distance of each slot from the one before, in ascending order.
+    #[prost(uint32, repeated, tag = "1")]
+    pub steps: Vec<u32>,
+    /// Indexes of their previous members.
+    #[prost(uint32, repeated, tag = "2")]
+    pub previous: Vec<u32>,
+}
+
+/// A member that has spilled flows.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Spiller {
+    /// Its index.
+    #[prost(uint32, tag = "1")]
+    pub member: u32,
+    /// Seconds since one of them was seen.
+    #[prost(uint32, tag = "2")]
+    pub idle_s: u32,
+}
+
+/// A cell of the tracking table, of the node that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldCell {
+    /// Bucket and way: the same on all nodes.
+    pub at: u32,
+    /// Tag of the flow.
+    pub tag: u32,
+    /// Index of the member.
+    pub member: u16,
+    /// Whether the client has closed the flow.
+    pub closed: bool,
+    /// Seconds since it was last seen.
+    pub idle_s: u16,
+}
+
+/// Bytes of a cell.
+const CELL_BYTES: usize = 12;
+
+impl Update {
+    /// Whether it tells nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The cells. Bytes that are left over are ignored.
+    pub fn cells(&self) -> impl ExactSizeIterator<Item = ToldCell> + '_ {
+        self.cells.chunks_exact(CELL_BYTES).map(|bytes| {
+            let word = |at: usize| {
+                let bytes = bytes[at..at + 4].try_into().expect("four bytes");
+                u32::from_le_bytes(bytes)
+            };
+            ToldCell {
+                at: word(0),
+                tag: word(4),
+                member: (word(8) >> 20) as u16,
+                closed: word(8) >> 16 & 1 != 0,
+                idle_s: word(8) as u16,
+            }
+        })
+    }
+
+    /// Adds cells to this update, as many as fit, and to others that follow it.
+    #[must_use]
+    pub fn with_cells(self, cells: impl IntoIterator<Item = ToldCell>) -> Vec<Self> {
+        let mut updates = vec![self];
+        for cell in cells {
+            if updates
+                .last()
+                .is_none_or(|last| last.cells.len() >= CELLS * CELL_BYTES)
+            {
+                updates.push(Self::default());
+            }
+            let Some(last) = updates.last_mut() else {
+                continue;
+            };
+            let member = u32::from(cell.member) << 20
+                | u32::from(cell.closed) << 16
+                | u32::from(cell.idle_s);
+            for word in [cell.at, cell.tag, member] {
+                last.cells.extend(word.to_le_bytes());
+            }
+        }
+        updates
+    }
+}
+
+impl FromIterator<(u32, u16)> for Past {
+    /// From slots in ascending order, and indexes of members.
+    fn from_iter<T: IntoIterator<Item = (u32, u16)>>(slots: T) -> Self {
+        let mut past = Self::default();
+        let mut last = 0;
+        for (slot, previous) in slots {
+            past.steps.push(slot - last);
+            past.previous.push(previous.into());
+            last = slot;
+        }
+        past
+    }
+}
+
+impl Past {
+    /// The slots, with the indexes of their previous members.
+    pub fn slots(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let slots = self.steps.iter().scan(0u32, |at, step| {
+            *at = at.checked_add(*step)?;
+            Some(*at)
+        });
+        slots.zip(self.previous.iter().copied())
+    }
+}
+
+/// The bytes of an address as they are told.
+#[must_use]
+pub fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(number: u32) -> ToldCell {
+        ToldCell {
+            at: number | 7 << 28,
+            tag: !number,
+            member: (number % 4096) as u16,
+            closed: number.is_multiple_of(3),
+            idle_s: (number % 65_536) as u16,
+        }
+    }
+
+    #[test]
+    fn cells_are_read_as_they_were_written_and_frames_stay_small() {
+        let members = vec![Member::default(); 4096];
+        let first = Update {
+            members,
+            ..Update::default()
+        };
+        let updates = first.with_cells((0..150_000).map(cell));
+        assert_eq!(updates.len(), 3);
+        assert!(
+            updates
+                .iter()
+                .all(|update| update.encoded_len() < MAX_BYTES)
+        );
+        let read: Vec<ToldCell> = updates.iter().flat_map(Update::cells).collect();
+        let written: Vec<ToldCell> = (0..150_000).map(cell).collect();
+        assert_eq!(read, written);
+    }
+
+    #[test]
+    fn slots_are_read_as_they_were_written() {
+        let slots = [(0, 1), (1, 4095), (65_536, 0)];
+        let past: Past = slots.into_iter().collect();
+        let bytes = past.encode_to_vec();
+        let read = Past::decode(&bytes[..]).unwrap();
+        let read: Vec<_> = read.slots().collect();
+        assert_eq!(read, slots.map(|(slot, member)| (slot, u32::from(member))));
+        let wild = Past {
+            steps: vec![u32::MAX, u32::MAX],
+            previous: vec![1, 2],
+        };
+        assert_eq!(wild.slots().count(), 1);
+    }
+}
