@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{error, info, warn};
@@ -34,7 +34,7 @@ use crate::{
     events::{Entry, Journal},
     health::HealthChange,
     metrics::Changes,
-    reconciler::{ReconcilerError, load_options, lock::Lock, nat_sources, system},
+    reconciler::{Directory, ReconcilerError, load_options, lock::Lock, nat_sources, system},
     revision::{Revision, RevisionNumber},
     traffic::Recorder,
 };
@@ -60,6 +60,8 @@ pub(super) struct Actor {
     pub(super) capture: CaptureControl,
     pub(super) publisher: Publisher,
     pub(super) announce_watch: AnnounceWatch,
+    /// What the tables hold, with the version of the reconciler's state.
+    pub(super) directory: (u64, watch::Sender<Arc<Directory>>),
     /// Notified when a reload that waited may be repeated.
     pub(super) reload_due: Arc<Notify>,
     pub(super) _lock: Lock,
@@ -103,6 +105,7 @@ impl Actor {
                 _ = ticks.tick() => self.tick(),
                 () = inbox.stop.notified() => break,
             }
+            self.publish_directory();
         }
         // Nobody is answered from here on.
         drop(inbox);
@@ -126,6 +129,16 @@ impl Actor {
             warn!(%error, "can't save the alerts");
         }
         keeps_forwarding
+    }
+
+    /// Publishes the indexes of VIPs and members, if they may have changed.
+    fn publish_directory(&mut self) {
+        let (published, directory) = &mut self.directory;
+        let reconciler = &self.data_path.reconciler;
+        if *published != reconciler.version() && !directory.is_closed() {
+            *published = reconciler.version();
+            directory.send_replace(Arc::new(reconciler.directory()));
+        }
     }
 
     fn handle(&mut self, command: Command) {

@@ -9,7 +9,7 @@ use lb_model::{
     config::{BackendState, Config},
     fleet,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     EngineError, EngineResult,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::later,
     http::Caller,
-    reconciler::VipReport,
+    reconciler::{Experience, RingPast, VipReport},
     revision::{OnFailure, RevisionNumber, RevisionState},
     traffic::Traffic,
 };
@@ -82,6 +82,10 @@ pub(super) enum FleetCommand {
     Extend(RevisionNumber, SignedDuration, Reply<()>),
     EndTrial(RevisionNumber, String, Reply<()>),
     Counts(Reply<FleetCounts>),
+    /// What another node remembers of its rings.
+    Learn(String, Vec<RingPast>),
+    /// The other nodes have told the past, or can't be asked.
+    PastIsKnown,
 }
 
 impl Actor {
@@ -95,6 +99,35 @@ impl Actor {
                 self.finish_change(reply, ended);
             }
             FleetCommand::Counts(reply) => send(reply, Ok(self.fleet_counts())),
+            FleetCommand::Learn(from, pasts) => self.learn(&from, pasts),
+            FleetCommand::PastIsKnown => {
+                self.health.past_is_known();
+                self.end_warming();
+            }
+        }
+    }
+}
+
+impl Actor {
+    /// A node with new tables waits until it knows its backends, and then learns all at once.
+    fn learn(&mut self, from: &str, pasts: Vec<RingPast>) {
+        if self.health.is_warming() {
+            self.health.remember(from, pasts);
+        } else {
+            self.learn_now(&pasts, Experience::Forwards);
+        }
+    }
+
+    pub(super) fn learn_now(&mut self, pasts: &[RingPast], experience: Experience) {
+        let DataPath {
+            reconciler,
+            dataplane,
+            ..
+        } = &mut self.data_path;
+        match reconciler.learn(dataplane, pasts, experience) {
+            Ok(0) => {}
+            Ok(slots) => info!(slots, "learnt the past of rings from other nodes"),
+            Err(error) => warn!(%error, "can't write the past of rings"),
         }
     }
 }

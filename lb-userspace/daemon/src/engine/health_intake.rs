@@ -16,7 +16,7 @@ use crate::{
     events::Entry,
     health::{Health, HealthChange, HealthStatus, Target, effective_weight, takes_vip_path},
     nexthop,
-    reconciler::{HealthUpdate, MemberReport, Summary, VipReport},
+    reconciler::{Experience, HealthUpdate, MemberReport, RingPast, ServiceId, Summary, VipReport},
 };
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
 use lb_model::{
@@ -42,11 +42,16 @@ pub(super) struct HealthIntake {
     is_failing: bool,
     /// Since when the tables say that backends may lack their first verdict; none if they don't.
     warming: Option<Instant>,
+    /// Whether other nodes may still tell the past, until the tables are warm.
+    waits_for_past: bool,
+    /// What they have told so far, by node.
+    pasts: BTreeMap<(String, ServiceId), RingPast>,
 }
 
 impl HealthIntake {
     /// `is_fresh`: whether nothing was known of the backends before.
-    pub(super) fn new(health: Health, pins: Pins, is_fresh: bool) -> Self {
+    /// `tells_past`: whether other nodes will tell the past of connections.
+    pub(super) fn new(health: Health, pins: Pins, is_fresh: bool, tells_past: bool) -> Self {
         Self {
             health,
             starting: BTreeMap::new(),
@@ -55,7 +60,24 @@ impl HealthIntake {
             through_vip: BTreeSet::new(),
             is_failing: false,
             warming: is_fresh.then(Instant::now),
+            waits_for_past: is_fresh && tells_past,
+            pasts: BTreeMap::new(),
         }
+    }
+
+    pub(super) const fn is_warming(&self) -> bool {
+        self.warming.is_some()
+    }
+
+    /// Remembers what another node tells; what it tells later replaces it.
+    pub(super) fn remember(&mut self, from: &str, pasts: Vec<RingPast>) {
+        for past in pasts {
+            self.pasts.insert((from.to_owned(), past.service), past);
+        }
+    }
+
+    pub(super) const fn past_is_known(&mut self) {
+        self.waits_for_past = false;
     }
 
     pub(super) fn statuses(&self) -> BTreeMap<MemberRef, HealthStatus> {
@@ -217,7 +239,8 @@ impl HealthIntake {
         let Some(since) = self.warming else {
             return false;
         };
-        let is_over = since.elapsed() >= WARMING_LIMIT || are_judged(config, report);
+        let is_ready = are_judged(config, report) && !self.waits_for_past;
+        let is_over = since.elapsed() >= WARMING_LIMIT || is_ready;
         if is_over {
             self.warming = None;
         }
@@ -343,12 +366,18 @@ impl Actor {
         self.end_warming();
     }
 
-    fn end_warming(&mut self) {
+    pub(super) fn end_warming(&mut self) {
         let report = self.data_path.reconciler.report();
         let config = &self.changes.running.config;
-        if self.health.ends_warming(config, &report)
-            && let Err(error) = self.data_path.dataplane.set_warming(0)
-        {
+        if !self.health.ends_warming(config, &report) {
+            return;
+        }
+        let pasts = std::mem::take(&mut self.health.pasts);
+        let pasts: Vec<RingPast> = pasts.into_values().collect();
+        if !pasts.is_empty() {
+            self.learn_now(&pasts, Experience::Fresh);
+        }
+        if let Err(error) = self.data_path.dataplane.set_warming(0) {
             // The time in the tables ends it.
             warn!(%error, "can't tell that all backends were judged");
         }

@@ -72,6 +72,7 @@ use crate::{
     metrics::{self, Facts},
     nexthop::NextHops,
     node::NodeState,
+    reconciler::{Directory, RingPast},
     revision::{Revision, RevisionInfo, RevisionNumber},
     traffic::SharedTraffic,
 };
@@ -99,6 +100,7 @@ pub struct Engine {
     alerts: Alerts,
     facts: watch::Receiver<Arc<Facts>>,
     fleet: FleetSlot,
+    directory: watch::Receiver<Arc<Directory>>,
 }
 
 impl Engine {
@@ -347,6 +349,32 @@ impl Engine {
     pub async fn fleet_counts(&self) -> EngineResult<FleetCounts> {
         self.request(|reply| Command::Fleet(FleetCommand::Counts(reply)))
             .await
+    }
+
+    /// What the tables hold now.
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.borrow())
+    }
+
+    /// Learns what another node remembers of its rings, unless the controller is stopping.
+    pub(crate) async fn learn(&self, from: String, pasts: Vec<RingPast>) {
+        self.tell(FleetCommand::Learn(from, pasts)).await;
+    }
+
+    /// Says that the other nodes have told the past, or can't be asked.
+    pub(crate) async fn past_is_known(&self) {
+        self.tell(FleetCommand::PastIsKnown).await;
+    }
+
+    async fn tell(&self, command: FleetCommand) {
+        // A controller that stops needs nothing.
+        let _ = self.commands.send(Command::Fleet(command)).await;
+    }
+
+    /// Says that no node will tell the past.
+    pub(crate) fn expect_no_past(&self) {
+        let engine = self.clone();
+        tokio::spawn(async move { engine.past_is_known().await });
     }
 
     /// Reads the configuration of a change and waits until the next hops of its backends are known, or

@@ -10,6 +10,8 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use lb_dataplane::Pins;
+
 use super::{Engine, EngineError, Options, Reloaded, start};
 use crate::{
     fleet,
@@ -34,6 +36,7 @@ pub async fn run(options: Options) -> Result<()> {
         warn!(%error, "processes that commands of health checks leave behind are not ended");
     }
     let files = system::raise_file_limit().context("raise the limit of open files")?;
+    let pins = Pins::at(&options.bpffs);
     let started = start::start(options, files).await?;
     let engine = started.engine.clone();
     tokio::spawn(http::serve(
@@ -42,7 +45,7 @@ pub async fn run(options: Options) -> Result<()> {
         http::Limits::of(files.1),
     ));
     tokio::spawn(metrics::run(engine.sources()));
-    fleet::start(&engine, &started.actor.changes.running.config);
+    fleet::start(&engine, &started.actor.changes.running.config, &pins);
     let stop = Arc::clone(&started.inbox.stop);
     let reload_due = Arc::clone(&started.actor.reload_due);
     info!("ready");

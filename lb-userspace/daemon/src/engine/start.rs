@@ -205,8 +205,15 @@ fn assemble(
     let alerts = Alerts::open(state_dir, observer.host.clone(), journal.clone());
     let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
     let fleet = FleetSlot::default();
+    let directory = watch::Sender::default();
+    let tells_past = running
+        .config
+        .fleet
+        .as_ref()
+        .is_some_and(|fleet| fleet.exchange.is_some());
     let engine = Engine {
         fleet: fleet.clone(),
+        directory: directory.subscribe(),
         alerts: alerts.clone(),
         facts: facts_watch,
         commands,
@@ -230,7 +237,8 @@ fn assemble(
             histories: histories.clone(),
             outcomes: Vec::new(),
         },
-        health: HealthIntake::new(health, pins.clone(), !data_path.adopted),
+        health: HealthIntake::new(health, pins.clone(), !data_path.adopted, tells_past),
+        directory: (0, directory),
         data_path,
         shares: ShareMonitor::new(state_dir, histories),
         journal,

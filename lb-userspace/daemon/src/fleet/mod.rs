@@ -1,5 +1,6 @@
 //! The node as a member of a fleet: starts the agent of `lb-fleet`, and gives it the engine as its node.
 
+mod exchange;
 mod node;
 
 use std::{
@@ -7,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use lb_dataplane::Pins;
 use lb_fleet::{Fleet, Settings, Tls};
 use lb_model::config::{self, Config};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::engine::Engine;
 use node::EngineNode;
@@ -21,9 +23,12 @@ pub type FleetSlot = Arc<OnceLock<Option<Fleet>>>;
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Starts the agent, if the configuration has `[fleet]`. It runs on the current tokio runtime.
-pub(crate) fn start(engine: &Engine, config: &Config) {
+pub(crate) fn start(engine: &Engine, config: &Config, pins: &Pins) {
     let agent = config.fleet.as_ref();
-    let agent = agent.map(|fleet| start_agent(engine, config, fleet));
+    let agent = agent.map(|fleet| start_agent(engine, config, fleet, pins));
+    if agent.as_ref().and_then(Fleet::exchange).is_none() {
+        engine.expect_no_past();
+    }
     // Nothing else fills the slot.
     let _ = engine.fleet_slot().set(agent);
 }
@@ -39,11 +44,12 @@ pub(crate) async fn stop(engine: &Engine) {
     }
 }
 
-fn start_agent(engine: &Engine, config: &Config, fleet: &config::Fleet) -> Fleet {
+fn start_agent(engine: &Engine, config: &Config, fleet: &config::Fleet, pins: &Pins) -> Fleet {
     let settings = Settings {
         fleet: fleet.name.clone(),
         node: fleet.node.clone(),
         rack: fleet.rack.clone(),
+        exchange: fleet.exchange,
         endpoints: fleet.endpoints.clone(),
         tls: Some(Tls {
             ca: fleet.ca_file.clone(),
@@ -58,7 +64,21 @@ fn start_agent(engine: &Engine, config: &Config, fleet: &config::Fleet) -> Fleet
         node = settings.node,
         "fleet agent started"
     );
-    Fleet::start(settings, EngineNode::new(engine.clone(), config))
+    let node = EngineNode::new(engine.clone(), config);
+    let exchange = fleet.exchange.map(|_| exchange::start(engine, pins));
+    let (tables, keeper) = match exchange {
+        Some(Ok((tables, keeper))) => (Some(tables), Some(keeper)),
+        Some(Err(error)) => {
+            error!(%error, "can't open the tables: the past of connections is not exchanged with other nodes");
+            (None, None)
+        }
+        None => (None, None),
+    };
+    let agent = Fleet::start_with(settings, node, tables);
+    if let (Some(keeper), Some(states)) = (keeper, agent.exchange()) {
+        keeper.run(states);
+    }
+    agent
 }
 
 /// Whole seconds, rounded up.

@@ -1,0 +1,455 @@
+//! The tables' side of the exchange: tells other nodes what the tracking table and the rings say, and writes
+//! what they tell.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_common::{proto, ring::MemberIndex};
+use lb_dataplane::{Bounds, Clock, Exception, Exceptions, PinnedView, Pins, Told};
+use lb_fleet::exchange::{
+    Counters, Event, Exchange, Member, PeerStates, Ring, Service, Spiller, Tables, ToldCell,
+    Update, address_bytes,
+};
+use lb_model::{config::Protocol, ring::Identity};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::block_in_place,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use crate::{
+    engine::Engine,
+    reconciler::{Directory, RingPast, ServiceId},
+};
+
+/// Period in which changes are told.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// Period while no slot is in transition.
+const CALM_PERIOD: Duration = Duration::from_secs(1);
+
+/// Members with spilled flows are told again after this time.
+const SPILLERS_AGAIN: Duration = Duration::from_secs(8);
+
+/// How long a node with new tables waits for the past from other nodes before its VIPs are announced.
+const PAST_LIMIT: Duration = Duration::from_secs(8);
+
+/// Events that may wait.
+const QUEUE: usize = 64;
+
+/// A member, as nodes have it in common.
+type Shared = (ServiceId, Identity);
+
+/// What another node has told of its members, and what they are here.
+#[derive(Debug, Default)]
+struct Peer {
+    members: HashMap<u32, Shared>,
+    /// By its index; valid for a directory.
+    here: HashMap<u32, (MemberIndex, u16)>,
+}
+
+impl Peer {
+    fn translate(&mut self, local: &HashMap<Shared, (MemberIndex, u16)>) {
+        let known = self.members.iter();
+        let known = known.filter_map(|(index, member)| Some((*index, *local.get(member)?)));
+        self.here = known.collect();
+    }
+}
+
+struct Keeper {
+    engine: Engine,
+    exceptions: Exceptions,
+    /// None if the data path is of a build without bounds.
+    bounds: Option<Bounds>,
+    clock: Clock,
+    changes: broadcast::Sender<Arc<Update>>,
+    counters: Arc<Counters>,
+    directory: Arc<Directory>,
+    /// Members of the directory.
+    local: HashMap<Shared, (MemberIndex, u16)>,
+    peers: HashMap<String, Peer>,
+    /// Nodes that have told everything.
+    complete: BTreeSet<String>,
+    /// What was told last.
+    members_told: Vec<Member>,
+    rings_told: BTreeMap<ServiceId, Ring>,
+    spillers_told: (BTreeSet<MemberIndex>, Instant),
+    /// Exceptions of members that the directory does not have yet.
+    held: Vec<Exception>,
+    scanned_at: Instant,
+}
+
+/// Starts the task. Fails if the tables can't be opened.
+pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Tables, Start)> {
+    let view = PinnedView::open(pins)?;
+    let exceptions = Exceptions::new(view.tracking);
+    let (events, inbox) = mpsc::channel(QUEUE);
+    let counters = Arc::new(Counters::default());
+    let tables = Tables {
+        buckets: exceptions.buckets(),
+        events,
+        counters: Arc::clone(&counters),
+    };
+    let now = Instant::now();
+    let keeper = Keeper {
+        engine: engine.clone(),
+        exceptions,
+        bounds: view.bounds,
+        clock: Clock::start(None)?,
+        changes: Exchange::changes(),
+        counters,
+        directory: Arc::default(),
+        local: HashMap::new(),
+        peers: HashMap::new(),
+        complete: BTreeSet::new(),
+        members_told: Vec::new(),
+        rings_told: BTreeMap::new(),
+        spillers_told: (BTreeSet::new(), now),
+        held: Vec::new(),
+        scanned_at: now,
+    };
+    Ok((tables, Start(keeper, inbox)))
+}
+
+/// A task that waits for the states of the exchange.
+pub(super) struct Start(Keeper, mpsc::Receiver<Event>);
+
+impl Start {
+    pub(super) fn run(self, states: watch::Receiver<PeerStates>) {
+        tokio::spawn(self.0.run(self.1, states));
+    }
+}
+
+impl Keeper {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Event>, states: watch::Receiver<PeerStates>) {
+        let started = Instant::now();
+        let mut waits_for_past = true;
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = inbox.recv() => match event {
+                    Some(event) => self.handle(event).await,
+                    None => return,
+                },
+                _ = ticks.tick() => block_in_place(|| self.tick()),
+            }
+            if waits_for_past {
+                waits_for_past = !self.knows_past(&states, started).await;
+            }
+        }
+    }
+
+    /// Tells the engine once that the other nodes have told the past, or can't be asked.
+    async fn knows_past(&self, states: &watch::Receiver<PeerStates>, started: Instant) -> bool {
+        let states = states.borrow().clone();
+        let has_told = |(node, state): (&String, &lb_fleet::exchange::PeerState)| {
+            !state.connected || self.complete.contains(node)
+        };
+        let is_known = states.were_asked() && states.nodes.iter().all(has_told);
+        if !is_known && started.elapsed() < PAST_LIMIT {
+            return false;
+        }
+        let silent: Vec<&str> = states
+            .nodes
+            .iter()
+            .filter(|(_, state)| !state.connected)
+            .map(|(node, _)| node.as_str())
+            .collect();
+        if !states.are_known {
+            warn!("no other node is known that could tell the past of connections");
+        } else if !silent.is_empty() {
+            let silent = silent.join(", ");
+            warn!(silent, "some nodes have not told the past of connections");
+        }
+        self.engine.past_is_known().await;
+        true
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Asked(reply) => {
+                let everything = block_in_place(|| self.everything());
+                // The node is gone.
+                let _ = reply.send((everything, self.changes.subscribe()));
+            }
+            Event::Told { from, update } => {
+                let pasts = block_in_place(|| self.take_over(&from, &update));
+                if !pasts.is_empty() {
+                    self.engine.learn(from.clone(), pasts).await;
+                }
+                if update.is_complete {
+                    self.complete.insert(from);
+                }
+            }
+        }
+    }
+
+    fn now_s(&self) -> u64 {
+        // A clock that worked once fails no more.
+        self.clock.now_s().unwrap_or_default()
+    }
+
+    /// Reads which indexes members and VIPs have.
+    fn follow_directory(&mut self) {
+        let directory = self.engine.directory();
+        if Arc::ptr_eq(&directory, &self.directory) {
+            return;
+        }
+        let members = directory.members.iter();
+        self.local = members
+            .filter_map(|(index, (vip, identity))| {
+                let (service, _) = directory.vips.get(vip)?;
+                Some(((*service, *identity), (*index, *vip)))
+            })
+            .collect();
+        self.directory = directory;
+        for peer in self.peers.values_mut() {
+            peer.translate(&self.local);
+        }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let members = self.directory.members.iter();
+        let members = members.filter_map(|(index, (vip, identity))| {
+            let (service, _) = self.directory.vips.get(vip)?;
+            Some(Member {
+                index: (*index).into(),
+                service: service_told(*service),
+                address: address_bytes(identity.address),
+                port: identity.port.into(),
+            })
+        });
+        members.collect()
+    }
+
+    /// The rings that have a past.
+    fn rings(&self) -> BTreeMap<ServiceId, Ring> {
+        let vips = self.directory.vips.values();
+        let vips = vips.filter(|(_, ring)| is_moving(ring));
+        vips.map(|(service, ring)| {
+            let moving: BTreeMap<_, _> = ring.past(false).collect();
+            let settling = ring
+                .past(true)
+                .filter(|(slot, _)| !moving.contains_key(slot));
+            let told = Ring {
+                service: service_told(*service),
+                settling: settling.collect(),
+                moving: moving.into_iter().collect(),
+            };
+            (*service, told)
+        })
+        .collect()
+    }
+
+    fn spillers(&self, now_s: u64) -> Vec<Spiller> {
+        let Some(bounds) = &self.bounds else {
+            return Vec::new();
+        };
+        let spillers = bounds.spillers();
+        let spillers = spillers.filter(|(member, _)| self.directory.members.contains_key(member));
+        spillers
+            .map(|(member, seen_s)| Spiller {
+                member: member.into(),
+                idle_s: u32::try_from(now_s.saturating_sub(seen_s)).unwrap_or(u32::MAX),
+            })
+            .collect()
+    }
+
+    fn cell(&self, exception: &Exception) -> Option<ToldCell> {
+        let is_known = self.directory.members.contains_key(&exception.member);
+        is_known.then_some(ToldCell {
+            at: exception.at,
+            tag: exception.tag,
+            member: exception.member,
+            closed: exception.closed,
+            idle_s: exception.idle_s,
+        })
+    }
+
+    /// All that another node has to know.
+    fn everything(&mut self) -> Vec<Update> {
+        self.follow_directory();
+        let now_s = self.now_s();
+        let first = Update {
+            members: self.members(),
+            rings: self.rings().into_values().collect(),
+            spillers: self.spillers(now_s),
+            ..Update::default()
+        };
+        let cells = self.exceptions.all(now_s);
+        let mut updates = first.with_cells(cells.filter_map(|exception| self.cell(&exception)));
+        if let Some(last) = updates.last_mut() {
+            last.is_complete = true;
+        }
+        updates
+    }
+
+    /// Tells what has changed, if another node listens.
+    fn tick(&mut self) {
+        if self.changes.receiver_count() == 0 {
+            return;
+        }
+        self.follow_directory();
+        let now_s = self.now_s();
+        let mut update = Update::default();
+        let members = self.members();
+        if members != self.members_told {
+            update.members.clone_from(&members);
+            self.members_told = members;
+        }
+        let rings = self.rings();
+        for (service, ring) in &rings {
+            if self.rings_told.get(service) != Some(ring) {
+                update.rings.push(ring.clone());
+            }
+        }
+        let spillers = self.spillers(now_s);
+        let set: BTreeSet<MemberIndex> = spillers.iter().map(|it| it.member as u16).collect();
+        let is_new = !set.is_subset(&self.spillers_told.0);
+        let is_time = self.spillers_told.1.elapsed() >= SPILLERS_AGAIN && !set.is_empty();
+        if is_new || is_time {
+            update.spillers = spillers;
+            self.spillers_told = (set.clone(), Instant::now());
+        }
+        let is_busy = !rings.is_empty() || !set.is_empty() || !self.held.is_empty();
+        self.rings_told = rings;
+        let mut cells = Vec::new();
+        if is_busy || self.scanned_at.elapsed() >= CALM_PERIOD {
+            self.scanned_at = Instant::now();
+            let mut found = std::mem::take(&mut self.held);
+            let held = found.len();
+            found.extend(self.exceptions.changed(now_s));
+            for (number, exception) in found.iter().enumerate() {
+                match self.cell(exception) {
+                    Some(cell) => cells.push(cell),
+                    // Once: its VIP may not be shared.
+                    None if number >= held => self.held.push(*exception),
+                    None => {}
+                }
+            }
+        }
+        self.counters.add_told(cells.len());
+        for update in update.with_cells(cells) {
+            if !update.is_empty() {
+                // Nobody listens any more.
+                let _ = self.changes.send(Arc::new(update));
+            }
+        }
+    }
+
+    /// Takes over what another node has told; returns what the engine has to know.
+    fn take_over(&mut self, from: &str, update: &Update) -> Vec<RingPast> {
+        self.follow_directory();
+        let now_s = self.now_s();
+        let peer = self.peers.entry(from.to_owned()).or_default();
+        if !update.members.is_empty() {
+            let members = update.members.iter();
+            let members = members.filter_map(|member| {
+                let service = service_of(&member.service)?;
+                Some((member.index, (service, identity_of(member)?)))
+            });
+            peer.members = members.collect();
+            peer.translate(&self.local);
+        }
+        let vip_of = |member: MemberIndex| {
+            let found = self.directory.members.get(&member);
+            found.map_or(u16::MAX, |(vip, _)| *vip)
+        };
+        for spiller in &update.spillers {
+            if let (Some(bounds), Some((member, _))) =
+                (&self.bounds, peer.here.get(&spiller.member))
+            {
+                // 0 would say that there are none.
+                let seen_s = now_s.saturating_sub(spiller.idle_s.into()).max(1);
+                bounds.note_spilled(*member, seen_s);
+            }
+        }
+        let (mut written, mut no_room) = (0, 0);
+        for cell in update.cells() {
+            let Some(&here) = peer.here.get(&cell.member.into()) else {
+                continue;
+            };
+            let exception = Exception {
+                at: cell.at,
+                tag: cell.tag,
+                member: cell.member,
+                closed: cell.closed,
+                idle_s: cell.idle_s,
+            };
+            match self.exceptions.take_over(&exception, here, now_s, vip_of) {
+                Told::Written => written += 1,
+                Told::NoRoom => no_room += 1,
+                Told::Known | Told::Kept => {}
+            }
+        }
+        self.counters.add_taken(written, no_room);
+        let slots = |past: &lb_fleet::exchange::Past| {
+            let slots = past.slots();
+            let slots = slots.map(|(slot, member)| {
+                (
+                    slot,
+                    peer.members.get(&member).map(|(_, identity)| *identity),
+                )
+            });
+            slots.collect()
+        };
+        let rings = update.rings.iter();
+        let pasts = rings.filter_map(|ring| {
+            Some(RingPast {
+                service: service_of(&ring.service)?,
+                moving: slots(&ring.moving),
+                settling: slots(&ring.settling),
+            })
+        });
+        let pasts: Vec<RingPast> = pasts.collect();
+        if update.is_complete {
+            info!(node = from, "was told the past of connections");
+        }
+        pasts
+    }
+}
+
+fn is_moving(ring: &lb_model::transition::RingState) -> bool {
+    let counts = ring.counts();
+    counts.in_transition + counts.settling > 0
+}
+
+fn service_told(service: ServiceId) -> Service {
+    Service {
+        address: address_bytes(service.address),
+        port: service.port.into(),
+        protocol: service.protocol.number().into(),
+    }
+}
+
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+fn service_of(told: &Service) -> Option<ServiceId> {
+    let protocol = match u8::try_from(told.protocol).ok()? {
+        proto::TCP => Protocol::Tcp,
+        proto::UDP => Protocol::Udp,
+        _ => return None,
+    };
+    Some(ServiceId {
+        address: address_of(&told.address)?,
+        port: told.port.try_into().ok()?,
+        protocol,
+    })
+}
+
+fn identity_of(told: &Member) -> Option<Identity> {
+    Some(Identity {
+        address: address_of(&told.address)?,
+        port: told.port.try_into().ok()?,
+    })
+}
