@@ -4,6 +4,7 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rcgen::{
@@ -29,6 +30,8 @@ pub struct Certificates {
     pub other_ca: PathBuf,
     /// A client's certificate of the other authority.
     pub stranger: Pair,
+    folder: PathBuf,
+    issuer: Arc<Authority>,
 }
 
 type Authority = Issuer<'static, KeyPair>;
@@ -54,7 +57,22 @@ impl Certificates {
             stranger: write(folder, "stranger", &leaf("stranger"), &other),
             ca,
             other_ca,
+            folder: folder.to_owned(),
+            issuer: Arc::new(issuer),
         }
+    }
+
+    /// Makes a certificate with this DNS name, for a node that is a client of etcd, and a server and a client of
+    /// other nodes. A second one with the same name replaces the first.
+    ///
+    /// # Panics
+    /// If a file can't be written, or the name is no DNS name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Pair {
+        let mut node = leaf(name);
+        let dns = name.try_into().expect("a DNS name");
+        node.subject_alt_names = vec![SanType::DnsName(dns)];
+        write(&self.folder, &format!("node-{name}"), &node, &self.issuer)
     }
 }
 
@@ -90,4 +108,62 @@ fn write(folder: &Path, name: &str, params: &CertificateParams, issuer: &Authori
     fs::write(&paths.0, certificate.pem()).expect("write a certificate");
     fs::write(&paths.1, key.serialize_pem()).expect("write a key");
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use rustls::{
+        RootCertStore,
+        client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
+        crypto::{CryptoProvider, ring},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier as _},
+    };
+
+    use super::*;
+
+    fn roots(ca: &Path) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(ca).expect("a certificate");
+        roots.add(ca).expect("an authority");
+        Arc::new(roots)
+    }
+
+    fn provider() -> Arc<CryptoProvider> {
+        Arc::new(ring::default_provider())
+    }
+
+    fn is_server(ca: &Path, pair: &Pair, name: &'static str) -> bool {
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(ca), provider()).build();
+        let verifier = verifier.expect("a verifier");
+        let leaf = CertificateDer::from_pem_file(&pair.0).expect("a certificate");
+        let name = ServerName::try_from(name).expect("a name");
+        let verified = verifier.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now());
+        verified.is_ok()
+    }
+
+    fn is_client(ca: &Path, pair: &Pair) -> bool {
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca), provider()).build();
+        let verifier = verifier.expect("a verifier");
+        let leaf = CertificateDer::from_pem_file(&pair.0).expect("a certificate");
+        verifier
+            .verify_client_cert(&leaf, &[], UnixTime::now())
+            .is_ok()
+    }
+
+    #[test]
+    fn a_node_is_a_server_of_its_name_and_a_client() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let files = Certificates::new(folder.path(), Ipv4Addr::LOCALHOST.into());
+        let (first, second) = (files.node("lb-0"), files.node("lb-1"));
+        assert_ne!(first, second);
+        PrivateKeyDer::from_pem_file(&first.1).expect("a key");
+        assert!(is_server(&files.ca, &first, "lb-0"));
+        assert!(!is_server(&files.ca, &first, "lb-1"));
+        assert!(!is_server(&files.other_ca, &first, "lb-0"));
+        assert!(is_client(&files.ca, &first) && is_client(&files.ca, &second));
+        assert!(!is_client(&files.ca, &files.stranger) && !is_client(&files.ca, &files.expired));
+    }
 }
