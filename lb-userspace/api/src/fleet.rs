@@ -39,9 +39,23 @@ pub struct FleetState {
     pub rollout: Option<FleetRollout>,
     /// The joined nodes, sorted by name.
     pub nodes: Vec<FleetNode>,
-    /// How this node is told the past of connections by the others, sorted by name; none if
-    /// `fleet.exchange` is not set.
-    pub peers: Option<Vec<FleetPeer>>,
+    /// The exchange of the past of connections; none if `fleet.exchange` is not set.
+    pub exchange: Option<FleetExchange>,
+}
+
+/// The exchange of the past of connections with the other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FleetExchange {
+    /// Why the other nodes can't ask this one; none if they can.
+    pub error: Option<String>,
+    /// The other nodes, sorted by name.
+    pub peers: Vec<FleetPeer>,
+    /// Flows that the other nodes were told.
+    pub flows_told: u64,
+    /// Flows of other nodes that this one would choose another backend for without having been told.
+    pub flows_taken: u64,
+    /// Flows of other nodes for which the tracking table had no room.
+    pub flows_without_room: u64,
 }
 
 /// Another node of which this one asks the past of connections.

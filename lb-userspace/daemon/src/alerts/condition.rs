@@ -128,6 +128,7 @@ const KINDS: &[(&str, Patience)] = &[
     ("fleet_refused", patience(5, 10, true)),
     ("fleet_behind", patience(30, 10, true)),
     ("fleet_differs", patience(60, 10, true)),
+    ("fleet_exchange", patience(15, 10, true)),
     ("fleet_rollout_failed", patience(0, 10, false)),
     ("generic_xdp", patience(0, 10, false)),
 ];

@@ -26,8 +26,43 @@ pub(super) fn conditions(fleet: &FleetState, now: Timestamp) -> Vec<Condition> {
              `evenkeel fleet doctor`",
         ));
     }
+    found.extend(exchange(fleet));
     found.extend(failed_rollout(fleet, now));
     found
+}
+
+/// Nodes that live and do not tell the past of connections, or that can't ask this one.
+fn exchange(fleet: &FleetState) -> Option<Condition> {
+    let exchange = fleet.exchange.as_ref()?;
+    let lives = |node: &str| {
+        let mut nodes = fleet.nodes.iter();
+        nodes.any(|it| it.node == node && it.state != FleetNodeState::Away)
+    };
+    let silent = exchange.peers.iter();
+    let silent = silent.filter(|peer| !peer.connected && lives(&peer.node));
+    let silent = silent.map(|peer| {
+        let why = peer.error.as_deref().unwrap_or("no answer yet");
+        format!("{}: {why}", peer.node)
+    });
+    let wrong: Vec<String> = exchange.error.clone().into_iter().chain(silent).collect();
+    if wrong.is_empty() {
+        return None;
+    }
+    let summary = format!(
+        "nodes of the fleet {} do not know the past of each other's connections: {}",
+        fleet.fleet,
+        wrong.join("; ")
+    );
+    let condition = Condition::new(
+        "fleet_exchange",
+        "fleet_exchange",
+        Severity::Warning,
+        summary,
+    );
+    Some(condition.cause(
+        "connections that the router moves to another node during a transition may break: see `evenkeel fleet \
+         doctor`",
+    ))
 }
 
 fn node(fleet: &FleetState) -> Option<Condition> {
@@ -85,7 +120,7 @@ fn failed_rollout(fleet: &FleetState, now: Timestamp) -> Option<Condition> {
 
 #[cfg(test)]
 mod tests {
-    use lb_api::FleetRollout;
+    use lb_api::{FleetExchange, FleetNode, FleetPeer, FleetRollout};
 
     use super::*;
 
@@ -133,6 +168,41 @@ mod tests {
             ..fleet()
         };
         assert_eq!(kinds(&full, 0), ["fleet_etcd"]);
+        let peer = |node: &str, error: Option<&str>| FleetPeer {
+            node: node.to_owned(),
+            address: "10.0.0.1:7946".to_owned(),
+            connected: error.is_none(),
+            error: error.map(str::to_owned),
+        };
+        let node = |name: &str, state| FleetNode {
+            node: name.to_owned(),
+            rack: None,
+            state,
+            reason: String::new(),
+            revision: None,
+            version: None,
+            joined: Timestamp::UNIX_EPOCH,
+        };
+        // A node that is away tells nothing, which is no news.
+        let exchange = FleetExchange {
+            peers: vec![peer("a", None), peer("b", Some("refused"))],
+            ..FleetExchange::default()
+        };
+        let mut silent = FleetState {
+            exchange: Some(exchange.clone()),
+            nodes: vec![node("b", FleetNodeState::Away)],
+            ..fleet()
+        };
+        assert!(kinds(&silent, 0).is_empty());
+        silent.nodes = vec![node("b", FleetNodeState::Behind)];
+        let found = conditions(&silent, Timestamp::UNIX_EPOCH);
+        assert!(found[0].summary.ends_with(": b: refused"), "{found:?}");
+        silent.nodes.clear();
+        silent.exchange = Some(FleetExchange {
+            error: Some("can't listen".to_owned()),
+            ..exchange
+        });
+        assert_eq!(kinds(&silent, 0), ["fleet_exchange"]);
         let not_joined = FleetState {
             state: FleetNodeState::NotJoined,
             ..away

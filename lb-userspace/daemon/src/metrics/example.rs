@@ -7,7 +7,7 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
-use lb_api::{FleetHead, FleetNodeState, FleetState};
+use lb_api::{FleetExchange, FleetHead, FleetNodeState, FleetPeer, FleetState};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
     reason::REASONS,
@@ -80,6 +80,15 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
             confirmed: Some(FleetHead {
                 revision: 4,
                 digest: String::new(),
+            }),
+            exchange: Some(FleetExchange {
+                peers: vec![FleetPeer {
+                    node: "lb-2".to_owned(),
+                    address: "10.0.0.2:7946".to_owned(),
+                    connected: true,
+                    error: None,
+                }],
+                ..FleetExchange::default()
             }),
             ..FleetState::default()
         }),

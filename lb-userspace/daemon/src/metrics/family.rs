@@ -64,6 +64,8 @@ families! {
     FLEET_CONFIRMED Gauge "evenkeel_fleet_confirmed_revision" [] "The fleet revision that this node confirmed last. Expected: evenkeel_fleet_head_revision."
     FLEET_STATE Gauge "evenkeel_fleet_state" ["state"] "1 for the state of this node: not_joined, in_sync, on_trial, behind, differs, refused. Expected: in_sync."
     FLEET_NODES Gauge "evenkeel_fleet_nodes" ["state"] "Joined nodes by state, as this node sees them: in_sync, on_trial, behind, differs, refused, away. Expected: all in_sync."
+    FLEET_PEER Gauge "evenkeel_fleet_peer_connected" ["node"] "1 if another node tells this one the past of connections. Missing without fleet.exchange. Expected: 1 for all nodes."
+    FLEET_FLOWS Counter "evenkeel_fleet_flows_total" ["event"] "Flows exchanged with other nodes: told (to them), taken (from them), without_room (the tracking table was full). Expected: without_room stays 0."
     FLEET_ROLLOUT Gauge "evenkeel_fleet_rollout" ["state"] "1 for the state of the newest rollout: written, preflight, wave, awaiting_confirm, confirmed, failed, undone. Expected: confirmed."
     ALERTS Gauge "evenkeel_alerts_firing" ["kind" "severity"] "Firing alerts. Expected: none."
     ALERTS_REFUSED Counter "evenkeel_alerts_refused_total" [] "Alerts that were not raised because too many were firing. Expected: 0."

@@ -61,6 +61,24 @@ pub(super) fn render(page: &mut Page, fleet: Option<&FleetState>) {
             s.add(&[state.as_str()], nodes.count() as f64);
         }
     });
+    page.family(FLEET_PEER, |s| {
+        let exchange = fleet.exchange.iter();
+        for peer in exchange.flat_map(|exchange| &exchange.peers) {
+            s.add(&[&peer.node], flag(peer.connected));
+        }
+    });
+    page.family(FLEET_FLOWS, |s| {
+        let Some(exchange) = &fleet.exchange else {
+            return;
+        };
+        for (event, flows) in [
+            ("told", exchange.flows_told),
+            ("taken", exchange.flows_taken),
+            ("without_room", exchange.flows_without_room),
+        ] {
+            s.add(&[event], flows as f64);
+        }
+    });
     page.family(FLEET_ROLLOUT, |s| {
         for state in ROLLOUT_STATES {
             let is_so = fleet.rollout.as_ref().is_some_and(|it| it.state == state);

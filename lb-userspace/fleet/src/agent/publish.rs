@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use lb_api::{
-    FleetHead, FleetNode, FleetNodeState, FleetPeer, FleetResult, FleetRollout, FleetState,
-    FleetWave,
+    FleetExchange, FleetHead, FleetNode, FleetNodeState, FleetPeer, FleetResult, FleetRollout,
+    FleetState, FleetWave,
 };
 use tokio::sync::watch;
 
@@ -45,7 +45,7 @@ pub(super) fn publish(shared: &Shared, member: &Member, publisher: &watch::Sende
     {
         add(&mut next, snapshot);
     }
-    next.peers = shared.exchange().map(peers_of);
+    next.exchange = shared.exchange().map(shown_exchange);
     publisher.send_if_modified(|state| {
         let is_new = *state != next;
         *state = next;
@@ -53,7 +53,7 @@ pub(super) fn publish(shared: &Shared, member: &Member, publisher: &watch::Sende
     });
 }
 
-fn peers_of(exchange: &Exchange) -> Vec<FleetPeer> {
+fn shown_exchange(exchange: &Exchange) -> FleetExchange {
     let states = exchange.states();
     let states = states.borrow();
     let peers = states.nodes.iter().map(|(node, state)| FleetPeer {
@@ -62,7 +62,14 @@ fn peers_of(exchange: &Exchange) -> Vec<FleetPeer> {
         connected: state.connected,
         error: state.error.clone(),
     });
-    peers.collect()
+    let [flows_told, flows_taken, flows_without_room] = exchange.counters().get();
+    FleetExchange {
+        error: exchange.listen_error(),
+        peers: peers.collect(),
+        flows_told,
+        flows_taken,
+        flows_without_room,
+    }
 }
 
 fn add(state: &mut FleetState, snapshot: &Snapshot) {

@@ -109,7 +109,35 @@ impl Running {
             false => bad.join("; "),
         };
         checks.push(check("nodes", bad.is_empty(), text));
+        checks.push(self.check_exchange());
         checks
+    }
+}
+
+impl Running {
+    /// Whether the nodes know the past of each other's connections.
+    fn check_exchange(&self) -> FleetCheck {
+        let state = self.state.borrow();
+        let Some(exchange) = &state.exchange else {
+            let text = "fleet.exchange is not set: connections that a router moves to another node during a \
+                        transition may break";
+            // Nodes of a small fleet may do without.
+            return check("exchange", true, text.to_owned());
+        };
+        let silent = exchange.peers.iter().filter(|peer| !peer.connected);
+        let silent = silent.map(|peer| {
+            let why = peer.error.as_deref().unwrap_or("not yet");
+            format!("{} at {}: {why}", peer.node, peer.address)
+        });
+        let wrong: Vec<String> = exchange.error.clone().into_iter().chain(silent).collect();
+        let text = match wrong.is_empty() {
+            true => format!(
+                "told the past of connections by {} other nodes",
+                exchange.peers.len()
+            ),
+            false => wrong.join("; "),
+        };
+        check("exchange", wrong.is_empty(), text)
     }
 }
 

@@ -220,6 +220,12 @@ impl Exchange {
         error.expect("nobody panics with the lock").clone()
     }
 
+    /// What the task that knows the tables has counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.tables.counters
+    }
+
     /// A channel for what changes; each node that asks gets a receiver.
     #[must_use]
     pub fn changes() -> broadcast::Sender<Arc<Update>> {

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use lb_api::{
-    Explanation, FleetExplanation, FleetHead, FleetNode, FleetNodeExplanation, FleetNodeState,
-    FleetPhase, FleetResult, FleetRevision, FleetRevisionInfo, FleetRollout, FleetRolloutState,
-    FleetState, FleetVerdict, FleetVerdictKind, FleetWave, Status,
+    Explanation, FleetExchange, FleetExplanation, FleetHead, FleetNode, FleetNodeExplanation,
+    FleetNodeState, FleetPeer, FleetPhase, FleetResult, FleetRevision, FleetRevisionInfo,
+    FleetRollout, FleetRolloutState, FleetState, FleetVerdict, FleetVerdictKind, FleetWave, Status,
 };
 
 use super::{fixtures, plain, widest};
@@ -46,6 +46,26 @@ pub(in crate::cli) fn known() -> FleetState {
         connected: true,
         contact_age_s: Some(0.0),
         last_error: None,
+        exchange: Some(FleetExchange {
+            error: None,
+            peers: vec![
+                FleetPeer {
+                    node: "lb-2".to_owned(),
+                    address: "10.0.0.2:7946".to_owned(),
+                    connected: true,
+                    error: None,
+                },
+                FleetPeer {
+                    node: "lb-3".to_owned(),
+                    address: "10.0.0.3:7946".to_owned(),
+                    connected: false,
+                    error: Some("no connection within 2 s".to_owned()),
+                },
+            ],
+            flows_told: 1204,
+            flows_taken: 987,
+            flows_without_room: 3,
+        }),
         leader: Some("lb-2".to_owned()),
         state: FleetNodeState::OnTrial,
         reason: String::new(),
