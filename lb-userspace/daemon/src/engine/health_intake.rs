@@ -374,9 +374,7 @@ impl Actor {
         }
         let pasts = std::mem::take(&mut self.health.pasts);
         let pasts: Vec<RingPast> = pasts.into_values().collect();
-        if !pasts.is_empty() {
-            self.learn_now(&pasts, Experience::Fresh);
-        }
+        self.learn_now(&pasts, Experience::Fresh);
         if let Err(error) = self.data_path.dataplane.set_warming(0) {
             // The time in the tables ends it.
             warn!(%error, "can't tell that all backends were judged");
