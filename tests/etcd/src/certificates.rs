@@ -62,17 +62,22 @@ impl Certificates {
         }
     }
 
-    /// Makes a certificate with this DNS name, for a node that is a client of etcd, and a server and a client of
-    /// other nodes. A second one with the same name replaces the first.
+    /// Makes a certificate with this DNS name, or returns the one that was made: for a node that is a client of
+    /// etcd, and a server and a client of other nodes.
     ///
     /// # Panics
     /// If a file can't be written, or the name is no DNS name.
     #[must_use]
     pub fn node(&self, name: &str) -> Pair {
+        let file = format!("node-{name}");
+        let made = pair(&self.folder, &file);
+        if made.0.exists() {
+            return made;
+        }
         let mut node = leaf(name);
         let dns = name.try_into().expect("a DNS name");
         node.subject_alt_names = vec![SanType::DnsName(dns)];
-        write(&self.folder, &format!("node-{name}"), &node, &self.issuer)
+        write(&self.folder, &file, &node, &self.issuer)
     }
 }
 
@@ -98,13 +103,15 @@ fn authority(folder: &Path, name: &str) -> (PathBuf, Authority) {
     (path, Issuer::new(params, key))
 }
 
+fn pair(folder: &Path, name: &str) -> Pair {
+    let file = |kind| folder.join(format!("{name}.{kind}"));
+    (file("pem"), file("key"))
+}
+
 fn write(folder: &Path, name: &str, params: &CertificateParams, issuer: &Authority) -> Pair {
     let key = KeyPair::generate().expect("make a key");
     let certificate = params.signed_by(&key, issuer).expect("sign a certificate");
-    let paths = (
-        folder.join(format!("{name}.pem")),
-        folder.join(format!("{name}.key")),
-    );
+    let paths = pair(folder, name);
     fs::write(&paths.0, certificate.pem()).expect("write a certificate");
     fs::write(&paths.1, key.serialize_pem()).expect("write a key");
     paths
@@ -119,7 +126,7 @@ mod tests {
         client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
         crypto::{CryptoProvider, ring},
         pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
-        server::{WebPkiClientVerifier, danger::ClientCertVerifier as _},
+        server::WebPkiClientVerifier,
     };
 
     use super::*;
@@ -158,7 +165,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("make a folder");
         let files = Certificates::new(folder.path(), Ipv4Addr::LOCALHOST.into());
         let (first, second) = (files.node("lb-0"), files.node("lb-1"));
-        assert_ne!(first, second);
+        let key = || fs::read(&first.1).expect("a key");
+        let before = key();
+        assert_eq!((files.node("lb-0"), key()), (first.clone(), before));
         PrivateKeyDer::from_pem_file(&first.1).expect("a key");
         assert!(is_server(&files.ca, &first, "lb-0"));
         assert!(!is_server(&files.ca, &first, "lb-1"));
