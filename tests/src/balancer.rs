@@ -15,7 +15,7 @@ use crate::deadline::poll;
 use crate::host::Host;
 use crate::link::xdp_mode;
 use crate::operator::Operator;
-use crate::process::Daemon;
+use crate::process::{Daemon, output};
 
 /// Verification takes a while, and the machine may be busy.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -154,7 +154,7 @@ impl<'lab> Balancer<'lab> {
         Ok(true)
     }
 
-    /// Returns a command of the binary, for [`crate::process::output`] or [`Daemon::start`].
+    /// Returns a command of the binary, for [`output`] or [`Daemon::start`].
     pub fn command(&self) -> Command {
         Command::new(&self.binary)
     }
@@ -177,6 +177,13 @@ impl<'lab> Balancer<'lab> {
     /// Kills the controller. The data path stays.
     pub fn kill(&mut self) {
         self.controller = None;
+    }
+
+    /// Removes the data path, as a reboot does.
+    pub fn unload(&self) -> Result<()> {
+        let mut unload = self.command();
+        unload.arg("unload").arg("--bpffs").arg(self.bpffs());
+        output(&self.host.ns.entry(), unload, "").map(drop)
     }
 }
 

@@ -187,12 +187,7 @@ impl<'site> Node<'site> {
     }
 
     fn unload(&self) {
-        let mut unload = self.balancer.command();
-        unload
-            .arg("unload")
-            .arg("--bpffs")
-            .arg(self.balancer.bpffs());
-        output(&self.host.ns.entry(), unload, "").unwrap();
+        self.balancer.unload().unwrap();
     }
 }
 
