@@ -45,7 +45,7 @@ fn a_change_ends_whatever_fails() {
     if !can_run("faults") {
         return;
     }
-    let lab = build();
+    let lab = build(NODES);
     let mut site = Site::start(&lab);
     etcd_freezes(&site);
     leader_dies(&mut site);

@@ -16,7 +16,7 @@ fn changes_reach_all_nodes_or_one() {
     if !can_run("life") {
         return;
     }
-    let lab = build();
+    let lab = build(NODES);
     let site = Site::start(&lab);
     good_change(&site);
     shown_again(&site);

@@ -1,6 +1,7 @@
-//! Three balancer nodes that share their VIP's traffic, and an etcd.
+//! Balancer nodes that share their VIP's traffic, and an etcd.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use lab::balancer::{Balancer, binary};
@@ -17,9 +18,12 @@ use lb_api::{FleetNodeState, FleetState, RevisionInfo, RevisionState, Status};
 
 /// Generous: a busy machine is slow.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// Nodes of a site with steady load.
 pub(crate) const NODES: usize = 3;
 /// Backends that serve; one more host has no server.
-const SERVING: usize = 3;
+pub(crate) const SERVING: usize = 3;
+/// Port at which nodes exchange flows, if they do.
+pub(crate) const EXCHANGE_PORT: u16 = 7946;
 /// New connections per second.
 const RATE: u64 = 150;
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -31,10 +35,23 @@ pub(crate) fn can_run(test: &str) -> bool {
     )
 }
 
+/// What a site has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Whether nodes have `fleet.exchange`.
+    pub(crate) exchange: bool,
+    /// Further keys of `[node]`.
+    pub(crate) node: &'static str,
+    /// Further keys of the VIP.
+    pub(crate) vip: &'static str,
+    /// The node whose certificate has another node's name, and that name.
+    pub(crate) impostor: Option<(usize, &'static str)>,
+}
+
 /// Builds the network: the client spreads connections over all nodes, as a router with ECMP does.
-pub(crate) fn build() -> Lab {
+pub(crate) fn build(nodes: usize) -> Lab {
     let lab = Lab::build(Plan {
-        balancers: NODES as u8,
+        balancers: nodes as u8,
         backends: SERVING as u8 + 1,
         ..Plan::new(Layout::OneArm)
     })
@@ -44,19 +61,9 @@ pub(crate) fn build() -> Lab {
         .ns
         .set_sysctl("net.ipv4.fib_multipath_hash_policy", "1")
         .unwrap();
-    let hops: Vec<String> = lab
-        .balancers
-        .iter()
-        .map(|node| format!("nexthop via {}", node.address(Family::V4)))
-        .collect();
-    ip(
-        &client.ns,
-        &[
-            format!("route add local {SOURCES} dev lo"),
-            format!("route replace {VIP_NETWORK_V4} {}", hops.join(" ")),
-        ],
-    )
-    .unwrap();
+    ip(&client.ns, &[format!("route add local {SOURCES} dev lo")]).unwrap();
+    let all: Vec<usize> = (0..nodes).collect();
+    route(&lab, &all);
     let gateway = client.address(Family::V4);
     for backend in &lab.backends {
         ip(&backend.ns, &[format!("route add {SOURCES} via {gateway}")]).unwrap();
@@ -65,61 +72,86 @@ pub(crate) fn build() -> Lab {
     lab
 }
 
+/// Gives the client's route to the VIPs these nodes as next hops.
+pub(crate) fn route(lab: &Lab, nodes: &[usize]) {
+    let hop = |node: &usize| format!("nexthop via {}", lab.balancers[*node].address(Family::V4));
+    let hops: Vec<String> = nodes.iter().map(hop).collect();
+    let line = format!("route replace {VIP_NETWORK_V4} {}", hops.join(" "));
+    ip(&lab.clients[0].ns, &[line]).unwrap();
+}
+
 pub(crate) struct Site<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) etcd: Cluster,
     pub(crate) nodes: Vec<Balancer<'lab>>,
-    pub(crate) load: SteadyLoad,
+    options: Options,
+    load: Option<SteadyLoad>,
     _nginx: Vec<Nginx>,
 }
 
 impl<'lab> Site<'lab> {
-    /// Starts everything, makes the fleet, and waits until all nodes have its VIP and traffic passes.
+    /// Starts servers and nodes, makes the fleet, and sends steady load through it.
     pub(crate) fn start(lab: &'lab Lab) -> Self {
-        let etcd = Cluster::start(lab).unwrap();
         let any = "0.0.0.0:80".parse().unwrap();
         let serving = lab.backends.iter().take(SERVING);
         let nginx = serving.map(|host| Nginx::start(host, &[any]).unwrap());
         let nginx = nginx.collect();
+        let site = Self::start_nodes(lab, Options::default());
+        let to = SocketAddr::new(lab.vip(Family::V4, 1), 80);
+        let load = SteadyLoad::start(&lab.clients[0], to, RATE, REQUEST_LIMIT).unwrap();
+        Self {
+            load: Some(load),
+            _nginx: nginx,
+            ..site
+        }
+    }
+
+    /// Starts the nodes, makes the fleet, and waits until all have its VIP, with all backends. These must
+    /// serve already.
+    pub(crate) fn start_nodes(lab: &'lab Lab, options: Options) -> Self {
+        let etcd = Cluster::start(lab).unwrap();
         let binary = binary().unwrap();
         let nodes = lab.balancers.iter().enumerate().map(|(index, host)| {
             let mut node = Balancer::new(host, &binary).unwrap();
             // Only the first node has VIPs of its own; the others get those of the fleet.
             let vips = if index == 0 {
-                vips(lab, 100, false)
+                vips(lab, &options, 100, false)
             } else {
                 String::new()
             };
-            let text = local(host, index, &etcd) + &vips;
+            let text = local(host, index, &etcd, &options) + &vips;
             let attached = || Balancer::is_attached(host);
             node.start(&text, attached).unwrap();
             node
         });
         let nodes: Vec<Balancer<'_>> = nodes.collect();
-        let to = SocketAddr::new(lab.vip(Family::V4, 1), 80);
-        let load = SteadyLoad::start(&lab.clients[0], to, 0, REQUEST_LIMIT).unwrap();
         let site = Self {
             lab,
             etcd,
             nodes,
-            load,
-            _nginx: nginx,
+            options,
+            load: None,
+            _nginx: Vec::new(),
         };
         site.expect(0, 0, &["fleet", "init", "--why", "the first"]);
-        for node in 1..NODES {
+        for node in 1..site.nodes.len() {
             site.expect(0, node, &["fleet", "join"]);
         }
         site.wait_in_sync(1);
-        for node in 0..NODES {
-            site.wait(&format!("node {node} has all backends"), || {
-                let status = site.status(node);
+        site.wait_serving(0..site.nodes.len(), SERVING);
+        site
+    }
+
+    /// Waits until so many backends have a share of the ring on these nodes.
+    pub(crate) fn wait_serving(&self, nodes: Range<usize>, count: usize) {
+        for node in nodes {
+            self.wait(&format!("node {node} has {count} backends"), || {
+                let status = self.status(node);
                 let share = |member: &lb_api::MemberStatus| member.table_share > 0.2;
                 let vip = status.vips.first();
-                vip.is_some_and(|vip| vip.members.iter().filter(|m| share(m)).count() == SERVING)
+                vip.is_some_and(|vip| vip.members.iter().filter(|m| share(m)).count() == count)
             });
         }
-        site.load.set_rate(RATE);
-        site
     }
 
     pub(crate) fn run(&self, node: usize, arguments: &[&str]) -> CommandResult {
@@ -131,7 +163,8 @@ impl<'lab> Site<'lab> {
     pub(crate) fn expect(&self, code: i32, node: usize, arguments: &[&str]) -> CommandResult {
         let result = self.run(node, arguments);
         if result.code != code {
-            let states: Vec<FleetState> = (0..NODES).map(|node| self.fleet(node)).collect();
+            let nodes = 0..self.nodes.len();
+            let states: Vec<FleetState> = nodes.map(|node| self.fleet(node)).collect();
             eprintln!("{}\n{states:#?}", self.logs());
         }
         result.assert_code(code)
@@ -178,7 +211,7 @@ impl<'lab> Site<'lab> {
         self.wait(
             &format!("all nodes have confirmed revision {revision}"),
             || {
-                (0..NODES).all(|node| {
+                (0..self.nodes.len()).all(|node| {
                     let state = self.fleet(node);
                     state.state == FleetNodeState::InSync
                         && state.confirmed.is_some_and(|it| it.revision == revision)
@@ -189,7 +222,7 @@ impl<'lab> Site<'lab> {
 
     /// Writes a file with the VIP, and returns its path.
     pub(crate) fn file(&self, name: &str, weight: u32, with_dead: bool) -> String {
-        self.write(name, &vips(self.lab, weight, with_dead))
+        self.write(name, &vips(self.lab, &self.options, weight, with_dead))
     }
 
     /// Writes a file, and returns its path.
@@ -199,7 +232,7 @@ impl<'lab> Site<'lab> {
         path.display().to_string()
     }
 
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let log = |node: &Balancer<'_>| {
             let log = node.log();
             let lines: Vec<&str> = log.lines().collect();
@@ -211,7 +244,7 @@ impl<'lab> Site<'lab> {
 
     /// Ends the traffic, of which nothing may have been lost.
     pub(crate) fn assert_nothing_lost(self) -> usize {
-        let finished = self.load.finish();
+        let finished = self.load.unwrap().finish();
         let lost: Vec<&Finished> = finished
             .iter()
             .filter(|request| request.outcome != Outcome::Answered)
@@ -232,8 +265,22 @@ pub(crate) fn rolled_back(revision: &RevisionInfo) -> bool {
 }
 
 /// The tables of a node itself.
-fn local(host: &Host, index: usize, etcd: &Cluster) -> String {
+fn local(host: &Host, index: usize, etcd: &Cluster, options: &Options) -> String {
     let files = etcd.files();
+    let certified = match options.impostor {
+        Some((node, name)) if node == index => name.to_owned(),
+        _ => format!("lb-{index}"),
+    };
+    let (certificate, key) = files.node(&certified);
+    let exchange = match options.exchange {
+        true => format!(
+            "exchange = \"{}:{EXCHANGE_PORT}\"\n",
+            host.address(Family::V4)
+        ),
+        false => String::new(),
+    };
+    let node = node_tables(host.directory(), "native");
+    let node = node.replacen("[node]\n", &format!("[node]\n{}", options.node), 1);
     format!(
         "{node}
 [change]
@@ -247,17 +294,15 @@ ca_file = {ca:?}
 cert_file = {cert:?}
 key_file = {key:?}
 confirm = \"10s\"
-",
-        node = node_tables(host.directory(), "native"),
+{exchange}",
         endpoints = etcd.endpoints(),
         ca = files.ca,
-        cert = files.client.0,
-        key = files.client.1,
+        cert = certificate,
     )
 }
 
 /// The VIP, with a weight of the first backend, and perhaps with a backend that serves nothing.
-fn vips(lab: &Lab, weight: u32, with_dead: bool) -> String {
+fn vips(lab: &Lab, options: &Options, weight: u32, with_dead: bool) -> String {
     let mut text = format!(
         "
 [[vip]]
@@ -267,8 +312,9 @@ port = 80
 protocol = \"tcp\"
 forward = \"l2\"
 health = {{ kind = \"tcp\", via = \"direct\", interval = \"300ms\", timeout = \"250ms\", rise = 1 }}
-",
-        lab.vip(Family::V4, 1)
+{}",
+        lab.vip(Family::V4, 1),
+        options.vip
     );
     let count = SERVING + usize::from(with_dead);
     for (index, host) in lab.backends.iter().take(count).enumerate() {
