@@ -44,6 +44,17 @@ impl EchoServer {
     }
 }
 
+/// Runs a server in the namespace of this process until it is killed.
+pub fn run(name: String, listen: SocketAddr) -> Result<()> {
+    let sockets = bind(listen).with_context(|| format!("listen at {listen}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (_never, stop) = tokio::sync::watch::channel(false);
+    runtime.block_on(serve(name, vec![sockets], stop));
+    Ok(())
+}
+
 type Sockets = (std::net::TcpListener, std::net::UdpSocket);
 
 fn bind(address: SocketAddr) -> std::io::Result<Sockets> {
