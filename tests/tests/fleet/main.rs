@@ -1,7 +1,8 @@
-//! Three real nodes with traffic through all of them, and an etcd of three members. The measured times are
+//! Real nodes with traffic through all of them, and an etcd of three members. The measured times are
 //! printed; the limits that are asserted are generous, because test machines are slow.
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
+mod connections;
 mod faults;
 mod life;
 mod site;
