@@ -246,6 +246,25 @@ fn a_node_is_lost_between_two_waves() {
     assert_none_broken(&site, "a node lost between two waves", &loads);
 }
 
+/// Slots are in transition from the start of a node: its backends came up one after the other.
+#[test]
+fn a_node_is_lost_soon_after_the_start() {
+    if !can_run("node lost soon after the start") {
+        return;
+    }
+    let lab = build(NODES);
+    let _servers = serve(&lab);
+    let mut site = Site::start_nodes(&lab, options());
+    for node in 0..NODES {
+        let ring = site.status(node).vips[0].ring;
+        eprintln!("fleet: node {node} has started: {ring:?}");
+    }
+    let loads = [open(&lab, 400)];
+    wait_exchange();
+    lose_first(&mut site);
+    assert_none_broken(&site, "a node lost soon after the start", &loads);
+}
+
 /// Of one source all flows have one backend, which is full.
 #[test]
 fn a_node_with_spilled_flows_is_lost() {
