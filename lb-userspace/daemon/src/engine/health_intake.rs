@@ -374,7 +374,9 @@ impl Actor {
         }
         let pasts = std::mem::take(&mut self.health.pasts);
         let pasts: Vec<RingPast> = pasts.into_values().collect();
-        self.learn_now(&pasts, Experience::Fresh);
+        if !pasts.is_empty() {
+            self.learn_now(&pasts, Experience::Fresh);
+        }
         if let Err(error) = self.data_path.dataplane.set_warming(0) {
             // The time in the tables ends it.
             warn!(%error, "can't tell that all backends were judged");

@@ -61,6 +61,7 @@ use fleet::FleetCommand;
 pub use fleet::{FLEET, FleetCounts, FleetRunning, REQUESTED_BY};
 use request::Prepared;
 pub use run::run;
+pub(crate) use run::run_on_thread;
 pub use trial::TrialPhase;
 
 use crate::{

@@ -79,7 +79,7 @@ pub async fn run(options: Options) -> Result<()> {
 /// runtime, which therefore is not delayed when the future blocks.
 ///
 /// The receiver gets the future's output, or an error if the thread panicked.
-fn run_on_thread<T: Send + 'static>(
+pub(crate) fn run_on_thread<T: Send + 'static>(
     name: &str,
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<oneshot::Receiver<T>> {

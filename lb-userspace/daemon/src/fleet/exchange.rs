@@ -17,13 +17,12 @@ use lb_fleet::exchange::{
 use lb_model::{config::Protocol, ring::Identity};
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    task::block_in_place,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, run_on_thread},
     reconciler::{Directory, RingPast, ServiceId},
 };
 
@@ -116,12 +115,13 @@ pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Table
     Ok((tables, Start(keeper, inbox)))
 }
 
-/// A task that waits for the states of the exchange.
+/// A task that waits for the states of the exchange. It has a thread of its own, because it reads the whole
+/// tracking table.
 pub(super) struct Start(Keeper, mpsc::Receiver<Event>);
 
 impl Start {
-    pub(super) fn run(self, states: watch::Receiver<PeerStates>) {
-        tokio::spawn(self.0.run(self.1, states));
+    pub(super) fn run(self, states: watch::Receiver<PeerStates>) -> anyhow::Result<()> {
+        run_on_thread("exchange", self.0.run(self.1, states)).map(drop)
     }
 }
 
@@ -137,7 +137,7 @@ impl Keeper {
                     Some(event) => self.handle(event).await,
                     None => return,
                 },
-                _ = ticks.tick() => block_in_place(|| self.tick()),
+                _ = ticks.tick() => self.tick(),
             }
             if waits_for_past {
                 waits_for_past = !self.knows_past(&states, started).await;
@@ -174,12 +174,12 @@ impl Keeper {
     async fn handle(&mut self, event: Event) {
         match event {
             Event::Asked(reply) => {
-                let everything = block_in_place(|| self.everything());
+                let everything = self.everything();
                 // The node is gone.
                 let _ = reply.send((everything, self.changes.subscribe()));
             }
             Event::Told { from, update } => {
-                let pasts = block_in_place(|| self.take_over(&from, &update));
+                let pasts = self.take_over(&from, &update);
                 if !pasts.is_empty() {
                     self.engine.learn(from.clone(), pasts).await;
                 }

@@ -75,8 +75,10 @@ fn start_agent(engine: &Engine, config: &Config, fleet: &config::Fleet, pins: &P
         None => (None, None),
     };
     let agent = Fleet::start_with(settings, node, tables);
-    if let (Some(keeper), Some(states)) = (keeper, agent.exchange()) {
-        keeper.run(states);
+    let keeper = keeper.zip(agent.exchange());
+    if let Some(Err(error)) = keeper.map(|(keeper, states)| keeper.run(states)) {
+        error!(%error, "the past of connections is not exchanged with other nodes");
+        engine.expect_no_past();
     }
     agent
 }

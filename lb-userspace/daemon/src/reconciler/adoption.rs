@@ -82,6 +82,7 @@ fn read_vip(dataplane: &Dataplane, index: u16, key: ServiceKey, now_s: u32) -> R
         panic_threshold: None,
         panic: false,
         dirty: false,
+        forming: false,
     })
 }
 

@@ -331,6 +331,7 @@ impl Reconciler {
 
     /// Makes the tables hold the next state, or restores the current one.
     fn commit(&mut self, dataplane: &mut Dataplane, mut next: State) -> Result<()> {
+        next.end_forming(|member| Ok(dataplane.counters.member(member)?.packets))?;
         let rounds = Rounds::of(&next);
         let staged = install::stage(dataplane, &mut next, &rounds.first)?;
         let advanced = install::advance(dataplane, &self.state, &mut next, staged, &rounds.later);

@@ -83,9 +83,6 @@ impl Reconciler {
         let now_s = dataplane.now_s()? as u32;
         let mut next = State::clone(&self.state);
         let is_fresh = experience == Experience::Fresh;
-        if is_fresh {
-            next.forget_unused(dataplane)?;
-        }
         let mut learnt = 0;
         for past in pasts {
             learnt += next.learn(past, is_fresh, now_s);
@@ -98,26 +95,6 @@ impl Reconciler {
 }
 
 impl State {
-    /// Rings of new tables are built while the first checks come in. That is no past if no packet came.
-    fn forget_unused(&mut self, dataplane: &Dataplane) -> Result<()> {
-        let indexes: Vec<u16> = self.vips.keys().copied().collect();
-        for index in indexes {
-            let mut is_unused = true;
-            for (member, _) in self.members_of(index) {
-                is_unused &= dataplane.counters.member(member)?.packets == 0;
-            }
-            let Some(vip) = self.vips.get_mut(&index) else {
-                continue;
-            };
-            let counts = vip.ring.counts();
-            if is_unused && counts.in_transition + counts.settling > 0 {
-                Arc::make_mut(&mut vip.ring).forget();
-                vip.dirty = true;
-            }
-        }
-        Ok(())
-    }
-
     fn learn(&mut self, past: &RingPast, is_fresh: bool, now_s: u32) -> u32 {
         let Some(index) = self.vip_of(&past.service) else {
             return 0;

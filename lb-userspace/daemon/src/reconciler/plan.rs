@@ -199,6 +199,7 @@ impl<'a> Plan<'a> {
             panic_threshold: vip.health.as_ref().map(|health| health.panic_threshold),
             panic: false,
             dirty: true,
+            forming: vip.health.is_some(),
         };
         self.next.vips.insert(index, state);
         self.summary.vips_added.push(vip.name.clone());

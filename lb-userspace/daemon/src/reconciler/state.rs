@@ -73,6 +73,9 @@ pub(super) struct VipState {
     pub(super) panic: bool,
     /// Whether the ring differs from the entry's image.
     pub(super) dirty: bool,
+    /// Whether it is new, and its backends lack the first verdicts of their checks. What changes meanwhile is
+    /// no past, unless packets come.
+    pub(super) forming: bool,
 }
 
 impl VipState {
@@ -282,6 +285,31 @@ impl State {
         is_few(healthy) && (state.panic || is_few(healthy + unknown))
     }
 
+    /// Makes the rings clean that are new, once the checks have judged all backends of their VIPs.
+    pub(super) fn end_forming(
+        &mut self,
+        packets_of: impl Fn(MemberIndex) -> lb_dataplane::Result<u64>,
+    ) -> lb_dataplane::Result<()> {
+        let forming = self.vips.iter().filter(|(_, vip)| vip.forming);
+        for index in forming.map(|(index, _)| *index).collect::<Vec<_>>() {
+            let (mut is_judged, mut packets) = (true, 0);
+            for (member, state) in self.members_of(index) {
+                is_judged &= state.proven || !state.is_wanted();
+                packets += packets_of(member)?;
+            }
+            let Some(vip) = self.vips.get_mut(&index) else {
+                continue;
+            };
+            vip.forming = !is_judged && packets == 0;
+            let counts = vip.ring.counts();
+            if packets == 0 && is_judged && counts.in_transition + counts.settling > 0 {
+                Arc::make_mut(&mut vip.ring).forget();
+                vip.dirty = true;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn member_of(&self, vip: u16, identity: &Identity) -> Option<MemberIndex> {
         self.members_of(vip)
             .find(|(_, member)| member.identity == *identity)
@@ -441,6 +469,7 @@ pub(super) mod tests {
             panic_threshold: None,
             panic: false,
             dirty: false,
+            forming: false,
         }
     }
 }
