@@ -1,6 +1,11 @@
 //! What the configuration says of announcing.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_announce::{Attributes, Bfd, Community, LargeCommunity, Password, Peer, Routes};
@@ -14,6 +19,9 @@ use super::{
 /// The MED of an address that other nodes are better for.
 const WORST_MED: u32 = u32::MAX;
 
+/// What nodes that are not the home of an address add to its MED.
+const NOT_HOME_MED: u32 = 100;
+
 /// The settings that are read again when the file is reloaded.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -22,6 +30,8 @@ pub(super) struct Settings {
     pub(super) wanted: BTreeMap<Service, Wanted>,
     /// What VIPs add to the attributes of their addresses.
     vips: BTreeMap<IpAddr, VipAnnounce>,
+    /// Addresses whose home is another node.
+    elsewhere: BTreeSet<IpAddr>,
     /// Interfaces that are to have the program.
     pub(super) interfaces: Vec<String>,
     pub(super) state_dir: PathBuf,
@@ -36,6 +46,8 @@ impl Settings {
         let peers = announce.peers.iter().map(|peer| peer_of(&announce, peer));
         let mut wanted = BTreeMap::new();
         let mut vips: BTreeMap<IpAddr, VipAnnounce> = BTreeMap::new();
+        let mut elsewhere = BTreeSet::new();
+        let node = config.fleet.as_ref().map(|fleet| &fleet.node);
         for vip in &config.vips {
             let service = (vip.address, vip.port, vip.protocol.number());
             let options = Wanted {
@@ -45,6 +57,14 @@ impl Settings {
             };
             wanted.insert(service, options);
             if vip.announce.enabled {
+                if vip
+                    .announce
+                    .home
+                    .as_ref()
+                    .is_some_and(|home| Some(home) != node)
+                {
+                    elsewhere.insert(vip.address);
+                }
                 let of_address = vips.entry(vip.address).or_default();
                 of_address.communities.extend(&vip.announce.communities);
                 of_address
@@ -58,6 +78,7 @@ impl Settings {
             announce,
             wanted,
             vips,
+            elsewhere,
             interfaces: config.node.interfaces.clone(),
             state_dir: config.node.state_dir.clone(),
             group: config.api.group.clone(),
@@ -122,7 +143,10 @@ impl Settings {
         communities.dedup();
         large_communities.sort_unstable();
         large_communities.dedup();
-        let med = own.med.unwrap_or(self.announce.med);
+        let mut med = own.med.unwrap_or(self.announce.med);
+        if self.elsewhere.contains(&address) {
+            med = med.saturating_add(NOT_HOME_MED).min(WORST_MED - 1);
+        }
         Attributes {
             communities,
             large_communities,
@@ -166,4 +190,70 @@ fn peer_of(announce: &Announce, peer: &AnnouncePeer) -> Result<Peer> {
     peer.check()
         .with_context(|| format!("peer {}", peer.name))?;
     Ok(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_model::config;
+
+    use super::*;
+
+    /// Node lb-1 of a fleet, with VIPs of which one has no home.
+    const FILE: &str = "
+[node]
+interfaces = [\"eth0\"]
+hash_seed = \"000102030405060708090a0b0c0d0e0f\"
+
+[announce]
+via = \"kernel\"
+med = 7
+
+[fleet]
+node = \"lb-1\"
+endpoints = [\"https://10.0.0.1:2379\"]
+ca_file = \"/etc/ca.pem\"
+cert_file = \"/etc/etcd.pem\"
+key_file = \"/etc/etcd-key.pem\"
+";
+
+    fn vip(number: u8, announce: &str) -> String {
+        format!(
+            "
+[[vip]]
+name = \"vip-{number}\"
+address = \"203.0.113.{number}\"
+port = 80
+protocol = \"tcp\"
+forward = \"l2\"
+announce = {{ {announce} }}
+
+[[vip.backend]]
+name = \"b\"
+address = \"10.0.1.1\"
+"
+        )
+    }
+
+    #[test]
+    fn routers_prefer_the_home_of_an_address() {
+        let text = [
+            FILE.to_owned(),
+            vip(1, ""),
+            vip(2, "home = \"lb-1\""),
+            vip(3, "home = \"lb-2\""),
+            vip(4, "home = \"lb-2\", med = 4294967295"),
+            vip(5, "home = \"lb-2\", enabled = false"),
+        ];
+        let config = config::parse("f", &text.concat()).unwrap();
+        let settings = Settings::of(&config).unwrap();
+        let med = |number: u8, announcement| {
+            let address = IpAddr::from([203, 0, 113, number]);
+            settings.attributes(address, announcement).med
+        };
+        let full = [1, 2, 3, 4, 5].map(|number| med(number, Announcement::Announced));
+        let expected = [7, 7, 107, WORST_MED - 1, 7].map(Some);
+        assert_eq!(full, expected);
+        // Without a home, a node that is drained is still the last one.
+        assert_eq!(med(2, Announcement::Worse), Some(WORST_MED));
+    }
 }

@@ -108,6 +108,9 @@ table! {
         large_communities: LargeCommunity, [list "`[]`"], kind::large_community(), Announcer;
         /// The MED of the VIP's announcements.
         med: u32, [optional "`announce.med`"], kind::integer(0..=u32::MAX), Announcer;
+        /// The node of the fleet that routers are to prefer: the others announce with a MED that is larger by
+        /// 100. For `nat` VIPs, whose sessions are known to one node only.
+        home: String, [optional "no node is preferred"], kind::name(), Announcer;
         /// With fewer backends that serve, the VIP is announced as worse: with the community
         /// `graceful-shutdown`.
         min_up: u32, [default 1], kind::integer(1..=4096), Announcer;

@@ -54,6 +54,7 @@ fn announcing_gets_its_defaults() {
         enabled: true,
         communities: Vec::new(),
         large_communities: Vec::new(),
+        home: None,
         med: None,
         min_up: 1,
     };

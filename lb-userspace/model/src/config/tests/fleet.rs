@@ -45,6 +45,9 @@ fn errors_in_the_fleet() {
         (url, "\"https://10.0.0.1/v3\"", "more than a host and a port"),
         (url, "\"https://a\", \"https://a/\"", "duplicate endpoint"),
         (url, "", "`fleet.endpoints` is empty"),
+        ("[fleet]", "[fleet]\nexchange = \"0.0.0.0:7946\"", "other nodes can't reach"),
+        ("[fleet]", "[fleet]\nexchange = \"10.0.0.1:0\"", "other nodes can't reach"),
+        ("[fleet]", "[fleet]\nexchange = \"10.0.0.1\"", "exchange"),
         ("[fleet]", "[fleet]\nconfirm = \"1s\"", "must be between 10s and 1h"),
         ("[fleet]", "[fleet]\nname = \"a/b\"", "'/' is not allowed in a name"),
     ] {
