@@ -119,3 +119,154 @@ impl State {
         learnt
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_model::config::{self, Protocol};
+
+    use super::*;
+    use crate::reconciler::{Routes, plan::Plan, rings::RingBuilds};
+
+    const NOW_S: u32 = 100;
+
+    /// A VIP with checks, and backends with these states.
+    fn state(before: &State, vip_keys: &str, backends: [&str; 3]) -> State {
+        let mut text = format!(
+            "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+             [[vip]]\nname = \"v\"\naddress = \"203.0.113.1\"\n\
+             port = 80\nprotocol = \"tcp\"\nring_size = 251\nhealth = {{ kind = \"tcp\" }}\n{vip_keys}\n"
+        );
+        for (number, state) in (1..).zip(backends) {
+            text += &format!(
+                "[[vip.backend]]\nname = \"b{number}\"\naddress = \"10.0.0.{number}\"\n\
+                 state = \"{state}\"\n"
+            );
+        }
+        let config = config::parse("test.toml", &text).unwrap_or_else(|error| panic!("{error}"));
+        let routes = Routes::new();
+        let plan = Plan::new(before, &config, &routes).presume_up();
+        let plan = plan.configure().unwrap();
+        plan.finish(NOW_S, &mut RingBuilds::default()).unwrap().0
+    }
+
+    fn service() -> ServiceId {
+        ServiceId {
+            address: [203, 0, 113, 1].into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn identity(number: u8) -> Identity {
+        Identity {
+            address: [10, 0, 0, number].into(),
+            port: 80,
+        }
+    }
+
+    fn moving(slots: &[(u32, u8)]) -> RingPast {
+        let slots = slots.iter();
+        let slots = slots.map(|(slot, backend)| (*slot, Some(identity(*backend))));
+        RingPast {
+            service: service(),
+            moving: slots.collect(),
+            settling: Vec::new(),
+        }
+    }
+
+    const UP: [&str; 3] = ["up"; 3];
+
+    fn clean(vip_keys: &str) -> State {
+        let mut state = state(&State::default(), vip_keys, UP);
+        for member in state.members.of_vip(0).collect::<Vec<_>>() {
+            state.members.get_mut(member).unwrap().proven = true;
+        }
+        state.end_forming(|_| Ok(0)).unwrap();
+        state
+    }
+
+    /// Previous members, by their last address bytes; 0: none.
+    fn previous(state: &State, slot: u32) -> u8 {
+        let Some((_, member)) = state.vips[&0].ring.past(true).find(|it| it.0 == slot) else {
+            return 0;
+        };
+        match state.members.get(&member).unwrap().identity.address {
+            std::net::IpAddr::V4(address) => address.octets()[3],
+            std::net::IpAddr::V6(_) => unreachable!(),
+        }
+    }
+
+    fn current(state: &State, slot: usize) -> u8 {
+        let member = state.vips[&0].ring.members()[slot];
+        state
+            .members
+            .get(&member)
+            .unwrap()
+            .identity
+            .address
+            .to_string()
+            .as_bytes()[7]
+            - b'0'
+    }
+
+    #[test]
+    fn a_node_learns_by_identity() {
+        let l2 = "forward = \"l2\"";
+        let mut past = moving(&[(3, 2), (9, 7)]);
+        past.settling = vec![(20, Some(identity(3)))];
+        let mut fresh = clean(l2);
+        assert_eq!(fresh.learn(&past, true, NOW_S), 3);
+        // A backend that is not known here: the slot is looked up.
+        let own = current(&fresh, 9);
+        assert_eq!([3, 9, 20].map(|slot| previous(&fresh, slot)), [2, own, 3]);
+        assert!(fresh.vips[&0].dirty);
+        let mut running = clean(l2);
+        assert_eq!(running.learn(&past, false, NOW_S), 2);
+        for slot in [3, 9] {
+            assert_eq!(previous(&running, slot), current(&running, slot as usize));
+        }
+        // Sessions of `nat` are known to one node only, and other VIPs are not known here.
+        let mut nat = clean("forward = \"nat\"");
+        assert_eq!(nat.learn(&past, true, NOW_S), 0);
+        past.service.port = 81;
+        assert_eq!(running.learn(&past, true, NOW_S), 0);
+    }
+
+    #[test]
+    fn a_new_ring_is_clean_once_its_backends_are_judged() {
+        let mut state = state(&State::default(), "forward = \"l2\"", ["up", "up", "drain"]);
+        assert!(state.vips[&0].forming);
+        // As if a verdict had changed it.
+        let ring = state.vips[&0].ring.members().to_vec();
+        let turned: Vec<_> = ring.iter().map(|member| 1 - member).collect();
+        let change = |state: &mut State| {
+            let vip = state.vips.get_mut(&0).unwrap();
+            Arc::make_mut(&mut vip.ring).change(&turned, 1).unwrap();
+        };
+        change(&mut state);
+        let in_transition = |state: &State| state.vips[&0].ring.counts().in_transition;
+        state.end_forming(|_| Ok(0)).unwrap();
+        assert_eq!((in_transition(&state), state.vips[&0].forming), (251, true));
+        let judge = |state: &mut State| {
+            for member in [0, 1] {
+                state.members.get_mut(member).unwrap().proven = true;
+            }
+        };
+        let mut used = state.clone();
+        judge(&mut state);
+        state.end_forming(|_| Ok(0)).unwrap();
+        assert_eq!((in_transition(&state), state.vips[&0].forming), (0, false));
+        assert!(state.vips[&0].dirty);
+        // A later change is a transition.
+        let vip = state.vips.get_mut(&0).unwrap();
+        Arc::make_mut(&mut vip.ring).change(&ring, 2).unwrap();
+        state.end_forming(|_| Ok(0)).unwrap();
+        assert_eq!(in_transition(&state), 251);
+        // Packets have come: then it is no longer new.
+        used.end_forming(|member| Ok(u64::from(member == 1)))
+            .unwrap();
+        judge(&mut used);
+        used.end_forming(|_| Ok(0)).unwrap();
+        assert_eq!((in_transition(&used), used.vips[&0].forming), (251, false));
+    }
+}
