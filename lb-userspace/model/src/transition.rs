@@ -258,14 +258,11 @@ impl RingState {
         self.current.contains(&member) || previous.is_some_and(|all| all.contains(&member))
     }
 
-    /// The slots that are not clean, with their previous members: what another node has to know if it is to
-    /// choose alike. `settling`: also those whose transition has ended.
-    pub fn past(&self, settling: bool) -> impl Iterator<Item = (u32, MemberIndex)> + '_ {
+    /// The slots that are not clean, with their previous members, and whether they are in transition: what
+    /// another node has to know if it is to choose alike.
+    pub fn past(&self) -> impl Iterator<Item = (u32, MemberIndex, bool)> + '_ {
         let slots = self.changes.iter().flat_map(|_| (0..).zip(self.slots()));
-        slots.filter_map(move |(number, slot)| {
-            let previous = slot.previous?;
-            (settling || is_in_transition(slot)).then_some((number, previous))
-        })
+        slots.filter_map(|(number, slot)| Some((number, slot.previous?, is_in_transition(slot))))
     }
 
     /// Learns from another node that slots are not clean there; returns how many changed here.

@@ -1,11 +1,6 @@
 //! What the configuration says of announcing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_announce::{Attributes, Bfd, Community, LargeCommunity, Password, Peer, Routes};
@@ -30,8 +25,8 @@ pub(super) struct Settings {
     pub(super) wanted: BTreeMap<Service, Wanted>,
     /// What VIPs add to the attributes of their addresses.
     vips: BTreeMap<IpAddr, VipAnnounce>,
-    /// Addresses whose home is another node.
-    elsewhere: BTreeSet<IpAddr>,
+    /// Addresses with a home, and whether that is another node.
+    homes: BTreeMap<IpAddr, bool>,
     /// Interfaces that are to have the program.
     pub(super) interfaces: Vec<String>,
     pub(super) state_dir: PathBuf,
@@ -46,7 +41,7 @@ impl Settings {
         let peers = announce.peers.iter().map(|peer| peer_of(&announce, peer));
         let mut wanted = BTreeMap::new();
         let mut vips: BTreeMap<IpAddr, VipAnnounce> = BTreeMap::new();
-        let mut elsewhere = BTreeSet::new();
+        let mut homes = BTreeMap::new();
         let node = config.fleet.as_ref().map(|fleet| &fleet.node);
         for vip in &config.vips {
             let service = (vip.address, vip.port, vip.protocol.number());
@@ -57,13 +52,8 @@ impl Settings {
             };
             wanted.insert(service, options);
             if vip.announce.enabled {
-                if vip
-                    .announce
-                    .home
-                    .as_ref()
-                    .is_some_and(|home| Some(home) != node)
-                {
-                    elsewhere.insert(vip.address);
+                if let Some(home) = &vip.announce.home {
+                    *homes.entry(vip.address).or_default() |= Some(home) != node;
                 }
                 let of_address = vips.entry(vip.address).or_default();
                 of_address.communities.extend(&vip.announce.communities);
@@ -78,7 +68,7 @@ impl Settings {
             announce,
             wanted,
             vips,
-            elsewhere,
+            homes,
             interfaces: config.node.interfaces.clone(),
             state_dir: config.node.state_dir.clone(),
             group: config.api.group.clone(),
@@ -144,8 +134,9 @@ impl Settings {
         large_communities.sort_unstable();
         large_communities.dedup();
         let mut med = own.med.unwrap_or(self.announce.med);
-        if self.elsewhere.contains(&address) {
-            med = med.saturating_add(NOT_HOME_MED).min(WORST_MED - 1);
+        if let Some(is_elsewhere) = self.homes.get(&address) {
+            med = med.min(WORST_MED - NOT_HOME_MED - 1);
+            med += if *is_elsewhere { NOT_HOME_MED } else { 0 };
         }
         Attributes {
             communities,
@@ -242,7 +233,8 @@ address = \"10.0.1.1\"
             vip(2, "home = \"lb-1\""),
             vip(3, "home = \"lb-2\""),
             vip(4, "home = \"lb-2\", med = 4294967295"),
-            vip(5, "home = \"lb-2\", enabled = false"),
+            vip(5, "home = \"lb-1\", med = 4294967295"),
+            vip(6, "home = \"lb-2\", enabled = false"),
         ];
         let config = config::parse("f", &text.concat()).unwrap();
         let settings = Settings::of(&config).unwrap();
@@ -250,8 +242,8 @@ address = \"10.0.1.1\"
             let address = IpAddr::from([203, 0, 113, number]);
             settings.attributes(address, announcement).med
         };
-        let full = [1, 2, 3, 4, 5].map(|number| med(number, Announcement::Announced));
-        let expected = [7, 7, 107, WORST_MED - 1, 7].map(Some);
+        let full = [1, 2, 3, 4, 5, 6].map(|number| med(number, Announcement::Announced));
+        let expected = [7, 7, 107, WORST_MED - 1, WORST_MED - 101, 7].map(Some);
         assert_eq!(full, expected);
         // Without a home, a node that is drained is still the last one.
         assert_eq!(med(2, Announcement::Worse), Some(WORST_MED));

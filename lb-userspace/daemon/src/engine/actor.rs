@@ -131,16 +131,6 @@ impl Actor {
         keeps_forwarding
     }
 
-    /// Publishes the indexes of VIPs and members, if they may have changed.
-    fn publish_directory(&mut self) {
-        let (published, directory) = &mut self.directory;
-        let reconciler = &self.data_path.reconciler;
-        if *published != reconciler.version() && !directory.is_closed() {
-            *published = reconciler.version();
-            directory.send_replace(Arc::new(reconciler.directory()));
-        }
-    }
-
     fn handle(&mut self, command: Command) {
         let (changes, data_path) = (&mut self.changes, &mut self.data_path);
         match command {

@@ -1,7 +1,7 @@
 //! What the fleet does with the node: its part of the configuration, and revisions on trial that only the
 //! fleet may confirm.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use jiff::SignedDuration;
 use lb_fleet::Fleet;
@@ -118,6 +118,16 @@ impl Actor {
         }
     }
 
+    /// Publishes the indexes of VIPs and members, if they may have changed.
+    pub(super) fn publish_directory(&mut self) {
+        let (published, directory) = &mut self.directory;
+        let reconciler = &self.data_path.reconciler;
+        if *published != reconciler.version() && !directory.is_closed() {
+            *published = reconciler.version();
+            directory.send_replace(Arc::new(reconciler.directory()));
+        }
+    }
+
     pub(super) fn learn_now(&mut self, pasts: &[RingPast], experience: Experience) {
         let DataPath {
             reconciler,
@@ -130,6 +140,12 @@ impl Actor {
             Err(error) => warn!(%error, "can't write the past of rings"),
         }
     }
+}
+
+/// Whether other nodes will tell the past of connections.
+pub(super) fn has_exchange(config: &Config) -> bool {
+    let fleet = config.fleet.as_ref();
+    fleet.is_some_and(|fleet| fleet.exchange.is_some())
 }
 
 /// A configuration that [keeps the VIPs](keeps_vips), with the text of the VIPs that the node runs. Any

@@ -204,13 +204,8 @@ fn assemble(
     let (states, published) = watch::channel(Arc::new(NodeState::empty(super::now())));
     let alerts = Alerts::open(state_dir, observer.host.clone(), journal.clone());
     let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
-    let fleet = FleetSlot::default();
-    let directory = watch::Sender::default();
-    let tells_past = running
-        .config
-        .fleet
-        .as_ref()
-        .is_some_and(|fleet| fleet.exchange.is_some());
+    let (fleet, directory) = (FleetSlot::default(), watch::Sender::default());
+    let tells_past = fleet_part::has_exchange(&running.config);
     let engine = Engine {
         fleet: fleet.clone(),
         directory: directory.subscribe(),

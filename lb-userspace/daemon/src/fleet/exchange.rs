@@ -3,24 +3,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use lb_common::{proto, ring::MemberIndex};
+use lb_common::ring::MemberIndex;
 use lb_dataplane::{Bounds, Clock, Exception, Exceptions, PinnedView, Pins, Told};
 use lb_fleet::exchange::{
-    Counters, Event, Exchange, Member, PeerStates, Ring, Service, Spiller, Tables, ToldCell,
-    Update, address_bytes,
+    Counters, Event, Exchange, Member, PeerStates, Ring, Spiller, Tables, ToldCell, Update,
+    address_bytes,
 };
-use lb_model::{config::Protocol, ring::Identity};
+use lb_model::{ring::Identity, transition::RingState};
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
+use super::told::{identity_of, is_moving, ring_told, service_of, service_told};
 use crate::{
     engine::{Engine, run_on_thread},
     reconciler::{Directory, RingPast, ServiceId},
@@ -39,7 +39,10 @@ const SPILLERS_AGAIN: Duration = Duration::from_secs(8);
 const PAST_LIMIT: Duration = Duration::from_secs(8);
 
 /// Events that may wait.
-const QUEUE: usize = 64;
+const QUEUE: usize = 8;
+
+/// Another node is asked again for what this one did not know of at most this often.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A member, as nodes have it in common.
 type Shared = (ServiceId, Identity);
@@ -76,8 +79,13 @@ struct Keeper {
     complete: BTreeSet<String>,
     /// What was told last.
     members_told: Vec<Member>,
-    rings_told: BTreeMap<ServiceId, Ring>,
+    rings_told: BTreeMap<u16, (Arc<RingState>, Ring)>,
     spillers_told: (BTreeSet<MemberIndex>, Instant),
+    /// Stamps of members with spilled flows as other nodes have told them.
+    spillers_heard: HashMap<MemberIndex, u64>,
+    /// Whether another node has told of members or VIPs that are not known here, yet.
+    missed: bool,
+    again: (watch::Sender<()>, Instant),
     /// Exceptions of members that the directory does not have yet.
     held: Vec<Exception>,
     scanned_at: Instant,
@@ -93,7 +101,9 @@ pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Table
         buckets: exceptions.buckets(),
         events,
         counters: Arc::clone(&counters),
+        again: watch::Sender::default(),
     };
+    let again = tables.again.clone();
     let now = Instant::now();
     let keeper = Keeper {
         engine: engine.clone(),
@@ -109,6 +119,9 @@ pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Table
         members_told: Vec::new(),
         rings_told: BTreeMap::new(),
         spillers_told: (BTreeSet::new(), now),
+        spillers_heard: HashMap::new(),
+        missed: false,
+        again: (again, now),
         held: Vec::new(),
         scanned_at: now,
     };
@@ -195,32 +208,33 @@ impl Keeper {
         self.clock.now_s().unwrap_or_default()
     }
 
-    /// Reads which indexes members and VIPs have.
-    fn follow_directory(&mut self) {
+    /// Reads which indexes members and VIPs have; returns whether they may have changed.
+    fn follow_directory(&mut self) -> bool {
         let directory = self.engine.directory();
         if Arc::ptr_eq(&directory, &self.directory) {
-            return;
+            return false;
         }
         let members = directory.members.iter();
         self.local = members
             .filter_map(|(index, (vip, identity))| {
-                let (service, _) = directory.vips.get(vip)?;
-                Some(((*service, *identity), (*index, *vip)))
+                let service = directory.vips.get(vip)?.service;
+                Some(((service, *identity), (*index, *vip)))
             })
             .collect();
         self.directory = directory;
         for peer in self.peers.values_mut() {
             peer.translate(&self.local);
         }
+        true
     }
 
     fn members(&self) -> Vec<Member> {
         let members = self.directory.members.iter();
         let members = members.filter_map(|(index, (vip, identity))| {
-            let (service, _) = self.directory.vips.get(vip)?;
+            let service = self.directory.vips.get(vip)?.service;
             Some(Member {
                 index: (*index).into(),
-                service: service_told(*service),
+                service: service_told(service),
                 address: address_bytes(identity.address),
                 port: identity.port.into(),
             })
@@ -228,31 +242,44 @@ impl Keeper {
         members.collect()
     }
 
-    /// The rings that have a past.
-    fn rings(&self) -> BTreeMap<ServiceId, Ring> {
-        let vips = self.directory.vips.values();
-        let vips = vips.filter(|(_, ring)| is_moving(ring));
-        vips.map(|(service, ring)| {
-            let moving: BTreeMap<_, _> = ring.past(false).collect();
-            let settling = ring
-                .past(true)
-                .filter(|(slot, _)| !moving.contains_key(slot));
-            let told = Ring {
-                service: service_told(*service),
-                settling: settling.collect(),
-                moving: moving.into_iter().collect(),
+    /// Reads the rings that have a past; returns the VIPs of those that have changed.
+    fn follow_rings(&mut self) -> Vec<u16> {
+        let mut known = std::mem::take(&mut self.rings_told);
+        let mut changed = Vec::new();
+        for (index, vip) in &self.directory.vips {
+            let before = known.remove(index);
+            let next = match before {
+                Some((ring, told)) if Arc::ptr_eq(&ring, &vip.ring) => (ring, told),
+                before => {
+                    if !is_moving(&vip.ring) {
+                        continue;
+                    }
+                    let told = ring_told(vip);
+                    if before.is_none_or(|(_, before)| before != told) {
+                        changed.push(*index);
+                    }
+                    (Arc::clone(&vip.ring), told)
+                }
             };
-            (*service, told)
-        })
-        .collect()
+            self.rings_told.insert(*index, next);
+        }
+        changed
     }
 
-    fn spillers(&self, now_s: u64) -> Vec<Spiller> {
+    /// Members with spilled flows; unless `all`, those that other nodes have not told of.
+    fn spillers(&self, now_s: u64, all: bool) -> Vec<Spiller> {
         let Some(bounds) = &self.bounds else {
             return Vec::new();
         };
+        let may_spill = |member: MemberIndex| {
+            let found = self.directory.members.get(&member);
+            let vip = found.and_then(|(vip, _)| self.directory.vips.get(vip));
+            vip.is_some_and(|vip| vip.may_spill)
+        };
         let spillers = bounds.spillers();
-        let spillers = spillers.filter(|(member, _)| self.directory.members.contains_key(member));
+        let spillers = spillers.filter(|(member, seen_s)| {
+            may_spill(*member) && (all || self.spillers_heard.get(member) != Some(seen_s))
+        });
         spillers
             .map(|(member, seen_s)| Spiller {
                 member: member.into(),
@@ -269,6 +296,7 @@ impl Keeper {
             member: exception.member,
             closed: exception.closed,
             idle_s: exception.idle_s,
+            ended: exception.ended,
         })
     }
 
@@ -278,12 +306,15 @@ impl Keeper {
         let now_s = self.now_s();
         let first = Update {
             members: self.members(),
-            rings: self.rings().into_values().collect(),
-            spillers: self.spillers(now_s),
+            spillers: self.spillers(now_s, true),
             ..Update::default()
         };
+        let moving = self.directory.vips.values();
+        let moving = moving.filter(|vip| is_moving(&vip.ring));
+        let rings = moving.map(ring_told).collect();
         let cells = self.exceptions.all(now_s);
-        let mut updates = first.with_cells(cells.filter_map(|exception| self.cell(&exception)));
+        let cells = cells.filter_map(|exception| self.cell(&exception));
+        let mut updates = first.with(rings, cells);
         if let Some(last) = updates.last_mut() {
             last.is_complete = true;
         }
@@ -292,24 +323,28 @@ impl Keeper {
 
     /// Tells what has changed, if another node listens.
     fn tick(&mut self) {
+        let has_changed = self.follow_directory();
+        if self.missed && has_changed && self.again.1.elapsed() >= AGAIN_AFTER {
+            self.missed = false;
+            self.again.1 = Instant::now();
+            self.again.0.send_replace(());
+        }
         if self.changes.receiver_count() == 0 {
             return;
         }
-        self.follow_directory();
         let now_s = self.now_s();
         let mut update = Update::default();
-        let members = self.members();
-        if members != self.members_told {
-            update.members.clone_from(&members);
-            self.members_told = members;
-        }
-        let rings = self.rings();
-        for (service, ring) in &rings {
-            if self.rings_told.get(service) != Some(ring) {
-                update.rings.push(ring.clone());
+        if has_changed || self.members_told.is_empty() {
+            let members = self.members();
+            if members != self.members_told {
+                update.members.clone_from(&members);
+                self.members_told = members;
             }
         }
-        let spillers = self.spillers(now_s);
+        let changed = self.follow_rings();
+        let changed = changed.iter().filter_map(|vip| self.rings_told.get(vip));
+        let rings = changed.map(|(_, told)| told.clone()).collect();
+        let spillers = self.spillers(now_s, false);
         let set: BTreeSet<MemberIndex> = spillers.iter().map(|it| it.member as u16).collect();
         let is_new = !set.is_subset(&self.spillers_told.0);
         let is_time = self.spillers_told.1.elapsed() >= SPILLERS_AGAIN && !set.is_empty();
@@ -317,8 +352,7 @@ impl Keeper {
             update.spillers = spillers;
             self.spillers_told = (set.clone(), Instant::now());
         }
-        let is_busy = !rings.is_empty() || !set.is_empty() || !self.held.is_empty();
-        self.rings_told = rings;
+        let is_busy = !self.rings_told.is_empty() || !set.is_empty() || !self.held.is_empty();
         let mut cells = Vec::new();
         if is_busy || self.scanned_at.elapsed() >= CALM_PERIOD {
             self.scanned_at = Instant::now();
@@ -335,7 +369,7 @@ impl Keeper {
             }
         }
         self.counters.add_told(cells.len());
-        for update in update.with_cells(cells) {
+        for update in update.with(rings, cells) {
             if !update.is_empty() {
                 // Nobody listens any more.
                 let _ = self.changes.send(Arc::new(update));
@@ -368,11 +402,15 @@ impl Keeper {
                 // 0 would say that there are none.
                 let seen_s = now_s.saturating_sub(spiller.idle_s.into()).max(1);
                 bounds.note_spilled(*member, seen_s);
+                self.spillers_heard.insert(*member, seen_s);
             }
         }
         let (mut written, mut no_room) = (0, 0);
         for cell in update.cells() {
-            let Some(&here) = peer.here.get(&cell.member.into()) else {
+            let here = peer.here.get(&cell.member.into()).copied();
+            self.missed |= here.is_none() && !cell.ended;
+            // The end of a flow needs no member.
+            let Some(here) = here.or(cell.ended.then_some((0, 0))) else {
                 continue;
             };
             let exception = Exception {
@@ -381,6 +419,7 @@ impl Keeper {
                 member: cell.member,
                 closed: cell.closed,
                 idle_s: cell.idle_s,
+                ended: cell.ended,
             };
             match self.exceptions.take_over(&exception, here, now_s, vip_of) {
                 Told::Written => written += 1,
@@ -403,53 +442,19 @@ impl Keeper {
         let pasts = rings.filter_map(|ring| {
             Some(RingPast {
                 service: service_of(&ring.service)?,
+                slots: ring.slots,
+                affinity: ring.affinity,
                 moving: slots(&ring.moving),
                 settling: slots(&ring.settling),
             })
         });
         let pasts: Vec<RingPast> = pasts.collect();
+        let mut known = self.directory.vips.values();
+        let is_known = |past: &RingPast| known.any(|vip| vip.service == past.service);
+        self.missed |= !pasts.iter().all(is_known);
         if update.is_complete {
             info!(node = from, "was told the past of connections");
         }
         pasts
     }
-}
-
-fn is_moving(ring: &lb_model::transition::RingState) -> bool {
-    let counts = ring.counts();
-    counts.in_transition + counts.settling > 0
-}
-
-fn service_told(service: ServiceId) -> Service {
-    Service {
-        address: address_bytes(service.address),
-        port: service.port.into(),
-        protocol: service.protocol.number().into(),
-    }
-}
-
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
-}
-
-fn service_of(told: &Service) -> Option<ServiceId> {
-    let protocol = match u8::try_from(told.protocol).ok()? {
-        proto::TCP => Protocol::Tcp,
-        proto::UDP => Protocol::Udp,
-        _ => return None,
-    };
-    Some(ServiceId {
-        address: address_of(&told.address)?,
-        port: told.port.try_into().ok()?,
-        protocol,
-    })
-}
-
-fn identity_of(told: &Member) -> Option<Identity> {
-    Some(Identity {
-        address: address_of(&told.address)?,
-        port: told.port.try_into().ok()?,
-    })
 }

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod node;
+mod told;
 
 use std::{
     sync::{Arc, OnceLock},

@@ -53,7 +53,7 @@ pub use entry::{Route, Routes};
 pub use error::{ReconcilerError, Result};
 pub use integrity::Digests;
 pub use maintenance::Tick;
-pub use past::{Directory, Experience, RingPast};
+pub use past::{Directory, Experience, RingPast, SharedVip};
 pub use planned::{PlannedChange, VipPreview};
 pub(crate) use report::reported;
 pub use report::{Assignment, MemberReport, VipReport};

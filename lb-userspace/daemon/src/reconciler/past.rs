@@ -18,16 +18,30 @@ use lb_model::{ring::Identity, transition::RingState};
 /// What the tables hold, by the indexes of this node, for those that read the tracking table.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    /// VIPs whose flows are tracked, with their rings.
-    pub vips: BTreeMap<u16, (ServiceId, Arc<RingState>)>,
+    /// VIPs whose flows are tracked.
+    pub vips: BTreeMap<u16, SharedVip>,
     /// All members of these VIPs.
     pub members: BTreeMap<MemberIndex, (u16, Identity)>,
+}
+
+/// A VIP whose flows other nodes can take over.
+#[derive(Clone, Debug)]
+pub struct SharedVip {
+    pub service: ServiceId,
+    pub ring: Arc<RingState>,
+    /// Of [`lb_common::vip::affinity`].
+    pub affinity: u8,
+    /// Whether its members may have spilled flows.
+    pub may_spill: bool,
 }
 
 /// The past of a ring, as another node remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingPast {
     pub service: ServiceId,
+    /// Number of its slots, and what selects one: a ring with others is another one.
+    pub slots: u32,
+    pub affinity: u32,
     /// Slots in transition there, with their previous members.
     pub moving: Vec<(u32, Option<Identity>)>,
     /// Slots whose transition has ended there.
@@ -56,9 +70,13 @@ impl Reconciler {
 
     pub fn directory(&self) -> Directory {
         let vips = self.state.vips.iter().filter(|(_, vip)| is_shared(vip));
-        let vips: BTreeMap<_, _> = vips
-            .map(|(index, vip)| (*index, (vip.service, Arc::clone(&vip.ring))))
-            .collect();
+        let shared = |vip: &VipState| SharedVip {
+            service: vip.service,
+            ring: Arc::clone(&vip.ring),
+            affinity: vip.entry.affinity,
+            may_spill: matches!(vip.entry.track, track::ON_SPILL | track::ALWAYS),
+        };
+        let vips: BTreeMap<_, _> = vips.map(|(index, vip)| (*index, shared(vip))).collect();
         let members = self.state.members.iter();
         let members = members.filter(|(_, member)| vips.contains_key(&member.vip));
         Directory {
@@ -83,9 +101,14 @@ impl Reconciler {
         let now_s = dataplane.now_s()? as u32;
         let mut next = State::clone(&self.state);
         let is_fresh = experience == Experience::Fresh;
+        // What is over on one node may be in transition on another.
+        let moving = pasts.iter().map(|past| (past, &past.moving));
+        // A running node has no flows of a transition that has ended elsewhere.
+        let settling = pasts.iter().filter(|_| is_fresh);
+        let settling = settling.map(|past| (past, &past.settling));
         let mut learnt = 0;
-        for past in pasts {
-            learnt += next.learn(past, is_fresh, now_s);
+        for (past, slots) in moving.chain(settling) {
+            learnt += next.learn(past, slots, is_fresh, now_s);
         }
         if next.vips.values().any(|vip| vip.dirty) {
             self.commit(dataplane, next)?;
@@ -95,7 +118,13 @@ impl Reconciler {
 }
 
 impl State {
-    fn learn(&mut self, past: &RingPast, is_fresh: bool, now_s: u32) -> u32 {
+    fn learn(
+        &mut self,
+        past: &RingPast,
+        slots: &[(u32, Option<Identity>)],
+        is_fresh: bool,
+        now_s: u32,
+    ) -> u32 {
         let Some(index) = self.vip_of(&past.service) else {
             return 0;
         };
@@ -103,19 +132,22 @@ impl State {
             .members_of(index)
             .map(|(member, state)| (state.identity, member))
             .collect();
-        let Some(vip) = self.vips.get_mut(&index).filter(|vip| is_shared(vip)) else {
+        let is_alike = |vip: &VipState| {
+            is_shared(vip)
+                && vip.ring.size() == past.slots
+                && u32::from(vip.entry.affinity) == past.affinity
+        };
+        let Some(vip) = self.vips.get_mut(&index).filter(|vip| is_alike(vip)) else {
             return 0;
         };
-        // A running node has no flows of a transition that has ended elsewhere.
-        let settling = past.settling.iter().filter(|_| is_fresh);
-        let slots = past.moving.iter().chain(settling);
-        let slots = slots.map(|(slot, previous)| {
+        let slots = slots.iter().map(|(slot, previous)| {
             let member = previous.and_then(|identity| members.get(&identity).copied());
             (*slot, member)
         });
         let slots: Vec<_> = slots.collect();
         let learnt = Arc::make_mut(&mut vip.ring).learn(slots, !is_fresh, now_s);
         vip.dirty |= learnt > 0;
+        vip.forming &= learnt == 0;
         learnt
     }
 }
@@ -169,12 +201,20 @@ mod tests {
         let slots = slots.map(|(slot, backend)| (*slot, Some(identity(*backend))));
         RingPast {
             service: service(),
+            slots: 251,
+            affinity: 0,
             moving: slots.collect(),
             settling: Vec::new(),
         }
     }
 
     const UP: [&str; 3] = ["up"; 3];
+
+    /// Learns all, as a node with new tables does if it `is_fresh`.
+    fn learn(state: &mut State, past: &RingPast, is_fresh: bool) -> u32 {
+        let moving = state.learn(past, &past.moving, is_fresh, NOW_S);
+        moving + state.learn(past, &past.settling, is_fresh, NOW_S)
+    }
 
     fn clean(vip_keys: &str) -> State {
         let mut state = state(&State::default(), vip_keys, UP);
@@ -187,7 +227,7 @@ mod tests {
 
     /// Previous members, by their last address bytes; 0: none.
     fn previous(state: &State, slot: u32) -> u8 {
-        let Some((_, member)) = state.vips[&0].ring.past(true).find(|it| it.0 == slot) else {
+        let Some((_, member, _)) = state.vips[&0].ring.past().find(|it| it.0 == slot) else {
             return 0;
         };
         match state.members.get(&member).unwrap().identity.address {
@@ -215,21 +255,28 @@ mod tests {
         let mut past = moving(&[(3, 2), (9, 7)]);
         past.settling = vec![(20, Some(identity(3)))];
         let mut fresh = clean(l2);
-        assert_eq!(fresh.learn(&past, true, NOW_S), 3);
+        assert_eq!(learn(&mut fresh, &past, true), 3);
         // A backend that is not known here: the slot is looked up.
         let own = current(&fresh, 9);
         assert_eq!([3, 9, 20].map(|slot| previous(&fresh, slot)), [2, own, 3]);
         assert!(fresh.vips[&0].dirty);
         let mut running = clean(l2);
-        assert_eq!(running.learn(&past, false, NOW_S), 2);
-        for slot in [3, 9] {
+        assert_eq!(learn(&mut running, &past, false), 3);
+        for slot in [3, 9, 20] {
             assert_eq!(previous(&running, slot), current(&running, slot as usize));
         }
         // Sessions of `nat` are known to one node only, and other VIPs are not known here.
         let mut nat = clean("forward = \"nat\"");
-        assert_eq!(nat.learn(&past, true, NOW_S), 0);
+        assert_eq!(learn(&mut nat, &past, true), 0);
+        for edit in [(|past| past.slots = 509) as fn(&mut RingPast), |past| {
+            past.affinity = 1;
+        }] {
+            let mut other = past.clone();
+            edit(&mut other);
+            assert_eq!(learn(&mut clean(l2), &other, true), 0, "another ring");
+        }
         past.service.port = 81;
-        assert_eq!(running.learn(&past, true, NOW_S), 0);
+        assert_eq!(learn(&mut running, &past, true), 0);
     }
 
     #[test]

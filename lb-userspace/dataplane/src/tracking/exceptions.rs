@@ -37,6 +37,8 @@ pub struct Exception {
     pub closed: bool,
     /// Seconds since it was last seen.
     pub idle_s: u16,
+    /// Whether it is none any more: its cell was freed, or the ring says the same.
+    pub ended: bool,
 }
 
 /// What became of a cell of another node.
@@ -67,10 +69,19 @@ const fn is_exception(word: u64) -> bool {
 }
 
 impl Exceptions {
-    /// Nothing has been told yet.
+    /// Nothing has been told yet. Whether packets of the flows that are there came to this node is not known.
     #[must_use]
     pub fn new(tracking: Tracking) -> Self {
-        let known = vec![FREE; tracking.capacity()];
+        let words = tracking.table.words().iter();
+        let words = words.map(|word| word.load(Ordering::Relaxed));
+        let known = words.map(|word| {
+            if is_exception(word) {
+                word | TOLD
+            } else {
+                FREE
+            }
+        });
+        let known = known.collect();
         Self { tracking, known }
     }
 
@@ -103,11 +114,19 @@ impl Exceptions {
             if word == told {
                 continue;
             }
+            let is_own = *known & TOLD == 0;
             if !is_exception(word) {
+                // One that lost its cell to another flow may be known elsewhere.
+                let has_ended = word == FREE || (word ^ told) >> 32 == 0;
+                if is_own && told != FREE && has_ended {
+                    changed.push(Exception {
+                        ended: true,
+                        ..exception(at, told, now_s)
+                    });
+                }
                 *known = FREE;
                 continue;
             }
-            let is_own = *known & TOLD == 0;
             let is_same = (word ^ told) & !SEEN == 0;
             let later_s = (word as u16).wrapping_sub(told as u16);
             if is_same && is_own && later_s < RENEW_S {
@@ -137,7 +156,21 @@ impl Exceptions {
         let Some(ways) = self.tracking.table.words().get(start..start + WAYS) else {
             return Told::NoRoom;
         };
-        let load = |way: usize| ways[way].load(Ordering::Relaxed);
+        // All is decided on what was read once: a cell that changes meanwhile is not written.
+        let mut bucket = [FREE; WAYS];
+        for (word, way) in bucket.iter_mut().zip(ways) {
+            *word = way.load(Ordering::Relaxed);
+        }
+        let load = |way: usize| bucket[way];
+        let found =
+            (0..WAYS).find(|&way| load(way) != FREE && (load(way) >> 32) as u32 == told.tag);
+        let was_told = |way: usize| self.known[start + way] == load(way) | TOLD;
+        if told.ended {
+            if let Some(way) = found.filter(|way| was_told(*way)) {
+                self.exchange(start + way, load(way), FREE);
+            }
+            return Told::Known;
+        }
         let new = Cell {
             tag: told.tag,
             member,
@@ -148,19 +181,19 @@ impl Exceptions {
             seen_s: now_s.wrapping_sub(told.idle_s),
         }
         .pack();
-        let has_tag = |way: &usize| load(*way) != FREE && (load(*way) >> 32) as u32 == told.tag;
-        let (way, outcome) = match (0..WAYS).find(has_tag) {
+        let (way, outcome) = match found {
             Some(way) => {
                 let cell = Cell::unpack(load(way));
                 let own_idle_s = idle_s(cell.seen_s, now_s);
-                let was_told = self.known[start + way] == load(way) | TOLD;
-                let is_newer = told.idle_s < own_idle_s;
+                // A flow may be closed and opened again within a second.
+                let is_newer =
+                    told.idle_s < own_idle_s || was_told(way) && told.idle_s == own_idle_s;
                 if cell.member == member && cell.confirmed {
                     if !is_newer {
                         return Told::Known;
                     }
                     (way, Told::Known)
-                } else if is_newer && (was_told || is_abandoned(cell, own_idle_s)) {
+                } else if is_newer && (was_told(way) || is_abandoned(cell, own_idle_s)) {
                     (way, Told::Written)
                 } else {
                     return Told::Kept;
@@ -184,16 +217,22 @@ impl Exceptions {
                 }
             }
         };
-        let seen = load(way);
-        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        match ways[way].compare_exchange(seen, new, success, failure) {
-            Ok(_) => {
-                self.known[start + way] = new | TOLD;
-                outcome
-            }
+        match self.exchange(start + way, load(way), new) {
+            true => outcome,
             // The flow, or another one, was seen just now.
-            Err(_) => Told::Kept,
+            false => Told::Kept,
         }
+    }
+
+    /// Replaces a word as another node told, unless it has changed.
+    fn exchange(&mut self, at: usize, seen: u64, new: u64) -> bool {
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let word = &self.tracking.table.words()[at];
+        let is_exchanged = word.compare_exchange(seen, new, success, failure).is_ok();
+        if is_exchanged {
+            self.known[at] = if new == FREE { FREE } else { new | TOLD };
+        }
+        is_exchanged
     }
 }
 
@@ -214,210 +253,9 @@ fn exception(at: usize, word: u64, now_s: u16) -> Exception {
         member: cell.member,
         closed: cell.closed,
         idle_s: idle_s(cell.seen_s, now_s),
+        ended: false,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use lb_common::track::Bucket;
-
-    use super::*;
-    use crate::mapping::Mapped;
-
-    const NOW_S: u64 = 70_000;
-
-    fn table() -> Exceptions {
-        Exceptions::new(Tracking::new(
-            Mapped::<Bucket>::anonymous("TRACK", 4).unwrap(),
-        ))
-    }
-
-    fn cell(tag: u32, member: MemberIndex) -> Cell {
-        Cell {
-            tag,
-            member,
-            confirmed: true,
-            closed: false,
-            redundant: false,
-            unproven: false,
-            seen_s: NOW_S as u16,
-        }
-    }
-
-    fn put(table: &Exceptions, at: usize, cell: Cell) {
-        table.words()[at].store(cell.pack(), Ordering::Relaxed);
-    }
-
-    fn at(table: &Exceptions, at: usize) -> Cell {
-        Cell::unpack(table.words()[at].load(Ordering::Relaxed))
-    }
-
-    fn take(table: &mut Exceptions, told: &Exception, member: MemberIndex) -> Told {
-        table.take_over(told, (member, 0), NOW_S, |_| 0)
-    }
-
-    #[test]
-    fn tells_what_a_miss_would_not_answer_once() {
-        let mut table = table();
-        put(&table, 17, cell(1, 3));
-        let unconfirmed = Cell {
-            confirmed: false,
-            ..cell(2, 3)
-        };
-        let redundant = Cell {
-            redundant: true,
-            ..cell(3, 3)
-        };
-        let unproven = Cell {
-            unproven: true,
-            ..cell(4, 3)
-        };
-        for (way, other) in [unconfirmed, redundant, unproven].into_iter().enumerate() {
-            put(&table, way, other);
-        }
-        let told = table.changed(NOW_S + 2);
-        let expected = Exception {
-            at: 1 | 1 << 28,
-            tag: 1,
-            member: 3,
-            closed: false,
-            idle_s: 2,
-        };
-        assert_eq!(told, [expected]);
-        assert_eq!(table.all(NOW_S + 2).collect::<Vec<_>>(), told);
-        assert_eq!(table.changed(NOW_S + 2), []);
-        // Seen again: told again only after a while, or if something else changed.
-        for (later_s, count) in [(15, 0), (16, 1)] {
-            let seen_s = (NOW_S + later_s) as u16;
-            put(
-                &table,
-                17,
-                Cell {
-                    seen_s,
-                    ..cell(1, 3)
-                },
-            );
-            assert_eq!(table.changed(NOW_S + later_s).len(), count, "{later_s} s");
-        }
-        let closed = Cell {
-            closed: true,
-            seen_s: (NOW_S + 16) as u16,
-            ..cell(1, 3)
-        };
-        put(&table, 17, closed);
-        assert!(table.changed(NOW_S + 16)[0].closed);
-        // Freed, and the same flow again.
-        table.words()[17].store(FREE, Ordering::Relaxed);
-        assert_eq!(table.changed(NOW_S + 16), []);
-        put(&table, 17, closed);
-        assert_eq!(table.changed(NOW_S + 16).len(), 1);
-    }
-
-    #[test]
-    fn a_flow_that_was_told_is_not_told_on() {
-        let (mut one, mut two) = (table(), table());
-        put(&one, 20, cell(9, 3));
-        let told = one.changed(NOW_S);
-        assert_eq!(take(&mut two, &told[0], 5), Told::Written);
-        assert_eq!(
-            at(&two, 20),
-            cell(9, 5),
-            "the same place, the index of this node"
-        );
-        assert_eq!(two.changed(NOW_S), []);
-        assert_eq!(take(&mut two, &told[0], 5), Told::Known);
-        assert_eq!(
-            two.all(NOW_S).count(),
-            1,
-            "a node that asks is told all the same"
-        );
-        // Its packets come here now.
-        put(
-            &two,
-            20,
-            Cell {
-                seen_s: (NOW_S + 1) as u16,
-                ..cell(9, 5)
-            },
-        );
-        assert_eq!(two.changed(NOW_S + 1).len(), 1);
-    }
-
-    #[test]
-    fn own_packets_count_more_than_another_node() {
-        let other = Exception {
-            at: 2,
-            tag: 7,
-            member: 1,
-            closed: false,
-            idle_s: 0,
-        };
-        let old = |seconds: u64, cell: Cell| Cell {
-            seen_s: (NOW_S - seconds) as u16,
-            ..cell
-        };
-        let unconfirmed = Cell {
-            confirmed: false,
-            ..cell(7, 4)
-        };
-        let closed = Cell {
-            closed: true,
-            ..cell(7, 4)
-        };
-        for (own, outcome) in [
-            (old(3000, cell(7, 4)), Told::Kept),
-            (old(2, unconfirmed), Told::Kept),
-            (old(3, unconfirmed), Told::Written),
-            (old(59, closed), Told::Kept),
-            (old(60, closed), Told::Written),
-            (old(5, cell(7, 6)), Told::Known),
-        ] {
-            let mut table = table();
-            put(&table, 2 * WAYS + 1, own);
-            assert_eq!(take(&mut table, &other, 6), outcome, "{own:?}");
-            let kept = at(&table, 2 * WAYS + 1);
-            assert_eq!(kept == own, outcome == Told::Kept, "{own:?}");
-        }
-        // What was only told before is replaced by what is newer.
-        let mut table = table();
-        let earlier = Exception { idle_s: 9, ..other };
-        assert_eq!(take(&mut table, &earlier, 4), Told::Written);
-        assert_eq!(take(&mut table, &other, 6), Told::Written);
-        assert_eq!(take(&mut table, &earlier, 4), Told::Kept);
-        assert_eq!(at(&table, 2 * WAYS), cell(7, 6));
-    }
-
-    #[test]
-    fn a_full_bucket_keeps_the_flows_that_need_it() {
-        let mut table = table();
-        let idle = Cell {
-            seen_s: (NOW_S - 3000) as u16,
-            ..cell(0, 1)
-        };
-        for way in 0..WAYS {
-            put(
-                &table,
-                way,
-                Cell {
-                    tag: way as u32 + 1,
-                    ..idle
-                },
-            );
-        }
-        let told = Exception {
-            at: 0,
-            tag: 99,
-            member: 1,
-            closed: false,
-            idle_s: 0,
-        };
-        assert_eq!(take(&mut table, &told, 1), Told::NoRoom);
-        let redundant = Cell {
-            redundant: true,
-            ..cell(5, 1)
-        };
-        put(&table, 4, redundant);
-        assert_eq!(take(&mut table, &told, 1), Told::Written);
-        assert_eq!(at(&table, 4), cell(99, 1));
-    }
-}
+mod tests;

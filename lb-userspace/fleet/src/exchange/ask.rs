@@ -1,6 +1,10 @@
 //! Asks other nodes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
@@ -19,7 +23,7 @@ use tokio_util::{
 use tracing::{info, warn};
 
 use super::{
-    Event, HANDSHAKE, PeerState, Peers, SILENCE, Shared,
+    Event, GIVEN_UP, HANDSHAKE, PeerState, Peers, SILENCE, Shared,
     message::{Answer, MAX_BYTES},
     tls,
 };
@@ -84,6 +88,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut peers: watch::Receiver<Option<P
 /// Asks a node again and again.
 async fn follow(shared: Arc<Shared>, node: String, address: String) {
     let mut last = None;
+    let begun = Instant::now();
     loop {
         let error = match ask(&shared, &node, &address).await {
             Ok(never) => match never {},
@@ -97,7 +102,7 @@ async fn follow(shared: Arc<Shared>, node: String, address: String) {
         }
         shared.set(&node, |state| {
             state.connected = false;
-            state.was_asked = true;
+            state.was_asked |= begun.elapsed() >= GIVEN_UP;
             state.error = Some(error.clone());
         });
         last = Some(error);
@@ -126,10 +131,17 @@ async fn ask(
         .max_frame_length(MAX_BYTES)
         .new_codec();
     let mut frames = Framed::new(stream, codec);
-    let hello = shared.hello().encode_to_vec();
-    frames.send(Bytes::from(hello)).await.map_err(text)?;
+    let hello = Bytes::from(shared.hello().encode_to_vec());
+    let mut again = shared.tables.again.subscribe();
+    frames.send(hello.clone()).await.map_err(text)?;
     loop {
-        let frame = timeout(SILENCE, frames.next()).await;
+        let frame = tokio::select! {
+            frame = timeout(SILENCE, frames.next()) => frame,
+            Ok(()) = again.changed() => {
+                frames.send(hello.clone()).await.map_err(text)?;
+                continue;
+            }
+        };
         let frame = frame
             .map_err(|_| "it is silent".to_owned())?
             .ok_or("it closed the connection")?

@@ -10,8 +10,9 @@ pub(super) const VERSION: u32 = 1;
 /// Largest frame.
 pub(super) const MAX_BYTES: usize = 4 << 20;
 
-/// Cells of one update; with them, a frame stays below [`MAX_BYTES`].
+/// Cells of one update, and slots in it, of five bytes at most; so a frame stays below [`MAX_BYTES`].
 const CELLS: usize = 1 << 16;
+const SLOTS: usize = 1 << 18;
 
 /// The first frame of a node that asks.
 #[derive(Clone, PartialEq, Message)]
@@ -72,8 +73,8 @@ pub struct Update {
     /// The VIPs whose slots have another past than told before.
     #[prost(message, repeated, tag = "2")]
     pub rings: Vec<Ring>,
-    /// Cells of 12 bytes each: place, tag, and member (12 bits), closed (1 bit), idle seconds (16 bits), each
-    /// a little-endian word.
+    /// Cells of 12 bytes each: place, tag, and member (bits 20–31), ended (bit 17), closed (bit 16), idle seconds
+    /// (bits 0–15), each a little-endian word.
     #[prost(bytes = "vec", tag = "3")]
     pub cells: Vec<u8>,
     /// Members that have spilled flows.
@@ -121,6 +122,12 @@ pub struct Ring {
     /// The VIP.
     #[prost(message, required, tag = "1")]
     pub service: Service,
+    /// Number of slots, and what selects one (the affinity of the VIP): of another ring, nothing is learnt.
+    #[prost(uint32, tag = "4")]
+    pub slots: u32,
+    /// See `slots`.
+    #[prost(uint32, tag = "5")]
+    pub affinity: u32,
     /// Slots in transition.
     #[prost(message, required, tag = "2")]
     pub moving: Past,
@@ -164,6 +171,8 @@ pub struct ToldCell {
     pub closed: bool,
     /// Seconds since it was last seen.
     pub idle_s: u16,
+    /// Whether the flow needs no cell any more.
+    pub ended: bool,
 }
 
 /// Bytes of a cell.
@@ -187,16 +196,29 @@ impl Update {
                 at: word(0),
                 tag: word(4),
                 member: (word(8) >> 20) as u16,
+                ended: word(8) >> 17 & 1 != 0,
                 closed: word(8) >> 16 & 1 != 0,
                 idle_s: word(8) as u16,
             }
         })
     }
 
-    /// Adds cells to this update, as many as fit, and to others that follow it.
+    /// Adds rings and cells to this update, as many as fit, and to others that follow it.
     #[must_use]
-    pub fn with_cells(self, cells: impl IntoIterator<Item = ToldCell>) -> Vec<Self> {
+    pub fn with(self, rings: Vec<Ring>, cells: impl IntoIterator<Item = ToldCell>) -> Vec<Self> {
         let mut updates = vec![self];
+        let mut slots = 0;
+        for ring in rings {
+            let more = ring.moving.steps.len() + ring.settling.steps.len();
+            if slots > 0 && slots + more > SLOTS {
+                updates.push(Self::default());
+                slots = 0;
+            }
+            slots += more;
+            if let Some(last) = updates.last_mut() {
+                last.rings.push(ring);
+            }
+        }
         for cell in cells {
             if updates
                 .last()
@@ -208,6 +230,7 @@ impl Update {
                 continue;
             };
             let member = u32::from(cell.member) << 20
+                | u32::from(cell.ended) << 17
                 | u32::from(cell.closed) << 16
                 | u32::from(cell.idle_s);
             for word in [cell.at, cell.tag, member] {
@@ -262,6 +285,7 @@ mod tests {
             tag: !number,
             member: (number % 4096) as u16,
             closed: number.is_multiple_of(3),
+            ended: number.is_multiple_of(5),
             idle_s: (number % 65_536) as u16,
         }
     }
@@ -273,8 +297,14 @@ mod tests {
             members,
             ..Update::default()
         };
-        let updates = first.with_cells((0..150_000).map(cell));
-        assert_eq!(updates.len(), 3);
+        let largest: Past = (0..65_537).map(|slot| (slot, 4095)).collect();
+        let ring = Ring {
+            settling: largest,
+            ..Ring::default()
+        };
+        let updates = first.with(vec![ring; 100], (0..150_000).map(cell));
+        let rings: usize = updates.iter().map(|update| update.rings.len()).sum();
+        assert_eq!((rings, updates.len()), (100, 36));
         assert!(
             updates
                 .iter()

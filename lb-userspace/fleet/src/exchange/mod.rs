@@ -17,9 +17,10 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use rustls::ServerConfig;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{handle::Tls, node::Facts};
@@ -35,8 +36,11 @@ const SILENCE: Duration = Duration::from_secs(4);
 /// Time to connect, with the TLS handshake and the first frame.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// Updates that a slow node may be behind before it is told everything again.
-const BACKLOG: usize = 256;
+/// Updates that a slow node may be behind before it is told everything again: of cells, up to 25 MB.
+const BACKLOG: usize = 32;
+
+/// A node that can't be asked for this long is not waited for.
+const GIVEN_UP: Duration = Duration::from_secs(3);
 
 /// The other nodes of the fleet, by name, with the addresses of their exchanges.
 pub type Peers = BTreeMap<String, String>;
@@ -90,7 +94,7 @@ pub struct PeerState {
     pub address: String,
     /// Whether everything it knew was told, and the connection stands.
     pub connected: bool,
-    /// Whether it was told everything once, or asking failed once.
+    /// Whether it was told everything once, or can't be asked for some seconds.
     pub was_asked: bool,
     /// Why it can't be asked; none if it can.
     pub error: Option<String>,
@@ -122,6 +126,8 @@ pub struct Tables {
     pub events: mpsc::Sender<Event>,
     /// What the task has counted.
     pub counters: Arc<Counters>,
+    /// Changed by the task if it wants to be told everything again.
+    pub again: watch::Sender<()>,
 }
 
 /// Flows that were exchanged; the numbers only grow.
@@ -159,6 +165,8 @@ struct Shared {
     states: watch::Sender<PeerStates>,
     /// Why this node can't be asked.
     listen_error: Mutex<Option<String>>,
+    /// The settings of TLS, and when they were read.
+    server: Mutex<Option<(Instant, Arc<ServerConfig>)>>,
 }
 
 impl Shared {
@@ -195,6 +203,7 @@ impl Exchange {
             tables,
             states: watch::Sender::default(),
             listen_error: Mutex::default(),
+            server: Mutex::default(),
         });
         let serve = tokio::spawn(serve::run(Arc::clone(&shared)));
         let ask = tokio::spawn(ask::run(Arc::clone(&shared), peers));

@@ -1,13 +1,18 @@
 //! Answers other nodes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, broadcast::error::RecvError, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast::error::RecvError, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -26,6 +31,12 @@ use super::{
 
 /// Connections at the same time: more than any fleet has nodes, and few enough for strangers.
 const CONNECTIONS: usize = 256;
+
+/// Handshakes at the same time of addresses that are no nodes of the fleet.
+const STRANGERS: usize = 16;
+
+/// How long the settings of TLS are not read again.
+const TLS_FOR: Duration = Duration::from_secs(5);
 
 /// The largest first frame.
 const MAX_HELLO_BYTES: usize = 4096;
@@ -61,6 +72,7 @@ fn set_error(shared: &Shared, error: Option<String>) {
 
 async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
     // Dropped with the listener: connections end with it.
     let mut connections = JoinSet::new();
     loop {
@@ -78,10 +90,18 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             debug!(%from, "too many connections");
             continue;
         };
+        // Nobody without a certificate keeps nodes out.
+        let handshake = match is_node(shared, from) {
+            true => None,
+            false => match Arc::clone(&strangers).try_acquire_owned() {
+                Ok(handshake) => Some(handshake),
+                Err(_) => continue,
+            },
+        };
         let shared = Arc::clone(shared);
         connections.spawn(async move {
             let _place = place;
-            if let Err(error) = serve(&shared, stream).await {
+            if let Err(error) = serve(&shared, stream, handshake).await {
                 note(from, &error);
             }
         });
@@ -93,10 +113,36 @@ fn note(from: SocketAddr, error: &str) {
     debug!(%from, error, "the connection of a node ended");
 }
 
-async fn serve(shared: &Shared, stream: TcpStream) -> Result<(), String> {
+/// Whether a connection is from the address of a known node.
+fn is_node(shared: &Shared, from: SocketAddr) -> bool {
+    let states = shared.states.borrow();
+    let addresses = states.nodes.values().map(|state| &state.address);
+    let addresses = addresses.filter_map(|address| address.parse::<SocketAddr>().ok());
+    addresses
+        .into_iter()
+        .any(|address| address.ip() == from.ip())
+}
+
+fn tls_config(shared: &Shared) -> Result<Arc<ServerConfig>, String> {
+    let mut known = shared.server.lock().expect("nobody panics with the lock");
+    if let Some((read, config)) = &*known
+        && read.elapsed() < TLS_FOR
+    {
+        return Ok(Arc::clone(config));
+    }
+    let config = tls::server(&shared.settings.tls)?;
+    *known = Some((Instant::now(), Arc::clone(&config)));
+    Ok(config)
+}
+
+async fn serve(
+    shared: &Shared,
+    stream: TcpStream,
+    handshake: Option<OwnedSemaphorePermit>,
+) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     stream.set_nodelay(true).map_err(text)?;
-    let acceptor = TlsAcceptor::from(tls::server(&shared.settings.tls)?);
+    let acceptor = TlsAcceptor::from(tls_config(shared)?);
     let limit = || "no hello in time".to_owned();
     let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await;
     let stream = stream.map_err(|_| limit())?.map_err(text)?;
@@ -107,6 +153,7 @@ async fn serve(shared: &Shared, stream: TcpStream) -> Result<(), String> {
     let hello = timeout(HANDSHAKE, frames.next()).await;
     let hello = hello.map_err(|_| limit())?.ok_or("closed")?.map_err(text)?;
     let hello = Hello::decode(hello).map_err(|error| error.to_string())?;
+    drop(handshake);
     frames.codec_mut().set_max_frame_length(MAX_BYTES);
     if let Some(why) = shared.hello().difference(&hello) {
         let refusal = Answer {
@@ -129,7 +176,13 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
         let (reply, answered) = oneshot::channel();
         let asked = shared.tables.events.send(Event::Asked(reply)).await;
         asked.map_err(|_| "the node stops")?;
-        let (all, mut changes) = answered.await.map_err(|_| "the node stops")?;
+        tokio::pin!(answered);
+        let (all, mut changes) = loop {
+            tokio::select! {
+                answer = &mut answered => break answer.map_err(|_| "the node stops")?,
+                () = sleep(HEARTBEAT) => send_update(frames, Update::default()).await?,
+            }
+        };
         for update in all {
             send_update(frames, update).await?;
         }
@@ -141,9 +194,9 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
                     Err(RecvError::Lagged(_)) => continue 'everything,
                     Err(RecvError::Closed) => return Ok(()),
                 },
-                // Whatever it sends, or its end.
+                // It asks again, whatever it sends; or its end.
                 heard = frames.next() => match heard {
-                    Some(Ok(_)) => continue,
+                    Some(Ok(_)) => continue 'everything,
                     _ => return Ok(()),
                 },
                 () = sleep(HEARTBEAT) => Update::default(),

@@ -32,8 +32,9 @@ fn told(tags: impl IntoIterator<Item = u32>) -> Vec<Update> {
         member: 1,
         closed: false,
         idle_s: 0,
+        ended: false,
     });
-    Update::default().with_cells(cells)
+    Update::default().with(Vec::new(), cells)
 }
 
 /// A node whose table has these flows.
@@ -43,6 +44,7 @@ struct Node {
     changes: broadcast::Sender<Arc<Update>>,
     told: mpsc::Receiver<(String, Update)>,
     listen: SocketAddr,
+    again: watch::Sender<()>,
 }
 
 impl Node {
@@ -79,7 +81,9 @@ impl Node {
             buckets,
             events,
             counters: Arc::default(),
+            again: watch::Sender::default(),
         };
+        let again = tables.again.clone();
         let peers = watch::Sender::new(None);
         let exchange = Exchange::start(settings, peers.subscribe(), tables);
         Self {
@@ -88,6 +92,7 @@ impl Node {
             changes,
             told: told_here,
             listen,
+            again,
         }
     }
 
@@ -162,6 +167,9 @@ async fn everything_is_told_and_then_what_changes() {
         one.changes.send(Arc::new(change)).unwrap();
     }
     assert_eq!(two.next().await, [7, 8]);
+    // It missed something.
+    two.again.send_replace(());
+    assert_eq!(two.next().await.len() + two.next().await.len(), 100_000);
     // Heartbeats keep a connection on which nothing is told.
     sleep(SILENCE + HEARTBEAT).await;
     assert!(two.exchange.states().borrow().nodes["lb-1"].connected);
