@@ -37,7 +37,7 @@ fn options() -> Options {
 }
 
 /// Starts echo servers on the backends. As processes of their own, they have limits of open files of their own.
-fn serve(lab: &Lab) -> Vec<Daemon> {
+fn serve(lab: &Lab, count: usize) -> Vec<Daemon> {
     let serve = |host: &Host| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
         command.args(["--name", &host.name, "--listen", "0.0.0.0:80"]);
@@ -48,7 +48,7 @@ fn serve(lab: &Lab) -> Vec<Daemon> {
         daemon.wait_ready(LIMIT, ready).unwrap();
         daemon
     };
-    lab.backends.iter().take(SERVING).map(serve).collect()
+    lab.backends.iter().take(count).map(serve).collect()
 }
 
 /// Starts nodes on which no slot is in transition. On a node that starts, most are: its backends come up one
@@ -157,7 +157,7 @@ fn a_node_is_lost_in_a_transition() {
         return;
     }
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let mut site = start(&lab, options());
     let mut loads = vec![open(&lab, 200)];
     drain(&site);
@@ -167,13 +167,35 @@ fn a_node_is_lost_in_a_transition() {
     assert_none_broken(&site, "a node lost in a transition", &loads);
 }
 
+/// Connections of a backend that no node knew when it was first told of members.
+#[test]
+fn a_node_is_lost_after_a_backend_was_added() {
+    if !can_run("node lost after a backend was added") {
+        return;
+    }
+    let lab = build(NODES);
+    let _servers = serve(&lab, SERVING + 1);
+    let mut site = start(&lab, options());
+    let mut loads = vec![open(&lab, 200)];
+    let file = site.file("four.toml", 100, true);
+    site.expect(0, 1, &["fleet", "apply", &file, "--bake", "0s"]);
+    site.wait_in_sync(2);
+    site.wait_serving(0..NODES, SERVING + 1);
+    loads.push(open(&lab, 200));
+    let added = loads[1].snapshot().per_backend();
+    assert!(added.contains_key(&lab.backends[SERVING].name), "{added:?}");
+    wait_exchange();
+    lose_first(&mut site);
+    assert_none_broken(&site, "a node lost after a backend was added", &loads);
+}
+
 #[test]
 fn a_node_is_rebooted_in_a_transition() {
     if !can_run("node rebooted in a transition") {
         return;
     }
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let mut site = start(&lab, options());
     let mut loads = vec![open(&lab, 400)];
     drain(&site);
@@ -206,7 +228,7 @@ fn a_node_is_lost_and_returns() {
     let flows = std::env::var("EVENKEEL_FLOWS").map_or(STEADY, |flows| flows.parse().unwrap());
     allow_files(flows);
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let mut site = start(&lab, options());
     let loads = [open(&lab, flows)];
     lose_first(&mut site);
@@ -234,7 +256,7 @@ fn a_node_is_lost_between_two_waves() {
         return;
     }
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let mut site = start(&lab, options());
     let mut loads = vec![open(&lab, 200)];
     let change = ["backend", "drain", "web/backend-1", "--bake", "0s"];
@@ -253,7 +275,7 @@ fn a_node_is_lost_soon_after_the_start() {
         return;
     }
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let mut site = Site::start_nodes(&lab, options());
     for node in 0..NODES {
         let ring = site.status(node).vips[0].ring;
@@ -272,7 +294,7 @@ fn a_node_with_spilled_flows_is_lost() {
         return;
     }
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let options = Options {
         vip: "affinity = \"source\"\nbound = { factor = 1.25 }\n",
         ..options()
@@ -301,7 +323,7 @@ fn strangers_and_impostors_get_nothing() {
         return;
     }
     let lab = build(NODES);
-    let _servers = serve(&lab);
+    let _servers = serve(&lab, SERVING);
     let options = Options {
         impostor: Some((1, "lb-0")),
         ..options()
