@@ -18,7 +18,7 @@ use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::told::{identity_of, is_moving, ring_told, service_of, service_told};
 use crate::{
@@ -72,6 +72,8 @@ struct Keeper {
     changes: broadcast::Sender<Arc<Update>>,
     counters: Arc<Counters>,
     directory: Arc<Directory>,
+    /// Whether it has changed since the last tick.
+    is_new: bool,
     /// Members of the directory.
     local: HashMap<Shared, (MemberIndex, u16)>,
     peers: HashMap<String, Peer>,
@@ -113,6 +115,7 @@ pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Table
         changes: Exchange::changes(),
         counters,
         directory: Arc::default(),
+        is_new: false,
         local: HashMap::new(),
         peers: HashMap::new(),
         complete: BTreeSet::new(),
@@ -208,12 +211,13 @@ impl Keeper {
         self.clock.now_s().unwrap_or_default()
     }
 
-    /// Reads which indexes members and VIPs have; returns whether they may have changed.
-    fn follow_directory(&mut self) -> bool {
+    /// Reads which indexes members and VIPs have.
+    fn follow_directory(&mut self) {
         let directory = self.engine.directory();
         if Arc::ptr_eq(&directory, &self.directory) {
-            return false;
+            return;
         }
+        self.is_new = true;
         let members = directory.members.iter();
         self.local = members
             .filter_map(|(index, (vip, identity))| {
@@ -225,7 +229,6 @@ impl Keeper {
         for peer in self.peers.values_mut() {
             peer.translate(&self.local);
         }
-        true
     }
 
     fn members(&self) -> Vec<Member> {
@@ -323,7 +326,8 @@ impl Keeper {
 
     /// Tells what has changed, if another node listens.
     fn tick(&mut self) {
-        let has_changed = self.follow_directory();
+        self.follow_directory();
+        let has_changed = std::mem::take(&mut self.is_new);
         if self.missed && has_changed && self.again.1.elapsed() >= AGAIN_AFTER {
             self.missed = false;
             self.again.1 = Instant::now();
@@ -449,12 +453,11 @@ impl Keeper {
             })
         });
         let pasts: Vec<RingPast> = pasts.collect();
-        let mut known = self.directory.vips.values();
-        let is_known = |past: &RingPast| known.any(|vip| vip.service == past.service);
+        let is_known = |past: &RingPast| {
+            let mut known = self.directory.vips.values();
+            known.any(|vip| vip.service == past.service)
+        };
         self.missed |= !pasts.iter().all(is_known);
-        if update.is_complete {
-            info!(node = from, "was told the past of connections");
-        }
         pasts
     }
 }

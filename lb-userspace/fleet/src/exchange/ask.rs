@@ -164,8 +164,10 @@ async fn ask(
             told.map_err(|_| "the node stops")?;
         }
         if is_complete {
-            info!(node, "knows the past of connections from the node");
             shared.set(node, |state| {
+                if !state.connected {
+                    info!(node, "was told the past of connections");
+                }
                 state.connected = true;
                 state.was_asked = true;
                 state.error = None;
