@@ -41,7 +41,7 @@ pub struct Exception {
     pub ended: bool,
 }
 
-/// What became of a cell of another node.
+/// What happened to a cell that another node told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// The flow has a cell now.

@@ -1,4 +1,4 @@
-//! What is told, and what is taken over.
+//! Tests of which cells are told to other nodes, and which of theirs are written.
 
 use lb_common::track::Bucket;
 
