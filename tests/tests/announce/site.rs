@@ -187,6 +187,13 @@ pub(crate) fn wait_established(announcer: &Announcer) -> Result<Status> {
     })
 }
 
+/// Waits until the session is established and its routes are sent, which is a moment later.
+pub(crate) fn wait_sent(announcer: &Announcer, routes: usize) -> Result<Status> {
+    wait_status(announcer, &format!("{routes} routes are sent"), |it| {
+        it.state == "Established" && it.acknowledged && it.routes_sent == routes
+    })
+}
+
 /// Runs a test with both routers.
 pub(crate) fn with_routers(test: &str, plan: &RouterPlan, run: impl Fn(Kind, &mut Site)) {
     for kind in [Kind::Bird, Kind::Frr] {

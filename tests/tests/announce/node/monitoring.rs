@@ -46,13 +46,16 @@ fn doctor(node: &Node<'_>) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
+/// Waits until doctor prints these lines: an established session has sent its routes a moment later.
 #[track_caller]
 fn assert_doctor(node: &Node<'_>, wanted: &[&str]) {
-    let text = doctor(node);
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for wanted in wanted {
-        assert!(words.contains(wanted), "{wanted}:\n{text}");
-    }
+    let mut text = String::new();
+    let said = deadline::until(&format!("doctor prints {wanted:?}"), LIMIT, || {
+        text = doctor(node);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        Ok(wanted.iter().all(|it| words.contains(it)))
+    });
+    said.unwrap_or_else(|error| panic!("{error:#}:\n{text}"));
 }
 
 fn metric(node: &Node<'_>, name: &str) -> Option<f64> {
