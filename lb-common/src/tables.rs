@@ -48,9 +48,11 @@ pub struct Tables {
     /// Until when, in [`crate::node::seconds`], backends may lack the first verdict of their health checks;
     /// 0: all have one. For `evenkeel announce`; the data path does not read it.
     pub warming_until_s: u64,
+    /// Until when, likewise, this node is suspect to the other nodes of its fleet; 0: it is not.
+    pub suspect_until_s: u64,
     /// Padding.
     pub _pad:
-        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 4 * size_of::<u64>()],
+        [u8; PART_ALIGN - EGRESS_BYTES - STATION_BYTES - PATH_MTU_BYTES - 5 * size_of::<u64>()],
     /// Source addresses for `nat`, by index.
     pub nat_sources: [NatSource; MAX_NAT_SOURCES as usize],
 }

@@ -33,11 +33,12 @@ pub use change::{
 pub use error::{ApiError, ErrorCode, Refused};
 pub use explain::{ExplainRequest, ExplainStep, Explanation};
 pub use fleet::{
-    FleetApplyRequest, FleetCheck, FleetDiff, FleetDoctor, FleetEndpoint, FleetExchange,
-    FleetExplanation, FleetHead, FleetInitRequest, FleetNode, FleetNodeExplanation, FleetNodePlan,
-    FleetNodeState, FleetOutcome, FleetPeer, FleetPhase, FleetPlan, FleetPlanRequest, FleetResult,
-    FleetRevision, FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest, FleetRollout,
-    FleetRolloutState, FleetStarted, FleetState, FleetVerdict, FleetVerdictKind, FleetWave,
+    FleetApplyRequest, FleetCheck, FleetDiff, FleetDisagreement, FleetDoctor, FleetDown,
+    FleetEndpoint, FleetExchange, FleetExplanation, FleetHead, FleetHealth, FleetInitRequest,
+    FleetNode, FleetNodeExplanation, FleetNodePlan, FleetNodeState, FleetOpinion, FleetOutcome,
+    FleetPeer, FleetPhase, FleetPlan, FleetPlanRequest, FleetResult, FleetRevision,
+    FleetRevisionInfo, FleetRevisionNumber, FleetRollbackRequest, FleetRollout, FleetRolloutState,
+    FleetStarted, FleetState, FleetSuspect, FleetVerdict, FleetVerdictKind, FleetWave,
 };
 pub use limits::{
     ExceededLimit, LimitSuggestion, LimitedRate, LimitedSource, LimitsPlan, SeenTraffic,

@@ -193,8 +193,12 @@ pub(super) mod part {
     pub(in super::super) const WARMING_AT: u32 = ((offset_of!(Tables, warming_until_s)
         - offset_of!(Tables, egress))
         / size_of::<u64>()) as u32;
+    /// Position of the end of suspicion, which is mapped together with that of warming.
+    pub(in super::super) const SUSPECT_AT: u32 = ((offset_of!(Tables, suspect_until_s)
+        - offset_of!(Tables, egress))
+        / size_of::<u64>()) as u32;
     pub(in super::super) const WARMING: Part<u64> =
-        Part::new("WARMING", offset_of!(Tables, egress), WARMING_AT + 1);
+        Part::new("WARMING", offset_of!(Tables, egress), SUSPECT_AT + 1);
     pub(in super::super) const NAT_SOURCES: Part<NatSource> = Part::new(
         "NAT_SOURCES",
         offset_of!(Tables, nat_sources),

@@ -380,6 +380,15 @@ impl Dataplane {
         self.warming.store_word(part::WARMING_AT, 0, until_s)
     }
 
+    /// Says until when this node is suspect to the other nodes of its fleet; 0: it is not.
+    ///
+    /// # Errors
+    ///
+    /// None is expected.
+    pub fn set_suspect(&self, until_s: u64) -> Result<()> {
+        self.warming.store_word(part::SUSPECT_AT, 0, until_s)
+    }
+
     /// Time for rate limits in nanoseconds.
     pub(crate) fn limit_clock(&self) -> u64 {
         match self.clock_ns.load_word(part::CLOCK_AT, 0) {

@@ -115,7 +115,17 @@ impl Proof {
     /// How long backends may still lack the first verdict of their health checks, in whole seconds; `None` if
     /// all have one, or this has lasted too long.
     pub fn warming(&self) -> Result<Option<Duration>> {
-        let until_s = self.warming.load_word(part::WARMING_AT, 0)?;
+        self.left_until(part::WARMING_AT)
+    }
+
+    /// How long this node is still suspect to the other nodes of its fleet, in whole seconds; `None` if it is
+    /// not.
+    pub fn suspect(&self) -> Result<Option<Duration>> {
+        self.left_until(part::SUSPECT_AT)
+    }
+
+    fn left_until(&self, position: u32) -> Result<Option<Duration>> {
+        let until_s = self.warming.load_word(position, 0)?;
         let left_s = until_s.saturating_sub(self.clock.now_s()?);
         Ok((left_s != 0).then_some(Duration::from_secs(left_s)))
     }

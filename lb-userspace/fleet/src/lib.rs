@@ -19,6 +19,7 @@ mod records;
 mod sim;
 mod snapshot;
 mod store;
+pub mod votes;
 mod waves;
 
 pub use handle::{Fleet, Settings, Tls, Who};

@@ -37,7 +37,7 @@ fn options() -> Options {
 }
 
 /// Starts echo servers on the backends. As processes of their own, they have limits of open files of their own.
-fn serve(lab: &Lab, count: usize) -> Vec<Daemon> {
+pub(crate) fn serve(lab: &Lab, count: usize) -> Vec<Daemon> {
     let serve = |host: &Host| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
         command.args(["--name", &host.name, "--listen", "0.0.0.0:80"]);

@@ -4,5 +4,6 @@
 
 mod connections;
 mod faults;
+mod health;
 mod life;
 mod site;

@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) node: &'static str,
     /// Further keys of the VIP.
     pub(crate) vip: &'static str,
+    /// Health checks with the defaults, instead of fast ones.
+    pub(crate) slow_checks: bool,
     /// The node whose certificate has another node's name, and that name.
     pub(crate) impostor: Option<(usize, &'static str)>,
 }
@@ -311,9 +313,14 @@ address = \"{}\"
 port = 80
 protocol = \"tcp\"
 forward = \"l2\"
-health = {{ kind = \"tcp\", via = \"direct\", interval = \"300ms\", timeout = \"250ms\", rise = 1 }}
+health = {{ kind = \"tcp\", via = \"direct\"{} }}
 {}",
         lab.vip(Family::V4, 1),
+        if options.slow_checks {
+            ""
+        } else {
+            ", interval = \"300ms\", timeout = \"250ms\", rise = 1"
+        },
         options.vip
     );
     let count = SERVING + usize::from(with_dead);

@@ -129,6 +129,8 @@ const KINDS: &[(&str, Patience)] = &[
     ("fleet_behind", patience(30, 10, true)),
     ("fleet_differs", patience(60, 10, true)),
     ("fleet_exchange", patience(15, 10, true)),
+    // The votes have a time of their own.
+    ("fleet_health", patience(0, 10, true)),
     ("fleet_rollout_failed", patience(0, 10, false)),
     ("generic_xdp", patience(0, 10, false)),
 ];

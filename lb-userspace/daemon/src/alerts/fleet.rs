@@ -1,7 +1,12 @@
 //! Conditions of a node of a fleet.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
-use lb_api::{FleetNodeState, FleetRolloutState, FleetState};
+use lb_api::{
+    FleetDisagreement, FleetHealth, FleetNodeState, FleetOpinion, FleetRolloutState, FleetState,
+    FleetSuspect,
+};
 
 use super::{Condition, Severity};
 
@@ -27,6 +32,7 @@ pub(super) fn conditions(fleet: &FleetState, now: Timestamp) -> Vec<Condition> {
         ));
     }
     found.extend(exchange(fleet));
+    found.extend(fleet.health.iter().flat_map(health));
     found.extend(failed_rollout(fleet, now));
     found
 }
@@ -63,6 +69,85 @@ fn exchange(fleet: &FleetState) -> Option<Condition> {
         "connections that the router moves to another node during a transition may break: see `evenkeel fleet \
          doctor`",
     ))
+}
+
+/// Backends that are named in a summary, and reasons in a cause.
+const MOST_NAMED: usize = 3;
+
+/// Backends that nodes see differently: one condition for each node that is alone, or among the fewer.
+fn health(health: &FleetHealth) -> Vec<Condition> {
+    let mut by_node: BTreeMap<(&str, bool), Vec<&FleetDisagreement>> = BTreeMap::new();
+    for found in &health.disagreements {
+        // Of two nodes, the one that sees it down: its path may be broken.
+        let sees_down = found.down.len() <= found.up.len();
+        let odd = if sees_down { &found.down } else { &found.up };
+        for node in odd {
+            let group = by_node.entry((node.node.as_str(), sees_down)).or_default();
+            group.push(found);
+        }
+    }
+    let conditions = by_node.into_iter().map(|((node, sees_down), group)| {
+        let suspect = health.suspect.as_ref();
+        let suspect = suspect.filter(|it| it.node == node && sees_down);
+        disagreement(node, sees_down, &group, suspect)
+    });
+    conditions.collect()
+}
+
+fn disagreement(
+    node: &str,
+    sees_down: bool,
+    group: &[&FleetDisagreement],
+    suspect: Option<&FleetSuspect>,
+) -> Condition {
+    let (seen, otherwise) = if sees_down {
+        ("down", "up")
+    } else {
+        ("up", "down")
+    };
+    let of = |found: &&FleetDisagreement| format!("{} of VIP {}", found.backend, found.vip);
+    let named: Vec<String> = group.iter().take(MOST_NAMED).map(of).collect();
+    let mut names = named.join(", ");
+    if group.len() > MOST_NAMED {
+        names += &format!(" and {} more", group.len() - MOST_NAMED);
+    }
+    let first = group[0];
+    let (own, others) = if sees_down {
+        (&first.down, &first.up)
+    } else {
+        (&first.up, &first.down)
+    };
+    let reason = |it: &FleetOpinion| format!("{}: {seen}, {}", it.node, it.why);
+    let against = |it: &FleetOpinion| format!("{}: {otherwise}, {}", it.node, it.why);
+    let own = own.iter().filter(|it| it.node == node).map(reason);
+    let reasons: Vec<String> = own
+        .chain(others.iter().take(MOST_NAMED).map(against))
+        .collect();
+    let count = others.len();
+    let nodes = if count == 1 { "node sees" } else { "nodes see" };
+    let mut summary =
+        format!("{node} sees {names} {seen}, which {count} other {nodes} {otherwise}");
+    let mut cause = format!("{}: {}", first.backend, reasons.join("; "));
+    if let Some(FleetSuspect { backends, of, .. }) = suspect {
+        summary += &format!(": {node} itself is suspect");
+        cause += &format!(
+            "; it alone sees {backends} of {of} backends down: look at its links and routes to them; while it is \
+             suspect, it announces its VIPs as worse than other nodes"
+        );
+    }
+    let severity = match suspect {
+        Some(_) => Severity::Critical,
+        None => Severity::Warning,
+    };
+    let key = format!("fleet_health:{node}:{seen}");
+    let condition = Condition::new(key, "fleet_health", severity, summary).cause(cause);
+    let mut vips = group.iter().map(|found| &found.vip);
+    let vip = &first.vip;
+    let backends: Vec<String> = group.iter().map(|found| found.backend.clone()).collect();
+    match vips.all(|it| it == vip) {
+        true => condition.vip(vip).backends(backends),
+        false => condition,
+    }
 }
 
 fn node(fleet: &FleetState) -> Option<Condition> {
@@ -208,6 +293,77 @@ mod tests {
             ..away
         };
         assert!(kinds(&not_joined, 0).is_empty());
+    }
+
+    fn opinions(nodes: &[&str]) -> Vec<FleetOpinion> {
+        let nodes = nodes.iter();
+        nodes
+            .map(|node| FleetOpinion {
+                node: (*node).to_owned(),
+                why: format!("as {node} says"),
+            })
+            .collect()
+    }
+
+    fn differs(backend: &str, down: &[&str], up: &[&str]) -> FleetDisagreement {
+        FleetDisagreement {
+            vip: "web".to_owned(),
+            backend: backend.to_owned(),
+            down: opinions(down),
+            up: opinions(up),
+            since: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_disagreement_names_the_odd_node_and_both_reasons() {
+        let found = |disagreements: Vec<FleetDisagreement>, suspect: Option<&str>| {
+            let suspect = suspect.map(|node| FleetSuspect {
+                node: node.to_owned(),
+                backends: 2,
+                of: 4,
+            });
+            let health = FleetHealth {
+                disagreements,
+                suspect,
+                ..FleetHealth::default()
+            };
+            super::health(&health)
+        };
+        let one = found(vec![differs("b", &["lb-2"], &["lb-1", "lb-3"])], None);
+        assert_eq!(one.len(), 1);
+        assert_eq!(
+            one[0].summary,
+            "lb-2 sees b of VIP web down, which 2 other nodes see up"
+        );
+        let cause = one[0].cause.as_deref().unwrap();
+        let wanted = "b: lb-2: down, as lb-2 says; lb-1: up, as lb-1 says; lb-3: up, as lb-3 says";
+        assert_eq!(cause, wanted);
+        assert_eq!(one[0].backends, ["b"]);
+        // One condition for all that a node sees otherwise, and one for each such node.
+        let all = |node| differs("c", &[node], &["lb-1", "lb-3"]);
+        let both = found(
+            vec![differs("b", &["lb-2"], &["lb-1"]), all("lb-2")],
+            Some("lb-2"),
+        );
+        assert_eq!(both.len(), 1);
+        assert_eq!(both[0].severity, Severity::Critical);
+        let summary = &both[0].summary;
+        assert!(
+            summary.ends_with("other node see up: lb-2 itself is suspect")
+                || summary.ends_with("1 other node sees up: lb-2 itself is suspect"),
+            "{summary}"
+        );
+        assert_eq!(
+            found(vec![differs("b", &["lb-2"], &["lb-1"]), all("lb-4")], None).len(),
+            2
+        );
+        // It does not see what all others see.
+        let up = found(vec![differs("b", &["lb-1", "lb-3"], &["lb-2"])], None);
+        assert_eq!(
+            up[0].summary,
+            "lb-2 sees b of VIP web up, which 2 other nodes see down"
+        );
     }
 
     #[test]

@@ -111,12 +111,14 @@ impl DataPath {
         }
         let silence = |proof: &Proof| proof.controller_silence().ok().flatten();
         let warming = |proof: &Proof| proof.warming().ok().flatten();
+        let suspect = |proof: &Proof| proof.suspect().ok().flatten();
         let facts = NodeFacts {
             linked: self.linked.clone(),
             missing,
             provable,
             controller: self.loader.proof.as_ref().and_then(silence),
             warming: self.loader.proof.as_ref().and_then(warming),
+            is_suspect: self.loader.proof.as_ref().and_then(suspect).is_some(),
             foreign: None,
         };
         (facts, self.by_address())

@@ -78,6 +78,8 @@ pub(super) struct NodeFacts {
     pub(super) controller: Option<Duration>,
     /// How long backends may still lack the first verdict of their health checks, after a start.
     pub(super) warming: Option<Duration>,
+    /// Whether all other nodes of the fleet see backends up that this one sees down.
+    pub(super) is_suspect: bool,
     /// With `via = "kernel"`: routes of others in the table.
     pub(super) foreign: Option<Arc<BTreeMap<IpAddr, String>>>,
 }
@@ -228,6 +230,7 @@ impl Address {
             controller(node.controller),
             wanted(drain, now),
             warm,
+            agrees(node.is_suspect),
         ]
         .into_iter()
         .chain(table)
@@ -362,6 +365,20 @@ fn warm(warming: Option<Duration>) -> Check {
             ),
             None => "health checks have judged the backends".to_owned(),
         },
+    }
+}
+
+/// Whether it may be this node's own path that fails, and not the backends.
+fn agrees(is_suspect: bool) -> Check {
+    Check {
+        name: "agrees",
+        is_met: !is_suspect,
+        text: if is_suspect {
+            "this node alone sees many backends down that all other nodes of the fleet see up"
+        } else {
+            "no other node of the fleet contradicts"
+        }
+        .to_owned(),
     }
 }
 

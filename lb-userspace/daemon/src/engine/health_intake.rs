@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{actor::Actor, data_path::exists};
@@ -78,6 +79,16 @@ impl HealthIntake {
 
     pub(super) const fn past_is_known(&mut self) {
         self.waits_for_past = false;
+    }
+
+    /// Changes when any check says something new.
+    pub(super) fn news(&self) -> watch::Receiver<()> {
+        self.health.news()
+    }
+
+    /// Checks a member soon: another node says something else of it.
+    pub(super) fn hurry(&self, member: &MemberRef) {
+        self.health.hurry(member);
     }
 
     pub(super) fn statuses(&self) -> BTreeMap<MemberRef, HealthStatus> {

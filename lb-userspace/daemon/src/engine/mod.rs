@@ -42,14 +42,16 @@ mod run;
 mod shares;
 mod start;
 mod suggestions;
+mod tick;
 mod trial;
+mod votes;
 
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use lb_api::{LimitSuggestion, SampledFlow};
 use lb_dataplane::explain::Explanation;
-use lb_fleet::Fleet;
+use lb_fleet::{Fleet, votes::Votes};
 use lb_model::planner::{Guard, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -63,6 +65,7 @@ use request::Prepared;
 pub use run::run;
 pub(crate) use run::run_on_thread;
 pub use trial::TrialPhase;
+pub(crate) use votes::{OwnVotes, SharedMember};
 
 use crate::{
     alerts::Alerts,
@@ -102,6 +105,7 @@ pub struct Engine {
     facts: watch::Receiver<Arc<Facts>>,
     fleet: FleetSlot,
     directory: watch::Receiver<Arc<Directory>>,
+    own_votes: watch::Receiver<Arc<OwnVotes>>,
 }
 
 impl Engine {
@@ -355,6 +359,16 @@ impl Engine {
     /// What the tables hold now.
     pub(crate) fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.directory.borrow())
+    }
+
+    /// What this node says of its backends, for the other nodes.
+    pub(crate) fn own_votes(&self) -> watch::Receiver<Arc<OwnVotes>> {
+        self.own_votes.clone()
+    }
+
+    /// Passes what another node says of its backends: none if it says nothing new, but is there.
+    pub(crate) async fn hear_votes(&self, from: String, votes: Option<Votes<SharedMember>>) {
+        self.tell(FleetCommand::Votes(from, votes)).await;
     }
 
     /// Learns what another node remembers of its rings, unless the controller is stopping.

@@ -220,10 +220,10 @@ impl Actor {
             announcing: self.announce_watch.state(&self.changes.running.config),
             alerts: Vec::new(),
             reasons: self.observer.reasons.clone(),
-            fleet: self
-                .changes
-                .agent()
-                .map(|fleet| fleet.state().borrow().clone()),
+            fleet: self.changes.agent().map(|fleet| lb_api::FleetState {
+                health: self.votes.shown(super::now()),
+                ..fleet.state().borrow().clone()
+            }),
         }
     }
 

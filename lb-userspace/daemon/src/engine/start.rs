@@ -31,6 +31,7 @@ use super::{
     request::{self, Candidate},
     routes::{self, RouteMonitor},
     shares::{ShareMonitor, histories::Histories},
+    votes::FleetVotes,
 };
 use crate::{
     alerts::Alerts,
@@ -206,9 +207,11 @@ fn assemble(
     let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
     let (fleet, directory) = (FleetSlot::default(), watch::Sender::default());
     let tells_past = fleet_part::has_exchange(&running.config);
+    let (votes, own_votes) = FleetVotes::new(&running.config);
     let engine = Engine {
         fleet: fleet.clone(),
         directory: directory.subscribe(),
+        own_votes,
         alerts: alerts.clone(),
         facts: facts_watch,
         commands,
@@ -243,6 +246,7 @@ fn assemble(
         capture: CaptureControl::default(),
         publisher: Publisher::new(states, facts, alerts),
         announce_watch: AnnounceWatch::start(),
+        votes,
         reload_due: Arc::new(Notify::new()),
         _lock: found.lock,
     };

@@ -1,6 +1,8 @@
 //! The tables' side of the exchange: tells other nodes what the tracking table and the rings say, and writes
 //! what they tell.
 
+mod report;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -22,9 +24,11 @@ use tracing::warn;
 
 use super::told::{identity_of, is_moving, ring_told, service_of, service_told};
 use crate::{
-    engine::{Engine, run_on_thread},
+    engine::{Engine, OwnVotes, run_on_thread},
     reconciler::{Directory, RingPast, ServiceId},
 };
+
+use report::{Roster, report_told};
 
 /// Period in which changes are told.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -53,6 +57,8 @@ struct Peer {
     members: HashMap<u32, Shared>,
     /// By its index; valid for a directory.
     here: HashMap<u32, (MemberIndex, u16)>,
+    /// All members that it has, for its votes.
+    roster: Roster,
 }
 
 impl Peer {
@@ -91,6 +97,9 @@ struct Keeper {
     /// Exceptions of members that the directory does not have yet.
     held: Vec<Exception>,
     scanned_at: Instant,
+    own_votes: watch::Receiver<Arc<OwnVotes>>,
+    /// What was told last, and when anything was.
+    voted: (Arc<OwnVotes>, Instant),
 }
 
 /// Starts the task. Fails if the tables can't be opened.
@@ -127,6 +136,8 @@ pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Table
         again: (again, now),
         held: Vec::new(),
         scanned_at: now,
+        own_votes: engine.own_votes(),
+        voted: (Arc::default(), now),
     };
     Ok((tables, Start(keeper, inbox)))
 }
@@ -153,6 +164,7 @@ impl Keeper {
                     Some(event) => self.handle(event).await,
                     None => return,
                 },
+                Ok(()) = self.own_votes.changed() => self.vote(),
                 _ = ticks.tick() => self.tick(),
             }
             if waits_for_past {
@@ -195,6 +207,9 @@ impl Keeper {
                 let _ = reply.send((everything, self.changes.subscribe()));
             }
             Event::Told { from, update } => {
+                if let Some(report) = &update.report {
+                    self.hear(&from, report).await;
+                }
                 let pasts = self.take_over(&from, &update);
                 if !pasts.is_empty() {
                     self.engine.learn(from.clone(), pasts).await;
@@ -318,6 +333,11 @@ impl Keeper {
         let cells = self.exceptions.all(now_s);
         let cells = cells.filter_map(|exception| self.cell(&exception));
         let mut updates = first.with(rings, cells);
+        let own = self.own_votes.borrow().clone();
+        updates.push(Update {
+            report: Some(report_told(&own, true)),
+            ..Update::default()
+        });
         if let Some(last) = updates.last_mut() {
             last.is_complete = true;
         }
@@ -336,6 +356,7 @@ impl Keeper {
         if self.changes.receiver_count() == 0 {
             return;
         }
+        self.stay_heard();
         let now_s = self.now_s();
         let mut update = Update::default();
         if has_changed || self.members_told.is_empty() {

@@ -87,6 +87,8 @@ pub fn takes_vip_path(vip: &config::Vip, backend: IpAddr) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthStatus {
     pub healthy: bool,
+    /// Whether the last checks contradict `healthy`, but are too few to change it.
+    pub uncertain: bool,
     /// The last change of `healthy`.
     pub since: Instant,
     /// Whether the last check succeeded; `None` before the first.
@@ -100,6 +102,14 @@ pub struct HealthStatus {
     pub latency: Option<Duration>,
     /// Whether the backend is held down because it is flapping.
     pub damped: bool,
+}
+
+impl HealthStatus {
+    /// What other nodes are told: whether it is healthy, whether that is uncertain, and whether it was
+    /// checked at all.
+    pub(crate) const fn says(&self) -> (bool, bool, bool) {
+        (self.healthy, self.uncertain, self.last_ok.is_some())
+    }
 }
 
 /// A backend came up or went down.

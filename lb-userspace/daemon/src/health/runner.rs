@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::AbortHandle,
     time::Instant,
 };
@@ -52,6 +53,8 @@ type Status = Arc<Mutex<HealthStatus>>;
 #[derive(Debug)]
 pub struct Health {
     changes: mpsc::UnboundedSender<HealthChange>,
+    /// Changed when any check says something new: see [`HealthStatus::says`].
+    news: watch::Sender<()>,
     seed: u64,
     shared: Arc<probe::Shared>,
     /// The first tick.
@@ -64,6 +67,8 @@ pub struct Health {
 struct Watched {
     target: watch::Sender<Arc<Target>>,
     status: Status,
+    /// Has the checks hurry.
+    hurry: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -87,6 +92,7 @@ impl Health {
         let (changes, receiver) = mpsc::unbounded_channel();
         let health = Self {
             changes,
+            news: watch::Sender::default(),
             seed,
             shared: Arc::new(shared),
             began: Instant::now(),
@@ -126,6 +132,7 @@ impl Health {
         let started = Instant::now();
         let status = Arc::new(Mutex::new(HealthStatus {
             healthy: target.initial,
+            uncertain: false,
             since: started.into_std(),
             last_ok: None,
             last_error: None,
@@ -137,6 +144,7 @@ impl Health {
         let mut hasher = DefaultHasher::new();
         (self.seed, &target.vip, &target.backend).hash(&mut hasher);
         let judge = Judge::new(target.initial);
+        let hurry = Arc::new(Notify::new());
         let (sender, receiver) = watch::channel(Arc::new(target));
         let watcher = Watcher {
             target: receiver,
@@ -144,6 +152,8 @@ impl Health {
             random: SmallRng::seed_from_u64(hasher.finish()),
             status: Arc::clone(&status),
             changes: self.changes.clone(),
+            news: self.news.clone(),
+            hurry: Arc::clone(&hurry),
             shared: Arc::clone(&self.shared),
             began: self.began,
             started,
@@ -153,6 +163,7 @@ impl Health {
         Watched {
             target: sender,
             status,
+            hurry,
             task: tokio::spawn(watcher.run()).abort_handle(),
         }
     }
@@ -162,6 +173,19 @@ impl Health {
     pub fn known_for(&self, member: &MemberRef) -> Option<Duration> {
         let watched = self.watched.get(member)?;
         Some(lock(&watched.status).since.elapsed())
+    }
+
+    /// Changes when any check says something new.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// Checks a member now, as often as a verdict needs: there is a hint that its state has changed.
+    pub fn hurry(&self, member: &MemberRef) {
+        if let Some(watched) = self.watched.get(member) {
+            watched.hurry.notify_one();
+        }
     }
 
     #[must_use]
@@ -184,6 +208,8 @@ struct Watcher {
     random: SmallRng,
     status: Status,
     changes: mpsc::UnboundedSender<HealthChange>,
+    news: watch::Sender<()>,
+    hurry: Arc<Notify>,
     shared: Arc<probe::Shared>,
     began: Instant,
     started: Instant,
@@ -216,6 +242,11 @@ impl Watcher {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep_until(tick(self.began, next)) => {}
+                    () = self.hurry.notified() => {
+                        self.run_burst(&target, &rules, &probe).await;
+                        next = Instant::now() + self.judge.interval(&rules, self.random.random());
+                        continue;
+                    }
                     changed = self.target.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,
@@ -233,6 +264,22 @@ impl Watcher {
                 next = start + self.judge.interval(&rules, self.random.random());
             }
             target = Arc::clone(&self.target.borrow_and_update());
+        }
+    }
+
+    /// Starts as many checks as a verdict needs, `fast_interval` apart: none waits for the answer to the one
+    /// before, which may be a timeout.
+    async fn run_burst(&mut self, target: &Target, rules: &Rules, probe: &Probe) {
+        let check = |number: u32| async move {
+            tokio::time::sleep(rules.fast_interval * number).await;
+            let start = Instant::now();
+            (start, probe.run().await)
+        };
+        let checks = (0..rules.rise.max(rules.fall)).map(check);
+        let mut results = checks.collect::<FuturesOrdered<_>>();
+        while let Some((start, result)) = results.next().await {
+            let result = self.weigh(target, result);
+            self.conclude(target, rules, start.elapsed(), result);
         }
     }
 
@@ -348,6 +395,7 @@ impl Watcher {
             }
         };
         let ok = result.is_ok();
+        let said = status.says();
         let verdict = self.judge.observe(rules, now - self.started, ok);
         // The status first: a receiver of the change must find it there.
         status.last_ok = Some(ok);
@@ -361,7 +409,12 @@ impl Watcher {
             status.healthy = self.judge.is_healthy();
             status.since = now.into_std();
         }
+        status.uncertain = self.judge.is_uncertain();
+        let is_news = status.says() != said;
         drop(status);
+        if is_news {
+            self.news.send_replace(());
+        }
         if let Some(why) = why {
             // Fails only when the controller is shutting down.
             let _ = self.changes.send(HealthChange {

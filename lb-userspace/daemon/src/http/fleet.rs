@@ -23,7 +23,10 @@ use lb_model::fleet;
 /// The fleet as this node sees it.
 #[utoipa::path(get, path = "/v1/fleet", responses((status = 200, body = FleetState), ReadFailures))]
 pub(super) async fn state(State(engine): State<Engine>) -> Answer<FleetState> {
-    let state = engine.fleet()?.state().borrow().clone();
+    let mut state = engine.fleet()?.state().borrow().clone();
+    // The engine hears the votes, not the agent.
+    let published = engine.state();
+    state.health = published.fleet.as_ref().and_then(|it| it.health.clone());
     Ok(Json(state))
 }
 

@@ -7,7 +7,9 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
-use lb_api::{FleetExchange, FleetHead, FleetNodeState, FleetPeer, FleetState};
+use lb_api::{
+    FleetExchange, FleetHead, FleetHealth, FleetNodeState, FleetPeer, FleetState, FleetSuspect,
+};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
     reason::REASONS,
@@ -89,6 +91,14 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
                     error: None,
                 }],
                 ..FleetExchange::default()
+            }),
+            health: Some(FleetHealth {
+                suspect: Some(FleetSuspect {
+                    node: "lb-2".to_owned(),
+                    backends: 2,
+                    of: 4,
+                }),
+                ..FleetHealth::default()
             }),
             ..FleetState::default()
         }),
@@ -219,6 +229,7 @@ fn member(vip: usize, index: usize, members: usize) -> MemberState {
         capacity: Some(1000),
         health: Some(HealthStatus {
             healthy: true,
+            uncertain: false,
             since: std::time::Instant::now(),
             last_ok: Some(true),
             last_error: None,

@@ -67,6 +67,18 @@ pub(super) fn render(page: &mut Page, fleet: Option<&FleetState>) {
             s.add(&[&peer.node], flag(peer.connected));
         }
     });
+    let health = fleet.health.as_ref();
+    page.family(FLEET_DOWN, |s| {
+        add_some(s, &[], health.map(|health| health.down.len() as f64));
+    });
+    page.family(FLEET_DISAGREE, |s| {
+        add_some(s, &[], health.map(|it| it.disagreements.len() as f64));
+    });
+    page.family(FLEET_SUSPECT, |s| {
+        if let Some(suspect) = health.and_then(|health| health.suspect.as_ref()) {
+            s.add(&[&suspect.node], 1.0);
+        }
+    });
     page.family(FLEET_FLOWS, |s| {
         let Some(exchange) = &fleet.exchange else {
             return;

@@ -83,6 +83,46 @@ pub struct Update {
     /// All that the node knew when it was asked has been told.
     #[prost(bool, tag = "5")]
     pub is_complete: bool,
+    /// What the node says of backends and traffic: once per second, and when a check says something new.
+    #[prost(message, optional, tag = "6")]
+    pub report: Option<Report>,
+}
+
+/// What a node says of its backends and its traffic.
+#[derive(Clone, PartialEq, Message)]
+pub struct Report {
+    /// All members of the configuration: in what follows, they are named by their position. Empty: as told
+    /// before.
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<Member>,
+    /// The votes on members. None: as told before.
+    #[prost(message, optional, tag = "2")]
+    pub ballot: Option<Ballot>,
+}
+
+/// Votes on the members of a node; those that are not named are up.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Ballot {
+    /// The votes.
+    #[prost(message, repeated, tag = "1")]
+    pub votes: Vec<ToldVote>,
+}
+
+/// A vote on a member.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct ToldVote {
+    /// Its position.
+    #[prost(uint32, tag = "1")]
+    pub member: u32,
+    /// 0: no verdict yet; 1: up; 2: down.
+    #[prost(uint32, tag = "2")]
+    pub opinion: u32,
+    /// Whether the last checks contradict it.
+    #[prost(bool, tag = "3")]
+    pub is_uncertain: bool,
+    /// Why.
+    #[prost(string, tag = "4")]
+    pub why: String,
 }
 
 /// A VIP as nodes have it in common.

@@ -25,7 +25,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{handle::Tls, node::Facts};
 use message::Hello;
-pub use message::{Member, Past, Ring, Service, Spiller, ToldCell, Update, address_bytes};
+pub use message::{
+    Ballot, Member, Past, Report, Ring, Service, Spiller, ToldCell, ToldVote, Update, address_bytes,
+};
 
 /// A node that tells nothing new says so this often.
 const HEARTBEAT: Duration = Duration::from_secs(1);

@@ -1,12 +1,12 @@
 //! The fleet: nodes, rollouts, revisions.
 
 mod doctor;
+mod peers;
 
 use jiff::SignedDuration;
 use lb_api::{
-    FleetDiff, FleetExchange, FleetExplanation, FleetNode, FleetNodeState, FleetPhase, FleetPlan,
-    FleetRevision, FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState,
-    FleetVerdictKind,
+    FleetDiff, FleetExplanation, FleetNode, FleetNodeState, FleetPhase, FleetPlan, FleetRevision,
+    FleetRevisionInfo, FleetRollout, FleetRolloutState, FleetState, FleetVerdictKind,
 };
 use lb_model::fleet::compose;
 
@@ -96,32 +96,10 @@ pub(in crate::cli) fn status(view: View, state: &FleetState) -> String {
         text += &format!("\n{}", nodes(view, &state.nodes));
     }
     if let Some(exchange) = &state.exchange {
-        text += &format!("\n{}", self::exchange(view, exchange));
+        text += &format!("\n{}", peers::exchange(view, exchange));
     }
-    text
-}
-
-/// Who tells this node the past of connections.
-fn exchange(view: View, exchange: &FleetExchange) -> String {
-    let connected = exchange.peers.iter().filter(|peer| peer.connected).count();
-    let mut text = format!(
-        "the past of connections is told by {connected} of {} other nodes\n  flows told {}, taken {}",
-        exchange.peers.len(),
-        exchange.flows_told,
-        exchange.flows_taken
-    );
-    if exchange.flows_without_room > 0 {
-        let lost = format!(", without room {}", exchange.flows_without_room);
-        text += &view.paint.apply(Tone::Warn, &lost);
-    }
-    text.push('\n');
-    let silent = exchange.peers.iter();
-    let silent = silent.filter_map(|peer| Some(format!("{}: {}", peer.node, peer.error.as_ref()?)));
-    for wrong in exchange.error.clone().into_iter().chain(silent) {
-        text += &view
-            .paint
-            .apply(Tone::Warn, &view.hang("  ", "    ", &wrong));
-        text.push('\n');
+    if let Some(health) = &state.health {
+        text += &format!("\n{}", peers::health(view, health));
     }
     text
 }

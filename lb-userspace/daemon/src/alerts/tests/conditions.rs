@@ -33,6 +33,7 @@ fn take_down(member: &mut MemberState, why: &str) {
     member.phase = MemberPhase::Down;
     member.health = Some(HealthStatus {
         healthy: false,
+        uncertain: false,
         since: std::time::Instant::now(),
         last_ok: Some(false),
         last_error: Some(why.to_owned()),

@@ -40,6 +40,7 @@ impl Node {
                 provable: Ok(()),
                 controller: Some(Duration::from_secs(1)),
                 warming: None,
+                is_suspect: false,
                 foreign: None,
             },
             vips: vec![vip("web"), vip("web-tls")],
@@ -232,6 +233,18 @@ fn a_start_waits_for_the_first_verdicts() {
     node.pass(SETTLE * 3);
     assert_eq!(node.announcement(), Announcement::Withheld);
     node.facts.warming = None;
+    assert_eq!(node.announcement(), Announcement::Announced);
+}
+
+/// It may be the node's own path that fails: routers use the other nodes, if there are any.
+#[test]
+fn a_suspect_node_is_the_last_choice() {
+    let mut node = Node::new();
+    node.pass(SETTLE * 3);
+    node.facts.is_suspect = true;
+    assert_eq!(node.announcement(), Announcement::Worse);
+    assert_eq!(node.unmet(), ["agrees"]);
+    node.facts.is_suspect = false;
     assert_eq!(node.announcement(), Announcement::Announced);
 }
 

@@ -292,3 +292,33 @@ async fn faults_of_this_node_say_nothing_about_a_backend() {
     assert_eq!((&*down.backend, down.healthy), ("web-1", false));
     assert!(status_of(&health, "web-1").unwrap().inconclusive.is_none());
 }
+
+/// Another node says that the backend is down: this one looks, long before its next check is due.
+#[tokio::test]
+async fn a_hint_is_checked_at_once_and_not_believed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut rare = health(HealthKind::Tcp);
+    rare.interval = Duration::from_secs(3600);
+    let target = Target {
+        initial: true,
+        ..target(at, rare)
+    };
+    let (mut health, mut changes) = Health::start(1, Shared::default());
+    health.set_targets(vec![target]);
+    let name = MemberRef::new("web", "web-1");
+    let news = health.news();
+    health.hurry(&name);
+    until("it was checked", || {
+        status_of(&health, "web-1").is_some_and(|it| it.last_ok == Some(true))
+    })
+    .await;
+    assert!(news.has_changed().unwrap());
+    assert!(changes.try_recv().is_err(), "it serves");
+    drop(listener);
+    health.hurry(&name);
+    let down = next(&mut changes).await;
+    assert!(!down.healthy, "{down:?}");
+    // A member that is not checked.
+    health.hurry(&MemberRef::new("web", "web-2"));
+}

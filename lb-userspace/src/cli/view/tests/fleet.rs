@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use lb_api::{
-    Explanation, FleetExchange, FleetExplanation, FleetHead, FleetNode, FleetNodeExplanation,
-    FleetNodeState, FleetPeer, FleetPhase, FleetResult, FleetRevision, FleetRevisionInfo,
-    FleetRollout, FleetRolloutState, FleetState, FleetVerdict, FleetVerdictKind, FleetWave, Status,
+    Explanation, FleetDisagreement, FleetDown, FleetExchange, FleetExplanation, FleetHead,
+    FleetHealth, FleetNode, FleetNodeExplanation, FleetNodeState, FleetOpinion, FleetPeer,
+    FleetPhase, FleetResult, FleetRevision, FleetRevisionInfo, FleetRollout, FleetRolloutState,
+    FleetState, FleetSuspect, FleetVerdict, FleetVerdictKind, FleetWave, Status,
 };
 
 use super::{fixtures, plain, widest};
@@ -29,6 +30,35 @@ fn wave(nodes: &[&str], verdict: Option<(FleetVerdictKind, &str)>) -> FleetWave 
         verdict: verdict.map(|(kind, detail)| FleetVerdict {
             kind,
             detail: detail.to_owned(),
+        }),
+    }
+}
+
+fn health() -> FleetHealth {
+    let opinion = |node: &str, why: &str| FleetOpinion {
+        node: node.to_owned(),
+        why: why.to_owned(),
+    };
+    FleetHealth {
+        nodes: 3,
+        down: vec![FleetDown {
+            vip: "web".to_owned(),
+            backend: "web-2".to_owned(),
+            nodes: 2,
+            of: 3,
+            since: Timestamp::UNIX_EPOCH,
+        }],
+        disagreements: vec![FleetDisagreement {
+            vip: "web".to_owned(),
+            backend: "web-1".to_owned(),
+            down: vec![opinion("lb-3", "no reply within 500 ms")],
+            up: vec![opinion("lb-1", "answered in 0.4 ms"), opinion("lb-2", "")],
+            since: Timestamp::UNIX_EPOCH,
+        }],
+        suspect: Some(FleetSuspect {
+            node: "lb-3".to_owned(),
+            backends: 7,
+            of: 12,
         }),
     }
 }
@@ -66,6 +96,7 @@ pub(in crate::cli) fn known() -> FleetState {
             flows_taken: 987,
             flows_without_room: 3,
         }),
+        health: Some(health()),
         leader: Some("lb-2".to_owned()),
         state: FleetNodeState::OnTrial,
         reason: String::new(),
