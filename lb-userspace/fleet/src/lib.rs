@@ -7,6 +7,7 @@
 
 mod agent;
 mod commands;
+pub mod differences;
 pub mod exchange;
 mod handle;
 mod judge;

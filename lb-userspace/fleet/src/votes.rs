@@ -179,6 +179,12 @@ impl<M: Clone + Ord> Ballots<M> {
         votes.any(|vote| vote.opinion == Opinion::Down || vote.is_uncertain)
     }
 
+    /// Whether nodes see a member differently, for however short a time.
+    #[must_use]
+    pub fn is_disputed(&self, member: &M) -> bool {
+        self.disagree.contains_key(member)
+    }
+
     /// What follows now. `own`: the name of this node.
     pub fn judge(&mut self, own: &str, now: Duration) -> Standing<M> {
         self.others

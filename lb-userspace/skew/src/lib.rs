@@ -26,6 +26,7 @@ mod dispersion;
 mod evidence;
 mod finding;
 mod intended;
+mod nodes;
 mod observation;
 mod port_reuse;
 mod shares;
@@ -39,6 +40,7 @@ mod volume;
 pub use after_change::{AfterChange, ChangedMember, Reference, Verdict};
 pub use detector::Detector;
 pub use finding::{Affected, Cause, Finding, Kind, Severity};
+pub use nodes::{UnevenNode, uneven};
 pub use observation::{
     Change, Elephant, Facts, Member, MovedMember, Observation, Phase, SampledFlows, Samples, Source,
 };

@@ -6,4 +6,5 @@ mod connections;
 mod faults;
 mod health;
 mod life;
+mod shares;
 mod site;

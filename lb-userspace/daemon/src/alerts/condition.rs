@@ -131,6 +131,8 @@ const KINDS: &[(&str, Patience)] = &[
     ("fleet_exchange", patience(15, 10, true)),
     // The votes have a time of their own.
     ("fleet_health", patience(0, 10, true)),
+    ("nodes_disagree", patience(3, 10, true)),
+    ("ecmp_skew", patience(10, 30, true)),
     ("fleet_rollout_failed", patience(0, 10, false)),
     ("generic_xdp", patience(0, 10, false)),
 ];

@@ -16,6 +16,7 @@ use super::{
     capture::CaptureControl,
     change::{ChangeControl, Outcome},
     command::{Command, Reloaded, Reply, send},
+    comparison::Comparison,
     data_path::DataPath,
     drift_check::DriftCheck,
     flows,
@@ -56,6 +57,7 @@ pub(super) struct Actor {
     pub(super) publisher: Publisher,
     pub(super) announce_watch: AnnounceWatch,
     pub(super) votes: FleetVotes,
+    pub(super) comparison: Comparison,
     /// What the tables hold, with the version of the reconciler's state.
     pub(super) directory: (u64, watch::Sender<Arc<Directory>>),
     /// Notified when a reload that waited may be repeated.
@@ -344,7 +346,7 @@ impl Actor {
         self.follow_changes();
     }
 
-    fn explain(&self, flow: &str, syn: bool) -> EngineResult<Explanation> {
+    pub(super) fn explain(&self, flow: &str, syn: bool) -> EngineResult<Explanation> {
         let sources = Sources {
             tables: (&self.data_path.dataplane).into(),
             names: &self.data_path.reconciler,

@@ -16,6 +16,7 @@ use super::{
     actor::Actor,
     change::{ChangeControl, Running},
     command::{Reply, send},
+    comparison::OwnTraffic,
     data_path::DataPath,
     request::{self, Candidate},
     trial::{Trial, TrialPhase, WATCHED_DROPS},
@@ -87,6 +88,8 @@ pub(super) enum FleetCommand {
     Learn(String, Vec<RingPast>),
     /// What another node says of its backends; none: as before.
     Votes(String, Option<Votes<SharedMember>>),
+    /// What another node forwarded in the last second.
+    Traffic(String, OwnTraffic),
     /// The other nodes have told the past, or can't be asked.
     PastIsKnown,
 }
@@ -104,6 +107,7 @@ impl Actor {
             FleetCommand::Counts(reply) => send(reply, Ok(self.fleet_counts())),
             FleetCommand::Learn(from, pasts) => self.learn(&from, pasts),
             FleetCommand::Votes(from, votes) => self.hear_votes(&from, votes),
+            FleetCommand::Traffic(from, traffic) => self.hear_traffic(&from, &traffic),
             FleetCommand::PastIsKnown => {
                 self.health.past_is_known();
                 self.end_warming();

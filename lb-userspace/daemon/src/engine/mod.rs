@@ -23,6 +23,7 @@ mod bounds;
 mod capture;
 mod change;
 mod command;
+mod comparison;
 mod data_path;
 mod drift_check;
 mod error;
@@ -58,12 +59,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use capture::CaptureStream;
 pub use command::{Applied, Change, ChangeRequest, FileDiff, Progress, Reloaded};
 use command::{Command, Reply};
+pub(crate) use comparison::OwnTraffic;
 pub use error::{EngineError, EngineResult};
 use fleet::FleetCommand;
 pub use fleet::{FLEET, FleetCounts, FleetRunning, REQUESTED_BY};
 use request::Prepared;
 pub use run::run;
 pub(crate) use run::run_on_thread;
+pub(crate) use shares::{Counts, VipTraffic};
 pub use trial::TrialPhase;
 pub(crate) use votes::{OwnVotes, SharedMember};
 
@@ -106,6 +109,7 @@ pub struct Engine {
     fleet: FleetSlot,
     directory: watch::Receiver<Arc<Directory>>,
     own_votes: watch::Receiver<Arc<OwnVotes>>,
+    own_traffic: watch::Receiver<Arc<OwnTraffic>>,
 }
 
 impl Engine {
@@ -364,6 +368,16 @@ impl Engine {
     /// What this node says of its backends, for the other nodes.
     pub(crate) fn own_votes(&self) -> watch::Receiver<Arc<OwnVotes>> {
         self.own_votes.clone()
+    }
+
+    /// What this node forwarded in the last second, for the other nodes.
+    pub(crate) fn own_traffic(&self) -> watch::Receiver<Arc<OwnTraffic>> {
+        self.own_traffic.clone()
+    }
+
+    /// Passes what another node forwarded in the last second.
+    pub(crate) async fn hear_traffic(&self, from: String, traffic: OwnTraffic) {
+        self.tell(FleetCommand::Traffic(from, traffic)).await;
     }
 
     /// Passes what another node says of its backends: none if it says nothing new, but is there.

@@ -186,6 +186,8 @@ impl Actor {
         let mut conditions = self.drift_check.conditions(config, &self.shares);
         conditions.extend(disk);
         conditions.extend(self.shares.conditions(&self.changes.store));
+        conditions.extend(self.shares.fleet_conditions(&self.changes.store));
+        conditions.extend(self.compared());
         self.publisher
             .publish_with_alerts(state, &limits, conditions);
         let (ring_builds, seconds) = self.data_path.reconciler.ring_builds();

@@ -20,6 +20,7 @@ use super::{
     announce_watch::AnnounceWatch,
     capture::CaptureControl,
     change::{ChangeControl, Running, refusal},
+    comparison::Comparison,
     data_path::DataPath,
     drift_check::DriftCheck,
     fleet as fleet_part,
@@ -208,10 +209,12 @@ fn assemble(
     let (fleet, directory) = (FleetSlot::default(), watch::Sender::default());
     let tells_past = fleet_part::has_exchange(&running.config);
     let (votes, own_votes) = FleetVotes::new(&running.config);
+    let (comparison, own_traffic) = Comparison::new();
     let engine = Engine {
         fleet: fleet.clone(),
         directory: directory.subscribe(),
         own_votes,
+        own_traffic,
         alerts: alerts.clone(),
         facts: facts_watch,
         commands,
@@ -247,6 +250,7 @@ fn assemble(
         publisher: Publisher::new(states, facts, alerts),
         announce_watch: AnnounceWatch::start(),
         votes,
+        comparison,
         reload_due: Arc::new(Notify::new()),
         _lock: found.lock,
     };

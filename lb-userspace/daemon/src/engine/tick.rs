@@ -41,6 +41,7 @@ impl Actor {
         self.tick_drift_check();
         self.count();
         self.tick_shares();
+        self.tick_comparison();
         self.tick_trial();
         self.publish_with_alerts();
         self.ping_watchdog();

@@ -78,6 +78,21 @@ impl FleetVotes {
         (votes, receiver)
     }
 
+    /// The name of this node; none if it exchanges nothing with others.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.is_wanted().then_some(&*self.node)
+    }
+
+    /// What a member is called here.
+    pub(super) fn name_of(&self, member: &SharedMember) -> Option<&MemberRef> {
+        self.names.get(member)
+    }
+
+    /// Whether nodes see a member differently.
+    pub(super) fn is_disputed(&self, member: &SharedMember) -> bool {
+        self.ballots.is_disputed(member)
+    }
+
     /// Whether anybody wants to know.
     const fn is_wanted(&self) -> bool {
         !self.node.is_empty()

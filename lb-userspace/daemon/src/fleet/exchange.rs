@@ -24,7 +24,7 @@ use tracing::warn;
 
 use super::told::{identity_of, is_moving, ring_told, service_of, service_told};
 use crate::{
-    engine::{Engine, OwnVotes, run_on_thread},
+    engine::{Engine, OwnTraffic, OwnVotes, run_on_thread},
     reconciler::{Directory, RingPast, ServiceId},
 };
 
@@ -98,8 +98,9 @@ struct Keeper {
     held: Vec<Exception>,
     scanned_at: Instant,
     own_votes: watch::Receiver<Arc<OwnVotes>>,
-    /// What was told last, and when anything was.
-    voted: (Arc<OwnVotes>, Instant),
+    /// What was told last.
+    voted: Arc<OwnVotes>,
+    own_traffic: watch::Receiver<Arc<OwnTraffic>>,
 }
 
 /// Starts the task. Fails if the tables can't be opened.
@@ -137,7 +138,8 @@ pub(super) fn start(engine: &Engine, pins: &Pins) -> lb_dataplane::Result<(Table
         held: Vec::new(),
         scanned_at: now,
         own_votes: engine.own_votes(),
-        voted: (Arc::default(), now),
+        voted: Arc::default(),
+        own_traffic: engine.own_traffic(),
     };
     Ok((tables, Start(keeper, inbox)))
 }
@@ -165,6 +167,7 @@ impl Keeper {
                     None => return,
                 },
                 Ok(()) = self.own_votes.changed() => self.vote(),
+                Ok(()) = self.own_traffic.changed() => self.tell_traffic(),
                 _ = ticks.tick() => self.tick(),
             }
             if waits_for_past {
@@ -333,9 +336,11 @@ impl Keeper {
         let cells = self.exceptions.all(now_s);
         let cells = cells.filter_map(|exception| self.cell(&exception));
         let mut updates = first.with(rings, cells);
-        let own = self.own_votes.borrow().clone();
+        if self.own_votes.has_changed().unwrap_or(false) {
+            self.vote();
+        }
         updates.push(Update {
-            report: Some(report_told(&own, true)),
+            report: Some(report_told(&self.voted, true)),
             ..Update::default()
         });
         if let Some(last) = updates.last_mut() {
@@ -356,7 +361,6 @@ impl Keeper {
         if self.changes.receiver_count() == 0 {
             return;
         }
-        self.stay_heard();
         let now_s = self.now_s();
         let mut update = Update::default();
         if has_changed || self.members_told.is_empty() {

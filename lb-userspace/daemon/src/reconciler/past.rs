@@ -87,6 +87,13 @@ impl Reconciler {
         }
     }
 
+    /// A member as all nodes of a fleet know it.
+    pub fn shared_member(&self, member: MemberIndex) -> Option<(ServiceId, Identity)> {
+        let member = self.state.members.get(&member)?;
+        let vip = self.state.vips.get(&member.vip)?;
+        Some((vip.service, member.identity))
+    }
+
     /// Learns the past of rings from other nodes; returns the number of slots that are no longer clean.
     ///
     /// # Errors

@@ -98,6 +98,43 @@ pub struct Report {
     /// The votes on members. None: as told before.
     #[prost(message, optional, tag = "2")]
     pub ballot: Option<Ballot>,
+    /// Some flows that were forwarded in the last second.
+    #[prost(message, repeated, tag = "3")]
+    pub flows: Vec<ToldFlow>,
+    /// Traffic since the last report.
+    #[prost(message, repeated, tag = "4")]
+    pub traffic: Vec<ToldTraffic>,
+}
+
+/// A flow, and where it went.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct ToldFlow {
+    /// As `explain` takes it.
+    #[prost(string, tag = "1")]
+    pub flow: String,
+    /// Position of its member.
+    #[prost(uint32, tag = "2")]
+    pub member: u32,
+}
+
+/// Traffic of a VIP since the last report.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct ToldTraffic {
+    /// The VIP.
+    #[prost(message, required, tag = "1")]
+    pub service: Service,
+    /// Equal on nodes whose rings have the same shares.
+    #[prost(fixed64, tag = "2")]
+    pub ring: u64,
+    /// Whether routers are to send this node the same share as others.
+    #[prost(bool, tag = "3")]
+    pub is_expected: bool,
+    /// Positions of the members that had traffic.
+    #[prost(uint32, repeated, tag = "5")]
+    pub members: Vec<u32>,
+    /// For each of them: new flows as the ring assigned them, new flows, packets, bytes.
+    #[prost(uint64, repeated, tag = "6")]
+    pub counts: Vec<u64>,
 }
 
 /// Votes on the members of a node; those that are not named are up.

@@ -26,7 +26,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::{handle::Tls, node::Facts};
 use message::Hello;
 pub use message::{
-    Ballot, Member, Past, Report, Ring, Service, Spiller, ToldCell, ToldVote, Update, address_bytes,
+    Ballot, Member, Past, Report, Ring, Service, Spiller, ToldCell, ToldFlow, ToldTraffic,
+    ToldVote, Update, address_bytes,
 };
 
 /// A node that tells nothing new says so this often.

@@ -15,6 +15,7 @@
 mod bake;
 mod changes;
 mod conditions;
+mod fleet;
 mod flows;
 pub(super) mod histories;
 pub(super) mod samples;
@@ -30,12 +31,15 @@ use std::{
     time::Instant,
 };
 
+use lb_common::ring::MemberIndex;
 use lb_dataplane::Dataplane;
 use tracing::error;
 
 pub(super) use bake::ShareTrial;
 use changes::Changes;
 use conditions::{Conditions, RevisionFacts};
+use fleet::FleetShares;
+pub(crate) use fleet::{Counts, VipTraffic};
 use flows::FlowMonitor;
 use histories::Histories;
 use samples::Sampled;
@@ -52,6 +56,7 @@ use crate::{
 use lb_model::{
     config::{self, BackendState, Config},
     planner::Plan,
+    ring::Identity,
 };
 use lb_skew::{
     Cause, Detector, Facts, Kind, Member, Observation, Phase, Severity, Source, Thresholds,
@@ -69,6 +74,7 @@ pub(super) struct ShareMonitor {
     sources: SourceMonitor,
     flows: FlowMonitor,
     conditions: Conditions,
+    fleet: FleetShares,
     /// Findings that are in the journal: VIP, kind and time.
     noted: BTreeSet<(String, &'static str, u64)>,
     /// By VIP index.
@@ -78,6 +84,8 @@ pub(super) struct ShareMonitor {
 struct VipMonitor {
     detector: Detector,
     members: Vec<Member>,
+    /// Of the members, in the same order.
+    identities: Vec<Identity>,
     /// The settings that the detector has.
     skew: config::Skew,
 }
@@ -94,6 +102,7 @@ impl ShareMonitor {
             sources: SourceMonitor::new(histories.clone()),
             flows: FlowMonitor::new(histories),
             conditions: Conditions::default(),
+            fleet: FleetShares::default(),
             noted: BTreeSet::new(),
             wrong_rings: BTreeMap::new(),
         }
@@ -158,6 +167,12 @@ impl ShareMonitor {
     /// The sources with the largest shares of a VIP's sampled flows.
     pub(super) fn sources(&self, vip: &str) -> &[Source] {
         self.sampled.of(vip).map_or(&[], |samples| &samples.sources)
+    }
+
+    /// Some flows with packets since the last reading, and their members: none of `nat`, whose sessions only
+    /// this node knows.
+    pub(super) fn sampled_flows(&self) -> &[(String, MemberIndex)] {
+        self.sampled.some_flows()
     }
 
     /// Sets the actual shares of a ring; none if it is the one that was loaded.
@@ -268,6 +283,7 @@ impl ShareMonitor {
             let new = VipMonitor {
                 detector: Detector::new(thresholds(&vip.skew), facts),
                 members: Vec::new(),
+                identities: Vec::new(),
                 skew: vip.skew,
             };
             self.vips.insert(vip.name.clone(), new);
@@ -309,6 +325,9 @@ impl VipMonitor {
             .filter(|member| !member.leaving || !has_successor(report, member))
             .collect();
         self.members.truncate(current.len());
+        self.identities.clear();
+        self.identities
+            .extend(current.iter().map(|member| member.identity));
         for (place, reported) in current.into_iter().enumerate() {
             let counted = traffic.counters(&vip.name, &reported.name);
             let old = self.members.get(place).map(|member| &member.name);

@@ -14,6 +14,7 @@ use lb_common::{
     ip_of, proto,
     ring::MemberIndex,
     sample::{FlowKey, FlowSample},
+    vip::forward,
 };
 
 use super::{sampling::Sampling, sources::Delta};
@@ -36,6 +37,8 @@ const ENOUGH_IN_WINDOW: usize = 300;
 /// Minimum number of flows of a significant source, and number of sources and elephants reported.
 const ENOUGH_FLOWS: u32 = 20;
 const NAMED: usize = 8;
+/// Flows told to other nodes in a second.
+const SOME: usize = 32;
 
 /// A flow as a hash key.
 type Flow = [u64; 5];
@@ -54,6 +57,8 @@ pub(super) struct Sampled {
     vips: BTreeMap<String, Samples>,
     /// What the flows did since the last reading.
     deltas: Vec<Delta>,
+    /// Some of them, as text, with their members.
+    some: Vec<(String, MemberIndex)>,
     /// Whether `vips` is from this tick.
     fresh: bool,
 }
@@ -88,9 +93,15 @@ impl Sampled {
         &self.deltas
     }
 
+    /// Some flows with packets between the last two readings.
+    pub(super) fn some_flows(&self) -> &[(String, MemberIndex)] {
+        &self.some
+    }
+
     /// Begins a tick.
     pub(super) fn age(&mut self) {
         self.fresh = false;
+        self.some.clear();
     }
 
     /// Takes a reading. `now_s` is from the data path's clock.
@@ -149,6 +160,7 @@ impl Sampled {
                 },
             );
         }
+        self.choose_some(now_s, flows, &had, report);
         self.read_s = now_s;
         self.forget_old(now_s);
         self.vips.clear();
@@ -158,6 +170,30 @@ impl Sampled {
             self.vips.insert(vip.name.clone(), samples);
         }
         self.fresh = true;
+    }
+
+    /// Chooses other flows in each reading.
+    fn choose_some(
+        &mut self,
+        now_s: u64,
+        flows: &[(FlowKey, FlowSample)],
+        had: &HashMap<Flow, Known>,
+        report: &[VipReport],
+    ) {
+        let is_nat = |vip: u16| {
+            let mut vips = report.iter();
+            vips.any(|known| known.index == vip && known.forward == forward::NAT)
+        };
+        let has_moved = |(key, flow): &&(FlowKey, FlowSample)| {
+            let before = had.get(&flow_of(key));
+            let before = before.map_or(0, |known| known.packets);
+            flow.packets > before && !is_nat(flow.vip)
+        };
+        let moved: Vec<_> = flows.iter().filter(has_moved).collect();
+        let step = moved.len().div_ceil(SOME).max(1);
+        let first = now_s as usize % step;
+        let chosen = moved.into_iter().skip(first).step_by(step);
+        self.some = chosen.map(|(key, flow)| (show(key), flow.member)).collect();
     }
 
     /// Records the opening of a flow once it is old enough. Returns whether it was judged.

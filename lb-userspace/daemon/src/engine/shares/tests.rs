@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+mod fleet;
 mod flows;
 pub(in crate::engine) mod samples;
 mod sources;

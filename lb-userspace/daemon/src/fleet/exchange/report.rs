@@ -1,17 +1,20 @@
 //! What nodes say of their backends, as it is told.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc};
 
 use lb_fleet::{
-    exchange::{Ballot, Member, Report, ToldVote, Update, address_bytes},
+    exchange::{Ballot, Member, Report, ToldFlow, ToldTraffic, ToldVote, Update, address_bytes},
     votes::{Opinion, Vote, Votes},
 };
 
-use super::{CALM_PERIOD, Keeper};
+use super::Keeper;
 use crate::{
-    engine::{OwnVotes, SharedMember},
+    engine::{Counts, OwnTraffic, OwnVotes, SharedMember, VipTraffic},
     fleet::told::{identity_of, service_of, service_told},
 };
+
+/// Flows that are compared in a second, of each node.
+const MOST_FLOWS: usize = 64;
 
 /// What this node says. `all`: also which members it has.
 pub(super) fn report_told(own: &OwnVotes, all: bool) -> Report {
@@ -39,6 +42,7 @@ pub(super) fn report_told(own: &OwnVotes, all: bool) -> Report {
         ballot: Some(Ballot {
             votes: votes.collect(),
         }),
+        ..Report::default()
     }
 }
 
@@ -80,15 +84,19 @@ impl Keeper {
         }
         let ballot = report.ballot.as_ref();
         let votes = ballot.map(|ballot| votes_of(&peer.roster, ballot));
+        let traffic = traffic_of(&peer.roster, report);
         self.engine.hear_votes(from.to_owned(), votes).await;
+        if traffic != OwnTraffic::default() {
+            self.engine.hear_traffic(from.to_owned(), traffic).await;
+        }
     }
 
     /// Tells what this node says of its backends, at once.
     pub(super) fn vote(&mut self) {
         let own = Arc::clone(&self.own_votes.borrow_and_update());
-        let all = own.members != self.voted.0.members;
+        let all = own.members != self.voted.members;
         let report = report_told(&own, all);
-        self.voted = (own, Instant::now());
+        self.voted = own;
         self.tell_report(report);
     }
 
@@ -101,12 +109,64 @@ impl Keeper {
         let _ = self.changes.send(Arc::new(update));
     }
 
-    /// Says now and then that the votes told last still count.
-    pub(super) fn stay_heard(&mut self) {
-        if self.voted.1.elapsed() >= CALM_PERIOD {
-            self.voted.1 = Instant::now();
-            self.tell_report(Report::default());
+    /// Tells what this node forwarded in the last second; so the votes told before still count.
+    pub(super) fn tell_traffic(&mut self) {
+        let own = Arc::clone(&self.own_traffic.borrow_and_update());
+        let report = traffic_told(&own, &self.voted.members);
+        self.tell_report(report);
+    }
+}
+
+/// What this node forwarded: members that were not told are left out.
+fn traffic_told(own: &OwnTraffic, members: &[SharedMember]) -> Report {
+    let positions: HashMap<&SharedMember, u32> = members.iter().zip(0..).collect();
+    let flows = own.flows.iter().filter_map(|(flow, member)| {
+        let member = *positions.get(member)?;
+        let flow = flow.clone();
+        Some(ToldFlow { flow, member })
+    });
+    let traffic = own.vips.iter().map(|vip| {
+        let mut told = ToldTraffic {
+            service: service_told(vip.service),
+            ring: vip.ring,
+            is_expected: vip.is_expected,
+            ..ToldTraffic::default()
+        };
+        for (identity, counts) in &vip.members {
+            if let Some(position) = positions.get(&(vip.service, *identity)) {
+                told.members.push(*position);
+                told.counts.extend(counts);
+            }
         }
+        told
+    });
+    Report {
+        flows: flows.collect(),
+        traffic: traffic.collect(),
+        ..Report::default()
+    }
+}
+
+/// What another node forwarded; what is not understood is left out.
+fn traffic_of(roster: &Roster, report: &Report) -> OwnTraffic {
+    let member = |position: u32| roster.get(position as usize).copied().flatten();
+    let flows = report.flows.iter();
+    let flows = flows.filter_map(|it| Some((it.flow.clone(), member(it.member)?)));
+    let vips = report.traffic.iter().filter_map(|told| {
+        let counts = told.counts.as_chunks().0;
+        let members = told.members.iter().zip(counts);
+        let members = members
+            .filter_map(|(position, counts): (_, &Counts)| Some((member(*position)?.1, *counts)));
+        Some(VipTraffic {
+            service: service_of(&told.service)?,
+            ring: told.ring,
+            is_expected: told.is_expected,
+            members: members.collect(),
+        })
+    });
+    OwnTraffic {
+        flows: flows.take(MOST_FLOWS).collect(),
+        vips: vips.collect(),
     }
 }
 
@@ -158,5 +218,33 @@ mod tests {
         ];
         assert_eq!(votes, wanted.into());
         assert_eq!(report_told(&own, false).members, []);
+    }
+
+    #[test]
+    fn traffic_is_read_as_it_was_told() {
+        let vip = |number, counts: Counts| VipTraffic {
+            service: member(number).0,
+            ring: 7,
+            is_expected: number == 1,
+            members: vec![(member(number).1, counts)],
+        };
+        let own = OwnTraffic {
+            flows: vec![("tcp".to_owned(), member(1)), ("udp".to_owned(), member(9))],
+            vips: vec![vip(1, [1, 2, 3, 4]), vip(2, [5, 6, 7, u64::MAX])],
+        };
+        let members = [member(1), member(2)];
+        let told = traffic_told(&own, &members);
+        let roster: Roster = members.into_iter().map(Some).collect();
+        let read = traffic_of(&roster, &told);
+        assert_eq!(read.flows, own.flows[..1], "of a member that was not told");
+        assert_eq!(read.vips, own.vips);
+        // Torn counts, and positions of no member.
+        let mut torn = told;
+        torn.traffic[0].counts.pop();
+        torn.traffic[1].members[0] = 2;
+        torn.flows[0].member = u32::MAX;
+        let read = traffic_of(&roster, &torn);
+        assert!(read.flows.is_empty());
+        assert!(read.vips.iter().all(|vip| vip.members.is_empty()));
     }
 }
