@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 
 use super::{
     EngineError, EngineResult,
+    actor::Actor,
     change::{ChangeControl, Terms},
     command::{FileDiff, Reloaded},
     data_path::DataPath,
@@ -26,6 +27,7 @@ use crate::{
     revision::{self, OnFailure},
 };
 use lb_model::{config::Config, secrets};
+use tracing::info;
 
 /// Identifies the content of a file: inode, size, time of the last write and of the last change.
 type Stamp = (u64, u64, [i64; 4]);
@@ -230,6 +232,39 @@ impl ChangeControl {
             revision,
             file,
         })
+    }
+}
+
+impl Actor {
+    /// Applies the file if it differs from the one applied last. An invalid file is rejected, and the
+    /// controller keeps running with the active revision.
+    pub(super) fn apply_file(&mut self, file: std::result::Result<Candidate, String>) {
+        let file = match file {
+            Ok(file) => file,
+            Err(why) => {
+                self.publisher.count_change(|changes| changes.invalid += 1);
+                return self.file_rejected(&why);
+            }
+        };
+        self.changes.compare_file();
+        let Some(file) = self.changes.proposal(file) else {
+            return;
+        };
+        let file = match fleet::with_vips_of(&self.changes.running, file) {
+            Ok(file) => file,
+            Err(error) => return self.file_rejected(&error.to_string()),
+        };
+        let terms = terms("evenkeel run", default_bake(&file));
+        let changed = self.changes.change(&mut self.data_path, &file, &terms);
+        self.follow_changes();
+        match changed {
+            Ok(applied) => {
+                let number = applied.revision.map(|revision| revision.number);
+                info!(revision = number, "configuration file changed; applied");
+            }
+            Err(EngineError::Busy { .. }) => self.changes.reload_waits = true,
+            Err(error) => self.file_rejected(&error.to_string()),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Engine, EngineError, Options, QUEUE,
+    Engine, Options, QUEUE,
     actor::{Actor, Inbox},
     announce_watch::AnnounceWatch,
     capture::CaptureControl,
@@ -25,7 +25,7 @@ use super::{
     drift_check::DriftCheck,
     fleet as fleet_part,
     health_intake::{HealthIntake, WARMING_LIMIT},
-    import::{self, ConfigFile, default_bake},
+    import::{self, ConfigFile},
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
@@ -442,37 +442,6 @@ impl Actor {
             store.set_state_with(ended, state, OnFailure::Keep)?;
         }
         Ok(())
-    }
-
-    /// Applies the file if it differs from the one applied last. An invalid file is rejected, and the
-    /// controller keeps running with the active revision.
-    fn apply_file(&mut self, file: std::result::Result<Candidate, String>) {
-        let file = match file {
-            Ok(file) => file,
-            Err(why) => {
-                self.publisher.count_change(|changes| changes.invalid += 1);
-                return self.file_rejected(&why);
-            }
-        };
-        self.changes.compare_file();
-        let Some(file) = self.changes.proposal(file) else {
-            return;
-        };
-        let file = match fleet_part::with_vips_of(&self.changes.running, file) {
-            Ok(file) => file,
-            Err(error) => return self.file_rejected(&error.to_string()),
-        };
-        let terms = import::terms("evenkeel run", default_bake(&file));
-        let changed = self.changes.change(&mut self.data_path, &file, &terms);
-        self.follow_changes();
-        match changed {
-            Ok(applied) => {
-                let number = applied.revision.map(|revision| revision.number);
-                info!(revision = number, "configuration file changed; applied");
-            }
-            Err(EngineError::Busy { .. }) => self.changes.reload_waits = true,
-            Err(error) => self.file_rejected(&error.to_string()),
-        }
     }
 
     /// Number of the active revision, for messages.

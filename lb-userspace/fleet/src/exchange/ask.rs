@@ -159,7 +159,10 @@ async fn ask(
             let told = shared
                 .tables
                 .events
-                .send(Event::Told { from, update })
+                .send(Event::Told {
+                    from,
+                    update: Box::new(update),
+                })
                 .await;
             told.map_err(|_| "the node stops")?;
         }

@@ -86,7 +86,7 @@ pub enum Event {
         /// Its name.
         from: String,
         /// What it told.
-        update: Update,
+        update: Box<Update>,
     },
 }
 

@@ -64,7 +64,7 @@ impl Node {
                         all.last_mut().unwrap().is_complete = true;
                         let _ = reply.send((all, answers.subscribe()));
                     }
-                    Event::Told { from, update } => sender.send((from, update)).await.unwrap(),
+                    Event::Told { from, update } => sender.send((from, *update)).await.unwrap(),
                 }
             }
         });

@@ -63,7 +63,7 @@ impl Fleet {
 const SKEWED: [u64; 4] = [10, 2, 2, 2];
 const FAIR: [u64; 4] = [4, 4, 4, 4];
 
-fn is_skew(key: &String) -> bool {
+fn is_skew(key: &str) -> bool {
     key.starts_with("fleet_skew:v0:")
 }
 
@@ -71,16 +71,21 @@ fn is_skew(key: &String) -> bool {
 fn the_sum_shows_what_no_node_can_tell_alone() {
     let mut fleet = Fleet::new();
     for _ in 0..30 {
-        assert!(!fleet.tick(&[FAIR; 3], true).iter().any(is_skew));
+        assert!(!fleet.tick(&[FAIR; 3], true).iter().any(|key| is_skew(key)));
     }
-    let seconds = (1..=60).find(|_| fleet.tick(&[SKEWED; 3], true).iter().any(is_skew));
+    let seconds = (1..=60).find(|_| {
+        fleet
+            .tick(&[SKEWED; 3], true)
+            .iter()
+            .any(|key| is_skew(key))
+    });
     let together = seconds.expect("the skew is found");
     // The same for one of the nodes takes longer.
     let mut alone = Fleet::new();
     for _ in 0..30 {
         alone.tick(&[FAIR], true);
     }
-    let seconds = (1..=60).find(|_| alone.tick(&[SKEWED], true).iter().any(is_skew));
+    let seconds = (1..=60).find(|_| alone.tick(&[SKEWED], true).iter().any(|key| is_skew(key)));
     println!("three nodes: {together} s; one: {seconds:?} s");
     assert!(seconds.is_none_or(|alone| alone > together));
 }
@@ -90,7 +95,7 @@ fn flows_of_other_rings_are_not_added() {
     let mut fleet = Fleet::new();
     for _ in 0..60 {
         let found = fleet.tick(&[SKEWED; 3], false);
-        assert!(!found.iter().any(is_skew), "{found:?}");
+        assert!(!found.iter().any(|key| is_skew(key)), "{found:?}");
     }
 }
 
