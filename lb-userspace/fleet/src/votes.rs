@@ -8,8 +8,8 @@
 //! - which members are down *for the fleet*: for more than half of the nodes that have judged them. A fault
 //!   of one node's own path is none of these;
 //! - where nodes disagree for [`DISAGREE_AFTER`];
-//! - which node is itself suspect: it sees more than a quarter of its members down, and all others see
-//!   them up.
+//! - which node is itself suspect: for as long, it has seen more than a quarter of its members down, and all
+//!   others have seen them up.
 //!
 //! Pure: the caller passes the time.
 
@@ -24,13 +24,16 @@ pub const DISAGREE_AFTER: Duration = Duration::from_millis(3500);
 /// The votes of a node that is silent for this long no longer count.
 pub const SILENT_AFTER: Duration = Duration::from_secs(4);
 
+/// They are forgotten after this time.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
 /// A node is suspect if it sees more than this part of its members down, against all others.
 const SUSPECT_ABOVE: (usize, usize) = (1, 4);
 
 /// What a node says of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Opinion {
-    /// Its checks have no verdict yet.
+    /// It has no verdict: there are no checks, they have not judged yet, or they can't tell.
     #[default]
     Unjudged,
     /// It serves.
@@ -44,7 +47,8 @@ pub enum Opinion {
 pub struct Vote {
     /// What it says.
     pub opinion: Opinion,
-    /// Whether its last checks contradict that, but are too few to change it.
+    /// Whether its last checks contradict that, but are too few to change it; or, of a member that is down,
+    /// whether it is only held down.
     pub is_uncertain: bool,
     /// Why, for people; may be empty while nobody disagrees.
     pub why: String,
@@ -140,7 +144,7 @@ impl<M: Clone + Ord> Ballots<M> {
     }
 
     /// Notes what another node says. Returns the members whose checks here are to hurry: those of which
-    /// its vote is new, and uncertain or another one than here.
+    /// its vote is new, and another one than here, or the same, but uncertain.
     pub fn hear(&mut self, node: &str, votes: Votes<M>, now: Duration) -> Vec<M> {
         let before = self.others.get(node).map(|ballot| &ballot.votes);
         let up = Vote::up();
@@ -152,7 +156,7 @@ impl<M: Clone + Ord> Ballots<M> {
             None => false,
             Some(own) => {
                 vote.opinion != Opinion::Unjudged
-                    && (vote.is_uncertain || own.opinion != vote.opinion)
+                    && vote.is_uncertain == (own.opinion == vote.opinion)
             }
         };
         let hurry = votes
@@ -179,41 +183,40 @@ impl<M: Clone + Ord> Ballots<M> {
         votes.any(|vote| vote.opinion == Opinion::Down || vote.is_uncertain)
     }
 
-    /// Whether nodes see a member differently, for however short a time.
-    #[must_use]
-    pub fn is_disputed(&self, member: &M) -> bool {
-        self.disagree.contains_key(member)
+    /// The members that nodes see differently, for however short a time.
+    pub fn disputed(&self) -> impl Iterator<Item = &M> {
+        self.disagree.keys()
     }
 
     /// What follows now. `own`: the name of this node.
     pub fn judge(&mut self, own: &str, now: Duration) -> Standing<M> {
+        let age = |ballot: &Ballot<M>| now.saturating_sub(ballot.heard);
         self.others
-            .retain(|_, ballot| now.saturating_sub(ballot.heard) < SILENT_AFTER);
+            .retain(|_, ballot| age(ballot) < FORGOTTEN_AFTER);
+        // A node that was silent for a moment does not repeat its votes.
         let others = self.others.iter();
+        let others = others.filter(|(_, ballot)| age(ballot) < SILENT_AFTER);
         let others = others.map(|(node, ballot)| (node.as_str(), &ballot.votes));
         let nodes: Vec<(&str, &Votes<M>)> =
             std::iter::once((own, &self.own)).chain(others).collect();
         let (mut down, mut differ) = (BTreeMap::new(), BTreeMap::new());
-        let mut alone: BTreeMap<&str, usize> = BTreeMap::new();
         for member in members_down(&nodes) {
             let (against, in_favour) = divide(&nodes, member);
             let (seen_down, judged) = (against.len(), against.len() + in_favour.len());
-            if seen_down * 2 > judged {
+            // One node alone is no majority.
+            if seen_down * 2 > judged && judged > 1 {
                 down.insert(member.clone(), (seen_down, judged));
-            }
-            if let [(node, _)] = against[..]
-                && judged > 1
-            {
-                *alone.entry(node).or_default() += 1;
             }
             if !in_favour.is_empty() {
                 differ.insert(member.clone(), (owned(&against), owned(&in_favour)));
             }
         }
-        let suspect = suspect(&nodes, &alone);
-        let count = nodes.len();
         keep_times(&mut self.down, down.keys(), now);
         keep_times(&mut self.disagree, differ.keys(), now);
+        let lasting = self.disagree.iter();
+        let lasting = lasting.filter(|(_, since)| now.saturating_sub(**since) >= DISAGREE_AFTER);
+        let suspect = suspect(&nodes, lasting.map(|(member, _)| member));
+        let count = nodes.len();
         let since = &self.down;
         let down = down.into_iter().map(|(member, (nodes, of))| Down {
             since: since[&member],
@@ -268,14 +271,32 @@ fn owned(side: &Side<'_>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// `alone`: the number of members that a node alone sees down, by node.
-fn suspect<M: Ord>(
+/// The only node that sees a member down for certain, if all others that have it see it up, and these are
+/// half of all nodes at least.
+fn alone<'a, M: Ord>(nodes: &[(&'a str, &Votes<M>)], member: &M) -> Option<&'a str> {
+    let votes = nodes.iter();
+    let votes = votes.filter_map(|(node, votes)| Some((*node, votes.get(member)?)));
+    let (up, others): (Vec<_>, Vec<_>) = votes.partition(|(_, vote)| vote.opinion == Opinion::Up);
+    match others[..] {
+        [(node, vote)] if vote.opinion == Opinion::Down && !vote.is_uncertain => {
+            (up.len() * 2 >= nodes.len()).then_some(node)
+        }
+        _ => None,
+    }
+}
+
+/// `differ`: the members that nodes see differently.
+fn suspect<'a, M: Ord + 'a>(
     nodes: &[(&str, &Votes<M>)],
-    alone: &BTreeMap<&str, usize>,
+    differ: impl Iterator<Item = &'a M>,
 ) -> Option<(String, usize, usize)> {
     let (part, whole) = SUSPECT_ABOVE;
+    let mut alone_with: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in differ.filter_map(|member| alone(nodes, member)) {
+        *alone_with.entry(node).or_default() += 1;
+    }
     // Two nodes can't be against all others; but with a few members each, both can be over the limit.
-    let mut over = alone.iter().filter_map(|(node, down)| {
+    let mut over = alone_with.iter().filter_map(|(node, down)| {
         let (_, votes) = nodes.iter().find(|(name, _)| name == node)?;
         let judged = votes.values();
         let judged = judged.filter(|vote| vote.opinion != Opinion::Unjudged);
@@ -308,15 +329,15 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Votes on members 0, 1, …: `u`p, `d`own, `f`ailing (up, uncertain), `?`.
+    /// Votes on members 0, 1, …: `u`p, `d`own, `f`ailing (up, uncertain), `h`eld down, `?`.
     fn votes(text: &str) -> Votes<usize> {
         let vote = |letter| Vote {
             opinion: match letter {
                 'u' | 'f' => Opinion::Up,
-                'd' => Opinion::Down,
+                'd' | 'h' => Opinion::Down,
                 _ => Opinion::Unjudged,
             },
-            is_uncertain: letter == 'f',
+            is_uncertain: matches!(letter, 'f' | 'h'),
             why: format!("says {letter}"),
         };
         text.chars().map(vote).enumerate().collect()
@@ -336,7 +357,10 @@ mod tests {
     fn judge(mut ballots: Ballots<usize>) -> Standing<usize> {
         let mut standing = ballots.judge("a", at(0));
         for now in [Duration::from_millis(3400), at(5)] {
-            assert_eq!(standing.disagreements, [], "too early");
+            assert_eq!(
+                (&standing.disagreements[..], &standing.suspect),
+                (&[][..], &None)
+            );
             for node in ["b", "c", "d", "e"] {
                 ballots.note_alive(node, now);
             }
@@ -357,7 +381,7 @@ mod tests {
             (&["du", "du", "uu"][..], &[(0, 2, 3)][..]),
             (&["du", "uu", "uu"], &[]),
             (&["du", "uu"], &[]),
-            (&["d", "?", "?"], &[(0, 1, 1)]),
+            (&["d", "?", "?"], &[]),
             (&["u", "d", "d", "?", "u"], &[]),
             (&["u", "d", "d", "?", "?"], &[(0, 2, 3)]),
             // A node that does not have the member says nothing of it.
@@ -412,6 +436,12 @@ mod tests {
         ballots.note_alive("b", at(3));
         let standing = ballots.judge("a", at(5));
         assert_eq!((standing.nodes, down(&standing)), (2, vec![]));
+        // It is heard again, and has nothing new to say.
+        for node in ["b", "c"] {
+            ballots.note_alive(node, at(9));
+        }
+        let standing = ballots.judge("a", at(9));
+        assert_eq!((standing.nodes, down(&standing)), (3, vec![(0, 2, 3)]));
     }
 
     #[test]
@@ -436,9 +466,15 @@ mod tests {
         assert_eq!(hear("duuu"), [0]);
         assert_eq!(hear("d?uud"), [0; 0], "no verdict, and no such member here");
         assert_eq!(hear("uuuu"), [0; 0], "as here");
+        assert_eq!(hear("huuu"), [0; 0], "only held down");
         ballots.set_own(votes("duuu"));
         assert_eq!(ballots.hear("c", votes("uuuu"), at(0)), [0; 0]);
-        assert_eq!(ballots.hear("b", votes("uuud"), at(0)), [3]);
+        assert_eq!(ballots.hear("b", votes("uuud"), at(0)), [0, 3]);
+        assert_eq!(
+            ballots.hear("c", votes("fuuu"), at(0)),
+            [0; 0],
+            "down here already"
+        );
         assert!(ballots.is_contested(&3) && !ballots.is_contested(&0));
     }
 
@@ -447,7 +483,7 @@ mod tests {
         /// suspect.
         #[test]
         fn one_node_alone_changes_nothing_for_the_fleet(
-            odd in prop::collection::vec("[ud?f]", 1..9),
+            odd in prop::collection::vec("[ud?fh]", 1..9),
             nodes in 3_usize..6,
         ) {
             let odd = odd.concat();

@@ -1,13 +1,15 @@
 //! How routers spread the new flows of a VIP over the nodes of a fleet.
 //!
 //! Routers with ECMP are expected to give each node that announces a VIP the same share. Their hash is not
-//! known, so only gross deviations count: of k nodes, one that gets more than halfway between a fair share and
-//! everything, or less than a quarter of a fair share. With the least number of flows (100 for each node), a
+//! known, so only gross deviations count: of k nodes, one that gets more than four fair shares (of few nodes:
+//! more than halfway between a fair share and everything), or less than a quarter of a fair share. With the least number of flows (100 for each node), a
 //! fair hash of independent flows is beyond these limits with a probability below 10⁻¹¹ per node (binomial
 //! distribution; the nearest limit is 6.8 standard deviations away).
 
 /// New flows for each node that a window must have.
 const LEAST_PER_NODE: u64 = 100;
+/// A node gets too many above so many fair shares.
+const MOST_OF_FAIR: f64 = 4.0;
 /// A node gets too few below this part of a fair share.
 const LEAST_OF_FAIR: f64 = 0.25;
 
@@ -32,7 +34,7 @@ pub fn uneven(flows: &[(&str, u64)]) -> Vec<UnevenNode> {
         return Vec::new();
     }
     let fair = 1.0 / nodes as f64;
-    let most = f64::midpoint(1.0, fair);
+    let most = f64::midpoint(1.0, fair).min(MOST_OF_FAIR * fair);
     let shares = flows.iter().map(|(node, flows)| UnevenNode {
         node: (*node).to_owned(),
         share: *flows as f64 / total as f64,
@@ -55,7 +57,7 @@ mod tests {
     use super::*;
 
     fn names(flows: &[u64]) -> String {
-        let nodes = ["a", "b", "c", "d"];
+        let nodes = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
         let flows: Vec<(&str, u64)> = nodes.into_iter().zip(flows.iter().copied()).collect();
         uneven(&flows).into_iter().map(|it| it.node).collect()
     }
@@ -68,6 +70,10 @@ mod tests {
         assert_eq!(names(&[150, 150, 0]), "c", "not a next hop");
         assert_eq!(names(&[300, 300, 0, 0]), "cd");
         assert_eq!(names(&[160, 40]), "a");
+        let mut many = [160; 12];
+        assert_eq!(names(&many), "");
+        many[1] = 1000;
+        assert_eq!(names(&many), "b", "a third of all");
         assert_eq!(names(&[140, 60]), "");
     }
 

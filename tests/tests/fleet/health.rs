@@ -89,6 +89,12 @@ fn agreement(site: &Site<'_>, backend: &str, after: Timestamp) -> Duration {
         taken_down(site, backend, after).len() == nodes
     });
     let at = taken_down(site, backend, after);
+    println!(
+        "fleet: {backend} is down after {:?}",
+        at.iter()
+            .map(|it| it.duration_since(after))
+            .collect::<Vec<_>>()
+    );
     at[nodes - 1].duration_since(at[0]).unsigned_abs()
 }
 
@@ -117,9 +123,9 @@ fn all_nodes_see_a_failure_at_nearly_the_same_time() {
                 .any(|it| it.backend == host.name && it.nodes == 5)
         });
     }
-    // Checks are 1 s apart, and a verdict takes three of them.
+    // Checks are 5 s apart, and three that fail are a verdict: without hints, some nodes would be seconds late.
     assert!(
-        times.iter().all(|it| *it <= Duration::from_millis(500)),
+        times.iter().all(|it| *it <= Duration::from_millis(1500)),
         "{times:?}"
     );
     mend(&lab.backends[1]);
@@ -164,8 +170,8 @@ fn a_path_that_one_node_has_lost_is_no_fault_of_the_backend() {
         let cause = found.cause.unwrap_or_default();
         for reason in [
             "lb-1: down, no ",
-            "lb-0: up, answered in ",
-            "lb-2: up, answered in ",
+            "lb-0: up, its checks succeed",
+            "lb-2: up, its checks succeed",
         ] {
             assert!(cause.contains(reason), "{reason}: {cause}");
         }

@@ -44,7 +44,7 @@ pub(crate) struct Options {
     pub(crate) node: &'static str,
     /// Further keys of the VIP.
     pub(crate) vip: &'static str,
-    /// Health checks with the defaults, instead of fast ones.
+    /// Health checks that are rare until one fails, instead of frequent ones.
     pub(crate) slow_checks: bool,
     /// The node whose certificate has another node's name, and that name.
     pub(crate) impostor: Option<(usize, &'static str)>,
@@ -317,7 +317,7 @@ health = {{ kind = \"tcp\", via = \"direct\"{} }}
 {}",
         lab.vip(Family::V4, 1),
         if options.slow_checks {
-            ""
+            ", interval = \"5s\", fast_interval = \"250ms\""
         } else {
             ", interval = \"300ms\", timeout = \"250ms\", rise = 1"
         },

@@ -24,10 +24,11 @@ use super::{
     import::summary,
     observe::Observer,
     publisher::Publisher,
+    reports::Reports,
     request::Prepared,
     routes::backends_of,
     shares::ShareMonitor,
-    votes::FleetVotes,
+    votes::{FleetVotes, VOTE_AFTER},
 };
 use crate::{
     events::{Entry, Journal},
@@ -58,6 +59,7 @@ pub(super) struct Actor {
     pub(super) announce_watch: AnnounceWatch,
     pub(super) votes: FleetVotes,
     pub(super) comparison: Comparison,
+    pub(super) reports: Arc<Reports>,
     /// What the tables hold, with the version of the reconciler's state.
     pub(super) directory: (u64, watch::Sender<Arc<Directory>>),
     /// Notified when a reload that waited may be repeated.
@@ -84,8 +86,11 @@ impl Actor {
         let mut health_changes = Vec::new();
         let mut flush_at = None;
         let mut news = self.health.news();
+        let reports = Arc::clone(&self.reports);
+        let (mut vote_at, mut vote_pause) = (None, VOTE_AFTER);
         loop {
             let flush = sleep_until(flush_at.unwrap_or_else(Instant::now));
+            let vote = sleep_until(vote_at.unwrap_or_else(Instant::now));
             tokio::select! {
                 biased;
                 Some(change) = inbox.health.recv() => {
@@ -96,13 +101,22 @@ impl Actor {
                     flush_at = None;
                     self.health_changed(&std::mem::take(&mut health_changes));
                 }
-                Ok(()) = news.changed() => self.vote(),
+                Ok(()) = news.changed() => {
+                    vote_at.get_or_insert_with(|| Instant::now() + vote_pause);
+                }
+                () = reports.changed() => {
+                    vote_at.get_or_insert_with(|| Instant::now() + vote_pause);
+                }
+                () = vote, if vote_at.is_some() => {
+                    vote_at = None;
+                    vote_pause = self.vote();
+                }
                 changed = self.data_path.routes.changed() => match changed {
                     Ok(()) => self.routes_changed(),
                     Err(_) => anyhow::bail!("the resolver of next hops ended"),
                 },
-                Some(command) = inbox.commands.recv() => self.handle(command),
                 _ = ticks.tick() => self.tick(),
+                Some(command) = inbox.commands.recv() => self.handle(command),
                 () = inbox.stop.notified() => break,
             }
             self.publish_directory();

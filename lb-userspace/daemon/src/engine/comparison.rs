@@ -13,7 +13,7 @@ use crate::{
     node::Announcing,
     reconciler::ServiceId,
 };
-use lb_model::config;
+use lb_model::config::{self, Config};
 
 /// What this node tells the others every second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,20 +44,24 @@ impl Comparison {
     }
 }
 
-/// Whether routers are to send this node the same share of a VIP as others, as far as it knows.
-fn is_expected(vip: &config::Vip, announcing: Option<&Announcing>) -> bool {
-    if vip.announce.home.is_some() {
-        return false;
-    }
-    // Without an announcer, something else does it.
-    let Some(announcing) = announcing.filter(|it| it.wanted.contains(&vip.address)) else {
-        return true;
+/// How routers rank this node for a VIP, as far as it knows: by MED. None if they are to send it nothing, or
+/// something that only they know.
+fn rank(
+    config: &Config,
+    vip: &config::Vip,
+    announcing: Option<&Announcing>,
+    has_flows: bool,
+) -> Option<u32> {
+    let Some(announce) = config.announce.as_ref().filter(|_| vip.announce.enabled) else {
+        // Static routes, for example: a standby gets nothing.
+        return has_flows.then_some(0);
     };
-    let Ok(status) = &announcing.answer else {
-        return false;
-    };
+    let status = announcing?.answer.as_ref().ok()?;
     let mut addresses = status.addresses.iter();
-    addresses.any(|it| it.address == vip.address && it.state == AddressState::Announced)
+    let is_announced =
+        addresses.any(|it| it.address == vip.address && it.state == AddressState::Announced);
+    let med = vip.announce.med.unwrap_or(announce.med);
+    (is_announced && vip.announce.home.is_none()).then_some(med)
 }
 
 impl Actor {
@@ -69,8 +73,11 @@ impl Actor {
         let report = self.data_path.reconciler.report();
         let config = &self.changes.running.config;
         let announcing = self.announce_watch.state(config);
-        let expects = |vip: &config::Vip| is_expected(vip, announcing.as_ref());
-        let vips = self.shares.fleet_traffic(config, &report, expects);
+        let vips = self
+            .shares
+            .fleet_traffic(config, &report, |vip, has_flows| {
+                rank(config, vip, announcing.as_ref(), has_flows)
+            });
         let reconciler = &self.data_path.reconciler;
         let flows = self.shares.sampled_flows().iter();
         let flows = flows
@@ -103,9 +110,9 @@ impl Actor {
         explained.walk.sent.as_ref()?;
         let reconciler = &self.data_path.reconciler;
         let member = reconciler.shared_member(explained.walk.member?)?;
-        // What nodes say of its health differently is the cause, and has an alert of its own.
+        // What nodes say of the health of backends differently is the cause, and has an alert of its own.
         let is_comparable =
-            self.shares.is_settled(node, &member.0) && !self.votes.is_disputed(&member);
+            self.shares.is_settled(node, &member.0) && !self.votes.is_disputed(&member.0);
         is_comparable.then_some(member)
     }
 
@@ -115,7 +122,7 @@ impl Actor {
         let now = self.comparison.began.elapsed();
         for (flow, there) in &traffic.flows {
             let here = self.choice(node, flow);
-            let here = here.filter(|here| here.0 == there.0 && !self.votes.is_disputed(there));
+            let here = here.filter(|here| here.0 == there.0);
             self.comparison
                 .differences
                 .note(node, flow, *there, here, now);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use jiff::SignedDuration;
-use lb_fleet::{Fleet, votes::Votes};
+use lb_fleet::Fleet;
 use lb_model::{
     config::{BackendState, Config},
     fleet,
@@ -16,11 +16,9 @@ use super::{
     actor::Actor,
     change::{ChangeControl, Running},
     command::{Reply, send},
-    comparison::OwnTraffic,
     data_path::DataPath,
     request::{self, Candidate},
     trial::{Trial, TrialPhase, WATCHED_DROPS},
-    votes::SharedMember,
 };
 use crate::{
     clock::later,
@@ -86,10 +84,6 @@ pub(super) enum FleetCommand {
     Counts(Reply<FleetCounts>),
     /// What another node remembers of its rings.
     Learn(String, Vec<RingPast>),
-    /// What another node says of its backends; none: as before.
-    Votes(String, Option<Votes<SharedMember>>),
-    /// What another node forwarded in the last second.
-    Traffic(String, OwnTraffic),
     /// The other nodes have told the past, or can't be asked.
     PastIsKnown,
 }
@@ -106,8 +100,6 @@ impl Actor {
             }
             FleetCommand::Counts(reply) => send(reply, Ok(self.fleet_counts())),
             FleetCommand::Learn(from, pasts) => self.learn(&from, pasts),
-            FleetCommand::Votes(from, votes) => self.hear_votes(&from, votes),
-            FleetCommand::Traffic(from, traffic) => self.hear_traffic(&from, &traffic),
             FleetCommand::PastIsKnown => {
                 self.health.past_is_known();
                 self.end_warming();

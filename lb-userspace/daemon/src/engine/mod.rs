@@ -37,6 +37,7 @@ pub mod locks;
 mod nat_ports;
 mod observe;
 mod publisher;
+mod reports;
 mod request;
 mod routes;
 mod run;
@@ -52,7 +53,7 @@ use std::{path::PathBuf, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use lb_api::{LimitSuggestion, SampledFlow};
 use lb_dataplane::explain::Explanation;
-use lb_fleet::{Fleet, votes::Votes};
+use lb_fleet::Fleet;
 use lb_model::planner::{Guard, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -63,6 +64,7 @@ pub(crate) use comparison::OwnTraffic;
 pub use error::{EngineError, EngineResult};
 use fleet::FleetCommand;
 pub use fleet::{FLEET, FleetCounts, FleetRunning, REQUESTED_BY};
+pub(crate) use reports::Reports;
 use request::Prepared;
 pub use run::run;
 pub(crate) use run::run_on_thread;
@@ -110,6 +112,7 @@ pub struct Engine {
     directory: watch::Receiver<Arc<Directory>>,
     own_votes: watch::Receiver<Arc<OwnVotes>>,
     own_traffic: watch::Receiver<Arc<OwnTraffic>>,
+    reports: Arc<Reports>,
 }
 
 impl Engine {
@@ -375,14 +378,9 @@ impl Engine {
         self.own_traffic.clone()
     }
 
-    /// Passes what another node forwarded in the last second.
-    pub(crate) async fn hear_traffic(&self, from: String, traffic: OwnTraffic) {
-        self.tell(FleetCommand::Traffic(from, traffic)).await;
-    }
-
-    /// Passes what another node says of its backends: none if it says nothing new, but is there.
-    pub(crate) async fn hear_votes(&self, from: String, votes: Option<Votes<SharedMember>>) {
-        self.tell(FleetCommand::Votes(from, votes)).await;
+    /// Where what other nodes say is left for the engine.
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// Learns what another node remembers of its rings, unless the controller is stopping.

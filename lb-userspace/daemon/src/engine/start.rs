@@ -29,6 +29,7 @@ use super::{
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
+    reports::Reports,
     request::{self, Candidate},
     routes::{self, RouteMonitor},
     shares::{ShareMonitor, histories::Histories},
@@ -210,11 +211,13 @@ fn assemble(
     let tells_past = fleet_part::has_exchange(&running.config);
     let (votes, own_votes) = FleetVotes::new(&running.config);
     let (comparison, own_traffic) = Comparison::new();
+    let reports = Arc::new(Reports::default());
     let engine = Engine {
         fleet: fleet.clone(),
         directory: directory.subscribe(),
         own_votes,
         own_traffic,
+        reports: Arc::clone(&reports),
         alerts: alerts.clone(),
         facts: facts_watch,
         commands,
@@ -251,6 +254,7 @@ fn assemble(
         announce_watch: AnnounceWatch::start(),
         votes,
         comparison,
+        reports,
         reload_due: Arc::new(Notify::new()),
         _lock: found.lock,
     };

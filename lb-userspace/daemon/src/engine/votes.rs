@@ -15,7 +15,7 @@ use lb_fleet::votes::{Ballots, Opinion, Standing, Vote, Votes};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{actor::Actor, health_intake::HealthIntake};
+use super::{actor::Actor, health_intake::HealthIntake, reports::Heard};
 use crate::{
     clock::later,
     events::Entry,
@@ -34,6 +34,14 @@ pub(crate) type SharedMember = (ServiceId, Identity);
 
 /// Characters of a reason that other nodes are told.
 const LONGEST_WHY: usize = 200;
+
+/// What the checks say is told this much later, with what they say meanwhile.
+pub(super) const VOTE_AFTER: Duration = Duration::from_millis(10);
+
+/// Votes take at most one part in so many of the engine's time, unless the machine is so busy that this would
+/// take longer.
+const VOTE_PAUSE: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long routers are kept away from a suspect node without another verdict: the controller may die.
 const SUSPECT_S: u64 = 10;
@@ -88,9 +96,10 @@ impl FleetVotes {
         self.names.get(member)
     }
 
-    /// Whether nodes see a member differently.
-    pub(super) fn is_disputed(&self, member: &SharedMember) -> bool {
-        self.ballots.is_disputed(member)
+    /// Whether nodes see any member of a VIP differently.
+    pub(super) fn is_disputed(&self, service: &ServiceId) -> bool {
+        let mut disputed = self.ballots.disputed();
+        disputed.any(|(of, _)| of == service)
     }
 
     /// Whether anybody wants to know.
@@ -110,7 +119,7 @@ impl FleetVotes {
                 let status = statuses.get(&name);
                 let is_contested = self.ballots.is_contested(&shared);
                 let vote =
-                    status.map_or_else(Vote::up, |status| vote(status, proven, is_contested));
+                    status.map_or_else(Vote::default, |status| vote(status, proven, is_contested));
                 let is_plain = vote == Vote::up();
                 if votes.insert(shared, vote.clone()).is_some() {
                     continue;
@@ -230,73 +239,79 @@ fn members_of<'a>(
     vip: &'a Vip,
     reported: &'a VipReport,
 ) -> impl Iterator<Item = ((&'a str, Identity), bool)> {
-    vip.backends.iter().map(|backend| {
+    let members = reported.members.iter().filter(|member| !member.leaving);
+    let proven: BTreeMap<Identity, bool> = members
+        .map(|member| (member.identity, member.proven))
+        .collect();
+    vip.backends.iter().map(move |backend| {
         let identity = backend.identity();
-        let mut members = reported.members.iter();
-        let member = members.find(|member| !member.leaving && member.identity == identity);
-        let proven = member.is_some_and(|member| member.proven);
+        let proven = proven.get(&identity).copied().unwrap_or_default();
         ((backend.name.as_str(), identity), proven)
     })
 }
 
 fn vote(status: &HealthStatus, proven: bool, is_contested: bool) -> Vote {
     let opinion = match (status.healthy, proven) {
+        // Its checks can't tell.
+        (true, _) if status.inconclusive.is_some() || status.last_ok.is_none() => Opinion::Unjudged,
         (true, _) => Opinion::Up,
         (false, true) => Opinion::Down,
         (false, false) => Opinion::Unjudged,
     };
+    // Nothing that changes with each check: a new vote is told to all nodes.
     let why = match opinion {
+        Opinion::Down if status.damped => "held down because it is flapping".to_owned(),
         Opinion::Down => status.last_error.clone().unwrap_or_default(),
-        Opinion::Up if is_contested => match (&status.inconclusive, status.latency) {
-            (Some(why), _) => format!("can't be checked: {why}"),
-            (None, Some(latency)) if status.last_ok == Some(true) => {
-                format!("answered in {:.1} ms", latency.as_secs_f64() * 1e3)
-            }
-            _ => "its checks have not failed often enough".to_owned(),
-        },
-        _ => String::new(),
+        Opinion::Up if !is_contested => String::new(),
+        Opinion::Up if status.last_ok == Some(true) => "its checks succeed".to_owned(),
+        Opinion::Up => "its checks have not failed often enough".to_owned(),
+        Opinion::Unjudged => String::new(),
     };
     Vote {
         opinion,
-        is_uncertain: status.uncertain,
+        is_uncertain: status.uncertain || status.damped,
         why: excerpt(&why, LONGEST_WHY),
     }
 }
 
 impl Actor {
-    /// The checks say something new, or time has passed.
-    pub(super) fn vote(&mut self) {
+    /// The checks, or other nodes, say something new; or time has passed. Returns how long to wait at least
+    /// before the next time.
+    pub(super) fn vote(&mut self) -> Duration {
         if !self.votes.is_wanted() {
-            return;
+            return VOTE_AFTER;
+        }
+        let began = Instant::now();
+        for (node, heard) in self.reports.take() {
+            self.hear(&node, heard);
         }
         let report = self.data_path.reconciler.report();
         self.votes
             .vote(&self.changes.running.config, &report, &self.health);
-        self.judge_votes();
-    }
-
-    fn judge_votes(&mut self) {
         self.votes.judge();
         for entry in self.votes.news() {
             self.note(entry);
         }
+        (began.elapsed() * VOTE_PAUSE).clamp(VOTE_AFTER, LONGEST_PAUSE)
     }
 
-    /// Another node is there, and may have new votes.
-    pub(super) fn hear_votes(&mut self, node: &str, votes: Option<Votes<SharedMember>>) {
+    /// Takes what another node has said since the last time.
+    fn hear(&mut self, node: &str, heard: Heard) {
         let fleet = &mut self.votes;
         let now = fleet.began.elapsed();
-        let Some(votes) = votes else {
-            fleet.ballots.note_alive(node, now);
-            return;
-        };
-        for member in fleet.ballots.hear(node, votes, now) {
-            if let Some(name) = fleet.names.get(&member) {
-                self.health.hurry(name);
+        match heard.votes {
+            None => fleet.ballots.note_alive(node, now),
+            Some(votes) => {
+                for member in fleet.ballots.hear(node, votes, now) {
+                    if let Some(name) = fleet.names.get(&member) {
+                        self.health.hurry(name);
+                    }
+                }
             }
         }
-        // Others may want to know why this node says otherwise.
-        self.vote();
+        for traffic in &heard.traffic {
+            self.hear_traffic(node, traffic);
+        }
     }
 
     /// Runs every second.

@@ -28,7 +28,7 @@ use crate::{
     reconciler::{Directory, RingPast, ServiceId},
 };
 
-use report::{Roster, report_told};
+use report::Members;
 
 /// Period in which changes are told.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -57,8 +57,8 @@ struct Peer {
     members: HashMap<u32, Shared>,
     /// By its index; valid for a directory.
     here: HashMap<u32, (MemberIndex, u16)>,
-    /// All members that it has, for its votes.
-    roster: Roster,
+    /// All members that it has, as its reports name them.
+    voters: Members,
 }
 
 impl Peer {
@@ -211,7 +211,7 @@ impl Keeper {
             }
             Event::Told { from, update } => {
                 if let Some(report) = &update.report {
-                    self.hear(&from, report).await;
+                    self.hear(&from, report);
                 }
                 let pasts = self.take_over(&from, &update);
                 if !pasts.is_empty() {
@@ -336,13 +336,7 @@ impl Keeper {
         let cells = self.exceptions.all(now_s);
         let cells = cells.filter_map(|exception| self.cell(&exception));
         let mut updates = first.with(rings, cells);
-        if self.own_votes.has_changed().unwrap_or(false) {
-            self.vote();
-        }
-        updates.push(Update {
-            report: Some(report_told(&self.voted, true)),
-            ..Update::default()
-        });
+        updates.extend(self.report());
         if let Some(last) = updates.last_mut() {
             last.is_complete = true;
         }

@@ -1,14 +1,17 @@
 //! Runs a task for each target, which probes at intervals and reports changes.
 
+mod burst;
+
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     mem,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesOrdered};
+use futures_util::FutureExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -24,6 +27,7 @@ use super::{
     probe::{self, Answer, Failure, Fault, Probe},
 };
 use crate::nexthop::{NextHopState, UnresolvedReason};
+use burst::BURSTS;
 use lb_model::{MemberRef, config::HealthKind, text::excerpt};
 
 /// Checks start at multiples of this, so that checks due at about the same time share a wake-up. Far
@@ -46,6 +50,13 @@ const CUT_OFF_FOR: Duration = Duration::from_secs(10);
 /// [`HealthStatus::inconclusive`] of a check that waits for an error only.
 pub const SILENT: &str = "no reply and no error, so that this check cannot tell whether the backend serves: set \
                       `send`";
+
+/// Why a check was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    Schedule,
+    Hint,
+}
 
 type Status = Arc<Mutex<HealthStatus>>;
 
@@ -154,6 +165,7 @@ impl Health {
             changes: self.changes.clone(),
             news: self.news.clone(),
             hurry: Arc::clone(&hurry),
+            hurried: [None; BURSTS],
             shared: Arc::clone(&self.shared),
             began: self.began,
             started,
@@ -210,6 +222,8 @@ struct Watcher {
     changes: mpsc::UnboundedSender<HealthChange>,
     news: watch::Sender<()>,
     hurry: Arc<Notify>,
+    /// When checks hurried, the last time first.
+    hurried: [Option<Instant>; BURSTS],
     shared: Arc<probe::Shared>,
     began: Instant,
     started: Instant,
@@ -242,8 +256,8 @@ impl Watcher {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep_until(tick(self.began, next)) => {}
-                    () = self.hurry.notified() => {
-                        self.run_burst(&target, &rules, &probe).await;
+                    () = self.hurry.notified(), if self.may_hurry(&rules) => {
+                        self.run_burst(&target, &rules, &probe, None).await;
                         next = Instant::now() + self.judge.interval(&rules, self.random.random());
                         continue;
                     }
@@ -253,9 +267,19 @@ impl Watcher {
                     },
                 }
                 let start = Instant::now();
-                let result = probe.run().await;
+                let mut check = pin!(probe.run());
+                let result = tokio::select! {
+                    result = &mut check => result,
+                    () = self.hurry.notified(), if self.may_hurry(&rules) => {
+                        let begun = Some((start, check.boxed()));
+                        self.run_burst(&target, &rules, &probe, begun).await;
+                        next = Instant::now() + self.judge.interval(&rules, self.random.random());
+                        continue;
+                    }
+                };
                 let result = self.weigh(&target, result);
-                let is_down = self.conclude(&target, &rules, start.elapsed(), result);
+                let took = start.elapsed();
+                let is_down = self.conclude(&target, &rules, took, result, Occasion::Schedule);
                 if let (true, Some(direct)) = (is_down, &direct)
                     && direct.run().await.is_ok()
                 {
@@ -264,22 +288,6 @@ impl Watcher {
                 next = start + self.judge.interval(&rules, self.random.random());
             }
             target = Arc::clone(&self.target.borrow_and_update());
-        }
-    }
-
-    /// Starts as many checks as a verdict needs, `fast_interval` apart: none waits for the answer to the one
-    /// before, which may be a timeout.
-    async fn run_burst(&mut self, target: &Target, rules: &Rules, probe: &Probe) {
-        let check = |number: u32| async move {
-            tokio::time::sleep(rules.fast_interval * number).await;
-            let start = Instant::now();
-            (start, probe.run().await)
-        };
-        let checks = (0..rules.rise.max(rules.fall)).map(check);
-        let mut results = checks.collect::<FuturesOrdered<_>>();
-        while let Some((start, result)) = results.next().await {
-            let result = self.weigh(target, result);
-            self.conclude(target, rules, start.elapsed(), result);
         }
     }
 
@@ -368,6 +376,7 @@ impl Watcher {
         rules: &Rules,
         took: Duration,
         result: Result<Answer, Failure>,
+        occasion: Occasion,
     ) -> bool {
         let now = Instant::now();
         let result = result.map_err(|failure| Failure {
@@ -409,7 +418,9 @@ impl Watcher {
             status.healthy = self.judge.is_healthy();
             status.since = now.into_std();
         }
-        status.uncertain = self.judge.is_uncertain();
+        // A hint must not cause hints.
+        status.uncertain =
+            self.judge.is_uncertain() && (status.uncertain || occasion == Occasion::Schedule);
         let is_news = status.says() != said;
         drop(status);
         if is_news {

@@ -91,10 +91,10 @@ pub struct Update {
 /// What a node says of its backends and its traffic.
 #[derive(Clone, PartialEq, Message)]
 pub struct Report {
-    /// All members of the configuration: in what follows, they are named by their position. Empty: as told
+    /// All members of the configuration: in what follows, they are named by their position. None: as told
     /// before.
-    #[prost(message, repeated, tag = "1")]
-    pub members: Vec<Member>,
+    #[prost(message, optional, tag = "1")]
+    pub roster: Option<Roster>,
     /// The votes on members. None: as told before.
     #[prost(message, optional, tag = "2")]
     pub ballot: Option<Ballot>,
@@ -104,6 +104,14 @@ pub struct Report {
     /// Traffic since the last report.
     #[prost(message, repeated, tag = "4")]
     pub traffic: Vec<ToldTraffic>,
+}
+
+/// The members of a node.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Roster {
+    /// Their indexes say nothing here.
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<Member>,
 }
 
 /// A flow, and where it went.
@@ -126,13 +134,14 @@ pub struct ToldTraffic {
     /// Equal on nodes whose rings have the same shares.
     #[prost(fixed64, tag = "2")]
     pub ring: u64,
-    /// Whether routers are to send this node the same share as others.
-    #[prost(bool, tag = "3")]
-    pub is_expected: bool,
-    /// Positions of the members that had traffic.
+    /// How routers rank the node: those of the lowest rank are to get the same share. None: nothing is
+    /// expected.
+    #[prost(uint32, optional, tag = "3")]
+    pub rank: Option<u32>,
+    /// Positions of the members that had new flows.
     #[prost(uint32, repeated, tag = "5")]
     pub members: Vec<u32>,
-    /// For each of them: new flows as the ring assigned them, new flows, packets, bytes.
+    /// For each of them: new flows as the ring assigned them, and new flows that it got.
     #[prost(uint64, repeated, tag = "6")]
     pub counts: Vec<u64>,
 }

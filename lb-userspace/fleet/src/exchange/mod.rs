@@ -26,7 +26,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::{handle::Tls, node::Facts};
 use message::Hello;
 pub use message::{
-    Ballot, Member, Past, Report, Ring, Service, Spiller, ToldCell, ToldFlow, ToldTraffic,
+    Ballot, Member, Past, Report, Ring, Roster, Service, Spiller, ToldCell, ToldFlow, ToldTraffic,
     ToldVote, Update, address_bytes,
 };
 

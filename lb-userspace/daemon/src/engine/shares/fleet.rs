@@ -2,12 +2,11 @@
 //! routers spread the flows over the nodes.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
-    sync::Arc,
 };
 
-use lb_skew::{Detector, Member, Observation, UnevenNode, uneven};
+use lb_skew::{Detector, Finding, Member, Observation, UnevenNode, uneven};
 use sha2::{Digest as _, Sha256};
 
 use super::{ShareMonitor, VipMonitor, conditions::Conditions, facts, thresholds};
@@ -24,11 +23,14 @@ use lb_model::{
 /// Seconds over which flows are compared between nodes.
 const WINDOW_S: f64 = 10.0;
 
+/// A node that has had no new flow for so many seconds, and announces nothing, may be a standby.
+const IDLE_S: f64 = 600.0;
+
 /// Nodes that were not heard for so many seconds do not count.
 const SILENT_S: f64 = 4.0;
 
-/// Flows as the ring assigned them, flows, packets and bytes.
-pub(crate) type Counts = [u64; 4];
+/// New flows as the ring assigned them, and as members got them.
+pub(crate) type Counts = [u64; 2];
 
 /// Traffic of a VIP since the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +38,17 @@ pub(crate) struct VipTraffic {
     pub(crate) service: ServiceId,
     /// Equal on nodes whose rings have the same shares.
     pub(crate) ring: u64,
-    /// Whether routers are to send this node the same share as others.
-    pub(crate) is_expected: bool,
-    /// Members that had traffic.
+    /// How routers rank the node: those of the lowest rank are to get the same share. None: nothing is
+    /// expected.
+    pub(crate) rank: Option<u32>,
+    /// Members that had new flows.
     pub(crate) members: Vec<(Identity, Counts)>,
 }
 
 impl VipTraffic {
     fn new_flows(&self) -> u64 {
-        self.members.iter().map(|(_, counts)| counts[1]).sum()
+        let flows = self.members.iter().map(|(_, counts)| counts[1]);
+        flows.fold(0, u64::saturating_add)
     }
 }
 
@@ -58,7 +62,8 @@ struct NodeFlows {
     ring: u64,
     /// When its ring changed, or was first heard of.
     changed_s: f64,
-    is_expected: bool,
+    rank: Option<u32>,
+    /// A place for each second.
     flows: VecDeque<(f64, u64)>,
 }
 
@@ -69,8 +74,13 @@ impl NodeFlows {
         }
         self.heard_s = now_s;
         self.ring = traffic.ring;
-        self.is_expected = traffic.is_expected;
-        self.flows.push_back((now_s, traffic.new_flows()));
+        self.rank = traffic.rank;
+        match self.flows.back_mut() {
+            Some((at_s, flows)) if now_s - *at_s < 0.5 => {
+                *flows = flows.saturating_add(traffic.new_flows());
+            }
+            _ => self.flows.push_back((now_s, traffic.new_flows())),
+        }
         while self
             .flows
             .front()
@@ -81,7 +91,8 @@ impl NodeFlows {
     }
 
     fn sum(&self) -> u64 {
-        self.flows.iter().map(|(_, flows)| flows).sum()
+        let flows = self.flows.iter().map(|(_, flows)| *flows);
+        flows.fold(0, u64::saturating_add)
     }
 }
 
@@ -89,12 +100,16 @@ impl NodeFlows {
 #[derive(Debug)]
 struct FleetVip {
     detector: Detector,
+    /// The settings that the detector has.
+    skew: config::Skew,
     /// Sums over the nodes whose rings have the same shares as this one's.
     totals: BTreeMap<Identity, Counts>,
     /// By name; this node has an empty one.
     nodes: BTreeMap<String, NodeFlows>,
     /// What routers spread unevenly.
     uneven: Vec<UnevenNode>,
+    /// When this node last had a new flow.
+    flows_at_s: Option<f64>,
 }
 
 /// The fleet's traffic.
@@ -110,8 +125,6 @@ fn totals_of(member: &Member) -> Counts {
     [
         member.ring_flows.unwrap_or(member.new_flows),
         member.new_flows,
-        member.packets,
-        member.bytes,
     ]
 }
 
@@ -136,14 +149,15 @@ fn ring_digest(monitor: &VipMonitor) -> u64 {
 }
 
 impl ShareMonitor {
-    /// The traffic since the last tick, for the other nodes; it is also counted here. `is_expected`: whether
-    /// routers are to send this node the same share of a VIP as others.
+    /// The traffic since the last tick, for the other nodes; it is also counted here. `rank`: how routers rank
+    /// this node for a VIP, given whether it has had new flows lately.
     pub(crate) fn fleet_traffic(
         &mut self,
         config: &Config,
         report: &[VipReport],
-        is_expected: impl Fn(&config::Vip) -> bool,
+        rank: impl Fn(&config::Vip, bool) -> Option<u32>,
     ) -> Vec<VipTraffic> {
+        let now_s = self.now_s();
         let mut traffic = Vec::new();
         let mut told = BTreeMap::new();
         for (vip, reported) in reported(&config.vips, report) {
@@ -162,14 +176,21 @@ impl ShareMonitor {
                     now[which].checked_sub(before).unwrap_or(now[which])
                 };
                 let counts: Counts = std::array::from_fn(since);
-                if counts != [0; 4] {
+                if counts != [0; 2] {
                     members.push((*identity, counts));
                 }
             }
+            let known = self.fleet.vips.get_mut(&service);
+            let has_flows = known.is_some_and(|(_, vip)| {
+                if members.iter().any(|(_, counts)| counts[1] > 0) {
+                    vip.flows_at_s = Some(now_s);
+                }
+                vip.flows_at_s.is_some_and(|at_s| now_s - at_s < IDLE_S)
+            });
             traffic.push(VipTraffic {
                 service,
                 ring: ring_digest(monitor),
-                is_expected: is_expected(vip),
+                rank: rank(vip, has_flows),
                 members,
             });
         }
@@ -229,6 +250,8 @@ impl ShareMonitor {
             let mut fleet = known.map_or_else(
                 || FleetVip {
                     detector: Detector::new(thresholds(&vip.skew), facts(vip)),
+                    skew: vip.skew,
+                    flows_at_s: None,
                     totals: BTreeMap::new(),
                     nodes: BTreeMap::new(),
                     uneven: Vec::new(),
@@ -238,6 +261,12 @@ impl ShareMonitor {
             fleet
                 .nodes
                 .retain(|_, node| now_s - node.heard_s < SILENT_S);
+            let current: BTreeSet<&Identity> = monitor.identities.iter().collect();
+            fleet.totals.retain(|member, _| current.contains(member));
+            if fleet.skew != vip.skew {
+                fleet.detector.set_thresholds(thresholds(&vip.skew));
+                fleet.skew = vip.skew;
+            }
             fleet.uneven = fleet.spread(own);
             let members = fleet.members(monitor);
             let change = self.changes.newest(&vip.name, now_s);
@@ -248,7 +277,8 @@ impl ShareMonitor {
                 in_transition: reported.counts.in_transition > 0
                     && vip.track != config::Track::Always,
                 change: change.as_ref(),
-                samples: self.sampled.of(&vip.name),
+                // Those of one node do not explain the sum.
+                samples: None,
                 bounded: reported.assignment.is_some(),
             });
             let name = vip.name.clone();
@@ -259,18 +289,26 @@ impl ShareMonitor {
     /// What is wrong with the sums, where this node alone does not see it, and how flows are spread over nodes.
     pub(crate) fn fleet_conditions(&mut self, store: &Store) -> Vec<Condition> {
         let now_s = self.now_s();
-        let is_seen = |vip: &str| {
+        let is_seen = |vip: &str, found: &Finding| {
             self.vips.get(vip).is_some_and(|monitor| {
                 let mut findings = monitor.detector.findings().iter();
-                findings.any(|finding| finding.severity > lb_skew::Severity::Note)
+                findings.any(|own| {
+                    own.severity > lb_skew::Severity::Note
+                        && own.kind == found.kind
+                        && own.members.iter().any(|own| {
+                            let mut members = found.members.iter();
+                            members.any(|member| member.name == own.name)
+                        })
+                })
             })
         };
         let together = self.fleet.vips.values();
-        let together = together.filter(|(name, fleet)| fleet.nodes.len() > 1 && !is_seen(name));
+        let together = together.filter(|(_, fleet)| fleet.nodes.len() > 1);
         let findings = together.flat_map(|(name, fleet)| {
             let findings = fleet.detector.findings().iter();
             findings.map(move |finding| (name.as_str(), finding))
         });
+        let findings = findings.filter(|(vip, finding)| !is_seen(vip, finding));
         let findings: Vec<_> = findings.collect();
         let found = self
             .fleet
@@ -296,14 +334,13 @@ impl FleetVip {
     fn members(&self, monitor: &VipMonitor) -> Vec<Member> {
         let members = monitor.identities.iter().zip(&monitor.members);
         let with_sums = |(identity, member): (&Identity, &Member)| {
-            let [ring_flows, new_flows, packets, bytes] =
-                self.totals.get(identity).copied().unwrap_or_default();
+            let [ring_flows, new_flows] = self.totals.get(identity).copied().unwrap_or_default();
             Member {
-                name: Arc::clone(&member.name),
                 new_flows,
                 ring_flows: Some(ring_flows),
-                packets,
-                bytes,
+                // Which flows have most of them, only their node knows.
+                packets: 0,
+                bytes: 0,
                 ..member.clone()
             }
         };
@@ -311,7 +348,9 @@ impl FleetVip {
     }
 
     fn spread(&self, own: &str) -> Vec<UnevenNode> {
-        let nodes = self.nodes.iter().filter(|(_, node)| node.is_expected);
+        let best = self.nodes.values().filter_map(|node| node.rank).min();
+        let nodes = self.nodes.iter();
+        let nodes = nodes.filter(|(_, node)| node.rank.is_some() && node.rank == best);
         let flows = nodes.map(|(name, node)| {
             let name = if name.is_empty() { own } else { name };
             (name, node.sum())

@@ -187,7 +187,9 @@ impl Sampled {
         let has_moved = |(key, flow): &&(FlowKey, FlowSample)| {
             let before = had.get(&flow_of(key));
             let before = before.map_or(0, |known| known.packets);
-            flow.packets > before && !is_nat(flow.vip)
+            // A flow of SYNs only has no entry that other nodes know, and may go elsewhere there.
+            let is_confirmed = flow.packets >= u64::from(flow.syns) + 2;
+            flow.packets > before && is_confirmed && !is_nat(flow.vip)
         };
         let moved: Vec<_> = flows.iter().filter(has_moved).collect();
         let step = moved.len().div_ceil(SOME).max(1);

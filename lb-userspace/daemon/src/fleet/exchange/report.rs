@@ -3,15 +3,24 @@
 use std::{collections::HashMap, sync::Arc};
 
 use lb_fleet::{
-    exchange::{Ballot, Member, Report, ToldFlow, ToldTraffic, ToldVote, Update, address_bytes},
+    exchange::{
+        Ballot, Member, Report, Roster, ToldFlow, ToldTraffic, ToldVote, Update, address_bytes,
+    },
     votes::{Opinion, Vote, Votes},
 };
+
+use lb_common::{ring::MAX_MEMBERS, vip::MAX_VIPS};
+use lb_model::text::excerpt;
 
 use super::Keeper;
 use crate::{
     engine::{Counts, OwnTraffic, OwnVotes, SharedMember, VipTraffic},
     fleet::told::{identity_of, service_of, service_told},
 };
+
+/// Characters of a reason that are kept, and bytes of a flow.
+const LONGEST_WHY: usize = 200;
+const LONGEST_FLOW: usize = 128;
 
 /// Flows that are compared in a second, of each node.
 const MOST_FLOWS: usize = 64;
@@ -20,13 +29,12 @@ const MOST_FLOWS: usize = 64;
 pub(super) fn report_told(own: &OwnVotes, all: bool) -> Report {
     let members = (0..)
         .zip(&own.members)
-        .take(if all { usize::MAX } else { 0 });
-    let members = members.map(|(index, (service, identity))| Member {
-        index,
-        service: service_told(*service),
-        address: address_bytes(identity.address),
-        port: identity.port.into(),
-    });
+        .map(|(index, (service, identity))| Member {
+            index,
+            service: service_told(*service),
+            address: address_bytes(identity.address),
+            port: identity.port.into(),
+        });
     let votes = own.votes.iter().map(|(position, vote)| ToldVote {
         member: *position as u32,
         opinion: match vote.opinion {
@@ -38,7 +46,9 @@ pub(super) fn report_told(own: &OwnVotes, all: bool) -> Report {
         why: vote.why.clone(),
     });
     Report {
-        members: members.collect(),
+        roster: all.then(|| Roster {
+            members: members.collect(),
+        }),
         ballot: Some(Ballot {
             votes: votes.collect(),
         }),
@@ -47,19 +57,20 @@ pub(super) fn report_told(own: &OwnVotes, all: bool) -> Report {
 }
 
 /// The members of another node, by position; none where it is not understood.
-pub(super) type Roster = Vec<Option<SharedMember>>;
+pub(super) type Members = Vec<Option<SharedMember>>;
 
-pub(super) fn roster_of(members: &[Member]) -> Roster {
+fn members_of(roster: &Roster) -> Members {
     let shared = |member: &Member| Some((service_of(&member.service)?, identity_of(member)?));
-    members.iter().map(shared).collect()
+    let members = roster.members.iter().take(MAX_MEMBERS as usize);
+    members.map(shared).collect()
 }
 
 /// The votes of another node on all its members.
-pub(super) fn votes_of(roster: &Roster, ballot: &Ballot) -> Votes<SharedMember> {
-    let members = roster.iter().flatten();
-    let mut votes: Votes<_> = members.map(|member| (*member, Vote::up())).collect();
+fn votes_of(members: &Members, ballot: &Ballot) -> Votes<SharedMember> {
+    let all = members.iter().flatten();
+    let mut votes: Votes<_> = all.map(|member| (*member, Vote::up())).collect();
     for told in &ballot.votes {
-        let member = roster.get(told.member as usize).copied().flatten();
+        let member = members.get(told.member as usize).copied().flatten();
         let Some(member) = member else { continue };
         let vote = Vote {
             opinion: match told.opinion {
@@ -68,7 +79,7 @@ pub(super) fn votes_of(roster: &Roster, ballot: &Ballot) -> Votes<SharedMember> 
                 _ => Opinion::Unjudged,
             },
             is_uncertain: told.is_uncertain,
-            why: told.why.clone(),
+            why: excerpt(&told.why, LONGEST_WHY),
         };
         votes.insert(member, vote);
     }
@@ -77,18 +88,28 @@ pub(super) fn votes_of(roster: &Roster, ballot: &Ballot) -> Votes<SharedMember> 
 
 impl Keeper {
     /// Passes what another node says of its backends.
-    pub(super) async fn hear(&mut self, from: &str, report: &Report) {
+    pub(super) fn hear(&mut self, from: &str, report: &Report) {
         let peer = self.peers.entry(from.to_owned()).or_default();
-        if !report.members.is_empty() {
-            peer.roster = roster_of(&report.members);
+        if let Some(roster) = &report.roster {
+            peer.voters = members_of(roster);
         }
         let ballot = report.ballot.as_ref();
-        let votes = ballot.map(|ballot| votes_of(&peer.roster, ballot));
-        let traffic = traffic_of(&peer.roster, report);
-        self.engine.hear_votes(from.to_owned(), votes).await;
-        if traffic != OwnTraffic::default() {
-            self.engine.hear_traffic(from.to_owned(), traffic).await;
+        let votes = ballot.map(|ballot| votes_of(&peer.voters, ballot));
+        let has_traffic = !report.flows.is_empty() || !report.traffic.is_empty();
+        let traffic = has_traffic.then(|| traffic_of(&peer.voters, report));
+        self.engine.reports().add(from, votes, traffic);
+    }
+
+    /// All that this node says, for a node that asks; nothing before the first votes.
+    pub(super) fn report(&mut self) -> Option<Update> {
+        if self.own_votes.has_changed().unwrap_or(false) {
+            self.vote();
         }
+        let report = (*self.voted != OwnVotes::default()).then(|| report_told(&self.voted, true));
+        report.map(|report| Update {
+            report: Some(report),
+            ..Update::default()
+        })
     }
 
     /// Tells what this node says of its backends, at once.
@@ -129,7 +150,7 @@ fn traffic_told(own: &OwnTraffic, members: &[SharedMember]) -> Report {
         let mut told = ToldTraffic {
             service: service_told(vip.service),
             ring: vip.ring,
-            is_expected: vip.is_expected,
+            rank: vip.rank,
             ..ToldTraffic::default()
         };
         for (identity, counts) in &vip.members {
@@ -148,11 +169,15 @@ fn traffic_told(own: &OwnTraffic, members: &[SharedMember]) -> Report {
 }
 
 /// What another node forwarded; what is not understood is left out.
-fn traffic_of(roster: &Roster, report: &Report) -> OwnTraffic {
-    let member = |position: u32| roster.get(position as usize).copied().flatten();
-    let flows = report.flows.iter();
+fn traffic_of(members: &Members, report: &Report) -> OwnTraffic {
+    let member = |position: u32| members.get(position as usize).copied().flatten();
+    let flows = report
+        .flows
+        .iter()
+        .filter(|it| it.flow.len() <= LONGEST_FLOW);
     let flows = flows.filter_map(|it| Some((it.flow.clone(), member(it.member)?)));
-    let vips = report.traffic.iter().filter_map(|told| {
+    let vips = report.traffic.iter().take(MAX_VIPS as usize);
+    let vips = vips.filter_map(|told| {
         let counts = told.counts.as_chunks().0;
         let members = told.members.iter().zip(counts);
         let members = members
@@ -160,7 +185,7 @@ fn traffic_of(roster: &Roster, report: &Report) -> OwnTraffic {
         Some(VipTraffic {
             service: service_of(&told.service)?,
             ring: told.ring,
-            is_expected: told.is_expected,
+            rank: told.rank,
             members: members.collect(),
         })
     });
@@ -203,7 +228,7 @@ mod tests {
             votes: [(1, down.clone()), (2, Vote::default())].into(),
         };
         let told = report_told(&own, true);
-        let roster = roster_of(&told.members);
+        let roster = members_of(&told.roster.unwrap());
         let mut ballot = told.ballot.unwrap();
         // Of a member that it does not have.
         ballot.votes.push(ToldVote {
@@ -217,7 +242,7 @@ mod tests {
             (member(3), Vote::default()),
         ];
         assert_eq!(votes, wanted.into());
-        assert_eq!(report_told(&own, false).members, []);
+        assert_eq!(report_told(&own, false).roster, None);
     }
 
     #[test]
@@ -225,16 +250,16 @@ mod tests {
         let vip = |number, counts: Counts| VipTraffic {
             service: member(number).0,
             ring: 7,
-            is_expected: number == 1,
+            rank: (number == 1).then_some(0),
             members: vec![(member(number).1, counts)],
         };
         let own = OwnTraffic {
             flows: vec![("tcp".to_owned(), member(1)), ("udp".to_owned(), member(9))],
-            vips: vec![vip(1, [1, 2, 3, 4]), vip(2, [5, 6, 7, u64::MAX])],
+            vips: vec![vip(1, [1, 2]), vip(2, [5, u64::MAX])],
         };
         let members = [member(1), member(2)];
         let told = traffic_told(&own, &members);
-        let roster: Roster = members.into_iter().map(Some).collect();
+        let roster: Members = members.into_iter().map(Some).collect();
         let read = traffic_of(&roster, &told);
         assert_eq!(read.flows, own.flows[..1], "of a member that was not told");
         assert_eq!(read.vips, own.vips);
