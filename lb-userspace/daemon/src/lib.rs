@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod announcer;
+pub mod caller;
 pub mod capture;
 pub mod clock;
 pub mod config_file;

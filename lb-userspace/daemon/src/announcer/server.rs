@@ -15,7 +15,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-use crate::http::{Caller, Limits, serve_router};
+use crate::{
+    caller::Caller,
+    http::{Limits, serve_router},
+};
 
 type Reply = Arc<AnnounceStatus>;
 type Failed = (StatusCode, Json<ApiError>);

@@ -14,8 +14,8 @@ use tracing::{error, info, warn};
 
 use super::{Engine, EngineError, EngineResult, command::Command, data_path::DataPath};
 use crate::{
+    caller::Caller,
     capture::{Criteria, Guard, RING_BYTES, Reader, Terms},
-    http::Caller,
     reconciler::VipReport,
 };
 

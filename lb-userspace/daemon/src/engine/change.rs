@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     alerts::{Condition, Severity},
+    caller::Caller,
     fleet::FleetSlot,
-    http::Caller,
     node::FileState,
     reconciler::{PlannedChange, nat_sources},
     revision::{New, OnFailure, RevisionInfo, RevisionNumber, RevisionState, Store, StoreError},

@@ -16,7 +16,7 @@ use super::{
     request::Prepared,
 };
 use crate::{
-    http::Caller,
+    caller::Caller,
     node::FileStatus,
     revision::{OnFailure, Revision, RevisionInfo, RevisionNumber},
 };

@@ -21,8 +21,8 @@ use super::{
     trial::{Trial, TrialPhase, WATCHED_DROPS},
 };
 use crate::{
+    caller::Caller,
     clock::later,
-    http::Caller,
     reconciler::{Experience, RingPast, VipReport},
     revision::{OnFailure, RevisionNumber, RevisionState},
     traffic::Traffic,

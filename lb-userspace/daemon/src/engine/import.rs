@@ -22,7 +22,7 @@ use super::{
     request::{self, Candidate, Prepared, folder_of},
 };
 use crate::{
-    http::Caller,
+    caller::Caller,
     node::{FileState, FileStatus},
     revision::{self, OnFailure},
 };

@@ -74,10 +74,10 @@ pub(crate) use votes::{OwnVotes, SharedMember};
 
 use crate::{
     alerts::Alerts,
+    caller::Caller,
     clock,
     events::{Event, Journal},
     fleet::FleetSlot,
-    http::Caller,
     metrics::{self, Facts},
     nexthop::NextHops,
     node::NodeState,

@@ -14,12 +14,7 @@ use lb_dataplane::Pins;
 
 use super::{Engine, EngineError, Options, Reloaded, start};
 use crate::{
-    fleet,
-    health::probe,
-    http::{self, Caller},
-    metrics,
-    node::FileState,
-    reconciler::system,
+    caller::Caller, fleet, health::probe, http, metrics, node::FileState, reconciler::system,
 };
 
 /// Runs until SIGTERM or SIGINT.

@@ -15,8 +15,9 @@ use lb_model::{
 use sha2::Sha256;
 
 use crate::{
+    caller::Caller,
     engine::{Change, ChangeRequest, Engine, EngineError, FLEET, REQUESTED_BY, TrialPhase},
-    http::{Caller, wire},
+    http::wire,
     revision::RevisionState,
 };
 

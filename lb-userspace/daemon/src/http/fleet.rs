@@ -8,11 +8,10 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Caller,
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures, Segments},
     routes::{Answer, EmptyRequest},
 };
-use crate::{engine::Engine, revision};
+use crate::{caller::Caller, engine::Engine, revision};
 use lb_api::{
     ApiError, ErrorCode, ExplainRequest, FleetApplyRequest, FleetDiff, FleetDoctor,
     FleetExplanation, FleetInitRequest, FleetPlan, FleetPlanRequest, FleetRevision,

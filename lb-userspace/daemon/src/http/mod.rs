@@ -4,7 +4,6 @@
 //! result (`wire`). The OpenAPI document at `/v1/openapi.json` is generated from the handlers and from
 //! [`lb_api`]. Every failure is a JSON [`lb_api::ApiError`], including those of the HTTP layer.
 
-mod caller;
 mod failure;
 mod fleet;
 mod listener;
@@ -13,7 +12,6 @@ mod routes;
 mod server;
 pub(crate) mod wire;
 
-pub use caller::Caller;
 pub use failure::Failure;
 pub use listener::{ListenError, listen};
 pub use routes::{document, router};

@@ -14,11 +14,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Caller,
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures},
     routes::{Answer, EmptyRequest},
 };
-use crate::engine::Engine;
+use crate::{caller::Caller, engine::Engine};
 use lb_api::{ApiError, CaptureRequest, LimitSuggestion, SampledFlow};
 
 /// Media type of a capture.

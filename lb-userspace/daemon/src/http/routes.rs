@@ -10,12 +10,12 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Caller,
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures, Segments},
     fleet, packets, wire,
 };
 use crate::{
     alerts::{self, Alerts, AlertsError},
+    caller::Caller,
     clock,
     engine::{Engine, EngineError},
     node::{NodeState, VipState},

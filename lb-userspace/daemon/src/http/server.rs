@@ -17,8 +17,8 @@ use tokio::{
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::warn;
 
-use super::{Caller, router};
-use crate::engine::Engine;
+use super::router;
+use crate::{caller::Caller, engine::Engine};
 
 /// Pause after a failed accept: there may be no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
