@@ -20,7 +20,9 @@ mod words;
 
 pub use criteria::Criteria;
 pub use guard::{GUARD_COMMAND, Guard, watch};
+pub(crate) use pattern::Pattern;
 pub use reader::{Reader, Terms};
+pub(crate) use words::VERDICTS;
 
 /// Space for records that were not read yet: a quarter of a second at 100,000 packets per second.
 pub const RING_BYTES: u32 = 8 << 20;

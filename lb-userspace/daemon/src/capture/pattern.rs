@@ -12,18 +12,18 @@ const EXAMPLE: &str = "use the form of `explain` or parts of it: `tcp 198.51.100
 
 /// The given parts of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pattern {
-    pub(super) protocol: Option<u8>,
-    pub(super) source: End,
-    pub(super) dest: End,
+pub(crate) struct Pattern {
+    pub(crate) protocol: Option<u8>,
+    pub(crate) source: End,
+    pub(crate) dest: End,
 }
 
 /// The given parts of an end of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) address: Option<IpAddr>,
+pub(crate) struct End {
+    pub(crate) address: Option<IpAddr>,
     /// 0: any.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 impl FromStr for Pattern {

@@ -11,7 +11,7 @@ use lb_common::{
 use crate::reconciler::VipReport;
 
 /// XDP actions, by number.
-pub(super) const VERDICTS: [&str; 5] = ["aborted", "drop", "pass", "tx", "redirect"];
+pub(crate) const VERDICTS: [&str; 5] = ["aborted", "drop", "pass", "tx", "redirect"];
 
 /// Names of VIPs and backends by index.
 #[derive(Debug, Default)]

@@ -194,10 +194,10 @@ impl Actor {
                 send(reply, reloaded);
             }
             Command::Explain(flow, syn, reply) => send(reply, self.explain(&flow, syn)),
-            Command::PrepareCapture(request, caller, interest, reply) => {
+            Command::PrepareCapture(criteria, caller, interest, reply) => {
                 let prepared = self
                     .capture
-                    .prepare(data_path, &request, &caller, &interest);
+                    .prepare(data_path, *criteria, &caller, &interest);
                 send(reply, prepared);
             }
             Command::BeginCapture(program, reply) => {

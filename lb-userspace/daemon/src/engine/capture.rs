@@ -7,7 +7,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lb_api::CaptureRequest;
 use lb_dataplane::{CaptureLoader, CaptureProgram};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -67,11 +66,11 @@ struct Running {
 }
 
 impl CaptureControl {
-    /// Checks a request and reserves the capture for its client.
+    /// Checks the names and reserves the capture for its client.
     pub(super) fn prepare(
         &mut self,
         data_path: &mut DataPath,
-        request: &CaptureRequest,
+        criteria: Criteria,
         caller: &Caller,
         interest: &Interest,
     ) -> EngineResult<Prepared> {
@@ -85,13 +84,13 @@ impl CaptureControl {
                  end it with `evenkeel capture --stop`"
             )));
         }
-        let criteria = Criteria::new(request, &data_path.reconciler.report())?;
+        criteria.check_names(&data_path.reconciler.report())?;
         let loader = data_path.dataplane.capture_loader();
         let loader =
             loader.ok_or_else(|| EngineError::Failed("the data path is not pinned".into()))?;
         let prepared = Prepared {
             loader,
-            snap: criteria.snap(),
+            snap: criteria.rest.snap,
             title: format!(
                 "evenkeel capture on {} by {caller}",
                 crate::reconciler::system::host_name()
@@ -294,21 +293,17 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The request is invalid, another capture is running, or the program can't be loaded or attached.
-    pub async fn capture(
-        &self,
-        request: CaptureRequest,
-        caller: Caller,
-    ) -> EngineResult<CaptureStream> {
+    /// A name does not exist, another capture is running, or the program can't be loaded or attached.
+    pub async fn capture(&self, criteria: Criteria, caller: Caller) -> EngineResult<CaptureStream> {
         let interest = Interest::default();
-        let (for_s, count) = (request.for_s, request.count);
+        let (for_s, count) = (criteria.for_s, criteria.count);
         let theirs = Arc::clone(&interest);
         let Prepared {
             loader,
             snap,
             title,
         } = self
-            .request(|reply| Command::PrepareCapture(Box::new(request), caller, theirs, reply))
+            .request(|reply| Command::PrepareCapture(Box::new(criteria), caller, theirs, reply))
             .await?;
         // Verification takes a moment; nobody has to wait for it.
         let loaded = tokio::task::spawn_blocking(move || loader.load(RING_BYTES)).await;

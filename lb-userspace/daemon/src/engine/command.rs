@@ -1,11 +1,11 @@
 //! Requests to the actor and their results.
 
 use jiff::SignedDuration;
-use lb_api::{CaptureRequest, LimitSuggestion, SampledFlow};
 use lb_dataplane::{CaptureProgram, explain::Explanation};
 use lb_model::{
     edit::Edit,
     planner::{Guard, Plan},
+    sources::LimitSuggestion,
 };
 use tokio::sync::oneshot;
 
@@ -13,10 +13,12 @@ use super::{
     EngineResult,
     capture::{self, Interest},
     fleet::FleetCommand,
+    flows::SampledFlow,
     request::Prepared,
 };
 use crate::{
     caller::Caller,
+    capture::Criteria,
     node::FileStatus,
     revision::{OnFailure, Revision, RevisionInfo, RevisionNumber},
 };
@@ -129,12 +131,7 @@ pub(super) enum Command {
     Reload(Box<Prepared>, bool, Caller, Reply<Reloaded>),
     /// A flow, and whether the packet opens it.
     Explain(String, bool, Reply<Explanation>),
-    PrepareCapture(
-        Box<CaptureRequest>,
-        Caller,
-        Interest,
-        Reply<capture::Prepared>,
-    ),
+    PrepareCapture(Box<Criteria>, Caller, Interest, Reply<capture::Prepared>),
     /// With the loaded program.
     BeginCapture(Box<CaptureProgram>, Reply<capture::Begun>),
     EndCapture(Reply<()>),

@@ -2,12 +2,26 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use lb_api::SampledFlow;
 use lb_common::sample::{FlowKey, FlowSample};
 use lb_model::edit::hint;
 
 use super::{EngineError, EngineResult, data_path::DataPath, shares::samples::show};
 use crate::reconciler::VipReport;
+
+/// A flow that the data path samples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SampledFlow {
+    /// In the syntax of `explain`.
+    pub flow: String,
+    pub vip: String,
+    /// The backend that the last packet was sent to.
+    pub backend: String,
+    pub counts: FlowSample,
+    /// Since the first packet, in seconds of the data path.
+    pub age_s: u32,
+    /// Since the last packet, likewise.
+    pub idle_s: u32,
+}
 
 /// The sampled flows of a VIP and a backend, or of all; those with most bytes first.
 pub(super) fn sampled(
@@ -27,7 +41,7 @@ pub(super) fn sampled(
         .filter(|flow| vip.is_none_or(|vip| flow.vip == vip))
         .filter(|flow| backend.is_none_or(|backend| flow.backend == backend))
         .collect();
-    flows.sort_by_cached_key(|flow| (Reverse(flow.bytes), flow.flow.clone()));
+    flows.sort_by_cached_key(|flow| (Reverse(flow.counts.bytes), flow.flow.clone()));
     Ok(flows)
 }
 
@@ -72,10 +86,7 @@ fn named(
         flow: show(key),
         vip: vip.name.clone(),
         backend: member.name.clone(),
-        packets: sample.packets,
-        bytes: sample.bytes,
-        syns: sample.syns,
-        resets: sample.resets,
+        counts: *sample,
         age_s: since(sample.first_s),
         idle_s: since(sample.last_s),
     })

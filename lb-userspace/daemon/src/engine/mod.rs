@@ -51,10 +51,12 @@ mod votes;
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
-use lb_api::{LimitSuggestion, SampledFlow};
 use lb_dataplane::explain::Explanation;
 use lb_fleet::Fleet;
-use lb_model::planner::{Guard, Plan};
+use lb_model::{
+    planner::{Guard, Plan},
+    sources::LimitSuggestion,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use capture::CaptureStream;
@@ -64,6 +66,7 @@ pub(crate) use comparison::OwnTraffic;
 pub use error::{EngineError, EngineResult};
 use fleet::FleetCommand;
 pub use fleet::{FLEET, FleetCounts, FleetRunning, REQUESTED_BY};
+pub use flows::SampledFlow;
 pub(crate) use reports::Reports;
 use request::Prepared;
 pub use run::run;

@@ -1,7 +1,9 @@
 //! Limits that the traffic of the last hour suggests.
 
-use lb_api::LimitSuggestion;
-use lb_model::{edit::hint, sources::suggestion};
+use lb_model::{
+    edit::hint,
+    sources::{LimitSuggestion, suggestion},
+};
 
 use super::{EngineError, EngineResult, change::ChangeControl};
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
+    criteria,
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures},
     routes::{Answer, EmptyRequest},
 };
@@ -38,7 +39,8 @@ pub(super) async fn capture(
     Body(request): Body<CaptureRequest>,
 ) -> Result<Response, Failure> {
     check_root(&caller)?;
-    let capture = engine.capture(request, caller).await?;
+    let criteria = criteria::of(request)?;
+    let capture = engine.capture(criteria, caller).await?;
     let chunks = stream::unfold(capture, async |mut capture| {
         let chunk = capture.next().await?;
         Some((Ok::<_, Infallible>(chunk), capture))
@@ -90,7 +92,8 @@ pub(super) async fn flows(
     State(engine): State<Engine>,
     Parameters(query): Parameters<FlowsQuery>,
 ) -> Answer<Vec<SampledFlow>> {
-    Ok(Json(engine.flows(query.vip, query.backend).await?))
+    let flows = engine.flows(query.vip, query.backend).await?.into_iter();
+    Ok(Json(flows.map(Into::into).collect()))
 }
 
 #[derive(Deserialize, IntoParams)]

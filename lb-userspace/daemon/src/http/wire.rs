@@ -384,6 +384,22 @@ impl From<engine::Progress> for lb_api::Progress {
     }
 }
 
+impl From<engine::SampledFlow> for lb_api::SampledFlow {
+    fn from(flow: engine::SampledFlow) -> Self {
+        Self {
+            flow: flow.flow,
+            vip: flow.vip,
+            backend: flow.backend,
+            packets: flow.counts.packets,
+            bytes: flow.counts.bytes,
+            syns: flow.counts.syns,
+            resets: flow.counts.resets,
+            age_s: flow.age_s,
+            idle_s: flow.idle_s,
+        }
+    }
+}
+
 pub(crate) fn explanation(explanation: lb_dataplane::explain::Explanation) -> lb_api::Explanation {
     let lb_dataplane::explain::Explanation {
         flow,

@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+pub use lb_api::LimitSuggestion;
 pub use prefixes::Prefixes;
 pub use suggestion::suggestion;
 pub(crate) use suggestion::{counts_flows, drops};
