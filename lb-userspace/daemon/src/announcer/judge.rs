@@ -156,7 +156,7 @@ impl Drain {
 }
 
 /// All addresses.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Judge {
     /// Conditions of the node without which nothing is known of addresses.
     pub(super) node: Vec<Check>,

@@ -11,9 +11,8 @@
 mod facts;
 mod frame;
 mod judge;
-mod server;
 mod settings;
-mod status;
+mod socket;
 mod via;
 
 use std::{
@@ -39,9 +38,9 @@ pub(crate) use self::judge::CONDITIONS;
 use self::{
     facts::{DataPath, LOADING},
     judge::{Announcement, Check, Drain, Judge},
-    server::{Request, Server},
     settings::Settings,
-    via::Via,
+    socket::{Request, Server},
+    via::{Via, ViaState},
 };
 use crate::{config_file, durable, http, reconciler::system};
 
@@ -75,7 +74,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut announcer = Announcer::start(settings, Pins::at(&options.bpffs)).await?;
     let (requests, mut inbox) = mpsc::channel(16);
     let server = Server {
-        status: announcer.status.subscribe(),
+        snapshot: announcer.snapshot.subscribe(),
         requests,
     };
     tokio::spawn(server.serve(listener, http::Limits::of(files.1)));
@@ -108,6 +107,32 @@ fn notify_manager(message: &str) {
     }
 }
 
+/// What is announced and why, at one moment.
+#[derive(Clone, Debug)]
+struct Snapshot {
+    at: Instant,
+    drain: Drain,
+    /// Why a restart will not know of it.
+    drain_error: Option<String>,
+    judge: Judge,
+    via: ViaState,
+    /// Number of the table, with `via = "kernel"`.
+    table: u32,
+}
+
+impl Snapshot {
+    fn of(judge: &Judge, drain: Drain, via: &Via, settings: &Settings, at: Instant) -> Self {
+        Self {
+            at,
+            drain,
+            drain_error: None,
+            judge: judge.clone(),
+            via: via.state(),
+            table: settings.announce.table,
+        }
+    }
+}
+
 struct Announcer {
     settings: Settings,
     data_path: DataPath,
@@ -118,7 +143,7 @@ struct Announcer {
     via: Via,
     /// What was announced last.
     routes: Arc<Routes>,
-    status: watch::Sender<Arc<lb_api::AnnounceStatus>>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
 impl Announcer {
@@ -131,7 +156,7 @@ impl Announcer {
         }
         let judge = Judge::default();
         let drain = if is_drained { Drain::Always } else { Drain::No };
-        let status = status::of(&judge, drain, &via, &settings, Instant::now());
+        let snapshot = Snapshot::of(&judge, drain, &via, &settings, Instant::now());
         Ok(Self {
             data_path: DataPath::new(pins),
             judge,
@@ -139,7 +164,7 @@ impl Announcer {
             drain_error: None,
             via,
             routes: Arc::default(),
-            status: watch::Sender::new(Arc::new(status)),
+            snapshot: watch::Sender::new(Arc::new(snapshot)),
             settings,
         })
     }
@@ -161,13 +186,10 @@ impl Announcer {
         }
         log_checks(&checks, &self.judge.node);
         self.log_changes(&before);
-        let status = status::of(&self.judge, drain, &self.via, &self.settings, now);
-        let drain_error = self.drain_error.clone();
-        let status = lb_api::AnnounceStatus {
-            drain_error,
-            ..status
-        };
-        self.status.send_replace(Arc::new(status));
+        self.snapshot.send_replace(Arc::new(Snapshot {
+            drain_error: self.drain_error.clone(),
+            ..Snapshot::of(&self.judge, drain, &self.via, &self.settings, now)
+        }));
     }
 
     fn announcements(&self) -> BTreeMap<IpAddr, Announcement> {
@@ -238,7 +260,7 @@ impl Announcer {
         info!(caller = %request.caller, "the node is {what}");
         self.tick();
         // The caller may be gone.
-        let _ = request.reply.send(Arc::clone(&self.status.borrow()));
+        let _ = request.reply.send(Arc::clone(&self.snapshot.borrow()));
     }
 
     /// Reads the configuration again. If it is wrong, nothing changes.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use lb_announce::{KernelRoutes, Peer, Routes, Speaker};
+use lb_announce::{KernelRoutes, KernelStatus, Peer, PeerStatus, Routes, Speaker};
 use lb_model::config::AnnounceVia;
 use nix::net::if_::if_nametoindex;
 
@@ -13,6 +13,13 @@ pub(super) enum Via {
     Bgp(Speaker),
     /// With the name of its device.
     Kernel(KernelRoutes, String),
+}
+
+/// State of what routes are given to.
+#[derive(Clone, Debug)]
+pub(super) enum ViaState {
+    Bgp(Vec<PeerStatus>),
+    Kernel(KernelStatus),
 }
 
 impl Via {
@@ -35,6 +42,13 @@ impl Via {
             })?;
         }
         Ok(())
+    }
+
+    pub(super) fn state(&self) -> ViaState {
+        match self {
+            Self::Bgp(speaker) => ViaState::Bgp(speaker.status()),
+            Self::Kernel(kernel, _) => ViaState::Kernel(kernel.status()),
+        }
     }
 
     /// Host routes of others in the table of the kernel.

@@ -1,5 +1,7 @@
 //! The announcer's socket: status, and draining the node.
 
+mod status;
+
 use std::sync::Arc;
 
 use axum::{
@@ -15,12 +17,12 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
+use super::Snapshot;
 use crate::{
     caller::Caller,
     http::{Limits, serve_router},
 };
 
-type Reply = Arc<AnnounceStatus>;
 type Failed = (StatusCode, Json<ApiError>);
 
 /// A request to drain or undrain the node.
@@ -28,12 +30,12 @@ type Failed = (StatusCode, Json<ApiError>);
 pub(super) struct Request {
     pub(super) drain: bool,
     pub(super) caller: Caller,
-    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) reply: oneshot::Sender<Arc<Snapshot>>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    pub(super) status: watch::Receiver<Reply>,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(super) requests: mpsc::Sender<Request>,
 }
 
@@ -61,8 +63,8 @@ impl Server {
         };
         let sent = self.requests.send(request).await;
         sent.map_err(|_| stopping())?;
-        let status = answer.await.map_err(|_| stopping())?;
-        Ok(Json((*status).clone()))
+        let snapshot = answer.await.map_err(|_| stopping())?;
+        Ok(Json(status::of(&snapshot)))
     }
 }
 
@@ -75,7 +77,8 @@ struct Wanted {
 }
 
 async fn status(State(server): State<Server>, wanted: Query<Wanted>) -> Json<AnnounceStatus> {
-    let mut status = (**server.status.borrow()).clone();
+    let snapshot = Arc::clone(&server.snapshot.borrow());
+    let mut status = status::of(&snapshot);
     if wanted.unmet {
         status.checks.retain(|check| !check.is_met);
         for address in &mut status.addresses {

@@ -2,71 +2,65 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use lb_announce::{FamilyState, PeerStatus};
+use lb_announce::{FamilyState, KernelStatus, PeerStatus};
 use lb_api::{
     AddressState, AddressStatus, AnnounceCheck, AnnounceStatus, AnnounceVia, DrainState,
     KernelTableStatus,
 };
 
-use super::{
+use super::super::{
+    Snapshot,
     judge::{Address, Announcement, Check, Drain, Judge},
-    settings::Settings,
-    via::Via,
+    via::ViaState,
 };
 
 /// Most routes of others that are listed.
 const MOST_FOREIGN: usize = 1000;
 
-pub(super) fn of(
-    judge: &Judge,
-    drain: Drain,
-    via: &Via,
-    settings: &Settings,
-    now: Instant,
-) -> AnnounceStatus {
-    let (peers, kernel) = match via {
-        Via::Bgp(speaker) => {
-            let peers = speaker.status();
+pub(super) fn of(snapshot: &Snapshot) -> AnnounceStatus {
+    let Snapshot { at, judge, .. } = snapshot;
+    let (via, peers, kernel) = match &snapshot.via {
+        ViaState::Bgp(peers) => {
             let has = |v4| judge.addresses.keys().any(|it| it.is_ipv4() == v4);
             let families = [has(true), has(false)];
-            let peers = peers.iter().map(|it| peer(it, families, now));
-            (peers.collect(), None)
+            let peers = peers.iter().map(|it| peer(it, families, *at));
+            (AnnounceVia::Bgp, peers.collect(), None)
         }
-        Via::Kernel(kernel, _) => {
-            let status = kernel.status();
-            let others = status.foreign.iter();
-            let others = others.filter(|(address, _)| !judge.addresses.contains_key(address));
-            let table = KernelTableStatus {
-                table: settings.announce.table,
-                routes: status.routes as u64,
-                in_sync: status.in_sync,
-                last_error: status.last_error,
-                restored: status.restored,
-                foreign: others
-                    .take(MOST_FOREIGN)
-                    .map(|(address, route)| format!("{address} {route}"))
-                    .collect(),
-            };
-            (Vec::new(), Some(table))
+        ViaState::Kernel(status) => {
+            let table = table(snapshot.table, status, judge);
+            (AnnounceVia::Kernel, Vec::new(), Some(table))
         }
     };
     let addresses = judge.addresses.iter();
     AnnounceStatus {
-        via: match via {
-            Via::Bgp(_) => AnnounceVia::Bgp,
-            Via::Kernel(..) => AnnounceVia::Kernel,
-        },
-        drain: match drain {
+        via,
+        drain: match snapshot.drain {
             Drain::No => DrainState::No,
-            _ if drain.is_over(now) => DrainState::Drained,
+            drain if drain.is_over(*at) => DrainState::Drained,
             _ => DrainState::Draining,
         },
-        drain_error: None,
+        drain_error: snapshot.drain_error.clone(),
         peers,
         kernel,
         checks: judge.node.iter().map(check).collect(),
         addresses: addresses
-            .map(|(ip, known)| address(*ip, known, now))
+            .map(|(ip, known)| address(*ip, known, *at))
+            .collect(),
+    }
+}
+
+fn table(number: u32, status: &KernelStatus, judge: &Judge) -> KernelTableStatus {
+    let others = status.foreign.iter();
+    let others = others.filter(|(address, _)| !judge.addresses.contains_key(address));
+    KernelTableStatus {
+        table: number,
+        routes: status.routes as u64,
+        in_sync: status.in_sync,
+        last_error: status.last_error.clone(),
+        restored: status.restored,
+        foreign: others
+            .take(MOST_FOREIGN)
+            .map(|(address, route)| format!("{address} {route}"))
             .collect(),
     }
 }
