@@ -2,16 +2,18 @@
 //!
 //! Alerts and metrics are derived from it, and `http` makes the API's status of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+mod announcing;
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
 use lb_api::FleetState;
 use lb_model::config::{Bound, Forward, OnExcess, Protocol};
+
+pub use announcing::{
+    Announced, AnnouncedAddress, Announcement, Announcing, BgpSession, DrainPhase, RouteTable,
+    Unmet,
+};
 
 use crate::{
     alerts::Alert,
@@ -115,17 +117,6 @@ impl InterfaceMode {
     }
 }
 
-/// What `evenkeel announce` does, compared with what the active configuration asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Announcing {
-    /// Addresses of the VIPs that are to be announced.
-    pub wanted: BTreeSet<IpAddr>,
-    /// Names of the configured BGP peers.
-    pub peers: Vec<String>,
-    /// Its newest answer, with unmet conditions only, or why there is none.
-    pub answer: Result<Arc<lb_api::AnnounceStatus>, String>,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct VipState {
     pub name: String,
@@ -220,17 +211,6 @@ pub struct ReceivingBackend {
     pub backend: String,
     /// Its part of all spilled flows.
     pub share_of_spilled: f64,
-}
-
-impl Announcing {
-    /// Addresses that are to be announced, and that the announcer did not find in the data path.
-    pub fn unknown(&self) -> impl Iterator<Item = IpAddr> {
-        let status = self.answer.as_ref().ok();
-        let known = status.into_iter().flat_map(|status| &status.addresses);
-        let known: BTreeSet<IpAddr> = known.map(|it| it.address).collect();
-        let wanted = self.wanted.iter().filter(move |_| status.is_some());
-        wanted.filter(move |it| !known.contains(it)).copied()
-    }
 }
 
 impl BoundUse {

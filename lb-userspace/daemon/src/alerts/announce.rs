@@ -8,10 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 
-use lb_api::{AddressState, AddressStatus, AnnounceStatus, DrainState, PeerStatus};
-
 use super::{Condition, Severity, backends::listed};
-use crate::node::Announcing;
+use crate::node::{Announced, AnnouncedAddress, Announcement, Announcing, BgpSession, DrainPhase};
 
 /// How long an address may wait to be announced, when nothing but time is missing, in seconds. Longer than
 /// after a usual start.
@@ -34,15 +32,15 @@ pub(super) fn conditions(
     let waits = |since: &Timestamp| now.duration_since(*since).as_secs_f64() < WAITS_S;
     let unknown = unknown.iter().filter(|(_, since)| !waits(since));
     let unknown = unknown.map(|(address, _)| *address).collect();
-    let status = match &announcing.answer {
-        Ok(status) => status,
+    let answer = match &announcing.answer {
+        Ok(answer) => answer,
         Err(error) => return vec![no_answer(announcing, error)],
     };
-    let mut conditions = sessions(announcing, status);
-    conditions.extend(table(status));
+    let mut conditions = sessions(announcing, answer);
+    conditions.extend(table(answer));
     // A drained node does what it was told.
-    if status.drain == DrainState::No {
-        conditions.extend(addresses(announcing, status, unknown));
+    if answer.drain == DrainPhase::No {
+        conditions.extend(addresses(announcing, answer, unknown));
     }
     conditions
 }
@@ -58,16 +56,20 @@ fn no_answer(announcing: &Announcing, error: &str) -> Condition {
 }
 
 /// Peers without a session, and those to which some routes are not sent.
-fn sessions(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> {
-    let is_alone = !status.peers.iter().any(PeerStatus::is_up);
+fn sessions(announcing: &Announcing, answer: &Announced) -> Vec<Condition> {
+    let is_alone = !answer.sessions.iter().any(|session| session.is_up);
     let condition = |name: &str, severity, summary: String| {
         let key = format!("announce_session:{name}");
         Condition::new(key, "announce_session", severity, summary)
     };
-    let known = status.peers.iter().filter_map(|peer| {
-        let PeerStatus { name, address, .. } = peer;
-        if peer.is_up() {
-            let problem = peer.problems.first()?;
+    let known = answer.sessions.iter().filter_map(|session| {
+        let BgpSession {
+            peer: name,
+            address,
+            ..
+        } = session;
+        if session.is_up {
+            let problem = session.problems.first()?;
             let summary = format!("the session with {name} ({address}) is incomplete");
             return Some(condition(name, Severity::Warning, summary).cause(problem));
         }
@@ -79,11 +81,11 @@ fn sessions(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> 
             true => format!("no BGP session with {name} ({address}), nor with another peer"),
             false => format!("no BGP session with {name} ({address})"),
         };
-        let why = peer.last_error.as_deref().unwrap_or("no answer yet");
-        let cause = format!("{}: {why}; see `evenkeel doctor`", peer.state);
+        let why = session.last_error.as_deref().unwrap_or("no answer yet");
+        let cause = format!("{}: {why}; see `evenkeel doctor`", session.state);
         Some(condition(name, severity, summary).cause(cause))
     });
-    let is_known = |name: &&String| status.peers.iter().any(|peer| peer.name == **name);
+    let is_known = |name: &&String| answer.sessions.iter().any(|known| known.peer == **name);
     let unknown = announcing.peers.iter().filter(|name| !is_known(name));
     let unknown = unknown.map(|name| {
         let summary = format!("`evenkeel announce` does not know the configured peer {name}");
@@ -94,16 +96,16 @@ fn sessions(announcing: &Announcing, status: &AnnounceStatus) -> Vec<Condition> 
 }
 
 /// A routing table that lacks routes.
-fn table(status: &AnnounceStatus) -> Option<Condition> {
-    let kernel = status.kernel.as_ref().filter(|kernel| !kernel.in_sync)?;
-    let summary = format!("routing table {} lacks announced addresses", kernel.table);
+fn table(answer: &Announced) -> Option<Condition> {
+    let table = answer.table.as_ref().filter(|table| !table.in_sync)?;
+    let summary = format!("routing table {} lacks announced addresses", table.number);
     let condition = Condition::new(
         "not_announced:in_sync",
         "not_announced",
         Severity::Critical,
         summary,
     );
-    Some(condition.cause(kernel.last_error.clone().unwrap_or_default()))
+    Some(condition.cause(table.last_error.clone().unwrap_or_default()))
 }
 
 /// What addresses with the same condition have in common.
@@ -115,34 +117,30 @@ struct Group<'a> {
 }
 
 /// Addresses that are not announced, or as worse: one condition for all that lack the same.
-fn addresses(
-    announcing: &Announcing,
-    status: &AnnounceStatus,
-    unknown: Vec<IpAddr>,
-) -> Vec<Condition> {
+fn addresses(announcing: &Announcing, answer: &Announced, unknown: Vec<IpAddr>) -> Vec<Condition> {
     let mut groups: BTreeMap<(bool, &str), Group<'_>> = BTreeMap::new();
-    let wanted = |known: &&AddressStatus| announcing.wanted.contains(&known.address);
-    for known in status.addresses.iter().filter(wanted) {
-        let Some(check) = known.reason() else {
+    let wanted = |known: &&AnnouncedAddress| announcing.wanted.contains(&known.address);
+    for known in answer.addresses.iter().filter(wanted) {
+        let Some(reason) = &known.reason else {
             continue;
         };
-        if known.waits() && known.for_s < WAITS_S {
+        if known.waits && known.for_s < WAITS_S {
             continue;
         }
-        let is_withheld = known.state == AddressState::Withheld;
-        let group = groups.entry((is_withheld, &check.name)).or_default();
+        let is_withheld = known.state == Announcement::Withheld;
+        let group = groups.entry((is_withheld, &reason.name)).or_default();
         group.addresses.push(known.address);
         group.vips.extend(&known.vips);
-        let cause = || format!("{}: {}", check.name, check.text);
-        group.cause.get_or_insert_with(cause);
+        group.cause.get_or_insert_with(|| reason.to_string());
     }
     if !unknown.is_empty() {
         let group = groups.entry((true, "unknown")).or_default();
         group.addresses = unknown;
         let cause = "`evenkeel announce` has not found a VIP of it in the data path".to_owned();
         group.cause = Some(
-            status
-                .unmet()
+            answer
+                .unmet
+                .iter()
                 .fold(cause, |cause, unmet| format!("{cause}; {unmet}")),
         );
     }
@@ -199,16 +197,15 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::SignedDuration;
-    use lb_api::AnnounceCheck;
 
     use super::*;
-    use crate::metrics::example::example;
+    use crate::{metrics::example::example, node::Unmet};
 
-    fn announcing(change: impl FnOnce(&mut AnnounceStatus)) -> Announcing {
+    fn announcing(change: impl FnOnce(&mut Announced)) -> Announcing {
         let mut known = example(3, 1).state.announcing.unwrap();
-        let status = Arc::make_mut(known.answer.as_mut().unwrap());
-        status.kernel = None;
-        change(status);
+        let answer = Arc::make_mut(known.answer.as_mut().unwrap());
+        answer.table = None;
+        change(answer);
         known
     }
 
@@ -221,10 +218,9 @@ mod tests {
         found.map(texts).collect()
     }
 
-    fn unmet(name: &str, text: &str) -> AnnounceCheck {
-        AnnounceCheck {
+    fn unmet(name: &str, text: &str) -> Unmet {
+        Unmet {
             name: name.to_owned(),
-            is_met: false,
             text: text.to_owned(),
         }
     }
@@ -249,9 +245,10 @@ mod tests {
 
     #[test]
     fn a_session_that_is_down_is_named_with_its_error() {
-        let down = |status: &mut AnnounceStatus, number: usize| {
-            status.peers[number].state = "Connect".to_owned();
-            status.peers[number].last_error = Some("connection refused".to_owned());
+        let down = |answer: &mut Announced, number: usize| {
+            let session = &mut answer.sessions[number];
+            (session.is_up, session.state) = (false, "Connect".to_owned());
+            session.last_error = Some("connection refused".to_owned());
         };
         let one = found(&announcing(|status| down(status, 1)));
         let [(key, Severity::Warning, summary, cause)] = &one[..] else {
@@ -265,7 +262,7 @@ mod tests {
         assert_eq!(both.len(), 2);
         // A family that is not sent, and a peer of a newer configuration.
         let mut known = announcing(|status| {
-            status.peers[0].problems = vec!["IPv6 routes are not sent".to_owned()];
+            status.sessions[0].problems = vec!["IPv6 routes are not sent".to_owned()];
         });
         known.peers.push("tor-3".to_owned());
         let keys: Vec<_> = found(&known).into_iter().map(|it| it.0).collect();
@@ -276,15 +273,12 @@ mod tests {
     fn addresses_that_lack_the_same_are_one_condition() {
         let known = announcing(|status| {
             for (number, address) in status.addresses.iter_mut().enumerate() {
-                address.state = AddressState::Withheld;
+                address.state = Announcement::Withheld;
                 address.for_s = 1.0;
-                address.checks = vec![
-                    unmet("forwards", &format!("vip-{number}: NO_MEMBER")),
-                    unmet("settled", "has to forward for 5 s"),
-                ];
+                address.reason = Some(unmet("forwards", &format!("vip-{number}: NO_MEMBER")));
             }
-            status.addresses[2].state = AddressState::Worse;
-            status.addresses[2].checks = vec![unmet("controller", "last heartbeat 31 s ago")];
+            status.addresses[2].state = Announcement::Worse;
+            status.addresses[2].reason = Some(unmet("controller", "last heartbeat 31 s ago"));
         });
         let found = found(&known);
         let [worse, withheld] = &found[..] else {
@@ -314,8 +308,9 @@ mod tests {
         let waits = |for_s| {
             found(&announcing(|status| {
                 let address = &mut status.addresses[0];
-                (address.state, address.for_s) = (AddressState::Withheld, for_s);
-                address.checks = vec![unmet("settled", "forwards for 2 s, 20 s are needed")];
+                (address.state, address.for_s) = (Announcement::Withheld, for_s);
+                address.waits = true;
+                address.reason = Some(unmet("settled", "forwards for 2 s, 20 s are needed"));
             }))
         };
         assert_eq!(waits(14.0), []);
@@ -325,10 +320,9 @@ mod tests {
     #[test]
     fn a_drained_node_is_no_alarm() {
         let drained = announcing(|status| {
-            status.drain = DrainState::Drained;
+            status.drain = DrainPhase::Drained;
             for address in &mut status.addresses {
-                address.state = AddressState::Withheld;
-                address.checks = vec![unmet("wanted", "the node is drained")];
+                address.state = Announcement::Withheld;
             }
         });
         assert_eq!(found(&drained), []);
@@ -338,7 +332,7 @@ mod tests {
     fn an_address_that_the_announcer_does_not_know_is_not_announced() {
         let known = announcing(|status| {
             status.addresses.remove(1);
-            status.checks = vec![unmet("provable", "layout 7, not 6")];
+            status.unmet = vec![unmet("provable", "layout 7, not 6")];
         });
         let (mut unknown, start) = (Unknown::new(), Timestamp::UNIX_EPOCH);
         let mut after = |seconds| {
@@ -365,8 +359,8 @@ mod tests {
     fn a_table_out_of_sync_is_critical() {
         let mut known = example(1, 1).state.announcing.unwrap();
         let status = Arc::make_mut(known.answer.as_mut().unwrap());
-        let kernel = status.kernel.as_mut().unwrap();
-        (kernel.in_sync, kernel.last_error) = (false, Some("EPERM".to_owned()));
+        let table = status.table.as_mut().unwrap();
+        (table.in_sync, table.last_error) = (false, Some("EPERM".to_owned()));
         let found = found(&known);
         assert_eq!(found[0].0, "not_announced:in_sync");
         assert_eq!(found[0].3, "EPERM");

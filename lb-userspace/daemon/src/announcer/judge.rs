@@ -13,6 +13,8 @@ use std::{
 
 use lb_common::reason::{REASONS, Reason};
 
+use crate::node::Announcement;
+
 /// The longest time that an address must be proven before it is announced again.
 const LONGEST_SETTLE: Duration = Duration::from_secs(300);
 /// An address that was announced for so many times its settling time does not flap.
@@ -104,16 +106,6 @@ pub(super) struct Check {
     pub(super) name: &'static str,
     pub(super) is_met: bool,
     pub(super) text: String,
-}
-
-/// What is announced of an address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Announcement {
-    #[default]
-    Withheld,
-    /// For routers to use only if no other node announces it.
-    Worse,
-    Announced,
 }
 
 /// An address and its past.

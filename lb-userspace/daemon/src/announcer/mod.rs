@@ -37,12 +37,12 @@ use tracing::{error, info, warn};
 pub(crate) use self::judge::CONDITIONS;
 use self::{
     facts::{DataPath, LOADING},
-    judge::{Announcement, Check, Drain, Judge},
+    judge::{Check, Drain, Judge},
     settings::Settings,
     socket::{Request, Server},
     via::{Via, ViaState},
 };
-use crate::{config_file, durable, http, reconciler::system};
+use crate::{config_file, durable, http, node::Announcement, reconciler::system};
 
 /// How often everything is proven.
 const INTERVAL: Duration = Duration::from_millis(250);

@@ -8,8 +8,9 @@ use lb_model::config::{Announce, AnnouncePeer, AnnounceVia, Config, VipAnnounce}
 
 use super::{
     facts::{Service, Wanted},
-    judge::{Announcement, Judge},
+    judge::Judge,
 };
+use crate::node::Announcement;
 
 /// The MED of an address that other nodes are better for.
 const WORST_MED: u32 = u32::MAX;

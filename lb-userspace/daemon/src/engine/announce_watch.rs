@@ -4,20 +4,22 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use lb_api::client::Client;
 use lb_model::config::Config;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
 
-use crate::node::Announcing;
+use crate::{
+    http::announcer,
+    node::{Announced, Announcing},
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take. The announcer never waits for anything, so a later one means that it hangs.
 const LIMIT: Duration = Duration::from_secs(2);
 
-type Answer = Result<Arc<lb_api::AnnounceStatus>, String>;
+type Answer = Result<Arc<Announced>, String>;
 
 /// The newest answer of the announcer.
 #[derive(Debug)]
@@ -76,17 +78,11 @@ async fn ask(
         }
         let socket = sockets.borrow_and_update().clone();
         let answer = match socket {
-            Some(socket) => Some(answer_of(socket).await),
+            Some(socket) => Some(announcer::ask(socket, LIMIT).await.map(Arc::new)),
             None => None,
         };
         answers.send_replace(answer);
     }
-}
-
-async fn answer_of(socket: PathBuf) -> Answer {
-    let client = Client::new(socket).with_timeout(LIMIT);
-    let status = client.announce_problems().await.map(Arc::new);
-    status.map_err(|error| error.of_announcer())
 }
 
 #[cfg(test)]

@@ -3,14 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use lb_api::AddressState;
 use lb_fleet::differences::{Difference, Differences};
 use tokio::sync::watch;
 
 use super::{actor::Actor, shares::VipTraffic, votes::SharedMember};
 use crate::{
     alerts::{Condition, Severity},
-    node::Announcing,
+    node::{Announcement, Announcing},
     reconciler::ServiceId,
 };
 use lb_model::config::{self, Config};
@@ -59,7 +58,7 @@ fn rank(
     let status = announcing?.answer.as_ref().ok()?;
     let mut addresses = status.addresses.iter();
     let is_announced =
-        addresses.any(|it| it.address == vip.address && it.state == AddressState::Announced);
+        addresses.any(|it| it.address == vip.address && it.state == Announcement::Announced);
     let med = vip.announce.med.unwrap_or(announce.med);
     (is_announced && vip.announce.home.is_none()).then_some(med)
 }

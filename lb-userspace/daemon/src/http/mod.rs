@@ -4,6 +4,7 @@
 //! result (`wire`). The OpenAPI document at `/v1/openapi.json` is generated from the handlers and from
 //! [`lb_api`]. Every failure is a JSON [`lb_api::ApiError`], including those of the HTTP layer.
 
+pub(crate) mod announcer;
 mod criteria;
 mod failure;
 mod fleet;

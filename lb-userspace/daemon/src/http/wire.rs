@@ -8,8 +8,8 @@ use crate::{
     clock, engine, events,
     health::HealthStatus,
     node::{
-        Announcing, BoundUse, ExcessSource, FileState, FileStatus, Interface, LimitUse,
-        MemberPhase, MemberState, NodeInfo, NodeState, VipState,
+        Announcement, Announcing, BoundUse, DrainPhase, ExcessSource, FileState, FileStatus,
+        Interface, LimitUse, MemberPhase, MemberState, NodeInfo, NodeState, VipState,
     },
     revision::{self, RevisionInfo, RevisionState},
     traffic::{Rates, Totals},
@@ -37,8 +37,8 @@ impl From<&NodeState> for lb_api::Status {
 impl From<&Announcing> for lb_api::AnnounceSummary {
     fn from(announcing: &Announcing) -> Self {
         let peers = announcing.peers.len() as u32;
-        let status = match &announcing.answer {
-            Ok(status) => status,
+        let answer = match &announcing.answer {
+            Ok(answer) => answer,
             Err(error) => {
                 return Self {
                     error: Some(error.clone()),
@@ -52,16 +52,20 @@ impl From<&Announcing> for lb_api::AnnounceSummary {
             }
         };
         let count = |state| {
-            let all = status.addresses.iter();
+            let all = answer.addresses.iter();
             all.filter(|it| it.state == state).count() as u32
         };
-        let up = status.peers.iter().filter(|peer| peer.is_up());
+        let up = answer.sessions.iter().filter(|session| session.is_up);
         Self {
             error: None,
-            drain: status.drain,
-            announced: count(lb_api::AddressState::Announced),
-            worse: count(lb_api::AddressState::Worse),
-            withheld: count(lb_api::AddressState::Withheld) + announcing.unknown().count() as u32,
+            drain: match answer.drain {
+                DrainPhase::No => lb_api::DrainState::No,
+                DrainPhase::Draining => lb_api::DrainState::Draining,
+                DrainPhase::Drained => lb_api::DrainState::Drained,
+            },
+            announced: count(Announcement::Announced),
+            worse: count(Announcement::Worse),
+            withheld: count(Announcement::Withheld) + announcing.unknown().count() as u32,
             sessions: up.count() as u32,
             peers,
         }

@@ -1,76 +1,77 @@
 //! The metrics of announcing.
 
-use lb_api::{AddressState, AnnounceStatus, DrainState};
-
 use super::{Snapshot, family::*, page::Page, render::flag};
-use crate::announcer::CONDITIONS;
+use crate::{
+    announcer::CONDITIONS,
+    node::{Announced, Announcement, BgpSession, DrainPhase},
+};
 
 pub(super) fn families(page: &mut Page, snapshot: &Snapshot) {
     let Some(announcing) = &snapshot.state.announcing else {
         return;
     };
     page.single(ANNOUNCER_UP, flag(announcing.answer.is_ok()));
-    if let Ok(status) = &announcing.answer {
-        addresses(page, status);
-        sessions(page, status);
-        if let Some(kernel) = &status.kernel {
-            page.single(ANNOUNCE_TABLE, flag(kernel.in_sync));
+    if let Ok(answer) = &announcing.answer {
+        addresses(page, answer);
+        sessions(page, answer);
+        if let Some(table) = &answer.table {
+            page.single(ANNOUNCE_TABLE, flag(table.in_sync));
         }
     }
 }
 
-fn addresses(page: &mut Page, status: &AnnounceStatus) {
+fn addresses(page: &mut Page, answer: &Announced) {
     page.family(ANNOUNCE_DRAIN, |s| {
         for (name, state) in [
-            ("no", DrainState::No),
-            ("draining", DrainState::Draining),
-            ("drained", DrainState::Drained),
+            ("no", DrainPhase::No),
+            ("draining", DrainPhase::Draining),
+            ("drained", DrainPhase::Drained),
         ] {
-            s.add(&[name], flag(status.drain == state));
+            s.add(&[name], flag(answer.drain == state));
         }
     });
-    let names: Vec<String> = status
+    let names: Vec<String> = answer
         .addresses
         .iter()
         .map(|it| it.address.to_string())
         .collect();
     page.family(ANNOUNCE_ADDRESS, |s| {
-        for (known, name) in status.addresses.iter().zip(&names) {
+        for (known, name) in answer.addresses.iter().zip(&names) {
             for (word, state) in [
-                ("announced", AddressState::Announced),
-                ("worse", AddressState::Worse),
-                ("withheld", AddressState::Withheld),
+                ("announced", Announcement::Announced),
+                ("worse", Announcement::Worse),
+                ("withheld", Announcement::Withheld),
             ] {
                 s.add(&[name, word], flag(known.state == state));
             }
         }
     });
     page.family(ANNOUNCE_ADDRESS_AGE, |s| {
-        for (known, name) in status.addresses.iter().zip(&names) {
+        for (known, name) in answer.addresses.iter().zip(&names) {
             s.add(&[name], known.for_s.floor());
         }
     });
     page.family(ANNOUNCE_UNMET, |s| {
         for condition in CONDITIONS {
-            let lacks = status.addresses.iter().filter(|known| {
-                let mut checks = known.checks.iter();
-                checks.any(|check| check.name == condition && !check.is_met)
+            let lacks = answer.addresses.iter().filter(|known| {
+                let mut unmet = known.unmet.iter();
+                unmet.any(|name| name == condition)
             });
             s.add(&[condition], lacks.count() as f64);
         }
     });
 }
 
-fn sessions(page: &mut Page, status: &AnnounceStatus) {
-    let mut each = |family, value: fn(&lb_api::PeerStatus) -> f64| {
+fn sessions(page: &mut Page, answer: &Announced) {
+    let mut each = |family, value: fn(&BgpSession) -> f64| {
         page.family(family, |s| {
-            for peer in &status.peers {
-                s.add(&[&peer.name], value(peer));
+            for session in &answer.sessions {
+                s.add(&[&session.peer], value(session));
             }
         });
     };
-    each(ANNOUNCE_SESSION, |peer| flag(peer.is_up()));
-    each(ANNOUNCE_SESSION_AGE, |peer| peer.for_s.floor());
-    each(ANNOUNCE_FLAPS, |peer| peer.flaps as f64);
-    each(ANNOUNCE_ROUTES, |peer| peer.routes_sent as f64);
+    each(ANNOUNCE_SESSION, |session| flag(session.is_up));
+    each(ANNOUNCE_SESSION_AGE, |session| session.for_s.floor());
+    each(ANNOUNCE_FLAPS, |session| session.flaps as f64);
+    each(ANNOUNCE_ROUTES, |session| session.routes_sent as f64);
 }

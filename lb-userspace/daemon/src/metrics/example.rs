@@ -20,8 +20,9 @@ use super::*;
 use crate::{
     health::HealthStatus,
     node::{
-        Announcing, BoundUse, FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase,
-        MemberState, NodeInfo, PortUse, RingSlots, VipState,
+        Announced, AnnouncedAddress, Announcement, Announcing, BgpSession, BoundUse, DrainPhase,
+        FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase, MemberState, NodeInfo,
+        PortUse, RingSlots, RouteTable, VipState,
     },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
@@ -122,46 +123,42 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
 /// All of it announced to two peers, and in a table.
 fn announcing(vips: usize) -> Announcing {
     let addresses = (0..vips).map(|index| address(index).into());
-    let peer = |name: &str| lb_api::PeerStatus {
-        name: name.to_owned(),
+    let session = |peer: &str| BgpSession {
+        peer: peer.to_owned(),
         address: Ipv4Addr::new(192, 0, 2, 1).into(),
         state: "Established".to_owned(),
+        is_up: true,
         for_s: 60.0,
         last_error: None,
         flaps: 2,
         routes_sent: vips as u64,
-        acknowledged: true,
-        bfd: Some("Up".to_owned()),
         problems: Vec::new(),
     };
-    let status = lb_api::AnnounceStatus {
-        via: lb_api::AnnounceVia::Bgp,
-        drain: lb_api::DrainState::No,
-        drain_error: None,
-        peers: vec![peer("tor-1"), peer("tor-2")],
-        kernel: Some(lb_api::KernelTableStatus {
-            table: 7411,
-            routes: vips as u64,
+    let answer = Announced {
+        drain: DrainPhase::No,
+        sessions: vec![session("tor-1"), session("tor-2")],
+        table: Some(RouteTable {
+            number: 7411,
             in_sync: true,
             last_error: None,
-            restored: 0,
-            foreign: Vec::new(),
         }),
-        checks: Vec::new(),
+        unmet: Vec::new(),
         addresses: (0..vips)
-            .map(|index| lb_api::AddressStatus {
+            .map(|index| AnnouncedAddress {
                 address: address(index).into(),
-                state: lb_api::AddressState::Announced,
+                state: Announcement::Announced,
                 for_s: 50.0,
                 vips: vec![format!("vip-{index}")],
-                checks: Vec::new(),
+                unmet: Vec::new(),
+                reason: None,
+                waits: false,
             })
             .collect(),
     };
     Announcing {
         wanted: addresses.collect(),
         peers: vec!["tor-1".to_owned(), "tor-2".to_owned()],
-        answer: Ok(Arc::new(status)),
+        answer: Ok(Arc::new(answer)),
     }
 }
 

@@ -10,9 +10,10 @@ use lb_api::{
 
 use super::super::{
     Snapshot,
-    judge::{Address, Announcement, Check, Drain, Judge},
+    judge::{Address, Check, Drain, Judge},
     via::ViaState,
 };
+use crate::node::Announcement;
 
 /// Most routes of others that are listed.
 const MOST_FOREIGN: usize = 1000;
