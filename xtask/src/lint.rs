@@ -15,6 +15,10 @@ use crate::{
 
 /// Most lines of a file.
 const MOST_LINES: usize = 500;
+const DAEMON: &str = "lb-userspace/daemon/src/";
+/// Where the daemon converts between its types and those of the API: its socket, that of the announcer, and
+/// the agent of the fleet, which passes requests of other nodes on.
+const BORDERS: [&str; 3] = ["http/", "announcer/socket", "fleet/node.rs"];
 
 /// Runs all checks, also after one failed; says which did, and returns whether all are clean.
 pub(crate) fn run() -> Result<bool> {
@@ -45,11 +49,23 @@ pub(crate) fn run() -> Result<bool> {
             failed.push("eBPF programs".to_owned());
         }
     }
-    let long = long_files();
-    if !long.is_empty() {
-        eprintln!("lint: over {MOST_LINES} lines: {}", long.join(", "));
-        failed.push("length of files".to_owned());
-    }
+    let sources = sources();
+    let mut list = |what: &str, rule: &str, files: Vec<String>| {
+        if !files.is_empty() {
+            eprintln!("lint: {rule}: {}", files.join(", "));
+            failed.push(what.to_owned());
+        }
+    };
+    list(
+        "length of files",
+        &format!("over {MOST_LINES} lines"),
+        long_files(&sources),
+    );
+    list(
+        "API types",
+        "lb_api inside the daemon (convert in http/)",
+        api_inside(&sources),
+    );
     if failed.is_empty() {
         eprintln!("lint: clean");
     } else {
@@ -61,23 +77,39 @@ pub(crate) fn run() -> Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// The files that have too many lines to hold one idea; none where git can't list them.
-fn long_files() -> Vec<String> {
+/// Names and texts of the Rust files; none where git can't list them.
+fn sources() -> Vec<(String, String)> {
     let mut git = Command::new("git");
     git.args(["ls-files", "*.rs"]).current_dir(process::root());
     let Some(files) = process::output(&mut git) else {
-        eprintln!("lint: length of files not checked: `git ls-files` failed");
+        eprintln!("lint: files not checked: `git ls-files` failed");
         return Vec::new();
     };
-    let length = |file: &str| {
-        // One that was deleted, and is not committed, has none.
-        let text = fs::read_to_string(process::root().join(file)).unwrap_or_default();
-        text.lines().count()
-    };
-    let files = files.lines().map(|file| (file, length(file)));
-    let long = files.filter(|(_, lines)| *lines > MOST_LINES);
+    // One that was deleted, and is not committed, has no text.
+    let text = |file: &str| fs::read_to_string(process::root().join(file)).unwrap_or_default();
+    let files = files.lines();
+    files.map(|file| (file.to_owned(), text(file))).collect()
+}
+
+/// The files that have too many lines to hold one idea.
+fn long_files(sources: &[(String, String)]) -> Vec<String> {
+    let lengths = sources
+        .iter()
+        .map(|(file, text)| (file, text.lines().count()));
+    let long = lengths.filter(|(_, lines)| *lines > MOST_LINES);
     long.map(|(file, lines)| format!("{file} ({lines})"))
         .collect()
+}
+
+/// The files inside the daemon that name API types.
+fn api_inside(sources: &[(String, String)]) -> Vec<String> {
+    let is_inside = |file: &str| {
+        let file = file.strip_prefix(DAEMON);
+        file.is_some_and(|file| !BORDERS.iter().any(|border| file.starts_with(border)))
+    };
+    let inside = sources.iter().filter(|(file, _)| is_inside(file));
+    let naming = inside.filter(|(_, text)| text.contains("lb_api"));
+    naming.map(|(file, _)| file.clone()).collect()
 }
 
 fn ebpf(toolchain: &Toolchain) -> Result<Command> {

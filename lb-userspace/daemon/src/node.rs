@@ -7,7 +7,7 @@ mod announcing;
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
-use lb_api::FleetState;
+use lb_fleet::FleetState;
 use lb_model::config::{Bound, Forward, OnExcess, Protocol};
 
 pub use announcing::{

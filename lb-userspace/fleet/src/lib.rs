@@ -24,6 +24,11 @@ pub mod votes;
 mod waves;
 
 pub use handle::{Fleet, Settings, Tls, Who};
+/// The state that the agent publishes. The records in etcd have the same types.
+pub use lb_api::{
+    FleetDisagreement, FleetDown, FleetExchange, FleetHead, FleetHealth, FleetNode, FleetNodeState,
+    FleetOpinion, FleetPeer, FleetRollout, FleetRolloutState, FleetState, FleetSuspect, FleetWave,
+};
 pub use node::{Facts, How, Node, NodeError, Observed, Outcome, Running, Trial};
 
 /// The digest of a fleet configuration: SHA-256 of the text as it is, in hexadecimal.

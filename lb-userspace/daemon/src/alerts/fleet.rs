@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use lb_api::{
+use lb_fleet::{
     FleetDisagreement, FleetHealth, FleetNodeState, FleetOpinion, FleetRolloutState, FleetState,
     FleetSuspect,
 };
@@ -205,7 +205,7 @@ fn failed_rollout(fleet: &FleetState, now: Timestamp) -> Option<Condition> {
 
 #[cfg(test)]
 mod tests {
-    use lb_api::{FleetExchange, FleetNode, FleetPeer, FleetRollout};
+    use lb_fleet::{FleetExchange, FleetNode, FleetPeer, FleetRollout};
 
     use super::*;
 
@@ -407,7 +407,7 @@ mod tests {
         };
         assert!(cause(&failed).contains("no node was changed"));
         let wave = |rollout: &mut FleetRollout| {
-            rollout.waves = vec![lb_api::FleetWave {
+            rollout.waves = vec![lb_fleet::FleetWave {
                 nodes: vec!["lb-2".to_owned()],
                 verdict: None,
             }];

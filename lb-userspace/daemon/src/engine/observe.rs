@@ -222,7 +222,7 @@ impl Actor {
             announcing: self.announce_watch.state(&self.changes.running.config),
             alerts: Vec::new(),
             reasons: self.observer.reasons.clone(),
-            fleet: self.changes.agent().map(|fleet| lb_api::FleetState {
+            fleet: self.changes.agent().map(|fleet| lb_fleet::FleetState {
                 health: self.votes.shown(super::now()),
                 ..fleet.state().borrow().clone()
             }),

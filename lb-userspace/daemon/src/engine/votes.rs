@@ -10,8 +10,8 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use lb_api::{FleetDisagreement, FleetDown, FleetHealth, FleetOpinion, FleetSuspect};
 use lb_fleet::votes::{Ballots, Opinion, Standing, Vote, Votes};
+use lb_fleet::{FleetDisagreement, FleetDown, FleetHealth, FleetOpinion, FleetSuspect};
 use tokio::sync::watch;
 use tracing::warn;
 

@@ -7,14 +7,14 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
-use lb_api::{
-    FleetExchange, FleetHead, FleetHealth, FleetNodeState, FleetPeer, FleetState, FleetSuspect,
-};
 use lb_common::{
     counters::{MemberCounters, VipCounters},
     reason::REASONS,
 };
 use lb_dataplane::{Overfull, Spills};
+use lb_fleet::{
+    FleetExchange, FleetHead, FleetHealth, FleetNodeState, FleetPeer, FleetState, FleetSuspect,
+};
 
 use super::*;
 use crate::{

@@ -1,6 +1,6 @@
 //! The metrics of the fleet.
 
-use lb_api::{FleetHead, FleetNodeState, FleetRolloutState, FleetState};
+use lb_fleet::{FleetHead, FleetNodeState, FleetRolloutState, FleetState};
 
 use super::{
     family::*,
