@@ -8,15 +8,17 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use lb_api::{
     Change, FleetApplyRequest, FleetInitRequest, FleetPlanRequest, FleetRevisionNumber,
-    FleetRollbackRequest, Guard, PlanVerdict, client::Client,
+    FleetRollbackRequest, FleetState, Guard, PlanVerdict,
+    client::{Client, ClientError},
 };
+use serde::Serialize;
 
 use super::{
     argument, exit,
     explain::ExplainArgs,
     file,
     session::{Output, Session},
-    view::{fleet, plan},
+    view::{View, fleet, plan},
 };
 
 /// Change the VIPs of all nodes together, through etcd.
@@ -216,37 +218,20 @@ struct DiffArgs {
 pub(super) async fn run(args: FleetArgs, client: Client) -> Result<ExitCode> {
     match args.command {
         FleetCommand::Init(args) => init(args, client).await,
-        FleetCommand::Join(args) => {
-            let session = Session::new(client, args.output);
-            session.client.fleet_join().await?;
-            let state = session.client.fleet().await?;
-            session.print(&state, |view| fleet::joined(view, &state))
-        }
-        FleetCommand::Leave(args) => {
-            let session = Session::new(client, args.output);
-            session.client.fleet_leave(args.node.as_deref()).await?;
-            let who = args.node.unwrap_or_else(|| "this node".to_owned());
-            session.print(&(), |_| {
-                format!("{who} left the fleet and keeps its VIPs\n")
-            })
-        }
+        FleetCommand::Join(args) => answer(client, args.output, join, fleet::joined).await,
+        FleetCommand::Leave(args) => leave(args, client).await,
         FleetCommand::Status(args) => {
-            let session = Session::new(client, args.output);
-            let state = session.client.fleet().await?;
-            session.print(&state, |view| fleet::status(view, &state))
+            answer(client, args.output, Client::fleet, fleet::status).await
         }
         FleetCommand::Nodes(args) => {
-            let session = Session::new(client, args.output);
-            let nodes = session.client.fleet().await?.nodes;
-            session.print(&nodes, |view| fleet::nodes(view, &nodes))
+            let nodes = async |client: &Client| Ok(client.fleet().await?.nodes);
+            answer(client, args.output, nodes, |view, nodes| {
+                fleet::nodes(view, nodes)
+            })
+            .await
         }
         FleetCommand::Plan(args) => plan(args, client).await,
-        FleetCommand::Explain(args) => {
-            let (session, request) = args.request(client);
-            let explained = session.client.fleet_explain(&request).await?;
-            session.print(&explained, |view| fleet::explanation(view, &explained))?;
-            Ok(u8::from(!explained.agree).into())
-        }
+        FleetCommand::Explain(args) => explain(args, client).await,
         FleetCommand::Apply(args) => apply(args, client).await,
         FleetCommand::Confirm(args) => {
             let session = Session::new(client, args.output);
@@ -254,52 +239,85 @@ pub(super) async fn run(args: FleetArgs, client: Client) -> Result<ExitCode> {
             follow::to_the_end(&session, begun, false).await
         }
         FleetCommand::Pause(args) => {
-            let session = Session::new(client, args.output);
-            let begun = session.client.fleet_pause().await?;
-            let text = format!(
-                "rollout of revision {} paused: `evenkeel fleet resume` continues it\n",
-                begun.revision
-            );
-            session.print(&begun, |_| text)
+            answer(client, args.output, Client::fleet_pause, |_, begun| {
+                format!(
+                    "rollout of revision {} paused: `evenkeel fleet resume` continues it\n",
+                    begun.revision
+                )
+            })
+            .await
         }
         FleetCommand::Resume(args) => {
-            let session = Session::new(client, args.output);
-            let begun = session.client.fleet_resume().await?;
-            let text = format!("rollout of revision {} continues\n", begun.revision);
-            session.print(&begun, |_| text)
+            answer(client, args.output, Client::fleet_resume, |_, begun| {
+                format!("rollout of revision {} continues\n", begun.revision)
+            })
+            .await
         }
         FleetCommand::Rollback(args) => rollback(args, client).await,
         FleetCommand::History(args) => {
-            let session = Session::new(client, args.output);
-            let all = session.client.fleet_revisions().await?;
-            session.print(&all, |view| fleet::history(view, &all))
+            answer(client, args.output, Client::fleet_revisions, |view, all| {
+                fleet::history(view, all)
+            })
+            .await
         }
         FleetCommand::Show(args) => {
-            let session = Session::new(client, args.output);
-            let revision = session.client.fleet_revision(args.revision).await?;
-            session.print(&revision, |_| fleet::revision(&revision))
+            let revision = async |client: &Client| client.fleet_revision(args.revision).await;
+            answer(client, args.output, revision, |_, it| fleet::revision(it)).await
         }
         FleetCommand::Diff(args) => {
-            let session = Session::new(client, args.output);
-            let diff = session.client.fleet_diff(args.from, args.to).await?;
-            session.print(&diff, |view| fleet::diff(view, &diff))
+            let diff = async |client: &Client| client.fleet_diff(args.from, args.to).await;
+            answer(client, args.output, diff, fleet::diff).await
         }
         FleetCommand::Import(args) => {
-            let session = Session::new(client, args.output);
-            let head = session.client.fleet_import().await?;
-            session.print(&head, |_| {
+            answer(client, args.output, Client::fleet_import, |_, head| {
                 format!("imported as revision {}, which is the head\n", head.number)
             })
+            .await
         }
-        FleetCommand::Doctor(args) => {
-            let session = Session::new(client, args.output);
-            let found = session.client.fleet_doctor().await?;
-            session.print(&found, |view| fleet::doctor(view, &found))?;
-            let is_right = found.checks.iter().all(|check| check.ok);
-            let answer = found.endpoints.iter().all(|it| it.error.is_none());
-            Ok(u8::from(!is_right || !answer).into())
-        }
+        FleetCommand::Doctor(args) => doctor(args.output, client).await,
     }
+}
+
+/// Makes a request and prints its response.
+async fn answer<T: Serialize>(
+    client: Client,
+    output: Output,
+    request: impl AsyncFnOnce(&Client) -> Result<T, ClientError>,
+    text: impl FnOnce(View, &T) -> String,
+) -> Result<ExitCode> {
+    let session = Session::new(client, output);
+    let response = request(&session.client).await?;
+    session.print(&response, |view| text(view, &response))
+}
+
+async fn join(client: &Client) -> Result<FleetState, ClientError> {
+    client.fleet_join().await?;
+    client.fleet().await
+}
+
+async fn leave(args: LeaveArgs, client: Client) -> Result<ExitCode> {
+    let left = async |client: &Client| client.fleet_leave(args.node.as_deref()).await;
+    answer(client, args.output, left, |_, ()| {
+        let who = args.node.as_deref().unwrap_or("this node");
+        format!("{who} left the fleet and keeps its VIPs\n")
+    })
+    .await
+}
+
+async fn explain(args: ExplainArgs, client: Client) -> Result<ExitCode> {
+    let (session, request) = args.request(client);
+    let explained = session.client.fleet_explain(&request).await?;
+    session.print(&explained, |view| fleet::explanation(view, &explained))?;
+    Ok(u8::from(!explained.agree).into())
+}
+
+async fn doctor(output: Output, client: Client) -> Result<ExitCode> {
+    let session = Session::new(client, output);
+    let found = session.client.fleet_doctor().await?;
+    session.print(&found, |view| fleet::doctor(view, &found))?;
+    let is_right = found.checks.iter().all(|check| check.ok);
+    let answer = found.endpoints.iter().all(|it| it.error.is_none());
+    Ok(u8::from(!is_right || !answer).into())
 }
 
 /// The text of a file.
@@ -311,19 +329,19 @@ fn text_of(file: &std::path::Path) -> Result<String> {
 }
 
 async fn init(args: InitArgs, client: Client) -> Result<ExitCode> {
-    let session = Session::new(client, args.output);
     let text = args.from.as_deref().map(text_of).transpose()?;
-    let why = args.why;
-    let head = session
-        .client
-        .fleet_init(&FleetInitRequest { text, why })
-        .await?;
-    session.print(&head, |_| {
+    let request = FleetInitRequest {
+        text,
+        why: args.why,
+    };
+    let head = async |client: &Client| client.fleet_init(&request).await;
+    answer(client, args.output, head, |_, head| {
         format!(
             "fleet created with revision {}; on the other nodes run `evenkeel fleet join`\n",
             head.number
         )
     })
+    .await
 }
 
 async fn plan(args: PlanArgs, client: Client) -> Result<ExitCode> {
