@@ -148,26 +148,17 @@ impl Exceptions {
         vip_of: impl Fn(MemberIndex) -> u16,
     ) -> Told {
         let now_s = now_s as u16;
-        let place = Place {
-            bucket: told.at,
-            tag: told.tag,
-        };
         let start = (told.at & (self.tracking.table.len() - 1)) as usize * WAYS;
-        let Some(ways) = self.tracking.table.words().get(start..start + WAYS) else {
+        let Some(bucket) = self.read_bucket(start) else {
             return Told::NoRoom;
         };
-        // All is decided on what was read once: a cell that changes meanwhile is not written.
-        let mut bucket = [FREE; WAYS];
-        for (word, way) in bucket.iter_mut().zip(ways) {
-            *word = way.load(Ordering::Relaxed);
-        }
-        let load = |way: usize| bucket[way];
-        let found =
-            (0..WAYS).find(|&way| load(way) != FREE && (load(way) >> 32) as u32 == told.tag);
-        let was_told = |way: usize| self.known[start + way] == load(way) | TOLD;
+        let found = bucket
+            .iter()
+            .position(|&word| word != FREE && (word >> 32) as u32 == told.tag);
+        let was_told = |way: usize| self.known[start + way] == bucket[way] | TOLD;
         if told.ended {
             if let Some(way) = found.filter(|way| was_told(*way)) {
-                self.exchange(start + way, load(way), FREE);
+                self.exchange(start + way, bucket[way], FREE);
             }
             return Told::Known;
         }
@@ -179,49 +170,42 @@ impl Exceptions {
             redundant: false,
             unproven: false,
             seen_s: now_s.wrapping_sub(told.idle_s),
-        }
-        .pack();
-        let (way, outcome) = match found {
+        };
+        let decided = match found {
             Some(way) => {
-                let cell = Cell::unpack(load(way));
-                let own_idle_s = idle_s(cell.seen_s, now_s);
-                // A flow may be closed and opened again within a second.
-                let is_newer =
-                    told.idle_s < own_idle_s || was_told(way) && told.idle_s == own_idle_s;
-                if cell.member == member && cell.confirmed {
-                    if !is_newer {
-                        return Told::Known;
-                    }
-                    (way, Told::Known)
-                } else if is_newer && (was_told(way) || is_abandoned(cell, own_idle_s)) {
-                    (way, Told::Written)
-                } else {
-                    return Told::Kept;
-                }
+                let present = Cell::unpack(bucket[way]);
+                let renewal = renewal(told, member, present, was_told(way), now_s);
+                renewal.map(|outcome| (way, outcome))
             }
             None => {
                 let newcomer = Newcomer {
-                    place,
+                    place: Place {
+                        bucket: told.at,
+                        tag: told.tag,
+                    },
                     vip,
                     redundant: false,
                     now_s,
                 };
-                let way = newcomer.way(load, vip_of);
-                let may_take = |way: &usize| {
-                    let cell = Cell::unpack(load(*way));
-                    load(*way) == FREE || cell.redundant || !cell.confirmed
-                };
-                match way.filter(may_take) {
-                    Some(way) => (way, Told::Written),
-                    None => return Told::NoRoom,
-                }
+                let way = way_of_newcomer(&newcomer, &bucket, vip_of);
+                way.map(|way| (way, Told::Written)).ok_or(Told::NoRoom)
             }
         };
-        match self.exchange(start + way, load(way), new) {
+        let (way, outcome) = match decided {
+            Ok(decided) => decided,
+            Err(outcome) => return outcome,
+        };
+        match self.exchange(start + way, bucket[way], new.pack()) {
             true => outcome,
             // The flow, or another one, was seen just now.
             false => Told::Kept,
         }
+    }
+
+    /// Reads a bucket once, and all is decided on that: a cell that changes meanwhile is not written.
+    fn read_bucket(&self, start: usize) -> Option<[u64; WAYS]> {
+        let ways = self.words().get(start..start + WAYS)?;
+        Some(std::array::from_fn(|way| ways[way].load(Ordering::Relaxed)))
     }
 
     /// Replaces a word as another node told, unless it has changed.
@@ -234,6 +218,39 @@ impl Exceptions {
         }
         is_exchanged
     }
+}
+
+/// What it means to write a told cell over the present one of the flow, or why it is not written.
+fn renewal(
+    told: &Exception,
+    member: MemberIndex,
+    present: Cell,
+    was_told: bool,
+    now_s: u16,
+) -> Result<Told, Told> {
+    let own_idle_s = idle_s(present.seen_s, now_s);
+    // A flow may be closed and opened again within a second.
+    let is_newer = told.idle_s < own_idle_s || was_told && told.idle_s == own_idle_s;
+    let is_same = present.member == member && present.confirmed;
+    match (is_same, is_newer) {
+        (true, true) => Ok(Told::Known),
+        (true, false) => Err(Told::Known),
+        (false, true) if was_told || is_abandoned(present, own_idle_s) => Ok(Told::Written),
+        (false, _) => Err(Told::Kept),
+    }
+}
+
+/// The cell for a flow that has none, if no confirmed flow needs it.
+fn way_of_newcomer(
+    newcomer: &Newcomer,
+    bucket: &[u64; WAYS],
+    vip_of: impl Fn(MemberIndex) -> u16,
+) -> Option<usize> {
+    let may_take = |way: &usize| {
+        let cell = Cell::unpack(bucket[*way]);
+        bucket[*way] == FREE || cell.redundant || !cell.confirmed
+    };
+    newcomer.way(|way| bucket[way], vip_of).filter(may_take)
 }
 
 /// Whether nothing is known of a flow but a first packet some time ago, or its end.
