@@ -177,45 +177,9 @@ impl Actor {
             }
             Command::Reload(prepared, wait, caller, reply) => {
                 let reloaded = changes.reload(data_path, *prepared, wait, &caller);
-                self.follow_changes();
-                match &reloaded {
-                    Err(error @ (EngineError::Refused { .. } | EngineError::InvalidConfig(_))) => {
-                        self.file_rejected(&error.to_string());
-                    }
-                    Ok(Reloaded {
-                        waits_for: Some(change),
-                        ..
-                    }) => {
-                        let words = format!("reload waits for revision {}", change.revision.number);
-                        self.note(Entry::new("revision", words));
-                    }
-                    _ => {}
-                }
-                send(reply, reloaded);
+                self.finish_reload(reply, reloaded);
             }
             Command::Explain(flow, syn, reply) => send(reply, self.explain(&flow, syn)),
-            Command::PrepareCapture(criteria, caller, interest, reply) => {
-                let prepared = self
-                    .capture
-                    .prepare(data_path, *criteria, &caller, &interest);
-                send(reply, prepared);
-            }
-            Command::BeginCapture(program, reply) => {
-                let begun = self.capture.begin(data_path, *program);
-                if let Ok((_, who)) = &begun {
-                    let words = format!("packet capture by {who} began");
-                    self.note(Entry::new("capture", words));
-                }
-                self.follow_program();
-                send(reply, begun.map(|(begun, _)| begun));
-            }
-            Command::EndCapture(reply) => {
-                let ended = self.end_capture();
-                send(reply, ended);
-            }
-            Command::StopCapture(caller, reply) => {
-                send(reply, self.capture.stop(&format!("by {caller}")));
-            }
             Command::Flows(vip, backend, reply) => {
                 let flows = flows::sampled(data_path, vip.as_deref(), backend.as_deref());
                 send(reply, flows);
@@ -234,28 +198,27 @@ impl Actor {
                 send(reply, diff.map_err(EngineError::from));
             }
             Command::DiffFile(reply) => send(reply, changes.diff_file()),
+            Command::Capture(command) => self.handle_capture(command),
             Command::Fleet(command) => self.handle_fleet(command),
         }
     }
 
-    /// Puts the balancer's program back after a capture.
-    pub(super) fn end_capture(&mut self) -> EngineResult<()> {
-        let ended = self.capture.end(&mut self.data_path);
-        if let Ok(Some(who)) = &ended {
-            let words = format!("packet capture by {who} ended");
-            self.note(Entry::new("capture", words));
+    fn finish_reload(&mut self, reply: Reply<Reloaded>, reloaded: EngineResult<Reloaded>) {
+        self.follow_changes();
+        match &reloaded {
+            Err(error @ (EngineError::Refused { .. } | EngineError::InvalidConfig(_))) => {
+                self.file_rejected(&error.to_string());
+            }
+            Ok(Reloaded {
+                waits_for: Some(change),
+                ..
+            }) => {
+                let words = format!("reload waits for revision {}", change.revision.number);
+                self.note(Entry::new("revision", words));
+            }
+            _ => {}
         }
-        self.follow_program();
-        ended.map(drop)
-    }
-
-    /// Publishes which program belongs into the links, and which is there.
-    fn follow_program(&mut self) {
-        if let Ok(id) = self.data_path.dataplane.program_id() {
-            self.observer.program_id = id;
-        }
-        self.drift_check.read_links(&self.data_path);
-        self.publish();
+        send(reply, reloaded);
     }
 
     /// Reports that the configuration file could not be applied.

@@ -11,10 +11,16 @@ use lb_dataplane::{CaptureLoader, CaptureProgram};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use super::{Engine, EngineError, EngineResult, command::Command, data_path::DataPath};
+use super::{
+    Engine, EngineError, EngineResult,
+    actor::Actor,
+    command::{Command, Reply, send},
+    data_path::DataPath,
+};
 use crate::{
     caller::Caller,
     capture::{Criteria, Guard, RING_BYTES, Reader, Terms},
+    events::Entry,
     reconciler::VipReport,
 };
 
@@ -40,6 +46,60 @@ pub(super) struct Prepared {
 pub(super) struct Begun {
     reports: watch::Receiver<Arc<[VipReport]>>,
     stop: watch::Receiver<Option<String>>,
+}
+
+pub(super) enum CaptureCommand {
+    Prepare(Box<Criteria>, Caller, Interest, Reply<Prepared>),
+    /// With the loaded program.
+    Begin(Box<CaptureProgram>, Reply<Begun>),
+    End(Reply<()>),
+    /// Has the capture's client end it.
+    Stop(Caller, Reply<()>),
+}
+
+impl Actor {
+    pub(super) fn handle_capture(&mut self, command: CaptureCommand) {
+        let (capture, data_path) = (&mut self.capture, &mut self.data_path);
+        match command {
+            CaptureCommand::Prepare(criteria, caller, interest, reply) => {
+                let prepared = capture.prepare(data_path, *criteria, &caller, &interest);
+                send(reply, prepared);
+            }
+            CaptureCommand::Begin(program, reply) => {
+                let begun = capture.begin(data_path, *program);
+                if let Ok((_, who)) = &begun {
+                    let words = format!("packet capture by {who} began");
+                    self.note(Entry::new("capture", words));
+                }
+                self.follow_program();
+                send(reply, begun.map(|(begun, _)| begun));
+            }
+            CaptureCommand::End(reply) => send(reply, self.end_capture()),
+            CaptureCommand::Stop(caller, reply) => {
+                send(reply, capture.stop(&format!("by {caller}")));
+            }
+        }
+    }
+
+    /// Puts the balancer's program back after a capture.
+    pub(super) fn end_capture(&mut self) -> EngineResult<()> {
+        let ended = self.capture.end(&mut self.data_path);
+        if let Ok(Some(who)) = &ended {
+            let words = format!("packet capture by {who} ended");
+            self.note(Entry::new("capture", words));
+        }
+        self.follow_program();
+        ended.map(drop)
+    }
+
+    /// Publishes which program belongs into the links, and which is there.
+    fn follow_program(&mut self) {
+        if let Ok(id) = self.data_path.dataplane.program_id() {
+            self.observer.program_id = id;
+        }
+        self.drift_check.read_links(&self.data_path);
+        self.publish();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -303,14 +363,21 @@ impl Engine {
             snap,
             title,
         } = self
-            .request(|reply| Command::PrepareCapture(Box::new(criteria), caller, theirs, reply))
+            .request(|reply| {
+                Command::Capture(CaptureCommand::Prepare(
+                    Box::new(criteria),
+                    caller,
+                    theirs,
+                    reply,
+                ))
+            })
             .await?;
         // Verification takes a moment; nobody has to wait for it.
         let loaded = tokio::task::spawn_blocking(move || loader.load(RING_BYTES)).await;
         let loaded = loaded.map_err(|error| EngineError::Failed(error.to_string()))?;
         let (program, records) = loaded.map_err(|error| EngineError::Failed(error.to_string()))?;
         let begun = self
-            .request(|reply| Command::BeginCapture(Box::new(program), reply))
+            .request(|reply| Command::Capture(CaptureCommand::Begin(Box::new(program), reply)))
             .await?;
         let (out, chunks) = mpsc::channel(CHUNKS);
         let reader = Reader {
@@ -346,7 +413,7 @@ impl Engine {
     ///
     /// No capture is running.
     pub async fn stop_capture(&self, caller: Caller) -> EngineResult<()> {
-        self.request(|reply| Command::StopCapture(caller, reply))
+        self.request(|reply| Command::Capture(CaptureCommand::Stop(caller, reply)))
             .await
     }
 }
@@ -354,7 +421,8 @@ impl Engine {
 /// Has the actor end the capture. A controller that stops does so by itself.
 fn end(commands: &mpsc::Sender<Command>) -> Result<(), String> {
     let (reply, ended) = tokio::sync::oneshot::channel();
-    if commands.blocking_send(Command::EndCapture(reply)).is_err() {
+    let command = Command::Capture(CaptureCommand::End(reply));
+    if commands.blocking_send(command).is_err() {
         return Ok(());
     }
     match ended.blocking_recv() {

@@ -1,7 +1,7 @@
 //! Requests to the actor and their results.
 
 use jiff::SignedDuration;
-use lb_dataplane::{CaptureProgram, explain::Explanation};
+use lb_dataplane::explain::Explanation;
 use lb_model::{
     edit::Edit,
     planner::{Guard, Plan},
@@ -10,15 +10,11 @@ use lb_model::{
 use tokio::sync::oneshot;
 
 use super::{
-    EngineResult,
-    capture::{self, Interest},
-    fleet::FleetCommand,
-    flows::SampledFlow,
+    EngineResult, capture::CaptureCommand, fleet::FleetCommand, flows::SampledFlow,
     request::Prepared,
 };
 use crate::{
     caller::Caller,
-    capture::Criteria,
     node::FileStatus,
     revision::{OnFailure, Revision, RevisionInfo, RevisionNumber},
 };
@@ -131,12 +127,6 @@ pub(super) enum Command {
     Reload(Box<Prepared>, bool, Caller, Reply<Reloaded>),
     /// A flow, and whether the packet opens it.
     Explain(String, bool, Reply<Explanation>),
-    PrepareCapture(Box<Criteria>, Caller, Interest, Reply<capture::Prepared>),
-    /// With the loaded program.
-    BeginCapture(Box<CaptureProgram>, Reply<capture::Begun>),
-    EndCapture(Reply<()>),
-    /// Has the capture's client end it.
-    StopCapture(Caller, Reply<()>),
     /// Name of a VIP and of a backend.
     Flows(Option<String>, Option<String>, Reply<Vec<SampledFlow>>),
     /// Name of a VIP.
@@ -147,5 +137,6 @@ pub(super) enum Command {
     Progress(RevisionNumber, Reply<Progress>),
     Diff(RevisionNumber, RevisionNumber, Reply<String>),
     DiffFile(Reply<FileDiff>),
+    Capture(CaptureCommand),
     Fleet(FleetCommand),
 }

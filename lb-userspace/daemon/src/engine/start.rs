@@ -5,6 +5,8 @@
 //! The revisions alone decide which configuration is active. After that, a configuration file that
 //! differs from the one applied last becomes a change like any other, which the guards may refuse.
 
+mod disk;
+
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -12,7 +14,7 @@ use tokio::{
     net::UnixListener,
     sync::{Notify, Semaphore, mpsc, watch},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     Engine, Options, QUEUE,
@@ -25,12 +27,12 @@ use super::{
     drift_check::DriftCheck,
     fleet as fleet_part,
     health_intake::{HealthIntake, WARMING_LIMIT},
-    import::{self, ConfigFile},
+    import::ConfigFile,
     locks::BpffsLock,
     observe::Observer,
     publisher::Publisher,
     reports::Reports,
-    request::{self, Candidate},
+    request::Candidate,
     routes::{self, RouteMonitor},
     shares::{ShareMonitor, histories::Histories},
     votes::FleetVotes,
@@ -44,15 +46,12 @@ use crate::{
     metrics::Facts,
     nexthop::Resolver,
     node::{FileState, NodeState},
-    reconciler::{Reconciler, load_options, lock::Lock, ports},
-    revision::{AtStart, Damage, New, OnFailure, RevisionNumber, RevisionState, Store},
+    reconciler::{Reconciler, load_options, ports},
+    revision::{AtStart, New, OnFailure, RevisionNumber, RevisionState},
     traffic::Recorder,
 };
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
-use lb_model::{
-    config::{Config, DEFAULT_EXEC_USER},
-    planner::PlanVerdict,
-};
+use lb_model::{config::Config, planner::PlanVerdict};
 
 pub(super) struct Started {
     pub(super) actor: Actor,
@@ -61,22 +60,9 @@ pub(super) struct Started {
     pub(super) listener: UnixListener,
 }
 
-/// What is on disk before the kernel is touched.
-struct OnDisk {
-    /// The configuration file, or why it was rejected.
-    file: std::result::Result<Candidate, String>,
-    store: Store,
-    at_start: AtStart,
-    /// The active revision and its state, if there is one.
-    active: Option<(Running, RevisionState)>,
-    damages: Vec<Damage>,
-    lock: Lock,
-    state_dir: PathBuf,
-}
-
 /// `files`: the soft and hard limits of open files. Health checks may use half of the hard one.
 pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started> {
-    let mut found = read_disk(&options)?;
+    let mut found = disk::read(&options)?;
     let pins = Pins::at(&options.bpffs);
     pins.mount()?;
     let bpffs_lock = BpffsLock::take(pins.bpffs())?;
@@ -102,14 +88,7 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
     data_path.installed = state.is_some().then(|| running.config.clone());
     let adopted = data_path.adopted;
     let (at_start, file) = (std::mem::take(&mut found.at_start), found.file.clone());
-    let checks = probe::Shared {
-        exec_user: Some(exec_user(&options)),
-        next_hops: Some(data_path.routes.watch()),
-        exec_files: Some(files),
-        descriptors: Semaphore::new((files.1 / 2).clamp(8, 1 << 20) as usize),
-        ..probe::Shared::default()
-    };
-    let health = Health::start(seed(), checks);
+    let health = start_health(&options, files, &data_path);
     let (mut actor, engine, inbox) = assemble(
         &pins,
         journal,
@@ -141,6 +120,21 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
         engine,
         listener,
     })
+}
+
+fn start_health(
+    options: &Options,
+    files: (u64, u64),
+    data_path: &DataPath,
+) -> (Health, mpsc::UnboundedReceiver<HealthChange>) {
+    let checks = probe::Shared {
+        exec_user: Some(disk::exec_user(options)),
+        next_hops: Some(data_path.routes.watch()),
+        exec_files: Some(files),
+        descriptors: Semaphore::new((files.1 / 2).clamp(8, 1 << 20) as usize),
+        ..probe::Shared::default()
+    };
+    Health::start(seed(), checks)
 }
 
 /// Opens the data path, and waits for the routes to the backends.
@@ -194,7 +188,7 @@ async fn open_data_path(
 fn assemble(
     pins: &Pins,
     journal: Journal,
-    found: OnDisk,
+    found: disk::OnDisk,
     running: Running,
     data_path: DataPath,
     file: PathBuf,
@@ -264,100 +258,6 @@ fn assemble(
         stop: Arc::new(Notify::new()),
     };
     Ok((actor, engine, inbox))
-}
-
-/// Reads the configuration file and the revisions.
-fn read_disk(options: &Options) -> Result<OnDisk> {
-    let file = import::candidate(&options.config, "start");
-    let state_dir = match &file {
-        Ok(file) => file.config.node.state_dir.clone(),
-        Err(_) => state_dir_of(options),
-    };
-    let file = file.map_err(|error| error.to_string());
-    if let Err(why) = &file
-        && !state_dir.exists()
-    {
-        return Err(anyhow!(why.clone()));
-    }
-    let lock = Lock::take(&state_dir)?;
-    let (store, damages) = Store::open(&state_dir)?;
-    for damage in &damages {
-        error!("{damage}");
-    }
-    let at_start = store.at_start(super::now());
-    let active = find_active(&store, &at_start)?;
-    Ok(OnDisk {
-        file,
-        store,
-        at_start,
-        active,
-        damages,
-        lock,
-        state_dir,
-    })
-}
-
-/// The newest good revision whose text is still valid.
-fn find_active(store: &Store, at_start: &AtStart) -> Result<Option<(Running, RevisionState)>> {
-    let mut next = at_start.active;
-    while let Some(number) = next {
-        let found = store.get(number)?;
-        match request::parse(&found.file_name(), &found.text) {
-            Ok(config) => {
-                let running = Running {
-                    number: Some(number),
-                    fleet_digest: Default::default(),
-                    config,
-                    text: found.text,
-                    base: found.record.base,
-                    file_digest: imported(store),
-                };
-                return Ok(Some((running, found.record.info.state)));
-            }
-            Err(error) => {
-                // For example because the file with the seed is gone.
-                error!(
-                    revision = number,
-                    "skipping the revision: its configuration is invalid: {error}"
-                );
-                next = store.previous_good(number).map(|record| record.info.number);
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// SHA-256 of the configuration file when it was last applied, even if that was rolled back: the next
-/// start must not apply it again.
-fn imported(store: &Store) -> Option<String> {
-    let mut newest_first = store.list().rev();
-    let known = newest_first.find(|record| {
-        !matches!(
-            record.info.state,
-            RevisionState::Applying | RevisionState::Failed { .. }
-        )
-    });
-    known.and_then(|record| record.file_digest.clone())
-}
-
-/// The state folder named by an invalid file, or the default.
-fn state_dir_of(options: &Options) -> PathBuf {
-    let named = node_key(options, "state_dir").map(PathBuf::from);
-    named.unwrap_or_else(|| PathBuf::from("/var/lib/evenkeel"))
-}
-
-/// The user of `exec` checks. Only the file decides, even if it is invalid: who may use the API must not
-/// get the rights of another user by a check.
-fn exec_user(options: &Options) -> String {
-    node_key(options, "exec_user").unwrap_or_else(|| DEFAULT_EXEC_USER.to_owned())
-}
-
-/// A text of the file's table `[node]`, also of an invalid file.
-fn node_key(options: &Options, key: &str) -> Option<String> {
-    let text = std::fs::read_to_string(&options.config).ok()?;
-    let document: toml::Table = text.parse().ok()?;
-    let node = document.get("node")?.as_table()?;
-    node.get(key)?.as_str().map(str::to_owned)
 }
 
 /// Identifies the counter maps, so that totals continue only with the same ones.
