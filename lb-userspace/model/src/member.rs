@@ -19,6 +19,12 @@ impl MemberRef {
             backend: backend.into(),
         }
     }
+
+    /// Returns the name in commands: `web/api-1`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.vip, self.backend)
+    }
 }
 
 impl fmt::Display for MemberRef {

@@ -9,11 +9,12 @@ use super::{
     argument,
     change::{self, ChangeArgs},
     drain::{self, DrainArgs},
-    member::{BackendPath, MemberRef},
+    member::BackendPath,
     session::{Output, Session},
     view,
 };
 use lb_api::{BackendSpec, Edit, WantedState, client::Client};
+use lb_model::MemberRef;
 
 /// List, add, remove, drain and weight backends.
 ///

@@ -104,7 +104,7 @@ async fn wait(session: &Session, args: &DrainArgs) -> Result<ExitCode> {
 /// The remaining traffic of each member, in words.
 fn traffic(vips: &[VipStatus], path: &BackendPath) -> Vec<String> {
     path.members(vips)
-        .map(|(name, member)| format!("{name}: {}", remaining(member)))
+        .map(|(name, member)| format!("{}: {}", name.path(), remaining(member)))
         .collect()
 }
 

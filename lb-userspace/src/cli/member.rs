@@ -1,40 +1,16 @@
 //! Names of members: a backend within a VIP.
 
-use std::fmt;
-
 use anyhow::{Result, bail};
 
 use lb_api::{MemberStatus, VipStatus};
-use lb_model::edit::hint;
+use lb_model::{MemberRef, edit::hint};
 
-/// One backend of one VIP; shown as `web/api-1`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct MemberRef {
-    pub(super) vip: String,
-    pub(super) backend: String,
-}
-
-impl MemberRef {
-    pub(super) fn new(vip: &str, backend: &str) -> Self {
-        Self {
-            vip: vip.into(),
-            backend: backend.into(),
-        }
-    }
-
-    /// The members of several VIPs, with their names.
-    pub(super) fn all(vips: &[VipStatus]) -> impl Iterator<Item = (Self, &MemberStatus)> {
-        vips.iter().flat_map(|vip| {
-            let members = vip.members.iter();
-            members.map(|member| (Self::new(&vip.name, &member.backend), member))
-        })
-    }
-}
-
-impl fmt::Display for MemberRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.vip, self.backend)
-    }
+/// The members of several VIPs, with their names.
+pub(super) fn all(vips: &[VipStatus]) -> impl Iterator<Item = (MemberRef, &MemberStatus)> {
+    vips.iter().flat_map(|vip| {
+        let members = vip.members.iter();
+        members.map(|member| (MemberRef::new(&vip.name, &member.backend), member))
+    })
 }
 
 /// The argument `[VIP/]BACKEND`: `web/api-1`, or `api-1` for the backend in any VIP.
@@ -64,7 +40,7 @@ impl BackendPath {
         &'a self,
         vips: &'a [VipStatus],
     ) -> impl Iterator<Item = (MemberRef, &'a MemberStatus)> {
-        MemberRef::all(vips).filter(|(name, _)| {
+        all(vips).filter(|(name, _)| {
             name.backend == self.backend && self.vip.as_ref().is_none_or(|vip| *vip == name.vip)
         })
     }
@@ -77,8 +53,7 @@ impl BackendPath {
         match names.as_slice() {
             [name] => Ok(name.clone()),
             [] => {
-                let mut names: Vec<String> =
-                    MemberRef::all(vips).map(|(name, _)| name.backend).collect();
+                let mut names: Vec<String> = all(vips).map(|(name, _)| name.backend).collect();
                 names.sort_unstable();
                 names.dedup();
                 bail!("no VIP has a backend `{backend}`{}", hint(backend, &names))
@@ -87,7 +62,8 @@ impl BackendPath {
                 let vips: Vec<&str> = names.iter().map(|name| name.vip.as_str()).collect();
                 let vips = vips.join(", ");
                 bail!(
-                    "backend `{backend}` is ambiguous: VIPs {vips} have it; name the VIP, as in `{first}`"
+                    "backend `{backend}` is ambiguous: VIPs {vips} have it; name the VIP, as in `{}`",
+                    first.path()
                 )
             }
         }

@@ -9,7 +9,7 @@ use ratatui::{
 };
 
 use super::{
-    super::member::MemberRef,
+    super::member,
     super::view::{
         alerts::sorted,
         figures::{amount, bits, count, share, since},
@@ -21,6 +21,7 @@ use super::{
     model::{Graph, Mark, Model},
 };
 use lb_api::{Alert, MemberStatus, Status, VipStatus};
+use lb_model::MemberRef;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -277,7 +278,7 @@ fn member_cells(member: &MemberStatus, width: u16, ink: Ink) -> Vec<Cell<'static
 
 /// The maximum of the VIP's graphs in the last `width` seconds.
 fn peak(model: &Model, vip: &VipStatus, width: usize) -> f64 {
-    let names = MemberRef::all(std::slice::from_ref(vip)).map(|(name, _)| name);
+    let names = member::all(std::slice::from_ref(vip)).map(|(name, _)| name);
     let graphs = names.filter_map(|name| model.graph(&name));
     let points = graphs.flat_map(|graph| graph.iter().rev().take(width).flatten());
     points.copied().fold(0.0, f64::max)

@@ -8,8 +8,9 @@ use std::{
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
-use crate::cli::member::MemberRef;
+use crate::cli::member;
 use lb_api::{Event, MemberStatus, Status, VipStatus};
+use lb_model::MemberRef;
 
 /// Length of the graphs in seconds.
 const LENGTH: usize = 240;
@@ -119,7 +120,7 @@ impl Model {
     pub(super) fn update(&mut self, status: Status, events: &[Event]) {
         let mark = self.mark(&status, events);
         self.advance(mark);
-        for (name, member) in MemberRef::all(&status.vips) {
+        for (name, member) in member::all(&status.vips) {
             let flows = self.flows(&status, &name, member);
             let length = self.marks.len();
             let graph = self.graphs.entry(name);
@@ -181,7 +182,7 @@ impl Model {
         if seconds <= 0.0 {
             return self.graph(name)?.iter().rev().nth(1).copied().flatten();
         }
-        let (_, known) = MemberRef::all(&before.vips).find(|(known, _)| known == name)?;
+        let (_, known) = member::all(&before.vips).find(|(known, _)| known == name)?;
         let flows = member
             .totals
             .new_flows

@@ -4,12 +4,9 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyModifiers},
 };
 
-use super::{
-    super::{member::MemberRef, view::tests::fixtures},
-    model::Order,
-    *,
-};
+use super::{super::view::tests::fixtures, model::Order, *};
 use lb_api::{MemberState, VipStatus};
+use lb_model::MemberRef;
 
 fn screen(model: &Model, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

@@ -9,7 +9,7 @@ use super::{
     table::{Cell, Side, Table},
     tones,
 };
-use crate::cli::member::MemberRef;
+use crate::cli::member;
 use jiff::Timestamp;
 use lb_api::{HealthStatus, MemberState, MemberStatus, NatPorts, VipStatus};
 
@@ -127,9 +127,9 @@ pub(in crate::cli) fn backends(view: View, vips: &[VipStatus]) -> String {
         (Right, "tracked"),
         (Right, "pkts/s"),
     ]);
-    for (name, member) in MemberRef::all(vips) {
+    for (name, member) in member::all(vips) {
         table.row([
-            name.to_string().into(),
+            name.path().into(),
             endpoint(member).into(),
             state(member),
             health(member.health.as_ref()),
