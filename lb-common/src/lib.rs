@@ -105,8 +105,6 @@ pub mod proto {
     pub const AUTH: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
-    /// IPv6 "no next header".
-    pub const NO_NEXT: u8 = 59;
     /// IPv6 destination options.
     pub const DEST_OPTIONS: u8 = 60;
 }

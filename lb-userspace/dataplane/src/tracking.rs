@@ -112,11 +112,6 @@ impl Tracking {
         })
     }
 
-    /// Frees all cells of a member; returns how many.
-    pub fn purge_member(&self, member: MemberIndex) -> usize {
-        self.free_where(|cell| cell.member == member)
-    }
-
     /// Frees all cells of some members; returns how many.
     pub fn purge_members(&self, members: &BTreeSet<MemberIndex>) -> usize {
         self.free_where(|cell| members.contains(&cell.member))
@@ -197,7 +192,7 @@ mod tests {
             (counts[1], counts[2], counts[4095], counts[0]),
             (2, 1, 1, 0)
         );
-        assert_eq!(tracking.purge_member(1), 2);
+        assert_eq!(tracking.purge_members(&BTreeSet::from([1])), 2);
         assert_eq!(tracking.count(), 2);
         assert_eq!(tracking.purge_members(&BTreeSet::from([2, 3])), 1);
         assert_eq!(tracking.count(), 1);

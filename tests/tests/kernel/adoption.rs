@@ -9,7 +9,7 @@ use lb_dataplane::{Dataplane, Opened};
 
 use crate::{
     host::{Bpffs, in_network_namespace},
-    reconciler::{THREE, VIP, config, options, routes, snapshot},
+    reconciler::{THREE, VIP, config, member_index, options, routes, snapshot},
 };
 
 #[test]
@@ -29,7 +29,7 @@ fn adoption_changes_nothing() {
             // A ring in transition, and a removed member.
             let two = self::config(&THREE[..2]);
             controller.apply(&mut dataplane, &two).unwrap();
-            (snapshot(&dataplane), controller.member_index("v", "b1"))
+            (snapshot(&dataplane), member_index(&mut controller, "b1"))
         };
         let (mut dataplane, opened) = Dataplane::open(&options(&config), &pins).unwrap();
         assert_eq!(opened, Opened::Adopted);
@@ -44,7 +44,7 @@ fn adoption_changes_nothing() {
         let summary = controller.apply(&mut dataplane, &two).unwrap();
         assert_eq!(summary, lb_daemon::reconciler::Summary::default());
         assert_eq!(snapshot(&dataplane), before, "applied");
-        assert_eq!(controller.member_index("v", "b1"), index);
+        assert_eq!(member_index(&mut controller, "b1"), index);
         let routes = routes(&mut dataplane);
         controller.set_routes(&mut dataplane, routes).unwrap();
         assert_eq!(snapshot(&dataplane), before, "routes known");

@@ -309,9 +309,10 @@ fn counts_sessions_and_removes_both_directions() {
     let counts = PortCounts { in_use: 1, over: 0 };
     assert_eq!(expired.established.ports.get(&pool), Some(&counts));
     assert_eq!(expired.established, dataplane.sessions.established());
-    assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 2);
+    let gone = [3].into();
+    assert_eq!(dataplane.sessions.remove_members(&gone).unwrap(), 2);
     assert_eq!(dataplane.sessions.count().unwrap().flows, 2);
-    assert_eq!(dataplane.sessions.remove_member(3).unwrap(), 0);
+    assert_eq!(dataplane.sessions.remove_members(&gone).unwrap(), 0);
     assert_eq!(dataplane.sessions.expire(300, limits).unwrap().entries, 2);
 }
 

@@ -83,9 +83,6 @@ pub enum KernelError {
 }
 
 impl KernelRoutes {
-    /// Usual name of the device.
-    pub const DEVICE: &str = "evenkeel-vip";
-
     /// Creates the device; announces nothing yet. Must be called in a tokio runtime.
     pub async fn start(device: &str, table: u32) -> Result<Self, KernelError> {
         if table == 0 || (253..=255).contains(&table) {

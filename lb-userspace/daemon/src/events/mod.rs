@@ -174,15 +174,6 @@ impl Journal {
         recent.range(first..).take(limit).cloned().collect()
     }
 
-    /// Events at or after a time, the oldest first; `limit` at most.
-    #[must_use]
-    pub fn since_time(&self, time: Timestamp, limit: usize) -> Vec<Event> {
-        let recent = lock(&self.recent);
-        // The clock may have been set back: not sorted.
-        let later = recent.iter().filter(|event| event.at >= time);
-        later.take(limit).cloned().collect()
-    }
-
     /// The newest events, the oldest of them first.
     #[must_use]
     pub fn newest(&self, limit: usize) -> Vec<Event> {

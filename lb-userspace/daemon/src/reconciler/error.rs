@@ -24,8 +24,6 @@ pub enum ReconcilerError {
         limit: u32,
         hint: &'static str,
     },
-    #[error("no backend {backend} in VIP {vip}")]
-    Unknown { vip: String, backend: String },
     /// The state changed after the change was planned.
     #[error("the data path's state changed while the change was being planned; try again")]
     Outdated,

@@ -71,7 +71,6 @@ use lb_model::{
     MemberRef,
     config::{Config, Forward, Fraction},
     ring::Identity,
-    transition::SlotCounts,
 };
 
 /// The load options of the data path for a configuration.
@@ -123,7 +122,7 @@ impl Reconciler {
         }
     }
 
-    /// Without health checks: members count as up until [`Self::set_health`] says otherwise.
+    /// Without health checks: members count as up until [`Self::set_healths`] says otherwise.
     #[must_use]
     pub fn presuming_up(mut self) -> Self {
         self.presume_up = true;
@@ -234,31 +233,9 @@ impl Reconciler {
         done
     }
 
-    /// Sets whether a backend is healthy. An unhealthy one receives no packets and has no slots.
-    ///
-    /// # Errors
-    ///
-    /// [`ReconcilerError::Unknown`], or the kernel rejected a write; the tables are unchanged.
-    pub fn set_health(
-        &mut self,
-        dataplane: &mut Dataplane,
-        vip: &str,
-        backend: &str,
-        healthy: bool,
-    ) -> Result<Summary> {
-        self.find(vip, backend)?;
-        self.set_healths(
-            dataplane,
-            &[HealthUpdate {
-                member: MemberRef::new(vip, backend),
-                healthy,
-                ramp: Fraction::ALL,
-            }],
-        )
-    }
-
-    /// Applies health check results in one change, by [`MemberReport::check_name`]. Unknown members are ignored: the checks may not
-    /// know yet that they are gone.
+    /// Applies health check results in one change, by [`MemberReport::check_name`]. An unhealthy member
+    /// receives no packets and has no slots. Unknown members are ignored: the checks may not know yet that
+    /// they are gone.
     ///
     /// # Errors
     ///
@@ -270,7 +247,7 @@ impl Reconciler {
     ) -> Result<Summary> {
         let mut before = Vec::new();
         for update in updates {
-            let Ok(index) = self.find(&update.member.vip, &update.member.backend) else {
+            let Some(index) = self.find(&update.member.vip, &update.member.backend) else {
                 continue;
             };
             let Some(member) = self.state.members.get(&index) else {
@@ -351,16 +328,11 @@ impl Reconciler {
         Ok(())
     }
 
-    fn find(&self, vip: &str, backend: &str) -> Result<MemberIndex> {
+    fn find(&self, vip: &str, backend: &str) -> Option<MemberIndex> {
         let names = |index: u16| self.state.vips.get(&index).is_some_and(|v| v.name == vip);
         let mut members = self.state.members.iter();
         let found = members.find(|(i, m)| m.check_name(**i) == backend && names(m.vip));
-        found
-            .map(|(index, _)| *index)
-            .ok_or_else(|| ReconcilerError::Unknown {
-                vip: vip.to_owned(),
-                backend: backend.to_owned(),
-            })
+        found.map(|(index, _)| *index)
     }
 
     /// Removed members of this name or address that still have flows: their VIPs and addresses.
@@ -378,11 +350,6 @@ impl Reconciler {
     }
 
     #[must_use]
-    pub fn member_index(&self, vip: &str, backend: &str) -> Option<MemberIndex> {
-        self.find(vip, backend).ok()
-    }
-
-    #[must_use]
     pub fn vip_name(&self, index: u16) -> Option<&str> {
         self.state.vips.get(&index).map(|vip| vip.name.as_str())
     }
@@ -391,14 +358,6 @@ impl Reconciler {
     pub fn member_name(&self, index: MemberIndex) -> Option<&str> {
         let member = self.state.members.get(&index);
         member.map(|member| member.name.as_str())
-    }
-
-    /// Counts the slots of a VIP's ring by state.
-    #[must_use]
-    pub fn slot_counts(&self, vip: &str) -> Option<SlotCounts> {
-        let mut vips = self.state.vips.values();
-        vips.find(|state| state.name == vip)
-            .map(|state| state.ring.counts())
     }
 
     /// Number of members in the tables, including removed ones whose flows have not ended.

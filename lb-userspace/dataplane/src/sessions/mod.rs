@@ -257,11 +257,6 @@ impl Sessions {
         Ok(names)
     }
 
-    /// Removes the sessions of a member; returns the number of removed entries.
-    pub fn remove_member(&mut self, member: MemberIndex) -> Result<usize> {
-        self.remove_members(&BTreeSet::from([member]))
-    }
-
     /// Removes the sessions of some members; returns the number of removed entries.
     pub fn remove_members(&mut self, members: &BTreeSet<MemberIndex>) -> Result<usize> {
         Ok(remove_from(&self.requests, members)?
