@@ -17,5 +17,5 @@ pub(crate) mod wire;
 pub use failure::Failure;
 pub use listener::{ListenError, listen};
 pub use routes::{document, router};
-pub(crate) use server::serve_router;
 pub use server::{Limits, serve};
+pub(crate) use server::{serve_each, serve_router};

@@ -1,7 +1,13 @@
 //! Serves the API, with limits of connections and time: a client that sends nothing must not use up the
 //! file descriptors of health checks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{Extension, Router, extract::ConnectInfo};
 use hyper::server::conn::http1;
@@ -49,19 +55,31 @@ pub async fn serve(listener: UnixListener, engine: Engine, limits: Limits) {
 
 pub(crate) async fn serve_router(listener: UnixListener, router: Router, limits: Limits) {
     let router = router.layer(RequestBodyTimeoutLayer::new(limits.request));
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let accept = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|accepted| accepted.0);
+    let serve = |stream| serve_connection(stream, router.clone(), limits);
+    serve_each(limits.connections, "a connection of the API", accept, serve).await;
+}
+
+/// Accepts connections and serves each, so many at the same time. Ends when it is dropped.
+pub(crate) async fn serve_each<S, F: Future<Output = ()> + Send + 'static>(
+    connections: usize,
+    what: &'static str,
+    mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
+    serve: impl Fn(S) -> F,
+) {
+    let places = Arc::new(Semaphore::new(connections));
     // The semaphore is never closed, so this loop never ends.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let serving = serve_connection(stream, router.clone(), limits);
+        match poll_fn(&mut accept).await {
+            Ok(stream) => {
+                let serving = serve(stream);
                 tokio::spawn(async move {
                     serving.await;
                     drop(place);
                 });
             }
             Err(error) => {
-                warn!(%error, "cannot accept a connection of the API");
+                warn!(%error, "cannot accept {what}");
                 sleep(ACCEPT_PAUSE).await;
             }
         }

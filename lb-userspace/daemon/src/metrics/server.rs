@@ -1,9 +1,9 @@
 //! HTTP server of the metrics page: `GET /metrics`, gzip-compressed for clients that accept it.
 //!
 //! The number of connections and their lifetime are limited, so that clients that send or read nothing
-//! cannot lock others out for long. (`axum::serve` has no such limits, hence the loop around hyper.)
+//! cannot lock others out for long. (`axum::serve` has no such limits, hence [`http::serve_each`].)
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, task::Context, time::Duration};
 
 use axum::{
     Router,
@@ -20,18 +20,16 @@ use hyper_util::{
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, watch},
     time::{sleep, timeout},
 };
 use tower_http::compression::{CompressionLayer, CompressionLevel};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{Facts, Sources, render};
+use crate::http;
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Pause after a failed accept: there may be no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time between two attempts to listen.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
@@ -141,23 +139,9 @@ pub(super) async fn serve(listener: TcpListener, sources: Sources, limits: Limit
         .fallback(|| async { (StatusCode::NOT_FOUND, "only GET /metrics is here\n") })
         .layer(gzip)
         .with_state(Arc::new(endpoint));
-    let places = Arc::new(Semaphore::new(limits.connections));
-    // The semaphore is never closed, so this loop never ends.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let serving = serve_connection(stream, router.clone(), limits);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "cannot accept a metrics connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    let accept = |cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|accepted| accepted.0);
+    let serve = |stream| serve_connection(stream, router.clone(), limits);
+    http::serve_each(limits.connections, "a metrics connection", accept, serve).await;
 }
 
 /// Serves one connection. Its errors are the client's and are ignored.
