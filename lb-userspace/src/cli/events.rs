@@ -1,21 +1,17 @@
 //! `evenkeel events`.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::sleep;
 
 use super::{
     argument,
     session::{Output, Session},
-    stream::print_error,
     view,
 };
 use lb_api::client::Client;
-
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Show the event log: revisions, health, alerts, rollbacks, starts.
 ///
@@ -71,34 +67,18 @@ pub(super) async fn run(args: EventsArgs, client: Client) -> Result<ExitCode> {
         None => (None, Timestamp::MIN),
     };
     let mut since = first;
-    let mut absent = false;
-    loop {
+    let step = async || {
         // The limit applies to the first request only.
         let limit = args.limit.filter(|_| since == first);
-        match session.client.events(since, limit).await {
-            Ok(events) => {
-                absent = false;
-                for event in events {
-                    since = since.max(Some(event.id));
-                    if event.at < from {
-                        continue;
-                    }
-                    session.print(&event, |view| view::events::event(view, &event))?;
-                }
+        for event in session.client.events(since, limit).await? {
+            since = since.max(Some(event.id));
+            if event.at >= from {
+                session.print(&event, |view| view::events::event(view, &event))?;
             }
-            Err(error) if args.follow && error.is_transient() => {
-                if !absent {
-                    print_error(&format!("evenkeel: {error}"));
-                }
-                absent = true;
-            }
-            Err(error) => return Err(error.into()),
         }
-        if !args.follow || session.is_closed() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        sleep(POLL_INTERVAL).await;
-    }
+        Ok(())
+    };
+    session.repeat(args.follow, step).await
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! `evenkeel flows`.
 
-use std::{collections::HashSet, process::ExitCode, time::Duration};
+use std::{collections::HashSet, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
-use tokio::time::sleep;
 
 use super::{
     session::{Output, Session},
-    stream::print_error,
     view::{
         View,
         figures::count,
@@ -16,8 +14,6 @@ use super::{
     },
 };
 use lb_api::{SampledFlow, client::Client};
-
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// List sampled flows: packets, bytes, SYNs and resets from the client, and the backend.
 ///
@@ -47,31 +43,17 @@ pub(super) async fn run(args: FlowsArgs, client: Client) -> Result<ExitCode> {
     let session = Session::new(client, args.output);
     let (vip, backend) = (args.vip.as_deref(), args.backend.as_deref());
     let mut known = HashSet::new();
-    let mut absent = false;
-    loop {
-        match session.client.flows(vip, backend).await {
-            Ok(flows) => {
-                absent = false;
-                let new: Vec<&SampledFlow> = flows
-                    .iter()
-                    .filter(|flow| !known.contains(&flow.flow))
-                    .collect();
-                print(&session, &new, known.is_empty())?;
-                known = flows.into_iter().map(|flow| flow.flow).collect();
-            }
-            Err(error) if args.follow && error.is_transient() => {
-                if !absent {
-                    print_error(&format!("evenkeel: {error}"));
-                }
-                absent = true;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if !args.follow || session.is_closed() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        sleep(POLL_INTERVAL).await;
-    }
+    let step = async || {
+        let flows = session.client.flows(vip, backend).await?;
+        let new: Vec<&SampledFlow> = flows
+            .iter()
+            .filter(|flow| !known.contains(&flow.flow))
+            .collect();
+        print(&session, &new, known.is_empty())?;
+        known = flows.into_iter().map(|flow| flow.flow).collect();
+        Ok(())
+    };
+    session.repeat(args.follow, step).await
 }
 
 fn print(session: &Session, flows: &[&SampledFlow], titled: bool) -> Result<()> {

@@ -1,13 +1,19 @@
 //! What the commands that talk to the controller have in common.
 
-use std::{cell::Cell, io::Write as _, process::ExitCode};
+use std::{cell::Cell, io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
+use tokio::time::sleep;
 
-use super::{stream, view::View};
-use lb_api::client::{Client, DEFAULT_SOCKET};
+use super::{
+    stream::{self, print_error},
+    view::View,
+};
+use lb_api::client::{Client, ClientError, DEFAULT_SOCKET};
+
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The option of every command that prints data.
 #[derive(Args, Clone, Copy, Debug)]
@@ -76,6 +82,32 @@ impl Session {
         Ok(())
     }
 
+    /// Repeats a step every second, if told to `follow`, until the reader of standard output is gone. A
+    /// controller that does not respond is reported once, and waited for.
+    pub(super) async fn repeat(
+        &self,
+        follow: bool,
+        mut step: impl AsyncFnMut() -> Result<()>,
+    ) -> Result<ExitCode> {
+        let mut absent = false;
+        loop {
+            match step().await {
+                Ok(()) => absent = false,
+                Err(error) if follow && is_transient(&error) => {
+                    if !absent {
+                        print_error(&format!("evenkeel: {error}"));
+                    }
+                    absent = true;
+                }
+                Err(error) => return Err(error),
+            }
+            if !follow || self.is_closed() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
     fn write(&self, text: &str) -> Result<()> {
         let mut out = stream::stdout();
         out.write_all(text.as_bytes())?;
@@ -83,4 +115,9 @@ impl Session {
         self.closed.set(self.closed.get() || out.is_closed());
         Ok(())
     }
+}
+
+fn is_transient(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref();
+    error.is_some_and(ClientError::is_transient)
 }

@@ -115,24 +115,13 @@ fn addresses(view: View, addresses: &[AddressStatus]) -> String {
 /// All conditions of an address.
 pub(in crate::cli) fn address(view: View, known: &AddressStatus) -> String {
     let (word, _) = state(known.state).into_parts();
-    let mut table = Table::new(&[(Side::Left, ""), (Side::Left, ""), (Side::Left, "")]);
-    for check in &known.checks {
-        let (mark, tone) = if check.is_met {
-            ("ok", Tone::Good)
-        } else {
-            ("no", Tone::Bad)
-        };
-        table.row([
-            Cell::toned(tone, mark),
-            check.name.as_str().into(),
-            check.text.as_str().into(),
-        ]);
-    }
+    let checks = known.checks.iter();
+    let table = Table::of_checks(checks.map(|it| (it.is_met, &*it.name, &*it.text)));
     format!(
         "{}: announced: {word}, for {}\n{}",
         known.address,
         seconds(known.for_s),
-        table.shrinking(&[2]).indented("  ").draw(view)
+        table.indented("  ").draw(view)
     )
 }
 

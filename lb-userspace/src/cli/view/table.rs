@@ -64,6 +64,21 @@ impl Table {
         }
     }
 
+    /// Conditions with their names and texts, and whether they are met.
+    pub(in crate::cli) fn of_checks<'a>(
+        checks: impl Iterator<Item = (bool, &'a str, &'a str)>,
+    ) -> Self {
+        let mut table = Self::new(&[(Side::Left, ""); 3]).shrinking(&[2]);
+        for (is_met, name, text) in checks {
+            let mark = match is_met {
+                true => Cell::toned(Tone::Good, "ok"),
+                false => Cell::toned(Tone::Bad, "no"),
+            };
+            table.row([mark, name.into(), text.into()]);
+        }
+        table
+    }
+
     /// Shortens these columns instead of the first.
     pub(in crate::cli) fn shrinking(self, columns: &[usize]) -> Self {
         Self {

@@ -40,22 +40,7 @@ pub(in crate::cli) fn doctor(view: View, found: &FleetDoctor) -> String {
             table.note(error.as_str());
         }
     }
-    let mut checks = Table::new(&[(Side::Left, ""), (Side::Left, ""), (Side::Left, "")]);
-    for check in &found.checks {
-        let (mark, tone) = if check.ok {
-            ("ok", Tone::Good)
-        } else {
-            ("no", Tone::Bad)
-        };
-        checks.row([
-            Cell::toned(tone, mark),
-            check.name.as_str().into(),
-            check.text.as_str().into(),
-        ]);
-    }
-    format!(
-        "{}\n{}",
-        table.draw(view),
-        checks.shrinking(&[2]).draw(view)
-    )
+    let checks = found.checks.iter();
+    let checks = Table::of_checks(checks.map(|it| (it.ok, &*it.name, &*it.text)));
+    format!("{}\n{}", table.draw(view), checks.draw(view))
 }
