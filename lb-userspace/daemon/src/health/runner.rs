@@ -27,7 +27,7 @@ use super::{
     probe::{self, Answer, Failure, Fault, Probe},
 };
 use crate::nexthop::{NextHopState, UnresolvedReason};
-use burst::BURSTS;
+use burst::{BURSTS, Occasion};
 use lb_model::{MemberRef, config::HealthKind, text::excerpt};
 
 /// Checks start at multiples of this, so that checks due at about the same time share a wake-up. Far
@@ -50,13 +50,6 @@ const CUT_OFF_FOR: Duration = Duration::from_secs(10);
 /// [`HealthStatus::inconclusive`] of a check that waits for an error only.
 pub const SILENT: &str = "no reply and no error, so that this check cannot tell whether the backend serves: set \
                       `send`";
-
-/// Why a check was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Occasion {
-    Schedule,
-    Hint,
-}
 
 type Status = Arc<Mutex<HealthStatus>>;
 

@@ -9,7 +9,7 @@ use super::{
         judge::Rules,
         probe::{Answer, Failure, Probe},
     },
-    Occasion, Watcher,
+    Watcher,
 };
 
 /// The most checks that follow a hint.
@@ -17,6 +17,13 @@ const LONGEST: u32 = 10;
 
 /// Hints that are followed in as many intervals.
 pub(super) const BURSTS: usize = 5;
+
+/// Why a check was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    Schedule,
+    Hint,
+}
 
 type Result = std::result::Result<Answer, Failure>;
 
