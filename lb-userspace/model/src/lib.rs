@@ -9,6 +9,7 @@ pub mod error;
 pub mod fleet;
 pub mod flows;
 mod member;
+pub mod membership;
 pub mod nat_draws;
 pub mod planner;
 pub mod ring;

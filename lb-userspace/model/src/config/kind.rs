@@ -13,7 +13,7 @@ use super::{
     },
     value::{self, Parsed, numbers, show_duration, texts},
 };
-use crate::{ring::RingSize, secrets};
+use crate::{membership::MemberSource, ring::RingSize, secrets};
 
 /// A kind of value. A constructor such as [`duration`] makes one.
 pub(super) trait Kind {
@@ -434,6 +434,21 @@ pub(super) fn payload() -> impl Kind<Value = Vec<u8>> {
             reference(values, json!({ "type": "string", "minLength": 1 }))
         },
     )
+}
+
+/// The item of a list of socket addresses.
+pub(super) fn socket_addresses() -> impl Kind<Value = SocketAddr> {
+    form(value::socket_address, plain, || {
+        reference("addresses with a port", string())
+    })
+}
+
+/// Where backends come from.
+pub(super) fn member_source() -> impl Kind<Value = MemberSource> {
+    form(texts::member_source, plain, || {
+        let values = "`dns:NAME`, `dns:NAME:PORT`, `srv:NAME` or `api:NAME`";
+        reference(values, pattern("^(dns|srv|api):[A-Za-z0-9._:-]+$"))
+    })
 }
 
 /// The item of a list of addresses.

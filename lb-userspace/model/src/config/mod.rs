@@ -27,6 +27,7 @@ mod resolve_bound;
 mod resolve_fleet;
 mod resolve_health;
 mod resolve_limit;
+mod resolve_sources;
 mod resolve_vip;
 #[cfg(test)]
 mod tests;
@@ -41,14 +42,15 @@ pub use model::{
     Affinity, Alerts, Announce, AnnouncePeer, AnnounceVia, Api, Backend, BackendState, Bound,
     BoundFactor, CaFile, ChangeSettings, Community, Config, DEFAULT_EXEC_USER, Factor, Fleet,
     Forward, Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, LargeCommunity, Limit,
-    Metrics, Node, OnExcess, Prefix, Protocol, Rate, Scaling, Secret, Skew, SourceLimit, StatusSet,
-    Track, Via, Vip, VipAnnounce, XdpMode,
+    Metrics, Node, OnExcess, Override, Prefix, Protocol, Rate, Scaling, Secret, Skew, SourceLimit,
+    Sources, StatusSet, Track, Via, Vip, VipAnnounce, XdpMode, same_vips,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};
 pub(crate) use reader::distance;
 pub use resolve::ReadFile;
 use toml::de::DeTable;
+pub(crate) use value::{address_problem, is_name};
 
 /// Parses a configuration that names no other files (`hash_seed_file` and the like); `file` is its
 /// name in messages.

@@ -8,7 +8,8 @@ use super::{
     model::{
         TypedAlerts, TypedAnnounce, TypedAnnouncePeer, TypedApi, TypedBackend, TypedBound,
         TypedChangeSettings, TypedFleet, TypedGuard, TypedHealth, TypedLimit, TypedMetrics,
-        TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip, TypedVipAnnounce,
+        TypedNode, TypedOverride, TypedScaling, TypedSkew, TypedSourceLimit, TypedSources,
+        TypedVip, TypedVipAnnounce,
     },
 };
 
@@ -56,6 +57,7 @@ const TABLES: &[Node] = &[
         ..table::<TypedAnnounce>()
     },
     table::<TypedFleet>(),
+    table::<TypedSources>(),
     array::<TypedVip>(&[
         table::<TypedHealth>(),
         table::<TypedGuard>(),
@@ -67,7 +69,15 @@ const TABLES: &[Node] = &[
         table::<TypedScaling>(),
         table::<TypedSkew>(),
         table::<TypedVipAnnounce>(),
-        array::<TypedBackend>(&[]),
+        // Not with `backends_from`.
+        Node {
+            is_required: false,
+            ..array::<TypedBackend>(&[])
+        },
+        Node {
+            is_required: false,
+            ..array::<TypedOverride>(&[])
+        },
     ]),
 ];
 

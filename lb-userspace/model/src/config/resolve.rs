@@ -22,6 +22,7 @@ use super::{
     resolve_announce::resolve_announce,
     resolve_fleet::resolve_fleet,
     resolve_limit::PrefixLists,
+    resolve_sources::resolve_sources,
     resolve_vip::resolve_vip,
     typed::{self, VipTables},
     value::{
@@ -68,6 +69,7 @@ pub(super) fn resolve(
             Some(fleet) => Some(fleet?),
             None => None,
         },
+        sources: resolve_sources(&file.sources, problems)?,
         vips: vips.into_iter().collect::<Option<_>>()?,
     })
 }

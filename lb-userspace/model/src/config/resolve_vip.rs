@@ -12,6 +12,7 @@ use super::{
     resolve_bound::resolve_bound,
     resolve_health::resolve_health,
     resolve_limit::{PrefixLists, resolve_limit},
+    resolve_sources::check_source,
     typed::VipTables,
     value::show_duration,
 };
@@ -24,6 +25,7 @@ pub(super) fn resolve_vip(
     problems: &Problems,
 ) -> Option<Vip> {
     check_backends(tables, problems);
+    check_source(tables, problems);
     check_ring(tables, problems);
     check_track(&tables.vip, problems);
     let port = value_of(&tables.vip.port);
@@ -33,6 +35,7 @@ pub(super) fn resolve_vip(
     let skew = resolve_skew(&tables.skew, problems);
     let limit = resolve_limit(&tables.limit, &tables.vip, lists, problems);
     let bound = resolve_bound(tables, problems);
+    let overrides = tables.overrides.iter().map(|typed| typed.resolve());
     let backends = tables
         .backends
         .iter()
@@ -50,6 +53,7 @@ pub(super) fn resolve_vip(
         scaling?,
         skew?,
         tables.announce.resolve()?,
+        overrides.collect::<Option<_>>()?,
         backends,
     ))
 }
@@ -101,12 +105,12 @@ fn check_ring(tables: &VipTables, problems: &Problems) {
     let weighted = |backend: &&TypedBackend| value_of(&backend.weight) != Some(0);
     let members = tables.backends.iter().filter(weighted).count();
     let at = vip.ring_size.as_ref().map_or(vip.at(), Spanned::span);
-    if !tables.has_backends {
+    if !tables.has_backends && !vip.has("backends_from") {
         let problem = Problem::new(
             vip.at(),
             "the VIP has no backends",
             "no backend would serve it",
-            "add a table `[[vip.backend]]` with `name` and `address`",
+            "add a table `[[vip.backend]]` with `name` and `address`, or `backends_from`",
         );
         problems.add(Problem {
             is_missing: true,

@@ -8,7 +8,8 @@ use super::{
     model::{
         TypedAlerts, TypedAnnounce, TypedAnnouncePeer, TypedApi, TypedBackend, TypedBound,
         TypedChangeSettings, TypedFleet, TypedGuard, TypedHealth, TypedLimit, TypedMetrics,
-        TypedNode, TypedScaling, TypedSkew, TypedSourceLimit, TypedVip, TypedVipAnnounce,
+        TypedNode, TypedOverride, TypedScaling, TypedSkew, TypedSourceLimit, TypedSources,
+        TypedVip, TypedVipAnnounce,
     },
     problem::Problems,
     reader::Reader,
@@ -22,6 +23,7 @@ pub(super) struct File {
     pub(super) alerts: TypedAlerts,
     pub(super) announce: Option<AnnounceTables>,
     pub(super) fleet: Option<TypedFleet>,
+    pub(super) sources: TypedSources,
     pub(super) vips: Vec<VipTables>,
 }
 
@@ -42,6 +44,7 @@ pub(super) struct VipTables {
     pub(super) scaling: TypedScaling,
     pub(super) skew: TypedSkew,
     pub(super) announce: TypedVipAnnounce,
+    pub(super) overrides: Vec<TypedOverride>,
     pub(super) backends: Vec<TypedBackend>,
     /// Whether there is a key `backend`, right or wrong.
     pub(super) has_backends: bool,
@@ -69,6 +72,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, problems: &Problems) -> File
             .table("announce", TypedAnnounce::PATH)
             .map(read_announce),
         fleet: root.read("fleet"),
+        sources: root.read("sources").unwrap_or_default(),
         vips: root
             .tables("vip", TypedVip::PATH)
             .into_iter()
@@ -115,6 +119,11 @@ fn read_vip(mut vip: Reader<'_, '_>) -> VipTables {
         scaling: vip.read("scaling").unwrap_or_default(),
         skew: vip.read("skew").unwrap_or_default(),
         announce: vip.read("announce").unwrap_or_default(),
+        overrides: vip
+            .tables("override", TypedOverride::PATH)
+            .into_iter()
+            .map(Reader::read_table)
+            .collect(),
         has_backends: vip.has("backend"),
         backends: vip
             .tables("backend", TypedBackend::PATH)

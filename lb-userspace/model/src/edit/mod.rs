@@ -9,6 +9,7 @@
 //! above a blank line stays.
 
 mod lines;
+mod overrides;
 mod places;
 mod rows;
 mod tables;
@@ -73,6 +74,17 @@ pub enum EditError {
         /// The name.
         backend: String,
     },
+    /// The backends of the VIP come from a source.
+    #[error(
+        "the backends of VIP \"{vip}\" come from {source_name}: change what it names, or replace `backends_from` \
+         in the configuration"
+    )]
+    Sourced {
+        /// Name of the VIP.
+        vip: String,
+        /// Its source.
+        source_name: String,
+    },
     /// The layout of the text does not allow the edit.
     #[error("can't edit the configuration: {what}; edit the file and apply it instead")]
     Odd {
@@ -122,8 +134,12 @@ fn make(document: &mut DocumentMut, edit: &Edit) -> Result<(), EditError> {
             tables::remove(document, &[(VIP, at)]);
             Ok(())
         }
-        Edit::AddBackend { vip, backend } => add_backend(document, vip, backend),
+        Edit::AddBackend { vip, backend } => {
+            overrides::check_listed(document, vip)?;
+            add_backend(document, vip, backend)
+        }
         Edit::RemoveBackend { vip, backend } => {
+            overrides::check_listed(document, vip)?;
             let (vip_at, at) = find_backend(document, vip, backend)?;
             tables::remove(document, &[(VIP, vip_at), (BACKEND, at)]);
             Ok(())
@@ -133,6 +149,9 @@ fn make(document: &mut DocumentMut, edit: &Edit) -> Result<(), EditError> {
             backend,
             state,
         } => {
+            if let Some(at) = overrides::sourced(document, vip)? {
+                return overrides::set_state(document, at, backend, *state);
+            }
             let at = find_backend(document, vip, backend)?;
             set_state(document, at, *state)
         }
@@ -146,9 +165,12 @@ fn make(document: &mut DocumentMut, edit: &Edit) -> Result<(), EditError> {
             backend,
             weight,
         } => {
+            let value = i64::from(*weight);
+            if let Some(at) = overrides::sourced(document, vip)? {
+                return overrides::set(document, at, backend, ("weight", value.into()));
+            }
             let at = find_backend(document, vip, backend)?;
-            let weight = i64::from(*weight);
-            backend_at(document, at)?.set("weight", weight.into());
+            backend_at(document, at)?.set("weight", value.into());
             Ok(())
         }
     }

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Input, announce, pairs::Pair, words};
 use crate::config::{
     Alerts, Api, Backend, BackendState, Bound, ChangeSettings, Changes, Config, Effect, Fleet,
-    Forward, Guard, Health, Limit, Metrics, Node, Prefix, Scaling, Skew, SourceLimit, Vip,
-    VipAnnounce,
+    Forward, Guard, Health, Limit, Metrics, Node, Override, Prefix, Scaling, Skew, SourceLimit,
+    Sources, Vip, VipAnnounce,
 };
 
 /// Changes outside of VIPs.
@@ -23,6 +23,7 @@ pub(super) fn outside(running: Option<&Config>, candidate: &Config) -> Vec<Strin
         alerts,
         announce,
         fleet,
+        sources,
         vips: _,
     } = candidate;
     let mut changes = Changes::default();
@@ -41,6 +42,7 @@ pub(super) fn outside(running: Option<&Config>, candidate: &Config) -> Vec<Strin
             .push("alerts.webhook_secret: changed".to_owned());
     }
     announce::list_changes(&mut changes, running.announce.as_ref(), announce.as_ref());
+    Sources::list_changes(changes.below("sources."), &running.sources, sources);
     list_fleet_changes(&mut changes, running.fleet.as_ref(), fleet.as_ref());
     changes.lines
 }
@@ -76,6 +78,7 @@ pub(super) fn of_pair(pair: &Pair<'_>) -> Vec<String> {
     Skew::list_changes(changes.below("skew."), &before.skew, &after.skew);
     let below = changes.below("announce.");
     VipAnnounce::list_changes(below, &before.announce, &after.announce);
+    list_override_changes(&mut changes, before, after);
     for backend in &before.backends {
         list_backend_changes(&mut changes, backend, &after.backends);
     }
@@ -130,6 +133,24 @@ fn list_limit_changes(changes: &mut Changes, before: &Limit, after: &Limit) {
         &before.deny_prefixes,
         &after.deny_prefixes,
     );
+}
+
+fn list_override_changes(changes: &mut Changes, before: &Vip, after: &Vip) {
+    let named = |vip: &Vip, name: &str| vip.overrides.iter().find(|it| it.name == name).cloned();
+    for had in &before.overrides {
+        let key = format!("override of {}", had.name);
+        match named(after, &had.name) {
+            Some(has) => Override::list_changes(changes.below(format!("{key}: ")), had, &has),
+            None => changes.lines.push(format!("{key}: removed")),
+        }
+    }
+    for has in &after.overrides {
+        if named(before, &has.name).is_none() {
+            changes
+                .lines
+                .push(format!("override of {}: added", has.name));
+        }
+    }
 }
 
 fn list_backend_changes(changes: &mut Changes, before: &Backend, all: &[Backend]) {

@@ -12,6 +12,7 @@ mod limit;
 mod node;
 mod services;
 mod skew;
+mod sources;
 mod values;
 mod vip;
 mod words;
@@ -33,15 +34,18 @@ pub use services::{Alerts, Api, ChangeSettings, Metrics};
 pub(super) use services::{TypedAlerts, TypedApi, TypedChangeSettings, TypedMetrics};
 pub use skew::Skew;
 pub(super) use skew::TypedSkew;
+pub use sources::Sources;
+pub(super) use sources::TypedSources;
 pub use values::{BoundFactor, CaFile, Factor, Fraction, HashSeed, Prefix, Secret, StatusSet};
-pub use vip::{Backend, Guard, Scaling, Vip};
-pub(super) use vip::{TypedBackend, TypedGuard, TypedScaling, TypedVip};
+pub use vip::{Backend, Guard, Override, Scaling, Vip};
+pub(super) use vip::{TypedBackend, TypedGuard, TypedOverride, TypedScaling, TypedVip};
 pub use words::{
     Affinity, AnnounceVia, BackendState, Forward, OnExcess, Protocol, Track, Via, XdpMode,
 };
 pub(super) use words::{Kind, Word};
 
-/// The configuration of a node.
+/// The configuration of a node. Backends of VIPs with `backends_from` are not in its text: they are added
+/// by [`crate::membership::admit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the types say it")]
 pub struct Config {
@@ -54,6 +58,43 @@ pub struct Config {
     pub announce: Option<Announce>,
     /// `None`: the node belongs to no fleet.
     pub fleet: Option<Fleet>,
+    pub sources: Sources,
     /// In the order of the file.
     pub vips: Vec<Vip>,
+}
+
+impl Config {
+    /// Whether both have the same text in other words: what sources name does not count.
+    #[must_use]
+    pub fn is_written_as(&self, other: &Self) -> bool {
+        let Self {
+            node,
+            api,
+            change,
+            metrics,
+            alerts,
+            announce,
+            fleet,
+            sources,
+            vips,
+        } = self;
+        (node, api, change, metrics) == (&other.node, &other.api, &other.change, &other.metrics)
+            && (alerts, announce, fleet) == (&other.alerts, &other.announce, &other.fleet)
+            && *sources == other.sources
+            && same_vips(vips, &other.vips)
+    }
+}
+
+/// Whether VIPs are written in the same way, whatever their sources name.
+#[must_use]
+pub fn same_vips(vips: &[Vip], others: &[Vip]) -> bool {
+    let is_same = |(vip, other): (&Vip, &Vip)| {
+        vip == other
+            || vip.backends_from.is_some()
+                && Vip {
+                    backends: other.backends.clone(),
+                    ..vip.clone()
+                } == *other
+    };
+    vips.len() == others.len() && vips.iter().zip(others).all(is_same)
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     config::{hash_key::hash_key, keys::value_of, kind},
+    membership::MemberSource,
     ring::{Identity, RingSize},
 };
 
@@ -42,6 +43,11 @@ table! {
             kind::word::<Track>(), Live;
         /// Slots of the ring. The share of every backend is exact to one slot.
         ring_size: RingSize, [default RingSize::default()], kind::ring_size(), ReplacesVip;
+        /// Where the backends come from, instead of `[[vip.backend]]`: the addresses of a DNS name,
+        /// SRV records, or what `PUT /v1/sources/NAME` sets. [Sources of backends](sources.md) has the
+        /// rules.
+        backends_from: MemberSource, [optional "backends are listed in `[[vip.backend]]`"],
+            kind::member_source(), Live;
     }
     resolved {
         /// How backends are checked; `None`: all count as healthy.
@@ -58,7 +64,9 @@ table! {
         skew: Skew;
         /// How the VIP is announced.
         announce: VipAnnounce;
-        /// In the order of the file; at least one.
+        /// What the operator sets for backends of `backends_from`, in the order of the file.
+        overrides: Vec<Override>;
+        /// In the order of the file; at least one. With `backends_from`, whatever the source names.
         backends: Vec<Backend>;
     }
 }
@@ -136,6 +144,20 @@ impl Backend {
             address: self.address,
             port: self.port,
         }
+    }
+}
+
+table! {
+    /// What the operator sets for a backend of `backends_from`, whatever its source says. It waits for a
+    /// backend that is not there.
+    Override as TypedOverride, "vip.override";
+    keys {
+        /// The name of the backend, as `evenkeel status` shows it.
+        name: String, [required "the name of a backend: `name = \"10.0.0.7\"`"], kind::name(), Live;
+        /// As of a configured backend.
+        state: BackendState, [optional "as the source says"], kind::word::<BackendState>(), Live;
+        /// As of a configured backend.
+        weight: u32, [optional "as the source says"], kind::integer(0..=65_535), Live;
     }
 }
 

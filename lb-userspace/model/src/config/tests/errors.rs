@@ -327,3 +327,26 @@ fn errors_in_bounds() {
     let titles: Vec<&str> = errors.problems().iter().map(|problem| &*problem.title).collect();
     assert_eq!(titles.len(), 3, "{errors}");
 }
+
+#[test]
+#[rustfmt::skip]
+fn errors_of_sources() {
+    let backend = &LEAST[LEAST.find("[[vip.backend]]").unwrap()..];
+    let with = |keys: &str| LEAST.replace(backend, keys);
+    assert!(parse("f.toml", &with("backends_from = \"api:web\"\n")).is_ok());
+    for (text, has) in [
+        (with("backends_from = \"web\"\n"), "must be as in \"dns:api.example.com:8080\""),
+        (with("backends_from = 5\n"), "this is an integer"),
+        (with(&format!("backends_from = \"api:web\"\n{backend}")), "both `vip.backends_from` and `[[vip.backend]]` are set"),
+        (format!("{LEAST}[[vip.override]]\nname = \"api-1\"\nweight = 1\n"), "`[[vip.override]]` without `vip.backends_from`"),
+        (with("backends_from = \"api:web\"\n[[vip.override]]\nname = \"x\"\n"), "overrides nothing"),
+        (with("backends_from = \"api:web\"\n[[vip.override]]\nname = \"x\"\nweight = 1\n[[vip.override]]\nname = \"x\"\nstate = \"drain\"\n"), "two overrides of the backend \"x\""),
+        (format!("[sources]\ninterval_min = \"2m\"\n{LEAST}"), "`interval_min` is 2m, `interval_max` is 1m"),
+        (format!("[sources]\ndns_servers = [\"10.0.0.53\"]\n{LEAST}"), "`sources.dns_servers`"),
+        (format!("[sources]\ndns_servers = [\"10.0.0.53:53\", \"10.0.0.53:53\"]\n{LEAST}"), "duplicate server 10.0.0.53:53"),
+    ] {
+        let errors = parse("f.toml", &text).expect_err(has);
+        let shown: Vec<String> = errors.problems().iter().map(|p| format!("{} / {} / {}", p.title, p.label, p.help)).collect();
+        assert!(shown.len() == 1 && shown[0].contains(has), "{has}: {shown:#?}");
+    }
+}

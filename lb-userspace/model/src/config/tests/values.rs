@@ -44,6 +44,12 @@ fn the_smallest_file_gets_all_defaults() {
         alerts: Alerts::default(),
         announce: None,
         fleet: None,
+        sources: Sources {
+            dns_servers: Vec::new(),
+            interval_min: seconds(5),
+            interval_max: seconds(60),
+            timeout: seconds(2),
+        },
         vips: vec![Vip {
             name: "api".to_owned(),
             address,
@@ -53,6 +59,7 @@ fn the_smallest_file_gets_all_defaults() {
             affinity: Affinity::Flow,
             track: Track::OnChange,
             ring_size: RingSize::default(),
+            backends_from: None,
             health: None,
             guard: Guard {
                 max_share: None,
@@ -64,6 +71,7 @@ fn the_smallest_file_gets_all_defaults() {
             scaling: Scaling::default(),
             skew: Skew::default(),
             announce: VipAnnounce::default(),
+            overrides: Vec::new(),
             backends: vec![Backend {
                 name: "api-1".to_owned(),
                 address: Ipv4Addr::new(10, 0, 1, 11).into(),
@@ -87,6 +95,7 @@ fn reads_every_key() {
         alerts,
         announce: _,
         fleet,
+        sources,
         vips,
     } = parse("full.toml", FULL).unwrap();
     let fleet = fleet.unwrap();
@@ -137,13 +146,33 @@ fn reads_every_key() {
     assert_eq!((alerts.alertmanager.len(), alerts.webhook.len()), (2, 1));
     assert_eq!((alerts.resend, alerts.escalate_after), (seconds(30), None));
     assert_eq!(alerts.webhook_secret, None);
+    let servers: Vec<String> = sources
+        .dns_servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(servers, ["10.0.0.53:53", "[fd00::53]:5353"]);
+    assert_eq!(
+        (sources.interval_min, sources.interval_max, sources.timeout),
+        (seconds(2), seconds(30), seconds(1))
+    );
     check_vips(&vips);
 }
 
 fn check_vips(vips: &[Vip]) {
-    let [api, dns, echo] = vips else {
+    let [api, dns, echo, web] = vips else {
         panic!("{vips:?}")
     };
+    let source = web.backends_from.as_ref().map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("dns:web.example.com:8443"));
+    let [set] = &web.overrides[..] else {
+        panic!("{:?}", web.overrides)
+    };
+    assert_eq!(
+        (&*set.name, set.state, set.weight),
+        ("10.0.1.61", Some(BackendState::Drain), Some(7))
+    );
+    assert!(web.backends.is_empty());
     assert_eq!(
         (api.forward, api.affinity, api.track),
         (Forward::Nat, Affinity::Source, Track::Always)

@@ -19,6 +19,15 @@ pub(in crate::config) fn address(value: &DeValue<'_>) -> Parsed<IpAddr> {
             format!("{HELP}; no port, no prefix length"),
         );
     };
+    match address_problem(address) {
+        None => Ok(address),
+        Some((label, None)) => wrong(label, HELP),
+        Some((label, Some(v4))) => wrong(label, format!("write \"{v4}\"")),
+    }
+}
+
+/// What an address is that can't be that of a host, and how it is to be written if that is all.
+pub(crate) fn address_problem(address: IpAddr) -> Option<(String, Option<Ipv4Addr>)> {
     let kind = match address {
         _ if address.is_unspecified() => "the unspecified address",
         _ if address.is_multicast() => "a multicast address",
@@ -26,13 +35,13 @@ pub(in crate::config) fn address(value: &DeValue<'_>) -> Parsed<IpAddr> {
         IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
         IpAddr::V4(v4) if v4.octets()[0] == 0 => "an address of \"this network\" (0.0.0.0/8)",
         IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => return wrong("an IPv4 address written as IPv6", format!("write \"{v4}\"")),
-            None => return Ok(address),
-        },
-        IpAddr::V4(_) => return Ok(address),
+        IpAddr::V6(v6) => {
+            let v4 = v6.to_ipv4_mapped()?;
+            return Some(("an IPv4 address written as IPv6".to_owned(), Some(v4)));
+        }
+        IpAddr::V4(_) => return None,
     };
-    wrong(format!("this is {kind}"), HELP)
+    Some((format!("this is {kind}"), None))
 }
 
 /// The IPv4 address of one host.

@@ -5,11 +5,13 @@ mod communities;
 pub(super) mod numbers;
 pub(super) mod texts;
 
+pub(crate) use addresses::address_problem;
 pub(super) use addresses::{
     address, address_v4, address_v6, parse_source_prefix, prefix, socket_address, source_prefix,
 };
 pub(super) use communities::{community, large_community};
 pub(crate) use numbers::show_duration;
+pub(crate) use texts::is_name;
 use toml::de::DeValue;
 
 /// Why a value is wrong.

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::{Parsed, string, wrong};
 use crate::{
     config::model::{HashSeed, Secret, StatusSet},
+    membership::{InvalidSource, MemberSource},
     secrets,
     text::is_control,
 };
@@ -24,6 +25,19 @@ pub(in crate::config) fn name(value: &DeValue<'_>) -> Parsed<String> {
         (None, 1..=63) => Ok(text),
         (None, length) => wrong(format!("a name of {length} characters is too long"), HELP),
     }
+}
+
+/// Whether a text is a [`name`].
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_possible = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=63).contains(&text.len()) && text.chars().all(is_possible)
+}
+
+/// A source of backends.
+pub(in crate::config) fn member_source(value: &DeValue<'_>) -> Parsed<MemberSource> {
+    string(value)?
+        .parse()
+        .or_else(|InvalidSource { label, help }| wrong(label, help))
 }
 
 /// An interface name, by the kernel's rules.

@@ -1,5 +1,6 @@
 //! Single edits of a configuration written as tables and as inline tables.
 
+mod overrides;
 mod properties;
 
 use super::*;

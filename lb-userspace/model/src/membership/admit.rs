@@ -1,0 +1,173 @@
+//! Makes the members of a source backends of VIPs, by the rules of `[[vip.backend]]`.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use lb_common::ring::MAX_MEMBERS;
+
+use super::{Known, Member, SourceKey};
+use crate::config::{Backend, Config, Forward, Vip, address_problem, is_name};
+
+/// Why members can't be backends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Inadmissible {
+    /// One member is wrong.
+    #[error("member {member}: {what}")]
+    Member {
+        /// Its name and place.
+        member: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// All of them together are wrong.
+    #[error("{0}")]
+    All(String),
+}
+
+fn wrong<T>(member: &Member, what: impl Into<String>) -> Result<T, Inadmissible> {
+    let place = member.place();
+    let member = match member.name == super::name_of(member.address, member.port) {
+        true => place,
+        false => format!("{} ({place})", member.name),
+    };
+    let what = what.into();
+    Err(Inadmissible::Member { member, what })
+}
+
+/// Checks members by themselves, whichever VIP they are for.
+///
+/// # Errors
+///
+/// The first that is wrong.
+pub fn check_members(members: &[Member]) -> Result<(), Inadmissible> {
+    if members.len() > MAX_MEMBERS as usize {
+        let count = members.len();
+        let message = format!("{count} members: at most {MAX_MEMBERS} are possible on a node");
+        return Err(Inadmissible::All(message));
+    }
+    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+    for member in members {
+        if !is_name(&member.name) {
+            let what = "the name must be 1 to 63 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`";
+            return wrong(member, what);
+        }
+        if let Some((what, _)) = address_problem(member.address) {
+            return wrong(member, what);
+        }
+        if member.port == Some(0) || member.weight > MAX_WEIGHT {
+            let what =
+                format!("the port must be from 1 to 65535, and the weight from 0 to {MAX_WEIGHT}");
+            return wrong(member, what);
+        }
+        if !names.insert(&member.name) {
+            return wrong(member, "another member has the same name");
+        }
+        if !keys.insert(member.key()) {
+            return wrong(member, "another member has the same address and port");
+        }
+    }
+    if !members.is_empty() && members.iter().all(|member| member.weight == 0) {
+        let message = "all members have weight 0: at least one must have a weight above 0";
+        return Err(Inadmissible::All(message.to_owned()));
+    }
+    Ok(())
+}
+
+const MAX_WEIGHT: u32 = 65_535;
+
+/// Gives the VIPs of a configuration the members of their sources; `members_of` returns those of a source.
+///
+/// # Errors
+///
+/// The first member that can't be a backend of a VIP. The configuration is then half changed.
+pub fn admit<'a>(
+    config: &mut Config,
+    members_of: impl Fn(&SourceKey) -> &'a [Known],
+) -> Result<(), Inadmissible> {
+    let vips: HashSet<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
+    let nat_source = config.node.nat_source.clone();
+    for vip in &mut config.vips {
+        let Some(key) = SourceKey::of(vip) else {
+            continue;
+        };
+        let mut backends = Vec::new();
+        for known in members_of(&key) {
+            let member = &known.member;
+            if vips.contains(&member.address) {
+                return wrong(member, "the address is that of a VIP");
+            }
+            if nat_source.contains(&member.address) {
+                return wrong(member, "the address is in `node.nat_source`");
+            }
+            backends.push(backend_of(vip, known)?);
+        }
+        check_together(vip, &backends)?;
+        vip.backends = backends;
+    }
+    let all: usize = config.vips.iter().map(|vip| vip.backends.len()).sum();
+    if all > MAX_MEMBERS as usize {
+        let message = format!(
+            "{all} backends of all VIPs together: at most {MAX_MEMBERS} are possible on a node"
+        );
+        return Err(Inadmissible::All(message));
+    }
+    Ok(())
+}
+
+fn backend_of(vip: &Vip, known: &Known) -> Result<Backend, Inadmissible> {
+    let member = &known.member;
+    let port = member.port.unwrap_or(vip.port);
+    let is_of_family = member.address.is_ipv4() == vip.address.is_ipv4();
+    if vip.forward != Forward::Ipip && !is_of_family {
+        let what = format!("VIP {} needs backends of its own address family", vip.name);
+        return wrong(member, what);
+    }
+    if vip.port == 0 && member.port.is_some() {
+        let what = format!(
+            "VIP {} is for any port, so its backends can't have one",
+            vip.name
+        );
+        return wrong(member, what);
+    }
+    if vip.forward != Forward::Nat && port != vip.port {
+        let what = format!(
+            "only `forward = \"nat\"` can change the port, and VIP {} has port {}",
+            vip.name, vip.port
+        );
+        return wrong(member, what);
+    }
+    let set = vip.overrides.iter().find(|it| it.name == member.name);
+    let state = set.and_then(|set| set.state);
+    Ok(Backend {
+        name: member.name.clone(),
+        address: member.address,
+        port,
+        weight: set.and_then(|set| set.weight).unwrap_or(member.weight),
+        capacity: None,
+        state: state.unwrap_or_else(|| known.state()),
+    })
+}
+
+/// Two members may differ only in that one names the VIP's port.
+fn check_together(vip: &Vip, backends: &[Backend]) -> Result<(), Inadmissible> {
+    let (mut names, mut identities) = (HashSet::new(), HashSet::new());
+    for backend in backends {
+        let is_new = names.insert(&backend.name) && identities.insert(backend.identity());
+        if !is_new {
+            let message = format!(
+                "VIP {} would have two backends {} ({}, port {})",
+                vip.name, backend.name, backend.address, backend.port
+            );
+            return Err(Inadmissible::All(message));
+        }
+    }
+    let slots = vip.ring_size.get() as usize;
+    if backends.len() > slots {
+        let count = backends.len();
+        let message = format!(
+            "{count} backends of VIP {}, whose ring has {slots} slots",
+            vip.name
+        );
+        return Err(Inadmissible::All(message));
+    }
+    Ok(())
+}

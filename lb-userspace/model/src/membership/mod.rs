@@ -1,0 +1,20 @@
+//! Members of VIPs that come from elsewhere (`backends_from`): what a source is, what its answers change,
+//! and which of its members a VIP can have.
+//!
+//! ```text
+//! answer ──MemberSet::answered──► MemberSet ──admit──► backends of the VIPs
+//!              ▲  half of them, twice                    ▲  the rules of [[vip.backend]]
+//! ```
+//!
+//! A DNS server that fails, lies or is asked at the wrong moment must not take a service away. So the last
+//! answer holds until another one is better, and what an answer removes leaves step by step.
+
+mod admit;
+mod set;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use admit::{Inadmissible, admit, check_members};
+pub use set::{Answer, Changes, Held, Known, MemberSet, Pace, Stage};
+pub use source::{Families, InvalidSource, Member, MemberSource, SourceKey, name_of};

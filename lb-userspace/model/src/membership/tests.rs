@@ -1,0 +1,466 @@
+//! The rules by which members come and go, and what a VIP accepts.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use proptest::{collection::btree_set, prelude::*};
+
+use super::*;
+use crate::config::{self, BackendState, Config};
+
+const PACE: Pace = Pace {
+    interval: Duration::from_secs(5),
+    explicit: false,
+    allow_empty: false,
+};
+
+const SET_BY_HAND: Pace = Pace {
+    explicit: true,
+    ..PACE
+};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn member(number: u8) -> Member {
+    let address = Ipv4Addr::new(10, 0, 0, number).into();
+    Member {
+        name: name_of(address, None),
+        address,
+        port: None,
+        weight: 100,
+        state: BackendState::Up,
+    }
+}
+
+fn members(numbers: impl IntoIterator<Item = u8>) -> Vec<Member> {
+    numbers.into_iter().map(member).collect()
+}
+
+fn number(member: &Member) -> u8 {
+    match member.address {
+        std::net::IpAddr::V4(v4) => v4.octets()[3],
+        std::net::IpAddr::V6(_) => 0,
+    }
+}
+
+/// The numbers of the members that are not leaving.
+fn staying(set: &MemberSet) -> Vec<u8> {
+    set.staying().map(number).collect()
+}
+
+/// A set, and the time of its last answer.
+#[derive(Default)]
+struct Source {
+    set: MemberSet,
+    at: u64,
+    held: Held,
+}
+
+impl Source {
+    fn answers(&mut self, numbers: impl IntoIterator<Item = u8>, pace: Pace) -> Changes {
+        self.answers_while(numbers, pace, |_| true)
+    }
+
+    fn answers_while(
+        &mut self,
+        numbers: impl IntoIterator<Item = u8>,
+        pace: Pace,
+        is_eligible: impl Fn(&Member) -> bool,
+    ) -> Changes {
+        self.at += 5;
+        let numbers: Vec<u8> = numbers.into_iter().collect();
+        let answer = self
+            .set
+            .answered(&members(numbers), seconds(self.at), pace, is_eligible);
+        let answer = answer.expect("an answer");
+        self.set = answer.set;
+        self.held = answer.held;
+        answer.changes
+    }
+}
+
+#[test]
+fn new_members_come_at_once_and_missing_ones_go_after_two_answers() {
+    let mut source = Source::default();
+    assert_eq!(source.answers([1, 2, 3, 4], PACE).added.len(), 4);
+    assert!(source.answers([1, 2, 3], PACE).is_empty());
+    assert_eq!(staying(&source.set), [1, 2, 3, 4]);
+    let words = source.held.words().unwrap();
+    assert_eq!(words, "1 of 4 missing, waiting for a second answer");
+    let changes = source.answers([1, 2, 3, 5], PACE);
+    assert_eq!(
+        (number(&changes.added[0]), number(&changes.leaving[0])),
+        (5, 4)
+    );
+    assert_eq!(staying(&source.set), [1, 2, 3, 5]);
+    assert_eq!(source.held.words(), None);
+}
+
+#[test]
+fn two_answers_count_as_one_if_they_come_too_soon() {
+    let mut source = Source::default();
+    source.answers([1, 2], PACE);
+    source.answers([1], PACE);
+    source.at -= 4;
+    assert!(source.answers([1], PACE).is_empty());
+    assert_eq!(source.answers([1], PACE).leaving.len(), 1);
+}
+
+#[test]
+fn a_failure_between_two_answers_makes_them_one() {
+    let mut source = Source::default();
+    source.answers([1, 2], PACE);
+    source.answers([1], PACE);
+    source.set = source.set.failed();
+    assert!(source.answers([1], PACE).is_empty());
+    assert_eq!(staying(&source.set), [1, 2]);
+}
+
+#[test]
+fn at_most_half_of_the_members_go_in_a_step() {
+    let mut source = Source::default();
+    source.answers(0..10, PACE);
+    source.answers([0], PACE);
+    let mut sizes = Vec::new();
+    for _ in 0..5 {
+        source.answers([0], PACE);
+        sizes.push(staying(&source.set).len());
+    }
+    assert_eq!(sizes, [5, 3, 2, 1, 1]);
+}
+
+#[test]
+fn the_last_eligible_member_stays_until_another_is_eligible() {
+    let mut source = Source::default();
+    source.answers([1, 2], PACE);
+    let only_old = |member: &Member| number(member) <= 2;
+    for _ in 0..6 {
+        source.answers_while([3, 4], PACE, only_old);
+    }
+    assert_eq!(staying(&source.set), [2, 3, 4]);
+    assert_eq!(source.held.next_step, 1);
+    source.answers([3, 4], PACE);
+    assert_eq!(staying(&source.set), [3, 4]);
+}
+
+#[test]
+fn a_set_of_one_is_replaced_by_another() {
+    let mut source = Source::default();
+    source.answers([1], PACE);
+    source.answers([2], PACE);
+    assert_eq!(staying(&source.set), [1, 2]);
+    source.answers([2], PACE);
+    assert_eq!(staying(&source.set), [2]);
+}
+
+#[test]
+fn members_that_are_set_by_hand_go_at_once_but_only_half_of_them() {
+    let mut source = Source::default();
+    source.answers([1, 2, 3, 4], SET_BY_HAND);
+    assert_eq!(source.answers([1], SET_BY_HAND).leaving.len(), 2);
+    assert_eq!(
+        source.held.words().unwrap().split(',').next(),
+        Some("1 of 2 missing")
+    );
+    assert_eq!(source.answers([1], SET_BY_HAND).leaving.len(), 1);
+    assert_eq!(staying(&source.set), [1]);
+}
+
+#[test]
+fn an_answer_without_members_is_a_failure_unless_it_is_meant() {
+    let mut source = Source::default();
+    source.answers([1, 2, 3], SET_BY_HAND);
+    assert_eq!(
+        source.set.answered(&[], seconds(99), SET_BY_HAND, |_| true),
+        None
+    );
+    let pace = Pace {
+        allow_empty: true,
+        ..SET_BY_HAND
+    };
+    for left in [1, 0] {
+        source.answers([], pace);
+        assert_eq!(staying(&source.set).len(), left);
+    }
+}
+
+#[test]
+fn a_member_that_comes_back_while_it_leaves_is_up_again() {
+    let mut source = Source::default();
+    source.answers([1, 2], SET_BY_HAND);
+    source.answers([1], SET_BY_HAND);
+    assert_eq!(source.set.members()[1].state(), BackendState::Drain);
+    let changes = source.answers([1, 2], PACE);
+    assert_eq!(changes.returned.len(), 1);
+    assert_eq!(source.set.members()[1].state(), BackendState::Up);
+}
+
+#[test]
+fn a_leaving_member_is_removed_when_it_is_done() {
+    let mut source = Source::default();
+    source.answers([1, 2], SET_BY_HAND);
+    source.answers([1], SET_BY_HAND);
+    let retire = |set: &MemberSet, after: u64| {
+        let at = seconds(source.at + after);
+        set.retired(at, |_, leaving| leaving >= seconds(30))
+    };
+    assert!(retire(&source.set, 29).1.is_empty());
+    let (set, gone) = retire(&source.set, 30);
+    assert_eq!((staying(&set), number(&gone[0])), (vec![1], 2));
+    assert_eq!(set.members().len(), 1);
+}
+
+#[test]
+fn weights_and_states_change_at_once() {
+    let mut set = MemberSet::default();
+    let mut one = member(1);
+    set = set
+        .answered(&[one.clone()], seconds(0), PACE, |_| true)
+        .unwrap()
+        .set;
+    (one.weight, one.state) = (7, BackendState::Disabled);
+    let answer = set.answered(&[one], seconds(5), PACE, |_| true).unwrap();
+    assert!(answer.changes.is_empty());
+    assert_eq!(answer.set.members()[0].member.weight, 7);
+    assert_eq!(answer.set.members()[0].state(), BackendState::Disabled);
+}
+
+#[test]
+fn sources_are_read_as_they_are_written() {
+    for text in [
+        "dns:api.example.com:8080",
+        "dns:api",
+        "srv:_api._tcp.example.com",
+        "api:web-1.a_b",
+    ] {
+        assert_eq!(text.parse::<MemberSource>().unwrap().to_string(), text);
+    }
+    let same = "dns:API.example.com.:80".parse::<MemberSource>().unwrap();
+    assert_eq!(same.to_string(), "dns:api.example.com:80");
+    for (text, has) in [
+        ("api.example.com", "not a source"),
+        ("http://x", "not a source"),
+        ("dns:", "is empty"),
+        ("dns:a..b", "is empty"),
+        ("dns:a b", "' ' is not allowed"),
+        ("dns:api:0", "the port"),
+        ("dns:api:http", "the port"),
+        ("dns:10.0.0.1:80", "an address"),
+        ("dns:fd00::1", "an address"),
+        ("dns:[fd00::1]:80", "an address"),
+        ("srv:api:80", "':' is not allowed"),
+        ("api:a/b", "not a name of a source"),
+        ("api:", "not a name of a source"),
+    ] {
+        let error = text.parse::<MemberSource>().unwrap_err();
+        assert!(error.label.contains(has), "{text}: {error:?}");
+    }
+    let long = format!("dns:{}", ["a"; 128].join("."));
+    assert!(long.parse::<MemberSource>().is_err());
+}
+
+fn config(keys: &str) -> Config {
+    let text = format!(
+        "[node]\ninterfaces = [\"eth0\"]\nnat_source = [\"10.0.0.200\"]\n\
+         hash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+         [[vip]]\nname = \"web\"\naddress = \"10.0.0.100\"\nport = 80\nprotocol = \"tcp\"\n{keys}\n"
+    );
+    match config::parse("a.toml", &text) {
+        Ok(config) => config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+fn admitted(keys: &str, members: &[Member]) -> Result<Config, String> {
+    let mut config = config(keys);
+    let set = MemberSet::restored(members.iter().map(|it| (it.clone(), false)), seconds(0));
+    check_members(members).map_err(|error| error.to_string())?;
+    match admit(&mut config, |_| set.members()) {
+        Ok(()) => Ok(config),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+const L2: &str = "forward = \"l2\"\nring_size = 251\nbackends_from = \"dns:web\"";
+const NAT: &str = "forward = \"nat\"\nbackends_from = \"dns:web\"";
+
+#[test]
+fn members_become_backends_with_the_ports_and_overrides_of_the_vip() {
+    let config = admitted(L2, &members([1, 2])).unwrap();
+    assert_eq!(config.vips[0].backends[1].port, 80);
+    let text =
+        format!("{NAT}\n[[vip.override]]\nname = \"10.0.0.2\"\nstate = \"drain\"\nweight = 3");
+    let mut all = members([1, 2]);
+    all[1].port = Some(8080);
+    let backends = admitted(&text, &all).unwrap().vips.remove(0).backends;
+    let second = &backends[1];
+    assert_eq!(
+        (second.port, second.weight, second.state),
+        (8080, 3, BackendState::Drain)
+    );
+    assert_eq!((backends[0].port, backends[0].weight), (80, 100));
+}
+
+#[test]
+fn a_member_that_can_be_no_backend_is_named() {
+    let with = |change: fn(&mut Member)| {
+        let mut all = members([1, 2]);
+        change(&mut all[1]);
+        all
+    };
+    let port = with(|member| member.port = Some(8080));
+    let v6 = with(|member| member.address = "fd00::2".parse().unwrap());
+    for (keys, members, has) in [
+        (
+            L2,
+            members([1, 100]),
+            "member 10.0.0.100: the address is that of a VIP",
+        ),
+        (NAT, members([200]), "`node.nat_source`"),
+        (
+            L2,
+            port,
+            "member 10.0.0.2 (10.0.0.2:8080): only `forward = \"nat\"` can",
+        ),
+        (
+            L2,
+            v6.clone(),
+            "(fd00::2): VIP web needs backends of its own address family",
+        ),
+        (
+            L2,
+            with(|it| it.address = "127.0.0.1".parse().unwrap()),
+            "a loopback address",
+        ),
+        (
+            L2,
+            with(|it| it.address = "::ffff:10.0.0.9".parse().unwrap()),
+            "written as IPv6",
+        ),
+        (
+            L2,
+            with(|it| it.name = "a/b".to_owned()),
+            "the name must be",
+        ),
+        (
+            L2,
+            with(|it| it.name = "10.0.0.1".to_owned()),
+            "has the same name",
+        ),
+        (
+            L2,
+            with(|it| it.address = "10.0.0.1".parse().unwrap()),
+            "same address and port",
+        ),
+        (L2, with(|it| it.weight = 65_536), "the weight"),
+        (
+            L2,
+            (0..=251)
+                .map(|i| Member {
+                    name: format!("m{i}"),
+                    address: Ipv4Addr::new(10, 9, 0, i).into(),
+                    ..member(1)
+                })
+                .collect(),
+            "252 backends of VIP web, whose ring has 251 slots",
+        ),
+    ] {
+        let error = admitted(keys, &members).unwrap_err();
+        assert!(error.contains(has), "{has}: {error}");
+    }
+    let mut none = members([1]);
+    none[0].weight = 0;
+    assert!(
+        admitted(L2, &none)
+            .unwrap_err()
+            .contains("all members have weight 0")
+    );
+    assert!(admitted(&L2.replace("l2", "ipip"), &v6).is_ok());
+    let many: Vec<Member> = (0..5000_u16)
+        .map(|i| {
+            let [a, b] = i.to_be_bytes();
+            Member {
+                address: Ipv4Addr::new(10, 1, a, b).into(),
+                ..member(1)
+            }
+        })
+        .collect();
+    assert!(admitted(L2, &many).unwrap_err().contains("5000 members"));
+}
+
+#[test]
+fn the_families_of_a_source_are_those_that_the_vip_can_forward_to() {
+    let families = |keys: &str| SourceKey::of(&config(keys).vips[0]).unwrap().families;
+    assert_eq!(families(L2), Families::V4);
+    assert_eq!(families(&L2.replace("l2", "ipip")), Families::Both);
+    assert_eq!(families(&L2.replace("dns:", "api:")), Families::Both);
+}
+
+/// An answer, or a failure.
+fn step() -> impl Strategy<Value = Option<BTreeSet<u8>>> {
+    prop_oneof![
+        1 => Just(None),
+        4 => btree_set(0..12_u8, 1..12).prop_map(Some),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whatever a source answers, and whichever members are healthy.
+    #[test]
+    fn no_answer_takes_more_than_half_of_the_members(
+        steps in proptest::collection::vec((step(), btree_set(0..12_u8, 0..12)), 1..20),
+    ) {
+        let mut set = MemberSet::default();
+        let mut last: Option<BTreeSet<u8>> = None;
+        for (index, (answer, healthy)) in steps.into_iter().enumerate() {
+            let is_eligible = |member: &Member| healthy.contains(&number(member));
+            let (before, serving) = (
+                staying(&set),
+                set.staying().filter(|member| is_eligible(member)).count(),
+            );
+            let Some(named) = answer else {
+                set = set.failed();
+                last = None;
+                prop_assert_eq!(staying(&set), before);
+                continue;
+            };
+            let at = seconds(5 * index as u64);
+            let result = set.answered(&members(named.iter().copied()), at, PACE, is_eligible);
+            let result = result.unwrap();
+            let gone: Vec<u8> = result.changes.leaving.iter().map(number).collect();
+            prop_assert!(gone.len() <= before.len() / 2);
+            let eligible_gone = result.changes.leaving.iter().filter(|it| is_eligible(it)).count();
+            prop_assert!(eligible_gone <= serving / 2);
+            // What goes was missing twice in a row.
+            for number in &gone {
+                prop_assert!(!named.contains(number));
+                prop_assert!(last.as_ref().is_some_and(|last| !last.contains(number)));
+            }
+            // What is named is there.
+            let now = staying(&result.set);
+            prop_assert!(named.iter().all(|number| now.contains(number)));
+            prop_assert_eq!(result.held.of, now.len());
+            set = result.set;
+            last = Some(named);
+        }
+    }
+
+    /// A source that keeps its answer gets its way.
+    #[test]
+    fn a_lasting_answer_is_reached(
+        before in btree_set(0..60_u8, 1..40),
+        after in btree_set(0..60_u8, 1..40),
+    ) {
+        let mut source = Source::default();
+        source.answers(before, PACE);
+        for _ in 0..10 {
+            source.answers(after.clone(), PACE);
+        }
+        let now: BTreeSet<u8> = staying(&source.set).into_iter().collect();
+        prop_assert_eq!(now, after);
+        prop_assert!(!source.held.any());
+    }
+}
