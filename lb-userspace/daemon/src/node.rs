@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use jiff::Timestamp;
 use lb_fleet::FleetState;
-use lb_model::config::{Bound, Forward, OnExcess, Protocol};
+use lb_model::{
+    config::{Bound, Forward, OnExcess, Protocol},
+    membership::{Families, Known, MemberSource},
+};
 
 pub use announcing::{
     Announced, AnnouncedAddress, Announcement, Announcing, BgpSession, DrainPhase, RouteTable,
@@ -32,6 +35,8 @@ pub struct NodeState {
     pub file: FileStatus,
     /// In the order of the configuration.
     pub vips: Vec<VipState>,
+    /// Sources of members that VIPs use, and those that were set.
+    pub sources: Vec<SourceState>,
     /// None if nothing is to be announced, and before the announcer was asked.
     pub announcing: Option<Announcing>,
     /// Firing alerts.
@@ -144,6 +149,32 @@ pub struct VipState {
     pub bound: Option<BoundUse>,
     /// In the order of the configuration, then those that are leaving.
     pub members: Vec<MemberState>,
+}
+
+/// A source of members.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceState {
+    pub source: MemberSource,
+    /// The same name can be asked for both.
+    pub families: Families,
+    /// The VIPs that use it.
+    pub vips: Vec<String>,
+    /// Also those that are leaving.
+    pub members: Vec<Known>,
+    /// None before the first answer.
+    pub answered_at: Option<Timestamp>,
+    /// In a row.
+    pub failures: u32,
+    /// Why there is no newer answer.
+    pub error: Option<String>,
+    /// Whether it fails for so long that somebody should know.
+    pub is_failing: bool,
+    /// Members that its last answer does not name and that have not gone, in words.
+    pub held: Option<String>,
+    /// Questions without an answer; monotonic.
+    pub failed: u64,
+    /// Answers that were refused; monotonic.
+    pub refused: u64,
 }
 
 /// Packets over the limits of a VIP in the last seconds, per second, whether they were dropped or not.
@@ -377,6 +408,7 @@ impl NodeState {
             revision: None,
             file: FileStatus::default(),
             vips: Vec::new(),
+            sources: Vec::new(),
             announcing: None,
             alerts: Vec::new(),
             reasons: BTreeMap::new(),

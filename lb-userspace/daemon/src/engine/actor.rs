@@ -200,6 +200,7 @@ impl Actor {
             Command::DiffFile(reply) => send(reply, changes.diff_file()),
             Command::Capture(command) => self.handle_capture(command),
             Command::Fleet(command) => self.handle_fleet(command),
+            Command::Membership(command) => self.handle_membership(command),
         }
     }
 
@@ -296,7 +297,9 @@ impl Actor {
     pub(super) fn follow_config(&mut self) {
         self.follow_backends([]);
         self.follow_targets();
-        let config = &self.changes.running.config;
+        let changes = &mut self.changes;
+        changes.membership.follow(&changes.running.config);
+        let config = &changes.running.config;
         self.publisher.configure(config);
         self.announce_watch.configure(config);
         for warning in nat_sources::warnings(config) {

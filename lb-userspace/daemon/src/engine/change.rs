@@ -12,6 +12,7 @@ use super::{
     data_path::DataPath,
     facts::facts,
     import::{ConfigFile, default_bake},
+    membership::Membership,
     request::{Candidate, Prepared, one_line},
     shares::histories::Histories,
     trial::{Deadlines, Trial},
@@ -86,6 +87,7 @@ pub(super) struct ChangeControl {
     pub(super) traffic: SharedTraffic,
     pub(super) histories: Histories,
     pub(super) outcomes: Vec<Outcome>,
+    pub(super) membership: Membership,
 }
 
 /// What has happened to a change, for the parts that follow it.
@@ -118,6 +120,7 @@ impl ChangeControl {
     ) -> EngineResult<Plan> {
         let candidate = self.candidate(data_path, change)?;
         self.check_fixed(&candidate)?;
+        let candidate = self.with_members(candidate, matches!(change, Change::Revision(_)))?;
         Ok(self.plan(data_path, &candidate, force)?.0)
     }
 
@@ -200,6 +203,8 @@ impl ChangeControl {
         }
         self.check_fixed(candidate)?;
         self.compare_file();
+        // Those of now: sources may have answered since the candidate was made.
+        let candidate = &self.with_members(candidate.clone(), terms.is_rollback)?;
         let force: &[Guard] = if terms.is_rollback {
             &planner::ALL_GUARDS
         } else {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     EngineResult, capture::CaptureCommand, fleet::FleetCommand, flows::SampledFlow,
-    request::Prepared,
+    membership::MembershipCommand, request::Prepared,
 };
 use crate::{
     caller::Caller,
@@ -139,4 +139,5 @@ pub(super) enum Command {
     DiffFile(Reply<FileDiff>),
     Capture(CaptureCommand),
     Fleet(FleetCommand),
+    Membership(MembershipCommand),
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use jiff::SignedDuration;
 use lb_fleet::Fleet;
 use lb_model::{
-    config::{BackendState, Config},
+    config::{BackendState, Config, same_vips},
     fleet,
 };
 use tracing::{info, warn};
@@ -173,7 +173,7 @@ pub(super) fn keeps_vips(config: &Config, running: &Running) -> bool {
     let (vips, is_of_fleet) = (&running.config.vips, config.fleet.is_some());
     let has_none = is_of_fleet && config.vips.is_empty();
     // Without `[fleet]`, a node leaves its fleet at the next start only.
-    let has_same = (is_of_fleet || running.config.fleet.is_some()) && config.vips == *vips;
+    let has_same = (is_of_fleet || running.config.fleet.is_some()) && same_vips(&config.vips, vips);
     !vips.is_empty() && (has_none || has_same)
 }
 
@@ -240,7 +240,7 @@ impl ChangeControl {
     /// A warning if a change replaces VIPs of the fleet on this node only.
     pub(super) fn fleet_warning(&self, candidate: &Candidate) -> Option<String> {
         let fleet = self.running.config.fleet.as_ref()?;
-        let is_local = self.running.config.vips != candidate.config.vips
+        let is_local = !same_vips(&self.running.config.vips, &candidate.config.vips)
             && !candidate.how.starts_with("fleet ");
         is_local.then(|| {
             format!(

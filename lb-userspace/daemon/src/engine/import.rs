@@ -132,7 +132,7 @@ impl ChangeControl {
                 };
                 let is_active = match keeps_vips {
                     true => with_vips() == self.running.config,
-                    false => *config == self.running.config,
+                    false => config.is_written_as(&self.running.config),
                 };
                 let is_applied = self.running.file_digest.as_ref() == Some(digest);
                 if is_active {

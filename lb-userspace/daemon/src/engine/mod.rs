@@ -34,6 +34,7 @@ mod health_intake;
 mod import;
 mod limits;
 pub mod locks;
+mod membership;
 mod nat_ports;
 mod observe;
 mod publisher;
@@ -48,12 +49,13 @@ mod tick;
 mod trial;
 mod votes;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use lb_dataplane::explain::Explanation;
 use lb_fleet::Fleet;
 use lb_model::{
+    membership::{Member, SourceKey},
     planner::{Guard, Plan},
     sources::LimitSuggestion,
 };
@@ -67,6 +69,7 @@ pub use error::{EngineError, EngineResult};
 use fleet::FleetCommand;
 pub use fleet::{FLEET, FleetCounts, FleetRunning, REQUESTED_BY};
 pub use flows::SampledFlow;
+use membership::MembershipCommand;
 pub(crate) use reports::Reports;
 use request::Prepared;
 pub use run::run;
@@ -81,9 +84,10 @@ use crate::{
     clock,
     events::{Event, Journal},
     fleet::FleetSlot,
+    membership::dns::{self, AskError, Found},
     metrics::{self, Facts},
     nexthop::NextHops,
-    node::NodeState,
+    node::{NodeState, SourceState},
     reconciler::{Directory, RingPast},
     revision::{Revision, RevisionInfo, RevisionNumber},
     traffic::SharedTraffic,
@@ -181,6 +185,7 @@ impl Engine {
     ///
     /// The change is invalid.
     pub async fn plan(&self, change: Change, force: Vec<Guard>) -> EngineResult<Plan> {
+        self.ask_unknown_sources(&change).await;
         self.request(|reply| Command::Plan(change, force, reply))
             .await
     }
@@ -193,6 +198,7 @@ impl Engine {
     /// disk failed. What was active before still is.
     pub async fn apply(&self, request: ChangeRequest, caller: Caller) -> EngineResult<Applied> {
         let change = request.change.clone();
+        self.ask_unknown_sources(&change).await;
         let prepared = self
             .prepare(|reply| Command::Prepare(change, reply))
             .await?;
@@ -405,6 +411,64 @@ impl Engine {
     pub(crate) fn expect_no_past(&self) {
         let engine = self.clone();
         tokio::spawn(async move { engine.past_is_known().await });
+    }
+
+    /// Asks the sources that a change brings and that have never answered, so that its plan knows their
+    /// members. A change waits for that no longer than for one answer.
+    async fn ask_unknown_sources(&self, change: &Change) {
+        let change = Box::new(change.clone());
+        let unknown = |reply| Command::Membership(MembershipCommand::Unknown(change, reply));
+        let Ok((keys, settings)) = self.request(unknown).await else {
+            return;
+        };
+        let answers = keys.into_iter().map(|key| async {
+            let answer = dns::ask(&key, &settings).await;
+            self.source_answered(key, answer).await
+        });
+        futures_util::future::join_all(answers).await;
+    }
+
+    /// Passes the answer of a source to the actor. Returns when to ask again; none if the controller is
+    /// stopping.
+    pub(crate) async fn source_answered(
+        &self,
+        key: SourceKey,
+        answer: Result<Found, AskError>,
+    ) -> Option<Duration> {
+        if let Ok(found) = &answer {
+            self.follow_members(&found.members).await.ok()?;
+        }
+        let answered = |reply| Command::Membership(MembershipCommand::Answered(key, answer, reply));
+        self.request(answered).await.ok()
+    }
+
+    /// Waits until the next hops of new members are known, or for a limited time.
+    async fn follow_members(&self, members: &[Member]) -> EngineResult<()> {
+        let addresses = members.iter().map(|member| member.address).collect();
+        let follow = |reply| Command::Membership(MembershipCommand::Follow(addresses, reply));
+        let new = self.request(follow).await?;
+        routes::wait_for(&mut self.routes.clone(), &new).await;
+        Ok(())
+    }
+
+    /// Sets the members of the source `api:NAME`. None at all must be meant.
+    ///
+    /// # Errors
+    ///
+    /// A member is not valid, or can't be a backend of a VIP that uses the source. Its members are as before.
+    pub async fn set_source(
+        &self,
+        name: String,
+        members: Vec<Member>,
+        allow_empty: bool,
+        caller: Caller,
+    ) -> EngineResult<SourceState> {
+        self.follow_members(&members).await?;
+        self.request(|reply| {
+            let set = MembershipCommand::Set(name, members, allow_empty, caller, reply);
+            Command::Membership(set)
+        })
+        .await
     }
 
     /// Reads the configuration of a change and waits until the next hops of its backends are known, or

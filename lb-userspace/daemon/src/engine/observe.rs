@@ -180,7 +180,9 @@ impl Actor {
     /// Publishes the state with the alerts that it raises or resolves, and the facts for the metrics.
     pub(super) fn publish_with_alerts(&mut self) {
         let state = self.node_state();
-        let disk = self.changes.disk_condition(self.recorder.problem());
+        let problem = self.recorder.problem();
+        let problem = problem.or_else(|| self.changes.membership.problem());
+        let disk = self.changes.disk_condition(problem);
         let config = &self.changes.running.config;
         let limits = Limits::of(config);
         let mut conditions = self.drift_check.conditions(config, &self.shares);
@@ -219,6 +221,7 @@ impl Actor {
             revision: record.map(|record| record.info.clone()),
             file: self.changes.file_status(),
             vips: vips.collect(),
+            sources: self.changes.membership.states(&self.changes.running.config),
             announcing: self.announce_watch.state(&self.changes.running.config),
             alerts: Vec::new(),
             reasons: self.observer.reasons.clone(),

@@ -58,6 +58,8 @@ impl ChangeControl {
     }
 
     pub(super) fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
+        let mut candidate = candidate;
+        self.membership.fill_with_what_fits(&mut candidate.config);
         Box::new(Prepared {
             candidate,
             running: self.running.number,
@@ -117,7 +119,7 @@ impl ChangeControl {
             return Err(EngineError::BadRequest(message.into()));
         }
         let running = &self.running;
-        let edits = &self.with_leaving(data_path, edits);
+        let edits = &self.with_sourced(&self.with_leaving(data_path, edits))?;
         let text = edit::apply(&running.text, edits)
             .map_err(|error| EngineError::InvalidConfig(error.to_string()))?;
         let name = running.base.join("the edited configuration");
@@ -159,7 +161,12 @@ impl ChangeControl {
                                 weight: None,
                                 capacity: None,
                             };
-                            wanted(&vip).then_some(Edit::AddBackend { vip, backend: spec })
+                            // What a source has named before can't be added.
+                            let has_list = vips
+                                .iter()
+                                .any(|it| it.name == vip && it.backends_from.is_none());
+                            (wanted(&vip) && has_list)
+                                .then_some(Edit::AddBackend { vip, backend: spec })
                         },
                     ));
                 }

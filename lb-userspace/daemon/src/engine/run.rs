@@ -14,7 +14,8 @@ use lb_dataplane::Pins;
 
 use super::{Engine, EngineError, Options, Reloaded, start};
 use crate::{
-    caller::Caller, fleet, health::probe, http, metrics, node::FileState, reconciler::system,
+    caller::Caller, fleet, health::probe, http, membership, metrics, node::FileState,
+    reconciler::system,
 };
 
 /// Runs until SIGTERM or SIGINT.
@@ -40,6 +41,8 @@ pub async fn run(options: Options) -> Result<()> {
         http::Limits::of(files.1),
     ));
     tokio::spawn(metrics::run(engine.sources()));
+    let followed = started.actor.changes.membership.watch();
+    tokio::spawn(membership::run(engine.clone(), followed));
     fleet::start(&engine, &started.actor.changes.running.config, &pins);
     let stop = Arc::clone(&started.inbox.stop);
     let reload_due = Arc::clone(&started.actor.reload_due);

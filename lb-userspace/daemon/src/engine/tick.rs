@@ -34,6 +34,7 @@ impl Actor {
         self.tick_health();
         self.tick_votes();
         self.prepare_rings();
+        self.tick_membership();
         if self.capture.tick(&mut self.data_path) {
             // It has logged why that failed, if it did.
             let _ = self.end_capture();

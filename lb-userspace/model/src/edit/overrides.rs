@@ -51,7 +51,7 @@ pub(super) fn set(
     let mut all = overrides(document, at)?;
     match all.find(backend) {
         Some(found) => {
-            let mut entry = all.into_entry(found).ok_or_else(places::moved)?;
+            let entry = all.into_entry(found).ok_or_else(places::moved)?;
             entry.set(key, value);
         }
         None => {

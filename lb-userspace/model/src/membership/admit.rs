@@ -5,7 +5,10 @@ use std::{collections::HashSet, net::IpAddr};
 use lb_common::ring::MAX_MEMBERS;
 
 use super::{Known, Member, SourceKey};
-use crate::config::{Backend, Config, Forward, Vip, address_problem, is_name};
+use crate::{
+    config::{Backend, Config, Forward, Vip, address_problem, is_name},
+    ring::Identity,
+};
 
 /// Why members can't be backends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,32 +86,61 @@ pub fn admit<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
 ) -> Result<(), Inadmissible> {
-    let vips: HashSet<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
-    let nat_source = config.node.nat_source.clone();
-    for vip in &mut config.vips {
+    admit_or(config, members_of, Err)
+}
+
+/// As [`admit`], without the members that can't be backends. Returns why they are not.
+pub fn admit_what_fits<'a>(
+    config: &mut Config,
+    members_of: impl Fn(&SourceKey) -> &'a [Known],
+) -> Vec<Inadmissible> {
+    let mut left_out = Vec::new();
+    let leave_out = |why| {
+        left_out.push(why);
+        Ok(())
+    };
+    // None of them is an error here.
+    let _ = admit_or(config, members_of, leave_out);
+    left_out
+}
+
+fn admit_or<'a>(
+    config: &mut Config,
+    members_of: impl Fn(&SourceKey) -> &'a [Known],
+    mut refuse: impl FnMut(Inadmissible) -> Result<(), Inadmissible>,
+) -> Result<(), Inadmissible> {
+    let addresses: HashSet<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
+    let (sourced, listed): (Vec<_>, Vec<_>) = config
+        .vips
+        .iter_mut()
+        .partition(|vip| vip.backends_from.is_some());
+    let listed: usize = listed.iter().map(|vip| vip.backends.len()).sum();
+    let mut room = (MAX_MEMBERS as usize).saturating_sub(listed);
+    for vip in sourced {
         let Some(key) = SourceKey::of(vip) else {
             continue;
         };
-        let mut backends = Vec::new();
+        let mut backends = Backends::default();
         for known in members_of(&key) {
             let member = &known.member;
-            if vips.contains(&member.address) {
-                return wrong(member, "the address is that of a VIP");
+            let added = if addresses.contains(&member.address) {
+                wrong(member, "the address is that of a VIP")
+            } else if config.node.nat_source.contains(&member.address) {
+                wrong(member, "the address is in `node.nat_source`")
+            } else if room == 0 {
+                wrong(
+                    member,
+                    format!("at most {MAX_MEMBERS} backends are possible on a node"),
+                )
+            } else {
+                backend_of(vip, known).and_then(|backend| backends.add(vip, member, backend))
+            };
+            match added {
+                Ok(()) => room -= 1,
+                Err(why) => refuse(why)?,
             }
-            if nat_source.contains(&member.address) {
-                return wrong(member, "the address is in `node.nat_source`");
-            }
-            backends.push(backend_of(vip, known)?);
         }
-        check_together(vip, &backends)?;
-        vip.backends = backends;
-    }
-    let all: usize = config.vips.iter().map(|vip| vip.backends.len()).sum();
-    if all > MAX_MEMBERS as usize {
-        let message = format!(
-            "{all} backends of all VIPs together: at most {MAX_MEMBERS} are possible on a node"
-        );
-        return Err(Inadmissible::All(message));
+        vip.backends = backends.all;
     }
     Ok(())
 }
@@ -147,27 +179,33 @@ fn backend_of(vip: &Vip, known: &Known) -> Result<Backend, Inadmissible> {
     })
 }
 
-/// Two members may differ only in that one names the VIP's port.
-fn check_together(vip: &Vip, backends: &[Backend]) -> Result<(), Inadmissible> {
-    let (mut names, mut identities) = (HashSet::new(), HashSet::new());
-    for backend in backends {
-        let is_new = names.insert(&backend.name) && identities.insert(backend.identity());
-        if !is_new {
-            let message = format!(
-                "VIP {} would have two backends {} ({}, port {})",
-                vip.name, backend.name, backend.address, backend.port
-            );
-            return Err(Inadmissible::All(message));
+/// The backends of a VIP so far.
+#[derive(Default)]
+struct Backends {
+    all: Vec<Backend>,
+    names: HashSet<String>,
+    identities: HashSet<Identity>,
+}
+
+impl Backends {
+    fn add(&mut self, vip: &Vip, member: &Member, backend: Backend) -> Result<(), Inadmissible> {
+        let slots = vip.ring_size.get() as usize;
+        if self.all.len() == slots {
+            let what = format!("the ring of VIP {} has only {slots} slots", vip.name);
+            return wrong(member, what);
         }
+        // Two members may differ only in that one names the VIP's port.
+        let is_new =
+            !self.names.contains(&backend.name) && self.identities.insert(backend.identity());
+        if !is_new {
+            let what = format!(
+                "VIP {} has another backend of this name, or of this address and port",
+                vip.name
+            );
+            return wrong(member, what);
+        }
+        self.names.insert(backend.name.clone());
+        self.all.push(backend);
+        Ok(())
     }
-    let slots = vip.ring_size.get() as usize;
-    if backends.len() > slots {
-        let count = backends.len();
-        let message = format!(
-            "{count} backends of VIP {}, whose ring has {slots} slots",
-            vip.name
-        );
-        return Err(Inadmissible::All(message));
-    }
-    Ok(())
 }

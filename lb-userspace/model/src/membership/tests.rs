@@ -363,7 +363,7 @@ fn a_member_that_can_be_no_backend_is_named() {
                     ..member(1)
                 })
                 .collect(),
-            "252 backends of VIP web, whose ring has 251 slots",
+            "the ring of VIP web has only 251 slots",
         ),
     ] {
         let error = admitted(keys, &members).unwrap_err();

@@ -114,6 +114,11 @@ impl Trial {
         Self { deadlines, ..self }
     }
 
+    /// Members that came for another reason: the trial is not judged by them.
+    pub(in crate::engine) fn know(&mut self, members: impl IntoIterator<Item = MemberRef>) {
+        self.known.extend(members);
+    }
+
     pub(in crate::engine) fn wants_confirm(&self) -> bool {
         self.deadlines.confirm.is_some()
     }

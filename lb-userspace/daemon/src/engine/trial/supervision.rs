@@ -140,7 +140,7 @@ impl ChangeControl {
             how: format!("rollback to {parent}"),
             file_digest: None,
         };
-        Ok((parent, candidate))
+        Ok((parent, self.with_members(candidate, true)?))
     }
 
     /// Previews the rollback of the trial.

@@ -1,0 +1,330 @@
+//! Members that come from sources (`backends_from`): keeps the set of each source, and fills them into
+//! configurations.
+//!
+//! The members are no part of a revision's text, but of its `Config` as soon as that is planned or
+//! installed. So plans, guards, health checks and the drift check see them like any other backend. A source
+//! that changes its members changes the active configuration without a new revision (`update`): it has its
+//! own guards, and nobody to confirm it.
+
+mod edits;
+mod update;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use lb_model::{
+    config::{Config, Sources},
+    membership::{
+        self, Held, Inadmissible, Known, Member, MemberSet, MemberSource, SourceKey, Stage,
+    },
+};
+use tokio::sync::watch;
+use tracing::error;
+
+use super::{
+    EngineError, EngineResult,
+    change::ChangeControl,
+    command::{Change, Reply},
+    request::Candidate,
+};
+use crate::{
+    caller::Caller,
+    membership::{
+        Followed,
+        dns::{AskError, Found},
+        file::{self, Saved},
+    },
+    node::SourceState,
+};
+
+/// Failures in a row from which on a source counts as failing.
+const FAILURES: u32 = 3;
+
+/// A source counts as failing if its last answer is older than this many intervals.
+const INTERVALS: u32 = 10;
+
+/// How long the answer of a source that no VIP uses is kept: a change that was planned may be applied.
+const UNUSED: Duration = Duration::from_secs(600);
+
+/// Sources that can be set. A client that invents names must not fill the memory.
+const MAX_SET: usize = 1024;
+
+/// What concerns sources.
+pub(in crate::engine) enum MembershipCommand {
+    /// The sources of a change that have never answered, and how they are asked.
+    Unknown(Box<Change>, Reply<(Vec<SourceKey>, Sources)>),
+    /// Resolves the next hops of new members. Returns their addresses.
+    Follow(BTreeSet<IpAddr>, Reply<BTreeSet<IpAddr>>),
+    /// A source was asked. Returns when to ask again.
+    Answered(SourceKey, Result<Found, AskError>, Reply<Duration>),
+    /// Sets the members of `api:NAME`; whether none at all is meant.
+    Set(String, Vec<Member>, bool, Caller, Reply<SourceState>),
+}
+
+/// A source and its members.
+#[derive(Default)]
+struct Source {
+    set: MemberSet,
+    held: Held,
+    /// What was set, until the set has reached it; whether an empty set is meant.
+    wanted: Option<(Vec<Member>, bool)>,
+    /// When the last step towards it was made.
+    stepped_at: Duration,
+    answered_at: Option<Timestamp>,
+    /// The pause after the last answer.
+    interval: Duration,
+    /// In a row.
+    failures: u32,
+    /// Why there is no newer answer.
+    error: Option<String>,
+    failed: u64,
+    refused: u64,
+    /// Since when no VIP uses it.
+    unused_since: Option<Duration>,
+}
+
+impl Source {
+    /// Forgets what an answer has begun: the next one is the first.
+    fn has_failed(&mut self, why: String) {
+        self.set = self.set.failed();
+        self.held = Held {
+            unconfirmed: 0,
+            ..self.held
+        };
+        self.failures += 1;
+        self.error = Some(why);
+    }
+
+    /// Whether nobody has set it yet.
+    const fn is_unset(&self, key: &SourceKey) -> bool {
+        matches!(key.source, MemberSource::Api { .. }) && self.answered_at.is_none()
+    }
+
+    fn error(&self, key: &SourceKey) -> Option<String> {
+        match &key.source {
+            MemberSource::Api { name } if self.is_unset(key) => Some(format!(
+                "it was never set: `evenkeel source set {name} FILE`"
+            )),
+            _ => self.error.clone(),
+        }
+    }
+
+    fn is_failing(&self, key: &SourceKey, now: Timestamp, interval_max: Duration) -> bool {
+        let age = self.answered_at.map(|at| now.duration_since(at));
+        let limit = self.interval.max(interval_max) * INTERVALS;
+        let is_old = age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > limit));
+        self.is_unset(key) || self.failures >= FAILURES || self.error.is_some() && is_old
+    }
+}
+
+/// The sources that VIPs use, and those that were set.
+pub(in crate::engine) struct Membership {
+    sources: BTreeMap<SourceKey, Source>,
+    path: PathBuf,
+    /// What is on disk, or why it is not.
+    saved: Result<Vec<Saved>, String>,
+    started: Instant,
+    followed: watch::Sender<Followed>,
+}
+
+impl Membership {
+    /// The sources as they were when the last controller ended.
+    pub(in crate::engine) fn open(state_dir: &Path) -> Self {
+        let path = state_dir.join("sources.json");
+        let saved = file::read(&path);
+        let restore = |saved: &Saved| {
+            let source = Source {
+                set: MemberSet::restored(saved.members.iter().cloned(), Duration::ZERO),
+                answered_at: saved.answered_at,
+                wanted: saved.wanted.clone(),
+                ..Source::default()
+            };
+            (saved.key.clone(), source)
+        };
+        Self {
+            sources: saved.iter().map(restore).collect(),
+            path,
+            saved: Ok(saved),
+            started: Instant::now(),
+            followed: watch::Sender::default(),
+        }
+    }
+
+    pub(in crate::engine) fn watch(&self) -> watch::Receiver<Followed> {
+        self.followed.subscribe()
+    }
+
+    /// The time of the rules.
+    fn at(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn members(&self, key: &SourceKey) -> &[Known] {
+        let source = self.sources.get(key);
+        source.map_or(&[], |source| source.set.members())
+    }
+
+    /// Gives the VIPs of a configuration the members of their sources.
+    pub(in crate::engine) fn fill(&self, config: &mut Config) -> Result<(), Inadmissible> {
+        membership::admit(config, |key| self.members(key))
+    }
+
+    /// As [`Self::fill`], for a configuration that must be installed whatever its sources name.
+    pub(in crate::engine) fn fill_with_what_fits(&self, config: &mut Config) {
+        for why in membership::admit_what_fits(config, |key| self.members(key)) {
+            error!(%why, "left out a member of a source");
+        }
+    }
+
+    /// Has the sources of the active configuration asked.
+    pub(in crate::engine) fn follow(&mut self, config: &Config) {
+        let sources: BTreeSet<SourceKey> = config.vips.iter().filter_map(SourceKey::of).collect();
+        let at = self.at();
+        for key in &sources {
+            self.sources.entry(key.clone()).or_default();
+        }
+        for (key, source) in &mut self.sources {
+            source.unused_since = match sources.contains(key) {
+                true => None,
+                false => Some(source.unused_since.unwrap_or(at)),
+            };
+        }
+        let followed = Followed {
+            sources,
+            settings: config.sources.clone(),
+        };
+        self.followed.send_if_modified(|now| {
+            let has_changed = *now != followed;
+            *now = followed;
+            has_changed
+        });
+    }
+
+    /// Forgets sources that no VIP uses. What was set stays: it is not asked for again.
+    fn prune(&mut self) {
+        let at = self.at();
+        self.sources.retain(|key, source| {
+            let is_set = matches!(key.source, MemberSource::Api { .. });
+            let keep_for = match is_set && !source.set.members().is_empty() {
+                true => Duration::MAX,
+                false => UNUSED,
+            };
+            source
+                .unused_since
+                .is_none_or(|since| at.saturating_sub(since) < keep_for)
+        });
+    }
+
+    /// Writes the members to disk if they differ from what is there.
+    fn save(&mut self) {
+        let save = |(key, source): (&SourceKey, &Source)| {
+            let members = source.set.members().iter();
+            let wanted = source.wanted.clone();
+            let saved = Saved {
+                key: key.clone(),
+                answered_at: source.answered_at,
+                members: members
+                    .map(|known| (known.member.clone(), known.is_leaving()))
+                    .collect(),
+                wanted: wanted.filter(|_| source.held.any()),
+            };
+            (!saved.members.is_empty()).then_some(saved)
+        };
+        let now: Vec<Saved> = self.sources.iter().filter_map(save).collect();
+        // The time of an answer alone is not worth a write.
+        if self.saved.as_ref().is_ok_and(|saved| are_same(saved, &now)) {
+            return;
+        }
+        self.saved = match file::write(&self.path, &now) {
+            Ok(()) => Ok(now),
+            Err(error) => {
+                let error: io::Error = error;
+                error!(%error, "can't save the members of sources; trying again");
+                Err(error.to_string())
+            }
+        };
+    }
+
+    /// Why the members are not on disk.
+    pub(in crate::engine) fn problem(&self) -> Option<String> {
+        self.saved.as_ref().err().cloned()
+    }
+
+    /// The sources for the published state.
+    pub(in crate::engine) fn states(&self, config: &Config) -> Vec<SourceState> {
+        let now = super::now();
+        let sources = self.sources.iter();
+        let used = |key: &SourceKey| {
+            let vips = config.vips.iter();
+            let vips = vips.filter(|vip| SourceKey::of(vip).as_ref() == Some(key));
+            vips.map(|vip| vip.name.clone()).collect::<Vec<_>>()
+        };
+        let is_shown = |(key, source): &(&SourceKey, &Source)| {
+            source.unused_since.is_none() || matches!(key.source, MemberSource::Api { .. })
+        };
+        sources
+            .filter(is_shown)
+            .map(|(key, source)| SourceState {
+                source: key.source.clone(),
+                families: key.families,
+                vips: used(key),
+                members: source.set.members().to_vec(),
+                answered_at: source.answered_at,
+                failures: source.failures,
+                error: source.error(key),
+                is_failing: source.is_failing(key, now, config.sources.interval_max),
+                held: source.held.words(),
+                failed: source.failed,
+                refused: source.refused,
+            })
+            .collect()
+    }
+}
+
+/// Whether two lists differ in times only.
+fn are_same(saved: &[Saved], now: &[Saved]) -> bool {
+    let is_same = |(a, b): (&Saved, &Saved)| {
+        (&a.key, &a.members, &a.wanted) == (&b.key, &b.members, &b.wanted)
+    };
+    saved.len() == now.len() && saved.iter().zip(now).all(is_same)
+}
+
+/// Whether a member takes part in what its source named last.
+fn is_present(known: &Known) -> bool {
+    !matches!(known.stage, Stage::Leaving { .. })
+}
+
+impl ChangeControl {
+    /// A candidate with the members that its sources have now. What must be installed `in_any_case` gets
+    /// those that fit.
+    pub(in crate::engine) fn with_members(
+        &self,
+        mut candidate: Candidate,
+        in_any_case: bool,
+    ) -> EngineResult<Candidate> {
+        if in_any_case {
+            self.membership.fill_with_what_fits(&mut candidate.config);
+        } else if let Err(why) = self.membership.fill(&mut candidate.config) {
+            let message = format!("can't use the backends of a source: {why}");
+            return Err(EngineError::InvalidConfig(message));
+        }
+        Ok(candidate)
+    }
+
+    /// The sources of a change that have never answered. A change that is not valid has none: it is refused
+    /// later, with the reason.
+    fn unknown_sources(&self, config: &Config) -> Vec<SourceKey> {
+        let keys: BTreeSet<SourceKey> = config.vips.iter().filter_map(SourceKey::of).collect();
+        let is_unknown = |key: &SourceKey| {
+            !matches!(key.source, MemberSource::Api { .. })
+                && !self.membership.members(key).iter().any(is_present)
+        };
+        keys.into_iter().filter(is_unknown).collect()
+    }
+}

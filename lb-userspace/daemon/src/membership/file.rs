@@ -1,0 +1,231 @@
+//! `sources.json` in the state directory: the last members of each source. A controller that starts while
+//! DNS does not answer has them from there.
+
+use std::{io, net::IpAddr, path::Path};
+
+use jiff::Timestamp;
+use lb_model::{
+    config::BackendState,
+    membership::{Families, Member, SourceKey, check_members},
+};
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
+
+use crate::durable;
+
+/// A source as it is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) key: SourceKey,
+    /// When its last answer came.
+    pub(crate) answered_at: Option<Timestamp>,
+    /// Each with whether it is leaving.
+    pub(crate) members: Vec<(Member, bool)>,
+    /// What was set last, if not all of it has been reached; whether an empty set is meant.
+    pub(crate) wanted: Option<(Vec<Member>, bool)>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct File {
+    sources: Vec<SourceRecord>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct SourceRecord {
+    source: String,
+    families: FamiliesRecord,
+    answered_at: Option<Timestamp>,
+    members: Vec<MemberRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wanted: Option<WantedRecord>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum FamiliesRecord {
+    V4,
+    V6,
+    Both,
+}
+
+#[derive(Deserialize, Serialize)]
+struct WantedRecord {
+    members: Vec<MemberRecord>,
+    allow_empty: bool,
+}
+
+#[derive(Deserialize, Serialize)]
+struct MemberRecord {
+    name: String,
+    address: IpAddr,
+    port: Option<u16>,
+    weight: u32,
+    state: StateRecord,
+    #[serde(default)]
+    leaving: bool,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum StateRecord {
+    Up,
+    Drain,
+    Disabled,
+}
+
+/// Reads the file. One that can't be read is reported, and the sources are asked as for the first time.
+pub(crate) fn read(path: &Path) -> Vec<Saved> {
+    let bytes = match durable::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            error!(file = %path.display(), %error, "can't read the last answers of sources");
+            return Vec::new();
+        }
+    };
+    match serde_json::from_slice::<File>(&bytes) {
+        Ok(file) => file.sources.into_iter().filter_map(saved).collect(),
+        Err(error) => {
+            error!(file = %path.display(), %error, "can't read the last answers of sources");
+            Vec::new()
+        }
+    }
+}
+
+/// Replaces the file.
+pub(crate) fn write(path: &Path, sources: &[Saved]) -> io::Result<()> {
+    let file = File {
+        sources: sources.iter().map(record).collect(),
+    };
+    durable::replace(path, &serde_json::to_vec(&file)?)
+}
+
+fn saved(record: SourceRecord) -> Option<Saved> {
+    let members: Vec<(Member, bool)> = record.members.into_iter().map(member).collect();
+    let all: Vec<Member> = members.iter().map(|(member, _)| member.clone()).collect();
+    let wanted = record.wanted.map(|wanted| {
+        let members = wanted.members.into_iter().map(|it| member(it).0);
+        (members.collect(), wanted.allow_empty)
+    });
+    let source = match (record.source.parse(), check_members(&all)) {
+        (Ok(source), Ok(())) => source,
+        (Err(_), _) => return None,
+        (_, Err(error)) => {
+            let source = record.source;
+            warn!(source, %error, "the last answer of a source is not valid");
+            return None;
+        }
+    };
+    let families = match record.families {
+        FamiliesRecord::V4 => Families::V4,
+        FamiliesRecord::V6 => Families::V6,
+        FamiliesRecord::Both => Families::Both,
+    };
+    Some(Saved {
+        key: SourceKey { source, families },
+        answered_at: record.answered_at,
+        members,
+        wanted,
+    })
+}
+
+fn record(saved: &Saved) -> SourceRecord {
+    let members = saved.members.iter();
+    SourceRecord {
+        source: saved.key.source.to_string(),
+        families: match saved.key.families {
+            Families::V4 => FamiliesRecord::V4,
+            Families::V6 => FamiliesRecord::V6,
+            Families::Both => FamiliesRecord::Both,
+        },
+        answered_at: saved.answered_at,
+        members: members
+            .map(|(member, leaving)| member_record(member, *leaving))
+            .collect(),
+        wanted: saved.wanted.as_ref().map(|(members, allow_empty)| {
+            let members = members.iter().map(|member| member_record(member, false));
+            WantedRecord {
+                members: members.collect(),
+                allow_empty: *allow_empty,
+            }
+        }),
+    }
+}
+
+fn member(record: MemberRecord) -> (Member, bool) {
+    let member = Member {
+        name: record.name,
+        address: record.address,
+        port: record.port,
+        weight: record.weight,
+        state: match record.state {
+            StateRecord::Up => BackendState::Up,
+            StateRecord::Drain => BackendState::Drain,
+            StateRecord::Disabled => BackendState::Disabled,
+        },
+    };
+    (member, record.leaving)
+}
+
+fn member_record(member: &Member, leaving: bool) -> MemberRecord {
+    MemberRecord {
+        name: member.name.clone(),
+        address: member.address,
+        port: member.port,
+        weight: member.weight,
+        state: match member.state {
+            BackendState::Up => StateRecord::Up,
+            BackendState::Drain => StateRecord::Drain,
+            BackendState::Disabled => StateRecord::Disabled,
+        },
+        leaving,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Saved {
+        let member = |last: u8, state| Member {
+            name: format!("m{last}"),
+            address: [10, 0, 0, last].into(),
+            port: (last == 1).then_some(8080),
+            weight: last.into(),
+            state,
+        };
+        Saved {
+            key: SourceKey {
+                source: "srv:_a._tcp.example".parse().unwrap(),
+                families: Families::V4,
+            },
+            answered_at: Some(Timestamp::UNIX_EPOCH),
+            members: vec![
+                (member(1, BackendState::Up), false),
+                (member(2, BackendState::Disabled), true),
+            ],
+            wanted: Some((vec![member(1, BackendState::Drain)], true)),
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sources.json");
+        assert_eq!(read(&path), []);
+        write(&path, &[example()]).unwrap();
+        assert_eq!(read(&path), [example()]);
+    }
+
+    #[test]
+    fn a_damaged_file_has_no_sources() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sources.json");
+        let mut wrong = example();
+        wrong.members[0].0.address = [127, 0, 0, 1].into();
+        write(&path, &[wrong, example()]).unwrap();
+        assert_eq!(read(&path), [example()]);
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(read(&path), []);
+    }
+}
