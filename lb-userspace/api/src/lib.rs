@@ -17,6 +17,7 @@ mod fleet;
 mod limits;
 mod plan;
 mod revision;
+mod source;
 mod status;
 
 pub use alert::{Alert, Event, Severity, TestedReceiver};
@@ -50,6 +51,7 @@ pub use plan::{
 pub use revision::{
     Applied, Diff, FileDiff, Progress, Reloaded, Revision, RevisionInfo, RevisionState,
 };
+pub use source::{MemberIntent, NewMember, SetSourceRequest, SourceMember, SourceStatus};
 pub use status::{
     BoundStatus, CapacityStatus, ExcessSource, FileState, FileStatus, HealthStatus,
     InterfaceStatus, LimitStatus, MemberState, MemberStatus, NatPorts, NodeStatus, Rates,

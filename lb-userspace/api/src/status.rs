@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use super::{Alert, AnnounceSummary, FleetState, RevisionInfo};
+use super::{Alert, AnnounceSummary, FleetState, RevisionInfo, SourceStatus};
 
 /// State of the node, its VIPs and alerts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -23,6 +23,9 @@ pub struct Status {
     pub file: Option<FileStatus>,
     /// The VIPs, in the order of the configuration.
     pub vips: Vec<VipStatus>,
+    /// Sources of members. Missing if no VIP uses one and none was set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceStatus>,
     /// What is announced. Missing without `[announce]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announce: Option<AnnounceSummary>,

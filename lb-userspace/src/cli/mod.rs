@@ -42,6 +42,7 @@ mod rollback;
 mod run;
 mod session;
 mod simulate;
+mod source;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -115,6 +116,7 @@ enum Command {
     Top(top::TopArgs),
     Vip(vip::VipArgs),
     Backend(backend::BackendArgs),
+    Source(source::SourceArgs),
     Explain(explain::ExplainArgs),
     Capture(capture::CaptureArgs),
     Flows(flows::FlowsArgs),
@@ -232,6 +234,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Top(args) => block_on(top::run(args, client)),
         Command::Vip(args) => block_on(vip::run(args, client)),
         Command::Backend(args) => block_on(backend::run(args, client)),
+        Command::Source(args) => block_on(source::run(args, client)),
         Command::Explain(args) => block_on(explain::run(args, client)),
         Command::Capture(args) => block_on(capture::run(args, client)),
         Command::Flows(args) => block_on(flows::run(args, client)),

@@ -6,6 +6,7 @@
 mod capture;
 mod error;
 mod fleet;
+mod sources;
 #[cfg(test)]
 mod tests;
 

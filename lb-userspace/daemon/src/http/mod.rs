@@ -12,6 +12,7 @@ mod listener;
 mod packets;
 mod routes;
 mod server;
+mod sources;
 pub(crate) mod wire;
 
 pub use failure::Failure;

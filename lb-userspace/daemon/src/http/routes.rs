@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures, Segments},
-    fleet, packets, wire,
+    fleet, packets, sources, wire,
 };
 use crate::{
     alerts::{self, Alerts, AlertsError},
@@ -87,6 +87,8 @@ fn api() -> OpenApiRouter<Engine> {
         .routes(routes!(packets::stop_capture))
         .routes(routes!(packets::flows))
         .routes(routes!(packets::suggest_limits))
+        .routes(routes!(sources::list))
+        .routes(routes!(sources::show, sources::set))
 }
 
 /// The OpenAPI document.

@@ -1,5 +1,7 @@
 //! Domain values as API types. Nothing else in this crate knows both.
 
+mod sources;
+
 use jiff::SignedDuration;
 use lb_model::{config::BoundFactor, secrets};
 
@@ -15,6 +17,8 @@ use crate::{
     traffic::{Rates, Totals},
 };
 
+pub(super) use sources::new_member;
+
 impl From<&NodeState> for lb_api::Status {
     fn from(state: &NodeState) -> Self {
         let reasons = state.reasons.iter();
@@ -24,6 +28,7 @@ impl From<&NodeState> for lb_api::Status {
             revision: state.revision.as_ref().map(Into::into),
             file: Some((&state.file).into()),
             vips: state.vips.iter().map(Into::into).collect(),
+            sources: state.sources.iter().map(Into::into).collect(),
             announce: state.announcing.as_ref().map(Into::into),
             alerts: state.alerts.iter().map(Into::into).collect(),
             reasons: reasons

@@ -16,6 +16,7 @@ pub(super) mod paint;
 pub(super) mod plan;
 pub(super) mod problems;
 pub(super) mod revisions;
+pub(super) mod sources;
 pub(super) mod status;
 pub(super) mod table;
 #[cfg(test)]

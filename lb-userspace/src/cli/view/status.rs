@@ -5,7 +5,7 @@ use super::{
     figures::{amount, bits, count, since},
     fleet, members,
     paint::Tone,
-    problems, revisions,
+    problems, revisions, sources,
 };
 use lb_api::{
     AnnounceSummary, BoundStatus, CapacityStatus, DrainState, InterfaceStatus, LimitStatus,
@@ -151,6 +151,10 @@ fn vip(view: View, vip: &VipStatus, status: &Status) -> String {
         amount(vip.rates.packets_per_s),
         bits(vip.rates.bytes_per_s),
     );
+    if let Some(line) = sources::of_vip(view, &vip.name, status) {
+        text += &line;
+        text.push('\n');
+    }
     if vip.panic {
         let line = "PANIC: too few backends are healthy; new flows go to all of them";
         text += &format!("  {}\n", view.paint.apply(Tone::Bad, line));

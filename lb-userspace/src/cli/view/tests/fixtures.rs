@@ -109,6 +109,7 @@ pub(in crate::cli) fn status() -> Status {
             state: FileState::Active,
             problem: None,
         }),
+        sources: Vec::new(),
         vips: vec![vip()],
         announce: None,
         alerts: Vec::new(),
