@@ -187,6 +187,8 @@ pub struct Configuration {
     pub bake: String,
     /// The VIPs.
     pub vips: Vec<Vip>,
+    /// Further tables, as text.
+    pub more: String,
 }
 
 impl Configuration {
@@ -207,6 +209,7 @@ impl Configuration {
             track_flows: None,
             bake: "0s".to_owned(),
             vips: Vec::new(),
+            more: String::new(),
         }
     }
 
@@ -305,7 +308,7 @@ impl fmt::Display for Toml<'_> {
         for vip in &configuration.vips {
             write_vip(f, vip)?;
         }
-        Ok(())
+        write!(f, "\n{}", configuration.more)
     }
 }
 
@@ -406,6 +409,7 @@ mod tests {
                     backend("three", "10.77.1.102", 50),
                 ],
             }],
+            more: String::new(),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod configuration;
 pub mod deadline;
 pub mod demo;
 pub mod directory;
+pub mod dns;
 pub mod etcd;
 pub mod host;
 pub mod leftovers;

@@ -6,12 +6,13 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// Programs and their Debian packages.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("bfdd", "frr"),
     ("bgpd", "frr"),
     ("bird", "bird2"),
     ("birdc", "bird2"),
     ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("ethtool", "ethtool"),

@@ -121,6 +121,11 @@ pub(crate) const TEST_TOOLS: &[Tool] = &[
         purpose: "is another BGP router in tests",
     },
     Tool {
+        program: "dnsmasq",
+        package: "dnsmasq-base",
+        purpose: "is a DNS server in tests",
+    },
+    Tool {
         program: "etcd",
         package: "etcd-server",
         purpose: "has the configuration of a fleet in tests",

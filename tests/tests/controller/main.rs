@@ -11,6 +11,7 @@
 //! | packet captures lose no packet | [`capture`] |
 //! | limits are suggested from traffic, and plans say whom they would have limited, and what bounds would have spilled | [`limits`] |
 //! | a heavy source spills over a bound: nobody fails, and the operator learns of it | [`bounded`] |
+//! | backends come from DNS and the API: failures keep them, they go step by step | [`sources`] |
 //! | the system clock is set while a change waits | [`clock`] |
 //! | concurrent clients: a linear history of revisions | [`clients`] |
 //! | the API conforms to its OpenAPI document | [`document`] |
@@ -34,4 +35,5 @@ mod limited;
 mod limits;
 mod metrics;
 mod site;
+mod sources;
 mod trial;

@@ -92,7 +92,16 @@ impl<'lab> Site<'lab> {
 
     /// Opens flows in both families and waits until all of them carry data.
     pub(crate) fn open(&self, flows: usize) -> Flows {
-        let loads = FAMILIES.map(|family| {
+        self.open_in(&FAMILIES, flows)
+    }
+
+    /// The same over IPv4 only.
+    pub(crate) fn open_ipv4(&self, flows: usize) -> Flows {
+        self.open_in(&[Family::V4], flows)
+    }
+
+    fn open_in(&self, families: &[Family], flows: usize) -> Flows {
+        let loads = families.iter().map(|&family| {
             let to = address(self.lab, Kind::Echo, family);
             let mut plan = FlowPlan::new(Transport::Tcp, to, flows);
             plan.pause = Duration::from_millis(100);
@@ -102,7 +111,7 @@ impl<'lab> Site<'lab> {
             load.wait_answers(1, LIMIT).unwrap();
             load
         });
-        Flows(loads.into())
+        Flows(loads.collect())
     }
 
     /// Writes a configuration to a new file.

@@ -1,0 +1,141 @@
+//! Members from DNS come and go.
+
+use std::time::Duration;
+
+use lab::configuration::Forward;
+use lab::dns::DnsServer;
+
+use super::*;
+
+#[test]
+fn members_come_at_once_and_go_after_two_answers_in_steps() {
+    if !can_run("grow and shrink") {
+        return;
+    }
+    let lab = build();
+    let mut dns = DnsServer::start(&lab.balancers[0], &records(&lab, "echo", [0, 1])).unwrap();
+    let mut site = start(&lab, FORWARD, "dns:echo.lab", "");
+    wait_up(&site, [0, 1]);
+
+    dns.set(&records(&lab, "echo", 0..4)).unwrap();
+    wait_up(&site, 0..4);
+    let flows = site.open_ipv4(200);
+    assert_eq!(flows.backends().len(), 4, "{:?}", flows.backends());
+
+    // One goes: held back first, then drained. Its connections stay.
+    dns.set(&records(&lab, "echo", 0..3)).unwrap();
+    let held = wait(&site, "a member is missing", |observed| {
+        observed.source()["held"].is_string()
+    });
+    assert_eq!(
+        held.source()["held"],
+        "1 of 4 missing, waiting for a second answer"
+    );
+    assert_eq!(held.members("up").len(), 4);
+    let draining = wait_up(&site, 0..3);
+    assert_eq!(draining.members("draining"), [backend(&lab, 3).to_string()]);
+    flows.assert_alive("a member goes");
+    assert_eq!(flows.backends().len(), 4);
+
+    // It comes back while its connections are still there.
+    dns.set(&records(&lab, "echo", 0..4)).unwrap();
+    wait_up(&site, 0..4);
+
+    // Three of four go in two steps: two, and then one.
+    dns.set(&records(&lab, "echo", [0])).unwrap();
+    let step = wait(&site, "the first step", |observed| {
+        observed.members("up").len() < 4
+    });
+    assert_eq!(step.members("up").len(), 2, "{:#}", step.0);
+    wait_up(&site, [0]);
+    flows.assert_alive("most members have gone");
+    drop(flows);
+
+    // Without connections, they are removed.
+    wait(&site, "drained members are removed", |observed| {
+        observed.members("draining").is_empty()
+    });
+    let events = events(&site, "source");
+    let expected = format!("{VIP}: source dns:echo.lab added {}", backend(&lab, 2));
+    assert!(
+        events.iter().any(|it| it.starts_with(&expected)),
+        "{events:#?}"
+    );
+    let expected = format!(
+        "source dns:echo.lab no longer names, draining {}",
+        backend(&lab, 3)
+    );
+    assert!(
+        events.iter().any(|it| it.contains(&expected)),
+        "{events:#?}"
+    );
+    assert_eq!(site.revisions().len(), 1, "no revision is made");
+    site.check_health();
+}
+
+#[test]
+fn the_shortest_interval_counts_whatever_the_ttl_is() {
+    if !can_run("TTL 0") {
+        return;
+    }
+    let lab = build();
+    let mut dns = DnsServer::start(&lab.balancers[0], &records(&lab, "echo", [0, 1])).unwrap();
+    dns.set_ttl(0);
+    dns.restart(&[]).unwrap();
+    let site = start(&lab, FORWARD, "dns:echo.lab", "");
+    wait_up(&site, [0, 1]);
+    let before = dns.questions("echo");
+    std::thread::sleep(Duration::from_secs(5));
+    let asked = dns.questions("echo") - before;
+    assert!((3..=6).contains(&asked), "{asked} questions in 5 s");
+}
+
+#[test]
+fn srv_records_give_ports_and_weights() {
+    if !can_run("SRV") {
+        return;
+    }
+    let lab = build();
+    let names = [("b0", 0), ("b1", 1), ("b2", 2)];
+    let hosts: Vec<_> = names
+        .iter()
+        .flat_map(|(name, index)| records(&lab, name, [*index]))
+        .collect();
+    let mut dns = DnsServer::start(&lab.balancers[0], &hosts).unwrap();
+    let srv = |target: &str, priority: u16, weight: u16| {
+        format!("--srv-host=_echo._tcp.lab,{target}.lab,7777,{priority},{weight}")
+    };
+    let one = [srv("b0", 1, 30), srv("b1", 1, 10), srv("b2", 2, 10)];
+    dns.restart(&one).unwrap();
+    let site = start(&lab, Forward::Nat, "srv:_echo._tcp.lab", "");
+    let up = wait_up(&site, [0, 1]);
+    let shares = up.shares();
+    assert!(
+        (shares[0] - 0.75).abs() < 0.01 && (shares[1] - 0.25).abs() < 0.01,
+        "{shares:?}"
+    );
+    let member = &up.0["vips"][0]["members"][0];
+    assert_eq!(member["port"], 7777, "{member}");
+    let flows = site.open_ipv4(100);
+    flows.assert_alive("through SRV");
+
+    // Weights change at once; a weight of 0 is a very small one.
+    dns.restart(&[srv("b0", 1, 10), srv("b1", 1, 0)]).unwrap();
+    wait(&site, "the shares follow", |observed| {
+        let shares = observed.shares();
+        shares.len() == 2 && (shares[1] - 1.0 / 11.0).abs() < 0.01
+    });
+    flows.assert_alive("weights changed");
+
+    // A target without an address makes the whole answer a failure.
+    dns.restart(&[srv("b0", 1, 10), srv("nowhere", 1, 10)])
+        .unwrap();
+    let failed = wait(&site, "the answer is a failure", |observed| {
+        observed.source()["error"].is_string()
+    });
+    assert_eq!(
+        failed.source()["error"],
+        "nowhere.lab: no such name (NXDOMAIN)"
+    );
+    assert_stay_up(&site, [0, 1], Duration::from_secs(4));
+}
