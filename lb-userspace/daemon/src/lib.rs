@@ -14,7 +14,7 @@ pub mod fault;
 pub mod fleet;
 pub mod health;
 pub mod http;
-mod membership;
+pub mod membership;
 pub mod metrics;
 pub mod nexthop;
 pub mod node;

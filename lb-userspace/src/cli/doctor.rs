@@ -16,8 +16,8 @@ use super::{
         paint::{Paint, Tone},
     },
 };
-use crate::doctor::{Finding, Level, diagnose, gather, has_problem};
-use lb_daemon::config_file;
+use crate::doctor::{Finding, Host, Level, diagnose, gather, has_problem};
+use lb_daemon::{config_file, membership};
 use lb_dataplane::DEFAULT_BPFFS;
 
 /// Check whether this host can run the balancer.
@@ -45,8 +45,16 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let config = args.config.as_ref().map(config_file::load).transpose()?;
-    let host = block_on(async { Ok(gather(config.as_ref(), &args.bpffs).await?) })?;
+    let mut config = args.config.as_ref().map(config_file::load).transpose()?;
+    let host = block_on(async {
+        // Their members are checked like configured backends.
+        let sources = match &mut config {
+            Some(config) => membership::ask_all(config).await,
+            None => Vec::new(),
+        };
+        let host = gather(config.as_ref(), &args.bpffs).await?;
+        Ok(Host { sources, ..host })
+    })?;
     let findings = diagnose(&host, config.as_ref());
     let mut out = stream::stdout();
     if args.json {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::PathBuf};
 
-use lb_daemon::nexthop;
+use lb_daemon::{membership::Asked, nexthop};
 use lb_dataplane::ethtool::Channels;
 
 /// A host. `None` means unknown, unless a field says otherwise.
@@ -38,6 +38,8 @@ pub struct Host {
     pub ports: Option<Ports>,
     /// The status of `evenkeel announce`, or why it does not answer, if the configuration has `[announce]`.
     pub announcer: Option<Result<lb_api::AnnounceStatus, String>>,
+    /// What the DNS sources of the configuration answer.
+    pub sources: Vec<Asked>,
     /// Directory of the revisions, if there is a configuration.
     pub state_dir: Option<Directory>,
 }

@@ -106,6 +106,7 @@ pub fn diagnose(host: &Host, config: Option<&Config>) -> Vec<Finding> {
     if let Some(config) = config {
         checks::network(host, config, &mut findings);
         checks::node(host, config, &mut findings);
+        checks::sources(host, &mut findings);
         checks::announce(host, config, &mut findings);
     }
     findings.0

@@ -117,6 +117,7 @@ const KINDS: &[(&str, Patience)] = &[
     ("track_full", patience(10, 60, true)),
     ("capacity", patience(30, 120, true)),
     ("nat_ports", patience(30, 120, true)),
+    ("source_failing", patience(5, 10, true)),
     ("limit", patience(3, 60, false)),
     ("bound", patience(10, 60, false)),
     ("data_path", patience(3, 10, true)),

@@ -17,6 +17,7 @@ mod condition;
 mod delivery;
 mod fleet;
 mod observe;
+mod sources;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Condition, Severity, announce,
     backends::{self, Groups},
-    bound, fleet,
+    bound, fleet, sources,
 };
 use crate::node::{InterfaceMode, MemberPhase, NodeState, VipState};
 use lb_model::config::{self, OnExcess};
@@ -109,6 +109,7 @@ impl Observer {
         conditions.extend(self.rising(status));
         let fleet = status.fleet.iter();
         conditions.extend(fleet.flat_map(|fleet| fleet::conditions(fleet, status.at)));
+        conditions.extend(sources::failing(status));
         let (mut down, mut lost, mut full) = (Vec::new(), Vec::new(), Vec::new());
         for vip in &status.vips {
             let Some(vip_limits) = limits.vips.get(&vip.name) else {

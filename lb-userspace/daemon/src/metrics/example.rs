@@ -22,12 +22,15 @@ use crate::{
     node::{
         Announced, AnnouncedAddress, Announcement, Announcing, BgpSession, BoundUse, DrainPhase,
         FileStatus, Interface, InterfaceMode, LimitUse, MemberPhase, MemberState, NodeInfo,
-        PortUse, RingSlots, RouteTable, VipState,
+        PortUse, RingSlots, RouteTable, SourceState, VipState,
     },
     revision::{RevisionInfo, RevisionState},
     traffic::{MemberSample, Rates, Sample, Totals, Traffic, VipSample},
 };
-use lb_model::config::{Bound, BoundFactor, Forward, OnExcess, Protocol};
+use lb_model::{
+    config::{BackendState, Bound, BoundFactor, Forward, OnExcess, Protocol},
+    membership::{Families, Member, MemberSet, MemberSource, name_of},
+};
 
 pub(crate) struct Example {
     pub(crate) state: NodeState,
@@ -66,6 +69,7 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
         }),
         file: FileStatus::default(),
         vips: (0..vips).map(|index| vip(index, members)).collect(),
+        sources: (vips > 0).then(source).into_iter().collect(),
         announcing: Some(announcing(vips)),
         alerts: Vec::new(),
         reasons: REASONS.iter().map(|r| (r.name, 7)).collect(),
@@ -117,6 +121,38 @@ pub(crate) fn example(vips: usize, members: usize) -> Example {
         traffic: traffic(&state),
         state,
         facts,
+    }
+}
+
+/// The source of the first VIP.
+fn source() -> SourceState {
+    let members = [1, 2].map(|last| {
+        let address = Ipv4Addr::new(10, 0, 0, last).into();
+        let member = Member {
+            name: name_of(address, None),
+            address,
+            port: None,
+            weight: 100,
+            state: BackendState::Up,
+        };
+        (member, false)
+    });
+    SourceState {
+        source: MemberSource::Api {
+            name: "web".to_owned(),
+        },
+        families: Families::Both,
+        vips: vec!["vip-0".to_owned()],
+        members: MemberSet::restored(members, Duration::ZERO)
+            .members()
+            .to_vec(),
+        answered_at: Timestamp::from_second(1_799_999_997).ok(),
+        failures: 0,
+        error: None,
+        is_failing: false,
+        held: None,
+        failed: 1,
+        refused: 0,
     }
 }
 

@@ -14,6 +14,7 @@ mod page;
 mod process;
 mod render;
 mod server;
+mod sources;
 
 #[cfg(test)]
 pub(crate) mod example;

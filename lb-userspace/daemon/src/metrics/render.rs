@@ -17,7 +17,7 @@ use super::{
     family::{self, *},
     fleet,
     page::{Labels, Page, Samples, labels},
-    process,
+    process, sources,
 };
 use crate::{
     node::{BoundUse, FileState, MemberPhase, MemberState, VipState},
@@ -40,6 +40,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     maps(&mut page, snapshot);
     alerts(&mut page, snapshot);
     announce::families(&mut page, snapshot);
+    sources::families(&mut page, snapshot);
     usage(&mut page);
     self::vips(&mut page, snapshot);
     vip_counters(&mut page, snapshot);

@@ -6,6 +6,7 @@ mod network;
 mod node;
 #[cfg(test)]
 mod sample;
+mod sources;
 mod system;
 mod veth;
 
@@ -13,6 +14,7 @@ pub(super) use announce::announce;
 pub(super) use interfaces::interfaces;
 pub(super) use network::network;
 pub(super) use node::node;
+pub(super) use sources::sources;
 pub(super) use system::system;
 
 /// Subject of findings about the host as a whole.

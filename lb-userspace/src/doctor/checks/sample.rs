@@ -74,6 +74,7 @@ pub(super) fn host() -> Host {
             conflict: None,
         }),
         announcer: None,
+        sources: Vec::new(),
         state_dir: Some(Directory {
             path: "/var/lib/evenkeel".into(),
             exists: true,

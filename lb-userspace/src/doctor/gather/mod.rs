@@ -72,6 +72,7 @@ pub async fn gather(config: Option<&Config>, bpffs: &Path) -> Result<Host, Gathe
         clock_synchronised: system::clock_synchronised(),
         sysctls: sysctls(&interfaces),
         announcer,
+        sources: Vec::new(),
         state_dir: config.map(|config| system::directory(&config.node.state_dir)),
         interfaces,
         addresses,
