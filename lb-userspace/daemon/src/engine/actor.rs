@@ -136,6 +136,7 @@ impl Actor {
             "controller stopped, and forwarding with it"
         };
         self.note(Entry::new("start", ended));
+        self.changes.membership.finish();
         if let Err(error) = self.recorder.finish() {
             warn!(%error, "can't save the traffic totals");
         }

@@ -132,7 +132,14 @@ fn log_reload(reloaded: &Reloaded) {
     }
 }
 
-pub(super) fn notify_manager(message: &str) {
+/// Tells the service manager, if it asked for it, that the actor makes progress.
+pub(super) fn ping_watchdog() {
+    if system::wants_watchdog() {
+        notify_manager("WATCHDOG=1\n");
+    }
+}
+
+fn notify_manager(message: &str) {
     if let Err(error) = system::notify(message) {
         warn!(%error, "can't notify the service manager");
     }

@@ -2,10 +2,10 @@
 
 use tracing::{error, info, warn};
 
-use super::{actor::Actor, run::notify_manager, trial::Observed};
+use super::{actor::Actor, run::ping_watchdog, trial::Observed};
 use crate::{
     clock,
-    reconciler::{ReconcilerError, load_options, system},
+    reconciler::{ReconcilerError, load_options},
 };
 use lb_dataplane::{MOST_SPARE_IMAGES, SPARE_IMAGES};
 
@@ -45,7 +45,7 @@ impl Actor {
         self.tick_comparison();
         self.tick_trial();
         self.publish_with_alerts();
-        self.ping_watchdog();
+        ping_watchdog();
     }
 
     fn maintain_maps(&mut self) {
@@ -129,13 +129,6 @@ impl Actor {
         self.changes.compare_file();
         if self.changes.take_due_reload() {
             self.reload_due.notify_one();
-        }
-    }
-
-    /// Tells the service manager, if it asked for it, that the actor makes progress.
-    fn ping_watchdog(&self) {
-        if system::wants_watchdog() {
-            notify_manager("WATCHDOG=1\n");
         }
     }
 }

@@ -6,7 +6,7 @@ use lb_common::ring::MAX_MEMBERS;
 
 use super::{Known, Member, SourceKey};
 use crate::{
-    config::{Backend, Config, Forward, Vip, address_problem, is_name},
+    config::{Backend, BackendState, Config, Forward, Vip, address_problem, is_name},
     ring::Identity,
 };
 
@@ -168,7 +168,10 @@ fn backend_of(vip: &Vip, known: &Known) -> Result<Backend, Inadmissible> {
         return wrong(member, what);
     }
     let set = vip.overrides.iter().find(|it| it.name == member.name);
-    let state = set.and_then(|set| set.state);
+    // To enable a backend does not bring one back that its source no longer names.
+    let state = set
+        .and_then(|set| set.state)
+        .filter(|state| *state != BackendState::Up || !known.is_leaving());
     Ok(Backend {
         name: member.name.clone(),
         address: member.address,

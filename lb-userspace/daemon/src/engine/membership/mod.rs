@@ -11,7 +11,6 @@ mod update;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -51,6 +50,9 @@ const INTERVALS: u32 = 10;
 
 /// How long the answer of a source that no VIP uses is kept: a change that was planned may be applied.
 const UNUSED: Duration = Duration::from_secs(600);
+
+/// How often the times of answers are written when nothing else is.
+const WRITE_TIMES: Duration = Duration::from_secs(60);
 
 /// Sources that can be set. A client that invents names must not fill the memory.
 const MAX_SET: usize = 1024;
@@ -127,8 +129,12 @@ impl Source {
 pub(in crate::engine) struct Membership {
     sources: BTreeMap<SourceKey, Source>,
     path: PathBuf,
-    /// What is on disk, or why it is not.
-    saved: Result<Vec<Saved>, String>,
+    /// Whether members differ from what is on disk.
+    is_changed: bool,
+    /// Why the last write failed.
+    problem: Option<String>,
+    /// When the file was last written.
+    written_at: Duration,
     started: Instant,
     followed: watch::Sender<Followed>,
 }
@@ -150,7 +156,9 @@ impl Membership {
         Self {
             sources: saved.iter().map(restore).collect(),
             path,
-            saved: Ok(saved),
+            is_changed: false,
+            problem: None,
+            written_at: Duration::ZERO,
             started: Instant::now(),
             followed: watch::Sender::default(),
         }
@@ -221,8 +229,22 @@ impl Membership {
         });
     }
 
-    /// Writes the members to disk if they differ from what is there.
+    /// Writes the members to disk if they have changed. Times alone are written now and then.
     fn save(&mut self) {
+        let is_due = self.at().saturating_sub(self.written_at) >= WRITE_TIMES;
+        if self.is_changed || is_due && !self.sources.is_empty() {
+            self.write();
+        }
+    }
+
+    /// Writes the members for the last time.
+    pub(in crate::engine) fn finish(&mut self) {
+        if !self.sources.is_empty() {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
         let save = |(key, source): (&SourceKey, &Source)| {
             let members = source.set.members().iter();
             let wanted = source.wanted.clone();
@@ -237,23 +259,18 @@ impl Membership {
             (!saved.members.is_empty()).then_some(saved)
         };
         let now: Vec<Saved> = self.sources.iter().filter_map(save).collect();
-        // The time of an answer alone is not worth a write.
-        if self.saved.as_ref().is_ok_and(|saved| are_same(saved, &now)) {
-            return;
-        }
-        self.saved = match file::write(&self.path, &now) {
-            Ok(()) => Ok(now),
-            Err(error) => {
-                let error: io::Error = error;
-                error!(%error, "can't save the members of sources; trying again");
-                Err(error.to_string())
-            }
-        };
+        self.written_at = self.at();
+        let written = file::write(&self.path, &now);
+        self.is_changed = written.is_err();
+        self.problem = written.err().map(|error| {
+            error!(%error, "can't save the backends of sources; trying again");
+            error.to_string()
+        });
     }
 
     /// Why the members are not on disk.
     pub(in crate::engine) fn problem(&self) -> Option<String> {
-        self.saved.as_ref().err().cloned()
+        self.problem.clone()
     }
 
     /// The sources for the published state.
@@ -285,14 +302,6 @@ impl Membership {
             })
             .collect()
     }
-}
-
-/// Whether two lists differ in times only.
-fn are_same(saved: &[Saved], now: &[Saved]) -> bool {
-    let is_same = |(a, b): (&Saved, &Saved)| {
-        (&a.key, &a.members, &a.wanted) == (&b.key, &b.members, &b.wanted)
-    };
-    saved.len() == now.len() && saved.iter().zip(now).all(is_same)
 }
 
 /// Whether a member takes part in what its source named last.

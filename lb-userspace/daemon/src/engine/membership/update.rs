@@ -146,6 +146,8 @@ impl Actor {
             "source",
             format!("{key}: {count} members set by {caller}"),
         ));
+        // A client that reads next finds what it has set.
+        self.publish();
         let states = self.changes.membership.states(&self.changes.running.config);
         let state = states.into_iter().find(|state| state.source == key.source);
         state.ok_or_else(|| EngineError::Failed("the source is gone".into()))
@@ -187,12 +189,11 @@ impl Actor {
         done
     }
 
-    /// Saves and publishes the sources.
+    /// Saves the sources. The next tick publishes what has not changed the configuration.
     fn follow_sources(&mut self) {
         let changes = &mut self.changes;
         changes.membership.follow(&changes.running.config);
         changes.membership.save();
-        self.publish();
     }
 
     fn try_step(&mut self, key: &SourceKey, members: &[Member], pace: Pace) -> Result<(), String> {
@@ -208,7 +209,9 @@ impl Actor {
         let answer = answer.ok_or("the answer has no members")?;
         self.install_members(key, &answer.set)?;
         let source = self.source_mut(key);
+        let is_changed = source.set != answer.set || source.held != answer.held;
         (source.set, source.held, source.stepped_at) = (answer.set, answer.held, at);
+        self.changes.membership.is_changed |= is_changed;
         self.note_members(key, &answer.changes);
         Ok(())
     }
@@ -271,6 +274,7 @@ impl Actor {
         changes.running.config = config;
         self.follow_members();
         self.drift_check.installed();
+        self.publish();
         Ok(())
     }
 
@@ -319,9 +323,7 @@ impl Actor {
             self.step_towards_set(&key);
             self.retire_members(&key);
         }
-        if self.changes.membership.problem().is_some() {
-            self.changes.membership.save();
-        }
+        self.changes.membership.save();
     }
 
     fn step_towards_set(&mut self, key: &SourceKey) {
@@ -340,7 +342,7 @@ impl Actor {
             && source.stepped_at > Duration::ZERO;
         if is_reached {
             source.wanted = None;
-            return self.changes.membership.save();
+            return;
         }
         source.stepped_at = at;
         let pace = self.pace_of_set(allow_empty);
@@ -376,8 +378,7 @@ impl Actor {
         }
         self.source_mut(key).set = set;
         self.note_source(key, "is rid of the drained", &gone);
-        self.changes.membership.save();
-        self.publish();
+        self.changes.membership.is_changed = true;
     }
 
     fn is_idle(&self, key: &SourceKey, member: &Member) -> bool {
