@@ -53,7 +53,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     };
     let (vips, backends) = counts(&config);
     let (vips, backends) = (plural(vips, "VIP"), plural(backends, "backend"));
-    writeln!(out, "{file}: OK: {vips}, {backends}")?;
+    let sourced = config.vips.iter().filter(|vip| vip.backends_from.is_some());
+    let sources = match sourced.count() {
+        0 => String::new(),
+        count => format!(", backends of {} from sources", plural(count, "VIP")),
+    };
+    writeln!(out, "{file}: OK: {vips}, {backends}{sources}")?;
     Ok(ExitCode::SUCCESS)
 }
 

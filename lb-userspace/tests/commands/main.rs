@@ -4,6 +4,7 @@
 mod controller;
 mod limits;
 mod pipes;
+mod sources;
 
 use std::{
     fs,

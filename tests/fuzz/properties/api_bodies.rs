@@ -1,7 +1,10 @@
 //! What holds for any body of a request that changes something: it is refused, or it means a change
 //! whose result is a configuration or has mistakes that can be drawn; made twice, it comes to the same.
 
-use lb_api::{ApplyRequest, Change, ConfirmRequest, ExplainRequest, PlanRequest, RollbackRequest};
+use lb_api::{
+    ApplyRequest, Change, ConfirmRequest, ExplainRequest, PlanRequest, RollbackRequest,
+    SetSourceRequest,
+};
 use lb_model::{config, edit};
 
 /// What the edits are made in.
@@ -39,6 +42,7 @@ pub(crate) fn hold(body: &[u8]) {
     let _ = serde_json::from_slice::<ConfirmRequest>(body);
     let _ = serde_json::from_slice::<RollbackRequest>(body);
     let _ = serde_json::from_slice::<ExplainRequest>(body);
+    let _ = serde_json::from_slice::<SetSourceRequest>(body);
 }
 
 fn hold_for(change: &Change) {

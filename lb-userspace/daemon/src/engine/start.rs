@@ -29,7 +29,6 @@ use super::{
     health_intake::{HealthIntake, WARMING_LIMIT},
     import::ConfigFile,
     locks::BpffsLock,
-    membership::Membership,
     observe::Observer,
     publisher::Publisher,
     reports::Reports,
@@ -77,8 +76,7 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
     };
     // The folder may have been moved since the revision was written.
     running.config.node.state_dir.clone_from(&found.state_dir);
-    let membership = Membership::open(&found.state_dir);
-    membership.fill_with_what_fits(&mut running.config);
+    found.membership.fill_with_what_fits(&mut running.config);
     // The API settings come from the file.
     let settings = found.file.as_ref().map_or(&running.config, |f| &f.config);
     let socket = options.socket.as_ref().unwrap_or(&settings.api.socket);
@@ -100,7 +98,6 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
         data_path,
         options.config,
         health,
-        membership,
     )?;
     let begun = match state {
         Some(state) => actor.go_on(&state, at_start, file),
@@ -197,7 +194,6 @@ fn assemble(
     data_path: DataPath,
     file: PathBuf,
     (health, health_changes): (Health, mpsc::UnboundedReceiver<HealthChange>),
-    membership: Membership,
 ) -> Result<(Actor, Engine, Inbox)> {
     let state_dir = &found.state_dir;
     let recorder = Recorder::open(state_dir, epoch(pins), super::now());
@@ -239,7 +235,7 @@ fn assemble(
             traffic: recorder.traffic(),
             histories: histories.clone(),
             outcomes: Vec::new(),
-            membership,
+            membership: found.membership,
         },
         health: HealthIntake::new(health, pins.clone(), !data_path.adopted, tells_past),
         directory: (0, directory),

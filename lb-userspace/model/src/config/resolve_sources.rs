@@ -1,5 +1,7 @@
 //! Checks `[sources]`, and whether what VIPs say of sources fits together.
 
+use toml::Spanned;
+
 use super::{
     keys::Table as _,
     model::{Sources, TypedSources},
@@ -12,7 +14,7 @@ use super::{
 pub(super) fn resolve_sources(typed: &TypedSources, problems: &Problems) -> Option<Sources> {
     let sources = typed.resolve()?;
     let mut unique = Unique::new(problems);
-    for server in typed.dns_servers.iter().flat_map(|list| list.get_ref()) {
+    for server in typed.dns_servers.iter().flat_map(Spanned::get_ref) {
         let address = server.get_ref();
         let title = format!("duplicate server {address} in `sources.dns_servers`");
         unique.add(address, server.span(), &title, "remove one of them");

@@ -6,7 +6,10 @@ use toml::Spanned;
 
 use super::{
     keys::{Table, value_of},
-    model::{Forward, Scaling, Skew, Track, TypedBackend, TypedScaling, TypedSkew, TypedVip, Vip},
+    model::{
+        Forward, Scaling, Skew, Track, TypedBackend, TypedOverride, TypedScaling, TypedSkew,
+        TypedVip, Vip,
+    },
     problem::{Problem, Problems},
     resolve::{ReadFile, Unique},
     resolve_bound::resolve_bound,
@@ -35,7 +38,7 @@ pub(super) fn resolve_vip(
     let skew = resolve_skew(&tables.skew, problems);
     let limit = resolve_limit(&tables.limit, &tables.vip, lists, problems);
     let bound = resolve_bound(tables, problems);
-    let overrides = tables.overrides.iter().map(|typed| typed.resolve());
+    let overrides = tables.overrides.iter().map(TypedOverride::resolve);
     let backends = tables
         .backends
         .iter()

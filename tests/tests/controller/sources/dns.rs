@@ -139,3 +139,35 @@ fn srv_records_give_ports_and_weights() {
     );
     assert_stay_up(&site, [0, 1], Duration::from_secs(4));
 }
+
+#[test]
+fn a_name_has_the_members_of_each_family() {
+    if !can_run("families") {
+        return;
+    }
+    let lab = build();
+    let mut names = records(&lab, "echo", [0, 1]);
+    names.extend([1, 2].map(|index| ("echo", lab.backends[index].address(Family::V6))));
+    let _dns = DnsServer::start(&lab.balancers[0], &names).unwrap();
+    let site = Site::start(&lab, |configuration| {
+        configuration.vips.clear();
+        let v4 = sourced(&lab, FORWARD, "dns:echo.lab", "");
+        let (_, vip) = v4.split_once("[[vip]]").unwrap();
+        let at = [Family::V4, Family::V6]
+            .map(|family| address(&lab, Kind::Echo, family).ip().to_string());
+        let v6 = vip.replace(VIP, "sourced-v6").replace(&at[0], &at[1]);
+        configuration.more = format!("{v4}\n[[vip]]{v6}");
+    });
+    wait_up(&site, [0, 1]);
+    let both = wait(&site, "the IPv6 VIP has members", |observed| {
+        observed.0["vips"][1]["members"].as_array().unwrap().len() == 2
+    });
+    let of_v6 = [1, 2].map(|index| lab.backends[index].address(Family::V6).to_string());
+    for member in both.0["vips"][1]["members"].as_array().unwrap() {
+        let address = member["address"].as_str().unwrap().to_owned();
+        assert!(of_v6.contains(&address), "{member}");
+        assert_eq!(member["backend"], address.replace(':', "-"));
+    }
+    assert_eq!(both.0["sources"].as_array().unwrap().len(), 2);
+    site.open(20).assert_alive("both families");
+}

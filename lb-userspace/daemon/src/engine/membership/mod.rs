@@ -74,6 +74,8 @@ pub(in crate::engine) enum MembershipCommand {
 struct Source {
     set: MemberSet,
     held: Held,
+    /// Whether somebody has set members that it has.
+    is_set: bool,
     /// What was set, until the set has reached it; whether an empty set is meant.
     wanted: Option<(Vec<Member>, bool)>,
     /// When the last step towards it was made.
@@ -117,6 +119,24 @@ impl Source {
         }
     }
 
+    fn state(&self, key: &SourceKey, config: &Config) -> SourceState {
+        let vips = config.vips.iter();
+        let vips = vips.filter(|vip| SourceKey::of(vip).as_ref() == Some(key));
+        SourceState {
+            source: key.source.clone(),
+            families: key.families,
+            vips: vips.map(|vip| vip.name.clone()).collect(),
+            members: self.set.members().to_vec(),
+            answered_at: self.answered_at,
+            failures: self.failures,
+            error: self.error(key),
+            is_failing: self.is_failing(key, super::now(), config.sources.interval_max),
+            held: self.held.words(),
+            failed: self.failed,
+            refused: self.refused,
+        }
+    }
+
     fn is_failing(&self, key: &SourceKey, now: Timestamp, interval_max: Duration) -> bool {
         let age = self.answered_at.map(|at| now.duration_since(at));
         let limit = self.interval.max(interval_max) * INTERVALS;
@@ -147,6 +167,7 @@ impl Membership {
         let restore = |saved: &Saved| {
             let source = Source {
                 set: MemberSet::restored(saved.members.iter().cloned(), Duration::ZERO),
+                is_set: matches!(saved.key.source, MemberSource::Api { .. }),
                 answered_at: saved.answered_at,
                 wanted: saved.wanted.clone(),
                 ..Source::default()
@@ -217,15 +238,9 @@ impl Membership {
     /// Forgets sources that no VIP uses. What was set stays: it is not asked for again.
     fn prune(&mut self) {
         let at = self.at();
-        self.sources.retain(|key, source| {
-            let is_set = matches!(key.source, MemberSource::Api { .. });
-            let keep_for = match is_set && !source.set.members().is_empty() {
-                true => Duration::MAX,
-                false => UNUSED,
-            };
-            source
-                .unused_since
-                .is_none_or(|since| at.saturating_sub(since) < keep_for)
+        self.sources.retain(|_, source| {
+            let is_forgotten = |since| !source.is_set && at.saturating_sub(since) >= UNUSED;
+            !source.unused_since.is_some_and(is_forgotten)
         });
     }
 
@@ -273,33 +288,13 @@ impl Membership {
         self.problem.clone()
     }
 
-    /// The sources for the published state.
+    /// The sources for the published state: those that VIPs use, and those that were set.
     pub(in crate::engine) fn states(&self, config: &Config) -> Vec<SourceState> {
-        let now = super::now();
-        let sources = self.sources.iter();
-        let used = |key: &SourceKey| {
-            let vips = config.vips.iter();
-            let vips = vips.filter(|vip| SourceKey::of(vip).as_ref() == Some(key));
-            vips.map(|vip| vip.name.clone()).collect::<Vec<_>>()
-        };
-        let is_shown = |(key, source): &(&SourceKey, &Source)| {
-            source.unused_since.is_none() || matches!(key.source, MemberSource::Api { .. })
-        };
-        sources
-            .filter(is_shown)
-            .map(|(key, source)| SourceState {
-                source: key.source.clone(),
-                families: key.families,
-                vips: used(key),
-                members: source.set.members().to_vec(),
-                answered_at: source.answered_at,
-                failures: source.failures,
-                error: source.error(key),
-                is_failing: source.is_failing(key, now, config.sources.interval_max),
-                held: source.held.words(),
-                failed: source.failed,
-                refused: source.refused,
-            })
+        let is_shown =
+            |(_, source): &(&SourceKey, &Source)| source.unused_since.is_none() || source.is_set;
+        let shown = self.sources.iter().filter(is_shown);
+        shown
+            .map(|(key, source)| source.state(key, config))
             .collect()
     }
 }

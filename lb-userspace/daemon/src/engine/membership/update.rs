@@ -9,7 +9,9 @@ use std::{
 use lb_model::{
     MemberRef,
     config::BackendState,
-    membership::{self, Changes, Families, Member, MemberSet, MemberSource, Pace, SourceKey},
+    membership::{
+        self, Changes, Families, Known, Member, MemberSet, MemberSource, Pace, SourceKey,
+    },
 };
 use tracing::{info, warn};
 
@@ -55,7 +57,7 @@ impl Actor {
                 send(reply, Ok(pause));
             }
             MembershipCommand::Set(name, members, allow_empty, caller, reply) => {
-                let set = self.set_source(name, &members, allow_empty, &caller);
+                let set = self.set_source(&name, &members, allow_empty, &caller);
                 send(reply, set);
             }
         }
@@ -104,7 +106,7 @@ impl Actor {
     /// Sets the members of `api:NAME`.
     fn set_source(
         &mut self,
-        name: String,
+        name: &str,
         members: &[Member],
         allow_empty: bool,
         caller: &Caller,
@@ -146,10 +148,12 @@ impl Actor {
             "source",
             format!("{key}: {count} members set by {caller}"),
         ));
+        self.source_mut(&key).is_set = !members.is_empty();
         // A client that reads next finds what it has set.
         self.publish();
-        let states = self.changes.membership.states(&self.changes.running.config);
-        let state = states.into_iter().find(|state| state.source == key.source);
+        let config = &self.changes.running.config;
+        let source = self.changes.membership.sources.get(&key);
+        let state = source.map(|source| source.state(&key, config));
         state.ok_or_else(|| EngineError::Failed("the source is gone".into()))
     }
 
@@ -357,7 +361,7 @@ impl Actor {
             .membership
             .members(key)
             .iter()
-            .any(|it| it.is_leaving())
+            .any(Known::is_leaving)
         {
             return;
         }

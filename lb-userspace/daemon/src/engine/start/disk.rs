@@ -9,6 +9,7 @@ use super::super::{
     Options,
     change::Running,
     import,
+    membership::Membership,
     request::{self, Candidate},
 };
 use crate::{
@@ -27,6 +28,7 @@ pub(super) struct OnDisk {
     /// The active revision and its state, if there is one.
     pub(super) active: Option<(Running, RevisionState)>,
     pub(super) damages: Vec<Damage>,
+    pub(super) membership: Membership,
     pub(super) lock: Lock,
     pub(super) state_dir: PathBuf,
 }
@@ -57,6 +59,7 @@ pub(super) fn read(options: &Options) -> Result<OnDisk> {
         at_start,
         active,
         damages,
+        membership: Membership::open(&state_dir),
         lock,
         state_dir,
     })

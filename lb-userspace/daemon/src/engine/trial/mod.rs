@@ -349,6 +349,19 @@ mod tests {
         }
     }
 
+    /// What a source names while a change bakes is not to blame on the change.
+    #[test]
+    fn members_that_came_for_another_reason_do_not_count() {
+        for (is_known, fails) in [(false, true), (true, false)] {
+            let mut trial = Trial::new(1, vec!["v".to_owned()], &[], [0.0; 3]);
+            if is_known {
+                trial.know([MemberRef::new("v", "b")]);
+            }
+            let never_came = trial.judge_newcomers(&report(false, true));
+            assert_eq!(never_came.is_some(), fails);
+        }
+    }
+
     /// A change that turns checks on is not to blame for what they find.
     #[test]
     fn only_backends_that_checks_found_healthy_can_go_down() {
