@@ -7,11 +7,11 @@ use axum::{
 };
 
 use super::{
-    Caller,
     failure::{Body, ChangeFailures, Failure, ReadFailures, Segments},
     routes::Answer,
     wire,
 };
+use crate::caller::Caller;
 use crate::engine::Engine;
 use lb_api::{SetSourceRequest, SourceStatus};
 use lb_model::edit;
