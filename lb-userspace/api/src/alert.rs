@@ -14,7 +14,7 @@ pub struct Event {
     pub id: u64,
     /// Time of the event.
     pub at: Timestamp,
-    /// `revision`, `health`, `alert`, `rollback`, `start` or `upgrade`.
+    /// `revision`, `health`, `alert`, `rollback`, `source`, `start` or `upgrade`.
     pub kind: String,
     /// The VIP concerned, if any.
     pub vip: Option<String>,

@@ -47,7 +47,7 @@ pub struct Event {
 /// An event before it has a number and a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `revision`, `health`, `alert`, `rollback`, `start`, `upgrade`; or a finding of the share monitor
+    /// `revision`, `health`, `alert`, `rollback`, `source`, `start`, `upgrade`; or a finding of the share monitor
     /// that needs no alert: `spike`, `overload` during a transition, `table_skew` by rounding.
     pub kind: &'static str,
     pub vip: Option<String>,
