@@ -475,7 +475,7 @@ mod tests {
             [0; 0],
             "down here already"
         );
-        assert!(ballots.is_contested(&3) && !ballots.is_contested(&0));
+        assert!(ballots.is_contested(&3) && !ballots.is_contested(&1));
     }
 
     proptest! {
