@@ -235,7 +235,7 @@ impl Actor {
     }
 
     /// Has the next hops of a prepared change resolved.
-    fn resolve(&self, reply: Reply<Box<Prepared>>, prepared: EngineResult<Box<Prepared>>) {
+    fn resolve(&mut self, reply: Reply<Box<Prepared>>, prepared: EngineResult<Box<Prepared>>) {
         match &prepared {
             Ok(prepared) => self.follow_backends(prepared.backends()),
             Err(EngineError::InvalidConfig(_)) => {
@@ -308,12 +308,12 @@ impl Actor {
         }
     }
 
-    /// Resolves the backends of the running configuration, those that are leaving, and `more`.
-    pub(super) fn follow_backends(&self, more: impl IntoIterator<Item = IpAddr>) {
+    /// Resolves the backends of the running configuration, those that are leaving, and those of changes
+    /// in preparation, to which it adds `expected`.
+    pub(super) fn follow_backends(&mut self, expected: impl IntoIterator<Item = IpAddr>) {
         let mut backends = self.data_path.reconciler.backends();
         backends.extend(backends_of(&self.changes.running.config));
-        backends.extend(more);
-        self.data_path.routes.follow(backends);
+        self.data_path.routes.follow(backends, expected);
     }
 
     pub(super) fn routes_changed(&mut self) {

@@ -161,7 +161,7 @@ impl ChangeControl {
 
     /// What a reload applies: the file, or, if that proposes nothing, the active configuration with the
     /// present content of the files that it names.
-    fn reloaded(&self) -> EngineResult<Candidate> {
+    pub(super) fn reloaded(&self) -> EngineResult<Candidate> {
         let file = candidate(&self.file.path, "reload")?;
         if let Some(proposal) = self.proposal(file) {
             return fleet::with_vips_of(&self.running, proposal);
@@ -254,6 +254,11 @@ impl Actor {
             Ok(file) => file,
             Err(error) => return self.file_rejected(&error.to_string()),
         };
+        if !self.changes.sources_to_ask(&file.config, false).is_empty() {
+            info!("configuration file changed; it is applied when its sources have been asked");
+            self.changes.reload_waits = true;
+            return;
+        }
         let terms = terms("evenkeel run", default_bake(&file));
         let changed = self.changes.change(&mut self.data_path, &file, &terms);
         self.follow_changes();

@@ -55,7 +55,7 @@ use jiff::{SignedDuration, Timestamp};
 use lb_dataplane::explain::Explanation;
 use lb_fleet::Fleet;
 use lb_model::{
-    membership::{Member, SourceKey},
+    membership::{Member, SourceKey, check_members},
     planner::{Guard, Plan},
     sources::LimitSuggestion,
 };
@@ -185,7 +185,7 @@ impl Engine {
     ///
     /// The change is invalid.
     pub async fn plan(&self, change: Change, force: Vec<Guard>) -> EngineResult<Plan> {
-        self.ask_unknown_sources(&change).await;
+        self.ask_sources(Some(&change)).await;
         self.request(|reply| Command::Plan(change, force, reply))
             .await
     }
@@ -198,7 +198,7 @@ impl Engine {
     /// disk failed. What was active before still is.
     pub async fn apply(&self, request: ChangeRequest, caller: Caller) -> EngineResult<Applied> {
         let change = request.change.clone();
-        self.ask_unknown_sources(&change).await;
+        self.ask_sources(Some(&change)).await;
         let prepared = self
             .prepare(|reply| Command::Prepare(change, reply))
             .await?;
@@ -232,6 +232,7 @@ impl Engine {
         caller: Caller,
     ) -> EngineResult<Applied> {
         let change = Change::Revision(revision);
+        self.ask_sources(Some(&change)).await;
         // A revision that does not exist is reported by the rollback itself.
         let prepared = self
             .prepare(|reply| Command::Prepare(change, reply))
@@ -248,6 +249,7 @@ impl Engine {
     ///
     /// As for [`Self::apply`].
     pub async fn reload(&self, wait: bool, caller: Caller) -> EngineResult<Reloaded> {
+        self.ask_sources(None).await;
         let prepared = self.prepare(Command::PrepareReload).await?;
         self.request(|reply| Command::Reload(prepared, wait, caller, reply))
             .await
@@ -413,12 +415,12 @@ impl Engine {
         tokio::spawn(async move { engine.past_is_known().await });
     }
 
-    /// Asks the sources that a change brings and that have never answered, so that its plan knows their
-    /// members. A change waits for that no longer than for one answer.
-    async fn ask_unknown_sources(&self, change: &Change) {
-        let change = Box::new(change.clone());
-        let unknown = |reply| Command::Membership(MembershipCommand::Unknown(change, reply));
-        let Ok((keys, settings)) = self.request(unknown).await else {
+    /// Asks the sources that a change brings, or a reload if there is none, so that its plan knows their
+    /// members. It waits for that no longer than for one answer.
+    async fn ask_sources(&self, change: Option<&Change>) {
+        let change = change.cloned().map(Box::new);
+        let to_ask = |reply| Command::Membership(MembershipCommand::ToAsk(change, reply));
+        let Ok((keys, settings)) = self.request(to_ask).await else {
             return;
         };
         let answers = keys.into_iter().map(|key| async {
@@ -435,7 +437,10 @@ impl Engine {
         key: SourceKey,
         answer: Result<Found, AskError>,
     ) -> Option<Duration> {
-        if let Ok(found) = &answer {
+        // What is not valid is refused by the actor, with the reason.
+        if let Ok(found) = &answer
+            && check_members(&found.members).is_ok()
+        {
             self.follow_members(&found.members).await.ok()?;
         }
         let answered = |reply| Command::Membership(MembershipCommand::Answered(key, answer, reply));
@@ -463,6 +468,7 @@ impl Engine {
         allow_empty: bool,
         caller: Caller,
     ) -> EngineResult<SourceState> {
+        check_members(&members).map_err(|why| EngineError::InvalidConfig(why.to_string()))?;
         self.follow_members(&members).await?;
         self.request(|reply| {
             let set = MembershipCommand::Set(name, members, allow_empty, caller, reply);

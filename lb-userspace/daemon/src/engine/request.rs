@@ -59,7 +59,8 @@ impl ChangeControl {
 
     pub(super) fn prepared(&self, candidate: Candidate) -> Box<Prepared> {
         let mut candidate = candidate;
-        self.membership.fill_with_what_fits(&mut candidate.config);
+        // Those that are left out are reported when the change is made.
+        let _ = self.membership.fill_with_what_fits(&mut candidate.config);
         Box::new(Prepared {
             candidate,
             running: self.running.number,

@@ -23,6 +23,27 @@ use lb_model::config::{Config, Forward, XdpMode};
 /// How long a change waits for the next hops of its backends.
 const FIRST_ROUTES: Duration = Duration::from_secs(2);
 
+/// How long backends are resolved for a change that has not been made yet: longer than it waits.
+const EXPECTED: Duration = Duration::from_secs(10);
+
+/// Backends of changes that are in preparation, and until when they are resolved.
+#[derive(Default)]
+struct Expected(BTreeMap<IpAddr, Instant>);
+
+impl Expected {
+    /// Adds backends, and returns all that are still expected.
+    fn with(
+        &mut self,
+        backends: impl IntoIterator<Item = IpAddr>,
+        now: Instant,
+    ) -> impl Iterator<Item = IpAddr> {
+        self.0.retain(|_, until| *until > now);
+        let until = now + EXPECTED;
+        self.0.extend(backends.into_iter().map(|it| (it, until)));
+        self.0.keys().copied()
+    }
+}
+
 /// Waits until the kernel was asked about all backends and their neighbours answered, or for
 /// [`FIRST_ROUTES`]: late answers follow as updates.
 pub(super) async fn wait_for(watch: &mut watch::Receiver<NextHops>, backends: &BTreeSet<IpAddr>) {
@@ -79,6 +100,7 @@ impl Node<'_> {
 pub(super) struct RouteMonitor {
     resolver: Resolver,
     table: watch::Receiver<NextHops>,
+    expected: Expected,
     stations: watch::Receiver<Stations>,
     /// Why some addresses of the interfaces are not in the station table.
     without_station: Option<String>,
@@ -94,6 +116,7 @@ impl RouteMonitor {
     pub(super) fn new(resolver: Resolver) -> Self {
         Self {
             table: resolver.watch(),
+            expected: Expected::default(),
             stations: resolver.watch_stations(),
             without_station: None,
             resolver,
@@ -107,8 +130,13 @@ impl RouteMonitor {
         self.table.borrow().clone()
     }
 
-    /// Resolves these backends.
-    pub(super) fn follow(&self, backends: BTreeSet<IpAddr>) {
+    /// Resolves these backends, and for some time those that are `expected`.
+    pub(super) fn follow(
+        &mut self,
+        mut backends: BTreeSet<IpAddr>,
+        expected: impl IntoIterator<Item = IpAddr>,
+    ) {
+        backends.extend(self.expected.with(expected, Instant::now()));
         self.resolver.set_backends(backends);
     }
 
@@ -327,5 +355,26 @@ impl DataPath {
             interfaces: (self.installed.as_ref()).map_or(&[], |config| &config.node.interfaces),
         };
         self.routes.log_changes(table, &self.reconciler, &node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A change that is made while another one waits for its next hops must not end that.
+    #[test]
+    fn expected_backends_are_resolved_until_their_time_is_over() {
+        let [one, two] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let (mut expected, start) = (Expected::default(), Instant::now());
+        let mut with = |backends: &[IpAddr], after: Duration| -> Vec<IpAddr> {
+            let backends = backends.iter().copied();
+            expected.with(backends, start + after).collect()
+        };
+        assert_eq!(with(&[one], Duration::ZERO), [one]);
+        assert_eq!(with(&[], FIRST_ROUTES), [one]);
+        assert_eq!(with(&[two], EXPECTED / 2), [one, two]);
+        assert_eq!(with(&[], EXPECTED), [two]);
+        assert!(with(&[], 2 * EXPECTED).is_empty());
     }
 }

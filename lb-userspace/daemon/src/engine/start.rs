@@ -76,7 +76,9 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
     };
     // The folder may have been moved since the revision was written.
     running.config.node.state_dir.clone_from(&found.state_dir);
-    found.membership.fill_with_what_fits(&mut running.config);
+    for why in found.membership.fill_with_what_fits(&mut running.config) {
+        warn!(%why, "left out a backend of a source");
+    }
     // The API settings come from the file.
     let settings = found.file.as_ref().map_or(&running.config, |f| &f.config);
     let socket = options.socket.as_ref().unwrap_or(&settings.api.socket);

@@ -6,7 +6,7 @@ use std::{io, net::IpAddr, path::Path};
 use jiff::Timestamp;
 use lb_model::{
     config::BackendState,
-    membership::{Families, Member, SourceKey, check_members},
+    membership::{Families, InvalidSource, Member, MemberCheck, SourceKey},
 };
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
@@ -100,22 +100,28 @@ pub(crate) fn write(path: &Path, sources: &[Saved]) -> io::Result<()> {
     durable::replace(path, &serde_json::to_vec(&file)?)
 }
 
+/// What can be used of a record: a part that is not valid must not take the others away.
 fn saved(record: SourceRecord) -> Option<Saved> {
-    let members: Vec<(Member, bool)> = record.members.into_iter().map(member).collect();
-    let all: Vec<Member> = members.iter().map(|(member, _)| member.clone()).collect();
-    let wanted = record.wanted.map(|wanted| {
-        let members = wanted.members.into_iter().map(|it| member(it).0);
-        (members.collect(), wanted.allow_empty)
-    });
-    let source = match (record.source.parse(), check_members(&all)) {
-        (Ok(source), Ok(())) => source,
-        (Err(_), _) => return None,
-        (_, Err(error)) => {
+    let source = match record.source.parse() {
+        Ok(source) => source,
+        Err(InvalidSource { label, .. }) => {
             let source = record.source;
-            warn!(source, %error, "the last answer of a source is not valid");
+            warn!(
+                source,
+                error = label,
+                "can't read the last answer of a source"
+            );
             return None;
         }
     };
+    let members = valid(&record.source, record.members);
+    let wanted = record.wanted.map(|wanted| {
+        let members = valid(&record.source, wanted.members).into_iter();
+        (
+            members.map(|(member, _)| member).collect(),
+            wanted.allow_empty,
+        )
+    });
     let families = match record.families {
         FamiliesRecord::V4 => Families::V4,
         FamiliesRecord::V6 => Families::V6,
@@ -127,6 +133,19 @@ fn saved(record: SourceRecord) -> Option<Saved> {
         members,
         wanted,
     })
+}
+
+/// The members that are valid beside those before them.
+fn valid(source: &str, records: Vec<MemberRecord>) -> Vec<(Member, bool)> {
+    let all: Vec<(Member, bool)> = records.into_iter().map(member).collect();
+    let (mut checked, mut valid) = (MemberCheck::default(), Vec::new());
+    for (member, is_leaving) in &all {
+        match checked.add(member) {
+            Ok(()) => valid.push((member.clone(), *is_leaving)),
+            Err(error) => warn!(source, %error, "left out a member of the last answer of a source"),
+        }
+    }
+    valid
 }
 
 fn record(saved: &Saved) -> SourceRecord {
@@ -218,13 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_has_no_sources() {
+    fn what_is_damaged_is_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sources.json");
         let mut wrong = example();
         wrong.members[0].0.address = [127, 0, 0, 1].into();
-        write(&path, &[wrong, example()]).unwrap();
-        assert_eq!(read(&path), [example()]);
+        write(&path, &[wrong.clone(), example()]).unwrap();
+        wrong.members.remove(0);
+        assert_eq!(read(&path), [wrong, example()]);
         std::fs::write(&path, "{").unwrap();
         assert_eq!(read(&path), []);
     }

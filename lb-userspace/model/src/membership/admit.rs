@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr};
 
 use lb_common::ring::MAX_MEMBERS;
 
-use super::{Known, Member, SourceKey};
+use super::{Known, Member, MemberKey, SourceKey, Stage};
 use crate::{
     config::{Backend, BackendState, Config, Forward, Vip, address_problem, is_name},
     ring::Identity,
@@ -47,8 +47,29 @@ pub fn check_members(members: &[Member]) -> Result<(), Inadmissible> {
         let message = format!("{count} members: at most {MAX_MEMBERS} are possible on a node");
         return Err(Inadmissible::All(message));
     }
-    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
-    for member in members {
+    let mut checked = MemberCheck::default();
+    members.iter().try_for_each(|member| checked.add(member))?;
+    if !members.is_empty() && members.iter().all(|member| member.weight == 0) {
+        let message = "all members have weight 0: at least one must have a weight above 0";
+        return Err(Inadmissible::All(message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Checks members one after the other.
+#[derive(Default)]
+pub struct MemberCheck<'a> {
+    names: HashSet<&'a str>,
+    keys: HashSet<MemberKey>,
+}
+
+impl<'a> MemberCheck<'a> {
+    /// Adds a member to those before.
+    ///
+    /// # Errors
+    ///
+    /// It is wrong by itself, or beside one of them.
+    pub fn add(&mut self, member: &'a Member) -> Result<(), Inadmissible> {
         if !is_name(&member.name) {
             let what = "the name must be 1 to 63 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`";
             return wrong(member, what);
@@ -61,18 +82,14 @@ pub fn check_members(members: &[Member]) -> Result<(), Inadmissible> {
                 format!("the port must be from 1 to 65535, and the weight from 0 to {MAX_WEIGHT}");
             return wrong(member, what);
         }
-        if !names.insert(&member.name) {
+        if !self.names.insert(&member.name) {
             return wrong(member, "another member has the same name");
         }
-        if !keys.insert(member.key()) {
+        if !self.keys.insert(member.key()) {
             return wrong(member, "another member has the same address and port");
         }
+        Ok(())
     }
-    if !members.is_empty() && members.iter().all(|member| member.weight == 0) {
-        let message = "all members have weight 0: at least one must have a weight above 0";
-        return Err(Inadmissible::All(message.to_owned()));
-    }
-    Ok(())
 }
 
 const MAX_WEIGHT: u32 = 65_535;
@@ -86,7 +103,7 @@ pub fn admit<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
 ) -> Result<(), Inadmissible> {
-    admit_or(config, members_of, Err)
+    admit_required(config, members_of, |_, _| true).map(drop)
 }
 
 /// As [`admit`], without the members that can't be backends. Returns why they are not.
@@ -94,38 +111,51 @@ pub fn admit_what_fits<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
 ) -> Vec<Inadmissible> {
-    let mut left_out = Vec::new();
-    let leave_out = |why| {
-        left_out.push(why);
-        Ok(())
-    };
-    // None of them is an error here.
-    let _ = admit_or(config, members_of, leave_out);
-    left_out
+    let admitted = admit_required(config, members_of, |_, _| false);
+    // Nothing is required.
+    admitted.unwrap_or_default()
 }
 
-fn admit_or<'a>(
+/// As [`admit`], but members of a VIP that are not required are left out if they can't be backends. Returns
+/// why they are not.
+///
+/// Of two members for the same place in a VIP, the one that was named last has it.
+///
+/// # Errors
+///
+/// The first required member that can't be a backend. The configuration is then half changed.
+pub fn admit_required<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
-    mut refuse: impl FnMut(Inadmissible) -> Result<(), Inadmissible>,
-) -> Result<(), Inadmissible> {
-    let addresses: HashSet<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
+    is_required: impl Fn(&Vip, &Known) -> bool,
+) -> Result<Vec<Inadmissible>, Inadmissible> {
+    let vips = config.vips.iter();
+    let vip_addresses: HashSet<IpAddr> = vips.map(|vip| vip.address).collect();
+    let nat_source = &config.node.nat_source;
     let (sourced, listed): (Vec<_>, Vec<_>) = config
         .vips
         .iter_mut()
         .partition(|vip| vip.backends_from.is_some());
     let listed: usize = listed.iter().map(|vip| vip.backends.len()).sum();
     let mut room = (MAX_MEMBERS as usize).saturating_sub(listed);
+    let mut left_out = Vec::new();
     for vip in sourced {
         let Some(key) = SourceKey::of(vip) else {
             continue;
         };
+        let members = members_of(&key);
+        let mut order: Vec<usize> = (0..members.len()).collect();
+        order.sort_by_key(|index| members[*index].stage != Stage::Present);
         let mut backends = Backends::default();
-        for known in members_of(&key) {
+        for index in order {
+            let known = &members[index];
             let member = &known.member;
-            let added = if addresses.contains(&member.address) {
+            if known.stage != Stage::Present && backends.has_place_of(vip, member) {
+                continue;
+            }
+            let added = if vip_addresses.contains(&member.address) {
                 wrong(member, "the address is that of a VIP")
-            } else if config.node.nat_source.contains(&member.address) {
+            } else if nat_source.contains(&member.address) {
                 wrong(member, "the address is in `node.nat_source`")
             } else if room == 0 {
                 wrong(
@@ -133,21 +163,23 @@ fn admit_or<'a>(
                     format!("at most {MAX_MEMBERS} backends are possible on a node"),
                 )
             } else {
-                backend_of(vip, known).and_then(|backend| backends.add(vip, member, backend))
+                let backend = backend_of(vip, known);
+                backend.and_then(|backend| backends.add(vip, member, (index, backend)))
             };
             match added {
                 Ok(()) => room -= 1,
-                Err(why) => refuse(why)?,
+                Err(why) if is_required(vip, known) => return Err(why),
+                Err(why) => left_out.push(why),
             }
         }
-        vip.backends = backends.all;
+        vip.backends = backends.in_order();
     }
-    Ok(())
+    Ok(left_out)
 }
 
 fn backend_of(vip: &Vip, known: &Known) -> Result<Backend, Inadmissible> {
     let member = &known.member;
-    let port = member.port.unwrap_or(vip.port);
+    let port = member.identity_in(vip).port;
     let is_of_family = member.address.is_ipv4() == vip.address.is_ipv4();
     if vip.forward != Forward::Ipip && !is_of_family {
         let what = format!("VIP {} needs backends of its own address family", vip.name);
@@ -182,16 +214,21 @@ fn backend_of(vip: &Vip, known: &Known) -> Result<Backend, Inadmissible> {
     })
 }
 
-/// The backends of a VIP so far.
+/// The backends of a VIP so far, with the index of each member.
 #[derive(Default)]
 struct Backends {
-    all: Vec<Backend>,
+    all: Vec<(usize, Backend)>,
     names: HashSet<String>,
     identities: HashSet<Identity>,
 }
 
 impl Backends {
-    fn add(&mut self, vip: &Vip, member: &Member, backend: Backend) -> Result<(), Inadmissible> {
+    fn add(
+        &mut self,
+        vip: &Vip,
+        member: &Member,
+        (index, backend): (usize, Backend),
+    ) -> Result<(), Inadmissible> {
         let slots = vip.ring_size.get() as usize;
         if self.all.len() == slots {
             let what = format!("the ring of VIP {} has only {slots} slots", vip.name);
@@ -208,7 +245,17 @@ impl Backends {
             return wrong(member, what);
         }
         self.names.insert(backend.name.clone());
-        self.all.push(backend);
+        self.all.push((index, backend));
         Ok(())
+    }
+
+    fn has_place_of(&self, vip: &Vip, member: &Member) -> bool {
+        self.identities.contains(&member.identity_in(vip))
+    }
+
+    /// In the order of the members.
+    fn in_order(mut self) -> Vec<Backend> {
+        self.all.sort_by_key(|(index, _)| *index);
+        self.all.into_iter().map(|(_, backend)| backend).collect()
     }
 }

@@ -15,6 +15,6 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use admit::{Inadmissible, admit, admit_what_fits, check_members};
-pub use set::{Answer, Changes, Held, Known, MemberSet, Pace, Stage};
+pub use admit::{Inadmissible, MemberCheck, admit, admit_required, admit_what_fits, check_members};
+pub use set::{Answer, Changes, Held, Known, MemberKey, MemberSet, Pace, Stage};
 pub use source::{Families, InvalidSource, Member, MemberSource, SourceKey, name_of};

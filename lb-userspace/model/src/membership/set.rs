@@ -5,13 +5,21 @@
 //! | A failure changes nothing. | The backends are there, whether DNS is or not. |
 //! | New members come at once, and so do weights and states. | Health checks judge them before they get flows. |
 //! | A member goes only if two answers in a row, some time apart, do not name it. | One answer may be cut, stale or from a server that is just starting. |
-//! | At most half of the members go in a step, and at most half of the eligible ones. | The last one that serves never goes. Somebody has time to see what happens. |
+//! | At most half of the members go in a step, and at most half of the eligible ones of each VIP. | The last one that serves never goes. Somebody has time to see what happens. |
 //! | A member that goes is drained first. | Its connections end by themselves. |
+//! | A name belongs to the member that the last answer gives it to. | A named member may move to another address. |
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
 
-use super::Member;
+use super::{Member, name_of};
 use crate::config::BackendState;
+
+/// What makes a member the same in another answer: its address, and its port if it has one of its own.
+pub type MemberKey = (IpAddr, Option<u16>);
 
 /// How fast members may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +28,7 @@ pub struct Pace {
     pub interval: Duration,
     /// Whether one answer is enough: somebody has set the members.
     pub explicit: bool,
-    /// Whether an answer without members is meant.
+    /// Whether an answer without a member that gets new flows is meant.
     pub allow_empty: bool,
 }
 
@@ -72,6 +80,8 @@ impl Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberSet {
     members: Vec<Known>,
+    /// When members last began to leave.
+    left_at: Option<Duration>,
 }
 
 /// What an answer has changed.
@@ -150,19 +160,31 @@ pub struct Answer {
 impl MemberSet {
     /// A set from the disk: members, and whether they were leaving. Their time begins anew.
     pub fn restored(members: impl IntoIterator<Item = (Member, bool)>, at: Duration) -> Self {
-        let stage = |is_leaving| match is_leaving {
-            true => Stage::Leaving { since: at },
-            false => Stage::Present,
+        let known = |(member, is_leaving)| Known {
+            member,
+            stage: match is_leaving {
+                true => Stage::Leaving { since: at },
+                false => Stage::Present,
+            },
         };
-        let members = members.into_iter();
         Self {
-            members: members
-                .map(|(member, is_leaving)| Known {
-                    member,
-                    stage: stage(is_leaving),
-                })
-                .collect(),
+            members: members.into_iter().map(known).collect(),
+            left_at: None,
         }
+    }
+
+    /// The set after an answer to which no VIP forwards: exactly what it names. None if no member would get
+    /// new flows, and that is not meant.
+    #[must_use]
+    pub fn replaced(answer: &[Member], allow_empty: bool) -> Option<Answer> {
+        (allow_empty || answer.iter().any(serves)).then(|| Answer {
+            set: Self::restored(answer.iter().map(|it| (it.clone(), false)), Duration::ZERO),
+            changes: Changes::default(),
+            held: Held {
+                of: answer.len(),
+                ..Held::default()
+            },
+        })
     }
 
     /// The members, also those that are leaving.
@@ -189,37 +211,46 @@ impl MemberSet {
         set
     }
 
-    /// The set after an answer. `is_eligible` says which members get new flows now. None if the answer has
-    /// no members, and that is not meant.
+    /// The set after an answer. `eligible` has, for each VIP of the source, the members that get new flows
+    /// in it now. None if no member would get new flows, and that is not meant.
     #[must_use]
     pub fn answered(
         &self,
         answer: &[Member],
         at: Duration,
         pace: Pace,
-        is_eligible: impl Fn(&Member) -> bool,
+        eligible: &[HashSet<MemberKey>],
     ) -> Option<Answer> {
-        let is_emptied = answer.is_empty();
+        let is_emptied = !answer.iter().any(serves);
         if is_emptied && !pace.allow_empty {
             return None;
         }
         let (mut set, mut changes) = (self.clone(), Changes::default());
         set.update(answer, &mut changes);
+        set.rename_namesakes(answer);
         let missing = set.mark_missing(answer, at);
         let is_confirmed = |since: Duration| pace.explicit || at >= since + pace.interval;
         let (confirmed, unconfirmed): (Vec<_>, Vec<_>) = missing
             .into_iter()
             .partition(|(_, since)| is_confirmed(*since));
-        let mut allowance = Allowance::of(self, is_emptied, &is_eligible);
+        let is_too_soon = self.left_at.is_some_and(|left| at < left + pace.interval);
+        let mut allowance = match is_too_soon {
+            true => Allowance::default(),
+            false => Allowance::of(self, is_emptied, eligible),
+        };
         // Those that serve nobody go first.
         let mut confirmed: Vec<usize> = confirmed.into_iter().map(|(index, _)| index).collect();
-        confirmed.sort_by_key(|index| is_eligible(&set.members[*index].member));
+        confirmed.sort_by_key(|index| {
+            let key = set.members[*index].member.key();
+            eligible.iter().any(|vip| vip.contains(&key))
+        });
         let mut next_step = 0;
         for index in confirmed {
             let known = &mut set.members[index];
-            if allowance.take(is_eligible(&known.member)) {
+            if allowance.take(known.member.key()) {
                 known.stage = Stage::Leaving { since: at };
                 changes.leaving.push(known.member.clone());
+                set.left_at = Some(at);
             } else {
                 next_step += 1;
             }
@@ -234,24 +265,50 @@ impl MemberSet {
 
     /// Adds the new members of an answer, and adopts what it says of known ones.
     fn update(&mut self, answer: &[Member], changes: &mut Changes) {
+        let places = self.members.iter().enumerate();
+        let places: HashMap<MemberKey, usize> = places
+            .map(|(index, known)| (known.member.key(), index))
+            .collect();
         for member in answer {
-            let mut all = self.members.iter_mut();
-            match all.find(|known| known.member.key() == member.key()) {
-                Some(known) => {
-                    if known.is_leaving() {
+            let named = Known {
+                member: member.clone(),
+                stage: Stage::Present,
+            };
+            match places.get(&member.key()) {
+                Some(&index) => {
+                    if self.members[index].is_leaving() {
                         changes.returned.push(member.clone());
                     }
-                    *known = Known {
-                        member: member.clone(),
-                        stage: Stage::Present,
-                    };
+                    self.members[index] = named;
                 }
                 None => {
                     changes.added.push(member.clone());
-                    self.members.push(Known {
-                        member: member.clone(),
-                        stage: Stage::Present,
-                    });
+                    self.members.push(named);
+                }
+            }
+        }
+    }
+
+    /// Gives the members whose names an answer has given to others a name of their own.
+    fn rename_namesakes(&mut self, answer: &[Member]) {
+        let owners = answer.iter();
+        let owners: HashMap<&str, MemberKey> =
+            owners.map(|it| (it.name.as_str(), it.key())).collect();
+        let names = self.members.iter().map(|known| known.member.name.clone());
+        let mut taken: HashSet<String> = names.collect();
+        for Known { member, .. } in &mut self.members {
+            let owner = owners.get(member.name.as_str());
+            if owner.is_none_or(|owner| *owner == member.key()) {
+                continue;
+            }
+            let place = name_of(member.address, member.port);
+            let names = std::iter::once(place.clone())
+                .chain((2..).map(|number: u32| format!("{place}-{number}")));
+            // There are more numbers than members.
+            for name in names {
+                if taken.insert(name.clone()) {
+                    member.name = name;
+                    break;
                 }
             }
         }
@@ -259,9 +316,10 @@ impl MemberSet {
 
     /// Marks what an answer does not name. Returns the indexes, and since when each is missing.
     fn mark_missing(&mut self, answer: &[Member], at: Duration) -> Vec<(usize, Duration)> {
+        let named: HashSet<MemberKey> = answer.iter().map(Member::key).collect();
         let mut missing = Vec::new();
         for (index, known) in self.members.iter_mut().enumerate() {
-            if answer.iter().any(|named| named.key() == known.member.key()) {
+            if named.contains(&known.member.key()) {
                 continue;
             }
             let since = match known.stage {
@@ -289,39 +347,52 @@ impl MemberSet {
         };
         let (gone, members): (Vec<Known>, _) = self.members.iter().cloned().partition(is_done);
         let gone = gone.into_iter().map(|known| known.member).collect();
-        (Self { members }, gone)
+        let left_at = self.left_at;
+        (Self { members, left_at }, gone)
     }
 }
 
-/// How many members may go in one step.
-struct Allowance {
-    members: usize,
-    eligible: usize,
+/// Whether a member gets new flows, as its source has it.
+fn serves(member: &Member) -> bool {
+    member.state == BackendState::Up && member.weight > 0
 }
 
-impl Allowance {
+/// How many members may go in one step.
+#[derive(Default)]
+struct Allowance<'a> {
+    members: usize,
+    /// The eligible members of each VIP, and how many of them may go.
+    eligible: Vec<(&'a HashSet<MemberKey>, usize)>,
+}
+
+impl<'a> Allowance<'a> {
     /// Half of the members before the answer: those that it adds have not proved anything yet.
-    fn of(before: &MemberSet, is_emptied: bool, is_eligible: impl Fn(&Member) -> bool) -> Self {
+    fn of(before: &MemberSet, is_emptied: bool, eligible: &'a [HashSet<MemberKey>]) -> Self {
         let half = |count: usize| match is_emptied {
             true => count.div_ceil(2),
             false => count / 2,
         };
+        let of_vip = |vip: &'a HashSet<MemberKey>| {
+            let staying = before
+                .staying()
+                .filter(|member| vip.contains(&member.key()));
+            (vip, half(staying.count()))
+        };
         Self {
             members: half(before.staying().count()),
-            eligible: half(
-                before
-                    .staying()
-                    .filter(|member| is_eligible(member))
-                    .count(),
-            ),
+            eligible: eligible.iter().map(of_vip).collect(),
         }
     }
 
-    fn take(&mut self, is_eligible: bool) -> bool {
-        let may_go = self.members > 0 && (!is_eligible || self.eligible > 0);
+    fn take(&mut self, member: MemberKey) -> bool {
+        let mut vips = self.eligible.iter();
+        let may_go =
+            self.members > 0 && vips.all(|(vip, left)| *left > 0 || !vip.contains(&member));
         if may_go {
             self.members -= 1;
-            self.eligible -= usize::from(is_eligible);
+            for (vip, left) in &mut self.eligible {
+                *left -= usize::from(vip.contains(&member));
+            }
         }
         may_go
     }

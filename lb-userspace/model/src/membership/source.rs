@@ -2,7 +2,11 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use crate::config::{BackendState, Forward, Vip};
+use super::MemberKey;
+use crate::{
+    config::{BackendState, Forward, Vip},
+    ring::Identity,
+};
 
 /// Where the members of a VIP come from: a value of `backends_from`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,8 +201,17 @@ pub struct Member {
 impl Member {
     /// What makes it the same member in another answer.
     #[must_use]
-    pub const fn key(&self) -> (IpAddr, Option<u16>) {
+    pub const fn key(&self) -> MemberKey {
         (self.address, self.port)
+    }
+
+    /// What it is as a backend of a VIP.
+    #[must_use]
+    pub fn identity_in(&self, vip: &Vip) -> Identity {
+        Identity {
+            address: self.address,
+            port: self.port.unwrap_or(vip.port),
+        }
     }
 
     /// Its address, with its port if it has one of its own.

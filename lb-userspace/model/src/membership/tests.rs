@@ -1,6 +1,10 @@
 //! The rules by which members come and go, and what a VIP accepts.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use proptest::{collection::btree_set, prelude::*};
 
@@ -59,25 +63,32 @@ struct Source {
 
 impl Source {
     fn answers(&mut self, numbers: impl IntoIterator<Item = u8>, pace: Pace) -> Changes {
-        self.answers_while(numbers, pace, |_| true)
+        self.answers_while(numbers, pace, &[(0..=255).collect()])
     }
 
+    /// With the members that are eligible in each VIP.
     fn answers_while(
         &mut self,
         numbers: impl IntoIterator<Item = u8>,
         pace: Pace,
-        is_eligible: impl Fn(&Member) -> bool,
+        eligible: &[Vec<u8>],
     ) -> Changes {
+        self.names(&members(numbers), pace, eligible)
+    }
+
+    fn names(&mut self, answer: &[Member], pace: Pace, eligible: &[Vec<u8>]) -> Changes {
         self.at += 5;
-        let numbers: Vec<u8> = numbers.into_iter().collect();
-        let answer = self
-            .set
-            .answered(&members(numbers), seconds(self.at), pace, is_eligible);
+        let eligible: Vec<_> = eligible.iter().map(|vip| keys(vip)).collect();
+        let answer = self.set.answered(answer, seconds(self.at), pace, &eligible);
         let answer = answer.expect("an answer");
         self.set = answer.set;
         self.held = answer.held;
         answer.changes
     }
+}
+
+fn keys(numbers: &[u8]) -> HashSet<MemberKey> {
+    numbers.iter().map(|number| member(*number).key()).collect()
 }
 
 #[test]
@@ -134,14 +145,89 @@ fn at_most_half_of_the_members_go_in_a_step() {
 fn the_last_eligible_member_stays_until_another_is_eligible() {
     let mut source = Source::default();
     source.answers([1, 2], PACE);
-    let only_old = |member: &Member| number(member) <= 2;
     for _ in 0..6 {
-        source.answers_while([3, 4], PACE, only_old);
+        source.answers_while([3, 4], PACE, &[vec![1, 2]]);
     }
     assert_eq!(staying(&source.set), [2, 3, 4]);
     assert_eq!(source.held.next_step, 1);
     source.answers([3, 4], PACE);
     assert_eq!(staying(&source.set), [3, 4]);
+}
+
+/// A VIP whose checks fail for all others must not lose its last one because another VIP has more.
+#[test]
+fn the_last_eligible_member_of_each_vip_stays() {
+    let mut source = Source::default();
+    source.answers([1, 2, 3, 4], PACE);
+    for _ in 0..6 {
+        source.answers_while([5, 6], PACE, &[vec![2], vec![1, 2, 3, 4, 5, 6]]);
+    }
+    assert_eq!(staying(&source.set), [2, 5, 6]);
+    for _ in 0..6 {
+        source.answers_while([5, 6], PACE, &[vec![2], vec![2]]);
+    }
+    assert_eq!(staying(&source.set), [2, 5, 6]);
+    source.answers_while([5, 6], PACE, &[vec![2, 5], vec![2, 5]]);
+    assert_eq!(staying(&source.set), [5, 6]);
+}
+
+#[test]
+fn steps_are_an_interval_apart_whatever_asks_for_them() {
+    let mut source = Source::default();
+    source.answers(0..8, SET_BY_HAND);
+    assert_eq!(source.answers([0], SET_BY_HAND).leaving.len(), 4);
+    for _ in 0..4 {
+        source.at -= 4;
+        assert!(source.answers([0], SET_BY_HAND).leaving.is_empty());
+    }
+    assert_eq!((staying(&source.set).len(), source.held.next_step), (4, 3));
+    assert_eq!(source.answers([0], SET_BY_HAND).leaving.len(), 2);
+}
+
+#[test]
+fn a_named_member_may_move_to_another_address() {
+    let mut source = Source::default();
+    let named = |number: u8| Member {
+        name: "canary".to_owned(),
+        ..member(number)
+    };
+    let all = [vec![1, 2, 3, 4]];
+    source.names(&[member(1), named(2)], SET_BY_HAND, &all);
+    let changes = source.names(&[member(1), named(3)], SET_BY_HAND, &all);
+    assert_eq!((changes.added.len(), changes.leaving.len()), (1, 1));
+    let names = |source: &Source| -> Vec<String> {
+        let members = source.set.members().iter();
+        members.map(|known| known.member.name.clone()).collect()
+    };
+    assert_eq!(names(&source), ["10.0.0.1", "10.0.0.2", "canary"]);
+    // Each goes on to the next one's place; a name that looks like a place is no obstacle.
+    let moved = [
+        Member {
+            name: "10.0.0.3".to_owned(),
+            ..member(1)
+        },
+        named(4),
+    ];
+    source.names(&moved, SET_BY_HAND, &all);
+    assert_eq!(
+        names(&source),
+        ["10.0.0.3", "10.0.0.2", "10.0.0.3-2", "canary"]
+    );
+    let all: Vec<Member> = source
+        .set
+        .members()
+        .iter()
+        .map(|it| it.member.clone())
+        .collect();
+    check_members(&all).unwrap();
+}
+
+#[test]
+fn the_answer_of_a_source_that_no_vip_uses_replaces_the_last_one() {
+    let answer = MemberSet::replaced(&members([3]), false).unwrap();
+    assert_eq!((staying(&answer.set), answer.held.of), (vec![3], 1));
+    assert_eq!(MemberSet::replaced(&[], false), None);
+    assert!(MemberSet::replaced(&[], true).is_some());
 }
 
 #[test]
@@ -168,13 +254,27 @@ fn members_that_are_set_by_hand_go_at_once_but_only_half_of_them() {
 }
 
 #[test]
-fn an_answer_without_members_is_a_failure_unless_it_is_meant() {
+fn an_answer_that_takes_all_out_of_service_must_be_meant() {
     let mut source = Source::default();
     source.answers([1, 2, 3], SET_BY_HAND);
-    assert_eq!(
-        source.set.answered(&[], seconds(99), SET_BY_HAND, |_| true),
-        None
-    );
+    let with = |change: fn(&mut Member)| {
+        let mut all = members([1, 2]);
+        all.iter_mut().for_each(change);
+        all
+    };
+    let drained = with(|member| member.state = BackendState::Drain);
+    let without_weight = with(|member| {
+        if member.weight > 0 && number(member) == 1 {
+            member.weight = 0;
+        } else {
+            member.state = BackendState::Disabled;
+        }
+    });
+    for answer in [Vec::new(), drained, without_weight] {
+        let answered = source.set.answered(&answer, seconds(99), SET_BY_HAND, &[]);
+        assert_eq!(answered, None);
+        assert_eq!(MemberSet::replaced(&answer, false), None);
+    }
     let pace = Pace {
         allow_empty: true,
         ..SET_BY_HAND
@@ -214,13 +314,10 @@ fn a_leaving_member_is_removed_when_it_is_done() {
 #[test]
 fn weights_and_states_change_at_once() {
     let mut set = MemberSet::default();
-    let mut one = member(1);
-    set = set
-        .answered(&[one.clone()], seconds(0), PACE, |_| true)
-        .unwrap()
-        .set;
-    (one.weight, one.state) = (7, BackendState::Disabled);
-    let answer = set.answered(&[one], seconds(5), PACE, |_| true).unwrap();
+    let mut all = members([1, 2]);
+    set = set.answered(&all, seconds(0), PACE, &[]).unwrap().set;
+    (all[0].weight, all[0].state) = (7, BackendState::Disabled);
+    let answer = set.answered(&all, seconds(5), PACE, &[]).unwrap();
     assert!(answer.changes.is_empty());
     assert_eq!(answer.set.members()[0].member.weight, 7);
     assert_eq!(answer.set.members()[0].state(), BackendState::Disabled);
@@ -389,6 +486,44 @@ fn a_member_that_can_be_no_backend_is_named() {
     assert!(admitted(L2, &many).unwrap_err().contains("5000 members"));
 }
 
+/// What a rollback has left out must not stand in the way of anything else.
+#[test]
+fn only_required_members_make_an_answer_refused() {
+    let set = MemberSet::restored(
+        members([1, 100, 2]).into_iter().map(|it| (it, false)),
+        seconds(0),
+    );
+    let mut config = config(L2);
+    let refused = admit_required(&mut config, |_| set.members(), |_, _| true);
+    assert!(refused.unwrap_err().to_string().contains("10.0.0.100"));
+    let not_100 = |_: &config::Vip, known: &Known| number(&known.member) != 100;
+    let left_out = admit_required(&mut config, |_| set.members(), not_100).unwrap();
+    assert_eq!(left_out.len(), 1);
+    let names: Vec<&str> = config.vips[0].backends.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, ["10.0.0.1", "10.0.0.2"]);
+}
+
+/// `10.0.0.1` and `10.0.0.1:80` are one backend of a VIP with port 80.
+#[test]
+fn a_member_that_is_named_takes_the_place_of_one_that_is_not() {
+    let mut with_port = members([1]);
+    with_port[0].port = Some(80);
+    with_port[0].name = "web-1".to_owned();
+    let first = MemberSet::default();
+    let first = first
+        .answered(&members([1, 2]), seconds(0), PACE, &[])
+        .unwrap()
+        .set;
+    let set = first
+        .answered(&with_port, seconds(5), PACE, &[])
+        .unwrap()
+        .set;
+    let mut config = config(L2);
+    admit(&mut config, |_| set.members()).unwrap();
+    let names: Vec<&str> = config.vips[0].backends.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, ["10.0.0.2", "web-1"]);
+}
+
 #[test]
 fn the_families_of_a_source_are_those_that_the_vip_can_forward_to() {
     let families = |keys: &str| SourceKey::of(&config(keys).vips[0]).unwrap().families;
@@ -416,7 +551,8 @@ proptest! {
         let mut set = MemberSet::default();
         let mut last: Option<BTreeSet<u8>> = None;
         for (index, (answer, healthy)) in steps.into_iter().enumerate() {
-            let is_eligible = |member: &Member| healthy.contains(&number(member));
+            let healthy_now = healthy.clone();
+            let is_eligible = |member: &Member| healthy_now.contains(&number(member));
             let (before, serving) = (
                 staying(&set),
                 set.staying().filter(|member| is_eligible(member)).count(),
@@ -428,7 +564,8 @@ proptest! {
                 continue;
             };
             let at = seconds(5 * index as u64);
-            let result = set.answered(&members(named.iter().copied()), at, PACE, is_eligible);
+            let healthy: Vec<u8> = healthy.iter().copied().collect();
+            let result = set.answered(&members(named.iter().copied()), at, PACE, &[keys(&healthy)]);
             let result = result.unwrap();
             let gone: Vec<u8> = result.changes.leaving.iter().map(number).collect();
             prop_assert!(gone.len() <= before.len() / 2);

@@ -1,6 +1,7 @@
 //! VIPs whose backends come from DNS, SRV records or the API.
 
 mod api;
+mod changes;
 mod dns;
 mod failures;
 

@@ -7,24 +7,27 @@
 //! own guards, and nobody to confirm it.
 
 mod edits;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use lb_common::ring::MAX_MEMBERS;
 use lb_model::{
-    config::{Config, Sources},
+    config::{Config, Sources, Vip},
     membership::{
         self, Held, Inadmissible, Known, Member, MemberSet, MemberSource, SourceKey, Stage,
     },
 };
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{
     EngineError, EngineResult,
@@ -48,8 +51,10 @@ const FAILURES: u32 = 3;
 /// A source counts as failing if its last answer is older than this many intervals.
 const INTERVALS: u32 = 10;
 
-/// How long the answer of a source that no VIP uses is kept: a change that was planned may be applied.
-const UNUSED: Duration = Duration::from_secs(600);
+/// Sources that no VIP uses, and their members, that are kept: for a change that was planned, and for a
+/// rollback to a revision that used them. A node has at most 4,096 backends.
+const MAX_UNUSED: usize = 4096;
+const MAX_UNUSED_MEMBERS: usize = 4 * MAX_MEMBERS as usize;
 
 /// How often the times of answers are written when nothing else is.
 const WRITE_TIMES: Duration = Duration::from_secs(60);
@@ -59,8 +64,8 @@ const MAX_SET: usize = 1024;
 
 /// What concerns sources.
 pub(in crate::engine) enum MembershipCommand {
-    /// The sources of a change that have never answered, and how they are asked.
-    Unknown(Box<Change>, Reply<(Vec<SourceKey>, Sources)>),
+    /// The sources to ask before a change, or before a reload if there is none, and how they are asked.
+    ToAsk(Option<Box<Change>>, Reply<(Vec<SourceKey>, Sources)>),
     /// Resolves the next hops of new members. Returns their addresses.
     Follow(BTreeSet<IpAddr>, Reply<BTreeSet<IpAddr>>),
     /// A source was asked. Returns when to ask again.
@@ -76,6 +81,8 @@ struct Source {
     held: Held,
     /// Whether somebody has set members that it has.
     is_set: bool,
+    /// Whether a VIP has used it.
+    was_used: bool,
     /// What was set, until the set has reached it; whether an empty set is meant.
     wanted: Option<(Vec<Member>, bool)>,
     /// When the last step towards it was made.
@@ -101,8 +108,9 @@ impl Source {
             unconfirmed: 0,
             ..self.held
         };
-        self.failures += 1;
         self.error = Some(why);
+        // A plan may ask for what no VIP uses.
+        self.failures += u32::from(self.unused_since.is_none());
     }
 
     /// Whether nobody has set it yet.
@@ -119,7 +127,7 @@ impl Source {
         }
     }
 
-    fn state(&self, key: &SourceKey, config: &Config) -> SourceState {
+    fn state(&self, key: &SourceKey, config: &Config, up: Duration) -> SourceState {
         let vips = config.vips.iter();
         let vips = vips.filter(|vip| SourceKey::of(vip).as_ref() == Some(key));
         SourceState {
@@ -130,18 +138,22 @@ impl Source {
             answered_at: self.answered_at,
             failures: self.failures,
             error: self.error(key),
-            is_failing: self.is_failing(key, super::now(), config.sources.interval_max),
+            is_failing: self.is_failing(key, up, config.sources.interval_max),
             held: self.held.words(),
             failed: self.failed,
             refused: self.refused,
         }
     }
 
-    fn is_failing(&self, key: &SourceKey, now: Timestamp, interval_max: Duration) -> bool {
-        let age = self.answered_at.map(|at| now.duration_since(at));
+    /// `up`: how long the controller has been there to ask.
+    fn is_failing(&self, key: &SourceKey, up: Duration, interval_max: Duration) -> bool {
+        if matches!(key.source, MemberSource::Api { .. }) {
+            return self.is_unset(key) || self.failures >= FAILURES;
+        }
         let limit = self.interval.max(interval_max) * INTERVALS;
-        let is_old = age.is_some_and(|age| Duration::try_from(age).is_ok_and(|age| age > limit));
-        self.is_unset(key) || self.failures >= FAILURES || self.error.is_some() && is_old
+        let age = self.answered_at.map(|at| super::now().duration_since(at));
+        let is_old = age.is_none_or(|age| Duration::try_from(age).is_ok_and(|age| age > limit));
+        self.failures >= FAILURES || is_old && up > limit
     }
 }
 
@@ -167,7 +179,10 @@ impl Membership {
         let restore = |saved: &Saved| {
             let source = Source {
                 set: MemberSet::restored(saved.members.iter().cloned(), Duration::ZERO),
-                is_set: matches!(saved.key.source, MemberSource::Api { .. }),
+                is_set: matches!(saved.key.source, MemberSource::Api { .. })
+                    && !saved.members.is_empty(),
+                was_used: true,
+                unused_since: Some(Duration::ZERO),
                 answered_at: saved.answered_at,
                 wanted: saved.wanted.clone(),
                 ..Source::default()
@@ -199,16 +214,30 @@ impl Membership {
         source.map_or(&[], |source| source.set.members())
     }
 
-    /// Gives the VIPs of a configuration the members of their sources.
-    pub(in crate::engine) fn fill(&self, config: &mut Config) -> Result<(), Inadmissible> {
-        membership::admit(config, |key| self.members(key))
+    /// Gives the VIPs of a configuration the members of their sources, and returns why some are left out:
+    /// those that were left out before may stay so.
+    ///
+    /// # Errors
+    ///
+    /// A member of a new VIP or of a new source, or one that is a backend now, can't be one.
+    fn fill(
+        &self,
+        config: &mut Config,
+        running: &Config,
+    ) -> Result<Vec<Inadmissible>, Inadmissible> {
+        let members_of = |key: &SourceKey| self.members(key);
+        let vips = running.vips.iter();
+        let vips: HashMap<&str, &Vip> = vips.map(|vip| (vip.name.as_str(), vip)).collect();
+        membership::admit_required(config, members_of, |vip, known| {
+            let before = vips.get(vip.name.as_str());
+            let before = before.filter(|it| it.backends_from == vip.backends_from);
+            !known.is_leaving() && before.is_none_or(|before| has(before, known))
+        })
     }
 
     /// As [`Self::fill`], for a configuration that must be installed whatever its sources name.
-    pub(in crate::engine) fn fill_with_what_fits(&self, config: &mut Config) {
-        for why in membership::admit_what_fits(config, |key| self.members(key)) {
-            error!(%why, "left out a member of a source");
-        }
+    pub(in crate::engine) fn fill_with_what_fits(&self, config: &mut Config) -> Vec<Inadmissible> {
+        membership::admit_what_fits(config, |key| self.members(key))
     }
 
     /// Has the sources of the active configuration asked.
@@ -219,7 +248,9 @@ impl Membership {
             self.sources.entry(key.clone()).or_default();
         }
         for (key, source) in &mut self.sources {
-            source.unused_since = match sources.contains(key) {
+            let is_used = sources.contains(key);
+            source.was_used |= is_used;
+            source.unused_since = match is_used {
                 true => None,
                 false => Some(source.unused_since.unwrap_or(at)),
             };
@@ -235,13 +266,30 @@ impl Membership {
         });
     }
 
-    /// Forgets sources that no VIP uses. What was set stays: it is not asked for again.
+    /// Forgets sources that no VIP uses, if there are too many: first those that were only planned, then
+    /// those that were used least recently. What was set stays: it is not asked for again.
     fn prune(&mut self) {
-        let at = self.at();
-        self.sources.retain(|_, source| {
-            let is_forgotten = |since| !source.is_set && at.saturating_sub(since) >= UNUSED;
-            !source.unused_since.is_some_and(is_forgotten)
+        let unused = self.sources.iter().filter_map(|(key, source)| {
+            let since = source.unused_since.filter(|_| !source.is_set)?;
+            Some((source.was_used, since, key))
         });
+        let mut unused: Vec<_> = unused.collect();
+        unused.sort_unstable();
+        let (mut kept, mut members) = (0, 0);
+        // From the one that was used last.
+        let is_too_much = |(_, _, key): &(bool, Duration, &SourceKey)| {
+            kept += 1;
+            members += self.members(key).len();
+            kept > MAX_UNUSED || members > MAX_UNUSED_MEMBERS
+        };
+        let last = unused.iter().rev().position(is_too_much);
+        let Some(last) = last else { return };
+        let forgotten = &unused[..unused.len() - last];
+        let forgotten: Vec<SourceKey> = forgotten.iter().map(|(_, _, it)| (*it).clone()).collect();
+        for key in &forgotten {
+            self.sources.remove(key);
+        }
+        self.is_changed = true;
     }
 
     /// Writes the members to disk if they have changed. Times alone are written now and then.
@@ -254,7 +302,7 @@ impl Membership {
 
     /// Writes the members for the last time.
     pub(in crate::engine) fn finish(&mut self) {
-        if !self.sources.is_empty() {
+        if self.is_changed || !self.sources.is_empty() {
             self.write();
         }
     }
@@ -262,16 +310,18 @@ impl Membership {
     fn write(&mut self) {
         let save = |(key, source): (&SourceKey, &Source)| {
             let members = source.set.members().iter();
-            let wanted = source.wanted.clone();
             let saved = Saved {
                 key: key.clone(),
                 answered_at: source.answered_at,
                 members: members
                     .map(|known| (known.member.clone(), known.is_leaving()))
                     .collect(),
-                wanted: wanted.filter(|_| source.held.any()),
+                wanted: source.wanted.clone(),
             };
-            (!saved.members.is_empty()).then_some(saved)
+            // A set without members that somebody wanted is not one that was never set.
+            let is_emptied = source.unused_since.is_none() && source.answered_at.is_some();
+            let is_kept = !saved.members.is_empty() && (source.was_used || source.is_set);
+            (is_kept || is_emptied).then_some(saved)
         };
         let now: Vec<Saved> = self.sources.iter().filter_map(save).collect();
         self.written_at = self.at();
@@ -293,8 +343,9 @@ impl Membership {
         let is_shown =
             |(_, source): &(&SourceKey, &Source)| source.unused_since.is_none() || source.is_set;
         let shown = self.sources.iter().filter(is_shown);
+        let up = self.at();
         shown
-            .map(|(key, source)| source.state(key, config))
+            .map(|(key, source)| source.state(key, config, up))
             .collect()
     }
 }
@@ -302,6 +353,13 @@ impl Membership {
 /// Whether a member takes part in what its source named last.
 fn is_present(known: &Known) -> bool {
     !matches!(known.stage, Stage::Leaving { .. })
+}
+
+/// Whether a VIP has a backend of this address and port.
+fn has(vip: &Vip, known: &Known) -> bool {
+    let identity = known.member.identity_in(vip);
+    let mut backends = vip.backends.iter();
+    backends.any(|backend| backend.identity() == identity)
 }
 
 impl ChangeControl {
@@ -312,23 +370,35 @@ impl ChangeControl {
         mut candidate: Candidate,
         in_any_case: bool,
     ) -> EngineResult<Candidate> {
+        let config = &mut candidate.config;
         if in_any_case {
-            self.membership.fill_with_what_fits(&mut candidate.config);
-        } else if let Err(why) = self.membership.fill(&mut candidate.config) {
+            for why in self.membership.fill_with_what_fits(config) {
+                warn!(%why, "left out a backend of a source");
+            }
+        } else if let Err(why) = self.membership.fill(config, &self.running.config) {
             let message = format!("can't use the backends of a source: {why}");
             return Err(EngineError::InvalidConfig(message));
         }
         Ok(candidate)
     }
 
-    /// The sources of a change that have never answered. A change that is not valid has none: it is refused
-    /// later, with the reason.
-    fn unknown_sources(&self, config: &Config) -> Vec<SourceKey> {
+    /// The sources to ask before a change to `config`: those that no VIP uses, because what is known of
+    /// them may be old, and those that have no members. A change that is undone `at_once` waits only for
+    /// the latter.
+    pub(in crate::engine) fn sources_to_ask(
+        &self,
+        config: &Config,
+        at_once: bool,
+    ) -> Vec<SourceKey> {
         let keys: BTreeSet<SourceKey> = config.vips.iter().filter_map(SourceKey::of).collect();
-        let is_unknown = |key: &SourceKey| {
-            !matches!(key.source, MemberSource::Api { .. })
-                && !self.membership.members(key).iter().any(is_present)
+        let is_old = |key: &SourceKey| {
+            let source = self.membership.sources.get(key);
+            !at_once && source.is_none_or(|source| source.unused_since.is_some())
         };
-        keys.into_iter().filter(is_unknown).collect()
+        let is_asked = |key: &SourceKey| {
+            !matches!(key.source, MemberSource::Api { .. })
+                && (is_old(key) || !self.membership.members(key).iter().any(is_present))
+        };
+        keys.into_iter().filter(is_asked).collect()
     }
 }

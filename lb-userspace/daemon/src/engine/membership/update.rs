@@ -1,27 +1,35 @@
 //! Applies what sources answer, in the actor: one answer after the other, like every change.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
 
 use lb_model::{
     MemberRef,
-    config::BackendState,
+    config::{Backend, BackendState, Config, Sources, Vip},
     membership::{
-        self, Changes, Families, Known, Member, MemberSet, MemberSource, Pace, SourceKey,
+        self, Changes, Families, Known, Member, MemberKey, MemberSet, MemberSource, Pace,
+        SourceKey, Stage,
     },
+    ring::Identity,
 };
 use tracing::{info, warn};
 
-use super::{MAX_SET, MembershipCommand, Source};
+use super::{MAX_SET, MembershipCommand, Source, has};
 use crate::{
     caller::Caller,
-    engine::{EngineError, EngineResult, actor::Actor, command::send},
+    engine::{
+        EngineError, EngineResult,
+        actor::Actor,
+        change::ChangeControl,
+        command::{Change, send},
+    },
     events::Entry,
     membership::dns::{AskError, Found},
     node::SourceState,
+    reconciler::{MemberReport, VipReport},
 };
 
 /// How long a leaving member must be without traffic, at least, before it is removed.
@@ -30,19 +38,14 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Members that an event names.
 const MOST_NAMED: usize = 8;
 
+const NOBODY_SERVES: &str = "no member would get new flows: each is drained, disabled or has weight 0, or there is none. \
+                             Only a set with `allow_empty` takes VIPs out of service";
+
 impl Actor {
     pub(in crate::engine) fn handle_membership(&mut self, command: MembershipCommand) {
         match command {
-            MembershipCommand::Unknown(change, reply) => {
-                let candidate = self.changes.candidate(&self.data_path, &change);
-                let unknown = candidate.map_or_else(
-                    |_| (Vec::new(), Default::default()),
-                    |it| {
-                        let keys = self.changes.unknown_sources(&it.config);
-                        (keys, it.config.sources)
-                    },
-                );
-                send(reply, Ok(unknown));
+            MembershipCommand::ToAsk(change, reply) => {
+                send(reply, Ok(self.to_ask(change.as_deref())));
             }
             MembershipCommand::Follow(addresses, reply) => {
                 let known = self.data_path.reconciler.backends();
@@ -63,6 +66,23 @@ impl Actor {
         }
     }
 
+    /// The sources to ask before a change or a reload. A change that is not valid has none: it is refused
+    /// later, with the reason.
+    fn to_ask(&self, change: Option<&Change>) -> (Vec<SourceKey>, Sources) {
+        let candidate = match change {
+            Some(change) => self.changes.candidate(&self.data_path, change),
+            None => self.changes.reloaded(),
+        };
+        let is_rollback = matches!(change, Some(Change::Revision(_)));
+        candidate.map_or_else(
+            |_| (Vec::new(), Sources::default()),
+            |it| {
+                let keys = self.changes.sources_to_ask(&it.config, is_rollback);
+                (keys, it.config.sources)
+            },
+        )
+    }
+
     /// Adopts the answer of a source. Returns when to ask again.
     fn source_answered(&mut self, key: &SourceKey, answer: Result<Found, AskError>) -> Duration {
         let settings = &self.changes.running.config.sources;
@@ -80,7 +100,7 @@ impl Actor {
                 }
                 source.has_failed(why);
                 let pause = retry(source.failures);
-                self.follow_sources();
+                self.changes.follow_sources();
                 return pause;
             }
         };
@@ -92,6 +112,7 @@ impl Actor {
         match self.step(key, &found.members, pace) {
             Ok(()) => {
                 let source = self.source_mut(key);
+                source.answered_at = Some(crate::engine::now());
                 source.interval = found.ttl.clamp(min, max);
                 // What is missing is asked for again soon.
                 match source.held.any() {
@@ -120,9 +141,7 @@ impl Actor {
             families: Families::Both,
         };
         if members.is_empty() && !allow_empty {
-            let message = "no members: a set without members needs `allow_empty`, and then takes the VIPs that use it \
-                           out of service";
-            return Err(EngineError::BadRequest(message.into()));
+            return Err(EngineError::BadRequest(NOBODY_SERVES.into()));
         }
         let sources = &mut self.changes.membership.sources;
         let is_set = |key: &&SourceKey| matches!(key.source, MemberSource::Api { .. });
@@ -139,7 +158,6 @@ impl Actor {
             let source = self.source_mut(&key);
             source.wanted = before;
             (source.error, source.failures) = (None, 0);
-            self.follow_sources();
             return Err(EngineError::InvalidConfig(why));
         }
         let count = members.len();
@@ -148,12 +166,16 @@ impl Actor {
             "source",
             format!("{key}: {count} members set by {caller}"),
         ));
-        self.source_mut(&key).is_set = !members.is_empty();
+        let source = self.source_mut(&key);
+        source.is_set = !members.is_empty();
+        source.answered_at = Some(crate::engine::now());
+        // What was set is not asked for again.
+        self.changes.membership.write();
         // A client that reads next finds what it has set.
         self.publish();
-        let config = &self.changes.running.config;
-        let source = self.changes.membership.sources.get(&key);
-        let state = source.map(|source| source.state(&key, config));
+        let (config, membership) = (&self.changes.running.config, &self.changes.membership);
+        let source = membership.sources.get(&key);
+        let state = source.map(|source| source.state(&key, config, membership.at()));
         state.ok_or_else(|| EngineError::Failed("the source is gone".into()))
     }
 
@@ -175,29 +197,20 @@ impl Actor {
                     info!(source = %key, "a source has an answer again");
                 }
                 source.failures = 0;
-                source.answered_at = Some(crate::engine::now());
             }
             Err(why) => {
                 source.refused += 1;
-                if source.error.as_ref() != Some(why) {
+                let is_new = source.error.as_ref() != Some(why);
+                source.has_failed(why.clone());
+                if is_new {
                     warn!(source = %key, why, "the answer of a source is refused; its last members stay");
                     let words = format!("{key}: answer refused, the last members stay: {why}");
-                    source.has_failed(why.clone());
                     self.note(Entry::new("source", words));
-                } else {
-                    source.has_failed(why.clone());
                 }
             }
         }
-        self.follow_sources();
+        self.changes.follow_sources();
         done
-    }
-
-    /// Saves the sources. The next tick publishes what has not changed the configuration.
-    fn follow_sources(&mut self) {
-        let changes = &mut self.changes;
-        changes.membership.follow(&changes.running.config);
-        changes.membership.save();
     }
 
     fn try_step(&mut self, key: &SourceKey, members: &[Member], pace: Pace) -> Result<(), String> {
@@ -208,14 +221,19 @@ impl Actor {
             membership.at(),
             &*membership.sources.entry(key.clone()).or_default(),
         );
-        let is_eligible = |member: &Member| eligible.get(&member.name).copied().unwrap_or(false);
-        let answer = source.set.answered(members, at, pace, is_eligible);
-        let answer = answer.ok_or("the answer has no members")?;
-        self.install_members(key, &answer.set)?;
+        let answer = match &eligible[..] {
+            [] => MemberSet::replaced(members, pace.allow_empty),
+            eligible => source.set.answered(members, at, pace, eligible),
+        };
+        let answer = answer.ok_or(NOBODY_SERVES)?;
+        let is_changed = source.set != answer.set;
+        if is_changed || !self.changes.has_all(key, &answer.set) {
+            self.install_members(key, &answer.set, pace.allow_empty)?;
+        }
         let source = self.source_mut(key);
-        let is_changed = source.set != answer.set || source.held != answer.held;
         (source.set, source.held, source.stepped_at) = (answer.set, answer.held, at);
         self.changes.membership.is_changed |= is_changed;
+        self.ignore_members(key, &answer.changes.added);
         self.note_members(key, &answer.changes);
         Ok(())
     }
@@ -228,69 +246,63 @@ impl Actor {
             .or_default()
     }
 
-    /// Whether each member of a source gets new flows in one of its VIPs. Without a VIP, all count.
-    fn eligible(&mut self, key: &SourceKey) -> BTreeMap<String, bool> {
-        let config = &self.changes.running.config;
+    /// For each VIP that uses a source, the members that get new flows in it.
+    fn eligible(&mut self, key: &SourceKey) -> Vec<HashSet<MemberKey>> {
         let report = self.data_path.reconciler.report();
-        let mut eligible = BTreeMap::new();
-        let mut is_used = false;
-        for vip in config.vips.iter() {
-            if SourceKey::of(vip).as_ref() != Some(key) {
-                continue;
-            }
-            is_used = true;
-            let reported = report.iter().find(|reported| reported.name == vip.name);
-            for member in reported.into_iter().flat_map(|reported| &reported.members) {
-                let is_eligible = !member.leaving
-                    && member.wanted == BackendState::Up
-                    && member.healthy
-                    && member.effective_weight > 0;
-                *eligible.entry(member.name.clone()).or_default() |= is_eligible;
-            }
-        }
-        if !is_used {
-            let members = self.changes.membership.members(key);
-            eligible.extend(members.iter().map(|it| (it.member.name.clone(), true)));
-        }
-        eligible
+        let reported: HashMap<&str, &VipReport> =
+            report.iter().map(|it| (it.name.as_str(), it)).collect();
+        let vips = self.changes.users(key);
+        let of_vip = |vip: &Vip| {
+            let members = reported.get(vip.name.as_str());
+            let members = members.into_iter().flat_map(|vip| &vip.members);
+            let eligible: HashSet<Identity> = members
+                .filter(|member| is_eligible(vip, member))
+                .map(|member| member.identity)
+                .collect();
+            let known = self.changes.membership.members(key).iter();
+            let known = known.map(|known| &known.member);
+            known
+                .filter(|member| eligible.contains(&member.identity_in(vip)))
+                .map(Member::key)
+                .collect()
+        };
+        vips.map(of_vip).collect()
     }
 
     /// Puts a set into the active configuration and the tables, or leaves both as they are.
-    fn install_members(&mut self, key: &SourceKey, set: &MemberSet) -> Result<(), String> {
+    fn install_members(
+        &mut self,
+        key: &SourceKey,
+        set: &MemberSet,
+        allow_empty: bool,
+    ) -> Result<(), String> {
         let (changes, data_path) = (&mut self.changes, &mut self.data_path);
-        let running = &changes.running.config;
-        let mut users = running.vips.iter();
-        let is_used = users.any(|vip| SourceKey::of(vip).as_ref() == Some(key));
-        if changes.running.number.is_none() || !is_used {
+        if changes.running.number.is_none() || changes.users(key).next().is_none() {
             return Ok(());
         }
-        let mut config = running.clone();
-        let filled = membership::admit(&mut config, |other| match other == key {
-            true => set.members(),
-            false => changes.membership.members(other),
-        });
-        filled.map_err(|why| why.to_string())?;
-        if config == *running {
+        let config = changes.with_set(key, set, allow_empty)?;
+        if config == changes.running.config {
             return Ok(());
         }
         let installed = data_path.install(&config, None);
         installed.map_err(|error| format!("{error:#}"))?;
         changes.running.config = config;
-        self.follow_members();
+        self.follow_config();
         self.drift_check.installed();
         self.publish();
         Ok(())
     }
 
-    /// Passes the members to the parts that depend on them.
-    fn follow_members(&mut self) {
-        self.follow_config();
-        let members = self.changes.running.config.vips.iter().flat_map(|vip| {
-            let sourced = vip.backends.iter().filter(|_| vip.backends_from.is_some());
-            sourced.map(|backend| MemberRef::new(&vip.name, &backend.name))
-        });
+    /// The trial of a change is not judged by members that came for another reason.
+    fn ignore_members(&mut self, key: &SourceKey, added: &[Member]) {
+        let vips = self.changes.users(key).map(|vip| vip.name.clone());
+        let vips: Vec<String> = vips.collect();
         if let Some(trial) = &mut self.changes.trial {
-            trial.know(members);
+            let members = vips.iter().flat_map(|vip| {
+                let added = added.iter();
+                added.map(move |member| MemberRef::new(vip, &member.name))
+            });
+            trial.ignore(members);
         }
     }
 
@@ -312,8 +324,7 @@ impl Actor {
         }
         let words = format!("source {key} {verb} {}", named(members));
         info!("{words}");
-        let vips = self.changes.running.config.vips.iter();
-        for vip in vips.filter(|vip| SourceKey::of(vip).as_ref() == Some(key)) {
+        for vip in self.changes.users(key) {
             let words = format!("{}: {words}", vip.name);
             self.note(Entry::new("source", words).vip(&vip.name));
         }
@@ -341,11 +352,10 @@ impl Actor {
             return;
         }
         // After a start it is not known whether something is held back.
-        let is_reached = !source.held.any()
-            && source.answered_at.is_some()
-            && source.stepped_at > Duration::ZERO;
+        let is_reached = !source.held.any() && source.stepped_at > Duration::ZERO;
         if is_reached {
             source.wanted = None;
+            self.changes.membership.is_changed = true;
             return;
         }
         source.stepped_at = at;
@@ -377,7 +387,7 @@ impl Actor {
         if gone.is_empty() {
             return;
         }
-        if let Err(why) = self.install_members(key, &set) {
+        if let Err(why) = self.install_members(key, &set, true) {
             return warn!(source = %key, why, "can't remove drained members; trying again");
         }
         self.source_mut(key).set = set;
@@ -388,13 +398,84 @@ impl Actor {
     fn is_idle(&self, key: &SourceKey, member: &Member) -> bool {
         let traffic = self.recorder.traffic();
         let traffic = traffic.lock();
-        let vips = self.changes.running.config.vips.iter();
-        let mut vips = vips.filter(|vip| SourceKey::of(vip).as_ref() == Some(key));
-        vips.all(|vip| {
+        self.changes.users(key).all(|vip| {
             let sent = traffic.member(&vip.name, &member.name);
             sent.is_none_or(|sent| sent.rates.packets_per_s == 0.0)
         })
     }
+}
+
+impl ChangeControl {
+    /// The VIPs that use a source.
+    fn users<'a>(&'a self, key: &'a SourceKey) -> impl Iterator<Item = &'a Vip> {
+        let vips = self.running.config.vips.iter();
+        vips.filter(move |vip| SourceKey::of(vip).as_ref() == Some(key))
+    }
+
+    /// Whether all VIPs that use a source have all members that it names: a rollback may have left some out.
+    fn has_all(&self, key: &SourceKey, set: &MemberSet) -> bool {
+        self.users(key).all(|vip| {
+            let backends: HashSet<Identity> = vip.backends.iter().map(Backend::identity).collect();
+            let members = set.members().iter();
+            let mut named = members.filter(|known| known.stage == Stage::Present);
+            named.all(|known| backends.contains(&known.member.identity_in(vip)))
+        })
+    }
+
+    /// Follows the sources of the active configuration. What they have answered is written by the next tick.
+    fn follow_sources(&mut self) {
+        self.membership.follow(&self.running.config);
+    }
+
+    /// The active configuration with another set of members. What the set names must fit, and no other
+    /// source may lose a backend by it.
+    fn with_set(
+        &self,
+        key: &SourceKey,
+        set: &MemberSet,
+        allow_empty: bool,
+    ) -> Result<Config, String> {
+        let running = &self.running.config;
+        let vips = running.vips.iter();
+        let before: HashMap<&str, &Vip> = vips.map(|vip| (vip.name.as_str(), vip)).collect();
+        let members_of = |other: &SourceKey| match other == key {
+            true => set.members(),
+            false => self.membership.members(other),
+        };
+        let is_required = |vip: &Vip, known: &Known| {
+            let is_named = known.stage == Stage::Present
+                && SourceKey::of(vip).is_some_and(|source| source == *key);
+            let before = before.get(vip.name.as_str());
+            is_named || !known.is_leaving() && before.is_some_and(|before| has(before, known))
+        };
+        let mut config = running.clone();
+        let filled = membership::admit_required(&mut config, members_of, is_required);
+        filled.map_err(|why| why.to_string())?;
+        for vip in &config.vips {
+            let before = before.get(vip.name.as_str());
+            let is_emptied = before.is_some_and(|before| serves(before)) && !serves(vip);
+            if is_emptied && !allow_empty {
+                return Err(format!("VIP {}: {NOBODY_SERVES}", vip.name));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// Whether a VIP has a backend that may get new flows.
+fn serves(vip: &Vip) -> bool {
+    let mut backends = vip.backends.iter();
+    backends.any(|backend| backend.state == BackendState::Up && backend.weight > 0)
+}
+
+/// Whether a member gets new flows, and will get them after a check.
+fn is_eligible(vip: &Vip, member: &MemberReport) -> bool {
+    !member.leaving
+        && member.wanted == BackendState::Up
+        && member.healthy
+        && (member.proven || vip.health.is_none())
+        && member.next_hop.is_some()
+        && member.effective_weight > 0
 }
 
 /// The places of members, for an event.

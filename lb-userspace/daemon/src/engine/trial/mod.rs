@@ -70,6 +70,8 @@ pub(in crate::engine) struct Trial {
     healthy: BTreeSet<MemberRef>,
     /// All members before the change.
     known: BTreeSet<MemberRef>,
+    /// Members that came after it for another reason.
+    others: BTreeSet<MemberRef>,
     /// VIPs in panic mode before.
     panicking: BTreeSet<String>,
     /// Drops per second before, by [`WATCHED_DROPS`].
@@ -102,6 +104,7 @@ impl Trial {
             deadlines: Deadlines::default(),
             healthy: healthy.map(name).collect(),
             known: members.map(name).collect(),
+            others: BTreeSet::new(),
             panicking: panicking.map(|vip| vip.name.clone()).collect(),
             drops_before,
             strikes: 0,
@@ -115,8 +118,16 @@ impl Trial {
     }
 
     /// Members that came for another reason: the trial is not judged by them.
-    pub(in crate::engine) fn know(&mut self, members: impl IntoIterator<Item = MemberRef>) {
-        self.known.extend(members);
+    pub(in crate::engine) fn ignore(&mut self, members: impl IntoIterator<Item = MemberRef>) {
+        self.others.extend(members);
+    }
+
+    /// Whether a VIP has a member that is not to be blamed on the change, and is down.
+    fn has_others_down(&self, vip: &VipReport) -> bool {
+        vip.members.iter().any(|member| {
+            let key = MemberRef::new(&vip.name, &member.name);
+            !member.healthy && self.others.contains(&key)
+        })
     }
 
     pub(in crate::engine) fn wants_confirm(&self) -> bool {
@@ -229,7 +240,8 @@ impl Trial {
         self.deadlines.bake_until?;
         let changed = |vip: &&VipReport| self.vips.contains(&vip.name);
         for vip in report.iter().filter(changed) {
-            if vip.panic && !self.panicking.contains(&vip.name) {
+            let is_new = !self.panicking.contains(&vip.name);
+            if vip.panic && is_new && !self.has_others_down(vip) {
                 let name = &vip.name;
                 return Some(format!(
                     "VIP {name} is in panic mode: too few backends are healthy"
@@ -259,7 +271,8 @@ impl Trial {
             let never_came = wanted.find(|member| {
                 let key = MemberRef::new(&vip.name, &member.name);
                 let is_wanted = !member.leaving && member.wanted == BackendState::Up;
-                is_wanted && member.proven && !member.healthy && !self.known.contains(&key)
+                let is_new = !self.known.contains(&key) && !self.others.contains(&key);
+                is_wanted && is_new && member.proven && !member.healthy
             });
             if let Some(member) = never_came {
                 return Some(format!(
@@ -355,10 +368,13 @@ mod tests {
         for (is_known, fails) in [(false, true), (true, false)] {
             let mut trial = Trial::new(1, vec!["v".to_owned()], &[], [0.0; 3]);
             if is_known {
-                trial.know([MemberRef::new("v", "b")]);
+                trial.ignore([MemberRef::new("v", "b")]);
             }
-            let never_came = trial.judge_newcomers(&report(false, true));
-            assert_eq!(never_came.is_some(), fails);
+            let mut report = report(false, true);
+            assert_eq!(trial.judge_newcomers(&report).is_some(), fails);
+            report[0].panic = true;
+            trial.deadlines.bake_until = Some(Timestamp::UNIX_EPOCH);
+            assert_eq!(trial.judge_members(&report).is_some(), fails);
         }
     }
 
