@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_api::{FleetState, GuardVerdict, Plan, PlanVerdict};
+use lb_api::{FleetState, Guard, GuardVerdict, Plan, PlanVerdict};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -170,21 +170,7 @@ impl<N: Node> Worker<N> {
                 asked,
                 digest,
                 force,
-            } => {
-                let Ok(text) = self.text(digest).await else {
-                    return false;
-                };
-                let refusal = match self.node.plan(&text, force).await {
-                    Ok(plan) => refusal(&plan),
-                    Err(NodeError::Busy { .. }) => return false,
-                    Err(error) => Some(error.to_string()),
-                };
-                if let (Asked::Rollout(revision), Some(why)) = (asked, &refusal) {
-                    info!(revision, why, "this node refuses a fleet revision");
-                }
-                self.member.planned(asked, refusal);
-                true
-            }
+            } => self.plan(asked, digest, force).await,
             Action::Explain { id, packet } => {
                 let explained = self.node.explain(packet).await;
                 self.member.explained(id, explained);
@@ -215,6 +201,22 @@ impl<N: Node> Worker<N> {
                 report("roll back", *local, self.node.roll_back(*local, why).await)
             }
         }
+    }
+
+    async fn plan(&mut self, asked: &Asked, digest: &str, force: &[Guard]) -> bool {
+        let Ok(text) = self.text(digest).await else {
+            return false;
+        };
+        let refusal = match self.node.plan(&text, force).await {
+            Ok(plan) => refusal(&plan),
+            Err(NodeError::Busy { .. }) => return false,
+            Err(error) => Some(error.to_string()),
+        };
+        if let (Asked::Rollout(revision), Some(why)) = (asked, &refusal) {
+            info!(revision, why, "this node refuses a fleet revision");
+        }
+        self.member.planned(asked, refusal);
+        true
     }
 
     /// Tells the exchange which nodes there are, and remembers them.

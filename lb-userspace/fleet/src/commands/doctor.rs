@@ -2,7 +2,7 @@
 
 use lb_api::{FleetCheck, FleetDoctor, FleetEndpoint, FleetNodeState};
 
-use crate::{agent::Running, snapshot::Snapshot};
+use crate::{agent::Running, records::Meta, snapshot::Snapshot};
 
 impl Running {
     pub(crate) async fn doctor(&self) -> FleetDoctor {
@@ -86,32 +86,36 @@ impl Running {
             |leader| format!("node {} leads", leader.node),
         );
         checks.push(check("leader", leader.is_some(), text));
-        let joined = snapshot
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.spec.is_some());
-        let bad = joined.clone().filter_map(|(id, node)| {
-            let facts = &node.spec.as_ref()?.facts;
-            if let Some(difference) = meta.difference(facts) {
-                return Some(format!("{id}: {difference}"));
-            }
-            match &node.live {
-                None => Some(format!("{id} is away")),
-                Some(live) => match live.state {
-                    FleetNodeState::InSync | FleetNodeState::OnTrial => None,
-                    state => Some(format!("{id} is {}: {}", words(state), live.reason)),
-                },
-            }
-        });
-        let bad: Vec<String> = bad.collect();
-        let text = match bad.is_empty() {
-            true => format!("{} nodes, all live and in sync", joined.count()),
-            false => bad.join("; "),
-        };
-        checks.push(check("nodes", bad.is_empty(), text));
+        checks.push(check_nodes(snapshot, meta));
         checks.push(self.check_exchange());
         checks
     }
+}
+
+fn check_nodes(snapshot: &Snapshot, meta: &Meta) -> FleetCheck {
+    let joined = snapshot
+        .nodes
+        .iter()
+        .filter(|(_, node)| node.spec.is_some());
+    let bad = joined.clone().filter_map(|(id, node)| {
+        let facts = &node.spec.as_ref()?.facts;
+        if let Some(difference) = meta.difference(facts) {
+            return Some(format!("{id}: {difference}"));
+        }
+        match &node.live {
+            None => Some(format!("{id} is away")),
+            Some(live) => match live.state {
+                FleetNodeState::InSync | FleetNodeState::OnTrial => None,
+                state => Some(format!("{id} is {}: {}", words(state), live.reason)),
+            },
+        }
+    });
+    let bad: Vec<String> = bad.collect();
+    let text = match bad.is_empty() {
+        true => format!("{} nodes, all live and in sync", joined.count()),
+        false => bad.join("; "),
+    };
+    check("nodes", bad.is_empty(), text)
 }
 
 impl Running {

@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::{Result, away, conflict, delete, random, refuse, shown};
 use crate::{
-    agent::{LEASE_S, Request, Running, fetch, parts},
+    agent::{LEASE_S, Request, Running, fetch},
     digest,
     handle::Who,
     member::{Standing, put, standing},
@@ -94,15 +94,8 @@ impl Running {
         };
         let meta = self.meta(None);
         let revision = Revision {
-            number: 1,
-            parent: None,
-            digest: digest(&text),
-            parts: parts(&text).len(),
-            author: who,
-            node: self.shared.settings.node.clone(),
             why: request.why,
-            undoes: None,
-            at: Timestamp::now(),
+            ..self.revision_of(1, &text, who)
         };
         let mut conditions = self.write_text(&text).await?;
         conditions.push(Condition::Modified("meta".to_owned(), 0));
@@ -231,9 +224,12 @@ impl Running {
         Ok(())
     }
 
-    pub(crate) async fn import(&self, who: Who) -> Result<FleetRevisionInfo> {
-        let snapshot = self.snapshot().await?;
-        let memory = self.memory().await?;
+    /// What may be imported: the id of the fleet, its head as this node has confirmed it, and the text.
+    async fn to_import<'m>(
+        &self,
+        memory: &'m Memory,
+        snapshot: &Snapshot,
+    ) -> Result<(&'m String, &'m Known, String)> {
         let (Some(previous), Some(known)) = (&memory.fleet, &memory.head) else {
             return conflict(
                 "this node has confirmed no fleet revision: import on a node that has",
@@ -248,12 +244,19 @@ impl Running {
         }
         // All nodes that run something else would refuse the fleet.
         let node = &self.shared.settings.node;
-        let standing = standing(&memory, &self.shared.facts, node, &snapshot);
+        let standing = standing(memory, &self.shared.facts, node, snapshot);
         if !matches!(standing, Standing::Refuses(_)) {
             return conflict(
                 "this node follows the fleet that etcd has: there is nothing to import",
             );
         }
+        Ok((previous, known, text))
+    }
+
+    pub(crate) async fn import(&self, who: Who) -> Result<FleetRevisionInfo> {
+        let snapshot = self.snapshot().await?;
+        let memory = self.memory().await?;
+        let (previous, known, text) = self.to_import(&memory, &snapshot).await?;
         let meta = snapshot.meta.as_ref();
         let number = snapshot.newest().max(memory.newest) + 1;
         let new = self.meta(Some(Imported {
@@ -262,15 +265,8 @@ impl Running {
             digest: known.digest.clone(),
         }));
         let revision = Revision {
-            number,
-            parent: None,
-            digest: running.clone(),
-            parts: parts(&text).len(),
-            author: who,
-            node: self.shared.settings.node.clone(),
             why: Some(format!("fleet import of revision {}", known.revision)),
-            undoes: None,
-            at: Timestamp::now(),
+            ..self.revision_of(number, &text, who)
         };
         let mut conditions = self.write_text(&text).await?;
         let modified = meta.map_or(0, |meta| meta.modified);
@@ -296,8 +292,8 @@ impl Running {
             newest: number,
             head: Some(Known {
                 revision: number,
-                digest: running.clone(),
-                runs: running,
+                digest: revision.digest.clone(),
+                runs: revision.digest,
             }),
             ..Memory::default()
         })

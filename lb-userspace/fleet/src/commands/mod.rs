@@ -5,12 +5,15 @@ mod fleet;
 mod questions;
 mod rollouts;
 
+use jiff::Timestamp;
 use lb_api::{ApiError, ErrorCode, FleetRevisionInfo, Guard, Plan, Refused};
 use rand::{RngExt as _, distr::Alphanumeric};
 use tokio::sync::oneshot;
 
 use crate::{
     agent::{Request, Running, parts},
+    digest,
+    handle::Who,
     memory::Memory,
     node::NodeError,
     records::{Head, Meta, Revision},
@@ -99,6 +102,21 @@ impl Running {
     async fn plan_here(&self, text: &str, force: &[Guard]) -> Result<Plan> {
         let plan = self.ask(|reply| Request::Plan(text.to_owned(), force.to_vec(), reply));
         plan.await?.map_err(node_error)
+    }
+
+    /// A revision with this text, without parent and reason.
+    fn revision_of(&self, number: u64, text: &str, author: Who) -> Revision {
+        Revision {
+            number,
+            parent: None,
+            digest: digest(text),
+            parts: parts(text).len(),
+            author,
+            node: self.shared.settings.node.clone(),
+            why: None,
+            undoes: None,
+            at: Timestamp::now(),
+        }
     }
 
     /// Writes the parts of a text, and returns the conditions that they are there.

@@ -1,19 +1,18 @@
 //! `fleet apply`, `rollback`, `confirm`, `pause` and `resume`.
 
-use jiff::Timestamp;
 use lb_api::{
-    ErrorCode, FleetApplyRequest, FleetNodeState, FleetRollbackRequest, FleetRolloutState,
-    FleetStarted, PlanVerdict, VariantArray as _,
+    ApiError, ErrorCode, FleetApplyRequest, FleetNodeState, FleetRollbackRequest,
+    FleetRolloutState, FleetStarted, PlanVerdict, VariantArray as _,
 };
 use tracing::info;
 
-use super::{Result, TRIES, away, conflict, fleet::unknown, random, refuse};
+use super::{Result, TRIES, away, conflict, fleet::unknown, random};
 use crate::{
-    agent::{Running, fetch, parts},
+    agent::{Running, fetch},
     digest,
     handle::Who,
     member::{put, same_rollout},
-    records::{Revision, Rollout, revision_key},
+    records::{Head, Revision, Rollout, revision_key},
     snapshot::{Entry, Snapshot},
     store::{Condition, Txn},
 };
@@ -37,7 +36,7 @@ impl Running {
             let plan = self.plan_here(&request.text, &request.force).await?;
             if plan.verdict == PlanVerdict::Refused {
                 let message = "a guard of this node refuses the change: see the plan";
-                return Err(lb_api::ApiError::refused(message, plan));
+                return Err(ApiError::refused(message, plan));
             }
         }
         self.start(&request, None, &who).await
@@ -52,7 +51,6 @@ impl Running {
     ) -> Result<FleetStarted> {
         let memory = self.memory().await?;
         let exist = self.write_text(&request.text).await?;
-        let settings = &self.shared.settings;
         let token = random();
         for _ in 0..TRIES {
             let snapshot = self.snapshot().await?;
@@ -65,43 +63,13 @@ impl Running {
             check_base(request.base, head.revision)?;
             is_free(&snapshot)?;
             let number = snapshot.newest().max(memory.newest) + 1;
-            let now = Timestamp::now();
             let revision = Revision {
-                number,
                 parent: Some(head.revision),
-                digest: digest(&request.text),
-                parts: parts(&request.text).len(),
-                author: who.clone(),
-                node: settings.node.clone(),
                 why: request.why.clone(),
                 undoes,
-                at: now,
+                ..self.revision_of(number, &request.text, who.clone())
             };
-            let rollout = Rollout {
-                revision: number,
-                digest: revision.digest.clone(),
-                parent: head.value.clone(),
-                state: FleetRolloutState::Written,
-                reason: String::new(),
-                started: now,
-                nodes: Vec::new(),
-                absent: Vec::new(),
-                waves: Vec::new(),
-                verdicts: Vec::new(),
-                position: 0,
-                bake_s: request.bake_s.unwrap_or(settings.bake_s),
-                confirm_s: settings.confirm_s,
-                manual: request.manual,
-                now: request.now,
-                canary: request.canary.clone(),
-                force: request.force.clone(),
-                override_local: request.override_local,
-                why: request.why.clone(),
-                paused: None,
-                confirmed: None,
-                aborted: None,
-                token: token.clone(),
-            };
+            let rollout = self.rollout_of(&revision, head.value.clone(), request, &token);
             let revision_key = revision_key(number, "head");
             let mut conditions = exist.clone();
             conditions.extend([
@@ -121,6 +89,42 @@ impl Running {
             }
         }
         conflict("others change the fleet at the same time: try again")
+    }
+
+    /// The rollout of a revision, before its preflight. `parent`: the head.
+    fn rollout_of(
+        &self,
+        revision: &Revision,
+        parent: Head,
+        request: &FleetApplyRequest,
+        token: &str,
+    ) -> Rollout {
+        let settings = &self.shared.settings;
+        Rollout {
+            revision: revision.number,
+            digest: revision.digest.clone(),
+            parent,
+            state: FleetRolloutState::Written,
+            reason: String::new(),
+            started: revision.at,
+            nodes: Vec::new(),
+            absent: Vec::new(),
+            waves: Vec::new(),
+            verdicts: Vec::new(),
+            position: 0,
+            bake_s: request.bake_s.unwrap_or(settings.bake_s),
+            confirm_s: settings.confirm_s,
+            manual: request.manual,
+            now: request.now,
+            canary: request.canary.clone(),
+            force: request.force.clone(),
+            override_local: request.override_local,
+            why: request.why.clone(),
+            paused: None,
+            confirmed: None,
+            aborted: None,
+            token: token.to_owned(),
+        }
     }
 
     pub(crate) async fn rollback(
@@ -145,25 +149,12 @@ impl Running {
             }
         }
         self.follows()?;
-        let of_head = entry(head.revision);
-        if let Some(undone) = of_head.and_then(|entry| entry.undoes)
-            && request.revision.is_none()
-        {
-            return conflict(format!(
-                "fleet revision {} has rolled {undone} back already: name a revision (`evenkeel fleet history` \
-                 lists them)",
-                head.revision
-            ));
-        }
-        let parent = of_head.and_then(|entry| entry.parent);
-        let Some(number) = request.revision.or(parent) else {
-            return refuse(
-                ErrorCode::NotFound,
-                format!(
-                    "fleet revision {} has no parent: name a revision",
-                    head.revision
-                ),
-            );
+        let number = match request.revision {
+            Some(number) => number,
+            None => before(
+                head.revision,
+                entry(head.revision).map(|entry| &entry.value),
+            )?,
         };
         let Some(revision) = entry(number) else {
             return unknown(&snapshot, number);
@@ -321,4 +312,20 @@ fn is_free(snapshot: &Snapshot) -> Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+/// The revision before the head, for a rollback that names none.
+fn before(head: u64, revision: Option<&Revision>) -> Result<u64> {
+    if let Some(undone) = revision.and_then(|revision| revision.undoes) {
+        return conflict(format!(
+            "fleet revision {head} has rolled {undone} back already: name a revision (`evenkeel fleet history` \
+             lists them)"
+        ));
+    }
+    let parent = revision.and_then(|revision| revision.parent);
+    let none = || {
+        let message = format!("fleet revision {head} has no parent: name a revision");
+        ApiError::new(ErrorCode::NotFound, message)
+    };
+    parent.ok_or_else(none)
 }

@@ -15,7 +15,7 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::{
     bytes::Bytes,
     codec::{Framed, LengthDelimitedCodec},
@@ -110,22 +110,28 @@ async fn follow(shared: Arc<Shared>, node: String, address: String) {
     }
 }
 
+async fn connect(
+    shared: &Shared,
+    node: &str,
+    address: &str,
+) -> Result<TlsStream<TcpStream>, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let connector = TlsConnector::from(tls::client(&shared.settings.tls)?);
+    let name = ServerName::try_from(node.to_owned())
+        .map_err(|_| format!("\"{node}\" can't be a name in a certificate"))?;
+    let stream = TcpStream::connect(address).await.map_err(text)?;
+    stream.set_nodelay(true).map_err(text)?;
+    let connected = connector.connect(name, stream).await;
+    connected.map_err(|error| advise(node, &error))
+}
+
 async fn ask(
     shared: &Shared,
     node: &str,
     address: &str,
 ) -> Result<std::convert::Infallible, String> {
     let text = |error: std::io::Error| error.to_string();
-    let connector = TlsConnector::from(tls::client(&shared.settings.tls)?);
-    let name = ServerName::try_from(node.to_owned())
-        .map_err(|_| format!("\"{node}\" can't be a name in a certificate"))?;
-    let connecting = async {
-        let stream = TcpStream::connect(address).await.map_err(text)?;
-        stream.set_nodelay(true).map_err(text)?;
-        let connected = connector.connect(name, stream).await;
-        connected.map_err(|error| advise(node, &error))
-    };
-    let stream = timeout(HANDSHAKE, connecting).await;
+    let stream = timeout(HANDSHAKE, connect(shared, node, address)).await;
     let stream = stream.map_err(|_| "no connection within 2 s".to_owned())??;
     let codec = LengthDelimitedCodec::builder()
         .max_frame_length(MAX_BYTES)
