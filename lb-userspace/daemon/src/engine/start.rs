@@ -29,6 +29,7 @@ use super::{
     health_intake::{HealthIntake, WARMING_LIMIT},
     import::ConfigFile,
     locks::BpffsLock,
+    membership::Membership,
     observe::Observer,
     publisher::Publisher,
     reports::Reports,
@@ -47,7 +48,7 @@ use crate::{
     nexthop::Resolver,
     node::{FileState, NodeState},
     reconciler::{Reconciler, load_options, ports},
-    revision::{AtStart, New, OnFailure, RevisionNumber, RevisionState},
+    revision::{AtStart, New, OnFailure, RevisionNumber, RevisionState, Store},
     traffic::Recorder,
 };
 use lb_dataplane::{Dataplane, Opened, Pins, messages};
@@ -204,13 +205,13 @@ fn assemble(
     let (states, published) = watch::channel(Arc::new(NodeState::empty(super::now())));
     let alerts = Alerts::open(state_dir, observer.host.clone(), journal.clone());
     let (facts, facts_watch) = watch::channel(Arc::new(Facts::default()));
-    let (fleet, directory) = (FleetSlot::default(), watch::Sender::default());
+    let directory = watch::Sender::default();
     let tells_past = fleet_part::has_exchange(&running.config);
     let (votes, own_votes) = FleetVotes::new(&running.config);
     let (comparison, own_traffic) = Comparison::new();
     let reports = Arc::new(Reports::default());
     let engine = Engine {
-        fleet: fleet.clone(),
+        fleet: FleetSlot::default(),
         directory: directory.subscribe(),
         own_votes,
         own_traffic,
@@ -225,20 +226,13 @@ fn assemble(
     };
     let histories = Histories::default();
     let actor = Actor {
-        changes: ChangeControl {
-            fleet,
-            file: ConfigFile::new(file),
-            file_state: FileState::default(),
-            reload_waits: false,
+        changes: change_control(
+            &engine,
+            file,
             running,
-            store: found.store,
-            trial: None,
-            drops_per_s: Default::default(),
-            traffic: recorder.traffic(),
-            histories: histories.clone(),
-            outcomes: Vec::new(),
-            membership: found.membership,
-        },
+            (found.store, found.membership),
+            &histories,
+        ),
         health: HealthIntake::new(health, pins.clone(), !data_path.adopted, tells_past),
         directory: (0, directory),
         data_path,
@@ -262,6 +256,29 @@ fn assemble(
         stop: Arc::new(Notify::new()),
     };
     Ok((actor, engine, inbox))
+}
+
+fn change_control(
+    engine: &Engine,
+    file: PathBuf,
+    running: Running,
+    (store, membership): (Store, Membership),
+    histories: &Histories,
+) -> ChangeControl {
+    ChangeControl {
+        fleet: engine.fleet.clone(),
+        file: ConfigFile::new(file),
+        file_state: FileState::default(),
+        reload_waits: false,
+        running,
+        store,
+        trial: None,
+        drops_per_s: Default::default(),
+        traffic: engine.traffic.clone(),
+        histories: histories.clone(),
+        outcomes: Vec::new(),
+        membership,
+    }
 }
 
 /// Identifies the counter maps, so that totals continue only with the same ones.

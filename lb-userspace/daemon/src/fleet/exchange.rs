@@ -414,10 +414,6 @@ impl Keeper {
             peer.members = members.collect();
             peer.translate(&self.local);
         }
-        let vip_of = |member: MemberIndex| {
-            let found = self.directory.members.get(&member);
-            found.map_or(u16::MAX, |(vip, _)| *vip)
-        };
         for spiller in &update.spillers {
             if let (Some(bounds), Some((member, _))) =
                 (&self.bounds, peer.here.get(&spiller.member))
@@ -428,6 +424,18 @@ impl Keeper {
                 self.spillers_heard.insert(*member, seen_s);
             }
         }
+        self.take_cells(from, update, now_s);
+        self.take_rings(from, update)
+    }
+
+    fn take_cells(&mut self, from: &str, update: &Update, now_s: u64) {
+        let Some(peer) = self.peers.get(from) else {
+            return;
+        };
+        let vip_of = |member: MemberIndex| {
+            let found = self.directory.members.get(&member);
+            found.map_or(u16::MAX, |(vip, _)| *vip)
+        };
         let (mut written, mut no_room) = (0, 0);
         for cell in update.cells() {
             let here = peer.here.get(&cell.member.into()).copied();
@@ -451,6 +459,13 @@ impl Keeper {
             }
         }
         self.counters.add_taken(written, no_room);
+    }
+
+    /// The rings of another node, with the members of this one.
+    fn take_rings(&mut self, from: &str, update: &Update) -> Vec<RingPast> {
+        let Some(peer) = self.peers.get(from) else {
+            return Vec::new();
+        };
         let slots = |past: &lb_fleet::exchange::Past| {
             let slots = past.slots();
             let slots = slots.map(|(slot, member)| {

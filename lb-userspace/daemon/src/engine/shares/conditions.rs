@@ -134,15 +134,8 @@ impl Conditions {
                 let mut known = explained.iter().filter(|(_, vip)| *vip == group[0].0);
                 condition.part_of = known.next().map(|(key, _)| key.clone());
             }
-            let before = self.reported.remove(&key).filter(|before| {
-                before.severity == condition.severity
-                    && before.kind == condition.kind
-                    && before.backends == condition.backends
-            });
-            let part_of = condition.part_of.clone();
-            let mut condition = before.unwrap_or(condition);
-            condition.part_of = part_of;
-            reported.insert(key, condition);
+            let before = self.reported.remove(&key);
+            reported.insert(key, as_before(before, condition));
         }
         for Explained { key, .. } in explained_before.values() {
             if let Some(before) = self.reported.remove(key) {
@@ -152,6 +145,22 @@ impl Conditions {
         self.explained = explained_before;
         self.reported = reported;
         self.reported.values().cloned().collect()
+    }
+}
+
+/// Keeps the text of the condition reported before, while severity, kind and backends are the same.
+fn as_before(before: Option<Condition>, now: Condition) -> Condition {
+    let before = before.filter(|before| {
+        before.severity == now.severity
+            && before.kind == now.kind
+            && before.backends == now.backends
+    });
+    match before {
+        Some(before) => Condition {
+            part_of: now.part_of,
+            ..before
+        },
+        None => now,
     }
 }
 
