@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use lb_api::{
     Change, FleetApplyRequest, FleetInitRequest, FleetPlanRequest, FleetRevisionNumber,
-    FleetRollbackRequest, FleetState, Guard, PlanVerdict,
+    FleetRollbackRequest, FleetStarted, FleetState, Guard, PlanVerdict,
     client::{Client, ClientError},
 };
 use serde::Serialize;
@@ -239,13 +239,7 @@ pub(super) async fn run(args: FleetArgs, client: Client) -> Result<ExitCode> {
             follow::to_the_end(&session, begun, false).await
         }
         FleetCommand::Pause(args) => {
-            answer(client, args.output, Client::fleet_pause, |_, begun| {
-                format!(
-                    "rollout of revision {} paused: `evenkeel fleet resume` continues it\n",
-                    begun.revision
-                )
-            })
-            .await
+            answer(client, args.output, Client::fleet_pause, |_, it| paused(it)).await
         }
         FleetCommand::Resume(args) => {
             answer(client, args.output, Client::fleet_resume, |_, begun| {
@@ -288,6 +282,11 @@ async fn answer<T: Serialize>(
     let session = Session::new(client, output);
     let response = request(&session.client).await?;
     session.print(&response, |view| text(view, &response))
+}
+
+fn paused(begun: &FleetStarted) -> String {
+    let revision = begun.revision;
+    format!("rollout of revision {revision} paused: `evenkeel fleet resume` continues it\n")
 }
 
 async fn join(client: &Client) -> Result<FleetState, ClientError> {
