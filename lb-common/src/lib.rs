@@ -7,6 +7,7 @@
 //! Addresses and ports are in packet order (`_be`) on every machine, everything else is in host
 //! order. Map types are `repr(C)` with explicit padding; their sizes are asserted at compile time.
 #![no_std]
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![warn(missing_docs)]
 
 mod address;

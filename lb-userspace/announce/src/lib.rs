@@ -14,6 +14,8 @@
 //!
 //! State machines and codecs have no access to sockets or clocks and are tested without them.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 pub mod bfd;
 pub mod bgp;
 mod community;

@@ -3,6 +3,7 @@
 //! The server, the command line and the OpenAPI document are generated from these types. Shares are
 //! numbers from 0 to 1, rates are per second, times are RFC 3339 in UTC.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![warn(missing_docs)]
 
 mod alert;

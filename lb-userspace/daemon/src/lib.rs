@@ -1,6 +1,8 @@
 //! The controller: loads or adopts the data path, keeps it as the configuration says, checks health, watches shares,
 //! serves the API and the metrics.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 pub mod alerts;
 pub mod announcer;
 pub mod caller;

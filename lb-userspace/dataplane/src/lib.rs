@@ -7,6 +7,8 @@
 //! Changes that packets may observe are single stores to mapped memory ([`Mapped`]). Larger ones are
 //! written where no packet looks yet, and then published by a single store.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 use std::{collections::BTreeMap, fmt};
 
 use aya::programs::links::FdLink;

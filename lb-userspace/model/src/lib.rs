@@ -1,6 +1,7 @@
 //! The domain model: configuration, edits of its text, plans with guards, rings and their transitions.
 //! Pure functions and types, without I/O.
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
 #![warn(missing_docs)]
 
 pub mod config;

@@ -15,6 +15,8 @@
 //!                          └────────► diagnosis: the likeliest cause ─► findings
 //! ```
 
+#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+
 mod after_change;
 mod black_holes;
 mod concentration;
