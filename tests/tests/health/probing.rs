@@ -16,7 +16,7 @@ use lb_common::address_of;
 use lb_common::proto;
 use lb_daemon::health::{Target, probe::Probe};
 use lb_dataplane::{Pins, ProbePath, ProbePaths};
-use lb_model::config::{self, Fraction, HealthKind, HttpCheck, StatusSet};
+use lb_model::config::{self, HealthKind, HttpCheck, StatusSet};
 
 /// Path of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,15 +134,21 @@ pub(crate) fn health(kind: HealthKind, port: u16) -> config::Health {
         port,
         interval: Duration::from_secs(3),
         fast_interval: Duration::from_secs(3),
-        jitter: Fraction::TENTH,
         timeout: Duration::from_millis(1500),
         rise: 1,
         fall: 1,
-        via: config::Via::Vip,
-        damping: true,
-        slow_start: Duration::ZERO,
-        panic_threshold: Fraction::HALF,
+        ..defaults()
     }
+}
+
+/// The defaults of `[vip.health]`.
+fn defaults() -> config::Health {
+    let text = "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+                [[vip]]\nname = \"web\"\naddress = \"192.0.2.1\"\nport = 80\nprotocol = \"tcp\"\n\
+                forward = \"l2\"\nhealth.kind = \"tcp\"\n\
+                [[vip.backend]]\nname = \"web-1\"\naddress = \"10.0.0.1\"\n";
+    let config = config::parse("health.toml", text).unwrap();
+    config.vips[0].health.clone().unwrap()
 }
 
 /// Returns a check for the page of nginx, which contains the backend's name.

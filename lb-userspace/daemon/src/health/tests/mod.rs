@@ -9,24 +9,28 @@ mod server;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::Target;
-use lb_model::config::{self, Fraction, HealthKind, Via};
+use lb_model::config::{self, HealthKind, Via};
 
 /// Frequent checks with a timeout that suits a busy machine.
 fn health(kind: HealthKind) -> config::Health {
     config::Health {
         kind,
-        port: 0,
         interval: Duration::from_millis(40),
         fast_interval: Duration::from_millis(20),
-        jitter: Fraction::TENTH,
         timeout: Duration::from_secs(5),
-        rise: 2,
-        fall: 3,
         via: Via::Direct,
-        damping: true,
-        slow_start: Duration::ZERO,
-        panic_threshold: Fraction::HALF,
+        ..defaults()
     }
+}
+
+/// The defaults of `[vip.health]`.
+fn defaults() -> config::Health {
+    let text = "[node]\ninterfaces = [\"eth0\"]\nhash_seed = \"000102030405060708090a0b0c0d0e0f\"\n\
+                [[vip]]\nname = \"web\"\naddress = \"192.0.2.1\"\nport = 80\nprotocol = \"tcp\"\n\
+                forward = \"l2\"\nhealth.kind = \"tcp\"\n\
+                [[vip.backend]]\nname = \"web-1\"\naddress = \"10.0.0.1\"\n";
+    let config = config::parse("health.toml", text).unwrap();
+    config.vips[0].health.clone().unwrap()
 }
 
 fn target(at: SocketAddr, health: config::Health) -> Target {
