@@ -252,13 +252,13 @@ fn members_of<'a>(
 
 fn vote(status: &HealthStatus, proven: bool, is_contested: bool) -> Vote {
     let opinion = match (status.healthy, proven) {
-        // Its checks can't tell.
+        // Its checks are inconclusive.
         (true, _) if status.inconclusive.is_some() || status.last_ok.is_none() => Opinion::Unjudged,
         (true, _) => Opinion::Up,
         (false, true) => Opinion::Down,
         (false, false) => Opinion::Unjudged,
     };
-    // Nothing that changes with each check: a new vote is told to all nodes.
+    // The text must not differ from check to check: every changed vote is sent to all nodes.
     let why = match opinion {
         Opinion::Down if status.damped => "held down because it is flapping".to_owned(),
         Opinion::Down => status.last_error.clone().unwrap_or_default(),
