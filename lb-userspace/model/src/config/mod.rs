@@ -42,8 +42,8 @@ pub use model::{
     Affinity, Alerts, Announce, AnnouncePeer, AnnounceVia, Api, Backend, BackendState, Bound,
     BoundFactor, CaFile, ChangeSettings, Community, Config, DEFAULT_EXEC_USER, Factor, Fleet,
     Forward, Fraction, Guard, HashSeed, Health, HealthKind, HttpCheck, LargeCommunity, Limit,
-    Metrics, Node, OnExcess, Override, Prefix, Protocol, Rate, Scaling, Secret, Skew, SourceLimit,
-    Sources, StatusSet, Track, Via, Vip, VipAnnounce, XdpMode, same_vips,
+    MAX_DNS_SERVERS, Metrics, Node, OnExcess, Override, Prefix, Protocol, Rate, Scaling, Secret,
+    Skew, SourceLimit, Sources, StatusSet, Track, Via, Vip, VipAnnounce, XdpMode, same_vips,
 };
 pub use problem::{ConfigErrors, Problem};
 use problem::{Lines, Problems};

@@ -55,11 +55,18 @@ fn check_track(bound: &TypedBound, vip: &TypedVip, problems: &Problems) {
 
 fn check_capacity(bound: &TypedBound, tables: &VipTables, problems: &Problems) {
     let backends = &tables.backends;
+    let at = span_of(&bound.capacity).unwrap_or(bound.at());
+    if let Some(source) = span_of(&tables.vip.backends_from) {
+        let title = "`vip.bound.capacity = true` with `vip.backends_from`";
+        let help = "use `factor`: sources do not name capacities";
+        let problem = Problem::new(at, title, "no capacity is known", help);
+        problems.add(problem.related(source, "the source"));
+        return;
+    }
     // A wrong capacity is reported by itself.
     if backends.is_empty() || backends.iter().any(|backend| backend.has("capacity")) {
         return;
     }
-    let at = span_of(&bound.capacity).unwrap_or(bound.at());
     let title = "`vip.bound.capacity = true`, but no backend of the VIP has a `capacity`";
     let help = "add `capacity`, the new flows per second that it can take, to the backends; or use `factor`";
     problems.add(Problem::new(at, title, "no capacity is known", help));

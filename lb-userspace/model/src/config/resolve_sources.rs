@@ -3,13 +3,14 @@
 use toml::Spanned;
 
 use super::{
-    keys::Table as _,
-    model::{Sources, TypedSources},
+    keys::{Table as _, value_of},
+    model::{Forward, MAX_DNS_SERVERS, Sources, TypedSources, TypedVip},
     problem::{Problem, Problems},
     resolve::Unique,
     typed::VipTables,
     value::show_duration,
 };
+use crate::membership::MemberSource;
 
 pub(super) fn resolve_sources(typed: &TypedSources, problems: &Problems) -> Option<Sources> {
     let sources = typed.resolve()?;
@@ -18,6 +19,14 @@ pub(super) fn resolve_sources(typed: &TypedSources, problems: &Problems) -> Opti
         let address = server.get_ref();
         let title = format!("duplicate server {address} in `sources.dns_servers`");
         unique.add(address, server.span(), &title, "remove one of them");
+    }
+    let servers = typed.dns_servers.as_ref();
+    if let Some(servers) = servers.filter(|servers| servers.get_ref().len() > MAX_DNS_SERVERS) {
+        let title = format!("more than {MAX_DNS_SERVERS} servers in `sources.dns_servers`");
+        let label = format!("{} servers", servers.get_ref().len());
+        let help =
+            "name fewer: they are asked one after the other, each for up to `sources.timeout`";
+        problems.add(Problem::new(servers.span(), title, label, help));
     }
     let (min, max) = (sources.interval_min, sources.interval_max);
     let at = typed.span("interval_min").or(typed.span("interval_max"));
@@ -50,6 +59,7 @@ pub(super) fn check_source(tables: &VipTables, problems: &Problems) {
         let help = "set `state` and `weight` in `[[vip.backend]]` itself";
         problems.add(Problem::new(first.at(), title, "nothing to override", help));
     }
+    check_ports(vip, problems);
     let mut names = Unique::new(problems);
     for over in &tables.overrides {
         if let Some(name) = &over.name {
@@ -62,4 +72,40 @@ pub(super) fn check_source(tables: &VipTables, problems: &Problems) {
             problems.add(Problem::new(over.at(), title, "nothing is set", help));
         }
     }
+}
+
+/// Refuses a source none of whose members could ever be a backend, because each has a port. SRV records
+/// may name the VIP's port, and members of `api:` sources none.
+fn check_ports(vip: &TypedVip, problems: &Problems) {
+    let (Some(source), Some(vip_port), Some(forward)) =
+        (&vip.backends_from, &vip.port, value_of(&vip.forward))
+    else {
+        return;
+    };
+    let port = match source.get_ref() {
+        MemberSource::Dns { port, .. } => *port,
+        MemberSource::Srv { .. } => None,
+        MemberSource::Api { .. } => return,
+    };
+    let is_srv = matches!(source.get_ref(), MemberSource::Srv { .. });
+    let (title, label, help) = match (forward, *vip_port.get_ref(), port) {
+        (_, 0, _) if is_srv => (
+            "an any-port VIP can't have backends from SRV records",
+            "each SRV record has a port",
+            "use `dns:NAME`: packets keep the port that the client chose".to_owned(),
+        ),
+        (_, 0, Some(_)) => (
+            "a backend of an any-port VIP can't have a port",
+            "not the VIP's port",
+            "remove the port: packets keep the port that the client chose".to_owned(),
+        ),
+        (Forward::L2 | Forward::Ipip, expected, Some(port)) if expected != port => (
+            "only `forward = \"nat\"` can change the port",
+            "not the VIP's port",
+            format!("remove the port, or use {expected}, the VIP's port"),
+        ),
+        _ => return,
+    };
+    let problem = Problem::new(source.span(), title, label, help);
+    problems.add(problem.related(vip_port.span(), "the VIP's port"));
 }

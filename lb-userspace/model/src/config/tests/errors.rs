@@ -333,7 +333,20 @@ fn errors_in_bounds() {
 fn errors_of_sources() {
     let backend = &LEAST[LEAST.find("[[vip.backend]]").unwrap()..];
     let with = |keys: &str| LEAST.replace(backend, keys);
-    assert!(parse("f.toml", &with("backends_from = \"api:web\"\n")).is_ok());
+    let any_port = |keys: &str| with(keys).replace("port = 443", "port = 0");
+    let nat = |keys: &str| with(keys).replace("\"l2\"", "\"nat\"").replace("[[vip]]", "nat_source = [\"10.0.1.1\"]\n[[vip]]");
+    for possible in [
+        with("backends_from = \"api:web\"\n"),
+        with("backends_from = \"dns:api.example.com:443\"\n"),
+        with("backends_from = \"srv:_api._tcp.example.com\"\n"),
+        any_port("backends_from = \"dns:api.example.com\"\n"),
+        any_port("backends_from = \"api:web\"\n"),
+        nat("backends_from = \"dns:api.example.com:8443\"\n"),
+    ] {
+        if let Err(errors) = parse("f.toml", &possible) {
+            panic!("{errors}");
+        }
+    }
     for (text, has) in [
         (with("backends_from = \"web\"\n"), "must be as in \"dns:api.example.com:8080\""),
         (with("backends_from = 5\n"), "this is an integer"),
@@ -341,9 +354,14 @@ fn errors_of_sources() {
         (format!("{LEAST}[[vip.override]]\nname = \"api-1\"\nweight = 1\n"), "`[[vip.override]]` without `vip.backends_from`"),
         (with("backends_from = \"api:web\"\n[[vip.override]]\nname = \"x\"\n"), "overrides nothing"),
         (with("backends_from = \"api:web\"\n[[vip.override]]\nname = \"x\"\nweight = 1\n[[vip.override]]\nname = \"x\"\nstate = \"drain\"\n"), "two overrides of the backend \"x\""),
+        (with("backends_from = \"dns:api.example.com:8443\"\n"), "remove the port, or use 443, the VIP's port"),
+        (any_port("backends_from = \"dns:api.example.com:443\"\n"), "an any-port VIP can't have a port"),
+        (any_port("backends_from = \"srv:_api._tcp.example.com\"\n"), "can't have backends from SRV records"),
+        (with("backends_from = \"api:web\"\n[vip.bound]\ncapacity = true\n"), "sources do not name capacities"),
         (format!("[sources]\ninterval_min = \"2m\"\n{LEAST}"), "`interval_min` is 2m, `interval_max` is 1m"),
         (format!("[sources]\ndns_servers = [\"10.0.0.53\"]\n{LEAST}"), "`sources.dns_servers`"),
         (format!("[sources]\ndns_servers = [\"10.0.0.53:53\", \"10.0.0.53:53\"]\n{LEAST}"), "duplicate server 10.0.0.53:53"),
+        (format!("[sources]\ndns_servers = [{}]\n{LEAST}", (1..10).map(|n| format!("\"10.0.0.{n}:53\",")).collect::<String>()), "9 servers"),
     ] {
         let errors = parse("f.toml", &text).expect_err(has);
         let shown: Vec<String> = errors.problems().iter().map(|p| format!("{} / {} / {}", p.title, p.label, p.help)).collect();
