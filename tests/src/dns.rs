@@ -1,4 +1,4 @@
-//! A DNS server on the loopback interface of a host: dnsmasq, whose records a test changes.
+//! DNS servers on the loopback interface of a host: dnsmasq, whose records a test changes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct DnsServer<'lab> {
     host: &'lab Host,
+    /// The last byte of its address.
+    number: u8,
     daemon: Option<Daemon>,
     /// Seconds.
     ttl: u32,
@@ -29,8 +31,14 @@ pub struct DnsServer<'lab> {
 impl<'lab> DnsServer<'lab> {
     /// Starts the server, with these addresses of names.
     pub fn start(host: &'lab Host, records: &[(&str, IpAddr)]) -> Result<Self> {
+        Self::start_nth(host, 1, records)
+    }
+
+    /// Starts one of several servers of a host, whose address is [`DnsServer::nth`].
+    pub fn start_nth(host: &'lab Host, number: u8, records: &[(&str, IpAddr)]) -> Result<Self> {
         let mut server = Self {
             host,
+            number,
             daemon: None,
             ttl: 1,
         };
@@ -40,7 +48,12 @@ impl<'lab> DnsServer<'lab> {
     }
 
     pub fn address() -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, PORT).into()
+        Self::nth(1)
+    }
+
+    /// The address of the server with this number, whether it runs or not.
+    pub fn nth(number: u8) -> SocketAddr {
+        (Ipv4Addr::new(127, 0, 0, number), PORT).into()
     }
 
     /// Sets the TTL of answers from the next restart on.
@@ -83,12 +96,13 @@ impl<'lab> DnsServer<'lab> {
             "--pid-file",
         ]);
         command.args(["--no-resolv", "--no-hosts", "--user=root", "--log-queries"]);
-        command.args(["--log-facility=-", "--interface=lo", "--bind-interfaces"]);
+        command.args(["--log-facility=-", "--bind-interfaces"]);
+        command.arg(format!("--listen-address={}", Self::nth(self.number).ip()));
         command.arg(format!("--port={PORT}"));
         command.arg(format!("--addn-hosts={}", self.hosts().display()));
         command.arg(format!("--local-ttl={}", self.ttl));
         command.arg(domain).args(options);
-        let log = self.host.directory().join("dnsmasq.log");
+        let log = self.file("log");
         let starts = |log: &str| log.matches("started, version").count();
         let before = starts(&std::fs::read_to_string(&log).unwrap_or_default());
         let mut daemon = Daemon::start("dnsmasq", &self.host.ns.entry(), command, &log)?;
@@ -126,6 +140,11 @@ impl<'lab> DnsServer<'lab> {
     }
 
     fn hosts(&self) -> PathBuf {
-        self.host.directory().join("dnsmasq.hosts")
+        self.file("hosts")
+    }
+
+    fn file(&self, kind: &str) -> PathBuf {
+        let name = format!("dnsmasq-{}.{kind}", self.number);
+        self.host.directory().join(name)
     }
 }

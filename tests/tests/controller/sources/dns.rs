@@ -74,20 +74,114 @@ fn members_come_at_once_and_go_after_two_answers_in_steps() {
 }
 
 #[test]
-fn the_shortest_interval_counts_whatever_the_ttl_is() {
-    if !can_run("TTL 0") {
+fn the_ttl_decides_between_the_two_intervals() {
+    if !can_run("TTL") {
         return;
     }
     let lab = build();
     let mut dns = DnsServer::start(&lab.balancers[0], &records(&lab, "echo", [0, 1])).unwrap();
     dns.set_ttl(0);
     dns.restart(&[]).unwrap();
-    let site = start(&lab, FORWARD, "dns:echo.lab", "");
+    let site = Site::start_with(&lab, FORWARD, |configuration| {
+        configuration.vips.clear();
+        let text = sourced(&lab, FORWARD, "dns:echo.lab", "");
+        let longest = text.replace("interval_max = \"1s\"", "interval_max = \"10s\"");
+        assert_ne!(longest, text);
+        configuration.more = longest;
+    });
     wait_up(&site, [0, 1]);
+    // A TTL of 0 is one second, 3 is itself, and an hour is ten seconds. Each pause is up to a tenth longer.
+    for (ttl, seconds, expected) in [(0, 6, 5..=6), (3, 10, 2..=4), (3600, 21, 1..=2)] {
+        dns.set_ttl(ttl);
+        dns.restart(&[]).unwrap();
+        // The pause after the first answer with this TTL.
+        let before = dns.questions("echo");
+        wait(&site, "a question", |_| dns.questions("echo") > before);
+        let before = dns.questions("echo");
+        std::thread::sleep(Duration::from_secs(seconds));
+        let asked = dns.questions("echo") - before;
+        assert!(
+            expected.contains(&asked),
+            "TTL {ttl}: {asked} questions in {seconds} s, not {expected:?}"
+        );
+    }
+}
+
+#[test]
+fn two_vips_share_a_source() {
+    if !can_run("two VIPs of one source") {
+        return;
+    }
+    let lab = build();
+    let mut dns = DnsServer::start(&lab.balancers[0], &records(&lab, "echo", 0..3)).unwrap();
+    let mut site = Site::start(&lab, |configuration| {
+        configuration.vips.clear();
+        let one = sourced(&lab, FORWARD, "dns:echo.lab", "");
+        let (_, vip) = one.split_once("[[vip]]").unwrap();
+        let ports = [Kind::Echo, Kind::Web].map(|kind| {
+            let at = address(&lab, kind, Family::V4);
+            (format!("\"{}\"", at.ip()), format!("port = {}", at.port()))
+        });
+        let web = vip
+            .replace(VIP, "shares")
+            .replace(&ports[0].0, &ports[1].0)
+            .replace(&ports[0].1, &ports[1].1);
+        configuration.more = format!("{one}\n[[vip]]{web}");
+    });
+    let in_both = |observed: &Observed, state: &str, backends: &[usize]| {
+        let mut wanted: Vec<String> = backends
+            .iter()
+            .map(|index| backend(&lab, *index).to_string())
+            .collect();
+        wanted.sort();
+        [0, 1].map(|vip| observed.members_of(vip, state)) == [wanted.clone(), wanted]
+    };
+    let both = wait(&site, "both VIPs have the members", |observed| {
+        in_both(observed, "up", &[0, 1, 2])
+    });
+    let sources = both.0["sources"].as_array().unwrap();
+    assert_eq!(sources.len(), 1, "{sources:#?}");
+    assert_eq!(sources[0]["vips"], serde_json::json!([VIP, "shares"]));
     let before = dns.questions("echo");
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(4));
     let asked = dns.questions("echo") - before;
-    assert!((3..=6).contains(&asked), "{asked} questions in 5 s");
+    assert!((3..=5).contains(&asked), "{asked} questions in 4 s");
+
+    // What an operator sets for one VIP is not set for the other.
+    let name = backend(&lab, 0).to_string();
+    let path = format!("shares/{name}");
+    site.operator
+        .run(&["backend", "drain", &path])
+        .unwrap()
+        .assert_code(0);
+    let drained = wait(&site, "drained in one VIP", |observed| {
+        observed.members_of(1, "up").len() == 2
+    });
+    assert_eq!(drained.members_of(0, "up").len(), 3, "{:#}", drained.0);
+    let undrained = site.operator.run(&["backend", "undrain", &path]).unwrap();
+    undrained.assert_code(0);
+
+    // A member comes to both, and leaves both; connections stay.
+    let flows = site.open_ipv4(60);
+    dns.set(&records(&lab, "echo", 0..4)).unwrap();
+    wait(&site, "a member comes to both", |observed| {
+        in_both(observed, "up", &[0, 1, 2, 3])
+    });
+    dns.set(&records(&lab, "echo", 1..4)).unwrap();
+    wait(&site, "a member leaves both", |observed| {
+        in_both(observed, "up", &[1, 2, 3]) && in_both(observed, "draining", &[0])
+    });
+    flows.assert_alive("a member leaves both VIPs");
+    drop(flows);
+
+    // Without the second VIP, the first one keeps its members.
+    let alone = sourced(&lab, FORWARD, "dns:echo.lab", "");
+    let changed = site.changed(|configuration| configuration.more = alone);
+    let file = site.write("alone.toml", &changed);
+    let applied = site.operator.run(&["apply", file.to_str().unwrap()]);
+    applied.unwrap().assert_code(0);
+    wait_up(&site, 1..4);
+    site.check_health();
 }
 
 #[test]

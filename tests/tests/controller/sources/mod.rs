@@ -4,6 +4,7 @@ mod api;
 mod changes;
 mod dns;
 mod failures;
+mod servers;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -36,6 +37,14 @@ fn sourced(lab: &Lab, forward: Forward, source: &str, keys: &str) -> String {
         at.port(),
         forward.name(),
     )
+}
+
+/// As [`sourced`], asked at several DNS servers.
+fn sourced_of(lab: &Lab, servers: &[u8], forward: Forward, source: &str) -> String {
+    let servers = servers.iter().map(|number| DnsServer::nth(*number));
+    let servers: Vec<String> = servers.map(|server| format!("\"{server}\"")).collect();
+    let one = format!("\"{}\"", DnsServer::address());
+    sourced(lab, forward, source, "").replace(&one, &servers.join(", "))
 }
 
 /// Starts a site with this VIP only.
@@ -75,7 +84,12 @@ impl Observed {
 
     /// The addresses of members in a state, sorted.
     fn members(&self, state: &str) -> Vec<String> {
-        let members = self.0["vips"][0]["members"].as_array().unwrap().iter();
+        self.members_of(0, state)
+    }
+
+    /// The same of another VIP.
+    fn members_of(&self, vip: usize, state: &str) -> Vec<String> {
+        let members = self.0["vips"][vip]["members"].as_array().unwrap().iter();
         let of_state = members.filter(|member| member["state"] == state);
         let mut all: Vec<String> = of_state
             .map(|member| member["address"].as_str().unwrap().to_owned())
