@@ -274,6 +274,7 @@ impl ChangeControl {
         if let Err(error) = self.store_result(number, &deadlines, terms.on_failure) {
             return Err(self.undo_unstored(data_path, number, &error));
         }
+        self.membership.adopt(&candidate.config, terms.is_rollback);
         self.run_as(number, candidate);
         let keep = self.running.config.change.keep_revisions;
         if let Err(error) = self.store.prune(keep as usize) {

@@ -80,6 +80,7 @@ pub(super) async fn start(options: Options, files: (u64, u64)) -> Result<Started
     for why in found.membership.fill_with_what_fits(&mut running.config) {
         warn!(%why, "left out a backend of a source");
     }
+    found.membership.adopt(&running.config, true);
     // The API settings come from the file.
     let settings = found.file.as_ref().map_or(&running.config, |f| &f.config);
     let socket = options.socket.as_ref().unwrap_or(&settings.api.socket);

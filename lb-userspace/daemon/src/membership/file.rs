@@ -1,12 +1,12 @@
 //! `sources.json` in the state directory: the last members of each source. A controller that starts while
 //! DNS does not answer has them from there.
 
-use std::{io, net::IpAddr, path::Path};
+use std::{io, net::IpAddr, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use lb_model::{
     config::BackendState,
-    membership::{Families, InvalidSource, Member, MemberCheck, SourceKey},
+    membership::{Families, InvalidSource, Known, Member, MemberCheck, SourceKey, Stage},
 };
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
@@ -19,8 +19,8 @@ pub(crate) struct Saved {
     pub(crate) key: SourceKey,
     /// When its last answer came.
     pub(crate) answered_at: Option<Timestamp>,
-    /// Each with whether it is leaving.
-    pub(crate) members: Vec<(Member, bool)>,
+    /// Those that are missing count as present.
+    pub(crate) members: Vec<Known>,
     /// What was set last, if not all of it has been reached; whether an empty set is meant.
     pub(crate) wanted: Option<(Vec<Member>, bool)>,
 }
@@ -63,6 +63,8 @@ struct MemberRecord {
     state: StateRecord,
     #[serde(default)]
     leaving: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former_name: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -118,7 +120,7 @@ fn saved(record: SourceRecord) -> Option<Saved> {
     let wanted = record.wanted.map(|wanted| {
         let members = valid(&record.source, wanted.members).into_iter();
         (
-            members.map(|(member, _)| member).collect(),
+            members.map(|known| known.member).collect(),
             wanted.allow_empty,
         )
     });
@@ -136,12 +138,12 @@ fn saved(record: SourceRecord) -> Option<Saved> {
 }
 
 /// The members that are valid beside those before them.
-fn valid(source: &str, records: Vec<MemberRecord>) -> Vec<(Member, bool)> {
-    let all: Vec<(Member, bool)> = records.into_iter().map(member).collect();
+fn valid(source: &str, records: Vec<MemberRecord>) -> Vec<Known> {
+    let all: Vec<Known> = records.into_iter().map(member).collect();
     let (mut checked, mut valid) = (MemberCheck::default(), Vec::new());
-    for (member, is_leaving) in &all {
-        match checked.add(member) {
-            Ok(()) => valid.push((member.clone(), *is_leaving)),
+    for known in &all {
+        match checked.add(&known.member) {
+            Ok(()) => valid.push(known.clone()),
             Err(error) => warn!(source, %error, "left out a member of the last answer of a source"),
         }
     }
@@ -159,10 +161,14 @@ fn record(saved: &Saved) -> SourceRecord {
         },
         answered_at: saved.answered_at,
         members: members
-            .map(|(member, leaving)| member_record(member, *leaving))
+            .map(|known| MemberRecord {
+                leaving: known.is_leaving(),
+                former_name: known.former_name.clone(),
+                ..member_record(&known.member)
+            })
             .collect(),
         wanted: saved.wanted.as_ref().map(|(members, allow_empty)| {
-            let members = members.iter().map(|member| member_record(member, false));
+            let members = members.iter().map(member_record);
             WantedRecord {
                 members: members.collect(),
                 allow_empty: *allow_empty,
@@ -171,7 +177,7 @@ fn record(saved: &Saved) -> SourceRecord {
     }
 }
 
-fn member(record: MemberRecord) -> (Member, bool) {
+fn member(record: MemberRecord) -> Known {
     let member = Member {
         name: record.name,
         address: record.address,
@@ -183,10 +189,18 @@ fn member(record: MemberRecord) -> (Member, bool) {
             StateRecord::Disabled => BackendState::Disabled,
         },
     };
-    (member, record.leaving)
+    let since = Duration::ZERO;
+    Known {
+        member,
+        stage: match record.leaving {
+            true => Stage::Leaving { since },
+            false => Stage::Present,
+        },
+        former_name: record.former_name,
+    }
 }
 
-fn member_record(member: &Member, leaving: bool) -> MemberRecord {
+fn member_record(member: &Member) -> MemberRecord {
     MemberRecord {
         name: member.name.clone(),
         address: member.address,
@@ -197,7 +211,8 @@ fn member_record(member: &Member, leaving: bool) -> MemberRecord {
             BackendState::Drain => StateRecord::Drain,
             BackendState::Disabled => StateRecord::Disabled,
         },
-        leaving,
+        leaving: false,
+        former_name: None,
     }
 }
 
@@ -220,8 +235,18 @@ mod tests {
             },
             answered_at: Some(Timestamp::UNIX_EPOCH),
             members: vec![
-                (member(1, BackendState::Up), false),
-                (member(2, BackendState::Disabled), true),
+                Known {
+                    member: member(1, BackendState::Up),
+                    stage: Stage::Present,
+                    former_name: Some("web".to_owned()),
+                },
+                Known {
+                    member: member(2, BackendState::Disabled),
+                    stage: Stage::Leaving {
+                        since: Duration::ZERO,
+                    },
+                    former_name: None,
+                },
             ],
             wanted: Some((vec![member(1, BackendState::Drain)], true)),
         }
@@ -241,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sources.json");
         let mut wrong = example();
-        wrong.members[0].0.address = [127, 0, 0, 1].into();
+        wrong.members[0].member.address = [127, 0, 0, 1].into();
         write(&path, &[wrong.clone(), example()]).unwrap();
         wrong.members.remove(0);
         assert_eq!(read(&path), [wrong, example()]);

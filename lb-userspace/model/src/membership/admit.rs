@@ -21,19 +21,46 @@ pub enum Inadmissible {
         /// What is wrong.
         what: String,
     },
+    /// There is no room for one member beside the others.
+    #[error("member {member}: {what}")]
+    Room {
+        /// Its name and place.
+        member: String,
+        /// What is full.
+        what: String,
+    },
+    /// One member is the same backend as another one.
+    #[error(
+        "member {member}: VIP {vip} has another backend of this name, or of this address and port"
+    )]
+    Twin {
+        /// Its name and place.
+        member: String,
+        /// The VIP.
+        vip: String,
+    },
     /// All of them together are wrong.
     #[error("{0}")]
     All(String),
 }
 
-fn wrong<T>(member: &Member, what: impl Into<String>) -> Result<T, Inadmissible> {
+/// Its place, with its name if that says more.
+fn described(member: &Member) -> String {
     let place = member.place();
-    let member = match member.name == super::name_of(member.address, member.port) {
+    match member.name == super::name_of(member.address, member.port) {
         true => place,
         false => format!("{} ({place})", member.name),
-    };
-    let what = what.into();
+    }
+}
+
+fn wrong<T>(member: &Member, what: impl Into<String>) -> Result<T, Inadmissible> {
+    let (member, what) = (described(member), what.into());
     Err(Inadmissible::Member { member, what })
+}
+
+fn no_room<T>(member: &Member, what: impl Into<String>) -> Result<T, Inadmissible> {
+    let (member, what) = (described(member), what.into());
+    Err(Inadmissible::Room { member, what })
 }
 
 /// Checks members by themselves, whichever VIP they are for.
@@ -48,12 +75,7 @@ pub fn check_members(members: &[Member]) -> Result<(), Inadmissible> {
         return Err(Inadmissible::All(message));
     }
     let mut checked = MemberCheck::default();
-    members.iter().try_for_each(|member| checked.add(member))?;
-    if !members.is_empty() && members.iter().all(|member| member.weight == 0) {
-        let message = "all members have weight 0: at least one must have a weight above 0";
-        return Err(Inadmissible::All(message.to_owned()));
-    }
-    Ok(())
+    members.iter().try_for_each(|member| checked.add(member))
 }
 
 /// Checks members one after the other.
@@ -103,7 +125,7 @@ pub fn admit<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
 ) -> Result<(), Inadmissible> {
-    admit_required(config, members_of, |_, _| true).map(drop)
+    admit_required(config, members_of, |_, _, _| true).map(drop)
 }
 
 /// As [`admit`], without the members that can't be backends. Returns why they are not.
@@ -111,23 +133,24 @@ pub fn admit_what_fits<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
 ) -> Vec<Inadmissible> {
-    let admitted = admit_required(config, members_of, |_, _| false);
+    let admitted = admit_required(config, members_of, |_, _, _| false);
     // Nothing is required.
     admitted.unwrap_or_default()
 }
 
-/// As [`admit`], but members of a VIP that are not required are left out if they can't be backends. Returns
-/// why they are not.
+/// As [`admit`], but members of a VIP are left out if they can't be backends for a reason that does not
+/// count. Returns why they are not.
 ///
-/// Of two members for the same place in a VIP, the one that was named last has it.
+/// Of two members for the same place in a VIP, the one that was named last has it; before those that are
+/// leaving, also if there is no room for all.
 ///
 /// # Errors
 ///
-/// The first required member that can't be a backend. The configuration is then half changed.
+/// The first member that can't be a backend for a reason that counts. The configuration is then half changed.
 pub fn admit_required<'a>(
     config: &mut Config,
     members_of: impl Fn(&SourceKey) -> &'a [Known],
-    is_required: impl Fn(&Vip, &Known) -> bool,
+    counts: impl Fn(&Vip, &Known, &Inadmissible) -> bool,
 ) -> Result<Vec<Inadmissible>, Inadmissible> {
     let vips = config.vips.iter();
     let vip_addresses: HashSet<IpAddr> = vips.map(|vip| vip.address).collect();
@@ -145,20 +168,17 @@ pub fn admit_required<'a>(
         };
         let members = members_of(&key);
         let mut order: Vec<usize> = (0..members.len()).collect();
-        order.sort_by_key(|index| members[*index].stage != Stage::Present);
+        order.sort_by_key(|index| members[*index].stage.rank());
         let mut backends = Backends::default();
         for index in order {
             let known = &members[index];
             let member = &known.member;
-            if known.stage != Stage::Present && backends.has_place_of(vip, member) {
-                continue;
-            }
             let added = if vip_addresses.contains(&member.address) {
                 wrong(member, "the address is that of a VIP")
             } else if nat_source.contains(&member.address) {
                 wrong(member, "the address is in `node.nat_source`")
             } else if room == 0 {
-                wrong(
+                no_room(
                     member,
                     format!("at most {MAX_MEMBERS} backends are possible on a node"),
                 )
@@ -168,7 +188,8 @@ pub fn admit_required<'a>(
             };
             match added {
                 Ok(()) => room -= 1,
-                Err(why) if is_required(vip, known) => return Err(why),
+                Err(why) if counts(vip, known, &why) => return Err(why),
+                Err(Inadmissible::Twin { .. }) if known.stage != Stage::Present => {}
                 Err(why) => left_out.push(why),
             }
         }
@@ -199,7 +220,9 @@ fn backend_of(vip: &Vip, known: &Known) -> Result<Backend, Inadmissible> {
         );
         return wrong(member, what);
     }
-    let set = vip.overrides.iter().find(|it| it.name == member.name);
+    // What was set for a backend holds also when its name is that of another one.
+    let name = known.former_name.as_ref().unwrap_or(&member.name);
+    let set = vip.overrides.iter().find(|it| it.name == *name);
     // To enable a backend does not bring one back that its source no longer names.
     let state = set
         .and_then(|set| set.state)
@@ -229,28 +252,20 @@ impl Backends {
         member: &Member,
         (index, backend): (usize, Backend),
     ) -> Result<(), Inadmissible> {
+        // Two members may differ only in that one names the VIP's port.
+        if self.names.contains(&backend.name) || self.identities.contains(&backend.identity()) {
+            let (member, vip) = (described(member), vip.name.clone());
+            return Err(Inadmissible::Twin { member, vip });
+        }
         let slots = vip.ring_size.get() as usize;
         if self.all.len() == slots {
             let what = format!("the ring of VIP {} has only {slots} slots", vip.name);
-            return wrong(member, what);
+            return no_room(member, what);
         }
-        // Two members may differ only in that one names the VIP's port.
-        let is_new =
-            !self.names.contains(&backend.name) && self.identities.insert(backend.identity());
-        if !is_new {
-            let what = format!(
-                "VIP {} has another backend of this name, or of this address and port",
-                vip.name
-            );
-            return wrong(member, what);
-        }
+        self.identities.insert(backend.identity());
         self.names.insert(backend.name.clone());
         self.all.push((index, backend));
         Ok(())
-    }
-
-    fn has_place_of(&self, vip: &Vip, member: &Member) -> bool {
-        self.identities.contains(&member.identity_in(vip))
     }
 
     /// In the order of the members.

@@ -49,6 +49,17 @@ pub enum Stage {
     },
 }
 
+impl Stage {
+    /// Which of two members for one place has it: the lower one.
+    pub(super) const fn rank(self) -> u8 {
+        match self {
+            Self::Present => 0,
+            Self::Missing { .. } => 1,
+            Self::Leaving { .. } => 2,
+        }
+    }
+}
+
 /// A member and its stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -56,6 +67,8 @@ pub struct Known {
     pub member: Member,
     /// Whether it stays.
     pub stage: Stage,
+    /// The name that it had before another member was given it.
+    pub former_name: Option<String>,
 }
 
 impl Known {
@@ -166,11 +179,16 @@ impl MemberSet {
                 true => Stage::Leaving { since: at },
                 false => Stage::Present,
             },
+            former_name: None,
         };
-        Self {
-            members: members.into_iter().map(known).collect(),
-            left_at: None,
-        }
+        Self::kept(members.into_iter().map(known).collect(), at)
+    }
+
+    /// A set with these members.
+    #[must_use]
+    pub fn kept(members: Vec<Known>, at: Duration) -> Self {
+        let left_at = members.iter().any(Known::is_leaving).then_some(at);
+        Self { members, left_at }
     }
 
     /// The set after an answer to which no VIP forwards: exactly what it names. None if no member would get
@@ -273,6 +291,7 @@ impl MemberSet {
             let named = Known {
                 member: member.clone(),
                 stage: Stage::Present,
+                former_name: None,
             };
             match places.get(&member.key()) {
                 Some(&index) => {
@@ -296,7 +315,8 @@ impl MemberSet {
             owners.map(|it| (it.name.as_str(), it.key())).collect();
         let names = self.members.iter().map(|known| known.member.name.clone());
         let mut taken: HashSet<String> = names.collect();
-        for Known { member, .. } in &mut self.members {
+        for known in &mut self.members {
+            let member = &mut known.member;
             let owner = owners.get(member.name.as_str());
             if owner.is_none_or(|owner| *owner == member.key()) {
                 continue;
@@ -307,7 +327,8 @@ impl MemberSet {
             // There are more numbers than members.
             for name in names {
                 if taken.insert(name.clone()) {
-                    member.name = name;
+                    let former = std::mem::replace(&mut member.name, name);
+                    known.former_name.get_or_insert(former);
                     break;
                 }
             }

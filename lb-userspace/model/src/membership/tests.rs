@@ -466,13 +466,6 @@ fn a_member_that_can_be_no_backend_is_named() {
         let error = admitted(keys, &members).unwrap_err();
         assert!(error.contains(has), "{has}: {error}");
     }
-    let mut none = members([1]);
-    none[0].weight = 0;
-    assert!(
-        admitted(L2, &none)
-            .unwrap_err()
-            .contains("all members have weight 0")
-    );
     assert!(admitted(&L2.replace("l2", "ipip"), &v6).is_ok());
     let many: Vec<Member> = (0..5000_u16)
         .map(|i| {
@@ -494,13 +487,62 @@ fn only_required_members_make_an_answer_refused() {
         seconds(0),
     );
     let mut config = config(L2);
-    let refused = admit_required(&mut config, |_| set.members(), |_, _| true);
+    let refused = admit_required(&mut config, |_| set.members(), |_, _, _| true);
     assert!(refused.unwrap_err().to_string().contains("10.0.0.100"));
-    let not_100 = |_: &config::Vip, known: &Known| number(&known.member) != 100;
+    let not_100 = |_: &config::Vip, known: &Known, _: &Inadmissible| number(&known.member) != 100;
     let left_out = admit_required(&mut config, |_| set.members(), not_100).unwrap();
     assert_eq!(left_out.len(), 1);
     let names: Vec<&str> = config.vips[0].backends.iter().map(|it| &*it.name).collect();
     assert_eq!(names, ["10.0.0.1", "10.0.0.2"]);
+}
+
+/// An operator has disabled it: it must not get flows because another one has its name now.
+#[test]
+fn an_override_follows_a_member_that_loses_its_name() {
+    let text = format!("{L2}\n[[vip.override]]\nname = \"c\"\nstate = \"disabled\"");
+    let named = |number: u8| Member {
+        name: "c".to_owned(),
+        ..member(number)
+    };
+    let set = MemberSet::default();
+    let set = set
+        .answered(&[member(1), named(2)], seconds(0), PACE, &[])
+        .unwrap()
+        .set;
+    let set = set
+        .answered(&[member(1), named(3)], seconds(5), PACE, &[])
+        .unwrap()
+        .set;
+    let mut config = config(&text);
+    admit(&mut config, |_| set.members()).unwrap();
+    let states: Vec<BackendState> = config.vips[0].backends.iter().map(|it| it.state).collect();
+    let disabled = BackendState::Disabled;
+    assert_eq!(states, [BackendState::Up, disabled, disabled]);
+}
+
+/// One that is held back is in service; its twin that is leaving is not.
+#[test]
+fn a_held_member_is_not_hidden_by_a_leaving_twin() {
+    let mut source = Source::default();
+    let with_port = |number: u8| Member {
+        port: Some(80),
+        name: format!("p{number}"),
+        ..member(number)
+    };
+    let all = [vec![1, 2, 3, 4]];
+    source.names(&members([1, 2, 3, 4]), SET_BY_HAND, &all);
+    let ports: Vec<Member> = (1..=4).map(with_port).collect();
+    for _ in 0..3 {
+        source.names(&ports, SET_BY_HAND, &all);
+    }
+    source.names(&ports[..1], PACE, &all);
+    let mut config = config(L2);
+    admit_what_fits(&mut config, |_| source.set.members());
+    let up = config.vips[0]
+        .backends
+        .iter()
+        .filter(|it| it.state == BackendState::Up);
+    assert_eq!(up.count(), 4);
 }
 
 /// `10.0.0.1` and `10.0.0.1:80` are one backend of a VIP with port 80.
@@ -519,7 +561,7 @@ fn a_member_that_is_named_takes_the_place_of_one_that_is_not() {
         .unwrap()
         .set;
     let mut config = config(L2);
-    admit(&mut config, |_| set.members()).unwrap();
+    admit_what_fits(&mut config, |_| set.members());
     let names: Vec<&str> = config.vips[0].backends.iter().map(|it| &*it.name).collect();
     assert_eq!(names, ["10.0.0.2", "web-1"]);
 }

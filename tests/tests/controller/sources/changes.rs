@@ -115,6 +115,27 @@ fn a_rollback_to_a_source_asks_it_if_nothing_is_known() {
     wait_up(&site, 0..3);
     dns.thaw().unwrap();
 
+    // Nor does it get what is answered while the change that has left the source may still be undone.
+    force(&site);
+    let vip = address(&lab, Kind::Echo, Family::V4).ip();
+    dns.set(&[("echo", vip)]).unwrap();
+    let changed = site.changed(|configuration| {
+        configuration.more = sourced(&lab, FORWARD, "dns:echo.lab", "");
+    });
+    let file = site.write("planned.toml", &changed);
+    let plan = site
+        .operator
+        .run(&["plan", file.to_str().unwrap()])
+        .unwrap();
+    assert!(
+        plan.err.contains("the address is that of a VIP"),
+        "{}",
+        plan.err
+    );
+    site.operator.run(&["rollback"]).unwrap().assert_code(0);
+    assert_eq!(Observed::of(&site).members("up").len(), 3);
+    dns.set(&records(&lab, "echo", 0..3)).unwrap();
+
     force(&site);
     site.node.stop().unwrap();
     let state_dir = site.node.balancer.state_dir();
@@ -128,7 +149,6 @@ fn a_rollback_to_a_source_asks_it_if_nothing_is_known() {
     assert_eq!(events(&site, "source"), before);
 
     // What a plan has asked is no obstacle to what is true when the change is made.
-    let vip = address(&lab, Kind::Echo, Family::V4).ip();
     let mut all = records(&lab, "echo", 0..3);
     all.push(("new", vip));
     dns.set(&all).unwrap();
@@ -162,6 +182,7 @@ fn a_member_that_a_rollback_leaves_out_stops_nothing_else() {
     wait_up(&site, 0..3);
     // Without the third VIP, its address can be that of a backend.
     apply(&site, &both, &["vip_removed"]).assert_code(0);
+    assert_eq!(set(&site, "web", &list(&lab, 0..4)).0, 200);
     let mut members = list(&lab, 0..3);
     members.push(json!({ "address": ADDRESS }));
     let (code, body) = set(&site, "web", &members);
@@ -178,6 +199,10 @@ fn a_member_that_a_rollback_leaves_out_stops_nothing_else() {
     let name = format!("second/{}", backend(&lab, 0));
     let drained = site.operator.run(&["backend", "drain", &name]).unwrap();
     drained.assert_code(0);
+    // The one that was draining is removed when it is time.
+    wait(&site, "the drained backend is removed", |observed| {
+        observed.0["vips"][0]["members"].as_array().unwrap().len() == 3
+    });
     // The source itself is refused only as long as it names what is not possible.
     let (code, body) = set(&site, "web", &members);
     assert!(code >= 400, "{body}");
@@ -244,4 +269,83 @@ fn named_members_move_and_pacing_holds_whatever_is_set() {
         site.node.restart().unwrap();
     }
     wait_up(&site, [0]);
+}
+
+/// Dead backends must not keep the place of those that replace them.
+#[test]
+fn a_set_is_replaced_by_one_for_which_there_is_no_room_beside_it() {
+    if !can_run("a full ring") {
+        return;
+    }
+    let lab = build();
+    let site = start(&lab, FORWARD, "api:web", "ring_size = 251\n");
+    // Nothing is there, so none of them gets flows.
+    let dead = |third: u8| -> Vec<Value> {
+        let addresses =
+            (1..=130).map(|last: u8| json!({ "address": format!("10.99.{third}.{last}") }));
+        addresses.collect()
+    };
+    for third in [1, 2] {
+        let (code, body) = set(&site, "web", &dead(third));
+        assert_eq!(code, 200, "{body}");
+        let backends = Observed::of(&site).0["vips"][0]["members"].to_string();
+        assert_eq!(
+            backends.matches(&format!("\"10.99.{third}.")).count() / 2,
+            130
+        );
+    }
+    let mut all = dead(3);
+    all.extend(dead(4));
+    let (code, body) = set(&site, "web", &all);
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        code >= 400 && message.contains("has only 251 slots"),
+        "{body}"
+    );
+}
+
+/// A name that is refused is not remembered: others must have room.
+#[test]
+fn refused_sets_and_unanswered_sources_are_in_nobodys_way() {
+    if !can_run("refused sets") {
+        return;
+    }
+    let lab = build();
+    let dns = DnsServer::start(&lab.balancers[0], &records(&lab, "echo", 0..3)).unwrap();
+    dns.freeze().unwrap();
+    let site = Site::start_with(&lab, FORWARD, |configuration| {
+        configuration.vips.clear();
+        let (first, second) = (
+            sourced(&lab, FORWARD, "api:web", ""),
+            second(&lab, "dns:echo.lab"),
+        );
+        configuration.more = (first + &second).replace("\"500ms\"", "\"20s\"");
+    });
+    let drained = [json!({ "address": "10.0.0.1", "state": "drain" })];
+    for index in 0..1030 {
+        assert!(set(&site, &format!("refused-{index}"), &drained).0 >= 400);
+    }
+    assert_eq!(set(&site, "web", &list(&lab, 0..4)).0, 200);
+    wait_up(&site, 0..4);
+    // A VIP whose source does not answer delays nothing else.
+    let begun = Instant::now();
+    let name = format!("{VIP}/{}", backend(&lab, 0));
+    site.operator
+        .run(&["backend", "drain", &name])
+        .unwrap()
+        .assert_code(0);
+    wait_up(&site, 1..4);
+    let question = Duration::from_secs(20);
+    assert!(begun.elapsed() < question, "{:?}", begun.elapsed());
+    // None at all, in any form, if that is meant.
+    let nothing =
+        json!({ "members": [{ "address": "10.0.0.1", "weight": 0 }], "allow_empty": true });
+    assert_eq!(
+        site.operator
+            .request("PUT", "/v1/sources/web", &nothing)
+            .unwrap()
+            .0,
+        200
+    );
+    dns.thaw().unwrap();
 }

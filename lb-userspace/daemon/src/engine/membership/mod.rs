@@ -7,6 +7,7 @@
 //! own guards, and nobody to confirm it.
 
 mod edits;
+mod filled;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -77,7 +78,10 @@ pub(in crate::engine) enum MembershipCommand {
 /// A source and its members.
 #[derive(Default)]
 struct Source {
+    /// What the VIPs have; what they had last if none uses it now: a rollback needs it.
     set: MemberSet,
+    /// What it has answered since no VIP uses it: for a change that is planned.
+    fresh: Option<MemberSet>,
     held: Held,
     /// Whether somebody has set members that it has.
     is_set: bool,
@@ -85,6 +89,8 @@ struct Source {
     was_used: bool,
     /// What was set, until the set has reached it; whether an empty set is meant.
     wanted: Option<(Vec<Member>, bool)>,
+    /// Whether it has reached that.
+    is_reached: bool,
     /// When the last step towards it was made.
     stepped_at: Duration,
     answered_at: Option<Timestamp>,
@@ -110,7 +116,24 @@ impl Source {
         };
         self.error = Some(why);
         // A plan may ask for what no VIP uses.
-        self.failures += u32::from(self.unused_since.is_none());
+        self.failures += u32::from(self.is_used());
+    }
+
+    /// The members of a VIP that begins to use it, by a rollback or by another change.
+    fn members_for(&self, is_rollback: bool) -> &MemberSet {
+        let fresh = self.fresh.as_ref();
+        fresh
+            .filter(|_| !is_rollback || self.set.members().is_empty())
+            .unwrap_or(&self.set)
+    }
+
+    fn size(&self) -> usize {
+        let sets = std::iter::once(&self.set).chain(&self.fresh);
+        sets.map(|set| set.members().len()).sum()
+    }
+
+    const fn is_used(&self) -> bool {
+        self.unused_since.is_none()
     }
 
     /// Whether nobody has set it yet.
@@ -134,7 +157,7 @@ impl Source {
             source: key.source.clone(),
             families: key.families,
             vips: vips.map(|vip| vip.name.clone()).collect(),
-            members: self.set.members().to_vec(),
+            members: self.members_for(false).members().to_vec(),
             answered_at: self.answered_at,
             failures: self.failures,
             error: self.error(key),
@@ -177,11 +200,14 @@ impl Membership {
         let path = state_dir.join("sources.json");
         let saved = file::read(&path);
         let restore = |saved: &Saved| {
+            let wanted = saved.wanted.as_ref();
+            let fresh = wanted.and_then(|(all, is_empty)| MemberSet::replaced(all, *is_empty));
+            let count = wanted.map_or(saved.members.len(), |(all, _)| all.len());
             let source = Source {
-                set: MemberSet::restored(saved.members.iter().cloned(), Duration::ZERO),
-                is_set: matches!(saved.key.source, MemberSource::Api { .. })
-                    && !saved.members.is_empty(),
-                was_used: true,
+                set: MemberSet::kept(saved.members.clone(), Duration::ZERO),
+                fresh: fresh.map(|answer| answer.set),
+                is_set: matches!(saved.key.source, MemberSource::Api { .. }) && count > 0,
+                was_used: !saved.members.is_empty(),
                 unused_since: Some(Duration::ZERO),
                 answered_at: saved.answered_at,
                 wanted: saved.wanted.clone(),
@@ -209,9 +235,30 @@ impl Membership {
         self.started.elapsed()
     }
 
+    /// What the VIPs that use a source have, or had.
     fn members(&self, key: &SourceKey) -> &[Known] {
         let source = self.sources.get(key);
         source.map_or(&[], |source| source.set.members())
+    }
+
+    fn members_for(&self, key: &SourceKey, is_rollback: bool) -> &[Known] {
+        let source = self.sources.get(key);
+        source.map_or(&[], |source| source.members_for(is_rollback).members())
+    }
+
+    /// Keeps what a configuration that was filled, and is installed now, has of sources that no VIP used.
+    pub(in crate::engine) fn adopt(&mut self, config: &Config, is_rollback: bool) {
+        for key in config.vips.iter().filter_map(SourceKey::of) {
+            if let Some(source) = self.sources.get_mut(&key)
+                && !source.is_used()
+            {
+                source.set = source.members_for(is_rollback).clone();
+                source.fresh = None;
+                source.is_reached = false;
+                self.is_changed = true;
+            }
+        }
+        self.follow(config);
     }
 
     /// Gives the VIPs of a configuration the members of their sources, and returns why some are left out:
@@ -225,19 +272,22 @@ impl Membership {
         config: &mut Config,
         running: &Config,
     ) -> Result<Vec<Inadmissible>, Inadmissible> {
-        let members_of = |key: &SourceKey| self.members(key);
+        let members_of = |key: &SourceKey| self.members_for(key, false);
         let vips = running.vips.iter();
         let vips: HashMap<&str, &Vip> = vips.map(|vip| (vip.name.as_str(), vip)).collect();
-        membership::admit_required(config, members_of, |vip, known| {
+        membership::admit_required(config, members_of, |vip, known, why| {
             let before = vips.get(vip.name.as_str());
             let before = before.filter(|it| it.backends_from == vip.backends_from);
-            !known.is_leaving() && before.is_none_or(|before| has(before, known))
+            let is_backend = before.is_none_or(|before| has(before, known));
+            // The next answer decides between two for one place.
+            let is_twin = before.is_some() && matches!(why, Inadmissible::Twin { .. });
+            !known.is_leaving() && is_backend && !is_twin
         })
     }
 
     /// As [`Self::fill`], for a configuration that must be installed whatever its sources name.
     pub(in crate::engine) fn fill_with_what_fits(&self, config: &mut Config) -> Vec<Inadmissible> {
-        membership::admit_what_fits(config, |key| self.members(key))
+        membership::admit_what_fits(config, |key| self.members_for(key, true))
     }
 
     /// Has the sources of the active configuration asked.
@@ -279,7 +329,7 @@ impl Membership {
         // From the one that was used last.
         let is_too_much = |(_, _, key): &(bool, Duration, &SourceKey)| {
             kept += 1;
-            members += self.members(key).len();
+            members += self.sources.get(*key).map_or(0, Source::size);
             kept > MAX_UNUSED || members > MAX_UNUSED_MEMBERS
         };
         let last = unused.iter().rev().position(is_too_much);
@@ -309,18 +359,15 @@ impl Membership {
 
     fn write(&mut self) {
         let save = |(key, source): (&SourceKey, &Source)| {
-            let members = source.set.members().iter();
             let saved = Saved {
                 key: key.clone(),
                 answered_at: source.answered_at,
-                members: members
-                    .map(|known| (known.member.clone(), known.is_leaving()))
-                    .collect(),
+                members: source.set.members().to_vec(),
                 wanted: source.wanted.clone(),
             };
             // A set without members that somebody wanted is not one that was never set.
-            let is_emptied = source.unused_since.is_none() && source.answered_at.is_some();
-            let is_kept = !saved.members.is_empty() && (source.was_used || source.is_set);
+            let is_emptied = source.is_used() && source.answered_at.is_some();
+            let is_kept = !saved.members.is_empty() || saved.wanted.is_some();
             (is_kept || is_emptied).then_some(saved)
         };
         let now: Vec<Saved> = self.sources.iter().filter_map(save).collect();
@@ -340,8 +387,7 @@ impl Membership {
 
     /// The sources for the published state: those that VIPs use, and those that were set.
     pub(in crate::engine) fn states(&self, config: &Config) -> Vec<SourceState> {
-        let is_shown =
-            |(_, source): &(&SourceKey, &Source)| source.unused_since.is_none() || source.is_set;
+        let is_shown = |(_, source): &(&SourceKey, &Source)| source.is_used() || source.is_set;
         let shown = self.sources.iter().filter(is_shown);
         let up = self.at();
         shown
@@ -383,21 +429,19 @@ impl ChangeControl {
     }
 
     /// The sources to ask before a change to `config`: those that no VIP uses, because what is known of
-    /// them may be old, and those that have no members. A change that is undone `at_once` waits only for
-    /// the latter.
+    /// them may be old. A rollback waits only for those of which nothing is known.
     pub(in crate::engine) fn sources_to_ask(
         &self,
         config: &Config,
-        at_once: bool,
+        is_rollback: bool,
     ) -> Vec<SourceKey> {
         let keys: BTreeSet<SourceKey> = config.vips.iter().filter_map(SourceKey::of).collect();
-        let is_old = |key: &SourceKey| {
-            let source = self.membership.sources.get(key);
-            !at_once && source.is_none_or(|source| source.unused_since.is_some())
-        };
         let is_asked = |key: &SourceKey| {
+            let source = self.membership.sources.get(key);
+            let is_known = self.membership.members(key).iter().any(is_present);
             !matches!(key.source, MemberSource::Api { .. })
-                && (is_old(key) || !self.membership.members(key).iter().any(is_present))
+                && source.is_none_or(|source| !source.is_used())
+                && !(is_rollback && is_known)
         };
         keys.into_iter().filter(is_asked).collect()
     }

@@ -67,13 +67,19 @@ impl Kept {
         source
     }
 
+    /// Answers to a plan.
+    fn plans(&mut self, source: &str, count: usize) {
+        let source = self.answers(source, count);
+        source.fresh = Some(std::mem::take(&mut source.set));
+    }
+
     fn restart(&mut self) {
         self.membership.finish();
         self.membership = Membership::open(self.folder.path());
     }
 
     fn count(&self, source: &str) -> usize {
-        self.membership.members(&key(source)).len()
+        self.membership.members_for(&key(source), false).len()
     }
 }
 
@@ -84,7 +90,7 @@ fn the_members_of_a_source_that_was_used_stay() {
     kept.answers("dns:web", 3);
     kept.membership.follow(&config(&["dns:web"]));
     kept.membership.follow(&config(&[]));
-    kept.answers("dns:planned", 2);
+    kept.plans("dns:planned", 2);
     kept.membership.follow(&config(&[]));
     for source in kept.membership.sources.values_mut() {
         let long_ago = source.unused_since.map(|_| Duration::ZERO);
@@ -99,6 +105,44 @@ fn the_members_of_a_source_that_was_used_stay() {
     assert_eq!((kept.count("dns:web"), kept.count("dns:planned")), (3, 0));
 }
 
+/// A plan, or a late answer, asks while a change that has left the source is on trial.
+#[test]
+fn a_rollback_has_the_members_from_before_whatever_is_planned() {
+    for (is_rollback, count) in [(true, 3), (false, 1)] {
+        let mut kept = Kept::new();
+        let web = config(&["dns:web"]);
+        kept.answers("dns:web", 3);
+        kept.membership.follow(&web);
+        kept.membership.follow(&config(&[]));
+        let fresh = MemberSet::replaced(&members(1), false).unwrap().set;
+        let source = kept.membership.sources.get_mut(&key("dns:web")).unwrap();
+        source.fresh = Some(fresh);
+        let of_rollback = kept.membership.members_for(&key("dns:web"), true).len();
+        assert_eq!((of_rollback, kept.count("dns:web")), (3, 1));
+        kept.membership.adopt(&web, is_rollback);
+        assert_eq!(kept.membership.members(&key("dns:web")).len(), count);
+        assert_eq!(kept.count("dns:web"), count);
+    }
+}
+
+/// It is set before a VIP uses it.
+#[test]
+fn what_is_set_for_later_survives_restarts() {
+    let mut kept = Kept::new();
+    kept.plans("api:later", 2);
+    let source = kept.membership.sources.get_mut(&key("api:later")).unwrap();
+    source.wanted = Some((members(2), false));
+    kept.membership.follow(&config(&[]));
+    for _ in 0..2 {
+        kept.restart();
+        kept.membership.follow(&config(&[]));
+        assert_eq!(kept.count("api:later"), 2);
+        assert_eq!(kept.membership.states(&config(&[])).len(), 1);
+    }
+    kept.membership.adopt(&config(&["api:later"]), false);
+    assert_eq!(kept.membership.members(&key("api:later")).len(), 2);
+}
+
 #[test]
 fn what_was_only_planned_is_forgotten_first() {
     let mut kept = Kept::new();
@@ -108,7 +152,7 @@ fn what_was_only_planned_is_forgotten_first() {
     kept.membership.follow(&config(&["dns:web"]));
     kept.answers("api:set", 4096).is_set = true;
     for index in 0..4 {
-        kept.answers(&format!("dns:planned-{index}"), 4096);
+        kept.plans(&format!("dns:planned-{index}"), 4096);
         kept.membership.follow(&config(&["dns:web"]));
         kept.membership.prune();
     }

@@ -7,23 +7,18 @@ use std::{
 };
 
 use lb_model::{
-    MemberRef,
-    config::{Backend, BackendState, Config, Sources, Vip},
-    membership::{
-        self, Changes, Families, Known, Member, MemberKey, MemberSet, MemberSource, Pace,
-        SourceKey, Stage,
-    },
+    config::{BackendState, Config, Sources, Vip},
+    membership::{self, Changes, Families, Known, Member, MemberKey, MemberSet, Pace, SourceKey},
     ring::Identity,
 };
 use tracing::{info, warn};
 
-use super::{MAX_SET, MembershipCommand, Source, has};
+use super::{MAX_SET, MembershipCommand, Source, filled::NOBODY_SERVES};
 use crate::{
     caller::Caller,
     engine::{
         EngineError, EngineResult,
         actor::Actor,
-        change::ChangeControl,
         command::{Change, send},
     },
     events::Entry,
@@ -37,9 +32,6 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Members that an event names.
 const MOST_NAMED: usize = 8;
-
-const NOBODY_SERVES: &str = "no member would get new flows: each is drained, disabled or has weight 0, or there is none. \
-                             Only a set with `allow_empty` takes VIPs out of service";
 
 impl Actor {
     pub(in crate::engine) fn handle_membership(&mut self, command: MembershipCommand) {
@@ -144,20 +136,24 @@ impl Actor {
             return Err(EngineError::BadRequest(NOBODY_SERVES.into()));
         }
         let sources = &mut self.changes.membership.sources;
-        let is_set = |key: &&SourceKey| matches!(key.source, MemberSource::Api { .. });
-        if !sources.contains_key(&key) && sources.keys().filter(is_set).count() >= MAX_SET {
+        let is_new = !sources.contains_key(&key);
+        if is_new && sources.values().filter(|source| source.is_set).count() >= MAX_SET {
             let message =
                 format!("at most {MAX_SET} sources can be set; set one of them to no members");
             return Err(EngineError::BadRequest(message));
         }
         let source = sources.entry(key.clone()).or_default();
         let before = source.wanted.replace((members.to_vec(), allow_empty));
+        let was_reached = std::mem::take(&mut source.is_reached);
         let pace = self.pace_of_set(allow_empty);
         if let Err(why) = self.step(&key, members, pace) {
             // Whoever set them is told; the source itself works.
             let source = self.source_mut(&key);
-            source.wanted = before;
+            (source.wanted, source.is_reached) = (before, was_reached);
             (source.error, source.failures) = (None, 0);
+            if is_new {
+                self.changes.membership.sources.remove(&key);
+            }
             return Err(EngineError::InvalidConfig(why));
         }
         let count = members.len();
@@ -215,25 +211,32 @@ impl Actor {
 
     fn try_step(&mut self, key: &SourceKey, members: &[Member], pace: Pace) -> Result<(), String> {
         membership::check_members(members).map_err(|why| why.to_string())?;
+        if self.changes.users(key).next().is_none() {
+            let fresh = MemberSet::replaced(members, pace.allow_empty).ok_or(NOBODY_SERVES)?;
+            let source = self.source_mut(key);
+            (source.fresh, source.held) = (Some(fresh.set), fresh.held);
+            return Ok(());
+        }
         let eligible = self.eligible(key);
         let membership = &mut self.changes.membership;
         let (at, source) = (
             membership.at(),
             &*membership.sources.entry(key.clone()).or_default(),
         );
-        let answer = match &eligible[..] {
-            [] => MemberSet::replaced(members, pace.allow_empty),
-            eligible => source.set.answered(members, at, pace, eligible),
-        };
+        let answer = source.set.answered(members, at, pace, &eligible);
         let answer = answer.ok_or(NOBODY_SERVES)?;
         let is_changed = source.set != answer.set;
         if is_changed || !self.changes.has_all(key, &answer.set) {
-            self.install_members(key, &answer.set, pace.allow_empty)?;
+            let config = self
+                .changes
+                .with_answer(key, &answer.set, &eligible, pace.allow_empty)?;
+            self.install_members(config)?;
         }
         let source = self.source_mut(key);
         (source.set, source.held, source.stepped_at) = (answer.set, answer.held, at);
+        source.is_reached = !answer.held.any();
         self.changes.membership.is_changed |= is_changed;
-        self.ignore_members(key, &answer.changes.added);
+        self.tell_trial(key, &answer.changes);
         self.note_members(key, &answer.changes);
         Ok(())
     }
@@ -269,19 +272,10 @@ impl Actor {
         vips.map(of_vip).collect()
     }
 
-    /// Puts a set into the active configuration and the tables, or leaves both as they are.
-    fn install_members(
-        &mut self,
-        key: &SourceKey,
-        set: &MemberSet,
-        allow_empty: bool,
-    ) -> Result<(), String> {
+    /// Makes this the active configuration and puts it into the tables, or leaves both as they are.
+    fn install_members(&mut self, config: Config) -> Result<(), String> {
         let (changes, data_path) = (&mut self.changes, &mut self.data_path);
-        if changes.running.number.is_none() || changes.users(key).next().is_none() {
-            return Ok(());
-        }
-        let config = changes.with_set(key, set, allow_empty)?;
-        if config == changes.running.config {
+        if changes.running.number.is_none() || config == changes.running.config {
             return Ok(());
         }
         let installed = data_path.install(&config, None);
@@ -293,16 +287,16 @@ impl Actor {
         Ok(())
     }
 
-    /// The trial of a change is not judged by members that came for another reason.
-    fn ignore_members(&mut self, key: &SourceKey, added: &[Member]) {
+    /// The trial of a change is not judged by what a source does.
+    fn tell_trial(&mut self, key: &SourceKey, changes: &Changes) {
         let vips = self.changes.users(key).map(|vip| vip.name.clone());
         let vips: Vec<String> = vips.collect();
-        if let Some(trial) = &mut self.changes.trial {
-            let members = vips.iter().flat_map(|vip| {
-                let added = added.iter();
-                added.map(move |member| MemberRef::new(vip, &member.name))
-            });
-            trial.ignore(members);
+        if let Some(trial) = &mut self.changes.trial
+            && !changes.is_empty()
+        {
+            let added: Vec<&str> = changes.added.iter().map(|it| it.name.as_str()).collect();
+            vips.iter()
+                .for_each(|vip| trial.source_changed(vip, &added));
         }
     }
 
@@ -351,11 +345,12 @@ impl Actor {
         if at < source.stepped_at + min {
             return;
         }
-        // After a start it is not known whether something is held back.
-        let is_reached = !source.held.any() && source.stepped_at > Duration::ZERO;
-        if is_reached {
+        if source.is_reached {
             source.wanted = None;
             self.changes.membership.is_changed = true;
+            return;
+        }
+        if !source.is_used() {
             return;
         }
         source.stepped_at = at;
@@ -387,7 +382,8 @@ impl Actor {
         if gone.is_empty() {
             return;
         }
-        if let Err(why) = self.install_members(key, &set, true) {
+        let config = self.changes.with_retired(key, &set);
+        if let Err(why) = self.install_members(config) {
             return warn!(source = %key, why, "can't remove drained members; trying again");
         }
         self.source_mut(key).set = set;
@@ -405,74 +401,11 @@ impl Actor {
     }
 }
 
-impl ChangeControl {
-    /// The VIPs that use a source.
-    fn users<'a>(&'a self, key: &'a SourceKey) -> impl Iterator<Item = &'a Vip> {
-        let vips = self.running.config.vips.iter();
-        vips.filter(move |vip| SourceKey::of(vip).as_ref() == Some(key))
-    }
-
-    /// Whether all VIPs that use a source have all members that it names: a rollback may have left some out.
-    fn has_all(&self, key: &SourceKey, set: &MemberSet) -> bool {
-        self.users(key).all(|vip| {
-            let backends: HashSet<Identity> = vip.backends.iter().map(Backend::identity).collect();
-            let members = set.members().iter();
-            let mut named = members.filter(|known| known.stage == Stage::Present);
-            named.all(|known| backends.contains(&known.member.identity_in(vip)))
-        })
-    }
-
-    /// Follows the sources of the active configuration. What they have answered is written by the next tick.
-    fn follow_sources(&mut self) {
-        self.membership.follow(&self.running.config);
-    }
-
-    /// The active configuration with another set of members. What the set names must fit, and no other
-    /// source may lose a backend by it.
-    fn with_set(
-        &self,
-        key: &SourceKey,
-        set: &MemberSet,
-        allow_empty: bool,
-    ) -> Result<Config, String> {
-        let running = &self.running.config;
-        let vips = running.vips.iter();
-        let before: HashMap<&str, &Vip> = vips.map(|vip| (vip.name.as_str(), vip)).collect();
-        let members_of = |other: &SourceKey| match other == key {
-            true => set.members(),
-            false => self.membership.members(other),
-        };
-        let is_required = |vip: &Vip, known: &Known| {
-            let is_named = known.stage == Stage::Present
-                && SourceKey::of(vip).is_some_and(|source| source == *key);
-            let before = before.get(vip.name.as_str());
-            is_named || !known.is_leaving() && before.is_some_and(|before| has(before, known))
-        };
-        let mut config = running.clone();
-        let filled = membership::admit_required(&mut config, members_of, is_required);
-        filled.map_err(|why| why.to_string())?;
-        for vip in &config.vips {
-            let before = before.get(vip.name.as_str());
-            let is_emptied = before.is_some_and(|before| serves(before)) && !serves(vip);
-            if is_emptied && !allow_empty {
-                return Err(format!("VIP {}: {NOBODY_SERVES}", vip.name));
-            }
-        }
-        Ok(config)
-    }
-}
-
-/// Whether a VIP has a backend that may get new flows.
-fn serves(vip: &Vip) -> bool {
-    let mut backends = vip.backends.iter();
-    backends.any(|backend| backend.state == BackendState::Up && backend.weight > 0)
-}
-
 /// Whether a member gets new flows, and will get them after a check.
 fn is_eligible(vip: &Vip, member: &MemberReport) -> bool {
+    // In panic mode also if it is down.
     !member.leaving
         && member.wanted == BackendState::Up
-        && member.healthy
         && (member.proven || vip.health.is_none())
         && member.next_hop.is_some()
         && member.effective_weight > 0

@@ -70,8 +70,10 @@ pub(in crate::engine) struct Trial {
     healthy: BTreeSet<MemberRef>,
     /// All members before the change.
     known: BTreeSet<MemberRef>,
-    /// Members that came after it for another reason.
+    /// Members that a source has added since then.
     others: BTreeSet<MemberRef>,
+    /// VIPs whose members a source has changed since then.
+    sourced: BTreeSet<String>,
     /// VIPs in panic mode before.
     panicking: BTreeSet<String>,
     /// Drops per second before, by [`WATCHED_DROPS`].
@@ -105,6 +107,7 @@ impl Trial {
             healthy: healthy.map(name).collect(),
             known: members.map(name).collect(),
             others: BTreeSet::new(),
+            sourced: BTreeSet::new(),
             panicking: panicking.map(|vip| vip.name.clone()).collect(),
             drops_before,
             strikes: 0,
@@ -117,17 +120,11 @@ impl Trial {
         Self { deadlines, ..self }
     }
 
-    /// Members that came for another reason: the trial is not judged by them.
-    pub(in crate::engine) fn ignore(&mut self, members: impl IntoIterator<Item = MemberRef>) {
-        self.others.extend(members);
-    }
-
-    /// Whether a VIP has a member that is not to be blamed on the change, and is down.
-    fn has_others_down(&self, vip: &VipReport) -> bool {
-        vip.members.iter().any(|member| {
-            let key = MemberRef::new(&vip.name, &member.name);
-            !member.healthy && self.others.contains(&key)
-        })
+    /// A source has changed the members of a VIP, and added some: the trial is not judged by that.
+    pub(in crate::engine) fn source_changed(&mut self, vip: &str, added: &[&str]) {
+        self.sourced.insert(vip.to_owned());
+        let added = added.iter().map(|name| MemberRef::new(vip, *name));
+        self.others.extend(added);
     }
 
     pub(in crate::engine) fn wants_confirm(&self) -> bool {
@@ -240,8 +237,8 @@ impl Trial {
         self.deadlines.bake_until?;
         let changed = |vip: &&VipReport| self.vips.contains(&vip.name);
         for vip in report.iter().filter(changed) {
-            let is_new = !self.panicking.contains(&vip.name);
-            if vip.panic && is_new && !self.has_others_down(vip) {
+            let was_panicking = self.panicking.contains(&vip.name);
+            if vip.panic && !was_panicking && !self.sourced.contains(&vip.name) {
                 let name = &vip.name;
                 return Some(format!(
                     "VIP {name} is in panic mode: too few backends are healthy"
@@ -251,7 +248,7 @@ impl Trial {
             let mut wanted = wanted.filter(|m| !m.leaving && m.wanted == BackendState::Up);
             let down = wanted.find(|member| {
                 let key = MemberRef::new(&vip.name, &member.name);
-                !member.healthy && self.healthy.contains(&key)
+                !member.healthy && self.healthy.contains(&key) && !self.others.contains(&key)
             });
             if let Some(member) = down {
                 return Some(format!(
@@ -367,8 +364,10 @@ mod tests {
     fn members_that_came_for_another_reason_do_not_count() {
         for (is_known, fails) in [(false, true), (true, false)] {
             let mut trial = Trial::new(1, vec!["v".to_owned()], &[], [0.0; 3]);
+            // A name may move to another member.
+            trial.healthy.insert(MemberRef::new("v", "b"));
             if is_known {
-                trial.ignore([MemberRef::new("v", "b")]);
+                trial.source_changed("v", &["b"]);
             }
             let mut report = report(false, true);
             assert_eq!(trial.judge_newcomers(&report).is_some(), fails);

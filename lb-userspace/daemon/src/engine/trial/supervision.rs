@@ -187,6 +187,7 @@ impl ChangeControl {
         };
         self.store.set_state_with(number, state, OnFailure::Keep)?;
         self.trial = None;
+        self.membership.adopt(&candidate.config, true);
         self.run_as(parent, &candidate);
         warn!(revision = number, running = parent, why, "rolled back");
         self.outcomes.push(Outcome::RolledBack {
