@@ -57,7 +57,7 @@ struct ShowArgs {
 /// the others in later steps. To set none at all, use an object: {"members": [], "allow_empty": true}.
 #[derive(Args, Debug)]
 struct SetArgs {
-    /// NAME of `backends_from = "api:NAME"`.
+    /// NAME of `backends_from = "api:NAME"`; api:NAME is the same.
     #[arg(value_name = "NAME")]
     name: String,
     /// File with the members; -: standard input.

@@ -12,9 +12,12 @@ use super::{
     wire,
 };
 use crate::caller::Caller;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use lb_api::{SetSourceRequest, SourceStatus};
-use lb_model::edit;
+use lb_model::{
+    edit,
+    membership::{InvalidSource, name_of_set},
+};
 
 /// The sources that VIPs use, and those that were set.
 #[utoipa::path(get, path = "/v1/sources", responses((status = 200, body = Vec<SourceStatus>), ReadFailures))]
@@ -53,7 +56,7 @@ pub(super) async fn show(
 /// step, the others follow in later steps.
 #[utoipa::path(
     put, path = "/v1/sources/{name}",
-    params(("name" = String, Path, description = "The NAME of `api:NAME`.")),
+    params(("name" = String, Path, description = "`NAME` or `api:NAME`.")),
     request_body = SetSourceRequest,
     responses((status = 200, body = SourceStatus), ChangeFailures)
 )]
@@ -67,6 +70,9 @@ pub(super) async fn set(
         members,
         allow_empty,
     } = request;
+    let name = name_of_set(&name).map_err(|InvalidSource { label, help }| {
+        EngineError::BadRequest(format!("{label}: {help}"))
+    })?;
     let members = members.into_iter().map(wire::new_member).collect();
     let state = engine
         .set_source(name, members, allow_empty, caller)

@@ -17,4 +17,4 @@ mod tests;
 
 pub use admit::{Inadmissible, MemberCheck, admit, admit_required, admit_what_fits, check_members};
 pub use set::{Answer, Changes, Held, Known, MemberKey, MemberSet, Pace, Stage};
-pub use source::{Families, InvalidSource, Member, MemberSource, SourceKey, name_of};
+pub use source::{Families, InvalidSource, Member, MemberSource, SourceKey, name_of, name_of_set};

@@ -66,6 +66,19 @@ impl FromStr for MemberSource {
     }
 }
 
+/// The name of a source that is set: `NAME` or `api:NAME`.
+///
+/// # Errors
+///
+/// The text is no name, or a source of another kind.
+pub fn name_of_set(text: &str) -> Result<String, InvalidSource> {
+    if text.starts_with("dns:") || text.starts_with("srv:") {
+        let help = "only the backends of `api:NAME` can be set; change what the DNS server answers";
+        return invalid(format!("{text} is asked, not set"), help);
+    }
+    api_name(text.strip_prefix("api:").unwrap_or(text))
+}
+
 fn dns(text: &str) -> Result<MemberSource, InvalidSource> {
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) if text.parse::<IpAddr>().is_err() => (name, Some(port)),
@@ -232,5 +245,27 @@ pub fn name_of(address: IpAddr, port: Option<u16>) -> String {
     match port {
         Some(port) => format!("{address}-{port}"),
         None => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of_set;
+
+    #[test]
+    fn a_source_is_set_by_its_name_or_as_it_is_configured() {
+        for text in ["web", "api:web"] {
+            assert_eq!(name_of_set(text).as_deref(), Ok("web"));
+        }
+        for (text, has) in [
+            ("dns:web.lab", "dns:web.lab is asked, not set"),
+            ("srv:_web._tcp.lab", "is asked, not set"),
+            ("api:api:web", "not a name of a source"),
+            ("api:", "not a name of a source"),
+            ("we b", "not a name of a source"),
+        ] {
+            let label = name_of_set(text).unwrap_err().label;
+            assert!(label.contains(has), "{label}");
+        }
     }
 }

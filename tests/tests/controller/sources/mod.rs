@@ -4,6 +4,7 @@ mod api;
 mod changes;
 mod dns;
 mod failures;
+mod names;
 mod servers;
 
 use std::net::IpAddr;
