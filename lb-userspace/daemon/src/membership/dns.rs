@@ -74,6 +74,11 @@ impl AskError {
         }
     }
 
+    /// The question itself has panicked.
+    pub(super) fn panicked(key: &SourceKey, message: &str) -> Self {
+        Self::failed(&key.to_string(), format!("internal error: {message}"))
+    }
+
     /// More members than a node can have.
     fn too_many(name: &str, what: &str) -> Self {
         let why = format!("{what}: at most {MAX_MEMBERS} backends are possible on a node");
