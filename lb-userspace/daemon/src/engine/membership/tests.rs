@@ -1,8 +1,10 @@
 //! What is kept of sources, in memory and on disk.
 
+use lb_common::member::NextHop;
 use lb_model::config::{self, BackendState};
 
 use super::*;
+use crate::reconciler::MemberReport;
 
 fn key(source: &str) -> SourceKey {
     let source: MemberSource = source.parse().unwrap();
@@ -225,4 +227,36 @@ fn a_plan_does_not_count_as_a_failure() {
         source.has_failed("no answer".to_owned());
         assert_eq!(source.failures, failures);
     }
+}
+
+/// In panic mode, backends that are down serve: an answer must not take the last of them.
+#[test]
+fn what_serves_in_panic_mode_is_eligible() {
+    let vip = &config(&["dns:web"]).vips[0];
+    let mut member = MemberReport {
+        index: 1,
+        generation: 1,
+        name: "b".to_owned(),
+        check_name: "b".to_owned(),
+        identity: members(1)[0].identity_in(vip),
+        wanted: BackendState::Up,
+        healthy: false,
+        proven: true,
+        leaving: false,
+        weight: 1,
+        effective_weight: 1,
+        next_hop: Some(NextHop {
+            mac: [0; 6],
+            egress: 1,
+        }),
+        nat_source: None,
+        intended_share: 1.0,
+        table_share: 1.0,
+    };
+    assert!(update::is_eligible(vip, &member));
+    // Down outside panic mode, or without a route.
+    member.effective_weight = 0;
+    assert!(!update::is_eligible(vip, &member));
+    (member.effective_weight, member.next_hop) = (1, None);
+    assert!(!update::is_eligible(vip, &member));
 }

@@ -402,7 +402,7 @@ impl Actor {
 }
 
 /// Whether a member gets new flows, and will get them after a check.
-fn is_eligible(vip: &Vip, member: &MemberReport) -> bool {
+pub(super) fn is_eligible(vip: &Vip, member: &MemberReport) -> bool {
     // In panic mode also if it is down.
     !member.leaving
         && member.wanted == BackendState::Up
