@@ -219,7 +219,7 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// Finds a binary in the target folder of this program.
-pub(crate) fn sibling(name: &str) -> Result<Option<PathBuf>> {
+pub fn sibling(name: &str) -> Result<Option<PathBuf>> {
     let this = std::env::current_exe().context("path of this program")?;
     let folders = this.ancestors().skip(1).take(2);
     Ok(folders

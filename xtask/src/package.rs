@@ -20,6 +20,12 @@ const SHELLS: &[(&str, &str)] = &[
     ("fish", "evenkeel.fish"),
 ];
 
+const UNITS: [&str; 3] = [
+    "evenkeel.service",
+    "evenkeel-announce.service",
+    "evenkeel-kube.service",
+];
+
 /// Cargo's profile of the binary in a package.
 const PROFILE: &str = "dist";
 
@@ -51,7 +57,15 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn build() -> Result<PathBuf> {
-    let build = ["build", "--profile", PROFILE, "-p", "lb-userspace"];
+    let build = [
+        "build",
+        "--profile",
+        PROFILE,
+        "-p",
+        "lb-userspace",
+        "-p",
+        "lb-kube",
+    ];
     process::run(&mut process::cargo(build)).context("build the balancer")?;
     Ok(process::built(PROFILE, "evenkeel"))
 }
@@ -85,10 +99,10 @@ fn cargo_deb() -> Result<PathBuf> {
     setup::cargo_tool("cargo-deb", versions::CARGO_DEB)
 }
 
-/// Checks that both units are in a package, and that an upgrade restarts the controller only: a restart of the
-/// announcer ends its BGP sessions.
+/// Checks that all units are in a package, and that an upgrade does not restart the announcer: that would end its
+/// BGP sessions.
 fn check(contents: &str, postinst: &str) -> Result<()> {
-    for unit in ["evenkeel.service", "evenkeel-announce.service"] {
+    for unit in UNITS {
         let file = format!("./usr/lib/systemd/system/{unit}\n");
         ensure!(format!("{contents}\n").contains(&file), "no {unit} in it");
         let known = format!("update-state {unit} ");
@@ -96,10 +110,12 @@ fn check(contents: &str, postinst: &str) -> Result<()> {
     }
     let restarts = postinst.lines().filter(|line| line.contains("restart"));
     let restarts: Vec<&str> = restarts.flat_map(str::split_whitespace).collect();
-    ensure!(
-        restarts.contains(&"evenkeel.service"),
-        "an upgrade does not restart the controller"
-    );
+    for unit in ["evenkeel.service", "evenkeel-kube.service"] {
+        ensure!(
+            restarts.contains(&unit),
+            "an upgrade does not restart {unit}"
+        );
+    }
     ensure!(
         !restarts.contains(&"evenkeel-announce.service"),
         "an upgrade restarts the announcer"
@@ -118,12 +134,16 @@ fn newest(folder: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    const CONTENTS: &str = "-rw-r--r-- 0/0 1905 2026-12-02 00:00 ./usr/lib/systemd/system/evenkeel-announce.service\n\
-                            -rw-r--r-- 0/0 2716 2026-12-02 00:00 ./usr/lib/systemd/system/evenkeel.service";
+    fn contents(units: &[&str]) -> String {
+        let line = |unit: &&str| {
+            format!("-rw-r--r-- 0/0 1905 2026-12-02 00:00 ./usr/lib/systemd/system/{unit}\n")
+        };
+        units.iter().map(line).collect()
+    }
 
     fn postinst(restarted: &str) -> String {
-        let state = ["evenkeel", "evenkeel-announce"]
-            .map(|it| format!("deb-systemd-helper update-state {it}.service >/dev/null || true\n"));
+        let state =
+            UNITS.map(|it| format!("deb-systemd-helper update-state {it} >/dev/null || true\n"));
         format!(
             "{}deb-systemd-invoke try-restart {restarted} >/dev/null || true\n",
             state.concat()
@@ -131,16 +151,24 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_restarts_the_controller_only() {
-        check(CONTENTS, &postinst("evenkeel.service")).unwrap();
+    fn an_upgrade_restarts_all_but_the_announcer() {
+        let all = contents(&UNITS);
+        let right = "evenkeel.service evenkeel-kube.service";
+        check(&all, &postinst(right)).unwrap();
+        let wrong = |contents: &str, restarted: &str| {
+            check(contents, &postinst(restarted))
+                .unwrap_err()
+                .to_string()
+        };
         // As cargo-deb takes a unit without a name: all that begin with the package's.
-        let both = postinst("evenkeel-announce.service evenkeel.service");
-        let error = check(CONTENTS, &both).unwrap_err().to_string();
+        let error = wrong(&all, &format!("evenkeel-announce.service {right}"));
         assert_eq!(error, "an upgrade restarts the announcer");
-        let error = check(CONTENTS, &postinst("")).unwrap_err().to_string();
-        assert_eq!(error, "an upgrade does not restart the controller");
-        let (announcer, _) = CONTENTS.split_once('\n').unwrap();
-        let error = check(announcer, &postinst("evenkeel.service")).unwrap_err();
-        assert_eq!(error.to_string(), "no evenkeel.service in it");
+        for unit in right.split(' ') {
+            let others = right.replace(unit, "");
+            let error = wrong(&all, &others);
+            assert_eq!(error, format!("an upgrade does not restart {unit}"));
+        }
+        let error = wrong(&contents(&UNITS[1..]), right);
+        assert_eq!(error, "no evenkeel.service in it");
     }
 }

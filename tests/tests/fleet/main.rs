@@ -5,6 +5,7 @@
 mod connections;
 mod faults;
 mod health;
+mod kubernetes;
 mod life;
 mod shares;
 mod site;

@@ -38,6 +38,8 @@ pub(crate) fn can_run(test: &str) -> bool {
 /// What a site has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
+    /// Whether nodes have `[announce]`, with routes in the kernel.
+    pub(crate) announces: bool,
     /// Whether nodes have `fleet.exchange`.
     pub(crate) exchange: bool,
     /// Further keys of `[node]`.
@@ -281,10 +283,17 @@ fn local(host: &Host, index: usize, etcd: &Cluster, options: &Options) -> String
         ),
         false => String::new(),
     };
+    let announce = match options.announces {
+        true => format!(
+            "\n[announce]\nsocket = \"{}/announce.sock\"\nvia = \"kernel\"\ntable = 7411\n",
+            host.directory().display()
+        ),
+        false => String::new(),
+    };
     let node = node_tables(host.directory(), "native");
     let node = node.replacen("[node]\n", &format!("[node]\n{}", options.node), 1);
     format!(
-        "{node}
+        "{node}{announce}
 [change]
 bake = \"1s\"
 
