@@ -3,6 +3,7 @@
 //! [`Balancer`] owns what a node keeps while its controller is stopped, killed or replaced: the BPF
 //! file system and the state folder. The controller is a process that may be missing.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -203,6 +204,30 @@ pub fn start_decap(host: &Host, binary: &Path) -> Result<Daemon> {
     let log = host.directory().join("decap.log");
     let mut daemon = Daemon::start(&name, &host.ns.entry(), command, &log)?;
     daemon.wait_ready(START_LIMIT, || Ok(xdp_mode(&host.ns, "eth0")?.is_some()))?;
+    Ok(daemon)
+}
+
+/// Starts `evenkeel announce` on a node, with the capabilities that `deploy/evenkeel-announce.service` leaves it,
+/// and waits until it replies.
+pub fn start_announce(host: &Host, balancer: &Balancer<'_>) -> Result<Daemon> {
+    let unit = include_str!("../../deploy/evenkeel-announce.service");
+    let kept = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let kept: String = kept
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", &format!("-all{kept}")]);
+    command.arg(balancer.command().get_program());
+    command.arg("announce").arg("--config").arg(balancer.file());
+    command.arg("--bpffs").arg(balancer.bpffs());
+    let log = host.directory().join("announce.log");
+    let mut daemon = Daemon::start("evenkeel announce", &host.ns.entry(), command, &log)?;
+    let socket = host.directory().join("announce.sock");
+    daemon.wait_ready(START_LIMIT, || Ok(UnixStream::connect(&socket).is_ok()))?;
     Ok(daemon)
 }
 

@@ -1,85 +1,14 @@
-//! BIRD, as a router or as the routing daemon of a node.
+//! The configuration of BIRD as a router with two nodes.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
 use lab::host::Host;
-use lab::process::{Daemon, output};
-use lab::tool;
+use lab::router::bird::general;
 
-use crate::router::{RouterPlan, START_LIMIT};
+use crate::router::RouterPlan;
 use crate::site::{NODE_AS, ROUTER_AS, ROUTER_V4, ROUTER_V6, node_v4, node_v6};
 
-pub(crate) struct Bird {
-    daemon: Daemon,
-    folder: PathBuf,
-}
-
-impl Bird {
-    pub(crate) fn start(host: &Host, configuration: &str) -> Result<Self> {
-        let folder = host.directory().join("bird");
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("bird.conf"), configuration)?;
-        Ok(Self {
-            daemon: run(host, &folder)?,
-            folder,
-        })
-    }
-
-    pub(crate) fn restart(&mut self, host: &Host) -> Result<()> {
-        self.daemon.kill();
-        self.daemon = run(host, &self.folder)?;
-        Ok(())
-    }
-
-    pub(crate) fn command(&self, host: &Host, command: &str) -> Result<String> {
-        birdc(host, &self.folder, command)
-    }
-
-    pub(crate) fn updates(&self, host: &Host) -> Result<u64> {
-        let shown = self.command(host, "show protocols all node0")?;
-        let lines = shown.lines().filter(|it| it.contains("Import updates:"));
-        let counts = lines.filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse().ok());
-        Ok(counts.map(|count: u64| count).sum())
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("bird.log")).unwrap_or_default()
-    }
-}
-
-fn birdc(host: &Host, folder: &std::path::Path, command: &str) -> Result<String> {
-    let mut birdc = tool::command("birdc")?;
-    birdc.arg("-s").arg(folder.join("bird.ctl"));
-    birdc.args(command.split(' '));
-    output(&host.ns.entry(), birdc, "").with_context(|| format!("birdc {command}"))
-}
-
-fn run(host: &Host, folder: &std::path::Path) -> Result<Daemon> {
-    let mut command = tool::command("bird")?;
-    command.arg("-f").arg("-c").arg(folder.join("bird.conf"));
-    command.arg("-s").arg(folder.join("bird.ctl"));
-    command.arg("-P").arg(folder.join("bird.pid"));
-    let log = folder.join("output");
-    let mut daemon = Daemon::start("bird", &host.ns.entry(), command, &log)?;
-    daemon.wait_ready(START_LIMIT, || {
-        Ok(birdc(host, folder, "show status").is_ok())
-    })?;
-    Ok(daemon)
-}
-
-/// Logging, device scans and identity.
-pub(crate) fn general(host: &Host, id: std::net::Ipv4Addr) -> String {
-    let log = host.directory().join("bird/bird.log");
-    format!(
-        "log \"{}\" all;\nrouter id {id};\nprotocol device {{ scan time 1; }}\n",
-        log.display()
-    )
-}
-
-/// The configuration of a router with two nodes.
-pub(crate) fn router(plan: &RouterPlan, host: &Host) -> String {
+pub(crate) fn configuration(plan: &RouterPlan, host: &Host) -> String {
     let mut text = general(host, ROUTER_V4);
     for family in ["ipv4", "ipv6"] {
         let _ = writeln!(

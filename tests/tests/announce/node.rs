@@ -8,12 +8,11 @@ mod via_kernel;
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lab::balancer::{Balancer, binary};
+use lab::balancer::{Balancer, binary, start_announce};
 use lab::configuration::node_tables;
 use lab::deadline;
 use lab::host::Host;
@@ -113,7 +112,7 @@ impl<'site> Node<'site> {
         let text = configuration(host, announce, vips);
         let balancer = Balancer::new(host, &binary()?)?;
         balancer.write_configuration(&text)?;
-        let announcer = announcer(host, &balancer)?;
+        let announcer = start_announce(host, &balancer)?;
         let mut node = Self {
             site,
             host,
@@ -189,29 +188,6 @@ impl<'site> Node<'site> {
     fn unload(&self) {
         self.balancer.unload().unwrap();
     }
-}
-
-/// Starts it with the capabilities that `deploy/evenkeel-announce.service` leaves it.
-fn announcer(host: &Host, balancer: &Balancer<'_>) -> Result<Daemon> {
-    let unit = include_str!("../../../deploy/evenkeel-announce.service");
-    let kept = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    let kept: String = kept
-        .into_iter()
-        .flat_map(str::split_whitespace)
-        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
-        .collect();
-    let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", &format!("-all{kept}")]);
-    command.arg(balancer.command().get_program());
-    command.arg("announce").arg("--config").arg(balancer.file());
-    command.arg("--bpffs").arg(balancer.bpffs());
-    let log = host.directory().join("announce.log");
-    let mut daemon = Daemon::start("evenkeel announce", &host.ns.entry(), command, &log)?;
-    let socket = host.directory().join("announce.sock");
-    daemon.wait_ready(LIMIT, || Ok(UnixStream::connect(&socket).is_ok()))?;
-    Ok(daemon)
 }
 
 /// A web server on the second host, which has the VIP.
@@ -321,7 +297,7 @@ fn a_drained_node_loses_no_request_and_stays_drained() {
         node.ask(&["node", "drain", "--wait"]).unwrap();
         // A restart does not bring it back.
         node.announcer.terminate(LIMIT).unwrap();
-        node.announcer = announcer(&site.nodes[0], &node.balancer).unwrap();
+        node.announcer = start_announce(&site.nodes[0], &node.balancer).unwrap();
         node.wait_state("withheld");
         std::thread::sleep(Duration::from_secs(3));
         assert!(site.next_hops(vip()).unwrap().is_empty());

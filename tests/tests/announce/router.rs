@@ -1,11 +1,9 @@
 //! A router: BIRD or FRR.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use lab::host::Host;
-
-use crate::{bird::Bird, frr::Frr};
+use lab::router::bird::Bird;
+use lab::router::frr::{self, Frr};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -28,7 +26,11 @@ pub(crate) struct RouterPlan {
 
 pub(crate) enum Router {
     Bird(Bird),
-    Frr(Frr),
+    Frr {
+        frr: Frr,
+        /// Address of the first node, as its session has it.
+        first: String,
+    },
 }
 
 impl Kind {
@@ -43,8 +45,21 @@ impl Kind {
 impl Router {
     pub(crate) fn start(host: &Host, plan: &RouterPlan) -> Result<Self> {
         Ok(match plan.kind {
-            Kind::Bird => Self::Bird(Bird::start(host, &crate::bird::router(plan, host))?),
-            Kind::Frr => Self::Frr(Frr::start(host, plan)?),
+            Kind::Bird => {
+                let configuration = crate::bird::configuration(plan, host);
+                Self::Bird(Bird::start(host, &configuration)?)
+            }
+            Kind::Frr => {
+                let configuration = frr::Configuration {
+                    zebra: "hostname router\n",
+                    bfdd: crate::frr::BFDD,
+                    bgpd: &crate::frr::configuration(plan),
+                };
+                Self::Frr {
+                    frr: Frr::start(host, &configuration)?,
+                    first: crate::frr::neighbor(plan, 0),
+                }
+            }
         })
     }
 
@@ -52,7 +67,7 @@ impl Router {
     pub(crate) fn bird(&self) -> &Bird {
         match self {
             Self::Bird(bird) => bird,
-            Self::Frr(_) => panic!("the router is FRR"),
+            Self::Frr { .. } => panic!("the router is FRR"),
         }
     }
 
@@ -60,7 +75,7 @@ impl Router {
     pub(crate) fn restart(&mut self, host: &Host) -> Result<()> {
         match self {
             Self::Bird(bird) => bird.restart(host),
-            Self::Frr(frr) => frr.restart(host),
+            Self::Frr { frr, .. } => frr.restart(host),
         }
     }
 
@@ -68,7 +83,7 @@ impl Router {
     pub(crate) fn refresh(&self, host: &Host) -> Result<()> {
         match self {
             Self::Bird(bird) => bird.command(host, "reload in node0").map(drop),
-            Self::Frr(frr) => frr.refresh(host),
+            Self::Frr { frr, first } => frr.refresh(host, first),
         }
     }
 
@@ -76,8 +91,8 @@ impl Router {
     /// FRR messages.
     pub(crate) fn updates(&self, host: &Host) -> Result<u64> {
         match self {
-            Self::Bird(bird) => bird.updates(host),
-            Self::Frr(frr) => frr.updates(host),
+            Self::Bird(bird) => bird.updates(host, "node0"),
+            Self::Frr { frr, first } => frr.updates(host, first),
         }
     }
 
@@ -85,16 +100,14 @@ impl Router {
     pub(crate) fn show(&self, host: &Host, prefix: &str) -> Result<String> {
         match self {
             Self::Bird(bird) => bird.command(host, &format!("show route {prefix} all")),
-            Self::Frr(frr) => frr.vtysh(host, &[&format!("show bgp ipv4 unicast {prefix}")]),
+            Self::Frr { frr, .. } => frr.vtysh(host, &[&format!("show bgp ipv4 unicast {prefix}")]),
         }
     }
 
     pub(crate) fn log(&self) -> String {
         match self {
             Self::Bird(bird) => bird.log(),
-            Self::Frr(frr) => frr.log(),
+            Self::Frr { frr, .. } => frr.log(),
         }
     }
 }
-
-pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);

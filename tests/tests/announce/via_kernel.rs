@@ -7,8 +7,8 @@ use lab::announcer::{Announcer, AnnouncerPlan};
 use lab::deadline;
 use lab::host::Host;
 use lab::link::{ip, ip_output};
+use lab::router::bird::{Bird, general};
 
-use crate::bird::{Bird, general};
 use crate::site::{LIMIT, node_v4, vips};
 
 const TABLE: u32 = 1088;

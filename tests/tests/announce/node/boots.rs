@@ -38,7 +38,7 @@ fn nothing_is_announced_that_does_not_forward() {
             }
             node.wait_route(false);
             let start = Instant::now();
-            node.announcer = announcer(node.host, &node.balancer).unwrap();
+            node.announcer = start_announce(node.host, &node.balancer).unwrap();
             // Ready before the address has been proven for a second.
             node.run().unwrap();
             if is_late {

@@ -182,7 +182,7 @@ fn the_controller_tells_what_routers_do_not_get() {
         &["`evenkeel announce` does not answer: nothing listens on"],
     );
     assert_eq!(metric(&node, "evenkeel_announcer_up"), Some(0.0));
-    node.announcer = announcer(node.host, &node.balancer).unwrap();
+    node.announcer = start_announce(node.host, &node.balancer).unwrap();
     wait_clearing(&node, "announcer");
 
     // A new controller finds the announcer that runs.

@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 
+use lab::router::bird::{Bird, general};
+
 use super::*;
-use crate::bird::{Bird, general};
 use crate::site::{LIMIT, NODE_AS, ROUTER_AS, ROUTER_V4, node_v4};
 
 const TABLE: u32 = 7411;
