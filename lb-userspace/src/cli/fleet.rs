@@ -14,7 +14,7 @@ use lb_api::{
 use serde::Serialize;
 
 use super::{
-    argument, exit,
+    argument, change, exit,
     explain::ExplainArgs,
     file,
     session::{Output, Session},
@@ -377,8 +377,10 @@ async fn apply(args: ApplyArgs, client: Client) -> Result<ExitCode> {
         override_local: args.overrides.override_local,
         why: args.why,
     };
-    let begun = session.client.fleet_apply(&request).await?;
-    follow::to_the_end(&session, begun, args.following.detach).await
+    match session.client.fleet_apply(&request).await {
+        Ok(begun) => follow::to_the_end(&session, begun, args.following.detach).await,
+        Err(error) => change::refused(&session, error),
+    }
 }
 
 async fn rollback(args: RollbackArgs, client: Client) -> Result<ExitCode> {
@@ -389,6 +391,8 @@ async fn rollback(args: RollbackArgs, client: Client) -> Result<ExitCode> {
         override_local: args.override_local,
         why: args.why,
     };
-    let begun = session.client.fleet_rollback(&request).await?;
-    follow::to_the_end(&session, begun, args.following.detach).await
+    match session.client.fleet_rollback(&request).await {
+        Ok(begun) => follow::to_the_end(&session, begun, args.following.detach).await,
+        Err(error) => change::refused(&session, error),
+    }
 }

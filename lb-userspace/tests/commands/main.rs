@@ -213,6 +213,27 @@ fn a_refused_apply_shows_the_plan_and_the_guard() {
     assert_eq!(said, refusal);
 }
 
+/// The guards of the node where a rollout is begun refuse it before there is one.
+#[test]
+fn a_refused_change_of_a_fleet_shows_the_plan_and_the_guard() {
+    let refusal = json!({
+        "code": "refused", "message": "a guard of this node refuses", "plan": plan("refused")
+    });
+    let answer = || Some((422, refusal.clone()));
+    let controller = Controller::start(&[
+        ("POST /v1/fleet/apply", &[answer()]),
+        ("POST /v1/fleet/rollback", &[answer()]),
+    ]);
+    let file = file(&controller);
+    for arguments in [&["fleet", "apply", &file][..], &["fleet", "rollback"]] {
+        let output = controller.run(arguments);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(out(&output).contains("✗ max_moved"), "{output:?}");
+        let said = "a guard of this node refuses; nothing was changed";
+        assert!(err(&output).contains(said), "{output:?}");
+    }
+}
+
 #[test]
 fn prints_the_report_of_the_controller_on_an_invalid_file() {
     let drawn = "error: unknown key `colour`\n --> new.toml:1:1";
