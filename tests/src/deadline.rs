@@ -4,12 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::interrupt;
+
 /// Polling interval. Short, because most things in the lab are ready within milliseconds.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Polls until `check` returns `Some`, and fails after `limit` with an error that contains `what`.
 ///
-/// An error of `check` ends the polling: the condition can't be met any more.
+/// An error of `check` ends the polling: the condition can't be met any more. So does a signal:
+/// [`interrupt::catch`].
 pub fn poll<T>(
     what: &str,
     limit: Duration,
@@ -17,6 +20,7 @@ pub fn poll<T>(
 ) -> Result<T> {
     let end = Instant::now() + limit;
     loop {
+        interrupt::check()?;
         if let Some(value) = check()? {
             return Ok(value);
         }
@@ -25,6 +29,12 @@ pub fn poll<T>(
         }
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// Waits for this time. Fails at a signal.
+pub fn pause(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    until("the pause is over", time * 2, || Ok(Instant::now() >= end))
 }
 
 /// Like [`poll`], for a condition.

@@ -83,14 +83,27 @@ impl<'lab> Fleet<'lab> {
     /// Starts etcd and the nodes. Only the first one has the VIP, and none has joined.
     pub fn start(lab: &'lab Lab, options: Options<'lab>) -> Result<Self> {
         let etcd = Cluster::start(lab)?;
+        Self::start_with(lab, etcd, options, |index, host, etcd| {
+            let mut text = local(host, index, etcd, &options);
+            if index == 0 {
+                text += &vips(lab, &options, 100, false);
+            }
+            Ok(text)
+        })
+    }
+
+    /// Starts the nodes with these configurations.
+    pub fn start_with(
+        lab: &'lab Lab,
+        etcd: Cluster,
+        options: Options<'lab>,
+        configuration: impl Fn(usize, &Host, &Cluster) -> Result<String>,
+    ) -> Result<Self> {
         let binary = binary()?;
         let mut nodes = Vec::new();
         for (index, host) in lab.balancers.iter().enumerate() {
             let mut node = Balancer::new(host, &binary)?;
-            let mut text = local(host, index, &etcd, &options);
-            if index == 0 {
-                text += &vips(lab, &options, 100, false);
-            }
+            let text = configuration(index, host, &etcd)?;
             node.start(&text, || Balancer::is_attached(host))?;
             nodes.push(node);
         }

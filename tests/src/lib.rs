@@ -31,6 +31,7 @@ pub mod dns;
 pub mod etcd;
 pub mod fleet;
 pub mod host;
+pub mod interrupt;
 pub mod leftovers;
 pub mod link;
 pub mod namespace;

@@ -39,9 +39,9 @@ enum Task {
     Test(suite::Options),
     /// Check formatting and lints of every crate, the eBPF programs on their own target
     Lint,
-    /// Send real traffic through the balancer in network namespaces (needs root)
+    /// Send real traffic through the balancer in network namespaces, or through a fleet with `--fleet` (needs root)
     Demo {
-        /// Arguments for the demo, such as `--json`
+        /// Arguments for the demo, such as `--fleet` and `--json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

@@ -5,6 +5,7 @@
 //! shares are computed. There are three shares: by weight, of the ring in the kernel, and of the new
 //! flows that the kernel counted. The last is compared with the replies that the clients received.
 
+pub mod fleet;
 mod report;
 mod scenario;
 

@@ -8,8 +8,7 @@ use anyhow::{Context as _, Result};
 use lab::announcer::{Announcer, AnnouncerPlan, PeerPlan, Status};
 use lab::deadline;
 use lab::host::Host;
-use lab::link::{ip, ip_output};
-use serde_json::Value;
+use lab::link::ip;
 
 use crate::router::{Kind, Router, RouterPlan};
 
@@ -87,7 +86,7 @@ impl Site {
 
     /// Returns the next hops of the router's kernel route to an address; empty without a route.
     pub(crate) fn next_hops(&self, address: IpAddr) -> Result<BTreeSet<IpAddr>> {
-        next_hops(&self.router_host, address)
+        lab::router::next_hops(&self.router_host, address)
     }
 
     /// Waits until the router's kernel routes both VIPs to exactly these nodes, and returns how long
@@ -148,22 +147,6 @@ pub(crate) fn connect(router: &Host, node: usize) -> Result<Host> {
         ],
     )?;
     Ok(host)
-}
-
-fn next_hops(host: &Host, address: IpAddr) -> Result<BTreeSet<IpAddr>> {
-    let family = if address.is_ipv4() { "-4" } else { "-6" };
-    let text = ip_output(&host.ns, &format!("{family} -json route show {address}"))?;
-    let routes: Value = serde_json::from_str(&text)?;
-    let mut found = BTreeSet::new();
-    for route in routes.as_array().into_iter().flatten() {
-        let several = route["nexthops"].as_array().into_iter().flatten();
-        for hop in several.chain([route]) {
-            if let Some(gateway) = hop["gateway"].as_str() {
-                found.insert(gateway.parse()?);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Waits until the status of the router as a peer is as wanted, and returns it.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests panic: the backtrace says where")]
 
 mod connections;
+mod document;
 mod faults;
 mod health;
 mod kubernetes;

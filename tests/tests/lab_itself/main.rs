@@ -6,6 +6,7 @@
 )]
 
 mod guards;
+mod interrupt;
 mod links;
 mod traffic;
 mod usage;
