@@ -1,13 +1,13 @@
 //! Services of Kubernetes as VIPs: real nodes, an etcd and pods with traffic, and an API server that fails.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lab::balancer::sibling;
+use lab::balancer::{sibling, start_announce};
+use lab::host::Host;
 use lab::nginx::Nginx;
 use lab::process::Daemon;
 use lab::topology::{Family, Lab};
@@ -42,11 +42,12 @@ impl<'lab> Stage<'lab> {
         let nginx = serving.map(|host| Nginx::start(host, &[any]).unwrap());
         let nginx = nginx.collect();
         let options = Options {
-            announces: true,
+            tables: Some(announce),
             ..Options::default()
         };
         let site = Site::start_nodes(lab, options);
-        let announcers = (0..site.nodes.len()).map(|node| announcer(&site, node));
+        let nodes = lab.balancers.iter().zip(&site.nodes);
+        let announcers = nodes.map(|(host, node)| start_announce(host, node).unwrap());
         let announcers = announcers.collect();
         let listener = (lab.clients[0].ns).enter(|| TcpListener::bind("0.0.0.0:6443").unwrap());
         let api = Server::start(listener, MANIFEST);
@@ -162,17 +163,10 @@ fn web() -> Value {
     })
 }
 
-fn announcer(site: &Site<'_>, node: usize) -> Daemon {
-    let (host, balancer) = (&site.lab.balancers[node], &site.nodes[node]);
-    let mut command = balancer.command();
-    command.arg("announce").arg("--config").arg(balancer.file());
-    command.arg("--bpffs").arg(balancer.bpffs());
-    let log = host.directory().join("announce.log");
-    let mut daemon = Daemon::start("evenkeel announce", &host.ns.entry(), command, &log).unwrap();
+/// The table of a node that announces, by routes in its kernel.
+fn announce(host: &Host) -> String {
     let socket = host.directory().join("announce.sock");
-    let is_ready = || Ok(UnixStream::connect(&socket).is_ok());
-    daemon.wait_ready(LIMIT, is_ready).unwrap();
-    daemon
+    format!("\n[announce]\nsocket = {socket:?}\nvia = \"kernel\"\ntable = 7411\n")
 }
 
 /// A pod: an nginx on a port of a backend's host.
