@@ -24,6 +24,7 @@ use crate::{
     members::{SERVICE_NAME, members},
     plan::{Settings, vip_name},
     service::{Family, ServiceKey, is_deleted, is_ours, read},
+    text::source_name,
     words,
 };
 
@@ -76,7 +77,7 @@ impl Cluster {
         self.services.get(&reference)
     }
 
-    /// The backends of each VIP that our Services could have, as far as they are known, by the VIP's name.
+    /// The backends of each VIP that our Services could have, as far as they are known, by the name of their source.
     #[must_use]
     pub fn members(&self, settings: &Settings) -> HashMap<String, Vec<NewMember>> {
         let mut slices: HashMap<ServiceKey, Vec<Arc<EndpointSlice>>> = HashMap::new();
@@ -107,7 +108,8 @@ impl Cluster {
                         continue;
                     }
                     if let Some(members) = members(&wanted, port, family, slices, &nodes) {
-                        all.insert(vip_name(&prefix, port, family), members);
+                        let vip = vip_name(&prefix, port, family);
+                        all.insert(source_name(&vip, wanted.forward), members);
                     }
                 }
             }

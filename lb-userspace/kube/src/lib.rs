@@ -11,6 +11,7 @@ use tokio::time::timeout;
 pub mod announced;
 pub mod backends;
 pub mod cluster;
+mod failures;
 pub mod lease;
 pub mod members;
 pub mod plan;

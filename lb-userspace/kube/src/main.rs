@@ -13,12 +13,17 @@ use lb_kube::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tracing_subscriber::EnvFilter;
 
 /// Between two attempts to get the Lease or to renew it.
 const ELECTION: Duration = Duration::from_secs(3);
+/// After this time without the fleet, another instance is to lead, for so long at least.
+const UNFIT: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(30);
+/// Changes within this time are looked at together.
+const COLLECT: Duration = Duration::from_millis(100);
 /// Longest time between two looks at what is to be changed.
 const LOOK: Duration = Duration::from_secs(1);
 /// Requests to the node; a rollout is only begun.
@@ -99,6 +104,8 @@ async fn main() -> Result<()> {
     let (serves, served) = watch::channel(BTreeSet::new());
     let vips = Vips::new(settings.clone(), node.clone(), served.clone(), args.bake);
     let election = || Election::new(&kubernetes, &args.namespace, args.node.clone());
+    let (leads, leading) = watch::channel(false);
+    let (is_fit, fitness) = watch::channel(true);
     let parts = async {
         let cluster = Cluster::watch(&kubernetes);
         // What exists is known before anything is set or allocated.
@@ -109,7 +116,10 @@ async fn main() -> Result<()> {
             async {
                 // Without pools there is nothing to lead.
                 if !settings.pools.is_empty() {
-                    lead(election(), &cluster, vips, served, publisher()).await;
+                    tokio::join!(
+                        take_part(election(), leads, fitness),
+                        lead((leading, is_fit), &cluster, vips, served, publisher()),
+                    );
                 }
             },
         )
@@ -127,41 +137,73 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// Takes part in the election while this instance is fit to lead.
+async fn take_part(
+    mut election: Election,
+    leads: watch::Sender<bool>,
+    fitness: watch::Receiver<bool>,
+) {
+    let mut fails = false;
+    loop {
+        let is_fit = *fitness.borrow();
+        let done = if is_fit {
+            election.run().await
+        } else if *leads.borrow() {
+            election.release().await
+        } else {
+            Ok(())
+        };
+        if let Some(error) = done.as_ref().err().filter(|_| !fails) {
+            tracing::warn!("cannot take part in the election: {}", words(error));
+        }
+        fails = done.is_err();
+        let now = is_fit && election.leads();
+        if leads.send_replace(now) != now {
+            tracing::info!("{}", if now { "leads" } else { "leads no longer" });
+        }
+        sleep(ELECTION).await;
+    }
+}
+
 /// Writes VIPs while this instance leads. The watches that this waits for end with the process.
 async fn lead(
-    mut election: Election,
+    (mut leading, is_fit): (watch::Receiver<bool>, watch::Sender<bool>),
     cluster: &Cluster,
     mut vips: Vips,
     mut served: watch::Receiver<BTreeSet<String>>,
     mut publisher: Publisher,
 ) {
     let mut changes = cluster.changes();
-    let mut next = Instant::now();
-    let (mut led, mut fails) = (false, false);
+    let mut worked = Instant::now();
     loop {
-        if next <= Instant::now() {
-            let error = election.run().await.err().map(|error| words(&error));
-            if let Some(error) = error.as_ref().filter(|_| !fails) {
-                tracing::warn!("cannot take part in the election: {error}");
+        let leads = *leading.borrow_and_update();
+        if !leads {
+            if !*is_fit.borrow() && worked.elapsed() > UNFIT + REST {
+                // Perhaps it can reach the fleet again.
+                is_fit.send_replace(true);
             }
-            fails = error.is_some();
-            next = Instant::now() + ELECTION;
-        }
-        if election.leads() != led {
-            led = election.leads();
-            tracing::info!("{}", if led { "leads" } else { "leads no longer" });
-        }
-        if !led {
-            sleep(ELECTION).await;
+            let _: Result<_, _> = timeout(LOOK, leading.changed()).await;
+            if *leading.borrow() {
+                worked = Instant::now();
+            }
             continue;
         }
         changes.borrow_and_update();
         served.borrow_and_update();
-        vips.step(cluster, &mut publisher).await;
-        tokio::select! {
-            _ = changes.changed() => {}
-            _ = served.changed() => {}
-            () = sleep(LOOK) => {}
+        if vips.step(cluster, &mut publisher).await {
+            worked = Instant::now();
+        } else if worked.elapsed() > UNFIT && *is_fit.borrow() {
+            tracing::warn!("cannot change the fleet for {UNFIT:?}: another instance is to lead");
+            is_fit.send_replace(false);
         }
+        let changed = async {
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = served.changed() => {}
+            }
+        };
+        // Changes are collected: each may be one of many.
+        let _: Result<_, _> = timeout(LOOK, changed).await;
+        sleep(COLLECT).await;
     }
 }

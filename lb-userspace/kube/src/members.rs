@@ -21,7 +21,8 @@ const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 const LARGEST_WEIGHT: u32 = 65_535;
 
 /// Returns the backends of a port, sorted; none if nothing is known of them, which is no reason to remove any: a
-/// Service with a selector has an EndpointSlice even when no pod matches.
+/// Service with a selector has an EndpointSlice of each family even when no pod matches, and while a port is renamed,
+/// its slices follow later.
 #[must_use]
 pub fn members(
     wanted: &Wanted,
@@ -30,27 +31,32 @@ pub fn members(
     slices: &[Arc<EndpointSlice>],
     nodes: &[Arc<Node>],
 ) -> Option<Vec<NewMember>> {
-    let of_port: Vec<_> = (slices.iter())
-        .filter_map(|slice| Some((slice, number(slice, port)?)))
+    let is_pods = wanted.forward == Forward::Nat;
+    let relevant = (slices.iter()).filter(|it| !is_pods || it.address_type == family.name());
+    let relevant: Vec<_> = relevant.collect();
+    let of_port: Vec<OfPort<'_>> = (relevant.iter())
+        .filter_map(|slice| Some((*slice, number(slice, port)?)))
         .collect();
-    if slices.is_empty() {
+    let has_endpoints = relevant.iter().any(|slice| !slice.endpoints.is_empty());
+    if relevant.is_empty() || (of_port.is_empty() && has_endpoints) {
         return None;
     }
-    match wanted.forward {
-        Forward::Nat => Some(pods(&of_port, family)),
-        Forward::Ipip | Forward::L2 if wanted.local => {
-            let counts = nodes_with_endpoints(&of_port);
-            Some(of_nodes(wanted.forward, family, nodes, |node| {
-                counts.get(node).copied()
-            }))
-        }
-        Forward::Ipip | Forward::L2 => Some(of_nodes(wanted.forward, family, nodes, |_| {
-            Some(Count::default())
-        })),
+    if is_pods {
+        return Some(pods(&of_port));
     }
+    if nodes.is_empty() {
+        return None;
+    }
+    if wanted.local {
+        let counts = nodes_with_endpoints(&of_port);
+        let count = |node: &str| counts.get(node).copied();
+        return Some(of_nodes(wanted.forward, family, nodes, count));
+    }
+    let all = |_: &str| Some(Count::default());
+    Some(of_nodes(wanted.forward, family, nodes, all))
 }
 
-/// Number of the port in a slice; none if it has no such port, 0 if it is another in each pod and not named.
+/// Number of the port in a slice; none if it has no such port.
 fn number(slice: &EndpointSlice, port: &Port) -> Option<u16> {
     let mut ports = slice.ports.iter().flatten();
     let of_port = ports.find(|it| {
@@ -77,10 +83,9 @@ fn state(endpoint: &Endpoint) -> Option<MemberIntent> {
 
 type OfPort<'a> = (&'a Arc<EndpointSlice>, u16);
 
-fn pods(slices: &[OfPort<'_>], family: Family) -> Vec<NewMember> {
+fn pods(slices: &[OfPort<'_>]) -> Vec<NewMember> {
     let mut found: BTreeMap<(IpAddr, u16), MemberIntent> = BTreeMap::new();
-    let of_family = (slices.iter()).filter(|(slice, _)| slice.address_type == family.name());
-    for (slice, port) in of_family {
+    for (slice, port) in slices {
         for endpoint in &slice.endpoints {
             // Of several addresses of an endpoint, only the first counts (API of EndpointSlice).
             let address = endpoint.addresses.first().and_then(|it| it.parse().ok());
@@ -150,7 +155,7 @@ fn of_nodes(
     nodes: &[Arc<Node>],
     of: impl Fn(&str) -> Option<Count>,
 ) -> Vec<NewMember> {
-    let mut members: Vec<NewMember> = (nodes.iter())
+    let mut members: Vec<(NewMember, bool)> = (nodes.iter())
         .filter_map(|node| {
             let name = node.metadata.name.as_deref()?;
             let count = of(name)?;
@@ -159,26 +164,30 @@ fn of_nodes(
                 return None;
             }
             let needs_endpoints = count != Count::default();
-            let drains = is_drained(node)
-                || (needs_endpoints && count.up == 0)
-                || (!needs_endpoints && !is_ready(node));
-            Some(NewMember {
+            let is_leaving = is_to_be_deleted(node) || (needs_endpoints && count.up == 0);
+            let is_cautious = is_cordoned(node) || (!needs_endpoints && !is_ready(node));
+            let member = NewMember {
                 name: node_name(name),
                 address: node_address(node, forward, family)?,
                 port: None,
                 weight: needs_endpoints.then(|| count.up.clamp(1, LARGEST_WEIGHT)),
-                state: if drains {
-                    MemberIntent::Drain
-                } else {
-                    MemberIntent::Up
+                state: match is_leaving || is_cautious {
+                    true => MemberIntent::Drain,
+                    false => MemberIntent::Up,
                 },
-            })
+            };
+            Some((member, is_leaving))
         })
         .collect();
-    members.sort_by_key(|member| member.address);
+    members.sort_by_key(|(member, _)| member.address);
     // Two nodes can't be told apart by one address.
-    members.dedup_by_key(|member| member.address);
-    members
+    members.dedup_by_key(|(member, _)| member.address);
+    // A control plane that has lost sight of all nodes, or a cluster that is cordoned, is no reason to serve nobody.
+    if (members.iter()).all(|(member, _)| member.state != MemberIntent::Up) {
+        let cautious = members.iter_mut().filter(|(_, is_leaving)| !is_leaving);
+        cautious.for_each(|(member, _)| member.state = MemberIntent::Up);
+    }
+    members.into_iter().map(|(member, _)| member).collect()
 }
 
 /// A name of a node, if it can be one of a backend.
@@ -186,13 +195,18 @@ fn node_name(name: &str) -> Option<String> {
     (name.len() <= 63).then(|| name.to_owned())
 }
 
-/// Whether the node is cordoned, or about to be removed.
-fn is_drained(node: &Node) -> bool {
-    let Some(spec) = &node.spec else {
-        return false;
-    };
-    let mut taints = spec.taints.iter().flatten();
-    spec.unschedulable == Some(true) || taints.any(|taint| taint.key == TO_BE_DELETED)
+fn is_cordoned(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    spec.is_some_and(|spec| spec.unschedulable == Some(true))
+}
+
+/// Whether the cluster's autoscaler is about to remove the node.
+fn is_to_be_deleted(node: &Node) -> bool {
+    let taints = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    taints.into_iter().any(|taint| taint.key == TO_BE_DELETED)
 }
 
 fn is_ready(node: &Node) -> bool {

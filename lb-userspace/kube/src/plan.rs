@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Service;
 use crate::{
     pool::Pool,
     service::{Family, Forward, Port, ServiceKey, Wanted, is_deleted, is_ours, published, read},
-    text::{Tables, Vip},
+    text::{Index, Tables, Vip, source_name},
 };
 
 /// What the operator has set.
@@ -50,26 +50,40 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Makes what is decided for a Service true in a configuration. Returns whether that changes it.
-    pub fn apply(&self, tables: &mut Tables, cluster: &str, key: &ServiceKey) -> bool {
-        let vips = match self.services.get(key) {
-            Some(Outcome::Vips(vips)) => vips.as_slice(),
-            Some(Outcome::Nothing) => &[],
-            Some(Outcome::Unchanged(_)) | None => return false,
+    fn vips(&self, key: &ServiceKey) -> Option<&[Vip]> {
+        match self.services.get(key)? {
+            Outcome::Vips(vips) => Some(vips),
+            Outcome::Nothing => Some(&[]),
+            Outcome::Unchanged(_) => None,
+        }
+    }
+
+    /// Whether what is decided for a Service differs from a configuration.
+    #[must_use]
+    pub fn differs(&self, index: &Index<'_>, cluster: &str, key: &ServiceKey) -> bool {
+        let Some(vips) = self.vips(key) else {
+            return false;
         };
-        let prefix = key.prefix(cluster);
-        let unwanted: Vec<String> = (tables.addresses())
-            .filter(|(name, _)| is_of(name, &prefix) && vips.iter().all(|vip| vip.name != *name))
-            .map(|(name, _)| name.to_owned())
+        let known = index.of(&key.prefix(cluster));
+        known.len() != vips.len() || vips.iter().any(|vip| !index.has(vip))
+    }
+
+    /// Makes what is decided for a Service true in a configuration.
+    pub fn apply(&self, tables: &mut Tables, cluster: &str, key: &ServiceKey) {
+        let Some(vips) = self.vips(key) else { return };
+        let index = tables.index();
+        let known = index.of(&key.prefix(cluster)).iter();
+        let unwanted: Vec<String> = known
+            .filter(|(name, _)| vips.iter().all(|vip| vip.name != *name))
+            .map(|(name, _)| (*name).to_owned())
             .collect();
+        let missing: Vec<&Vip> = vips.iter().filter(|vip| !index.has(vip)).collect();
         for name in &unwanted {
             tables.remove(name);
         }
-        let missing: Vec<&Vip> = vips.iter().filter(|vip| !tables.has(vip)).collect();
-        for vip in &missing {
+        for vip in missing {
             tables.set(vip);
         }
-        !unwanted.is_empty() || !missing.is_empty()
     }
 }
 
@@ -93,41 +107,58 @@ pub fn vip_name(prefix: &str, port: &Port, family: Family) -> String {
 }
 
 /// What is wanted of each Service, and its VIPs' prefix.
-struct Asked {
+struct Asked<'a> {
     key: ServiceKey,
     prefix: String,
     published: Vec<IpAddr>,
+    /// Addresses of its VIPs.
+    recorded: Vec<IpAddr>,
+    /// Names of its VIPs.
+    known: Vec<&'a str>,
     wanted: Wanted,
 }
 
-/// Decides. `services` are all of the cluster, `tables` the configuration.
+/// Decides. `services` are all of the cluster, `index` is that of the configuration. A new VIP is only added if its
+/// source is `served`, which means that it has a backend: a guard would refuse it.
 #[must_use]
-pub fn decide(settings: &Settings, services: &[Arc<Service>], tables: &Tables) -> Decision {
+pub fn decide(
+    settings: &Settings,
+    services: &[Arc<Service>],
+    tables: &Tables,
+    served: &dyn Fn(&str) -> bool,
+) -> Decision {
+    let index = tables.index();
     let mut decision = Decision::default();
     let mut sorted: Vec<_> = services.iter().collect();
     // Of two that want the same address, the older one gets it.
-    sorted.sort_by_key(|it| (it.metadata.creation_timestamp.clone(), ServiceKey::of(it)));
+    sorted.sort_by_cached_key(|it| (it.metadata.creation_timestamp.clone(), ServiceKey::of(it)));
     let mut asked = Vec::new();
     let mut prefixes = BTreeSet::new();
     for service in sorted {
         let key = ServiceKey::of(service);
         let prefix = key.prefix(&settings.cluster);
-        prefixes.insert(prefix.clone());
-        if !is_ours(service, &settings.class) || is_deleted(service) {
-            decision.services.insert(key, Outcome::Nothing);
-            continue;
-        }
-        match read(service, settings.forward) {
-            Ok(wanted) => asked.push(Asked {
-                key,
-                prefix,
-                published: published(service),
-                wanted,
-            }),
-            Err(problem) => {
-                let outcome = Outcome::Unchanged(problem);
-                decision.services.insert(key, outcome);
+        let known = index.of(&prefix);
+        let is_ours = is_ours(service, &settings.class) && !is_deleted(service);
+        if !prefixes.insert(prefix.clone()) {
+            let problem = format!("another Service has VIPs with the names {prefix}.…");
+            decision.services.insert(key, Outcome::Unchanged(problem));
+        } else if is_ours {
+            match read(service, settings.forward) {
+                Ok(wanted) => asked.push(Asked {
+                    key,
+                    prefix,
+                    published: published(service),
+                    recorded: known.iter().map(|(_, address)| *address).collect(),
+                    known: known.iter().map(|(name, _)| *name).collect(),
+                    wanted,
+                }),
+                Err(problem) => {
+                    let outcome = Outcome::Unchanged(problem);
+                    decision.services.insert(key, outcome);
+                }
             }
+        } else if !known.is_empty() {
+            decision.services.insert(key, Outcome::Nothing);
         }
     }
     let ours = format!("{}.", settings.cluster);
@@ -139,10 +170,33 @@ pub fn decide(settings: &Settings, services: &[Arc<Service>], tables: &Tables) -
         })
         .map(str::to_owned)
         .collect();
-    let addresses = allocate(settings, &asked, tables);
+    let is_served = |asked: &Asked<'_>| {
+        let mut names = asked.wanted.ports.iter().flat_map(|port| {
+            let families = asked.wanted.families.iter();
+            families.map(|family| vip_name(&asked.prefix, port, *family))
+        });
+        names.any(|name| served(&source_name(&name, asked.wanted.forward)))
+    };
+    // Those that wait take no address from others.
+    let (asked, waiting): (Vec<_>, Vec<_>) =
+        (asked.into_iter()).partition(|it| !it.recorded.is_empty() || is_served(it));
+    // But they keep the one that their clients know.
+    let reserved: Vec<IpAddr> = (waiting.iter())
+        .flat_map(|it| it.published.iter().copied())
+        .filter(|address| settings.pools.iter().any(|pool| pool.has(address)))
+        .collect();
+    for it in waiting {
+        let outcome = Outcome::Unchanged("no endpoint is ready yet".to_owned());
+        decision.services.insert(it.key, outcome);
+    }
+    let addresses = allocate(settings, &asked, tables, &reserved);
     for (asked, addresses) in asked.into_iter().zip(addresses) {
         let outcome = match addresses {
-            Ok(addresses) => Outcome::Vips(vips(&asked, &addresses)),
+            Ok(addresses) => {
+                let mut vips = vips(&asked, &addresses);
+                vips.retain(|vip| asked.known.contains(&&*vip.name) || served(&vip.source()));
+                Outcome::Vips(vips)
+            }
             Err(problem) => Outcome::Unchanged(problem),
         };
         decision.services.insert(asked.key, outcome);
@@ -150,7 +204,7 @@ pub fn decide(settings: &Settings, services: &[Arc<Service>], tables: &Tables) -
     decision
 }
 
-fn vips(asked: &Asked, addresses: &[IpAddr]) -> Vec<Vip> {
+fn vips(asked: &Asked<'_>, addresses: &[IpAddr]) -> Vec<Vip> {
     let Asked { prefix, wanted, .. } = asked;
     let of_address = |address: &IpAddr| {
         let address = *address;
@@ -171,31 +225,24 @@ type Allocated = Result<Vec<IpAddr>, String>;
 
 /// Addresses for each Service. First all keep what they have, by the configuration or else by their status; then
 /// those get one that have none.
-fn allocate(settings: &Settings, asked: &[Asked], tables: &Tables) -> Vec<Allocated> {
+fn allocate(
+    settings: &Settings,
+    asked: &[Asked<'_>],
+    tables: &Tables,
+    reserved: &[IpAddr],
+) -> Vec<Allocated> {
     let mut taken: BTreeSet<IpAddr> = tables.addresses().map(|(_, address)| address).collect();
-    let recorded: Vec<Vec<IpAddr>> = (asked.iter())
-        .map(|asked| {
-            let vips = tables
-                .addresses()
-                .filter(|(name, _)| is_of(name, &asked.prefix));
-            vips.map(|(_, address)| address).collect()
-        })
+    taken.extend(reserved);
+    let kept: Vec<Vec<IpAddr>> = (asked.iter())
+        .map(|asked| keep(settings, asked, &mut taken))
         .collect();
-    let kept: Vec<Vec<IpAddr>> = (asked.iter().zip(&recorded))
-        .map(|(asked, recorded)| keep(settings, asked, recorded, &mut taken))
-        .collect();
-    (asked.iter().zip(&recorded).zip(kept))
-        .map(|((asked, recorded), kept)| add(settings, asked, recorded, kept, &mut taken))
+    (asked.iter().zip(kept))
+        .map(|(asked, kept)| add(settings, asked, kept, &mut taken))
         .collect()
 }
 
 /// The addresses that a Service has and may keep, one for each family at most.
-fn keep(
-    settings: &Settings,
-    asked: &Asked,
-    recorded: &[IpAddr],
-    taken: &mut BTreeSet<IpAddr>,
-) -> Vec<IpAddr> {
+fn keep(settings: &Settings, asked: &Asked<'_>, taken: &mut BTreeSet<IpAddr>) -> Vec<IpAddr> {
     let wanted = &asked.wanted;
     let may_have = |address: &IpAddr, family| {
         let of_family: Vec<_> = of_family(&wanted.addresses, family).collect();
@@ -203,7 +250,7 @@ fn keep(
     };
     let mut kept = Vec::new();
     for family in &wanted.families {
-        let mut in_configuration = recorded.iter().filter(|it| may_have(it, *family));
+        let mut in_configuration = (asked.recorded.iter()).filter(|it| may_have(it, *family));
         // A status may be forged or old: it counts only for an address of a pool that nobody has.
         let mut in_status = (asked.published.iter()).filter(|it| {
             may_have(it, *family)
@@ -228,7 +275,7 @@ fn of_family(addresses: &[IpAddr], family: Family) -> impl Iterator<Item = &IpAd
 
 fn pools<'a>(
     settings: &'a Settings,
-    asked: &'a Asked,
+    asked: &'a Asked<'a>,
     family: Family,
 ) -> impl Iterator<Item = &'a Pool> {
     let of_name = |pool: &&Pool| (asked.wanted.pool.as_ref()).is_none_or(|name| *name == pool.name);
@@ -239,8 +286,7 @@ fn pools<'a>(
 /// Adds the addresses that a Service lacks.
 fn add(
     settings: &Settings,
-    asked: &Asked,
-    recorded: &[IpAddr],
+    asked: &Asked<'_>,
     mut addresses: Vec<IpAddr>,
     taken: &mut BTreeSet<IpAddr>,
 ) -> Allocated {
@@ -257,7 +303,7 @@ fn add(
                     "the address {address} is requested, and is of no pool"
                 ));
             }
-            Some(address) if taken.contains(address) && !recorded.contains(address) => {
+            Some(address) if taken.contains(address) && !asked.recorded.contains(address) => {
                 return Err(format!(
                     "the address {address} is requested, and another VIP has it"
                 ));

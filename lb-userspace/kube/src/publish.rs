@@ -49,8 +49,8 @@ impl Publisher {
         self.patch_status(service, &status).await;
     }
 
-    /// Sets a condition, and writes an event if it is news.
-    pub async fn condition(&mut self, service: &Service, problem: Option<&str>) {
+    /// Sets a condition, and writes an event if it is news. Returns whether there was something to write.
+    pub async fn condition(&mut self, service: &Service, problem: Option<&str>) -> bool {
         let type_ = format!("{DOMAIN}/Programmed");
         let status = service.status.as_ref();
         let known = status.and_then(|status| status.conditions.clone());
@@ -66,7 +66,7 @@ impl Publisher {
             .as_ref()
             .is_some_and(|it| it.status == state && it.message == message)
         {
-            return;
+            return false;
         }
         let since = known.filter(|it| it.status == state);
         conditions.push(Condition {
@@ -88,6 +88,7 @@ impl Publisher {
             self.event(service, problem.is_some(), reason, message)
                 .await;
         }
+        true
     }
 
     /// Writes an event. One that can't be written is in the log.

@@ -10,8 +10,14 @@ pub const DOMAIN: &str = "evenkeel.example";
 /// The finalizer of Services that have VIPs.
 pub const FINALIZER: &str = "evenkeel.example/vip";
 
-/// Characters of a VIP's name that its Service determines. The rest of the 63 is for port and family.
-const PREFIX_LENGTH: usize = 50;
+/// Characters of a VIP's name that its Service determines. The rest of 63 is for port, family and the source's mode.
+const PREFIX_LENGTH: usize = 45;
+/// Hexadecimal digits of a hash in a name.
+const DIGEST_LENGTH: usize = 20;
+/// So many hexadecimal digits in a row look like a secret, which a configuration must not have.
+const SECRET_LENGTH: usize = 24;
+/// Longest path of a check.
+const LONGEST_PATH: usize = 256;
 
 /// A Service, by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,13 +43,21 @@ impl ServiceKey {
     #[must_use]
     pub fn prefix(&self, cluster: &str) -> String {
         let whole = format!("{cluster}.{}.{}", self.namespace, self.name);
-        if whole.len() <= PREFIX_LENGTH {
+        if whole.len() < PREFIX_LENGTH {
             return whole;
         }
         let digest = Sha256::digest(whole.as_bytes());
-        let digest: String = digest[..6].iter().map(|b| format!("{b:02x}")).collect();
-        format!("{}-{digest}", &whole[..PREFIX_LENGTH - 1 - digest.len()])
+        let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        let readable = PREFIX_LENGTH - 1 - DIGEST_LENGTH;
+        format!("{}-{}", &whole[..readable], &digest[..DIGEST_LENGTH])
     }
+}
+
+/// Whether a text has what looks like a secret.
+fn looks_secret(text: &str) -> bool {
+    let others = |c: char| !c.is_ascii_hexdigit();
+    text.split(others)
+        .any(|digits| digits.len() >= SECRET_LENGTH)
 }
 
 impl fmt::Display for ServiceKey {
@@ -197,6 +211,13 @@ fn annotation<'a>(service: &'a Service, name: &str) -> Option<&'a str> {
 /// What is wrong, and what would be right.
 pub fn read(service: &Service, forward: Forward) -> Result<Wanted, String> {
     let spec = service.spec.as_ref().ok_or("the Service has no spec")?;
+    let key = ServiceKey::of(service);
+    if looks_secret(&key.namespace) || looks_secret(&key.name) {
+        return Err(format!(
+            "the name of the Service or its namespace has {SECRET_LENGTH} hexadecimal digits in a row, which a configuration \
+             takes for a secret"
+        ));
+    }
     let forward = match annotation(service, "forward") {
         None => forward,
         Some("nat") => Forward::Nat,
@@ -244,6 +265,7 @@ pub fn read(service: &Service, forward: Forward) -> Result<Wanted, String> {
 }
 
 fn wrong(name: &str, value: &str, values: &str) -> String {
+    let value: String = value.chars().take(100).collect();
     format!("the annotation {DOMAIN}/{name} is {value:?}; it must be {values}")
 }
 
@@ -317,6 +339,9 @@ fn health(
                 let (port, path) = rest.split_once('/').ok_or_else(malformed)?;
                 let is_plain = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
                 let number: Option<u16> = port.parse().ok().filter(|number| *number > 0);
+                if path.len() >= LONGEST_PATH || looks_secret(path) {
+                    return Err(malformed());
+                }
                 if !path.chars().all(is_plain) || (number.is_none() && !port.is_empty()) {
                     return Err(malformed());
                 }

@@ -1,6 +1,6 @@
 //! The `[[vip]]` tables of a configuration: those that are ours are written, the others stay as they are.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, TableLike, Value};
 
@@ -9,7 +9,7 @@ use crate::service::{Forward, Health};
 /// A VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vip {
-    /// Its name, which is that of its source as well.
+    /// Its name.
     pub name: String,
     /// The address that clients connect to.
     pub address: IpAddr,
@@ -25,7 +25,19 @@ pub struct Vip {
     pub health: Health,
 }
 
+/// The source of a VIP's backends. Pods and nodes are different sources, so that a VIP changes with its backends.
+#[must_use]
+pub fn source_name(vip: &str, forward: Forward) -> String {
+    format!("{vip}.{}", forward.name())
+}
+
 impl Vip {
+    /// The source of its backends.
+    #[must_use]
+    pub fn source(&self) -> String {
+        source_name(&self.name, self.forward)
+    }
+
     /// Sets the keys that are ours; returns whether that changes one. An operator may have added others, such as
     /// guards and overrides.
     fn write(&self, table: &mut Table) -> bool {
@@ -35,7 +47,7 @@ impl Vip {
             Health::Http(path, port) => (Some("http"), Some(path.as_str()), *port),
         };
         let address = self.address.to_string();
-        let source = format!("api:{}", self.name);
+        let source = format!("api:{}", self.source());
         let mut is_changed = false;
         for (key, value) in [
             ("name", Some(self.name.as_str().into())),
@@ -112,19 +124,25 @@ impl Tables {
         tables.into_iter().flat_map(ArrayOfTables::iter)
     }
 
-    /// Names and addresses of all VIPs.
-    pub fn addresses(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.tables().filter_map(|table| {
-            let address = table.get("address")?.as_str()?.parse().ok()?;
-            Some((table.get("name")?.as_str()?, address))
-        })
+    /// What is needed to look VIPs up quickly.
+    #[must_use]
+    pub fn index(&self) -> Index<'_> {
+        let mut index = Index::default();
+        for table in self.tables() {
+            let Some(name) = name(table) else { continue };
+            index.by_name.insert(name, table);
+            if let (Some(address), Some((prefix, _))) = (address(table), name.rsplit_once('.')) {
+                let of_service = index.by_prefix.entry(prefix).or_default();
+                of_service.push((name, address));
+            }
+        }
+        index
     }
 
-    /// Whether this VIP is there, as it is.
-    #[must_use]
-    pub fn has(&self, vip: &Vip) -> bool {
-        let mut tables = self.tables();
-        tables.any(|table| name(table) == Some(&vip.name) && vip.is_written(table))
+    /// Names and addresses of all VIPs.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.tables()
+            .filter_map(|table| Some((name(table)?, address(table)?)))
     }
 
     /// Adds a VIP, or changes it.
@@ -159,6 +177,38 @@ impl Tables {
     pub fn text(&self) -> String {
         self.document.to_string()
     }
+}
+
+/// VIPs by name, and by what their names have before the last dot: those of a Service.
+#[derive(Default)]
+pub struct Index<'a> {
+    by_name: HashMap<&'a str, &'a Table>,
+    by_prefix: HashMap<&'a str, Vec<(&'a str, IpAddr)>>,
+}
+
+impl<'a> Index<'a> {
+    /// Whether a VIP is there, as it is.
+    #[must_use]
+    pub fn has(&self, vip: &Vip) -> bool {
+        let table = self.by_name.get(vip.name.as_str());
+        table.is_some_and(|table| vip.is_written(table))
+    }
+
+    /// Whether a VIP with this name is there.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Names and addresses of the VIPs with this prefix.
+    #[must_use]
+    pub fn of(&self, prefix: &str) -> &[(&'a str, IpAddr)] {
+        self.by_prefix.get(prefix).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn address(table: &Table) -> Option<IpAddr> {
+    table.get("address")?.as_str()?.parse().ok()
 }
 
 fn name(table: &Table) -> Option<&str> {

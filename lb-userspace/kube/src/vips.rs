@@ -1,7 +1,7 @@
 //! The leader's part: the VIPs in the configuration of the fleet.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,28 +9,30 @@ use std::{
 
 use k8s_openapi::api::core::v1::Service;
 use lb_api::{
-    ErrorCode, FleetApplyRequest, FleetRevisionNumber, FleetRolloutState, GuardVerdict,
+    ErrorCode, FleetApplyRequest, FleetRevisionNumber, FleetRolloutState, Guard, GuardVerdict,
     client::{Client, ClientError},
 };
 use tokio::sync::watch;
 
 use crate::{
     cluster::Cluster,
-    plan::{Decision, Outcome, Settings, decide, is_of},
+    failures::Failures,
+    plan::{Decision, Outcome, Settings, decide},
     publish::Publisher,
     service::{ServiceKey, has_finalizer, is_deleted, is_ours, published},
-    text::Tables,
+    text::{Index, Tables},
 };
 
 /// A deleted Service is not held longer than this, even if its VIPs can't be removed now.
 const LONGEST_HOLD: Duration = Duration::from_secs(120);
 /// VIPs stay this long after their Service has gone without us: the API server may have lost it.
 const ORPHANS_STAY: Duration = Duration::from_secs(120);
+/// Orphans that could not be removed are tried again after this time.
+const ORPHANS_RETRY: Duration = Duration::from_secs(600);
 /// A rollout that was begun is seen within this time.
 const UNSEEN: Duration = Duration::from_secs(10);
-/// A change that failed is tried again after this time, doubled each time up to the longest.
-const RETRY: Duration = Duration::from_secs(2);
-const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+/// Services that are written to in a step: each may take seconds.
+const WRITES: usize = 20;
 
 /// A rollout that was begun here.
 struct Rollout {
@@ -39,13 +41,12 @@ struct Rollout {
     begun: Instant,
 }
 
-/// A change of a Service's VIPs that failed.
-struct Failure {
-    reason: String,
-    attempts: u32,
-    retry_at: Instant,
-    /// What failed; something else is tried at once.
-    vips: Outcome,
+/// What is changed together.
+#[derive(Default)]
+struct Batch {
+    services: Vec<ServiceKey>,
+    orphans: Vec<String>,
+    force: Vec<Guard>,
 }
 
 /// Writes the VIPs of our Services.
@@ -54,14 +55,17 @@ pub struct Vips {
     node: Client,
     served: watch::Receiver<BTreeSet<String>>,
     bake_s: Option<u32>,
+    head: Option<(FleetRevisionNumber, Tables)>,
     rollout: Option<Rollout>,
-    failures: BTreeMap<ServiceKey, Failure>,
+    failures: Failures,
     orphans: HashMap<String, Instant>,
+    /// When orphans that could not be removed are tried again.
+    orphans_retry_at: Option<Instant>,
     said: Option<String>,
 }
 
 impl Vips {
-    /// Writes to the fleet of this node, which has backends for the VIPs `served`; `bake_s` is the bake time of
+    /// Writes to the fleet of this node, which has backends for the sources `served`; `bake_s` is the bake time of
     /// rollouts.
     #[must_use]
     pub fn new(
@@ -75,29 +79,37 @@ impl Vips {
             node,
             served,
             bake_s,
+            head: None,
             rollout: None,
-            failures: BTreeMap::new(),
+            failures: Failures::default(),
             orphans: HashMap::new(),
+            orphans_retry_at: None,
             said: None,
         }
     }
 
-    /// Makes a step: to be called when something has changed, and every second or so.
-    pub async fn step(&mut self, cluster: &Cluster, publisher: &mut Publisher) {
-        if let Err(error) = self.try_step(cluster, publisher).await {
+    /// Makes a step: to be called when something has changed, and every second or so. Returns whether the fleet
+    /// could be asked.
+    pub async fn step(&mut self, cluster: &Cluster, publisher: &mut Publisher) -> bool {
+        let services = cluster.services();
+        // Whatever else does not work.
+        self.let_go(&services, publisher).await;
+        let done = self.try_step(&services, publisher).await;
+        if let Err(error) = &done {
             // Each problem is said once.
-            if self.said.as_ref() != Some(&error) {
+            if self.said.as_ref() != Some(error) {
                 tracing::warn!("cannot change the fleet: {error}");
-                self.said = Some(error);
+                self.said = Some(error.clone());
             }
         } else if self.said.take().is_some() {
             tracing::info!("the fleet can be changed again");
         }
+        done.is_ok()
     }
 
     async fn try_step(
         &mut self,
-        cluster: &Cluster,
+        services: &[Arc<Service>],
         publisher: &mut Publisher,
     ) -> Result<(), String> {
         let fleet = (self.node.fleet().await).map_err(|error| error.to_string())?;
@@ -110,51 +122,132 @@ impl Vips {
         if (self.rollout.as_ref()).is_some_and(|rollout| rollout.begun.elapsed() < UNSEEN) {
             return Ok(());
         }
-        let head = self.node.fleet_revision(None).await;
-        let head = head.map_err(|error| error.to_string())?;
-        let tables = Tables::read(&head.text)?;
-        let services = cluster.services();
-        let mut decision = decide(&self.settings, &services, &tables);
-        self.hold_back(&mut decision, &tables);
-        self.clean(&services, &tables, publisher).await;
-        self.say(&services, &decision, &tables, publisher).await;
-        let chosen = self.choose(&decision, &tables);
-        let chosen = self.hold(cluster, chosen, &decision, publisher).await;
+        let head = fleet.head.map(|head| head.revision);
+        let (head, tables) = self.read(head).await?;
+        let decision = {
+            let served = self.served.borrow();
+            decide(&self.settings, services, &tables, &|name| {
+                served.contains(name)
+            })
+        };
+        let index = tables.index();
+        self.clean(services, &index, publisher).await;
+        let cluster = &self.settings.cluster;
+        (self.failures).keep(|key| decision.differs(&index, cluster, key));
+        self.say(services, &decision, &index, publisher).await;
+        let batch = self.choose(&decision, &tables, &index);
+        let batch = self.hold(services, batch, &decision, publisher).await;
+        if batch.services.is_empty() && batch.orphans.is_empty() {
+            return Ok(());
+        }
+        self.change(head, &tables, &decision, batch).await
+    }
+
+    /// The VIPs of the fleet, as they are in its head, and the head's number.
+    async fn read(
+        &mut self,
+        head: Option<FleetRevisionNumber>,
+    ) -> Result<(FleetRevisionNumber, Tables), String> {
+        match &self.head {
+            Some((known, tables)) if Some(*known) == head => Ok((*known, tables.clone())),
+            _ => {
+                let head = self.node.fleet_revision(None).await;
+                let head = head.map_err(|error| error.to_string())?;
+                let tables = Tables::read(&head.text)?;
+                self.head = Some((head.info.number, tables.clone()));
+                Ok((head.info.number, tables))
+            }
+        }
+    }
+
+    /// Takes note of how a rollout has ended.
+    fn judge(&mut self, revision: FleetRevisionNumber, state: FleetRolloutState, reason: &str) {
+        let Some(rollout) = self.rollout.take_if(|rollout| rollout.revision <= revision) else {
+            return;
+        };
+        let is_confirmed = state == FleetRolloutState::Confirmed || rollout.revision != revision;
+        if is_confirmed {
+            self.failures.succeeded(&rollout.services);
+        } else {
+            self.failed(&rollout.services, reason);
+        }
+    }
+
+    fn failed(&mut self, services: &[(ServiceKey, Outcome)], reason: &str) {
+        if services.is_empty() {
+            tracing::warn!("VIPs of Services that are gone can't be removed: {reason}");
+            self.orphans_retry_at = Some(Instant::now() + ORPHANS_RETRY);
+        } else {
+            self.failures.add(services, &self.settings.cluster, reason);
+        }
+    }
+
+    /// What is changed now: VIPs of Services, or else of those that are gone. Removals are apart: they break
+    /// connections, which a guard would refuse and which the deletion of a Service means.
+    fn choose(&mut self, decision: &Decision, tables: &Tables, index: &Index<'_>) -> Batch {
+        let cluster = &self.settings.cluster;
+        let changed =
+            (decision.services.iter()).filter(|(key, _)| decision.differs(index, cluster, key));
+        let (gone, changed): (Vec<_>, Vec<_>) =
+            changed.partition(|(_, outcome)| **outcome == Outcome::Nothing);
+        let wanted = |key: &ServiceKey| decision.services.get(key).cloned();
+        for (services, force) in [(changed, Vec::new()), (gone, vec![Guard::VipRemoved])] {
+            let keys: Vec<ServiceKey> = services.into_iter().map(|(key, _)| key.clone()).collect();
+            let chosen = self.failures.choose(&keys, wanted);
+            if !chosen.is_empty() {
+                return Batch {
+                    services: chosen,
+                    orphans: Vec::new(),
+                    force,
+                };
+            }
+        }
+        Batch {
+            orphans: self.lost(decision, tables),
+            ..Batch::default()
+        }
+    }
+
+    /// Begins a rollout.
+    async fn change(
+        &mut self,
+        head: FleetRevisionNumber,
+        tables: &Tables,
+        decision: &Decision,
+        batch: Batch,
+    ) -> Result<(), String> {
         let mut new = tables.clone();
-        for key in &chosen {
+        for key in &batch.services {
             decision.apply(&mut new, &self.settings.cluster, key);
         }
-        // What is wrong with these is no reason not to change others.
-        let (orphans, problem) = match self.lost(&decision, &tables) {
-            Ok(orphans) => (orphans, Ok(())),
-            Err(problem) => (Vec::new(), Err(problem)),
-        };
-        for orphan in &orphans {
+        for orphan in &batch.orphans {
             new.remove(orphan);
         }
-        if chosen.is_empty() && orphans.is_empty() {
-            return problem;
-        }
-        let request = FleetApplyRequest {
-            text: new.text(),
-            base: Some(head.info.number),
-            canary: None,
-            bake_s: self.bake_s,
-            manual: false,
-            now: false,
-            force: Vec::new(),
-            override_local: false,
-            why: Some(why(&chosen, &orphans)),
-        };
+        let why = why(&batch);
         let outcome = |key: ServiceKey| {
             let outcome = decision.services.get(&key).cloned();
             outcome.map(|outcome| (key, outcome))
         };
-        let text = why(&chosen, &orphans);
-        let services: Vec<_> = chosen.into_iter().filter_map(outcome).collect();
+        let services: Vec<_> = batch.services.into_iter().filter_map(outcome).collect();
+        if new.addresses().next().is_none() {
+            let reason = "a fleet needs a VIP, and this would be its last one";
+            self.failed(&services, reason);
+            return Ok(());
+        }
+        let request = FleetApplyRequest {
+            text: new.text(),
+            base: Some(head),
+            canary: None,
+            bake_s: self.bake_s,
+            manual: false,
+            now: false,
+            force: batch.force,
+            override_local: false,
+            why: Some(why.clone()),
+        };
         match self.node.fleet_apply(&request).await {
             Ok(started) => {
-                tracing::info!(revision = started.revision, "{text}");
+                tracing::info!(revision = started.revision, "{why}");
                 self.rollout = Some(Rollout {
                     revision: started.revision,
                     services,
@@ -164,126 +257,71 @@ impl Vips {
             Err(error) => {
                 let reason = words(&error);
                 let code = error.api().map(|error| error.code);
-                if !matches!(code, Some(ErrorCode::InvalidConfig | ErrorCode::Refused)) {
+                if matches!(code, None | Some(ErrorCode::Conflict | ErrorCode::Failed)) {
                     // Not the fault of a Service: another change, or etcd.
                     return Err(reason);
                 }
-                for (key, vips) in services {
-                    self.note_failure(key, &reason, vips);
-                }
+                self.failed(&services, &reason);
             }
         }
-        problem
-    }
-
-    /// Takes note of how a rollout has ended.
-    fn judge(&mut self, revision: FleetRevisionNumber, state: FleetRolloutState, reason: &str) {
-        let Some(rollout) = self.rollout.take_if(|rollout| rollout.revision <= revision) else {
-            return;
-        };
-        let confirmed = state == FleetRolloutState::Confirmed || rollout.revision != revision;
-        for (key, vips) in rollout.services {
-            if confirmed {
-                self.failures.remove(&key);
-            } else {
-                self.note_failure(key, reason, vips);
-            }
-        }
-    }
-
-    fn note_failure(&mut self, key: ServiceKey, reason: &str, vips: Outcome) {
-        let attempts = self.failures.get(&key).map_or(0, |it| it.attempts) + 1;
-        let wait = RETRY.saturating_mul(1 << (attempts - 1).min(12));
-        self.failures.insert(
-            key,
-            Failure {
-                reason: reason.to_owned(),
-                attempts,
-                retry_at: Instant::now() + wait.min(LONGEST_RETRY),
-                vips,
-            },
-        );
-    }
-
-    /// A new VIP waits until this node has a backend for it: a guard would refuse it.
-    fn hold_back(&self, decision: &mut Decision, tables: &Tables) {
-        let known: BTreeSet<&str> = tables.addresses().map(|(name, _)| name).collect();
-        let served = self.served.borrow();
-        for outcome in decision.services.values_mut() {
-            let Outcome::Vips(vips) = outcome else {
-                continue;
-            };
-            vips.retain(|vip| known.contains(vip.name.as_str()) || served.contains(&vip.name));
-            if vips.is_empty() {
-                *outcome = Outcome::Unchanged("no endpoint is ready yet".to_owned());
-            }
-        }
-    }
-
-    /// The Services whose VIPs change now. Those that failed are tried alone.
-    fn choose(&self, decision: &Decision, tables: &Tables) -> Vec<ServiceKey> {
-        let changed: Vec<ServiceKey> = (decision.services.keys())
-            .filter(|key| decision.apply(&mut tables.clone(), &self.settings.cluster, key))
-            .cloned()
-            .collect();
-        let (failed, clean): (Vec<_>, Vec<_>) =
-            (changed.into_iter()).partition(|key| self.failures.contains_key(key));
-        if !clean.is_empty() {
-            return clean;
-        }
-        let is_due = |key: &ServiceKey| {
-            self.failures.get(key).is_some_and(|failure| {
-                let is_other = decision.services.get(key) != Some(&failure.vips);
-                is_other || failure.retry_at <= Instant::now()
-            })
-        };
-        let due = failed.into_iter().filter(is_due);
-        let first = due.min_by_key(|key| self.failures.get(key).map(|it| it.retry_at));
-        first.into_iter().collect()
+        Ok(())
     }
 
     /// Adds finalizers to the chosen Services that are to have VIPs. Those that can't be held are left out.
     async fn hold(
         &self,
-        cluster: &Cluster,
-        chosen: Vec<ServiceKey>,
+        services: &[Arc<Service>],
+        mut batch: Batch,
         decision: &Decision,
         publisher: &Publisher,
-    ) -> Vec<ServiceKey> {
-        let mut held = Vec::new();
-        for key in chosen {
+    ) -> Batch {
+        let by_key: HashMap<ServiceKey, &Arc<Service>> = (services.iter())
+            .map(|service| (ServiceKey::of(service), service))
+            .collect();
+        let (mut held, mut writes) = (Vec::new(), 0);
+        for key in batch.services {
             let has_vips = matches!(decision.services.get(&key), Some(Outcome::Vips(_)));
-            let service = cluster.service(&key);
             let is_held = !has_vips
-                || match &service {
+                || match by_key.get(&key) {
                     Some(service) if has_finalizer(service) => true,
-                    Some(service) => publisher.finalizer(service, true).await,
-                    None => false,
+                    Some(service) if writes < WRITES => {
+                        writes += 1;
+                        publisher.finalizer(service, true).await
+                    }
+                    _ => false,
                 };
             if is_held {
                 held.push(key);
             }
         }
-        held
+        batch.services = held;
+        batch
     }
 
-    /// Lets Services go that have no VIPs any more, and those that were held for too long.
-    async fn clean(&self, services: &[Arc<Service>], tables: &Tables, publisher: &Publisher) {
-        for service in services.iter().filter(|service| has_finalizer(service)) {
-            let is_deleted = is_deleted(service);
-            if !is_deleted && is_ours(service, &self.settings.class) {
-                continue;
-            }
-            let prefix = ServiceKey::of(service).prefix(&self.settings.cluster);
-            let has_vips = tables.addresses().any(|(name, _)| is_of(name, &prefix));
-            if has_vips && !is_held_too_long(service) {
-                continue;
-            }
-            if has_vips {
+    /// Lets Services go that were held for too long.
+    async fn let_go(&self, services: &[Arc<Service>], publisher: &Publisher) {
+        let held = services
+            .iter()
+            .filter(|it| has_finalizer(it) && is_held_too_long(it));
+        for service in held.take(WRITES) {
+            if publisher.finalizer(service, false).await {
                 let note = "the VIPs of this Service could not be removed in two minutes; they are removed later";
                 publisher.event(service, true, "Orphaned", note).await;
             }
-            if !is_deleted && !published(service).is_empty() {
+        }
+    }
+
+    /// Lets Services go that have no VIPs any more.
+    async fn clean(&self, services: &[Arc<Service>], index: &Index<'_>, publisher: &Publisher) {
+        let class = &self.settings.class;
+        let ended = (services.iter())
+            .filter(|it| has_finalizer(it) && (is_deleted(it) || !is_ours(it, class)));
+        let without_vips = ended.filter(|service| {
+            let prefix = ServiceKey::of(service).prefix(&self.settings.cluster);
+            index.of(&prefix).is_empty()
+        });
+        for service in without_vips.take(WRITES) {
+            if !is_deleted(service) && !published(service).is_empty() {
                 publisher.addresses(service, &[]).await;
             } else {
                 publisher.finalizer(service, false).await;
@@ -291,60 +329,55 @@ impl Vips {
         }
     }
 
-    /// Says of each of our Services what is wrong with it, and removes addresses that it no longer has.
+    /// Says of our Services what is wrong with them, and removes addresses that they no longer have.
     async fn say(
         &self,
         services: &[Arc<Service>],
         decision: &Decision,
-        tables: &Tables,
+        index: &Index<'_>,
         publisher: &mut Publisher,
     ) {
+        let mut writes = 0;
         for service in services {
             let key = ServiceKey::of(service);
             if !is_ours(service, &self.settings.class) || is_deleted(service) {
                 continue;
             }
-            let prefix = key.prefix(&self.settings.cluster);
-            let has: BTreeSet<IpAddr> = (tables.addresses())
-                .filter(|(name, _)| is_of(name, &prefix))
-                .map(|(_, address)| address)
-                .collect();
-            let shown = published(service);
-            let kept: Vec<IpAddr> = (shown.iter().copied())
-                .filter(|address| has.contains(address))
-                .collect();
-            if kept.len() != shown.len() {
-                publisher.addresses(service, &kept).await;
-                continue;
+            if writes == WRITES {
+                return;
             }
-            let failure = self
-                .failures
-                .get(&key)
-                .map(|failure| failure.reason.as_str());
-            match decision.services.get(&key) {
-                Some(Outcome::Unchanged(problem)) => {
-                    publisher.condition(service, Some(problem)).await;
+            let known = index.of(&key.prefix(&self.settings.cluster));
+            let outcome = decision.services.get(&key);
+            if let Some(Outcome::Vips(vips)) = outcome {
+                // The status is the record of an address that is not in the configuration yet.
+                let has = |address: &IpAddr| {
+                    let mut known = known.iter().map(|(_, address)| address);
+                    known.any(|it| it == address) || vips.iter().any(|vip| vip.address == *address)
+                };
+                let shown = published(service);
+                let kept: Vec<IpAddr> = shown.iter().copied().filter(has).collect();
+                if kept.len() != shown.len() {
+                    publisher.addresses(service, &kept).await;
+                    writes += 1;
+                    continue;
                 }
-                Some(Outcome::Vips(_)) if failure.is_some() => {
-                    publisher.condition(service, failure).await;
-                }
-                Some(Outcome::Vips(_)) if !has.is_empty() => {
-                    publisher.condition(service, None).await;
-                }
-                _ => {}
+            }
+            let problem = match outcome {
+                Some(Outcome::Unchanged(problem)) => Some(problem.as_str()),
+                Some(Outcome::Vips(_)) => self.failures.reason(&key),
+                Some(Outcome::Nothing) | None => continue,
+            };
+            if problem.is_some() || !known.is_empty() {
+                writes += usize::from(publisher.condition(service, problem).await);
             }
         }
     }
 
-    /// VIPs whose Services have been gone for a while.
-    ///
-    /// # Errors
-    ///
-    /// If these are more than half of ours, the API server has probably lost its state, or is another one.
-    fn lost(&mut self, decision: &Decision, tables: &Tables) -> Result<Vec<String>, String> {
+    /// VIPs whose Services have been gone for a while. If these are half of ours or more, the API server has
+    /// probably lost its state, or is another one: none.
+    fn lost(&mut self, decision: &Decision, tables: &Tables) -> Vec<String> {
         let now = Instant::now();
-        self.orphans
-            .retain(|name, _| decision.orphans.contains(name));
+        (self.orphans).retain(|name, _| decision.orphans.contains(name));
         for orphan in &decision.orphans {
             self.orphans.entry(orphan.clone()).or_insert(now);
         }
@@ -352,17 +385,21 @@ impl Vips {
             .filter(|(_, since)| now - **since >= ORPHANS_STAY)
             .map(|(name, _)| name.clone())
             .collect();
+        if lost.is_empty() || self.orphans_retry_at.is_some_and(|at| at > now) {
+            return Vec::new();
+        }
         let ours = format!("{}.", self.settings.cluster);
         let all = (tables.addresses()).filter(|(name, _)| name.starts_with(&ours));
-        if lost.len() > 1 && lost.len() * 2 > all.count() {
-            return Err(format!(
-                "{} VIPs, more than half of all, have no Service any more, and none was deleted as Services are; remove \
-                 them with `evenkeel fleet apply` if that is right: {}",
-                lost.len(),
-                lost.join(", ")
-            ));
+        if lost.len() * 2 < all.count() {
+            return lost;
         }
-        Ok(lost)
+        let reason = format!(
+            "they are half of all or more, and none was deleted as Services are; remove them with `evenkeel fleet apply` if \
+             that is right: {}",
+            lost.join(", ")
+        );
+        self.failed(&[], &reason);
+        Vec::new()
     }
 }
 
@@ -390,7 +427,10 @@ fn is_held_too_long(service: &Service) -> bool {
     Duration::try_from(held).is_ok_and(|held| held > LONGEST_HOLD)
 }
 
-fn why(services: &[ServiceKey], orphans: &[String]) -> String {
+fn why(batch: &Batch) -> String {
+    let Batch {
+        services, orphans, ..
+    } = batch;
     let mut names: Vec<String> = services.iter().take(5).map(ToString::to_string).collect();
     if services.len() > 5 {
         names.push(format!("{} more", services.len() - 5));

@@ -352,11 +352,12 @@ fn an_api_server_that_fails_takes_nothing_away() {
     assert_eq!(changes(&stage), 0);
     let (lost, _) = lost(load);
     assert_eq!(lost, 0, "{}", stage.logs());
-    deleted(&mut stage);
+    deleted(&mut stage, to);
 }
 
-/// The leader is lost, and then the Service deleted. Nothing is asked that the manifest does not allow.
-fn deleted(stage: &mut Stage<'_>) {
+/// The leader is lost, and then the Service deleted, though it has traffic. Nothing is asked that the manifest does not allow.
+fn deleted(stage: &mut Stage<'_>, to: SocketAddr) {
+    let load = SteadyLoad::start(&stage.site.lab.clients[0], to, RATE, LIMIT).unwrap();
     let place = Place::new("leases", "evenkeel", "evenkeel-kube");
     let lease = stage.api.objects.get(&place).unwrap();
     let leader = lease["spec"]["holderIdentity"].as_str().unwrap().to_owned();
@@ -369,4 +370,5 @@ fn deleted(stage: &mut Stage<'_>) {
     println!("deleted after {took:.1?}, with another leader");
     stage.wait("its VIP is gone", || !stage.has_vip(0) && !stage.has_vip(1));
     assert_eq!(stage.api.denied(), [""; 0]);
+    drop(load);
 }

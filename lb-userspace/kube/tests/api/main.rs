@@ -54,11 +54,11 @@ async fn watches_outlive_faults_and_forget_nothing() {
         names.sort();
         names
     };
-    assert_eq!(names(), ["k8s.shop.a.tcp-80"]);
+    assert_eq!(names(), ["k8s.shop.a.tcp-80.nat"]);
     server.set_down(true);
     put(&server, "b", "10.0.0.2");
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(names(), ["k8s.shop.a.tcp-80"]);
+    assert_eq!(names(), ["k8s.shop.a.tcp-80.nat"]);
     // It is back, and has forgotten what happened meanwhile: all is listed again.
     server.faults.forgets.store(true, Relaxed);
     server.set_down(false);
@@ -72,7 +72,7 @@ async fn watches_outlive_faults_and_forget_nothing() {
     timeout(LIMIT, both).await.unwrap();
     server.objects.lose(&Place::new("services", "shop", "a"));
     let one = async {
-        while names() != ["k8s.shop.b.tcp-80"] {
+        while names() != ["k8s.shop.b.tcp-80.nat"] {
             sleep(Duration::from_millis(20)).await;
         }
     };

@@ -111,7 +111,15 @@ fn slices_are_put_together() {
     // Nothing is known, or nobody serves.
     assert_eq!(of(&web, Family::V4, &[], &[]), None);
     let empty = slice("IPv4", &json!([]));
-    assert_eq!(of(&web, Family::V4, &[empty], &[]), Some(Vec::new()));
+    let one = std::slice::from_ref(&empty);
+    assert_eq!(of(&web, Family::V4, one, &[]), Some(Vec::new()));
+    assert_eq!(of(&web, Family::V6, one, &[]), None);
+    // A port is renamed in the Service first, then in the slices.
+    let renamed = service("web", |object| {
+        object["spec"]["ports"][0]["name"] = json!("web");
+    });
+    assert_eq!(of(&renamed, Family::V4, &slices, &[]), None);
+    assert_eq!(of(&renamed, Family::V4, one, &[]), Some(Vec::new()));
 }
 
 #[test]
@@ -172,6 +180,11 @@ fn other_services_have_all_nodes_that_may_be_used() {
     ];
     let found = of(&web, Family::V4, &slices, &nodes).unwrap();
     assert_eq!(found, ["10.0.0.1 up", "10.0.0.2 drain", "10.0.0.3 drain"]);
+    // No node is seen, or all are cordoned: all but those that go are used.
+    let blind: Vec<Arc<Node>> = nodes[1..4].to_vec();
+    let found = of(&web, Family::V4, &slices, &blind).unwrap();
+    assert_eq!(found, ["10.0.0.2 up", "10.0.0.3 drain"]);
+    assert_eq!(of(&web, Family::V4, &slices, &[]), None);
     let tunnel = annotated("web", "forward", "ipip");
     let found = of(&tunnel, Family::V4, &slices, &nodes).unwrap();
     assert!(found.contains(&"fd00::5 up".to_owned()), "{found:?}");

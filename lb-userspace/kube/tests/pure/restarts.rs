@@ -67,7 +67,7 @@ impl World {
 
     fn run(&mut self, chosen: u32) {
         let settings = settings(&["192.0.2.0/29"]);
-        let decision = decide(&settings, &self.objects(), &self.tables);
+        let decision = decide(&settings, &self.objects(), &self.tables, &|_| true);
         let older = self.tables.clone();
         for (at, key) in decision.services.keys().enumerate() {
             if chosen & (1 << at) != 0 {

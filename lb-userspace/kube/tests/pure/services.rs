@@ -47,6 +47,7 @@ fn what_is_wrong_is_said_with_what_is_right() {
         ("health", "http:/a b", "http:/PATH"),
         ("health", "http:0/", "http:/PATH"),
         ("health", "http:70000/", "http:/PATH"),
+        ("health", "http:/0123456789abcdef01234567", "http:/PATH"),
         ("address", "192.0.2.1,192.0.2.2", "one of each family"),
         ("address", "192.0.2.300", "an address"),
         ("address", "fd00::1", "ipFamilies IPv4"),
@@ -54,6 +55,12 @@ fn what_is_wrong_is_said_with_what_is_right() {
         let error = read(&annotated("web", annotation, value), Forward::Nat).unwrap_err();
         assert!(error.contains(says), "{annotation} {value}: {error}");
     }
+    let long = format!("http:/{}", "x".repeat(300));
+    let error = read(&annotated("web", "health", &long), Forward::Nat).unwrap_err();
+    assert!(error.len() < 300, "{error}");
+    let secret = service("a0123456789abcdef01234567", |_| {});
+    let error = read(&secret, Forward::Nat).unwrap_err();
+    assert!(error.contains("secret"), "{error}");
     for (ports, says) in [
         (json!([]), "no ports"),
         (json!([{ "port": 80, "protocol": "SCTP" }]), "SCTP"),
@@ -93,11 +100,13 @@ fn prefixes_are_short_and_differ() {
         key(&long, "wec"),
         key(&long, &long),
         key(&"a".repeat(62), &long),
+        // As long as those that are cut.
+        key("default", &"b".repeat(33)),
     ];
     let prefixes: BTreeSet<String> = keys.iter().map(|key| key.prefix("k8s")).collect();
     assert_eq!(prefixes.len(), keys.len());
     assert!(
-        prefixes.iter().all(|prefix| prefix.len() <= 50),
+        prefixes.iter().all(|prefix| prefix.len() <= 45),
         "{prefixes:?}"
     );
     assert!(prefixes.contains("k8s.default.web"));

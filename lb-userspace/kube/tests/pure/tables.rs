@@ -24,7 +24,7 @@ address = "10.0.0.1"
 
 /// Applies what is decided for all Services.
 fn apply(settings: &Settings, services: &[Arc<Service>], tables: &Tables) -> Tables {
-    let decision = decide(settings, services, tables);
+    let decision = decide(settings, services, tables, &|_| true);
     let mut new = tables.clone();
     for key in decision.services.keys() {
         decision.apply(&mut new, "k8s", key);
@@ -33,7 +33,7 @@ fn apply(settings: &Settings, services: &[Arc<Service>], tables: &Tables) -> Tab
 }
 
 fn problem(settings: &Settings, services: &[Arc<Service>], tables: &Tables, of: &str) -> String {
-    let decision = decide(settings, services, tables);
+    let decision = decide(settings, services, tables, &|_| true);
     let mut all = decision.services.iter();
     match all.find(|(key, _)| key.name == of).unwrap() {
         (_, Outcome::Unchanged(problem)) => problem.clone(),
@@ -65,7 +65,7 @@ fn vips_are_added_changed_and_removed_and_others_stay() {
     );
     for line in [
         "forward = \"nat\"",
-        "backends_from = \"api:k8s.default.web.tcp-80\"",
+        "backends_from = \"api:k8s.default.web.tcp-80.nat\"",
         "[vip.health]\nkind = \"tcp\"",
     ] {
         assert!(added.text().contains(line), "{}", added.text());
@@ -161,18 +161,45 @@ fn a_service_with_an_error_keeps_its_vips_and_lost_ones_are_orphans() {
     let wrong = annotated("web", "forward", "dsr");
     let same = apply(&settings, &[wrong], &tables);
     assert_eq!(same.text(), tables.text());
-    let decision = decide(&settings, &[], &tables);
+    let decision = decide(&settings, &[], &tables, &|_| true);
     assert_eq!(decision.orphans, ["k8s.default.web.tcp-80"]);
     // Another cluster's, or nobody's.
     let others = "vip = [{ name = \"k8sx.a.b.tcp-80\", address = \"192.0.2.1\" }]";
-    let decision = decide(&settings, &[], &Tables::read(others).unwrap());
+    let decision = decide(&settings, &[], &Tables::read(others).unwrap(), &|_| true);
     assert!(decision.orphans.is_empty());
     let key = ServiceKey {
         namespace: "default".into(),
         name: "web".into(),
     };
     let mut with_inline = Tables::read("vip = []").unwrap();
-    let added = decide(&settings, &[service("web", |_| {})], &with_inline);
-    assert!(added.apply(&mut with_inline, "k8s", &key));
+    let added = decide(&settings, &[service("web", |_| {})], &with_inline, &|_| {
+        true
+    });
+    assert!(added.differs(&with_inline.index(), "k8s", &key));
+    added.apply(&mut with_inline, "k8s", &key);
+    assert!(!added.differs(&with_inline.index(), "k8s", &key));
     assert_eq!(addresses(&with_inline).len(), 1);
+}
+
+#[test]
+fn services_without_endpoints_take_no_address_from_others() {
+    let settings = settings(&["192.0.2.24/31"]);
+    let tables = Tables::read("").unwrap();
+    let known = service("known", |object| {
+        object["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.24" }] } });
+    });
+    let mut all: Vec<_> = (0..5).map(|n| service(&format!("a{n}"), |_| {})).collect();
+    all.extend([known, service("ready", |_| {})]);
+    let served = |source: &str| source == "k8s.default.ready.tcp-80.nat";
+    let decision = decide(&settings, &all, &tables, &served);
+    let mut new = tables.clone();
+    for (key, outcome) in &decision.services {
+        decision.apply(&mut new, "k8s", key);
+        assert!(
+            key.name == "ready"
+                || matches!(outcome, Outcome::Unchanged(why) if why.contains("ready yet"))
+        );
+    }
+    // Not the one that the clients of another know.
+    assert_eq!(addresses(&new), ["k8s.default.ready.tcp-80 192.0.2.25"]);
 }
