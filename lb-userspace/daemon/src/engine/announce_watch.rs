@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take. The announcer never waits for anything, so a later one means that it hangs.
 const LIMIT: Duration = Duration::from_secs(2);
 
-type Answer = Result<Arc<Announced>, String>;
+type AnnouncerReply = Result<Arc<Announced>, String>;
 
 /// The newest answer of the announcer.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct AnnounceWatch {
     /// Its socket; none if nothing is to be announced.
     socket: watch::Sender<Option<PathBuf>>,
     /// None before the first answer.
-    answer: watch::Receiver<Option<Answer>>,
+    answer: watch::Receiver<Option<AnnouncerReply>>,
 }
 
 impl AnnounceWatch {
@@ -65,7 +65,7 @@ impl AnnounceWatch {
 /// Ends with the watch.
 async fn ask(
     mut sockets: watch::Receiver<Option<PathBuf>>,
-    answers: watch::Sender<Option<Answer>>,
+    answers: watch::Sender<Option<AnnouncerReply>>,
 ) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,7 +119,7 @@ mod tests {
         assert!(why.ends_with("within 2 s"), "{why}");
         drop(answer);
         std::fs::remove_file(&socket).unwrap();
-        let gone = |it: &Option<Answer>| {
+        let gone = |it: &Option<AnnouncerReply>| {
             let why = it.as_ref().and_then(|it| it.as_ref().err());
             why.is_some_and(|why| why.starts_with("nothing listens on"))
         };

@@ -24,7 +24,7 @@ use tracing::warn;
 use super::{
     HealthChange, HealthStatus, Target,
     judge::{Judge, Rules, Verdict, first_delay},
-    probe::{self, Answer, Failure, Fault, Probe},
+    probe::{self, Failure, Fault, Passed, Probe},
 };
 use crate::nexthop::{NextHopState, UnresolvedReason};
 use burst::{BURSTS, Occasion};
@@ -288,8 +288,8 @@ impl Watcher {
     fn weigh(
         &mut self,
         target: &Target,
-        result: Result<Answer, Failure>,
-    ) -> Result<Answer, Failure> {
+        result: Result<Passed, Failure>,
+    ) -> Result<Passed, Failure> {
         let route = self.shared.next_hops.as_ref().and_then(|next_hops| {
             match next_hops.borrow().get(&target.address) {
                 Some(NextHopState::Unresolved(reason)) => Some(reason.clone()),
@@ -301,7 +301,7 @@ impl Watcher {
             Failure::of(fault, text).without(&target.address.to_string())
         };
         let result = match (result, route) {
-            (Ok(Answer::Reply), _) => Ok(Answer::Reply),
+            (Ok(Passed::Reply), _) => Ok(Passed::Reply),
             (
                 _,
                 Some(
@@ -309,7 +309,7 @@ impl Watcher {
                     | UnresolvedReason::NoRoute { .. }),
                 ),
             ) => Err(cannot_reach(Fault::Path, &reason)),
-            (Ok(Answer::Silence), Some(reason @ UnresolvedReason::NoAnswer { .. })) => {
+            (Ok(Passed::Silence), Some(reason @ UnresolvedReason::NoAnswer { .. })) => {
                 Err(cannot_reach(Fault::Backend, &reason))
             }
             (result, _) => result,
@@ -338,18 +338,18 @@ impl Watcher {
     fn weigh_silence(
         &mut self,
         target: &Target,
-        result: Result<Answer, Failure>,
-    ) -> Result<Answer, Failure> {
+        result: Result<Passed, Failure>,
+    ) -> Result<Passed, Failure> {
         if !matches!(target.health.kind, HealthKind::Udp { send: None, .. }) {
             return result;
         }
         match &result {
-            Ok(Answer::Reply) => self.refused = None,
+            Ok(Passed::Reply) => self.refused = None,
             Err(failure) if failure.fault == Fault::Backend => {
                 self.refused = Some((failure.clone(), Instant::now(), 0));
             }
             Err(_) => {}
-            Ok(Answer::Silence) => {
+            Ok(Passed::Silence) => {
                 if let Some((failure, at, silent)) = &mut self.refused {
                     *silent += 1;
                     if at.elapsed() < REFUSED_FOR || *silent <= REFUSED_CHECKS {
@@ -368,7 +368,7 @@ impl Watcher {
         target: &Target,
         rules: &Rules,
         took: Duration,
-        result: Result<Answer, Failure>,
+        result: Result<Passed, Failure>,
         occasion: Occasion,
     ) -> bool {
         let now = Instant::now();
@@ -380,8 +380,8 @@ impl Watcher {
         let mut status = lock(&self.status);
         status.latency = Some(took);
         status.inconclusive = match &result {
-            Ok(Answer::Reply) => None,
-            Ok(Answer::Silence) => Some(SILENT.to_owned()),
+            Ok(Passed::Reply) => None,
+            Ok(Passed::Silence) => Some(SILENT.to_owned()),
             Err(failure) if failure.fault == Fault::Backend => None,
             Err(failure) => {
                 if status.inconclusive.is_none() {

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures, Segments},
-    routes::{Answer, EmptyRequest},
+    routes::{EmptyRequest, JsonResult},
 };
 use crate::{caller::Caller, engine::Engine, revision};
 use lb_api::{
@@ -21,7 +21,7 @@ use lb_model::fleet;
 
 /// The fleet as this node sees it.
 #[utoipa::path(get, path = "/v1/fleet", responses((status = 200, body = FleetState), ReadFailures))]
-pub(super) async fn state(State(engine): State<Engine>) -> Answer<FleetState> {
+pub(super) async fn state(State(engine): State<Engine>) -> JsonResult<FleetState> {
     let mut state = engine.fleet()?.state().borrow().clone();
     // The engine hears the votes, not the agent.
     let published = engine.state();
@@ -35,7 +35,7 @@ pub(super) async fn init(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<FleetInitRequest>,
-) -> Answer<FleetRevisionInfo> {
+) -> JsonResult<FleetRevisionInfo> {
     let fleet = engine.fleet()?;
     let text = match &request.text {
         Some(text) => Some(vips_of(text)?),
@@ -55,7 +55,7 @@ pub(super) async fn join(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
-) -> Answer<()> {
+) -> JsonResult<()> {
     Ok(Json(engine.fleet()?.join(caller.to_string()).await?))
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn leave(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<FleetLeaveRequest>,
-) -> Answer<()> {
+) -> JsonResult<()> {
     let left = engine.fleet()?.leave(request.node, caller.to_string());
     Ok(Json(left.await?))
 }
@@ -84,7 +84,7 @@ pub(super) async fn plan(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<FleetPlanRequest>,
-) -> Answer<FleetPlan> {
+) -> JsonResult<FleetPlan> {
     let text = vips_of(&request.text)?;
     let request = FleetPlanRequest { text, ..request };
     let plan = engine.fleet()?.plan(request, caller.to_string()).await?;
@@ -97,7 +97,7 @@ pub(super) async fn explain(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ExplainRequest>,
-) -> Answer<FleetExplanation> {
+) -> JsonResult<FleetExplanation> {
     let caller = caller.to_string();
     let explained = engine.fleet()?.explain(request, &caller).await?;
     Ok(Json(explained))
@@ -109,7 +109,7 @@ pub(super) async fn apply(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<FleetApplyRequest>,
-) -> Answer<FleetStarted> {
+) -> JsonResult<FleetStarted> {
     let text = vips_of(&request.text)?;
     let request = FleetApplyRequest { text, ..request };
     let started = engine.fleet()?.apply(request, caller.to_string()).await?;
@@ -122,7 +122,7 @@ pub(super) async fn confirm(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
-) -> Answer<FleetStarted> {
+) -> JsonResult<FleetStarted> {
     Ok(Json(engine.fleet()?.confirm(caller.to_string()).await?))
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn pause(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
-) -> Answer<FleetStarted> {
+) -> JsonResult<FleetStarted> {
     Ok(Json(engine.fleet()?.pause(caller.to_string()).await?))
 }
 
@@ -142,7 +142,7 @@ pub(super) async fn resume(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
-) -> Answer<FleetStarted> {
+) -> JsonResult<FleetStarted> {
     Ok(Json(engine.fleet()?.resume(caller.to_string()).await?))
 }
 
@@ -152,7 +152,7 @@ pub(super) async fn rollback(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<FleetRollbackRequest>,
-) -> Answer<FleetStarted> {
+) -> JsonResult<FleetStarted> {
     let started = engine
         .fleet()?
         .rollback(request, caller.to_string())
@@ -166,13 +166,13 @@ pub(super) async fn import(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
-) -> Answer<FleetRevisionInfo> {
+) -> JsonResult<FleetRevisionInfo> {
     Ok(Json(engine.fleet()?.import(caller.to_string()).await?))
 }
 
 /// The fleet revisions that etcd has, newest first.
 #[utoipa::path(get, path = "/v1/fleet/revisions", responses((status = 200, body = Vec<FleetRevisionInfo>), ReadFailures))]
-pub(super) async fn revisions(State(engine): State<Engine>) -> Answer<Vec<FleetRevisionInfo>> {
+pub(super) async fn revisions(State(engine): State<Engine>) -> JsonResult<Vec<FleetRevisionInfo>> {
     Ok(Json(engine.fleet()?.history().await?))
 }
 
@@ -185,13 +185,13 @@ pub(super) async fn revisions(State(engine): State<Engine>) -> Answer<Vec<FleetR
 pub(super) async fn revision(
     State(engine): State<Engine>,
     Segments(number): Segments<FleetRevisionNumber>,
-) -> Answer<FleetRevision> {
+) -> JsonResult<FleetRevision> {
     Ok(Json(engine.fleet()?.revision(Some(number)).await?))
 }
 
 /// The head with its text.
 #[utoipa::path(get, path = "/v1/fleet/config", responses((status = 200, body = FleetRevision), ReadFailures))]
-pub(super) async fn config(State(engine): State<Engine>) -> Answer<FleetRevision> {
+pub(super) async fn config(State(engine): State<Engine>) -> JsonResult<FleetRevision> {
     Ok(Json(engine.fleet()?.revision(None).await?))
 }
 
@@ -210,7 +210,7 @@ pub(super) struct FleetDiffQuery {
 pub(super) async fn diff(
     State(engine): State<Engine>,
     Parameters(query): Parameters<FleetDiffQuery>,
-) -> Answer<FleetDiff> {
+) -> JsonResult<FleetDiff> {
     let fleet = engine.fleet()?;
     let to = fleet.revision(query.to).await?;
     let number = to.info.number;
@@ -230,7 +230,7 @@ pub(super) async fn diff(
 
 /// Checks the endpoints of etcd one by one, and the fleet.
 #[utoipa::path(get, path = "/v1/fleet/doctor", responses((status = 200, body = FleetDoctor), ReadFailures))]
-pub(super) async fn doctor(State(engine): State<Engine>) -> Answer<FleetDoctor> {
+pub(super) async fn doctor(State(engine): State<Engine>) -> JsonResult<FleetDoctor> {
     Ok(Json(engine.fleet()?.doctor().await))
 }
 

@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 use super::{
     criteria,
     failure::{Body, ChangeFailures, Failure, Parameters, ReadFailures},
-    routes::{Answer, EmptyRequest},
+    routes::{EmptyRequest, JsonResult},
 };
 use crate::{caller::Caller, engine::Engine};
 use lb_api::{ApiError, CaptureRequest, LimitSuggestion, SampledFlow};
@@ -71,7 +71,7 @@ pub(super) async fn stop_capture(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(EmptyRequest {}): Body<EmptyRequest>,
-) -> Answer<()> {
+) -> JsonResult<()> {
     check_root(&caller)?;
     Ok(Json(engine.stop_capture(caller).await?))
 }
@@ -91,7 +91,7 @@ pub(super) struct FlowsQuery {
 pub(super) async fn flows(
     State(engine): State<Engine>,
     Parameters(query): Parameters<FlowsQuery>,
-) -> Answer<Vec<SampledFlow>> {
+) -> JsonResult<Vec<SampledFlow>> {
     let flows = engine.flows(query.vip, query.backend).await?.into_iter();
     Ok(Json(flows.map(Into::into).collect()))
 }
@@ -109,6 +109,6 @@ pub(super) struct LimitsQuery {
 pub(super) async fn suggest_limits(
     State(engine): State<Engine>,
     Parameters(query): Parameters<LimitsQuery>,
-) -> Answer<Vec<LimitSuggestion>> {
+) -> JsonResult<Vec<LimitSuggestion>> {
     Ok(Json(engine.suggest_limits(query.vip).await?))
 }

@@ -31,7 +31,7 @@ use lb_model::edit;
 /// quotes take two bytes in JSON.
 const BODY_LIMIT: usize = 8 << 20;
 
-pub(super) type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type JsonResult<T> = Result<Json<T>, Failure>;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -139,7 +139,10 @@ async fn vips(State(engine): State<Engine>) -> Json<Vec<VipStatus>> {
     params(("vip" = String, Path, description = "Its name.")),
     responses((status = 200, body = VipStatus), ReadFailures)
 )]
-async fn vip(State(engine): State<Engine>, Segments(name): Segments<String>) -> Answer<VipStatus> {
+async fn vip(
+    State(engine): State<Engine>,
+    Segments(name): Segments<String>,
+) -> JsonResult<VipStatus> {
     Ok(Json(find_vip(&engine.state(), &name)?.into()))
 }
 
@@ -155,7 +158,7 @@ async fn vip(State(engine): State<Engine>, Segments(name): Segments<String>) -> 
 async fn backend(
     State(engine): State<Engine>,
     Segments((vip, backend)): Segments<(String, String)>,
-) -> Answer<MemberStatus> {
+) -> JsonResult<MemberStatus> {
     let state = engine.state();
     let members = &find_vip(&state, &vip)?.members;
     let found = members.iter().find(|member| member.backend == backend);
@@ -179,7 +182,7 @@ fn find_vip<'a>(state: &'a NodeState, name: &str) -> Result<&'a VipState, Failur
 
 /// The revisions, oldest first.
 #[utoipa::path(get, path = "/v1/revisions", responses((status = 200, body = Vec<RevisionInfo>), ReadFailures))]
-async fn revisions(State(engine): State<Engine>) -> Answer<Vec<RevisionInfo>> {
+async fn revisions(State(engine): State<Engine>) -> JsonResult<Vec<RevisionInfo>> {
     Ok(Json(
         engine.revisions().await?.iter().map(Into::into).collect(),
     ))
@@ -206,7 +209,7 @@ async fn revision(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Segments(number): Segments<RevisionNumber>,
     Parameters(query): Parameters<SecretsQuery>,
-) -> Answer<Revision> {
+) -> JsonResult<Revision> {
     read_revision(&engine, Some(number), &query, &caller).await
 }
 
@@ -215,7 +218,7 @@ async fn read_revision(
     number: Option<RevisionNumber>,
     query: &SecretsQuery,
     caller: &Caller,
-) -> Answer<Revision> {
+) -> JsonResult<Revision> {
     if query.secrets && !caller.is_root() {
         let message = "only root may read a configuration with its secrets";
         return Err(Failure::with_status(StatusCode::FORBIDDEN, message));
@@ -233,7 +236,7 @@ async fn read_revision(
 async fn progress(
     State(engine): State<Engine>,
     Segments(number): Segments<RevisionNumber>,
-) -> Answer<Progress> {
+) -> JsonResult<Progress> {
     Ok(Json(engine.progress(number).await?.into()))
 }
 
@@ -252,7 +255,7 @@ struct DiffQuery {
 async fn diff(
     State(engine): State<Engine>,
     Parameters(query): Parameters<DiffQuery>,
-) -> Answer<Diff> {
+) -> JsonResult<Diff> {
     let DiffQuery { from, to } = query;
     let unified = engine.diff(from, to).await?;
     Ok(Json(Diff { from, to, unified }))
@@ -264,13 +267,13 @@ async fn config(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Parameters(query): Parameters<SecretsQuery>,
-) -> Answer<Revision> {
+) -> JsonResult<Revision> {
     read_revision(&engine, None, &query, &caller).await
 }
 
 /// The difference from the running revision to the configuration file.
 #[utoipa::path(get, path = "/v1/config/diff", responses((status = 200, body = FileDiff), ReadFailures))]
-async fn diff_file(State(engine): State<Engine>) -> Answer<FileDiff> {
+async fn diff_file(State(engine): State<Engine>) -> JsonResult<FileDiff> {
     Ok(Json(engine.diff_file().await?.into()))
 }
 
@@ -290,7 +293,7 @@ struct EventsQuery {
 async fn events(
     State(engine): State<Engine>,
     Parameters(query): Parameters<EventsQuery>,
-) -> Answer<Vec<Event>> {
+) -> JsonResult<Vec<Event>> {
     let limit = query.limit.unwrap_or(1000);
     if !(1..=1000).contains(&limit) {
         let message = format!("limit is {limit}; it must be between 1 and 1000");
@@ -334,7 +337,7 @@ async fn acknowledge(
     State(engine): State<Engine>,
     Segments(id): Segments<String>,
     Body(request): Body<AckRequest>,
-) -> Answer<Alert> {
+) -> JsonResult<Alert> {
     check_who(&request.who)?;
     change_alert(engine, move |alerts| alerts.ack(&id, &request.who)).await
 }
@@ -362,7 +365,7 @@ async fn silence(
     State(engine): State<Engine>,
     Segments(id): Segments<String>,
     Body(request): Body<SilenceRequest>,
-) -> Answer<Alert> {
+) -> JsonResult<Alert> {
     check_who(&request.who)?;
     let time = jiff::SignedDuration::from_secs(request.for_s.into());
     let until = clock::later(clock::now(), time);
@@ -376,7 +379,7 @@ async fn silence(
 async fn change_alert(
     engine: Engine,
     change: impl FnOnce(&Alerts) -> Result<alerts::Alert, AlertsError> + Send + 'static,
-) -> Answer<Alert> {
+) -> JsonResult<Alert> {
     let changed = tokio::task::spawn_blocking(move || change(engine.alerts())).await;
     let changed = changed.map_err(|error| EngineError::Failed(error.to_string()))?;
     let alert = changed.map_err(|error| alerts_failure(&error))?;
@@ -421,7 +424,7 @@ async fn test_alerts(
 
 /// Previews a change and runs the guards. A plan that a guard refuses is a success response.
 #[utoipa::path(post, path = "/v1/plan", request_body = PlanRequest, responses((status = 200, body = Plan), ChangeFailures))]
-async fn plan(State(engine): State<Engine>, Body(request): Body<PlanRequest>) -> Answer<Plan> {
+async fn plan(State(engine): State<Engine>, Body(request): Body<PlanRequest>) -> JsonResult<Plan> {
     Ok(Json(
         engine.plan(request.change.into(), request.force).await?,
     ))
@@ -434,7 +437,7 @@ async fn apply(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ApplyRequest>,
-) -> Answer<Applied> {
+) -> JsonResult<Applied> {
     Ok(Json(engine.apply(request.into(), caller).await?.into()))
 }
 
@@ -444,7 +447,7 @@ async fn confirm(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ConfirmRequest>,
-) -> Answer<RevisionInfo> {
+) -> JsonResult<RevisionInfo> {
     Ok(Json(
         (&engine.confirm(request.revision, caller).await?).into(),
     ))
@@ -456,7 +459,7 @@ async fn rollback(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<RollbackRequest>,
-) -> Answer<Applied> {
+) -> JsonResult<Applied> {
     let RollbackRequest { revision, why } = request;
     Ok(Json(engine.rollback(revision, why, caller).await?.into()))
 }
@@ -467,7 +470,7 @@ async fn reload(
     State(engine): State<Engine>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     Body(request): Body<ReloadRequest>,
-) -> Answer<Reloaded> {
+) -> JsonResult<Reloaded> {
     Ok(Json(engine.reload(request.wait, caller).await?.into()))
 }
 
@@ -476,7 +479,7 @@ async fn reload(
 async fn explain(
     State(engine): State<Engine>,
     Body(request): Body<ExplainRequest>,
-) -> Answer<Explanation> {
+) -> JsonResult<Explanation> {
     let ExplainRequest { flow, syn } = request;
     Ok(Json(wire::explanation(engine.explain(flow, syn).await?)))
 }

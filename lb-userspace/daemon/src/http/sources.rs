@@ -8,7 +8,7 @@ use axum::{
 
 use super::{
     failure::{Body, ChangeFailures, Failure, ReadFailures, Segments},
-    routes::Answer,
+    routes::JsonResult,
     wire,
 };
 use crate::caller::Caller;
@@ -34,7 +34,7 @@ pub(super) async fn list(State(engine): State<Engine>) -> Json<Vec<SourceStatus>
 pub(super) async fn show(
     State(engine): State<Engine>,
     Segments(name): Segments<String>,
-) -> Answer<Vec<SourceStatus>> {
+) -> JsonResult<Vec<SourceStatus>> {
     let state = engine.state();
     let all = state.sources.iter();
     let is_named = |source: &str| source == name || source.strip_prefix("api:") == Some(&*name);
@@ -65,7 +65,7 @@ pub(super) async fn set(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Segments(name): Segments<String>,
     Body(request): Body<SetSourceRequest>,
-) -> Answer<SourceStatus> {
+) -> JsonResult<SourceStatus> {
     let SetSourceRequest {
         members,
         allow_empty,

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::{
     Event, GIVEN_UP, HANDSHAKE, PeerState, Peers, SILENCE, Shared,
-    message::{Answer, MAX_BYTES},
+    message::{MAX_BYTES, Reply},
     tls,
 };
 
@@ -152,7 +152,7 @@ async fn ask(
             .map_err(|_| "it is silent".to_owned())?
             .ok_or("it closed the connection")?
             .map_err(|error| advise(node, &error))?;
-        let answer = Answer::decode(frame).map_err(|error| format!("not understood: {error}"))?;
+        let answer = Reply::decode(frame).map_err(|error| format!("not understood: {error}"))?;
         if !answer.refusal.is_empty() {
             return Err(format!("it refuses: {}", answer.refusal));
         }

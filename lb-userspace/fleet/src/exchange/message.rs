@@ -55,7 +55,7 @@ impl Hello {
 
 /// A frame of the node that answers.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     /// Why it tells nothing; empty if it does.
     #[prost(string, tag = "1")]
     pub(super) refusal: String,

@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Event, HANDSHAKE, HEARTBEAT, SILENCE, Shared,
-    message::{Answer, Hello, MAX_BYTES, Update},
+    message::{Hello, MAX_BYTES, Reply, Update},
     tls,
 };
 
@@ -156,7 +156,7 @@ async fn serve(
     drop(handshake);
     frames.codec_mut().set_max_frame_length(MAX_BYTES);
     if let Some(why) = shared.hello().difference(&hello) {
-        let refusal = Answer {
+        let refusal = Reply {
             refusal: why.clone(),
             update: None,
         };
@@ -210,7 +210,7 @@ async fn send_update<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
     update: Update,
 ) -> Result<(), String> {
-    let answer = Answer {
+    let answer = Reply {
         refusal: String::new(),
         update: Some(update),
     };
@@ -219,7 +219,7 @@ async fn send_update<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     frames: &mut Frames<S>,
-    answer: &Answer,
+    answer: &Reply,
 ) -> Result<(), String> {
     let sent = timeout(SILENCE, frames.send(Bytes::from(answer.encode_to_vec()))).await;
     let sent = sent.map_err(|_| "it takes nothing".to_owned())?;

@@ -16,5 +16,5 @@ mod source;
 mod tests;
 
 pub use admit::{Inadmissible, MemberCheck, admit, admit_required, admit_what_fits, check_members};
-pub use set::{Answer, Changes, Held, Known, MemberKey, MemberSet, Pace, Stage};
+pub use set::{Changes, Held, Known, MemberKey, MemberSet, Pace, SetChange, Stage};
 pub use source::{Families, InvalidSource, Member, MemberSource, SourceKey, name_of, name_of_set};

@@ -159,9 +159,9 @@ impl Held {
     }
 }
 
-/// The result of an answer.
+/// What follows from an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct SetChange {
     /// The members from now on.
     pub set: MemberSet,
     /// What is new about them.
@@ -194,8 +194,8 @@ impl MemberSet {
     /// The set after an answer to which no VIP forwards: exactly what it names. None if no member would get
     /// new flows, and that is not meant.
     #[must_use]
-    pub fn replaced(answer: &[Member], allow_empty: bool) -> Option<Answer> {
-        (allow_empty || answer.iter().any(serves)).then(|| Answer {
+    pub fn replaced(answer: &[Member], allow_empty: bool) -> Option<SetChange> {
+        (allow_empty || answer.iter().any(serves)).then(|| SetChange {
             set: Self::restored(answer.iter().map(|it| (it.clone(), false)), Duration::ZERO),
             changes: Changes::default(),
             held: Held {
@@ -238,7 +238,7 @@ impl MemberSet {
         at: Duration,
         pace: Pace,
         eligible: &[HashSet<MemberKey>],
-    ) -> Option<Answer> {
+    ) -> Option<SetChange> {
         let is_emptied = !answer.iter().any(serves);
         if is_emptied && !pace.allow_empty {
             return None;
@@ -278,7 +278,7 @@ impl MemberSet {
             next_step,
             of: set.staying().count(),
         };
-        Some(Answer { set, changes, held })
+        Some(SetChange { set, changes, held })
     }
 
     /// Adds the new members of an answer, and adopts what it says of known ones.

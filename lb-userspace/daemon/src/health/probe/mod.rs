@@ -55,7 +55,7 @@ impl Default for Shared {
 
 /// What a check that did not fail found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Passed {
     Reply,
     /// Nothing arrived, neither a reply nor an error.
     Silence,
@@ -118,7 +118,7 @@ impl Probe {
     }
 
     /// Checks once, within the timeout, when there are file descriptors for it.
-    pub async fn run(&self) -> Result<Answer, Failure> {
+    pub async fn run(&self) -> Result<Passed, Failure> {
         let needed = match &self.kind {
             Kind::Exec(_) => exec::DESCRIPTORS,
             _ => 1,
@@ -132,7 +132,7 @@ impl Probe {
         })
     }
 
-    async fn check(&self) -> Result<Answer, Failure> {
+    async fn check(&self) -> Result<Passed, Failure> {
         let limit = Limit {
             timeout: self.timeout,
             at: Instant::now() + self.timeout,
@@ -152,7 +152,7 @@ impl Probe {
             Kind::Exec(command) => command.run(limit).await,
             Kind::Broken(failure) => Err(failure.clone()),
         };
-        done.map(|()| Answer::Reply)
+        done.map(|()| Passed::Reply)
     }
 }
 

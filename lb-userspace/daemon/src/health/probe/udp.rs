@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::{net::UdpSocket, time::timeout_at};
 
-use super::{Answer, Failure, Limit, http::contains, socket::Route};
+use super::{Failure, Limit, Passed, http::contains, socket::Route};
 
 /// Bytes of a reply that are compared.
 const REPLY_LIMIT: usize = 4096;
@@ -27,7 +27,7 @@ impl Exchange {
         }
     }
 
-    pub(super) async fn run(&self, route: &Route, limit: Limit) -> Result<Answer, Failure> {
+    pub(super) async fn run(&self, route: &Route, limit: Limit) -> Result<Passed, Failure> {
         let socket = route.udp()?;
         let Some(payload) = &self.send else {
             return knock(&socket, route, limit).await;
@@ -45,23 +45,23 @@ impl Exchange {
             Some(expect) if !contains(&reply[..length], expect) => Err(Failure::new(format!(
                 "the reply from {route} ({length} bytes) does not contain the expected bytes"
             ))),
-            _ => Ok(Answer::Reply),
+            _ => Ok(Passed::Reply),
         }
     }
 }
 
 /// Sends empty packets. Most servers ignore them, so silence is no failure.
-async fn knock(socket: &UdpSocket, route: &Route, limit: Limit) -> Result<Answer, Failure> {
+async fn knock(socket: &UdpSocket, route: &Route, limit: Limit) -> Result<Passed, Failure> {
     for left in (0..EMPTY_PACKETS).rev() {
         send(socket, &[], route).await?;
         let until = limit.at - limit.timeout * left / EMPTY_PACKETS;
         match timeout_at(until, socket.recv(&mut [0; 1])).await {
-            Ok(Ok(_)) => return Ok(Answer::Reply),
+            Ok(Ok(_)) => return Ok(Passed::Reply),
             Ok(Err(error)) => return Err(failure(&error, route)),
             Err(_) => {}
         }
     }
-    Ok(Answer::Silence)
+    Ok(Passed::Silence)
 }
 
 async fn send(socket: &UdpSocket, payload: &[u8], route: &Route) -> Result<(), Failure> {

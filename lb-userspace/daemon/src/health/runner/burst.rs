@@ -7,7 +7,7 @@ use super::{
     super::{
         Target,
         judge::Rules,
-        probe::{Answer, Failure, Probe},
+        probe::{Failure, Passed, Probe},
     },
     Watcher,
 };
@@ -25,7 +25,7 @@ pub(super) enum Occasion {
     Hint,
 }
 
-type Result = std::result::Result<Answer, Failure>;
+type Result = std::result::Result<Passed, Failure>;
 
 impl Watcher {
     /// Whether a hint is followed now: hints must not multiply the load of a backend that is overloaded.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::health::{
     Target,
-    probe::{Answer as Reply, Failure, Fault, Probe, Shared},
+    probe::{Failure, Fault, Passed, Probe, Shared},
 };
 use lb_model::config::{CaFile, HealthKind, HttpCheck, StatusSet};
 
@@ -17,7 +17,7 @@ async fn run(target: &Target) -> Result<(), String> {
     look(target).await.map(drop).map_err(|failure| failure.text)
 }
 
-async fn look(target: &Target) -> Result<Reply, Failure> {
+async fn look(target: &Target) -> Result<Passed, Failure> {
     Probe::new(target, &Arc::default()).run().await
 }
 
@@ -227,7 +227,7 @@ async fn checks_wait_for_file_descriptors() {
     let waiting = tokio::time::timeout(Duration::from_millis(50), probe.run()).await;
     assert!(waiting.is_err());
     drop(held);
-    assert_eq!(probe.run().await, Ok(Reply::Reply));
+    assert_eq!(probe.run().await, Ok(Passed::Reply));
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn udp_waits_for_the_reply() {
     // The server neither replies to an empty packet nor refuses it.
     let mut silent = health(udp(None, None));
     silent.timeout = Duration::from_millis(50);
-    assert_eq!(look(&target(at, silent)).await, Ok(Reply::Silence));
+    assert_eq!(look(&target(at, silent)).await, Ok(Passed::Silence));
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = silent.local_addr().unwrap();
     let failure = try_briefly(at, udp(Some("ping"), None)).await;
