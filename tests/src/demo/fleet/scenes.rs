@@ -229,19 +229,29 @@ fn boot(site: &mut Site<'_>, node: usize, report: &Report, scene: &mut Scene) ->
     let announced = routed - start;
     scene.announced = Some(announced);
     let unmet = conditions.finish();
-    let last = |(name, at): &(String, Instant)| {
-        format!("`{name}` at {:.1} s", (*at - start).as_secs_f64())
-    };
     report.fact(&format!(
-        "the router routes to it again {:.1} s after the start of its processes. What it had to prove before it \
-         announced the VIP (`evenkeel announce why`), and when that was met: {}",
-        announced.as_secs_f64(),
-        unmet.iter().map(last).collect::<Vec<_>>().join(", ")
+        "the router routes to it again {:.1} s after its processes were started: it announces the VIP once it has \
+         proven that it forwards packets to it. Conditions (`evenkeel announce why`) were met:",
+        announced.as_secs_f64()
     ));
+    for (name, at) in &unmet {
+        let after = (*at - start).as_secs_f64();
+        report.fact(&format!("  after {after:.1} s `{name}`: {}", meaning(name)));
+    }
     scene.expect(!unmet.is_empty(), || "announced without a proof".to_owned());
     let early = unmet.iter().any(|(_, at)| *at > routed);
     scene.expect(!early, || "announced before it was proven".to_owned());
     Ok(())
+}
+
+/// Returns what a condition means (`docs/announcing.md`).
+fn meaning(condition: &str) -> &'static str {
+    match condition {
+        "linked" => "the program is attached",
+        "forwards" => "test packets to all VIPs are forwarded",
+        "warm" => "all backends are checked, and the other nodes have told the past of connections",
+        _ => "test packets have been forwarded for 5 s",
+    }
 }
 
 /// An operator takes a node out and brings it back.
